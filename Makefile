@@ -1,0 +1,56 @@
+# Needs Python >= 3.11, git and make. Everything else is installed into .venv from requirements/*.lock.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "qaeval needs Python >= 3.11; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: requirements/run.lock pyproject.toml | $(VENV)/.created
+	@echo "installing qaeval into $(VENV)" >&2
+	@$(PIP) --require-hashes -r requirements/run.lock
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.run
+	@echo "installing the development tools into $(VENV)" >&2
+	@$(PIP) --require-hashes -r requirements/dev.lock
+	@touch $@
+
+install: $(VENV)/.run  ## install qaeval into .venv
+
+demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no server, no download
+	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
+
+test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
+	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not gpu"
+
+test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, fresh environment
+	@$(BIN)/python -m pytest -m "(slow or browser) and not gpu"
+
+check: $(VENV)/.dev  ## format, lint, types, imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## format the code and mend what ruff can
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/run.lock
+	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -c requirements/run.lock -o requirements/dev.lock
+
+clean:  ## remove the environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,247 @@
+"""How valid are the default intervals and tests? Simulates clustered grades and prints Markdown tables.
+
+Run ``python benchmarks/validity.py --reps 2000``. Each chunk has three items. The chunk's own rate of A is
+drawn from a beta distribution with the given mean and intraclass correlation (ICC); two candidates share the
+chunk's difficulty. A judge repeats the reference's letter with a probability that varies between chunks too,
+and else draws a letter. Nothing here is read from or written to a file.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from qaeval.stats.coefficients import kappa
+from qaeval.stats.equivalence import non_inferiority
+from qaeval.stats.estimate import Estimate
+from qaeval.stats.intervals import clustered_rate
+from qaeval.stats.paired import paired_difference, sign_flip_test
+from qaeval.stats.power import detectable_difference, reached_power
+from qaeval.stats.reliability import cluster_tables, kappa_interval
+from qaeval.stats.resampling import jackknife
+
+Array = NDArray[Any]
+
+ITEMS = 3
+CHUNKS = (20, 60, 200)
+RATES = (0.5, 0.8, 0.93, 0.99)
+ICCS = (0.0, 0.2, 0.5)
+LOSS = 0.05
+ALPHA = 0.05
+ACCURACY = 0.8
+GRID = special.expit(np.linspace(-40, 40, 6001))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the tables."""
+
+    chunks: int
+    rate: float
+    icc: float
+
+
+@dataclass(frozen=True)
+class Validity:
+    """What was found in one setting; coverages and rates are shares of the runs."""
+
+    logit: float
+    wilson: float
+    equal: float
+    worse: float
+    false_alarm: float
+    plain_worse: float
+    false_pass: float
+    plain_false_pass: float
+    kappa: float
+    plain_kappa: float
+    kappa_warned: float
+    difference: float
+    planned: float
+    reached: float
+
+
+def main() -> None:
+    """Simulate every setting and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reps", type=int, default=2000, help="simulated runs of each setting")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    results = {
+        setting: simulate(setting, reps=options.reps, rng=np.random.default_rng([options.seed, number]))
+        for number, setting in enumerate(Setting(*values) for values in product(CHUNKS, RATES, ICCS))
+    }
+    print_validity(results)
+    print_power(results)
+    print_summary(results, options.reps, time.perf_counter() - start)
+
+
+def simulate(setting: Setting, *, reps: int, rng: np.random.Generator) -> Validity:
+    """Draw `reps` runs of a setting and see how often intervals and tests are right."""
+    p = setting.rate
+    a, b = grades(setting, p, p, reps, rng)
+    base, worse = grades(setting, p, p - LOSS, reps, rng)
+    rates = [
+        [clustered_rate(run, np.full(setting.chunks, ITEMS), method=method) for run in a]
+        for method in ("logit", "wilson")
+    ]
+    difference, sd = detectable(setting, rng)
+    better, weaker = grades(setting, p, p - difference, reps, rng)
+    judged = judge_runs(setting, reps, rng)
+    trusted = [number for number, estimate in enumerate(judged.default) if estimate.reason is None]
+    enough = len(trusted) >= reps / 20
+    return Validity(
+        logit=coverage(rates[0], p),
+        wilson=coverage(rates[1], p),
+        equal=coverage(differences(a, b), 0),
+        worse=coverage(differences(base, worse), -LOSS),
+        plain_worse=coverage(differences(base, worse, span=None), -LOSS),
+        false_alarm=alarms(a, b),
+        false_pass=passes(base, worse),
+        plain_false_pass=passes(base, worse, span=None),
+        kappa=coverage([judged.default[i] for i in trusted], judged.true) if enough else np.nan,
+        plain_kappa=coverage([judged.plain[i] for i in trusted], judged.true) if enough else np.nan,
+        kappa_warned=1 - len(trusted) / reps,
+        difference=difference,
+        planned=reached_power(sd, setting.chunks, difference),
+        reached=alarms(better, weaker),
+    )
+
+
+def differences(a: Array, b: Array, span: float | None = 1.0) -> list[Estimate]:
+    """Paired difference of each run."""
+    return [paired_difference(x / ITEMS, y / ITEMS, span=span) for x, y in zip(a, b, strict=True)]
+
+
+def coverage(estimates: list[Estimate], truth: float) -> float:
+    """Share of the intervals that hold the true value."""
+    return float(np.mean([e.low - 1e-12 <= truth <= e.high + 1e-12 for e in estimates]))
+
+
+def alarms(a: Array, b: Array) -> float:
+    """Share of the runs in which the sign-flip test finds a difference at 5 %."""
+    return float(np.mean([sign_flip_test((y - x) / ITEMS) <= ALPHA for x, y in zip(a, b, strict=True)]))
+
+
+def passes(a: Array, b: Array, span: float | None = 1.0) -> float:
+    """Share of the runs in which a candidate that loses exactly the margin passes for non-inferior."""
+    runs = zip(a, b, strict=True)
+    return float(
+        np.mean([non_inferiority(x / ITEMS, y / ITEMS, margin=LOSS, span=span).is_shown for x, y in runs])
+    )
+
+
+def chunk_rates(u: Array, mean: float, icc: float) -> Array:
+    """Quantiles `u` of the distribution of a chunk's rate."""
+    if icc == 0:
+        return np.full(u.shape, mean)
+    scale = (1 - icc) / icc
+    quantiles: Array = np.interp(u, special.betainc(mean * scale, (1 - mean) * scale, GRID), GRID)
+    return quantiles
+
+
+def grades(
+    setting: Setting, rate_a: float, rate_b: float, reps: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Number of A among the items of each chunk for two candidates, shape (reps, chunks) each."""
+    u = rng.random((reps, setting.chunks))
+    a, b = (rng.binomial(ITEMS, chunk_rates(u, rate, setting.icc)) for rate in (rate_a, rate_b))
+    return a, b
+
+
+def detectable(setting: Setting, rng: np.random.Generator) -> tuple[float, float]:
+    """Loss that is found with a planned power of 80 %, and the spread of the difference at that loss."""
+    difference, sd = 0.05, 0.0
+    for _ in range(6):
+        pilot = Setting(chunks=40_000, rate=setting.rate, icc=setting.icc)
+        a, b = grades(pilot, setting.rate, setting.rate - difference, 1, rng)
+        sd = float(np.std((a - b) / ITEMS))
+        difference = min(detectable_difference(sd, setting.chunks), setting.rate - 0.01)
+    return difference, sd
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Kappa of a judge in each run."""
+
+    default: list[Estimate]
+    plain: list[Estimate]
+    true: float
+
+
+def judge_runs(setting: Setting, reps: int, rng: np.random.Generator) -> Judged:
+    """Kappa of a judge in each run, with its default and its plain jackknife interval, and the true kappa."""
+    p, n = setting.rate, setting.chunks
+    shares = np.array([p, 0.6 * (1 - p), 0.4 * (1 - p)])
+    joint = ACCURACY * np.diag(shares) + (1 - ACCURACY) * np.outer(shares, shares)
+    chunks = np.repeat(np.arange(n), ITEMS)
+    default, plain = [], []
+    for _ in range(reps):
+        own = np.tile(shares, (n, 1))
+        if setting.icc > 0:
+            gamma = rng.gamma(shares * (1 - setting.icc) / setting.icc, size=(n, 3)) + 1e-300
+            own = gamma / gamma.sum(axis=1, keepdims=True)
+        right = chunk_rates(rng.random(n), ACCURACY, setting.icc)[chunks]
+        edges = np.cumsum(own, axis=1)[chunks, :2]
+        reference = (rng.random((len(chunks), 1)) > edges).sum(axis=1)
+        judge = np.where(rng.random(len(chunks)) < right, reference, rng.choice(3, len(chunks), p=shares))
+        default.append(kappa_interval(reference, judge, chunks, n_levels=3))
+        tables = cluster_tables(reference, judge, chunks, n_levels=3)
+        plain.append(jackknife(kappa, tables, n=len(chunks)))
+    return Judged(default, plain, float(kappa(joint)))
+
+
+def print_validity(results: dict[Setting, Validity]) -> None:
+    """Print coverage of rates and differences, and the error rates of the tests."""
+    print(
+        "| chunks | A rate | ICC | logit | Wilson | equal | 5 pp worse | plain t | alarms | passes | plain t |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for s, v in results.items():
+        print(
+            f"| {s.chunks} | {s.rate} | {s.icc} | {v.logit:.3f} | {v.wilson:.3f} | {v.equal:.3f} | {v.worse:.3f} "
+            f"| {v.plain_worse:.3f} | {v.false_alarm:.3f} | {v.false_pass:.3f} | {v.plain_false_pass:.3f} |"
+        )
+    print(
+        "\nlogit, Wilson: coverage of the 95 % interval of a rate. equal, 5 pp worse: of the paired difference, and "
+        "with plain Student's t. alarms: sign-flip test at 5 %, equal candidates. passes: a candidate that loses "
+        "exactly the margin of 5 pp is called non-inferior at 5 %, and with plain Student's t.\n"
+    )
+
+
+def print_power(results: dict[Setting, Validity]) -> None:
+    """Print coverage of kappa, and power."""
+    print("| chunks | A rate | ICC | kappa | plain | warned | difference | planned | reached |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for s, v in results.items():
+        kappas = "- | -" if np.isnan(v.kappa) else f"{v.kappa:.3f} | {v.plain_kappa:.3f}"
+        print(
+            f"| {s.chunks} | {s.rate} | {s.icc} | {kappas} | {v.kappa_warned:.2f} "
+            f"| {v.difference:.3f} | {v.planned:.2f} | {v.reached:.2f} |"
+        )
+    print(
+        "\nkappa: coverage of the intervals that carry no warning, and of the jackknife without Fisher's scale in the "
+        "same runs; warned: share of runs with a warning or without an interval. difference: what 80 % power was "
+        "planned for; reached by the sign-flip test.\n"
+    )
+
+
+def print_summary(results: dict[Setting, Validity], reps: int, seconds: float) -> None:
+    """Print the worst case of each column."""
+    found = list(results.values())
+    for name in ("logit", "wilson", "equal", "worse", "plain_worse", "kappa", "plain_kappa"):
+        print(f"- lowest coverage, {name}: {np.nanmin([getattr(v, name) for v in found]):.3f}")
+    for name in ("false_alarm", "false_pass", "plain_false_pass"):
+        print(f"- highest rate, {name}: {max(getattr(v, name) for v in found):.3f}")
+    error = 2 * np.sqrt(0.05 * 0.95 / reps)
+    print(f"\n{reps} runs of each setting (two standard errors: {error:.3f}), {seconds:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""One candidate: its letters, its failures, its answers, its speed."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column
+from qaeval.records import FAILURES, FailureReason, GenerateRow, Generation, GradeRow, Session
+from qaeval.report.document import (
+    AnswerLength,
+    CandidateSummary,
+    Count,
+    StratumRate,
+    StratumSummary,
+    Timing,
+    Tokens,
+)
+from qaeval.report.facts import ModelFacts, RubricFacts
+from qaeval.report.measure import Measure
+from qaeval.stats.intervals import clustered_rate
+
+Mask = pd.Series  # of booleans, along the table of letters
+
+LONG_ANSWER: Final = 60
+"""Words; the share of longer answers is reported."""
+
+
+def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = None) -> Measure:
+    """Rate of the rows that succeed among the graded ones (all, when left out), clustered."""
+    counts = graded if graded is not None else pd.Series(data=True, index=table.index)
+    sums = pd.DataFrame({"s": success & counts, "t": counts}).groupby(table["cluster"], sort=False).sum()
+    rate = Measure.of(clustered_rate(sums["s"].to_numpy(float), sums["t"].to_numpy(float)))
+    return rate if rate.value is not None else rate.model_copy(update={"reason": "no item was graded"})
+
+
+def summarise_candidate(
+    facts: ModelFacts,
+    table: pd.DataFrame,
+    rows: Sequence[GenerateRow],
+    sessions: Iterable[Session],
+    *,
+    rubric: RubricFacts,
+    item_types: Sequence[str],
+) -> CandidateSummary:
+    """Summarise one candidate.
+
+    Args:
+        facts: who it is.
+        table: its rows of the table of letters.
+        rows: its rows of the generate stage.
+        sessions: all sessions of the run.
+        rubric: scale and flags.
+        item_types: question types in the eval's order; others follow by name.
+    """
+    status, letter = table["status"], table["letter"]
+    graded, best = status == GRADED, letter == rubric.best
+    items = table[status != FAILED]
+    wall = wall_seconds(sessions, "generate", facts.name)
+    return CandidateSummary(
+        facts=facts,
+        n_expected=len(table),
+        n_valid=len(items),
+        n_graded=int(graded.sum()),
+        n_duplicate_questions=int(items["question"].duplicated().sum()),
+        usable=rate_by_cluster(table, best),
+        usable_if_ungraded_were=float((best | (status == UNGRADED)).mean()),
+        usable_of_graded=rate_by_cluster(table, best, graded),
+        letters=tuple(_count(name, table, letter == name) for name in rubric.letters),
+        failed=_count(FAILED, table, status == FAILED),
+        ungraded=_count(UNGRADED, table, status == UNGRADED),
+        failed_by_reason=_reasons(table, FAILED),
+        ungraded_by_reason=_reasons(table, UNGRADED),
+        flags=tuple(_count(name, table, table[flag_column(name)], graded) for name in rubric.flag_names),
+        question_types=_types(items["type"], item_types),
+        answer_words=_answer_words(items["answer"]),
+        tokens=count_tokens(rows),
+        timing=measure_timing(rows, wall, n_items=len(items)),
+    )
+
+
+def _count(name: str, table: pd.DataFrame, hit: Mask, graded: Mask | None = None) -> Count:
+    return Count(name=name, n=int(hit.sum()), share=rate_by_cluster(table, hit, graded))
+
+
+def _reasons(table: pd.DataFrame, status: str) -> dict[FailureReason, int]:
+    found = table.loc[table["status"] == status, "failure"].value_counts()
+    return {reason: int(found[reason]) for reason in FAILURES if reason in found.index}
+
+
+def _types(types: "pd.Series[str]", known: Sequence[str]) -> dict[str, int]:
+    found = types.value_counts()
+    names = [*known, *sorted(set(found.index) - set(known))]
+    return {name: int(found.get(name, 0)) for name in names}
+
+
+def _answer_words(answers: "pd.Series[str]") -> AnswerLength:
+    words = np.array([len(answer.split()) for answer in answers], dtype=float)
+    if not len(words):
+        return AnswerLength(n=0, mean=None, median=None, p95=None, share_over_60=None)
+    return AnswerLength(
+        n=len(words),
+        mean=float(words.mean()),
+        median=float(np.median(words)),
+        p95=float(np.quantile(words, 0.95)),
+        share_over_60=float((words > LONG_ANSWER).mean()),
+    )
+
+
+def count_tokens(rows: Iterable[GenerateRow | GradeRow]) -> Tokens:
+    """Add the tokens of all replies that came with a count, failed ones included."""
+    usages = [row.usage for row in rows if row.usage is not None]
+    return Tokens(
+        n_replies=len(usages),
+        prompt=sum(usage.prompt_tokens for usage in usages) if usages else None,
+        completion=sum(usage.completion_tokens for usage in usages) if usages else None,
+    )
+
+
+def measure_timing(rows: Sequence[GenerateRow | GradeRow], wall_s: float | None, *, n_items: int) -> Timing:
+    """Summarise the times of one model in one stage; requests that were never answered do not count."""
+    latencies = [row.latency_s for row in rows if row.latency_s > 0]
+    cached = [row.usage.cached_tokens for row in rows if row.usage is not None]
+    p50, p95 = np.quantile(latencies, [0.5, 0.95]) if latencies else (None, None)
+    return Timing(
+        wall_s=wall_s,
+        latency_p50_s=None if p50 is None else float(p50),
+        latency_p95_s=None if p95 is None else float(p95),
+        items_per_s=n_items / wall_s if wall_s else None,
+        cached_prompt_tokens=sum(cached) if cached else None,
+    )
+
+
+def wall_seconds(sessions: Iterable[Session], stage: str, model: str) -> float | None:
+    """Add the wall time of all sessions of a stage with a model; None when there were none."""
+    spans = [session.seconds for session in sessions if (session.stage, session.model) == (stage, model)]
+    return sum(spans) if spans else None
+
+
+def rows_of(candidate: str, rows: Iterable[GenerateRow]) -> list[GenerateRow]:
+    """Pick the generate rows of one candidate."""
+    return [row for row in rows if (row.candidate if isinstance(row, Generation) else row.model) == candidate]
+
+
+def summarise_strata(
+    table: pd.DataFrame, *, candidates: Sequence[str], best: str
+) -> tuple[StratumSummary, ...]:
+    """Usable rate of every candidate in every stratum, strata by name."""
+    strata = []
+    for stratum in sorted(table["stratum"].unique()):
+        here = table[table["stratum"] == stratum]
+        rates = []
+        for name in candidates:
+            own = here[here["candidate"] == name]
+            usable = own["letter"] == best
+            rate = rate_by_cluster(own, usable)
+            rates.append(
+                StratumRate(candidate=name, n_usable=int(usable.sum()), n_expected=len(own), usable=rate)
+            )
+        strata.append(StratumSummary(stratum=stratum, n_chunks=here["cluster"].nunique(), rates=tuple(rates)))
+    return tuple(strata)

@@ -1,0 +1,137 @@
+"""The headline: which candidate, by how much, how sure, and what the judge is worth; in careful words."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from qaeval.report.document import (
+    CandidateSummary,
+    Difference,
+    JudgeSummary,
+    RaterAgreement,
+    Sentence,
+)
+from qaeval.report.facts import ModelFacts, RubricFacts
+from qaeval.report.numbers import percent, plural, rate
+from qaeval.stats.estimate import MIN_CLUSTERS
+
+_MANY_UNGRADED: Final = 0.02
+"""With a larger share of items without a letter the rates hang on what those letters would have been."""
+
+
+def write_headline(
+    candidates: Sequence[CandidateSummary],
+    differences: Sequence[Difference],
+    judge: JudgeSummary,
+    agreement: Sequence[RaterAgreement],
+    *,
+    rubric: RubricFacts,
+    n_chunks: int,
+) -> tuple[Sentence, ...]:
+    """Write the headline, findings first, then what to beware of."""
+    order = sorted(candidates, key=lambda one: -(one.usable.value or 0.0))
+    findings = [*_pairs(order[0].facts.name, differences), _rates(order, rubric)]
+    cautions = [
+        *_few(n_chunks),
+        *_standing(judge, agreement),
+        *_same_model(judge.facts, candidates),
+        *(_ungraded(one, rubric) for one in candidates if _share(one) > _MANY_UNGRADED),
+    ]
+    trusted = [one for one in agreement if one.standing == "beats both"]
+    notes = [*(_trust(judge.facts.name, one) for one in trusted), *_embedded(candidates)]
+    return (
+        *(Sentence(kind="finding", text=text) for text in findings),
+        *(Sentence(kind="caution", text=text) for text in cautions),
+        *(Sentence(kind="note", text=text) for text in notes),
+    )
+
+
+def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
+    listed = "; ".join(f"{one.facts.name} {rate(one.usable)}" for one in order)
+    return f"Usable items (graded {rubric.best}, of all that were asked for): {listed}."
+
+
+def _pairs(leader: str, differences: Sequence[Difference]) -> list[str]:
+    """Return what is known of the leader against each other candidate."""
+    pairs = [pair for pair in differences if leader in {pair.a, pair.b}]
+    won = [pair for pair in pairs if pair.outcome == ("a is better" if pair.a == leader else "b is better")]
+    sentences = [pair.sentence for pair in pairs]
+    if len(won) == len(pairs) > 1:
+        return [f"{leader} is better than every other candidate.", *sentences]
+    return sentences
+
+
+def _few(n_chunks: int) -> list[str]:
+    if n_chunks >= MIN_CLUSTERS:
+        return []
+    return [
+        f"Too few chunks for an interval ({n_chunks}, at least {MIN_CLUSTERS}): the rates are a look, not a measurement."
+    ]
+
+
+def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[str]:
+    name, said = judge.facts.name, []
+    if judge.facts.is_embedded:
+        what = f" ({judge.facts.description})" if judge.facts.description else ""
+        said.append(
+            f"The judge {name} is not a language model{what}: its letters are a rough check of wording."
+        )
+    joined = [one for one in agreement if one.coefficients is not None]
+    if not joined:
+        said.append(
+            f"The judge {name} was not checked against labels: how far its letters can be trusted is not known."
+        )
+    said += [_doubt(name, one) for one in joined if one.standing != "beats both"]
+    if joined and all(one.rater_kind == "model" for one in joined):
+        said.append("The judge was checked against a hosted model's labels only, not against people's.")
+    return said
+
+
+def _doubt(judge: str, one: RaterAgreement) -> str:
+    why = {
+        "too few chunks": "the labels come from too few chunks for an interval",
+        "chance": "it is not shown to agree more than chance would",
+        "majority": f"it is not shown to agree more often than always answering {one.majority_letter} would",
+    }
+    return f"The judge {judge} is not to be relied on by {one.rater}'s labels: {why.get(one.standing, '')}. {one.sentences[0]}"
+
+
+def _trust(judge: str, one: RaterAgreement) -> str:
+    return (
+        f"The judge {judge} agrees with {one.rater} better than chance and better than always answering "
+        f"{one.majority_letter}, but not perfectly. {one.sentences[0]}"
+    )
+
+
+def _same_model(judge: ModelFacts, candidates: Sequence[CandidateSummary]) -> list[str]:
+    return [
+        f"{one.facts.name} was graded by the same model that wrote it ({judge.hf_id}): judges tend to favour themselves."
+        for one in candidates
+        if judge.hf_id and one.facts.hf_id == judge.hf_id
+    ]
+
+
+def _share(one: CandidateSummary) -> float:
+    return one.ungraded.n / one.n_expected
+
+
+def _ungraded(one: CandidateSummary, rubric: RubricFacts) -> str:
+    return (
+        f"{one.facts.name}: {plural(one.ungraded.n, 'item')} of {one.n_expected:,} got no letter; with {rubric.best} for all "
+        f"of them the usable rate would be {percent(one.usable_if_ungraded_were)} instead of {percent(one.usable.value)}."
+    )
+
+
+def _embedded(candidates: Sequence[CandidateSummary]) -> list[str]:
+    names = [one.facts.name for one in candidates if one.facts.is_embedded]
+    if not names:
+        return []
+    listed = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"  # noqa: PLR2004 - two names need no comma
+    copies, floors = ("copies", "a floor") if len(names) == 1 else ("copy", "floors")
+    are = "is" if len(names) == 1 else "are"
+    text = (
+        f"{listed} {are} {floors}, not {'a language model' if len(names) == 1 else 'language models'}: without any model, "
+        f"{'it' if len(names) == 1 else 'they'} {copies} sentences of the chunk. A model worth hosting must do better."
+    )
+    if len(names) == len(candidates):
+        text += " This run shows how the comparison works, not which model to host."
+    return [text]

@@ -1,0 +1,152 @@
+"""From the rows of a run to its report."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from qaeval.analysis.agreement import judge_agreement, rater_agreement
+from qaeval.analysis.candidates import (
+    count_tokens,
+    measure_timing,
+    rows_of,
+    summarise_candidate,
+    summarise_strata,
+    wall_seconds,
+)
+from qaeval.analysis.comparison import compare_candidates
+from qaeval.analysis.failures import gather_failures
+from qaeval.analysis.headline import write_headline
+from qaeval.analysis.items import gather_items
+from qaeval.analysis.letters import letter_table
+from qaeval.errors import DataError
+from qaeval.records import GenerateRow, Grade, GradeRow, Label, Sample, Session
+from qaeval.report.document import JudgeSummary, Report
+from qaeval.report.facts import EvalFacts, ModelFacts, RubricFacts, RunFacts
+from qaeval.report.items import ChunkItems
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRows:
+    """Everything that a run directory and the label files hold; the order of rows does not matter."""
+
+    samples: Sequence[Sample]
+    """The frozen sample set, in its order."""
+    generations: Sequence[GenerateRow]
+    """The last row of every generation task."""
+    grades: Sequence[GradeRow]
+    """The last row of every grading task."""
+    sessions: Sequence[Session] = field(default=())
+    labels: Sequence[Label] = field(default=())
+    """The labels of all files; told apart by their rater."""
+
+
+def build_report(
+    *,
+    rows: RunRows,
+    run: RunFacts,
+    eval_facts: EvalFacts,
+    rubric: RubricFacts,
+    judge: ModelFacts,
+    candidates: Sequence[ModelFacts],
+    judge_tuned: bool = False,
+    data_left: Iterable[str] = (),
+) -> Report:
+    """Analyse a finished run.
+
+    Args:
+        rows: what the run directory and the label files hold.
+        run: everything in which two equal runs may differ; its seconds are taken from the sessions.
+        eval_facts: what was asked; `n_samples` must be the number of samples.
+        rubric: the rubric of all grades.
+        judge: who graded.
+        candidates: in the order of the report.
+        judge_tuned: whether the judge was tuned on this eval's labels; the tuning labels are then left out.
+        data_left: hosts outside the user's network that were sent chunks, besides those of the sessions.
+
+    Raises:
+        DataError: rows are missing, doubled or foreign; the message names the first three.
+    """
+    names = [facts.name for facts in candidates]
+    table = _table(rows, eval_facts, rubric, judge, names)
+    summaries = tuple(
+        summarise_candidate(
+            facts,
+            table[table["candidate"] == facts.name],
+            rows_of(facts.name, rows.generations),
+            rows.sessions,
+            rubric=rubric,
+            item_types=eval_facts.item_types,
+        )
+        for facts in candidates
+    )
+    differences = compare_candidates(table, candidates=names, best=rubric.best)
+    agreement = judge_agreement(table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=judge_tuned)
+    judge_summary = _judge(judge, rows, tuned=judge_tuned)
+    n_chunks = table["cluster"].nunique()
+    return Report(
+        run=_run(run, rows.sessions),
+        headline=write_headline(
+            summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
+        ),
+        eval=eval_facts,
+        rubric=rubric,
+        judge=judge_summary,
+        candidates=summaries,
+        differences=differences,
+        agreement=agreement,
+        raters=rater_agreement(table, rows.labels, rubric),
+        strata=summarise_strata(table, candidates=names, best=rubric.best),
+        failures=gather_failures(table, names),
+        data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
+    )
+
+
+def build_items(
+    *,
+    rows: RunRows,
+    eval_facts: EvalFacts,
+    rubric: RubricFacts,
+    judge: ModelFacts,
+    candidates: Sequence[ModelFacts],
+) -> tuple[ChunkItems, ...]:
+    """Gather all items for reading; arguments and errors as in `build_report`."""
+    names = [facts.name for facts in candidates]
+    table = _table(rows, eval_facts, rubric, judge, names)
+    return gather_items(table, rows.samples, rows.labels, candidates=names, flags=rubric.flag_names)
+
+
+def _table(
+    rows: RunRows, eval_facts: EvalFacts, rubric: RubricFacts, judge: ModelFacts, names: Sequence[str]
+) -> pd.DataFrame:
+    if len(rows.samples) != eval_facts.n_samples:
+        raise DataError(f"samples: expected {eval_facts.n_samples}, the run holds {len(rows.samples)}")
+    return letter_table(
+        rows.samples,
+        rows.generations,
+        rows.grades,
+        candidates=names,
+        items_per_sample=eval_facts.items_per_sample,
+        judge=judge.name,
+        rubric=rubric,
+    )
+
+
+def _judge(facts: ModelFacts, rows: RunRows, *, tuned: bool) -> JudgeSummary:
+    wall = wall_seconds(rows.sessions, "grade", facts.name)
+    return JudgeSummary(
+        facts=facts,
+        tuned=tuned,
+        n_asked=len(rows.grades),
+        n_graded=sum(isinstance(row, Grade) for row in rows.grades),
+        tokens=count_tokens(rows.grades),
+        timing=measure_timing(rows.grades, wall, n_items=len(rows.grades)),
+    )
+
+
+def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
+    seconds: dict[str, float] = {}
+    for session in sessions:
+        name = f"{session.stage} {session.model}"
+        seconds[name] = seconds.get(name, 0.0) + session.seconds
+    return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})

@@ -1,0 +1,178 @@
+"""The two extractive candidates: three question/answer pairs from a chunk, without any model."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from qaeval.chat.embedded import contrast, fallback
+from qaeval.chat.embedded.offers import Offer, Source, from_rows, from_source
+from qaeval.chat.embedded.questions import Context, PairType, ask
+from qaeval.chat.embedded.text import Unit, content_words, is_german, numbers, units
+
+__all__ = ["Pair", "lead", "salient"]
+
+TYPES: tuple[PairType, PairType, PairType] = ("factual", "conceptual", "comparison")
+_MAX_ANSWER_WORDS = 90
+_MAX_LIST_ITEMS = 8
+_MAX_SOURCES = 60
+_MAX_CONTEXT_CHARACTERS = 50_000
+_IDEAL_WORDS = (7, 40)
+_DEFINES = re.compile(r"^\S+(?: \S+){0,4} (?:is|are|ist|sind) (?:a|an|the|ein|eine|der|die|das) ")
+_SIMPLE = re.compile(r"^(?:What (?:is|are|was|were)|Was (?:ist|sind)) ")
+_EXPLAINS = re.compile(r"\b(?:because|so that|therefore|since|in order to|due to|weil|damit|deshalb)\b")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One question with its answer from the chunk."""
+
+    question: str
+    answer: str
+    type: PairType
+
+
+def lead(text: str) -> tuple[Pair, Pair, Pair]:
+    """The baseline: the first three sentences in their order, with the simplest question on each.
+
+    Args:
+        text: A documentation chunk.
+
+    Returns:
+        A factual, a conceptual and a comparison pair; the sentences begin again where there are fewer than three.
+
+    Raises:
+        ValueError: If the text is empty or blank.
+    """
+    sources, context = _read(text)
+    asked: set[str] = set()
+    pairs: list[Pair] = []
+    for index, focus in enumerate(TYPES):
+        source = sources[index % len(sources)]
+        simple = [question.text for question in ask(source.sentence, context) if _SIMPLE.match(question.text)]
+        questions = [
+            *(simple[:1] if focus == "factual" else []),
+            *fallback.lead_questions(focus, source, sources[0], context),
+        ]
+        question = next(question for question in questions if question not in asked)
+        asked.add(question)
+        pairs.append(Pair(question, _clip(source.answer), focus))
+    return pairs[0], pairs[1], pairs[2]
+
+
+def salient(text: str) -> tuple[Pair, Pair, Pair]:
+    """The better candidate: for each type the sentence that answers such a question best.
+
+    A sentence is worth more when its words are frequent in the chunk, when it defines, counts, explains or contrasts,
+    and when a well-formed question can be made of it.
+
+    Args:
+        text: A documentation chunk.
+
+    Returns:
+        A factual, a conceptual and a comparison pair. Where the chunk compares nothing, the last one says so.
+
+    Raises:
+        ValueError: If the text is empty or blank.
+    """
+    sources, context = _read(text)
+    offers = _offers(sources, context)
+    chosen: dict[PairType, Offer] = {}
+    for focus in reversed(TYPES):  # contrasts are the rarest: they choose first
+        fitting = [offer for offer in offers if offer.focus == focus and not _repeats(offer, chosen)]
+        free = [offer for offer in fitting if not _overlaps(offer, chosen)] or fitting
+        if free:
+            chosen[focus] = max(free, key=lambda offer: offer.value)
+    for focus in TYPES:
+        if focus not in chosen:
+            chosen[focus] = fallback.last_resort(focus, sources, context, list(chosen.values()))
+    pairs = [Pair(chosen[focus].question, _clip(chosen[focus].answer), focus) for focus in TYPES]
+    return pairs[0], pairs[1], pairs[2]
+
+
+def _read(text: str) -> tuple[list[Source], Context]:
+    if not text.strip():
+        raise ValueError(f"a chunk needs text, got {text[:20]!r}")
+    found = units(text) or [Unit("sentence", text.strip(), 0, "")]
+    quotable = [unit for unit in found if unit.kind not in {"heading", "code"}]
+    quotable = quotable or [unit for unit in found if unit.kind == "code"] or found
+    excerpt = text[:_MAX_CONTEXT_CHARACTERS]
+    lower = frozenset(re.findall(r"(?<![\w`/.-])[a-zäöüß][a-zäöüß-]+", excerpt))
+    context = Context(
+        is_german(excerpt), lower, next((unit.text for unit in found if unit.kind == "heading"), "")
+    )
+    scores = _scores(quotable)
+    sources: list[Source] = []
+    for index, unit in enumerate(quotable):
+        sources.append(Source(unit, index, _answer(quotable, index), scores[index]))
+    return sources, context
+
+
+def _answer(quotable: list[Unit], index: int) -> str:
+    """The text that answers a question on a unit: with its list when it announces one."""
+    unit = quotable[index]
+    if not unit.text.endswith(":"):
+        return unit.text
+    items: list[str] = []
+    for following in quotable[index + 1 : index + 1 + _MAX_LIST_ITEMS]:
+        if following.kind != "item":
+            break
+        items.append(following.text.rstrip(" .;,"))
+    return f"{unit.text} {'; '.join(items)}." if items else f"{unit.text[:-1]}."
+
+
+def _scores(quotable: list[Unit]) -> list[float]:
+    """Salience of each unit: frequency of its words in the chunk, signs of a definition or a cause, position."""
+    stems = [set(content_words(unit.text)) for unit in quotable]
+    frequency = Counter(stem for unit in stems for stem in unit)
+    top = math.log1p(max(frequency.values(), default=1))
+    scores = []
+    for position, (unit, own) in enumerate(zip(quotable, stems, strict=True)):
+        central = sum(math.log1p(frequency[stem]) for stem in own) / (top * len(own)) if own else 0.0
+        length = len(unit.text.split())
+        fitting = 1.0 if _IDEAL_WORDS[0] <= length <= _IDEAL_WORDS[1] else 0.5
+        head = unit.text[:2000]
+        signs = (
+            0.3 * bool(_DEFINES.match(head)) + 0.2 * bool(numbers(head)) + 0.3 * bool(_EXPLAINS.search(head))
+        )
+        scores.append(central * fitting + signs + 0.3 / (1 + position))
+    return scores
+
+
+def _offers(sources: list[Source], context: Context) -> list[Offer]:
+    best = sorted(sources, key=lambda source: -source.score)[:_MAX_SOURCES]
+    offers: list[Offer] = []
+    for source in sorted(best, key=lambda source: source.position):
+        previous = sources[source.position - 1] if source.position else None
+        offers.extend(from_source(source, previous, context))
+        if previous is None:
+            continue
+        offers.extend(from_rows(previous, source, context))
+        if previous.unit.block == source.unit.block:
+            joined = f"{previous.unit.text} {source.unit.text}"
+            value = (previous.score + source.score) / 2
+            offers.extend(
+                Offer(question.text, joined, "comparison", question.quality + value)
+                for question in contrast.compare_two(previous.sentence, source.sentence, context)
+            )
+    return offers
+
+
+def _repeats(offer: Offer, chosen: dict[PairType, Offer]) -> bool:
+    return any(
+        offer.question.casefold() == other.question.casefold() or offer.answer == other.answer
+        for other in chosen.values()
+    )
+
+
+def _overlaps(offer: Offer, chosen: dict[PairType, Offer]) -> bool:
+    return any(offer.answer in other.answer or other.answer in offer.answer for other in chosen.values())
+
+
+def _clip(answer: str) -> str:
+    """The answer, cut after a number of words that no reader needs more of."""
+    tokens = answer[: _MAX_ANSWER_WORDS * 40].split()
+    whole = len(tokens) <= _MAX_ANSWER_WORDS and len(answer) <= _MAX_ANSWER_WORDS * 40
+    return answer if whole else " ".join(tokens[:_MAX_ANSWER_WORDS])

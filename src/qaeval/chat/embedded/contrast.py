@@ -1,0 +1,227 @@
+"""English contrasts, inside a sentence or between two, to questions of comparison."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from qaeval.chat.embedded.english import Clause, decapitalise, parse, short_enough
+from qaeval.chat.embedded.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
+from qaeval.chat.embedded.questions import Context, Question, finish, is_presentable
+from qaeval.chat.embedded.text import content_words
+
+_SPLIT = re.compile(
+    r"(?:,|;| –| —)? (?:whereas|while)(?: that of)? |[,;] but |; (?:however|in contrast|by contrast), "
+)
+_UNLIKE = re.compile(r"^(?:Unlike|In contrast to|Compared (?:with|to)|As opposed to) ([^,]{2,60}), (.+)")
+_THAN = re.compile(
+    r"\b(?:\w+er|more|less|fewer|better|worse|further)\b[^,;.]{0,50}? than ((?:(?:a|an|the|its|any) )?[^,;.]+)"
+)
+_AMOUNT = re.compile(
+    r"\b(?:more|less|fewer|later|earlier|longer|greater|other|rather|higher|lower|larger) than (?:\d|one\b|two\b|three\b|four\b|five\b|six\b|seven\b|eight\b|nine\b|ten\b|twelve\b|half|[€$£]|an hour|a (?:second|minute|day|week))"
+)
+_INSTEAD = re.compile(r",? (instead of|rather than) ([^,;.]+)")
+_BETWEEN = re.compile(
+    r"\bdifferences? between ([^,;.]{2,40}) and ((?:(?:a|an|the) )?[^,;.\s]+(?: [^,;.\s]+)?)"
+)
+_OPENS_CONTRAST = re.compile(
+    r"^(?:By contrast|In contrast|However|On the other hand|Conversely|But|Unlike that)\b,? "
+)
+_STOP_NP = (
+    CLAUSE_WORDS
+    | PREPOSITIONS
+    | {"is", "are", "was", "were", "do", "does", "can", "must", "and", "or", "to", "has", "have"}
+)
+_COMMON_WORDS = 2
+
+
+def compare(sentence: str, context: Context) -> list[Question]:
+    """Questions of comparison that one sentence answers.
+
+    Args:
+        sentence: A sentence of the chunk.
+        context: Language and vocabulary of the chunk.
+
+    Returns:
+        The questions, the best first; empty where the sentence compares nothing that can be named.
+    """
+    if context.german:
+        return []  # the German rules find their contrasts themselves
+    return _kept(_inside(sentence, context))
+
+
+def compare_two(first: str, second: str, context: Context) -> list[Question]:
+    """Questions of comparison that two adjacent sentences answer together.
+
+    Args:
+        first: A sentence of the chunk.
+        second: The sentence after it.
+        context: Language and vocabulary of the chunk.
+
+    Returns:
+        A question where both have plain, different subjects and either the second opens with a contrast or both
+        say the same kind of thing (two or more content words in common beyond their subjects).
+    """
+    if context.german:
+        return []
+    left, right = parse(first, context.lower), parse(second, context.lower)
+    if left is None or right is None:
+        return []
+    contrast = bool(_OPENS_CONTRAST.match(second))
+    shared = set(content_words(left.rest)) & set(content_words(right.rest))
+    alike = left.aux == right.aux and left.verb == right.verb and len(shared) >= _COMMON_WORDS
+    siblings = _are_siblings(left.subject, right.subject)
+    if not (contrast or alike or siblings):
+        return []
+    return _kept(_differ(left, right.subject, 2.4 if siblings else 1.9 if contrast else 1.6))
+
+
+def _are_siblings(left: str, right: str) -> bool:
+    """Whether two subjects are kinds of the same thing: ``personal tokens`` and ``project tokens``."""
+    first, second = (content_words(text) for text in (left, right))
+    sized = min(len(first), len(second)) >= 1 and 2 <= max(len(first), len(second)) <= 4  # noqa: PLR2004
+    return (
+        sized and first[-1] == second[-1] and min(len(first), len(second)) > 1 and not {*first} <= {*second}
+    )
+
+
+def _kept(questions: Iterator[Question]) -> list[Question]:
+    finished = (Question(finish(one.text), one.focus, one.quality) for one in questions)
+    return sorted((one for one in finished if is_presentable(one.text)), key=lambda one: -one.quality)
+
+
+def _inside(sentence: str, context: Context) -> Iterator[Question]:
+    between = _BETWEEN.search(sentence)
+    if between:
+        yield Question(
+            f"what is the difference between {between.group(1)} and {_phrase(between.group(2))}",
+            "comparison",
+            2.8,
+        )
+    unlike = _UNLIKE.match(sentence)
+    if unlike:
+        main = parse(unlike.group(2)[:1].upper() + unlike.group(2)[1:], context.lower)
+        if main is not None:
+            yield from _differ(main, unlike.group(1), 3.0)
+        return
+    yield from _two_clauses(sentence, context)
+    segments = sentence.split("; ")
+    for left, right in pairwise(segments):
+        known = replace(context, lower=context.lower | {right.split(" ")[0]})
+        yield from compare_two(left, right[:1].upper() + right[1:], known)
+    yield from _unparsed_than(sentence, context)
+    clause = parse(sentence, context.lower)
+    if clause is None:
+        return
+    inner = re.search(r"\bdiffers? from ([^,;.]+)", sentence)
+    if inner:
+        yield from _differ(clause, _phrase(inner.group(1)), 2.9)
+    yield from _than(clause, segments[0])
+    yield from _instead(clause)
+
+
+def _two_clauses(sentence: str, context: Context) -> Iterator[Question]:
+    segments = re.split(r"; (?!however|in contrast|by contrast)", sentence)
+    halves = next((parts for parts in map(_halves, segments) if len(parts) == 2), [])  # noqa: PLR2004
+    if not halves:
+        return
+    left = parse(halves[0][:1].upper() + halves[0][1:], context.lower)
+    right = parse(halves[1][:1].upper() + halves[1][1:], context.lower | {halves[1].split(" ")[0]})
+    if left is None or right is None:
+        return
+    strong = re.search(r"whereas|, while|in contrast", sentence, re.IGNORECASE) is not None
+    kin = {left.aux, right.aux} <= BE or {left.aux, right.aux} <= {"does", "do"} or left.aux == right.aux
+    if strong or kin:  # "while" may be a matter of time, "but" of consequence
+        yield from _differ(left, right.subject, 2.9 if strong else 2.2)
+
+
+def _halves(sentence: str) -> list[str]:
+    opened = re.match(r"^(?:While|Whereas|Although) ([^,]+), (.+)$", sentence)
+    return list(opened.groups()) if opened else _SPLIT.split(sentence, maxsplit=1)
+
+
+def _differ(clause: Clause, other: str, quality: float) -> Iterator[Question]:
+    """How the subject of a clause differs from something else."""
+    subject = clause.subject
+    names = {subject.casefold(), other.casefold()}
+    if len(names) == 1 or names & (PRONOUNS | {"", "you", "we"}) or not short_enough(other):
+        return
+    if set(content_words(subject)) == set(content_words(other)):
+        return
+    tail = f" {clause.adjunct}" if clause.adjunct else ""
+    yield Question(f"how {_do(clause)} {subject} differ from {other}{tail}", "comparison", quality)
+
+
+def _do(clause: Clause) -> str:
+    if clause.aux in {"is", "was", "does", "has"}:
+        return "does"
+    if clause.aux in {"are", "were", "do", "have"}:
+        return "do"
+    head = clause.subject.split(" of ")[0].split()[-1]
+    several = " and " in clause.subject or (head.endswith("s") and not head.endswith(("ss", "us", "is")))
+    return "do" if several else "does"
+
+
+def _than(clause: Clause, sentence: str) -> Iterator[Question]:
+    match = _THAN.search(sentence)
+    if match is None or _AMOUNT.search(sentence) or "rather than" in sentence or "other than" in sentence:
+        return
+    other = _phrase(match.group(1))
+    if (
+        other
+        and other.casefold() not in PRONOUNS
+        and other.split()[0] not in ENGLISH_STOP - {"a", "an", "the"}
+    ):
+        yield Question(f"how {_do(clause)} {clause.subject} compare with {other}", "comparison", 2.6)
+
+
+def _unparsed_than(sentence: str, context: Context) -> Iterator[Question]:
+    """``X ferments faster than Y``: before a comparative the verb need not be known."""
+    match = re.match(
+        r"^((?:[\w-]+ ){1,4})[a-z]+[^su]s (?:\w{3,}er|more|less|fewer) [^,;.]*?than ([^,;.]+)", sentence
+    )
+    if match is None or _AMOUNT.search(sentence):
+        return
+    tokens = match.group(1).casefold().split()
+    if not set(tokens) & (_STOP_NP | PRONOUNS) and tokens[-1] not in ENGLISH_STOP:
+        other = _phrase(match.group(2))
+        yield Question(
+            f"how does {decapitalise(match.group(1).strip(), context.lower)} compare with {other}",
+            "comparison",
+            2.6,
+        )
+
+
+def _instead(clause: Clause) -> Iterator[Question]:
+    match = _INSTEAD.search(" " + clause.rest)
+    if (
+        match is None
+        or not clause.verb
+        or "not" in clause.verb
+        or clause.aux not in {"does", "do", "will", "should"}
+    ):
+        return
+    other = match.group(2)
+    if other.endswith((" one", " ones")):
+        return
+    gerund = other.split()[0].endswith("ing")
+    if gerund and short_enough(other):
+        yield Question(f"what {clause.aux} {clause.subject} do instead of {other}", "comparison", 2.5)
+    elif (
+        short_enough(other) and (clause.rest.split()[0] not in PREPOSITIONS) and len(clause.verb.split()) == 1
+    ):
+        yield Question(
+            f"what {clause.aux} {clause.subject} {clause.verb} instead of {other}", "comparison", 2.4
+        )
+
+
+def _phrase(text: str) -> str:
+    """The noun phrase that a text opens with."""
+    kept: list[str] = []
+    for token in text.split()[:6]:
+        if token.casefold() in _STOP_NP and kept:
+            break
+        kept.append(token)
+    return decapitalise(" ".join(kept), frozenset())

@@ -1,0 +1,122 @@
+"""Questions that are always grammatical, for sentences and chunks that no rule fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from qaeval.chat.embedded.offers import Offer, Source
+from qaeval.chat.embedded.questions import Context, PairType, finish, topic
+
+_MAX_NAME_WORDS, _MAX_NAME_CHARACTERS = 6, 80
+_ENGLISH = {
+    "say": "What does the text say about {0}",
+    "else": "What else does the text say about {0}",
+    "describe": "How does the text describe {0}",
+    "relate": "What does the text say about {0} compared with {1}",
+    "compare": "What does the text compare {0} with",
+    "nothing": "The text does not compare {0} with anything.",
+    "text": "this topic",
+    "code": "What does the code in the text look like",
+    "code_detail": "What does the first line of the code say",
+}
+_GERMAN = {
+    "say": "Was sagt der Text über {0}",
+    "else": "Was sagt der Text noch über {0}",
+    "describe": "Wie beschreibt der Text das Thema {0}",
+    "relate": "Was sagt der Text über {0} im Vergleich zu {1}",
+    "compare": "Womit vergleicht der Text das Thema {0}",
+    "nothing": "Der Text vergleicht {0} mit nichts.",
+    "text": "das Thema",
+    "code": "Wie sieht der Code im Text aus",
+    "code_detail": "Was steht in der ersten Zeile des Codes",
+}
+
+
+def lead_questions(focus: PairType, source: Source, first: Source, context: Context) -> Iterator[str]:
+    """The baseline's questions of one type, in the order of preference; the last ones are never used up.
+
+    Args:
+        focus: The type of the pair.
+        source: The unit that answers.
+        first: The first unit of the chunk, which a comparison goes back to.
+        context: Language and vocabulary of the chunk.
+
+    Yields:
+        Questions.
+    """
+    phrases, about = _phrases(context), _about(source, context)
+    opening = _about(first, context)
+    if focus == "conceptual":
+        yield finish(phrases["describe"].format(about))
+    if focus == "comparison" and about != opening:
+        yield finish(phrases["relate"].format(about, opening))
+    for key in ("say", "else", "describe"):
+        yield finish(phrases[key].format(about))
+
+
+def last_resort(
+    focus: PairType, sources: Sequence[Source], context: Context, taken: Sequence[Offer]
+) -> Offer:
+    """A pair for a type that no rule could fill.
+
+    Args:
+        focus: The type of the pair.
+        sources: The units of the chunk.
+        context: Language and vocabulary of the chunk.
+        taken: The pairs that are chosen already.
+
+    Returns:
+        For a comparison the honest answer that there is none; else the best sentence that is still free.
+    """
+    phrases = _phrases(context)
+    ranked = sorted(sources, key=lambda source: -_worth(source, context))[:50]
+    if focus == "comparison":
+        about = _about(ranked[0], context)
+        return Offer(finish(phrases["compare"].format(about)), phrases["nothing"].format(about), focus, 0.0)
+    free = [source for source in ranked if not any(source.unit.text in offer.answer for offer in taken)]
+    source = (free or ranked)[0]
+    asked = {offer.question for offer in taken}
+    questions = [finish(question) for question in _plain(focus, source, context)]
+    question = next(question for question in questions if question not in asked)
+    return Offer(question, source.answer, focus, 0.0)
+
+
+def _worth(source: Source, context: Context) -> float:
+    """Salience; a full sentence stands before a table row or a fragment."""
+    prose = source.unit.kind == "sentence" and source.sentence.endswith((".", "!"))
+    return (
+        source.score + 0.3 * prose + (0.2 if prose and topic(source.sentence, context)[:1].isalpha() else 0.0)
+    )
+
+
+def _plain(focus: PairType, source: Source, context: Context) -> Iterator[str]:
+    phrases, about = _phrases(context), _about(source, context)
+    if source.unit.kind == "code":
+        yield phrases["code"] if focus == "factual" else phrases["say"].format(about)
+    order = ("describe", "say", "else") if focus == "conceptual" else ("say", "else", "describe")
+    for key in order:
+        yield phrases[key].format(about)
+
+
+def _about(source: Source, context: Context) -> str:
+    """The topic of a unit in words; its heading, then a general word, stand in for units without any."""
+    mark = "„{}“" if context.german else "“{}”"
+    if source.label:
+        return mark.format(source.label)
+    if source.unit.kind == "row" and _short(source.unit.cells[0][1]):
+        return mark.format(_short(source.unit.cells[0][1]))
+    own = topic(source.sentence, context)
+    if own:
+        return own
+    heading = _short(source.unit.heading)
+    return mark.format(heading) if any(map(str.isalnum, heading)) else _phrases(context)["text"]
+
+
+def _short(name: str) -> str:
+    """The first words of a name; empty where even the first is no word that a question could hold."""
+    kept = " ".join(name.split()[:_MAX_NAME_WORDS])
+    return kept if len(kept) <= _MAX_NAME_CHARACTERS else ""
+
+
+def _phrases(context: Context) -> dict[str, str]:
+    return _GERMAN if context.german else _ENGLISH

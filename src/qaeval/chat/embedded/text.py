@@ -1,0 +1,298 @@
+"""Text tools of the embedded models: Markdown to sentence-like units, words, numbers and names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from qaeval.chat.embedded.lexicon import (
+    ABBREVIATIONS,
+    ENGLISH_MARKS,
+    ENGLISH_STOP,
+    GERMAN_MARKS,
+    GERMAN_STOP,
+    MONTHS,
+    NUMBER_WORDS,
+    word_set,
+)
+
+__all__ = [
+    "Unit",
+    "content_words",
+    "is_german",
+    "named_terms",
+    "numbers",
+    "sentences",
+    "stem",
+    "units",
+    "words",
+]
+
+type_of_unit = Literal["sentence", "item", "row", "heading", "code"]
+
+_WORD = re.compile(r"[^\W_]+(?:[-_.'’/:@][^\W_]+|_+[^\W_]+)*%?")
+_NUMBER = re.compile(r"(?<![A-Za-z_\d.])(?<![A-Za-z]-)\d+(?:[.,]\d+)*(?:\s?%)?")
+_FENCE = re.compile(r"^\s*(```|~~~)")
+_HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.*?)\s*#*$")
+_ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?(\S.*)$")
+_RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-*:?\s*)*\|?\s*$")
+_BOUNDARY = re.compile(r"[.!?…]+[\"”’»)\]]*\s+|[。！？]\s*")
+_LINK = re.compile(r"!?\[([^\[\]]{1,200})\]\([^()\s]{1,500}\)")
+_TAG = re.compile(
+    r"</?(?:h\d|p|em|img|a|abbr|br|div|span|strong|b|i|details|summary|sub|sup|kbd)\b[^<>`]{0,500}>"
+)
+_LONELY_STAR = re.compile(r"\*\*|(?<!\w)(?:[*_]|__)(?=[^\s*_])|(?<=[^\s*_])(?:[*_]|__)(?!\w)")
+_STARTERS = word_set(
+    "The A An It This These In If When For Each You We They No All To Der Die Das Es Ein Eine Wenn Sie Wir"
+)
+_LONG_STEM, _SHORT_STEM = 5, 3
+_VOWEL = re.compile(r"[aeiouyäöü]")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of a chunk that can be quoted as it stands."""
+
+    kind: type_of_unit
+    text: str
+    """Cleaned of Markdown emphasis and links; a table row reads ``key: column value; column value``."""
+    block: int
+    """Number of the paragraph, list or table it comes from."""
+    heading: str
+    """The heading it stands under, empty where there is none."""
+    cells: tuple[tuple[str, str], ...] = ()
+    """Column and value pairs of a table row."""
+
+
+def units(text: str) -> list[Unit]:
+    """Split a chunk into headings, sentences, list items, table rows and code blocks, in their order.
+
+    Args:
+        text: Markdown or plain text.
+
+    Returns:
+        The units; empty only where the text has no visible characters.
+    """
+    found: list[Unit] = []
+    heading = ""
+    for number, (kind, lines) in enumerate(_blocks(text)):
+        if kind == "heading":
+            heading = _clean(lines[0])
+        if kind == "row":
+            found.extend(Unit("row", row, number, heading, cells) for row, cells in _rows(lines))
+        elif kind == "code":
+            found.append(Unit("code", "\n".join(lines).strip(), number, heading))
+        else:
+            prose = _clean(" ".join(lines))
+            parts = [prose] if kind == "heading" else _split(prose)
+            found.extend(Unit(kind, part, number, heading) for part in parts)
+    return [unit for unit in found if unit.text]
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences, list items and table rows of a chunk, without its headings and code blocks.
+
+    Args:
+        text: Markdown or plain text.
+
+    Returns:
+        The sentences in their order; empty where the chunk is only code or headings.
+    """
+    return [unit.text for unit in units(text) if unit.kind not in {"heading", "code"}]
+
+
+def words(text: str) -> list[str]:
+    """Lower-case tokens: words with their hyphens, identifiers, numbers with an attached unit or percent sign."""
+    return [match.casefold() for match in _WORD.findall(text)]
+
+
+def stem(word: str) -> str:
+    """A light stem that joins the inflections of an English or German word; never shorter than three letters."""
+    if word.endswith("ies") and len(word) > _LONG_STEM:
+        word = word[:-3] + "y"
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > _SHORT_STEM:
+        word = word[:-1]
+    shorter = _strip_suffix(word)
+    while shorter != word:
+        word, shorter = shorter, _strip_suffix(shorter)
+    return word
+
+
+def content_words(text: str) -> list[str]:
+    """Stems of the words that carry meaning: no English and no German stop words."""
+    return [stem(word) for word in words(text) if word not in ENGLISH_STOP and word not in GERMAN_STOP]
+
+
+def numbers(text: str) -> list[str]:
+    """Numbers in their order, in one spelling: ``1,000`` is ``1000``, ``1,5`` is ``1.5``, ``three`` is ``3``.
+
+    Args:
+        text: Any text. Digits inside a name (``qwen2.5-7b``, ``utf-8``) are not numbers.
+
+    Returns:
+        The numbers; a percentage keeps its sign (``5 %`` is ``5%``), units are left out.
+    """
+    found = [(match.start(), _plain(match.group())) for match in _NUMBER.finditer(text)]
+    for match in _WORD.finditer(text):
+        spelled = NUMBER_WORDS.get(match.group().casefold())
+        if spelled is not None:
+            found.append((match.start(), spelled))
+    return [number for _, number in sorted(found)]
+
+
+def named_terms(text: str) -> list[str]:
+    """Names and identifiers: capitalised inside a sentence, CamelCase, ALLCAPS, with digits or underscores.
+
+    Args:
+        text: Any text. In German, where every noun is capitalised, a capital alone does not make a name.
+
+    Returns:
+        Each term once, in the order of its first appearance.
+    """
+    german = is_german(text)
+    found: dict[str, None] = {}
+    for sentence in sentences(text):
+        for position, match in enumerate(_WORD.finditer(sentence)):
+            word = match.group()
+            capital = word[0].isupper() and position > 0 and not german and word != "I"
+            quoted = sentence[match.start() - 1 : match.start()] == "`"
+            if capital or quoted or _looks_like_identifier(word):
+                found.setdefault(word)
+    return list(found)
+
+
+def is_german(text: str) -> bool:
+    """Whether the text has more words that only German has than words that only English has."""
+    german = english = 0
+    for word in words(text[:20_000]):
+        german += word in GERMAN_MARKS
+        english += word in ENGLISH_MARKS
+    return german > english
+
+
+def _looks_like_identifier(word: str) -> bool:
+    inner_capital = any(letter.isupper() for letter in word[1:])
+    letters = any(letter.isalpha() for letter in word)
+    digits = any(letter.isdigit() for letter in word) and not word[0].isdigit()
+    return letters and (inner_capital or digits or "_" in word)
+
+
+def _plain(number: str) -> str:
+    percent = "%" if number.endswith("%") else ""
+    digits = number.rstrip("%").strip()
+    if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", digits):
+        digits = digits.replace(",", "")
+    return digits.replace(",", ".") + percent
+
+
+def _strip_suffix(word: str) -> str:
+    for suffix, kept in (("ing", ""), ("ern", "er"), ("ed", ""), ("en", ""), ("e", "")):
+        root = word.removesuffix(suffix)
+        if root == word or len(root) < _SHORT_STEM or not _VOWEL.search(root) or root.endswith("e"):
+            continue
+        if (
+            suffix in {"ing", "ed"}
+            and root[-1] == root[-2]
+            and root[-1] not in "lsfz"
+            and len(root) > _SHORT_STEM
+        ):
+            root = root[:-1]
+        return root + kept
+    return word
+
+
+def _clean(text: str) -> str:
+    text = _TAG.sub("", _LINK.sub(r"\1", _LINK.sub(r"\1", text)))  # a link may hold an image
+    parts = text.split("`")  # odd parts stand between backticks, where an asterisk is part of the name
+    parts[::2] = [_LONELY_STAR.sub("", part) for part in parts[::2]]
+    return " ".join("`".join(parts).split())
+
+
+def _blocks(text: str) -> Iterator[tuple[type_of_unit, list[str]]]:
+    """Group lines into blocks of one kind; a list item is a block of its own."""
+    kind: type_of_unit = "sentence"
+    lines: list[str] = []
+    fenced = False
+    for line in text.splitlines():
+        if _FENCE.match(line):
+            if lines:
+                yield kind, lines
+            fenced, lines = not fenced, []
+            kind = "code" if fenced else "sentence"
+            continue
+        if fenced:
+            lines.append(line)
+            continue
+        new, content = _kind(line, kind if lines else "sentence")
+        if lines and (new != kind or new == "heading" or not content or _ITEM.match(line)):
+            yield kind, lines
+            lines = []
+        kind = new
+        if content:
+            lines.append(content)
+    if lines:
+        yield kind, lines
+
+
+def _kind(line: str, current: type_of_unit) -> tuple[type_of_unit, str]:
+    """The kind of a line outside of a fence and its content; a blank line has none."""
+    bare = line.strip().removeprefix("> ")
+    if not bare:
+        return "sentence", ""
+    heading = _HEADING.match(line)
+    if heading:
+        return "heading", heading.group(1)
+    item = _ITEM.match(line)
+    if item:
+        return "item", item.group(1)
+    if bare.startswith("|") or (current == "row" and "|" in bare):
+        return "row", bare
+    if current == "item" and line[:1].isspace():
+        return "item", bare
+    return "sentence", bare
+
+
+def _rows(lines: list[str]) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    table = [
+        [_clean(cell) for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+        for line in lines
+        if not _RULE.match(line)
+    ]
+    ruled = any(_RULE.match(line) for line in lines)
+    header = table[0] if ruled and len(table) > 1 else []
+    for row in table[1:] if header else table:
+        named = zip(header or [""] * len(row), row, strict=False)
+        cells = tuple((column, value) for column, value in named if value)
+        if cells:
+            rest = "; ".join(f"{column} {value}".strip() for column, value in cells[1:])
+            yield f"{cells[0][1]}: {rest}" if rest else cells[0][1], cells
+
+
+def _split(prose: str) -> list[str]:
+    parts: list[str] = []
+    start = 0
+    for match in _BOUNDARY.finditer(prose):
+        if _ends_sentence(prose, start, match):
+            parts.append(prose[start : match.end()].strip())
+            start = match.end()
+    parts.append(prose[start:].strip())
+    return [part for part in parts if part]
+
+
+def _ends_sentence(prose: str, start: int, match: re.Match[str]) -> bool:
+    mark = match.group()[0]
+    if mark in "。！？":
+        return True
+    following = prose[match.end() : match.end() + 40].split(" ", 1)[0]
+    if not following or (following.isalpha() and following.islower()):
+        return False
+    if mark != ".":
+        return True
+    before = (
+        prose[max(start, match.start() - 20) : match.start()].rsplit(" ", 1)[-1].lstrip("([\"'„“").casefold()
+    )
+    if before in ABBREVIATIONS or (before.isdigit() and len(before) <= 2 and following.casefold() in MONTHS):  # noqa: PLR2004
+        return False
+    return not (len(before) == 1 and before.isalpha() and following not in _STARTERS)

@@ -1,0 +1,105 @@
+"""What a stage needs from a model, and nothing more."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeAlias
+
+from qaeval.records import FailureReason, Usage
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+FinishReason: TypeAlias = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters; always sent, so that no server default leaks in."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    seed: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One call of a model.
+
+    Attributes:
+        messages: the turns, as they are sent.
+        schema: JSON schema of the reply, or None for free text.
+        sampling: temperature, top_p, max_tokens, seed.
+        inputs: what the messages were made from (``chunk``, ``question``, ``answer``, …). Embedded models
+            read these; servers never see them.
+        top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
+    """
+
+    messages: tuple[Message, ...]
+    schema: Mapping[str, Any] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    inputs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One generated token with its alternatives, as natural logarithms of probabilities.
+
+    Alternatives of the same text are added up.
+    """
+
+    token: str
+    top: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's reply.
+
+    Attributes:
+        text: the content; thinking is never part of it.
+        finish_reason: ``stop``, ``length`` (max_tokens reached) or ``abort`` (the server gave up).
+        usage: tokens, or None when the model counts none.
+        latency_s: wall time from sending to the last byte, seconds, the last attempt only.
+        logprobs: one entry per generated token, empty when none were asked for or given.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage | None
+    latency_s: float
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class ChatError(Exception):
+    """A request that has no reply; the stage turns it into a failure row.
+
+    Attributes:
+        reason: ``context_overflow``, ``rejected``, ``interrupted`` or ``endpoint``.
+        detail: where, what was expected, what came.
+    """
+
+    def __init__(self, reason: FailureReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class ChatModel(Protocol):
+    """A model that can be asked."""
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Ask once, retries included.
+
+        Raises:
+            ChatError: when there is no reply.
+        """
+        ...

@@ -1,0 +1,216 @@
+"""JSON out of a model's reply: exactly what is there, or an error. Pure."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from qaeval.records import FailureReason
+
+_MAX_DEPTH: Final = 100
+_SHOWN: Final = 80
+
+_BRACKET: Final = re.compile(r"[\[{]")
+_FLAT: Final = re.compile(r"\[[^\[\]{}\"]*\]|\{[^\[\]{}\"]*\}")
+"""Brackets without strings or brackets inside: a citation mark such as [1], a placeholder, or a small value."""
+
+_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]|[^\s\[\]{},"]+', re.DOTALL)
+_INVALID_ESCAPE: Final = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
+_LATEX: Final = re.compile(
+    r'\\(?:["\\/]|u[0-9a-fA-F]{4}|(?P<literal>[bf](?=[A-Za-z])'
+    r"|(?:nabla|neq|neg|rho|right(?:arrow)?|rangle|theta|tau|tilde|times|text(?:bf|it|rm|tt)?)(?![A-Za-z]))|[bfnrt]|(?P<other>))"
+)
+"""An escape of JSON, or (``literal``, ``other``) a backslash that stands for itself."""
+
+
+class ReplyError(Exception):
+    """A reply that does not hold what it has to.
+
+    Attributes:
+        reason: why, as it goes into the failure row.
+        detail: what was expected, what came.
+    """
+
+    def __init__(self, reason: FailureReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def extract_json(text: str, *, lenient: bool) -> Any:  # noqa: ANN401 - any JSON value
+    r"""Return the JSON value that a reply holds.
+
+    Always accepted: raw control characters inside strings, which vLLM's grammar lets through. Never: a key that
+    an object has twice, NaN, numbers too large for a float, half a surrogate pair, nesting deeper than 100.
+
+    Args:
+        text: the reply.
+        lenient: for servers that enforce no schema. Words and code fences around the value, a byte order mark,
+            trailing commas and backslashes that escape nothing (``\_``, LaTeX) are then accepted; such a backslash
+            is kept as it stands. Two values are ambiguous and refused.
+
+    Raises:
+        ReplyError: ``empty`` or ``invalid_json``.
+    """
+    stripped = text.strip().strip("\ufeff").strip() if lenient else text.strip()
+    if not stripped:
+        raise ReplyError("empty", "expected JSON, got no text")
+    try:
+        return _loads(stripped)
+    except _Malformed as error:
+        if not lenient or error.final:
+            raise ReplyError("invalid_json", f"expected JSON, got {stripped[:_SHOWN]!r}: {error}") from None
+    try:
+        return _only([*_values(stripped)])
+    except _Malformed as error:
+        raise ReplyError(
+            "invalid_json", f"expected one JSON value, got {stripped[:_SHOWN]!r}: {error}"
+        ) from None
+
+
+class _Malformed(Exception):  # noqa: N818 - never leaves this module
+    """Text that is not JSON; ``final`` when it is, but not a value that may be used."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A value inside the reply."""
+
+    value: Any
+    flat: bool
+
+
+def _loads(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise _Malformed("nested too deeply", final=True) from None
+    except json.JSONDecodeError as error:
+        raise _Malformed(f"{error.msg} at character {error.pos}") from None
+    except ValueError:  # a number of more digits than Python reads
+        raise _Malformed("a number is too long", final=True) from None
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _depth(value) > _MAX_DEPTH:
+        raise _Malformed("nested too deeply", final=True)
+    if _has_surrogate(value, text):
+        raise _Malformed("half a surrogate pair", final=True)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Malformed(f"the key {twice!r} stands twice in one object", final=True)
+    return value
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _Malformed(f"the number {digits[:20]} is too large", final=True)
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _Malformed(f"{name} is not a JSON number", final=True)
+
+
+_DECODER: Final = json.JSONDecoder(
+    strict=False, object_pairs_hook=_object, parse_float=_float, parse_constant=_no_constant
+)
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [value]
+    while level := [child for parent in level for child in _children(parent)]:
+        depth += 1
+    return depth
+
+
+def _children(value: object) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        return iter(value.values())
+    return iter(value if isinstance(value, list) else ())
+
+
+def _has_surrogate(value: Any, text: str) -> bool:  # noqa: ANN401 - any JSON value
+    if text.isascii() and "\\ud" not in text.lower():
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _values(text: str) -> Iterator[_Found]:
+    """Find the JSON values between the words; brackets of plain words are words."""
+    at = 0
+    while bracket := _BRACKET.search(text, at):
+        flat = _FLAT.match(text, bracket.start())
+        if flat:
+            at = flat.end()
+            yield from _small(flat.group())
+            continue
+        repaired, at = _repaired(text, bracket.start())
+        yield _Found(_loads(repaired), flat=False)
+
+
+def _small(text: str) -> Iterator[_Found]:
+    try:
+        yield _Found(_loads(_repaired(text, 0)[0]), flat=True)
+    except _Malformed as error:
+        if error.final:
+            raise
+
+
+def _only(found: list[_Found]) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the one value; small ones (citation marks) count only where there is no other."""
+    values = [entry.value for entry in found if not entry.flat]
+    if not values:
+        small = [entry.value for entry in found]
+        values = [value for value in small if isinstance(value, dict)] or small
+    if len(values) > 1:
+        raise _Malformed(f"it holds {len(values)} JSON values; which one counts is ambiguous")
+    if not values:
+        raise _Malformed("it holds none")
+    return values[0]
+
+
+def _repaired(text: str, start: int) -> tuple[str, int]:
+    """Return the bracketed text from ``start`` to its closing bracket as strict JSON, and where it ends."""
+    parts: list[str] = []
+    depth, last = 0, ""
+    for token in _TOKEN.finditer(text, start):
+        part = token.group()
+        if part in "]}" and last == "," and len(parts) > 1 and parts[-2] not in "[{,":
+            parts.pop()
+        parts.append(_string(part) if part[0] == '"' else part)
+        depth += (part in "[{") - (part in "]}")
+        last = part
+        if depth == 0:
+            return " ".join(parts), token.end()
+    raise _Malformed(f"the bracket at character {start} is never closed")
+
+
+def _string(quoted: str) -> str:
+    r"""Double the backslashes that escape nothing.
+
+    In a string that has one, ``\f`` and ``\b`` before a letter and LaTeX commands such as ``\times`` are no
+    escapes either: whoever wrote it did not escape backslashes.
+    """
+    if not any(match.group(1) for match in _INVALID_ESCAPE.finditer(quoted)):
+        return quoted
+    return _LATEX.sub(_doubled, quoted)
+
+
+def _doubled(match: re.Match[str]) -> str:
+    literal = match["literal"] is not None or match["other"] is not None
+    return f"\\{match.group()}" if literal else match.group()

@@ -1,0 +1,205 @@
+"""The OpenAI chat format: a request becomes bytes, bytes become a ``Completion``. Pure."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import orjson
+
+from qaeval.chat.protocol import ChatError, ChatRequest, Completion, FinishReason, Message, TokenLogprob
+from qaeval.records import FailureReason, Usage
+
+FIXED_FIELDS: Final = frozenset(
+    "model messages temperature top_p max_tokens seed stream n response_format logprobs top_logprobs".split()  # noqa: SIM905 - a list of words
+)
+"""Fields that qaeval sets (or relies on the absence of) and records; nothing else may set them."""
+
+_FINISHED: Final[Mapping[str, FinishReason]] = {"stop": "stop", "eos_token": "stop", "length": "length"}
+_STOPPED_SHORT: Final = frozenset({"abort", "error", None})
+_RETRY_AFTER_MAX_S: Final = 60.0
+_SHOWN: Final = 200
+_SHOWN_MESSAGE: Final = 500
+
+_OVERFLOW: Final = re.compile(
+    r"maximum context length|context_length_exceeded|exceeds?\b.{0,60}\bcontext (?:length|size|window)"
+    r"|longer than .{0,40}context length|`inputs` tokens \+ ",
+    re.IGNORECASE | re.DOTALL,
+)
+_THINKING: Final = re.compile(r"\s*<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
+_TAIL_OF_THINKING: Final = re.compile(r"\s*[^\s{\[`<](?:(?!<think>).)*?</think>\s*", re.DOTALL)
+"""Templates that open the thinking inside the prompt leave a reply with the closing tag alone."""
+
+
+class MayPassError(Exception):
+    """An attempt failed in a way that another one may not."""
+
+    def __init__(self, reason: FailureReason, detail: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+def encode(
+    request: ChatRequest,
+    *,
+    model: str,
+    structured: bool,
+    merge_system: bool,
+    max_top_logprobs: int,
+    extra_body: Mapping[str, Any],
+) -> bytes:
+    """Write the body of a request.
+
+    Raises:
+        ChatError: the messages hold something that JSON cannot, such as half a surrogate pair.
+    """
+    messages = merge_system_turns(request.messages) if merge_system else request.messages
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        **extra_body,
+        "model": model,
+        "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+    }
+    if structured and request.schema is not None:
+        named = {"name": "reply", "schema": request.schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
+    if top := min(request.top_logprobs, max_top_logprobs):
+        body |= {"logprobs": True, "top_logprobs": top}
+    try:
+        return orjson.dumps(body, default=dict)
+    except TypeError as error:
+        raise ChatError("rejected", f"{model}: the request cannot be written as JSON: {error}") from None
+
+
+def merge_system_turns(messages: Iterable[Message]) -> list[Message]:
+    """Put the system messages at the head of the first user turn."""
+    turns = list(messages)
+    system = [turn.content for turn in turns if turn.role == "system"]
+    others = [turn for turn in turns if turn.role != "system"]
+    if not system:
+        return others
+    if others and others[0].role == "user":
+        system.append(others.pop(0).content)
+    return [Message("user", "\n\n".join(system)), *others]
+
+
+def read_completion(content: bytes, *, latency_s: float, max_tokens: int) -> Completion:
+    """Read the body of a 200.
+
+    Args:
+        content: the body.
+        latency_s: becomes part of the completion.
+        max_tokens: what was asked for; a reply that was cut before that was cut by the context.
+
+    Raises:
+        MayPassError: the server stopped the reply before its end.
+        ChatError: the reply is whole but of no use, or the context was too small for it.
+        LookupError, TypeError, ValueError, AttributeError: the body is no chat completion.
+    """
+    reply = orjson.loads(content)
+    choice = reply["choices"][0]
+    finished, usage = choice.get("finish_reason"), _usage(reply.get("usage"))
+    if finished in _STOPPED_SHORT:
+        raise MayPassError(
+            "interrupted", f"the server stopped the reply before its end (finish_reason {finished!r})"
+        )
+    if finished not in _FINISHED:
+        raise ChatError("rejected", f"expected finish_reason 'stop' or 'length', got {finished!r}")
+    if finished == "length" and usage and usage.completion_tokens < max_tokens:
+        detail = (
+            f"prompt ({usage.prompt_tokens} tokens) and max_tokens ({max_tokens}) do not fit the model's context: the "
+            f"server cut the reply after {usage.completion_tokens} tokens"
+        )
+        raise ChatError("context_overflow", detail)
+    text = without_thinking(_text(choice["message"]))
+    return Completion(text, _FINISHED[finished], usage, latency_s, _logprobs(choice.get("logprobs")))
+
+
+def without_thinking(text: str) -> str:
+    """Drop a ``<think>…</think>`` prefix, also one that was never closed or whose start stood in the prompt."""
+    if "think>" not in text:
+        return text
+    found = _THINKING.match(text) or _TAIL_OF_THINKING.match(text)
+    return text[found.end() :] if found else text
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if content is not None and not isinstance(content, str):
+        raise TypeError("content is no text")
+    return content or ""
+
+
+def _usage(usage: Mapping[str, Any] | None) -> Usage | None:
+    if usage is None:
+        return None
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+
+
+def _logprobs(logprobs: Mapping[str, Any] | None) -> tuple[TokenLogprob, ...]:
+    tokens = (logprobs or {}).get("content") or ()
+    return tuple(TokenLogprob(token["token"], _top(token)) for token in tokens)
+
+
+def _top(token: Mapping[str, Any]) -> dict[str, float]:
+    """Return log-probability by text; tokens of different ids with the same text are added up."""
+    top: dict[str, float] = {}
+    for alternative in token.get("top_logprobs") or ():
+        text, logprob = alternative["token"], alternative["logprob"]
+        if text in top:
+            low, high = sorted((top[text], logprob))
+            logprob = high + math.log1p(math.exp(low - high))
+        top[text] = logprob
+    top.setdefault(token["token"], token["logprob"])
+    return top
+
+
+def server_says(content: bytes, *, secret: str | None) -> str:
+    """Quote the server's own words, whatever their envelope, or the head of the body; the secret is masked."""
+    text, limit = content.decode(errors="replace"), _SHOWN
+    try:
+        body = orjson.loads(content)
+    except ValueError:
+        body = None
+    said = body.get("error", body.get("detail", body.get("message"))) if isinstance(body, dict) else None
+    if isinstance(said, dict):
+        said = said.get("message")
+    if isinstance(said, str):
+        text, limit = said, _SHOWN_MESSAGE
+    return repr(masked(text, secret)[:limit])
+
+
+def masked(text: str, secret: str | None) -> str:
+    """Hide the secret in a text."""
+    return text.replace(secret, "***") if secret else text
+
+
+def is_overflow(content: bytes) -> bool:
+    """Return whether a refusal says that the context is too small."""
+    return _OVERFLOW.search(content.decode(errors="replace")) is not None
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Read Retry-After: seconds, or a date, which is compared with the server's own clock. At most a minute."""
+    value = headers.get("Retry-After", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _seconds_between(headers.get("Date", ""), value)
+    return min(_RETRY_AFTER_MAX_S, seconds) if seconds > 0 else 0.0
+
+
+def _seconds_between(start: str, end: str) -> float:
+    try:
+        return (parsedate_to_datetime(end) - parsedate_to_datetime(start)).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0

@@ -1,0 +1,46 @@
+"""The command line: parse, call one function, print, exit.
+
+Exit codes: 0 fine · 4 not comparable · 64 usage · 65 bad input data · 69 endpoint unavailable · 70 bug in qaeval ·
+74 the run directory cannot be read or written · 130 interrupted (the run can be resumed).
+"""
+
+import sys
+import traceback
+
+import typer
+
+from qaeval.cli.app import app
+from qaeval.errors import QaevalError, UsageError
+
+
+def main() -> None:
+    """Run the command line and exit with the code of what happened."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return its exit code. Errors are one paragraph on stderr, without a traceback."""
+    try:
+        return app(arguments, prog_name="qaeval", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        return _say(getattr(error, "format_message", lambda: str(error))(), UsageError.exit_code, hint=_help_for(arguments))
+    except QaevalError as error:
+        return _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("abandoned; finished rows are kept", 130)
+    except BrokenPipeError:
+        return 0
+    except Exception:  # noqa: BLE001 - the last line of defence turns a bug into exit code 70
+        traceback.print_exc()
+        return _say("this is a bug in qaeval, not in your input; please report it with the lines above", 70)
+
+
+def _help_for(arguments: list[str]) -> str:
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    return f"qaeval {command} --help".replace("  ", " ")
+
+
+def _say(message: str, exit_code: int, *, hint: str = "") -> int:
+    more = f"\nSee `{hint}`." if hint else ""
+    print(f"qaeval: {message}{more}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,222 @@
+"""The registry: which models there are, how they are served, and what a command uses when nothing is said.
+
+``qaeval.yaml`` holds the default registry; a user's own files are laid over it entry by entry and field by field.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import Field, StringConstraints, model_validator
+
+from qaeval.documents import read_yaml, validated
+from qaeval.errors import DataError, UsageError, closest
+from qaeval.modelspec import Argument, ModelSpec, SamplingOverrides, base_url
+from qaeval.records import Record
+
+__all__ = ["Config", "Defaults", "ModelSpec", "SamplingOverrides", "base_url", "load_config"]
+
+_SECTIONS: Final = frozenset({"models", "judges"})
+_SECRETS: Final = frozenset({"api_key", "apikey", "key", "token", "hf_token", "secret", "password"})
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+_Host: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]+$")]
+
+
+class Defaults(Record):
+    """What a command uses when nothing is said."""
+
+    eval: str = "qa_pairs"
+    judge: str | None = None
+    """Grades whenever a candidate is a server."""
+    embedded_judge: str | None = None
+    """Grades when all candidates are embedded."""
+    seed: int = Field(default=0, ge=0)
+    concurrency: int = Field(default=64, ge=1, le=4096)
+    """Requests in flight."""
+
+
+class _Layer(Record):
+    """One file's share of the registry."""
+
+    models: dict[str, ModelSpec] = Field(default_factory=dict)
+    judges: dict[str, ModelSpec] = Field(default_factory=dict)
+    defaults: Defaults = Defaults()
+    allow_external: tuple[_Host, ...] = ()
+    """Hosts outside the user's own network that may be sent data."""
+    vllm_args: tuple[Argument, ...] = ()
+    """Arguments of ``vllm serve`` common to all servers; an entry's own come after them, and the last one wins."""
+
+
+class Config(_Layer):
+    """The whole registry."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Config":
+        for section, specs in {"models": self.models, "judges": self.judges}.items():
+            for name, spec in specs.items():
+                if spec.kind == "server" and not (spec.hf_id or spec.url):
+                    raise ValueError(
+                        f"{section}.{name}: a server needs hf_id (what to serve) or url (where it runs)"
+                    )
+                if spec.kind == "embedded" and (spec.hf_id or spec.url):
+                    raise ValueError(
+                        f"{section}.{name}: an embedded model runs inside qaeval; it has no hf_id and no url"
+                    )
+        known = {**self.models, **self.judges}
+        for key in ("judge", "embedded_judge"):
+            name = getattr(self.defaults, key)
+            if name is not None and name not in known:
+                raise ValueError(
+                    f"defaults.{key}: no model or judge is called {name!r}.{closest(name, known)}"
+                )
+        return self
+
+    def candidate(self, name: str) -> ModelSpec:
+        """Find a model under test.
+
+        Raises:
+            UsageError: no model has that name.
+        """
+        if name in self.models:
+            return self.models[name]
+        hint = (
+            " (it is registered under judges; add it under models to compare it)"
+            if name in self.judges
+            else ""
+        )
+        raise UsageError(
+            f"no model is called {name!r}{hint}.{closest(name, self.models)} Known: {', '.join(sorted(self.models))}"
+        )
+
+    def judge(self, name: str) -> ModelSpec:
+        """Find a judge; every model can be one.
+
+        Raises:
+            UsageError: neither a judge nor a model has that name.
+        """
+        known = {**self.models, **self.judges}
+        if name not in known:
+            raise UsageError(
+                f"no judge is called {name!r}.{closest(name, known)} Known: {', '.join(sorted(known))}"
+            )
+        return known[name]
+
+    def default_judge(self, candidates: tuple[ModelSpec, ...]) -> ModelSpec:
+        """Return the judge for these candidates when none is named.
+
+        Raises:
+            UsageError: the registry has no default.
+        """
+        embedded = all(spec.kind == "embedded" for spec in candidates)
+        name = self.defaults.embedded_judge if embedded else self.defaults.judge
+        if name is None:
+            key = "embedded_judge" if embedded else "judge"
+            raise UsageError(
+                f"no judge is named and the registry has no default; add defaults.{key} or name one"
+            )
+        return self.judge(name)
+
+    def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
+        """Return the registry with other URLs; a name that is both model and judge changes in both places.
+
+        Raises:
+            UsageError: a name is unknown or embedded, or a URL is none.
+        """
+        known = {**self.models, **self.judges}
+        urls = {}
+        for name, url in endpoints.items():
+            if name not in known:
+                raise UsageError(
+                    f"endpoint for {name!r}: no model or judge has that name.{closest(name, known)} "
+                    f"Known: {', '.join(sorted(known))}"
+                )
+            if known[name].kind == "embedded":
+                raise UsageError(f"endpoint for {name!r}: an embedded model has none, it runs inside qaeval")
+            try:
+                urls[name] = base_url(url)
+            except ValueError as error:
+                raise UsageError(f"endpoint for {name!r}: {error}") from error
+        return self.model_copy(
+            update={
+                "models": _with_urls(self.models, urls),
+                "judges": _with_urls(self.judges, urls),
+            }
+        )
+
+
+def _with_urls(specs: Mapping[str, ModelSpec], urls: Mapping[str, str]) -> dict[str, ModelSpec]:
+    return {name: spec.model_copy(update={"url": urls.get(name, spec.url)}) for name, spec in specs.items()}
+
+
+def load_config(default: Path, *overrides: Path) -> Config:
+    """Read the default registry and lay other files over it, the last one on top.
+
+    A new entry is added, a known one changes in the fields that are given; lists are replaced, not joined.
+
+    Raises:
+        DataError: a file is not a registry, or holds a secret; the message names file and key.
+    """
+    paths = (default, *overrides)
+    merged = reduce(_merged, (_read_layer(path) for path in paths))
+    return validated(Config, _with_common_args(merged), " + ".join(map(str, paths)))
+
+
+def _read_layer(path: Path) -> dict[str, Any]:
+    data = read_yaml(path)
+    for where in _secrets(data):
+        raise DataError(
+            f"{path}: {where}: a secret never stands in a file; put the name of an environment variable there: "
+            f"`api_key_env: VLLM_API_KEY`"
+        )
+    layer = dict(data)
+    for section in _SECTIONS & data.keys():
+        layer[section] = _named(data[section], f"{path}: {section}")
+    validated(_Layer, layer, path)
+    return layer
+
+
+def _named(entries: Any, where: str) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
+    if not isinstance(entries, dict):
+        return entries
+    named: dict[str, Any] = {}
+    for name, entry in entries.items():
+        if not _NAME.fullmatch(name):
+            raise DataError(f"{where}: a name is made of a-z, 0-9, '.', '_' and '-', got {name!r}")
+        if isinstance(entry, dict) and entry.get("name", name) != name:
+            raise DataError(f"{where}.{name}.name: the key is the name; leave `name` out")
+        named[name] = {**entry, "name": name} if isinstance(entry, dict) else entry
+    return named
+
+
+def _secrets(data: object, where: str = "") -> Iterator[str]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            place = f"{where}.{key}" if where else key
+            if key.lower() in _SECRETS and value is not None:
+                yield place
+            yield from _secrets(value, place)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        merged[key] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+    return merged
+
+
+def _with_common_args(registry: dict[str, Any]) -> dict[str, Any]:
+    common = registry.get("vllm_args", [])
+    complete = dict(registry)
+    for section in _SECTIONS & registry.keys():
+        complete[section] = {name: _with_args(entry, common) for name, entry in registry[section].items()}
+    return complete
+
+
+def _with_args(entry: dict[str, Any], common: list[Any]) -> dict[str, Any]:
+    if not entry.get("hf_id"):
+        return entry  # nothing that qaeval could start
+    return {**entry, "vllm_args": [*common, *entry.get("vllm_args", [])]}

@@ -1,0 +1,220 @@
+"""Reading the files that people write: text and YAML in, checked models or one clear sentence out."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from qaeval.errors import DataError, closest
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half a character: it can stand in an escape like ``\\ud83d`` and cannot be written as UTF-8."""
+
+_MAX_VALUE: Final = 60
+"""Characters of a wrong value that a message repeats."""
+
+_KINDS: Final = {
+    "string_type": "text (put it in quotes)",
+    "string_too_short": "text that is not empty",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+}
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file; a byte order mark is dropped and line ends become a single line feed.
+
+    Raises:
+        DataError: the file is missing, a directory, unreadable or not UTF-8.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"{path}: no such file.{closest(path.name, siblings)}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: expected a file, this is a directory") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        at = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        line = raw[:at].count(b"\n") + 1
+        raise DataError(
+            f"{path}:{line}: not UTF-8: byte 0x{raw[at]:02x} at offset {at}; save the file as UTF-8"
+        ) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values, so that `off`, `no` and `2026-01-01` stay text; keys are text, once each."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - the library's own class attribute
+    source: str = "YAML"
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        text = str(super().construct_scalar(node))
+        if half := LONE_SURROGATE.search(text):
+            line = node.start_mark.line + 1
+            raise DataError(
+                f"{self.source}:{line}: \\u{ord(half[0]):04x} is half a character (a lone surrogate)"
+            )
+        return text
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise DataError(f"{self.source}:{line}: keys are text, got {_shown(key)}; put it in quotes")
+            if key in lines:
+                raise DataError(
+                    f"{self.source}:{line}: duplicate key {key!r}; it stands on line {lines[key]} already"
+                )
+            lines[key] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _whole_number(_: _Loader, node: yaml.ScalarNode) -> int:
+    return int(node.value)  # 012 is twelve, as in YAML 1.2
+
+
+_Loader.yaml_constructors = {
+    tag: make
+    for tag, make in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in {"null", "bool", "float", "str", "seq", "map"}
+}
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        DataError: the file is missing, not UTF-8, not YAML, not a mapping, or names a key twice.
+    """
+    text = read_text(path)
+    loader = None
+    try:
+        loader = _Loader(text)
+        loader.source = str(path)
+        data = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise DataError(f"{where}: not valid YAML: {error.problem or error.context}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise DataError(
+            f"{path}:{line}: not valid YAML: character {error.character!r} is not allowed"
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not usable YAML: nested too deeply") from error
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not usable YAML: a number that cannot be read: {str(error)[:_MAX_VALUE]}"
+        ) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if not isinstance(data, dict):
+        came = "an empty file" if data is None else _shown(data)
+        raise DataError(f"{path}: expected a mapping (key: value) at the top level, got {came}")
+    return data
+
+
+def validated(model_cls: type[ModelT], data: Mapping[str, Any], source: Path | str) -> ModelT:
+    """Make a model from parsed data.
+
+    Args:
+        model_cls: what the data has to be.
+        data: the parsed data.
+        source: where it came from; messages start with it.
+
+    Raises:
+        DataError: one sentence that names source, key, what was expected and what came.
+    """
+    try:
+        return model_cls.model_validate(data)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        # A mistyped key is both unknown and missing; the unknown one says more.
+        first = min(found, key=lambda problem: problem["type"] != "extra_forbidden")
+        more = f" ({len(found) - 1} more problems)" if len(found) > 2 else ""  # noqa: PLR2004 - see above
+        raise DataError(f"{source}: {_sentence(model_cls, first)}{more}") from error
+
+
+def _sentence(model_cls: type[BaseModel], problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
+    loc, kind = problem["loc"], problem["type"]
+    where = _key_path(loc)
+    if kind == "extra_forbidden":
+        known = _known_keys(model_cls, loc[:-1])
+        return f"unknown key {where!r}.{closest(str(loc[-1]), known)} Known: {', '.join(known)}"
+    if kind == "missing":
+        return f"missing key {where!r}"
+    if kind == "value_error":
+        text = str(problem["ctx"]["error"])
+        return f"{where}: {text}" if where else text
+    if kind == "literal_error":
+        expected = f"one of {problem['ctx']['expected']}"
+        return f"{where}: expected {expected}, got {_shown(problem['input'])}{_closest_literal(problem)}"
+    message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{where}: expected {_KINDS.get(kind, message)}, got {_shown(problem['input'])}"
+
+
+def _closest_literal(problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
+    known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    hint = closest(problem["input"], known) if isinstance(problem["input"], str) else ""
+    return f".{hint}" if hint else ""
+
+
+def _key_path(loc: Sequence[str | int]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _known_keys(model_cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Name the keys of the model at a place inside another one; lists and mappings of models are passed through."""
+    at: Any = model_cls
+    for part in loc:
+        if _is_model(at):
+            at = at.model_fields[str(part)].annotation
+        else:
+            at = [inner for inner in get_args(at) if inner is not Ellipsis][-1]
+    return sorted(at.model_fields) if _is_model(at) else []
+
+
+def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"

@@ -1,0 +1,86 @@
+"""From a name in the registry to a model that answers: the endpoint is checked before anything is asked."""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from qaeval.chat.embedded.models import EMBEDDED
+from qaeval.chat.http import HttpChat
+from qaeval.chat.protocol import ChatModel
+from qaeval.config import ModelSpec
+from qaeval.errors import EndpointError, UsageError
+from qaeval.serving.guard import check_host
+from qaeval.serving.probe import EndpointFacts, probe
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model answers and what it can do.
+
+    Attributes:
+        spec: the registry's entry.
+        facts: what the probe found; None for embedded models.
+        host: the server's host; None for embedded models.
+        external: whether requests leave the user's own network.
+    """
+
+    spec: ModelSpec
+    facts: EndpointFacts | None = None
+    host: str | None = None
+    external: bool = False
+
+
+async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:
+    """Find the model's endpoint and probe it once.
+
+    Raises:
+        UsageError: the registry has no URL for the model.
+        EndpointError: the host is not allowed, nothing answers there, or the server does not serve the model.
+    """
+    if spec.kind == "embedded":
+        if spec.name not in EMBEDDED:
+            raise UsageError(f"no embedded model is called {spec.name!r}; known: {', '.join(sorted(EMBEDDED))}")
+        return Endpoint(spec)
+    if spec.url is None:
+        raise UsageError(_without_url(spec))
+    location = check_host(spec.url, allow_external=allow_external)
+    facts = await probe(spec.url, spec.served_name or spec.name, api_key=api_key)
+    _require(spec, facts)
+    return Endpoint(spec, facts, location.host, location.external)
+
+
+def _without_url(spec: ModelSpec) -> str:
+    command = " ".join(spec.serve_arguments())
+    return (
+        f"{spec.name!r} has no server: the registry names no url for it. Three ways on: "
+        f"(1) a server that runs already: add --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml; "
+        f"(2) start one: vllm serve {command}; "
+        f"(3) without a GPU: try embedded-lead and embedded-salient first"
+    )
+
+
+def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
+    if spec.structured == "json_schema" and facts.structured_output is False:
+        raise EndpointError(
+            f"{spec.url}: the server ignores response_format json_schema (a reply did not obey the schema). Serve the "
+            f"model with structured outputs, or set `structured: off` for {spec.name!r} in qaeval.yaml to parse free replies"
+        )
+
+
+@asynccontextmanager
+async def connect(endpoint: Endpoint, *, api_key: str | None) -> AsyncIterator[ChatModel]:
+    """Open the model for one stage."""
+    spec, facts = endpoint.spec, endpoint.facts
+    if facts is None:
+        yield EMBEDDED[spec.name]()
+        return
+    async with HttpChat(
+        base_url=spec.url or "",
+        model=spec.served_name or spec.name,
+        api_key=api_key,
+        structured=spec.structured,
+        system_role="merge" if facts.system_role is False else spec.system_role,
+        max_top_logprobs=20 if facts.max_logprobs is None else facts.max_logprobs,
+        extra_body=spec.request_extras(),
+    ) as model:
+        yield model

@@ -1,0 +1,176 @@
+"""One model of the registry: what it is, how it is served, and what its replies depend on."""
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from qaeval.records import Record
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SamplingT = TypeVar("SamplingT", bound="DataclassInstance")
+
+CAPACITY_ARGS: Final = frozenset({"--gpu-memory-utilization", "--max-num-seqs", "--max-num-batched-tokens"})
+"""vLLM arguments that change how many requests fit, not what is answered; a run can be resumed with others."""
+
+_API_PATH: Final = re.compile(r"/v\d")
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Argument: TypeAlias = Annotated[str, BeforeValidator(_as_text)]
+"""A command-line argument; a number in YAML is fine."""
+
+
+class SamplingOverrides(Record):
+    """Sampling parameters that a model needs to differ in; None leaves the eval's or the judge's own."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = None
+
+
+class ModelSpec(Record):
+    """One entry of the registry. Every field may be left out in a file that is laid over another one."""
+
+    name: str
+    """The entry's key."""
+    kind: Literal["server", "embedded"] = "server"
+    hf_id: str | None = Field(default=None, pattern=r"^[^\s-]\S*$")
+    """What ``vllm serve`` is given: an id on Hugging Face or a folder."""
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """Commit of the model's repository; None is whatever its main branch holds."""
+    licence: str = ""
+    openness: Literal["open source", "open weight", "restricted", "embedded"] | None = None
+    """``open source``: an OSI licence. ``open weight``: weights with conditions. ``restricted``: not for commercial use."""
+    family: str = ""
+    """Base model; a judge prefers the words of its own family."""
+    url: str | None = None
+    """Base URL of a running server, ``http://host:port/v1``."""
+    served_name: str | None = None
+    """The name that the server knows it by; the entry's name when left out."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key; the key itself never stands in a file."""
+    structured: Literal["json_schema", "off"] = "json_schema"
+    system_role: Literal["keep", "merge"] = "keep"
+    """``merge`` puts the system message at the head of the first user turn."""
+    thinking: bool | None = None
+    """Sent to the chat template where it is set."""
+    judge_mode: Literal["reason_first", "letter"] = "reason_first"
+    vllm_args: tuple[Argument, ...] = ()
+    """Arguments of ``vllm serve``, those common to all servers first."""
+    sampling: SamplingOverrides = SamplingOverrides()
+    parameters: str = ""
+    quantisation: str = ""
+    notes: str = ""
+
+    @property
+    def served(self) -> str:
+        """The name that requests carry."""
+        return self.served_name or self.name
+
+    @property
+    def context(self) -> int | None:
+        """Context length that the server is started with, in tokens; None when the arguments do not say."""
+        value = _last_value(self.vllm_args, "--max-model-len")
+        return int(value) if value and value.isdecimal() else None
+
+    def serve_arguments(self) -> tuple[str, ...]:
+        """Return what follows ``vllm serve``: model, revision, served name, and the entry's own arguments."""
+        revision = ("--revision", self.revision) if self.revision else ()
+        return (self.hf_id or "", *revision, "--served-model-name", self.served, *self.vllm_args)
+
+    def sampled(self, base: SamplingT) -> SamplingT:
+        """Return sampling parameters with this model's own laid over them."""
+        return dataclasses.replace(base, **self.sampling.model_dump(exclude_none=True))
+
+    def identity(self) -> dict[str, Any]:
+        """What the model's replies depend on, as JSON; where it is served and how many requests fit do not count."""
+        fields = {
+            "kind",
+            "hf_id",
+            "revision",
+            "structured",
+            "system_role",
+            "thinking",
+            "judge_mode",
+            "sampling",
+        }
+        return {
+            **self.model_dump(mode="json", include=fields),
+            "served_name": None if self.hf_id else self.served,
+            "vllm_args": _without(self.vllm_args, CAPACITY_ARGS),
+        }
+
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, url: str | None) -> str | None:
+        return None if url is None else base_url(url)
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _is_variable(cls, name: object) -> object:
+        # the value is not repeated: somebody may have put the key itself here
+        if name is not None and not (isinstance(name, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*", name)):
+            raise ValueError("expected the name of an environment variable in capitals, like VLLM_API_KEY")
+        return name
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _no_secret(cls, args: tuple[str, ...]) -> tuple[str, ...]:
+        if any(arg.partition("=")[0] == "--api-key" for arg in args):
+            raise ValueError(
+                "a key never stands in a file; give vLLM its key in the environment variable VLLM_API_KEY"
+            )
+        return args
+
+
+def _last_value(args: tuple[str, ...], name: str) -> str | None:
+    value = None
+    for place, arg in enumerate(args):
+        head, equals, tail = arg.partition("=")
+        if head == name:
+            value = tail if equals else next(iter(args[place + 1 :]), None)
+    return value
+
+
+def _without(args: tuple[str, ...], names: frozenset[str]) -> list[str]:
+    kept, skip = [], False
+    for arg in args:
+        head, equals, _ = arg.partition("=")
+        if head in names:
+            skip = not equals
+        elif skip and not arg.startswith("--"):
+            skip = False
+        else:
+            kept.append(arg)
+            skip = False
+    return kept
+
+
+def base_url(url: str) -> str:
+    """Return the base URL of an OpenAI-compatible server: ``http://host:8000`` becomes ``http://host:8000/v1``.
+
+    Raises:
+        ValueError: it is no such URL; the message does not repeat passwords.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from error
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a user name or password never stands in a URL here; use api_key_env")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError(f"expected a URL like http://127.0.0.1:8000/v1, got {url!r}")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    if parts.query or parts.fragment or (path and not _API_PATH.search(path)):
+        raise ValueError(f"expected the server's base URL, ending in /v1, got {url!r}")
+    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"

@@ -1,0 +1,214 @@
+"""Every row on disk, and how it gets its id.
+
+Ids are hashes of content. Two runs over the same chunk share its sample id, and the same question and
+answer about the same chunk share one item id whichever candidate wrote them: a label given once is found
+again, and no pair is graded twice with two different results.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FailureReason: TypeAlias = Literal[
+    "wrong_item_count",
+    "missing_field",
+    "invalid_json",
+    "truncated",
+    "empty",
+    "context_overflow",
+    "rejected",
+    "endpoint",
+    "unparseable",
+    "interrupted",
+]
+"""Why a stage could not finish something; the meanings stand in ``FAILURES``."""
+
+FAILURES: Mapping[FailureReason, str] = {
+    "wrong_item_count": "the reply holds more or fewer items than the eval asks for",
+    "missing_field": "an item lacks a field, has an empty one or one that the schema does not know",
+    "invalid_json": "the reply is not JSON",
+    "truncated": "the reply ran into max_tokens",
+    "empty": "the reply holds no text",
+    "context_overflow": "the prompt does not fit the model's context; nothing was cut",
+    "rejected": "the server refused the request (4xx)",
+    "endpoint": "the server could not be reached or failed (connection, timeout, 429, 5xx); retried on resume",
+    "unparseable": "the judge's reply holds no letter of the rubric's scale",
+    "interrupted": "the server stopped the reply before its end; retried on resume",
+}
+
+PASSING_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
+"""Failures that may pass: a resumed run asks again. All others are the model's own result."""
+
+
+def record_id(*parts: str) -> str:
+    """Hash parts into an id of 16 hex digits; ``("ab", "c")`` and ``("a", "bc")`` differ."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Hash a JSON value, whatever the order of its keys, into 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Record(BaseModel):
+    """A frozen row that rejects fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Chunk(Record):
+    """A passage of a document."""
+
+    chunk_id: str = Field(min_length=1)
+    text: str = Field(min_length=1)
+    stratum: str = "all"
+    """The topic; samples are drawn in proportion from every stratum."""
+    document: str = ""
+    """Where the passage stands; empty when unknown."""
+    title: str = ""
+    language: str = ""
+
+
+class Sample(Record):
+    """One input of an eval: here, a chunk. Its chunk is also its cluster."""
+
+    sample_id: str
+    chunk: Chunk
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> "Sample":
+        """Make the sample of a chunk; the id depends on the chunk's id and text alone."""
+        return cls(sample_id=record_id("sample", chunk.chunk_id, chunk.text), chunk=chunk)
+
+
+class Item(Record):
+    """The unit that is graded: a question/answer pair."""
+
+    item_id: str
+    position: int = Field(ge=0)
+    """Place in the candidate's reply, from 0."""
+    type: str
+    """Question type, as the candidate labelled it."""
+    question: str
+    answer: str
+
+    @classmethod
+    def of(cls, sample_id: str, position: int, *, type: str, question: str, answer: str) -> "Item":  # noqa: A002 - the field's name
+        """Make an item; the id depends on the sample and the item's words, not on who wrote them."""
+        item_id = record_id("item", sample_id, question, answer)
+        return cls(item_id=item_id, position=position, type=type, question=question, answer=answer)
+
+
+class Usage(Record):
+    """Tokens as the server counted them."""
+
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    cached_tokens: int = Field(default=0, ge=0)
+    """Prompt tokens that the server took from its prefix cache."""
+
+
+class Generation(Record):
+    """A candidate's reply to one sample."""
+
+    kind: Literal["generation"] = "generation"
+    task_id: str
+    candidate: str
+    sample_id: str
+    items: tuple[Item, ...]
+    text: str
+    """The raw reply."""
+    usage: Usage | None = None
+    """None when the model counts no tokens (embedded models)."""
+    latency_s: float = Field(ge=0)
+    """Wall time of the request, seconds."""
+
+
+class Grade(Record):
+    """The letter that the judge gave to one item."""
+
+    kind: Literal["grade"] = "grade"
+    task_id: str
+    judge: str
+    rubric_sha: str
+    item_id: str
+    letter: str
+    flags: tuple[str, ...] = ()
+    """Names of the rubric's flags that the judge raised, sorted."""
+    reason: str = ""
+    probabilities: Mapping[str, float] | None = None
+    """Distribution over the scale's letters where the server gave logprobs."""
+    text: str
+    """The raw reply."""
+    usage: Usage | None = None
+    latency_s: float = Field(ge=0)
+
+
+class Failure(Record):
+    """Something that a stage could not finish: a row with a reason, never a default letter."""
+
+    kind: Literal["failure"] = "failure"
+    task_id: str
+    stage: Literal["generate", "grade"]
+    model: str
+    """The candidate or the judge that was asked."""
+    sample_id: str
+    item_id: str | None = None
+    """The item that has no grade; None for a failed generation."""
+    reason: FailureReason
+    detail: str
+    text: str = ""
+    """The raw reply, where there was one."""
+    usage: Usage | None = None
+    latency_s: float = Field(default=0.0, ge=0)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a resumed run asks again."""
+        return self.reason in PASSING_REASONS
+
+
+GenerateRow: TypeAlias = Annotated[Generation | Failure, Field(discriminator="kind")]
+GradeRow: TypeAlias = Annotated[Grade | Failure, Field(discriminator="kind")]
+
+
+class Label(Record):
+    """The letter that a rater other than the judge gave to an item, with the item's words beside it."""
+
+    item_id: str
+    rater: str
+    rater_kind: Literal["human", "model"]
+    letter: str
+    flags: tuple[str, ...] = ()
+    split: Literal["tuning", "held-out"] = "held-out"
+    """A judge that was tuned on this eval's labels is measured on the held-out ones alone; split by chunk."""
+    note: str = ""
+    chunk_id: str = ""
+    question: str = ""
+    answer: str = ""
+
+
+class Session(Record):
+    """One process's work on one stage with one model; a resumed stage has several."""
+
+    stage: Literal["generate", "grade"]
+    model: str
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float = Field(ge=0)
+    """Wall time of the stage; finding and probing the server not counted."""
+    n_tasks: int = Field(ge=0)
+    """Tasks finished in this session, failures among them."""
+    qaeval_version: str
+    git_commit: str = ""
+    """Commit of the working directory, with ``-dirty`` where files differ; empty outside a repository."""
+    host: str = ""
+    """The server's host; empty for embedded models."""
+    external: bool = False
+    """Whether the host is outside the user's own network: the chunks left it."""
+    endpoint: Mapping[str, Any] | None = None
+    """What the probe found; None for embedded models."""

@@ -1,0 +1,1 @@
+"""The report as data (`document`, `facts`) and its views: markdown, HTML, terminal."""

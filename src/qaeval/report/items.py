@@ -1,0 +1,40 @@
+"""The items of a run as the HTML report shows them; they are not part of ``report.json``."""
+
+from typing import Literal
+
+from qaeval.report.facts import Part
+
+
+class ItemView(Part):
+    """One expected item, to be read."""
+
+    position: int
+    status: Literal["graded", "ungraded", "failed"]
+    type: str = ""
+    question: str = ""
+    answer: str = ""
+    letter: str = ""
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+    """The judge's reason, or why there is no item or no letter."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Rater and letter."""
+
+
+class CandidateItems(Part):
+    """What one candidate wrote about one chunk."""
+
+    candidate: str
+    items: tuple[ItemView, ...]
+
+
+class ChunkItems(Part):
+    """A chunk and everything that was written about it."""
+
+    chunk_id: str
+    sample_id: str
+    title: str
+    stratum: str
+    document: str
+    text: str
+    candidates: tuple[CandidateItems, ...]

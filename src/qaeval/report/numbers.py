@@ -1,0 +1,129 @@
+"""How numbers are printed, everywhere: pure functions from a number to text.
+
+A rate reads ``63.3 % [52.1, 73.2]``, a difference ``+10.0 points [−1.5, +21.4]``, a coefficient
+``0.43 [0.20, 0.66]``. What does not exist reads ``undefined``; its reason is printed beside it.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from qaeval.report.measure import Measure
+
+UNDEFINED: Final = "undefined"
+NOT_COUNTED: Final = "not counted"
+NOT_MEASURED: Final = "not measured"
+MINUS: Final = "\u2212"
+_SMALLEST_P: Final = 0.001
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_SHORT: Final = 10
+
+
+def percent(share: float | None) -> str:
+    """Print a share: ``63.3 %``."""
+    return UNDEFINED if share is None else f"{_fixed(100 * share, 1)} %"
+
+
+def rate(measure: Measure) -> str:
+    """Print a rate with its interval: ``63.3 % [52.1, 73.2]``."""
+    return f"{percent(measure.value)}{rate_interval(measure)}"
+
+
+def rate_interval(measure: Measure) -> str:
+    """Print the interval of a rate, with a leading space: `` [52.1, 73.2]``; nothing where there is none."""
+    if measure.low is None or measure.high is None:
+        return ""
+    return f" [{_fixed(100 * measure.low, 1)}, {_fixed(100 * measure.high, 1)}]"
+
+
+def points(share: float | None) -> str:
+    """Print a difference of rates in points, with its sign: ``+10.0``."""
+    return UNDEFINED if share is None else _fixed(100 * share, 1, sign=True)
+
+
+def difference(measure: Measure) -> str:
+    """Print a difference of rates with its interval: ``+10.0 points [−1.5, +21.4]``."""
+    if measure.value is None:
+        return UNDEFINED
+    text = f"{points(measure.value)} points"
+    if measure.low is None or measure.high is None:
+        return text
+    return f"{text} [{points(measure.low)}, {points(measure.high)}]"
+
+
+def size(share: float, unit: str = " points") -> str:
+    """Print how large a difference is, without its sign: ``10.0 points``."""
+    return f"{_fixed(abs(100 * share), 1)}{unit}"
+
+
+def level(measure: Measure) -> str:
+    """Print the level of an interval: ``95 %``."""
+    return f"{100 * measure.level:g} %"
+
+
+def coefficient(measure: Measure) -> str:
+    """Print a coefficient with its interval: ``0.43 [0.20, 0.66]``."""
+    text = decimal(measure.value)
+    if measure.low is None or measure.high is None:
+        return text
+    return f"{text} [{_fixed(measure.low, 2)}, {_fixed(measure.high, 2)}]"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """Print a number with fixed digits: ``0.43``."""
+    return UNDEFINED if value is None else _fixed(value, digits)
+
+
+def p_value(p: float) -> str:
+    """Print a p-value: ``p = 0.034``, ``p < 0.001``."""
+    return f"p < {_SMALLEST_P}" if p < _SMALLEST_P else f"p = {p:.3f}"
+
+
+def count(n: int | None) -> str:
+    """Print a count: ``1,234``; None was not counted."""
+    return NOT_COUNTED if n is None else f"{n:,}"
+
+
+def seconds(value: float | None) -> str:
+    """Print a duration: ``0.012 s``, ``4.2 s``, ``73 s`` as ``1 min 13 s``, ``2 h 05 min``."""
+    if value is None:
+        return NOT_MEASURED
+    if value < 1:
+        return f"{value:.3f} s"
+    if value < _SHORT:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
+
+
+def per_second(value: float | None) -> str:
+    """Print a speed: ``12.3 /s``."""
+    return NOT_MEASURED if value is None else f"{value:,.1f} /s"
+
+
+def plural(n: int, noun: str, nouns: str = "") -> str:
+    """Print a count with its noun: ``1 item``, ``41 items``."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
+def moment(utc: str) -> str:
+    """Print a time in ISO 8601 for reading: ``2026-01-05 10:20 UTC``; what is not one stays as it is."""
+    try:
+        when = datetime.fromisoformat(utc)
+    except ValueError:
+        return utc
+    return f"{when:%Y-%m-%d %H:%M}" + (" UTC" if when.utcoffset() == timedelta(0) else "")
+
+
+def _fixed(value: float, digits: int, *, sign: bool = False) -> str:
+    """Print fixed digits with a true minus; what rounds to 0 has no sign."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    if value < 0:
+        return MINUS + text
+    return f"+{text}" if sign else text

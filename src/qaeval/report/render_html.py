@@ -1,0 +1,140 @@
+"""``report.html``: one file that loads nothing, reads without scripts and escapes every word of a model.
+
+The content security policy allows exactly the file's own style sheet and script, by their hashes: text that
+a model wrote could not run even if it were not escaped.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from qaeval.report import numbers
+from qaeval.report.document import CandidateSummary, Report
+from qaeval.report.items import ChunkItems
+from qaeval.report.sections import subtitle, title, write_sections
+from qaeval.report.sections_trust import data_left
+
+_STYLE: Final = "style.css.j2"
+_SCRIPT: Final = "filter.js"
+_PALETTE: Final = 4
+"""Colours run from ``letter-0`` (best) to ``letter-4`` (worst)."""
+_TICKS: Final = 1000
+"""Resolution of the interval strip."""
+_LEAST_LABELLED: Final = 0.06
+"""A narrower piece of a bar has its name in the text below alone."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of a bar: its name, how wide it is, its colour class."""
+
+    name: str
+    n: int
+    look: str
+    labelled: bool = True
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """One candidate's letters as a stacked bar, and its usable rate as a strip."""
+
+    candidate: str
+    pieces: tuple[_Piece, ...]
+    counts: str
+    rate: str
+    strip: tuple[int, int, int, int] | None
+    """Ticks before the interval, inside it up to the value, inside it behind the value, behind it."""
+
+
+def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
+    """Render a report as one self-contained page; the same arguments give the same text.
+
+    Args:
+        report: the report.
+        items: what `analysis.summary.build_items` gathered; without them the page has no list of items.
+    """
+    environment = _environment()
+    bars = tuple(_bar(one, report.rubric.letters) for one in report.candidates)
+    style = environment.get_template(_STYLE).render(widths=_widths(bars)).strip()
+    script = environment.get_template(_SCRIPT).render().strip()
+    return environment.get_template("report.html.j2").render(
+        title=title(report),
+        subtitle=subtitle(report),
+        report=report,
+        sections=write_sections(report),
+        bars=bars,
+        letters=report.rubric.letters,
+        looks=_looks(report.rubric.letters),
+        items=items,
+        data_left=data_left(report),
+        style=Markup(style),  # noqa: S704 - our own file, numbers filled in
+        script=Markup(script),  # noqa: S704 - our own file
+        policy=f"default-src 'none'; style-src '{_sha(style)}'; script-src '{_sha(script)}'; base-uri 'none'; form-action 'none'",
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("qaeval.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = prose
+    return environment
+
+
+def prose(text: str) -> Markup:
+    """Escape a sentence and keep numbers with their units and intervals whole at the end of a line."""
+    tied = re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
+    tied = re.sub(r"\[[^\[\]]*\d\]", lambda found: found.group().replace(" ", "\u00a0"), tied)
+    tied = re.sub(r"(?<=[=<]) (?=\d)|(?<=\bp) (?=[=<])", "\u00a0", tied)
+    return escape(tied)
+
+
+def _sha(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _looks(letters: Sequence[str]) -> dict[str, str]:
+    """Give each letter its colour class, spread over the palette."""
+    last = len(letters) - 1
+    return {letter: f"letter-{round(place * _PALETTE / last)}" for place, letter in enumerate(letters)}
+
+
+def _bar(one: CandidateSummary, letters: Sequence[str]) -> _Bar:
+    looks = _looks(letters)
+    named = [(count.name, count.n, looks[count.name]) for count in one.letters]
+    named += [("no letter", one.ungraded.n, "ungraded"), ("failed", one.failed.n, "failed")]
+    return _Bar(
+        candidate=one.facts.name,
+        pieces=tuple(
+            _Piece(name, n, look, labelled=n >= _LEAST_LABELLED * one.n_expected)
+            for name, n, look in named
+            if n
+        ),
+        counts=" · ".join(f"{name} {n:,}" for name, n, _ in named),
+        rate=numbers.rate(one.usable),
+        strip=_strip(one),
+    )
+
+
+def _strip(one: CandidateSummary) -> tuple[int, int, int, int] | None:
+    usable = one.usable
+    if usable.value is None or usable.low is None or usable.high is None:
+        return None
+    low, value, high = (round(_TICKS * end) for end in (usable.low, usable.value, usable.high))
+    return low, value - low, high - value, _TICKS - high
+
+
+def _widths(bars: Sequence[_Bar]) -> list[int]:
+    """List every width that the page needs: its policy forbids style attributes."""
+    used = {piece.n for bar in bars for piece in bar.pieces}
+    return sorted(used | {ticks for bar in bars for ticks in bar.strip or ()})

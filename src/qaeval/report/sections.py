@@ -1,0 +1,42 @@
+"""The sections of a report, in order; a new one is a function appended to the tuple."""
+
+from collections.abc import Callable
+from typing import Final
+
+from qaeval.report import sections_quality as candidates
+from qaeval.report import sections_trust as trust
+from qaeval.report.document import Report
+from qaeval.report.numbers import moment
+from qaeval.report.tables import Section
+
+SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
+    candidates.quality,
+    candidates.differences,
+    candidates.reliability,
+    candidates.speed,
+    trust.agreement,
+    candidates.strata,
+    candidates.failures,
+    trust.provenance,
+)
+
+
+def write_sections(report: Report) -> tuple[Section, ...]:
+    """Turn a report into sentences and tables."""
+    return tuple(section(report) for section in SECTIONS)
+
+
+def title(report: Report) -> str:
+    """Name the report."""
+    names = [one.facts.name for one in report.candidates]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{listed} on {report.eval.title or report.eval.name}"
+
+
+def subtitle(report: Report) -> str:
+    """Say what was asked and who graded."""
+    facts = report.eval
+    return (
+        f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items for each candidate; graded by "
+        f"{report.judge.facts.name} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
+    )

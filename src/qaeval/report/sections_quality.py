@@ -1,0 +1,260 @@
+"""Sections about the candidates: quality, differences, reliability, speed, strata, failures."""
+
+from collections.abc import Mapping
+
+from qaeval.records import FailureReason
+from qaeval.report import numbers
+from qaeval.report.document import CandidateSummary, Count, Report, Timing, Tokens
+from qaeval.report.tables import Notes, Section, Table
+
+
+def quality(report: Report) -> Section:
+    """How good the candidates' items are."""
+    best, level = report.rubric.best, _level(report)
+    paragraphs = (
+        (
+            f"Usable means graded {best}, of the {numbers.plural(report.eval.n_expected, 'item')} that each candidate was asked "
+            f"for: an item that failed or got no letter is not usable. Brackets hold {level} intervals; the chunk is the unit "
+            f"that was sampled."
+        ),
+    )
+    return Section(
+        anchor="quality",
+        title="Quality",
+        paragraphs=paragraphs,
+        tables=(_rates(report), _letters(report), _answers(report)),
+    )
+
+
+def _level(report: Report) -> str:
+    return numbers.level(report.candidates[0].usable)
+
+
+def _rates(report: Report) -> Table:
+    notes, best = Notes(), report.rubric.best
+    header = [
+        f"Usable ({best} of expected)",
+        f"{best} of graded",
+        *(f"{flag.name} of graded" for flag in report.rubric.flags),
+    ]
+    rows = [
+        (
+            one.facts.name,
+            notes.rate(one.usable, f"usable of {one.facts.name}"),
+            notes.rate(one.usable_of_graded, f"{best} of graded of {one.facts.name}"),
+            *(notes.rate(flag.share, f"{flag.name} of {one.facts.name}") for flag in one.flags),
+        )
+        for one in report.candidates
+    ]
+    bounds = tuple(
+        f"{one.facts.name}: if every item without a letter were {best}, its usable rate would be "
+        f"{numbers.percent(one.usable_if_ungraded_were)}."
+        for one in report.candidates
+        if one.ungraded.n
+    )
+    return Table(
+        caption="Usable items and flags",
+        header=("Candidate", *header),
+        rows=tuple(rows),
+        notes=(*notes.lines(), *bounds),
+    )
+
+
+def _letters(report: Report) -> Table:
+    notes = Notes()
+    rows = [
+        (one.facts.name, *(_count(cell, notes, one) for cell in (*one.letters, one.ungraded, one.failed)))
+        for one in report.candidates
+    ]
+    header = ("Candidate", *report.rubric.letters, "no letter", "failed")
+    return Table(
+        caption="Letters of all expected items", header=header, rows=tuple(rows), notes=notes.lines()
+    )
+
+
+def _count(cell: Count, notes: Notes, one: CandidateSummary) -> str:
+    return f"{numbers.count(cell.n)} · {notes.rate(cell.share, f'{cell.name} of {one.facts.name}')}"
+
+
+def _answers(report: Report) -> Table:
+    rows = []
+    for one in report.candidates:
+        words = one.answer_words
+        rows.append(
+            (
+                one.facts.name,
+                numbers.decimal(words.mean, 1),
+                numbers.decimal(words.median, 0),
+                numbers.decimal(words.p95, 0),
+                numbers.percent(words.share_over_60),
+                numbers.count(one.n_duplicate_questions),
+                _mix(one.question_types, one.n_valid),
+            )
+        )
+    header = (
+        "Candidate",
+        "Words, mean",
+        "median",
+        "95th percentile",
+        "over 60 words",
+        "Repeated questions",
+        "Question types",
+    )
+    return Table(caption="Answers and questions", header=header, rows=tuple(rows), words=frozenset({6}))
+
+
+def _mix(types: Mapping[str, int], total: int) -> str:
+    return ", ".join(f"{name} {numbers.percent(n / total)}" for name, n in types.items() if total) or "none"
+
+
+def differences(report: Report) -> Section:
+    """Candidates against each other."""
+    if not report.differences:
+        return Section(
+            anchor="differences",
+            title="Differences",
+            paragraphs=("One candidate: there is nothing to compare.",),
+        )
+    notes = Notes()
+    several = len(report.differences) > 1
+    rows = tuple(
+        (
+            f"{pair.b} {numbers.MINUS} {pair.a}",
+            notes.difference(pair.difference, f"{pair.b} {numbers.MINUS} {pair.a}"),
+            numbers.p_value(pair.p),
+            *((numbers.p_value(pair.p_holm),) if several else ()),
+            f"{pair.n_chunks_b_better} / {pair.n_chunks_equal} / {pair.n_chunks_a_better}",
+        )
+        for pair in report.differences
+    )
+    header = (
+        "Pair",
+        "Difference in usable rate",
+        "Sign-flip test",
+        *(("Holm",) if several else ()),
+        "Chunks better / equal / worse",
+    )
+    table = Table(caption="Paired by chunk", header=header, rows=rows, notes=notes.lines())
+    return Section(
+        anchor="differences",
+        title="Differences",
+        paragraphs=tuple(pair.sentence for pair in report.differences),
+        tables=(table,),
+    )
+
+
+def reliability(report: Report) -> Section:
+    """How often generation and grading brought a result."""
+    rows = tuple(
+        (
+            one.facts.name,
+            numbers.count(one.n_expected),
+            numbers.count(one.n_valid),
+            f"{numbers.count(one.failed.n)} · {numbers.percent(one.failed.share.value)}",
+            _reasons(one.failed_by_reason),
+            f"{numbers.count(one.ungraded.n)} · {numbers.percent(one.ungraded.share.value)}",
+            _reasons(one.ungraded_by_reason),
+        )
+        for one in report.candidates
+    )
+    header = ("Candidate", "Expected", "Valid", "Failed", "because of", "No letter", "because of")
+    return Section(
+        anchor="reliability",
+        title="Reliability of generation",
+        paragraphs=(
+            "A reply that breaks the schema costs all of its items; nothing is repaired or filled in.",
+        ),
+        tables=(
+            Table(caption="Expected and valid items", header=header, rows=rows, words=frozenset({4, 6})),
+        ),
+    )
+
+
+def _reasons(found: Mapping[FailureReason, int]) -> str:
+    return ", ".join(f"{reason} {n:,}" for reason, n in found.items()) or "–"
+
+
+def speed(report: Report) -> Section:
+    """Times and tokens."""
+    judge = report.judge
+    rows = [_speed(f"generate {one.facts.name}", one.timing, one.tokens) for one in report.candidates]
+    rows.append(_speed(f"grade {judge.facts.name}", judge.timing, judge.tokens))
+    header = (
+        "Stage",
+        "Wall time",
+        "Items",
+        "Latency p50",
+        "Latency p95",
+        "Prompt tokens",
+        "from cache",
+        "Completion tokens",
+    )
+    return Section(
+        anchor="speed",
+        title="Speed and tokens",
+        tables=(Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)),),
+    )
+
+
+def _speed(name: str, timing: Timing, tokens: Tokens) -> tuple[str, ...]:
+    return (
+        name,
+        numbers.seconds(timing.wall_s),
+        numbers.per_second(timing.items_per_s),
+        numbers.seconds(timing.latency_p50_s),
+        numbers.seconds(timing.latency_p95_s),
+        numbers.count(tokens.prompt),
+        numbers.count(timing.cached_prompt_tokens),
+        numbers.count(tokens.completion),
+    )
+
+
+def strata(report: Report) -> Section:
+    """Usable rates by stratum."""
+    notes = Notes()
+    rows = tuple(
+        (
+            one.stratum,
+            numbers.count(one.n_chunks),
+            *(
+                f"{cell.n_usable:,} of {cell.n_expected:,} · {notes.rate(cell.usable, one.stratum)}"
+                for cell in one.rates
+            ),
+        )
+        for one in report.strata
+    )
+    header = ("Stratum", "Chunks", *(one.facts.name for one in report.candidates))
+    table = Table(caption="Usable items by stratum", header=header, rows=rows, notes=notes.lines())
+    return Section(anchor="strata", title="Strata", tables=(table,))
+
+
+def failures(report: Report) -> Section:
+    """Failures by kind, with examples."""
+    if not report.failures:
+        return Section(anchor="failures", title="Failures", paragraphs=("Nothing failed.",))
+    kinds = tuple(
+        (one.candidate, one.stage, one.reason, f"{one.n_items:,}", one.meaning) for one in report.failures
+    )
+    examples = tuple(
+        (one.candidate, one.reason, example.chunk_id, example.detail, example.text or "(no text)")
+        for one in report.failures
+        for example in one.examples
+    )
+    return Section(
+        anchor="failures",
+        title="Failures",
+        tables=(
+            Table(
+                caption="Items lost, by kind",
+                header=("Candidate", "Stage", "Reason", "Items", "Meaning"),
+                rows=kinds,
+                kind="text",
+            ),
+            Table(
+                caption="Examples, raw replies cut after 300 characters",
+                header=("Candidate", "Reason", "Chunk", "Detail", "Raw reply"),
+                rows=examples,
+                kind="text",
+            ),
+        ),
+    )

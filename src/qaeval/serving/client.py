@@ -1,0 +1,95 @@
+"""A server, asked without exceptions: whatever happens is an answer."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+import orjson
+
+_SHOWN: Final = 200
+_REFUSED: Final = frozenset({400, 422})
+
+
+class Answer:
+    """What came.
+
+    Attributes:
+        status: of HTTP; 0 when there was no answer at all.
+        content: the bytes, the API key masked.
+        body: the content, where it is JSON; else None.
+    """
+
+    def __init__(self, status: int, content: bytes = b"", problem: str = "") -> None:
+        self.status = status
+        self.content = content
+        self._problem = problem
+        try:
+            self.body = orjson.loads(content)
+        except ValueError:
+            self.body = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server understood the request and will not do what it asks for."""
+        return self.status in _REFUSED
+
+    @property
+    def shown(self) -> str:
+        """What came, in one line."""
+        return self._problem or f"HTTP {self.status} {self.content.decode(errors='replace')[:_SHOWN]!r}"
+
+
+class Server:
+    """One OpenAI-compatible server; an async context manager.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        api_key: sent as bearer token, masked in answers.
+        timeout_s: for one request.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
+        self.base = base_url.rstrip("/")
+        self.root = self.base.removesuffix("/v1")
+        self._api_key = (api_key or "").strip()
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def ask(self, path: str, body: Mapping[str, Any] | None = None, *, root: bool = False) -> Answer:
+        """Send GET, or POST where there is a body. A redirect is an answer; it is not followed.
+
+        Args:
+            path: with its leading slash.
+            body: becomes JSON.
+            root: the path is vLLM's own and stands beside ``/v1``, not below it.
+        """
+        url = f"{self.root if root else self.base}{path}"
+        data = None if body is None else orjson.dumps(body, default=dict)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        method = "GET" if body is None else "POST"
+        try:
+            async with self._session.request(
+                method, url, data=data, headers=headers, allow_redirects=False
+            ) as reply:
+                return Answer(reply.status, self._masked(await reply.read()))
+        except TimeoutError:
+            return Answer(0, problem=f"no answer within {self._timeout.total:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(0, problem=f"{type(error).__name__}: {error}"[:_SHOWN])
+
+    def _masked(self, content: bytes) -> bytes:
+        return content.replace(self._api_key.encode(), b"***") if self._api_key else content

@@ -1,0 +1,140 @@
+"""The sovereignty guard: requests go to the user's own network, or to hosts that the user named."""
+
+import socket
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final, TypeAlias
+
+from yarl import URL
+
+from qaeval.errors import EndpointError
+
+Resolver: TypeAlias = Callable[[str], Iterable[str]]
+"""From a host's name to its addresses."""
+
+_INTERNAL: Final = tuple(
+    ip_network(block)
+    for block in (
+        "127.0.0.0/8",  # loopback
+        "::1/128",
+        "10.0.0.0/8",  # private (RFC 1918)
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",  # carrier-grade NAT: overlay networks, clusters (RFC 6598)
+        "fc00::/7",  # unique local (RFC 4193)
+        "169.254.0.0/16",  # link-local
+        "fe80::/10",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLocation:
+    """Where an endpoint is.
+
+    Attributes:
+        host: as the client connects to it, lower case.
+        addresses: what it resolved to, sorted.
+        external: whether one of them is outside the user's network.
+    """
+
+    host: str
+    addresses: tuple[str, ...]
+    external: bool
+
+
+def check_host(
+    url: str, *, allow_external: Collection[str], resolver: Resolver | None = None
+) -> EndpointLocation:
+    """Check that a URL leads to the user's own network, or to a host that the user named.
+
+    The URL is read by the parser that the client uses, so that both mean the same host.
+
+    Args:
+        url: base URL of a server.
+        allow_external: hosts outside the network that may be sent data, without scheme or port.
+        resolver: looks names up; the system's by default.
+
+    Raises:
+        EndpointError: not an HTTP URL, credentials in it, a name that does not resolve, or an address outside.
+    """
+    host = _host(url)
+    addresses = tuple(sorted(set((resolver or resolve)(host))))
+    if not addresses:
+        raise EndpointError(
+            f"{host!r}: expected an address, the name resolves to none; check `url` in qaeval.yaml"
+        )
+    outside = [address for address in addresses if not is_internal(address)]
+    if outside and host.rstrip(".") not in {_named(name) for name in allow_external}:
+        raise EndpointError(_refusal(host, outside[0], mixed=len(outside) < len(addresses)))
+    return EndpointLocation(host, addresses, external=bool(outside))
+
+
+def is_internal(address: str) -> bool:
+    """Return whether an address is loopback, private, link-local, CGNAT or IPv6 unique local."""
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    return any(parsed.version == block.version and parsed in block for block in _INTERNAL)
+
+
+def resolve(host: str) -> list[str]:
+    """Look a name up as the system does.
+
+    Raises:
+        EndpointError: the name is unknown.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise EndpointError(
+            f"{host!r}: expected a host that resolves to an address, got: {error}; check `url` in qaeval.yaml"
+        ) from error
+    return [str(entry[4][0]) for entry in found]
+
+
+def _host(url: str) -> str:
+    try:
+        parsed = URL(url)
+    except ValueError:
+        raise EndpointError(f"expected a URL such as http://127.0.0.1:8000/v1, got {_shown(url)}") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.raw_host:
+        raise EndpointError(f"expected a URL such as http://127.0.0.1:8000/v1, got {_shown(url)}")
+    if parsed.user is not None or parsed.password is not None:
+        origin = f"{parsed.scheme}://***@{parsed.host_port_subcomponent}"
+        raise EndpointError(
+            f"{origin}: a URL holds no user or password; name a variable in `api_key_env` instead"
+        )
+    if parsed.query_string or parsed.fragment:
+        raise EndpointError(
+            f"{parsed.origin()}{parsed.path}: a base URL ends with its path, got a query or fragment"
+        )
+    return parsed.raw_host.lower()
+
+
+def _named(name: str) -> str:
+    """Return the host of an entry in ``allow_external``, also where it was written with a scheme or port."""
+    try:
+        host = URL(name if "://" in name else f"http://{name}").raw_host
+    except ValueError:  # a bare IPv6 address
+        host = None
+    return (host or name).lower().rstrip(".")
+
+
+def _shown(url: str) -> str:
+    """Quote a URL without what may be a password or a key."""
+    scheme, _, rest = url.partition("://")
+    hidden = f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in url else url
+    return repr(hidden.partition("?")[0][:100])
+
+
+def _refusal(host: str, address: str, *, mixed: bool) -> str:
+    parsed: IPv4Address | IPv6Address = ip_address(address)
+    if parsed.is_unspecified:
+        return f"{host!r} is an address to listen on, not one to ask; write 127.0.0.1 instead"
+    also = " (and to addresses inside it)" if mixed else ""
+    return (
+        f"{host!r} resolves to {address}, outside your own network{also}: prompts and documents would leave it. If that is "
+        f"what you want, add to qaeval.yaml: allow_external: [{host}]"
+    )

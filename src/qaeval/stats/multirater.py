@@ -1,0 +1,236 @@
+"""Agreement of several raters, some of whose letters may be missing.
+
+Ratings have shape (n_items, n_raters): codes in ``range(n_levels)``, NaN where a rater gave none.
+"""
+
+from dataclasses import dataclass, replace
+from math import nan, sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from qaeval.stats._arrays import TINY, TWO, Floats, cluster_codes
+from qaeval.stats.coefficients import Weights, agreement_weights, chance_corrected
+from qaeval.stats.estimate import Estimate
+from qaeval.stats.resampling import jackknife
+
+Metric = Literal["nominal", "ordinal", "interval", "ratio"]
+
+
+def rating_counts(ratings: ArrayLike, *, n_levels: int) -> Floats:
+    """How many raters gave each letter to each item, shape (n_items, n_levels)."""
+    raw = np.asarray(ratings, dtype=np.float64)
+    if raw.ndim != TWO or raw.size == 0:
+        raise ValueError(f"ratings must have shape (n_items, n_raters), got {raw.shape}")
+    given = ~np.isnan(raw)
+    if (given & ((raw < 0) | (raw >= n_levels) | (raw != np.floor(raw)))).any():
+        raise ValueError(f"ratings must be codes in range({n_levels}), or NaN where one is missing")
+    return np.stack([(raw == level).sum(axis=1) for level in range(n_levels)], axis=1).astype(np.float64)
+
+
+def coincidences(counts: ArrayLike) -> Floats:
+    r"""Coincidence matrix of each item, shape (n_items, K, K): its pairs of letters over raters - 1.
+
+    Cell (c, k) of item *u* is :math:`m_{uc} (m_{uk} - [c = k]) / (m_u - 1)`; 0 for items with fewer than two
+    letters. They add up to Krippendorff's coincidence matrix.
+    """
+    m = np.asarray(counts, dtype=np.float64)
+    pairs = m[:, :, None] * m[:, None, :] - m[:, :, None] * np.eye(m.shape[1])
+    others = m.sum(axis=1)[:, None, None] - 1
+    out: Floats = np.divide(pairs, others, out=np.zeros_like(pairs), where=others > 0)
+    return out
+
+
+def alpha_from_coincidences(
+    coincidence: ArrayLike, *, metric: Metric = "ordinal", values: ArrayLike | None = None
+) -> Floats:
+    r"""Krippendorff's alpha from coincidence matrices, shape (..., K, K) to (...).
+
+    :math:`\alpha = 1 - (n - 1) \sum o_{ck} \delta^2_{ck} / \sum n_c n_k \delta^2_{ck}` with
+    :math:`\delta^2` 0 or 1 (nominal), :math:`(v_c - v_k)^2` (interval), :math:`((v_c - v_k)/(v_c + v_k))^2`
+    (ratio) or :math:`(\sum_{g=c}^k n_g - (n_c + n_k)/2)^2` (ordinal). Up to 1; NaN when only one letter occurs.
+    """
+    o = np.asarray(coincidence, dtype=np.float64)
+    each = o.sum(axis=-1)
+    delta = _difference(each, metric, values)
+    total = each.sum(axis=-1)
+    observed = (o * delta).sum(axis=(-2, -1))
+    expected = np.einsum("...i,...ij,...j->...", each, delta, each)
+    ratio = np.divide(
+        (total - 1) * observed, expected, out=np.full(expected.shape, nan), where=expected > TINY
+    )
+    return np.asarray(1.0 - ratio, dtype=np.float64)
+
+
+def _difference(each: Floats, metric: Metric, values: ArrayLike | None) -> Floats:
+    k = each.shape[-1]
+    if metric == "ordinal":
+        middle = np.cumsum(each, axis=-1) - each / 2
+        return np.asarray((middle[..., :, None] - middle[..., None, :]) ** 2, dtype=np.float64)
+    v = np.arange(k, dtype=np.float64) if values is None else np.asarray(values, dtype=np.float64)
+    if v.shape != (k,):
+        raise ValueError(f"values must give one number for each of the {k} levels, got shape {v.shape}")
+    gap = v[:, None] - v[None, :]
+    if metric == "interval":
+        delta = gap**2
+    elif metric == "ratio":
+        sums = v[:, None] + v[None, :]
+        delta = np.divide(gap, sums, out=np.zeros_like(gap), where=sums != 0) ** 2
+    elif metric == "nominal":
+        delta = 1.0 - np.eye(k)
+    else:
+        raise ValueError(f"metric must be 'nominal', 'ordinal', 'interval' or 'ratio', got {metric!r}")
+    return np.asarray(np.broadcast_to(delta, (*each.shape, k)), dtype=np.float64)
+
+
+def krippendorff_alpha(
+    ratings: ArrayLike, *, n_levels: int, metric: Metric = "ordinal", values: ArrayLike | None = None
+) -> float:
+    """Krippendorff's alpha of several raters, letters may be missing.
+
+    The formula is that of `alpha_from_coincidences`. Ordinal alpha depends on how often each letter occurs, so
+    it must not be compared between data sets. Source: Krippendorff 2011.
+
+    Args:
+        ratings: Shape (n_items, n_raters), codes in ``range(n_levels)`` or NaN; the raters' order is free.
+        n_levels: Number of letters on the scale.
+        metric: How far apart two letters are.
+        values: Numbers that the letters stand for (interval and ratio); 0, 1, 2 … when left out.
+
+    Returns:
+        At most 1, 0 for agreement by chance; NaN when only one letter occurs or no item has two letters.
+    """
+    pairs = coincidences(rating_counts(ratings, n_levels=n_levels)).sum(axis=0)
+    return float(alpha_from_coincidences(pairs, metric=metric, values=values))
+
+
+def krippendorff_interval(
+    ratings: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    n_levels: int,
+    metric: Metric = "ordinal",
+    values: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """Krippendorff's alpha with the cluster jackknife; items with fewer than two letters are excluded."""
+    pairs = coincidences(rating_counts(ratings, n_levels=n_levels))
+    codes, n_clusters = cluster_codes(clusters, n=len(pairs))
+    sums = np.zeros((n_clusters, n_levels, n_levels))
+    np.add.at(sums, codes, pairs)
+    n = int((pairs.sum(axis=(1, 2)) > 0).sum())
+    kept = sums[sums.sum(axis=(1, 2)) > 0]
+    if len(kept) == 0:
+        raise ValueError("no item has letters from two raters: agreement cannot be measured")
+
+    def statistic(totals: Floats) -> Floats:
+        return alpha_from_coincidences(totals, metric=metric, values=values)
+
+    return replace(jackknife(statistic, kept, n=n, scale="fisher", level=level), n_excluded=len(pairs) - n)
+
+
+@dataclass(frozen=True, slots=True)
+class MultiRater:
+    """A chance-corrected coefficient of several raters, with its standard error for independent items."""
+
+    value: float
+    """The coefficient; NaN when chance agreement is 1."""
+    se: float
+    """Standard error of the linearisation, independent items; NaN for a single item."""
+    agreement: float
+    """Mean share of agreeing pairs of raters."""
+    expected: float
+    """Agreement by chance."""
+
+
+def multirater(
+    counts: ArrayLike,
+    *,
+    coefficient: Literal["fleiss", "brennan_prediger", "gwet_ac"] = "fleiss",
+    weights: "Weights | ArrayLike" = None,
+) -> MultiRater:
+    r"""Fleiss' kappa, Brennan-Prediger (Randolph's free-marginal kappa) or Gwet's AC1/AC2 of several raters.
+
+    :math:`(p_a - p_e)/(1 - p_e)`: :math:`p_a` averages the agreeing pairs of raters over items with two or more
+    letters; with :math:`\pi_k` the mean share of letter *k*, :math:`p_e` is :math:`\sum w_{kl}\pi_k\pi_l`
+    (Fleiss), :math:`\sum w / K^2` (Brennan-Prediger) or :math:`\frac{\sum w}{K(K-1)}\sum \pi_k (1-\pi_k)` (Gwet).
+    Standard error: Gwet's linearisation with n - 1. Source: Gwet 2014.
+
+    Args:
+        counts: Raters that gave each letter to each item, shape (n_items, K), see `rating_counts`.
+        coefficient: Which one.
+        weights: None, ``"linear"``, ``"quadratic"`` or a symmetric matrix.
+
+    Returns:
+        Value in [-1, 1] with standard error and parts. Items without letters are left out.
+    """
+    m = np.asarray(counts, dtype=np.float64)
+    if m.ndim != TWO or not np.isfinite(m).all() or (m < 0).any():
+        raise ValueError(f"counts must have shape (n_items, K) and not be negative, got shape {m.shape}")
+    m = m[m.sum(axis=1) > 0]
+    if not (m.sum(axis=1) >= TWO).any():
+        raise ValueError("no item has letters from two raters: agreement cannot be measured")
+    w = agreement_weights(m.shape[1], weights)
+    raters = m.sum(axis=1)
+    paired = raters >= TWO
+    pairs = np.where(paired, raters * (raters - 1), 1.0)
+    each = np.where(paired, (m * (m @ w - 1)).sum(axis=1) / pairs, 0.0)
+    agreement = float(each[paired].mean())
+    expected, slopes = _chance_of_many(m / raters[:, None], w, coefficient)
+    value = float(chance_corrected(agreement, expected))
+    if np.isnan(value) or len(m) == 1:
+        return MultiRater(value, nan, agreement, expected)
+    direct = len(m) / paired.sum() * (each - expected * paired) / (1 - expected)
+    linear = direct - 2 * (1 - value) * (slopes - expected) / (1 - expected)
+    se = sqrt(float(((linear - value) ** 2).sum()) / (len(m) * (len(m) - 1)))
+    return MultiRater(value, se, agreement, expected)
+
+
+def _chance_of_many(shares: Floats, w: Floats, coefficient: str) -> tuple[float, Floats]:
+    """Return chance agreement and each item's part in it, shape (n_items,)."""
+    pi, k = shares.mean(axis=0), w.shape[0]
+    if coefficient == "fleiss":
+        return float(pi @ w @ pi), np.asarray(shares @ ((w + w.T) / 2 @ pi), dtype=np.float64)
+    factor = float(w.sum()) / (k * (k - 1))
+    if coefficient == "gwet_ac":
+        return factor * float(pi @ (1 - pi)), np.asarray(factor * (shares @ (1 - pi)), dtype=np.float64)
+    if coefficient == "brennan_prediger":
+        expected = float(w.sum()) / k**2
+        return expected, np.full(len(shares), expected)
+    raise ValueError(f"coefficient must be 'fleiss', 'brennan_prediger' or 'gwet_ac', got {coefficient!r}")
+
+
+def fleiss_null_se(counts: ArrayLike) -> float:
+    r"""Fleiss' kappa's standard error under no agreement, for the same number of raters *m* on each of *n* items.
+
+    :math:`\sqrt{2}\,\sqrt{(\sum p q)^2 - \sum p q (q - p)} / (\sum p q \sqrt{n m (m - 1)})`. NaN when one letter
+    has all the ratings. Source: Fleiss, Nee and Landis 1979.
+    """
+    m = np.asarray(counts, dtype=np.float64)
+    raters = m.sum(axis=1)
+    if m.ndim != TWO or (raters != raters[0]).any() or raters[0] < TWO:
+        raise ValueError("every item needs the same number of letters, at least two")
+    p = m.sum(axis=0) / m.sum()
+    spread = float((p * (1 - p)).sum())
+    if spread <= TINY:
+        return nan
+    inner = spread**2 - float((p * (1 - p) * (1 - 2 * p)).sum())
+    return sqrt(2 * inner) / (spread * sqrt(len(m) * float(raters[0]) * (float(raters[0]) - 1)))
+
+
+def conger_kappa(ratings: ArrayLike, *, n_levels: int) -> float:
+    r"""Conger's kappa: like Fleiss' but with each rater's own marginals.
+
+    :math:`p_e = \sum_k \{(\sum_g p_{gk})^2 - \sum_g p_{gk}^2\} / (R (R - 1))`. For two raters it is Cohen's kappa.
+    In [-1, 1]; NaN when chance agreement is 1. Source: Conger 1980.
+    """
+    raw = np.asarray(ratings, dtype=np.float64)
+    agreement = multirater(rating_counts(raw, n_levels=n_levels), coefficient="brennan_prediger").agreement
+    given = (~np.isnan(raw)).sum(axis=0)
+    if (given == 0).any():
+        raise ValueError(f"rater {int(np.argmin(given))} gave no letter at all: leave that column out")
+    shares = np.stack([(raw == k).sum(axis=0) / given for k in range(n_levels)])
+    n_raters = raw.shape[1]
+    cross = (shares.sum(axis=1) ** 2 - (shares**2).sum(axis=1)).sum() / (n_raters * (n_raters - 1))
+    return float(chance_corrected(agreement, cross))

@@ -1,0 +1,171 @@
+"""Several raters: the published examples of Krippendorff, Fleiss and Gwet."""
+
+import numpy as np
+import pytest
+from pytest import approx  # noqa: PT013
+
+from qaeval.stats.coefficients import kappa
+from qaeval.stats.multirater import (
+    alpha_from_coincidences,
+    coincidences,
+    conger_kappa,
+    fleiss_null_se,
+    krippendorff_alpha,
+    krippendorff_interval,
+    multirater,
+    rating_counts,
+)
+
+X = np.nan
+# Krippendorff's "C" data: 4 coders, 12 units, letters 1 to 5
+KRIPPENDORFF = (
+    np.array(
+        [
+            [1, 1, X, 1], [2, 2, 3, 2], [3, 3, 3, 3], [3, 3, 3, 3], [2, 2, 2, 2], [1, 2, 3, 4],
+            [4, 4, 4, 4], [1, 1, 2, 1], [2, 2, 2, 2], [X, 5, 5, 5], [X, X, 1, 1], [X, X, 3, X],
+        ]
+    )
+    - 1
+)  # fmt: skip
+# Wikipedia's example: 3 coders, 15 units, letters 1 to 4
+WIKIPEDIA = (
+    np.array(
+        [
+            [X, X, X, X, X, 3, 4, 1, 2, 1, 1, 3, 3, X, 3],
+            [1, X, 2, 1, 3, 3, 4, 3, X, X, X, X, X, X, X],
+            [X, X, 2, 1, 3, 4, 4, X, 2, 1, 1, 3, 3, X, 4],
+        ]
+    ).T
+    - 1
+)
+# Fleiss 1971: diagnoses of 30 patients by 6 psychiatrists
+DIAGNOSES = """444444 222555 233335 555555 222444 113333 333355 113334 114444 555555 144444 124444 222333 144444
+    224445 333335 111455 111112 224444 133555 555555 244444 224555 114444 144445 222224 111155 224444 133333
+    555555"""
+SIX_RATERS = """00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031"""
+FLEISS_WIKIPEDIA = [
+    [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
+    [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+]  # fmt: skip
+
+
+def diagnoses() -> np.ndarray:
+    return np.array([[int(letter) - 1 for letter in row] for row in DIAGNOSES.split()])
+
+
+def six_raters() -> np.ndarray:
+    return np.array([[int(count) for count in row] for row in SIX_RATERS.split()])
+
+
+@pytest.mark.parametrize(
+    ("metric", "alpha"),
+    [("nominal", 0.743421), ("ordinal", 0.815388), ("interval", 0.849107), ("ratio", 0.797403)],
+)
+def test_alpha_of_krippendorffs_example(metric: str, alpha: float) -> None:
+    values = [1, 2, 3, 4, 5]
+    result = krippendorff_alpha(KRIPPENDORFF, n_levels=5, metric=metric, values=values)
+    assert result == approx(alpha, abs=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("metric", "alpha"), [("nominal", 0.691358), ("interval", 0.8108), ("ordinal", 0.8067)]
+)
+def test_alpha_of_wikipedias_example(metric: str, alpha: float) -> None:
+    result = krippendorff_alpha(WIKIPEDIA, n_levels=4, metric=metric)
+    assert result == approx(alpha, abs=5e-5 if metric != "nominal" else 5e-7)
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "value", "se"),
+    [("fleiss", 0.76117, 0.15302), ("gwet_ac", 0.77544, 0.14295), ("brennan_prediger", 0.77273, 0.14472)],
+)
+def test_irrcac_vignette_with_missing_letters(coefficient: str, value: float, se: float) -> None:
+    result = multirater(rating_counts(KRIPPENDORFF, n_levels=5), coefficient=coefficient)
+    assert (result.value, result.se) == approx((value, se), abs=5e-6)
+    assert result.agreement == approx(0.8181818, abs=5e-8)
+
+
+def test_conger_of_the_irrcac_vignette() -> None:
+    assert conger_kappa(KRIPPENDORFF, n_levels=5) == approx(0.76282, abs=5e-6)
+
+
+def test_conger_of_two_raters_is_cohens_kappa() -> None:
+    ratings = [[0, 0], [0, 1], [1, 1], [1, 1], [2, 1], [2, 2], [0, 0]]
+    table = np.zeros((3, 3))
+    np.add.at(table, tuple(np.transpose(ratings)), 1)
+    assert conger_kappa(ratings, n_levels=3) == approx(float(kappa(table)))
+
+
+def test_fleiss_of_wikipedias_example() -> None:
+    assert multirater(FLEISS_WIKIPEDIA).value == approx(0.20993, abs=5e-6)
+
+
+def test_fleiss_1971() -> None:
+    counts = rating_counts(diagnoses(), n_levels=5)
+    result = multirater(counts)
+    assert result.value == approx(0.4302, abs=5e-5)
+    assert (result.agreement, result.expected) == approx((0.5556, 0.2199), abs=5.1e-5)
+    assert fleiss_null_se(counts) == approx(0.02437, abs=5e-6)
+    assert result.value / fleiss_null_se(counts) == approx(17.65, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "value", "se"),
+    [
+        ("fleiss", 0.4139265, 0.08119291),
+        ("gwet_ac", 0.4448007, 0.08418757),
+        ("brennan_prediger", 0.4388889, None),
+    ],
+)
+def test_distrib_6raters(coefficient: str, value: float, se: float) -> None:
+    result = multirater(six_raters(), coefficient=coefficient)
+    assert result.value == approx(value, abs=5e-8)
+    if se is not None:
+        assert result.se == approx(se, abs=5e-9)
+
+
+def test_alpha_of_distrib_6raters() -> None:
+    alpha = alpha_from_coincidences(coincidences(six_raters()).sum(axis=0), metric="nominal")
+    assert float(alpha) == approx(0.4204384, abs=5e-8)
+
+
+@pytest.mark.parametrize(
+    ("table", "fixed", "free"),
+    [([[7, 1], [3, 5]], 0.161905, 0.214286), ([[6, 1, 0], [0, 7, 0]], 0.708333, 0.785714)],
+)
+def test_randolphs_fixed_and_free_marginal_kappa(table: list[list[int]], fixed: float, free: float) -> None:
+    assert multirater(table).value == approx(fixed, abs=5e-7)
+    assert multirater(table, coefficient="brennan_prediger").value == approx(free, abs=5e-7)
+
+
+def test_alpha_of_two_raters_is_scotts_pi_for_a_finite_sample() -> None:
+    # the abstractors' table: alpha .7972585 = (pa' - pe)/(1 - pe), pa' = (1 - 1/2n) pa + 1/2n
+    table = np.array([[13, 0, 0], [0, 20, 7], [0, 4, 56]])
+    first, second = np.repeat(np.indices((3, 3)).reshape(2, -1), table.ravel(), axis=1)
+    alpha = krippendorff_alpha(np.stack([first, second], axis=1), n_levels=3, metric="nominal")
+    assert alpha == approx(0.7972585, abs=5e-8)
+
+
+def test_alpha_interval_leaves_out_items_with_one_letter() -> None:
+    ratings = np.tile(KRIPPENDORFF, (4, 1))
+    estimate = krippendorff_interval(ratings, np.arange(len(ratings)), n_levels=5, metric="nominal")
+    assert (estimate.n, estimate.n_excluded, estimate.n_clusters) == (44, 4, 44)
+    assert -1 <= estimate.low < estimate.value < estimate.high <= 1
+
+
+def test_one_letter_only_has_no_alpha() -> None:
+    assert np.isnan(krippendorff_alpha([[1, 1], [1, 1]], n_levels=3))
+    assert np.isnan(multirater([[3, 0], [3, 0]]).value)
+
+
+def test_bad_ratings_are_named() -> None:
+    with pytest.raises(ValueError, match=r"codes in range\(3\)"):
+        rating_counts([[0, 3]], n_levels=3)
+    with pytest.raises(ValueError, match="no item has letters from two raters"):
+        multirater([[1, 0], [0, 1]])
+    with pytest.raises(ValueError, match="metric must be"):
+        krippendorff_alpha([[0, 1], [1, 1]], n_levels=2, metric="cardinal")
+    with pytest.raises(ValueError, match="rater 1 gave no letter"):
+        conger_kappa([[0, X, 1], [1, X, 1]], n_levels=2)
+    with pytest.raises(ValueError, match="same number of letters"):
+        fleiss_null_se([[2, 1], [1, 1]])

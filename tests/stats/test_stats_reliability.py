@@ -1,0 +1,130 @@
+"""Agreement from letters: values worked by hand, and what is said about bad letters."""
+
+import numpy as np
+import pytest
+from pytest import approx  # noqa: PT013
+
+from qaeval.stats.reliability import (
+    agreement_rate,
+    cluster_tables,
+    cohen_kappa,
+    confusion_matrix,
+    kappa_interval,
+    kappa_max,
+    leniency,
+    letter_accuracy,
+    majority_baseline,
+    observed_agreement,
+)
+
+A, B, C = 0, 1, 2
+# 20 items: 8 both A, 6 both C, 4 A/C, 2 C/A
+REFERENCE = [A] * 8 + [C] * 6 + [A] * 4 + [C] * 2
+JUDGE = [A] * 8 + [C] * 6 + [C] * 4 + [A] * 2
+
+
+def test_kappa_of_a_hand_worked_table() -> None:
+    # p_o = 14/20; p_e = (12/20)(10/20) + (8/20)(10/20) = .5; kappa = .2/.5
+    assert observed_agreement(REFERENCE, JUDGE, n_levels=3) == approx(0.7)
+    assert cohen_kappa(REFERENCE, JUDGE, n_levels=3) == approx(0.4)
+    assert majority_baseline(REFERENCE, n_levels=3) == approx(12 / 20)
+    # at best 10 + 8 agree: (.9 - .5)/.5
+    assert kappa_max(REFERENCE, JUDGE, n_levels=3) == approx(0.8)
+
+
+def test_confusion_matrix_has_the_reference_in_rows() -> None:
+    assert confusion_matrix(REFERENCE, JUDGE, 3).tolist() == [[8, 0, 4], [0, 0, 0], [2, 0, 6]]
+
+
+def test_cluster_tables_add_up() -> None:
+    clusters = [f"chunk {i % 7}" for i in range(20)]
+    tables = cluster_tables(REFERENCE, JUDGE, clusters, n_levels=3)
+    assert tables.shape == (7, 3, 3)
+    assert (tables.sum(axis=0) == confusion_matrix(REFERENCE, JUDGE, 3)).all()
+
+
+def test_precision_and_recall_of_a_letter() -> None:
+    accuracy = letter_accuracy(REFERENCE, JUDGE, np.arange(20), n_levels=3)
+    assert accuracy[A].recall.value == approx(8 / 12)
+    assert accuracy[A].precision.value == approx(8 / 10)
+    assert accuracy[A].precision.n_clusters == 10
+    assert not accuracy[B].recall.is_defined
+    assert "no cluster has an item that counts" in str(accuracy[B].precision.reason)
+
+
+def test_a_judge_that_gives_better_letters_is_lenient() -> None:
+    # A for C twice, C for A four times: (2 - 4)/20
+    assert leniency(REFERENCE, JUDGE, np.arange(20), n_levels=3).value == approx(-0.1)
+    assert leniency(JUDGE, REFERENCE, np.arange(20), n_levels=3).value == approx(0.1)
+
+
+def test_agreement_rate_counts_items_and_clusters() -> None:
+    result = agreement_rate(REFERENCE, JUDGE, np.arange(20) // 2, n_levels=3)
+    assert (result.value, result.n, result.n_clusters) == (approx(0.7), 20, 10)
+    assert result.low < 0.7 < result.high
+
+
+def test_perfect_agreement_is_bounded_by_the_clusters() -> None:
+    # 30 clusters in full agreement: share at least .025^(1/30); p_e = 1/2
+    letters = [A, C] * 30
+    result = kappa_interval(letters, letters, np.arange(60) // 2, n_levels=3)
+    assert (result.value, result.high) == (1.0, 1.0)
+    assert result.low == approx((0.025 ** (1 / 30) - 0.5) / 0.5)
+    few = kappa_interval(letters, letters, np.arange(60) // 20, n_levels=3)
+    assert few.value == 1.0
+    assert not few.has_interval
+
+
+def test_one_letter_only_has_no_kappa() -> None:
+    assert np.isnan(cohen_kappa([A] * 30, [A] * 30, n_levels=3))
+    assert np.isnan(kappa_max([A] * 30, [A] * 30, n_levels=3))
+    result = kappa_interval([A] * 30, [A] * 30, np.arange(30), n_levels=3)
+    assert not result.is_defined
+    assert "does not exist" in str(result.reason)
+
+
+def test_a_constant_judge_has_kappa_zero() -> None:
+    assert cohen_kappa(REFERENCE, [A] * 20, n_levels=3) == approx(0.0)
+
+
+def test_a_single_cluster_has_a_value_only() -> None:
+    result = kappa_interval(REFERENCE, JUDGE, ["one"] * 20, n_levels=3)
+    assert result.value == approx(0.4)
+    assert "1 clusters" in str(result.reason)
+
+
+def test_few_clusters_with_another_letter_are_a_warning() -> None:
+    reference, judge = np.zeros(90, dtype=int), np.zeros(90, dtype=int)
+    reference[:6], judge[3:9] = B, B
+    result = kappa_interval(reference, judge, np.arange(90) // 3, n_levels=3)
+    assert result.has_interval
+    assert result.reason == "only 3 clusters hold any letter but the most frequent: the interval is rough"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([0, 1], [0], "lengths differ: a has 2, b has 1"),
+        ([0, 3], [0, 1], r"a must hold integer codes in range\(3\), got 3 at position 1"),
+        ([0, 1], [0, -1], r"b must hold integer codes in range\(3\), got -1 at position 1"),
+        ([0, 0.5], [0, 1], r"got 0\.5 at position 1"),
+        ([0, np.nan], [0, 1], "got nan at position 1"),
+        (["A", "B"], [0, 1], "integer codes"),
+        ([], [], "a is empty"),
+        ([[0, 1]], [[0, 1]], "one-dimensional"),
+    ],
+)
+def test_bad_letters_are_named(first: list[object], second: list[object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cohen_kappa(first, second, n_levels=3)
+
+
+def test_bad_options_are_named() -> None:
+    with pytest.raises(ValueError, match="at least 2 levels"):
+        cohen_kappa([0], [0], n_levels=1)
+    with pytest.raises(ValueError, match="weights must be None, 'linear', 'quadratic'"):
+        cohen_kappa([0], [0], n_levels=2, weights="cubic")
+    with pytest.raises(ValueError, match="one cluster for each of the 2 items"):
+        kappa_interval([0, 1], [0, 1], [0], n_levels=2)
+    with pytest.raises(ValueError, match=r"for example 0\.95"):
+        kappa_interval([0, 1], [0, 1], [0, 1], n_levels=2, level=95)

@@ -1,0 +1,486 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qaeval.errors import DataError
+from qaeval.records import Generation, Label
+from qaeval.report.document import Report
+from report_builders import JUDGE, RUN, Case, candidate, case, items_of, label_of
+
+approx = pytest.approx
+
+
+def labelled(made: Case, letters: str, **more: Any) -> tuple[Label, ...]:
+    """Label alpha's items in order, one letter each."""
+    return tuple(
+        label_of(item, letter, **more) for item, letter in zip(items_of(made, "alpha"), letters, strict=False)
+    )
+
+
+def kinds(report: Report, kind: str) -> list[str]:
+    return [sentence.text for sentence in report.headline if sentence.kind == kind]
+
+
+# ------------------------------------------------------------------------------ one candidate
+
+
+def test_rates_of_a_hand_worked_run() -> None:
+    # 12 chunks of 2: 6 x AA, 3 x AB, 1 x BC!, 1 x A-, 1 x failed; 24 expected.
+    words = ["AA"] * 6 + ["AB"] * 3 + ["BC!", "A-", "x"]
+    one = case({"alpha": words}, items_per_sample=2).report().candidates[0]
+    assert (one.n_expected, one.n_valid, one.n_graded) == (24, 22, 21)
+    assert [(count.name, count.n) for count in one.letters] == [("A", 16), ("B", 4), ("C", 1)]
+    assert one.usable.value == approx(16 / 24)
+    assert one.usable_of_graded.value == approx(16 / 21)
+    assert one.usable_if_ungraded_were == approx(17 / 24)
+    assert one.failed.share.value == approx(2 / 24)
+    assert one.flags[0].share.value == approx(1 / 21)
+    assert one.failed_by_reason == {"invalid_json": 2}
+    assert one.ungraded_by_reason == {"unparseable": 1}
+
+
+def test_letters_no_letter_and_failed_add_up_to_what_was_expected() -> None:
+    one = case({"alpha": ["AB-", "x", "CCA", "-B-"]}).report().candidates[0]
+    assert sum(count.n for count in (*one.letters, one.failed, one.ungraded)) == one.n_expected == 12
+
+
+def test_failed_replies_lower_the_primary_rate_and_not_the_conditional_one() -> None:
+    whole = case({"alpha": ["AAB"] * 12}).report().candidates[0]
+    failing = case({"alpha": ["AAB"] * 12 + ["x"] * 4}).report().candidates[0]
+    assert whole.usable.value == approx(24 / 36)
+    assert failing.usable.value == approx(24 / 48)
+    assert failing.usable_of_graded.value == whole.usable_of_graded.value == approx(2 / 3)
+
+
+def test_few_chunks_give_a_rate_without_an_interval() -> None:
+    report = case({"alpha": ["AAB"] * 9}).report()
+    usable = report.candidates[0].usable
+    assert usable.value == approx(2 / 3)
+    assert (usable.low, usable.high) == (None, None)
+    assert "fewer than 10" in (usable.reason or "")
+    assert any("Too few chunks for an interval (9" in text for text in kinds(report, "caution"))
+
+
+def test_without_a_grade_the_conditional_rate_is_null_with_a_reason() -> None:
+    one = case({"alpha": ["---"] * 12}).report().candidates[0]
+    assert one.usable_of_graded.value is None
+    assert one.usable_of_graded.reason == "no item was graded"
+    assert one.usable.value == 0.0
+    assert one.usable_if_ungraded_were == 1.0
+
+
+def test_tokens_are_added_over_all_replies_and_the_cache_counts_as_timing() -> None:
+    one = case({"alpha": ["AAA"] * 3 + ["x"]}).report().candidates[0]
+    assert (one.tokens.prompt, one.tokens.completion) == (4 * 400, 3 * 90 + 120)
+    assert one.timing.cached_prompt_tokens == 900
+    assert one.timing.wall_s == 60.0
+    assert one.timing.items_per_s == approx(9 / 60)
+
+
+def test_a_model_that_counts_no_tokens_has_null_not_zero() -> None:
+    made = case({"alpha": ["AAA"]})
+    bare = [row.model_copy(update={"usage": None}) for row in made.rows.generations]
+    one = made.with_rows(generations=bare).report().candidates[0]
+    assert (one.tokens.prompt, one.tokens.completion, one.timing.cached_prompt_tokens) == (None, None, None)
+
+
+def test_repeated_questions_question_types_and_answer_words_are_counted() -> None:
+    made = case({"alpha": ["AA", "BB"]}, items_per_sample=2)
+    first, second = made.rows.generations
+    assert isinstance(second, Generation)
+    asked = first.items[0].question
+    again = [item.model_copy(update={"question": asked, "answer": "w " * 70}) for item in second.items]
+    one = (
+        made.with_rows(generations=(first, second.model_copy(update={"items": tuple(again)})))
+        .report()
+        .candidates[0]
+    )
+    assert one.n_duplicate_questions == 2
+    assert one.question_types == {"fact": 2, "why": 2}
+    assert (one.answer_words.median, one.answer_words.share_over_60) == (40.5, 0.5)  # 11, 11, 70, 70
+
+
+def test_strata_have_counts_and_an_interval_only_with_enough_chunks() -> None:
+    report = case({"alpha": ["AAB"] * 19}).report()  # even chunks are valves: 10, odd ones pumps: 9
+    pumps, valves = report.strata
+    assert (pumps.stratum, pumps.n_chunks, pumps.rates[0].n_usable, pumps.rates[0].n_expected) == (
+        "pumps",
+        9,
+        18,
+        27,
+    )
+    assert not pumps.rates[0].usable.has_interval
+    assert valves.rates[0].usable.has_interval
+
+
+# ------------------------------------------------------------------------------ differences
+
+
+CLEAR = {"alpha": ["AAB"] * 6 + ["ABB"] * 6 + ["AAA"] * 2, "beta": ["AAA"] * 14}
+
+
+def test_a_clear_difference_is_worked_by_hand() -> None:
+    # beta is better by 1/3 in 6 chunks and by 2/3 in 6, equal in 2: mean 6/14 and 12 positive signs, p = 2/4096.
+    report = case(CLEAR).report()
+    (pair,) = report.differences
+    assert (pair.a, pair.b, pair.outcome) == ("alpha", "beta", "b is better")
+    assert pair.difference.value == approx(6 / 14)
+    assert pair.p == approx(2 / 4096)
+    assert pair.p_holm == pair.p
+    assert (pair.n_chunks_b_better, pair.n_chunks_equal, pair.n_chunks_a_better) == (12, 2, 0)
+    assert pair.sentence.startswith(
+        "beta is better than alpha: 42.9 points more usable items, 95 % interval "
+    )
+    assert report.headline[0].text == pair.sentence
+
+
+def test_swapping_the_candidates_changes_the_sign_and_not_the_words() -> None:
+    (one,) = case(CLEAR).report().differences
+    (other,) = case(dict(reversed(CLEAR.items()))).report().differences
+    assert other.difference.value == approx(-(one.difference.value or 0))
+    assert other.outcome == "a is better"
+    assert other.sentence == one.sentence
+
+
+def test_a_test_and_an_interval_that_disagree_are_both_told() -> None:
+    # 10 of 12 chunks show the same step: the exact test is sure (2/1024), the interval for near-ties is not.
+    (pair,) = case({"alpha": ["AAB"] * 12, "beta": ["AAA"] * 10 + ["AAB"] * 2}).report().differences
+    assert pair.p == approx(2 / 1024)
+    assert pair.outcome == "no difference shown"
+    assert "(the test alone would show one, the interval does not)" in pair.sentence
+
+
+def test_an_interval_over_0_shows_no_difference_and_says_what_is_ruled_out() -> None:
+    report = case({"alpha": ["AAB", "ABB"] * 8, "beta": ["ABB", "AAB"] * 7 + ["AAA", "AAA"]}).report()
+    (pair,) = report.differences
+    assert pair.outcome == "no difference shown"
+    limit = 100 * max(abs(pair.difference.low or 0), abs(pair.difference.high or 0))
+    assert (
+        f"A difference above {limit:.1f} points either way is ruled out at the 95 % level." in pair.sentence
+    )
+    assert "better" not in pair.sentence
+
+
+def test_with_few_chunks_nobody_is_better() -> None:
+    (pair,) = case({"alpha": ["CCC"] * 9, "beta": ["AAA"] * 9}).report().differences
+    assert pair.outcome == "too few chunks"
+    assert "too few chunks for an interval (9)" in pair.sentence
+
+
+def test_three_pairs_are_adjusted_by_holm() -> None:
+    # alpha - beta: 6 equal steps of 12 chunks, p = 2/64; the pairs with gamma: 12 steps, p = 2/4096 each.
+    letters = {"alpha": ["AAB"] * 12, "beta": ["AAA"] * 6 + ["AAB"] * 6, "gamma": ["CCC"] * 12}
+    report = case(letters).report()
+    first, second, third = report.differences
+    assert first.p == approx(2 / 64)
+    assert second.p == approx(2 / 4096)
+    assert [pair.p_holm for pair in (first, second, third)] == approx([2 / 64, 6 / 4096, 6 / 4096])
+    assert "beta is better than every other candidate." in kinds(report, "finding")
+
+
+def test_an_interval_without_0_is_not_enough_among_many_pairs() -> None:
+    letters = {
+        "alpha": ["AAB"] * 12,
+        "beta": ["AAA"] * 6 + ["AAB"] * 6,
+        "gamma": ["AAB"] * 12,
+        "delta": ["AAB"] * 12,
+    }
+    pair = case(letters).report().differences[0]
+    assert pair.difference.low is not None
+    if pair.difference.low > 0:
+        assert "not after correction" in pair.sentence
+    assert pair.p_holm == approx(6 * 2 / 64)
+    assert pair.outcome == "no difference shown"
+
+
+def test_one_candidate_has_nothing_to_compare() -> None:
+    assert case({"alpha": ["AAB"] * 12}).report().differences == ()
+
+
+# ------------------------------------------------------------------------------ agreement
+
+
+def agreement_case() -> Case:
+    """12 chunks of 2; the judge: 12 A, 6 B, 6 C."""
+    return case({"alpha": ["AA"] * 6 + ["BB"] * 3 + ["CC"] * 3}, items_per_sample=2)
+
+
+def test_agreement_is_worked_by_hand() -> None:
+    # rater rows, judge columns: A 10/1/1, B 2/4/0, C 0/1/5 of 24; same letter 19.
+    # marginals 12/6/6 and 12/6/6: p_e = 1/4 + 1/16 + 1/16 = 3/8; kappa = (19/24 - 3/8)/(5/8) = 2/3.
+    made = agreement_case()
+    letters = "A" * 10 + "BB" + "A" + "BBBB" + "C" + "A" + "CCCCC"
+    report = made.with_rows(labels=labelled(made, letters)).report()
+    (one,) = report.agreement
+    assert one.coefficients is not None
+    assert one.coefficients.confusion == ((10, 1, 1), (2, 4, 0), (0, 1, 5))
+    assert one.coefficients.observed.value == approx(19 / 24)
+    assert one.coefficients.kappa.value == approx(2 / 3)
+    assert one.coefficients.kappa_max == approx(1.0)
+    assert (one.majority_letter, one.majority_baseline) == ("A", 0.5)
+    assert one.leniency is not None
+    assert one.leniency.value == approx((2 + 0 + 1 - 1 - 1 - 0) / 24)
+    assert [(letter.letter, letter.recall.value) for letter in one.letters] == [
+        ("A", approx(10 / 12)),
+        ("B", approx(4 / 6)),
+        ("C", approx(5 / 6)),
+    ]
+    assert one.sentences[0].startswith("Of the 12 items that anna graded B or C, this judge gives an A to 2.")
+    assert (one.candidates[0].n, one.candidates[0].n_best_by_rater, one.candidates[0].n_best_by_judge) == (
+        24,
+        12,
+        12,
+    )
+
+
+def test_labels_that_do_not_join_are_counted_by_why() -> None:
+    made = case({"alpha": ["A-", "AB"] + ["AB"] * 10}, items_per_sample=2)
+    strange = Label(item_id="elsewhere", rater="anna", rater_kind="human", letter="A")
+    (one,) = made.with_rows(labels=(*labelled(made, "ABAB"), strange)).report().agreement
+    assert one.coefficients is not None
+    assert (one.n_labels, one.coefficients.n, one.n_ungraded, one.n_not_in_run) == (5, 3, 1, 1)
+    assert (
+        "Labels left out: 1 of items without a letter, 1 of items that are not in this run." in one.sentences
+    )
+
+
+def test_a_tuned_judge_is_measured_on_held_out_labels_alone() -> None:
+    made = agreement_case()
+    tuning = labelled(made, "A" * 8, split="tuning")
+    held_out = labelled(made, "A" * 12 + "B" * 6 + "C" * 6)[8:]
+    made = made.with_rows(labels=(*tuning, *held_out))
+    (seen,) = made.report().agreement
+    (one,) = replace(made, more={"judge_tuned": True}).report().agreement
+    assert seen.coefficients is not None
+    assert one.coefficients is not None
+    assert (seen.coefficients.n, seen.n_tuning_excluded) == (24, 0)
+    assert (one.coefficients.n, one.n_tuning_excluded) == (16, 8)
+    assert "Labels left out: 8 on which the judge was tuned." in one.sentences
+
+
+def test_labels_that_all_belong_elsewhere_leave_the_judge_unchecked() -> None:
+    strange = Label(item_id="elsewhere", rater="anna", rater_kind="human", letter="A")
+    report = agreement_case().with_rows(labels=(strange,)).report()
+    assert report.agreement[0].coefficients is None
+    assert report.agreement[0].standing == "no labels joined"
+    assert any("was not checked against labels" in text for text in kinds(report, "caution"))
+
+
+def test_a_judge_without_labels_is_called_unchecked() -> None:
+    assert any(
+        "was not checked against labels" in text for text in kinds(agreement_case().report(), "caution")
+    )
+
+
+def test_a_judge_that_always_answers_a_is_not_relied_on() -> None:
+    made = case({"alpha": ["AA"] * 12}, items_per_sample=2)
+    report = made.with_rows(labels=labelled(made, "AB" * 12)).report()
+    (one,) = report.agreement
+    assert one.standing == "chance"
+    assert one.sentences[0].startswith(
+        "Of the 12 items that anna graded B or C, this judge gives an A to 12."
+    )
+    assert any("not to be relied on" in text and "chance" in text for text in kinds(report, "caution"))
+
+
+def test_one_letter_throughout_has_no_kappa_and_says_why() -> None:
+    made = case({"alpha": ["AA"] * 12}, items_per_sample=2)
+    (one,) = made.with_rows(labels=labelled(made, "A" * 24)).report().agreement
+    assert one.coefficients is not None
+    assert one.coefficients.kappa.value is None
+    assert one.coefficients.kappa.reason
+    assert one.standing == "chance"
+    assert any("cannot show whether the judge finds faults" in text for text in one.sentences)
+
+
+def test_a_judge_that_beats_chance_and_not_the_commonest_letter_is_told_so() -> None:
+    # 21 of 24 the same, but always answering A would match 20.
+    made = case({"alpha": ["AA"] * 8 + ["AA", "AB", "AB", "BB"]}, items_per_sample=2)
+    letters = "A" * 16 + "AA" + "AA" + "AB" + "BB"
+    letters = letters[:14] + "B" + letters[15:]
+    (one,) = made.with_rows(labels=labelled(made, letters)).report().agreement
+    assert one.standing in {"majority", "chance"}
+    assert any("is not shown to agree" in text for text in one.sentences)
+
+
+def test_labels_by_a_model_alone_are_called_what_they_are() -> None:
+    made = agreement_case()
+    labels = labelled(made, "A" * 12 + "B" * 6 + "C" * 6, rater="claude", rater_kind="model")
+    report = made.with_rows(labels=labels).report()
+    assert any("a hosted model's labels, not people's" in text for text in report.agreement[0].sentences)
+    assert any("hosted model's labels only" in text for text in kinds(report, "caution"))
+
+
+def test_flags_are_compared_too() -> None:
+    made = case({"alpha": ["AC!"] * 12}, items_per_sample=2)
+    first = label_of(items_of(made, "alpha")[0], "A", flags=("hallucination",))
+    rest = [label_of(item, "C") for item in items_of(made, "alpha")[1:]]
+    (one,) = made.with_rows(labels=(first, *rest)).report().agreement
+    (flag,) = one.flags
+    assert (flag.n_both, flag.n_rater_only, flag.n_judge_only, flag.n_neither) == (0, 1, 12, 11)
+    assert flag.precision.value == 0.0
+
+
+def test_raters_are_compared_on_the_items_that_both_labelled() -> None:
+    made = agreement_case()
+    anna = labelled(made, "A" * 12)
+    bert = labelled(made, "A" * 9 + "BBB" + "CC", rater="bert")
+    (pair,) = made.with_rows(labels=(*anna, *bert)).report().raters
+    assert (pair.a, pair.b, pair.coefficients.n) == ("anna", "bert", 12)
+    assert pair.coefficients.observed.value == approx(9 / 12)
+    assert "the ceiling for any judge" in pair.sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"letter": "Z"}, "letters or flags other than A/B/C"),
+        ({"flags": ("odd",)}, "letters or flags other than"),
+    ],
+)
+def test_labels_off_the_scale_are_refused(change: dict[str, Any], message: str) -> None:
+    made = agreement_case()
+    wrong = [label.model_copy(update=change) for label in labelled(made, "A")]
+    with pytest.raises(DataError, match=message):
+        made.with_rows(labels=wrong).report()
+
+
+def test_two_labels_of_one_rater_for_one_item_are_refused() -> None:
+    made = agreement_case()
+    with pytest.raises(DataError, match="two labels by one rater"):
+        made.with_rows(labels=labelled(made, "A") * 2).report()
+
+
+# ------------------------------------------------------------------------------ the whole report
+
+
+def rich_case() -> Case:
+    letters = {"alpha": ["AAB", "x", "A-C!"] * 5, "embedded-lead": ["ABC", "BBB", "A!BC"] * 5}
+    made = case(letters, embedded_lead=candidate("embedded-lead", kind="embedded", hf_id=""))
+    return made.with_rows(labels=labelled(made, "AABABC"))
+
+
+def test_embedded_models_are_called_a_floor() -> None:
+    (note,) = [text for text in kinds(rich_case().report(), "note") if "floor" in text]
+    assert note.startswith("embedded-lead is a floor, not a language model")
+
+
+def test_a_run_of_embedded_models_alone_says_that_it_decides_nothing() -> None:
+    embedded = {name: candidate(name, kind="embedded") for name in ("one", "two")}
+    report = case({"one": ["AAA"] * 10, "two": ["AAB"] * 10}, **embedded).report()
+    assert any("not which model to host" in text for text in kinds(report, "note"))
+
+
+def test_an_embedded_judge_is_called_no_language_model() -> None:
+    made = replace(rich_case(), judge=JUDGE.model_copy(update={"kind": "embedded"}))
+    assert any("is not a language model" in text for text in kinds(made.report(), "caution"))
+
+
+def test_a_judge_that_grades_its_own_text_is_named() -> None:
+    made = replace(
+        rich_case(), candidates=(candidate("alpha", hf_id=JUDGE.hf_id), candidate("embedded-lead"))
+    )
+    assert any("graded by the same model that wrote it" in text for text in kinds(made.report(), "caution"))
+
+
+def test_many_items_without_a_letter_are_bounded_in_the_headline() -> None:
+    (text,) = [text for text in kinds(rich_case().report(), "caution") if "got no letter" in text]
+    assert text == (
+        "alpha: 5 items of 45 got no letter; with A for all of them the usable rate would be 44.4 % instead of 33.3 %."
+    )
+
+
+def test_failures_are_grouped_and_at_most_five_of_a_kind_are_shown() -> None:
+    report = case({"alpha": ["x"] * 7 + ["A-B"] * 5}).report()
+    lost, unread = report.failures
+    assert (lost.stage, lost.reason, lost.n_items, len(lost.examples)) == ("generate", "invalid_json", 21, 5)
+    assert (unread.stage, unread.reason, unread.n_items, len(unread.examples)) == (
+        "grade",
+        "unparseable",
+        5,
+        5,
+    )
+    assert len(lost.examples[0].text) == 300
+    assert lost.examples[0].item_id is None
+    assert unread.examples[0].item_id
+
+
+def test_hosts_outside_are_named_from_sessions_and_arguments() -> None:
+    made = rich_case()
+    outside = made.rows.sessions[0].model_copy(update={"host": "api.example.com", "external": True})
+    made = replace(
+        made.with_rows(sessions=(*made.rows.sessions, outside)), more={"data_left": ["b.example.com"]}
+    )
+    assert made.report().data_left == ("api.example.com", "b.example.com")
+    assert rich_case().report().data_left == ()
+
+
+def test_the_number_of_samples_must_be_the_evals() -> None:
+    made = rich_case()
+    wrong = made.eval_facts().model_copy(update={"n_samples": 3})
+    with pytest.raises(DataError, match="expected 3, the run holds 15"):
+        _report_with(made, wrong)
+
+
+def _report_with(made: Case, eval_facts: Any) -> Report:
+    from qaeval.analysis.summary import build_report  # noqa: PLC0415 - one use
+
+    return build_report(
+        rows=made.rows,
+        run=RUN,
+        eval_facts=eval_facts,
+        rubric=made.rubric,
+        judge=JUDGE,
+        candidates=made.candidates,
+    )
+
+
+@pytest.mark.parametrize(
+    "letters", [["x"] * 3, ["---"] * 12, ["AAA"] * 12, ["AAB"] * 2, ["AAB", "x", "C!-A"] * 5], ids=str
+)
+def test_json_holds_no_nan_and_reads_back(letters: list[str]) -> None:
+    made = case({"alpha": letters, "beta": letters})
+    made = made.with_rows(labels=labelled(made, "AAA"))
+    text = made.report().model_dump_json()
+    json.loads(text, parse_constant=pytest.fail)
+    assert Report.model_validate_json(text).model_dump_json() == text
+
+
+def test_equal_runs_give_equal_reports_apart_from_run_and_timing() -> None:
+    made = rich_case()
+    slower = [row.model_copy(update={"latency_s": 9.9}) for row in reversed(made.rows.generations)]
+    later = made.with_rows(
+        generations=slower,
+        grades=made.rows.grades[::-1],
+        sessions=[session.model_copy(update={"seconds": 1.5}) for session in made.rows.sessions],
+        labels=made.rows.labels[::-1],
+    )
+    later = replace(
+        later, run=RUN.model_copy(update={"id": "another", "started": "2027-01-01T00:00:00+00:00"})
+    )
+    one, other = made.report().model_dump(mode="json"), later.report().model_dump(mode="json")
+    assert one != other
+    assert json.dumps(_without_times(one)) == json.dumps(_without_times(other))
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_times(inner) for key, inner in value.items() if key not in {"run", "timing"}}
+    return [_without_times(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_items_hold_every_candidate_letter_reason_and_label() -> None:
+    first = rich_case().items()[0]
+    alpha, lead = first.candidates
+    assert (alpha.candidate, [item.letter for item in alpha.items]) == ("alpha", ["A", "A", "B"])
+    assert alpha.items[0].labels == (("anna", "A"),)
+    assert alpha.items[0].reason == "Reads like an A."
+    assert [item.letter for item in lead.items] == ["A", "B", "C"]
+
+
+def test_a_failed_item_says_why() -> None:
+    failed = rich_case().items()[1].candidates[0].items[0]
+    assert failed.status == "failed"
+    assert failed.reason == "the reply is not JSON: expected an object, got 'Sure! Here'"

@@ -1,0 +1,240 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from qaeval.config import Config, load_config
+from qaeval.errors import DataError, UsageError
+
+Load: TypeAlias = Callable[..., Config]
+
+SHIPPED = Path(__file__).parents[1] / "qaeval.yaml"
+
+BASE = """
+vllm_args: [--seed=0, --max-num-seqs=64]
+models:
+  mistral: {hf_id: org/mistral, licence: Apache-2.0, vllm_args: [--max-model-len, 16384]}
+  lead: {kind: embedded, openness: embedded}
+judges:
+  compass: {hf_id: org/compass, sampling: {max_tokens: 2048}}
+  lexical: {kind: embedded}
+defaults: {judge: compass, embedded_judge: lexical}
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(*texts: str) -> Config:
+        paths = []
+        for number, text in enumerate(texts):
+            paths.append(tmp_path / f"{number}.yaml")
+            paths[-1].write_text(text)
+        return load_config(*paths)
+
+    return load
+
+
+def test_an_override_changes_single_fields_and_adds_entries(load: Load) -> None:
+    config = load(BASE, "models:\n  mistral: {url: 'http://gpu:8000'}\n  ours: {url: 'http://gpu:8001/v1'}\n")
+    assert config.models["mistral"].url == "http://gpu:8000/v1"
+    assert config.models["mistral"].licence == "Apache-2.0"
+    assert list(config.models) == ["mistral", "lead", "ours"]
+    assert config.defaults.judge == "compass"
+
+
+def test_the_last_override_wins_and_lists_are_replaced(load: Load) -> None:
+    config = load(
+        BASE, "models: {mistral: {vllm_args: [--a=1], licence: X}}", "models: {mistral: {licence: Y}}"
+    )
+    assert config.models["mistral"].licence == "Y"
+    assert config.models["mistral"].vllm_args == ("--seed=0", "--max-num-seqs=64", "--a=1")
+
+
+def test_common_arguments_come_before_an_entrys_own(load: Load) -> None:
+    config = load(BASE)
+    assert config.models["mistral"].serve_arguments() == (
+        "org/mistral",
+        "--served-model-name",
+        "mistral",
+        "--seed=0",
+        "--max-num-seqs=64",
+        "--max-model-len",
+        "16384",
+    )
+    assert config.models["mistral"].context == 16384
+    assert config.models["lead"].vllm_args == ()
+
+
+def test_any_model_can_judge_and_judges_come_first(load: Load) -> None:
+    config = load(BASE, "judges: {mistral: {hf_id: org/mistral-judge}}")
+    assert config.judge("mistral").hf_id == "org/mistral-judge"
+    assert config.candidate("mistral").hf_id == "org/mistral"
+    assert config.judge("lead").kind == "embedded"
+
+
+def test_the_default_judge_depends_on_whether_a_server_takes_part(load: Load) -> None:
+    config = load(BASE)
+    lead, mistral = config.candidate("lead"), config.candidate("mistral")
+    assert config.default_judge((lead,)).name == "lexical"
+    assert config.default_judge((lead, mistral)).name == "compass"
+
+
+def test_a_registry_without_default_judge_says_which_key_to_add(load: Load) -> None:
+    config = load("models: {lead: {kind: embedded}}")
+    with pytest.raises(UsageError, match=r"add defaults\.embedded_judge or name one"):
+        config.default_judge((config.candidate("lead"),))
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (
+            lambda c: c.candidate("mistrl"),
+            "no model is called 'mistrl'. Did you mean 'mistral'? Known: lead, mistral",
+        ),
+        (lambda c: c.candidate("compass"), "it is registered under judges; add it under models"),
+        (
+            lambda c: c.judge("lexcal"),
+            "no judge is called 'lexcal'. Did you mean 'lexical'? Known: compass, lead, lexical",
+        ),
+        (lambda c: c.with_endpoints({"mistrl": "http://x"}), "Did you mean 'mistral'?"),
+        (lambda c: c.with_endpoints({"lead": "http://x"}), "an embedded model has none"),
+        (lambda c: c.with_endpoints({"mistral": "gpu:8000"}), "endpoint for 'mistral': expected a URL like"),
+    ],
+)
+def test_a_name_that_is_not_known_gets_the_closest_one(
+    load: Load, ask: Callable[[Config], object], words: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        ask(load(BASE))
+    assert words in str(caught.value)
+
+
+def test_endpoints_change_the_url_wherever_the_name_stands(load: Load) -> None:
+    before = load(BASE, "judges: {mistral: {hf_id: org/mistral}}")
+    after = before.with_endpoints({"mistral": "http://127.0.0.1:8000"})
+    assert after.candidate("mistral").url == after.judge("mistral").url == "http://127.0.0.1:8000/v1"
+    assert after.judge("compass").url is None
+    assert before.candidate("mistral").url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://h:8000", "http://h:8000/v1"),
+        ("http://h:8000/", "http://h:8000/v1"),
+        ("https://h/v1/", "https://h/v1"),
+        ("http://h/v1/chat/completions", "http://h/v1"),
+        ("http://[::1]:8000/openai/v1", "http://[::1]:8000/openai/v1"),
+    ],
+)
+def test_a_url_is_brought_to_its_base(load: Load, url: str, base: str) -> None:
+    assert load(f"models: {{m: {{url: '{url}'}}}}").candidate("m").url == base
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("127.0.0.1:8000", "expected a URL like http://127.0.0.1:8000/v1, got '127.0.0.1:8000'"),
+        ("ftp://h/v1", "expected a URL like"),
+        ("http:///v1", "expected a URL like"),
+        ("http://h:99999/v1", "not a URL"),
+        ("http://h/models", "ending in /v1, got 'http://h/models'"),
+        ("http://h/v1?x=1", "ending in /v1"),
+    ],
+)
+def test_a_url_that_cannot_be_a_base_is_refused(load: Load, url: str, words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(f"models: {{m: {{url: '{url}'}}}}")
+    assert "models.m.url: " in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("api_key: sk-very-secret", "models.m.api_key: a secret never stands in a file"),
+        ("API_KEY: sk-very-secret", "models.m.API_KEY: a secret never stands in a file"),
+        ("api_key_env: sk-very-secret", "models.m.api_key_env: expected the name of an environment variable"),
+        ("url: 'http://me:sk-very-secret@h/v1'", "a user name or password never stands in a URL here"),
+        ("vllm_args: [--api-key, sk-very-secret]", "a key never stands in a file"),
+        ("vllm_args: [--api-key=sk-very-secret]", "VLLM_API_KEY"),
+    ],
+)
+def test_a_secret_in_the_file_is_refused_and_not_repeated(load: Load, entry: str, words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(f"models: {{m: {{hf_id: a/b, {entry}}}}}")
+    assert words in str(caught.value)
+    assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: {}", "unknown key 'model'. Did you mean 'models'?"),
+        ("models: {m: {hf_idd: a/b}}", "unknown key 'models.m.hf_idd'. Did you mean 'hf_id'?"),
+        (
+            "models: {m: {licence: x}}",
+            "models.m: a server needs hf_id (what to serve) or url (where it runs)",
+        ),
+        ("models: {m: {kind: embedded, url: 'http://h'}}", "models.m: an embedded model runs inside qaeval"),
+        ("models: {m: }", "models.m: expected a mapping (key: value), got None"),
+        ("models: {Big One: {hf_id: a/b}}", "got 'Big One'"),
+        ("models: {m: {name: n, hf_id: a/b}}", "models.m.name: the key is the name"),
+        ("models: {m: {hf_id: a/b, revision: main}}", "models.m.revision: expected"),
+        ("models: {m: {hf_id: --help}}", "models.m.hf_id: expected"),
+        (
+            "models: {m: {hf_id: a/b, kind: sever}}",
+            "models.m.kind: expected one of 'server' or 'embedded', got 'sever'. Did you",
+        ),
+        ("defaults: {judge: m}", "defaults.judge: no model or judge is called 'm'"),
+        ("allow_external: ['https://api.example.com']", "allow_external[1]: expected"),
+    ],
+)
+def test_a_registry_that_cannot_work_is_refused(load: Load, text: str, words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(text)
+    assert words in str(caught.value)
+
+
+def test_the_file_that_holds_the_mistake_is_named(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(BASE, "models: {mistral: {ulr: x}}")
+    assert str(caught.value).startswith(f"{tmp_path / '1.yaml'}: unknown key 'models.mistral.ulr'.")
+
+
+def test_structured_off_needs_no_quotes(load: Load) -> None:
+    assert load("models: {m: {hf_id: a/b, structured: off}}").candidate("m").structured == "off"
+
+
+def test_identity_leaves_out_where_it_runs_and_how_much_fits(load: Load) -> None:
+    here = load(BASE).candidate("mistral")
+    there = load(
+        BASE,
+        "vllm_args: [--seed=0, --max-num-seqs, 16]\nmodels: {mistral: {url: 'http://h', notes: n, api_key_env: KEY}}",
+    ).candidate("mistral")
+    assert here.identity() == there.identity()
+    assert here.identity()["vllm_args"] == ["--seed=0", "--max-model-len", "16384"]
+    other = load(BASE, "models: {mistral: {sampling: {temperature: 0.5}}}").candidate("mistral")
+    assert other.identity() != here.identity()
+
+
+def test_sampling_overrides_are_laid_over_the_stages_own(load: Load) -> None:
+    @dataclass(frozen=True)
+    class Sampling:
+        temperature: float = 0.0
+        max_tokens: int = 1024
+
+    assert load(BASE).judge("compass").sampled(Sampling(temperature=0.7)) == Sampling(0.7, 2048)
+
+
+def test_the_shipped_registry_loads_and_pins_what_it_can() -> None:
+    config = load_config(SHIPPED)
+    assert config.allow_external == ()
+    assert config.candidate("ministral").openness == "restricted"
+    servers = [spec for spec in (*config.models.values(), *config.judges.values()) if spec.kind == "server"]
+    assert [spec.name for spec in servers if spec.revision is None] == ["compass-judger"]
+    assert all(spec.context and spec.licence and spec.openness and spec.family for spec in servers)
+    assert all(spec.url is None for spec in servers)

@@ -1,0 +1,138 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from qaeval.corpus.loading import MAX_CHUNK_WORDS, load_chunks
+from qaeval.errors import DataError
+from qaeval.records import Chunk
+
+File: TypeAlias = Callable[..., Path]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    def file(*lines: object) -> Path:
+        path = tmp_path / "chunks.jsonl"
+        path.write_text(
+            "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), "utf-8"
+        )
+        return path
+
+    return file
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load_chunks(path)
+    return str(caught.value)
+
+
+def test_every_spelling_of_a_field_is_understood(file: File) -> None:
+    row = {
+        "uid": 7,
+        "body": " Text. ",
+        "topic": "kv",
+        "source": "a.md",
+        "heading": "T",
+        "lang": "en",
+        "n_tokens": [1],
+    }
+    assert load_chunks(file(row)) == (
+        Chunk(chunk_id="7", text=" Text. ", stratum="kv", document="a.md", title="T", language="en"),
+    )
+
+
+def test_the_first_spelling_with_a_value_counts(file: File) -> None:
+    (chunk,) = load_chunks(
+        file({"chunk_id": "c", "id": "d", "text": "", "content": "x", "stratum": None, "topic": "t"})
+    )
+    assert (chunk.chunk_id, chunk.text, chunk.stratum) == ("c", "x", "t")
+
+
+def test_optional_fields_have_defaults(file: File) -> None:
+    assert load_chunks(file({"id": "a", "text": "x", "topic": " "})) == (Chunk(chunk_id="a", text="x"),)
+
+
+def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id": "a", "text": "x"}\r\n\r\n  \r\n{"id": "b", "text": "y"}')
+    assert [chunk.chunk_id for chunk in load_chunks(path)] == ["a", "b"]
+
+
+def test_a_unicode_line_separator_does_not_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.jsonl"
+    path.write_text('{"id": "a", "text": "one\u2028two\u0085three"}\n', "utf-8")
+    assert load_chunks(path)[0].text == "one\u2028two\u0085three"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"id": "a", "txt": "x"},
+            ":1: no text: found the keys 'id', 'txt'; accepted: text, content, body, chunk. Did you mean 'text'?",
+        ),
+        ({"text": "x"}, ":1: no id: found the keys 'text'; accepted: chunk_id, id, uid."),
+        ({}, ":1: no id: found the keys none"),
+        ({"id": "a", "text": " \n "}, ":1: 'text' is blank; every chunk needs text"),
+        ({"id": "", "text": "x"}, ":1: 'id' is blank; every chunk needs an id"),
+        ({"id": True, "text": "x"}, ":1: 'id': expected text, got true"),
+        ({"id": "a", "text": ["x"]}, ":1: 'text': expected text, got [\"x\"]"),
+        ({"id": "a", "text": "x", "topic": {"a": 1}}, ":1: 'topic': expected text, got {"),
+        ({"id": "a", "text": "ab\0"}, ":1: 'text': a NUL character at position 3; remove it"),
+        ('{"id": "a", "text": "x\\ud83d"}', ":1: 'text': \\ud83d is half a character"),
+        ('{"id": "a", "text": "x", }', ":1:26: not JSON: "),
+        ('{"id": "a"', ":1:11: not JSON: "),
+        ('"text"', ':1: expected a JSON object, got "text"'),
+        ("null", ":1: expected a JSON object, got null"),
+        ('{"id": ' + "9" * 5000 + "}", ":1: JSON that cannot be read"),
+        ('{"id": ' + "[" * 100_000, ":1: JSON that cannot be read"),
+        ('[{"id": "a", "text": "x"}]', ":1: a JSON array starts here; expected one JSON object per line (jq"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said_with_its_number(file: File, row: object, words: str) -> None:
+    path = file(row)
+    assert refusal(path).startswith(f"{path}{words}")
+
+
+def test_a_duplicate_id_names_both_lines(file: File) -> None:
+    path = file({"id": 1, "text": "x"}, "", {"id": "1", "text": "y"})
+    assert refusal(path) == f"{path}:3: duplicate id '1': it stands on line 1 already; ids must be unique"
+
+
+def test_a_whole_document_is_refused_with_its_size(file: File) -> None:
+    load_chunks(file({"id": "a", "text": "w " * MAX_CHUNK_WORDS}))
+    message = refusal(file({"id": "a", "text": "w " * (MAX_CHUNK_WORDS + 1)}))
+    assert "the chunk has 20,001 words, more than 20,000" in message
+    assert "cut it into passages first" in message
+
+
+def test_five_problems_are_listed_and_all_are_counted(file: File) -> None:
+    path = file(*[{"id": str(n)} for n in range(23)], {"id": "a", "text": "x"})
+    lines = refusal(path).split("\n")
+    assert lines[0] == f"{path}: 23 lines are not usable; the first 5:"
+    assert [line.split(" no text")[0] for line in lines[1:]] == [
+        f"  {path}:{number}:" for number in range(1, 6)
+    ]
+
+
+def test_two_problems_are_both_listed(file: File) -> None:
+    path = file({"id": "a"}, "x")
+    assert refusal(path).startswith(f"{path}: 2 lines are not usable; all of them:\n  {path}:1: no text")
+    assert f"\n  {path}:2:1: not JSON" in refusal(path)
+
+
+@pytest.mark.parametrize("lines", [(), ("", "  ")])
+def test_an_empty_file_is_refused(file: File, lines: tuple[str, ...]) -> None:
+    assert "the file is empty; expected one JSON object per line" in refusal(file(*lines))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.jsonl") == f"{tmp_path / 'none.jsonl'}: no such file."
+    assert "this is a directory" in refusal(tmp_path)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(b'{"id": "a", "text": "x"}\n{"id": "b", "text": "\xe4"}\n')
+    assert refusal(bad) == f"{bad}:2: not UTF-8: byte 0xe4 at offset 46; save the file as UTF-8"

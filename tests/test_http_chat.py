@@ -1,0 +1,599 @@
+import asyncio
+import math
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qaeval.chat.http import HttpChat
+from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
+from qaeval.chat.reply import extract_json
+from qaeval.chat.wire import retry_after_s, without_thinking
+from qaeval.errors import EndpointError, UsageError
+from qaeval.records import Usage
+from replay.server import Fault, LoopbackServer, recorded
+
+SECRET = "sk-never-show-this"  # noqa: S105 - made up
+GRADE_SCHEMA = {
+    "type": "object",
+    "properties": {"reason": {"type": "string"}, "letter": {"type": "string", "enum": ["A", "B", "C"]}},
+    "required": ["reason", "letter"],
+    "additionalProperties": False,
+}
+ASK = ChatRequest((Message("user", "The server waits five seconds before it closes a connection."),))
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[LoopbackServer]:
+    with LoopbackServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: LoopbackServer) -> LoopbackServer:
+    running.requests.clear()
+    running.headers.clear()
+    running._script.clear()
+    running._faults.clear()
+    running.latency_s = running.most_in_flight = 0
+    return running
+
+
+class Naps:
+    """A sleep that takes no time and remembers how long it should have been."""
+
+    def __init__(self) -> None:
+        self.taken: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.taken.append(seconds)
+
+
+def chat(server: LoopbackServer, **options: Any) -> HttpChat:
+    defaults = {"base_url": server.url, "model": "tiny-gen", "sleep": Naps(), "rng": random.Random(0)}  # noqa: S311 - spreads retries
+    return HttpChat(**{**defaults, **options})
+
+
+async def ask(server: LoopbackServer, request: ChatRequest = ASK, **options: Any) -> Any:
+    async with chat(server, **options) as model:
+        return await model.complete(request)
+
+
+async def refused(server: LoopbackServer, **options: Any) -> ChatError:
+    with pytest.raises(ChatError) as raised:
+        await ask(server, **options)
+    return raised.value
+
+
+# ---- what is sent
+
+
+async def test_every_sampling_parameter_is_sent(server: LoopbackServer) -> None:
+    await ask(server, ChatRequest(ASK.messages, sampling=Sampling(0.7, 0.9, 33, 5)))
+    sent = server.requests[0]
+    assert [sent[name] for name in ("model", "temperature", "top_p", "max_tokens", "seed")] == [
+        "tiny-gen",
+        0.7,
+        0.9,
+        33,
+        5,
+    ]
+    assert not {"response_format", "logprobs", "top_logprobs", "stream"} & set(sent)
+
+
+async def test_the_schema_travels_as_a_strict_response_format(server: LoopbackServer) -> None:
+    schema = MappingProxyType({"type": "object", "properties": MappingProxyType({})})
+    await ask(server, ChatRequest(ASK.messages, schema))
+    form = server.requests[0]["response_format"]
+    assert form["type"] == "json_schema"
+    assert form["json_schema"] == {
+        "name": "reply",
+        "strict": True,
+        "schema": {"type": "object", "properties": {}},
+    }
+
+
+async def test_no_schema_is_sent_where_the_server_enforces_none(server: LoopbackServer) -> None:
+    await ask(server, ChatRequest(ASK.messages, GRADE_SCHEMA), structured="off")
+    assert "response_format" not in server.requests[0]
+
+
+async def test_the_system_message_is_merged_into_the_first_user_turn(server: LoopbackServer) -> None:
+    request = ChatRequest(
+        (Message("system", "Be exact."), Message("user", "One?"), Message("assistant", "Two."))
+    )
+    await ask(server, request, system_role="merge")
+    assert server.requests[0]["messages"] == [
+        {"role": "user", "content": "Be exact.\n\nOne?"},
+        {"role": "assistant", "content": "Two."},
+    ]
+
+
+async def test_a_system_message_alone_becomes_a_user_turn(server: LoopbackServer) -> None:
+    await ask(server, ChatRequest((Message("system", "Say hello."),)), system_role="merge")
+    assert server.requests[0]["messages"] == [{"role": "user", "content": "Say hello."}]
+
+
+async def test_extra_fields_are_sent(server: LoopbackServer) -> None:
+    await ask(server, extra_body={"chat_template_kwargs": {"enable_thinking": False}})
+    assert server.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_extra_fields_may_not_change_what_is_recorded(running: LoopbackServer) -> None:
+    with pytest.raises(UsageError, match="temperature"):
+        chat(running, extra_body={"temperature": 1})
+
+
+async def test_no_more_alternatives_are_asked_for_than_the_server_gives(server: LoopbackServer) -> None:
+    await ask(server, ChatRequest(ASK.messages, top_logprobs=20), max_top_logprobs=5)
+    await ask(server, ChatRequest(ASK.messages, top_logprobs=20), max_top_logprobs=0)
+    assert server.requests[0]["top_logprobs"] == 5
+    assert "logprobs" not in server.requests[1]
+
+
+async def test_a_prompt_of_a_megabyte_is_sent_whole(server: LoopbackServer) -> None:
+    server.replay("010_chat_basic")
+    await ask(server, ChatRequest((Message("user", "wörd " * 300_000),), sampling=Sampling(max_tokens=24)))
+    assert len(server.requests[0]["messages"][0]["content"]) == 1_500_000
+
+
+async def test_half_a_surrogate_pair_in_the_prompt_is_rejected_unsent(server: LoopbackServer) -> None:
+    with pytest.raises(ChatError, match="surrogates") as raised:
+        await ask(server, ChatRequest((Message("user", "\ud800"),)))
+    assert raised.value.reason == "rejected"
+    assert server.requests == []
+
+
+# ---- what is read
+
+
+async def test_a_recorded_reply_becomes_a_completion(server: LoopbackServer) -> None:
+    server.replay("010_chat_basic")
+    completion = await ask(server, ChatRequest(ASK.messages, sampling=Sampling(max_tokens=24)))
+    assert completion.text.startswith('"".il dateON"')
+    assert completion.finish_reason == "length"
+    assert completion.usage == Usage(prompt_tokens=39, completion_tokens=24, cached_tokens=0)
+    assert completion.latency_s > 0
+    assert completion.logprobs == ()
+
+
+async def test_cached_tokens_are_read(server: LoopbackServer) -> None:
+    server.replay("102_json_schema_3qa")
+    completion = await ask(server)
+    assert completion.usage == Usage(prompt_tokens=39, completion_tokens=118, cached_tokens=32)
+
+
+async def test_a_raw_control_character_from_vllms_grammar_is_no_parse_error(server: LoopbackServer) -> None:
+    server.replay("102_json_schema_3qa")  # a string of it holds a raw U+000E
+    completion = await ask(server)
+    assert "\x0e" in extract_json(completion.text, lenient=False)["items"][1]["question"]
+
+
+async def test_an_immediate_end_is_an_empty_text(server: LoopbackServer) -> None:
+    server.replay("018_empty_content_immediate_eos")
+    assert (await ask(server)).text == ""
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": None}]
+)
+async def test_content_and_usage_details_may_be_null(server: LoopbackServer, usage: Any) -> None:
+    server.answer(200, body_with(content=None, usage=usage))
+    completion = await ask(server)
+    assert completion.text == ""
+    assert completion.usage == (Usage(prompt_tokens=3, completion_tokens=2) if usage else None)
+
+
+async def test_the_letters_distribution_is_read_from_a_recorded_grade(server: LoopbackServer) -> None:
+    server.replay("138_grade_token_logprobs_in_json")
+    completion = await ask(server)
+    assert "".join(token.token for token in completion.logprobs[:-1]) == completion.text
+    letter = {token.token: token for token in completion.logprobs}["B"]
+    # -0.4233, -1.4837 and -2.1343 in the recording: .655 + .227 + .118 = 1
+    assert {name: round(math.exp(letter.top[name]), 3) for name in "ABC"} == {
+        "A": 0.227,
+        "B": 0.655,
+        "C": 0.118,
+    }
+    assert letter.top['"'] == -9999.0
+
+
+async def test_tokens_that_read_the_same_are_added_up(server: LoopbackServer) -> None:
+    twice = [{"token": "A", "logprob": math.log(0.5)}, {"token": "A", "logprob": math.log(0.25)}]
+    entry = {"token": "A", "logprob": math.log(0.5), "top_logprobs": twice}
+    server.answer(200, body_with(content="A", logprobs={"content": [entry]}))
+    completion = await ask(server)
+    assert math.exp(completion.logprobs[0].top["A"]) == pytest.approx(0.75)
+
+
+async def test_the_chosen_token_is_among_the_alternatives(server: LoopbackServer) -> None:
+    entry = {"token": "C", "logprob": -3.0, "top_logprobs": [{"token": "A", "logprob": -0.1}]}
+    server.answer(200, body_with(content="C", logprobs={"content": [entry]}))
+    assert (await ask(server)).logprobs[0].top == {"A": -0.1, "C": -3.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("<think>A? B!</think>\n\n{}", "{}"),
+        ("\n<think>\n</think>{}", "{}"),
+        ("<think>never closed", ""),
+        ("Well, so be it.</think>\n{}", "{}"),
+        ('{"a": "</think>"}', '{"a": "</think>"}'),
+        ("plain", "plain"),
+    ],
+)
+def test_thinking_is_no_part_of_the_text(content: str, text: str) -> None:
+    assert without_thinking(content) == text
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_an_object_is_never_taken_for_thinking(value: dict[str, str]) -> None:
+    text = orjson.dumps(value).decode()
+    assert without_thinking(text) == text
+
+
+async def test_a_separate_reasoning_field_is_left_alone(server: LoopbackServer) -> None:
+    body = body_with(content="{}")
+    body["choices"][0]["message"] |= {"reasoning": "hm", "reasoning_content": "hm"}
+    server.answer(200, body)
+    assert (await ask(server)).text == "{}"
+
+
+def body_with(**fields: Any) -> dict[str, Any]:
+    body = recorded("018_empty_content_immediate_eos")["body"]
+    choice = body["choices"][0]
+    choice["message"]["content"] = fields.pop("content", "{}")
+    body["usage"] = fields.pop("usage", body["usage"])
+    choice |= fields
+    return body
+
+
+# ---- what is final
+
+
+@pytest.mark.parametrize("name", ["200_context_prompt_too_long", "203_context_prompt_too_long_no_max_tokens"])
+async def test_a_prompt_over_the_context_is_an_overflow(server: LoopbackServer, name: str) -> None:
+    server.replay(name)
+    error = await refused(server)
+    assert error.reason == "context_overflow"
+    assert "maximum context length" in error.detail
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "the request exceeds the available context size. try increasing it",  # llama.cpp
+        "The input (9000 tokens) is longer than the model's context length (8192 tokens).",  # SGLang
+        "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",  # TGI
+    ],
+)
+async def test_other_servers_words_for_an_overflow_are_known(server: LoopbackServer, words: str) -> None:
+    server.answer(400, {"error": {"message": words}})
+    assert (await refused(server)).reason == "context_overflow"
+
+
+async def test_a_reply_that_the_context_cut_is_an_overflow_not_a_truncation(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 411, "completion_tokens": 101}  # vLLM clamps max_tokens silently
+    server.answer(200, body_with(finish_reason="length", usage=usage))
+    error = await refused(server)
+    assert error.reason == "context_overflow"
+    assert "411" in error.detail
+    assert "101" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("210_system_role_rejected", "Conversation roles must alternate"),
+        ("220_unknown_model", "Valid aliases: tiny-gen"),
+        ("224_temperature_string", "float_parsing"),
+        ("132_top_logprobs_21_error", "greater than max allowed: 20"),
+        ("201_context_prompt_plus_max_tokens", "max_tokens=100000 cannot be greater than max_model_len=2048"),
+        ("250_not_found_route", "must the URL end with /v1?"),
+        ("251_method_not_allowed", "Method Not Allowed"),
+        ("260_wrong_api_key", "api_key_env"),
+    ],
+)
+async def test_a_refusal_is_final_and_quotes_the_server(
+    server: LoopbackServer, name: str, words: str
+) -> None:
+    server.replay(name)
+    error = await refused(server)
+    assert error.reason == "rejected"
+    assert words in error.detail
+    assert f"{server.url}/chat/completions: expected HTTP 200, got {recorded(name)['status']}" in error.detail
+    assert len(server.requests) == 1
+
+
+async def test_a_refused_key_and_a_missing_key_are_told_apart(server: LoopbackServer) -> None:
+    server.replay("260_wrong_api_key", "260_wrong_api_key")
+    assert "wants a key" in (await refused(server)).detail
+    assert "does not accept the key" in (await refused(server, api_key=SECRET)).detail
+
+
+async def test_a_redirect_is_not_followed_and_its_secrets_not_shown(server: LoopbackServer) -> None:
+    server.fail("redirect")
+    error = await refused(server)
+    assert error.reason == "rejected"
+    assert "redirect to 'http://example.com'" in error.detail
+    assert "secret" not in error.detail
+
+
+@pytest.mark.parametrize("finish_reason", ["content_filter", "tool_calls"])
+async def test_an_end_for_another_reason_is_rejected(server: LoopbackServer, finish_reason: str) -> None:
+    server.answer(200, body_with(finish_reason=finish_reason))
+    error = await refused(server)
+    assert error.reason == "rejected"
+    assert finish_reason in error.detail
+
+
+# ---- what may pass
+
+
+FAULTS: list[Fault] = ["error_500", "reset", "garbage", "no_choices", "rate_limit"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_may_pass_is_asked_again(server: LoopbackServer, fault: Fault) -> None:
+    server.fail(fault, times=2)
+    naps = Naps()
+    assert (await ask(server, sleep=naps)).finish_reason == "stop"
+    assert len(server.requests) == 3
+    assert len(naps.taken) == 2
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_does_not_pass_in_time_is_an_endpoint_failure(
+    server: LoopbackServer, fault: Fault
+) -> None:
+    server.fail(fault)
+    error = await refused(server, max_attempts=3)
+    assert error.reason == "endpoint"
+    assert "(attempts: 3)" in error.detail
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>gateway</html>",
+        b"[]",
+        b'{"choices": []}',
+        b'{"choices": [{"finish_reason": "stop"}]}',
+        b"\xff\xfe",
+    ],
+)
+async def test_a_body_that_is_no_completion_is_asked_again(server: LoopbackServer, body: bytes) -> None:
+    server.answer(200, body)
+    assert (await ask(server)).text
+    server.answer(200, body)
+    error = await refused(server, max_attempts=1)
+    assert error.reason == "endpoint"
+    assert "expected a chat completion, got" in error.detail
+
+
+async def test_odd_counts_of_tokens_are_no_completion(server: LoopbackServer) -> None:
+    server.answer(200, body_with(usage={"prompt_tokens": -1, "completion_tokens": "x"}))
+    assert (await refused(server, max_attempts=1)).reason == "endpoint"
+
+
+async def test_an_overloaded_vllm_is_asked_again(server: LoopbackServer) -> None:
+    server.replay("350_overload_503")
+    assert (await ask(server)).text
+    assert len(server.requests) == 2
+
+
+async def test_an_aborted_reply_is_asked_again(server: LoopbackServer) -> None:
+    server.replay("331_aborted_request_response")
+    assert (await ask(server)).finish_reason == "stop"
+
+
+async def test_a_reply_that_is_always_aborted_is_interrupted(server: LoopbackServer) -> None:
+    server.fail("abort")
+    error = await refused(server, max_attempts=2)
+    assert error.reason == "interrupted"
+    assert "'abort'" in error.detail
+
+
+async def test_a_hanging_server_is_a_timeout(server: LoopbackServer) -> None:
+    server.fail("hang")
+    error = await refused(server, timeout_s=0.1, max_attempts=2)
+    assert error.reason == "endpoint"
+    assert "nothing within 0.1 s" in error.detail
+
+
+async def test_a_closed_port_is_an_endpoint_failure(unused_tcp_port_factory: Callable[[], int]) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port_factory()}/v1"
+    async with HttpChat(base_url=url, model="m", sleep=Naps(), max_attempts=2) as model:
+        with pytest.raises(ChatError, match="is the server up") as raised:
+            await model.complete(ASK)
+    assert raised.value.reason == "endpoint"
+    assert url in raised.value.detail
+
+
+async def test_the_waits_grow_are_jittered_and_bounded(server: LoopbackServer) -> None:
+    server.fail("error_500")
+    naps = Naps()
+    await refused(server, sleep=naps, max_attempts=10)
+    limits = [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert all(0 <= nap <= limit for nap, limit in zip(naps.taken, limits, strict=True))
+    assert len(set(naps.taken)) == 9
+
+
+async def test_the_server_says_how_long_to_wait(server: LoopbackServer) -> None:
+    server.fail("rate_limit", times=1)
+    naps = Naps()
+    await ask(server, sleep=naps)
+    assert 7 <= naps.taken[0] <= 7.5
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("0.5", 0.5),
+        ("86400", 60),
+        ("-3", 0),
+        ("nan", 0),
+        ("inf", 60),
+        ("soon", 0),
+        ("", 0),
+        ("Fri, 20 Nov 2026 20:53:40 GMT", 8),
+    ],
+)
+def test_retry_after_is_read_in_every_form_and_capped(value: str, seconds: float) -> None:
+    headers = {"Retry-After": value, "Date": "Fri, 20 Nov 2026 20:53:32 GMT"}
+    assert retry_after_s(headers) == seconds
+
+
+async def test_a_server_that_dies_leaves_failures_not_hangs() -> None:
+    with LoopbackServer(die_after=3) as server:
+        async with chat(server, max_attempts=2) as model:
+            results = [await settled(model) for _ in range(3)]
+            await asyncio.to_thread(server.join)
+            results.append(await settled(model))
+    assert results == ["stop", "stop", "stop", "endpoint"]
+
+
+async def settled(model: HttpChat) -> str:
+    try:
+        return (await model.complete(ASK)).finish_reason
+    except ChatError as error:
+        return error.reason
+
+
+# ---- secrets, sessions, load
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "redirect"])
+async def test_the_key_is_in_no_message_and_no_traceback(server: LoopbackServer, fault: Fault) -> None:
+    server.fail(fault)
+    error = await refused(server, api_key=SECRET, max_attempts=1)
+    shown = "".join(traceback.format_exception(error))
+    chain: list[BaseException | None] = [error]
+    while chain[-1] is not None:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    assert SECRET not in f"{shown}{chain!r}{error.detail}"
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+async def test_a_server_that_echoes_the_key_does_not_leak_it(server: LoopbackServer, status: int) -> None:
+    for body in ({"error": {"message": f"bad key {SECRET}"}}, f"{'x' * 190}{SECRET}".encode()):
+        server.answer(status, body)
+        error = await refused(server, api_key=SECRET, max_attempts=1)
+        assert SECRET[:8] not in error.detail
+
+
+def test_the_key_is_not_in_repr(running: LoopbackServer) -> None:
+    assert SECRET not in repr(chat(running, api_key=SECRET))
+
+
+def test_a_key_that_no_header_may_hold_is_refused_unshown(running: LoopbackServer) -> None:
+    with pytest.raises(UsageError) as raised:
+        chat(running, api_key=f"{SECRET}\r\nX: y")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8000", "ftp://h/v1", "http://", "http://me:pass@h/v1", "me:pass@h", "http://h/v1?key=pass"],
+)
+def test_a_url_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
+    with pytest.raises(EndpointError) as raised:
+        HttpChat(base_url=url, model="m")
+    assert "pass" not in str(raised.value).replace("password", "")
+
+
+async def test_it_works_only_inside_its_context(server: LoopbackServer) -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        await chat(server).complete(ASK)
+
+
+async def test_environment_proxies_are_not_used(server: LoopbackServer) -> None:
+    code = (
+        "import asyncio; from qaeval.chat.http import *; from qaeval.chat.protocol import *\n"
+        "async def main():\n"
+        f"    async with HttpChat(base_url={server.url!r}, model='tiny-gen', max_attempts=1) as model:\n"
+        "        print((await model.complete(ChatRequest((Message('user', 'Hello?'),)))).finish_reason)\n"
+        "asyncio.run(main())"
+    )
+    await run_python(code, http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
+
+
+async def run_python(code: str, **environment: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env={**os.environ, **environment}
+    )
+    out, _ = await process.communicate()
+    assert out.decode().strip() == "stop"
+
+
+async def test_64_requests_at_once_share_one_session(server: LoopbackServer) -> None:
+    server.latency_s = 0.2
+    async with chat(server) as model:
+        requests = [ChatRequest((Message("user", f"What is {n} and twenty?"),)) for n in range(64)]
+        completions = await asyncio.gather(*map(model.complete, requests))
+    assert server.most_in_flight == 64
+    assert len({completion.text for completion in completions}) == 64
+
+
+async def test_a_cancelled_request_leaves_the_session_usable(server: LoopbackServer) -> None:
+    server.fail("hang", times=1)
+    async with chat(server) as model:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(model.complete(ASK), 0.1)
+        assert (await model.complete(ASK)).finish_reason == "stop"
+
+
+# ---- the loopback server itself
+
+
+async def test_the_loopback_server_has_vllms_envelope(server: LoopbackServer) -> None:
+    body = {"model": "tiny-gen", "messages": [{"role": "user", "content": "Hello?"}]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{server.url}/chat/completions", json=body) as reply,
+    ):
+        came = await reply.json()
+    real = recorded("010_chat_basic")["body"]
+    assert came.keys() == real.keys()
+    assert came["choices"][0].keys() == real["choices"][0].keys()
+    assert came["choices"][0]["message"].keys() == real["choices"][0]["message"].keys()
+    assert came["usage"].keys() == real["usage"].keys()
+
+
+async def test_the_loopback_server_grades_by_schema_with_a_distribution(server: LoopbackServer) -> None:
+    request = ChatRequest(ASK.messages, GRADE_SCHEMA, top_logprobs=20)
+    first, second = await ask(server, request), await ask(server, request)
+    letter = extract_json(first.text, lenient=False)["letter"]
+    assert first.text == second.text
+    (token,) = [token for token in first.logprobs if token.token == letter]
+    assert sum(math.exp(token.top[name]) for name in "ABC") == pytest.approx(1)
+    assert token.top[letter] == max(token.top.values())
+
+
+@pytest.mark.parametrize(("fault", "count"), [(None, 3), ("wrong_item_count", 2)])
+async def test_the_loopback_server_writes_pairs_from_the_prompt(
+    server: LoopbackServer, fault: Fault | None, count: int
+) -> None:
+    item = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
+    pairs = {"type": "array", "minItems": 3, "maxItems": 3, "items": item}
+    if fault:
+        server.fail(fault)
+    came = await ask(server, ChatRequest(ASK.messages, {"type": "object", "properties": {"pairs": pairs}}))
+    found = extract_json(came.text, lenient=False)["pairs"]
+    assert len(found) == count
+    assert all(pair["answer"] in ASK.messages[0].content for pair in found)

@@ -1,0 +1,326 @@
+import base64
+import hashlib
+import os
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaeval.records import Generation
+from qaeval.report import numbers
+from qaeval.report.facts import Meaning, RubricFacts
+from qaeval.report.measure import Measure
+from qaeval.report.render_html import prose, render_html
+from qaeval.report.render_markdown import escape, render_markdown
+from qaeval.report.render_terminal import render_text_rows
+from qaeval.stats.estimate import Estimate, undefined
+from report_builders import RUN, Case, candidate, case, items_of, label_of
+
+GOLDEN = Path(__file__).parent / "golden"
+ATTACK = "<script>alert('A')</script> | [click](https://evil.example) <img src=x onerror=alert(1)> {{ 7*7 }}"
+
+
+def rich_case() -> Case:
+    letters = {
+        "alpha": ["AAA", "AAB", "x", "AA-", "ABC!"] * 5,
+        "beta": ["AAB", "ABB", "BBC", "ACC!", "AAA"] * 5,
+        "embedded-lead": ["ABC", "BBB", "C!BC", "ABB", "BBA"] * 5,
+    }
+    lead = candidate(
+        "embedded-lead", kind="embedded", hf_id="", licence="", description="takes the first sentences"
+    )
+    made = case(letters, embedded_lead=lead)
+    items = items_of(made, "alpha")[:30] + items_of(made, "beta")[:30]
+    anna = [label_of(item, "ABAC"[place % 4]) for place, item in enumerate(items)]
+    bert = [
+        label_of(item, "AB"[place % 2], rater="claude", rater_kind="model")
+        for place, item in enumerate(items[:36])
+    ]
+    made = made.with_rows(labels=(*anna, *bert))
+    return replace(made, run=RUN.model_copy(update={"warnings": ("grades.jsonl: dropped a torn line",)}))
+
+
+def attacked_case() -> Case:
+    made = case({"alpha": ["AAB", "x"]})
+    reply, lost = made.rows.generations
+    assert isinstance(reply, Generation)
+    first = reply.items[0].model_copy(update={"question": ATTACK, "answer": ATTACK, "type": ATTACK})
+    grade = made.rows.grades[0].model_copy(update={"reason": ATTACK})
+    chunk = made.rows.samples[0].chunk.model_copy(
+        update={"text": ATTACK, "title": ATTACK, "document": ATTACK}
+    )
+    return made.with_rows(
+        samples=(made.rows.samples[0].model_copy(update={"chunk": chunk}), made.rows.samples[1]),
+        generations=(
+            reply.model_copy(update={"items": (first, *reply.items[1:])}),
+            lost.model_copy(update={"text": ATTACK, "detail": ATTACK}),
+        ),
+        grades=(grade, *made.rows.grades[1:]),
+    )
+
+
+def html_of(made: Case) -> str:
+    return render_html(made.report(), made.items())
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and checks that they nest."""
+
+    VOID = frozenset({"meta", "input", "br", "hr", "img"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+# ------------------------------------------------------------------------------ numbers
+
+
+def measure(value: float, low: float, high: float) -> Measure:
+    return Measure.of(Estimate(value=value, low=low, high=high, method="by hand", n=40, n_clusters=20))
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        (numbers.rate(measure(0.6333, 0.521, 0.7318)), "63.3 % [52.1, 73.2]"),
+        (numbers.rate(Measure.of(undefined("few", value=0.5))), "50.0 %"),
+        (numbers.rate(Measure.of(undefined("none"))), "undefined"),
+        (numbers.difference(measure(0.1, -0.0149, 0.2136)), "+10.0 points [−1.5, +21.4]"),
+        (numbers.difference(measure(-0.0001, -0.1, 0.1)), "0.0 points [−10.0, +10.0]"),
+        (numbers.difference(Measure.of(undefined("none"))), "undefined"),
+        (numbers.coefficient(measure(0.4312, -0.001, 0.66)), "0.43 [0.00, 0.66]"),
+        (numbers.coefficient(measure(-0.2, -0.5, 0.1)), "−0.20 [−0.50, 0.10]"),
+        (numbers.p_value(0.0004), "p < 0.001"),
+        (numbers.p_value(0.0337), "p = 0.034"),
+        (numbers.count(1234567), "1,234,567"),
+        (numbers.count(None), "not counted"),
+        (numbers.count(0), "0"),
+        (numbers.seconds(None), "not measured"),
+        (numbers.seconds(0.0124), "0.012 s"),
+        (numbers.seconds(4.25), "4.2 s"),
+        (numbers.seconds(59.6), "1 min 00 s"),
+        (numbers.seconds(3725), "1 h 02 min"),
+        (numbers.per_second(12.34), "12.3 /s"),
+        (numbers.plural(1, "chunk"), "1 chunk"),
+        (numbers.plural(2, "reply", "replies"), "2 replies"),
+        (numbers.moment("2026-01-05T10:20:30+00:00"), "2026-01-05 10:20 UTC"),
+        (numbers.moment("yesterday"), "yesterday"),
+    ],
+)
+def test_numbers_are_printed_one_way(printed: str, expected: str) -> None:
+    assert printed == expected
+
+
+def test_a_measure_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Measure(value=float("nan"), low=None, high=None, method="x", n=1, n_clusters=1)
+
+
+# ------------------------------------------------------------------------------ markdown
+
+
+def test_markdown_is_the_golden_file() -> None:
+    path, text = GOLDEN / "report.md", render_markdown(rich_case().report())
+    if os.environ.get("QAEVAL_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("made", [rich_case(), attacked_case()], ids=["rich", "attacked"])
+def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_header(made: Case) -> None:
+    blocks = re.findall(r"(?:^\|.*\|\n)+", render_markdown(made.report()), flags=re.MULTILINE)
+    assert len(blocks) >= 8
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_markdown_neutralises_what_models_wrote() -> None:
+    text = render_markdown(attacked_case().report())
+    assert r"\<script>" in text
+    assert not re.search(r"(?<!\\)<(script|img)", text)
+    assert not re.search(r"(?<!\\)\]\(", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a | b\nc", r"a \| b c"),
+        ("67.5 % [54.6, 78.2]", "67.5 % [54.6, 78.2]"),
+        ("snake_case and _emphasis_", r"snake_case and \_emphasis\_"),
+        ("# title", r"\# title"),
+        ("+14.6 points", "+14.6 points"),
+        ("p < 0.001", "p < 0.001"),
+        ("<b>`x`", r"\<b>\`x\`"),
+        ("[x](y)", r"[x\](y)"),
+        ("&lt;", "&amp;lt;"),
+    ],
+)
+def test_markdown_escapes_markup_and_leaves_numbers_readable(text: str, expected: str) -> None:
+    assert escape(text) == expected
+
+
+# ------------------------------------------------------------------------------ HTML
+
+
+def test_html_escapes_everything_that_models_wrote() -> None:
+    page = html_of(attacked_case())
+    assert "&lt;script&gt;" in page
+    assert len(re.findall("<script", page)) == 1
+    assert "<img" not in page
+    assert "{{ 7*7 }}" in page
+
+
+def test_html_loads_nothing() -> None:
+    page = Page(html_of(attacked_case()))
+    assert {tag for tag, _ in page.tags} & {
+        "link",
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "svg",
+    } == set()
+    loads = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in {"src", "href", "action"}
+    ]
+    assert loads
+    assert all(value and value.startswith("#") for value in loads)
+    style = re.search(r"<style>(.*?)</style>", html_of(rich_case()), flags=re.DOTALL)
+    assert style
+    assert not re.search(r"url\(|@import|http", style.group(1))
+
+
+def test_html_allows_only_its_own_style_and_script() -> None:
+    text = html_of(rich_case())
+    (policy,) = [
+        tag["content"] or ""
+        for tag in Page(text).all("meta")
+        if tag.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    for name in ("style", "script"):
+        (body,) = re.findall(rf"<{name}>(.*?)</{name}>", text, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+
+
+def test_html_has_no_style_or_event_attributes() -> None:
+    names = {name for _, attributes in Page(html_of(rich_case())).tags for name in attributes}
+    assert not {name for name in names if name == "style" or name.startswith("on")}
+
+
+def test_html_nests_and_names_its_parts() -> None:
+    page = Page(html_of(rich_case()))
+    assert page.open == []
+    assert len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(tag.get("scope") in {"row", "col"} for tag in page.all("th"))
+    ids = [tag["id"] for _, tag in page.tags if "id" in tag]
+    assert len(ids) == len(set(ids))
+    links = {(tag["href"] or "")[1:] for tag in page.all("a")}
+    assert links <= set(ids)
+
+
+def test_html_has_every_item_and_letter() -> None:
+    made = rich_case()
+    text = html_of(made)
+    page = Page(text)
+    assert len(page.all("details")) == len(made.rows.samples)
+    shown = [tag["data-letter"] for tag in page.all("div") if tag.get("class") == "item"]
+    assert len(shown) == 3 * made.eval_facts().n_expected
+    assert {"A", "B", "C", "ungraded", "failed"} == set(shown)
+    assert all(item.question in text for item in items_of(made, "beta"))
+
+
+def test_html_without_items_has_no_script() -> None:
+    text = render_html(rich_case().report())
+    assert "<script" not in text
+    assert "<details" not in text
+
+
+def test_html_marks_the_diagonal_of_each_confusion_table() -> None:
+    assert html_of(rich_case()).count('class="diagonal"') == 2 * 3
+
+
+def test_the_same_report_renders_to_the_same_text() -> None:
+    assert html_of(rich_case()) == html_of(rich_case())
+    assert render_markdown(rich_case().report()) == render_markdown(rich_case().report())
+
+
+@pytest.mark.parametrize("letters", [("good", "bad"), ("A", "B", "C", "D", "E", "F", "G")])
+def test_html_draws_scales_of_other_lengths(letters: tuple[str, ...]) -> None:
+    made = case({"alpha": ["x"] * 10})
+    rubric = RubricFacts(name="other", sha="s", scale=tuple(Meaning(name=letter) for letter in letters))
+    text = html_of(replace(made, rubric=rubric))
+    assert all(f'<input type="checkbox" value="{letter}" checked>' in text for letter in letters)
+
+
+@pytest.mark.parametrize(
+    "made", [case({"alpha": ["x"] * 3}), case({"alpha": ["---"] * 12}), case({"alpha": ["AAA"] * 12})]
+)
+def test_bare_runs_render_everywhere(made: Case) -> None:
+    assert html_of(made)
+    assert render_markdown(made.report())
+    assert render_text_rows(made.report()).rows
+
+
+def test_what_is_undefined_is_printed_with_its_reason() -> None:
+    made = case({"alpha": ["---"] * 12})
+    assert "undefined: no item was graded" in html_of(made)
+    assert "undefined: no item was graded" in render_markdown(made.report())
+
+
+def test_tokens_that_nobody_counted_are_not_zero() -> None:
+    made = case({"alpha": ["AAA"] * 12})
+    bare = [row.model_copy(update={"usage": None}) for row in made.rows.generations]
+    assert "not counted" in render_markdown(made.with_rows(generations=bare).report())
+
+
+def test_numbers_stay_with_their_units_at_the_end_of_a_line() -> None:
+    assert (
+        prose("A 63.3 % [52.1, 73.2] (p = 0.034) <b>")
+        == "A 63.3\u00a0% [52.1,\u00a073.2] (p\u00a0=\u00a00.034) &lt;b&gt;"
+    )
+
+
+# ------------------------------------------------------------------------------ terminal
+
+
+def test_the_terminal_gets_one_row_per_candidate_as_long_as_the_header() -> None:
+    summary = render_text_rows(rich_case().report())
+    assert [row[0] for row in summary.rows] == ["alpha", "beta", "embedded-lead"]
+    assert {len(row) for row in summary.rows} == {len(summary.header)}
+    assert summary.rows[0][3] == "40/10/5/5/15"
+    assert all(isinstance(cell, str) for row in summary.rows for cell in row)
+    assert {kind for kind, _ in summary.headline} <= {"finding", "caution", "note"}
+
+
+def test_views_of_a_report_that_was_read_back_are_the_same() -> None:
+    report: Any = rich_case().report()
+    again = type(report).model_validate_json(report.model_dump_json())
+    assert render_markdown(again) == render_markdown(report)
+    assert render_html(again) == render_html(report)
