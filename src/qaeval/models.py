@@ -39,7 +39,9 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
     """
     if spec.kind == "embedded":
         if spec.name not in EMBEDDED:
-            raise UsageError(f"no embedded model is called {spec.name!r}; known: {', '.join(sorted(EMBEDDED))}")
+            raise UsageError(
+                f"no embedded model is called {spec.name!r}; known: {', '.join(sorted(EMBEDDED))}"
+            )
         return Endpoint(spec)
     if spec.url is None:
         raise UsageError(_without_url(spec))

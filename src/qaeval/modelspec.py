@@ -67,6 +67,8 @@ class ModelSpec(Record):
     vllm_args: tuple[Argument, ...] = ()
     """Arguments of ``vllm serve``, those common to all servers first."""
     sampling: SamplingOverrides = SamplingOverrides()
+    tuned_on: str | None = None
+    """Eval whose labels with ``split: tuning`` the judge was tuned on; it is measured on the others alone."""
     parameters: str = ""
     quantisation: str = ""
     notes: str = ""
@@ -90,6 +92,10 @@ class ModelSpec(Record):
     def sampled(self, base: SamplingT) -> SamplingT:
         """Return sampling parameters with this model's own laid over them."""
         return dataclasses.replace(base, **self.sampling.model_dump(exclude_none=True))
+
+    def request_extras(self) -> dict[str, Any]:
+        """Fields of the request beyond OpenAI's own: whether the chat template lets the model think."""
+        return {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
 
     def identity(self) -> dict[str, Any]:
         """What the model's replies depend on, as JSON; where it is served and how many requests fit do not count."""

@@ -10,68 +10,36 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from qaeval import __version__
+from qaeval.chat.protocol import Sampling
 from qaeval.config import ModelSpec
-from qaeval.corpus.sampling import sample_set_digest
-from qaeval.errors import DataError, EndpointError, Interrupted, NotComparableError, UsageError
+from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
 from qaeval.evaldef import EvalDefinition
 from qaeval.models import Endpoint, connect, resolve
-from qaeval.records import Failure, Generation, Record, Sample, Session
-from qaeval.rubric import Rubric
+from qaeval.prepare import Judging
+from qaeval.publish import publish
+from qaeval.records import Failure, Generation, Record, Session
+from qaeval.report.document import Report
+from qaeval.report.facts import RunFacts
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
 from qaeval.stages.loop import for_each
 from qaeval.stages.progress import Progress
 from qaeval.store import GENERATIONS, GRADES, SESSIONS, RunStore, finished
 
-_FORMAT: Final = 1
-"""Layout of the run directory; the settings check refuses another one."""
-
 _LOST_AFTER: Final = 8
 """So many requests in a row without an answer, and at least one per worker: the server is gone."""
 
+_JUDGE_SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
+"""Room for a paragraph of reasons; a judge that runs over is `truncated`, never cut to a letter."""
+
 _Task = TypeVar("_Task")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is, resolved: every file read, every default filled in."""
-
-    definition: EvalDefinition
-    samples: tuple[Sample, ...]
-    candidates: tuple[ModelSpec, ...]
-    seed: int
-    concurrency: int
-    allow_external: tuple[str, ...]
-
-    def settings(self) -> dict[str, Any]:
-        """What must be the same when the run is resumed, as JSON. Where a model is served may change."""
-        return {
-            "format": _FORMAT,
-            "eval": self.definition.model_dump(mode="json"),
-            "sample_set": {"n": len(self.samples), "seed": self.seed, "digest": sample_set_digest(self.samples)},
-            "candidates": {spec.name: spec.identity() for spec in self.candidates},
-            "grading": None,
-        }
-
-
-@dataclass(frozen=True)
-class Judging:
-    """Who grades, and by which rubric."""
-
-    judge: ModelSpec
-    rubric: Rubric
-
-    def settings(self) -> dict[str, Any]:
-        """What must be the same when grading is resumed, as JSON."""
-        return {"judge": {"name": self.judge.name, **self.judge.identity()}, "rubric": self.rubric.model_dump(mode="json")}
 
 
 class _Stop:
@@ -151,6 +119,19 @@ class Runner:
         self._allow_external = allow_external
         self._stop = _Stop(on_stop)
 
+    def check(self, *specs: ModelSpec) -> None:
+        """Look at every endpoint before the first GPU second is spent.
+
+        Raises:
+            UsageError: a model has no URL, or its key is missing.
+            EndpointError: a server cannot be used.
+        """
+        asyncio.run(self._check(specs))
+
+    async def _check(self, specs: Sequence[ModelSpec]) -> None:
+        for spec in specs:
+            await self._resolve(spec)
+
     def generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         """Ask every candidate for what it has not answered yet.
 
@@ -174,21 +155,21 @@ class Runner:
 
     async def _generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         with _listening(self._stop):
-            # every endpoint is looked at before the first GPU second is spent
-            endpoints = [await self._resolve(spec) for spec in candidates]
-            samples = self._store.samples()
-            for endpoint in endpoints:
-                spec = endpoint.spec
-                sampling = spec.sampled(definition.sampling)
-                lenient = spec.structured == "off"
-                listed = generating.tasks(spec.name, samples)
-                todo = self._unfinished(listed, self._store.generations())
-                async with connect(endpoint, api_key=api_key(spec)) as model:
+            for spec in candidates:
+                await self._generate_with(spec, definition)
 
-                    async def work(task: generating.GenerateTask) -> Record:
-                        return await generating.generate_one(model, task, definition, sampling, lenient=lenient)  # noqa: B023
+    async def _generate_with(self, spec: ModelSpec, definition: EvalDefinition) -> None:
+        endpoint = await self._resolve(spec)
+        sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
+        lenient = spec.structured == "off"
+        listed = generating.tasks(spec.name, self._store.samples())
+        todo = self._unfinished(listed, self._store.generations())
+        async with connect(endpoint, api_key=api_key(spec)) as model:
 
-                    await self._stage("generate", endpoint, listed, todo, work, GENERATIONS)
+            async def work(task: generating.GenerateTask) -> Record:
+                return await generating.generate_one(model, task, definition, sampling, lenient=lenient)
+
+            await self._stage("generate", endpoint, listed, todo, work, GENERATIONS)
 
     async def _grade(self, judging: Judging) -> None:
         with _listening(self._stop):
@@ -199,7 +180,7 @@ class Runner:
             if not listed:
                 raise DataError(f"{self._store.path}: no generation succeeded, so there is nothing to grade")
             todo = self._unfinished(listed, self._store.grades())
-            sampling = spec.sampled(judge_sampling())
+            sampling = spec.sampled(_JUDGE_SAMPLING)
             lenient = spec.structured == "off"
             async with connect(endpoint, api_key=api_key(spec)) as model:
 
@@ -242,10 +223,17 @@ class Runner:
                 self._progress.end()
                 self._write_session(stage, endpoint, started, time.perf_counter() - clock, watch.n_done)
         if self._stop.is_set():
-            raise Interrupted(f"stopped; {watch.n_done} finished in this session are kept in {self._store.path}")
+            raise Interrupted(
+                f"stopped; {watch.n_done} finished in this session are kept in {self._store.path}"
+            )
 
     def _write_session(
-        self, stage: Literal["generate", "grade"], endpoint: Endpoint, started: str, seconds: float, n_tasks: int
+        self,
+        stage: Literal["generate", "grade"],
+        endpoint: Endpoint,
+        started: str,
+        seconds: float,
+        n_tasks: int,
     ) -> None:
         facts = endpoint.facts
         session = Session(
@@ -262,6 +250,27 @@ class Runner:
         )
         with self._store.writer(SESSIONS) as sessions:
             sessions.append(session)
+
+
+def write_report(store: RunStore, *, label_paths: Sequence[Path], command: str) -> Report:
+    """Analyse a run, write its reports, and mark it complete with the manifest.
+
+    Raises:
+        DataError: the run is not finished, or a label file is not readable.
+    """
+    sessions = store.sessions()
+    facts = RunFacts(
+        id=store.path.name,
+        started=min((session.started for session in sessions), default=_now()),
+        finished=_now(),
+        qaeval_version=__version__,
+        git_commit=git_commit(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        command=command,
+        warnings=tuple(store.warnings),
+    )
+    return publish(store, facts, label_paths=label_paths)
 
 
 def _record_judging(store: RunStore, judging: Judging) -> None:
@@ -284,7 +293,9 @@ def api_key(spec: ModelSpec) -> str | None:
         return None
     key = os.environ.get(spec.api_key_env)
     if not key:
-        raise UsageError(f"{spec.name}: the registry takes its key from ${spec.api_key_env}, which is not set")
+        raise UsageError(
+            f"{spec.name}: the registry takes its key from ${spec.api_key_env}, which is not set"
+        )
     return key
 
 
@@ -300,7 +311,7 @@ def new_run_name() -> str:
 def git_commit() -> str:
     """Return the commit of the working directory, ``-dirty`` appended where files differ; "" without git."""
     try:
-        run = subprocess.run(  # noqa: S603 - fixed arguments
+        run = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607 - the user's git
             capture_output=True,
             text=True,

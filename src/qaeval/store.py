@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final, Self, TypeVar
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -78,10 +78,12 @@ class RowWriter:
             while line:
                 line = line[self._file.write(line) :]
 
-    def __enter__(self) -> "RowWriter":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             with _explained(self.path, "syncing"):
                 os.fsync(self._file.fileno())
@@ -108,7 +110,9 @@ class RunStore:
     # ---------------------------------------------------------------- opening
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool) -> "RunStore":
+    def create(
+        cls, path: Path, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool
+    ) -> "RunStore":
         """Start a run in a new directory, or go on in one that was made with the same settings.
 
         Raises:
@@ -136,7 +140,9 @@ class RunStore:
             StoreError: another process writes it.
         """
         if not (path / SETTINGS).is_file():
-            raise DataError(f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` make one")
+            raise DataError(
+                f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` make one"
+            )
         store = cls(path)
         store._acquire()
         store._heal()
@@ -162,7 +168,9 @@ class RunStore:
                 f"{self.path}: already holds a run; add --resume to go on with it, or choose another --out"
             )
         if resume and not exists:
-            raise UsageError(f"{self.path}: nothing to resume (no {SETTINGS}); leave --resume out to start a run here")
+            raise UsageError(
+                f"{self.path}: nothing to resume (no {SETTINGS}); leave --resume out to start a run here"
+            )
         if exists:
             self.require_settings(settings)
         else:
@@ -191,10 +199,12 @@ class RunStore:
             self._lock.close()
             self._lock = None
 
-    def __enter__(self) -> "RunStore":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # ---------------------------------------------------------------- settings and documents

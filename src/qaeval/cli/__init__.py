@@ -23,7 +23,8 @@ def run(arguments: list[str]) -> int:
     try:
         return app(arguments, prog_name="qaeval", standalone_mode=False) or 0
     except typer.TyperException as error:
-        return _say(getattr(error, "format_message", lambda: str(error))(), UsageError.exit_code, hint=_help_for(arguments))
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        return _say(message, UsageError.exit_code, hint=_help_for(arguments))
     except QaevalError as error:
         return _say(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

@@ -93,7 +93,9 @@ class PlainProgress:
         rate = self._done / max(now - self._started, 1e-9)
         left = f", {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
         failed = f", {self._failed} failed" if self._failed else ""
-        print(f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{left}", file=self._stream, flush=True)
+        print(
+            f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{left}", file=self._stream, flush=True
+        )
 
 
 def progress_for(console: Console) -> BarProgress | PlainProgress:

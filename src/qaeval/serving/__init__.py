@@ -1,1 +1,1 @@
-
+"""Servers: whether they may be asked, and what they can do."""

@@ -67,7 +67,9 @@ def parse_reply(text: str, sample_id: str, definition: EvalDefinition, *, lenien
     if not isinstance(pairs, list):
         raise ReplyError("missing_field", f"expected an object with a list 'pairs', got {_kind(value)}")
     if len(pairs) != definition.items_per_sample:
-        raise ReplyError("wrong_item_count", f"expected {definition.items_per_sample} pairs, got {len(pairs)}")
+        raise ReplyError(
+            "wrong_item_count", f"expected {definition.items_per_sample} pairs, got {len(pairs)}"
+        )
     return tuple(_item(pair, place, sample_id, definition) for place, pair in enumerate(pairs))
 
 
@@ -75,7 +77,9 @@ def _item(pair: Any, position: int, sample_id: str, definition: EvalDefinition) 
     if not isinstance(pair, dict):
         raise ReplyError("missing_field", f"pair {position + 1}: expected an object, got {_kind(pair)}")
     if unknown := sorted(set(pair) - set(_FIELDS)):
-        raise ReplyError("missing_field", f"pair {position + 1}: unknown field {unknown[0]!r}; expected {list(_FIELDS)}")
+        raise ReplyError(
+            "missing_field", f"pair {position + 1}: unknown field {unknown[0]!r}; expected {list(_FIELDS)}"
+        )
     fields = {name: _text(pair, name, position) for name in _FIELDS}
     if fields["type"] not in definition.item_types:
         known = list(definition.item_types)
@@ -92,7 +96,8 @@ def _text(pair: Mapping[str, Any], name: str, position: int) -> str:
 
 
 def _kind(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "a string"}.get(type(value), repr(value)[:40])
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+    return names.get(type(value), repr(value)[:40])
 
 
 async def generate_one(
@@ -108,7 +113,9 @@ async def generate_one(
         detail = f"the reply reached max_tokens={sampling.max_tokens} before its end"
         return _failure(task, "truncated", detail, completion)
     if completion.finish_reason == "abort":
-        return _failure(task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion)
+        return _failure(
+            task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
+        )
     try:
         items = parse_reply(completion.text, task.sample.sample_id, definition, lenient=lenient)
     except ReplyError as error:

@@ -75,7 +75,9 @@ def task_id(judge: str, item_id: str) -> str:
     return record_id("grade", judge, item_id)
 
 
-def build_request(sample: Sample, item: Item, rubric: Rubric, sampling: Sampling, mode: JudgeMode) -> ChatRequest:
+def build_request(
+    sample: Sample, item: Item, rubric: Rubric, sampling: Sampling, mode: JudgeMode
+) -> ChatRequest:
     """Render the prompt: rubric, then chunk, then question and answer, each between marks.
 
     The marks are a hash of the chunk's own text: nobody who writes a chunk or an answer can write them, and all
@@ -135,12 +137,10 @@ def letter_probabilities(tokens: tuple[TokenLogprob, ...], letters: Iterable[str
     Returns:
         Probability by letter, or None when the letter or its alternatives are not among the tokens.
     """
-    found = None
-    for found in _LETTER.finditer("".join(token.token for token in tokens)):
-        pass  # the last one: a reason may quote the same words
-    if found is None:
+    found = list(_LETTER.finditer("".join(token.token for token in tokens)))
+    if not found:
         return None
-    at = found.start(1)
+    at = found[-1].start(1)  # the last one: a reason may quote the same words
     for token in tokens:
         if at < len(token.token):
             return _share(token, at, tuple(letters))
@@ -171,7 +171,9 @@ async def grade_one(
     if completion.finish_reason == "length":
         return _failure(task, "truncated", f"the reply reached max_tokens={sampling.max_tokens}", completion)
     if completion.finish_reason == "abort":
-        return _failure(task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion)
+        return _failure(
+            task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
+        )
     try:
         letter, flags, reason = parse_reply(completion.text, rubric, lenient=lenient)
     except ReplyError as error:
@@ -191,7 +193,9 @@ async def grade_one(
     )
 
 
-def _failure(task: GradeTask, reason: FailureReason, detail: str, completion: Completion | None = None) -> Failure:
+def _failure(
+    task: GradeTask, reason: FailureReason, detail: str, completion: Completion | None = None
+) -> Failure:
     return Failure(
         task_id=task.task_id,
         stage="grade",

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from qaeval.records import Generation, GenerateRow, Grade, GradeRow
+from qaeval.records import GenerateRow, Generation, Grade, GradeRow
 
 
 class Progress(Protocol):

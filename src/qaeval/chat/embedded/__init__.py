@@ -1,1 +1,1 @@
-
+"""Models without server, GPU or download: two extractive candidates and a lexical judge."""

@@ -1,0 +1,281 @@
+"""The commands. What a command needs is imported when it runs: `qaeval --help` stays fast."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from qaeval.errors import QaevalError, UsageError
+
+if TYPE_CHECKING:
+    from qaeval.report.document import Report
+    from qaeval.run import Runner
+    from qaeval.store import RunStore
+
+app = typer.Typer(
+    help="Which open model should we host, and can we trust the judge that says so?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+rubric_app = typer.Typer(help="Look after rubrics.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(rubric_app, name="rubric")
+
+Names: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
+]
+EvalName: TypeAlias = Annotated[str | None, typer.Option("--eval", help="Name or folder of the eval.")]
+ChunksFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--chunks", help="JSONL file of your own chunks instead of the eval's.")
+]
+Number: TypeAlias = Annotated[
+    int | None, typer.Option("--n", min=1, help="How many chunks to draw; all when left out.")
+]
+Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw.")]
+Out: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", help="Run directory; results/<time> when left out.")
+]
+Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+JudgeName: TypeAlias = Annotated[
+    str | None, typer.Option("--judge", help="Name of the judge in the registry.")
+]
+RubricName: TypeAlias = Annotated[
+    str | None, typer.Option("--rubric", help="Name or file of the rubric; the eval's own when left out.")
+]
+Registry: TypeAlias = Annotated[
+    Path | None, typer.Option("--config", help="Registry file to lay over the default one.")
+]
+Endpoints: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", metavar="NAME=URL", help="Where a model is served; repeat for several."),
+]
+Concurrency: TypeAlias = Annotated[
+    int | None, typer.Option("--concurrency", min=1, help="Requests in flight.")
+]
+Labels: TypeAlias = Annotated[
+    list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+@app.command()
+def compare(
+    models: Names,
+    eval_name: EvalName = None,
+    chunks: ChunksFile = None,
+    judge: JudgeName = None,
+    rubric: RubricName = None,
+    n: Number = None,
+    seed: Seed = None,
+    out: Out = None,
+    resume: Resume = False,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+    concurrency: Concurrency = None,
+    labels: Labels = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare models: generate, grade, report. At least two names, all on the same chunks."""
+    from qaeval.prepare import Judging, find_config, find_rubric, make_plan, with_endpoints
+    from qaeval.run import write_report
+    from qaeval.store import RunStore
+
+    if len(models) < 2:  # noqa: PLR2004 - one is nothing to compare
+        raise UsageError(
+            "compare needs at least two models; one alone is `qaeval generate`, `grade`, `report`"
+        )
+    registry = with_endpoints(find_config(config), endpoint or [])
+    defaults = registry.defaults
+    plan = make_plan(
+        registry,
+        models,
+        eval_name=eval_name or defaults.eval,
+        chunks=chunks,
+        n=n,
+        seed=defaults.seed if seed is None else seed,
+    )
+    judging = Judging(
+        registry.judge(judge) if judge else registry.default_judge(plan.candidates),
+        find_rubric(rubric or plan.definition.rubric),
+    )
+    path = out or _new_run()
+    settings = {**plan.settings(), "grading": judging.settings()}
+    with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
+        runner = _runner(store, concurrency or defaults.concurrency, registry.allow_external)
+        runner.check(*plan.candidates, judging.judge)
+        runner.generate(plan.candidates, plan.definition)
+        runner.grade(judging)
+        report = write_report(
+            store, label_paths=labels or list(plan.definition.label_paths), command=_command()
+        )
+    _show(report, path, as_json=as_json)
+
+
+@app.command()
+def generate(
+    models: Names,
+    eval_name: EvalName = None,
+    chunks: ChunksFile = None,
+    n: Number = None,
+    seed: Seed = None,
+    out: Out = None,
+    resume: Resume = False,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+    concurrency: Concurrency = None,
+) -> None:
+    """Only the first stage: have the models write their items, and keep them for `qaeval grade`."""
+    from qaeval.prepare import find_config, make_plan, with_endpoints
+    from qaeval.store import RunStore
+
+    registry = with_endpoints(find_config(config), endpoint or [])
+    defaults = registry.defaults
+    plan = make_plan(
+        registry,
+        models,
+        eval_name=eval_name or defaults.eval,
+        chunks=chunks,
+        n=n,
+        seed=defaults.seed if seed is None else seed,
+    )
+    path = out or _new_run()
+    with RunStore.create(path, plan.settings(), plan.samples, resume=resume) as store, _resumable(path):
+        _runner(store, concurrency or defaults.concurrency, registry.allow_external).generate(
+            plan.candidates, plan.definition
+        )
+    print(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
+
+
+@app.command()
+def grade(
+    run: RunDirectory,
+    judge: JudgeName = None,
+    rubric: RubricName = None,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+    concurrency: Concurrency = None,
+) -> None:
+    """Only the second stage: have the judge grade what has no letter yet."""
+    from qaeval.prepare import Judging, find_config, find_rubric, with_endpoints
+    from qaeval.store import RunStore
+
+    registry = with_endpoints(find_config(config), endpoint or [])
+    with RunStore.open(run) as store:
+        settings = store.settings()
+        candidates = tuple(registry.candidate(name) for name in settings["candidates"])
+        judging = Judging(
+            registry.judge(judge) if judge else registry.default_judge(candidates),
+            find_rubric(rubric or settings["eval"]["rubric"]),
+        )
+        _runner(store, concurrency or registry.defaults.concurrency, registry.allow_external).grade(judging)
+    print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}")
+
+
+@app.command()
+def report(run: RunDirectory, labels: Labels = None, as_json: AsJson = False) -> None:
+    """Only the last stage: analyse a run and write report.json, report.md and report.html."""
+    from qaeval.prepare import find_eval
+    from qaeval.run import write_report
+    from qaeval.store import RunStore
+
+    with RunStore.open(run) as store:
+        paths = labels or _labels_of(find_eval, store.settings()["eval"]["name"])
+        written = write_report(store, label_paths=paths, command=_command())
+    _show(written, run, as_json=as_json)
+
+
+@app.command()
+def models(config: Registry = None, as_json: AsJson = False) -> None:
+    """List the models and judges of the registry."""
+    from qaeval.cli.tables import print_models
+    from qaeval.prepare import find_config
+
+    print_models(find_config(config), as_json=as_json)
+
+
+@app.command()
+def doctor(endpoint: Endpoints = None, config: Registry = None) -> None:
+    """Say what is installed, which endpoints answer, and the next command to type."""
+    from qaeval.cli.doctor import examine
+    from qaeval.prepare import find_config, with_endpoints
+
+    examine(with_endpoints(find_config(config), endpoint or []))
+
+
+@rubric_app.command("check")
+def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
+    """Check a rubric and print its scale and hash."""
+    from qaeval.prepare import find_rubric
+
+    checked = find_rubric(rubric)
+    print(f"{checked.name} version {checked.version}: fine")
+    print("\n".join(f"  {level.letter}  {level.name}: {level.meaning}" for level in checked.scale))
+    print(
+        f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
+    )
+    print(f"  sha {checked.sha}")
+
+
+def _new_run() -> Path:
+    from qaeval.run import new_run_name
+
+    return Path("results", new_run_name())
+
+
+def _labels_of(find_eval: object, name: str) -> list[Path]:
+    try:
+        return list(find_eval(name).label_paths)  # type: ignore[operator]
+    except UsageError:
+        return []
+
+
+def _runner(store: "RunStore", concurrency: int, allow_external: tuple[str, ...]) -> "Runner":
+    from rich.console import Console
+
+    from qaeval.cli.progress import progress_for
+    from qaeval.run import Runner
+
+    for warning in store.warnings:
+        print(f"qaeval: {warning}", file=sys.stderr)
+    return Runner(
+        store,
+        progress_for(Console(stderr=True)),
+        concurrency=concurrency,
+        allow_external=allow_external,
+        on_stop=lambda: print(
+            "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
+        ),
+    )
+
+
+def _command() -> str:
+    return shlex.join(["qaeval", *sys.argv[1:]])
+
+
+@contextmanager
+def _resumable(path: Path) -> Iterator[None]:
+    """Tell how to go on when a run ends before its end."""
+    try:
+        yield
+    except (QaevalError, KeyboardInterrupt):
+        arguments = [word for word in sys.argv[1:] if word != "--resume"]
+        if not any(word == "--out" or word.startswith("--out=") for word in arguments):
+            arguments += ["--out", str(path)]
+        print(f"to go on: {shlex.join(['qaeval', *arguments, '--resume'])}", file=sys.stderr)
+        raise
+
+
+def _show(report: "Report", path: Path, *, as_json: bool) -> None:
+    from qaeval.cli.tables import print_summary
+
+    if as_json:
+        print(json.dumps({"path": str(path), **report.model_dump(mode="json")}, ensure_ascii=False))
+    else:
+        print_summary(report, path)

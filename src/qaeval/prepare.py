@@ -1,0 +1,141 @@
+"""From what was typed to what a run is: files found and read, names resolved, defaults filled in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qaeval.config import Config, ModelSpec, load_config
+from qaeval.corpus.loading import load_chunks
+from qaeval.corpus.sampling import draw, sample_set_digest
+from qaeval.errors import DataError, UsageError, closest
+from qaeval.evaldef import EvalDefinition, load_eval
+from qaeval.records import Sample
+from qaeval.rubric import Rubric, load_rubric
+
+_FORMAT: Final = 1
+"""Layout of the run directory; the settings check refuses another one."""
+
+_REGISTRY: Final = "qaeval.yaml"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run asks of whom."""
+
+    definition: EvalDefinition
+    samples: tuple[Sample, ...]
+    candidates: tuple[ModelSpec, ...]
+    seed: int
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same when the run is resumed, as JSON. Where a model is served may change."""
+        return {
+            "format": _FORMAT,
+            "eval": {**self.definition.model_dump(mode="json"), "digest": self.definition.digest},
+            "sample_set": {
+                "n": len(self.samples),
+                "seed": self.seed,
+                "digest": sample_set_digest(self.samples),
+            },
+            "candidates": {spec.name: described(spec) for spec in self.candidates},
+            "grading": None,
+        }
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Who grades, and by which rubric."""
+
+    judge: ModelSpec
+    rubric: Rubric
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same when grading is resumed, as JSON."""
+        rubric = {**self.rubric.model_dump(mode="json"), "sha": self.rubric.sha}
+        return {"judge": {"name": self.judge.name, **described(self.judge)}, "rubric": rubric}
+
+
+def described(spec: ModelSpec) -> dict[str, Any]:
+    """Return what a report says about a model and its replies depend on."""
+    about = spec.model_dump(
+        mode="json", include={"licence", "openness", "family", "parameters", "quantisation", "tuned_on"}
+    )
+    return {**spec.identity(), **about}
+
+
+def data_root() -> Path:
+    """Return the folder with the registry, evals and rubrics that come with qaeval."""
+    installed = Path(__file__).with_name("_data")
+    return installed if installed.is_dir() else Path(__file__).parents[2]
+
+
+def find_config(path: Path | None) -> Config:
+    """Read the default registry, the working directory's over it, and the named one on top."""
+    default = data_root() / _REGISTRY
+    local = Path(_REGISTRY)
+    layers = [local] if local.is_file() and local.resolve() != default.resolve() else []
+    return load_config(default, *layers, *([path] if path else []))
+
+
+def find_eval(name: str) -> EvalDefinition:
+    """Read an eval by its folder's path or name: ``./evals/NAME`` first, then those that come with qaeval."""
+    for place in (Path(name), Path("evals", name), data_root() / "evals" / name):
+        if (place / "eval.yaml").is_file():
+            return load_eval(place)
+    known = _names("evals", "*/eval.yaml", lambda path: path.parent.name)
+    raise UsageError(
+        f"no eval {name!r}.{closest(name, known)} Known: {', '.join(known)}; or give the path of its folder"
+    )
+
+
+def find_rubric(name: str) -> Rubric:
+    """Read a rubric by its file's path or name: ``./rubrics/NAME.yaml`` first, then those that come with qaeval."""
+    for place in (Path(name), Path("rubrics", f"{name}.yaml"), data_root() / "rubrics" / f"{name}.yaml"):
+        if place.is_file():
+            return load_rubric(place)
+    known = _names("rubrics", "*.yaml", lambda path: path.stem)
+    raise UsageError(
+        f"no rubric {name!r}.{closest(name, known)} Known: {', '.join(known)}; or give the path of its file"
+    )
+
+
+def _names(folder: str, pattern: str, name: Any) -> list[str]:  # noqa: ANN401 - a function of a path
+    return sorted({name(path) for root in (Path(), data_root()) for path in (root / folder).glob(pattern)})
+
+
+def with_endpoints(config: Config, endpoints: Sequence[str]) -> Config:
+    """Lay ``NAME=URL`` arguments over the registry.
+
+    Raises:
+        UsageError: an argument has another form, or the name is unknown.
+    """
+    urls: Mapping[str, str] = {}
+    for argument in endpoints:
+        name, equals, url = argument.partition("=")
+        if not (name and equals and url):
+            raise UsageError(
+                f"--endpoint {argument!r}: expected NAME=URL, like qwen=http://127.0.0.1:8000/v1"
+            )
+        urls = {**urls, name: url}
+    return config.with_endpoints(urls)
+
+
+def make_plan(
+    config: Config, names: Sequence[str], *, eval_name: str, chunks: Path | None, n: int | None, seed: int
+) -> Plan:
+    """Resolve the candidates and draw the one sample set that all of them get.
+
+    Raises:
+        UsageError: a name is unknown or given twice, or ``n`` is more than there is.
+        DataError: a file is not what it has to be.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise UsageError(f"{twice[0]!r} is named twice; each candidate is compared once")
+    candidates = tuple(config.candidate(name) for name in names)
+    definition = find_eval(eval_name)
+    samples = draw(load_chunks(chunks or definition.chunks_path), n=n, seed=seed)
+    if not samples:
+        raise DataError(f"{chunks or definition.chunks_path}: no samples; n must be at least 1")
+    return Plan(definition, samples, candidates, seed)
