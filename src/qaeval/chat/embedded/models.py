@@ -49,7 +49,7 @@ def _candidate(
 
 
 def _judge(inputs: Mapping[str, str]) -> Mapping[str, Any]:
-    opinion = judge(inputs["chunk"], inputs["question"], inputs["answer"], inputs.get("type", ""))
+    opinion = judge(inputs["chunk"], inputs["question"], inputs["answer"])
     return {"reason": opinion.reason, "letter": opinion.letter, "hallucination": opinion.hallucination}
 
 

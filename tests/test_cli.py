@@ -1,0 +1,163 @@
+"""The command line as a user types it, end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from replay.server import LoopbackServer
+
+QAEVAL = Path(sys.executable).with_name("qaeval")
+EMBEDDED = ("embedded-lead", "embedded-salient")
+
+
+def qaeval(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [QAEVAL, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def chunk_file(path: Path, n: int = 12) -> Path:
+    text = "A valve {0} opens at {1} bar, because the pump needs pressure. A gauge {0} shows the value, whereas a log {0} keeps it."
+    rows = [{"chunk_id": f"c{i}", "content": text.format(i, i + 2), "service": f"s{i % 3}"} for i in range(n)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def rows_of(path: Path) -> dict[str, dict[str, object]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({row["task_id"] for row in rows}) == len(rows), "a row stands twice"
+    return {row["task_id"]: {key: value for key, value in row.items() if key != "latency_s"} for row in rows}
+
+
+def without_times(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: without_times(part) for key, part in value.items() if key not in {"run", "timing"}}
+    return [without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def test_the_same_run_twice_gives_the_same_report_apart_from_times(tmp_path: Path) -> None:
+    reports = []
+    for name in ("one", "two"):
+        run = qaeval("compare", *EMBEDDED, "--n", 20, "--seed", 7, "--out", name, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        reports.append(json.dumps(without_times(json.loads((tmp_path / name / "report.json").read_text()))))
+    assert reports[0] == reports[1]
+
+
+def test_a_killed_run_is_resumed_to_the_rows_of_an_undisturbed_one(tmp_path: Path) -> None:
+    chunks = chunk_file(tmp_path / "chunks.jsonl", 60)
+    with LoopbackServer(models=("mistral", "qwen", "judge"), latency_s=0.05) as server:
+        url = f"{server.url}"
+        command = [
+            "compare",
+            "mistral",
+            "qwen",
+            "--judge",
+            "selene",
+            "--chunks",
+            chunks,
+            "--concurrency",
+            "4",
+        ]
+        command += [f"--endpoint=mistral={url}", f"--endpoint=qwen={url}", f"--endpoint=selene={url}"]
+        config = tmp_path / "qaeval.yaml"
+        config.write_text("judges: {selene: {served_name: judge}}\n")
+        with subprocess.Popen(
+            [QAEVAL, *map(str, command), "--out", "killed"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            wait_for_rows(tmp_path / "killed" / "generations.jsonl", 15)
+            os.kill(process.pid, signal.SIGKILL)
+        before = len((tmp_path / "killed" / "generations.jsonl").read_text().splitlines())
+        resumed = qaeval(*command, "--out", "killed", "--resume", cwd=tmp_path)
+        whole = qaeval(*command, "--out", "whole", cwd=tmp_path)
+    assert (resumed.returncode, whole.returncode) == (0, 0), resumed.stderr + whole.stderr
+    assert before < 120  # it was killed in the middle
+    for name in ("generations.jsonl", "grades.jsonl"):
+        assert rows_of(tmp_path / "killed" / name) == rows_of(tmp_path / "whole" / name)
+
+
+def wait_for_rows(path: Path, n: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if path.is_file() and path.read_bytes().count(b"\n") >= n:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"{path} never held {n} rows")
+
+
+def test_ctrl_c_keeps_what_is_finished_and_prints_the_way_on(tmp_path: Path) -> None:
+    chunks = chunk_file(tmp_path / "chunks.jsonl", 60)
+    (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {hf_id: org/b}}\n")
+    with LoopbackServer(models=("a", "b"), latency_s=0.05) as server:
+        command = [QAEVAL, "generate", "a", "b", "--chunks", chunks, "--out", "run", "--concurrency", "4"]
+        command += [f"--endpoint=a={server.url}", f"--endpoint=b={server.url}"]
+        with subprocess.Popen(
+            list(map(str, command)), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        ) as process:
+            wait_for_rows(tmp_path / "run" / "generations.jsonl", 10)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "to go on: qaeval generate a b" in said
+    assert "--resume" in said
+    assert len(rows_of(tmp_path / "run" / "generations.jsonl")) >= 10
+
+
+def test_a_server_that_dies_keeps_the_rows_and_prints_the_way_on(tmp_path: Path) -> None:
+    (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {hf_id: org/b}}\n")
+    with LoopbackServer(models=("a", "b")) as server:
+        endpoints = [f"--endpoint=a={server.url}", f"--endpoint=b={server.url}"]
+    gone = qaeval("generate", "a", "b", *endpoints, "--out", "run", cwd=tmp_path)
+    assert gone.returncode == 69
+    assert "to go on: " in gone.stderr
+
+
+def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> None:
+    run = qaeval("compare", "mistrall", "qwen", cwd=tmp_path)
+    assert run.returncode == 64
+    assert "mistrall" in run.stderr
+    assert "'mistral'" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["compare", *EMBEDDED, "--chunks", "none.jsonl"], 65, "none.jsonl"),
+        (["compare", "embedded-lead"], 64, "at least two"),
+        (["compare", *EMBEDDED, "--n", "100000"], 64, "100,000"),
+        (["compare", *EMBEDDED, "--nosuch"], 64, "--nosuch"),
+        (["compare", "mistral", "qwen"], 64, "Three ways on"),
+        (["report", "."], 65, "no run here"),
+        (["rubric", "check", "nosuch"], 64, "qa_pair_abc"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
+    run = qaeval(*arguments, cwd=tmp_path)
+    assert run.returncode == code, run.stderr
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_models_rubrics_and_doctor_answer(tmp_path: Path) -> None:
+    assert "Qwen/Qwen2.5-7B-Instruct-AWQ" in qaeval("models", "--json", cwd=tmp_path).stdout
+    assert "qa_pair_abc version 1: fine" in qaeval("rubric", "check", "qa_pair_abc", cwd=tmp_path).stdout
+    assert "next: qaeval compare" in qaeval("doctor", cwd=tmp_path).stdout
+
+
+def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> None:
+    chunks = chunk_file(tmp_path / "chunks.jsonl")
+    assert qaeval("generate", *EMBEDDED, "--chunks", chunks, "--out", "run", cwd=tmp_path).returncode == 0
+    assert qaeval("grade", "run", cwd=tmp_path).returncode == 0
+    alone = qaeval("report", "run", "--json", cwd=tmp_path)
+    together = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "both", "--json", cwd=tmp_path)
+    first, second = (without_times(json.loads(run.stdout)) for run in (alone, together))
+    assert {**first, "path": ""} == {**second, "path": ""}  # type: ignore[dict-item]

@@ -1,0 +1,101 @@
+"""The run directory: resume, lock, torn lines, settings."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
+from qaeval.records import Chunk, Failure, Generation, Sample
+from qaeval.store import GENERATIONS, RunStore, finished
+
+SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
+
+
+def generation(task: str, text: str = "t") -> Generation:
+    return Generation(
+        task_id=task, candidate="m", sample_id=SAMPLE.sample_id, items=(), text=text, latency_s=0
+    )
+
+
+def failure(task: str, reason: str) -> Failure:
+    return Failure(task_id=task, stage="generate", model="m", sample_id="s", reason=reason, detail="d")
+
+
+def create(path: Path, settings: dict[str, object] | None = None, *, resume: bool = False) -> RunStore:
+    return RunStore.create(path, settings or {"seed": 1}, [SAMPLE], resume=resume)
+
+
+def test_a_line_that_a_killed_process_cut_short_is_dropped_and_said(tmp_path: Path) -> None:
+    with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
+        rows.append(generation("t1"))
+    with (tmp_path / GENERATIONS).open("ab") as file:
+        file.write(b'{"kind":"gener')
+    with create(tmp_path, resume=True) as store:
+        assert list(store.generations()) == ["t1"]
+        assert "14 bytes" in store.warnings[0]
+    assert (tmp_path / GENERATIONS).read_bytes().endswith(b"}\n")
+
+
+def test_the_last_row_of_a_task_wins(tmp_path: Path) -> None:
+    with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
+        rows.append(failure("t1", "endpoint"))
+        rows.append(generation("t1", "second"))
+        (row,) = store.generations().values()
+    assert isinstance(row, Generation)
+    assert row.text == "second"
+
+
+def test_only_failures_that_may_pass_are_asked_again() -> None:
+    rows = {
+        "a": generation("a"),
+        "b": failure("b", "endpoint"),
+        "c": failure("c", "invalid_json"),
+        "d": failure("d", "interrupted"),
+    }
+    assert finished(rows) == {"a", "c"}
+
+
+def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path) -> None:
+    with create(tmp_path), pytest.raises(StoreError, match="another qaeval process"):
+        create(tmp_path, resume=True)
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    create(tmp_path, {"seed": 1, "eval": {"n": 5}}).close()
+    with pytest.raises(NotComparableError, match=r"eval\.n was 5, now 6"):
+        create(tmp_path, {"seed": 1, "eval": {"n": 6}}, resume=True)
+
+
+def test_a_directory_with_a_run_needs_resume_and_an_empty_one_must_not_have_it(tmp_path: Path) -> None:
+    create(tmp_path / "run").close()
+    with pytest.raises(UsageError, match="--resume"):
+        create(tmp_path / "run")
+    with pytest.raises(UsageError, match="nothing to resume"):
+        create(tmp_path / "new", resume=True)
+
+
+def test_a_damaged_row_in_the_middle_is_named_by_line(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        (tmp_path / GENERATIONS).write_text('{"kind":"generation"}\n')
+        with pytest.raises(DataError, match=rf"{GENERATIONS}:1: not a valid row"):
+            store.generations()
+
+
+def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        (tmp_path / GENERATIONS).symlink_to("/dev/full")
+        with pytest.raises(StoreError, match="free some space"), store.writer(GENERATIONS) as rows:
+            rows.append(generation("t1"))
+
+
+def test_opening_a_directory_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="qaeval compare"):
+        RunStore.open(tmp_path)
+
+
+def test_settings_are_written_whole(tmp_path: Path) -> None:
+    with create(tmp_path, {"seed": 3}) as store:
+        assert store.settings() == {"seed": 3}
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 3}
+    assert not list(tmp_path.glob(".*.partial"))
