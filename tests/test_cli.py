@@ -161,3 +161,26 @@ def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> Non
     together = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "both", "--json", cwd=tmp_path)
     first, second = (without_times(json.loads(run.stdout)) for run in (alone, together))
     assert {**first, "path": ""} == {**second, "path": ""}  # type: ignore[dict-item]
+
+
+def test_a_foreign_chunk_file_of_real_documentation_goes_through_as_it_is(tmp_path: Path) -> None:
+    from scipy import special, stats  # noqa: PLC0415 - only this test reads their documentation
+
+    documented = {
+        f"{module.__name__}.{name}": getattr(module, name).__doc__ or ""
+        for module in (stats, special)
+        for name in module.__all__
+    }
+    rows = [
+        {"chunk_id": name, "content": text, "service": name.rpartition(".")[0], "url": "ignored"}
+        for name, text in documented.items()
+        if text.strip()
+    ][:150]
+    assert len(rows) >= 100
+    chunks = tmp_path / "foreign.jsonl"
+    chunks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = qaeval("compare", *EMBEDDED, "--chunks", chunks, "--out", "run", "--json", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout)
+    assert report["eval"]["n_samples"] == len(rows)
+    assert (tmp_path / "run" / "manifest.json").is_file()

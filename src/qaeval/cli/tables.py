@@ -47,8 +47,9 @@ def _model_row(role: str, spec: ModelSpec) -> tuple[str, ...]:
 
 def _print_table(console: Console, header: tuple[str, ...], rows: object) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(escape(name), overflow="fold")
+    for place, name in enumerate(header):
+        # the first column holds names that people copy: it is never broken
+        table.add_column(escape(name), overflow="fold", no_wrap=place == 0)
     for row in rows:  # type: ignore[attr-defined]
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)
