@@ -121,6 +121,8 @@ def test_the_detail_shows_what_came() -> None:
     st.booleans(),
 )
 @example({}, "", "", "{}", True)
+@example({}, "Infinity", "", "{}", True)
+@example({}, "1e999 ", "", "{}", True)
 @example({"a": "```"}, "Here: ", " Done!", "```json\n{}\n```", True)
 def test_an_object_between_words_is_recovered_equal(
     value: dict[str, Any], before: str, after: str, fence: str, ascii_only: bool

@@ -60,7 +60,7 @@ def extract_json(text: str, *, lenient: bool) -> Any:  # noqa: ANN401 - any JSON
     try:
         return _loads(stripped)
     except _Malformed as error:
-        if not lenient or error.final:
+        if not lenient:
             raise ReplyError("invalid_json", f"expected JSON, got {stripped[:_SHOWN]!r}: {error}") from None
     try:
         return _only([*_values(stripped)])
