@@ -22,6 +22,7 @@ _MAX_CONTEXT_CHARACTERS = 50_000
 _IDEAL_WORDS = (7, 40)
 _DEFINES = re.compile(r"^\S+(?: \S+){0,4} (?:is|are|ist|sind) (?:a|an|the|ein|eine|der|die|das) ")
 _SIMPLE = re.compile(r"^(?:What (?:is|are|was|were)|Was (?:ist|sind)) ")
+_RELATES = re.compile(r"^(?:What happens|Why|Under what circumstances|Was passiert|Warum|Wozu|Wovon) ")
 _EXPLAINS = re.compile(r"\b(?:because|so that|therefore|since|in order to|due to|weil|damit|deshalb)\b")
 
 
@@ -85,6 +86,10 @@ def salient(text: str) -> tuple[Pair, Pair, Pair]:
         free = [offer for offer in fitting if not _overlaps(offer, chosen)] or fitting
         if free:
             chosen[focus] = max(free, key=lambda offer: offer.value)
+    if "comparison" not in chosen:  # cause and effect is a relationship too
+        effects = [offer for offer in offers if _RELATES.match(offer.question) and not _overlaps(offer, chosen)]
+        if effects:
+            chosen["comparison"] = max(effects, key=lambda offer: offer.value)
     for focus in TYPES:
         if focus not in chosen:
             chosen[focus] = fallback.last_resort(focus, sources, context, list(chosen.values()))
@@ -174,5 +179,8 @@ def _overlaps(offer: Offer, chosen: dict[PairType, Offer]) -> bool:
 def _clip(answer: str) -> str:
     """The answer, cut after a number of words that no reader needs more of."""
     tokens = answer[: _MAX_ANSWER_WORDS * 40].split()
-    whole = len(tokens) <= _MAX_ANSWER_WORDS and len(answer) <= _MAX_ANSWER_WORDS * 40
-    return answer if whole else " ".join(tokens[:_MAX_ANSWER_WORDS])
+    if len(tokens) <= _MAX_ANSWER_WORDS and len(answer) <= _MAX_ANSWER_WORDS * 40:
+        return answer
+    kept = " ".join(tokens[:_MAX_ANSWER_WORDS])
+    ends = [match.start() for match in re.finditer(r"[.;!?](?= )", kept) if match.start() > len(kept) // 2]
+    return f"{kept[: ends[-1]]}." if ends else kept

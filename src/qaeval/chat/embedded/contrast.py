@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from qaeval.chat.embedded.english import Clause, decapitalise, parse, short_enough
+from qaeval.chat.embedded.english import Clause, capitalise, decapitalise, parse, short_enough
 from qaeval.chat.embedded.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
 from qaeval.chat.embedded.questions import Context, Question, finish, is_presentable
 from qaeval.chat.embedded.text import content_words
@@ -35,6 +35,7 @@ _STOP_NP = (
     | {"is", "are", "was", "were", "do", "does", "can", "must", "and", "or", "to", "has", "have"}
 )
 _COMMON_WORDS = 2
+_CODE_NAME = re.compile(r"[A-Z][A-Za-z]*\d[\w.-]*")
 
 
 def compare(sentence: str, context: Context) -> list[Question]:
@@ -79,12 +80,18 @@ def compare_two(first: str, second: str, context: Context) -> list[Question]:
 
 
 def _are_siblings(left: str, right: str) -> bool:
-    """Whether two subjects are kinds of the same thing: ``personal tokens`` and ``project tokens``."""
+    """Whether two subjects are kinds of one thing: ``personal tokens``, ``project tokens``; ``E4M3``, ``E5M2``."""
+    if left != right and all(map(_CODE_NAME.fullmatch, (left, right))):
+        return _shape(left) == _shape(right)
     first, second = (content_words(text) for text in (left, right))
     sized = min(len(first), len(second)) >= 1 and 2 <= max(len(first), len(second)) <= 4  # noqa: PLR2004
     return (
         sized and first[-1] == second[-1] and min(len(first), len(second)) > 1 and not {*first} <= {*second}
     )
+
+
+def _shape(name: str) -> str:
+    return re.sub(r"[A-Z]+", "A", re.sub(r"\d+", "0", name))
 
 
 def _kept(questions: Iterator[Question]) -> list[Question]:
@@ -102,7 +109,7 @@ def _inside(sentence: str, context: Context) -> Iterator[Question]:
         )
     unlike = _UNLIKE.match(sentence)
     if unlike:
-        main = parse(unlike.group(2)[:1].upper() + unlike.group(2)[1:], context.lower)
+        main = parse(capitalise(unlike.group(2)), context.lower)
         if main is not None:
             yield from _differ(main, unlike.group(1), 3.0)
         return
@@ -110,7 +117,7 @@ def _inside(sentence: str, context: Context) -> Iterator[Question]:
     segments = sentence.split("; ")
     for left, right in pairwise(segments):
         known = replace(context, lower=context.lower | {right.split(" ")[0]})
-        yield from compare_two(left, right[:1].upper() + right[1:], known)
+        yield from compare_two(left, capitalise(right), known)
     yield from _unparsed_than(sentence, context)
     clause = parse(sentence, context.lower)
     if clause is None:
@@ -127,8 +134,8 @@ def _two_clauses(sentence: str, context: Context) -> Iterator[Question]:
     halves = next((parts for parts in map(_halves, segments) if len(parts) == 2), [])  # noqa: PLR2004
     if not halves:
         return
-    left = parse(halves[0][:1].upper() + halves[0][1:], context.lower)
-    right = parse(halves[1][:1].upper() + halves[1][1:], context.lower | {halves[1].split(" ")[0]})
+    left = parse(capitalise(halves[0]), context.lower)
+    right = parse(capitalise(halves[1]), context.lower | {halves[1].split(" ")[0]})
     if left is None or right is None:
         return
     strong = re.search(r"whereas|, while|in contrast", sentence, re.IGNORECASE) is not None

@@ -77,7 +77,7 @@ def parse(sentence: str, lower: frozenset[str] | set[str]) -> Clause | None:
         if clause is not None:
             subject = decapitalise(clause.subject, lower)
             bare = subject.casefold() in (PRONOUNS | DETERMINERS) - {"you"}
-            if bare:  # an adverb stood between a pronoun and the verb
+            if bare or subject.split()[-1].casefold() in {"one", "ones"}:  # it stands for a noun elsewhere
                 return None
             if subject.split()[0] in {"this", "these", "those", "that"}:
                 subject = "the " + subject.split(" ", 1)[1]
@@ -105,6 +105,12 @@ def _one_predicate(clause: Clause) -> str:
     return clause.rest
 
 
+def capitalise(part: str) -> str:
+    """A part of a sentence as a sentence of its own; a name such as ``vLLM`` stays as it is."""
+    first = part.split(" ", 1)[0]
+    return part if any(map(str.isupper, first)) else part[:1].upper() + part[1:]
+
+
 def decapitalise(phrase: str, lower: frozenset[str] | set[str]) -> str:
     """Lower the first letter unless the first word looks like a name.
 
@@ -126,7 +132,8 @@ def decapitalise(phrase: str, lower: frozenset[str] | set[str]) -> str:
             ("ing", "tion", "ment", "ity", "ance", "ence", "ness", "ship", "people", "age", "sis")
         )
         function_word = bare.casefold() in lexicon.ENGLISH_STOP | lexicon.IMPERATIVES | lexicon.COMMON_WORDS
-        common = not name and (bare.casefold() in lower or plural or noun or function_word)
+        compound = re.fullmatch(r"[A-Z][a-z]+(?:-[a-z]+)+", bare) is not None and rest[:1].islower()
+        common = not name and (compound or bare.casefold() in lower or plural or noun or function_word)
     return phrase[0].lower() + phrase[1:] if common else phrase
 
 
@@ -141,7 +148,7 @@ def _opened(sentence: str, lower: frozenset[str] | set[str]) -> tuple[str, str]:
     context = CLAUSE_WORDS | {"this", "these", "it", "they", "such", "is", "are", "contrast", "its", "their"}
     if any(word in context for word in found.casefold().split()):
         return "", ""
-    return body[adjunct.end() :], decapitalise(found, lower)
+    return body[adjunct.end() :], found[0].lower() + found[1:]  # it opens with a preposition
 
 
 def _may_start_subject(tokens: list[str]) -> bool:

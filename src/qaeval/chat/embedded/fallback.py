@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from qaeval.chat.embedded.english import parse
+from qaeval.chat.embedded.lexicon import PRONOUNS
 from qaeval.chat.embedded.offers import Offer, Source
-from qaeval.chat.embedded.questions import Context, PairType, finish, topic
+from qaeval.chat.embedded.questions import Context, PairType, finish, is_presentable, noun_phrase, topic
+from qaeval.chat.embedded.text import content_words
 
 _MAX_NAME_WORDS, _MAX_NAME_CHARACTERS = 6, 80
 _ENGLISH = {
     "say": "What does the text say about {0}",
     "else": "What else does the text say about {0}",
     "describe": "How does the text describe {0}",
+    "true": "What is true of {0}",
+    "mark": "What characterises {0}",
     "relate": "What does the text say about {0} compared with {1}",
     "compare": "What does the text compare {0} with",
     "nothing": "The text does not compare {0} with anything.",
+    "related": "How are {0} and {1} related",
     "text": "this topic",
     "code": "What does the code in the text look like",
     "code_detail": "What does the first line of the code say",
@@ -23,6 +29,8 @@ _GERMAN = {
     "say": "Was sagt der Text über {0}",
     "else": "Was sagt der Text noch über {0}",
     "describe": "Wie beschreibt der Text das Thema {0}",
+    "true": "Was gilt für {0}",
+    "mark": "Was kennzeichnet {0}",
     "relate": "Was sagt der Text über {0} im Vergleich zu {1}",
     "compare": "Womit vergleicht der Text das Thema {0}",
     "nothing": "Der Text vergleicht {0} mit nichts.",
@@ -48,7 +56,7 @@ def lead_questions(focus: PairType, source: Source, first: Source, context: Cont
     opening = _about(first, context)
     if focus == "conceptual":
         yield finish(phrases["describe"].format(about))
-    if focus == "comparison" and about != opening:
+    if focus == "comparison" and _thing(about) != _thing(opening):
         yield finish(phrases["relate"].format(about, opening))
     for key in ("say", "else", "describe"):
         yield finish(phrases[key].format(about))
@@ -66,11 +74,16 @@ def last_resort(
         taken: The pairs that are chosen already.
 
     Returns:
-        For a comparison the honest answer that there is none; else the best sentence that is still free.
+        For a comparison two things that one sentence relates, else the honest answer that nothing is compared; for
+        the other types the best sentence that is still free.
     """
     phrases = _phrases(context)
     ranked = sorted(sources, key=lambda source: -_worth(source, context))[:50]
     if focus == "comparison":
+        unused = [source for source in ranked if not any(source.unit.text in offer.answer for offer in taken)]
+        related = next(filter(None, (_relation(source, context) for source in [*unused, *ranked])), None)
+        if related is not None:
+            return related
         about = _about(ranked[0], context)
         return Offer(finish(phrases["compare"].format(about)), phrases["nothing"].format(about), focus, 0.0)
     free = [source for source in ranked if not any(source.unit.text in offer.answer for offer in taken)]
@@ -79,6 +92,22 @@ def last_resort(
     questions = [finish(question) for question in _plain(focus, source, context)]
     question = next(question for question in questions if question not in asked)
     return Offer(question, source.answer, focus, 0.0)
+
+
+def _relation(source: Source, context: Context) -> Offer | None:
+    """How the subject of a sentence and the first thing after its verb are related."""
+    clause = None if context.german or source.unit.kind != "sentence" else parse(source.sentence, context.lower)
+    if clause is None or {*clause.subject.casefold().split()} & (PRONOUNS | {"and"}):
+        return None
+    other = noun_phrase(clause.rest)
+    if not other or content_words(other)[-1:] == content_words(clause.subject)[-1:]:
+        return None
+    question = finish(_ENGLISH["related"].format(clause.subject, other))
+    return Offer(question, source.answer, "comparison", 0.0) if is_presentable(question) else None
+
+
+def _thing(phrase: str) -> str:
+    return phrase.casefold().removeprefix("the ").removeprefix("an ").removeprefix("a ")
 
 
 def _worth(source: Source, context: Context) -> float:
@@ -93,7 +122,7 @@ def _plain(focus: PairType, source: Source, context: Context) -> Iterator[str]:
     phrases, about = _phrases(context), _about(source, context)
     if source.unit.kind == "code":
         yield phrases["code"] if focus == "factual" else phrases["say"].format(about)
-    order = ("describe", "say", "else") if focus == "conceptual" else ("say", "else", "describe")
+    order = ("mark", "true", "say", "else") if focus == "conceptual" else ("true", "mark", "say", "else")
     for key in order:
         yield phrases[key].format(about)
 

@@ -12,6 +12,7 @@ Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
 
 _ARTICLES = word_set("der die das ein eine jeder jede jedes kein keine alle")
 _MODALS = word_set("muss müssen kann können darf dürfen soll sollen sollte sollten")
+_SINGULAR = word_set("ist war wird wurde hat kann muss darf soll")
 _TRANSITIVE = word_set(
     "enthält enthalten braucht brauchen benötigt benötigen liefert liefern erzeugt erzeugen speichert speichern "
     "prüft prüfen umfasst umfassen verlangt verlangen verhindert verhindern erhält erhalten bietet bieten zeigt zeigen "
@@ -88,6 +89,8 @@ def parse(body: str) -> Clause | None:
             if not tokens[index - 1].strip("`„“")[:1].isupper():
                 return None
             adjective = index > 1 and _before_noun(first)
+            if adjective and first.endswith("e") and first not in _ARTICLES and word in _SINGULAR:
+                return None  # an object that opens the sentence
             lowered = subject[0].lower() + subject[1:] if first in _ARTICLES or adjective else subject
             return Clause(lowered, word, " ".join([*([","] if comma else []), *tokens[index + 1 :]]))
         if tokens[index][-1] in ",;:":

@@ -57,10 +57,11 @@ PREPOSITIONS = word_set(
 )
 CLAUSE_WORDS = word_set(
     "that which who whom whose if when where whether because while whereas unless until although though what how "
-    "why so but than whenever"
+    "why so but than whenever whoever whatever whichever wherever"
 )
 PRONOUNS = word_set(
-    "it they he she we i this that these those there here such one what who which you both neither either"
+    "it they he she we i this that these those there here such one what who which you both neither either none "
+    "whoever whatever"
 )
 FREQUENCY = word_set(
     "also always often usually typically normally generally sometimes still then therefore now already currently "
@@ -88,7 +89,10 @@ VERBS = word_set(
     "fix flow fly forget grant hang happen invite issue join launch link live mask meet melt mix observe operate "
     "pause pin play predict prepare prove purge quote ran rank refund relate repeat reply rest reverse round "
     "settle ship sit sleep speak spread step stream suggest survive tag tend touch train travel tune undo vary "
-    "visit wake watch wear widen amount ferment compile archive automate monitor encode decode accelerate face replicate deploy consume emit query route retry belong weaken harden dissolve absorb reflect contract expand bake boil cool heat rinse taste"
+    "visit wake watch wear widen amount ferment compile archive automate monitor encode decode accelerate face replicate deploy consume emit query route retry belong weaken harden dissolve absorb reflect contract expand bake boil cool heat rinse taste "
+    "ask say appear fit pass teach inform charge forbid exist promise justify obey permit name collect overflow arise "
+    "matter succeed deserve flatter land share agree announce seem shrink spend bias round overestimate underestimate "
+    "lower invite demand state rent buy sell charge"
 )
 # Verbs whose -s form is as often a plural noun: they count as verbs only before a determiner or a number.
 NOUN_VERBS = word_set(
@@ -99,13 +103,13 @@ NOUN_VERBS = word_set(
     "start state stay stop store supply support switch test track transfer trigger turn update upgrade use wait "
     "want work wrap yield act break document draw fall feed finish fix flow grant hang issue join launch link mask "
     "mix pause pin play quote rank refund reply rest round ship sleep spread step stream tag tend touch train "
-    "travel tune visit wake watch move access print record lead"
+    "travel tune visit wake watch move access print record lead promise name matter fit pass land charge share repeat bias demand state rent"
 )
 INTRANSITIVE = word_set(
     "become begin belong come consist correspond depend differ disappear expire fail fall fly go grow happen lead "
     "last lie listen live look occur operate point refer relate rely remain respond rest result rise run sit sleep "
     "speak stand stay survive tend travel vary wait wake weigh work apply act arrive let make help cost mean want "
-    "put tell"
+    "put tell appear exist arise matter succeed land fit agree seem shrink"
 )
 PRONE_TO_PREPOSITION = {
     "consist": "of", "depend": "on", "belong": "to", "refer": "to", "rely": "on", "apply": "to", "lead": "to",
@@ -117,6 +121,7 @@ IMPERATIVES = VERBS | word_set(
 )
 # Words that often open a sentence and are no names.
 COMMON_WORDS = word_set(
+    "larger smaller higher lower longer shorter faster slower fewer newer older cheaper heavier lighter better worse "
     "small large big new old full empty long short high low hot cold warm wet dry fast slow cheap heavy light early late "
     "good bad strong weak local remote public private personal shared internal external normal standard default daily "
     "weekly monthly nightly manual automatic static dynamic active inactive young adult wild raw fresh modern white "

@@ -109,7 +109,7 @@ def _keys(first: Source, second: Source) -> tuple[str, str] | None:
     """The names of two things that are told apart side by side."""
     if first.unit.kind == second.unit.kind == "row" and first.unit.block == second.unit.block:
         names = first.unit.cells[0][1], second.unit.cells[0][1]
-        comparable = min(len(first.unit.cells), len(second.unit.cells)) > 1
+        comparable = first.unit.cells[1:] != second.unit.cells[1:]
     else:
         names = first.label, second.label
         related = set(content_words(first.sentence)) & set(content_words(second.sentence))

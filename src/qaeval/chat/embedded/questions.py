@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qaeval.chat.embedded import german, lexicon, statements
-from qaeval.chat.embedded.english import parse
+from qaeval.chat.embedded.english import capitalise, parse
 from qaeval.chat.embedded.lexicon import PRONOUNS
 
 PairType = Literal["factual", "conceptual", "comparison"]
@@ -18,7 +18,13 @@ _CONTRACTION = re.compile(
     r"\b(do|does|did|is|are|was|were|has|have|should|must|wo|ca|can|would|could)n[’']t\b"
 )
 _FULL = {"wo": "will", "ca": "can"}
-_UNFINISHED = lexicon.word_set("same first last next second new other")
+_SECOND_SUBJECT = re.compile(r" and (?=(?:the|a|an|its|their) )")
+_UNFINISHED = lexicon.word_set(
+    "same first last next second new other acceptable exact single different important small large usual main whole"
+)
+_ENDS_PHRASE = lexicon.ENGLISH_STOP | lexicon.word_set(
+    "cannot far inside outside near beside below above beyond least well soon alone together nor"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def ask(sentence: str, context: Context) -> list[Question]:
 def finish(question: str) -> str:
     """Capitalise a question and end it with one question mark."""
     question = " ".join(question.split()).rstrip(" .,;:!?-–—")
-    return question[:1].upper() + question[1:] + "?"
+    return capitalise(question) + "?"
 
 
 def is_presentable(question: str) -> bool:
@@ -71,7 +77,8 @@ def is_presentable(question: str) -> bool:
     quotes = question.count("„") + question.count("“") + question.count("”")
     even = not (question.count("`") % 2 or question.count('"') % 2 or quotes % 2)
     fitting = _MIN_WORDS <= len(question.split()) <= _MAX_WORDS
-    return closed and even and fitting and not re.search(r"[;:|]\s", question)
+    clear = not re.search(r"[;:|]\s| (?:it|this|them|these|those)\?$", question)
+    return closed and even and fitting and clear
 
 
 def topic(sentence: str, context: Context) -> str:
@@ -89,7 +96,7 @@ def topic(sentence: str, context: Context) -> str:
     clause = parse(sentence, context.lower)
     if clause is not None and clause.subject.casefold() not in PRONOUNS and len(clause.subject.split()) <= 6:  # noqa: PLR2004
         return clause.subject
-    phrase = _noun_phrase(sentence)
+    phrase = noun_phrase(sentence)
     if phrase:
         return phrase
     code = re.search(r"`[^`]{2,40}`", sentence)
@@ -108,43 +115,52 @@ def topic(sentence: str, context: Context) -> str:
     return f"“{longest}”" if 0 < len(longest) <= _MAX_TOPIC else ""
 
 
-def _noun_phrase(sentence: str) -> str:
+def noun_phrase(sentence: str) -> str:
     """The first phrase that opens with an article and ends before a word that cannot belong to it."""
     tokens = sentence.split()[:45]
     for index, token in enumerate(tokens[:40]):
         article = token.casefold()
         if article in {"the", "a", "an", "each", "every"}:
-            phrase = _after_article(tokens[index + 1 : index + 6])
-            if phrase and phrase[-1].casefold() not in _UNFINISHED:
+            phrase = _after_article(tokens[index + 1 : index + 6], one=article != "the")
+            if phrase and not _is_unfinished(phrase):
                 return f"{article if article in {'a', 'an'} else 'the'} {' '.join(phrase)}"
     return ""
 
 
-def _after_article(tokens: list[str]) -> list[str]:
+def _is_unfinished(phrase: list[str]) -> bool:
+    """Whether the last word waits for a noun: an adjective, a number, or a participle on its own."""
+    last = phrase[-1].casefold()
+    alone = len(phrase) == 1 and (last.endswith("ed") or ("-" in last and "`" not in last and last.islower()))
+    return alone or last in _UNFINISHED or last in lexicon.NUMBER_WORDS or last.endswith("ly") or last.isdigit()
+
+
+def _after_article(tokens: list[str], *, one: bool) -> list[str]:
+    """The words of a noun phrase; empty where an adjective or adverb would be its last word."""
     phrase: list[str] = []
     for word, following in zip(tokens[:4], [*tokens[1:], ""], strict=False):
         bare = _bare(word)
-        if bare in lexicon.ENGLISH_STOP or (phrase and _may_be_verb(bare, _bare(following))):
+        if bare in _ENDS_PHRASE or (phrase and _may_be_verb(phrase[-1], bare, _bare(following), one=one)):
             break
         if phrase and bare.endswith("ing") and _bare(following) in lexicon.ENGLISH_STOP:
             break
         phrase.append(word.strip('.,;:!?()"'))
         if not word[-1].isalnum() and word[-1] != "`":
             break
+    else:
+        return []  # it goes on
     return [word for word in phrase if word]
 
 
-def _may_be_verb(word: str, following: str) -> bool:
+def _may_be_verb(noun: str, word: str, following: str, *, one: bool) -> bool:
     """Whether a word after a noun may be the verb: known as one, in -ed, or in -s with more to come."""
-    known = word in lexicon.VERBS or (word.endswith("s") and word[:-1] in lexicon.VERBS)
+    many = noun.endswith("s") and not noun.endswith(("ss", "us", "is"))
+    third_person = word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    if word in lexicon.VERBS:  # after one thing only "it maps" is a verb; "map" is a noun
+        return many or word not in lexicon.NOUN_VERBS or word == "need"
+    known = lexicon.present_verb(word) is not None
     goes_on = bool(following) and following not in lexicon.ENGLISH_STOP
-    governs = word.endswith("s") and following in lexicon.DETERMINERS
-    return (
-        known
-        or governs
-        or word.endswith("ed")
-        or (goes_on and word.endswith("s") and not word.endswith("ss"))
-    )
+    governs = third_person and following in lexicon.DETERMINERS
+    return known or governs or word.endswith("ed") or (third_person and (goes_on or one))
 
 
 def _bare(token: str) -> str:
@@ -160,7 +176,7 @@ def _english(sentence: str, context: Context) -> Iterator[statements.Asked]:
     yield from _consequence(sentence, context)
     yield from _opening_cause(sentence, context)
     for segment in sentence.split("; "):
-        clause = parse(segment[:1].upper() + segment[1:], context.lower | {segment.split(" ")[0]})
+        clause = parse(capitalise(segment), context.lower | {segment.split(" ")[0]})
         if clause is not None:
             for rule in statements.RULES:
                 yield from rule(clause)
@@ -172,11 +188,11 @@ def _opening_cause(sentence: str, context: Context) -> Iterator[statements.Asked
     if match is None:
         return
     cause, result = match.groups()
-    before = parse(cause[:1].upper() + cause[1:], context.lower | {cause.split(" ")[0]})
+    before = parse(capitalise(cause), context.lower | {cause.split(" ")[0]})
     pronoun = re.match(r"(?:they|it) ", result)
     if pronoun and before is not None and (before.aux in {"are", "do"}) == (pronoun.group() == "they "):
         result = before.subject + result[pronoun.end() - 1 :]
-    clause = parse(result[:1].upper() + result[1:], context.lower | {result.split(" ")[0]})
+    clause = parse(capitalise(result), context.lower | {result.split(" ")[0]})
     if clause is not None and not re.search(r"[,;]", clause.rest):
         yield clause.ask("why", clause.rest), "conceptual", 2.8
 
@@ -186,7 +202,8 @@ def _consequence(sentence: str, context: Context) -> Iterator[statements.Asked]:
     match = statements.CONSEQUENCE.search(sentence)
     result = match.group(1) if match else ""
     clause = (
-        parse(result[:1].upper() + result[1:], context.lower | {result.split(" ")[0]}) if result else None
+        parse(capitalise(result), context.lower | {result.split(" ")[0]}) if result else None
     )
-    if clause is not None and clause.subject != "you" and not re.search(r"[,;]", clause.rest):
-        yield clause.ask("why", clause.rest), "conceptual", 2.4
+    if clause is not None and clause.subject != "you" and not re.search(r"[,;]|because", clause.rest):
+        head = _SECOND_SUBJECT.split(clause.rest)[0]
+        yield clause.ask("why", head), "conceptual", 2.4

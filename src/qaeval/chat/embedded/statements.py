@@ -13,7 +13,7 @@ from qaeval.chat.embedded.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS
 Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
 
 _CAUSE = re.compile(
-    r",?\s+(?:(?:mainly |simply |partly |only )?because|since(?! \d)|so that|in order to|due to)\s+"
+    r",?\s+(?:(?:mainly |simply |partly |only )?because|so that|in order to|due to)\s+|,\s+since(?! \d)\s+"
 )
 _CONDITION = re.compile(r",?\s+(?:only\s+)?(?:if|when|whenever|once|as soon as|after|before|unless|until)\s+")
 _NEGATIVE_CONDITION = re.compile(r",?\s+(?:except|unless)\s+")
@@ -23,7 +23,7 @@ _TIME = re.compile(
     r"within (?:\d+|two|three|four|five|six|ten|one) (?:minutes?|hours?|(?:working |business )?days?|weeks?|months?)|"
     r"in (?:the year )?1[5-9]\d\d|in 20\d\d|on (?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|at \d\d?:\d\d|"
     r"between \d\d?:\d\d|on \d\d? (?:January|February|March|April|May|June|July|August|September|October|November|December)|"
-    r"(?:on|at) the (?:first|last|end) |at (?:midnight|noon|startup|night))\b"
+    r"(?:on|at) the (?:first|last) (?:day|working day)|at the end of (?:the|each|every) |at (?:midnight|noon|startup|night))\b"
 )
 _NO_SUBJECT = re.compile(
     r"^(?:\w+ed|not|necessary|possible|needed|in|on|there|so|doubt|any|none|true|false)\b"
@@ -64,7 +64,7 @@ def conditional(sentence: str) -> Iterator[Asked]:
     if match is None or re.search(r"\b(?:it|they|this|these|them|he|she|such)\b", match.group(2)):
         return
     word, condition = match.group(1), match.group(2)
-    if _NO_SUBJECT.match(condition):
+    if _NO_SUBJECT.match(condition) or re.match(r"\w+ing ", condition):
         return
     if word == "To":
         first = condition.split()[0]
@@ -198,7 +198,7 @@ def _what_is(clause: Clause) -> Iterator[Asked]:
         and first not in PREPOSITIONS | CLAUSE_WORDS | {"not", "never"}
         and not first.endswith("ing")
     ):
-        yield f"How does the text describe {clause.subject}", "factual", 0.9
+        yield f"what characterises {clause.subject}", "factual", 0.9
 
 
 def _what_does(clause: Clause) -> Iterator[Asked]:
