@@ -147,10 +147,74 @@ def test_bad_input_gets_one_clear_error(arguments: list[str], code: int, says: s
     assert "Traceback" not in run.stderr
 
 
-def test_models_rubrics_and_doctor_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "chunks.jsonl"),
+        (b'{"chunk_id": "a", "text": "x"\n', "chunks.jsonl:1"),
+        (b'{"chunk_id": "a", "text": "x y"}\n{"chunk_id": "a", "text": "z"}\n', "'a'"),
+        (b'{"chunk_id": "a", "text": " "}\n', "chunks.jsonl:1"),
+        (b'{"chunk_id": "a", "text": "x\\u0000y"}\n', "NUL"),
+        (b'{"chunk_id": "a", "text": "caf\xe9"}\n', "UTF-8"),
+        ('{"chunk_id": "a", "text": "x"}\n'.encode("utf-16"), "UTF-8"),
+        (b'{"chunk_id": "a", "prose": "x"}\n', "chunks.jsonl:1"),
+    ],
+)
+def test_a_bad_chunk_file_is_refused_with_its_place(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "chunks.jsonl").write_bytes(content)
+    run = qaeval("compare", *EMBEDDED, "--chunks", "chunks.jsonl", "--out", "run", cwd=tmp_path)
+    assert run.returncode == 65, run.stderr
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chunk_of_200_000_words_is_refused_as_a_whole_document(tmp_path: Path) -> None:
+    row = {"chunk_id": "long", "text": "The valve opens at 3 bar because the pump needs pressure. " * 20_000}
+    (tmp_path / "chunks.jsonl").write_text(json.dumps(row))
+    run = qaeval("compare", *EMBEDDED, "--chunks", "chunks.jsonl", "--out", "run", cwd=tmp_path)
+    assert run.returncode == 65
+    assert "chunks.jsonl:1: the chunk has 220,000 words" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("qaeval.yaml", "modells: {}\n", "'models'"),
+        ("qaeval.yaml", "models: {mistral: {hf_idd: x}}\n", "'hf_id'"),
+        ("rubrics/qa_pair_abc.yaml", "nam: x\n", "'name'"),
+    ],
+)
+def test_a_typo_in_a_file_names_the_closest_key(file: str, content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    run = qaeval("compare", *EMBEDDED, cwd=tmp_path)
+    assert run.returncode == 65, run.stderr
+    assert f"{file}" in run.stderr
+    assert says in run.stderr
+
+
+def test_models_and_rubrics_answer(tmp_path: Path) -> None:
     assert "Qwen/Qwen2.5-7B-Instruct-AWQ" in qaeval("models", "--json", cwd=tmp_path).stdout
     assert "qa_pair_abc version 1: fine" in qaeval("rubric", "check", "qa_pair_abc", cwd=tmp_path).stdout
-    assert "next: qaeval compare" in qaeval("doctor", cwd=tmp_path).stdout
+
+
+def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -> None:
+    built_in = qaeval("doctor", "--n", 20, cwd=tmp_path)
+    assert "20 chunks from 14 strata" in built_in.stdout
+    assert "up to 120 requests to grade" in built_in.stdout
+    assert built_in.stdout.endswith("next: qaeval compare embedded-lead embedded-salient --n 20\n")
+    unserved = qaeval("doctor", "mistral", "qwen", "--judge", "qwen", cwd=tmp_path).stdout
+    assert "vllm serve Qwen/Qwen2.5-7B-Instruct-AWQ --revision" in unserved
+    assert "compare mistral qwen --judge qwen --endpoint mistral=http://127.0.0.1:8001/v1" in unserved
+    with LoopbackServer(models=("mistral", "other")) as server:
+        urls = [f"--endpoint={name}={server.url}" for name in ("mistral", "qwen")]
+        served = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", *urls, cwd=tmp_path).stdout
+    assert f"mistral: {server.url}: serves mistral, other" in served
+    assert "it does not serve 'qwen'" in served
+    gone = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", *urls, cwd=tmp_path).stdout
+    assert "no connection (connection refused)" in gone
+    assert "next: start mistral, qwen, then: qaeval compare mistral qwen" in gone
 
 
 def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> None:

@@ -100,6 +100,13 @@ def find_rubric(name: str) -> Rubric:
     )
 
 
+def find_judging(
+    config: Config, candidates: tuple[ModelSpec, ...], *, judge: str | None, rubric: str
+) -> Judging:
+    """Resolve who grades these candidates, the registry's default where nobody is named, and by what."""
+    return Judging(config.judge(judge) if judge else config.default_judge(candidates), find_rubric(rubric))
+
+
 def _names(folder: str, pattern: str, name: Any) -> list[str]:  # noqa: ANN401 - a function of a path
     return sorted({name(path) for root in (Path(), data_root()) for path in (root / folder).glob(pattern)})
 

@@ -19,6 +19,7 @@ from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.chat.wire import (
     FIXED_FIELDS,
     MayPassError,
+    connection_problem,
     encode,
     is_overflow,
     masked,
@@ -176,7 +177,7 @@ class HttpChat:
         except TimeoutError as error:
             came = str(error) or f"nothing within {self._timeout_s:g} s"
         except (aiohttp.ClientError, OSError) as error:
-            came = masked(f"{type(error).__name__}: {error}", self._api_key)[:_SHOWN]
+            came = masked(connection_problem(error), self._api_key)[:_SHOWN]
         # Outside `except`, so that aiohttp's exception, which holds the request's headers, is not its context.
         raise MayPassError(
             "endpoint", f"{self._url}: expected a reply, got {came}; is the server up and not overloaded?"

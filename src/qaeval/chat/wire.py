@@ -1,11 +1,13 @@
 """The OpenAI chat format: a request becomes bytes, bytes become a ``Completion``. Pure."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+import aiohttp
 import orjson
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion, FinishReason, Message, TokenLogprob
@@ -203,3 +205,17 @@ def _seconds_between(start: str, end: str) -> float:
         return (parsedate_to_datetime(end) - parsedate_to_datetime(start)).total_seconds()
     except (TypeError, ValueError):
         return 0.0
+
+
+def connection_problem(error: Exception) -> str:
+    """Say in words why no reply came; the library's own text where there is no plainer one."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"no address for the host {error.host!r}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return f"no secure connection: {error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        return f"no connection ({reason})"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "a connection that was closed without a reply"
+    return f"{type(error).__name__}: {error}"

@@ -83,7 +83,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
-    from qaeval.prepare import Judging, find_config, find_rubric, make_plan, with_endpoints
+    from qaeval.prepare import find_config, find_judging, make_plan, with_endpoints
     from qaeval.run import write_report
     from qaeval.store import RunStore
 
@@ -101,10 +101,7 @@ def compare(
         n=n,
         seed=defaults.seed if seed is None else seed,
     )
-    judging = Judging(
-        registry.judge(judge) if judge else registry.default_judge(plan.candidates),
-        find_rubric(rubric or plan.definition.rubric),
-    )
+    judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
     path = out or _new_run()
     settings = {**plan.settings(), "grading": judging.settings()}
     with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
@@ -163,17 +160,14 @@ def grade(
     concurrency: Concurrency = None,
 ) -> None:
     """Only the second stage: have the judge grade what has no letter yet."""
-    from qaeval.prepare import Judging, find_config, find_rubric, with_endpoints
+    from qaeval.prepare import find_config, find_judging, with_endpoints
     from qaeval.store import RunStore
 
     registry = with_endpoints(find_config(config), endpoint or [])
     with RunStore.open(run) as store:
         settings = store.settings()
         candidates = tuple(registry.candidate(name) for name in settings["candidates"])
-        judging = Judging(
-            registry.judge(judge) if judge else registry.default_judge(candidates),
-            find_rubric(rubric or settings["eval"]["rubric"]),
-        )
+        judging = find_judging(registry, candidates, judge=judge, rubric=rubric or settings["eval"]["rubric"])
         _runner(store, concurrency or registry.defaults.concurrency, registry.allow_external).grade(judging)
     print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}")
 
@@ -201,12 +195,44 @@ def models(config: Registry = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def doctor(endpoint: Endpoints = None, config: Registry = None) -> None:
-    """Say what is installed, which endpoints answer, and the next command to type."""
-    from qaeval.cli.doctor import examine
-    from qaeval.prepare import find_config, with_endpoints
+def doctor(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL...]", help="The candidates of the run; the embedded ones when left out."
+        ),
+    ] = None,
+    eval_name: EvalName = None,
+    chunks: ChunksFile = None,
+    judge: JudgeName = None,
+    rubric: RubricName = None,
+    n: Number = None,
+    seed: Seed = None,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+) -> None:
+    """Say what is installed, which endpoints answer, what a run would do, and the next command to type."""
+    from qaeval.cli import doctor as findings
+    from qaeval.prepare import find_config, find_judging, make_plan, with_endpoints
 
-    examine(with_endpoints(find_config(config), endpoint or []))
+    findings.print_machine()
+    registry = with_endpoints(find_config(config), endpoint or [])
+    plan = make_plan(
+        registry,
+        models or ["embedded-lead", "embedded-salient"],
+        eval_name=eval_name or registry.defaults.eval,
+        chunks=chunks,
+        n=n,
+        seed=registry.defaults.seed if seed is None else seed,
+    )
+    judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
+    findings.print_plan(plan, judging)
+    answers = findings.look([*plan.candidates, judging.judge], registry)
+    given = {"eval": eval_name, "chunks": chunks, "judge": judge, "rubric": rubric, "n": n, "seed": seed}
+    given["config"] = config
+    typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
+    print(f"\nnext: {findings.next_command(plan, judging, answers, typed)}")
 
 
 @rubric_app.command("check")

@@ -1,57 +1,139 @@
-"""`qaeval doctor`: what is there, what answers, and what to type next."""
+"""`qaeval doctor`: what is there, what answers, what a run would do, and what to type next."""
 
 import asyncio
+import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
 
 from qaeval import __version__
 from qaeval.config import Config, ModelSpec
 from qaeval.errors import QaevalError
+from qaeval.prepare import Judging, Plan
 from qaeval.run import api_key
 from qaeval.serving.guard import check_host
 from qaeval.serving.probe import reach
 
+_FIRST_PORT: Final = 8001
+_GIB: Final = 2**30
 
-def examine(config: Config) -> None:
-    """Print the findings; nothing is changed and nothing is asked of a model."""
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether a model can be asked right now, and what was seen."""
+
+    usable: bool
+    detail: str
+
+
+def print_machine() -> None:
+    """Print versions, GPU, vLLM and free space."""
     print(f"qaeval {__version__}, Python {sys.version.split()[0]}")
+    print(f"GPU: {_gpu()}")
+    print(f"vLLM: {_vllm()}")
+    free = shutil.disk_usage(Path()).free / _GIB
+    print(f"disk: {free:,.1f} GiB free here; runs go to {Path('results')}/")
+
+
+def _gpu() -> str:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "none found (no nvidia-smi); needed only to serve models on this machine"
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        found = _run(query)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"nvidia-smi does not answer: {error}"
+    lines = (found.stdout if found.returncode == 0 else found.stderr or found.stdout).strip().splitlines()
+    return "; ".join(lines) or f"nvidia-smi ended with code {found.returncode}"
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - nothing of it comes from outside
+
+
+def _vllm() -> str:
+    try:
+        return f"{version('vllm')} is installed"
+    except PackageNotFoundError:
+        return "not installed here; needed only to serve models on this machine"
+
+
+def print_plan(plan: Plan, judging: Judging) -> None:
+    """Print what `compare` would ask of whom."""
+    strata = {sample.chunk.stratum for sample in plan.samples}
+    n_samples, n_candidates = len(plan.samples), len(plan.candidates)
+    n_items = plan.definition.items_per_sample
     print(
-        f"GPU driver: {'nvidia-smi found' if shutil.which('nvidia-smi') else 'none found (nvidia-smi is not on the path)'}"
+        f"\na run of {plan.definition.name}: {n_samples:,} chunks from {len(strata)} strata, {n_items} items from each\n"
+        f"  candidates: {', '.join(spec.name for spec in plan.candidates)}: "
+        f"{n_candidates * n_samples:,} requests to generate\n"
+        f"  judge: {judging.judge.name}, rubric {judging.rubric.name} version {judging.rubric.version}: "
+        f"up to {n_candidates * n_samples * n_items:,} requests to grade"
     )
-    print(
-        f"vLLM here: {'installed' if find_spec('vllm') else 'not installed; needed only to serve models on this machine'}"
-    )
-    specs = {spec.name: spec for spec in (*config.models.values(), *config.judges.values())}
-    servers = [spec for spec in specs.values() if spec.url]
-    print(
-        "\nendpoints:"
-        if servers
-        else "\nendpoints: none; --endpoint NAME=URL or `url:` in qaeval.yaml names one"
-    )
-    answering = asyncio.run(_reach_all(servers, config.allow_external))
-    print(f"\nnext: {_next_command(answering, config)}")
+    longest = max(plan.samples, key=lambda sample: len(sample.chunk.text))
+    print(f"  longest chunk: {len(longest.chunk.text.split()):,} words ({longest.chunk.chunk_id})")
 
 
-async def _reach_all(servers: Sequence[ModelSpec], allow_external: Sequence[str]) -> list[str]:
-    answering = []
-    for spec in servers:
-        try:
-            check_host(spec.url or "", allow_external=allow_external)
-            found = await reach(spec.url or "", api_key(spec))
-        except QaevalError as error:
-            print(f"  {spec.name}: {error}")
-            continue
-        print(f"  {spec.name}: {spec.url}: {found.detail}")
-        if found.ok:
-            answering.append(spec.name)
-    return answering
+def look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
+    """Ask every server for its health and models, print and return what came; nothing is asked of a model."""
+    answers = asyncio.run(_look(specs, config))
+    print("\nendpoints")
+    for name, answer in answers.items():
+        print(f"  {name}: {answer.detail}")
+    return answers
 
 
-def _next_command(answering: Sequence[str], config: Config) -> str:
-    candidates = [name for name in answering if name in config.models]
-    judges = [name for name in answering if name in config.judges]
-    if len(candidates) > 1 and judges:
-        return f"qaeval compare {' '.join(candidates)} --judge {judges[0]}"
-    return "qaeval compare embedded-lead embedded-salient --n 20"
+async def _look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
+    answers = await asyncio.gather(*(_answer(spec, config.allow_external) for spec in specs))
+    return {spec.name: answer for spec, answer in zip(specs, answers, strict=True)}
+
+
+async def _answer(spec: ModelSpec, allow_external: Sequence[str]) -> Answer:
+    if spec.kind == "embedded":
+        return Answer(usable=True, detail="built in")
+    if spec.url is None:
+        return Answer(usable=False, detail="no server known (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
+    try:
+        key = api_key(spec)
+        check_host(spec.url, allow_external=allow_external)
+    except QaevalError as error:
+        return Answer(usable=False, detail=str(error))
+    found = await reach(spec.url, key)
+    if found.ok and found.models and spec.served not in found.models:
+        wanted = f"it does not serve {spec.served!r}; `served_name: {found.models[0]}` in qaeval.yaml, if that is it"
+        return Answer(usable=False, detail=f"{spec.url}: {found.detail}; {wanted}")
+    return Answer(usable=found.ok, detail=f"{spec.url}: {found.detail}")
+
+
+def next_command(plan: Plan, judging: Judging, answers: Mapping[str, Answer], typed: Sequence[str]) -> str:
+    """Return the exact command to type next: serve what is missing, else compare.
+
+    Args:
+        plan: what would be asked.
+        judging: who would grade it.
+        answers: of every model of the run.
+        typed: the options that shaped the plan, to be repeated.
+    """
+    specs = {spec.name: spec for spec in (*plan.candidates, judging.judge)}
+    missing = [spec for name, spec in specs.items() if not answers[name].usable]
+    compare = ["qaeval", "compare", *(spec.name for spec in plan.candidates), *typed]
+    unserved = [spec for spec in missing if spec.url is None]
+    if not missing:
+        return shlex.join(compare)
+    if not unserved:
+        return f"start {', '.join(spec.name for spec in missing)}, then: {shlex.join(compare)}"
+    ports = {spec.name: _FIRST_PORT + place for place, spec in enumerate(unserved)}
+    starts = [
+        shlex.join(["vllm", "serve", *spec.serve_arguments(), "--port", str(ports[spec.name])])
+        for spec in unserved
+    ]
+    endpoints = [
+        word for name, port in ports.items() for word in ("--endpoint", f"{name}=http://127.0.0.1:{port}/v1")
+    ]
+    return "\n  ".join(["on machines with a GPU", *starts, "then", shlex.join([*compare, *endpoints])])

@@ -7,6 +7,8 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
+from qaeval.chat.wire import connection_problem
+
 _SHOWN: Final = 200
 _REFUSED: Final = frozenset({400, 422})
 
@@ -89,7 +91,7 @@ class Server:
         except TimeoutError:
             return Answer(0, problem=f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer(0, problem=f"{type(error).__name__}: {error}"[:_SHOWN])
+            return Answer(0, problem=connection_problem(error)[:_SHOWN])
 
     def _masked(self, content: bytes) -> bytes:
         return content.replace(self._api_key.encode(), b"***") if self._api_key else content

@@ -87,7 +87,9 @@ def salient(text: str) -> tuple[Pair, Pair, Pair]:
         if free:
             chosen[focus] = max(free, key=lambda offer: offer.value)
     if "comparison" not in chosen:  # cause and effect is a relationship too
-        effects = [offer for offer in offers if _RELATES.match(offer.question) and not _overlaps(offer, chosen)]
+        effects = [
+            offer for offer in offers if _RELATES.match(offer.question) and not _overlaps(offer, chosen)
+        ]
         if effects:
             chosen["comparison"] = max(effects, key=lambda offer: offer.value)
     for focus in TYPES:

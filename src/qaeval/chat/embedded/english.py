@@ -66,7 +66,7 @@ def parse(sentence: str, lower: frozenset[str] | set[str]) -> Clause | None:
     Returns:
         The clause, or None where subject and verb are not plain.
     """
-    body, adjunct = _opened(sentence, lower)
+    body, adjunct = _opened(sentence)
     tokens = body.split()
     if len(tokens) < 2 or not _may_start_subject(tokens):  # noqa: PLR2004
         return None
@@ -137,7 +137,7 @@ def decapitalise(phrase: str, lower: frozenset[str] | set[str]) -> str:
     return phrase[0].lower() + phrase[1:] if common else phrase
 
 
-def _opened(sentence: str, lower: frozenset[str] | set[str]) -> tuple[str, str]:
+def _opened(sentence: str) -> tuple[str, str]:
     """The sentence without its end mark, asides and connective, and its opening adjunct."""
     body = _PARENTHESES.sub("", sentence).rstrip(" .!?:;…")
     body = _OPENER.sub("", body)

@@ -96,7 +96,9 @@ def last_resort(
 
 def _relation(source: Source, context: Context) -> Offer | None:
     """How the subject of a sentence and the first thing after its verb are related."""
-    clause = None if context.german or source.unit.kind != "sentence" else parse(source.sentence, context.lower)
+    clause = (
+        None if context.german or source.unit.kind != "sentence" else parse(source.sentence, context.lower)
+    )
     if clause is None or {*clause.subject.casefold().split()} & (PRONOUNS | {"and"}):
         return None
     other = noun_phrase(clause.rest)

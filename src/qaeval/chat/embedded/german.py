@@ -86,11 +86,10 @@ def parse(body: str) -> Clause | None:
         word, comma = tokens[index].rstrip(","), tokens[index].endswith(",")
         if word in GERMAN_FINITE or _is_third_person(tokens, index):
             subject = " ".join(tokens[:index])
-            if not tokens[index - 1].strip("`„“")[:1].isupper():
-                return None
             adjective = index > 1 and _before_noun(first)
-            if adjective and first.endswith("e") and first not in _ARTICLES and word in _SINGULAR:
-                return None  # an object that opens the sentence
+            several = adjective and first.endswith("e") and first not in _ARTICLES
+            if not tokens[index - 1].strip("`„“")[:1].isupper() or (several and word in _SINGULAR):
+                return None  # no noun, or an object that opens the sentence
             lowered = subject[0].lower() + subject[1:] if first in _ARTICLES or adjective else subject
             return Clause(lowered, word, " ".join([*([","] if comma else []), *tokens[index + 1 :]]))
         if tokens[index][-1] in ",;:":

@@ -131,7 +131,9 @@ def _is_unfinished(phrase: list[str]) -> bool:
     """Whether the last word waits for a noun: an adjective, a number, or a participle on its own."""
     last = phrase[-1].casefold()
     alone = len(phrase) == 1 and (last.endswith("ed") or ("-" in last and "`" not in last and last.islower()))
-    return alone or last in _UNFINISHED or last in lexicon.NUMBER_WORDS or last.endswith("ly") or last.isdigit()
+    return (
+        alone or last in _UNFINISHED or last in lexicon.NUMBER_WORDS or last.endswith("ly") or last.isdigit()
+    )
 
 
 def _after_article(tokens: list[str], *, one: bool) -> list[str]:
@@ -201,9 +203,7 @@ def _consequence(sentence: str, context: Context) -> Iterator[statements.Asked]:
     """``X, so Y.`` asks why Y."""
     match = statements.CONSEQUENCE.search(sentence)
     result = match.group(1) if match else ""
-    clause = (
-        parse(capitalise(result), context.lower | {result.split(" ")[0]}) if result else None
-    )
+    clause = parse(capitalise(result), context.lower | {result.split(" ")[0]}) if result else None
     if clause is not None and clause.subject != "you" and not re.search(r"[,;]|because", clause.rest):
         head = _SECOND_SUBJECT.split(clause.rest)[0]
         yield clause.ask("why", head), "conceptual", 2.4
