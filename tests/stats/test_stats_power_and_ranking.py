@@ -10,7 +10,6 @@ from qaeval.stats.power import (
     design_effect,
     detectable_difference,
     icc1,
-    plan,
     reached_power,
 )
 from qaeval.stats.ranking import bradley_terry, bradley_terry_bootstrap, bradley_terry_se
@@ -74,15 +73,6 @@ def test_more_items_in_a_chunk_help_little() -> None:
 def test_power_inverts_the_number_of_chunks() -> None:
     n = chunks_needed(0.35, 0.05, power=0.9)
     assert reached_power(0.35, n - 1, 0.05) < 0.9 <= reached_power(0.35, n, 0.05)
-
-
-def test_plan_from_a_pilot() -> None:
-    b = np.tile([1 / 3, -1 / 3], 20)  # sd = sqrt(40/39)/3
-    result = plan(np.zeros(40), b, difference=0.05)
-    assert result.sd == approx(np.sqrt(40 / 39) / 3)
-    assert result.needed == chunks_needed(result.sd, 0.05)
-    assert result.detectable == approx(detectable_difference(result.sd, 40))
-    assert plan(np.zeros(40), np.zeros(40), difference=0.05).needed is None
 
 
 def test_citations_of_stigler() -> None:

@@ -398,7 +398,7 @@ TESTED_BY_EXAMPLE = {
     "cohen_kappa", "kappa_max", "observed_agreement", "majority_baseline", "confusion_matrix", "cluster_tables",
     # published numbers and planning have no symmetry to test
     "check_published", "compatible_tables", "grim", "grim_counts", "kappa_from_agreement", "kappa_range",
-    "tables_with", "chunk_sd", "chunks_needed", "design_effect", "detectable_difference", "icc1", "plan",
+    "tables_with", "chunk_sd", "chunks_needed", "design_effect", "detectable_difference", "icc1", "plan", "simulated_power",
     "reached_power", "holm", "fleiss_null_se", "alpha_from_coincidences",
 }  # fmt: skip
 PARTS = {

@@ -3,12 +3,10 @@
 Everything follows from the standard deviation of the paired difference between chunks, which a pilot run
 gives: more items in a chunk lower it only as far as its items are independent.
 
-The formulas are the usual normal ones. With few chunks the exact sign-flip test reaches less than they plan:
-``benchmarks/validity.py`` finds 0.66 to 0.72 instead of 0.80 with 20 chunks, 0.73 to 0.84 with 60 and 0.75 to 0.88
-with 200. Where 20 or 30 chunks are planned, add a third.
+The formulas are the usual normal ones, in closed form. The exact sign-flip test reaches less than they plan on few
+chunks; `qaeval.stats.planning` simulates it.
 """
 
-from dataclasses import dataclass
 from math import ceil, nan, sqrt
 
 import numpy as np
@@ -16,7 +14,6 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from qaeval.stats._arrays import TINY, TWO, as_values, cluster_codes
-from qaeval.stats.paired import chunk_differences
 
 
 def _quantiles(alpha: float, power: float, sides: int) -> float:
@@ -120,54 +117,3 @@ def icc1(values: ArrayLike, clusters: ArrayLike) -> float:
     k0 = (n - float((sizes**2).sum()) / n) / (n_clusters - 1)
     total = between + (k0 - 1) * within
     return (between - within) / total if total > TINY else nan
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a paired comparison of this many chunks can see, from the data of a run or a pilot."""
-
-    n_chunks: int
-    """Chunks that both candidates have."""
-    sd: float
-    """Standard deviation of the paired difference between chunks."""
-    detectable: float
-    """Smallest true difference that is found with the power asked for; NaN without spread."""
-    needed: int | None
-    """Chunks needed to find `difference`; None without spread."""
-    power: float
-    """Probability that this many chunks find `difference`; NaN without spread."""
-
-
-def plan(
-    mean_a_by_chunk: ArrayLike,
-    mean_b_by_chunk: ArrayLike,
-    *,
-    difference: float,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    sides: int = 2,
-) -> Plan:
-    """Say what a comparison could see, and how many chunks would find `difference`.
-
-    Args:
-        mean_a_by_chunk: Mean of candidate a in each chunk, shape (G,), NaN where there is none.
-        mean_b_by_chunk: Mean of candidate b in the same chunks.
-        difference: The true difference that matters (for non-inferiority: margin plus true difference).
-        alpha: Error rate of the test.
-        power: Probability to find the difference.
-        sides: 2 for a difference, 1 for non-inferiority.
-
-    Returns:
-        The plan. It is as good as the pilot's `sd`: from 20 chunks that is known to about a sixth.
-    """
-    d, _ = chunk_differences(mean_a_by_chunk, mean_b_by_chunk)
-    sd = float(np.std(d, ddof=1)) if len(d) >= TWO else nan
-    if not sd > TINY:
-        return Plan(n_chunks=len(d), sd=sd, detectable=nan, needed=None, power=nan)
-    return Plan(
-        n_chunks=len(d),
-        sd=sd,
-        detectable=detectable_difference(sd, len(d), alpha=alpha, power=power, sides=sides),
-        needed=chunks_needed(sd, difference, alpha=alpha, power=power, sides=sides),
-        power=reached_power(sd, len(d), difference, alpha=alpha, sides=sides),
-    )

@@ -1,0 +1,184 @@
+"""How many chunks a comparison needs, and how small a difference it can see, by simulating the test that will be used.
+
+The formulas of `qaeval.stats.power` know only the spread of the paired differences. But the exact sign-flip test on
+few chunks has fewer possible p-values than they assume, and a candidate that loses usable items also changes that
+spread. Here runs are drawn from the pilot's own chunks, the worse candidate loses what it is meant to lose, and the
+sign-flip test is asked.
+"""
+
+from dataclasses import dataclass
+from math import nan, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+from qaeval.stats._arrays import TINY, TWO, Floats, Ints, as_values, same_length
+from qaeval.stats.paired import sign_flip_test
+
+_N_RUNS = 4000
+"""Simulated runs for one power: two standard errors at 0.8 are 0.013."""
+_EXACT_UP_TO = 50
+"""With more chunks in which the candidates differ the normal law of the sign-flip statistic is close enough, and much faster."""
+_MOST_CHUNKS = 1_000_000
+_CLOSE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """Usable items of two candidates in the same chunks of a run that was made."""
+
+    usable_a: Ints
+    """Usable items of candidate a in each chunk, shape (G,), 0 to `size`."""
+    usable_b: Ints
+    """The same for candidate b."""
+    size: int
+    """Items that each candidate owes for a chunk."""
+
+    @classmethod
+    def of(cls, usable_a: ArrayLike, usable_b: ArrayLike, size: int) -> "Pilot":
+        """Check and take over the counts.
+
+        Raises:
+            ValueError: The lengths differ, there are fewer than 2 chunks, or a count is no whole number up to `size`.
+        """
+        a, b = as_values(usable_a, name="usable_a"), as_values(usable_b, name="usable_b")
+        same_length(usable_a=a, usable_b=b)
+        both = np.concatenate([a, b])
+        if len(a) < TWO or size < 1:
+            raise ValueError(f"a pilot needs at least 2 chunks of at least 1 item, got {len(a)} of {size!r}")
+        if (both != np.round(both)).any() or both.min() < 0 or both.max() > size:
+            raise ValueError(f"usable items are whole numbers from 0 to {size}")
+        return cls(a.astype(np.int64), b.astype(np.int64), size)
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Usable rate of the better and of the worse candidate."""
+        a, b = float(self.usable_a.mean()) / self.size, float(self.usable_b.mean()) / self.size
+        return max(a, b), min(a, b)
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the paired difference between chunks."""
+        return float(np.std((self.usable_b - self.usable_a) / self.size, ddof=1))
+
+    def law(self, difference: float) -> tuple[Floats, Floats]:
+        """Return the possible differences of a chunk, worse minus better, and their probabilities.
+
+        One candidate loses usable items at random, each with the same probability, until the true rates are
+        `difference` apart: the worse one where the pilot's rates are nearer to each other than that, else the better.
+
+        Raises:
+            ValueError: The difference is negative or larger than the better candidate's rate.
+        """
+        best, worst = self.rates
+        if not 0 <= difference <= best + TINY:
+            raise ValueError(f"a difference must be 0 to the better rate, {best:.3f}, got {difference!r}")
+        swapped = self.usable_b.mean() > self.usable_a.mean()
+        better, worse = (self.usable_b, self.usable_a) if swapped else (self.usable_a, self.usable_b)
+        if difference >= best - worst:
+            keep_worse = (best - difference) / worst if worst > 0 else 1.0
+            keep_better = 1.0
+        else:
+            keep_worse, keep_better = 1.0, (worst + difference) / best
+        shares = np.zeros(2 * self.size + 1)
+        left = np.arange(self.size + 1)
+        cells, times = np.unique(np.stack([better, worse], axis=1), axis=0, return_counts=True)
+        for (n_better, n_worse), count in zip(cells.tolist(), times.tolist(), strict=True):
+            of_better = stats.binom.pmf(left, n_better, keep_better)
+            of_worse = stats.binom.pmf(left, n_worse, max(0.0, keep_worse))
+            shares += count * np.convolve(of_worse, of_better[::-1])
+        values = np.arange(-self.size, self.size + 1) / self.size
+        return values, shares / shares.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a paired comparison can see."""
+
+    n_chunks: int
+    """Chunks of the comparison that is planned."""
+    sd: float
+    """Standard deviation of the paired difference between the pilot's chunks."""
+    detectable: float
+    """Smallest true difference that this many chunks find with the power asked for; NaN where none is found."""
+    needed: int | None
+    """Chunks needed to find `difference` with the power asked for; None where even a million do not."""
+    power: float
+    """Probability that this many chunks find `difference`."""
+
+
+def plan(
+    pilot: Pilot, difference: float, *, n_chunks: int | None = None, alpha: float = 0.05, power: float = 0.8
+) -> Plan:
+    """Say what a comparison could see, and how many chunks would find `difference`.
+
+    Args:
+        pilot: A run of two candidates, the more chunks the better: from 20 its spread is known to about a sixth.
+        difference: True difference of the usable rates that matters, above 0, at most the better candidate's rate.
+        n_chunks: Chunks of the comparison; those of the pilot when left out.
+        alpha: Error rate of the two-sided sign-flip test.
+        power: Probability to find the difference.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    chunks = len(pilot.usable_a) if n_chunks is None else n_chunks
+    if not difference > 0 or not 0 < alpha < 1 or not 0 < power < 1:
+        raise ValueError(
+            f"need difference > 0, alpha and power in (0, 1), got {difference!r}, {alpha!r}, {power!r}"
+        )
+    if chunks < TWO:
+        raise ValueError(f"at least 2 chunks are needed, got {chunks!r}")
+    return Plan(
+        n_chunks=chunks,
+        sd=pilot.sd,
+        detectable=_detectable(pilot, chunks, alpha=alpha, power=power),
+        needed=_needed(pilot, difference, alpha=alpha, power=power),
+        power=simulated_power(pilot, chunks, difference, alpha=alpha),
+    )
+
+
+def simulated_power(pilot: Pilot, n_chunks: int, difference: float, *, alpha: float = 0.05) -> float:
+    """Probability that the two-sided sign-flip test finds a true `difference` with this many chunks.
+
+    Returns:
+        The share of 4,000 simulated runs in which it does; the same arguments give the same share.
+    """
+    values, shares = pilot.law(difference)
+    counts = np.random.default_rng(0).multinomial(n_chunks, shares, size=_N_RUNS)
+    distinct, times = np.unique(counts, axis=0, return_counts=True)
+    few = distinct[:, values != 0].sum(axis=1) <= _EXACT_UP_TO
+    spread = np.sqrt(distinct @ values**2)
+    z = np.abs(distinct @ values) / np.where(spread > 0, spread, 1.0)
+    found = 2 * special.ndtr(-z) <= alpha
+    found[few] = [sign_flip_test(np.repeat(values, row)) <= alpha for row in distinct[few]]
+    return float(times @ found / _N_RUNS)
+
+
+def _detectable(pilot: Pilot, n_chunks: int, *, alpha: float, power: float) -> float:
+    low, high = 0.0, pilot.rates[0]
+    if simulated_power(pilot, n_chunks, high, alpha=alpha) < power:
+        return nan
+    while high - low > _CLOSE * high:
+        middle = (low + high) / 2
+        if simulated_power(pilot, n_chunks, middle, alpha=alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _needed(pilot: Pilot, difference: float, *, alpha: float, power: float) -> int | None:
+    low, high = 1, TWO
+    while simulated_power(pilot, high, difference, alpha=alpha) < power:
+        if high >= _MOST_CHUNKS:
+            return None
+        low, high = high, min(_MOST_CHUNKS, 2 * high)
+    while high - low > max(1, _CLOSE * high):
+        middle = round(sqrt(low * high))
+        if simulated_power(pilot, middle, difference, alpha=alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high
