@@ -21,7 +21,7 @@ from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import clustered_rate
 from qaeval.stats.paired import paired_difference, sign_flip_test
-from qaeval.stats.power import detectable_difference, reached_power
+from qaeval.stats.planning import Pilot, plan, simulated_power
 from qaeval.stats.reliability import cluster_tables, kappa_interval
 from qaeval.stats.resampling import jackknife
 
@@ -91,7 +91,7 @@ def simulate(setting: Setting, *, reps: int, rng: np.random.Generator) -> Validi
         [clustered_rate(run, np.full(setting.chunks, ITEMS), method=method) for run in a]
         for method in ("logit", "wilson")
     ]
-    difference, sd = detectable(setting, rng)
+    difference, planned = detectable(setting, rng)
     better, weaker = grades(setting, p, p - difference, reps, rng)
     judged = judge_runs(setting, reps, rng)
     trusted = [number for number, estimate in enumerate(judged.default) if estimate.reason is None]
@@ -109,7 +109,7 @@ def simulate(setting: Setting, *, reps: int, rng: np.random.Generator) -> Validi
         plain_kappa=coverage([judged.plain[i] for i in trusted], judged.true) if enough else np.nan,
         kappa_warned=1 - len(trusted) / reps,
         difference=difference,
-        planned=reached_power(sd, setting.chunks, difference),
+        planned=planned,
         reached=alarms(better, weaker),
     )
 
@@ -156,14 +156,19 @@ def grades(
 
 
 def detectable(setting: Setting, rng: np.random.Generator) -> tuple[float, float]:
-    """Loss that is found with a planned power of 80 %, and the spread of the difference at that loss."""
-    difference, sd = 0.05, 0.0
-    for _ in range(6):
-        pilot = Setting(chunks=40_000, rate=setting.rate, icc=setting.icc)
-        a, b = grades(pilot, setting.rate, setting.rate - difference, 1, rng)
-        sd = float(np.std((a - b) / ITEMS))
-        difference = min(detectable_difference(sd, setting.chunks), setting.rate - 0.01)
-    return difference, sd
+    """Loss that a pilot of two equal candidates says is found with 80 %, and the power that is planned for it.
+
+    The pilot of equal candidates has to guess how a loss spreads over the chunks; the power comes from a second
+    pilot, whose candidates differ by that loss. Where so few chunks find no loss, the whole rate but a point is lost.
+    """
+    size = Setting(chunks=40_000, rate=setting.rate, icc=setting.icc)
+    equal = Pilot.of(*(run[0] for run in grades(size, setting.rate, setting.rate, 1, rng)), ITEMS)
+    found = plan(equal, LOSS, n_chunks=setting.chunks).detectable
+    difference = float(np.fmin(found, setting.rate - 0.01))
+    pilot = Pilot.of(
+        *(run[0] for run in grades(size, setting.rate, setting.rate - difference, 1, rng)), ITEMS
+    )
+    return difference, simulated_power(pilot, setting.chunks, difference)
 
 
 @dataclass(frozen=True)
@@ -227,8 +232,9 @@ def print_power(results: dict[Setting, Validity]) -> None:
         )
     print(
         "\nkappa: coverage of the intervals that carry no warning, and of the jackknife without Fisher's scale in the "
-        "same runs; warned: share of runs with a warning or without an interval. difference: what 80 % power was "
-        "planned for; reached by the sign-flip test.\n"
+        "same runs; warned: share of runs with a warning or without an interval. difference: the loss that a pilot of two "
+        "equal candidates promises to find with 80 %; planned: the power for that loss from a pilot that shows it; reached: "
+        "by the sign-flip test.\n"
     )
 
 
@@ -239,6 +245,9 @@ def print_summary(results: dict[Setting, Validity], reps: int, seconds: float) -
         print(f"- lowest coverage, {name}: {np.nanmin([getattr(v, name) for v in found]):.3f}")
     for name in ("false_alarm", "false_pass", "plain_false_pass"):
         print(f"- highest rate, {name}: {max(getattr(v, name) for v in found):.3f}")
+    print(
+        f"- largest gap between planned and reached power: {max(abs(v.planned - v.reached) for v in found):.3f}"
+    )
     error = 2 * np.sqrt(0.05 * 0.95 / reps)
     print(f"\n{reps} runs of each setting (two standard errors: {error:.3f}), {seconds:.0f} s.")
 

@@ -71,7 +71,7 @@ class Case:
             item_types=("fact", "why"),
         )
 
-    def report(self) -> Report:
+    def report(self, **options: Any) -> Report:
         return build_report(
             rows=self.rows,
             run=self.run,
@@ -79,7 +79,7 @@ class Case:
             rubric=self.rubric,
             judge=self.judge,
             candidates=self.candidates,
-            **self.more,
+            **{**self.more, **options},
         )
 
     def items(self) -> Any:

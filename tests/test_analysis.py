@@ -148,19 +148,45 @@ def test_a_test_and_an_interval_that_disagree_are_both_told() -> None:
     # 10 of 12 chunks show the same step: the exact test is sure (2/1024), the interval for near-ties is not.
     (pair,) = case({"alpha": ["AAB"] * 12, "beta": ["AAA"] * 10 + ["AAB"] * 2}).report().differences
     assert pair.p == approx(2 / 1024)
-    assert pair.outcome == "no difference shown"
+    assert pair.outcome == "not enough data"
     assert "(the test alone would show one, the interval does not)" in pair.sentence
 
 
-def test_an_interval_over_0_shows_no_difference_and_says_what_is_ruled_out() -> None:
-    report = case({"alpha": ["AAB", "ABB"] * 8, "beta": ["ABB", "AAB"] * 7 + ["AAA", "AAA"]}).report()
+NARROW = {"alpha": ["AAB", "ABB"] * 8, "beta": ["ABB", "AAB"] * 7 + ["AAA", "AAA"]}
+
+
+def test_an_interval_inside_the_margin_shows_no_difference_and_says_what_is_ruled_out() -> None:
+    report = case(NARROW).report(margin=0.5)
     (pair,) = report.differences
-    assert pair.outcome == "no difference shown"
+    assert (pair.outcome, pair.n_more_chunks) == ("no difference shown", None)
     limit = 100 * max(abs(pair.difference.low or 0), abs(pair.difference.high or 0))
     assert (
         f"A difference above {limit:.1f} points either way is ruled out at the 95 % level." in pair.sentence
     )
     assert "better" not in pair.sentence
+
+
+def test_an_interval_over_0_and_over_the_margin_is_not_enough_data() -> None:
+    # 6.25 points seen, interval half-width h: spread h 4/1.96; told from 0 with 80 %: ((1.96 + .8416) spread/.0625)^2
+    (pair,) = case(NARROW).report(margin=0.05).differences
+    low, high = pair.difference.low or 0, pair.difference.high or 0
+    needed = ((1.959964 + 0.841621) * (high - low) / 2 * 4 / 1.959964 / 0.0625) ** 2
+    assert pair.outcome == "not enough data"
+    assert pair.n_more_chunks == approx(needed - 16, abs=1)
+    assert "not enough data" in pair.sentence
+    assert "more chunks would decide" in pair.sentence
+    assert "better" not in pair.sentence
+
+
+def test_equal_candidates_need_the_chunks_that_rule_out_the_margin() -> None:
+    letters = ["AAB", "ABB"] * 20
+    (pair,) = case({"alpha": letters, "beta": letters[::-1]}).report(margin=0.05).differences
+    assert pair.difference.value == approx(0)
+    assert pair.outcome == "not enough data"
+    wider = case({"alpha": letters, "beta": letters[::-1]}).report(margin=0.1).differences[0]
+    assert wider.outcome == "not enough data"
+    # twice the margin: a quarter of the chunks in all
+    assert (pair.n_more_chunks or 0) + 40 == approx(4 * ((wider.n_more_chunks or 0) + 40), abs=4)
 
 
 def test_with_few_chunks_nobody_is_better() -> None:
@@ -192,7 +218,7 @@ def test_an_interval_without_0_is_not_enough_among_many_pairs() -> None:
     if pair.difference.low > 0:
         assert "not after correction" in pair.sentence
     assert pair.p_holm == approx(6 * 2 / 64)
-    assert pair.outcome == "no difference shown"
+    assert pair.outcome == "not enough data"
 
 
 def test_one_candidate_has_nothing_to_compare() -> None:

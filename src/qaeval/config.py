@@ -36,6 +36,8 @@ class Defaults(Record):
     seed: int = Field(default=0, ge=0)
     concurrency: int = Field(default=64, ge=1, le=4096)
     """Requests in flight."""
+    margin: float = Field(default=0.05, gt=0, lt=1)
+    """Smallest difference of usable rates that matters, as a share."""
 
 
 class _Layer(Record):

@@ -21,7 +21,7 @@ REPORTS: Final = ("report.json", "report.md", "report.html")
 _PACKAGES: Final = ("aiohttp", "numpy", "pandas", "pydantic", "scipy")
 
 
-def publish(store: RunStore, run: RunFacts, *, label_paths: Sequence[Path]) -> Report:
+def publish(store: RunStore, run: RunFacts, *, label_paths: Sequence[Path], margin: float) -> Report:
     """Write report.json, report.md, report.html and, last, manifest.json.
 
     Raises:
@@ -49,6 +49,7 @@ def publish(store: RunStore, run: RunFacts, *, label_paths: Sequence[Path]) -> R
         rubric=rubric,
         judge=judge,
         candidates=candidates,
+        margin=margin,
         judge_tuned=grading["judge"].get("tuned_on") == eval_facts.name,
     )
     items = build_items(rows=rows, eval_facts=eval_facts, rubric=rubric, judge=judge, candidates=candidates)

@@ -252,8 +252,14 @@ class Runner:
             sessions.append(session)
 
 
-def write_report(store: RunStore, *, label_paths: Sequence[Path], command: str) -> Report:
+def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Report:
     """Analyse a run, write its reports, and mark it complete with the manifest.
+
+    Args:
+        store: The run.
+        label_paths: Files of labels, one or more raters each.
+        margin: Smallest difference of usable rates that matters.
+        command: What the user typed.
 
     Raises:
         DataError: the run is not finished, or a label file is not readable.
@@ -270,7 +276,7 @@ def write_report(store: RunStore, *, label_paths: Sequence[Path], command: str) 
         command=command,
         warnings=tuple(store.warnings),
     )
-    return publish(store, facts, label_paths=label_paths)
+    return publish(store, facts, label_paths=label_paths, margin=margin)
 
 
 def _record_judging(store: RunStore, judging: Judging) -> None:

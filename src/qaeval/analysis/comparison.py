@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from math import sqrt
 from typing import Final
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from qaeval.report.document import Difference, Outcome
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
-from qaeval.report.numbers import level, p_value, size
+from qaeval.report.numbers import level, p_value, plural, size
 from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
+from qaeval.stats.power import chunks_needed
 
 ALPHA: Final = 0.05
 """Error rate of the family of comparisons."""
@@ -21,9 +24,17 @@ _SEED: Final = 20_240_229
 
 
 def compare_candidates(
-    table: pd.DataFrame, *, candidates: Sequence[str], best: str
+    table: pd.DataFrame, *, candidates: Sequence[str], best: str, margin: float
 ) -> tuple[Difference, ...]:
-    """Compare every pair of candidates by the usable rate in each chunk; every chunk has one vote."""
+    """Compare every pair of candidates by the usable rate in each chunk; every chunk has one vote.
+
+    Args:
+        table: The table of letters.
+        candidates: Names, in the order of the report.
+        best: The letter of a usable item.
+        margin: Smallest difference that matters, in (0, 1). Where larger ones are neither shown nor ruled out, there
+            is not enough data.
+    """
     usable = table.assign(usable=(table["letter"] == best).astype(float))
     means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)
     pairs = list(combinations(candidates, 2))
@@ -33,7 +44,9 @@ def compare_candidates(
     p_values = [_p(columns[a], columns[b]) for a, b in pairs]
     adjusted = holm(p_values)
     return tuple(
-        _difference(a, b, columns[a], columns[b], p=p, p_holm=float(p_holm), n_pairs=len(pairs))
+        _difference(
+            a, b, columns[a], columns[b], p=p, p_holm=float(p_holm), n_pairs=len(pairs), margin=margin
+        )
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
 
@@ -44,12 +57,21 @@ def _p(mean_a: np.ndarray, mean_b: np.ndarray) -> float:
 
 
 def _difference(
-    a: str, b: str, mean_a: np.ndarray, mean_b: np.ndarray, *, p: float, p_holm: float, n_pairs: int
+    a: str,
+    b: str,
+    mean_a: np.ndarray,
+    mean_b: np.ndarray,
+    *,
+    p: float,
+    p_holm: float,
+    n_pairs: int,
+    margin: float,
 ) -> Difference:
     measure = Measure.of(paired_difference(mean_a, mean_b))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
-    outcome = _outcome(measure, p_holm, n_pairs)
+    outcome = _outcome(measure, p_holm, n_pairs, margin)
+    more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
     return Difference(
         a=a,
         b=b,
@@ -60,21 +82,43 @@ def _difference(
         n_chunks_equal=int((d == 0).sum()),
         n_chunks_a_better=int((d < 0).sum()),
         outcome=outcome,
-        sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs),
+        n_more_chunks=more,
+        sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs, more=more),
     )
 
 
-def _outcome(measure: Measure, p_holm: float, n_pairs: int) -> Outcome:
+def _outcome(measure: Measure, p_holm: float, n_pairs: int, margin: float) -> Outcome:
     """Decide in words: the interval excludes 0 and, in a family of pairs, the adjusted test agrees."""
     if measure.low is None or measure.high is None:
         return "too few chunks"
     shown_apart = measure.low > 0 or measure.high < 0
-    if not shown_apart or (n_pairs > 1 and p_holm > ALPHA):
-        return "no difference shown"
-    return "b is better" if measure.low > 0 else "a is better"
+    if shown_apart and (n_pairs == 1 or p_holm <= ALPHA):
+        return "b is better" if measure.low > 0 else "a is better"
+    return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
 
 
-def _sentence(a: str, b: str, measure: Measure, outcome: Outcome, *, p_holm: float, n_pairs: int) -> str:
+def _more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
+    """Estimate how many chunks more would decide if the difference stays as it is, with a power of 80 %.
+
+    A difference is decided when it is told from 0, or from the margin: whichever is farther away. The spread is read
+    off the interval, which has a width even where all chunks agree.
+    """
+    seen, low, high = abs(measure.value or 0.0), measure.low or 0.0, measure.high or 0.0
+    spread = (high - low) / 2 * sqrt(measure.n_clusters) / float(ndtri(1 - ALPHA / 2))
+    needed = chunks_needed(spread, max(seen, margin - seen), alpha=ALPHA / n_pairs)
+    return max(1, needed - measure.n_clusters)
+
+
+def _sentence(
+    a: str,
+    b: str,
+    measure: Measure,
+    outcome: Outcome,
+    *,
+    p_holm: float,
+    n_pairs: int,
+    more: int | None,
+) -> str:
     if measure.low is None or measure.high is None:
         seen = "no difference was seen" if not measure.value else f"{b} − {a} was {shown(measure)}"
         return f"{a} and {b}: too few chunks for an interval ({measure.n_clusters}); {seen}, which proves nothing."
@@ -91,10 +135,19 @@ def _sentence(a: str, b: str, measure: Measure, outcome: Outcome, *, p_holm: flo
         why = " (its interval leaves out 0, but not after correction for the number of pairs)"
     elif p_holm <= ALPHA:
         why = " (the test alone would show one, the interval does not)"
-    return (
-        f"{a} and {b}: no difference shown; {b} − {a} is {shown(measure)}{why} ({test}, {measure.n_clusters} chunks). "
-        f"A difference above {limit} either way is ruled out at the {level(measure)} level."
-    )
+    seen = f"{b} − {a} is {shown(measure)}{why} ({test}, {measure.n_clusters} chunks)"
+    if more is not None:
+        return (
+            f"{a} and {b}: not enough data; {seen}. About {plural(_rounded(more), 'more chunk', 'more chunks')} would decide if "
+            f"the difference stays as it is; so far only one above {limit} is ruled out."
+        )
+    return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
+
+
+def _rounded(n: int) -> int:
+    """Round up to two digits: an estimate from this few chunks has no more."""
+    unit = int(10 ** max(0, len(str(n)) - 2))
+    return -(-n // unit) * unit
 
 
 def _ends(measure: Measure) -> str:

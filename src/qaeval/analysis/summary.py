@@ -49,6 +49,7 @@ def build_report(
     rubric: RubricFacts,
     judge: ModelFacts,
     candidates: Sequence[ModelFacts],
+    margin: float = 0.05,
     judge_tuned: bool = False,
     data_left: Iterable[str] = (),
 ) -> Report:
@@ -61,6 +62,7 @@ def build_report(
         rubric: the rubric of all grades.
         judge: who graded.
         candidates: in the order of the report.
+        margin: smallest difference of usable rates that matters, in (0, 1).
         judge_tuned: whether the judge was tuned on this eval's labels; the tuning labels are then left out.
         data_left: hosts outside the user's network that were sent chunks, besides those of the sessions.
 
@@ -80,7 +82,7 @@ def build_report(
         )
         for facts in candidates
     )
-    differences = compare_candidates(table, candidates=names, best=rubric.best)
+    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=margin)
     agreement = judge_agreement(table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=judge_tuned)
     judge_summary = _judge(judge, rows, tuned=judge_tuned)
     n_chunks = table["cluster"].nunique()
@@ -93,6 +95,7 @@ def build_report(
         rubric=rubric,
         judge=judge_summary,
         candidates=summaries,
+        margin=margin,
         differences=differences,
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric),

@@ -61,6 +61,12 @@ Concurrency: TypeAlias = Annotated[
 Labels: TypeAlias = Annotated[
     list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")
 ]
+Margin: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--margin", min=0.001, max=0.999, help="Smallest difference that matters; 0.05 is 5 points."
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
@@ -80,6 +86,7 @@ def compare(
     config: Registry = None,
     concurrency: Concurrency = None,
     labels: Labels = None,
+    margin: Margin = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
@@ -110,7 +117,10 @@ def compare(
         runner.generate(plan.candidates, plan.definition)
         runner.grade(judging)
         report = write_report(
-            store, label_paths=labels or list(plan.definition.label_paths), command=_command()
+            store,
+            label_paths=labels or list(plan.definition.label_paths),
+            margin=margin or defaults.margin,
+            command=_command(),
         )
     _show(report, path, as_json=as_json)
 
@@ -173,15 +183,26 @@ def grade(
 
 
 @app.command()
-def report(run: RunDirectory, labels: Labels = None, as_json: AsJson = False) -> None:
+def report(
+    run: RunDirectory,
+    labels: Labels = None,
+    margin: Margin = None,
+    config: Registry = None,
+    as_json: AsJson = False,
+) -> None:
     """Only the last stage: analyse a run and write report.json, report.md and report.html."""
-    from qaeval.prepare import find_eval
+    from qaeval.prepare import find_config, find_eval
     from qaeval.run import write_report
     from qaeval.store import RunStore
 
     with RunStore.open(run) as store:
         paths = labels or _labels_of(find_eval, store.settings()["eval"]["name"])
-        written = write_report(store, label_paths=paths, command=_command())
+        written = write_report(
+            store,
+            label_paths=paths,
+            margin=margin or find_config(config).defaults.margin,
+            command=_command(),
+        )
     _show(written, run, as_json=as_json)
 
 

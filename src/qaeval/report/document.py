@@ -126,7 +126,10 @@ class StratumSummary(Part):
     rates: tuple[StratumRate, ...]
 
 
-Outcome: TypeAlias = Literal["a is better", "b is better", "no difference shown", "too few chunks"]
+Outcome: TypeAlias = Literal[
+    "a is better", "b is better", "no difference shown", "not enough data", "too few chunks"
+]
+"""``no difference shown`` rules out every difference above the margin; ``not enough data`` does not."""
 
 
 class Difference(Part):
@@ -143,6 +146,8 @@ class Difference(Part):
     n_chunks_equal: int
     n_chunks_a_better: int
     outcome: Outcome
+    n_more_chunks: int | None = None
+    """With ``not enough data``: about how many chunks more would decide if the difference stays as it is."""
     sentence: str
 
 
@@ -263,6 +268,8 @@ class Report(Part):
     rubric: RubricFacts
     judge: JudgeSummary
     candidates: tuple[CandidateSummary, ...] = Field(min_length=1)
+    margin: float
+    """Smallest difference of usable rates that matters, as a share; it decides what is enough data."""
     differences: tuple[Difference, ...]
     agreement: tuple[RaterAgreement, ...]
     raters: tuple[RaterPair, ...]
