@@ -89,6 +89,14 @@ def find_eval(name: str) -> EvalDefinition:
     )
 
 
+def find_labels(name: str) -> list[Path]:
+    """List the label files of an eval; none where the eval is not there any more."""
+    try:
+        return list(find_eval(name).label_paths)
+    except UsageError:
+        return []
+
+
 def find_rubric(name: str) -> Rubric:
     """Read a rubric by its file's path or name: ``./rubrics/NAME.yaml`` first, then those that come with qaeval."""
     for place in (Path(name), Path("rubrics", f"{name}.yaml"), data_root() / "rubrics" / f"{name}.yaml"):

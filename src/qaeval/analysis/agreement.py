@@ -1,55 +1,31 @@
 """The judge against the raters, and the raters against each other."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from math import isnan
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from qaeval.analysis import agreement_words as words
+from qaeval.analysis.coefficients import Paired
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.errors import DataError
 from qaeval.records import Label
-from qaeval.report.document import (
-    Coefficients,
+from qaeval.report.agreement import (
     FlagAgreement,
     LabelledCandidate,
     LetterAgreement,
     RaterAgreement,
     RaterPair,
+    Several,
 )
 from qaeval.report.facts import RubricFacts
 from qaeval.report.measure import Measure
-from qaeval.stats import reliability
-from qaeval.stats.estimate import Estimate
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Letters of two raters on the same items, as codes; `a` is the reference."""
-
-    a: np.ndarray
-    b: np.ndarray
-    clusters: np.ndarray
-    n_levels: int
-
-    def coefficients(self) -> Coefficients:
-        a, b, clusters, k = self.a, self.b, self.clusters, self.n_levels
-        confusion = reliability.confusion_matrix(a, b, k)
-        most = reliability.kappa_max(a, b, n_levels=k)
-        linear = reliability.kappa_interval(a, b, clusters, n_levels=k, weights="linear")
-        return Coefficients(
-            n=len(a),
-            n_chunks=len(set(clusters)),
-            confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-            observed=Measure.of(reliability.agreement_rate(a, b, clusters, n_levels=k)),
-            kappa=Measure.of(reliability.kappa_interval(a, b, clusters, n_levels=k)),
-            kappa_linear=Measure.of(linear),
-            kappa_max=None if isnan(most) else float(most),
-        )
+from qaeval.stats import multirater, reliability
+from qaeval.stats.estimate import Estimate, undefined
 
 
 def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Label]]:
@@ -128,29 +104,36 @@ def _measured(
     code = {letter: place for place, letter in enumerate(rubric.letters)}
     reference = np.array([code[label.letter] for label in labels])
     judged = own["letter"].map(code).to_numpy(int)
-    pair = _Pair(reference, judged, own["cluster"].to_numpy(object), len(code))
+    pair = Paired(reference, judged, own["cluster"].to_numpy(object), len(code))
+    return measured(found, pair, rubric.letters).model_copy(
+        update={
+            "flags": tuple(_flag(name, labels, own) for name in rubric.flag_names),
+            "candidates": _by_candidate(labels, graded, rubric.best),
+        }
+    )
+
+
+def measured(found: RaterAgreement, pair: Paired, letters: Sequence[str]) -> RaterAgreement:
+    """Fill in all that follows from the letters of a rater (`pair.a`) and of the judge (`pair.b`)."""
+    k = len(letters)
     coefficients = pair.coefficients()
-    baseline = reliability.majority_baseline(reference, n_levels=len(code))
-    accuracy = reliability.letter_accuracy(reference, judged, pair.clusters, n_levels=len(code))
+    baseline = reliability.majority_baseline(pair.a, n_levels=k)
+    accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
     return found.model_copy(
         update={
             "standing": words.standing(coefficients, baseline),
             "coefficients": coefficients,
-            "majority_letter": rubric.letters[int(np.bincount(reference).argmax())],
+            "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
-            "leniency": Measure.of(
-                reliability.leniency(reference, judged, pair.clusters, n_levels=len(code))
-            ),
+            "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
             "letters": tuple(
                 LetterAgreement(
-                    letter=rubric.letters[one.letter],
-                    recall=_rate(one.recall, labels[0].rater, "gave"),
+                    letter=letters[one.letter],
+                    recall=_rate(one.recall, found.rater, "gave"),
                     precision=_rate(one.precision, "the judge", "gave"),
                 )
                 for one in accuracy
             ),
-            "flags": tuple(_flag(name, labels, own) for name in rubric.flag_names),
-            "candidates": _by_candidate(labels, graded, rubric.best),
         }
     )
 
@@ -194,25 +177,80 @@ def _by_candidate(labels: Sequence[Label], graded: pd.DataFrame, best: str) -> t
 
 
 def rater_agreement(
-    table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts
+    table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts, judged: Sequence[RaterAgreement]
 ) -> tuple[RaterPair, ...]:
-    """Compare the raters with each other on the items that both labelled: the ceiling for any judge."""
+    """Compare the raters with each other on the items that both labelled: the ceiling for any judge.
+
+    Args:
+        table: The table of letters, which says what chunk an item belongs to.
+        labels: Of all raters.
+        rubric: Its scale.
+        judged: The judge against the same raters, to tell where the raters agree less than that.
+    """
     clusters = dict(zip(table["item_id"], table["cluster"], strict=True))
     code = {letter: place for place, letter in enumerate(rubric.letters)}
     pairs = []
     for (a, first), (b, second) in combinations(by_rater(labels, rubric).items(), 2):
         others = {label.item_id: label for label in second}
         shared = [(label, others[label.item_id]) for label in first if label.item_id in others]
-        if not shared:
-            continue
-        pair = _Pair(
-            np.array([code[one.letter] for one, _ in shared]),
-            np.array([code[two.letter] for _, two in shared]),
-            np.array(
-                [clusters.get(one.item_id, one.chunk_id or one.item_id) for one, _ in shared], dtype=object
-            ),
-            len(code),
-        )
-        found = pair.coefficients()
-        pairs.append(RaterPair(a=a, b=b, sentence=words.ceiling(a, b, found), coefficients=found))
+        if shared:
+            belongs = [clusters.get(one.item_id, one.chunk_id or one.item_id) for one, _ in shared]
+            pair = Paired(
+                np.array([code[one.letter] for one, _ in shared]),
+                np.array([code[two.letter] for _, two in shared]),
+                np.array(belongs, dtype=object),
+                len(code),
+            )
+            pairs.append(rater_pair(a, b, pair, judged))
     return tuple(pairs)
+
+
+def rater_pair(a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement]) -> RaterPair:
+    """Compare two raters with each other."""
+    found = pair.coefficients()
+    return RaterPair(a=a, b=b, sentence=words.ceiling(a, b, found, judged), coefficients=found)
+
+
+def several(
+    raters: Sequence[str], ratings: np.ndarray, clusters: np.ndarray, n_levels: int
+) -> Several | None:
+    """Compare all raters at once; None with fewer than three, or where no item has two letters.
+
+    Args:
+        raters: Names, in the order of the columns.
+        ratings: Codes of the letters, shape (n_items, n_raters), NaN where a letter is missing.
+        clusters: What makes items dependent, shape (n_items,).
+        n_levels: Letters on the scale.
+    """
+    counts = multirater.rating_counts(ratings, n_levels=n_levels)
+    n_items = int((counts.sum(axis=1) > 1).sum())
+    if len(raters) < 3 or not n_items:  # noqa: PLR2004 - two are a pair
+        return None
+    kappa = multirater.multirater(counts)
+    alpha, ordinal = (
+        multirater.krippendorff_interval(ratings, clusters, n_levels=n_levels, metric=metric)
+        for metric in ("nominal", "ordinal")
+    )
+    return Several(
+        raters=tuple(raters),
+        n_items=n_items,
+        fleiss=_fleiss(kappa, n_items),
+        alpha=Measure.of(alpha),
+        alpha_ordinal=Measure.of(ordinal),
+    )
+
+
+def _fleiss(kappa: multirater.MultiRater, n_items: int) -> Measure:
+    method = "linearisation, independent items"
+    if isnan(kappa.value):
+        return Measure.of(undefined("only one letter occurs", method=method, n=n_items, n_clusters=n_items))
+    half = float(ndtri(0.975)) * kappa.se
+    return Measure(
+        value=kappa.value,
+        low=None if isnan(half) else max(-1.0, kappa.value - half),
+        high=None if isnan(half) else min(1.0, kappa.value + half),
+        method=method,
+        n=n_items,
+        n_clusters=n_items,
+        reason="the interval takes the items for independent",
+    )

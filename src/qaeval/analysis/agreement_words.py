@@ -1,14 +1,17 @@
 """What agreement means, in words: what follows from the counts and intervals, and nothing more."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from qaeval.report.document import Coefficients, RaterAgreement, Standing
+from qaeval.report.agreement import Coefficients, RaterAgreement, Standing
 from qaeval.report.facts import RubricFacts
 from qaeval.report.numbers import coefficient, decimal, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
 
+_RARE: Final = 10
+"""From fewer items of a letter nothing is said of how well it is found."""
 _UNLIKE: Final = 0.4
 """Below this largest possible kappa the two raters' rates of letters differ more than anything else."""
 
@@ -44,6 +47,7 @@ def _who(found: RaterAgreement) -> str:
         "human": ", a person",
         "model": ": a hosted model's labels, not people's",
         "mixed": ": partly a person's, partly a model's",
+        "unknown": "",
     }
     return f"{plural(found.n_labels, 'label')} by {found.rater}{who[found.rater_kind]}."
 
@@ -93,7 +97,20 @@ def _doubts(found: RaterAgreement, numbers: Coefficients, judge: str, rubric: Ru
         said.append(
             f"The two use the letters at such different rates that kappa could not exceed {decimal(numbers.kappa_max)}."
         )
-    return said
+    return [*said, *_rare(found.rater, numbers, judge, rubric)]
+
+
+def _rare(rater: str, numbers: Coefficients, judge: str, rubric: RubricFacts) -> list[str]:
+    """Say for which letters the rater has too few items to say anything of the judge."""
+    counts = [sum(row) for row in numbers.confusion]
+    few = [
+        f"{letter} to {'none' if n == 0 else n} of these items"
+        for letter, n in zip(rubric.letters, counts, strict=True)
+        if n < _RARE
+    ]
+    if not few or numbers.n < _RARE:
+        return []
+    return [f"{rater} gave {' and '.join(few)}: too few to say how well {judge} finds them."]
 
 
 def _only_letter(numbers: Coefficients, rubric: RubricFacts) -> str | None:
@@ -117,9 +134,18 @@ def _left_out(found: RaterAgreement) -> list[str]:
     return [f"Labels left out: {', '.join(parts)}."] if parts else []
 
 
-def ceiling(a: str, b: str, numbers: Coefficients) -> str:
+def ceiling(a: str, b: str, numbers: Coefficients, judged: Sequence[RaterAgreement]) -> str:
     """Describe how far two raters agree, which no judge can be asked to exceed."""
-    return (
+    said = (
         f"{a} and {b} give the same letter to {rate(numbers.observed)} of the {plural(numbers.n, 'item')} that both "
         f"labelled (kappa {coefficient(numbers.kappa)}): the ceiling for any judge."
+    )
+    between = numbers.kappa.value
+    own = {one.rater: one.coefficients.kappa.value for one in judged if one.coefficients is not None}
+    above = [name for name in (a, b) if between is not None and (own.get(name) or -1.0) > between]
+    if not above:
+        return said
+    return (
+        f"{said} They agree less with each other than the judge does with {' and with '.join(above)}: the rubric, or the "
+        f"labels, leave too much open to tell how good a judge is."
     )

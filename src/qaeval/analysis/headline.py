@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
+from qaeval.report.agreement import RaterAgreement
 from qaeval.report.document import (
     CandidateSummary,
     Difference,
     JudgeSummary,
-    RaterAgreement,
     Sentence,
 )
 from qaeval.report.facts import ModelFacts, RubricFacts

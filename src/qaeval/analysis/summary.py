@@ -70,7 +70,7 @@ def build_report(
         DataError: rows are missing, doubled or foreign; the message names the first three.
     """
     names = [facts.name for facts in candidates]
-    table = _table(rows, eval_facts, rubric, judge, names)
+    table = table_of(rows, eval_facts, rubric, judge, names)
     summaries = tuple(
         summarise_candidate(
             facts,
@@ -98,7 +98,7 @@ def build_report(
         margin=margin,
         differences=differences,
         agreement=agreement,
-        raters=rater_agreement(table, rows.labels, rubric),
+        raters=rater_agreement(table, rows.labels, rubric, agreement),
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
         data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
@@ -115,13 +115,14 @@ def build_items(
 ) -> tuple[ChunkItems, ...]:
     """Gather all items for reading; arguments and errors as in `build_report`."""
     names = [facts.name for facts in candidates]
-    table = _table(rows, eval_facts, rubric, judge, names)
+    table = table_of(rows, eval_facts, rubric, judge, names)
     return gather_items(table, rows.samples, rows.labels, candidates=names, flags=rubric.flag_names)
 
 
-def _table(
+def table_of(
     rows: RunRows, eval_facts: EvalFacts, rubric: RubricFacts, judge: ModelFacts, names: Sequence[str]
 ) -> pd.DataFrame:
+    """Join the rows of a run into the table of letters; errors as in `build_report`."""
     if len(rows.samples) != eval_facts.n_samples:
         raise DataError(f"samples: expected {eval_facts.n_samples}, the run holds {len(rows.samples)}")
     return letter_table(

@@ -6,10 +6,29 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qaeval.cli import judging
+from qaeval.cli.options import (
+    AsJson,
+    ChunksFile,
+    Concurrency,
+    Endpoints,
+    EvalName,
+    JudgeName,
+    Labels,
+    Margin,
+    Names,
+    Number,
+    Out,
+    Registry,
+    Resume,
+    RubricName,
+    RunDirectory,
+    Seed,
+)
 from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
@@ -26,49 +45,6 @@ app = typer.Typer(
 )
 rubric_app = typer.Typer(help="Look after rubrics.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rubric_app, name="rubric")
-
-Names: TypeAlias = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
-]
-EvalName: TypeAlias = Annotated[str | None, typer.Option("--eval", help="Name or folder of the eval.")]
-ChunksFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--chunks", help="JSONL file of your own chunks instead of the eval's.")
-]
-Number: TypeAlias = Annotated[
-    int | None, typer.Option("--n", min=1, help="How many chunks to draw; all when left out.")
-]
-Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw.")]
-Out: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", help="Run directory; results/<time> when left out.")
-]
-Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-JudgeName: TypeAlias = Annotated[
-    str | None, typer.Option("--judge", help="Name of the judge in the registry.")
-]
-RubricName: TypeAlias = Annotated[
-    str | None, typer.Option("--rubric", help="Name or file of the rubric; the eval's own when left out.")
-]
-Registry: TypeAlias = Annotated[
-    Path | None, typer.Option("--config", help="Registry file to lay over the default one.")
-]
-Endpoints: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--endpoint", metavar="NAME=URL", help="Where a model is served; repeat for several."),
-]
-Concurrency: TypeAlias = Annotated[
-    int | None, typer.Option("--concurrency", min=1, help="Requests in flight.")
-]
-Labels: TypeAlias = Annotated[
-    list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")
-]
-Margin: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--margin", min=0.001, max=0.999, help="Smallest difference that matters; 0.05 is 5 points."
-    ),
-]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
-RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
 
 @app.command()
@@ -191,12 +167,12 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Only the last stage: analyse a run and write report.json, report.md and report.html."""
-    from qaeval.prepare import find_config, find_eval
+    from qaeval.prepare import find_config, find_labels
     from qaeval.run import write_report
     from qaeval.store import RunStore
 
     with RunStore.open(run) as store:
-        paths = labels or _labels_of(find_eval, store.settings()["eval"]["name"])
+        paths = labels or find_labels(store.settings()["eval"]["name"])
         written = write_report(
             store,
             label_paths=paths,
@@ -204,6 +180,10 @@ def report(
             command=_command(),
         )
     _show(written, run, as_json=as_json)
+
+
+app.command()(judging.agreement)
+app.command()(judging.plan)
 
 
 @app.command()
@@ -274,13 +254,6 @@ def _new_run() -> Path:
     from qaeval.run import new_run_name
 
     return Path("results", new_run_name())
-
-
-def _labels_of(find_eval: object, name: str) -> list[Path]:
-    try:
-        return list(find_eval(name).label_paths)  # type: ignore[operator]
-    except UsageError:
-        return []
 
 
 def _runner(store: "RunStore", concurrency: int, allow_external: tuple[str, ...]) -> "Runner":

@@ -1,15 +1,19 @@
 """What the commands print on stdout."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from math import isnan
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as Grid
 
 from qaeval.config import Config, ModelSpec
 from qaeval.report.document import Report
 from qaeval.report.render_terminal import render_text_rows
+from qaeval.report.tables import Section, Table
+from qaeval.stats.published import PublishedCheck
 
 
 def print_summary(report: Report, path: Path) -> None:
@@ -21,6 +25,71 @@ def print_summary(report: Report, path: Path) -> None:
         mark = {"caution": "! ", "finding": "> "}.get(kind, "  ")
         console.print(f"{mark}{escape(text)}", soft_wrap=not console.is_terminal)
     console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
+
+
+def print_sections(sections: Iterable[Section]) -> None:
+    """Print sentences first, then the tables, with their notes."""
+    console = Console(highlight=False)
+    for place, section in enumerate(sections):
+        if place:
+            console.print()
+        console.print(f"[bold]{escape(section.title)}[/bold]")
+        for text in section.paragraphs:
+            console.print(f"  {escape(text)}", soft_wrap=not console.is_terminal)
+        for table in section.tables:
+            console.print(f"\n{escape(table.caption)}", soft_wrap=True)
+            _print_table(console, _short(table), table.rows, marked=table.is_diagonal)
+            for note in table.notes:
+                console.print(f"  {escape(note)}", soft_wrap=not console.is_terminal)
+
+
+def _short(table: Table) -> tuple[str, ...]:
+    """Leave the judge's name out of the columns of a confusion matrix, whose caption has it."""
+    if table.kind != "confusion":
+        return table.header
+    return ("", *(name.rsplit(" ", 1)[-1] for name in table.header[1:]))
+
+
+def print_published(found: PublishedCheck, *, claimed: bool) -> None:
+    """Print what published counts allow: the verdict, why, what speaks against the judge, and the numbers."""
+    console = Console(highlight=False)
+    if claimed:
+        verdict = "possible" if found.is_possible else "impossible"
+        console.print(f"[bold]The claim is {verdict}.[/bold]")
+    for text in found.contradictions:
+        console.print(f"> {escape(_sentence(text))}", soft_wrap=not console.is_terminal)
+    for text in found.warnings:
+        console.print(f"! {escape(_sentence(text))}", soft_wrap=not console.is_terminal)
+    bounds = (
+        ("kappa", found.bounds),
+        ("linear weights", found.linear),
+        ("quadratic weights", found.quadratic),
+    )
+    rows = [
+        ("items", f"{found.n:,}"),
+        (
+            "agreement that the counts allow",
+            f"{_pair(found.bounds.agreement_min, found.bounds.agreement_max, 100)} %",
+        ),
+        ("agreement by chance", f"{100 * found.expected:.1f} %"),
+        ("always the commonest letter", f"{100 * found.baseline:.1f} %"),
+        *((f"{name} that they allow", _pair(one.kappa_min, one.kappa_max)) for name, one in bounds),
+    ]
+    if not isnan(found.kappa_low):
+        rows.append(("kappa of the printed agreement", _pair(found.kappa_low, found.kappa_high)))
+    if found.n_tables is not None:
+        rows.append(("tables of whole items that fit", f"{found.n_tables:,}"))
+    console.print()
+    _print_table(console, ("from the counts", "value"), rows)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _pair(low: float, high: float, factor: float = 1) -> str:
+    digits = 1 if factor > 1 else 3
+    return f"{factor * low:.{digits}f} to {factor * high:.{digits}f}"
 
 
 def print_models(config: Config, *, as_json: bool) -> None:
@@ -45,11 +114,21 @@ def _model_row(role: str, spec: ModelSpec) -> tuple[str, ...]:
     return (spec.name, role, spec.hf_id or "-", spec.licence or "-", where)
 
 
-def _print_table(console: Console, header: tuple[str, ...], rows: object) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def _print_table(
+    console: Console,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    marked: Callable[[int, int], bool] = lambda _row, _column: False,
+) -> None:
+    grid = Grid(box=None, pad_edge=False, header_style="bold")
     for place, name in enumerate(header):
         # the first column holds names that people copy: it is never broken
-        table.add_column(escape(name), overflow="fold", no_wrap=place == 0)
-    for row in rows:  # type: ignore[attr-defined]
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+        grid.add_column(escape(name), overflow="fold", no_wrap=place == 0)
+    for row, cells in enumerate(rows):
+        texts = (
+            f"[bold]{escape(cell)}[/bold]" if marked(row, column) else escape(cell)
+            for column, cell in enumerate(cells)
+        )
+        grid.add_row(*texts)
+    console.print(grid)

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 from pydantic import Field
 
 from qaeval.records import FailureReason
+from qaeval.report.agreement import RaterAgreement, RaterPair
 from qaeval.report.facts import EvalFacts, ModelFacts, Part, RubricFacts, RunFacts
 from qaeval.report.measure import Measure
 
@@ -149,91 +150,6 @@ class Difference(Part):
     n_more_chunks: int | None = None
     """With ``not enough data``: about how many chunks more would decide if the difference stays as it is."""
     sentence: str
-
-
-class LetterAgreement(Part):
-    """How well the judge finds one letter of the rater."""
-
-    letter: str
-    recall: Measure
-    """Of the items to which the rater gave the letter, the share to which the judge gave it too."""
-    precision: Measure
-    """Of the items to which the judge gave the letter, the share to which the rater gave it too."""
-
-
-class FlagAgreement(Part):
-    """One flag, raised by rater and judge."""
-
-    flag: str
-    n_both: int
-    n_rater_only: int
-    n_judge_only: int
-    n_neither: int
-    recall: Measure
-    precision: Measure
-
-
-class LabelledCandidate(Part):
-    """Best letters on the labelled items of one candidate: does the judge favour somebody?"""
-
-    candidate: str
-    n: int
-    n_best_by_rater: int
-    n_best_by_judge: int
-
-
-class Coefficients(Part):
-    """Agreement of two raters on items that both graded."""
-
-    n: int
-    n_chunks: int
-    confusion: tuple[tuple[int, ...], ...]
-    """Counts; the reference in rows, the other in columns, in the order of the scale."""
-    observed: Measure
-    kappa: Measure
-    kappa_linear: Measure
-    kappa_max: float | None
-    """Largest unweighted kappa that the two raters' own rates of letters allow."""
-
-
-Standing: TypeAlias = Literal["no labels joined", "too few chunks", "chance", "majority", "beats both"]
-"""What the labels show of the judge; ``majority`` means that it is not shown to beat the commonest letter."""
-
-
-class RaterAgreement(Part):
-    """The judge against one rater."""
-
-    rater: str
-    rater_kind: Literal["human", "model", "mixed"]
-    n_labels: int
-    n_tuning_excluded: int
-    """Labels that the judge was tuned on."""
-    n_ungraded: int
-    """Labels of items of this run that have no letter."""
-    n_not_in_run: int
-    """Labels of items that this run does not hold."""
-    standing: Standing
-    sentences: tuple[str, ...]
-    """In plain words, the most important first."""
-    coefficients: Coefficients | None
-    """None when no label joined."""
-    majority_letter: str = ""
-    majority_baseline: float | None = None
-    """Agreement of a judge that always gives the rater's commonest letter."""
-    leniency: Measure | None = None
-    """Share of items with a better letter than the rater's minus share with a worse one."""
-    letters: tuple[LetterAgreement, ...] = ()
-    flags: tuple[FlagAgreement, ...] = ()
-    candidates: tuple[LabelledCandidate, ...] = ()
-
-
-class RaterPair(Part):
-    """Two raters on the items that both labelled: the ceiling for any judge."""
-
-    a: str
-    b: str
-    sentence: str
-    coefficients: Coefficients
 
 
 class FailureExample(Part):

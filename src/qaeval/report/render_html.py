@@ -18,7 +18,7 @@ from qaeval.report import numbers
 from qaeval.report.document import CandidateSummary, Report
 from qaeval.report.items import ChunkItems
 from qaeval.report.sections import subtitle, title, write_sections
-from qaeval.report.sections_trust import data_left
+from qaeval.report.sections_provenance import data_left
 
 _STYLE: Final = "style.css.j2"
 _SCRIPT: Final = "filter.js"

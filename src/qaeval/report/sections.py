@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from qaeval.report import sections_agreement, sections_provenance
 from qaeval.report import sections_quality as candidates
-from qaeval.report import sections_trust as trust
 from qaeval.report.document import Report
 from qaeval.report.numbers import moment
 from qaeval.report.tables import Section
@@ -14,10 +14,10 @@ SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     candidates.differences,
     candidates.reliability,
     candidates.speed,
-    trust.agreement,
+    sections_agreement.agreement,
     candidates.strata,
     candidates.failures,
-    trust.provenance,
+    sections_provenance.provenance,
 )
 
 

@@ -51,6 +51,27 @@ class Pilot:
             raise ValueError(f"usable items are whole numbers from 0 to {size}")
         return cls(a.astype(np.int64), b.astype(np.int64), size)
 
+    @classmethod
+    def assumed(cls, rate: float, icc: float, size: int) -> "Pilot":
+        """Make up 10,000 chunks of two equal candidates, for a plan before any run; the same arguments, the same chunks.
+
+        Args:
+            rate: Usable rate of both, in (0, 1).
+            icc: Correlation of items of a chunk, in [0, 1); the chunk's own rate is drawn from a beta distribution.
+            size: Items of each chunk.
+
+        Raises:
+            ValueError: An argument is out of range.
+        """
+        if not 0 < rate < 1 or not 0 <= icc < 1 or size < 1:
+            raise ValueError(
+                f"need a rate in (0, 1), an icc in [0, 1) and items above 0, got {rate!r}, {icc!r}, {size!r}"
+            )
+        rng = np.random.default_rng(0)
+        own = rng.beta(rate * (1 - icc) / icc, (1 - rate) * (1 - icc) / icc, 10_000) if icc else rate
+        a, b = rng.binomial(size, own, (2, 10_000))
+        return cls(a, b, size)
+
     @property
     def rates(self) -> tuple[float, float]:
         """Usable rate of the better and of the worse candidate."""
@@ -150,7 +171,9 @@ def simulated_power(pilot: Pilot, n_chunks: int, difference: float, *, alpha: fl
     distinct, times = np.unique(counts, axis=0, return_counts=True)
     few = distinct[:, values != 0].sum(axis=1) <= _EXACT_UP_TO
     spread = np.sqrt(distinct @ values**2)
-    z = np.abs(distinct @ values) / np.where(spread > 0, spread, 1.0)
+    # a flip moves the sum by two items or more, so half a step of its lattice is one item: the continuity correction
+    beyond = np.maximum(0.0, np.abs(distinct @ values) - 1 / pilot.size)
+    z = beyond / np.where(spread > 0, spread, 1.0)
     found = 2 * special.ndtr(-z) <= alpha
     found[few] = [sign_flip_test(np.repeat(values, row)) <= alpha for row in distinct[few]]
     return float(times @ found / _N_RUNS)

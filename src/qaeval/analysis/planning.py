@@ -1,0 +1,129 @@
+"""How many chunks the next comparison needs, from the letters of a run or from assumptions."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import isnan
+from typing import Final
+
+import pandas as pd
+
+from qaeval.report.numbers import percent, plural, size
+from qaeval.report.planning import PairPlan, PlanReport, Spread
+from qaeval.stats.planning import Pilot, plan
+from qaeval.stats.power import design_effect, icc1
+
+ALPHA: Final = 0.05
+"""Error rate of the family of comparisons; with several pairs each gets its share."""
+
+
+def plan_run(
+    table: pd.DataFrame,
+    *,
+    source: str,
+    candidates: Sequence[str],
+    best: str,
+    items_per_chunk: int,
+    difference: float,
+    power: float,
+    n_chunks: int | None = None,
+) -> PlanReport:
+    """Plan with the chunks of a run as the pilot.
+
+    Args:
+        table: The table of letters.
+        source: The run, for the reader.
+        candidates: At least two, in the order of the report.
+        best: The letter of a usable item.
+        items_per_chunk: Items that each candidate owes for a chunk.
+        difference: True difference of usable rates that matters, above 0.
+        power: Probability to find it.
+        n_chunks: Chunks of the comparison that is planned; those of the run when left out.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    usable = table.assign(usable=table["letter"] == best)
+    counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False).fillna(0)
+    pairs = list(combinations(candidates, 2))
+    return PlanReport(
+        source=source,
+        difference=difference,
+        wanted_power=power,
+        alpha=ALPHA,
+        items_per_chunk=items_per_chunk,
+        spreads=tuple(
+            _spread(name, usable[usable["candidate"] == name], items_per_chunk) for name in candidates
+        ),
+        pairs=tuple(
+            _pair(
+                a,
+                b,
+                Pilot.of(counts[a], counts[b], items_per_chunk),
+                difference,
+                n_chunks=n_chunks or len(counts),
+                power=power,
+                alpha=ALPHA / len(pairs),
+            )
+            for a, b in pairs
+        ),
+    )
+
+
+def plan_assumed(
+    *, rate: float, icc: float, items_per_chunk: int, n_chunks: int, difference: float, power: float
+) -> PlanReport:
+    """Plan before any run, for two candidates that are equal but for the difference.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    pilot = Pilot.assumed(rate, icc, items_per_chunk)
+    effect = design_effect(items_per_chunk, icc)
+    return PlanReport(
+        source=f"assumed: usable rate {percent(rate)}, correlation {icc:g} between items of a chunk",
+        difference=difference,
+        wanted_power=power,
+        alpha=ALPHA,
+        items_per_chunk=items_per_chunk,
+        spreads=(Spread(candidate="assumed", usable=rate, icc=icc, design_effect=effect),),
+        pairs=(_pair("one", "other", pilot, difference, n_chunks=n_chunks, power=power, alpha=ALPHA),),
+    )
+
+
+def _spread(name: str, rows: pd.DataFrame, items_per_chunk: int) -> Spread:
+    values = rows["usable"].to_numpy(float)
+    icc = icc1(values, rows["cluster"].to_numpy(object))
+    known = not isnan(icc)
+    return Spread(
+        candidate=name,
+        usable=float(values.mean()),
+        icc=icc if known else None,
+        design_effect=design_effect(items_per_chunk, icc) if known else None,
+    )
+
+
+def _pair(
+    a: str, b: str, pilot: Pilot, difference: float, *, n_chunks: int, power: float, alpha: float
+) -> PairPlan:
+    found = plan(pilot, difference, n_chunks=n_chunks, alpha=alpha, power=power)
+    return PairPlan(
+        a=a,
+        b=b,
+        n_chunks=n_chunks,
+        sd=found.sd,
+        detectable=None if isnan(found.detectable) else found.detectable,
+        needed=found.needed,
+        power=found.power,
+        sentence=_sentence(difference, power, found.needed, found.detectable, n_chunks),
+    )
+
+
+def _sentence(difference: float, power: float, needed: int | None, detectable: float, n_chunks: int) -> str:
+    wanted = f"To tell {size(difference)} apart with a power of {100 * power:g} %"
+    needs = (
+        "not even a million chunks are enough"
+        if needed is None
+        else f"you need about {plural(needed, 'chunk')}"
+    )
+    sees = "nothing with that power" if isnan(detectable) else f"{size(detectable)} or more"
+    return f"{wanted} {needs}; with {plural(n_chunks, 'chunk')} you can see {sees}."

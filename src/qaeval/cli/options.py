@@ -1,0 +1,49 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Names: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
+]
+EvalName: TypeAlias = Annotated[str | None, typer.Option("--eval", help="Name or folder of the eval.")]
+ChunksFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--chunks", help="JSONL file of your own chunks instead of the eval's.")
+]
+Number: TypeAlias = Annotated[
+    int | None, typer.Option("--n", min=1, help="How many chunks to draw; all when left out.")
+]
+Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw.")]
+Out: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", help="Run directory; results/<time> when left out.")
+]
+Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+JudgeName: TypeAlias = Annotated[
+    str | None, typer.Option("--judge", help="Name of the judge in the registry.")
+]
+RubricName: TypeAlias = Annotated[
+    str | None, typer.Option("--rubric", help="Name or file of the rubric; the eval's own when left out.")
+]
+Registry: TypeAlias = Annotated[
+    Path | None, typer.Option("--config", help="Registry file to lay over the default one.")
+]
+Endpoints: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", metavar="NAME=URL", help="Where a model is served; repeat for several."),
+]
+Concurrency: TypeAlias = Annotated[
+    int | None, typer.Option("--concurrency", min=1, help="Requests in flight.")
+]
+Labels: TypeAlias = Annotated[
+    list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")
+]
+Margin: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--margin", min=0.001, max=0.999, help="Smallest difference that matters; 0.05 is 5 points."
+    ),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]

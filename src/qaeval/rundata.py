@@ -1,0 +1,99 @@
+"""What a run directory holds, as the analysis takes it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qaeval.analysis.summary import RunRows, table_of
+from qaeval.errors import DataError
+from qaeval.records import Label, digest
+from qaeval.report.facts import EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.store import RunStore, read_records
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """Rows and facts of a graded run."""
+
+    rows: RunRows
+    eval_facts: EvalFacts
+    rubric: RubricFacts
+    judge: ModelFacts
+    candidates: tuple[ModelFacts, ...]
+    judge_tuned: bool
+    """Whether the judge was tuned on labels of this eval."""
+
+    @classmethod
+    def read(cls, store: RunStore, *, label_paths: Sequence[Path]) -> "RunData":
+        """Read a run and the labels of its items.
+
+        Raises:
+            DataError: the run is not graded, or a label file is not readable.
+        """
+        settings = store.settings()
+        grading = settings.get("grading")
+        if grading is None:
+            raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
+        facts = _eval_facts(settings)
+        return cls(
+            rows=RunRows(
+                samples=store.samples(),
+                generations=tuple(store.generations().values()),
+                grades=tuple(store.grades().values()),
+                sessions=store.sessions(),
+                labels=tuple(label for path in label_paths for label in read_records(path, Label)),
+            ),
+            eval_facts=facts,
+            rubric=_rubric_facts(grading["rubric"]),
+            judge=_model_facts(grading["judge"]["name"], grading["judge"]),
+            candidates=tuple(_model_facts(name, about) for name, about in settings["candidates"].items()),
+            judge_tuned=grading["judge"].get("tuned_on") == facts.name,
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Join the rows into the table of letters.
+
+        Raises:
+            DataError: rows are missing, doubled or foreign.
+        """
+        names = [facts.name for facts in self.candidates]
+        return table_of(self.rows, self.eval_facts, self.rubric, self.judge, names)
+
+
+def _eval_facts(settings: Mapping[str, Any]) -> EvalFacts:
+    definition, drawn = settings["eval"], settings["sample_set"]
+    return EvalFacts(
+        name=definition["name"],
+        title=definition["title"],
+        sha=definition["digest"],
+        prompt_sha=digest(definition["prompt"]),
+        sample_set_digest=drawn["digest"],
+        n_samples=drawn["n"],
+        seed=drawn["seed"],
+        items_per_sample=definition["items_per_sample"],
+        item_types=tuple(definition["item_types"]),
+    )
+
+
+def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+    return RubricFacts(
+        name=rubric["name"],
+        sha=rubric["sha"],
+        scale=tuple(Meaning(name=level["letter"], meaning=level["name"]) for level in rubric["scale"]),
+        flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
+    )
+
+
+def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
+    return ModelFacts(
+        name=name,
+        kind=about["kind"],
+        hf_id=about.get("hf_id") or "",
+        revision=about.get("revision") or "",
+        licence=about.get("licence") or "",
+        openness=about.get("openness") or "",
+        sampling={key: value for key, value in about.get("sampling", {}).items() if value is not None},
+    )

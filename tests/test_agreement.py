@@ -1,0 +1,330 @@
+"""`qaeval agreement` and `qaeval plan`: of a run, of a file, of a published claim; words first, and every bad input explained."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pytest import approx  # noqa: PT013
+
+from qaeval.agree import agreement_of_file
+from qaeval.cli import run
+from qaeval.errors import DataError, UsageError
+
+CASE = "111,50,10:167,3,1"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def letters(*columns: str) -> str:
+    header = ",".join(f"r{number}" for number in range(len(columns)))
+    return "\n".join([header, *(",".join(row) for row in zip(*columns, strict=True))]) + "\n"
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+# ------------------------------------------------------------------------------ a published claim
+
+
+def test_the_claim_that_shaped_the_project_is_impossible(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = told(capsys, "agreement", "--table", CASE, "--agreement", "65.0", "--kappa", "0.30")
+    assert code == 0
+    assert out.startswith("The claim is impossible.")
+    assert "No whole number of 171 items gives 65.0 % agreement" in out
+    assert "kappa cannot exceed 0.092" in out
+    assert "0.028 to 0.031, not 0.3" in out
+    assert "Always giving the most frequent letter would agree on 64.9 %" in out
+
+
+def test_a_sound_claim_is_possible(capsys: pytest.CaptureFixture[str]) -> None:
+    # 20 + 20 of 50 agree, each rater 25:25: kappa (.8 - .5)/.5 = .6
+    code, out, _ = told(capsys, "agreement", "--table", "25,25:25,25", "--agreement", "80", "--kappa", "0.6")
+    assert (code, out.splitlines()[0]) == (0, "The claim is possible.")
+
+
+def test_the_digits_that_are_printed_count(capsys: pytest.CaptureFixture[str]) -> None:
+    # 111/171 = 64.91 %: 65 is right, 65.0 is not
+    rounded = told(capsys, "agreement", "--table", CASE, "--agreement", "65")[1]
+    exact = told(capsys, "agreement", "--table", CASE, "--agreement", "65.0")[1]
+    assert "No whole number" not in rounded
+    assert "No whole number" in exact
+
+
+def test_a_table_without_a_claim_gives_what_is_possible(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = told(capsys, "agreement", "--table", CASE)
+    assert code == 0
+    assert "claim" not in out
+    assert "kappa that they allow" in out
+
+
+def test_a_published_check_as_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = told(capsys, "agreement", "--table", CASE, "--json")
+    found = json.loads(out)
+    assert found["kappa_low"] is None
+    assert found["bounds"]["kappa_max"] == approx(0.0918, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--table", "1,2"), "letter counts of both raters"),
+        (("--table", "1,2:3,4"), "different numbers of items"),
+        (("--table", "1,2:1,2", "--kappa", "high"), "as it was printed"),
+        (("--kappa", "0.3", "x.csv"), "belong to --table"),
+        (("--table", "1,2:1,2", "x.csv"), "leave the run or file out"),
+        ((), "needs a run directory, a file"),
+    ],
+)
+def test_wrong_words_are_explained(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str
+) -> None:
+    code, _, err = told(capsys, "agreement", *arguments)
+    assert code == 64
+    assert expected in err
+
+
+# ------------------------------------------------------------------------------ a file
+
+
+def test_two_columns_are_a_reference_and_a_judge(tmp_path: Path) -> None:
+    found = agreement_of_file(write(tmp_path / "x.csv", letters("AABBCC" * 4, "AAABBC" * 4)))
+    (one,) = found.agreement
+    assert (found.judge, one.rater, one.rater_kind) == ("r1", "r0", "unknown")
+    assert one.coefficients is not None
+    assert one.coefficients.confusion == ((8, 0, 0), (4, 4, 0), (0, 4, 4))
+    assert one.coefficients.kappa.value == approx((16 / 24 - 1 / 3) / (2 / 3))
+    assert one.sentences[0] == (
+        "Of the 16 items that r0 graded B or C, this judge gives an A to 4. "
+        "Of the 8 items that r0 graded A, it gives a lower letter to 0."
+    )
+    assert found.n_without_cluster == 24
+
+
+def test_every_coefficient_is_the_one_of_its_name(tmp_path: Path) -> None:
+    # p_o = 2/3, r = (1/3, 1/3, 1/3), c = (1/2, 1/3, 1/6): q = (5/12, 1/3, 1/4)
+    found = agreement_of_file(write(tmp_path / "x.csv", letters("AABBCC" * 4, "AAABBC" * 4)))
+    numbers = found.agreement[0].coefficients
+    assert numbers is not None
+    pi_e = (25 + 16 + 9) / 144
+    assert numbers.scott_pi.value == approx((2 / 3 - pi_e) / (1 - pi_e))
+    assert numbers.brennan_prediger.value == approx((2 / 3 - 1 / 3) / (2 / 3))
+    ac_e = (1 - pi_e) / 2
+    assert numbers.gwet_ac1.value == approx((2 / 3 - ac_e) / (1 - ac_e))
+    # alpha nominal: 1 - D_o/D_e with n = 48 letters, 16 disagreeing letters
+    counts = (20, 16, 12)
+    d_e = (48**2 - sum(n * n for n in counts)) / (48 * 47)
+    assert numbers.alpha.value == approx(1 - (16 / 48) / d_e)
+    assert numbers.observed_max == approx(1 / 3 + 1 / 3 + 1 / 6)
+    # best or not: both A 8, reference only 0, judge only 4, neither 12
+    assert numbers.prevalence_index == approx((8 - 12) / 24)
+    assert numbers.bias_index == approx(-4 / 24)
+    assert numbers.kappa_linear.value != numbers.kappa_quadratic.value
+
+
+def test_several_raters_are_compared_in_pairs_and_together(tmp_path: Path) -> None:
+    text = letters("AABBCC" * 4, "AAABBC" * 4, "ABBBCC" * 4)
+    found = agreement_of_file(write(tmp_path / "x.csv", text))
+    assert found.agreement == ()
+    assert [(pair.a, pair.b) for pair in found.raters] == [("r0", "r1"), ("r0", "r2"), ("r1", "r2")]
+    assert found.several is not None
+    assert (found.several.raters, found.several.n_items) == (("r0", "r1", "r2"), 24)
+    # an item of three: 1/3 of the pairs agree where two letters are alike; 3 of 6 items disagree so
+    agreement = (3 + 3 / 3) / 6
+    shares = [(2 + 3 + 1) / 18, (2 + 2 + 3) / 18, (2 + 1 + 2) / 18]
+    expected = sum(share**2 for share in shares)
+    assert found.several.fleiss.value == approx((agreement - expected) / (1 - expected))
+
+
+def test_a_judge_among_several_is_compared_with_all(tmp_path: Path) -> None:
+    text = letters("AABBCC" * 4, "AAABBC" * 4, "AAAAAA" * 4)
+    found = agreement_of_file(write(tmp_path / "x.csv", text), judge="r2")
+    assert [one.rater for one in found.agreement] == ["r0", "r1"]
+    assert [(pair.a, pair.b) for pair in found.raters] == [("r0", "r1")]
+    assert any("tells nothing apart" in text for text in found.agreement[0].sentences)
+
+
+def test_missing_letters_are_counted_and_left_out(tmp_path: Path) -> None:
+    text = "anna,judge\nA,A\nB,\n,C\nC,C\n"
+    (one,) = agreement_of_file(write(tmp_path / "x.csv", text)).agreement
+    assert one.coefficients is not None
+    assert (one.n_labels, one.coefficients.n, one.n_ungraded) == (3, 2, 1)
+    assert any("Labels left out: 1 of items without a letter" in text for text in one.sentences)
+
+
+def test_clusters_make_the_interval_wider(tmp_path: Path) -> None:
+    rows = [
+        ("AABBCC"[i % 6], "AAABBC"[i % 6] if i // 6 % 2 else "AABBCC"[i % 6], f"d{i // 6}")
+        for i in range(144)
+    ]
+    text = "anna,judge,doc\n" + "\n".join(",".join(row) for row in rows) + "\n"
+    path = write(tmp_path / "x.csv", text)
+    own, by_doc = agreement_of_file(path), agreement_of_file(path, cluster="doc")
+    widths = []
+    for found in (own, by_doc):
+        numbers = found.agreement[0].coefficients
+        assert numbers is not None
+        widths.append((numbers.kappa.high or 0) - (numbers.kappa.low or 0))
+    assert widths[1] > 1.15 * widths[0]
+    assert (own.n_without_cluster, by_doc.n_without_cluster) == (144, 0)
+
+
+def test_groups_have_their_own_numbers(tmp_path: Path) -> None:
+    text = "anna,judge,kind\nA,A,x\nA,B,x\nB,B,y\nC,C,y\n"
+    found = agreement_of_file(write(tmp_path / "x.csv", text), by="kind")
+    shares = {
+        group.group: group.agreement.coefficients.observed.value
+        for group in found.groups
+        if group.agreement.coefficients
+    }
+    assert shares == {"x": 0.5, "y": 1.0}
+
+
+def test_numbers_are_a_scale_with_the_highest_best(tmp_path: Path) -> None:
+    text = "anna,judge\n5,4\n1,1\n10,10\n"
+    assert agreement_of_file(write(tmp_path / "x.csv", text), columns=("anna", "judge")).letters == (
+        "10",
+        "5",
+        "4",
+        "1",
+    )
+
+
+def test_json_lines_are_read_like_a_table(tmp_path: Path) -> None:
+    lines = '{"anna": "A", "judge": "A", "n": 1}\n{"anna": "B", "judge": null}\n{"anna": "C", "judge": "A"}\n'
+    (one,) = agreement_of_file(write(tmp_path / "x.jsonl", lines)).agreement
+    assert one.coefficients is not None
+    assert one.coefficients.n == 2
+
+
+def test_one_letter_has_no_kappa_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "x.csv", letters("AAAA", "AAAA"))
+    code, out, _ = told(capsys, "agreement", str(path))
+    assert code == 0
+    assert "undefined: both gave every item the same letter" in out
+    assert " nan" not in out.lower()
+
+
+def test_a_single_cluster_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "anna,judge,doc\n" + "A,A,d\nB,B,d\nC,A,d\n" * 5
+    _, out, _ = told(capsys, "agreement", str(write(tmp_path / "x.csv", text)), "--cluster", "doc")
+    assert "no interval is given with fewer than 10" in out
+    assert "Labels from 1 chunk are too few for an interval" in out
+
+
+def test_raters_who_agree_less_than_the_judge_are_named(tmp_path: Path) -> None:
+    text = letters("ABC" * 10, "BCA" * 10, "ABC" * 10)
+    (pair,) = agreement_of_file(write(tmp_path / "x.csv", text), judge="r2").raters
+    assert "agree less with each other than the judge does with r0" in pair.sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "expected"),
+    [
+        ("x.csv", "anna\nA\nB\n", {}, "needs two columns of letters, found anna"),
+        ("x.csv", "anna,judge\n", {}, "at least one row"),
+        ("x.csv", "anna,anna\nA,B\n", {}, "two columns have the same name"),
+        ("x.csv", "anna,judge\nA,A\nB\n", {}, "x.csv:3: expected 2 cells"),
+        ("x.csv", 'anna,judge\n"A"x,A\n', {}, "x.csv:2: not a CSV row"),
+        ("x.csv", "anna,judge\nA,\0\n", {}, "NUL"),
+        ("x.csv", "anna,judge\nA,D\n", {"columns": ("anna", "judge"), "scale": ("A", "B")}, "'D' (row 1)"),
+        ("x.csv", "anna,judge\nA,\n,B\n", {}, "no row has letters in two of the columns"),
+        ("x.csv", "anna,judge\nA,A\n", {"columns": ("anna", "judge")}, "name the scale"),
+        ("x.csv", "anna,judge\nA,A\n", {"cluster": "dok"}, "no column 'dok'"),
+        ("x.jsonl", "[1]\n", {}, "x.jsonl:1: expected an object"),
+        ("x.jsonl", "{\n", {}, "x.jsonl:1: not JSON"),
+        ("x.jsonl", "\n", {}, "holds no row"),
+    ],
+)
+def test_a_bad_file_is_explained(
+    tmp_path: Path, name: str, text: str, options: dict[str, object], expected: str
+) -> None:
+    path = write(tmp_path / name, text)
+    with pytest.raises((DataError, UsageError)) as caught:
+        agreement_of_file(path, **options)  # type: ignore[arg-type]
+    assert expected in str(caught.value)
+
+
+# ------------------------------------------------------------------------------ a run, and a plan from it
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert (
+        run(["compare", "embedded-lead", "embedded-salient", "--n", "30", "--seed", "7", "--out", str(path)])
+        == 0
+    )
+    return path
+
+
+def test_a_run_is_compared_with_its_labels(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    code, out, _ = told(capsys, "agreement", str(finished), "--by", "candidate")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "embedded-lexical against claude"
+    assert lines[1].strip().startswith("Of the ")
+    assert "Labels left out" in out
+    assert "By candidate" in out
+    assert "embedded-salient" in out
+
+
+def test_a_run_as_json_is_the_document(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(told(capsys, "agreement", str(finished), "--json", "--by", "type")[1])
+    report = json.loads((finished / "report.json").read_text())
+    assert found["agreement"][0] == report["agreement"][0]
+    assert {group["group"] for group in found["groups"]} <= {"factual", "conceptual", "comparison"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(("--by", "colour"), "--by of a run is"), (("--cluster", "doc"), "--cluster belongs to a file")],
+)
+def test_options_of_a_file_do_not_fit_a_run(
+    finished: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str
+) -> None:
+    code, _, err = told(capsys, "agreement", str(finished), *arguments)
+    assert code == 64
+    assert expected in err
+
+
+def test_a_plan_from_a_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = told(
+        capsys, "plan", str(finished), "--difference", "0.1", "--power", "0.9", "--chunks", "20"
+    )
+    assert code == 0
+    assert "To tell 10.0 points apart with a power of 90 % you need about" in out
+    assert "with 20 chunks you can see" in out
+    found = json.loads(told(capsys, "plan", str(finished), "--difference", "0.1", "--json")[1])
+    assert [pair["n_chunks"] for pair in found["pairs"]] == [30]
+    assert 0 < found["pairs"][0]["power"] < 1
+
+
+def test_a_plan_before_any_run(capsys: pytest.CaptureFixture[str]) -> None:
+    few = json.loads(told(capsys, "plan", "--rate", "0.8", "--icc", "0", "--chunks", "50", "--json")[1])
+    more = json.loads(told(capsys, "plan", "--rate", "0.8", "--icc", "0.5", "--chunks", "50", "--json")[1])
+    # two candidates of one chunk share its rate: what clusters cancels, so more clustering needs fewer chunks
+    assert more["pairs"][0]["needed"] < few["pairs"][0]["needed"]
+    # independent items: 2 x .8 x .2 / 3 per chunk, (1.96 + .8416)^2 x .1067 / .0025, and the loss makes it a little more
+    assert few["pairs"][0]["needed"] == approx(345, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--difference", "0.9", "--rate", "0.5", "--chunks", "20"), "a difference must be"),
+        (("--power", "2"), "--power"),
+    ],
+)
+def test_an_impossible_plan_is_explained(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str
+) -> None:
+    code, _, err = told(capsys, "plan", *arguments)
+    assert code == 64
+    assert expected in err
