@@ -331,6 +331,18 @@ def test_a_judge_that_beats_chance_and_not_the_commonest_letter_is_told_so() -> 
     assert any("is not shown to agree" in text for text in one.sentences)
 
 
+def test_a_few_labels_beside_many_are_no_doubt() -> None:
+    made = agreement_case()
+    many = labelled(made, "A" * 12 + "B" * 6 + "C" * 6)
+    few = labelled(made, "ABAB", rater="ben")
+    together = made.with_rows(labels=(*many, *few)).report()
+    alone = made.with_rows(labels=few).report()
+    assert not any("ben's labels" in text for text in kinds(together, "caution"))
+    assert any(
+        "ben's labels: the labels come from too few chunks" in text for text in kinds(alone, "caution")
+    )
+
+
 def test_labels_by_a_model_alone_are_called_what_they_are() -> None:
     made = agreement_case()
     labels = labelled(made, "A" * 12 + "B" * 6 + "C" * 6, rater="claude", rater_kind="model")

@@ -80,7 +80,9 @@ def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[
         said.append(
             f"The judge {name} was not checked against labels: how far its letters can be trusted is not known."
         )
-    said += [_doubt(name, one) for one in joined if one.standing != "beats both"]
+    shown = [one for one in joined if one.standing != "too few chunks"]
+    # a file of few labels, a second reading say, is a doubt only where no other file shows more
+    said += [_doubt(name, one) for one in shown or joined if one.standing != "beats both"]
     if joined and all(one.rater_kind == "model" for one in joined):
         said.append("The judge was checked against a hosted model's labels only, not against people's.")
     return said
