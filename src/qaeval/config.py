@@ -16,7 +16,7 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.modelspec import Argument, ModelSpec, SamplingOverrides, base_url
 from qaeval.records import Record
 
-__all__ = ["Config", "Defaults", "ModelSpec", "SamplingOverrides", "base_url", "load_config"]
+__all__ = ["Config", "Defaults", "ModelSpec", "SamplingOverrides", "Serving", "base_url", "load_config"]
 
 _SECTIONS: Final = frozenset({"models", "judges"})
 _SECRETS: Final = frozenset({"api_key", "apikey", "key", "token", "hf_token", "secret", "password"})
@@ -40,12 +40,26 @@ class Defaults(Record):
     """Smallest difference of usable rates that matters, as a share."""
 
 
+class Serving(Record):
+    """How qaeval starts a server of its own, for a model without a url."""
+
+    command: tuple[Argument, ...] = Field(default=("vllm",), min_length=1)
+    """How vLLM is called."""
+    env: dict[str, Argument] = Field(default_factory=dict)
+    """Further environment variables of the server."""
+    startup_s: float = Field(default=1800.0, gt=0)
+    """Longest wait for a server, weights and compilation included."""
+    gpu_gib: float = Field(default=21.96, gt=0)
+    """Memory of the GPU as CUDA reports it; 21.96 is an L4's."""
+
+
 class _Layer(Record):
     """One file's share of the registry."""
 
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     judges: dict[str, ModelSpec] = Field(default_factory=dict)
     defaults: Defaults = Defaults()
+    serving: Serving = Serving()
     allow_external: tuple[_Host, ...] = ()
     """Hosts outside the user's own network that may be sent data."""
     vllm_args: tuple[Argument, ...] = ()
@@ -63,6 +77,13 @@ class Config(_Layer):
                     raise ValueError(
                         f"{section}.{name}: a server needs hf_id (what to serve) or url (where it runs)"
                     )
+                if spec.lora and spec.lora.base not in self.models:
+                    raise ValueError(
+                        f"{section}.{name}.lora.base: no model is called {spec.lora.base!r}."
+                        f"{closest(spec.lora.base, self.models)}"
+                    )
+                if spec.lora and self.models[spec.lora.base].lora:
+                    raise ValueError(f"{section}.{name}.lora.base: {spec.lora.base!r} is an adapter itself")
                 if spec.kind == "embedded" and (spec.hf_id or spec.url):
                     raise ValueError(
                         f"{section}.{name}: an embedded model runs inside qaeval; it has no hf_id and no url"
@@ -141,6 +162,9 @@ class Config(_Layer):
                 urls[name] = base_url(url)
             except ValueError as error:
                 raise UsageError(f"endpoint for {name!r}: {error}") from error
+        for name, spec in known.items():
+            if spec.lora and spec.lora.base in urls:
+                urls.setdefault(name, urls[spec.lora.base])
         return self.model_copy(
             update={
                 "models": _with_urls(self.models, urls),
@@ -163,7 +187,7 @@ def load_config(default: Path, *overrides: Path) -> Config:
     """
     paths = (default, *overrides)
     merged = reduce(_merged, (_read_layer(path) for path in paths))
-    return validated(Config, _with_common_args(merged), " + ".join(map(str, paths)))
+    return validated(Config, _with_bases(_with_common_args(merged)), " + ".join(map(str, paths)))
 
 
 def _read_layer(path: Path) -> dict[str, Any]:
@@ -216,6 +240,26 @@ def _with_common_args(registry: dict[str, Any]) -> dict[str, Any]:
     for section in _SECTIONS & registry.keys():
         complete[section] = {name: _with_args(entry, common) for name, entry in registry[section].items()}
     return complete
+
+
+def _with_bases(registry: dict[str, Any]) -> dict[str, Any]:
+    """Give an adapter what it leaves out and its base has; a name that is not there is told later."""
+    models = registry.get("models", {})
+    complete = dict(registry)
+    for section in _SECTIONS & registry.keys():
+        complete[section] = {name: _with_base(entry, models) for name, entry in registry[section].items()}
+    return complete
+
+
+def _with_base(entry: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+    lora = entry.get("lora")
+    base = models.get(str(lora.get("base"))) if isinstance(lora, dict) else None
+    if not isinstance(base, dict):
+        return entry
+    inherited = {
+        key: value for key, value in base.items() if key not in {"name", "served_name", "notes", "lora"}
+    }
+    return {**inherited, **entry}
 
 
 def _with_args(entry: dict[str, Any], common: list[Any]) -> dict[str, Any]:

@@ -44,19 +44,21 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
             )
         return Endpoint(spec)
     if spec.url is None:
-        raise UsageError(_without_url(spec))
+        raise UsageError(without_server(spec))
     location = check_host(spec.url, allow_external=allow_external)
     facts = await probe(spec.url, spec.served_name or spec.name, api_key=api_key)
     _require(spec, facts)
     return Endpoint(spec, facts, location.host, location.external)
 
 
-def _without_url(spec: ModelSpec) -> str:
+def without_server(spec: ModelSpec) -> str:
+    """Say what to do about a model that nobody serves."""
     command = " ".join(spec.serve_arguments())
     return (
-        f"{spec.name!r} has no server: the registry names no url for it. Three ways on: "
-        f"(1) a server that runs already: add --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml; "
-        f"(2) start one: vllm serve {command}; "
+        f"{spec.name!r} has no server: the registry names no url for it, and no vLLM is installed here to start one. Three "
+        f"ways on: (1) a server that runs already: add --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml; "
+        f"(2) where the GPU is, install vLLM (qaeval then starts it by itself, see serving.command in qaeval.yaml), or type: "
+        f"vllm serve {command}; "
         f"(3) without a GPU: try embedded-lead and embedded-salient first"
     )
 

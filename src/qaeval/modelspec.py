@@ -37,6 +37,17 @@ class SamplingOverrides(Record):
     seed: int | None = None
 
 
+class Lora(Record):
+    """A LoRA adapter, served beside its base model under a name of its own."""
+
+    base: str
+    """The base model's entry; what this entry leaves out is taken from there."""
+    path: str = Field(min_length=1, pattern=r"^[^=\s]+$")
+    """Folder of the adapter where vLLM runs."""
+    rank: int = Field(default=16, ge=1, le=512)
+    """At least the adapter's own rank."""
+
+
 class ModelSpec(Record):
     """One entry of the registry. Every field may be left out in a file that is laid over another one."""
 
@@ -64,6 +75,12 @@ class ModelSpec(Record):
     thinking: bool | None = None
     """Sent to the chat template where it is set."""
     judge_mode: Literal["reason_first", "letter"] = "reason_first"
+    lora: Lora | None = None
+    """Set where this is an adapter of another entry."""
+    weights_gib: float | None = Field(default=None, gt=0)
+    """Memory of the weights, for the plan of one GPU."""
+    kv_kib_per_token: float | None = Field(default=None, gt=0)
+    """KV cache of one token, for the plan of one GPU."""
     vllm_args: tuple[Argument, ...] = ()
     """Arguments of ``vllm serve``, those common to all servers first."""
     sampling: SamplingOverrides = SamplingOverrides()
@@ -77,6 +94,27 @@ class ModelSpec(Record):
     def served(self) -> str:
         """The name that requests carry."""
         return self.served_name or self.name
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether qaeval has to start the server itself: the entry says what to serve and not where it runs."""
+        return self.kind == "server" and self.url is None and self.hf_id is not None
+
+    @property
+    def hosting(self) -> "ModelSpec":
+        """The model that the server is started with: the base of an adapter, else this one."""
+        if self.lora is None:
+            return self
+        return self.model_copy(update={"name": self.lora.base, "served_name": None, "lora": None})
+
+    @property
+    def utilisation(self) -> float | None:
+        """Share of the GPU's memory that the server may take; None when the arguments do not say."""
+        value = _last_value(self.vllm_args, "--gpu-memory-utilization")
+        try:
+            return float(value) if value else None
+        except ValueError:
+            return None
 
     @property
     def context(self) -> int | None:
@@ -108,6 +146,7 @@ class ModelSpec(Record):
             "thinking",
             "judge_mode",
             "sampling",
+            "lora",
         }
         return {
             **self.model_dump(mode="json", include=fields),

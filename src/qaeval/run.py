@@ -7,34 +7,35 @@ stopped at any moment and called again: what is finished is never asked again.
 import asyncio
 import os
 import platform
-import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
 
 from qaeval import __version__
 from qaeval.chat.protocol import Sampling
-from qaeval.config import ModelSpec
+from qaeval.config import ModelSpec, Serving
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
 from qaeval.evaldef import EvalDefinition
-from qaeval.models import Endpoint, connect, resolve
+from qaeval.models import Endpoint, connect, resolve, without_server
 from qaeval.prepare import Judging
 from qaeval.publish import publish
-from qaeval.records import Failure, Generation, Record, Session
+from qaeval.records import Generation, Record, Session
 from qaeval.report.document import Report
 from qaeval.report.facts import RunFacts
+from qaeval.serving.conductor import Conductor
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
 from qaeval.stages.loop import for_each
 from qaeval.stages.progress import Progress
+from qaeval.stages.watch import Stop, Watch, listening
 from qaeval.store import GENERATIONS, GRADES, SESSIONS, RunStore, finished
 
-_LOST_AFTER: Final = 8
-"""So many requests in a row without an answer, and at least one per worker: the server is gone."""
+_RESTARTS: Final = 2
+"""So often a server of ours that died during a stage is started again."""
 
 _JUDGE_SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
 """Room for a paragraph of reasons; a judge that runs over is `truncated`, never cut to a letter."""
@@ -42,64 +43,14 @@ _JUDGE_SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, se
 _Task = TypeVar("_Task")
 
 
-class _Stop:
-    """Set by the first Ctrl-C; the second one abandons what is in flight."""
-
-    def __init__(self, on_first: Callable[[], None]) -> None:
-        self._asked = False
-        self._on_first = on_first
-
-    def is_set(self) -> bool:
-        return self._asked
-
-    def ask(self) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        self._on_first()
-
-
-@contextmanager
-def _listening(stop: _Stop) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM ask the stages to stop while the block runs."""
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.ask)
-    try:
-        yield
-    finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(signum)
-
-
-class _Watch:
-    """Writes each row before anybody hears of it, and notices when a server is gone."""
-
-    def __init__(self, append: Callable[[Record], None], progress: Progress, *, concurrency: int) -> None:
-        self._append = append
-        self._progress = progress
-        self._limit = max(_LOST_AFTER, concurrency)
-        self._lost = 0
-        self.n_done = 0
-
-    def __call__(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
-        self._append(row)
-        self._progress.row(row)
-        self.n_done += 1
-        self._lost = self._lost + 1 if isinstance(row, Failure) and row.reason == "endpoint" else 0
-        if self._lost >= self._limit:
-            raise EndpointError(
-                f"{row.model}: the server stopped answering ({self._lost} requests in a row: {row.detail}); finished rows are kept"
-            )
-
-
 class Runner:
-    """Takes one run directory through its stages.
+    """Takes one run directory through its stages; a context manager, so that no server of its own outlives it.
 
     Args:
         store: the open run directory.
         progress: told of every stage and row.
         concurrency: requests in flight.
+        serving: how a model without a URL is served.
         allow_external: hosts outside the user's network that may be sent data.
         on_stop: called when the user asks to stop for the first time.
     """
@@ -110,6 +61,7 @@ class Runner:
         progress: Progress,
         *,
         concurrency: int,
+        serving: Serving | None = None,
         allow_external: Sequence[str] = (),
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
@@ -117,30 +69,59 @@ class Runner:
         self._progress = progress
         self._concurrency = concurrency
         self._allow_external = allow_external
-        self._stop = _Stop(on_stop)
+        self._stop = Stop(on_stop)
+        self._adapters: tuple[ModelSpec, ...] = ()
+        self._conductor = Conductor(
+            serving or Serving(),
+            env=os.environ,
+            logs=store.path / "logs",
+            told=progress.note,
+            stopped=self._stop.is_set,
+        )
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.Runner()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._loop.run(self._conductor.close())
+        finally:
+            self._loop.close()
 
     def check(self, *specs: ModelSpec) -> None:
-        """Look at every endpoint before the first GPU second is spent.
+        """Look at every endpoint, and at the arguments of every server to start, before the first GPU second is spent.
 
         Raises:
-            UsageError: a model has no URL, or its key is missing.
+            UsageError: a model cannot be reached or started, or its key is missing.
             EndpointError: a server cannot be used.
         """
-        asyncio.run(self._check(specs))
+        self._loop.run(self._check(specs))
 
     async def _check(self, specs: Sequence[ModelSpec]) -> None:
+        hosted = [spec for spec in specs if spec.is_hosted]
         for spec in specs:
-            await self._resolve(spec)
+            if not spec.is_hosted:
+                await self._resolve(spec)
+            elif not self._conductor.is_available:
+                raise UsageError(without_server(spec))
+            api_key(spec)
+        await self._conductor.check(hosted)
 
     def generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         """Ask every candidate for what it has not answered yet.
+
+        Models that qaeval serves itself come last and side by side with their adapters, in the order given, so that each
+        is loaded once; one that is also the judge should be named last.
 
         Raises:
             Interrupted: the user asked to stop; what was in flight is finished and kept.
             EndpointError: a server cannot be used, or stopped answering; finished rows are kept.
             StoreError: a row could not be written.
         """
-        asyncio.run(self._generate(candidates, definition))
+        self._loop.run(self._generate(candidates, definition))
 
     def grade(self, judging: Judging) -> None:
         """Have the judge grade every item that has no letter yet.
@@ -151,37 +132,39 @@ class Runner:
             Interrupted, EndpointError, StoreError: as in ``generate``.
         """
         _record_judging(self._store, judging)
-        asyncio.run(self._grade(judging))
+        self._loop.run(self._grade(judging))
 
     async def _generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
-        with _listening(self._stop):
-            for spec in candidates:
+        self._adapters = tuple(spec for spec in candidates if spec.lora)
+        with listening(self._stop):
+            for spec in in_turns(candidates):
                 await self._generate_with(spec, definition)
 
     async def _generate_with(self, spec: ModelSpec, definition: EvalDefinition) -> None:
-        endpoint = await self._resolve(spec)
+        listed = generating.tasks(spec.name, self._store.samples())
         sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
         lenient = spec.structured == "off"
-        listed = generating.tasks(spec.name, self._store.samples())
-        todo = self._unfinished(listed, self._store.generations())
-        async with connect(endpoint, api_key=api_key(spec)) as model:
 
-            async def work(task: generating.GenerateTask) -> Record:
-                return await generating.generate_one(model, task, definition, sampling, lenient=lenient)
+        async def stage(endpoint: Endpoint, todo: Sequence[generating.GenerateTask]) -> None:
+            async with connect(endpoint, api_key=api_key(spec)) as model:
 
-            await self._stage("generate", endpoint, listed, todo, work, GENERATIONS)
+                async def work(task: generating.GenerateTask) -> Record:
+                    return await generating.generate_one(model, task, definition, sampling, lenient=lenient)
+
+                await self._stage("generate", endpoint, listed, todo, work, GENERATIONS)
+
+        await self._through(spec, lambda: self._unfinished(listed, self._store.generations()), stage)
 
     async def _grade(self, judging: Judging) -> None:
-        with _listening(self._stop):
-            endpoint = await self._resolve(judging.judge)
-            spec = judging.judge
-            generations = [row for row in self._store.generations().values() if isinstance(row, Generation)]
-            listed = grading.tasks(spec.name, self._store.samples(), generations)
-            if not listed:
-                raise DataError(f"{self._store.path}: no generation succeeded, so there is nothing to grade")
-            todo = self._unfinished(listed, self._store.grades())
-            sampling = spec.sampled(_JUDGE_SAMPLING)
-            lenient = spec.structured == "off"
+        spec = judging.judge
+        generations = [row for row in self._store.generations().values() if isinstance(row, Generation)]
+        listed = grading.tasks(spec.name, self._store.samples(), generations)
+        if not listed:
+            raise DataError(f"{self._store.path}: no generation succeeded, so there is nothing to grade")
+        sampling = spec.sampled(_JUDGE_SAMPLING)
+        lenient = spec.structured == "off"
+
+        async def stage(endpoint: Endpoint, todo: Sequence[grading.GradeTask]) -> None:
             async with connect(endpoint, api_key=api_key(spec)) as model:
 
                 async def work(task: grading.GradeTask) -> Record:
@@ -191,8 +174,63 @@ class Runner:
 
                 await self._stage("grade", endpoint, listed, todo, work, GRADES)
 
+        with listening(self._stop):
+            await self._through(spec, lambda: self._unfinished(listed, self._store.grades()), stage)
+
+    async def _through(
+        self,
+        spec: ModelSpec,
+        unfinished: Callable[[], list[_Task]],
+        stage: Callable[[Endpoint, list[_Task]], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Work through a model's stage; a server of ours that dies meanwhile is started again, a few times."""
+        for restarts_left in range(_RESTARTS, -1, -1):
+            todo = unfinished()
+            if not todo:
+                return
+            endpoint = await self._resolve(spec)
+            if not spec.is_hosted:
+                await stage(endpoint, todo)
+                return
+            try:
+                await self._until_death(asyncio.ensure_future(stage(endpoint, todo)))
+            except EndpointError:
+                if not self._conductor.lost():
+                    raise
+            why = self._conductor.lost()
+            if not why:
+                return
+            if not restarts_left:
+                raise EndpointError(
+                    f"{why}\nstarted {_RESTARTS + 1} times and given up; finished rows are kept"
+                )
+
+    async def _until_death(self, work: "asyncio.Future[None]") -> None:
+        """Wait for the work; where the server dies first, what is in flight is dropped, not recorded as failed."""
+        death = asyncio.ensure_future(self._conductor.death())
+        try:
+            await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
+            died = not work.done()
+            if died:
+                work.cancel()
+            try:
+                await work
+            except asyncio.CancelledError:
+                if not died:
+                    raise
+        finally:
+            work.cancel()
+            death.cancel()
+
     async def _resolve(self, spec: ModelSpec) -> Endpoint:
-        return await resolve(spec, api_key=api_key(spec), allow_external=self._allow_external)
+        key = api_key(spec)
+        if spec.is_hosted:
+            if not self._conductor.is_available:
+                raise UsageError(without_server(spec))
+            beside = [one for one in self._adapters if one.lora and one.lora.base == spec.hosting.name]
+            url = await self._conductor.serve(spec, adapters=beside, api_key=key)
+            spec = spec.model_copy(update={"url": url})
+        return await resolve(spec, api_key=key, allow_external=self._allow_external)
 
     @staticmethod
     def _unfinished(listed: Sequence[_Task], rows: Mapping[str, Record]) -> list[_Task]:
@@ -209,13 +247,11 @@ class Runner:
         file: str,
     ) -> None:
         """Work through one model's tasks; whatever ends the stage, its session is written."""
-        if not todo:
-            return
         self._store.drop_manifest()
         name = endpoint.spec.name
         started, clock = _now(), time.perf_counter()
         with self._store.writer(file) as rows:
-            watch = _Watch(rows.append, self._progress, concurrency=self._concurrency)
+            watch = Watch(rows.append, self._progress, concurrency=self._concurrency)
             self._progress.stage(f"{stage} {name}", total=len(listed), done=len(listed) - len(todo))
             try:
                 await for_each(todo, work, watch, concurrency=self._concurrency, stop=self._stop)
@@ -250,6 +286,12 @@ class Runner:
         )
         with self._store.writer(SESSIONS) as sessions:
             sessions.append(session)
+
+
+def in_turns(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
+    """Order models so that each server that qaeval starts is started once: an adapter follows its base."""
+    bases = list(dict.fromkeys(spec.hosting.name for spec in specs))
+    return sorted(specs, key=lambda spec: (spec.is_hosted, bases.index(spec.hosting.name)))
 
 
 def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Report:

@@ -32,6 +32,7 @@ from qaeval.cli.options import (
 from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
+    from qaeval.config import Config
     from qaeval.report.document import Report
     from qaeval.run import Runner
     from qaeval.store import RunStore
@@ -88,10 +89,10 @@ def compare(
     path = out or _new_run()
     settings = {**plan.settings(), "grading": judging.settings()}
     with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
-        runner = _runner(store, concurrency or defaults.concurrency, registry.allow_external)
-        runner.check(*plan.candidates, judging.judge)
-        runner.generate(plan.candidates, plan.definition)
-        runner.grade(judging)
+        with _runner(store, concurrency or defaults.concurrency, registry) as runner:
+            runner.check(*plan.candidates, judging.judge)
+            runner.generate(plan.candidates, plan.definition)
+            runner.grade(judging)
         report = write_report(
             store,
             label_paths=labels or list(plan.definition.label_paths),
@@ -129,10 +130,13 @@ def generate(
         seed=defaults.seed if seed is None else seed,
     )
     path = out or _new_run()
-    with RunStore.create(path, plan.settings(), plan.samples, resume=resume) as store, _resumable(path):
-        _runner(store, concurrency or defaults.concurrency, registry.allow_external).generate(
-            plan.candidates, plan.definition
-        )
+    with (
+        RunStore.create(path, plan.settings(), plan.samples, resume=resume) as store,
+        _resumable(path),
+        _runner(store, concurrency or defaults.concurrency, registry) as runner,
+    ):
+        runner.check(*plan.candidates)
+        runner.generate(plan.candidates, plan.definition)
     print(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
 
 
@@ -154,7 +158,8 @@ def grade(
         settings = store.settings()
         candidates = tuple(registry.candidate(name) for name in settings["candidates"])
         judging = find_judging(registry, candidates, judge=judge, rubric=rubric or settings["eval"]["rubric"])
-        _runner(store, concurrency or registry.defaults.concurrency, registry.allow_external).grade(judging)
+        with _runner(store, concurrency or registry.defaults.concurrency, registry) as runner:
+            runner.grade(judging)
     print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}")
 
 
@@ -256,7 +261,7 @@ def _new_run() -> Path:
     return Path("results", new_run_name())
 
 
-def _runner(store: "RunStore", concurrency: int, allow_external: tuple[str, ...]) -> "Runner":
+def _runner(store: "RunStore", concurrency: int, registry: "Config") -> "Runner":
     from rich.console import Console
 
     from qaeval.cli.progress import progress_for
@@ -268,7 +273,8 @@ def _runner(store: "RunStore", concurrency: int, allow_external: tuple[str, ...]
         store,
         progress_for(Console(stderr=True)),
         concurrency=concurrency,
-        allow_external=allow_external,
+        serving=registry.serving,
+        allow_external=registry.allow_external,
         on_stop=lambda: print(
             "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
         ),

@@ -59,6 +59,10 @@ class BarProgress:
         """Leave the finished bar standing."""
         self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._bar.console.print(text, highlight=False, markup=False)
+
 
 class PlainProgress:
     """Lines for logs and pipes: one at the start, one every few seconds, one at the end of a stage."""
@@ -87,6 +91,10 @@ class PlainProgress:
     def end(self) -> None:
         """Say how the stage went."""
         self._say(time.perf_counter())
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=self._stream, flush=True)
 
     def _say(self, now: float) -> None:
         done = self._before + self._done

@@ -20,6 +20,10 @@ class Progress(Protocol):
         """End the stage."""
         ...
 
+    def note(self, text: str) -> None:
+        """Pass on what happens between stages: a server that starts, or died."""
+        ...
+
 
 class Quiet:
     """Watches nothing."""
@@ -31,4 +35,7 @@ class Quiet:
         """Ignore it."""
 
     def end(self) -> None:
+        """Ignore it."""
+
+    def note(self, text: str) -> None:
         """Ignore it."""

@@ -1,0 +1,65 @@
+"""What a stage is watched for: rows to write, a server that is gone, a user who asks to stop."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from qaeval.errors import EndpointError
+from qaeval.records import Failure, Record
+from qaeval.stages.progress import Progress
+
+_LOST_AFTER: Final = 8
+"""So many requests in a row without an answer, and at least one per worker: the server is gone."""
+
+
+class Stop:
+    """Set by the first Ctrl-C; the second one abandons what is in flight."""
+
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        self._asked = False
+        self._on_first = on_first
+
+    def is_set(self) -> bool:
+        return self._asked
+
+    def ask(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._on_first()
+
+
+@contextmanager
+def listening(stop: Stop) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM ask the stages to stop while the block runs."""
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.ask)
+    try:
+        yield
+    finally:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(signum)
+
+
+class Watch:
+    """Writes each row before anybody hears of it, and notices when a server is gone."""
+
+    def __init__(self, append: Callable[[Record], None], progress: Progress, *, concurrency: int) -> None:
+        self._append = append
+        self._progress = progress
+        self._limit = max(_LOST_AFTER, concurrency)
+        self._lost = 0
+        self.n_done = 0
+
+    def __call__(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
+        self._append(row)
+        self._progress.row(row)
+        self.n_done += 1
+        self._lost = self._lost + 1 if isinstance(row, Failure) and row.reason == "endpoint" else 0
+        if self._lost >= self._limit:
+            raise EndpointError(
+                f"{row.model}: the server stopped answering ({self._lost} requests in a row: {row.detail}); finished rows are kept"
+            )
