@@ -21,12 +21,14 @@ class Endpoint:
         spec: the registry's entry.
         facts: what the probe found; None for embedded models.
         host: the server's host; None for embedded models.
+        addresses: what the host resolved to when it was checked; nothing else is connected to.
         external: whether requests leave the user's own network.
     """
 
     spec: ModelSpec
     facts: EndpointFacts | None = None
     host: str | None = None
+    addresses: tuple[str, ...] = ()
     external: bool = False
 
 
@@ -46,9 +48,11 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
     if spec.url is None:
         raise UsageError(without_server(spec))
     location = check_host(spec.url, allow_external=allow_external)
-    facts = await probe(spec.url, spec.served_name or spec.name, api_key=api_key)
+    facts = await probe(
+        spec.url, spec.served_name or spec.name, api_key=api_key, addresses=location.addresses
+    )
     _require(spec, facts)
-    return Endpoint(spec, facts, location.host, location.external)
+    return Endpoint(spec, facts, location.host, location.addresses, location.external)
 
 
 def without_server(spec: ModelSpec) -> str:
@@ -85,6 +89,8 @@ async def connect(endpoint: Endpoint, *, api_key: str | None) -> AsyncIterator[C
         structured=spec.structured,
         system_role="merge" if facts.system_role is False else spec.system_role,
         max_top_logprobs=20 if facts.max_logprobs is None else facts.max_logprobs,
+        context=facts.max_model_len if facts.tokenizer else None,
+        addresses=endpoint.addresses,
         extra_body=spec.request_extras(),
     ) as model:
         yield model

@@ -212,3 +212,18 @@ class Session(Record):
     """Whether the host is outside the user's own network: the chunks left it."""
     endpoint: Mapping[str, Any] | None = None
     """What the probe found; None for embedded models."""
+
+
+class Reading(Record):
+    """What a server said of itself at one moment of a stage."""
+
+    stage: Literal["generate", "grade"]
+    model: str
+    session: str
+    """When the session began; counters are compared inside one session alone."""
+    at_s: float = Field(ge=0)
+    """Seconds since the stage began."""
+    values: Mapping[str, float]
+    """By the server's own names; see `qaeval.serving.metrics`."""
+    missing: tuple[str, ...] = ()
+    """Names that were looked for and that the server does not have."""

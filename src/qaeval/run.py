@@ -10,6 +10,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,16 +24,21 @@ from qaeval.evaldef import EvalDefinition
 from qaeval.models import Endpoint, connect, resolve, without_server
 from qaeval.prepare import Judging
 from qaeval.publish import publish
-from qaeval.records import Generation, Record, Session
+from qaeval.records import Generation, Reading, Record, Session
 from qaeval.report.document import Report
 from qaeval.report.facts import RunFacts
+from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor
+from qaeval.serving.metrics import Scraper
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
 from qaeval.stages.loop import for_each
 from qaeval.stages.progress import Progress
 from qaeval.stages.watch import Stop, Watch, listening
-from qaeval.store import GENERATIONS, GRADES, SESSIONS, RunStore, finished
+from qaeval.store import GENERATIONS, GRADES, METRICS, SESSIONS, RunStore, finished
+
+_METRICS_S: Final = 3.0
+"""Longest wait for a server's metrics; a busy one must not hold up the stage."""
 
 _RESTARTS: Final = 2
 """So often a server of ours that died during a stage is started again."""
@@ -250,11 +256,13 @@ class Runner:
         self._store.drop_manifest()
         name = endpoint.spec.name
         started, clock = _now(), time.perf_counter()
+        scraped = self._scraped(stage, endpoint, started)
         with self._store.writer(file) as rows:
             watch = Watch(rows.append, self._progress, concurrency=self._concurrency)
             self._progress.stage(f"{stage} {name}", total=len(listed), done=len(listed) - len(todo))
             try:
-                await for_each(todo, work, watch, concurrency=self._concurrency, stop=self._stop)
+                async with scraped:
+                    await for_each(todo, work, watch, concurrency=self._concurrency, stop=self._stop)
             finally:
                 self._progress.end()
                 self._write_session(stage, endpoint, started, time.perf_counter() - clock, watch.n_done)
@@ -262,6 +270,24 @@ class Runner:
             raise Interrupted(
                 f"stopped; {watch.n_done} finished in this session are kept in {self._store.path}"
             )
+
+    def _scraped(
+        self, stage: Literal["generate", "grade"], endpoint: Endpoint, started: str
+    ) -> AbstractAsyncContextManager[object]:
+        """Read the server's metrics for the length of a stage, where it has any."""
+        spec = endpoint.spec
+        if endpoint.facts is None or not endpoint.facts.metrics or spec.url is None:
+            return nullcontext()
+        server = Server(spec.url, api_key(spec), _METRICS_S, addresses=endpoint.addresses)
+
+        def write(at_s: float, values: Mapping[str, float], missing: tuple[str, ...]) -> None:
+            reading = Reading(
+                stage=stage, model=spec.name, session=started, at_s=at_s, values=values, missing=missing
+            )
+            with self._store.writer(METRICS) as rows:
+                rows.append(reading)
+
+        return Scraper(server, write)
 
     def _write_session(
         self,

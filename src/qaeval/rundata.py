@@ -44,6 +44,7 @@ class RunData:
                 generations=tuple(store.generations().values()),
                 grades=tuple(store.grades().values()),
                 sessions=store.sessions(),
+                readings=store.readings(),
                 labels=tuple(label for path in label_paths for label in read_records(path, Label)),
             ),
             eval_facts=facts,

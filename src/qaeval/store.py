@@ -28,13 +28,14 @@ import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
-from qaeval.records import Failure, GenerateRow, GradeRow, Record, Sample, Session
+from qaeval.records import Failure, GenerateRow, GradeRow, Reading, Record, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 SESSIONS: Final = "sessions.jsonl"
+METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
 
 _GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
@@ -180,7 +181,7 @@ class RunStore:
 
     def _heal(self) -> None:
         """Cut off a last line that a killed process left without its end."""
-        for name in (GENERATIONS, GRADES, SESSIONS):
+        for name in (GENERATIONS, GRADES, SESSIONS, METRICS):
             path = self.path / name
             if not path.is_file():
                 continue
@@ -270,6 +271,10 @@ class RunStore:
     def sessions(self) -> tuple[Session, ...]:
         """Return who worked on the run, when and for how long."""
         return tuple(_read_rows(self.path / SESSIONS, Session.model_validate_json))
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Return what the servers said of themselves."""
+        return tuple(_read_rows(self.path / METRICS, Reading.model_validate_json))
 
     def writer(self, name: str) -> RowWriter:
         """Open one of the row files for appending."""

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 
 from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column
-from qaeval.records import FAILURES, FailureReason, GenerateRow, Generation, GradeRow, Session
+from qaeval.analysis.servers import server_span
+from qaeval.records import FAILURES, FailureReason, GenerateRow, Generation, GradeRow, Reading, Session
 from qaeval.report.document import (
     AnswerLength,
     CandidateSummary,
     Count,
+    ServerSpan,
     StratumRate,
     StratumSummary,
     Timing,
@@ -43,6 +45,7 @@ def summarise_candidate(
     *,
     rubric: RubricFacts,
     item_types: Sequence[str],
+    readings: Iterable[Reading] = (),
 ) -> CandidateSummary:
     """Summarise one candidate.
 
@@ -53,6 +56,7 @@ def summarise_candidate(
         sessions: all sessions of the run.
         rubric: scale and flags.
         item_types: question types in the eval's order; others follow by name.
+        readings: what all servers said of themselves.
     """
     status, letter = table["status"], table["letter"]
     graded, best = status == GRADED, letter == rubric.best
@@ -76,7 +80,9 @@ def summarise_candidate(
         question_types=_types(items["type"], item_types),
         answer_words=_answer_words(items["answer"]),
         tokens=count_tokens(rows),
-        timing=measure_timing(rows, wall, n_items=len(items)),
+        timing=measure_timing(
+            rows, wall, n_items=len(items), server=server_span(readings, "generate", facts.name)
+        ),
     )
 
 
@@ -118,7 +124,13 @@ def count_tokens(rows: Iterable[GenerateRow | GradeRow]) -> Tokens:
     )
 
 
-def measure_timing(rows: Sequence[GenerateRow | GradeRow], wall_s: float | None, *, n_items: int) -> Timing:
+def measure_timing(
+    rows: Sequence[GenerateRow | GradeRow],
+    wall_s: float | None,
+    *,
+    n_items: int,
+    server: ServerSpan | None = None,
+) -> Timing:
     """Summarise the times of one model in one stage; requests that were never answered do not count."""
     latencies = [row.latency_s for row in rows if row.latency_s > 0]
     cached = [row.usage.cached_tokens for row in rows if row.usage is not None]
@@ -129,6 +141,7 @@ def measure_timing(rows: Sequence[GenerateRow | GradeRow], wall_s: float | None,
         latency_p95_s=None if p95 is None else float(p95),
         items_per_s=n_items / wall_s if wall_s else None,
         cached_prompt_tokens=sum(cached) if cached else None,
+        server=server,
     )
 
 

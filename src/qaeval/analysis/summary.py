@@ -19,8 +19,9 @@ from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.headline import write_headline
 from qaeval.analysis.items import gather_items
 from qaeval.analysis.letters import letter_table
+from qaeval.analysis.servers import server_span
 from qaeval.errors import DataError
-from qaeval.records import GenerateRow, Grade, GradeRow, Label, Sample, Session
+from qaeval.records import GenerateRow, Grade, GradeRow, Label, Reading, Sample, Session
 from qaeval.report.document import JudgeSummary, Report
 from qaeval.report.facts import EvalFacts, ModelFacts, RubricFacts, RunFacts
 from qaeval.report.items import ChunkItems
@@ -37,6 +38,8 @@ class RunRows:
     grades: Sequence[GradeRow]
     """The last row of every grading task."""
     sessions: Sequence[Session] = field(default=())
+    readings: Sequence[Reading] = field(default=())
+    """What the servers said of themselves, in the order of time."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
 
@@ -77,6 +80,7 @@ def build_report(
             table[table["candidate"] == facts.name],
             rows_of(facts.name, rows.generations),
             rows.sessions,
+            readings=rows.readings,
             rubric=rubric,
             item_types=eval_facts.item_types,
         )
@@ -144,7 +148,12 @@ def _judge(facts: ModelFacts, rows: RunRows, *, tuned: bool) -> JudgeSummary:
         n_asked=len(rows.grades),
         n_graded=sum(isinstance(row, Grade) for row in rows.grades),
         tokens=count_tokens(rows.grades),
-        timing=measure_timing(rows.grades, wall, n_items=len(rows.grades)),
+        timing=measure_timing(
+            rows.grades,
+            wall,
+            n_items=len(rows.grades),
+            server=server_span(rows.readings, "grade", facts.name),
+        ),
     )
 
 

@@ -7,14 +7,16 @@ timeout, 408, 429, 5xx, a body that is not a reply, ``abort``) is asked again; e
 import asyncio
 import io
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Self
 
 import aiohttp
+import orjson
 from yarl import URL
 
+from qaeval.chat.pinned import Pinned
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.chat.wire import (
     FIXED_FIELDS,
@@ -23,6 +25,7 @@ from qaeval.chat.wire import (
     encode,
     is_overflow,
     masked,
+    merge_system_turns,
     read_completion,
     retry_after_s,
     server_says,
@@ -38,6 +41,9 @@ _BACKOFF_MAX_S: Final = 30.0
 _SHOWN: Final = 200
 _LARGE: Final = 2**20
 """aiohttp warns about larger bodies that are handed over as plain bytes."""
+
+_TEMPLATE_TOKENS: Final = 256
+"""More than the chat templates of today's models put around the messages."""
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
@@ -60,6 +66,9 @@ class HttpChat:
         timeout_s: for one attempt, from sending to the last byte.
         max_attempts: how often a request is sent at most.
         max_top_logprobs: the server's limit; requests that ask for more alternatives get this many.
+        context: the server's context length in tokens, where it counts tokens itself; a request that does not fit
+            with its whole answer is then not sent.
+        addresses: the only ones that are connected to; empty: what the name resolves to.
         extra_body: further fields of the request, e.g. ``chat_template_kwargs``.
         sleep: waits between attempts.
         rng: draws the waits.
@@ -80,6 +89,8 @@ class HttpChat:
         timeout_s: float = 300.0,
         max_attempts: int = 5,
         max_top_logprobs: int = 20,
+        context: int | None = None,
+        addresses: Sequence[str] = (),
         extra_body: Mapping[str, Any] = MappingProxyType({}),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: random.Random | None = None,
@@ -96,6 +107,8 @@ class HttpChat:
         self._timeout_s = timeout_s
         self._max_attempts = max(1, max_attempts)
         self._max_top_logprobs = max_top_logprobs
+        self._context = context
+        self._addresses = tuple(addresses)
         self._extra_body = dict(extra_body)
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
@@ -109,7 +122,11 @@ class HttpChat:
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=_KEEPALIVE_S,
+                resolver=Pinned(self._addresses) if self._addresses else None,
+            ),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
@@ -138,6 +155,7 @@ class HttpChat:
             max_top_logprobs=self._max_top_logprobs,
             extra_body=self._extra_body,
         )
+        await self._require_fit(request)
         for attempt in range(1, self._max_attempts + 1):
             try:
                 return await self._attempt(body, request.sampling.max_tokens)
@@ -146,6 +164,39 @@ class HttpChat:
             if attempt < self._max_attempts:
                 await self._sleep(self._delay_s(attempt, last.retry_after_s))
         raise ChatError(last.reason, f"{last.detail} (attempts: {self._max_attempts})")
+
+    async def _require_fit(self, request: ChatRequest) -> None:
+        """Have the server count the prompt, where it may be too long to leave room for the whole answer.
+
+        vLLM would shorten the answer without a word. A token is at least one byte, so most prompts need no counting.
+
+        Raises:
+            ChatError: it does not fit.
+        """
+        if self._context is None:
+            return
+        room = self._context - request.sampling.max_tokens
+        if sum(len(turn.content.encode()) for turn in request.messages) + _TEMPLATE_TOKENS <= room:
+            return
+        messages = merge_system_turns(request.messages) if self._merge_system else request.messages
+        body = {
+            **{key: value for key, value in self._extra_body.items() if key == "chat_template_kwargs"},
+            "model": self._model,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+        }
+        url = self._url.with_path(f"{self._url.path.removesuffix('/v1/chat/completions')}/tokenize")
+        try:
+            status, _, content = await self._post(orjson.dumps(body), url)
+            count = orjson.loads(content)["count"] if status == _OK else None
+        except (MayPassError, LookupError, TypeError, ValueError):
+            return  # the request itself will tell what is wrong
+        if isinstance(count, int) and count > room:
+            raise ChatError(
+                "context_overflow",
+                f"the prompt has {count:,} tokens and the answer may take {request.sampling.max_tokens:,}; {self._model} has "
+                f"{self._context:,} in all. It was not sent: start the server with a larger --max-model-len, or lower "
+                f"max_tokens",
+            )
 
     def _delay_s(self, attempt: int, at_least_s: float) -> float:
         """Full jitter on an exponential back-off, on top of what the server asked for."""
@@ -167,12 +218,12 @@ class HttpChat:
         detail = f"{self._url}: expected a chat completion, got {came}; is this an OpenAI-compatible server?"
         raise MayPassError("endpoint", detail)
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+    async def _post(self, body: bytes, url: URL | None = None) -> tuple[int, Mapping[str, str], bytes]:
         if self._session is None:
             raise RuntimeError("HttpChat is used outside `async with`")
         data = body if len(body) < _LARGE else io.BytesIO(body)
         try:
-            async with self._session.post(self._url, data=data, allow_redirects=False) as response:
+            async with self._session.post(url or self._url, data=data, allow_redirects=False) as response:
                 return response.status, response.headers, await response.read()
         except TimeoutError as error:
             came = str(error) or f"nothing within {self._timeout_s:g} s"

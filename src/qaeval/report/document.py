@@ -53,6 +53,28 @@ class Tokens(Part):
     completion: int | None
 
 
+class ServerSpan(Part):
+    """What a server said of itself over a stage; None where it does not say."""
+
+    n_readings: int
+    ttft_s: float | None
+    """Mean time to the first token."""
+    inter_token_s: float | None
+    """Mean time between two tokens."""
+    queue_s: float | None
+    """Mean time that a request waited."""
+    running_max: float | None
+    """Most requests at work at a reading."""
+    waiting_max: float | None
+    kv_cache_max: float | None
+    """Largest share of the KV cache in use at a reading."""
+    preemptions: float | None
+    prefix_hit_rate: float | None
+    """Share of prompt tokens that the prefix cache held."""
+    missing: tuple[str, ...] = ()
+    """Metrics that were looked for and that the server does not have."""
+
+
 class Timing(Part):
     """What may differ between two equal runs: times, and what the server's cache happened to hold."""
 
@@ -63,6 +85,8 @@ class Timing(Part):
     items_per_s: float | None = None
     """Finished items per wall second."""
     cached_prompt_tokens: int | None = None
+    server: ServerSpan | None = None
+    """What the server's own metrics say; None where it has none."""
 
 
 class CandidateSummary(Part):

@@ -1,10 +1,10 @@
 """Sections about the candidates: quality, differences, reliability, speed, strata, failures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from qaeval.records import FailureReason
 from qaeval.report import numbers
-from qaeval.report.document import CandidateSummary, Count, Report, Timing, Tokens
+from qaeval.report.document import CandidateSummary, Count, Report, ServerSpan, Timing, Tokens
 from qaeval.report.tables import Notes, Section, Table
 
 
@@ -189,11 +189,55 @@ def speed(report: Report) -> Section:
         "from cache",
         "Completion tokens",
     )
+    spans = [(f"generate {one.facts.name}", one.timing.server) for one in report.candidates]
+    spans.append((f"grade {judge.facts.name}", judge.timing.server))
     return Section(
         anchor="speed",
         title="Speed and tokens",
-        tables=(Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)),),
+        tables=(Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)), *_servers(spans)),
     )
+
+
+def _servers(spans: Iterable[tuple[str, ServerSpan | None]]) -> tuple[Table, ...]:
+    """Return what the servers say of themselves; nothing where none was read."""
+    known = [(name, span) for name, span in spans if span is not None]
+    if not known:
+        return ()
+    header = (
+        "Stage",
+        "First token",
+        "Between tokens",
+        "In the queue",
+        "Running, at most",
+        "Waiting, at most",
+        "KV cache, at most",
+        "Preemptions",
+        "Prompt from cache",
+    )
+    rows = tuple(
+        (
+            name,
+            numbers.seconds(span.ttft_s),
+            numbers.seconds(span.inter_token_s),
+            numbers.seconds(span.queue_s),
+            *(_whole(value) for value in (span.running_max, span.waiting_max)),
+            numbers.percent(span.kv_cache_max) if span.kv_cache_max is not None else numbers.NOT_MEASURED,
+            _whole(span.preemptions),
+            numbers.percent(span.prefix_hit_rate)
+            if span.prefix_hit_rate is not None
+            else numbers.NOT_MEASURED,
+        )
+        for name, span in known
+    )
+    notes = tuple(
+        f"{name}: the server does not have {', '.join(span.missing)}." for name, span in known if span.missing
+    )
+    caption = "What the servers' metrics say; times are means, the rest the largest of a few readings"
+    return (Table(caption=caption, header=header, rows=rows, notes=notes),)
+
+
+def _whole(value: float | None) -> str:
+    return numbers.NOT_MEASURED if value is None else f"{value:,.0f}"
 
 
 def _speed(name: str, timing: Timing, tokens: Tokens) -> tuple[str, ...]:

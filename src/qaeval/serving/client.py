@@ -1,12 +1,13 @@
 """A server, asked without exceptions: whatever happens is an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
 import orjson
 
+from qaeval.chat.pinned import Pinned
 from qaeval.chat.wire import connection_problem
 
 _SHOWN: Final = 200
@@ -49,16 +50,21 @@ class Server:
         base_url: up to and with ``/v1``.
         api_key: sent as bearer token, masked in answers.
         timeout_s: for one request.
+        addresses: the only ones that are connected to; empty: what the name resolves to.
     """
 
-    def __init__(self, base_url: str, api_key: str | None, timeout_s: float) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None, timeout_s: float, *, addresses: Sequence[str] = ()
+    ) -> None:
         self.base = base_url.rstrip("/")
         self.root = self.base.removesuffix("/v1")
         self._api_key = (api_key or "").strip()
+        self._addresses = tuple(addresses)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=Pinned(self._addresses) if self._addresses else None),
             headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),

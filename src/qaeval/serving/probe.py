@@ -1,7 +1,7 @@
 """What an endpoint is and what it can do, asked once; a fact that a server does not tell is None."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field
@@ -78,7 +78,12 @@ class Reach(Record):
 
 
 async def probe(
-    base_url: str, model: str, *, api_key: str | None = None, timeout_s: float = 60.0
+    base_url: str,
+    model: str,
+    *,
+    api_key: str | None = None,
+    addresses: Sequence[str] = (),
+    timeout_s: float = 60.0,
 ) -> EndpointFacts:
     """Ask a server what it is and what it can do, with six small requests to the model at most.
 
@@ -86,12 +91,13 @@ async def probe(
         base_url: up to and with ``/v1``.
         model: the served name.
         api_key: sent as bearer token.
+        addresses: the only ones that are connected to; empty: what the name resolves to.
         timeout_s: for one request.
 
     Raises:
         EndpointError: nothing answers, the key is refused, or the model is not served.
     """
-    async with Server(base_url, api_key, timeout_s) as server:
+    async with Server(base_url, api_key, timeout_s, addresses=addresses) as server:
         served = await _served(server)
         _require(server, served, model)
         version, tokens, structured, logprobs, metrics = await asyncio.gather(

@@ -22,9 +22,11 @@ class Stop:
         self._on_first = on_first
 
     def is_set(self) -> bool:
+        """Return True once the user asked."""
         return self._asked
 
     def ask(self) -> None:
+        """Ask; the second time abandons."""
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
@@ -55,6 +57,11 @@ class Watch:
         self.n_done = 0
 
     def __call__(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
+        """Write a row, and count requests in a row that nobody answered.
+
+        Raises:
+            EndpointError: the server is gone.
+        """
         self._append(row)
         self._progress.row(row)
         self.n_done += 1

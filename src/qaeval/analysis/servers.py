@@ -1,0 +1,63 @@
+"""What the servers said of themselves over a stage, from the readings of their metrics."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from qaeval.records import Reading
+from qaeval.report.document import ServerSpan
+
+_TTFT, _ITL, _QUEUE = (
+    "vllm:time_to_first_token_seconds",
+    "vllm:inter_token_latency_seconds",
+    "vllm:request_queue_time_seconds",
+)
+
+
+def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSpan | None:
+    """Summarise a model's stage; None where its server was not read.
+
+    Counters count since the server's start, so each session contributes what they grew by from its first to its last
+    reading; a name that a server lacks makes what hangs on it None, never 0.
+    """
+    own = [one for one in readings if (one.stage, one.model) == (stage, model)]
+    if not own:
+        return None
+    sessions = [list(rows) for _, rows in groupby(own, key=lambda one: one.session)]
+    return ServerSpan(
+        n_readings=len(own),
+        ttft_s=_mean(sessions, _TTFT),
+        inter_token_s=_mean(sessions, _ITL),
+        queue_s=_mean(sessions, _QUEUE),
+        running_max=_most(own, "vllm:num_requests_running"),
+        waiting_max=_most(own, "vllm:num_requests_waiting"),
+        kv_cache_max=_most(own, "vllm:kv_cache_usage_perc"),
+        preemptions=_grown(sessions, "vllm:num_preemptions_total"),
+        prefix_hit_rate=_ratio(
+            _grown(sessions, "vllm:prefix_cache_hits_total"),
+            _grown(sessions, "vllm:prefix_cache_queries_total"),
+        ),
+        missing=tuple(sorted({name for one in own for name in one.missing})),
+    )
+
+
+def _grown(sessions: Sequence[Sequence[Reading]], name: str) -> float | None:
+    """Add what a counter grew by in each session; None where a session does not have it twice."""
+    total = 0.0
+    for session in sessions:
+        seen = [one.values[name] for one in session if name in one.values]
+        if len(seen) < 2:  # noqa: PLR2004 - a difference needs two
+            return None
+        total += seen[-1] - seen[0]
+    return total
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
+
+
+def _mean(sessions: Sequence[Sequence[Reading]], histogram: str) -> float | None:
+    return _ratio(_grown(sessions, f"{histogram}_sum"), _grown(sessions, f"{histogram}_count"))
+
+
+def _most(readings: Iterable[Reading], gauge: str) -> float | None:
+    return max((one.values[gauge] for one in readings if gauge in one.values), default=None)

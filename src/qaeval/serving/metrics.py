@@ -1,0 +1,114 @@
+"""What vLLM says of itself at ``/metrics``, read while a stage runs."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from qaeval.serving.client import Server
+
+HISTOGRAMS: Final = (
+    "vllm:time_to_first_token_seconds",
+    "vllm:inter_token_latency_seconds",
+    "vllm:request_queue_time_seconds",
+)
+"""Read as ``<name>_sum`` and ``<name>_count``: their ratio of differences is the mean of a span."""
+COUNTERS: Final = (
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:num_preemptions_total",
+    "vllm:request_success_total",
+)
+"""``request_success_total`` is read by reason: ``vllm:request_success_total stop``."""
+GAUGES: Final = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+
+_BY_REASON: Final = "vllm:request_success_total"
+_OK: Final = 200
+
+
+def read_metrics(text: str) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Read the numbers that qaeval keeps.
+
+    Args:
+        text: Of ``/metrics``, in Prometheus' format.
+
+    Returns:
+        The numbers by name, summed over engines (the cache's use is the largest one's), and the names that the server
+        does not have; a missing number is never 0.
+
+    Raises:
+        ValueError: the text is not in that format.
+    """
+    wanted = {*COUNTERS, *GAUGES, *(f"{name}_{part}" for name in HISTOGRAMS for part in ("sum", "count"))}
+    values: dict[str, float] = {}
+    seen = set()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name not in wanted:
+                continue
+            seen.add(sample.name)
+            reason = sample.labels.get("finished_reason", "") if sample.name == _BY_REASON else ""
+            key = f"{sample.name} {reason}".strip()
+            before = values.get(key, 0.0)
+            most = sample.name == "vllm:kv_cache_usage_perc"
+            values[key] = max(before, sample.value) if most else before + sample.value
+    return values, tuple(sorted(wanted - seen))
+
+
+class Scraper:
+    """Reads a server's metrics when a stage begins, every few seconds, and when it ends.
+
+    Args:
+        server: Base URL, key and addresses are its own.
+        emit: Takes the seconds since the beginning, the numbers and the missing names; a reading that fails has
+            neither, and is told with all names missing.
+        every_s: Time between two readings.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        emit: Callable[[float, Mapping[str, float], tuple[str, ...]], None],
+        *,
+        every_s: float = 5.0,
+    ) -> None:
+        self._server = server
+        self._emit = emit
+        self._every_s = every_s
+
+    async def __aenter__(self) -> Self:
+        self._began = asyncio.get_running_loop().time()
+        await self._server.__aenter__()
+        await self._read()
+        self._task = asyncio.create_task(self._keep_reading())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        try:
+            if kind is None:
+                await self._read()
+        finally:
+            await self._server.__aexit__(kind, error, traceback)
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self._read()
+
+    async def _read(self) -> None:
+        answer = await self._server.ask("/metrics", root=True)
+        at = asyncio.get_running_loop().time() - self._began
+        try:
+            text = answer.content.decode() if answer.status == _OK else ""
+            values, missing = read_metrics(text)
+        except ValueError:
+            values, missing = read_metrics("")
+        self._emit(at, values, missing)
