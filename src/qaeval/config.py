@@ -73,10 +73,6 @@ class Config(_Layer):
     def _complete(self) -> "Config":
         for section, specs in {"models": self.models, "judges": self.judges}.items():
             for name, spec in specs.items():
-                if spec.kind == "server" and not (spec.hf_id or spec.url):
-                    raise ValueError(
-                        f"{section}.{name}: a server needs hf_id (what to serve) or url (where it runs)"
-                    )
                 if spec.lora and spec.lora.base not in self.models:
                     raise ValueError(
                         f"{section}.{name}.lora.base: no model is called {spec.lora.base!r}."
@@ -84,6 +80,10 @@ class Config(_Layer):
                     )
                 if spec.lora and self.models[spec.lora.base].lora:
                     raise ValueError(f"{section}.{name}.lora.base: {spec.lora.base!r} is an adapter itself")
+                if spec.kind == "server" and not (spec.hf_id or spec.url):
+                    raise ValueError(
+                        f"{section}.{name}: a server needs hf_id (what to serve) or url (where it runs)"
+                    )
                 if spec.kind == "embedded" and (spec.hf_id or spec.url):
                     raise ValueError(
                         f"{section}.{name}: an embedded model runs inside qaeval; it has no hf_id and no url"

@@ -1,0 +1,477 @@
+"""Servers of qaeval's own: the command, why one died, that none is left, and several in turns, without a GPU."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qaeval.config import ModelSpec, Serving, load_config
+from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
+from qaeval.modelspec import Lora
+from qaeval.run import in_turns
+from qaeval.serving.conductor import Conductor
+from qaeval.serving.diagnosis import diagnose, progress
+from qaeval.serving.metrics import read_metrics
+from qaeval.serving.server import (
+    VllmServer,
+    check_arguments,
+    environment,
+    free_port,
+    known_options,
+    options_of,
+    serve_command,
+)
+
+HERE = Path(__file__).parent
+LOGS = HERE / "replay" / "vllm-logs"
+OPTIONS = options_of((HERE / "replay" / "vllm-0.32.0" / "serve-options.txt").read_text())
+QAEVAL = str(Path(sys.executable).with_name("qaeval"))
+FAKE = (sys.executable, str(HERE / "fake_vllm.py"))
+ENV = {**os.environ, "PYTHONPATH": str(HERE)}
+
+
+def spec(model: str, name: str = "one", **fields: object) -> ModelSpec:
+    return ModelSpec(name=name, hf_id=f"/models/{model}", **fields)  # type: ignore[arg-type]
+
+
+def server_of(model: str, folder: Path) -> VllmServer:
+    port = free_port()
+    argv = serve_command(spec(model), command=FAKE, port=port)
+    full = environment(spec(model), Serving(), ENV, api_key=None)
+    return VllmServer("one", argv, full, port=port, log=folder / "logs" / "one.log")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = (
+        Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] if Path("/proc").exists() else ""
+    )
+    return state != "Z"
+
+
+def gone(pid: int, within_s: float = 5.0) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if not is_running(pid):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def test_the_command_has_everything_that_the_entry_says() -> None:
+    entry = ModelSpec(
+        name="mistral", hf_id="org/model", revision="a" * 40, vllm_args=("--max-model-len=4096", "--seed=0")
+    )
+    assert serve_command(entry, command=("vllm",), port=8123) == [
+        *("vllm", "serve", "org/model", "--revision", "a" * 40, "--served-model-name", "mistral"),
+        *("--max-model-len=4096", "--seed=0", "--host", "127.0.0.1", "--port", "8123"),
+    ]
+
+
+def test_adapters_are_served_beside_their_base() -> None:
+    tuned = spec("base", "tuned", lora=Lora(base="one", path="/adapters/tuned", rank=32))
+    argv = serve_command(tuned.hosting, command=("vllm",), port=1, adapters=[tuned])
+    assert argv[argv.index("--served-model-name") + 1] == "one"
+    assert argv[argv.index("--enable-lora") :][:5] == [
+        *("--enable-lora", "--max-lora-rank", "32", "--lora-modules", "tuned=/adapters/tuned")
+    ]
+
+
+def test_an_entry_that_says_nothing_to_serve_is_refused() -> None:
+    with pytest.raises(UsageError, match="no hf_id"):
+        serve_command(ModelSpec(name="x", url="http://127.0.0.1:1/v1"), command=("vllm",), port=1)
+
+
+def test_the_shipped_registry_has_no_argument_that_vllm_does_not_know() -> None:
+    registry = load_config(HERE.parent / "qaeval.yaml")
+    for entry in (*registry.models.values(), *registry.judges.values()):
+        if entry.kind == "server":
+            check_arguments(serve_command(entry, command=("vllm",), port=1), OPTIONS)
+
+
+def test_an_unknown_argument_is_an_error_with_the_closest_one() -> None:
+    with pytest.raises(UsageError, match=r"--max-model-length.*Did you mean '--max-model-len'"):
+        check_arguments(["vllm", "serve", "m", "--max-model-length=1"], OPTIONS)
+    check_arguments(["--max_model_len=1", "--structured-outputs-config.backend=xgrammar"], OPTIONS)
+
+
+async def test_the_installed_version_is_asked_for_its_options() -> None:
+    assert await known_options(FAKE, ENV) == OPTIONS
+    with pytest.raises(UsageError, match="cannot be started"):
+        await known_options(("/no/such/vllm",), ENV)
+    with pytest.raises(UsageError, match="failed, so vLLM is not usable"):
+        await known_options((sys.executable, "-c", "raise SystemExit(3)"), ENV)
+
+
+def test_no_server_reports_anything_and_a_folder_needs_no_hub(tmp_path: Path) -> None:
+    serving = Serving(env={"OMP_NUM_THREADS": "1"})
+    folder = ModelSpec(name="x", hf_id=str(tmp_path))
+    env = environment(folder, serving, {"PATH": "/bin"}, api_key="sk-1")
+    assert (env["VLLM_NO_USAGE_STATS"], env["DO_NOT_TRACK"], env["HF_HUB_OFFLINE"]) == ("1", "1", "1")
+    assert (env["VLLM_API_KEY"], env["OMP_NUM_THREADS"], env["PATH"]) == ("sk-1", "1", "/bin")
+    assert "HF_HUB_OFFLINE" not in environment(spec("org/model"), serving, {}, api_key=None)
+
+
+# ------------------------------------------------------------------------------ why one died
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("missing-weights", "no such weights"),
+        ("weights-not-here", "not on this machine"),
+        ("unknown-argument", "does not know one of its arguments"),
+        ("cache-too-small", "does not hold one sequence"),
+        ("quantisation", "quantisation"),
+        ("unknown-quantisation", "quantisation"),
+        ("port-in-use", "port is in use"),
+    ],
+)
+def test_a_recorded_death_is_explained(log: str, expected: str) -> None:
+    assert expected in diagnose((LOGS / f"{log}.log").read_text())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        # texts of public issue threads of vLLM and huggingface_hub
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB.", "ran out of memory"),
+        (
+            "ValueError: Free memory on device (3.2/22.0 GiB) on startup is less than desired GPU memory utilization (0.9, 19.8)",
+            "other processes hold",
+        ),
+        (
+            "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+            "no memory for the KV",
+        ),
+        (
+            "OSError: You are trying to access a gated repo.\n401 Client Error. Access to model x/y is restricted.",
+            "gated",
+        ),
+        (
+            "The quantization method awq is not supported for the current GPU. Minimum capability: 75. Current capability: 70.",
+            "quantisation",
+        ),
+        ("RuntimeError: Failed to infer device type", "finds no GPU"),
+        ("all is well", ""),
+    ],
+)
+def test_a_death_that_needs_a_gpu_is_explained(line: str, expected: str) -> None:
+    found = diagnose(line)
+    assert expected in found
+    assert bool(found) == bool(expected)
+
+
+def test_the_first_cause_is_told_not_what_it_dragged_behind_it() -> None:
+    log = "CUDA out of memory\n...\nOSError: [Errno 98] Address already in use"
+    assert "ran out of memory" in diagnose(log)
+
+
+def test_progress_is_the_last_step() -> None:
+    assert progress("Starting to load model x") == "loading weights"
+    assert (
+        progress(
+            "Starting to load model x\nLoading safetensors checkpoint shards:  60% Completed | 3/5 [00:01<00:01]"
+        )
+        == "loading weights 3/5"
+    )
+    assert progress("nothing yet") == ""
+
+
+# ------------------------------------------------------------------------------ a process, and none left
+
+
+async def test_a_server_is_started_told_of_and_gone(tmp_path: Path) -> None:
+    server = server_of("slow", tmp_path)
+    steps: list[str] = []
+    seconds = await server.start(deadline_s=30, told=steps.append)
+    assert server.is_alive
+    assert seconds > 1
+    assert "loading weights 2/3" in steps
+    await server.stop()
+    assert not server.is_alive
+    log = server.log.read_text()
+    assert log.startswith("$ ")
+    assert "ENV ['VLLM_NO_USAGE_STATS', 'DO_NOT_TRACK']" in log
+
+
+async def test_a_server_that_dies_is_explained_with_the_end_of_its_log(tmp_path: Path) -> None:
+    server = server_of("oom", tmp_path)
+    with pytest.raises(EndpointError, match=r"died while it started: the GPU ran out of memory") as caught:
+        await server.start(deadline_s=30)
+    assert "  | torch.OutOfMemoryError" in str(caught.value)
+    assert not server.is_alive
+
+
+async def test_a_server_that_is_too_slow_is_stopped(tmp_path: Path) -> None:
+    server = server_of("slow", tmp_path)
+    with pytest.raises(EndpointError, match="not ready in time"):
+        await server.start(deadline_s=0.5)
+    assert not server.is_alive
+
+
+async def test_asking_to_stop_ends_a_start(tmp_path: Path) -> None:
+    server = server_of("slow", tmp_path)
+    with pytest.raises(Interrupted):
+        await server.start(deadline_s=30, stopped=lambda: True)
+    assert not server.is_alive
+
+
+async def test_a_server_takes_its_children_with_it(tmp_path: Path) -> None:
+    server = server_of("child", tmp_path)
+    await server.start(deadline_s=30)
+    child = int(server.log.read_text().partition("CHILD ")[2].split()[0])
+    assert is_running(child)
+    await server.stop()
+    assert gone(child)
+
+
+async def test_a_server_that_ignores_the_request_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qaeval.serving.server.GRACE_S", 0.5)
+    server = server_of("stubborn", tmp_path)
+    await server.start(deadline_s=30)
+    await server.stop()
+    assert not server.is_alive
+
+
+def test_kill_9_of_qaeval_leaves_no_server(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from test_serving import server_of\n"
+        "async def main():\n"
+        "    await server_of('child', Path(sys.argv[2])).start(deadline_s=30)\n"
+        "    print('ready', flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(HERE), str(tmp_path)], env=ENV, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    child = int((tmp_path / "logs" / "one.log").read_text().partition("CHILD ")[2].split()[0])
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert gone(child)
+
+
+# ------------------------------------------------------------------------------ in turns
+
+
+async def test_one_server_is_alive_at_a_time_and_a_needed_one_is_kept(tmp_path: Path) -> None:
+    conductor = Conductor(Serving(command=FAKE), env=ENV, logs=tmp_path)
+    one, other = spec("ok", "one"), spec("ok", "other")
+    first = await conductor.serve(one)
+    assert await conductor.serve(one) == first
+    second = await conductor.serve(other)
+    assert second != first
+    assert [start.model for start in conductor.starts] == ["one", "other"]
+    assert conductor.lost() == ""
+    await conductor.close()
+    await conductor.close()
+
+
+def test_models_are_ordered_so_that_each_is_loaded_once() -> None:
+    base, other = spec("a", "base"), spec("b", "other")
+    tuned = spec("a", "tuned", lora=Lora(base="base", path="/a", rank=8))
+    running = ModelSpec(name="running", url="http://127.0.0.1:1/v1")
+    assert [one.name for one in in_turns([base, other, tuned, running])] == [
+        "running",
+        "base",
+        "tuned",
+        "other",
+    ]
+
+
+def registry_file(folder: Path, **models: dict[str, object]) -> Path:
+    path = folder / "registry.yaml"
+    judge = {"hf_id": "/models/ok", "revision": None, "vllm_args": []}
+    path.write_text(
+        json.dumps(
+            {
+                "serving": {"command": list(FAKE), "env": {"PYTHONPATH": str(HERE)}},
+                "vllm_args": [],
+                "models": models,
+                "judges": {"compass-judger": judge},
+            }
+        )
+    )
+    return path
+
+
+def compare(folder: Path, registry: Path, *words: str, n: int = 12) -> subprocess.CompletedProcess[str]:
+    command = [QAEVAL, "compare", *words, "--config", str(registry), "--n", str(n)]
+    return subprocess.run(
+        [*command, "--out", str(folder / "run"), "--concurrency", "4"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+@pytest.fixture
+def no_servers_left() -> Iterator[None]:
+    yield
+    left = subprocess.run(["pgrep", "-f", "fake_vllm.py serve"], capture_output=True, text=True, check=False)
+    assert left.stdout == ""
+
+
+def entry(model: str, **fields: object) -> dict[str, object]:
+    return {"hf_id": f"/models/{model}", "revision": None, "vllm_args": [], "system_role": "keep", **fields}
+
+
+@pytest.mark.usefixtures("no_servers_left")
+def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
+    registry = registry_file(
+        tmp_path,
+        mistral=entry("ok"),
+        qwen=entry("ok"),
+        tuned={"lora": {"base": "qwen", "path": "/adapters/tuned", "rank": 8}},
+    )
+    done = compare(tmp_path, registry, "tuned", "mistral", "qwen")
+    assert done.returncode == 0, done.stderr
+    order = [line.split()[0] for line in done.stderr.splitlines() if "is ready after" in line]
+    assert order == ["qwen", "mistral", "compass-judger"]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [one["n_valid"] for one in report["candidates"]] == [36, 36, 36]
+    assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
+        *("compass-judger.log", "mistral.log", "qwen.log")
+    ]
+
+
+@pytest.mark.usefixtures("no_servers_left")
+def test_a_server_that_crashes_is_started_again_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    registry = registry_file(tmp_path, mistral=entry("crashes-after-6"), qwen=entry("ok"))
+    done = compare(tmp_path, registry, "mistral", "qwen")
+    assert done.returncode == 0, done.stderr
+    assert "mistral: the server died; starting it again" in done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
+    good = [row["task_id"] for row in rows if "items" in row]
+    assert len(good) == len(set(good)) == 24
+    assert len(rows) == 24, "what was in flight when the server died is no failure"
+
+
+@pytest.mark.usefixtures("no_servers_left")
+def test_a_server_that_always_crashes_is_given_up_and_the_run_can_go_on(tmp_path: Path) -> None:
+    registry = registry_file(tmp_path, mistral=entry("always-crashes-after-4"), qwen=entry("ok"))
+    done = compare(tmp_path, registry, "mistral", "qwen", n=40)
+    assert done.returncode == 69
+    assert "given up; finished rows are kept" in done.stderr
+    assert "to go on: qaeval compare mistral qwen" in done.stderr
+
+
+@pytest.mark.usefixtures("no_servers_left")
+def test_a_finished_model_is_not_loaded_again(tmp_path: Path) -> None:
+    registry = registry_file(tmp_path, mistral=entry("ok"), qwen=entry("ok"))
+    assert compare(tmp_path, registry, "mistral", "qwen").returncode == 0
+    (tmp_path / "run" / "grades.jsonl").unlink()
+    again = compare(tmp_path, registry, "mistral", "qwen", "--resume")
+    assert again.returncode == 0, again.stderr
+    ready = [line.split()[0] for line in again.stderr.splitlines() if "is ready" in line]
+    assert ready == ["compass-judger"]
+
+
+@pytest.mark.usefixtures("no_servers_left")
+def test_an_unknown_argument_ends_before_anything_is_loaded(tmp_path: Path) -> None:
+    registry = registry_file(
+        tmp_path, mistral=entry("ok", vllm_args=["--max-model-length=1"]), qwen=entry("ok")
+    )
+    done = compare(tmp_path, registry, "mistral", "qwen")
+    assert done.returncode == 64
+    assert "mistral: vllm serve does not know --max-model-length" in done.stderr
+    assert "starting" not in done.stderr
+
+
+@pytest.mark.usefixtures("no_servers_left")
+def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
+    registry = registry_file(tmp_path, mistral=entry("slow"), qwen=entry("ok"))
+    command = [QAEVAL, "compare", "mistral", "qwen", "--config", str(registry)]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "run")], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "loading weights 1/3" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130, error
+    assert "to go on" in error
+
+
+# ------------------------------------------------------------------------------ registry and metrics
+
+
+def test_an_adapter_takes_what_it_leaves_out_from_its_base(tmp_path: Path) -> None:
+    path = registry_file(
+        tmp_path,
+        qwen=entry("ok"),
+        tuned={"lora": {"base": "qwen", "path": "/a", "rank": 8}, "served_name": "t1"},
+    )
+    tuned = load_config(HERE.parent / "qaeval.yaml", path).candidate("tuned")
+    assert (tuned.name, tuned.served, tuned.hf_id, tuned.is_hosted) == ("tuned", "t1", "/models/ok", True)
+    assert tuned.hosting.served == "qwen"
+    assert tuned.identity()["lora"] == {"base": "qwen", "path": "/a", "rank": 8}
+
+
+def test_an_adapter_follows_its_base_to_another_server(tmp_path: Path) -> None:
+    path = registry_file(tmp_path, qwen=entry("ok"), tuned={"lora": {"base": "qwen", "path": "/a"}})
+    registry = load_config(HERE.parent / "qaeval.yaml", path).with_endpoints(
+        {"qwen": "http://127.0.0.1:8000"}
+    )
+    assert registry.candidate("tuned").url == "http://127.0.0.1:8000/v1"
+
+
+@pytest.mark.parametrize(
+    ("lora", "expected"),
+    [({"base": "qven", "path": "/a"}, "Did you mean 'qwen'"), ({"base": "qwen", "path": "a=b"}, "path")],
+)
+def test_a_wrong_adapter_is_explained(tmp_path: Path, lora: dict[str, str], expected: str) -> None:
+    path = registry_file(tmp_path, qwen=entry("ok"), tuned={"lora": lora})
+    with pytest.raises(DataError, match=expected):
+        load_config(HERE.parent / "qaeval.yaml", path)
+
+
+def test_metrics_are_summed_over_engines_and_missing_ones_are_named() -> None:
+    text = (
+        "# TYPE vllm:num_requests_running gauge\n"
+        'vllm:num_requests_running{engine="0"} 3.0\nvllm:num_requests_running{engine="1"} 4.0\n'
+        "# TYPE vllm:kv_cache_usage_perc gauge\n"
+        'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:kv_cache_usage_perc{engine="1"} 0.5\n'
+        "# TYPE vllm:request_success counter\n"
+        'vllm:request_success_total{engine="0",finished_reason="stop"} 2.0\n'
+        'vllm:request_success_total{engine="0",finished_reason="length"} 1.0\n'
+    )
+    values, missing = read_metrics(text)
+    assert values["vllm:num_requests_running"] == 7
+    assert values["vllm:kv_cache_usage_perc"] == 0.5
+    assert values["vllm:request_success_total stop"] == 2
+    assert "vllm:num_preemptions_total" in missing
+    assert "vllm:num_preemptions_total" not in values
+
+
+def test_death_is_waited_for_for_ever_without_a_server(tmp_path: Path) -> None:
+    async def wait() -> None:
+        conductor = Conductor(Serving(command=FAKE), env=ENV, logs=tmp_path)
+        await asyncio.wait_for(conductor.death(), 0.1)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(wait())
