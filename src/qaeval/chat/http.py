@@ -190,13 +190,19 @@ class HttpChat:
             count = orjson.loads(content)["count"] if status == _OK else None
         except (MayPassError, LookupError, TypeError, ValueError):
             return  # the request itself will tell what is wrong
-        if isinstance(count, int) and count > room:
-            raise ChatError(
-                "context_overflow",
-                f"the prompt has {count:,} tokens and the answer may take {request.sampling.max_tokens:,}; {self._model} has "
-                f"{self._context:,} in all. It was not sent: start the server with a larger --max-model-len, or lower "
-                f"max_tokens",
-            )
+        if isinstance(count, int) and count <= room:
+            return
+        if isinstance(count, int):
+            found = f"the prompt has {count:,} tokens"
+        elif is_overflow(content):
+            found = "the prompt alone is longer"
+        else:
+            return
+        raise ChatError(
+            "context_overflow",
+            f"{self._model} has {self._context:,} tokens in all, {request.sampling.max_tokens:,} of them for the answer: {found}. "
+            f"It was not sent; start the server with a larger --max-model-len, or lower max_tokens",
+        )
 
     def _delay_s(self, attempt: int, at_least_s: float) -> float:
         """Full jitter on an exponential back-off, on top of what the server asked for."""

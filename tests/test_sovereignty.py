@@ -1,0 +1,119 @@
+"""Nothing leaves: a run opens no connection but to the endpoints that were checked, under the addresses that were checked."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qaeval.chat.http import HttpChat
+from qaeval.chat.pinned import Pinned
+from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
+from qaeval.config import ModelSpec
+from qaeval.errors import EndpointError
+from qaeval.models import connect, resolve
+from qaeval.serving.probe import probe
+from replay.server import LoopbackServer
+
+HELLO = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=8))
+
+WATCHED = """
+import json, sys
+seen = []
+def watch(event, arguments):
+    if event in {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}:
+        seen.append([event, repr(arguments[1] if event.startswith("socket.connect") else arguments[0])])
+sys.addaudithook(watch)
+from qaeval.cli import run
+code = run(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    json.dump([code, seen], file)
+"""
+
+
+def test_a_run_connects_to_its_endpoints_alone(tmp_path: Path) -> None:
+    with LoopbackServer(["mistral", "qwen", "compass-judger"]) as server:
+        names = ("mistral", "qwen", "compass-judger")
+        endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
+        arguments = ["compare", "mistral", "qwen", "--n", "4", "--out", str(tmp_path / "run"), *endpoints]
+        log = tmp_path / "seen.json"
+        subprocess.run([sys.executable, "-c", WATCHED, str(log), *arguments], check=True, timeout=60)
+        code, seen = json.loads(log.read_text())
+    assert code == 0
+    connected = {where for event, where in seen if event == "socket.connect"}
+    assert connected == {repr(("127.0.0.1", server.port))}
+    assert {where for event, where in seen if event != "socket.connect"} <= {"'127.0.0.1'"}
+
+
+async def test_a_name_is_connected_to_at_the_address_that_was_checked() -> None:
+    with LoopbackServer(["one"]) as server:
+        url = f"http://judge.invalid:{server.port}/v1"
+        async with HttpChat(base_url=url, model="one", addresses=("127.0.0.1",)) as model:
+            assert (await model.complete(HELLO)).text
+        facts = await probe(url, "one", addresses=("127.0.0.1",))
+    assert facts.model_found
+
+
+async def test_a_name_that_points_elsewhere_later_is_not_followed_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([["127.0.0.1"], ["203.0.113.7"]])
+    monkeypatch.setattr("qaeval.serving.guard.resolve", lambda _host: next(answers))
+    with LoopbackServer(["one"]) as server:
+        spec = ModelSpec(name="one", url=f"http://judge.invalid:{server.port}/v1")
+        endpoint = await resolve(spec, api_key=None, allow_external=())
+        async with connect(endpoint, api_key=None) as model:
+            assert (await model.complete(HELLO)).text
+        assert endpoint.addresses == ("127.0.0.1",)
+    with pytest.raises(EndpointError, match=r"203\.0\.113\.7, outside"):
+        await resolve(spec, api_key=None, allow_external=())
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    with LoopbackServer(["one"]) as elsewhere, LoopbackServer(["one"]) as server:
+        server.answer(307, {}, {"Location": f"{elsewhere.url}/chat/completions"})
+        async with HttpChat(base_url=server.url, model="one", max_attempts=1) as model:
+            with pytest.raises(ChatError, match=r"a redirect to .*not followed"):
+                await model.complete(HELLO)
+        assert elsewhere.requests == []
+
+
+async def test_both_families_are_pinned() -> None:
+    pinned = Pinned(("10.0.0.1", "fd00::1"))
+    both = await pinned.resolve("x", 80, 0)  # type: ignore[arg-type]
+    assert [one["host"] for one in both] == ["10.0.0.1", "fd00::1"]
+    with pytest.raises(OSError, match="no address"):
+        await Pinned(("10.0.0.1",)).resolve("x", 80, asyncio.base_events.socket.AF_INET6)  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------ what cannot fit is not sent
+
+
+@pytest.mark.parametrize(("n_words", "said"), [(220, "tokens"), (400, "the prompt alone is longer")])
+async def test_a_prompt_that_cannot_fit_is_counted_and_not_sent(n_words: int, said: str) -> None:
+    long = ChatRequest(messages=(Message("user", "memory " * n_words),), sampling=Sampling(max_tokens=100))
+    with LoopbackServer({"one": 300}) as server:
+        async with HttpChat(base_url=server.url, model="one", context=300) as model:
+            with pytest.raises(ChatError, match="It was not sent") as caught:
+                await model.complete(long)
+        assert caught.value.reason == "context_overflow"
+        assert said in caught.value.detail
+        assert server.requests == []
+
+
+async def test_a_prompt_that_fits_is_sent_after_counting() -> None:
+    fits = ChatRequest(messages=(Message("user", "memory " * 40),), sampling=Sampling(max_tokens=100))
+    with LoopbackServer({"one": 300}) as server:
+        async with HttpChat(base_url=server.url, model="one", context=300) as model:
+            assert (await model.complete(fits)).text
+        assert len(server.requests) == 1
+
+
+async def test_where_the_server_does_not_count_the_request_is_sent() -> None:
+    long = ChatRequest(messages=(Message("user", "memory " * 200),), sampling=Sampling(max_tokens=100))
+    with LoopbackServer({"one": 8000}) as server:
+        server.fail("no_tokenizer")
+        async with HttpChat(base_url=server.url, model="one", context=300) as model:
+            assert (await model.complete(long)).text
