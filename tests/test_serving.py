@@ -14,8 +14,8 @@ import pytest
 
 from qaeval.config import ModelSpec, Serving, load_config
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
+from qaeval.hosting import in_turns
 from qaeval.modelspec import Lora
-from qaeval.run import in_turns
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.diagnosis import diagnose, progress
 from qaeval.serving.metrics import read_metrics
@@ -302,6 +302,7 @@ def test_models_are_ordered_so_that_each_is_loaded_once() -> None:
 def registry_file(folder: Path, **models: dict[str, object]) -> Path:
     path = folder / "registry.yaml"
     judge = {"hf_id": "/models/ok", "revision": None, "vllm_args": []}
+    # the folder stands in the servers' command lines, so that those of this test are known among others
     path.write_text(
         json.dumps(
             {
@@ -310,7 +311,7 @@ def registry_file(folder: Path, **models: dict[str, object]) -> Path:
                 "models": models,
                 "judges": {"compass-judger": judge},
             }
-        )
+        ).replace("/models/", f"{folder}/models/")
     )
     return path
 
@@ -328,9 +329,10 @@ def compare(folder: Path, registry: Path, *words: str, n: int = 12) -> subproces
 
 
 @pytest.fixture
-def no_servers_left() -> Iterator[None]:
+def no_servers_left(tmp_path: Path) -> Iterator[None]:
     yield
-    left = subprocess.run(["pgrep", "-f", "fake_vllm.py serve"], capture_output=True, text=True, check=False)
+    pattern = f"fake_vllm.py serve {tmp_path}/"
+    left = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
     assert left.stdout == ""
 
 
@@ -427,7 +429,8 @@ def test_an_adapter_takes_what_it_leaves_out_from_its_base(tmp_path: Path) -> No
         tuned={"lora": {"base": "qwen", "path": "/a", "rank": 8}, "served_name": "t1"},
     )
     tuned = load_config(HERE.parent / "qaeval.yaml", path).candidate("tuned")
-    assert (tuned.name, tuned.served, tuned.hf_id, tuned.is_hosted) == ("tuned", "t1", "/models/ok", True)
+    assert (tuned.name, tuned.served, tuned.is_hosted) == ("tuned", "t1", True)
+    assert tuned.hf_id == f"{tmp_path}/models/ok"
     assert tuned.hosting.served == "qwen"
     assert tuned.identity()["lora"] == {"base": "qwen", "path": "/a", "rank": 8}
 

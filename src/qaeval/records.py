@@ -210,6 +210,8 @@ class Session(Record):
     """The server's host; empty for embedded models."""
     external: bool = False
     """Whether the host is outside the user's own network: the chunks left it."""
+    alongside: bool = False
+    """Whether the other stage ran at the same time."""
     endpoint: Mapping[str, Any] | None = None
     """What the probe found; None for embedded models."""
 

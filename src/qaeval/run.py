@@ -1,17 +1,14 @@
-"""The order of the stages, and the only reader of clock, git and environment.
+"""The order of the stages.
 
 A run directory goes through ``generate``, ``grade`` and ``report``; ``compare`` is the three in order. Each can be
 stopped at any moment and called again: what is finished is never asked again.
 """
 
 import asyncio
-import os
 import platform
-import subprocess
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -19,9 +16,10 @@ from typing import Any, Final, Literal, Self, TypeVar
 from qaeval import __version__
 from qaeval.chat.protocol import Sampling
 from qaeval.config import ModelSpec, Serving
-from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
+from qaeval.errors import DataError, Interrupted
 from qaeval.evaldef import EvalDefinition
-from qaeval.models import Endpoint, connect, resolve, without_server
+from qaeval.hosting import Hosting, in_turns, runs_apart
+from qaeval.models import Endpoint, connect
 from qaeval.prepare import Judging
 from qaeval.publish import publish
 from qaeval.records import Generation, Reading, Record, Session
@@ -32,16 +30,14 @@ from qaeval.serving.conductor import Conductor
 from qaeval.serving.metrics import Scraper
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
-from qaeval.stages.loop import for_each
-from qaeval.stages.progress import Progress
+from qaeval.stages.loop import Feed, for_each
+from qaeval.stages.progress import Progress, StageProgress
 from qaeval.stages.watch import Stop, Watch, listening
 from qaeval.store import GENERATIONS, GRADES, METRICS, SESSIONS, RunStore, finished
+from qaeval.surroundings import api_key, environment, git_commit, now
 
 _METRICS_S: Final = 3.0
 """Longest wait for a server's metrics; a busy one must not hold up the stage."""
-
-_RESTARTS: Final = 2
-"""So often a server of ours that died during a stage is started again."""
 
 _JUDGE_SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
 """Room for a paragraph of reasons; a judge that runs over is `truncated`, never cut to a letter."""
@@ -74,15 +70,17 @@ class Runner:
         self._store = store
         self._progress = progress
         self._concurrency = concurrency
-        self._allow_external = allow_external
         self._stop = Stop(on_stop)
-        self._adapters: tuple[ModelSpec, ...] = ()
-        self._conductor = Conductor(
-            serving or Serving(),
-            env=os.environ,
-            logs=store.path / "logs",
-            told=progress.note,
-            stopped=self._stop.is_set,
+        self._alongside = False
+        self._hosting = Hosting(
+            Conductor(
+                serving or Serving(),
+                env=environment(),
+                logs=store.path / "logs",
+                told=progress.note,
+                stopped=self._stop.is_set,
+            ),
+            allow_external=allow_external,
         )
 
     def __enter__(self) -> Self:
@@ -93,7 +91,7 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._loop.run(self._conductor.close())
+            self._loop.run(self._hosting.close())
         finally:
             self._loop.close()
 
@@ -104,17 +102,20 @@ class Runner:
             UsageError: a model cannot be reached or started, or its key is missing.
             EndpointError: a server cannot be used.
         """
-        self._loop.run(self._check(specs))
+        self._loop.run(self._hosting.check(specs))
 
-    async def _check(self, specs: Sequence[ModelSpec]) -> None:
-        hosted = [spec for spec in specs if spec.is_hosted]
-        for spec in specs:
-            if not spec.is_hosted:
-                await self._resolve(spec)
-            elif not self._conductor.is_available:
-                raise UsageError(without_server(spec))
-            api_key(spec)
-        await self._conductor.check(hosted)
+    def compare(self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging) -> None:
+        """Generate and grade: side by side where candidates and judge run on servers of their own, else one after the other.
+
+        Raises:
+            as ``generate`` and ``grade``.
+        """
+        if runs_apart(candidates, judging.judge):
+            _record_judging(self._store, judging)
+            self._loop.run(self._side_by_side(candidates, definition, judging))
+        else:
+            self.generate(candidates, definition)
+            self.grade(judging)
 
     def generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         """Ask every candidate for what it has not answered yet.
@@ -141,12 +142,44 @@ class Runner:
         self._loop.run(self._grade(judging))
 
     async def _generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
-        self._adapters = tuple(spec for spec in candidates if spec.lora)
+        self._hosting.adapters = tuple(spec for spec in candidates if spec.lora)
         with listening(self._stop):
             for spec in in_turns(candidates):
                 await self._generate_with(spec, definition)
 
-    async def _generate_with(self, spec: ModelSpec, definition: EvalDefinition) -> None:
+    async def _side_by_side(
+        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
+    ) -> None:
+        """Grade items as they are written; each task once, whoever wrote the same item again."""
+        feed: Feed[grading.GradeTask] = Feed()
+        samples = {sample.sample_id: sample for sample in self._store.samples()}
+        done = set(finished(self._store.grades()))
+        grades = self._progress.stage(f"grade {judging.judge.name}", total=len(done), done=len(done))
+
+        def take_on(row: Any) -> None:  # noqa: ANN401 - a row of the generate stage
+            if isinstance(row, Generation):
+                new = grading.tasks(judging.judge.name, [samples[row.sample_id]], [row])
+                new = [task for task in new if task.task_id not in done]
+                done.update(task.task_id for task in new)
+                grades.more(len(new))
+                feed.put(new)
+
+        async def generate() -> None:
+            try:
+                for spec in candidates:
+                    await self._generate_with(spec, definition, then=take_on)
+            finally:
+                feed.close()
+
+        for row in self._store.generations().values():
+            take_on(row)
+        self._alongside = True
+        with listening(self._stop):
+            await _both(generate(), self._grade_with(judging, feed, grades))
+
+    async def _generate_with(
+        self, spec: ModelSpec, definition: EvalDefinition, *, then: Callable[[Any], None] = lambda _row: None
+    ) -> None:
         listed = generating.tasks(spec.name, self._store.samples())
         sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
         lenient = spec.structured == "off"
@@ -157,9 +190,12 @@ class Runner:
                 async def work(task: generating.GenerateTask) -> Record:
                     return await generating.generate_one(model, task, definition, sampling, lenient=lenient)
 
-                await self._stage("generate", endpoint, listed, todo, work, GENERATIONS)
+                progress = self._progress.stage(
+                    f"generate {spec.name}", total=len(listed), done=len(listed) - len(todo)
+                )
+                await self._stage("generate", endpoint, todo, work, GENERATIONS, progress, then=then)
 
-        await self._through(spec, lambda: self._unfinished(listed, self._store.generations()), stage)
+        await self._hosting.through(spec, lambda: self._unfinished(listed, self._store.generations()), stage)
 
     async def _grade(self, judging: Judging) -> None:
         spec = judging.judge
@@ -167,76 +203,38 @@ class Runner:
         listed = grading.tasks(spec.name, self._store.samples(), generations)
         if not listed:
             raise DataError(f"{self._store.path}: no generation succeeded, so there is nothing to grade")
-        sampling = spec.sampled(_JUDGE_SAMPLING)
-        lenient = spec.structured == "off"
 
-        async def stage(endpoint: Endpoint, todo: Sequence[grading.GradeTask]) -> None:
-            async with connect(endpoint, api_key=api_key(spec)) as model:
-
-                async def work(task: grading.GradeTask) -> Record:
-                    return await grading.grade_one(
-                        model, task, judging.rubric, sampling, mode=spec.judge_mode, lenient=lenient
-                    )
-
-                await self._stage("grade", endpoint, listed, todo, work, GRADES)
+        async def stage(endpoint: Endpoint, todo: list[grading.GradeTask]) -> None:
+            progress = self._progress.stage(
+                f"grade {spec.name}", total=len(listed), done=len(listed) - len(todo)
+            )
+            await self._grade_on(endpoint, judging, todo, progress)
 
         with listening(self._stop):
-            await self._through(spec, lambda: self._unfinished(listed, self._store.grades()), stage)
+            await self._hosting.through(spec, lambda: self._unfinished(listed, self._store.grades()), stage)
 
-    async def _through(
-        self,
-        spec: ModelSpec,
-        unfinished: Callable[[], list[_Task]],
-        stage: Callable[[Endpoint, list[_Task]], Coroutine[Any, Any, None]],
+    async def _grade_with(
+        self, judging: Judging, feed: Feed[grading.GradeTask], progress: StageProgress
     ) -> None:
-        """Work through a model's stage; a server of ours that dies meanwhile is started again, a few times."""
-        for restarts_left in range(_RESTARTS, -1, -1):
-            todo = unfinished()
-            if not todo:
-                return
-            endpoint = await self._resolve(spec)
-            if not spec.is_hosted:
-                await stage(endpoint, todo)
-                return
-            try:
-                await self._until_death(asyncio.ensure_future(stage(endpoint, todo)))
-            except EndpointError:
-                if not self._conductor.lost():
-                    raise
-            why = self._conductor.lost()
-            if not why:
-                return
-            if not restarts_left:
-                raise EndpointError(
-                    f"{why}\nstarted {_RESTARTS + 1} times and given up; finished rows are kept"
+        await self._grade_on(await self._hosting.resolve(judging.judge), judging, feed, progress)
+
+    async def _grade_on(
+        self,
+        endpoint: Endpoint,
+        judging: Judging,
+        todo: Iterable[grading.GradeTask] | Feed[grading.GradeTask],
+        progress: StageProgress,
+    ) -> None:
+        spec = judging.judge
+        sampling, lenient = spec.sampled(_JUDGE_SAMPLING), spec.structured == "off"
+        async with connect(endpoint, api_key=api_key(spec)) as model:
+
+            async def work(task: grading.GradeTask) -> Record:
+                return await grading.grade_one(
+                    model, task, judging.rubric, sampling, mode=spec.judge_mode, lenient=lenient
                 )
 
-    async def _until_death(self, work: "asyncio.Future[None]") -> None:
-        """Wait for the work; where the server dies first, what is in flight is dropped, not recorded as failed."""
-        death = asyncio.ensure_future(self._conductor.death())
-        try:
-            await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
-            died = not work.done()
-            if died:
-                work.cancel()
-            try:
-                await work
-            except asyncio.CancelledError:
-                if not died:
-                    raise
-        finally:
-            work.cancel()
-            death.cancel()
-
-    async def _resolve(self, spec: ModelSpec) -> Endpoint:
-        key = api_key(spec)
-        if spec.is_hosted:
-            if not self._conductor.is_available:
-                raise UsageError(without_server(spec))
-            beside = [one for one in self._adapters if one.lora and one.lora.base == spec.hosting.name]
-            url = await self._conductor.serve(spec, adapters=beside, api_key=key)
-            spec = spec.model_copy(update={"url": url})
-        return await resolve(spec, api_key=key, allow_external=self._allow_external)
+            await self._stage("grade", endpoint, todo, work, GRADES, progress)
 
     @staticmethod
     def _unfinished(listed: Sequence[_Task], rows: Mapping[str, Record]) -> list[_Task]:
@@ -247,24 +245,24 @@ class Runner:
         self,
         stage: Literal["generate", "grade"],
         endpoint: Endpoint,
-        listed: Sequence[_Task],
-        todo: Sequence[_Task],
+        todo: Iterable[_Task] | Feed[_Task],
         work: Callable[[_Task], Awaitable[Record]],
         file: str,
+        progress: StageProgress,
+        *,
+        then: Callable[[Any], None] = lambda _row: None,
     ) -> None:
         """Work through one model's tasks; whatever ends the stage, its session is written."""
         self._store.drop_manifest()
-        name = endpoint.spec.name
-        started, clock = _now(), time.perf_counter()
+        started, clock = now(), time.perf_counter()
         scraped = self._scraped(stage, endpoint, started)
         with self._store.writer(file) as rows:
-            watch = Watch(rows.append, self._progress, concurrency=self._concurrency)
-            self._progress.stage(f"{stage} {name}", total=len(listed), done=len(listed) - len(todo))
+            watch = Watch(rows.append, progress, concurrency=self._concurrency, then=then)
             try:
                 async with scraped:
                     await for_each(todo, work, watch, concurrency=self._concurrency, stop=self._stop)
             finally:
-                self._progress.end()
+                progress.end()
                 self._write_session(stage, endpoint, started, time.perf_counter() - clock, watch.n_done)
         if self._stop.is_set():
             raise Interrupted(
@@ -308,16 +306,29 @@ class Runner:
             git_commit=git_commit(),
             host=endpoint.host or "",
             external=endpoint.external,
+            alongside=self._alongside,
             endpoint=facts.model_dump(mode="json") if facts else None,
         )
         with self._store.writer(SESSIONS) as sessions:
             sessions.append(session)
 
 
-def in_turns(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
-    """Order models so that each server that qaeval starts is started once: an adapter follows its base."""
-    bases = list(dict.fromkeys(spec.hosting.name for spec in specs))
-    return sorted(specs, key=lambda spec: (spec.is_hosted, bases.index(spec.hosting.name)))
+async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
+    """Run both; when one fails the other is cancelled, but a user who asks to stop lets both finish what is in flight."""
+    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    try:
+        while waiting := [task for task in tasks if not task.done()]:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            failed = [task.exception() for task in tasks if task.done()]
+            if any(error is not None and not isinstance(error, Interrupted) for error in failed):
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in results:
+        if isinstance(error, Exception):
+            raise error
 
 
 def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Report:
@@ -335,8 +346,8 @@ def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float,
     sessions = store.sessions()
     facts = RunFacts(
         id=store.path.name,
-        started=min((session.started for session in sessions), default=_now()),
-        finished=_now(),
+        started=min((session.started for session in sessions), default=now()),
+        finished=now(),
         qaeval_version=__version__,
         git_commit=git_commit(),
         python=platform.python_version(),
@@ -355,43 +366,3 @@ def _record_judging(store: RunStore, judging: Judging) -> None:
         store.write_settings(wanted)
     else:
         store.require_settings(wanted)
-
-
-def api_key(spec: ModelSpec) -> str | None:
-    """Read the model's key from the environment variable that the registry names.
-
-    Raises:
-        UsageError: the variable is not set.
-    """
-    if spec.api_key_env is None:
-        return None
-    key = os.environ.get(spec.api_key_env)
-    if not key:
-        raise UsageError(
-            f"{spec.name}: the registry takes its key from ${spec.api_key_env}, which is not set"
-        )
-    return key
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def new_run_name() -> str:
-    """Name a run by the time it starts."""
-    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-
-
-def git_commit() -> str:
-    """Return the commit of the working directory, ``-dirty`` appended where files differ; "" without git."""
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607 - the user's git
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return run.stdout.strip() if run.returncode == 0 else ""

@@ -130,6 +130,7 @@ def measure_timing(
     *,
     n_items: int,
     server: ServerSpan | None = None,
+    alongside: bool = False,
 ) -> Timing:
     """Summarise the times of one model in one stage; requests that were never answered do not count."""
     latencies = [row.latency_s for row in rows if row.latency_s > 0]
@@ -142,6 +143,7 @@ def measure_timing(
         items_per_s=n_items / wall_s if wall_s else None,
         cached_prompt_tokens=sum(cached) if cached else None,
         server=server,
+        alongside=alongside,
     )
 
 

@@ -153,6 +153,7 @@ def _judge(facts: ModelFacts, rows: RunRows, *, tuned: bool) -> JudgeSummary:
             wall,
             n_items=len(rows.grades),
             server=server_span(rows.readings, "grade", facts.name),
+            alongside=any(one.alongside for one in rows.sessions),
         ),
     )
 

@@ -91,8 +91,7 @@ def compare(
     with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
         with _runner(store, concurrency or defaults.concurrency, registry) as runner:
             runner.check(*plan.candidates, judging.judge)
-            runner.generate(plan.candidates, plan.definition)
-            runner.grade(judging)
+            runner.compare(plan.candidates, plan.definition, judging)
         report = write_report(
             store,
             label_paths=labels or list(plan.definition.label_paths),
@@ -256,7 +255,7 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
 
 
 def _new_run() -> Path:
-    from qaeval.run import new_run_name
+    from qaeval.surroundings import new_run_name
 
     return Path("results", new_run_name())
 

@@ -15,9 +15,9 @@ from qaeval import __version__
 from qaeval.config import Config, ModelSpec
 from qaeval.errors import QaevalError
 from qaeval.prepare import Judging, Plan
-from qaeval.run import api_key
 from qaeval.serving.guard import check_host
 from qaeval.serving.probe import reach
+from qaeval.surroundings import api_key
 
 _FIRST_PORT: Final = 8001
 _GIB: Final = 2**30

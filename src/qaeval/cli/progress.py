@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar on a terminal, plain lines elsewhere."""
+"""Progress on stderr: live bars on a terminal, plain lines elsewhere."""
 
 import time
 from typing import Final, TextIO
@@ -8,7 +8,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -20,10 +19,11 @@ _PLAIN_EVERY_S: Final = 5.0
 
 
 class BarProgress:
-    """A live bar: stage, done/total, failures, tasks/s, time left."""
+    """A live bar for each stage: done/total, failures, tasks/s, time left."""
 
     def __init__(self, console: Console) -> None:
-        self._bar = Progress(
+        self._running = 0
+        self._bars = Progress(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -34,48 +34,74 @@ class BarProgress:
             TimeRemainingColumn(),
             console=console,
         )
-        self._task: TaskID | None = None
-        self._failed = 0
-        self._done = 0
-        self._started = 0.0
 
-    def stage(self, name: str, *, total: int, done: int) -> None:
+    def stage(self, name: str, *, total: int, done: int) -> "Bar":
         """Begin a bar of its own for the stage."""
-        self._failed = self._done = 0
+        self._running += 1
+        self._bars.start()
+        return Bar(self, self._bars, name, total=total, done=done)
+
+    def ended(self) -> None:
+        """Stop drawing when the last bar has ended; finished bars are left standing."""
+        self._running -= 1
+        if not self._running:
+            self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(text, highlight=False, markup=False)
+
+
+class Bar:
+    """The bar of one stage."""
+
+    def __init__(self, owner: BarProgress, bars: Progress, name: str, *, total: int, done: int) -> None:
+        self._owner, self._bars = owner, bars
+        self._total = total
+        self._done = self._failed = 0
         self._started = time.perf_counter()
-        self._task = self._bar.add_task(name, total=total, completed=done, failed="", rate="")
-        self._bar.start()
+        self._task = bars.add_task(name, total=total, completed=done, failed="", rate="")
 
     def row(self, row: GenerateRow | GradeRow) -> None:
         """Move the bar by one task."""
         self._done += 1
         self._failed += isinstance(row, Failure)
-        if self._task is not None:
-            rate = self._done / max(time.perf_counter() - self._started, 1e-9)
-            failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
-            self._bar.update(self._task, advance=1, failed=failed, rate=f"{rate:,.1f}/s")
+        rate = self._done / max(time.perf_counter() - self._started, 1e-9)
+        failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
+        self._bars.update(self._task, advance=1, failed=failed, rate=f"{rate:,.1f}/s")
+
+    def more(self, n: int) -> None:
+        """Make the bar longer."""
+        self._total += n
+        self._bars.update(self._task, total=self._total)
 
     def end(self) -> None:
         """Leave the finished bar standing."""
-        self._bar.stop()
-
-    def note(self, text: str) -> None:
-        """Print a line above the bars."""
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._bars.stop_task(self._task)
+        self._owner.ended()
 
 
 class PlainProgress:
-    """Lines for logs and pipes: one at the start, one every few seconds, one at the end of a stage."""
+    """Lines for logs and pipes: one every few seconds, one at the end of a stage."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._name = ""
-        self._total = self._before = self._done = self._failed = 0
-        self._started = self._said = 0.0
 
-    def stage(self, name: str, *, total: int, done: int) -> None:
+    def stage(self, name: str, *, total: int, done: int) -> "Lines":
         """Begin a stage."""
-        self._name, self._total, self._before = name, total, done
+        return Lines(self._stream, name, total=total, done=done)
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=self._stream, flush=True)
+
+
+class Lines:
+    """The lines of one stage."""
+
+    def __init__(self, stream: TextIO, name: str, *, total: int, done: int) -> None:
+        self._stream, self._name = stream, name
+        self._total, self._before = total, done
         self._done = self._failed = 0
         self._started = self._said = time.perf_counter()
 
@@ -88,13 +114,13 @@ class PlainProgress:
             self._said = now
             self._say(now)
 
+    def more(self, n: int) -> None:
+        """Expect more."""
+        self._total += n
+
     def end(self) -> None:
         """Say how the stage went."""
         self._say(time.perf_counter())
-
-    def note(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=self._stream, flush=True)
 
     def _say(self, now: float) -> None:
         done = self._before + self._done
@@ -107,5 +133,5 @@ class PlainProgress:
 
 
 def progress_for(console: Console) -> BarProgress | PlainProgress:
-    """Choose the bar on a terminal, plain lines elsewhere."""
+    """Choose bars on a terminal, plain lines elsewhere."""
     return BarProgress(console) if console.is_terminal else PlainProgress(console.file)  # type: ignore[arg-type]

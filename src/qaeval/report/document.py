@@ -85,6 +85,8 @@ class Timing(Part):
     items_per_s: float | None = None
     """Finished items per wall second."""
     cached_prompt_tokens: int | None = None
+    alongside: bool = False
+    """Whether generation and grading ran at the same time."""
     server: ServerSpan | None = None
     """What the server's own metrics say; None where it has none."""
 

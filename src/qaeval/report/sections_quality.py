@@ -8,6 +8,9 @@ from qaeval.report.document import CandidateSummary, Count, Report, ServerSpan, 
 from qaeval.report.tables import Notes, Section, Table
 
 
+_ALONGSIDE = "Generation and grading ran side by side on servers of their own; the judge's wall time holds its waiting for items."
+
+
 def quality(report: Report) -> Section:
     """How good the candidates' items are."""
     best, level = report.rubric.best, _level(report)
@@ -194,6 +197,7 @@ def speed(report: Report) -> Section:
     return Section(
         anchor="speed",
         title="Speed and tokens",
+        paragraphs=(_ALONGSIDE,) if judge.timing.alongside else (),
         tables=(Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)), *_servers(spans)),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qaeval.errors import EndpointError
 from qaeval.records import Failure, Record
-from qaeval.stages.progress import Progress
+from qaeval.stages.progress import StageProgress
 
 _LOST_AFTER: Final = 8
 """So many requests in a row without an answer, and at least one per worker: the server is gone."""
@@ -49,9 +49,17 @@ def listening(stop: Stop) -> Iterator[None]:
 class Watch:
     """Writes each row before anybody hears of it, and notices when a server is gone."""
 
-    def __init__(self, append: Callable[[Record], None], progress: Progress, *, concurrency: int) -> None:
+    def __init__(
+        self,
+        append: Callable[[Record], None],
+        progress: StageProgress,
+        *,
+        concurrency: int,
+        then: Callable[[Any], None] = lambda _row: None,
+    ) -> None:
         self._append = append
         self._progress = progress
+        self._then = then
         self._limit = max(_LOST_AFTER, concurrency)
         self._lost = 0
         self.n_done = 0
@@ -64,6 +72,7 @@ class Watch:
         """
         self._append(row)
         self._progress.row(row)
+        self._then(row)
         self.n_done += 1
         self._lost = self._lost + 1 if isinstance(row, Failure) and row.reason == "endpoint" else 0
         if self._lost >= self._limit:

@@ -1,0 +1,55 @@
+"""The only reader of clock, git and environment."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from qaeval.errors import UsageError
+from qaeval.modelspec import ModelSpec
+
+
+def api_key(spec: ModelSpec) -> str | None:
+    """Read the model's key from the environment variable that the registry names.
+
+    Raises:
+        UsageError: the variable is not set.
+    """
+    if spec.api_key_env is None:
+        return None
+    key = os.environ.get(spec.api_key_env)
+    if not key:
+        raise UsageError(
+            f"{spec.name}: the registry takes its key from ${spec.api_key_env}, which is not set"
+        )
+    return key
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_run_name() -> str:
+    """Name a run by the time it starts."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+
+
+def git_commit() -> str:
+    """Return the commit of the working directory, ``-dirty`` appended where files differ; "" without git."""
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607 - the user's git
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return run.stdout.strip() if run.returncode == 0 else ""
+
+
+def environment() -> Mapping[str, str]:
+    """Return the environment that a server of qaeval's own inherits."""
+    return os.environ

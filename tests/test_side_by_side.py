@@ -1,0 +1,111 @@
+"""Generation and grading side by side, where all servers are up: the same rows, sooner, and nothing lost on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from replay.server import LoopbackServer
+
+QAEVAL = str(Path(sys.executable).with_name("qaeval"))
+
+
+def compare(
+    out: Path, servers: dict[str, LoopbackServer], *more: str, n: int = 10
+) -> "subprocess.Popen[str]":
+    endpoints = [word for name, server in servers.items() for word in ("--endpoint", f"{name}={server.url}")]
+    command = [QAEVAL, "compare", "mistral", "qwen", "--n", str(n), "--out", str(out), *endpoints, *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+
+
+def finished(process: "subprocess.Popen[str]") -> str:
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return err
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def what_counts(out: Path) -> dict[str, object]:
+    report = json.loads((out / "report.json").read_text())
+    del report["run"]
+
+    def without_timing(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: without_timing(one) for key, one in value.items() if key not in {"timing", "host"}}
+        return [without_timing(one) for one in value] if isinstance(value, list) else value
+
+    return without_timing(report)  # type: ignore[return-value]
+
+
+def test_the_judge_works_while_candidates_still_write_and_the_report_is_the_same(tmp_path: Path) -> None:
+    with (
+        LoopbackServer(["mistral", "qwen"], latency_s=0.1) as writers,
+        LoopbackServer(["compass-judger"]) as judge,
+    ):
+        servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
+        finished(compare(tmp_path / "apart", servers, "--concurrency", "2"))
+        together = dict.fromkeys(servers, writers)
+        writers.models["compass-judger"] = 8192
+        finished(compare(tmp_path / "together", together, "--concurrency", "2"))
+    sessions = rows(tmp_path / "apart" / "sessions.jsonl")
+    assert [session["stage"] for session in sessions] == ["generate", "generate", "grade"]
+    assert all(session["alongside"] for session in sessions)
+    # the judge's stage lasted about as long as both candidates' together, not only after them
+    generating = sum(float(str(session["seconds"])) for session in sessions[:2])
+    assert float(str(sessions[2]["seconds"])) > 0.7 * generating
+    assert what_counts(tmp_path / "apart") == what_counts(tmp_path / "together")
+
+
+def test_each_item_is_graded_once(tmp_path: Path) -> None:
+    with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["compass-judger"]) as judge:
+        finished(compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "compass-judger": judge}))
+    graded = [row["task_id"] for row in rows(tmp_path / "run" / "grades.jsonl")]
+    items = {
+        item["item_id"]
+        for row in rows(tmp_path / "run" / "generations.jsonl")
+        for item in row.get("items", [])
+    }  # type: ignore[attr-defined]
+    assert len(graded) == len(set(graded)) == len(items)
+
+
+def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: Path) -> None:
+    with (
+        LoopbackServer(["mistral", "qwen"], latency_s=0.2) as writers,
+        LoopbackServer(["compass-judger"], latency_s=0.3) as judge,
+    ):
+        servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
+        process = compare(tmp_path / "run", servers, "--concurrency", "3", n=30)
+        while len(judge.requests) < 8:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130, err
+        before = rows(tmp_path / "run" / "grades.jsonl")
+        # probes of the judge are among its requests; all grading requests that were sent were also written
+        asked = [body for body in judge.requests if "rubric" in json.dumps(body).lower()]
+        assert len(before) == len(asked)
+        finished(compare(tmp_path / "run", servers, "--resume", n=30))
+    graded = [row["task_id"] for row in rows(tmp_path / "run" / "grades.jsonl")]
+    assert len(graded) == len(set(graded))
+    assert {row["task_id"] for row in before} <= set(graded)
+
+
+def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
+    with (
+        LoopbackServer(["mistral", "qwen"], latency_s=0.1) as writers,
+        LoopbackServer(["compass-judger"], die_after=12) as judge,
+    ):
+        servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
+        process = compare(tmp_path / "run", servers, "--concurrency", "2", n=60)
+        _, err = process.communicate(timeout=90)
+    assert process.returncode == 69, err
+    assert "stopped answering" in err
+    assert "to go on" in err
+    assert rows(tmp_path / "run" / "generations.jsonl")
