@@ -8,16 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qaeval.cli import run
 from qaeval.config import ModelSpec, Serving, load_config
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
 from qaeval.hosting import in_turns
 from qaeval.modelspec import Lora
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.diagnosis import diagnose, progress
+from qaeval.serving.memory import budget, fit_together
 from qaeval.serving.metrics import read_metrics
 from qaeval.serving.server import (
     VllmServer,
@@ -478,3 +481,61 @@ def test_death_is_waited_for_for_ever_without_a_server(tmp_path: Path) -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(wait())
+
+
+# ------------------------------------------------------------------------------ memory of one GPU
+
+
+def test_the_memory_of_one_gpu_is_counted_by_hand() -> None:
+    # 0.9 x 21.96 - 3.9 - 1 = 14.864 GiB; at 128 KiB a token: 14.864 x 8192 = 121,765
+    registry = load_config(HERE.parent / "qaeval.yaml")
+    found = budget(registry.candidate("mistral"), 21.96)
+    assert found is not None
+    assert (found.left, found.tokens, found.fits) == (pytest.approx(14.864), 121_765, True)
+    assert found.arithmetic == (
+        "0.9 x 21.96 - 3.9 - 1 = 14.86 GiB for the KV cache, 121,765 tokens: 7.4 sequences of 16,384"
+    )
+
+
+def test_a_model_that_is_too_large_does_not_fit() -> None:
+    large = ModelSpec(
+        name="large",
+        hf_id="x/y",
+        weights_gib=18.0,
+        kv_kib_per_token=256,
+        vllm_args=("--gpu-memory-utilization=0.9", "--max-model-len=8192"),
+    )
+    found = budget(large, 21.96)
+    assert found is not None
+    assert (found.tokens, found.fits) == (3129, False)  # 0.764 GiB
+    assert budget(ModelSpec(name="unknown", hf_id="x/y"), 21.96) is None
+
+
+def test_two_models_fit_at_once_when_weights_and_one_sequence_of_each_do() -> None:
+    registry = load_config(HERE.parent / "qaeval.yaml")
+    mistral, judge = (
+        budget(one, 21.96) for one in (registry.candidate("mistral"), registry.judge("compass-judger"))
+    )
+    assert mistral is not None
+    assert judge is not None
+    # 3.9 + 1 + 2.0 (16,384 x 128 KiB) + 8.1 + 1 + 0.875 = 16.9 of 19.8 GiB
+    assert fit_together(mistral, judge)
+    assert not fit_together(judge, replace(judge, weights=10.0))
+
+
+def test_doctor_shows_the_arithmetic(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "mistral", "--n", "3", "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "one GPU of 21.96 GiB" in out
+    assert "mistral: 0.9 x 21.96 - 3.9 - 1 = 14.86 GiB" in out
+    assert "mistral and compass-judger would fit side by side" in out
+
+
+def test_doctor_says_that_qaeval_starts_what_has_no_url(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = registry_file(tmp_path, mistral=entry("ok"), qwen=entry("ok"))
+    assert run(["doctor", "mistral", "qwen", "--n", "3", "--config", str(registry)]) == 0
+    out = capsys.readouterr().out
+    assert "qaeval starts it itself" in out
+    assert "next: qaeval compare mistral qwen" in out

@@ -215,6 +215,9 @@ def doctor(
     seed: Seed = None,
     endpoint: Endpoints = None,
     config: Registry = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Also count the memory that each model needs on one GPU.")
+    ] = False,
 ) -> None:
     """Say what is installed, which endpoints answer, what a run would do, and the next command to type."""
     from qaeval.cli import doctor as findings
@@ -222,7 +225,7 @@ def doctor(
 
     findings.print_machine()
     registry = with_endpoints(find_config(config), endpoint or [])
-    plan = make_plan(
+    planned = make_plan(
         registry,
         models or ["embedded-lead", "embedded-salient"],
         eval_name=eval_name or registry.defaults.eval,
@@ -230,14 +233,18 @@ def doctor(
         n=n,
         seed=registry.defaults.seed if seed is None else seed,
     )
-    judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
-    findings.print_plan(plan, judging)
-    answers = findings.look([*plan.candidates, judging.judge], registry)
+    judging = find_judging(
+        registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
+    )
+    findings.print_plan(planned, judging)
+    if plan:
+        findings.print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
+    answers = findings.look([*planned.candidates, judging.judge], registry)
     given = {"eval": eval_name, "chunks": chunks, "judge": judge, "rubric": rubric, "n": n, "seed": seed}
     given["config"] = config
     typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
-    print(f"\nnext: {findings.next_command(plan, judging, answers, typed)}")
+    print(f"\nnext: {findings.next_command(planned, judging, answers, typed)}")
 
 
 @rubric_app.command("check")

@@ -14,8 +14,10 @@ from typing import Final
 from qaeval import __version__
 from qaeval.config import Config, ModelSpec
 from qaeval.errors import QaevalError
+from qaeval.hosting import in_turns
 from qaeval.prepare import Judging, Plan
 from qaeval.serving.guard import check_host
+from qaeval.serving.memory import Budget, budget, fit_together
 from qaeval.serving.probe import reach
 from qaeval.surroundings import api_key
 
@@ -80,6 +82,29 @@ def print_plan(plan: Plan, judging: Judging) -> None:
     print(f"  longest chunk: {len(longest.chunk.text.split()):,} words ({longest.chunk.chunk_id})")
 
 
+def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:
+    """Print how each server fits on the GPU, in the order of their turns, and whether two would fit at once."""
+    servers = [spec for spec in in_turns(specs) if spec.kind == "server"]
+    print(f"\none GPU of {gpu_gib:g} GiB (serving.gpu_gib), one server at a time")
+    if not servers:
+        print("  no model of this run needs a GPU")
+    known: dict[str, Budget] = {}
+    for spec in servers:
+        found = budget(spec, gpu_gib)
+        if found is None:
+            print(f"  {spec.hosting.name}: weights_gib and kv_kib_per_token are not in the registry")
+        elif found.name not in known:
+            known[found.name] = found
+            print(f"  {found.name}: {found.arithmetic}{'' if found.fits else '; DOES NOT FIT'}")
+    budgets = list(known.values())
+    for one in budgets[:-1]:
+        if fit_together(one, judge := budgets[-1]):
+            print(
+                f"  {one.name} and {judge.name} would fit side by side with shares of --gpu-memory-utilization of their own: "
+                f"start both, name their URLs, and generation and grading overlap"
+            )
+
+
 def look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
     """Ask every server for its health and models, print and return what came; nothing is asked of a model."""
     answers = asyncio.run(_look(specs, config))
@@ -90,13 +115,19 @@ def look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
 
 
 async def _look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
-    answers = await asyncio.gather(*(_answer(spec, config.allow_external) for spec in specs))
+    answers = await asyncio.gather(
+        *(_answer(spec, config.allow_external, config.serving.command[0]) for spec in specs)
+    )
     return {spec.name: answer for spec, answer in zip(specs, answers, strict=True)}
 
 
-async def _answer(spec: ModelSpec, allow_external: Sequence[str]) -> Answer:
+async def _answer(spec: ModelSpec, allow_external: Sequence[str], command: str) -> Answer:
     if spec.kind == "embedded":
         return Answer(usable=True, detail="built in")
+    if spec.is_hosted and shutil.which(command):
+        return Answer(
+            usable=True, detail=f"no url, so qaeval starts it itself with {command}, when its turn comes"
+        )
     if spec.url is None:
         return Answer(usable=False, detail="no server known (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
     try:

@@ -7,7 +7,6 @@ from qaeval.report import numbers
 from qaeval.report.document import CandidateSummary, Count, Report, ServerSpan, Timing, Tokens
 from qaeval.report.tables import Notes, Section, Table
 
-
 _ALONGSIDE = "Generation and grading ran side by side on servers of their own; the judge's wall time holds its waiting for items."
 
 
