@@ -221,6 +221,41 @@ def test_an_interval_without_0_is_not_enough_among_many_pairs() -> None:
     assert pair.outcome == "not enough data"
 
 
+def test_three_candidates_have_an_order_with_intervals() -> None:
+    # of 36 chunks beta beats alpha in 18 and loses 9; alpha beats gamma in 27, beta too, and both lose 9
+    letters = {
+        "alpha": ["AAB"] * 18 + ["ABB"] * 9 + ["AAA"] * 9,
+        "beta": ["AAA"] * 18 + ["ABB"] * 9 + ["AAB"] * 9,
+        "gamma": ["ABB"] * 18 + ["AAB"] * 9 + ["ABB"] * 9,
+    }
+    ranking = case(letters).report().ranking
+    assert [one.candidate for one in ranking] == ["beta", "alpha", "gamma"]
+    assert [one.rank for one in ranking] == [1, 2, 3]
+    assert (ranking[0].rank_low, ranking[-1].rank_high) == (1, 3)
+    assert sum(one.strength.value or 0 for one in ranking) == approx(0)
+    assert all(one.strength.has_interval for one in ranking)
+
+
+def test_a_candidate_that_never_lost_has_a_reason_instead_of_a_place() -> None:
+    letters = {"alpha": ["AAA"] * 12, "beta": ["AAB"] * 12, "gamma": ["ABB"] * 12}
+    ranking = case(letters).report().ranking
+    assert all("never lost" in (one.strength.reason or "") for one in ranking)
+    assert all(one.rank_low is None for one in ranking)
+
+
+def test_two_candidates_need_no_ranking() -> None:
+    assert case(CLEAR).report().ranking == ()
+
+
+def test_equivalence_is_tested_against_the_margin() -> None:
+    (wide,) = case(NARROW).report(margin=0.5).differences
+    (narrow,) = case(NARROW).report(margin=0.05).differences
+    assert (wide.p_equivalent or 1) < 0.01
+    assert (narrow.p_equivalent or 0) > 0.3
+    (few,) = case({"alpha": ["CCC"] * 9, "beta": ["AAA"] * 9}).report().differences
+    assert few.p_equivalent is None
+
+
 def test_one_candidate_has_nothing_to_compare() -> None:
     assert case({"alpha": ["AAB"] * 12}).report().differences == ()
 

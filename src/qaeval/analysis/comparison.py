@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from math import sqrt
+from math import isnan, sqrt
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from qaeval.report.document import Difference, Outcome
+from qaeval.report.document import Difference, Outcome, Rank
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
 from qaeval.report.numbers import level, p_value, plural, size
+from qaeval.stats.equivalence import equivalence
 from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
 from qaeval.stats.power import chunks_needed
+from qaeval.stats.ranking import bradley_terry_bootstrap
 
 ALPHA: Final = 0.05
 """Error rate of the family of comparisons."""
@@ -51,6 +53,30 @@ def compare_candidates(
     )
 
 
+def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str) -> tuple[Rank, ...]:
+    """Rank three candidates or more by who has more usable items in how many chunks; a tie is half a win."""
+    if len(candidates) < 3:  # noqa: PLR2004 - two are a pair
+        return ()
+    usable = table.assign(usable=(table["letter"] == best).astype(float))
+    means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)[list(candidates)]
+    rates = means.to_numpy(float)
+    ahead = np.sign(np.round(rates[:, :, None] - rates[:, None, :], 9))
+    wins = (ahead + 1) / 2
+    wins[:, np.arange(len(candidates)), np.arange(len(candidates))] = 0.0
+    ranked = bradley_terry_bootstrap(wins, rng=np.random.default_rng(_SEED))
+    ranks = [
+        Rank(
+            candidate=name,
+            rank=one.rank or None,
+            rank_low=one.rank_low or None,
+            rank_high=one.rank_high or None,
+            strength=Measure.of(one.strength),
+        )
+        for name, one in zip(candidates, ranked, strict=True)
+    ]
+    return tuple(sorted(ranks, key=lambda one: one.rank or len(ranks)))
+
+
 def _p(mean_a: np.ndarray, mean_b: np.ndarray) -> float:
     d, _ = chunk_differences(mean_a, mean_b)
     return sign_flip_test(d, rng=np.random.default_rng(_SEED))
@@ -71,6 +97,7 @@ def _difference(
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
     outcome = _outcome(measure, p_holm, n_pairs, margin)
+    within = equivalence(mean_a, mean_b, low=-margin, high=margin).p_value
     more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
     return Difference(
         a=a,
@@ -78,6 +105,7 @@ def _difference(
         difference=measure,
         p=p,
         p_holm=p_holm,
+        p_equivalent=None if isnan(within) else within,
         n_chunks_b_better=int((d > 0).sum()),
         n_chunks_equal=int((d == 0).sum()),
         n_chunks_a_better=int((d < 0).sum()),

@@ -14,7 +14,7 @@ from qaeval.analysis.candidates import (
     summarise_strata,
     wall_seconds,
 )
-from qaeval.analysis.comparison import compare_candidates
+from qaeval.analysis.comparison import compare_candidates, rank_candidates
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.headline import write_headline
 from qaeval.analysis.items import gather_items
@@ -101,6 +101,7 @@ def build_report(
         candidates=summaries,
         margin=margin,
         differences=differences,
+        ranking=rank_candidates(table, candidates=names, best=rubric.best),
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
         strata=summarise_strata(table, candidates=names, best=rubric.best),

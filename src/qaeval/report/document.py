@@ -169,6 +169,8 @@ class Difference(Part):
     """Exact sign-flip test over chunks, two-sided."""
     p_holm: float
     """The same, adjusted for the number of pairs (Holm)."""
+    p_equivalent: float | None = None
+    """Two one-sided tests that the true difference is within the margin; None where there is no interval."""
     n_chunks_b_better: int
     n_chunks_equal: int
     n_chunks_a_better: int
@@ -176,6 +178,19 @@ class Difference(Part):
     n_more_chunks: int | None = None
     """With ``not enough data``: about how many chunks more would decide if the difference stays as it is."""
     sentence: str
+
+
+class Rank(Part):
+    """One candidate's place among all, by Bradley-Terry strengths from wins and losses in each chunk."""
+
+    candidate: str
+    rank: int | None
+    """1 for the strongest; None where strengths do not exist."""
+    rank_low: int | None
+    """Best place inside the interval."""
+    rank_high: int | None
+    strength: Measure
+    """Logarithm; the mean of all candidates is 0."""
 
 
 class FailureExample(Part):
@@ -213,6 +228,8 @@ class Report(Part):
     margin: float
     """Smallest difference of usable rates that matters, as a share; it decides what is enough data."""
     differences: tuple[Difference, ...]
+    ranking: tuple[Rank, ...] = ()
+    """The strongest first; of three candidates or more."""
     agreement: tuple[RaterAgreement, ...]
     raters: tuple[RaterPair, ...]
     strata: tuple[StratumSummary, ...]

@@ -125,6 +125,7 @@ def differences(report: Report) -> Section:
             notes.difference(pair.difference, f"{pair.b} {numbers.MINUS} {pair.a}"),
             numbers.p_value(pair.p),
             *((numbers.p_value(pair.p_holm),) if several else ()),
+            numbers.UNDEFINED if pair.p_equivalent is None else numbers.p_value(pair.p_equivalent),
             f"{pair.n_chunks_b_better} / {pair.n_chunks_equal} / {pair.n_chunks_a_better}",
         )
         for pair in report.differences
@@ -134,6 +135,7 @@ def differences(report: Report) -> Section:
         "Difference in usable rate",
         "Sign-flip test",
         *(("Holm",) if several else ()),
+        f"Within ±{numbers.size(report.margin, unit='')} points (TOST)",
         "Chunks better / equal / worse",
     )
     table = Table(caption="Paired by chunk", header=header, rows=rows, notes=notes.lines())
@@ -141,8 +143,26 @@ def differences(report: Report) -> Section:
         anchor="differences",
         title="Differences",
         paragraphs=tuple(pair.sentence for pair in report.differences),
-        tables=(table,),
+        tables=(table, *_ranking(report)),
     )
+
+
+def _ranking(report: Report) -> tuple[Table, ...]:
+    if not report.ranking:
+        return ()
+    notes = Notes()
+    rows = tuple(
+        (
+            one.candidate,
+            numbers.UNDEFINED if one.rank is None else str(one.rank),
+            "–" if one.rank_low is None else f"{one.rank_low} to {one.rank_high}",
+            notes.coefficient(one.strength, one.candidate),
+        )
+        for one in report.ranking
+    )
+    header = ("Candidate", "Place", f"{numbers.level(report.ranking[0].strength)} interval", "Strength (log)")
+    caption = "Order of all candidates (Bradley-Terry over chunks; a tie is half a win)"
+    return (Table(caption=caption, header=header, rows=rows, notes=notes.lines()),)
 
 
 def reliability(report: Report) -> Section:
