@@ -3,30 +3,64 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.analysis.summary import build_items, build_report
 from qaeval.report.document import Report
 from qaeval.report.facts import RunFacts
+from qaeval.report.items import ChunkItems
+from qaeval.report.render_csv import render_csv
 from qaeval.report.render_html import render_html
 from qaeval.report.render_markdown import render_markdown
 from qaeval.rundata import RunData
 from qaeval.store import GENERATIONS, GRADES, MANIFEST, SAMPLES, SETTINGS, RunStore, model_json
+
+Format: TypeAlias = Literal["html", "md", "json", "csv"]
+"""``csv`` has a row for each item; the others are the report."""
 
 REPORTS: Final = ("report.json", "report.md", "report.html")
 
 _PACKAGES: Final = ("aiohttp", "numpy", "pandas", "pydantic", "scipy")
 
 
-def publish(store: RunStore, run: RunFacts, *, label_paths: Sequence[Path], margin: float) -> Report:
+@dataclass(frozen=True)
+class Written:
+    """A report with the items behind it, to be rendered."""
+
+    report: Report
+    items: tuple[ChunkItems, ...]
+
+    def render(self, format_: Format) -> str:
+        """Render it in one of the formats."""
+        if format_ == "html":
+            return render_html(self.report, self.items)
+        if format_ == "md":
+            return render_markdown(self.report)
+        return render_csv(self.items) if format_ == "csv" else model_json(self.report)
+
+
+def publish(store: RunStore, run: RunFacts, *, label_paths: Sequence[Path], margin: float) -> Written:
     """Write report.json, report.md, report.html and, last, manifest.json.
 
     Raises:
         DataError: the run is not finished, or a label file is not readable.
     """
-    data = RunData.read(store, label_paths=label_paths)
+    written = analyse(RunData.read(store, label_paths=label_paths), run, margin=margin)
+    for name in REPORTS:
+        store.write_text(name, written.render(name.rpartition(".")[2]))  # type: ignore[arg-type]
+    store.write_text(MANIFEST, json.dumps(_manifest(store, run), indent=1, ensure_ascii=False) + "\n")
+    return written
+
+
+def analyse(data: RunData, run: RunFacts, *, margin: float) -> Written:
+    """Analyse the rows of a run, or of several that were joined; write nothing.
+
+    Raises:
+        DataError: rows are missing, doubled or foreign.
+    """
     report = build_report(
         rows=data.rows,
         run=run,
@@ -44,11 +78,7 @@ def publish(store: RunStore, run: RunFacts, *, label_paths: Sequence[Path], marg
         judge=data.judge,
         candidates=data.candidates,
     )
-    documents = (model_json(report), render_markdown(report), render_html(report, items))
-    for name, text in zip(REPORTS, documents, strict=True):
-        store.write_text(name, text)
-    store.write_text(MANIFEST, json.dumps(_manifest(store, run), indent=1, ensure_ascii=False) + "\n")
-    return report
+    return Written(report, items)
 
 
 def _manifest(store: RunStore, run: RunFacts) -> dict[str, Any]:

@@ -16,15 +16,16 @@ from typing import Any, Final, Literal, Self, TypeVar
 from qaeval import __version__
 from qaeval.chat.protocol import Sampling
 from qaeval.config import ModelSpec, Serving
-from qaeval.errors import DataError, Interrupted
+from qaeval.errors import DataError, Interrupted, UsageError
 from qaeval.evaldef import EvalDefinition
 from qaeval.hosting import Hosting, in_turns, runs_apart
+from qaeval.joining import join_runs
 from qaeval.models import Endpoint, connect
 from qaeval.prepare import Judging
-from qaeval.publish import publish
+from qaeval.publish import Written, analyse, publish
 from qaeval.records import Generation, Reading, Record, Session
-from qaeval.report.document import Report
 from qaeval.report.facts import RunFacts
+from qaeval.rundata import RunData
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.metrics import Scraper
@@ -331,7 +332,7 @@ async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]
             raise error
 
 
-def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Report:
+def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Written:
     """Analyse a run, write its reports, and mark it complete with the manifest.
 
     Args:
@@ -343,9 +344,33 @@ def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float,
     Raises:
         DataError: the run is not finished, or a label file is not readable.
     """
-    sessions = store.sessions()
-    facts = RunFacts(
-        id=store.path.name,
+    facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
+    return publish(store, facts, label_paths=label_paths, margin=margin)
+
+
+def join_reports(
+    stores: Sequence[RunStore], *, label_paths: Sequence[Path], margin: float, command: str
+) -> Written:
+    """Analyse several runs of the same eval, samples, rubric and judge side by side; write nothing.
+
+    Raises:
+        NotComparableError: they differ in more than their candidates.
+        DataError: a run is not finished, or a label file is not readable.
+    """
+    runs = {store.path.name: RunData.read(store, label_paths=label_paths) for store in stores}
+    if len(runs) < len(stores):
+        raise UsageError(
+            "two of the run directories have the same name; rename one, it tells candidates apart"
+        )
+    data = join_runs(runs)
+    warnings = [text for store in stores for text in store.warnings]
+    facts = _facts(" and ".join(runs), data.rows.sessions, command=command, warnings=warnings)
+    return analyse(data, facts, margin=margin)
+
+
+def _facts(name: str, sessions: Sequence[Session], *, command: str, warnings: Sequence[str]) -> RunFacts:
+    return RunFacts(
+        id=name,
         started=min((session.started for session in sessions), default=now()),
         finished=now(),
         qaeval_version=__version__,
@@ -353,9 +378,8 @@ def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float,
         python=platform.python_version(),
         platform=platform.platform(),
         command=command,
-        warnings=tuple(store.warnings),
+        warnings=tuple(warnings),
     )
-    return publish(store, facts, label_paths=label_paths, margin=margin)
 
 
 def _record_judging(store: RunStore, judging: Judging) -> None:

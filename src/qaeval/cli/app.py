@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +30,9 @@ from qaeval.cli.options import (
     Seed,
 )
 from qaeval.errors import QaevalError, UsageError
+
+FORMATS = ("html", "md", "json", "csv")
+"""What `qaeval report --format` knows."""
 
 if TYPE_CHECKING:
     from qaeval.config import Config
@@ -92,13 +95,13 @@ def compare(
         with _runner(store, concurrency or defaults.concurrency, registry) as runner:
             runner.check(*plan.candidates, judging.judge)
             runner.compare(plan.candidates, plan.definition, judging)
-        report = write_report(
+        written = write_report(
             store,
             label_paths=labels or list(plan.definition.label_paths),
             margin=margin or defaults.margin,
             command=_command(),
         )
-    _show(report, path, as_json=as_json)
+    _show(written.report, path, as_json=as_json)
 
 
 @app.command()
@@ -164,26 +167,40 @@ def grade(
 
 @app.command()
 def report(
-    run: RunDirectory,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directory; several side by side.")
+    ],
     labels: Labels = None,
     margin: Margin = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="Print the report on stdout: html, md, json or csv (items)."),
+    ] = None,
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Only the last stage: analyse a run and write report.json, report.md and report.html."""
+    """Only the last stage: analyse a run and write report.json, report.md and report.html; or put several runs side by side."""
+    from qaeval.cli.tables import print_summary
     from qaeval.prepare import find_config, find_labels
-    from qaeval.run import write_report
+    from qaeval.run import join_reports, write_report
     from qaeval.store import RunStore
 
-    with RunStore.open(run) as store:
-        paths = labels or find_labels(store.settings()["eval"]["name"])
-        written = write_report(
-            store,
-            label_paths=paths,
-            margin=margin or find_config(config).defaults.margin,
-            command=_command(),
-        )
-    _show(written, run, as_json=as_json)
+    if format_ not in {None, *FORMATS}:
+        raise UsageError(f"--format is {', '.join(FORMATS)}, not {format_!r}")
+    wanted = margin or find_config(config).defaults.margin
+    with ExitStack() as stack:
+        stores = [stack.enter_context(RunStore.open(run)) for run in runs]
+        paths = labels or find_labels(stores[0].settings()["eval"]["name"])
+        if len(stores) == 1:
+            written = write_report(stores[0], label_paths=paths, margin=wanted, command=_command())
+        else:
+            written = join_reports(stores, label_paths=paths, margin=wanted, command=_command())
+    if format_ is not None or as_json:
+        sys.stdout.write(written.render(format_ or "json"))  # type: ignore[arg-type]
+    elif len(runs) == 1:
+        print_summary(written.report, runs[0])
+    else:
+        print_summary(written.report, None)
 
 
 app.command()(judging.agreement)

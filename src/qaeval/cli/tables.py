@@ -16,15 +16,16 @@ from qaeval.report.tables import Section, Table
 from qaeval.stats.published import PublishedCheck
 
 
-def print_summary(report: Report, path: Path) -> None:
-    """Print the comparison and where the report stands."""
+def print_summary(report: Report, path: Path | None) -> None:
+    """Print the comparison and, of one run, where the report stands."""
     console = Console(highlight=False)
     summary = render_text_rows(report)
     _print_table(console, summary.header, summary.rows)
     for kind, text in summary.headline:
         mark = {"caution": "! ", "finding": "> "}.get(kind, "  ")
         console.print(f"{mark}{escape(text)}", soft_wrap=not console.is_terminal)
-    console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
+    if path is not None:
+        console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 
 
 def print_sections(sections: Iterable[Section]) -> None:

@@ -1,0 +1,119 @@
+"""Runs side by side, and the report in every format."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from qaeval.cli import run
+from qaeval.errors import NotComparableError
+from qaeval.joining import join_runs
+from qaeval.report.render_csv import COLUMNS, render_csv
+from qaeval.rundata import RunData
+from report_builders import case
+
+
+def data_of(letters: dict[str, list[str]]) -> RunData:
+    made = case(letters)
+    return RunData(
+        rows=made.rows,
+        eval_facts=made.eval_facts(),
+        rubric=made.rubric,
+        judge=made.judge,
+        candidates=made.candidates,
+        judge_tuned=False,
+    )
+
+
+ONE = data_of({"alpha": ["AAB"] * 12})
+OTHER = data_of({"beta": ["ABB"] * 12})
+
+
+def letters_of(data: RunData) -> dict[str, list[str]]:
+    table = data.table()
+    return {str(name): "".join(rows["letter"]) for name, rows in table.groupby("candidate")}  # type: ignore[misc]
+
+
+def test_the_candidates_of_both_runs_keep_their_letters() -> None:
+    joined = join_runs({"one": ONE, "other": OTHER})
+    assert [facts.name for facts in joined.candidates] == ["alpha", "beta"]
+    assert letters_of(joined) == {**letters_of(ONE), **letters_of(OTHER)}
+
+
+def test_a_candidate_of_both_runs_is_told_apart() -> None:
+    again = data_of({"alpha": ["ABB"] * 12})
+    joined = join_runs({"one": ONE, "again": again})
+    assert letters_of(joined) == {
+        "alpha": letters_of(ONE)["alpha"],
+        "alpha@again": letters_of(again)["alpha"],
+    }
+
+
+def test_an_item_that_both_graded_alike_is_one_item() -> None:
+    joined = join_runs({"one": ONE, "same": data_of({"alpha": ["AAB"] * 12})})
+    assert len(joined.rows.grades) == len(ONE.rows.grades)
+
+
+def test_runs_that_differ_in_more_than_candidates_are_refused() -> None:
+    shorter = data_of({"beta": ["ABB"] * 11})
+    other_rubric = RunData(**{**vars(OTHER), "rubric": OTHER.rubric.model_copy(update={"sha": "f" * 64})})
+    other_judge = RunData(**{**vars(OTHER), "judge": OTHER.judge.model_copy(update={"revision": "b" * 40})})
+    for odd, what in ((other_rubric, "rubric"), (other_judge, "judge's model")):
+        with pytest.raises(NotComparableError, match=what):
+            join_runs({"one": ONE, "odd": odd})
+    assert shorter.eval_facts.n_samples != ONE.eval_facts.n_samples
+
+
+def test_csv_has_a_row_for_each_expected_item_and_runs_no_formula() -> None:
+    made = case({"alpha": ["AAB"] * 2, "beta": ["A-C!"] * 2})
+    items = made.items()
+    evil = items[0].candidates[0].items[0].model_copy(update={"answer": '=HYPERLINK("http://x")'})
+    own = items[0].candidates[0].model_copy(update={"items": (evil, *items[0].candidates[0].items[1:])})
+    items = (items[0].model_copy(update={"candidates": (own, *items[0].candidates[1:])}), *items[1:])
+    rows = list(csv.DictReader(io.StringIO(render_csv(items))))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 2 * 2 * 3
+    assert rows[0]["answer"] == '\'=HYPERLINK("http://x")'
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    words = ["--n", "12", "--seed", "7", "--out", str(path)]
+    assert run(["compare", "embedded-lead", "embedded-salient", *words]) == 0
+    return path
+
+
+def test_every_format_is_printed_whole(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    for name in ("html", "md", "json"):
+        assert run(["report", str(finished), "--format", name]) == 0
+        assert capsys.readouterr().out == (finished / f"report.{name}").read_text()
+    assert run(["report", str(finished), "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 72
+
+
+def test_two_runs_are_put_side_by_side_and_other_samples_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "again")
+    capsys.readouterr()
+    assert run(["report", str(finished), str(tmp_path / "again"), "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [one["facts"]["name"] for one in report["candidates"]][2:] == [
+        "embedded-lead@again",
+        "embedded-salient@again",
+    ]
+    assert report["ranking"]
+    words = ["--n", "12", "--seed", "8", "--out", str(tmp_path / "other")]
+    assert run(["compare", "embedded-lead", "embedded-salient", *words]) == 0
+    assert run(["report", str(finished), str(tmp_path / "other")]) == 4
+    assert "differ in samples" in capsys.readouterr().err
+
+
+def test_an_unknown_format_names_the_known_ones(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", str(finished), "--format", "pdf"]) == 64
+    assert "html, md, json, csv" in capsys.readouterr().err
