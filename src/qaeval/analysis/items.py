@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from qaeval.analysis.letters import GRADED, flag_column
+from qaeval.analysis.support import split_parts, supporting_parts
 from qaeval.records import FAILURES, Label, Sample
 from qaeval.report.items import CandidateItems, ChunkItems, ItemView
 
@@ -23,8 +24,10 @@ def gather_items(
     for label in sorted(labels, key=lambda label: label.rater):
         given.setdefault(label.item_id, []).append((label.rater, label.letter))
     views: dict[tuple[str, str], list[ItemView]] = {}
+    parts = {sample.sample_id: split_parts(sample.chunk.text) for sample in samples}
     for row in table.to_dict("records"):
-        views.setdefault((row["sample_id"], row["candidate"]), []).append(_view(row, given, flags))
+        own = views.setdefault((row["sample_id"], row["candidate"]), [])
+        own.append(_view(row, given, flags, parts[row["sample_id"]]))
     return tuple(
         ChunkItems(
             chunk_id=sample.chunk.chunk_id,
@@ -33,6 +36,7 @@ def gather_items(
             stratum=sample.chunk.stratum,
             document=sample.chunk.document,
             text=sample.chunk.text,
+            parts=parts[sample.sample_id],
             candidates=tuple(
                 CandidateItems(candidate=name, items=tuple(views[sample.sample_id, name]))
                 for name in candidates
@@ -43,7 +47,10 @@ def gather_items(
 
 
 def _view(
-    row: Mapping[Any, Any], given: Mapping[str, list[tuple[str, str]]], flags: Sequence[str]
+    row: Mapping[Any, Any],
+    given: Mapping[str, list[tuple[str, str]]],
+    flags: Sequence[str],
+    parts: Sequence[str],
 ) -> ItemView:
     why = row["why"] if row["status"] == GRADED else f"{FAILURES[row['failure']]}: {row['detail']}"
     return ItemView(
@@ -56,4 +63,6 @@ def _view(
         flags=tuple(flag for flag in flags if row[flag_column(flag)]),
         reason=why,
         labels=tuple(given.get(row["item_id"], ())),
+        sure=None if pd.isna(row["sure"]) else float(row["sure"]),
+        support=supporting_parts(parts, row["answer"]),
     )

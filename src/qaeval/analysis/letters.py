@@ -10,7 +10,7 @@ Rows are joined by id, and the join is checked: what is lost, doubled or foreign
 `position`     place in the reply, from 0
 `status`       ``graded``, ``ungraded`` (the judge gave no letter), ``failed`` (there is no item)
 `item_id`      empty where there is no item; so are `type`, `question`, `answer`
-`letter`       empty unless graded; `why` is then the judge's reason
+`letter`       empty unless graded; `why` is then the judge's reason, `sure` its probability of the letter or NaN
 `failure`      reason of the failure, empty when graded; `detail` and `text` belong to it
 `flag <name>`  one column of booleans per flag of the rubric
 =============  ==========================================================================================
@@ -154,12 +154,22 @@ def _grade_tables(
     if odd := [row.item_id for row in given if set(row.flags) - set(rubric.flag_names)]:
         raise DataError(f"grades: flags that the rubric does not know: {_first(odd)}")
     letters = [
-        (row.item_id, row.letter, row.reason, *(flag in row.flags for flag in rubric.flag_names))
+        (
+            row.item_id,
+            row.letter,
+            row.reason,
+            _sureness(row),
+            *(flag in row.flags for flag in rubric.flag_names),
+        )
         for row in given
     ]
     unread = [(row.item_id, row.reason, row.detail, row.text) for row in rows if isinstance(row, Failure)]
-    columns = ["item_id", "letter", "why", *map(flag_column, rubric.flag_names)]
+    columns = ["item_id", "letter", "why", "sure", *map(flag_column, rubric.flag_names)]
     return pd.DataFrame(letters, columns=columns), pd.DataFrame(unread, columns=["item_id", *_FAILURE])
+
+
+def _sureness(row: Grade) -> float | None:
+    return None if row.probabilities is None else row.probabilities.get(row.letter)
 
 
 def _finished(table: pd.DataFrame, rubric: RubricFacts) -> pd.DataFrame:

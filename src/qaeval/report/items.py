@@ -19,6 +19,10 @@ class ItemView(Part):
     """The judge's reason, or why there is no item or no letter."""
     labels: tuple[tuple[str, str], ...] = ()
     """Rater and letter."""
+    sure: float | None = None
+    """The judge's probability of its letter; None where the server gives none."""
+    support: tuple[int, ...] = ()
+    """Parts of the chunk in which the answer stands, by position."""
 
 
 class CandidateItems(Part):
@@ -37,4 +41,6 @@ class ChunkItems(Part):
     stratum: str
     document: str
     text: str
+    parts: tuple[str, ...]
+    """The text, cut after sentences and at line ends."""
     candidates: tuple[CandidateItems, ...]

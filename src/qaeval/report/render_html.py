@@ -26,6 +26,8 @@ _PALETTE: Final = 4
 """Colours run from ``letter-0`` (best) to ``letter-4`` (worst)."""
 _TICKS: Final = 1000
 """Resolution of the interval strip."""
+_UNSURE: Final = 0.8
+"""Below this probability of its letter the judge counts as unsure."""
 _LEAST_LABELLED: Final = 0.06
 """A narrower piece of a bar has its name in the text below alone."""
 
@@ -72,11 +74,21 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         letters=report.rubric.letters,
         looks=_looks(report.rubric.letters),
         items=items,
+        strata=sorted({chunk.stratum for chunk in items}),
+        types=sorted({item.type for chunk in items for own in chunk.candidates for item in own.items} - {""}),
+        different={chunk.sample_id for chunk in items if _differs(chunk)},
+        unsure=_UNSURE,
         data_left=data_left(report),
         style=Markup(style),  # noqa: S704 - our own file, numbers filled in
         script=Markup(script),  # noqa: S704 - our own file
         policy=f"default-src 'none'; style-src '{_sha(style)}'; script-src '{_sha(script)}'; base-uri 'none'; form-action 'none'",
     )
+
+
+def _differs(chunk: ChunkItems) -> bool:
+    """Whether the candidates' letters about a chunk differ, whatever their order."""
+    letters = {tuple(sorted(item.letter or item.status for item in own.items)) for own in chunk.candidates}
+    return len(letters) > 1
 
 
 def _environment() -> Environment:

@@ -3,35 +3,103 @@
   var form = document.getElementById("filter");
   if (!form) { return; }
   form.hidden = false;
-  var text = form.querySelector("input[type=search]");
+  var fields = form.elements;
   var boxes = Array.prototype.slice.call(form.querySelectorAll("input[type=checkbox]"));
   var shown = document.getElementById("shown");
   var chunks = Array.prototype.map.call(document.querySelectorAll("details.chunk"), function (node) {
     return {
       node: node,
-      source: node.querySelector(".source").textContent.toLowerCase() + " " + node.querySelector("summary").textContent.toLowerCase(),
+      stratum: node.getAttribute("data-stratum"),
+      different: node.hasAttribute("data-different"),
+      source: (node.querySelector(".source").textContent + " " + node.querySelector("summary").textContent).toLowerCase(),
       items: Array.prototype.map.call(node.querySelectorAll(".item"), function (item) {
-        return { node: item, letter: item.getAttribute("data-letter"), words: item.textContent.toLowerCase() };
+        return {
+          node: item,
+          letter: item.getAttribute("data-letter"),
+          type: item.getAttribute("data-type"),
+          unsure: item.hasAttribute("data-unsure"),
+          mismatch: item.hasAttribute("data-mismatch"),
+          words: item.textContent.toLowerCase()
+        };
       })
     };
   });
+
+  function fits(item, chunk, wanted) {
+    if (wanted.show === "different" && !chunk.different) { return false; }
+    if (wanted.show === "unsure" && !item.unsure) { return false; }
+    if (wanted.show === "mismatch" && !item.mismatch) { return false; }
+    if (wanted.show === "failed" && item.letter !== "failed" && item.letter !== "ungraded") { return false; }
+    if (wanted.type && item.type !== wanted.type) { return false; }
+    if (wanted.letters.indexOf(item.letter) < 0) { return false; }
+    return chunk.matches || item.words.indexOf(wanted.words) >= 0;
+  }
+
   function apply() {
-    var wanted = text.value.trim().toLowerCase();
-    var letters = boxes.filter(function (box) { return box.checked; }).map(function (box) { return box.value; });
+    var wanted = {
+      words: fields.words.value.trim().toLowerCase(),
+      show: fields.show.value,
+      stratum: fields.stratum.value,
+      type: fields.type.value,
+      letters: boxes.filter(function (box) { return box.checked; }).map(function (box) { return box.value; })
+    };
     var count = 0;
     chunks.forEach(function (chunk) {
-      var inSource = chunk.source.indexOf(wanted) >= 0;
       var any = false;
+      chunk.matches = chunk.source.indexOf(wanted.words) >= 0;
+      var here = !wanted.stratum || chunk.stratum === wanted.stratum;
       chunk.items.forEach(function (item) {
-        var fits = letters.indexOf(item.letter) >= 0 && (inSource || item.words.indexOf(wanted) >= 0);
-        item.node.hidden = !fits;
-        if (fits) { any = true; count += 1; }
+        var good = here && fits(item, chunk, wanted);
+        if (item.node.hidden === good) { item.node.hidden = !good; }
+        if (good) { any = true; count += 1; }
       });
-      chunk.node.hidden = !any;
+      if (chunk.node.hidden === any) { chunk.node.hidden = !any; }
     });
-    shown.textContent = count + " items shown";
+    shown.textContent = count + (count === 1 ? " item" : " items") + " shown";
   }
-  form.addEventListener("input", apply);
+
+  function remember() {
+    var state = new URLSearchParams();
+    ["words", "show", "stratum", "type"].forEach(function (name) {
+      if (fields[name].value) { state.set(name, fields[name].value); }
+    });
+    var off = boxes.filter(function (box) { return !box.checked; }).map(function (box) { return box.value; });
+    if (off.length) { state.set("without", off.join(" ")); }
+    var text = state.toString();
+    history.replaceState(null, "", "#items" + (text ? "?" + text : ""));
+  }
+
+  function recall() {
+    var linked = /^#chunk-/.test(location.hash) && document.getElementById(location.hash.slice(1));
+    if (linked) {
+      linked.open = true;
+      linked.scrollIntoView();
+      return;
+    }
+    var found = /^#items\?(.*)$/.exec(location.hash);
+    if (!found) { return; }
+    var state = new URLSearchParams(found[1]);
+    ["words", "show", "stratum", "type"].forEach(function (name) { fields[name].value = state.get(name) || ""; });
+    var off = (state.get("without") || "").split(" ");
+    boxes.forEach(function (box) { box.checked = off.indexOf(box.value) < 0; });
+    document.getElementById("items").scrollIntoView();
+  }
+
+  function mark(event) {
+    var item = event.target.closest && event.target.closest(".item");
+    if (!item) { return; }
+    var parts = item.closest(".chunk").querySelectorAll(".source span");
+    var places = (item.getAttribute("data-support") || "").split(" ");
+    Array.prototype.forEach.call(parts, function (part, place) {
+      part.classList.toggle("stands", places.indexOf(String(place)) >= 0);
+    });
+  }
+
+  form.addEventListener("input", function () { apply(); remember(); });
   form.addEventListener("submit", function (event) { event.preventDefault(); });
+  window.addEventListener("hashchange", function () { recall(); apply(); });
+  document.addEventListener("focusin", mark);
+  document.addEventListener("mouseover", mark);
+  recall();
   apply();
 })();
