@@ -266,6 +266,25 @@ def test_html_marks_the_diagonal_of_each_confusion_table() -> None:
     assert html_of(rich_case()).count('class="diagonal"') == 2 * 3
 
 
+def test_every_difference_stands_on_one_scale_with_the_margin_around_0() -> None:
+    page = render_html(rich_case().report())
+    strips = re.findall(
+        r'<div class="strip"><span class="g(\d+)"></span><span class="in g(\d+)"></span><i></i>', page
+    )
+    bands = re.findall(
+        r'<div class="band"><span class="g(\d+)"></span><span class="margin g(\d+)"></span>', page
+    )
+    assert len(bands) == 3
+    assert len(set(bands)) == 1
+    before, half = map(int, bands[0])
+    assert before + half == 500
+    # alpha is better than embedded-lead: its whole interval is left of 0
+    low, to_value = map(int, strips[1])
+    assert low + to_value < 500
+    assert "embedded-lead − alpha: −33.3 points" in page
+    assert "alpha is better</div>" in page
+
+
 def test_the_same_report_renders_to_the_same_text() -> None:
     assert html_of(rich_case()) == html_of(rich_case())
     assert render_markdown(rich_case().report()) == render_markdown(rich_case().report())

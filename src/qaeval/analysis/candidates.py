@@ -162,12 +162,27 @@ def summarise_strata(
     table: pd.DataFrame, *, candidates: Sequence[str], best: str
 ) -> tuple[StratumSummary, ...]:
     """Usable rate of every candidate in every stratum, strata by name."""
+    return _by(table, "stratum", candidates=candidates, best=best)
+
+
+def summarise_types(
+    table: pd.DataFrame, *, candidates: Sequence[str], best: str
+) -> tuple[StratumSummary, ...]:
+    """Usable rate of every candidate by the type that it gave its questions; what failed has no type and is left out."""
+    return _by(table[table["status"] != FAILED], "type", candidates=candidates, best=best)
+
+
+def _by(
+    table: pd.DataFrame, column: str, *, candidates: Sequence[str], best: str
+) -> tuple[StratumSummary, ...]:
     strata = []
-    for stratum in sorted(table["stratum"].unique()):
-        here = table[table["stratum"] == stratum]
+    for stratum in sorted(table[column].unique()):
+        here = table[table[column] == stratum]
         rates = []
         for name in candidates:
             own = here[here["candidate"] == name]
+            if own.empty:
+                continue
             usable = own["letter"] == best
             rate = rate_by_cluster(own, usable)
             rates.append(

@@ -12,6 +12,7 @@ from qaeval.analysis.candidates import (
     rows_of,
     summarise_candidate,
     summarise_strata,
+    summarise_types,
     wall_seconds,
 )
 from qaeval.analysis.comparison import compare_candidates, rank_candidates
@@ -105,6 +106,7 @@ def build_report(
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
         strata=summarise_strata(table, candidates=names, best=rubric.best),
+        types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
         data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
     )

@@ -233,6 +233,8 @@ class Report(Part):
     agreement: tuple[RaterAgreement, ...]
     raters: tuple[RaterPair, ...]
     strata: tuple[StratumSummary, ...]
+    types: tuple[StratumSummary, ...] = ()
+    """By the type that a candidate gave its question, of the items that there are."""
     failures: tuple[FailureGroup, ...]
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""

@@ -54,6 +54,27 @@ class _Bar:
     """Ticks before the interval, inside it up to the value, inside it behind the value, behind it."""
 
 
+@dataclass(frozen=True)
+class _Difference:
+    """One pair's difference on a common scale, in ticks from the left."""
+
+    name: str
+    text: str
+    outcome: str
+    strip: tuple[int, int, int, int] | None
+    """Ticks before the interval, inside it up to the value, inside it behind the value, behind it."""
+
+
+@dataclass(frozen=True)
+class _Forest:
+    """All pairs on one scale, with the margin's band around 0."""
+
+    rows: tuple[_Difference, ...]
+    band: tuple[int, int, int]
+    """Ticks before the band, in each half of it, behind it."""
+    ends: tuple[str, str]
+
+
 def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
     """Render a report as one self-contained page; the same arguments give the same text.
 
@@ -63,7 +84,8 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
     """
     environment = _environment()
     bars = tuple(_bar(one, report.rubric.letters) for one in report.candidates)
-    style = environment.get_template(_STYLE).render(widths=_widths(bars)).strip()
+    forest = _forest(report)
+    style = environment.get_template(_STYLE).render(widths=_widths(bars, forest)).strip()
     script = environment.get_template(_SCRIPT).render().strip()
     return environment.get_template("report.html.j2").render(
         title=title(report),
@@ -71,6 +93,7 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         report=report,
         sections=write_sections(report),
         bars=bars,
+        forest=forest,
         letters=report.rubric.letters,
         looks=_looks(report.rubric.letters),
         items=items,
@@ -146,7 +169,41 @@ def _strip(one: CandidateSummary) -> tuple[int, int, int, int] | None:
     return low, value - low, high - value, _TICKS - high
 
 
-def _widths(bars: Sequence[_Bar]) -> list[int]:
+def _forest(report: Report) -> _Forest | None:
+    """Put all differences on one scale that is symmetric around 0; None without pairs."""
+    if not report.differences:
+        return None
+    ends = [
+        abs(end)
+        for pair in report.differences
+        for end in (pair.difference.low, pair.difference.value, pair.difference.high)
+        if end is not None
+    ]
+    reach = 1.08 * max([report.margin, *ends])
+
+    def tick(share: float) -> int:
+        return round(_TICKS * (share + reach) / (2 * reach))
+
+    rows = []
+    for pair in report.differences:
+        low, value, high = pair.difference.low, pair.difference.value, pair.difference.high
+        strip = None
+        if low is not None and value is not None and high is not None:
+            at = [tick(end) for end in (low, value, high)]
+            strip = (at[0], at[1] - at[0], at[2] - at[1], _TICKS - at[2])
+        name = f"{pair.b} {numbers.MINUS} {pair.a}"
+        winner = {"a is better": f"{pair.a} is better", "b is better": f"{pair.b} is better"}
+        outcome = winner.get(pair.outcome, pair.outcome)
+        rows.append(_Difference(name, numbers.difference(pair.difference), outcome, strip))
+    before = tick(-report.margin)
+    band = (before, _TICKS // 2 - before, before)
+    return _Forest(tuple(rows), band, (numbers.points(-reach), numbers.points(reach)))
+
+
+def _widths(bars: Sequence[_Bar], forest: _Forest | None) -> list[int]:
     """List every width that the page needs: its policy forbids style attributes."""
     used = {piece.n for bar in bars for piece in bar.pieces}
-    return sorted(used | {ticks for bar in bars for ticks in bar.strip or ()})
+    used |= {ticks for bar in bars for ticks in bar.strip or ()}
+    if forest is not None:
+        used |= {ticks for row in forest.rows for ticks in row.strip or ()} | set(forest.band)
+    return sorted(used)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from qaeval.records import FailureReason
 from qaeval.report import numbers
-from qaeval.report.document import CandidateSummary, Count, Report, ServerSpan, Timing, Tokens
+from qaeval.report.document import CandidateSummary, Count, Report, ServerSpan, StratumSummary, Timing, Tokens
 from qaeval.report.tables import Notes, Section, Table
 
 _ALONGSIDE = "Generation and grading ran side by side on servers of their own; the judge's wall time holds its waiting for items."
@@ -24,7 +24,7 @@ def quality(report: Report) -> Section:
         anchor="quality",
         title="Quality",
         paragraphs=paragraphs,
-        tables=(_rates(report), _letters(report), _answers(report)),
+        tables=(_rates(report), _letters(report), *_types(report), _answers(report)),
     )
 
 
@@ -278,21 +278,35 @@ def _speed(name: str, timing: Timing, tokens: Tokens) -> tuple[str, ...]:
 
 def strata(report: Report) -> Section:
     """Usable rates by stratum."""
-    notes = Notes()
-    rows = tuple(
-        (
-            one.stratum,
-            numbers.count(one.n_chunks),
-            *(
-                f"{cell.n_usable:,} of {cell.n_expected:,} · {notes.rate(cell.usable, one.stratum)}"
-                for cell in one.rates
-            ),
-        )
-        for one in report.strata
-    )
-    header = ("Stratum", "Chunks", *(one.facts.name for one in report.candidates))
-    table = Table(caption="Usable items by stratum", header=header, rows=rows, notes=notes.lines())
+    table = _usable_by(report, report.strata, "Stratum", "Usable items by stratum")
     return Section(anchor="strata", title="Strata", tables=(table,))
+
+
+def _types(report: Report) -> tuple[Table, ...]:
+    if not report.types:
+        return ()
+    caption = "Usable items by the type that the candidate gave its question, of the items that there are"
+    return (_usable_by(report, report.types, "Type", caption),)
+
+
+def _usable_by(report: Report, groups: Iterable[StratumSummary], what: str, caption: str) -> Table:
+    notes, names = Notes(), [one.facts.name for one in report.candidates]
+    rows = []
+    for group in groups:
+        cells = {
+            cell.candidate: (
+                f"{cell.n_usable:,} of {cell.n_expected:,} · {notes.rate(cell.usable, group.stratum)}"
+            )
+            for cell in group.rates
+        }
+        rows.append(
+            (
+                group.stratum or "none",
+                numbers.count(group.n_chunks),
+                *(cells.get(name, "–") for name in names),
+            )
+        )
+    return Table(caption=caption, header=(what, "Chunks", *names), rows=tuple(rows), notes=notes.lines())
 
 
 def failures(report: Report) -> Section:
