@@ -333,7 +333,9 @@ def test_the_terminal_gets_one_row_per_candidate_as_long_as_the_header() -> None
     summary = render_text_rows(rich_case().report())
     assert [row[0] for row in summary.rows] == ["alpha", "beta", "embedded-lead"]
     assert {len(row) for row in summary.rows} == {len(summary.header)}
-    assert summary.rows[0][3] == "40/10/5/5/15"
+    # 40 A, 10 B, 5 C, 5 without a letter and 15 failed of 75, in 20 places: 10.7, 2.7, 1.3, 1.3, 4
+    assert summary.rows[0][2] == "AAAAAAAAAAABBBC·××××"
+    assert summary.header[2] == "A B C · none × failed"
     assert all(isinstance(cell, str) for row in summary.rows for cell in row)
     assert {kind for kind, _ in summary.headline} <= {"finding", "caution", "note"}
 
