@@ -366,6 +366,22 @@ def test_a_judge_that_beats_chance_and_not_the_commonest_letter_is_told_so() -> 
     assert any("is not shown to agree" in text for text in one.sentences)
 
 
+def test_labels_of_another_rubric_are_counted_and_never_compared() -> None:
+    made = agreement_case()
+    own = labelled(made, "ABAB", rubric="qa_quality/1")
+    other = [
+        label.model_copy(update={"letter": "Z", "rater": "bert"})
+        for label in labelled(made, "ABAB", rubric="mine/2")
+    ]
+    report = made.with_rows(labels=(*own, *other)).report()
+    anna, bert = report.agreement
+    assert anna.coefficients is not None
+    assert (anna.coefficients.n, anna.n_other_rubric) == (4, 0)
+    assert (bert.coefficients, bert.n_other_rubric) == (None, 4)
+    assert any("4 given under another rubric" in text for text in bert.sentences)
+    assert report.raters == ()
+
+
 def test_a_few_labels_beside_many_are_no_doubt() -> None:
     made = agreement_case()
     many = labelled(made, "A" * 12 + "B" * 6 + "C" * 6)

@@ -184,6 +184,8 @@ class Label(Record):
     rater_kind: Literal["human", "model"]
     letter: str
     flags: tuple[str, ...] = ()
+    rubric: str = ""
+    """Name and version of the rubric it was given under, ``qa_pair_abc/1``; empty: whatever a run grades by."""
     split: Literal["tuning", "held-out"] = "held-out"
     """A judge that was tuned on this eval's labels is measured on the held-out ones alone; split by chunk."""
     note: str = ""

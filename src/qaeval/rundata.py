@@ -82,6 +82,7 @@ def _eval_facts(settings: Mapping[str, Any]) -> EvalFacts:
 def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
     return RubricFacts(
         name=rubric["name"],
+        version=rubric["version"],
         sha=rubric["sha"],
         scale=tuple(Meaning(name=level["letter"], meaning=level["name"]) for level in rubric["scale"]),
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),

@@ -28,6 +28,11 @@ from qaeval.stats import multirater, reliability
 from qaeval.stats.estimate import Estimate, undefined
 
 
+def fits(label: Label, rubric: RubricFacts) -> bool:
+    """Whether a label was given under this rubric, or does not say; letters of two rubrics are never compared."""
+    return label.rubric in {"", rubric.label_name}
+
+
 def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Label]]:
     """Tell labels apart by rater, and check them.
 
@@ -40,7 +45,8 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
         own = raters.setdefault(label.rater, {})
         if label.item_id in own:
             doubled.append(label.item_id)
-        if label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names):
+        unknown = label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names)
+        if unknown and fits(label, rubric):
             off.append(label.item_id)
         own[label.item_id] = label
     if doubled:
@@ -67,7 +73,8 @@ def judge_agreement(
 def _with_rater(
     table: pd.DataFrame, labels: Sequence[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
 ) -> RaterAgreement:
-    kept = [label for label in labels if not (judge_tuned and label.split == "tuning")]
+    own = [label for label in labels if fits(label, rubric)]
+    kept = [label for label in own if not (judge_tuned and label.split == "tuning")]
     in_run, graded = set(table["item_id"]), table[table["status"] == GRADED]
     items = graded.drop_duplicates("item_id").set_index("item_id")
     known = [label for label in kept if label.item_id in in_run]
@@ -76,7 +83,8 @@ def _with_rater(
         rater=labels[0].rater,
         rater_kind=_kind(labels),
         n_labels=len(labels),
-        n_tuning_excluded=len(labels) - len(kept),
+        n_tuning_excluded=len(own) - len(kept),
+        n_other_rubric=len(labels) - len(own),
         n_ungraded=len(known) - len(joined),
         n_not_in_run=len(kept) - len(known),
         standing="no labels joined",
@@ -190,7 +198,8 @@ def rater_agreement(
     clusters = dict(zip(table["item_id"], table["cluster"], strict=True))
     code = {letter: place for place, letter in enumerate(rubric.letters)}
     pairs = []
-    for (a, first), (b, second) in combinations(by_rater(labels, rubric).items(), 2):
+    own = [label for label in labels if fits(label, rubric)]
+    for (a, first), (b, second) in combinations(by_rater(own, rubric).items(), 2):
         others = {label.item_id: label for label in second}
         shared = [(label, others[label.item_id]) for label in first if label.item_id in others]
         if shared:

@@ -10,6 +10,7 @@ import pandas as pd
 from qaeval.analysis import agreement_words as words
 from qaeval.analysis.agreement import (
     by_rater,
+    fits,
     judge_agreement,
     measured,
     rater_agreement,
@@ -84,7 +85,7 @@ def report_of_run(
 
 
 def _several_of(labels: Iterable[Label], rubric: RubricFacts, table: pd.DataFrame) -> Several | None:
-    raters = by_rater(labels, rubric)
+    raters = by_rater([label for label in labels if fits(label, rubric)], rubric)
     code = {letter: place for place, letter in enumerate(rubric.letters)}
     given = pd.DataFrame(
         {

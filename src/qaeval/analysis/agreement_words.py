@@ -129,6 +129,8 @@ def _left_out(found: RaterAgreement) -> list[str]:
         parts.append(f"{found.n_tuning_excluded:,} on which the judge was tuned")
     if found.n_ungraded:
         parts.append(f"{found.n_ungraded:,} of items without a letter")
+    if found.n_other_rubric:
+        parts.append(f"{found.n_other_rubric:,} given under another rubric")
     if found.n_not_in_run:
         parts.append(f"{found.n_not_in_run:,} of items that are not in this run")
     return [f"Labels left out: {', '.join(parts)}."] if parts else []

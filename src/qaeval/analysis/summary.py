@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from qaeval.analysis.agreement import judge_agreement, rater_agreement
+from qaeval.analysis.agreement import fits, judge_agreement, rater_agreement
 from qaeval.analysis.candidates import (
     count_tokens,
     measure_timing,
@@ -123,7 +123,8 @@ def build_items(
     """Gather all items for reading; arguments and errors as in `build_report`."""
     names = [facts.name for facts in candidates]
     table = table_of(rows, eval_facts, rubric, judge, names)
-    return gather_items(table, rows.samples, rows.labels, candidates=names, flags=rubric.flag_names)
+    labels = [label for label in rows.labels if fits(label, rubric)]
+    return gather_items(table, rows.samples, labels, candidates=names, flags=rubric.flag_names)
 
 
 def table_of(

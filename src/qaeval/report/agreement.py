@@ -86,6 +86,8 @@ class RaterAgreement(Part):
     """Labels that the judge was tuned on."""
     n_ungraded: int
     """Labels of items of this run that have no letter."""
+    n_other_rubric: int = 0
+    """Labels that were given under another rubric."""
     n_not_in_run: int
     """Labels of items that this run does not hold."""
     standing: Standing

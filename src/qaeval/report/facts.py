@@ -78,10 +78,16 @@ class RubricFacts(Part):
     """How items are graded."""
 
     name: str
+    version: int = 1
     sha: str
     scale: tuple[Meaning, ...] = Field(min_length=2)
     """The letters, best first; the first one means usable."""
     flags: tuple[Meaning, ...] = ()
+
+    @property
+    def label_name(self) -> str:
+        """How labels name this rubric: ``qa_pair_abc/1``."""
+        return f"{self.name}/{self.version}"
 
     @property
     def letters(self) -> tuple[str, ...]:
