@@ -243,6 +243,13 @@ def test_a_candidate_that_never_lost_has_a_reason_instead_of_a_place() -> None:
     assert all(one.rank_low is None for one in ranking)
 
 
+def test_many_failures_are_a_caution_with_their_kinds() -> None:
+    report = case({"alpha": ["AAB"] * 11 + ["x"], "beta": ["AAB"] * 12}).report()
+    (said,) = [text for text in kinds(report, "caution") if "failed" in text]
+    assert said.startswith("alpha: 3 of 36 items failed (")
+    assert "beta" not in said
+
+
 def test_two_candidates_need_no_ranking() -> None:
     assert case(CLEAR).report().ranking == ()
 

@@ -97,6 +97,18 @@ def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: P
     assert {row["task_id"] for row in before} <= set(graded)
 
 
+def test_without_any_generation_there_is_nothing_to_grade(tmp_path: Path) -> None:
+    with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["compass-judger"]) as judge:
+        writers.fail("wrong_item_count")
+        process = compare(
+            tmp_path / "run", {"mistral": writers, "qwen": writers, "compass-judger": judge}, n=3
+        )
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 65
+    assert "no generation succeeded" in err
+    assert "generations.jsonl" in err
+
+
 def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.1) as writers,

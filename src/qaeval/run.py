@@ -5,7 +5,6 @@ stopped at any moment and called again: what is finished is never asked again.
 """
 
 import asyncio
-import platform
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -16,16 +15,12 @@ from typing import Any, Final, Literal, Self, TypeVar
 from qaeval import __version__
 from qaeval.chat.protocol import Sampling
 from qaeval.config import ModelSpec, Serving
-from qaeval.errors import DataError, Interrupted, UsageError
+from qaeval.errors import DataError, Interrupted
 from qaeval.evaldef import EvalDefinition
 from qaeval.hosting import Hosting, in_turns, runs_apart
-from qaeval.joining import join_runs
 from qaeval.models import Endpoint, connect
 from qaeval.prepare import Judging
-from qaeval.publish import Written, analyse, publish
 from qaeval.records import Generation, Reading, Record, Session
-from qaeval.report.facts import RunFacts
-from qaeval.rundata import RunData
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.metrics import Scraper
@@ -176,7 +171,12 @@ class Runner:
             take_on(row)
         self._alongside = True
         with listening(self._stop):
-            await _both(generate(), self._grade_with(judging, feed, grades))
+            try:
+                await _both(generate(), self._grade_with(judging, feed, grades))
+            finally:
+                grades.end()
+        if not done:
+            raise _nothing_to_grade(self._store.path)
 
     async def _generate_with(
         self, spec: ModelSpec, definition: EvalDefinition, *, then: Callable[[Any], None] = lambda _row: None
@@ -203,7 +203,7 @@ class Runner:
         generations = [row for row in self._store.generations().values() if isinstance(row, Generation)]
         listed = grading.tasks(spec.name, self._store.samples(), generations)
         if not listed:
-            raise DataError(f"{self._store.path}: no generation succeeded, so there is nothing to grade")
+            raise _nothing_to_grade(self._store.path)
 
         async def stage(endpoint: Endpoint, todo: list[grading.GradeTask]) -> None:
             progress = self._progress.stage(
@@ -314,6 +314,12 @@ class Runner:
             sessions.append(session)
 
 
+def _nothing_to_grade(path: Path) -> DataError:
+    return DataError(
+        f"{path}: no generation succeeded, so there is nothing to grade; why stands in {path / GENERATIONS}"
+    )
+
+
 async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
     """Run both; when one fails the other is cancelled, but a user who asks to stop lets both finish what is in flight."""
     tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
@@ -330,56 +336,6 @@ async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]
     for error in results:
         if isinstance(error, Exception):
             raise error
-
-
-def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Written:
-    """Analyse a run, write its reports, and mark it complete with the manifest.
-
-    Args:
-        store: The run.
-        label_paths: Files of labels, one or more raters each.
-        margin: Smallest difference of usable rates that matters.
-        command: What the user typed.
-
-    Raises:
-        DataError: the run is not finished, or a label file is not readable.
-    """
-    facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
-    return publish(store, facts, label_paths=label_paths, margin=margin)
-
-
-def join_reports(
-    stores: Sequence[RunStore], *, label_paths: Sequence[Path], margin: float, command: str
-) -> Written:
-    """Analyse several runs of the same eval, samples, rubric and judge side by side; write nothing.
-
-    Raises:
-        NotComparableError: they differ in more than their candidates.
-        DataError: a run is not finished, or a label file is not readable.
-    """
-    runs = {store.path.name: RunData.read(store, label_paths=label_paths) for store in stores}
-    if len(runs) < len(stores):
-        raise UsageError(
-            "two of the run directories have the same name; rename one, it tells candidates apart"
-        )
-    data = join_runs(runs)
-    warnings = [text for store in stores for text in store.warnings]
-    facts = _facts(" and ".join(runs), data.rows.sessions, command=command, warnings=warnings)
-    return analyse(data, facts, margin=margin)
-
-
-def _facts(name: str, sessions: Sequence[Session], *, command: str, warnings: Sequence[str]) -> RunFacts:
-    return RunFacts(
-        id=name,
-        started=min((session.started for session in sessions), default=now()),
-        finished=now(),
-        qaeval_version=__version__,
-        git_commit=git_commit(),
-        python=platform.python_version(),
-        platform=platform.platform(),
-        command=command,
-        warnings=tuple(warnings),
-    )
 
 
 def _record_judging(store: RunStore, judging: Judging) -> None:

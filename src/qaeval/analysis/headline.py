@@ -34,6 +34,7 @@ def write_headline(
         *_few(n_chunks),
         *_standing(judge, agreement),
         *_same_model(judge.facts, candidates),
+        *(_failed(one) for one in candidates if one.failed.n > _MANY_UNGRADED * one.n_expected),
         *(_ungraded(one, rubric) for one in candidates if _share(one) > _MANY_UNGRADED),
     ]
     trusted = [one for one in agreement if one.standing == "beats both"]
@@ -114,6 +115,14 @@ def _same_model(judge: ModelFacts, candidates: Sequence[CandidateSummary]) -> li
 
 def _share(one: CandidateSummary) -> float:
     return one.ungraded.n / one.n_expected
+
+
+def _failed(one: CandidateSummary) -> str:
+    kinds = ", ".join(f"{reason} {n:,}" for reason, n in one.failed_by_reason.items())
+    return (
+        f"{one.facts.name}: {one.failed.n:,} of {plural(one.n_expected, 'item')} failed ({kinds}) and count as not usable; mend "
+        f"that before you compare quality."
+    )
 
 
 def _ungraded(one: CandidateSummary, rubric: RubricFacts) -> str:

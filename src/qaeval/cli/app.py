@@ -71,7 +71,7 @@ def compare(
 ) -> None:
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
     from qaeval.prepare import find_config, find_judging, make_plan, with_endpoints
-    from qaeval.run import write_report
+    from qaeval.reporting import write_report
     from qaeval.store import RunStore
 
     if len(models) < 2:  # noqa: PLR2004 - one is nothing to compare
@@ -182,7 +182,7 @@ def report(
     """Only the last stage: analyse a run and write report.json, report.md and report.html; or put several runs side by side."""
     from qaeval.cli.tables import print_summary
     from qaeval.prepare import find_config, find_labels
-    from qaeval.run import join_reports, write_report
+    from qaeval.reporting import join_reports, write_report
     from qaeval.store import RunStore
 
     if format_ not in {None, *FORMATS}:

@@ -41,6 +41,11 @@ class BarProgress:
         self._bars.start()
         return Bar(self, self._bars, name, total=total, done=done)
 
+    @property
+    def is_drawing(self) -> bool:
+        """Whether a stage is under way."""
+        return self._running > 0
+
     def ended(self) -> None:
         """Stop drawing when the last bar has ended; finished bars are left standing."""
         self._running -= 1
@@ -59,6 +64,7 @@ class Bar:
         self._owner, self._bars = owner, bars
         self._total = total
         self._done = self._failed = 0
+        self._ended = False
         self._started = time.perf_counter()
         self._task = bars.add_task(name, total=total, completed=done, failed="", rate="")
 
@@ -77,8 +83,10 @@ class Bar:
 
     def end(self) -> None:
         """Leave the finished bar standing."""
-        self._bars.stop_task(self._task)
-        self._owner.ended()
+        if not self._ended:
+            self._ended = True
+            self._bars.stop_task(self._task)
+            self._owner.ended()
 
 
 class PlainProgress:
@@ -103,6 +111,7 @@ class Lines:
         self._stream, self._name = stream, name
         self._total, self._before = total, done
         self._done = self._failed = 0
+        self._ended = False
         self._started = self._said = time.perf_counter()
 
     def row(self, row: GenerateRow | GradeRow) -> None:
@@ -120,7 +129,9 @@ class Lines:
 
     def end(self) -> None:
         """Say how the stage went."""
-        self._say(time.perf_counter())
+        if not self._ended:
+            self._ended = True
+            self._say(time.perf_counter())
 
     def _say(self, now: float) -> None:
         done = self._before + self._done

@@ -17,7 +17,7 @@ class StageProgress(Protocol):
         ...
 
     def end(self) -> None:
-        """End the stage."""
+        """End the stage; a second time changes nothing."""
         ...
 
 

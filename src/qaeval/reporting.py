@@ -1,0 +1,65 @@
+"""From finished runs to reports: one run with its files written, or several side by side."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from qaeval import __version__
+from qaeval.errors import UsageError
+from qaeval.joining import join_runs
+from qaeval.publish import Written, analyse, publish
+from qaeval.records import Session
+from qaeval.report.facts import RunFacts
+from qaeval.rundata import RunData
+from qaeval.store import RunStore
+from qaeval.surroundings import git_commit, now
+
+
+def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Written:
+    """Analyse a run, write its reports, and mark it complete with the manifest.
+
+    Args:
+        store: The run.
+        label_paths: Files of labels, one or more raters each.
+        margin: Smallest difference of usable rates that matters.
+        command: What the user typed.
+
+    Raises:
+        DataError: the run is not finished, or a label file is not readable.
+    """
+    facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
+    return publish(store, facts, label_paths=label_paths, margin=margin)
+
+
+def join_reports(
+    stores: Sequence[RunStore], *, label_paths: Sequence[Path], margin: float, command: str
+) -> Written:
+    """Analyse several runs of the same eval, samples, rubric and judge side by side; write nothing.
+
+    Raises:
+        NotComparableError: they differ in more than their candidates.
+        DataError: a run is not finished, or a label file is not readable.
+    """
+    runs = {store.path.name: RunData.read(store, label_paths=label_paths) for store in stores}
+    if len(runs) < len(stores):
+        raise UsageError(
+            "two of the run directories have the same name; rename one, it tells candidates apart"
+        )
+    data = join_runs(runs)
+    warnings = [text for store in stores for text in store.warnings]
+    facts = _facts(" and ".join(runs), data.rows.sessions, command=command, warnings=warnings)
+    return analyse(data, facts, margin=margin)
+
+
+def _facts(name: str, sessions: Sequence[Session], *, command: str, warnings: Sequence[str]) -> RunFacts:
+    return RunFacts(
+        id=name,
+        started=min((session.started for session in sessions), default=now()),
+        finished=now(),
+        qaeval_version=__version__,
+        git_commit=git_commit(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        command=command,
+        warnings=tuple(warnings),
+    )
