@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
@@ -20,49 +20,57 @@ _TABLE: Final = re.compile(r"\d+(?:,\d+)+:\d+(?:,\d+)+")
 _NUMBER: Final = re.compile(r"-?\d+(?:\.(\d+))?")
 
 
+_Source: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN|FILE]", help="Run directory, or CSV/TSV/JSONL file with columns of letters."
+    ),
+]
+_By: TypeAlias = Annotated[
+    str | None, typer.Option("--by", help="Also by candidate, stratum or type; of a file by any column.")
+]
+_Columns: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="A,B[,C]", help="Columns of letters of a file, the reference first."),
+]
+_Judge: TypeAlias = Annotated[
+    str | None, typer.Option("--judge", help="The judge's column; of two columns the second when left out.")
+]
+_Cluster: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Column that says what a row belongs to: its chunk or document."),
+]
+_Scale: TypeAlias = Annotated[
+    str | None, typer.Option("--scale", metavar="A,B,C", help="Letters of a file, best first.")
+]
+_Published: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--table",
+        metavar="REFERENCE:JUDGE",
+        help="Check published letter counts, for example 111,50,10:167,3,1.",
+    ),
+]
+_Percent: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--agreement", metavar="PERCENT", help="With --table: the agreement as printed, 65.0."),
+]
+_Kappa: TypeAlias = Annotated[
+    str | None, typer.Option("--kappa", help="With --table: the kappa as printed, 0.30.")
+]
+
+
 def agreement(
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[RUN|FILE]", help="Run directory, or CSV/TSV/JSONL file with columns of letters."
-        ),
-    ] = None,
+    source: _Source = None,
     labels: Labels = None,
-    by: Annotated[
-        str | None, typer.Option("--by", help="Also by candidate, stratum or type; of a file by any column.")
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            "--columns", metavar="A,B[,C]", help="Columns of letters of a file, the reference first."
-        ),
-    ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", help="The judge's column; of two columns the second when left out."),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option("--cluster", help="Column that says what a row belongs to: its chunk or document."),
-    ] = None,
-    scale: Annotated[
-        str | None, typer.Option("--scale", metavar="A,B,C", help="Letters of a file, best first.")
-    ] = None,
-    table: Annotated[
-        str | None,
-        typer.Option(
-            "--table",
-            metavar="REFERENCE:JUDGE",
-            help="Check published letter counts, for example 111,50,10:167,3,1.",
-        ),
-    ] = None,
-    percent: Annotated[
-        str | None,
-        typer.Option("--agreement", metavar="PERCENT", help="With --table: the agreement as printed, 65.0."),
-    ] = None,
-    kappa: Annotated[
-        str | None, typer.Option("--kappa", help="With --table: the kappa as printed, 0.30.")
-    ] = None,
+    by: _By = None,
+    columns: _Columns = None,
+    judge: _Judge = None,
+    cluster: _Cluster = None,
+    scale: _Scale = None,
+    table: _Published = None,
+    percent: _Percent = None,
+    kappa: _Kappa = None,
     as_json: AsJson = False,
 ) -> None:
     """Say how far a judge agrees with people: of a run, of a table of letters, or of a published claim."""
