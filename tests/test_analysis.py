@@ -250,6 +250,29 @@ def test_many_failures_are_a_caution_with_their_kinds() -> None:
     assert "beta" not in said
 
 
+def test_candidates_are_weighed_by_hand() -> None:
+    # alpha: 12 of 24 usable, beta 24 of 24; both fully graded; RESTRICTED licence against open source
+    open_source, closed = (
+        candidate(name, openness=openness)
+        for name, openness in (("alpha", "open source"), ("beta", "restricted"))
+    )
+    made = case(
+        {"alpha": ["AB"] * 12, "beta": ["AA"] * 12}, items_per_sample=2, alpha=open_source, beta=closed
+    )
+    report = made.report()
+    choices = {choice.candidate: choice for choice in report.timing.choice}
+    scores = {
+        name: {one.name: one.score for one in choice.criteria if one.name != "speed"}
+        for name, choice in choices.items()
+    }
+    assert scores["alpha"] == {"quality": 0.5, "reliability": 1.0, "licence": 1.0, "sovereignty": 1.0}
+    assert scores["beta"] == {"quality": 1.0, "reliability": 1.0, "licence": 0.0, "sovereignty": 1.0}
+    alpha = {one.name: (one.weight, one.score or 0.0) for one in choices["alpha"].criteria}
+    assert choices["alpha"].mean == approx(
+        sum(w * s for w, s in alpha.values()) / sum(w for w, _ in alpha.values())
+    )
+
+
 def test_two_candidates_need_no_ranking() -> None:
     assert case(CLEAR).report().ranking == ()
 

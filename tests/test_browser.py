@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -140,3 +141,11 @@ def test_nothing_is_loaded_and_nothing_is_complained_of(chromium: str, report: P
     # the browser itself looks for updates and the time
     assert [host for host in asked if not host.endswith(("google.com", "googleapis.com", "gvt1.com"))] == []
     assert "CONSOLE" not in done.stderr
+
+
+def test_the_weights_are_applied_in_the_page(chromium: str, report: Path, tmp_path: Path) -> None:
+    _, page = shown(chromium, report, tmp_path, "")
+    found = re.search(r'<output id="weighed"[^>]*>([^<]+)<', page)
+    assert found
+    made = json.loads((report.parent / "report.json").read_text())["timing"]["choice"]
+    assert found.group(1) == " · ".join(f"{one['candidate']} {one['mean']:.2f}" for one in made)

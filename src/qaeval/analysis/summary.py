@@ -15,6 +15,7 @@ from qaeval.analysis.candidates import (
     summarise_types,
     wall_seconds,
 )
+from qaeval.analysis.choice import weigh
 from qaeval.analysis.comparison import compare_candidates, rank_candidates
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.headline import write_headline
@@ -23,7 +24,7 @@ from qaeval.analysis.letters import letter_table
 from qaeval.analysis.servers import server_span
 from qaeval.errors import DataError
 from qaeval.records import GenerateRow, Grade, GradeRow, Label, Reading, Sample, Session
-from qaeval.report.document import JudgeSummary, Report
+from qaeval.report.document import JudgeSummary, Report, RunTiming
 from qaeval.report.facts import EvalFacts, ModelFacts, RubricFacts, RunFacts
 from qaeval.report.items import ChunkItems
 
@@ -108,6 +109,7 @@ def build_report(
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
+        timing=RunTiming(choice=weigh(summaries, {one.model for one in rows.sessions if one.external})),
         data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
     )
 

@@ -193,6 +193,31 @@ class Rank(Part):
     """Logarithm; the mean of all candidates is 0."""
 
 
+class Criterion(Part):
+    """What one candidate scores on one criterion."""
+
+    name: str
+    weight: float
+    score: float | None
+    """0 to 1; None where it is not known."""
+
+
+class Choice(Part):
+    """One candidate, weighed for hosting."""
+
+    candidate: str
+    criteria: tuple[Criterion, ...]
+    mean: float
+    """Weighted mean of the known scores."""
+
+
+class RunTiming(Part):
+    """What depends on times and belongs to no candidate alone."""
+
+    choice: tuple[Choice, ...] = ()
+    """The candidates weighed for hosting, the best first; speed is part of it."""
+
+
 class FailureExample(Part):
     """One failure, as it came."""
 
@@ -236,5 +261,6 @@ class Report(Part):
     types: tuple[StratumSummary, ...] = ()
     """By the type that a candidate gave its question, of the items that there are."""
     failures: tuple[FailureGroup, ...]
+    timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""

@@ -21,7 +21,7 @@ from qaeval.report.sections import subtitle, title, write_sections
 from qaeval.report.sections_provenance import data_left
 
 _STYLE: Final = "style.css.j2"
-_SCRIPT: Final = "filter.js"
+_SCRIPT: Final = "page.js"
 _PALETTE: Final = 4
 """Colours run from ``letter-0`` (best) to ``letter-4`` (worst)."""
 _TICKS: Final = 1000

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from qaeval.report import sections_agreement, sections_provenance
+from qaeval.report import sections_agreement, sections_choice, sections_provenance
 from qaeval.report import sections_quality as candidates
 from qaeval.report.document import Report
 from qaeval.report.numbers import moment
@@ -14,6 +14,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     candidates.differences,
     candidates.reliability,
     candidates.speed,
+    sections_choice.hosting,
     sections_agreement.agreement,
     candidates.strata,
     candidates.failures,

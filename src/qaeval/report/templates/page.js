@@ -1,5 +1,35 @@
 (function () {
   "use strict";
+  var form = document.getElementById("weights");
+  if (!form) { return; }
+  form.hidden = false;
+  var inputs = Array.prototype.slice.call(form.querySelectorAll("input"));
+  var choices = Array.prototype.slice.call(form.querySelectorAll(".choice"));
+
+  function mean(choice) {
+    var sum = 0, total = 0;
+    inputs.forEach(function (input) {
+      var score = choice.getAttribute("data-" + input.name), weight = Math.max(0, Number(input.value) || 0);
+      if (score !== null) { sum += weight * Number(score); total += weight; }
+    });
+    return total ? sum / total : 0;
+  }
+
+  function weigh() {
+    var means = choices.map(function (choice) { return { name: choice.value, mean: mean(choice) }; });
+    means.sort(function (one, other) { return other.mean - one.mean; });
+    document.getElementById("weighed").textContent = means.map(function (one) {
+      return one.name + " " + one.mean.toFixed(2);
+    }).join(" · ");
+  }
+
+  form.addEventListener("input", weigh);
+  form.addEventListener("submit", function (event) { event.preventDefault(); });
+  weigh();
+})();
+
+(function () {
+  "use strict";
   var form = document.getElementById("filter");
   if (!form) { return; }
   form.hidden = false;
