@@ -306,6 +306,15 @@ def test_a_plan_from_a_run(finished: Path, capsys: pytest.CaptureFixture[str]) -
     assert 0 < found["pairs"][0]["power"] < 1
 
 
+def test_a_pilot_whose_candidates_are_far_apart_is_told(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = told(capsys, "plan", str(finished), "--difference", "0.02")
+    assert "the better one is taken to lose items until 2.0 points are left" in out
+    _, out, _ = told(capsys, "plan", "--rate", "0.5", "--chunks", "20", "--difference", "0.2")
+    assert "taken to lose" not in out
+
+
 def test_a_plan_before_any_run(capsys: pytest.CaptureFixture[str]) -> None:
     few = json.loads(told(capsys, "plan", "--rate", "0.8", "--icc", "0", "--chunks", "50", "--json")[1])
     more = json.loads(told(capsys, "plan", "--rate", "0.8", "--icc", "0.5", "--chunks", "50", "--json")[1])

@@ -114,7 +114,19 @@ def _pair(
         detectable=None if isnan(found.detectable) else found.detectable,
         needed=found.needed,
         power=found.power,
-        sentence=_sentence(difference, power, found.needed, found.detectable, n_chunks),
+        sentence=_sentence(difference, power, found.needed, found.detectable, n_chunks)
+        + _apart(pilot, difference),
+    )
+
+
+def _apart(pilot: Pilot, difference: float) -> str:
+    """Say what was assumed where the pilot's candidates differ by more than the difference asked for."""
+    better, worse = pilot.rates
+    if better - worse <= difference:
+        return ""
+    return (
+        f" The pilot's candidates are {size(better - worse)} apart, so the better one is taken to lose items until "
+        f"{size(difference)} are left; plan from candidates that are nearer to each other if you can."
     )
 
 
