@@ -5,7 +5,8 @@ import pytest
 from pytest import approx  # noqa: PT013
 from scipy import stats
 
-from qaeval.stats.planning import Pilot, plan, simulated_power
+from qaeval.stats.paired import sign_flip_test
+from qaeval.stats.planning import Pilot, _tails, plan, simulated_power
 from qaeval.stats.power import reached_power
 
 PERFECT = Pilot.of(np.ones(12), np.ones(12), 1)
@@ -35,6 +36,13 @@ def test_swapped_candidates_have_the_same_law() -> None:
     pilot = pilot_of(0.8, 0.6)
     swapped = Pilot(pilot.usable_b, pilot.usable_a, pilot.size)
     assert swapped.law(0.1)[1] == approx(pilot.law(0.1)[1])
+
+
+@pytest.mark.parametrize("differences", [[1, 1, -1], [3, -2, 1, 0, 1], [2] * 7, [1, -1] * 5 + [3], [0, 0]])
+def test_the_tails_are_those_of_the_sign_flip_test(differences: list[int]) -> None:
+    sizes = tuple(sum(abs(d) == step for d in differences) for step in (1, 2, 3))
+    expected = sign_flip_test(np.array(differences) / 3)
+    assert _tails(sizes)[abs(sum(differences))] == approx(expected)
 
 
 def test_six_losses_and_no_win_are_needed_at_five_per_cent() -> None:
