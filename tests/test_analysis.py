@@ -243,6 +243,13 @@ def test_a_candidate_that_never_lost_has_a_reason_instead_of_a_place() -> None:
     assert all(one.rank_low is None for one in ranking)
 
 
+def test_a_best_letter_with_a_flag_is_a_contradiction_that_is_told() -> None:
+    report = case({"alpha": ["A!AB", "C!AA"] * 6, "beta": ["AAB"] * 12}).report()
+    assert [one.n_best_flagged for one in report.candidates] == [6, 0]
+    (said,) = [text for text in kinds(report, "caution") if "contradict" in text]
+    assert "gave A to 6 items of alpha" in said
+
+
 def test_many_failures_are_a_caution_with_their_kinds() -> None:
     report = case({"alpha": ["AAB"] * 11 + ["x"], "beta": ["AAB"] * 12}).report()
     (said,) = [text for text in kinds(report, "caution") if "failed" in text]

@@ -77,6 +77,9 @@ def summarise_candidate(
         failed_by_reason=_reasons(table, FAILED),
         ungraded_by_reason=_reasons(table, UNGRADED),
         flags=tuple(_count(name, table, table[flag_column(name)], graded) for name in rubric.flag_names),
+        n_best_flagged=int(
+            (best & table[[flag_column(name) for name in rubric.flag_names]].any(axis=1)).sum()
+        ),
         question_types=_types(items["type"], item_types),
         answer_words=_answer_words(items["answer"]),
         tokens=count_tokens(rows),

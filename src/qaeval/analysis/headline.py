@@ -34,6 +34,7 @@ def write_headline(
         *_few(n_chunks),
         *_standing(judge, agreement),
         *_same_model(judge.facts, candidates),
+        *(_contradiction(judge.facts.name, one, rubric) for one in candidates if one.n_best_flagged),
         *(_failed(one) for one in candidates if one.failed.n > _MANY_UNGRADED * one.n_expected),
         *(_ungraded(one, rubric) for one in candidates if _share(one) > _MANY_UNGRADED),
     ]
@@ -115,6 +116,13 @@ def _same_model(judge: ModelFacts, candidates: Sequence[CandidateSummary]) -> li
 
 def _share(one: CandidateSummary) -> float:
     return one.ungraded.n / one.n_expected
+
+
+def _contradiction(judge: str, one: CandidateSummary, rubric: RubricFacts) -> str:
+    return (
+        f"{judge} gave {rubric.best} to {plural(one.n_best_flagged, 'item')} of {one.facts.name} and raised a flag on them all "
+        f"the same ({' or '.join(rubric.flag_names)}): its letters contradict its flags."
+    )
 
 
 def _failed(one: CandidateSummary) -> str:

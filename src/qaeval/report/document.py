@@ -117,6 +117,8 @@ class CandidateSummary(Part):
     ungraded_by_reason: Mapping[FailureReason, int]
     flags: tuple[Count, ...]
     """Each flag of the rubric, of the graded items."""
+    n_best_flagged: int = 0
+    """Items with the best letter on which the judge raised a flag all the same."""
     question_types: Mapping[str, int]
     answer_words: AnswerLength
     tokens: Tokens
