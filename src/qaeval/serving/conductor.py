@@ -70,7 +70,9 @@ class Conductor:
         """
         if not specs:
             return
-        self._options = self._options or await known_options(self._serving.command, self._env)
+        if not self._options:
+            self._told(f"asking {self._serving.command[0]} which arguments it knows")
+            self._options = await known_options(self._serving.command, self._env)
         for spec in specs:
             argv = serve_command(spec.hosting, command=self._serving.command, port=1)
             try:
