@@ -76,6 +76,9 @@ def test_csv_has_a_row_for_each_expected_item_and_runs_no_formula() -> None:
     rows = list(csv.DictReader(io.StringIO(render_csv(items))))
     assert tuple(rows[0]) == COLUMNS
     assert len(rows) == 2 * 2 * 3
+    assert {row["item_id"] for row in rows if row["status"] == "graded"} <= {
+        str(grade.item_id) for grade in made.rows.grades
+    }
     assert rows[0]["answer"] == '\'=HYPERLINK("http://x")'
 
 

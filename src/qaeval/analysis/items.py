@@ -54,6 +54,7 @@ def _view(
 ) -> ItemView:
     why = row["why"] if row["status"] == GRADED else f"{FAILURES[row['failure']]}: {row['detail']}"
     return ItemView(
+        item_id=row["item_id"],
         position=row["position"],
         status=row["status"],
         type=row["type"],

@@ -8,6 +8,8 @@ from qaeval.report.facts import Part
 class ItemView(Part):
     """One expected item, to be read."""
 
+    item_id: str = ""
+    """What a label names it by; empty where there is no item."""
     position: int
     status: Literal["graded", "ungraded", "failed"]
     type: str = ""

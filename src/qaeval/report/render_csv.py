@@ -7,6 +7,7 @@ from io import StringIO
 from qaeval.report.items import ChunkItems
 
 COLUMNS = (
+    "item_id",
     "chunk_id",
     "stratum",
     "candidate",
@@ -31,6 +32,7 @@ def render_csv(items: Sequence[ChunkItems]) -> str:
         for own in chunk.candidates:
             for item in own.items:
                 cells = (
+                    item.item_id,
                     chunk.chunk_id,
                     chunk.stratum,
                     own.candidate,
