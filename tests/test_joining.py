@@ -99,6 +99,37 @@ def test_every_format_is_printed_whole(finished: Path, capsys: pytest.CaptureFix
     assert len(capsys.readouterr().out.splitlines()) > 72
 
 
+def test_labels_are_made_in_the_printed_table(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["report", str(finished), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    for place, row in enumerate(rows):
+        row["label"] = row["letter"] if place % 2 else ""
+    path = tmp_path / "anna.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({row["item_id"]: row for row in rows}.values())
+    assert run(["agreement", str(finished), "--labels", str(path), "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["agreement"]
+    assert (one["rater"], one["rater_kind"], one["coefficients"]["observed"]["value"]) == (
+        "anna",
+        "human",
+        1.0,
+    )
+    assert one["n_labels"] >= 30
+
+
+def test_a_table_without_labels_says_which_column_is_missing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bert.csv").write_text("item_id,letter\nx,A\n")
+    assert run(["agreement", str(finished), "--labels", str(tmp_path / "bert.csv")]) == 65
+    assert "label is missing; it has item_id, letter" in capsys.readouterr().err
+
+
 def test_two_runs_are_put_side_by_side_and_other_samples_refused(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,16 +1,14 @@
 """Agreement of a run's judge with labels, or of the columns of any table of letters."""
 
-import csv
 import json
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
 from qaeval.analysis.agreement_report import Columns, report_of_columns, report_of_run
-from qaeval.documents import read_text
+from qaeval.documents import read_csv, read_text
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.report.agreement import AgreementReport
 from qaeval.rundata import RunData
@@ -66,7 +64,11 @@ def agreement_of_file(
         UsageError: a column is not there, or fewer than two columns are left.
         DataError: the file cannot be read, or holds a letter off the scale.
     """
-    table = _read_json_lines(path) if path.suffix in {".jsonl", ".ndjson"} else _read_csv(path)
+    table = (
+        _read_json_lines(path)
+        if path.suffix in {".jsonl", ".ndjson"}
+        else pd.DataFrame(read_csv(path), dtype=str)
+    )
     for name in (*columns, *(one for one in (judge, cluster, by) if one)):
         if name not in table.columns:
             raise UsageError(
@@ -94,35 +96,6 @@ def agreement_of_file(
         source=str(path),
         letters=letters,
     )
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    text = read_text(path)
-    if "\0" in text:
-        raise DataError(f"{path}: holds a NUL character; it is not a text table")
-    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    header: list[str] = []
-    rows = []
-    try:
-        for cells in reader:
-            row = [cell.strip() for cell in cells]
-            if not any(row):
-                continue
-            if not header:
-                header = row
-            elif len(row) != len(header):
-                raise DataError(
-                    f"{path}:{reader.line_num}: expected {len(header)} cells as in the header, found {len(row)}"
-                )
-            else:
-                rows.append(row)
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not a CSV row: {error}") from error
-    if not rows:
-        raise DataError(f"{path}: expected a header and at least one row")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}:1: two columns have the same name: {', '.join(header)}")
-    return pd.DataFrame(rows, columns=header, dtype=str)
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:

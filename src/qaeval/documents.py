@@ -1,7 +1,9 @@
 """Reading the files that people write: text and YAML in, checked models or one clear sentence out."""
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
@@ -218,3 +220,37 @@ def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a table of text: CSV, or with tabs where the name ends in ``.tsv``; blank lines are skipped, cells stripped.
+
+    Raises:
+        DataError: the file cannot be read, has no row, two columns of one name, or a row of another length.
+    """
+    text = read_text(path)
+    if "\0" in text:
+        raise DataError(f"{path}: holds a NUL character; it is not a text table")
+    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    header: list[str] = []
+    rows = []
+    try:
+        for cells in reader:
+            row = [cell.strip() for cell in cells]
+            if not any(row):
+                continue
+            if not header:
+                header = row
+            elif len(row) != len(header):
+                raise DataError(
+                    f"{path}:{reader.line_num}: expected {len(header)} cells as in the header, found {len(row)}"
+                )
+            else:
+                rows.append(row)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not a CSV row: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: expected a header and at least one row")
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}:1: two columns have the same name: {', '.join(header)}")
+    return [dict(zip(header, row, strict=True)) for row in rows]

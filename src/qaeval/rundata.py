@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from qaeval.analysis.summary import RunRows, table_of
+from qaeval.documents import read_csv, validated
 from qaeval.errors import DataError
 from qaeval.records import Label, digest
 from qaeval.report.facts import EvalFacts, Meaning, ModelFacts, RubricFacts
@@ -45,7 +46,7 @@ class RunData:
                 grades=tuple(store.grades().values()),
                 sessions=store.sessions(),
                 readings=store.readings(),
-                labels=tuple(label for path in label_paths for label in read_records(path, Label)),
+                labels=tuple(label for path in label_paths for label in read_labels(path)),
             ),
             eval_facts=facts,
             rubric=_rubric_facts(grading["rubric"]),
@@ -62,6 +63,40 @@ class RunData:
         """
         names = [facts.name for facts in self.candidates]
         return table_of(self.rows, self.eval_facts, self.rubric, self.judge, names)
+
+
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read a file of labels: JSONL, or CSV with the columns ``item_id`` and ``label``.
+
+    A CSV file may have ``rater`` (else the file's name is it), ``rater_kind`` (else a person), ``rubric`` and ``note``; rows
+    without a label are skipped, so that the output of ``qaeval report --format csv`` with a column more can be used as it is.
+
+    Raises:
+        DataError: the file is not readable, a column is missing, or a row is not a label.
+    """
+    if path.suffix not in {".csv", ".tsv"}:
+        return read_records(path, Label)
+    rows = read_csv(path)
+    if missing := {"item_id", "label"} - set(rows[0]):
+        raise DataError(
+            f"{path}: expected the columns item_id and label, {' and '.join(sorted(missing))} is missing; it has {', '.join(rows[0])}"
+        )
+    return tuple(
+        validated(
+            Label,
+            {
+                "item_id": row["item_id"],
+                "letter": row["label"],
+                "rater": row.get("rater") or path.stem,
+                "rater_kind": row.get("rater_kind") or "human",
+                "rubric": row.get("rubric", ""),
+                "note": row.get("note", ""),
+            },
+            f"{path}: item {row['item_id']}",
+        )
+        for row in rows
+        if row["label"]
+    )
 
 
 def _eval_facts(settings: Mapping[str, Any]) -> EvalFacts:
