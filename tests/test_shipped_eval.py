@@ -14,7 +14,7 @@ from qaeval.stats.reliability import cohen_kappa
 
 ROOT = Path(__file__).parents[1]
 EVAL = ROOT / "evals" / "qa_pairs"
-FIRST, SECOND = EVAL / "labels" / "claude.jsonl", EVAL / "labels" / "claude-2.jsonl"
+FIRST, SECOND, THIRD = (EVAL / "labels" / f"{name}.jsonl" for name in ("claude", "claude-2", "claude-3"))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_the_corpus_has_the_breadth_that_it_promises(chunks: dict[str, Chunk]) -
     assert max(lengths) <= 450
 
 
-@pytest.mark.parametrize(("path", "at_least"), [(FIRST, 180), (SECOND, 60)])
+@pytest.mark.parametrize(("path", "at_least"), [(FIRST, 180), (SECOND, 60), (THIRD, 30)])
 def test_labels_are_of_what_the_embedded_candidates_write_today(
     path: Path, at_least: int, chunks: dict[str, Chunk]
 ) -> None:
@@ -57,13 +57,14 @@ def test_labels_are_of_what_the_embedded_candidates_write_today(
 
 
 def test_a_chunk_is_wholly_in_one_half_of_the_split() -> None:
-    halves = {(label.chunk_id, label.split) for label in (*read(FIRST), *read(SECOND))}
+    halves = {(label.chunk_id, label.split) for label in (*read(FIRST), *read(SECOND), *read(THIRD))}
     assert max(Counter(chunk_id for chunk_id, _ in halves).values()) == 1
 
 
-def test_the_second_rater_did_not_copy_the_first() -> None:
+@pytest.mark.parametrize("path", [SECOND, THIRD])
+def test_another_rater_did_not_copy_the_first(path: Path) -> None:
     first = {label.item_id: label for label in read(FIRST)}
-    both = [(first[label.item_id], label) for label in read(SECOND)]
+    both = [(first[label.item_id], label) for label in read(path)]
     assert {one.rater for one, _ in both}.isdisjoint({two.rater for _, two in both})
     assert any(one.letter != two.letter for one, two in both)
     assert all(one.note != two.note for one, two in both)
