@@ -530,15 +530,18 @@ async def test_environment_proxies_are_not_used(server: LoopbackServer) -> None:
         "        print((await model.complete(ChatRequest((Message('user', 'Hello?'),)))).finish_reason)\n"
         "asyncio.run(main())"
     )
-    await run_python(code, http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
+    said = await run_python(
+        code, http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9", NO_PROXY=""
+    )
+    assert said == "stop"
 
 
-async def run_python(code: str, **environment: str) -> None:
+async def run_python(code: str, **environment: str) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, env={**os.environ, **environment}
     )
     out, _ = await process.communicate()
-    assert out.decode().strip() == "stop"
+    return out.decode().strip()
 
 
 async def test_64_requests_at_once_share_one_session(server: LoopbackServer) -> None:

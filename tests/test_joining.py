@@ -148,6 +148,12 @@ def test_two_runs_are_put_side_by_side_and_other_samples_refused(
     assert "differ in samples" in capsys.readouterr().err
 
 
+def test_json_for_machines_says_where_the_run_is(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["report", str(finished), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(finished)
+
+
 def test_an_unknown_format_names_the_known_ones(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(finished), "--format", "pdf"]) == 64
     assert "html, md, json, csv" in capsys.readouterr().err

@@ -46,7 +46,8 @@ class Hosting:
                 await self.resolve(spec)
             elif not self._conductor.is_available:
                 raise UsageError(without_server(spec))
-            api_key(spec)
+            else:
+                api_key(spec)
         await self._conductor.check(hosted)
 
     async def through(

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from itertools import combinations
 from math import isnan
-from typing import Final
 
 import pandas as pd
 
+from qaeval.analysis.comparison import ALPHA
 from qaeval.report.numbers import percent, plural, size
 from qaeval.report.planning import PairPlan, PlanReport, Spread
 from qaeval.stats.planning import Pilot, plan
 from qaeval.stats.power import design_effect, icc1
-
-ALPHA: Final = 0.05
-"""Error rate of the family of comparisons; with several pairs each gets its share."""
 
 
 def plan_run(

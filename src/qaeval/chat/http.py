@@ -21,11 +21,11 @@ from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.chat.wire import (
     FIXED_FIELDS,
     MayPassError,
+    as_sent,
     connection_problem,
     encode,
     is_overflow,
     masked,
-    merge_system_turns,
     read_completion,
     retry_after_s,
     server_says,
@@ -178,11 +178,10 @@ class HttpChat:
         room = self._context - request.sampling.max_tokens
         if sum(len(turn.content.encode()) for turn in request.messages) + _TEMPLATE_TOKENS <= room:
             return
-        messages = merge_system_turns(request.messages) if self._merge_system else request.messages
         body = {
             **{key: value for key, value in self._extra_body.items() if key == "chat_template_kwargs"},
             "model": self._model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+            "messages": as_sent(request.messages, merge_system=self._merge_system),
         }
         url = self._url.with_path(f"{self._url.path.removesuffix('/v1/chat/completions')}/tokenize")
         try:

@@ -58,12 +58,11 @@ def encode(
     Raises:
         ChatError: the messages hold something that JSON cannot, such as half a surrogate pair.
     """
-    messages = merge_system_turns(request.messages) if merge_system else request.messages
     sampling = request.sampling
     body: dict[str, Any] = {
         **extra_body,
         "model": model,
-        "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+        "messages": as_sent(request.messages, merge_system=merge_system),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
@@ -78,6 +77,12 @@ def encode(
         return orjson.dumps(body, default=dict)
     except TypeError as error:
         raise ChatError("rejected", f"{model}: the request cannot be written as JSON: {error}") from None
+
+
+def as_sent(messages: Iterable[Message], *, merge_system: bool) -> list[dict[str, str]]:
+    """Write the turns as a server takes them."""
+    turns = merge_system_turns(messages) if merge_system else messages
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def merge_system_turns(messages: Iterable[Message]) -> list[Message]:

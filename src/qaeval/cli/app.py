@@ -36,6 +36,7 @@ FORMATS = ("html", "md", "json", "csv")
 
 if TYPE_CHECKING:
     from qaeval.config import Config
+    from qaeval.prepare import Plan
     from qaeval.report.document import Report
     from qaeval.run import Runner
     from qaeval.store import RunStore
@@ -70,7 +71,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
-    from qaeval.prepare import find_config, find_judging, make_plan, with_endpoints
+    from qaeval.prepare import find_config, find_judging, with_endpoints
     from qaeval.reporting import write_report
     from qaeval.store import RunStore
 
@@ -80,14 +81,7 @@ def compare(
         )
     registry = with_endpoints(find_config(config), endpoint or [])
     defaults = registry.defaults
-    plan = make_plan(
-        registry,
-        models,
-        eval_name=eval_name or defaults.eval,
-        chunks=chunks,
-        n=n,
-        seed=defaults.seed if seed is None else seed,
-    )
+    plan = _planned(registry, models, eval_name=eval_name, chunks=chunks, n=n, seed=seed)
     judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
     path = out or _new_run()
     settings = {**plan.settings(), "grading": judging.settings()}
@@ -118,19 +112,12 @@ def generate(
     concurrency: Concurrency = None,
 ) -> None:
     """Only the first stage: have the models write their items, and keep them for `qaeval grade`."""
-    from qaeval.prepare import find_config, make_plan, with_endpoints
+    from qaeval.prepare import find_config, with_endpoints
     from qaeval.store import RunStore
 
     registry = with_endpoints(find_config(config), endpoint or [])
     defaults = registry.defaults
-    plan = make_plan(
-        registry,
-        models,
-        eval_name=eval_name or defaults.eval,
-        chunks=chunks,
-        n=n,
-        seed=defaults.seed if seed is None else seed,
-    )
+    plan = _planned(registry, models, eval_name=eval_name, chunks=chunks, n=n, seed=seed)
     path = out or _new_run()
     with (
         RunStore.create(path, plan.settings(), plan.samples, resume=resume) as store,
@@ -180,7 +167,6 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Only the last stage: analyse a run and write report.json, report.md and report.html; or put several runs side by side."""
-    from qaeval.cli.tables import print_summary
     from qaeval.prepare import find_config, find_labels
     from qaeval.reporting import join_reports, write_report
     from qaeval.store import RunStore
@@ -195,12 +181,10 @@ def report(
             written = write_report(stores[0], label_paths=paths, margin=wanted, command=_command())
         else:
             written = join_reports(stores, label_paths=paths, margin=wanted, command=_command())
-    if format_ is not None or as_json:
-        sys.stdout.write(written.render(format_ or "json"))  # type: ignore[arg-type]
-    elif len(runs) == 1:
-        print_summary(written.report, runs[0])
+    if format_ is not None:
+        sys.stdout.write(written.render(format_))  # type: ignore[arg-type]
     else:
-        print_summary(written.report, None)
+        _show(written.report, runs[0] if len(runs) == 1 else None, as_json=as_json)
 
 
 app.command()(judging.agreement)
@@ -238,18 +222,12 @@ def doctor(
 ) -> None:
     """Say what is installed, which endpoints answer, what a run would do, and the next command to type."""
     from qaeval.cli import doctor as findings
-    from qaeval.prepare import find_config, find_judging, make_plan, with_endpoints
+    from qaeval.prepare import find_config, find_judging, with_endpoints
 
     findings.print_machine()
     registry = with_endpoints(find_config(config), endpoint or [])
-    planned = make_plan(
-        registry,
-        models or ["embedded-lead", "embedded-salient"],
-        eval_name=eval_name or registry.defaults.eval,
-        chunks=chunks,
-        n=n,
-        seed=registry.defaults.seed if seed is None else seed,
-    )
+    names = models or ["embedded-lead", "embedded-salient"]
+    planned = _planned(registry, names, eval_name=eval_name, chunks=chunks, n=n, seed=seed)
     judging = find_judging(
         registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
     )
@@ -276,6 +254,29 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
     print(f"  sha {checked.sha}")
+
+
+def _planned(
+    registry: "Config",
+    models: list[str],
+    *,
+    eval_name: str | None,
+    chunks: Path | None,
+    n: int | None,
+    seed: int | None,
+) -> "Plan":
+    """Resolve what was typed; what was not comes from the registry's defaults."""
+    from qaeval.prepare import make_plan
+
+    defaults = registry.defaults
+    return make_plan(
+        registry,
+        models,
+        eval_name=eval_name or defaults.eval,
+        chunks=chunks,
+        n=n,
+        seed=defaults.seed if seed is None else seed,
+    )
 
 
 def _new_run() -> Path:
@@ -321,10 +322,11 @@ def _resumable(path: Path) -> Iterator[None]:
         raise
 
 
-def _show(report: "Report", path: Path, *, as_json: bool) -> None:
+def _show(report: "Report", path: Path | None, *, as_json: bool) -> None:
     from qaeval.cli.tables import print_summary
 
     if as_json:
-        print(json.dumps({"path": str(path), **report.model_dump(mode="json")}, ensure_ascii=False))
+        where = {} if path is None else {"path": str(path)}
+        print(json.dumps({**where, **report.model_dump(mode="json")}, ensure_ascii=False))
     else:
         print_summary(report, path)

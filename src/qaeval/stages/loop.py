@@ -62,10 +62,10 @@ async def for_each(
     Raises:
         Exception: the first that ``work`` or ``emit`` raised; the other workers are cancelled.
     """
-    source = None if isinstance(tasks, Feed) else iter(tasks)
+    source = iter(()) if isinstance(tasks, Feed) else iter(tasks)
 
     async def take() -> _Task | None:
-        return await tasks.take() if isinstance(tasks, Feed) else next(source or iter(()), None)
+        return await tasks.take() if isinstance(tasks, Feed) else next(source, None)
 
     async def worker() -> None:
         while (task := await take()) is not None and not stop.is_set():
