@@ -238,3 +238,45 @@ def test_the_shipped_registry_loads_and_pins_what_it_can() -> None:
     assert [spec.name for spec in servers if spec.revision is None] == ["compass-judger"]
     assert all(spec.context and spec.licence and spec.openness and spec.family for spec in servers)
     assert all(spec.url is None for spec in servers)
+
+
+# ------------------------------------------------------------------------------ machines
+
+PRICED = "{price_per_hour: 1.2, currency: EUR, as_of: 2026-11-01, source: an offer}"
+
+
+def test_a_model_runs_on_its_own_machine_else_the_one_named_else_the_default(load: Load) -> None:
+    text = "hardware: {own: {gpu: A}, named: {gpu: B}, usual: {gpu: C}}\nmodels: {mistral: {hardware: own}}\n"
+    config = load(BASE, text, "defaults: {hardware: usual}")
+
+    def machine(name: str, hardware: str | None = None) -> str:
+        found = config.machine(name, hardware)
+        assert found
+        return found[0]
+
+    assert (machine("mistral", "named"), machine("compass", "named"), machine("compass")) == (
+        "own",
+        "named",
+        "usual",
+    )
+    assert load(BASE).machine("mistral") is None
+
+
+@pytest.mark.parametrize("missing", ["as_of", "source"])
+def test_a_price_comes_with_its_day_and_its_source(load: Load, missing: str) -> None:
+    machine = {"price_per_hour": "1.2", "as_of": "2026-11-01", "source": "an offer"}
+    del machine[missing]
+    text = ", ".join(f"{key}: {value}" for key, value in machine.items())
+    with pytest.raises(DataError, match=r"hardware\.ours.*needs as_of .* and source"):
+        load(BASE, f"hardware: {{ours: {{{text}}}}}")
+
+
+def test_an_unknown_machine_is_named_with_the_nearest_one(load: Load) -> None:
+    with pytest.raises(DataError, match=r"models\.mistral\.hardware.*'our'.*ours"):
+        load(BASE, f"hardware: {{ours: {PRICED}}}\nmodels: {{mistral: {{hardware: our}}}}")
+    with pytest.raises(UsageError, match=r"'outs'.*ours"):
+        load(BASE, f"hardware: {{ours: {PRICED}}}").machine("mistral", "outs")
+
+
+def test_the_shipped_registry_assumes_no_price() -> None:
+    assert all(machine.price_per_hour is None for machine in load_config(SHIPPED).hardware.values())

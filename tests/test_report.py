@@ -1,17 +1,20 @@
 import base64
 import hashlib
+import json
 import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from qaeval.records import Generation
 from qaeval.report import numbers
-from qaeval.report.facts import Meaning, RubricFacts
+from qaeval.report.charts import charts
+from qaeval.report.facts import MachineFacts, Meaning, RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.report.render_html import prose, render_html
 from qaeval.report.render_markdown import escape, render_markdown
@@ -66,10 +69,19 @@ def html_of(made: Case) -> str:
     return render_html(made.report(), made.items())
 
 
+def rounded(value: Any) -> Any:
+    """Keep nine digits: the last ones differ between versions of numpy."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return round(value, 9) if isinstance(value, float) else value
+
+
 class Page(HTMLParser):
     """Collects tags with their attributes, and checks that they nest."""
 
-    VOID = frozenset({"meta", "input", "br", "hr", "img"})
+    VOID = frozenset({"meta", "input", "br", "hr", "img", "source"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -137,8 +149,11 @@ def test_a_measure_refuses_nan() -> None:
 # ------------------------------------------------------------------------------ markdown
 
 
-def test_markdown_is_the_golden_file() -> None:
-    path, text = GOLDEN / "report.md", render_markdown(rich_case().report())
+@pytest.mark.parametrize("name", ["report.md", "report.json"])
+def test_the_report_is_the_golden_file(name: str) -> None:
+    made = rich_case().report()
+    data = json.dumps(rounded(made.model_dump(mode="json")), indent=1, ensure_ascii=False)
+    path, text = GOLDEN / name, f"{data}\n" if name.endswith("json") else render_markdown(made)
     if os.environ.get("QAEVAL_GOLDEN") == "write":
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -185,7 +200,7 @@ def test_html_escapes_everything_that_models_wrote() -> None:
     page = html_of(attacked_case())
     assert "&lt;script&gt;" in page
     assert len(re.findall("<script", page)) == 1
-    assert "<img" not in page
+    assert all((tag["src"] or "").startswith("data:image/svg+xml;base64,") for tag in Page(page).all("img"))
     assert "{{ 7*7 }}" in page
 
 
@@ -193,7 +208,6 @@ def test_html_loads_nothing() -> None:
     page = Page(html_of(attacked_case()))
     assert {tag for tag, _ in page.tags} & {
         "link",
-        "img",
         "iframe",
         "object",
         "embed",
@@ -204,10 +218,10 @@ def test_html_loads_nothing() -> None:
         value
         for _, attributes in page.tags
         for name, value in attributes.items()
-        if name in {"src", "href", "action"}
+        if name in {"src", "srcset", "href", "action"}
     ]
     assert loads
-    assert all(value and value.startswith("#") for value in loads)
+    assert all(value and value.startswith(("#", "data:image/svg+xml;base64,")) for value in loads)
     style = re.search(r"<style>(.*?)</style>", html_of(rich_case()), flags=re.DOTALL)
     assert style
     assert not re.search(r"url\(|@import|http", style.group(1))
@@ -264,7 +278,8 @@ def test_html_without_items_has_no_script() -> None:
 
 
 def test_html_marks_the_diagonal_of_each_confusion_table() -> None:
-    assert html_of(rich_case()).count('class="diagonal"') == 2 * 3
+    # two raters with three letters; the leader against two others, 0 to 3 usable items of a chunk
+    assert html_of(rich_case()).count('class="diagonal"') == 2 * 3 + 2 * 4
 
 
 def test_every_difference_stands_on_one_scale_with_the_margin_around_0() -> None:
@@ -338,7 +353,7 @@ def test_the_terminal_gets_one_row_per_candidate_as_long_as_the_header() -> None
     assert summary.rows[0][2] == "AAAAAAAAAAABBBC·××××"
     assert summary.header[2] == "A B C · none × failed"
     assert all(isinstance(cell, str) for row in summary.rows for cell in row)
-    assert {kind for kind, _ in summary.headline} <= {"finding", "caution", "note"}
+    assert {kind for kind, _ in summary.headline} <= {"verdict", "finding", "caution", "note"}
 
 
 def test_views_of_a_report_that_was_read_back_are_the_same() -> None:
@@ -346,3 +361,50 @@ def test_views_of_a_report_that_was_read_back_are_the_same() -> None:
     again = type(report).model_validate_json(report.model_dump_json())
     assert render_markdown(again) == render_markdown(report)
     assert render_html(again) == render_html(report)
+
+
+# ------------------------------------------------------------------------------ charts
+
+
+def test_charts_are_the_same_bytes_each_time_and_load_nothing() -> None:
+    report = rich_case().report()
+    for chart in charts(report):
+        svg = chart.svg()
+        assert svg == chart.svg()
+        loaded = re.findall(r"(?:href|src)=\"(?!#)([^\"]*)|url\((?!#)|@import", svg)
+        assert loaded == []
+        assert "<script" not in svg
+
+
+def test_names_that_look_like_markup_are_text_in_a_chart() -> None:
+    made = case({"alpha@a<b>&$x$": ["AAB"] * 12, "beta": ["ABB"] * 12})
+    svg = charts(made.report())[0].svg()
+    texts = [
+        "".join(one.itertext())
+        for one in ET.fromstring(svg).iter(  # noqa: S314 - our own
+            "{http://www.w3.org/2000/svg}text"
+        )
+    ]
+    assert "alpha@a<b>&$x$" in texts
+
+
+def test_a_document_links_the_charts_that_stand_beside_it() -> None:
+    report = rich_case().report()
+    text = render_markdown(report, with_charts=True)
+    linked = re.findall(r"^!\[.+\]\(charts/(\w+)\.svg\)$", text, flags=re.MULTILINE)
+    assert linked == [chart.name for chart in charts(report)]
+    assert "charts/" not in render_markdown(report)
+
+
+def test_a_chart_of_cost_needs_two_costs_in_one_unit() -> None:
+    def names(**machines: MachineFacts) -> list[str]:
+        made = case({"alpha": ["AAB"] * 12, "beta": ["ABB"] * 12})
+        return [chart.name for chart in charts(made.report(machines=machines))]
+
+    euro, dollar = (
+        MachineFacts(name=currency, price_per_hour=1.0, currency=currency, as_of="2026-01-01")
+        for currency in ("EUR", "USD")
+    )
+    assert "cost" in names()  # machine time
+    assert "cost" in names(alpha=euro, beta=euro)
+    assert "cost" not in names(alpha=euro, beta=dollar)

@@ -5,9 +5,10 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -16,7 +17,16 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.modelspec import Argument, ModelSpec, SamplingOverrides, base_url
 from qaeval.records import Record
 
-__all__ = ["Config", "Defaults", "ModelSpec", "SamplingOverrides", "Serving", "base_url", "load_config"]
+__all__ = [
+    "Config",
+    "Defaults",
+    "Hardware",
+    "ModelSpec",
+    "SamplingOverrides",
+    "Serving",
+    "base_url",
+    "load_config",
+]
 
 _SECTIONS: Final = frozenset({"models", "judges"})
 _SECRETS: Final = frozenset({"api_key", "apikey", "key", "token", "hf_token", "secret", "password"})
@@ -38,6 +48,29 @@ class Defaults(Record):
     """Requests in flight."""
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Smallest difference of usable rates that matters, as a share."""
+    hardware: str | None = None
+    """The machine that models run on whose entry names none."""
+
+
+class Hardware(Record):
+    """One machine that models run on. A price is never assumed: it comes with its day and its source, or not at all."""
+
+    gpu: str = ""
+    gpu_watts: float | None = Field(default=None, gt=0)
+    """Power limit of all its GPUs together."""
+    price_per_hour: float | None = Field(default=None, gt=0)
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    terms: Literal["on demand", "spot", "reserved", "own", ""] = ""
+    region: str = ""
+    as_of: date | None = None
+    """The day on which the price was looked up."""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _dated(self) -> "Hardware":
+        if self.price_per_hour is not None and not (self.as_of and self.source):
+            raise ValueError("a price needs as_of (the day it was looked up) and source (where)")
+        return self
 
 
 class Serving(Record):
@@ -59,6 +92,7 @@ class _Layer(Record):
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     judges: dict[str, ModelSpec] = Field(default_factory=dict)
     defaults: Defaults = Defaults()
+    hardware: dict[str, Hardware] = Field(default_factory=dict)
     serving: Serving = Serving()
     allow_external: tuple[_Host, ...] = ()
     """Hosts outside the user's own network that may be sent data."""
@@ -73,21 +107,13 @@ class Config(_Layer):
     def _complete(self) -> "Config":
         for section, specs in {"models": self.models, "judges": self.judges}.items():
             for name, spec in specs.items():
-                if spec.lora and spec.lora.base not in self.models:
-                    raise ValueError(
-                        f"{section}.{name}.lora.base: no model is called {spec.lora.base!r}."
-                        f"{closest(spec.lora.base, self.models)}"
-                    )
-                if spec.lora and self.models[spec.lora.base].lora:
-                    raise ValueError(f"{section}.{name}.lora.base: {spec.lora.base!r} is an adapter itself")
-                if spec.kind == "server" and not (spec.hf_id or spec.url):
-                    raise ValueError(
-                        f"{section}.{name}: a server needs hf_id (what to serve) or url (where it runs)"
-                    )
-                if spec.kind == "embedded" and (spec.hf_id or spec.url):
-                    raise ValueError(
-                        f"{section}.{name}: an embedded model runs inside qaeval; it has no hf_id and no url"
-                    )
+                self._check_entry(f"{section}.{name}", spec)
+        for where, name in self._machines():
+            if name not in self.hardware:
+                raise ValueError(
+                    f"{where}: no hardware is called {name!r}.{closest(name, self.hardware)} "
+                    f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
+                )
         known = {**self.models, **self.judges}
         for key in ("judge", "embedded_judge"):
             name = getattr(self.defaults, key)
@@ -96,6 +122,47 @@ class Config(_Layer):
                     f"defaults.{key}: no model or judge is called {name!r}.{closest(name, known)}"
                 )
         return self
+
+    def _check_entry(self, where: str, spec: ModelSpec) -> None:
+        """Refuse an entry that could not be reached, or an adapter of nothing.
+
+        Raises:
+            ValueError: what is wrong with it.
+        """
+        if spec.lora and spec.lora.base not in self.models:
+            raise ValueError(
+                f"{where}.lora.base: no model is called {spec.lora.base!r}.{closest(spec.lora.base, self.models)}"
+            )
+        if spec.lora and self.models[spec.lora.base].lora:
+            raise ValueError(f"{where}.lora.base: {spec.lora.base!r} is an adapter itself")
+        if spec.kind == "server" and not (spec.hf_id or spec.url):
+            raise ValueError(f"{where}: a server needs hf_id (what to serve) or url (where it runs)")
+        if spec.kind == "embedded" and (spec.hf_id or spec.url):
+            raise ValueError(f"{where}: an embedded model runs inside qaeval; it has no hf_id and no url")
+
+    def _machines(self) -> Iterator[tuple[str, str]]:
+        """Yield every place that names a machine, and the name."""
+        for section, specs in {"models": self.models, "judges": self.judges}.items():
+            for name, spec in specs.items():
+                if spec.hardware is not None:
+                    yield f"{section}.{name}.hardware", spec.hardware
+        if self.defaults.hardware is not None:
+            yield "defaults.hardware", self.defaults.hardware
+
+    def machine(self, name: str, hardware: str | None = None) -> tuple[str, Hardware] | None:
+        """Find what a model runs on: its own machine, else the one given, else the default; None where nobody says.
+
+        Raises:
+            UsageError: no machine has the name that was given.
+        """
+        if hardware is not None and hardware not in self.hardware:
+            raise UsageError(
+                f"no hardware is called {hardware!r}.{closest(hardware, self.hardware)} "
+                f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
+            )
+        spec = self.models.get(name) or self.judges.get(name)
+        found = (spec.hardware if spec else None) or hardware or self.defaults.hardware
+        return None if found is None else (found, self.hardware[found])
 
     def candidate(self, name: str) -> ModelSpec:
         """Find a model under test.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from qaeval.config import ModelSpec
@@ -104,13 +105,15 @@ class Hosting:
             Interrupted: the user asked to stop meanwhile.
         """
         key = api_key(spec)
+        started = len(self._conductor.starts)
         if spec.is_hosted:
             if not self._conductor.is_available:
                 raise UsageError(without_server(spec))
             beside = [one for one in self.adapters if one.lora and one.lora.base == spec.hosting.name]
             url = await self._conductor.serve(spec, adapters=beside, api_key=key)
             spec = spec.model_copy(update={"url": url})
-        return await find_endpoint(spec, api_key=key, allow_external=self._allow_external)
+        endpoint = await find_endpoint(spec, api_key=key, allow_external=self._allow_external)
+        return replace(endpoint, load_s=sum(one.seconds for one in self._conductor.starts[started:]))
 
 
 def in_turns(specs: Sequence[ModelSpec]) -> list[ModelSpec]:

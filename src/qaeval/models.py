@@ -23,6 +23,7 @@ class Endpoint:
         host: the server's host; None for embedded models.
         addresses: what the host resolved to when it was checked; nothing else is connected to.
         external: whether requests leave the user's own network.
+        load_s: what the start of a server of our own took; 0 where it was up.
     """
 
     spec: ModelSpec
@@ -30,6 +31,7 @@ class Endpoint:
     host: str | None = None
     addresses: tuple[str, ...] = ()
     external: bool = False
+    load_s: float = 0.0
 
 
 async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:

@@ -61,6 +61,10 @@ class ModelSpec(Record):
     licence: str = ""
     openness: Literal["open source", "open weight", "restricted", "embedded"] | None = None
     """``open source``: an OSI licence. ``open weight``: weights with conditions. ``restricted``: not for commercial use."""
+    released: str = Field(default="", pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")
+    """Month in which this version was released, ``"2024-09"``."""
+    hardware: str | None = None
+    """The registry's machine that it runs on; ``defaults.hardware`` where left out."""
     family: str = ""
     """Base model; a judge prefers the words of its own family."""
     url: str | None = None

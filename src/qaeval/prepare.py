@@ -1,6 +1,6 @@
 """From what was typed to what a run is: files found and read, names resolved, defaults filled in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from qaeval.corpus.sampling import draw, sample_set_digest
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.evaldef import EvalDefinition, load_eval
 from qaeval.records import Sample
+from qaeval.report.facts import MachineFacts
 from qaeval.rubric import Rubric, load_rubric
 
 _FORMAT: Final = 1
@@ -59,7 +60,8 @@ class Judging:
 def described(spec: ModelSpec) -> dict[str, Any]:
     """Return what a report says about a model and its replies depend on."""
     about = spec.model_dump(
-        mode="json", include={"licence", "openness", "family", "parameters", "quantisation", "tuned_on"}
+        mode="json",
+        include={"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"},
     )
     return {**spec.identity(), **about}
 
@@ -113,6 +115,32 @@ def find_judging(
 ) -> Judging:
     """Resolve who grades these candidates, the registry's default where nobody is named, and by what."""
     return Judging(config.judge(judge) if judge else config.default_judge(candidates), find_rubric(rubric))
+
+
+def find_machines(
+    config: Config, runs: Iterable[Mapping[str, Any]], hardware: str | None
+) -> dict[str, MachineFacts]:
+    """Say what each model of some runs' settings runs on, as far as the registry knows.
+
+    Args:
+        config: The registry.
+        runs: Settings of runs.
+        hardware: The machine of models whose entry names none; the registry's default where left out.
+
+    Raises:
+        UsageError: no machine has that name.
+    """
+    names = {name for run in runs for name in (*run["candidates"], *_judges(run))}
+    found = {name: config.machine(name, hardware) for name in names}
+    return {
+        name: MachineFacts(name=machine[0], **machine[1].model_dump(mode="json"))
+        for name, machine in found.items()
+        if machine is not None
+    }
+
+
+def _judges(settings: Mapping[str, Any]) -> list[str]:
+    return [settings["grading"]["judge"]["name"]] if settings["grading"] else []
 
 
 def _names(folder: str, pattern: str, name: Any) -> list[str]:  # noqa: ANN401 - a function of a path

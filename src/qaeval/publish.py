@@ -2,19 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.analysis.summary import build_items, build_report
+from qaeval.report.charts import charts
 from qaeval.report.document import Report
-from qaeval.report.facts import RunFacts
+from qaeval.report.facts import MachineFacts, RunFacts
 from qaeval.report.items import ChunkItems
 from qaeval.report.render_csv import render_csv
 from qaeval.report.render_html import render_html
-from qaeval.report.render_markdown import render_markdown
+from qaeval.report.render_markdown import CHARTS, render_markdown
 from qaeval.rundata import RunData
 from qaeval.store import GENERATIONS, GRADES, MANIFEST, SAMPLES, SETTINGS, RunStore, model_json
 
@@ -23,7 +24,7 @@ Format: TypeAlias = Literal["html", "md", "json", "csv"]
 
 REPORTS: Final = ("report.json", "report.md", "report.html")
 
-_PACKAGES: Final = ("aiohttp", "numpy", "pandas", "pydantic", "scipy")
+_PACKAGES: Final = ("aiohttp", "matplotlib", "numpy", "pandas", "pydantic", "scipy")
 
 
 @dataclass(frozen=True)
@@ -32,30 +33,44 @@ class Written:
 
     report: Report
     items: tuple[ChunkItems, ...]
+    has_charts: bool = True
+    """Whether charts stand beside the documents; of runs side by side nothing is written."""
 
     def render(self, format_: Format) -> str:
         """Render it in one of the formats."""
         if format_ == "html":
             return render_html(self.report, self.items)
         if format_ == "md":
-            return render_markdown(self.report)
+            return render_markdown(self.report, with_charts=self.has_charts)
         return render_csv(self.items) if format_ == "csv" else model_json(self.report)
 
 
-def publish(store: RunStore, run: RunFacts, *, label_paths: Sequence[Path], margin: float) -> Written:
-    """Write report.json, report.md, report.html and, last, manifest.json.
+def publish(
+    store: RunStore,
+    run: RunFacts,
+    *,
+    label_paths: Sequence[Path],
+    margin: float,
+    machines: Mapping[str, MachineFacts],
+) -> Written:
+    """Write report.json, report.md with its charts, report.html and, last, manifest.json.
 
     Raises:
         DataError: the run is not finished, or a label file is not readable.
     """
-    written = analyse(RunData.read(store, label_paths=label_paths), run, margin=margin)
+    data = RunData.read(store, label_paths=label_paths)
+    written = analyse(data, run, margin=margin, machines=machines)
     for name in REPORTS:
         store.write_text(name, written.render(name.rpartition(".")[2]))  # type: ignore[arg-type]
-    store.write_text(MANIFEST, json.dumps(_manifest(store, run), indent=1, ensure_ascii=False) + "\n")
+    drawn = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in charts(written.report)}
+    for name, svg in drawn.items():
+        store.write_text(name, svg)
+    manifest = _manifest(store, run, (*REPORTS, *drawn))
+    store.write_text(MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return written
 
 
-def analyse(data: RunData, run: RunFacts, *, margin: float) -> Written:
+def analyse(data: RunData, run: RunFacts, *, margin: float, machines: Mapping[str, MachineFacts]) -> Written:
     """Analyse the rows of a run, or of several that were joined; write nothing.
 
     Raises:
@@ -69,6 +84,7 @@ def analyse(data: RunData, run: RunFacts, *, margin: float) -> Written:
         judge=data.judge,
         candidates=data.candidates,
         margin=margin,
+        machines=machines,
         judge_tuned=data.judge_tuned,
     )
     items = build_items(
@@ -81,9 +97,9 @@ def analyse(data: RunData, run: RunFacts, *, margin: float) -> Written:
     return Written(report, items)
 
 
-def _manifest(store: RunStore, run: RunFacts) -> dict[str, Any]:
+def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
     sessions = store.sessions()
-    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *REPORTS)
+    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *reports)
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},

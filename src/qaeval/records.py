@@ -202,7 +202,9 @@ class Session(Record):
     started: str
     """UTC, ISO 8601."""
     seconds: float = Field(ge=0)
-    """Wall time of the stage; finding and probing the server not counted."""
+    """Wall time of the stage; finding, starting and probing the server not counted."""
+    load_s: float = Field(default=0.0, ge=0)
+    """What a server of our own took to start for this session; 0 where it was up."""
     n_tasks: int = Field(ge=0)
     """Tasks finished in this session, failures among them."""
     qaeval_version: str

@@ -1,7 +1,8 @@
 """From finished runs to reports: one run with its files written, or several side by side."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qaeval import __version__
@@ -9,30 +10,43 @@ from qaeval.errors import UsageError
 from qaeval.joining import join_runs
 from qaeval.publish import Written, analyse, publish
 from qaeval.records import Session
-from qaeval.report.facts import RunFacts
+from qaeval.report.facts import MachineFacts, RunFacts
 from qaeval.rundata import RunData
 from qaeval.store import RunStore
 from qaeval.surroundings import git_commit, now
 
 
-def write_report(store: RunStore, *, label_paths: Sequence[Path], margin: float, command: str) -> Written:
+def write_report(
+    store: RunStore,
+    *,
+    label_paths: Sequence[Path],
+    margin: float,
+    machines: Mapping[str, MachineFacts],
+    command: str,
+) -> Written:
     """Analyse a run, write its reports, and mark it complete with the manifest.
 
     Args:
         store: The run.
         label_paths: Files of labels, one or more raters each.
         margin: Smallest difference of usable rates that matters.
+        machines: What each model runs on, by its name.
         command: What the user typed.
 
     Raises:
         DataError: the run is not finished, or a label file is not readable.
     """
     facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
-    return publish(store, facts, label_paths=label_paths, margin=margin)
+    return publish(store, facts, label_paths=label_paths, margin=margin, machines=machines)
 
 
 def join_reports(
-    stores: Sequence[RunStore], *, label_paths: Sequence[Path], margin: float, command: str
+    stores: Sequence[RunStore],
+    *,
+    label_paths: Sequence[Path],
+    margin: float,
+    machines: Mapping[str, MachineFacts],
+    command: str,
 ) -> Written:
     """Analyse several runs of the same eval, samples, rubric and judge side by side; write nothing.
 
@@ -48,7 +62,9 @@ def join_reports(
     data = join_runs(runs)
     warnings = [text for store in stores for text in store.warnings]
     facts = _facts(" and ".join(runs), data.rows.sessions, command=command, warnings=warnings)
-    return analyse(data, facts, margin=margin)
+    known = {one.name: one.name.partition("@")[0] for one in (*data.candidates, data.judge)}
+    named = {name: machines[model] for name, model in known.items() if model in machines}
+    return replace(analyse(data, facts, margin=margin, machines=named), has_charts=False)
 
 
 def _facts(name: str, sessions: Sequence[Session], *, command: str, warnings: Sequence[str]) -> RunFacts:

@@ -307,6 +307,7 @@ class Runner:
             git_commit=git_commit(),
             host=endpoint.host or "",
             external=endpoint.external,
+            load_s=endpoint.load_s,
             alongside=self._alongside,
             endpoint=facts.model_dump(mode="json") if facts else None,
         )

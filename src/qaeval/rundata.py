@@ -132,5 +132,6 @@ def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
         revision=about.get("revision") or "",
         licence=about.get("licence") or "",
         openness=about.get("openness") or "",
+        released=about.get("released") or "",
         sampling={key: value for key, value in about.get("sampling", {}).items() if value is not None},
     )

@@ -241,8 +241,9 @@ class RunStore:
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run by rename: it is there whole or not at all."""
         path = self.path / name
-        temporary = path.with_name(f".{name}.partial")
+        temporary = path.with_name(f".{path.name}.partial")
         with _explained(path, "writing"):
+            path.parent.mkdir(exist_ok=True)
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
                 file.flush()

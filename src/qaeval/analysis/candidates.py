@@ -28,6 +28,11 @@ Mask = pd.Series  # of booleans, along the table of letters
 LONG_ANSWER: Final = 60
 """Words; the share of longer answers is reported."""
 
+_BIN: Final = 10
+"""Words of one bin of the histogram of answers."""
+_BINS: Final = 11
+"""The last one holds all answers of 100 words and more."""
+
 
 def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = None) -> Measure:
     """Rate of the rows that succeed among the graded ones (all, when left out), clustered."""
@@ -61,7 +66,7 @@ def summarise_candidate(
     status, letter = table["status"], table["letter"]
     graded, best = status == GRADED, letter == rubric.best
     items = table[status != FAILED]
-    wall = wall_seconds(sessions, "generate", facts.name)
+    own = [one for one in sessions if (one.stage, one.model) == ("generate", facts.name)]
     return CandidateSummary(
         facts=facts,
         n_expected=len(table),
@@ -84,7 +89,7 @@ def summarise_candidate(
         answer_words=_answer_words(items["answer"]),
         tokens=count_tokens(rows),
         timing=measure_timing(
-            rows, wall, n_items=len(items), server=server_span(readings, "generate", facts.name)
+            rows, own, n_items=len(items), server=server_span(readings, "generate", facts.name)
         ),
     )
 
@@ -114,6 +119,9 @@ def _answer_words(answers: "pd.Series[str]") -> AnswerLength:
         median=float(np.median(words)),
         p95=float(np.quantile(words, 0.95)),
         share_over_60=float((words > LONG_ANSWER).mean()),
+        histogram=tuple(
+            np.bincount(np.minimum(words // _BIN, _BINS - 1).astype(int), minlength=_BINS).tolist()
+        ),
     )
 
 
@@ -129,18 +137,20 @@ def count_tokens(rows: Iterable[GenerateRow | GradeRow]) -> Tokens:
 
 def measure_timing(
     rows: Sequence[GenerateRow | GradeRow],
-    wall_s: float | None,
+    sessions: Sequence[Session],
     *,
     n_items: int,
     server: ServerSpan | None = None,
     alongside: bool = False,
 ) -> Timing:
-    """Summarise the times of one model in one stage; requests that were never answered do not count."""
+    """Summarise the times of one model's sessions in one stage; requests that were never answered do not count."""
+    wall_s = sum(one.seconds for one in sessions) if sessions else None
     latencies = [row.latency_s for row in rows if row.latency_s > 0]
     cached = [row.usage.cached_tokens for row in rows if row.usage is not None]
     p50, p95 = np.quantile(latencies, [0.5, 0.95]) if latencies else (None, None)
     return Timing(
         wall_s=wall_s,
+        load_s=sum(one.load_s for one in sessions) or None,
         latency_p50_s=None if p50 is None else float(p50),
         latency_p95_s=None if p95 is None else float(p95),
         items_per_s=n_items / wall_s if wall_s else None,
@@ -148,12 +158,6 @@ def measure_timing(
         server=server,
         alongside=alongside,
     )
-
-
-def wall_seconds(sessions: Iterable[Session], stage: str, model: str) -> float | None:
-    """Add the wall time of all sessions of a stage with a model; None when there were none."""
-    spans = [session.seconds for session in sessions if (session.stage, session.model) == (stage, model)]
-    return sum(spans) if spans else None
 
 
 def rows_of(candidate: str, rows: Iterable[GenerateRow]) -> list[GenerateRow]:

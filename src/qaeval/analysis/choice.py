@@ -1,13 +1,23 @@
 """Which candidate to host, by everything that a run knows of it and by how much each of that counts."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from qaeval.report.document import CandidateSummary, Choice, Criterion
+from qaeval.analysis.cost import common_unit
+from qaeval.report.document import CandidateCost, CandidateSummary, Choice, Criterion
 
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
-    {"quality": 5.0, "reliability": 2.0, "speed": 1.0, "licence": 1.0, "sovereignty": 3.0}
+    {
+        "quality": 5.0,
+        "reliability": 2.0,
+        "cost": 2.0,
+        "speed": 1.0,
+        "licence": 1.0,
+        "maintenance": 1.0,
+        "sovereignty": 3.0,
+    }
 )
 """How much each criterion counts where nobody says otherwise; the page lets its reader change them."""
 
@@ -16,29 +26,49 @@ _OPENNESS: Final[Mapping[str, float]] = MappingProxyType(
 )
 
 
-def weigh(candidates: Sequence[CandidateSummary], external: Collection[str]) -> tuple[Choice, ...]:
+_YEARS: Final = 3.0
+"""A model released this long ago counts as no longer looked after."""
+
+
+def weigh(
+    candidates: Sequence[CandidateSummary],
+    costs: Sequence[CandidateCost],
+    external: Collection[str],
+    finished: str,
+) -> tuple[Choice, ...]:
     """Score every candidate from 0 to 1 on each criterion, the highest weighted mean first.
 
     quality: usable rate, as a share of the best candidate's · reliability: share of expected items that came and got a
-    letter · speed: items per second, as a share of the fastest · licence: open source 1, open weight 0.5, restricted
-    0 · sovereignty: 1 where nothing left the user's network. A criterion that is not known for a candidate is left out
+    letter · cost: of the cheapest for 1,000 usable items, as a share of the candidate's · speed: items per second, as a
+    share of the fastest · licence: open source 1, open weight 0.5, restricted 0 · maintenance: 1 at the model's release,
+    falling to 0 over three years · sovereignty: 1 where nothing left the user's network. A criterion that is not known for a candidate is left out
     of its mean, and said.
 
     Args:
         candidates: Of one run; fewer than two leave nothing to choose.
+        costs: Of those that have one.
         external: Candidates that were sent chunks outside the user's network.
+        finished: End of the run, ISO 8601.
     """
     if len(candidates) < 2:  # noqa: PLR2004 - one is no choice
         return ()
     best = max((one.usable.value or 0.0) for one in candidates)
     fastest = max((one.timing.items_per_s or 0.0) for one in candidates)
+    unit = common_unit(costs)
+    prices = {
+        one.candidate: value.value
+        for one in costs
+        if (value := one.in_unit(unit)) is not None and value.value
+    }
     choices = []
     for one in candidates:
         scores = {
             "quality": (one.usable.value or 0.0) / best if best else None,
             "reliability": one.n_graded / one.n_expected,
+            "cost": min(prices.values()) / prices[one.facts.name] if one.facts.name in prices else None,
             "speed": one.timing.items_per_s / fastest if one.timing.items_per_s and fastest else None,
             "licence": _OPENNESS.get(one.facts.openness),
+            "maintenance": _maintenance(one.facts.released, finished),
             "sovereignty": 0.0 if one.facts.name in external else 1.0,
         }
         criteria = tuple(
@@ -46,6 +76,15 @@ def weigh(candidates: Sequence[CandidateSummary], external: Collection[str]) -> 
         )
         choices.append(Choice(candidate=one.facts.name, criteria=criteria, mean=_mean(criteria)))
     return tuple(sorted(choices, key=lambda choice: -choice.mean))
+
+
+def _maintenance(released: str, finished: str) -> float | None:
+    """Score the age of a model; None where its release is not known."""
+    if not released:
+        return None
+    end, (year, month) = datetime.fromisoformat(finished), map(int, released.split("-"))
+    age = (end.year - year) + (end.month - month) / 12
+    return min(1.0, max(0.0, 1 - age / _YEARS))
 
 
 def _mean(criteria: Sequence[Criterion]) -> float:

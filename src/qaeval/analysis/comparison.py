@@ -21,6 +21,9 @@ from qaeval.stats.ranking import bradley_terry_bootstrap
 ALPHA: Final = 0.05
 """Error rate of the family of comparisons."""
 
+_LARGEST_TABLE: Final = 6
+"""Items of a chunk; with more the table of chunks by usable items is left out."""
+
 _SEED: Final = 20_240_229
 """Of the sign patterns, drawn only where the test cannot be exact."""
 
@@ -43,12 +46,14 @@ def compare_candidates(
     if not pairs:
         return ()
     columns = {name: means[name].to_numpy(float) for name in candidates}
+    counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
+    size_of = int(usable.groupby(["cluster", "candidate"], sort=False).size().max())
     p_values = [_p(columns[a], columns[b]) for a, b in pairs]
     adjusted = holm(p_values)
     return tuple(
         _difference(
             a, b, columns[a], columns[b], p=p, p_holm=float(p_holm), n_pairs=len(pairs), margin=margin
-        )
+        ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
 
@@ -75,6 +80,17 @@ def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str
         for name, one in zip(candidates, ranked, strict=True)
     ]
     return tuple(sorted(ranks, key=lambda one: one.rank or len(ranks)))
+
+
+def _crossed(of_a: "pd.Series[float]", of_b: "pd.Series[float]", most: int) -> tuple[tuple[int, ...], ...]:
+    """Count chunks by the usable items of both; nothing where the table would be too large to read."""
+    if most > _LARGEST_TABLE:
+        return ()
+    table = np.zeros((most + 1, most + 1), dtype=int)
+    both = of_a.notna() & of_b.notna()
+    for row, column in zip(of_a[both].astype(int), of_b[both].astype(int), strict=True):
+        table[row, column] += 1
+    return tuple(map(tuple, table.tolist()))
 
 
 def _p(mean_a: np.ndarray, mean_b: np.ndarray) -> float:

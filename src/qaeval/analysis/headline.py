@@ -11,8 +11,15 @@ from qaeval.report.document import (
     Sentence,
 )
 from qaeval.report.facts import ModelFacts, RubricFacts
-from qaeval.report.numbers import percent, plural, rate
+from qaeval.report.numbers import listed, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
+
+_STANDING: Final = {
+    "no difference shown": "tied",
+    "not enough data": "open",
+    "too few chunks": "few",
+}
+"""How a pair of the leader ended, where it did not win."""
 
 _MANY_UNGRADED: Final = 0.02
 """With a larger share of items without a letter the rates hang on what those letters would have been."""
@@ -27,29 +34,67 @@ def write_headline(
     rubric: RubricFacts,
     n_chunks: int,
 ) -> tuple[Sentence, ...]:
-    """Write the headline, findings first, then what to beware of."""
+    """Write the headline: the verdict, what it rests on, then what to beware of."""
     order = sorted(candidates, key=lambda one: -(one.usable.value or 0.0))
     findings = [*_pairs(order[0].facts.name, differences), _rates(order, rubric)]
     cautions = [
         *_few(n_chunks),
         *_standing(judge, agreement),
         *_same_model(judge.facts, candidates),
-        *(_contradiction(judge.facts.name, one, rubric) for one in candidates if one.n_best_flagged),
+        *_contradictions(judge.facts.name, candidates, rubric),
         *(_failed(one) for one in candidates if one.failed.n > _MANY_UNGRADED * one.n_expected),
         *(_ungraded(one, rubric) for one in candidates if _share(one) > _MANY_UNGRADED),
     ]
     trusted = [one for one in agreement if one.standing == "beats both"]
     notes = [*(_trust(judge.facts.name, one) for one in trusted), *_embedded(candidates)]
+    verdict = _verdict(order, differences, agreement)
     return (
+        Sentence(kind="verdict", text=verdict),
         *(Sentence(kind="finding", text=text) for text in findings),
         *(Sentence(kind="caution", text=text) for text in cautions),
         *(Sentence(kind="note", text=text) for text in notes),
     )
 
 
+def _verdict(
+    order: Sequence[CandidateSummary],
+    differences: Sequence[Difference],
+    agreement: Sequence[RaterAgreement],
+) -> str:
+    """Say in one sentence which candidate to take, or why none can be named yet, and what that rests on."""
+    leader, names = order[0].facts.name, [one.facts.name for one in order]
+    if len(order) == 1:
+        return f"One candidate: there is nothing to compare {leader} with."
+    others: dict[str, list[str]] = {"won": [], "tied": [], "open": [], "few": []}
+    for pair in sorted(differences, key=lambda pair: names.index(pair.b if pair.a == leader else pair.a)):
+        if leader in {pair.a, pair.b}:
+            other = pair.b if pair.a == leader else pair.a
+            others[_STANDING.get(pair.outcome, "won")].append(other)
+    won, tied = listed(others["won"]), listed([leader, *others["tied"]], "or")
+    if others["few"]:
+        return f"Too few chunks to take one: {leader} had the most usable items, which proves nothing."
+    if others["open"]:
+        return f"No winner yet: {leader} leads, but more chunks are needed to tell it from {listed(others['open'], 'and')}."
+    if order[0].facts.is_embedded and all(one.facts.is_embedded for one in order):
+        return f"Nothing to host here: of these floors {leader} is {f'better than {won}' if won else 'no better'}."
+    sure = any(one.standing == "beats both" for one in agreement)
+    if others["tied"]:
+        better = (
+            f", both better than {won}"
+            if len(others["tied"]) == 1 and won
+            else f"; better than {won}"
+            if won
+            else ""
+        )
+        verdict = f"Take {tied} by cost or licence: no difference in quality that matters{better}"
+    else:
+        verdict = f"Take {leader}: it is better than {won}"
+    return f"{verdict}." if sure else f"{verdict}. But this judge is not shown to be reliable."
+
+
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
-    listed = "; ".join(f"{one.facts.name} {rate(one.usable)}" for one in order)
-    return f"Usable items (graded {rubric.best}, of all that were asked for): {listed}."
+    rates = "; ".join(f"{one.facts.name} {rate(one.usable)}" for one in order)
+    return f"Usable items (graded {rubric.best}, of all that were asked for): {rates}."
 
 
 def _pairs(leader: str, differences: Sequence[Difference]) -> list[str]:
@@ -118,11 +163,19 @@ def _share(one: CandidateSummary) -> float:
     return one.ungraded.n / one.n_expected
 
 
-def _contradiction(judge: str, one: CandidateSummary, rubric: RubricFacts) -> str:
-    return (
-        f"{judge} gave {rubric.best} to {plural(one.n_best_flagged, 'item')} of {one.facts.name} and raised a flag on them all "
-        f"the same ({' or '.join(rubric.flag_names)}): its letters contradict its flags."
+def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: RubricFacts) -> list[str]:
+    flagged = [
+        f"{plural(one.n_best_flagged, 'item')} of {one.facts.name}"
+        for one in candidates
+        if one.n_best_flagged
+    ]
+    if not flagged:
+        return []
+    text = (
+        f"{judge} gave {rubric.best} to {listed(flagged)} and raised a flag on them all the same "
+        f"({' or '.join(rubric.flag_names)}): its letters contradict its flags."
     )
+    return [text]
 
 
 def _failed(one: CandidateSummary) -> str:
@@ -144,11 +197,10 @@ def _embedded(candidates: Sequence[CandidateSummary]) -> list[str]:
     names = [one.facts.name for one in candidates if one.facts.is_embedded]
     if not names:
         return []
-    listed = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"  # noqa: PLR2004 - two names need no comma
     copies, floors = ("copies", "a floor") if len(names) == 1 else ("copy", "floors")
     are = "is" if len(names) == 1 else "are"
     text = (
-        f"{listed} {are} {floors}, not {'a language model' if len(names) == 1 else 'language models'}: without any model, "
+        f"{listed(names)} {are} {floors}, not {'a language model' if len(names) == 1 else 'language models'}: without any model, "
         f"{'it' if len(names) == 1 else 'they'} {copies} sentences of the chunk. A model worth hosting must do better."
     )
     if len(names) == len(candidates):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from math import inf
 
 from qaeval.records import Reading
 from qaeval.report.document import ServerSpan
@@ -26,7 +27,11 @@ def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSp
     return ServerSpan(
         n_readings=len(own),
         ttft_s=_mean(sessions, _TTFT),
+        ttft_p50_s=_quantile(sessions, _TTFT, 0.5),
+        ttft_p95_s=_quantile(sessions, _TTFT, 0.95),
         inter_token_s=_mean(sessions, _ITL),
+        inter_token_p50_s=_quantile(sessions, _ITL, 0.5),
+        inter_token_p95_s=_quantile(sessions, _ITL, 0.95),
         queue_s=_mean(sessions, _QUEUE),
         running_max=_most(own, "vllm:num_requests_running"),
         waiting_max=_most(own, "vllm:num_requests_waiting"),
@@ -57,6 +62,30 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 def _mean(sessions: Sequence[Sequence[Reading]], histogram: str) -> float | None:
     return _ratio(_grown(sessions, f"{histogram}_sum"), _grown(sessions, f"{histogram}_count"))
+
+
+def _quantile(sessions: Sequence[Sequence[Reading]], histogram: str, share: float) -> float | None:
+    """Read a quantile off a histogram, straight inside its bucket as Prometheus does; None above the last bound."""
+    bounds = {
+        float(name.rpartition(" ")[2]): name
+        for session in sessions
+        for one in session
+        for name in one.values
+        if name.startswith(f"{histogram}_bucket ")
+    }
+    below, least = 0.0, 0.0
+    total = _grown(sessions, bounds[inf]) if inf in bounds else None
+    if not total:
+        return None
+    for bound in sorted(bounds):
+        upto = _grown(sessions, bounds[bound])
+        if upto is None:
+            return None
+        if upto >= share * total:
+            inside = (share * total - below) / (upto - below) if upto > below else 1.0
+            return None if bound == inf else least + (bound - least) * inside
+        below, least = upto, bound
+    return None
 
 
 def _most(readings: Iterable[Reading], gauge: str) -> float | None:

@@ -1,7 +1,8 @@
 """From the rows of a run to its report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -13,10 +14,10 @@ from qaeval.analysis.candidates import (
     summarise_candidate,
     summarise_strata,
     summarise_types,
-    wall_seconds,
 )
 from qaeval.analysis.choice import weigh
 from qaeval.analysis.comparison import compare_candidates, rank_candidates
+from qaeval.analysis.cost import common_unit, cost_candidates, cost_stage, write_cost
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.headline import write_headline
 from qaeval.analysis.items import gather_items
@@ -24,8 +25,8 @@ from qaeval.analysis.letters import letter_table
 from qaeval.analysis.servers import server_span
 from qaeval.errors import DataError
 from qaeval.records import GenerateRow, Grade, GradeRow, Label, Reading, Sample, Session
-from qaeval.report.document import JudgeSummary, Report, RunTiming
-from qaeval.report.facts import EvalFacts, ModelFacts, RubricFacts, RunFacts
+from qaeval.report.document import CandidateSummary, JudgeSummary, Report, RunTiming
+from qaeval.report.facts import EvalFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
 from qaeval.report.items import ChunkItems
 
 
@@ -56,6 +57,7 @@ def build_report(
     candidates: Sequence[ModelFacts],
     margin: float = 0.05,
     judge_tuned: bool = False,
+    machines: Mapping[str, MachineFacts] = MappingProxyType({}),
     data_left: Iterable[str] = (),
 ) -> Report:
     """Analyse a finished run.
@@ -69,6 +71,7 @@ def build_report(
         candidates: in the order of the report.
         margin: smallest difference of usable rates that matters, in (0, 1).
         judge_tuned: whether the judge was tuned on this eval's labels; the tuning labels are then left out.
+        machines: what each model runs on, by its name; those that nobody knows are left out.
         data_left: hosts outside the user's network that were sent chunks, besides those of the sessions.
 
     Raises:
@@ -109,8 +112,28 @@ def build_report(
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
-        timing=RunTiming(choice=weigh(summaries, {one.model for one in rows.sessions if one.external})),
+        timing=_timing(summaries, judge_summary, rows.sessions, machines, run.finished),
         data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
+    )
+
+
+def _timing(
+    candidates: Sequence[CandidateSummary],
+    judge: JudgeSummary,
+    sessions: Sequence[Session],
+    machines: Mapping[str, MachineFacts],
+    finished: str,
+) -> RunTiming:
+    """Say what depends on times: cost, and the choice that cost and speed are part of."""
+    costs = cost_candidates(candidates, machines, finished)
+    grading = cost_stage(judge.facts, judge.timing, machines, finished)
+    external = {one.model for one in sessions if one.external}
+    return RunTiming(
+        headline=write_cost(costs, grading),
+        costs=costs,
+        cost_unit=common_unit(costs),
+        grading=grading,
+        choice=weigh(candidates, costs, external, finished),
     )
 
 
@@ -147,7 +170,7 @@ def table_of(
 
 
 def _judge(facts: ModelFacts, rows: RunRows, *, tuned: bool) -> JudgeSummary:
-    wall = wall_seconds(rows.sessions, "grade", facts.name)
+    sessions = [one for one in rows.sessions if (one.stage, one.model) == ("grade", facts.name)]
     return JudgeSummary(
         facts=facts,
         tuned=tuned,
@@ -156,7 +179,7 @@ def _judge(facts: ModelFacts, rows: RunRows, *, tuned: bool) -> JudgeSummary:
         tokens=count_tokens(rows.grades),
         timing=measure_timing(
             rows.grades,
-            wall,
+            sessions,
             n_items=len(rows.grades),
             server=server_span(rows.readings, "grade", facts.name),
             alongside=any(one.alongside for one in rows.sessions),

@@ -19,6 +19,7 @@ from qaeval.cli.options import (
     EvalName,
     JudgeName,
     Labels,
+    Machine,
     Margin,
     Names,
     Number,
@@ -35,11 +36,22 @@ FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypedDict
+
     from qaeval.config import Config
     from qaeval.prepare import Plan
     from qaeval.report.document import Report
+    from qaeval.report.facts import MachineFacts
     from qaeval.run import Runner
     from qaeval.store import RunStore
+
+    class _Analysis(TypedDict):
+        label_paths: list[Path]
+        margin: float
+        machines: Mapping[str, MachineFacts]
+        command: str
+
 
 app = typer.Typer(
     help="Which open model should we host, and can we trust the judge that says so?",
@@ -68,10 +80,11 @@ def compare(
     concurrency: Concurrency = None,
     labels: Labels = None,
     margin: Margin = None,
+    hardware: Machine = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
-    from qaeval.prepare import find_config, find_judging, with_endpoints
+    from qaeval.prepare import find_config, find_judging, find_machines, with_endpoints
     from qaeval.reporting import write_report
     from qaeval.store import RunStore
 
@@ -85,6 +98,7 @@ def compare(
     judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
     path = out or _new_run()
     settings = {**plan.settings(), "grading": judging.settings()}
+    machines = find_machines(registry, [settings], hardware)
     with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
         with _runner(store, concurrency or defaults.concurrency, registry) as runner:
             runner.check(*plan.candidates, judging.judge)
@@ -93,6 +107,7 @@ def compare(
             store,
             label_paths=labels or list(plan.definition.label_paths),
             margin=margin or defaults.margin,
+            machines=machines,
             command=_command(),
         )
     _show(written.report, path, as_json=as_json)
@@ -163,24 +178,28 @@ def report(
         str | None,
         typer.Option("--format", help="Print the report on stdout: html, md, json or csv (items)."),
     ] = None,
+    hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
     """Only the last stage: analyse a run and write report.json, report.md and report.html; or put several runs side by side."""
-    from qaeval.prepare import find_config, find_labels
+    from qaeval.prepare import find_config, find_labels, find_machines
     from qaeval.reporting import join_reports, write_report
     from qaeval.store import RunStore
 
     if format_ not in {None, *FORMATS}:
         raise UsageError(f"--format is {', '.join(FORMATS)}, not {format_!r}")
-    wanted = margin or find_config(config).defaults.margin
+    registry = find_config(config)
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(run)) for run in runs]
-        paths = labels or find_labels(stores[0].settings()["eval"]["name"])
-        if len(stores) == 1:
-            written = write_report(stores[0], label_paths=paths, margin=wanted, command=_command())
-        else:
-            written = join_reports(stores, label_paths=paths, margin=wanted, command=_command())
+        settings = [store.settings() for store in stores]
+        wanted: _Analysis = {
+            "label_paths": labels or find_labels(settings[0]["eval"]["name"]),
+            "margin": margin or registry.defaults.margin,
+            "machines": find_machines(registry, settings, hardware),
+            "command": _command(),
+        }
+        written = write_report(stores[0], **wanted) if len(stores) == 1 else join_reports(stores, **wanted)
     if format_ is not None:
         sys.stdout.write(written.render(format_))  # type: ignore[arg-type]
     else:

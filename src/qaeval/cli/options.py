@@ -45,5 +45,12 @@ Margin: TypeAlias = Annotated[
         "--margin", min=0.001, max=0.999, help="Smallest difference that matters; 0.05 is 5 points."
     ),
 ]
+Machine: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--hardware",
+        help="Machine of the registry that the models run on whose entry names none; for the cost.",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]

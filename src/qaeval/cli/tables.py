@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from math import isnan
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +16,9 @@ from qaeval.report.render_terminal import render_text_rows
 from qaeval.report.tables import Section, Table
 from qaeval.stats.published import PublishedCheck
 
+_MARKS: Final = {"caution": "! ", "finding": "> "}
+"""What stands before a sentence, by its kind."""
+
 
 def print_summary(report: Report, path: Path | None) -> None:
     """Print the comparison and, of one run, where the report stands."""
@@ -22,8 +26,12 @@ def print_summary(report: Report, path: Path | None) -> None:
     summary = render_text_rows(report)
     _print_table(console, summary.header, summary.rows)
     for kind, text in summary.headline:
-        mark = {"caution": "! ", "finding": "> "}.get(kind, "  ")
-        console.print(f"{mark}{escape(text)}", soft_wrap=not console.is_terminal)
+        line = (
+            f"\n[bold]{escape(text)}[/bold]"
+            if kind == "verdict"
+            else f"{_MARKS.get(kind, '  ')}{escape(text)}"
+        )
+        console.print(line, soft_wrap=not console.is_terminal)
     if path is not None:
         console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from qaeval.records import FailureReason
 from qaeval.report.agreement import RaterAgreement, RaterPair
-from qaeval.report.facts import EvalFacts, ModelFacts, Part, RubricFacts, RunFacts
+from qaeval.report.facts import EvalFacts, MachineFacts, ModelFacts, Part, RubricFacts, RunFacts
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -22,7 +22,7 @@ FORMAT: Final = 1
 class Sentence(Part):
     """One sentence of the headline."""
 
-    kind: Literal["finding", "caution", "note"]
+    kind: Literal["verdict", "finding", "caution", "note"]
     text: str
 
 
@@ -42,6 +42,8 @@ class AnswerLength(Part):
     median: float | None
     p95: float | None
     share_over_60: float | None
+    histogram: tuple[int, ...] = ()
+    """Answers of 0 to 9 words, of 10 to 19, and so on; the last one holds all longer ones."""
 
 
 class Tokens(Part):
@@ -59,8 +61,13 @@ class ServerSpan(Part):
     n_readings: int
     ttft_s: float | None
     """Mean time to the first token."""
+    ttft_p50_s: float | None = None
+    """Percentiles are read off the server's histograms, straight inside a bucket; None above the last bound."""
+    ttft_p95_s: float | None = None
     inter_token_s: float | None
     """Mean time between two tokens."""
+    inter_token_p50_s: float | None = None
+    inter_token_p95_s: float | None = None
     queue_s: float | None
     """Mean time that a request waited."""
     running_max: float | None
@@ -80,6 +87,8 @@ class Timing(Part):
 
     wall_s: float | None = None
     """Wall seconds of the stage, all sessions together."""
+    load_s: float | None = None
+    """Seconds that servers of qaeval's own took to start for it; None where none was started."""
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     items_per_s: float | None = None
@@ -176,6 +185,8 @@ class Difference(Part):
     n_chunks_b_better: int
     n_chunks_equal: int
     n_chunks_a_better: int
+    chunks: tuple[tuple[int, ...], ...] = ()
+    """Chunks by how many usable items each of the two made of them: `a` in rows, `b` in columns, from 0 up."""
     outcome: Outcome
     n_more_chunks: int | None = None
     """With ``not enough data``: about how many chunks more would decide if the difference stays as it is."""
@@ -213,9 +224,57 @@ class Choice(Part):
     """Weighted mean of the known scores."""
 
 
+class StageCost(Part):
+    """What one model's stage cost: machine seconds, and money where its machine has a price."""
+
+    model: str
+    machine: MachineFacts | None
+    """None where the registry names no machine."""
+    work_s: float
+    """Wall seconds of the stage."""
+    load_s: float
+    """Seconds of starting servers of qaeval's own."""
+    price: float | None
+    """Of work and load, in the machine's currency; None without a price."""
+    stale_days: int | None = None
+    """Age of the price at the end of the run where that is more than it should be."""
+
+
+class CandidateCost(Part):
+    """What a candidate's items cost to make; grading is not part of it."""
+
+    candidate: str
+    stage: StageCost
+    seconds_per_1000: float | None
+    """Machine seconds of work for 1,000 valid items."""
+    seconds_per_1000_usable: Measure
+    """For 1,000 usable items; the interval is that of the usable rate, with the time as it was."""
+    price_per_1000: float | None
+    price_per_1000_usable: Measure | None
+    """None without a price."""
+    wh_per_1000_usable: Measure | None = None
+    """Watt-hours at most: the GPU's power limit over the time of work; None where the limit is not known."""
+    is_on_front: bool = False
+    """Whether no other candidate is both cheaper and better."""
+
+    def in_unit(self, unit: str) -> Measure | None:
+        """Return the cost of 1,000 usable items in a currency or in ``seconds``; None where it has none."""
+        if unit == "seconds":
+            return self.seconds_per_1000_usable
+        return self.price_per_1000_usable if unit else None
+
+
 class RunTiming(Part):
     """What depends on times and belongs to no candidate alone."""
 
+    headline: tuple[Sentence, ...] = ()
+    """What the headline says of cost."""
+    costs: tuple[CandidateCost, ...] = ()
+    """In the order of the candidates; those without a server are left out."""
+    cost_unit: str = ""
+    """What the candidates' costs can be compared in: a currency, or ``seconds``; empty where in nothing."""
+    grading: StageCost | None = None
+    """What the judge's stage cost; None where it has no server."""
     choice: tuple[Choice, ...] = ()
     """The candidates weighed for hosting, the best first; speed is part of it."""
 

@@ -44,6 +44,30 @@ class RunFacts(Part):
     """What was healed when the run was opened, one sentence each."""
 
 
+class MachineFacts(Part):
+    """What a model runs on, and what that costs; nothing of it is assumed, all of it is from the registry."""
+
+    name: str
+    """The registry's name of it."""
+    gpu: str = ""
+    gpu_watts: float | None = None
+    """Power limit of all its GPUs together."""
+    price_per_hour: float | None = None
+    currency: str = ""
+    terms: str = ""
+    """On demand, spot, reserved, own."""
+    region: str = ""
+    as_of: str | None = None
+    """Day on which the price was looked up, ISO 8601."""
+    source: str = ""
+
+    @property
+    def priced(self) -> str:
+        """The price with everything that it hangs on: ``USD 1.01 per hour, g6.xlarge on demand, us-east-1, as of …``."""
+        where = ", ".join(word for word in (self.terms, self.region) if word)
+        return f"{self.currency} {self.price_per_hour:,.2f} per hour, {self.name}{f' {where}' if where else ''}, as of {self.as_of}"
+
+
 class EvalFacts(Part):
     """What was asked, of what."""
 
@@ -116,6 +140,8 @@ class ModelFacts(Part):
     licence: str = ""
     openness: str = ""
     """Open weights, open source, closed; as the registry says."""
+    released: str = ""
+    """Month of the release, ``"2024-09"``."""
     description: str = ""
     """What an embedded model does, in a few words."""
     host: str = ""

@@ -4,7 +4,9 @@ A rate reads ``63.3 % [52.1, 73.2]``, a difference ``+10.0 points [−1.5, +21.4
 ``0.43 [0.20, 0.66]``. What does not exist reads ``undefined``; its reason is printed beside it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from math import floor, log10
 from typing import Final
 
 from qaeval.report.measure import Measure
@@ -100,6 +102,29 @@ def seconds(value: float | None) -> str:
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
 
 
+def cost(measure: Measure, unit: str) -> str:
+    """Print a cost: ``USD 0.42 [0.40, 0.45]``, energy: ``12 Wh``, machine time: ``4 min 12 s [4 min 00 s, 4 min 31 s]``."""
+    if measure.value is None:
+        return UNDEFINED
+    in_time = unit == "seconds"
+    value, *ends = (
+        "" if end is None else seconds(end) if in_time else money(end)
+        for end in (measure.value, measure.low, measure.high)
+    )
+    interval = f" [{', '.join(ends)}]" if all(ends) else ""
+    if in_time:
+        return f"{value}{interval}"
+    return f"{value} Wh{interval}" if unit == "Wh" else f"{unit} {value}{interval}"
+
+
+def money(value: float | None) -> str:
+    """Print an amount: ``0.42``, ``12,345.00``; a small one with two digits that count, ``0.0042``."""
+    if value is None:
+        return UNDEFINED
+    digits = 2 if value >= 0.1 or value == 0 else 1 - floor(log10(value))  # noqa: PLR2004 - a tenth keeps two digits
+    return f"{value:,.{digits}f}"
+
+
 def per_second(value: float | None) -> str:
     """Print a speed: ``12.3 /s``."""
     return NOT_MEASURED if value is None else f"{value:,.1f} /s"
@@ -108,6 +133,12 @@ def per_second(value: float | None) -> str:
 def plural(n: int, noun: str, nouns: str = "") -> str:
     """Print a count with its noun: ``1 item``, ``41 items``."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
+def listed(names: Sequence[str], word: str = "and") -> str:
+    """List names: ``a``, ``a and b``, ``a, b and c``; empty for none."""
+    *most, last = names or [""]
+    return f"{', '.join(most)} {word} {last}" if most else last
 
 
 def moment(utc: str) -> str:

@@ -1,7 +1,7 @@
 """``report.html``: one file that loads nothing, reads without scripts and escapes every word of a model.
 
-The content security policy allows exactly the file's own style sheet and script, by their hashes: text that
-a model wrote could not run even if it were not escaped.
+The content security policy allows exactly the file's own style sheet and script, by their hashes, and images that
+stand in the file: text that a model wrote could not run even if it were not escaped.
 """
 
 import base64
@@ -9,15 +9,16 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from qaeval.report import numbers
+from qaeval.report.charts import DARK, LIGHT, Chart, charts
 from qaeval.report.document import CandidateSummary, Report
 from qaeval.report.items import ChunkItems
-from qaeval.report.sections import subtitle, title, write_sections
+from qaeval.report.sections import headline, subtitle, title, write_sections
 from qaeval.report.sections_provenance import data_left
 
 _STYLE: Final = "style.css.j2"
@@ -85,15 +86,19 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
     environment = _environment()
     bars = tuple(_bar(one, report.rubric.letters) for one in report.candidates)
     forest = _forest(report)
+    pictures = {chart.name: chart for chart in charts(report) if chart.in_page}
     style = environment.get_template(_STYLE).render(widths=_widths(bars, forest)).strip()
     script = environment.get_template(_SCRIPT).render().strip()
     return environment.get_template("report.html.j2").render(
         title=title(report),
         subtitle=subtitle(report),
         report=report,
+        headline=headline(report),
         sections=write_sections(report),
         bars=bars,
         forest=forest,
+        pictures=pictures,
+        image=_image,
         letters=report.rubric.letters,
         looks=_looks(report.rubric.letters),
         items=items,
@@ -104,8 +109,14 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         data_left=data_left(report),
         style=Markup(style),  # noqa: S704 - our own file, numbers filled in
         script=Markup(script),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; style-src '{_sha(style)}'; script-src '{_sha(script)}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src '{_sha(style)}'; script-src '{_sha(script)}'; img-src data:; base-uri 'none'; form-action 'none'",
     )
+
+
+def _image(chart: Chart, look: Literal["light", "dark"]) -> str:
+    """Return a chart as a data URL: an image, in which nothing runs."""
+    svg = chart.svg(LIGHT if look == "light" else DARK)
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _differs(chunk: ChunkItems) -> bool:

@@ -4,19 +4,32 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from qaeval.report.charts import charts
 from qaeval.report.document import Report
-from qaeval.report.sections import subtitle, title, write_sections
+from qaeval.report.sections import headline, subtitle, title, write_sections
 from qaeval.report.tables import Section, Table
+
+CHARTS: Final = "charts"
+"""Folder beside the document with its charts."""
 
 _KINDS: Final = {"finding": "", "caution": "**Caution:** ", "note": "Note: "}
 _SPECIAL: Final = re.compile(r"([\\`*|~]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|\](?=[(\[:])|^[#+-](?=[\s#])|^>)")
 """What could start markup, an HTML tag or a link; other brackets and signs are left readable."""
 
 
-def render_markdown(report: Report) -> str:
-    """Render a report as GitHub-flavoured markdown; the same report gives the same text."""
+def render_markdown(report: Report, *, with_charts: bool = False) -> str:
+    """Render a report as GitHub-flavoured markdown; the same report gives the same text.
+
+    Args:
+        report: the report.
+        with_charts: whether to link its charts; they must then stand in `CHARTS` beside the document.
+    """
     lines = [f"# {escape(title(report))}", "", escape(subtitle(report)), ""]
-    lines += [f"- {_KINDS[one.kind]}{escape(one.text)}" for one in report.headline]
+    verdict, *rest = headline(report)
+    lines += [f"**{escape(verdict.text)}**", ""]
+    lines += [f"- {_KINDS[one.kind]}{escape(one.text)}" for one in rest]
+    for one in charts(report) if with_charts else ():
+        lines += ["", f"![{escape(f'{one.title}. {one.alt}')}]({CHARTS}/{one.name}.svg)"]
     for section in write_sections(report):
         lines += ["", *_section(section)]
     return "\n".join(lines) + "\n"

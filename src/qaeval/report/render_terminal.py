@@ -6,6 +6,7 @@ from typing import Final
 
 from qaeval.report import numbers
 from qaeval.report.document import CandidateSummary, Report
+from qaeval.report.sections import headline
 
 _BAR: Final = 20
 """Width of the bar of letters."""
@@ -33,7 +34,7 @@ def render_text_rows(report: Report) -> TextSummary:
     }
     named = {_NONE: f"{_NONE} none", _FAILED: f"{_FAILED} failed"}
     return TextSummary(
-        headline=tuple((one.kind, one.text) for one in report.headline),
+        headline=tuple((one.kind, one.text) for one in headline(report)),
         header=(
             "candidate",
             f"usable {report.rubric.best} [{level}]",

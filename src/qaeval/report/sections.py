@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from typing import Final
 
-from qaeval.report import sections_agreement, sections_choice, sections_provenance
+from qaeval.report import sections_agreement, sections_choice, sections_provenance, sections_speed
 from qaeval.report import sections_quality as candidates
-from qaeval.report.document import Report
-from qaeval.report.numbers import moment
+from qaeval.report.document import Report, Sentence
+from qaeval.report.numbers import listed, moment
 from qaeval.report.tables import Section
 
 SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
     candidates.quality,
     candidates.differences,
     candidates.reliability,
-    candidates.speed,
+    sections_speed.speed,
     sections_choice.hosting,
     sections_agreement.agreement,
     candidates.strata,
@@ -27,11 +27,16 @@ def write_sections(report: Report) -> tuple[Section, ...]:
     return tuple(section(report) for section in SECTIONS)
 
 
+def headline(report: Report) -> tuple[Sentence, ...]:
+    """Put what depends on times, the cost, into the headline: the verdict, findings, then cautions, then notes."""
+    sentences = (*report.headline, *report.timing.headline)
+    return tuple(sorted(sentences, key=lambda one: ("verdict", "finding", "caution", "note").index(one.kind)))
+
+
 def title(report: Report) -> str:
     """Name the report."""
     names = [one.facts.name for one in report.candidates]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"{listed} on {report.eval.title or report.eval.name}"
+    return f"{listed(names)} on {report.eval.title or report.eval.name}"
 
 
 def subtitle(report: Report) -> str:

@@ -7,8 +7,9 @@ from qaeval.report.document import Report
 from qaeval.report.tables import Section, Table
 
 _HOW: Final = (
-    "Scores from 0 to 1: quality and speed as shares of the best candidate's, reliability as the share of items that came and got "
-    "a letter, licence 1 for open source and 0 for restricted, sovereignty 1 where nothing left. The weights are a proposal, not a "
+    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's, reliability as the share of items that came and "
+    "got a letter, licence 1 for open source and 0 for restricted, maintenance 1 at the model's release and 0 three years after it, "
+    "sovereignty 1 where nothing left. The weights are a proposal, not a "
     "finding: a difference in the mean says nothing that the differences above do not show."
 )
 

@@ -1,13 +1,11 @@
-"""Sections about the candidates: quality, differences, reliability, speed, strata, failures."""
+"""Sections about the candidates: quality, differences, reliability, strata, failures."""
 
 from collections.abc import Iterable, Mapping
 
 from qaeval.records import FailureReason
 from qaeval.report import numbers
-from qaeval.report.document import CandidateSummary, Count, Report, ServerSpan, StratumSummary, Timing, Tokens
+from qaeval.report.document import CandidateSummary, Count, Report, StratumSummary
 from qaeval.report.tables import Notes, Section, Table
-
-_ALONGSIDE = "Generation and grading ran side by side on servers of their own; the judge's wall time holds its waiting for items."
 
 
 def quality(report: Report) -> Section:
@@ -143,7 +141,22 @@ def differences(report: Report) -> Section:
         anchor="differences",
         title="Differences",
         paragraphs=tuple(pair.sentence for pair in report.differences),
-        tables=(table, *_ranking(report)),
+        tables=(table, *_crossed(report), *_ranking(report)),
+    )
+
+
+def _crossed(report: Report) -> tuple[Table, ...]:
+    """Count chunks by what the best candidate and each other made of them: what is off the diagonal tells them apart."""
+    best = max(report.candidates, key=lambda one: one.usable.value or 0.0).facts.name
+    return tuple(
+        Table(
+            caption=f"Chunks by usable items: {pair.a} in rows, {pair.b} in columns",
+            header=("Usable items", *(f"{pair.b}: {n}" for n in range(len(pair.chunks)))),
+            rows=tuple((f"{pair.a}: {n}", *map(numbers.count, row)) for n, row in enumerate(pair.chunks)),
+            kind="crossed",
+        )
+        for pair in report.differences
+        if pair.chunks and best in {pair.a, pair.b}
     )
 
 
@@ -194,86 +207,6 @@ def reliability(report: Report) -> Section:
 
 def _reasons(found: Mapping[FailureReason, int]) -> str:
     return ", ".join(f"{reason} {n:,}" for reason, n in found.items()) or "–"
-
-
-def speed(report: Report) -> Section:
-    """Times and tokens."""
-    judge = report.judge
-    rows = [_speed(f"generate {one.facts.name}", one.timing, one.tokens) for one in report.candidates]
-    rows.append(_speed(f"grade {judge.facts.name}", judge.timing, judge.tokens))
-    header = (
-        "Stage",
-        "Wall time",
-        "Items",
-        "Latency p50",
-        "Latency p95",
-        "Prompt tokens",
-        "from cache",
-        "Completion tokens",
-    )
-    spans = [(f"generate {one.facts.name}", one.timing.server) for one in report.candidates]
-    spans.append((f"grade {judge.facts.name}", judge.timing.server))
-    return Section(
-        anchor="speed",
-        title="Speed and tokens",
-        paragraphs=(_ALONGSIDE,) if judge.timing.alongside else (),
-        tables=(Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)), *_servers(spans)),
-    )
-
-
-def _servers(spans: Iterable[tuple[str, ServerSpan | None]]) -> tuple[Table, ...]:
-    """Return what the servers say of themselves; nothing where none was read."""
-    known = [(name, span) for name, span in spans if span is not None]
-    if not known:
-        return ()
-    header = (
-        "Stage",
-        "First token",
-        "Between tokens",
-        "In the queue",
-        "Running, at most",
-        "Waiting, at most",
-        "KV cache, at most",
-        "Preemptions",
-        "Prompt from cache",
-    )
-    rows = tuple(
-        (
-            name,
-            numbers.seconds(span.ttft_s),
-            numbers.seconds(span.inter_token_s),
-            numbers.seconds(span.queue_s),
-            *(_whole(value) for value in (span.running_max, span.waiting_max)),
-            numbers.percent(span.kv_cache_max) if span.kv_cache_max is not None else numbers.NOT_MEASURED,
-            _whole(span.preemptions),
-            numbers.percent(span.prefix_hit_rate)
-            if span.prefix_hit_rate is not None
-            else numbers.NOT_MEASURED,
-        )
-        for name, span in known
-    )
-    notes = tuple(
-        f"{name}: the server does not have {', '.join(span.missing)}." for name, span in known if span.missing
-    )
-    caption = "What the servers' metrics say; times are means, the rest the largest of a few readings"
-    return (Table(caption=caption, header=header, rows=rows, notes=notes),)
-
-
-def _whole(value: float | None) -> str:
-    return numbers.NOT_MEASURED if value is None else f"{value:,.0f}"
-
-
-def _speed(name: str, timing: Timing, tokens: Tokens) -> tuple[str, ...]:
-    return (
-        name,
-        numbers.seconds(timing.wall_s),
-        numbers.per_second(timing.items_per_s),
-        numbers.seconds(timing.latency_p50_s),
-        numbers.seconds(timing.latency_p95_s),
-        numbers.count(tokens.prompt),
-        numbers.count(timing.cached_prompt_tokens),
-        numbers.count(tokens.completion),
-    )
 
 
 def strata(report: Report) -> Section:

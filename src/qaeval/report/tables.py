@@ -16,8 +16,9 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
-    kind: Literal["numbers", "text", "confusion"] = "numbers"
-    """``numbers`` are set flush right; ``confusion`` has its agreement on the diagonal."""
+    kind: Literal["numbers", "text", "confusion", "crossed"] = "numbers"
+    """``numbers`` are set flush right; ``confusion`` has its agreement on the diagonal and its sums at the ends; ``crossed``
+    is the same without sums."""
     words: frozenset[int] = frozenset()
     """Columns of a table of numbers that hold words."""
 
@@ -27,7 +28,8 @@ class Table:
 
     def is_diagonal(self, row: int, column: int) -> bool:
         """Whether a cell counts agreement."""
-        return self.kind == "confusion" and column == row + 1 and row < len(self.rows) - 1
+        sums = self.kind == "confusion" and row == len(self.rows) - 1
+        return self.kind in {"confusion", "crossed"} and column == row + 1 and not sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,10 @@ class Notes:
     def difference(self, measure: Measure, where: str) -> str:
         """Print a difference and note its reason."""
         return self._noted(numbers.difference(measure), measure, where)
+
+    def cost(self, measure: Measure, unit: str, where: str) -> str:
+        """Print a cost and note its reason."""
+        return self._noted(numbers.cost(measure, unit), measure, where)
 
     def _noted(self, text: str, measure: Measure, where: str) -> str:
         if measure.value is None:

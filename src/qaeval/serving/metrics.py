@@ -14,7 +14,8 @@ HISTOGRAMS: Final = (
     "vllm:inter_token_latency_seconds",
     "vllm:request_queue_time_seconds",
 )
-"""Read as ``<name>_sum`` and ``<name>_count``: their ratio of differences is the mean of a span."""
+"""Read as ``<name>_sum`` and ``<name>_count``, whose ratio of differences is the mean of a span, and, where there are
+any, as ``<name>_bucket <le>``: the requests up to that bound."""
 COUNTERS: Final = (
     "vllm:prompt_tokens_total",
     "vllm:generation_tokens_total",
@@ -44,15 +45,16 @@ def read_metrics(text: str) -> tuple[dict[str, float], tuple[str, ...]]:
         ValueError: the text is not in that format.
     """
     wanted = {*COUNTERS, *GAUGES, *(f"{name}_{part}" for name in HISTOGRAMS for part in ("sum", "count"))}
+    buckets = {f"{name}_bucket" for name in HISTOGRAMS}
     values: dict[str, float] = {}
     seen = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name not in wanted:
+            if sample.name not in wanted | buckets:
                 continue
             seen.add(sample.name)
-            reason = sample.labels.get("finished_reason", "") if sample.name == _BY_REASON else ""
-            key = f"{sample.name} {reason}".strip()
+            label = "finished_reason" if sample.name == _BY_REASON else "le" if sample.name in buckets else ""
+            key = f"{sample.name} {sample.labels.get(label, '')}".strip()
             before = values.get(key, 0.0)
             most = sample.name == "vllm:kv_cache_usage_perc"
             values[key] = max(before, sample.value) if most else before + sample.value

@@ -36,9 +36,11 @@
   var fields = form.elements;
   var boxes = Array.prototype.slice.call(form.querySelectorAll("input[type=checkbox]"));
   var shown = document.getElementById("shown");
-  var chunks = Array.prototype.map.call(document.querySelectorAll("details.chunk"), function (node) {
+  var kinds = boxes.map(function (box) { return box.value; });
+  var chunks = Array.prototype.map.call(document.querySelectorAll("details.chunk"), function (node, place) {
     return {
       node: node,
+      place: place,
       stratum: node.getAttribute("data-stratum"),
       different: node.hasAttribute("data-different"),
       source: (node.querySelector(".source").textContent + " " + node.querySelector("summary").textContent).toLowerCase(),
@@ -47,6 +49,7 @@
           node: item,
           letter: item.getAttribute("data-letter"),
           type: item.getAttribute("data-type"),
+          sure: item.hasAttribute("data-sure") ? Number(item.getAttribute("data-sure")) : 2,
           unsure: item.hasAttribute("data-unsure"),
           mismatch: item.hasAttribute("data-mismatch"),
           words: item.textContent.toLowerCase()
@@ -54,6 +57,35 @@
       })
     };
   });
+
+  function badness(items) {
+    var total = items.reduce(function (sum, item) { return sum + kinds.indexOf(item.letter); }, 0);
+    return items.length ? total / items.length : 0;
+  }
+
+  var orders = {
+    "": function (chunk) { return chunk.place; },
+    unsure: function (chunk) { return Math.min.apply(null, chunk.items.map(function (item) { return item.sure; })); },
+    worst: function (chunk) { return -badness(chunk.items); },
+    apart: function (chunk) {
+      var columns = Array.prototype.map.call(chunk.node.querySelectorAll(".columns > div"), function (column) {
+        return badness(chunk.items.filter(function (item) { return column.contains(item.node); }));
+      });
+      return Math.min.apply(null, columns) - Math.max.apply(null, columns);
+    }
+  };
+  var ordered = "";
+
+  function arrange() {
+    var wanted = orders[fields.order.value] ? fields.order.value : "";
+    if (wanted === ordered || !chunks.length) { return; }
+    ordered = wanted;
+    var keyed = chunks.map(function (chunk) { return { key: orders[wanted](chunk), chunk: chunk }; });
+    keyed.sort(function (one, other) { return one.key - other.key || one.chunk.place - other.chunk.place; });
+    var sorted = document.createDocumentFragment();
+    keyed.forEach(function (one) { sorted.appendChild(one.chunk.node); });
+    form.parentNode.appendChild(sorted);
+  }
 
   function fits(item, chunk, wanted) {
     if (wanted.show === "different" && !chunk.different) { return false; }
@@ -85,12 +117,13 @@
       });
       if (chunk.node.hidden === any) { chunk.node.hidden = !any; }
     });
+    arrange();
     shown.textContent = count + (count === 1 ? " item" : " items") + " shown";
   }
 
   function remember() {
     var state = new URLSearchParams();
-    ["words", "show", "stratum", "type"].forEach(function (name) {
+    ["words", "show", "stratum", "type", "order"].forEach(function (name) {
       if (fields[name].value) { state.set(name, fields[name].value); }
     });
     var off = boxes.filter(function (box) { return !box.checked; }).map(function (box) { return box.value; });
@@ -109,7 +142,7 @@
     var found = /^#items\?(.*)$/.exec(location.hash);
     if (!found) { return; }
     var state = new URLSearchParams(found[1]);
-    ["words", "show", "stratum", "type"].forEach(function (name) { fields[name].value = state.get(name) || ""; });
+    ["words", "show", "stratum", "type", "order"].forEach(function (name) { fields[name].value = state.get(name) || ""; });
     var off = (state.get("without") || "").split(" ");
     boxes.forEach(function (box) { box.checked = off.indexOf(box.value) < 0; });
     document.getElementById("items").scrollIntoView();

@@ -1,0 +1,173 @@
+"""What the candidates' items cost: machine time, money where the machine has a price, and an upper bound of energy.
+
+Cost is work: wall seconds of the candidate's stage x price per hour / 3,600. What a server of our own took to start is told
+apart, because it does not grow with the number of items. Time was measured once, so the intervals are those of the usable
+rate alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Final
+
+from qaeval.report import numbers
+from qaeval.report.document import CandidateCost, CandidateSummary, Sentence, StageCost, Timing
+from qaeval.report.facts import MachineFacts, ModelFacts
+from qaeval.report.measure import Measure
+
+STALE_DAYS: Final = 90
+"""An older price is flagged."""
+
+_HOUR: Final = 3600.0
+
+
+def cost_candidates(
+    candidates: Sequence[CandidateSummary], machines: Mapping[str, MachineFacts], finished: str
+) -> tuple[CandidateCost, ...]:
+    """Cost of what each candidate with a server made, and which of them nobody beats in both quality and cost.
+
+    Args:
+        candidates: Of one run.
+        machines: What each model runs on, by its name; those that nobody knows are left out.
+        finished: End of the run, ISO 8601; prices are dated against it.
+    """
+    costs = [
+        _candidate(one, stage)
+        for one in candidates
+        if (stage := cost_stage(one.facts, one.timing, machines, finished)) is not None
+    ]
+    unit = common_unit(costs)
+    rates = {one.facts.name: one.usable.value or 0.0 for one in candidates}
+    points = {
+        one.candidate: (rates[one.candidate], value)
+        for one in costs
+        if (measure := one.in_unit(unit)) is not None and (value := measure.value) is not None
+    }
+    return tuple(one.model_copy(update={"is_on_front": _is_on_front(one.candidate, points)}) for one in costs)
+
+
+def cost_stage(
+    facts: ModelFacts, timing: Timing, machines: Mapping[str, MachineFacts], finished: str
+) -> StageCost | None:
+    """Cost of one model's stage; None for a model without a server or a stage without a time."""
+    if facts.is_embedded or timing.wall_s is None:
+        return None
+    machine, load = machines.get(facts.name), timing.load_s or 0.0
+    hourly = None if machine is None else machine.price_per_hour
+    return StageCost(
+        model=facts.name,
+        machine=machine,
+        work_s=timing.wall_s,
+        load_s=load,
+        price=None if hourly is None else (timing.wall_s + load) / _HOUR * hourly,
+        stale_days=None if machine is None else _stale(machine, finished),
+    )
+
+
+def common_unit(costs: Sequence[CandidateCost]) -> str:
+    """Say what costs can be compared in: a currency, ``seconds`` on equal machines; empty where in nothing."""
+    machines = [one.stage.machine for one in costs]
+    currencies = {None if one is None or one.price_per_hour is None else one.currency for one in machines}
+    if len(currencies) == 1 and None not in currencies:
+        return str(next(iter(currencies)))
+    return "seconds" if len({None if one is None else one.name for one in machines}) == 1 else ""
+
+
+def write_cost(costs: Sequence[CandidateCost], grading: StageCost | None) -> tuple[Sentence, ...]:
+    """Say what the candidates cost against each other, and what to beware of in the prices."""
+    stages = [*(one.stage for one in costs), *([grading] if grading else [])]
+    old = {
+        one.machine.name: one.stale_days
+        for one in stages
+        if one.machine is not None and one.stale_days is not None
+    }
+    return (
+        *_findings(costs),
+        *(
+            Sentence(
+                kind="caution",
+                text=f"The price of {name} was {days:,} days old when the run ended: look it up again.",
+            )
+            for name, days in old.items()
+        ),
+    )
+
+
+def _findings(costs: Sequence[CandidateCost]) -> Iterable[Sentence]:
+    unit = common_unit(costs)
+    known = [(one, value) for one in costs if (value := one.in_unit(unit)) is not None and value.value]
+    if len(known) < 2:  # noqa: PLR2004 - nothing to compare
+        return
+    known.sort(key=lambda pair: pair[1].value or 0.0)
+    listed = "; ".join(f"{one.candidate} {numbers.cost(value, unit)}" for one, value in known)
+    (first, least), (second, more) = known[:2]
+    share = 1 - (least.value or 0.0) / (more.value or 1.0)
+    machine = first.stage.machine
+    by = (
+        "(machine time; a price in the registry makes it money)"
+        if unit == "seconds" or machine is None
+        else f"({machine.priced})"
+    )
+    than = second.candidate if len(known) == 2 else f"{second.candidate}, the next"  # noqa: PLR2004
+    yield Sentence(
+        kind="finding",
+        text=(
+            f"Cost of 1,000 usable items, without grading: {listed} {by}. {first.candidate} costs {numbers.percent(share)} less "
+            f"than {than}."
+        ),
+    )
+
+
+def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
+    machine, work = stage.machine, stage.work_s
+    hourly = None if machine is None else machine.price_per_hour
+    each = 1000 * work / one.n_valid if one.n_valid else None
+    seconds = _per_usable(one.usable, 1000 * work / one.n_expected)
+    watts = None if machine is None else machine.gpu_watts
+    return CandidateCost(
+        candidate=one.facts.name,
+        stage=stage,
+        seconds_per_1000=each,
+        seconds_per_1000_usable=seconds,
+        price_per_1000=None if each is None or hourly is None else each / _HOUR * hourly,
+        price_per_1000_usable=None if hourly is None else _scaled(seconds, hourly / _HOUR),
+        wh_per_1000_usable=None if watts is None else _scaled(seconds, watts / _HOUR),
+    )
+
+
+def _per_usable(usable: Measure, per_1000: float) -> Measure:
+    """Divide by the usable rate, ends too: the higher rate is the lower cost."""
+    if not usable.value:
+        return usable.model_copy(
+            update={"value": None, "low": None, "high": None, "reason": "no item is usable"}
+        )
+    return usable.model_copy(
+        update={
+            "value": per_1000 / usable.value,
+            "low": per_1000 / usable.high if usable.high and usable.low else None,
+            "high": per_1000 / usable.low if usable.low else None,
+            "method": f"time of work / ({usable.method})",
+        }
+    )
+
+
+def _scaled(measure: Measure, factor: float) -> Measure:
+    ends = {name: getattr(measure, name) for name in ("value", "low", "high")}
+    return measure.model_copy(
+        update={name: None if end is None else factor * end for name, end in ends.items()}
+    )
+
+
+def _is_on_front(name: str, points: Mapping[str, tuple[float, float]]) -> bool:
+    if name not in points:
+        return False
+    rate, cost = points[name]
+    return not any(
+        other >= rate and price <= cost and (other, price) != (rate, cost) for other, price in points.values()
+    )
+
+
+def _stale(machine: MachineFacts, finished: str) -> int | None:
+    if not machine.as_of:
+        return None
+    days = (datetime.fromisoformat(finished).date() - date.fromisoformat(machine.as_of)).days
+    return days if days > STALE_DAYS else None

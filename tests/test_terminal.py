@@ -1,0 +1,74 @@
+"""What a terminal gets, and what a pipe gets."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+QAEVAL = str(Path(sys.executable).with_name("qaeval"))
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+
+
+def on_a_terminal(out: Path, **env: str) -> str:
+    """Run a comparison whose stdout and stderr are a terminal, and return what it was sent."""
+    ours, theirs = pty.openpty()
+    command = [QAEVAL, "compare", "embedded-lead", "embedded-salient", "--n", "12", "--out", str(out)]
+    process = subprocess.Popen(
+        command,
+        stdout=theirs,
+        stderr=theirs,
+        stdin=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **env},
+    )
+    os.close(theirs)
+    sent = b""
+    while True:
+        try:
+            read = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not read:
+            break
+        sent += read
+    os.close(ours)
+    assert process.wait(60) == 0
+    return sent.decode()
+
+
+def test_a_terminal_gets_colour_unless_no_color_is_set(tmp_path: Path) -> None:
+    assert COLOUR.search(on_a_terminal(tmp_path / "colour"))
+    assert not COLOUR.search(on_a_terminal(tmp_path / "plain", NO_COLOR="1"))
+
+
+def test_a_pipe_gets_no_escapes_and_sentences_on_one_line(tmp_path: Path) -> None:
+    command = [
+        QAEVAL,
+        "compare",
+        "embedded-lead",
+        "embedded-salient",
+        "--n",
+        "12",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert [
+        line for line in done.stdout.splitlines() if line.startswith("> Usable items") and line.endswith(".")
+    ]
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_no_line_is_wider_than_the_terminal(tmp_path: Path, columns: int) -> None:
+    sent = on_a_terminal(tmp_path / "run", COLUMNS=str(columns), NO_COLOR="1")
+    seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sent)
+    last = seen[seen.rindex("candidate ") :]
+    lines = [line.rstrip() for line in last.splitlines() if "report:" not in line]
+    assert max(map(len, lines)) <= columns
+    assert any(line.startswith("embedded-salient") for line in lines)
+    verdict = " ".join(lines)
+    assert "Nothing to host here" in verdict
