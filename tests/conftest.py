@@ -7,3 +7,6 @@ from hypothesis import settings
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+# a question of an earlier test must not be answered from a cache; the tests of the cache set a folder of their own
+os.environ["QAEVAL_CACHE"] = "off"

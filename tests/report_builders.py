@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qaeval.analysis.summary import RunRows, build_items, build_report
+from qaeval.analysis.summary import Analysis, RunRows, analyse_rows
 from qaeval.records import Chunk, Failure, Generation, Grade, Item, Label, Sample, Session, Usage
 from qaeval.report.document import Report
 from qaeval.report.facts import EvalFacts, Meaning, ModelFacts, RubricFacts, RunFacts
@@ -71,8 +71,8 @@ class Case:
             item_types=("fact", "why"),
         )
 
-    def report(self, **options: Any) -> Report:
-        return build_report(
+    def analysis(self, **options: Any) -> Analysis:
+        return analyse_rows(
             rows=self.rows,
             run=self.run,
             eval_facts=self.eval_facts(),
@@ -82,14 +82,11 @@ class Case:
             **{**self.more, **options},
         )
 
-    def items(self) -> Any:
-        return build_items(
-            rows=self.rows,
-            eval_facts=self.eval_facts(),
-            rubric=self.rubric,
-            judge=self.judge,
-            candidates=self.candidates,
-        )
+    def report(self, **options: Any) -> Report:
+        return self.analysis(**options).report
+
+    def items(self, most: int | None = 20_000) -> Any:
+        return self.analysis().items(most=most)
 
 
 def case(letters: Mapping[str, Sequence[str]], *, items_per_sample: int = 3, **facts: ModelFacts) -> Case:

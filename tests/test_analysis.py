@@ -555,16 +555,16 @@ def test_the_number_of_samples_must_be_the_evals() -> None:
 
 
 def _report_with(made: Case, eval_facts: Any) -> Report:
-    from qaeval.analysis.summary import build_report  # noqa: PLC0415 - one use
+    from qaeval.analysis.summary import analyse_rows  # noqa: PLC0415 - one use
 
-    return build_report(
+    return analyse_rows(
         rows=made.rows,
         run=RUN,
         eval_facts=eval_facts,
         rubric=made.rubric,
         judge=JUDGE,
         candidates=made.candidates,
-    )
+    ).report
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import asyncio
 import math
 import os
 import random
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -163,7 +164,7 @@ async def test_a_recorded_reply_becomes_a_completion(server: LoopbackServer) -> 
     assert completion.finish_reason == "length"
     assert completion.usage == Usage(prompt_tokens=39, completion_tokens=24, cached_tokens=0)
     assert completion.latency_s > 0
-    assert completion.logprobs == ()
+    assert completion.alternatives is None
 
 
 async def test_cached_tokens_are_read(server: LoopbackServer) -> None:
@@ -193,32 +194,60 @@ async def test_content_and_usage_details_may_be_null(server: LoopbackServer, usa
     assert completion.usage == (Usage(prompt_tokens=3, completion_tokens=2) if usage else None)
 
 
+LETTER = re.compile(r'"letter"\s*:\s*"([A-Z])')
+BARE = re.compile(r"([A-C])$")
+
+
+def asked(place: re.Pattern[str]) -> ChatRequest:
+    return ChatRequest(ASK.messages, top_logprobs=20, alternatives_at=place)
+
+
 async def test_the_letters_distribution_is_read_from_a_recorded_grade(server: LoopbackServer) -> None:
     server.replay("138_grade_token_logprobs_in_json")
-    completion = await ask(server)
-    assert "".join(token.token for token in completion.logprobs[:-1]) == completion.text
-    letter = {token.token: token for token in completion.logprobs}["B"]
+    text = (await ask(server)).text
+    server.replay("138_grade_token_logprobs_in_json")
+    place = re.compile(re.escape(text[: text.index('"B"')]) + '"([A-Z])')
+    found = (await ask(server, asked(place))).alternatives
+    assert found is not None
+    assert (found.token, found.at) == ("B", 0)
     # -0.4233, -1.4837 and -2.1343 in the recording: .655 + .227 + .118 = 1
-    assert {name: round(math.exp(letter.top[name]), 3) for name in "ABC"} == {
+    assert {name: round(math.exp(found.top[name]), 3) for name in "ABC"} == {
         "A": 0.227,
         "B": 0.655,
         "C": 0.118,
     }
-    assert letter.top['"'] == -9999.0
+    assert found.top['"'] == -9999.0
+
+
+async def test_alternatives_that_nobody_asked_for_are_not_kept(server: LoopbackServer) -> None:
+    server.replay("138_grade_token_logprobs_in_json")
+    assert (await ask(server)).alternatives is None
 
 
 async def test_tokens_that_read_the_same_are_added_up(server: LoopbackServer) -> None:
     twice = [{"token": "A", "logprob": math.log(0.5)}, {"token": "A", "logprob": math.log(0.25)}]
     entry = {"token": "A", "logprob": math.log(0.5), "top_logprobs": twice}
     server.answer(200, body_with(content="A", logprobs={"content": [entry]}))
-    completion = await ask(server)
-    assert math.exp(completion.logprobs[0].top["A"]) == pytest.approx(0.75)
+    found = (await ask(server, asked(BARE))).alternatives
+    assert found is not None
+    assert math.exp(found.top["A"]) == pytest.approx(0.75)
 
 
 async def test_the_chosen_token_is_among_the_alternatives(server: LoopbackServer) -> None:
     entry = {"token": "C", "logprob": -3.0, "top_logprobs": [{"token": "A", "logprob": -0.1}]}
     server.answer(200, body_with(content="C", logprobs={"content": [entry]}))
-    assert (await ask(server)).logprobs[0].top == {"A": -0.1, "C": -3.0}
+    found = (await ask(server, asked(BARE))).alternatives
+    assert found is not None
+    assert found.top == {"A": -0.1, "C": -3.0}
+
+
+async def test_the_last_place_that_fits_counts_and_may_stand_inside_a_token(server: LoopbackServer) -> None:
+    pieces = ['{"reason": "', '"letter": "A', '", "letter', '": "B', '"}']
+    entries = [{"token": piece, "logprob": -0.1, "top_logprobs": []} for piece in pieces]
+    server.answer(200, body_with(content="".join(pieces), logprobs={"content": entries}))
+    found = (await ask(server, asked(LETTER))).alternatives
+    assert found is not None
+    assert (found.token, found.at) == ('": "B', 4)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +382,7 @@ async def test_what_may_pass_is_asked_again(server: LoopbackServer, fault: Fault
     assert len(naps.taken) == 2
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "rate_limit"])
 async def test_what_does_not_pass_in_time_is_an_endpoint_failure(
     server: LoopbackServer, fault: Fault
 ) -> None:
@@ -362,6 +391,17 @@ async def test_what_does_not_pass_in_time_is_an_endpoint_failure(
     assert error.reason == "endpoint"
     assert "(attempts: 3)" in error.detail
     assert len(server.requests) == 3
+
+
+async def test_a_busy_server_is_obeyed_beside_the_attempts_and_not_for_ever(server: LoopbackServer) -> None:
+    server.fail("rate_limit", times=20)
+    naps, asked_for_less = Naps(), []
+    completion = await ask(server, max_attempts=3, sleep=naps, on_busy=lambda: asked_for_less.append(1))
+    assert completion.finish_reason == "stop"
+    assert len(asked_for_less) == 20
+    assert all(nap >= 7 for nap in naps.taken)  # what Retry-After says
+    server.fail("rate_limit")
+    assert "(attempts: 3)" in (await refused(server, max_attempts=3)).detail
 
 
 @pytest.mark.parametrize(
@@ -414,13 +454,14 @@ async def test_a_hanging_server_is_a_timeout(server: LoopbackServer) -> None:
     assert "nothing within 0.1 s" in error.detail
 
 
-async def test_a_closed_port_is_an_endpoint_failure(unused_tcp_port_factory: Callable[[], int]) -> None:
+async def test_a_closed_port_ends_the_stage(unused_tcp_port_factory: Callable[[], int]) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port_factory()}/v1"
-    async with HttpChat(base_url=url, model="m", sleep=Naps(), max_attempts=2) as model:
-        with pytest.raises(ChatError, match="is the server up") as raised:
+    async with HttpChat(base_url=url, model="m", sleep=Naps(), outage_s=0.05) as model:
+        with pytest.raises(
+            EndpointError, match="stopped answering and did not come back within 0 s"
+        ) as raised:
             await model.complete(ASK)
-    assert raised.value.reason == "endpoint"
-    assert url in raised.value.detail
+    assert url.removesuffix("/v1") in str(raised.value)
 
 
 async def test_the_waits_grow_are_jittered_and_bounded(server: LoopbackServer) -> None:
@@ -458,20 +499,20 @@ def test_retry_after_is_read_in_every_form_and_capped(value: str, seconds: float
     assert retry_after_s(headers) == seconds
 
 
-async def test_a_server_that_dies_leaves_failures_not_hangs() -> None:
+async def test_a_server_that_dies_ends_the_stage_and_does_not_hang() -> None:
     with LoopbackServer(die_after=3) as server:
-        async with chat(server, max_attempts=2) as model:
+        async with chat(server, outage_s=0.05) as model:
             results = [await settled(model) for _ in range(3)]
             await asyncio.to_thread(server.join)
             results.append(await settled(model))
-    assert results == ["stop", "stop", "stop", "endpoint"]
+    assert results == ["stop", "stop", "stop", "gone"]
 
 
 async def settled(model: HttpChat) -> str:
     try:
         return (await model.complete(ASK)).finish_reason
-    except ChatError as error:
-        return error.reason
+    except EndpointError:
+        return "gone"
 
 
 # ---- secrets, sessions, load
@@ -579,13 +620,15 @@ async def test_the_loopback_server_has_vllms_envelope(server: LoopbackServer) ->
 
 
 async def test_the_loopback_server_grades_by_schema_with_a_distribution(server: LoopbackServer) -> None:
-    request = ChatRequest(ASK.messages, GRADE_SCHEMA, top_logprobs=20)
+    request = ChatRequest(ASK.messages, GRADE_SCHEMA, top_logprobs=20, alternatives_at=LETTER)
     first, second = await ask(server, request), await ask(server, request)
     letter = extract_json(first.text, lenient=False)["letter"]
     assert first.text == second.text
-    (token,) = [token for token in first.logprobs if token.token == letter]
-    assert sum(math.exp(token.top[name]) for name in "ABC") == pytest.approx(1)
-    assert token.top[letter] == max(token.top.values())
+    found = first.alternatives
+    assert found is not None
+    assert found.token == letter
+    assert sum(math.exp(found.top[name]) for name in "ABC") == pytest.approx(1)
+    assert found.top[letter] == max(found.top.values())
 
 
 @pytest.mark.parametrize(("fault", "count"), [(None, 3), ("wrong_item_count", 2)])

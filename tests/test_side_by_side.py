@@ -115,7 +115,9 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
         LoopbackServer(["compass-judger"], die_after=12) as judge,
     ):
         servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
-        process = compare(tmp_path / "run", servers, "--concurrency", "2", n=60)
+        (tmp_path / "short.yaml").write_text("defaults: {outage_s: 1}")
+        config = ("--config", str(tmp_path / "short.yaml"))
+        process = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=60)
         _, err = process.communicate(timeout=90)
     assert process.returncode == 69, err
     assert "stopped answering" in err

@@ -7,7 +7,7 @@ import pytest
 
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
 from qaeval.records import Chunk, Failure, Generation, Sample
-from qaeval.store import GENERATIONS, RunStore, finished
+from qaeval.store import GENERATIONS, RunStore
 
 SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
 
@@ -28,32 +28,44 @@ def create(path: Path, settings: dict[str, object] | None = None, *, resume: boo
 
 def test_a_line_that_a_killed_process_cut_short_is_dropped_and_said(tmp_path: Path) -> None:
     with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
-        rows.append(generation("t1"))
+        rows.append(generation("a1"))
     with (tmp_path / GENERATIONS).open("ab") as file:
         file.write(b'{"kind":"gener')
     with create(tmp_path, resume=True) as store:
-        assert list(store.generations()) == ["t1"]
+        assert [row.task_id for row in store.generations()] == ["a1"]
         assert "14 bytes" in store.warnings[0]
     assert (tmp_path / GENERATIONS).read_bytes().endswith(b"}\n")
 
 
 def test_the_last_row_of_a_task_wins(tmp_path: Path) -> None:
     with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
-        rows.append(failure("t1", "endpoint"))
-        rows.append(generation("t1", "second"))
-        (row,) = store.generations().values()
+        rows.append(failure("a1", "endpoint"))
+        rows.append(generation("a1", "second"))
+        (row,) = store.generations()
     assert isinstance(row, Generation)
     assert row.text == "second"
 
 
-def test_only_failures_that_may_pass_are_asked_again() -> None:
-    rows = {
-        "a": generation("a"),
-        "b": failure("b", "endpoint"),
-        "c": failure("c", "invalid_json"),
-        "d": failure("d", "interrupted"),
-    }
-    assert finished(rows) == {"a", "c"}
+def test_only_failures_that_may_pass_are_asked_again(tmp_path: Path) -> None:
+    with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
+        for row in (
+            generation("a"),
+            failure("b", "endpoint"),
+            failure("c", "invalid_json"),
+            failure("d", "interrupted"),
+        ):
+            rows.append(row)
+        done = store.finished(GENERATIONS)
+    assert {name for name in "abcdef" if name in done} == {"a", "c"}
+    assert len(done) == 2
+
+
+def test_of_two_rows_of_a_task_the_last_one_says_whether_it_is_done(tmp_path: Path) -> None:
+    with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
+        for row in (failure("a", "endpoint"), generation("b"), generation("a"), failure("b", "endpoint")):
+            rows.append(row)
+        done = store.finished(GENERATIONS)
+    assert {name for name in "ab" if name in done} == {"a"}
 
 
 def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path) -> None:
@@ -79,14 +91,14 @@ def test_a_damaged_row_in_the_middle_is_named_by_line(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         (tmp_path / GENERATIONS).write_text('{"kind":"generation"}\n')
         with pytest.raises(DataError, match=rf"{GENERATIONS}:1: not a valid row"):
-            store.generations()
+            list(store.generations())
 
 
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         (tmp_path / GENERATIONS).symlink_to("/dev/full")
         with pytest.raises(StoreError, match="free some space"), store.writer(GENERATIONS) as rows:
-            rows.append(generation("t1"))
+            rows.append(generation("a1"))
 
 
 def test_opening_a_directory_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:

@@ -44,8 +44,12 @@ class Defaults(Record):
     embedded_judge: str | None = None
     """Grades when all candidates are embedded."""
     seed: int = Field(default=0, ge=0)
-    concurrency: int = Field(default=64, ge=1, le=4096)
-    """Requests in flight."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    """Requests in flight; ``auto``: as many as keep the servers busy."""
+    outage_s: float = Field(default=120.0, ge=0)
+    """Longest wait for a server that stopped answering."""
+    cache: bool = True
+    """Whether a question that was answered before, in any run, is not asked again."""
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Smallest difference of usable rates that matters, as a share."""
     hardware: str | None = None
@@ -137,6 +141,8 @@ class Config(_Layer):
             raise ValueError(f"{where}.lora.base: {spec.lora.base!r} is an adapter itself")
         if spec.kind == "server" and not (spec.hf_id or spec.url):
             raise ValueError(f"{where}: a server needs hf_id (what to serve) or url (where it runs)")
+        if spec.replicas and spec.url is None:
+            raise ValueError(f"{where}: replicas are servers beside the one at url; url is missing")
         if spec.kind == "embedded" and (spec.hf_id or spec.url):
             raise ValueError(f"{where}: an embedded model runs inside qaeval; it has no hf_id and no url")
 
@@ -212,6 +218,8 @@ class Config(_Layer):
     def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
         """Return the registry with other URLs; a name that is both model and judge changes in both places.
 
+        Several URLs of one model stand behind each other with commas between them.
+
         Raises:
             UsageError: a name is unknown or embedded, or a URL is none.
         """
@@ -226,7 +234,7 @@ class Config(_Layer):
             if known[name].kind == "embedded":
                 raise UsageError(f"endpoint for {name!r}: an embedded model has none, it runs inside qaeval")
             try:
-                urls[name] = base_url(url)
+                urls[name] = tuple(base_url(one) for one in url.split(","))
             except ValueError as error:
                 raise UsageError(f"endpoint for {name!r}: {error}") from error
         for name, spec in known.items():
@@ -240,8 +248,13 @@ class Config(_Layer):
         )
 
 
-def _with_urls(specs: Mapping[str, ModelSpec], urls: Mapping[str, str]) -> dict[str, ModelSpec]:
-    return {name: spec.model_copy(update={"url": urls.get(name, spec.url)}) for name, spec in specs.items()}
+def _with_urls(specs: Mapping[str, ModelSpec], urls: Mapping[str, tuple[str, ...]]) -> dict[str, ModelSpec]:
+    return {
+        name: spec.model_copy(update={"url": urls[name][0], "replicas": urls[name][1:]})
+        if name in urls
+        else spec
+        for name, spec in specs.items()
+    }
 
 
 def load_config(default: Path, *overrides: Path) -> Config:

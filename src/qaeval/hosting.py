@@ -15,7 +15,7 @@ from qaeval.surroundings import api_key
 _RESTARTS: Final = 2
 """So often a server of ours that died during a stage is started again."""
 
-_Task = TypeVar("_Task")
+_Todo = TypeVar("_Todo")
 
 
 class Hosting:
@@ -54,8 +54,8 @@ class Hosting:
     async def through(
         self,
         spec: ModelSpec,
-        unfinished: Callable[[], list[_Task]],
-        stage: Callable[[Endpoint, list[_Task]], Coroutine[Any, Any, None]],
+        unfinished: Callable[[], _Todo],
+        stage: Callable[[Endpoint, _Todo], Coroutine[Any, Any, None]],
     ) -> None:
         """Work through a model's stage; a server of ours that dies meanwhile is started again, a few times."""
         for restarts_left in range(_RESTARTS, -1, -1):

@@ -57,22 +57,23 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
     names = {
         facts.name: f"{facts.name}@{name}" if facts.name in taken else facts.name for facts in run.candidates
     }
-    known = {row.item_id: row for row in first.rows.grades}
+    first_grades, own_grades = tuple(first.rows.grades), tuple(run.rows.grades)
+    known = {row.item_id: row for row in first_grades}
     ids = {
         str(row.item_id): f"{row.item_id}@{name}"
-        for row in run.rows.grades
+        for row in own_grades
         if row.item_id in known and not _same_letter(row, known[row.item_id])
     }
     grades = [
         row.model_copy(update={"item_id": ids.get(str(row.item_id), row.item_id)})
-        for row in run.rows.grades
+        for row in own_grades
         if row.item_id in ids or row.item_id not in known
     ]
     labels = {label.item_id: label for label in first.rows.labels}
     rows = RunRows(
         samples=first.rows.samples,
         generations=(*first.rows.generations, *(_renamed(row, names, ids) for row in run.rows.generations)),
-        grades=(*first.rows.grades, *grades),
+        grades=(*first_grades, *grades),
         sessions=(*first.rows.sessions, *(_of(row, names) for row in run.rows.sessions)),
         readings=(*first.rows.readings, *(_of(row, names) for row in run.rows.readings)),
         labels=(*first.rows.labels, *(label for label in run.rows.labels if label.item_id not in labels)),

@@ -1,6 +1,6 @@
 """From a name in the registry to a model that answers: the endpoint is checked before anything is asked."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ class Endpoint:
         addresses: what the host resolved to when it was checked; nothing else is connected to.
         external: whether requests leave the user's own network.
         load_s: what the start of a server of our own took; 0 where it was up.
+        replicas: base URL and addresses of further servers of the same model.
     """
 
     spec: ModelSpec
@@ -32,6 +33,7 @@ class Endpoint:
     addresses: tuple[str, ...] = ()
     external: bool = False
     load_s: float = 0.0
+    replicas: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:
@@ -54,7 +56,36 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         spec.url, spec.served_name or spec.name, api_key=api_key, addresses=location.addresses
     )
     _require(spec, facts)
-    return Endpoint(spec, facts, location.host, location.addresses, location.external)
+    others = [
+        await resolve(
+            spec.model_copy(update={"url": url, "replicas": ()}),
+            api_key=api_key,
+            allow_external=allow_external,
+        )
+        for url in spec.replicas
+    ]
+    for other in others:
+        _require_alike(spec, facts, other)
+    return Endpoint(
+        spec,
+        facts,
+        location.host,
+        location.addresses,
+        external=location.external or any(one.external for one in others),
+        replicas=tuple((one.spec.url or "", one.addresses) for one in others),
+    )
+
+
+def _require_alike(spec: ModelSpec, facts: EndpointFacts, other: Endpoint) -> None:
+    """Refuse servers behind one name that would not answer alike."""
+    aspects = ("version", "max_model_len", "structured_output", "system_role")
+    for aspect in aspects:
+        one, another = getattr(facts, aspect), getattr(other.facts, aspect)
+        if one != another:
+            raise EndpointError(
+                f"{spec.name}: its servers differ in {aspect.replace('_', ' ')}: {one!r} at {spec.url}, {another!r} at "
+                f"{other.spec.url}; letters and replies of both would be mixed"
+            )
 
 
 def without_server(spec: ModelSpec) -> str:
@@ -78,8 +109,23 @@ def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
 
 
 @asynccontextmanager
-async def connect(endpoint: Endpoint, *, api_key: str | None) -> AsyncIterator[ChatModel]:
-    """Open the model for one stage."""
+async def connect(
+    endpoint: Endpoint,
+    *,
+    api_key: str | None,
+    outage_s: float = 120.0,
+    told: Callable[[str], None] = lambda _text: None,
+    on_busy: Callable[[], None] = lambda: None,
+) -> AsyncIterator[ChatModel]:
+    """Open the model for one stage.
+
+    Args:
+        endpoint: Where it answers.
+        api_key: Sent to all its servers.
+        outage_s: Longest wait for a server that is gone.
+        told: Called when one is gone, and when it is back.
+        on_busy: Called when one asks for fewer requests.
+    """
     spec, facts = endpoint.spec, endpoint.facts
     if facts is None:
         yield EMBEDDED[spec.name]()
@@ -93,6 +139,10 @@ async def connect(endpoint: Endpoint, *, api_key: str | None) -> AsyncIterator[C
         max_top_logprobs=20 if facts.max_logprobs is None else facts.max_logprobs,
         context=facts.max_model_len if facts.tokenizer else None,
         addresses=endpoint.addresses,
+        replicas=endpoint.replicas,
+        outage_s=outage_s,
+        told=told,
+        on_busy=on_busy,
         extra_body=spec.request_extras(),
     ) as model:
         yield model

@@ -69,6 +69,8 @@ class ModelSpec(Record):
     """Base model; a judge prefers the words of its own family."""
     url: str | None = None
     """Base URL of a running server, ``http://host:port/v1``."""
+    replicas: tuple[str, ...] = ()
+    """Base URLs of further servers of the same model; each request goes to the one with the fewest in flight."""
     served_name: str | None = None
     """The name that the server knows it by; the entry's name when left out."""
     api_key_env: str | None = None
@@ -162,6 +164,11 @@ class ModelSpec(Record):
     @classmethod
     def _usable_url(cls, url: str | None) -> str | None:
         return None if url is None else base_url(url)
+
+    @field_validator("replicas")
+    @classmethod
+    def _usable_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(base_url, urls))
 
     @field_validator("api_key_env", mode="before")
     @classmethod

@@ -8,11 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from qaeval.analysis.summary import build_items, build_report
+from qaeval.analysis.summary import Analysis, analyse_rows
 from qaeval.report.charts import charts
 from qaeval.report.document import Report
 from qaeval.report.facts import MachineFacts, RunFacts
-from qaeval.report.items import ChunkItems
 from qaeval.report.render_csv import render_csv
 from qaeval.report.render_html import render_html
 from qaeval.report.render_markdown import CHARTS, render_markdown
@@ -27,22 +26,30 @@ REPORTS: Final = ("report.json", "report.md", "report.html")
 _PACKAGES: Final = ("aiohttp", "matplotlib", "numpy", "pandas", "pydantic", "scipy")
 
 
+_MOST_ITEMS: Final = 20_000
+"""Items of a page; a browser reads and filters so many without a pause."""
+
+
 @dataclass(frozen=True)
 class Written:
-    """A report with the items behind it, to be rendered."""
+    """A report with the table behind it, to be rendered."""
 
-    report: Report
-    items: tuple[ChunkItems, ...]
+    analysis: Analysis
     has_charts: bool = True
     """Whether charts stand beside the documents; of runs side by side nothing is written."""
+
+    @property
+    def report(self) -> Report:
+        """The report as data."""
+        return self.analysis.report
 
     def render(self, format_: Format) -> str:
         """Render it in one of the formats."""
         if format_ == "html":
-            return render_html(self.report, self.items)
+            return render_html(self.report, self.analysis.items(most=_MOST_ITEMS))
         if format_ == "md":
             return render_markdown(self.report, with_charts=self.has_charts)
-        return render_csv(self.items) if format_ == "csv" else model_json(self.report)
+        return render_csv(self.analysis.items()) if format_ == "csv" else model_json(self.report)
 
 
 def publish(
@@ -76,7 +83,7 @@ def analyse(data: RunData, run: RunFacts, *, margin: float, machines: Mapping[st
     Raises:
         DataError: rows are missing, doubled or foreign.
     """
-    report = build_report(
+    analysis = analyse_rows(
         rows=data.rows,
         run=run,
         eval_facts=data.eval_facts,
@@ -87,14 +94,7 @@ def analyse(data: RunData, run: RunFacts, *, margin: float, machines: Mapping[st
         machines=machines,
         judge_tuned=data.judge_tuned,
     )
-    items = build_items(
-        rows=data.rows,
-        eval_facts=data.eval_facts,
-        rubric=data.rubric,
-        judge=data.judge,
-        candidates=data.candidates,
-    )
-    return Written(report, items)
+    return Written(analysis)
 
 
 def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:

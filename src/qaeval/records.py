@@ -43,9 +43,13 @@ PASSING_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"
 """Failures that may pass: a resumed run asks again. All others are the model's own result."""
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+"""Made once: ids are hashed by the hundred thousand."""
+
+
 def record_id(*parts: str) -> str:
     """Hash parts into an id of 16 hex digits; ``("ab", "c")`` and ``("a", "bc")`` differ."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(_encode(parts).encode()).hexdigest()[:16]
 
 
 def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -125,7 +129,9 @@ class Generation(Record):
     usage: Usage | None = None
     """None when the model counts no tokens (embedded models)."""
     latency_s: float = Field(ge=0)
-    """Wall time of the request, seconds."""
+    """Wall time of the request, seconds; 0 where none was sent."""
+    cached: bool = False
+    """Whether the reply was given in an earlier run to the same question."""
 
 
 class Grade(Record):
@@ -146,6 +152,8 @@ class Grade(Record):
     """The raw reply."""
     usage: Usage | None = None
     latency_s: float = Field(ge=0)
+    cached: bool = False
+    """Whether the reply was given in an earlier run to the same question."""
 
 
 class Failure(Record):

@@ -5,40 +5,34 @@ stopped at any moment and called again: what is finished is never asked again.
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Self
 
-from qaeval import __version__
-from qaeval.chat.protocol import Sampling
+from qaeval.chat.cached import Cache
+from qaeval.chat.protocol import ChatModel, Sampling
 from qaeval.config import ModelSpec, Serving
 from qaeval.errors import DataError, Interrupted
 from qaeval.evaldef import EvalDefinition
 from qaeval.hosting import Hosting, in_turns, runs_apart
-from qaeval.models import Endpoint, connect
+from qaeval.models import Endpoint
 from qaeval.prepare import Judging
-from qaeval.records import Generation, Reading, Record, Session
-from qaeval.serving.client import Server
+from qaeval.records import Generation, Record, Sample
 from qaeval.serving.conductor import Conductor
-from qaeval.serving.metrics import Scraper
+from qaeval.session import Sessions, Todo, nobody
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
-from qaeval.stages.loop import Feed, for_each
+from qaeval.stages.loop import Feed
 from qaeval.stages.progress import Progress, StageProgress
-from qaeval.stages.watch import Stop, Watch, listening
-from qaeval.store import GENERATIONS, GRADES, METRICS, SESSIONS, RunStore, finished
-from qaeval.surroundings import api_key, environment, git_commit, now
-
-_METRICS_S: Final = 3.0
-"""Longest wait for a server's metrics; a busy one must not hold up the stage."""
+from qaeval.stages.watch import Stop, listening
+from qaeval.store import GENERATIONS, GRADES, RunStore
+from qaeval.surroundings import environment
 
 _JUDGE_SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
 """Room for a paragraph of reasons; a judge that runs over is `truncated`, never cut to a letter."""
-
-_Task = TypeVar("_Task")
 
 
 class Runner:
@@ -47,9 +41,11 @@ class Runner:
     Args:
         store: the open run directory.
         progress: told of every stage and row.
-        concurrency: requests in flight.
+        concurrency: requests in flight; None: as many as keep the servers busy.
         serving: how a model without a URL is served.
         allow_external: hosts outside the user's network that may be sent data.
+        outage_s: longest wait for a server that stopped answering.
+        cache: folder of the replies of earlier runs; None asks every question.
         on_stop: called when the user asks to stop for the first time.
     """
 
@@ -58,16 +54,25 @@ class Runner:
         store: RunStore,
         progress: Progress,
         *,
-        concurrency: int,
+        concurrency: int | None = None,
         serving: Serving | None = None,
         allow_external: Sequence[str] = (),
+        outage_s: float = 120.0,
+        cache: Path | None = None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._progress = progress
-        self._concurrency = concurrency
         self._stop = Stop(on_stop)
-        self._alongside = False
+        self._cache = None if cache is None else Cache(cache, told=progress.note)
+        self._sessions = Sessions(
+            store=store,
+            progress=progress,
+            stop=self._stop,
+            concurrency=concurrency,
+            outage_s=outage_s,
+            cache=self._cache,
+        )
         self._hosting = Hosting(
             Conductor(
                 serving or Serving(),
@@ -80,6 +85,9 @@ class Runner:
         )
 
     def __enter__(self) -> Self:
+        self._open = ExitStack()
+        if self._cache is not None:
+            self._open.enter_context(self._cache)
         self._loop = asyncio.Runner()
         return self
 
@@ -90,6 +98,7 @@ class Runner:
             self._loop.run(self._hosting.close())
         finally:
             self._loop.close()
+            self._open.close()
 
     def check(self, *specs: ModelSpec) -> None:
         """Look at every endpoint, and at the arguments of every server to start, before the first GPU second is spent.
@@ -148,171 +157,115 @@ class Runner:
     ) -> None:
         """Grade items as they are written; each task once, whoever wrote the same item again."""
         feed: Feed[grading.GradeTask] = Feed()
-        samples = {sample.sample_id: sample for sample in self._store.samples()}
-        done = set(finished(self._store.grades()))
-        grades = self._progress.stage(f"grade {judging.judge.name}", total=len(done), done=len(done))
+        name = judging.judge.name
+        done = self._store.finished(GRADES)
+        grades = self._progress.stage(f"grade {name}", total=len(done), done=len(done))
+        given: set[int] = set()
+        in_work: dict[str, Sample] = {}
 
-        def take_on(row: Any) -> None:  # noqa: ANN401 - a row of the generate stage
+        async def hand_over(sample: Sample, generations: Sequence[Generation]) -> None:
+            tasks = list(grading.tasks(name, sample, generations, done))
+            new = [task for task in tasks if int(task.task_id, 16) not in given]
+            given.update(int(task.task_id, 16) for task in new)
+            grades.more(len(new))
+            await feed.put(new)
+
+        async def then(row: Any) -> None:  # noqa: ANN401 - a row of the generate stage
+            sample = in_work.pop(row.sample_id)
             if isinstance(row, Generation):
-                new = grading.tasks(judging.judge.name, [samples[row.sample_id]], [row])
-                new = [task for task in new if task.task_id not in done]
-                done.update(task.task_id for task in new)
-                grades.more(len(new))
-                feed.put(new)
+                await hand_over(sample, [row])
 
-        async def generate() -> None:
+        async def backlog() -> None:
+            with self._store.replies() as replies:
+                for sample in self._store.samples() if len(replies) else ():
+                    await hand_over(sample, replies.of(sample.sample_id))
+
+        async def write() -> None:
             try:
-                for spec in candidates:
-                    await self._generate_with(spec, definition, then=take_on)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(backlog())
+                    for spec in candidates:
+                        await self._generate_with(spec, definition, in_work=in_work, then=then)
+            except ExceptionGroup as raised:
+                raise raised.exceptions[0] from None
             finally:
                 feed.close()
 
-        for row in self._store.generations().values():
-            take_on(row)
-        self._alongside = True
+        self._sessions = replace(self._sessions, alongside=True)
         with listening(self._stop):
             try:
-                await _both(generate(), self._grade_with(judging, feed, grades))
+                await _both(write(), self._grade_fed(judging, Todo(1, 0, feed), grades))
             finally:
                 grades.end()
-        if not done:
+        if not (given or len(done)):
             raise _nothing_to_grade(self._store.path)
 
     async def _generate_with(
-        self, spec: ModelSpec, definition: EvalDefinition, *, then: Callable[[Any], None] = lambda _row: None
+        self,
+        spec: ModelSpec,
+        definition: EvalDefinition,
+        *,
+        in_work: dict[str, Sample] | None = None,
+        then: Callable[[Any], Coroutine[Any, Any, None]] = nobody,
     ) -> None:
-        listed = generating.tasks(spec.name, self._store.samples())
         sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
         lenient = spec.structured == "off"
 
-        async def stage(endpoint: Endpoint, todo: Sequence[generating.GenerateTask]) -> None:
-            async with connect(endpoint, api_key=api_key(spec)) as model:
+        async def ask(model: ChatModel, task: generating.GenerateTask) -> Record:
+            if in_work is not None:
+                in_work[task.sample.sample_id] = task.sample
+            return await generating.generate_one(model, task, definition, sampling, lenient=lenient)
 
-                async def work(task: generating.GenerateTask) -> Record:
-                    return await generating.generate_one(model, task, definition, sampling, lenient=lenient)
+        def unfinished() -> Todo[generating.GenerateTask]:
+            done = self._store.finished(GENERATIONS)
+            keys = [
+                generating.task_id(spec.name, sample_id) in done for sample_id in self._store.sample_ids()
+            ]
+            tasks = generating.tasks(spec.name, self._store.samples(), done)
+            return Todo(len(keys), sum(keys), tasks)
 
-                progress = self._progress.stage(
-                    f"generate {spec.name}", total=len(listed), done=len(listed) - len(todo)
-                )
-                await self._stage("generate", endpoint, todo, work, GENERATIONS, progress, then=then)
+        async def stage(endpoint: Endpoint, todo: Todo[generating.GenerateTask]) -> None:
+            await self._sessions.run("generate", endpoint, todo, ask, GENERATIONS, then=then)
 
-        await self._hosting.through(spec, lambda: self._unfinished(listed, self._store.generations()), stage)
+        await self._hosting.through(spec, unfinished, stage)
 
     async def _grade(self, judging: Judging) -> None:
-        spec = judging.judge
-        generations = [row for row in self._store.generations().values() if isinstance(row, Generation)]
-        listed = grading.tasks(spec.name, self._store.samples(), generations)
-        if not listed:
-            raise _nothing_to_grade(self._store.path)
+        name = judging.judge.name
+        with self._store.replies() as replies:
+            if not replies.n_items:
+                raise _nothing_to_grade(self._store.path)
 
-        async def stage(endpoint: Endpoint, todo: list[grading.GradeTask]) -> None:
-            progress = self._progress.stage(
-                f"grade {spec.name}", total=len(listed), done=len(listed) - len(todo)
-            )
-            await self._grade_on(endpoint, judging, todo, progress)
-
-        with listening(self._stop):
-            await self._hosting.through(spec, lambda: self._unfinished(listed, self._store.grades()), stage)
-
-    async def _grade_with(
-        self, judging: Judging, feed: Feed[grading.GradeTask], progress: StageProgress
-    ) -> None:
-        await self._grade_on(await self._hosting.resolve(judging.judge), judging, feed, progress)
-
-    async def _grade_on(
-        self,
-        endpoint: Endpoint,
-        judging: Judging,
-        todo: Iterable[grading.GradeTask] | Feed[grading.GradeTask],
-        progress: StageProgress,
-    ) -> None:
-        spec = judging.judge
-        sampling, lenient = spec.sampled(_JUDGE_SAMPLING), spec.structured == "off"
-        async with connect(endpoint, api_key=api_key(spec)) as model:
-
-            async def work(task: grading.GradeTask) -> Record:
-                return await grading.grade_one(
-                    model, task, judging.rubric, sampling, mode=spec.judge_mode, lenient=lenient
+            def unfinished() -> Todo[grading.GradeTask]:
+                done = self._store.finished(GRADES)
+                tasks = (
+                    task
+                    for sample in self._store.samples()
+                    for task in grading.tasks(name, sample, replies.of(sample.sample_id), done)
                 )
+                return Todo(replies.n_items, len(done), tasks)
 
-            await self._stage("grade", endpoint, todo, work, GRADES, progress)
+            async def stage(endpoint: Endpoint, todo: Todo[grading.GradeTask]) -> None:
+                await self._sessions.run("grade", endpoint, todo, _asking(judging), GRADES)
 
-    @staticmethod
-    def _unfinished(listed: Sequence[_Task], rows: Mapping[str, Record]) -> list[_Task]:
-        done = finished(rows)
-        return [task for task in listed if task.task_id not in done]  # type: ignore[attr-defined]
+            with listening(self._stop):
+                await self._hosting.through(judging.judge, unfinished, stage)
 
-    async def _stage(
-        self,
-        stage: Literal["generate", "grade"],
-        endpoint: Endpoint,
-        todo: Iterable[_Task] | Feed[_Task],
-        work: Callable[[_Task], Awaitable[Record]],
-        file: str,
-        progress: StageProgress,
-        *,
-        then: Callable[[Any], None] = lambda _row: None,
+    async def _grade_fed(
+        self, judging: Judging, todo: Todo[grading.GradeTask], progress: StageProgress
     ) -> None:
-        """Work through one model's tasks; whatever ends the stage, its session is written."""
-        self._store.drop_manifest()
-        started, clock = now(), time.perf_counter()
-        scraped = self._scraped(stage, endpoint, started)
-        with self._store.writer(file) as rows:
-            watch = Watch(rows.append, progress, concurrency=self._concurrency, then=then)
-            try:
-                async with scraped:
-                    await for_each(todo, work, watch, concurrency=self._concurrency, stop=self._stop)
-            finally:
-                progress.end()
-                self._write_session(stage, endpoint, started, time.perf_counter() - clock, watch.n_done)
-        if self._stop.is_set():
-            raise Interrupted(
-                f"stopped; {watch.n_done} finished in this session are kept in {self._store.path}"
-            )
+        endpoint = await self._hosting.resolve(judging.judge)
+        await self._sessions.run("grade", endpoint, todo, _asking(judging), GRADES, progress=progress)
 
-    def _scraped(
-        self, stage: Literal["generate", "grade"], endpoint: Endpoint, started: str
-    ) -> AbstractAsyncContextManager[object]:
-        """Read the server's metrics for the length of a stage, where it has any."""
-        spec = endpoint.spec
-        if endpoint.facts is None or not endpoint.facts.metrics or spec.url is None:
-            return nullcontext()
-        server = Server(spec.url, api_key(spec), _METRICS_S, addresses=endpoint.addresses)
 
-        def write(at_s: float, values: Mapping[str, float], missing: tuple[str, ...]) -> None:
-            reading = Reading(
-                stage=stage, model=spec.name, session=started, at_s=at_s, values=values, missing=missing
-            )
-            with self._store.writer(METRICS) as rows:
-                rows.append(reading)
+def _asking(judging: Judging) -> Callable[[ChatModel, grading.GradeTask], Coroutine[Any, Any, Record]]:
+    spec = judging.judge
+    instructions = grading.Instructions.of(judging.rubric, spec.sampled(_JUDGE_SAMPLING), spec.judge_mode)
+    lenient = spec.structured == "off"
 
-        return Scraper(server, write)
+    async def ask(model: ChatModel, task: grading.GradeTask) -> Record:
+        return await grading.grade_one(model, task, instructions, lenient=lenient)
 
-    def _write_session(
-        self,
-        stage: Literal["generate", "grade"],
-        endpoint: Endpoint,
-        started: str,
-        seconds: float,
-        n_tasks: int,
-    ) -> None:
-        facts = endpoint.facts
-        session = Session(
-            stage=stage,
-            model=endpoint.spec.name,
-            started=started,
-            seconds=seconds,
-            n_tasks=n_tasks,
-            qaeval_version=__version__,
-            git_commit=git_commit(),
-            host=endpoint.host or "",
-            external=endpoint.external,
-            load_s=endpoint.load_s,
-            alongside=self._alongside,
-            endpoint=facts.model_dump(mode="json") if facts else None,
-        )
-        with self._store.writer(SESSIONS) as sessions:
-            sessions.append(session)
+    return ask
 
 
 def _nothing_to_grade(path: Path) -> DataError:

@@ -42,8 +42,8 @@ class RunData:
         return cls(
             rows=RunRows(
                 samples=store.samples(),
-                generations=tuple(store.generations().values()),
-                grades=tuple(store.grades().values()),
+                generations=store.generations(),
+                grades=store.grades(),
                 sessions=store.sessions(),
                 readings=store.readings(),
                 labels=tuple(label for path in label_paths for label in read_labels(path)),

@@ -14,21 +14,29 @@ A row is one line and one write, so a killed process loses at most the line it w
 is cut off when the run is opened again. For one task the last row wins.
 """
 
-import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, TypeVar
 
 import orjson
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
-from qaeval.records import Failure, GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.records import GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.rowfiles import (
+    EachRow,
+    Finished,
+    LastRows,
+    Replies,
+    RowWriter,
+    end_of_last_line,
+    explained,
+    read_rows,
+)
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -42,57 +50,6 @@ _GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
 _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 _Row = TypeVar("_Row", bound=Record)
-
-
-@contextmanager
-def _explained(path: Path, doing: str) -> Iterator[None]:
-    """Turn the operating system's refusal into a sentence with a way on."""
-    try:
-        yield
-    except OSError as error:
-        what_to_do = {
-            errno.ENOSPC: "free some space, then run the same command with --resume; finished rows are kept",
-            errno.EDQUOT: "free some quota, then run the same command with --resume; finished rows are kept",
-            errno.EFBIG: "raise the file size limit, then run the same command with --resume; finished rows are kept",
-            errno.EACCES: "choose a directory that you may write with --out",
-            errno.EROFS: "choose a directory that you may write with --out",
-        }.get(error.errno or 0, "look at the path, then run the same command with --resume")
-        raise StoreError(f"{path}: {doing} failed: {error.strerror or error}; {what_to_do}") from error
-
-
-class RowWriter:
-    """Appends rows to one file of a run; one write call per row, so that a kill tears one line at most."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _explained(path, "opening"):
-            self._file: IO[bytes] = path.open("ab", buffering=0)
-
-    def append(self, row: Record) -> None:
-        """Write one row.
-
-        Raises:
-            StoreError: when the disk is full or the file cannot be written.
-        """
-        line = row.model_dump_json(exclude_none=True).encode() + b"\n"
-        with _explained(self.path, "writing"):
-            while line:
-                line = line[self._file.write(line) :]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            with _explained(self.path, "syncing"):
-                os.fsync(self._file.fileno())
-        except StoreError:
-            if error is None:
-                raise
-        finally:
-            self._file.close()
 
 
 class RunStore:
@@ -122,7 +79,7 @@ class RunStore:
             StoreError: another process writes the directory, or it cannot be written.
         """
         store = cls(path)
-        with _explained(path, "making the directory"):
+        with explained(path, "making the directory"):
             path.mkdir(parents=True, exist_ok=True)
         store._acquire()
         try:
@@ -151,7 +108,7 @@ class RunStore:
 
     def _acquire(self) -> None:
         lock_path = self.path / ".lock"
-        with _explained(lock_path, "opening the lock"):
+        with explained(lock_path, "opening the lock"):
             self._lock = lock_path.open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,9 +142,9 @@ class RunStore:
             path = self.path / name
             if not path.is_file():
                 continue
-            with _explained(path, "reading"), path.open("rb+") as file:
+            with explained(path, "reading"), path.open("rb+") as file:
                 size = file.seek(0, os.SEEK_END)
-                keep = _end_of_last_line(file, size)
+                keep = end_of_last_line(file, size)
                 if keep < size:
                     file.truncate(keep)
                     self.warnings.append(
@@ -242,7 +199,7 @@ class RunStore:
         """Write a file of the run by rename: it is there whole or not at all."""
         path = self.path / name
         temporary = path.with_name(f".{path.name}.partial")
-        with _explained(path, "writing"):
+        with explained(path, "writing"):
             path.parent.mkdir(exist_ok=True)
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
@@ -257,36 +214,41 @@ class RunStore:
 
     # ---------------------------------------------------------------- rows
 
-    def samples(self) -> tuple[Sample, ...]:
-        """Return the frozen sample set in its order."""
-        return tuple(_read_rows(self.path / SAMPLES, Sample.model_validate_json))
+    def samples(self) -> EachRow:
+        """Return the frozen sample set in its order, read when it is iterated over."""
+        return EachRow(self.path / SAMPLES, Sample.model_validate_json)
 
-    def generations(self) -> dict[str, GenerateRow]:
-        """Return the last row of every generation task, by task id."""
-        return _last_wins(_read_rows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json))
+    def generations(self) -> LastRows:
+        """Return the last row of every generation task, read when they are iterated over."""
+        return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json)
 
-    def grades(self) -> dict[str, GradeRow]:
-        """Return the last row of every grading task, by task id."""
-        return _last_wins(_read_rows(self.path / GRADES, _GRADE_ROWS.validate_json))
+    def grades(self) -> LastRows:
+        """Return the last row of every grading task, read when they are iterated over."""
+        return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
+
+    def sample_ids(self) -> Iterator[str]:
+        """Read the ids of the frozen sample set in its order."""
+        return read_rows(self.path / SAMPLES, lambda line: str(orjson.loads(line)["sample_id"]))
+
+    def finished(self, name: str) -> Finished:
+        """Return the ids of the tasks of a stage's file that are not asked again."""
+        return Finished.read(self.path / name)
+
+    def replies(self) -> Replies:
+        """Find the replies that came, sample by sample; an open file, to be closed."""
+        return Replies(self.path / GENERATIONS)
 
     def sessions(self) -> tuple[Session, ...]:
         """Return who worked on the run, when and for how long."""
-        return tuple(_read_rows(self.path / SESSIONS, Session.model_validate_json))
+        return tuple(read_rows(self.path / SESSIONS, Session.model_validate_json))
 
     def readings(self) -> tuple[Reading, ...]:
         """Return what the servers said of themselves."""
-        return tuple(_read_rows(self.path / METRICS, Reading.model_validate_json))
+        return tuple(read_rows(self.path / METRICS, Reading.model_validate_json))
 
     def writer(self, name: str) -> RowWriter:
         """Open one of the row files for appending."""
         return RowWriter(self.path / name)
-
-
-def finished(rows: Mapping[str, Record]) -> frozenset[str]:
-    """Return the ids of the tasks that a resumed run does not ask again."""
-    return frozenset(
-        task_id for task_id, row in rows.items() if not (isinstance(row, Failure) and row.may_pass)
-    )
 
 
 def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
@@ -297,39 +259,7 @@ def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    return tuple(_read_rows(path, model.model_validate_json))
-
-
-def _read_rows(path: Path, parse: Any) -> Iterator[Any]:  # noqa: ANN401 - rows of the parser's type
-    if not path.is_file():
-        return
-    with _explained(path, "reading"), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield parse(line)
-            except ValidationError as error:
-                problem = error.errors(include_url=False)[0]
-                where = ".".join(map(str, problem["loc"])) or "the row"
-                raise DataError(f"{path}:{number}: not a valid row: {where}: {problem['msg']}") from error
-
-
-def _last_wins(rows: Iterable[Any]) -> dict[str, Any]:
-    return {row.task_id: row for row in rows}
-
-
-def _end_of_last_line(file: IO[bytes], size: int, block: int = 65536) -> int:
-    """Return the offset just behind the last newline (0 when there is none)."""
-    end = size
-    while end > 0:
-        start = max(0, end - block)
-        file.seek(start)
-        at = file.read(end - start).rfind(b"\n")
-        if at >= 0:
-            return start + at + 1
-        end = start
-    return 0
+    return tuple(read_rows(path, model.model_validate_json))
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON values

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from qaeval.errors import UsageError
 from qaeval.modelspec import ModelSpec
@@ -48,6 +49,12 @@ def git_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return run.stdout.strip() if run.returncode == 0 else ""
+
+
+def cache_folder() -> Path | None:
+    """Return where replies of earlier runs are kept: ``results/.cache``, or what QAEVAL_CACHE says; None for ``off``."""
+    said = os.environ.get("QAEVAL_CACHE", "")
+    return None if said == "off" else Path(said or "results/.cache")
 
 
 def environment() -> Mapping[str, str]:

@@ -186,9 +186,13 @@ async def test_grades_are_letters_of_the_scale_with_their_distribution(judge: Ht
             text="",
             latency_s=0.0,
         )
-        (task,) = grading.tasks("tiny-judge", [sample], [generation])
+        (task,) = grading.tasks("tiny-judge", sample, [generation])
         sampling = Sampling(max_tokens=512)
-        rows.append(await grading.grade_one(judge, task, rubric, sampling, mode=mode, lenient=False))
+        rows.append(
+            await grading.grade_one(
+                judge, task, grading.Instructions.of(rubric, sampling, mode), lenient=False
+            )
+        )
     given = [row for row in rows if isinstance(row, Grade)]
     assert given
     assert {row.letter for row in given} <= {"A", "B", "C"}

@@ -7,17 +7,20 @@ import numpy as np
 import pandas as pd
 
 from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column
+from qaeval.analysis.replies import Replies
 from qaeval.analysis.servers import server_span
-from qaeval.records import FAILURES, FailureReason, GenerateRow, Generation, GradeRow, Reading, Session
+from qaeval.records import (
+    FAILURES,
+    FailureReason,
+    Reading,
+    Session,
+)
 from qaeval.report.document import (
     AnswerLength,
     CandidateSummary,
     Count,
-    ServerSpan,
     StratumRate,
     StratumSummary,
-    Timing,
-    Tokens,
 )
 from qaeval.report.facts import ModelFacts, RubricFacts
 from qaeval.report.measure import Measure
@@ -45,7 +48,7 @@ def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = No
 def summarise_candidate(
     facts: ModelFacts,
     table: pd.DataFrame,
-    rows: Sequence[GenerateRow],
+    replies: Replies,
     sessions: Iterable[Session],
     *,
     rubric: RubricFacts,
@@ -57,7 +60,7 @@ def summarise_candidate(
     Args:
         facts: who it is.
         table: its rows of the table of letters.
-        rows: its rows of the generate stage.
+        replies: what its replies took.
         sessions: all sessions of the run.
         rubric: scale and flags.
         item_types: question types in the eval's order; others follow by name.
@@ -87,10 +90,8 @@ def summarise_candidate(
         ),
         question_types=_types(items["type"], item_types),
         answer_words=_answer_words(items["answer"]),
-        tokens=count_tokens(rows),
-        timing=measure_timing(
-            rows, own, n_items=len(items), server=server_span(readings, "generate", facts.name)
-        ),
+        tokens=replies.tokens,
+        timing=replies.timing(own, n_items=len(items), server=server_span(readings, "generate", facts.name)),
     )
 
 
@@ -123,46 +124,6 @@ def _answer_words(answers: "pd.Series[str]") -> AnswerLength:
             np.bincount(np.minimum(words // _BIN, _BINS - 1).astype(int), minlength=_BINS).tolist()
         ),
     )
-
-
-def count_tokens(rows: Iterable[GenerateRow | GradeRow]) -> Tokens:
-    """Add the tokens of all replies that came with a count, failed ones included."""
-    usages = [row.usage for row in rows if row.usage is not None]
-    return Tokens(
-        n_replies=len(usages),
-        prompt=sum(usage.prompt_tokens for usage in usages) if usages else None,
-        completion=sum(usage.completion_tokens for usage in usages) if usages else None,
-    )
-
-
-def measure_timing(
-    rows: Sequence[GenerateRow | GradeRow],
-    sessions: Sequence[Session],
-    *,
-    n_items: int,
-    server: ServerSpan | None = None,
-    alongside: bool = False,
-) -> Timing:
-    """Summarise the times of one model's sessions in one stage; requests that were never answered do not count."""
-    wall_s = sum(one.seconds for one in sessions) if sessions else None
-    latencies = [row.latency_s for row in rows if row.latency_s > 0]
-    cached = [row.usage.cached_tokens for row in rows if row.usage is not None]
-    p50, p95 = np.quantile(latencies, [0.5, 0.95]) if latencies else (None, None)
-    return Timing(
-        wall_s=wall_s,
-        load_s=sum(one.load_s for one in sessions) or None,
-        latency_p50_s=None if p50 is None else float(p50),
-        latency_p95_s=None if p95 is None else float(p95),
-        items_per_s=n_items / wall_s if wall_s else None,
-        cached_prompt_tokens=sum(cached) if cached else None,
-        server=server,
-        alongside=alongside,
-    )
-
-
-def rows_of(candidate: str, rows: Iterable[GenerateRow]) -> list[GenerateRow]:
-    """Pick the generate rows of one candidate."""
-    return [row for row in rows if (row.candidate if isinstance(row, Generation) else row.model) == candidate]
 
 
 def summarise_strata(

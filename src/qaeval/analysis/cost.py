@@ -49,7 +49,7 @@ def cost_stage(
     facts: ModelFacts, timing: Timing, machines: Mapping[str, MachineFacts], finished: str
 ) -> StageCost | None:
     """Cost of one model's stage; None for a model without a server or a stage without a time."""
-    if facts.is_embedded or timing.wall_s is None:
+    if facts.is_embedded or timing.wall_s is None or not timing.fresh:
         return None
     machine, load = machines.get(facts.name), timing.load_s or 0.0
     hourly = None if machine is None else machine.price_per_hour
@@ -120,8 +120,9 @@ def _findings(costs: Sequence[CandidateCost]) -> Iterable[Sentence]:
 def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
     machine, work = stage.machine, stage.work_s
     hourly = None if machine is None else machine.price_per_hour
-    each = 1000 * work / one.n_valid if one.n_valid else None
-    seconds = _per_usable(one.usable, 1000 * work / one.n_expected)
+    fresh = one.timing.fresh
+    each = 1000 * work / (fresh * one.n_valid) if one.n_valid else None
+    seconds = _per_usable(one.usable, 1000 * work / (fresh * one.n_expected))
     watts = None if machine is None else machine.gpu_watts
     return CandidateCost(
         candidate=one.facts.name,

@@ -16,7 +16,7 @@ Rows are joined by id, and the join is checked: what is lost, doubled or foreign
 =============  ==========================================================================================
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import pandas as pd
@@ -46,7 +46,7 @@ def flag_column(flag: str) -> str:
 
 
 def letter_table(
-    samples: Sequence[Sample],
+    samples: Iterable[Sample],
     generations: Iterable[GenerateRow],
     grades: Iterable[GradeRow],
     *,
@@ -70,8 +70,8 @@ def letter_table(
         DataError: a row is missing, doubled, foreign, or graded by another judge, rubric or scale.
     """
     grid = _grid(samples, candidates, items_per_sample)
-    items, lost = _generation_tables(list(generations), grid, items_per_sample)
-    letters, unread = _grade_tables(list(grades), judge=judge, rubric=rubric)
+    items, lost = _generation_tables(generations, grid, items_per_sample)
+    letters, unread = _grade_tables(grades, judge=judge, rubric=rubric)
     _same_keys("grade", set(items["item_id"]), {*letters["item_id"], *unread["item_id"]}, "`qaeval grade`")
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
     table = table.merge(letters, on="item_id", how="left", validate="many_to_one")
@@ -88,23 +88,36 @@ def letter_table(
     return _finished(table, rubric)
 
 
-def _grid(samples: Sequence[Sample], candidates: Sequence[str], items_per_sample: int) -> pd.DataFrame:
-    _no_doubles("sample", [sample.sample_id for sample in samples])
+def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample: int) -> pd.DataFrame:
+    drawn = [(sample.sample_id, cluster_of(sample), sample.chunk.stratum) for sample in samples]
+    _no_doubles("sample", [sample_id for sample_id, _, _ in drawn])
     _no_doubles("candidate", candidates)
     slots = [
-        (name, sample.sample_id, cluster_of(sample), sample.chunk.stratum, position)
+        (name, *sample, position)
         for name in candidates
-        for sample in samples
+        for sample in drawn
         for position in range(items_per_sample)
     ]
     return pd.DataFrame(slots, columns=["candidate", "sample_id", "cluster", "stratum", "position"])
 
 
 def _generation_tables(
-    rows: Sequence[GenerateRow], grid: pd.DataFrame, items_per_sample: int
+    rows: Iterable[GenerateRow], grid: pd.DataFrame, items_per_sample: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the items, one row each, and the failed replies."""
-    keys = [(_author(row), row.sample_id) for row in rows]
+    """Return the items, one row each, and the failed replies; the rows are gone through once, and none is kept."""
+    keys, odd, items, lost = [], [], [], []
+    places = list(range(items_per_sample))
+    for row in rows:
+        keys.append((_author(row), row.sample_id))
+        if isinstance(row, Failure):
+            lost.append((row.model, row.sample_id, row.reason, row.detail, row.text))
+            continue
+        if sorted(item.position for item in row.items) != places:
+            odd.append(row.task_id)
+        items += [
+            (row.candidate, row.sample_id, item.position, item.item_id, item.type, item.question, item.answer)
+            for item in row.items
+        ]
     _no_doubles("generation", [" ".join(key) for key in keys])
     expected = set(zip(grid["candidate"], grid["sample_id"], strict=True))
     _same_keys(
@@ -113,20 +126,8 @@ def _generation_tables(
         {" ".join(key) for key in keys},
         "the run with --resume",
     )
-    replies = [row for row in rows if isinstance(row, Generation)]
-    places = list(range(items_per_sample))
-    if odd := [row.task_id for row in replies if sorted(item.position for item in row.items) != places]:
+    if odd:
         raise DataError(f"generations: expected items at positions {places}, not so in {_first(odd)}")
-    items = [
-        (row.candidate, row.sample_id, item.position, item.item_id, item.type, item.question, item.answer)
-        for row in replies
-        for item in row.items
-    ]
-    lost = [
-        (row.model, row.sample_id, row.reason, row.detail, row.text)
-        for row in rows
-        if isinstance(row, Failure)
-    ]
     columns = [*_SLOT, "item_id", "type", "question", "answer"]
     return pd.DataFrame(items, columns=columns), pd.DataFrame(lost, columns=[*_REPLY, *_FAILURE])
 
@@ -136,36 +137,49 @@ def _author(row: GenerateRow) -> str:
 
 
 def _grade_tables(
-    rows: Sequence[GradeRow], *, judge: str, rubric: RubricFacts
+    rows: Iterable[GradeRow], *, judge: str, rubric: RubricFacts
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the letters and the items that got none."""
-    _no_doubles("grade", [row.item_id or "" for row in rows])
-    given = [row for row in rows if isinstance(row, Grade)]
-    if other := [row.item_id for row in given if row.rubric_sha != rubric.sha]:
+    """Return the letters and the items that got none; the rows are gone through once, and none is kept."""
+    wrong: dict[str, list[str | None]] = {"rubric": [], "letter": [], "flag": []}
+    judges, graded, letters, unread = set(), [], [], []
+    for row in rows:
+        graded.append(row.item_id or "")
+        if isinstance(row, Failure):
+            judges.add(row.model)
+            unread.append((row.item_id, row.reason, row.detail, row.text))
+            continue
+        judges.add(row.judge)
+        for aspect, is_wrong in (
+            ("rubric", row.rubric_sha != rubric.sha),
+            ("letter", row.letter not in rubric.letters),
+            ("flag", bool(set(row.flags) - set(rubric.flag_names))),
+        ):
+            if is_wrong:
+                wrong[aspect].append(row.item_id)
+        flags = (flag in row.flags for flag in rubric.flag_names)
+        letters.append((row.item_id, row.letter, row.reason, _sureness(row), *flags))
+    _no_doubles("grade", graded)
+    _require_one_judge(judges, judge, rubric, wrong)
+    columns = ["item_id", "letter", "why", "sure", *map(flag_column, rubric.flag_names)]
+    return pd.DataFrame(letters, columns=columns), pd.DataFrame(unread, columns=["item_id", *_FAILURE])
+
+
+def _require_one_judge(
+    judges: Collection[str], judge: str, rubric: RubricFacts, wrong: Mapping[str, Sequence[str | None]]
+) -> None:
+    if other := wrong["rubric"]:
         raise DataError(
             f"grades: {len(other)} were given by another rubric than {rubric.sha[:12]}; letters of two rubrics are never "
             f"pooled: {_first(other)}"
         )
-    judges = {row.judge if isinstance(row, Grade) else row.model for row in rows}
-    if judges - {judge}:
-        raise DataError(f"grades: expected grades by {judge!r} alone, got some by {sorted(judges - {judge})}")
-    if off := [row.item_id for row in given if row.letter not in rubric.letters]:
-        raise DataError(f"grades: letters off the scale {'/'.join(rubric.letters)}: {_first(off)}")
-    if odd := [row.item_id for row in given if set(row.flags) - set(rubric.flag_names)]:
-        raise DataError(f"grades: flags that the rubric does not know: {_first(odd)}")
-    letters = [
-        (
-            row.item_id,
-            row.letter,
-            row.reason,
-            _sureness(row),
-            *(flag in row.flags for flag in rubric.flag_names),
+    if set(judges) - {judge}:
+        raise DataError(
+            f"grades: expected grades by {judge!r} alone, got some by {sorted(set(judges) - {judge})}"
         )
-        for row in given
-    ]
-    unread = [(row.item_id, row.reason, row.detail, row.text) for row in rows if isinstance(row, Failure)]
-    columns = ["item_id", "letter", "why", "sure", *map(flag_column, rubric.flag_names)]
-    return pd.DataFrame(letters, columns=columns), pd.DataFrame(unread, columns=["item_id", *_FAILURE])
+    if off := wrong["letter"]:
+        raise DataError(f"grades: letters off the scale {'/'.join(rubric.letters)}: {_first(off)}")
+    if odd := wrong["flag"]:
+        raise DataError(f"grades: flags that the rubric does not know: {_first(odd)}")
 
 
 def _sureness(row: Grade) -> float | None:
@@ -198,5 +212,5 @@ def _same_keys(what: str, expected: Collection[str], came: Collection[str], how:
         raise DataError(f"{what}s: {len(foreign)} belong to nothing in this run: {_first(foreign)}")
 
 
-def _first(ids: Sequence[str], n: int = 3) -> str:
+def _first(ids: Sequence[str | None], n: int = 3) -> str:
     return ", ".join(map(repr, ids[:n])) + (", …" if len(ids) > n else "")

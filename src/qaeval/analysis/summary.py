@@ -1,16 +1,14 @@
 """From the rows of a run to its report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
 import pandas as pd
 
 from qaeval.analysis.agreement import fits, judge_agreement, rater_agreement
 from qaeval.analysis.candidates import (
-    count_tokens,
-    measure_timing,
-    rows_of,
     summarise_candidate,
     summarise_strata,
     summarise_types,
@@ -22,24 +20,33 @@ from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.headline import write_headline
 from qaeval.analysis.items import gather_items
 from qaeval.analysis.letters import letter_table
+from qaeval.analysis.replies import Replies, Tally
 from qaeval.analysis.servers import server_span
 from qaeval.errors import DataError
-from qaeval.records import GenerateRow, Grade, GradeRow, Label, Reading, Sample, Session
+from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session
 from qaeval.report.document import CandidateSummary, JudgeSummary, Report, RunTiming
 from qaeval.report.facts import EvalFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
 from qaeval.report.items import ChunkItems
+
+
+class Samples(Protocol):
+    """Samples that can be counted, and gone through more than once."""
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRows:
     """Everything that a run directory and the label files hold; the order of rows does not matter."""
 
-    samples: Sequence[Sample]
+    samples: Samples
     """The frozen sample set, in its order."""
-    generations: Sequence[GenerateRow]
-    """The last row of every generation task."""
-    grades: Sequence[GradeRow]
-    """The last row of every grading task."""
+    generations: Iterable[GenerateRow]
+    """The last row of every generation task; gone through once by each analysis."""
+    grades: Iterable[GradeRow]
+    """The last row of every grading task; gone through once by each analysis."""
     sessions: Sequence[Session] = field(default=())
     readings: Sequence[Reading] = field(default=())
     """What the servers said of themselves, in the order of time."""
@@ -47,7 +54,35 @@ class RunRows:
     """The labels of all files; told apart by their rater."""
 
 
-def build_report(
+@dataclass(frozen=True)
+class Analysis:
+    """A report, and the table of letters behind it."""
+
+    report: Report
+    table: pd.DataFrame
+    rows: RunRows
+
+    def items(self, *, most: int | None = None) -> tuple[ChunkItems, ...]:
+        """Gather the items for reading.
+
+        Args:
+            most: Items of the chunks that are shown; of more, those come first in which something failed, the judge and a
+                label differ, the candidates differ, or the judge is unsure. None: all, without the parts of the chunks
+                in which their answers stand.
+        """
+        rubric = self.report.rubric
+        labels = [label for label in self.rows.labels if fits(label, rubric)]
+        return gather_items(
+            self.table,
+            self.rows.samples,
+            labels,
+            candidates=[one.facts.name for one in self.report.candidates],
+            flags=rubric.flag_names,
+            most=most,
+        )
+
+
+def analyse_rows(
     *,
     rows: RunRows,
     run: RunFacts,
@@ -59,7 +94,7 @@ def build_report(
     judge_tuned: bool = False,
     machines: Mapping[str, MachineFacts] = MappingProxyType({}),
     data_left: Iterable[str] = (),
-) -> Report:
+) -> Analysis:
     """Analyse a finished run.
 
     Args:
@@ -78,12 +113,13 @@ def build_report(
         DataError: rows are missing, doubled or foreign; the message names the first three.
     """
     names = [facts.name for facts in candidates]
-    table = table_of(rows, eval_facts, rubric, judge, names)
+    tally = Tally()
+    table = table_of(rows, eval_facts, rubric, judge, names, tally=tally)
     summaries = tuple(
         summarise_candidate(
             facts,
             table[table["candidate"] == facts.name],
-            rows_of(facts.name, rows.generations),
+            tally.of("generate", facts.name),
             rows.sessions,
             readings=rows.readings,
             rubric=rubric,
@@ -93,9 +129,9 @@ def build_report(
     )
     differences = compare_candidates(table, candidates=names, best=rubric.best, margin=margin)
     agreement = judge_agreement(table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=judge_tuned)
-    judge_summary = _judge(judge, rows, tuned=judge_tuned)
+    judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=judge_tuned)
     n_chunks = table["cluster"].nunique()
-    return Report(
+    report = Report(
         run=_run(run, rows.sessions),
         headline=write_headline(
             summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
@@ -115,6 +151,7 @@ def build_report(
         timing=_timing(summaries, judge_summary, rows.sessions, machines, run.finished),
         data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
     )
+    return Analysis(report, table, rows)
 
 
 def _timing(
@@ -137,31 +174,23 @@ def _timing(
     )
 
 
-def build_items(
-    *,
+def table_of(
     rows: RunRows,
     eval_facts: EvalFacts,
     rubric: RubricFacts,
     judge: ModelFacts,
-    candidates: Sequence[ModelFacts],
-) -> tuple[ChunkItems, ...]:
-    """Gather all items for reading; arguments and errors as in `build_report`."""
-    names = [facts.name for facts in candidates]
-    table = table_of(rows, eval_facts, rubric, judge, names)
-    labels = [label for label in rows.labels if fits(label, rubric)]
-    return gather_items(table, rows.samples, labels, candidates=names, flags=rubric.flag_names)
-
-
-def table_of(
-    rows: RunRows, eval_facts: EvalFacts, rubric: RubricFacts, judge: ModelFacts, names: Sequence[str]
+    names: Sequence[str],
+    *,
+    tally: Tally | None = None,
 ) -> pd.DataFrame:
-    """Join the rows of a run into the table of letters; errors as in `build_report`."""
+    """Join the rows of a run into the table of letters; errors as in `analyse_rows`."""
     if len(rows.samples) != eval_facts.n_samples:
         raise DataError(f"samples: expected {eval_facts.n_samples}, the run holds {len(rows.samples)}")
+    counted = tally or Tally()
     return letter_table(
         rows.samples,
-        rows.generations,
-        rows.grades,
+        counted.generations(rows.generations),
+        counted.grades(rows.grades),
         candidates=names,
         items_per_sample=eval_facts.items_per_sample,
         judge=judge.name,
@@ -169,18 +198,17 @@ def table_of(
     )
 
 
-def _judge(facts: ModelFacts, rows: RunRows, *, tuned: bool) -> JudgeSummary:
+def _judge(facts: ModelFacts, rows: RunRows, replies: Replies, *, tuned: bool) -> JudgeSummary:
     sessions = [one for one in rows.sessions if (one.stage, one.model) == ("grade", facts.name)]
     return JudgeSummary(
         facts=facts,
         tuned=tuned,
-        n_asked=len(rows.grades),
-        n_graded=sum(isinstance(row, Grade) for row in rows.grades),
-        tokens=count_tokens(rows.grades),
-        timing=measure_timing(
-            rows.grades,
+        n_asked=replies.n,
+        n_graded=replies.n - replies.n_failed,
+        tokens=replies.tokens,
+        timing=replies.timing(
             sessions,
-            n_items=len(rows.grades),
+            n_items=replies.n,
             server=server_span(rows.readings, "grade", facts.name),
             alongside=any(one.alongside for one in rows.sessions),
         ),

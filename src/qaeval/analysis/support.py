@@ -16,17 +16,21 @@ def split_parts(text: str) -> tuple[str, ...]:
     return tuple(_PART.findall(text))
 
 
-def supporting_parts(parts: Sequence[str], answer: str) -> tuple[int, ...]:
+def part_words(parts: Sequence[str]) -> tuple[frozenset[str], ...]:
+    """Return the content words of each part, for all answers about the chunk."""
+    return tuple(frozenset(content_words(part)) for part in parts)
+
+
+def supporting_parts(words: Sequence[frozenset[str]], answer: str) -> tuple[int, ...]:
     """Find the part that each sentence of an answer has most words in common with, if it is at least half of them.
 
     Args:
-        parts: From `split_parts`.
+        words: From `part_words`.
         answer: Any text.
 
     Returns:
         Positions of parts, ascending; empty where nothing of the answer stands in the chunk.
     """
-    words = [set(content_words(part)) for part in parts]
     found = set()
     for sentence in sentences(answer):
         wanted = set(content_words(sentence))

@@ -1,28 +1,28 @@
-"""Any OpenAI-compatible server as a ``ChatModel``: one session, bytes in, bytes out, bounded retries.
+"""Any OpenAI-compatible server as a ``ChatModel``, or several that serve the same model: bytes in, bytes out, bounded retries.
 
 How many requests are in flight is the stage loop's business; there is no limit here. What may pass (connection,
-timeout, 408, 429, 5xx, a body that is not a reply, ``abort``) is asked again; everything else is final.
+timeout, 408, 429, 5xx, a body that is not a reply, ``abort``) is asked again; everything else is final. A request goes to
+the server with the fewest in flight. A server that does not answer is left alone until it does (`Circuit`), and requests wait
+for it: an outage costs no attempts. A server that asks for patience (429, 503) is obeyed, and the loop is told.
 """
 
 import asyncio
-import io
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Self
 
-import aiohttp
 import orjson
-from yarl import URL
 
-from qaeval.chat.pinned import Pinned
+from qaeval.chat.circuit import Circuit
+from qaeval.chat.patience import Patience
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
+from qaeval.chat.transport import Transport, origin
 from qaeval.chat.wire import (
     FIXED_FIELDS,
     MayPassError,
     as_sent,
-    connection_problem,
     encode,
     is_overflow,
     masked,
@@ -30,17 +30,11 @@ from qaeval.chat.wire import (
     retry_after_s,
     server_says,
 )
-from qaeval.errors import EndpointError, UsageError
+from qaeval.errors import UsageError
 
-_KEEPALIVE_S: Final = 4.0
-"""Shorter than uvicorn's 5 s: a connection is never reused at the moment when the server closes it."""
-
-_CONNECT_S: Final = 10.0
 _BACKOFF_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 30.0
 _SHOWN: Final = 200
-_LARGE: Final = 2**20
-"""aiohttp warns about larger bodies that are handed over as plain bytes."""
 
 _TEMPLATE_TOKENS: Final = 256
 """More than the chat templates of today's models put around the messages."""
@@ -49,7 +43,12 @@ _OK: Final = 200
 _NOT_FOUND: Final = 404
 _KEY_REFUSED: Final = frozenset({401, 403})
 _REDIRECT: Final = range(300, 400)
-_PASSING: Final = frozenset({408, 429, *range(500, 600)})
+_BUSY: Final = frozenset({429, 503})
+_PASSING: Final = frozenset({408, *_BUSY, *range(500, 600)})
+_MOST_OUTAGES: Final = 3
+"""A request that meets this many outages may be what causes them."""
+_MOST_BUSY: Final = 30
+"""So often a request does as a busy server asks, beside its attempts."""
 
 
 class HttpChat:
@@ -63,13 +62,17 @@ class HttpChat:
         api_key: sent as bearer token; never part of a message or of ``repr``.
         structured: ``json_schema`` has the server enforce a request's schema, ``off`` sends none.
         system_role: ``merge`` puts the system message at the head of the first user turn.
-        timeout_s: for one attempt, from sending to the last byte.
-        max_attempts: how often a request is sent at most.
+        replicas: further servers of the same model: base URL and addresses of each.
+        timeout_s: for one attempt, from sending to the last byte; None: what `Patience` says.
+        max_attempts: how often a request is sent at most, outages and a busy server's wishes not counted.
+        outage_s: longest wait for a server that is gone.
         max_top_logprobs: the server's limit; requests that ask for more alternatives get this many.
         context: the server's context length in tokens, where it counts tokens itself; a request that does not fit
             with its whole answer is then not sent.
         addresses: the only ones that are connected to; empty: what the name resolves to.
         extra_body: further fields of the request, e.g. ``chat_template_kwargs``.
+        told: called when a server is gone, and when it is back.
+        on_busy: called when a server asks for fewer requests.
         sleep: waits between attempts.
         rng: draws the waits.
 
@@ -86,12 +89,16 @@ class HttpChat:
         api_key: str | None = None,
         structured: Literal["json_schema", "off"] = "json_schema",
         system_role: Literal["keep", "merge"] = "keep",
-        timeout_s: float = 300.0,
+        replicas: Sequence[tuple[str, Sequence[str]]] = (),
+        timeout_s: float | None = None,
         max_attempts: int = 5,
+        outage_s: float = 120.0,
         max_top_logprobs: int = 20,
         context: int | None = None,
         addresses: Sequence[str] = (),
         extra_body: Mapping[str, Any] = MappingProxyType({}),
+        told: Callable[[str], None] = lambda _text: None,
+        on_busy: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
@@ -99,53 +106,53 @@ class HttpChat:
             raise UsageError(
                 f"{model}: extra fields may not set {fixed}; qaeval sets and records them itself"
             )
-        self._url = _completions_url(base_url)
+        self._servers = [Transport(url, of_it) for url, of_it in ((base_url, addresses), *replicas)]
         self._api_key = _checked_key(api_key)
         self._model = model
         self._structured = structured == "json_schema"
         self._merge_system = system_role == "merge"
         self._timeout_s = timeout_s
+        self._patience = Patience()
         self._max_attempts = max(1, max_attempts)
         self._max_top_logprobs = max_top_logprobs
         self._context = context
-        self._addresses = tuple(addresses)
+        self._outage_s = outage_s
+        self._told = told
+        self._on_busy = on_busy
         self._extra_body = dict(extra_body)
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, protects nothing
-        self._session: aiohttp.ClientSession | None = None
+        self._is_open = False
 
     def __repr__(self) -> str:
-        return f"HttpChat(url={str(self._url)!r}, model={self._model!r})"
+        return f"HttpChat(urls={[str(server.url) for server in self._servers]!r}, model={self._model!r})"
 
     async def __aenter__(self) -> Self:
-        headers = {"Content-Type": "application/json", "User-Agent": "qaeval"}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=_KEEPALIVE_S,
-                resolver=Pinned(self._addresses) if self._addresses else None,
-            ),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
-            trust_env=False,
-        )
+        for server in self._servers:
+            server.open(self._api_key)
+            server.circuit = Circuit(
+                f"{self._model} at {server.url.origin()}",
+                server.is_healthy,
+                outage_s=self._outage_s,
+                told=self._told,
+                sleep=self._sleep,
+            )
+        self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._is_open = False
+        for server in self._servers:
+            await server.close()
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Ask once, retries included.
 
         Raises:
             ChatError: when there is no reply.
+            EndpointError: when no server came back from an outage.
         """
         body = encode(
             request,
@@ -156,14 +163,44 @@ class HttpChat:
             extra_body=self._extra_body,
         )
         await self._require_fit(request)
-        for attempt in range(1, self._max_attempts + 1):
+        attempts = busy = outages = 0
+        while True:
+            server = await self._least_busy()
             try:
-                return await self._attempt(body, request.sampling.max_tokens)
+                return await self._attempt(server, body, request)
             except MayPassError as failure:
                 last = failure
-            if attempt < self._max_attempts:
-                await self._sleep(self._delay_s(attempt, last.retry_after_s))
-        raise ChatError(last.reason, f"{last.detail} (attempts: {self._max_attempts})")
+            if last.what == "lost" and outages < _MOST_OUTAGES and not await server.circuit.answers():
+                outages += 1  # the server's fault, not the request's: wait for it, and ask again
+                continue
+            if last.what == "busy":
+                self._on_busy()
+            if last.what == "busy" and last.retry_after_s and busy < _MOST_BUSY:
+                busy += 1
+                await self._sleep(self._delay_s(1, last.retry_after_s))
+                continue
+            attempts += 1
+            if attempts >= self._max_attempts:
+                raise ChatError(last.reason, f"{last.detail} (attempts: {self._max_attempts})")
+            await self._sleep(self._delay_s(attempts, last.retry_after_s))
+
+    async def _least_busy(self) -> Transport:
+        """Pick the server with the fewest requests in flight; where all are gone, wait for the first."""
+        if not self._is_open:
+            raise RuntimeError("HttpChat is used outside `async with`")
+        while True:
+            up = [server for server in self._servers if not server.circuit.is_open]
+            if up:
+                return min(up, key=lambda server: (server.in_flight, server.n_sent))
+            waits = [asyncio.ensure_future(server.circuit.wait()) for server in self._servers]
+            try:
+                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            if len(done) == len(waits):
+                for wait in done:
+                    wait.result()
 
     async def _require_fit(self, request: ChatRequest) -> None:
         """Have the server count the prompt, where it may be too long to leave room for the whole answer.
@@ -183,9 +220,10 @@ class HttpChat:
             "model": self._model,
             "messages": as_sent(request.messages, merge_system=self._merge_system),
         }
-        url = self._url.with_path(f"{self._url.path.removesuffix('/v1/chat/completions')}/tokenize")
+        server = await self._least_busy()
         try:
-            status, _, content = await self._post(orjson.dumps(body), url)
+            wait_s = self._wait_s(request.sampling.max_tokens)
+            status, _, content = await server.post(orjson.dumps(body), wait_s, server.beside("/tokenize"))
             count = orjson.loads(content)["count"] if status == _OK else None
         except (MayPassError, LookupError, TypeError, ValueError):
             return  # the request itself will tell what is wrong
@@ -207,48 +245,46 @@ class HttpChat:
         """Full jitter on an exponential back-off, on top of what the server asked for."""
         return at_least_s + self._rng.uniform(0.0, min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (attempt - 1)))
 
-    async def _attempt(self, body: bytes, max_tokens: int) -> Completion:
-        started = perf_counter()
-        status, headers, content = await self._post(body)
+    def _wait_s(self, max_tokens: int) -> float:
+        return self._timeout_s or self._patience.seconds(max_tokens)
+
+    async def _attempt(self, server: Transport, body: bytes, request: ChatRequest) -> Completion:
+        started, max_tokens = perf_counter(), request.sampling.max_tokens
+        status, headers, content = await server.post(body, self._wait_s(max_tokens))
         if status != _OK:
-            raise self._refusal(status, headers, content)
+            raise self._refusal(server, status, headers, content)
+        latency_s = perf_counter() - started
         try:
-            return read_completion(content, latency_s=perf_counter() - started, max_tokens=max_tokens)
+            completion = read_completion(
+                content, latency_s=latency_s, max_tokens=max_tokens, place=request.alternatives_at
+            )
         except MayPassError as error:
-            raise MayPassError(error.reason, f"{self._url}: {error.detail}") from None
+            raise MayPassError(error.reason, f"{server.url}: {error.detail}") from None
         except ChatError as error:
-            raise ChatError(error.reason, f"{self._url}: {error.detail}") from None
+            raise ChatError(error.reason, f"{server.url}: {error.detail}") from None
         except (LookupError, TypeError, ValueError, AttributeError):
-            came = repr(masked(content.decode(errors="replace"), self._api_key)[:_SHOWN])
-        detail = f"{self._url}: expected a chat completion, got {came}; is this an OpenAI-compatible server?"
+            came = repr(masked(content[: 4 * _SHOWN].decode(errors="replace"), self._api_key)[:_SHOWN])
+        else:
+            self._patience.learn(latency_s)
+            return completion
+        detail = f"{server.url}: expected a chat completion, got {came}; is this an OpenAI-compatible server?"
         raise MayPassError("endpoint", detail)
 
-    async def _post(self, body: bytes, url: URL | None = None) -> tuple[int, Mapping[str, str], bytes]:
-        if self._session is None:
-            raise RuntimeError("HttpChat is used outside `async with`")
-        data = body if len(body) < _LARGE else io.BytesIO(body)
-        try:
-            async with self._session.post(url or self._url, data=data, allow_redirects=False) as response:
-                return response.status, response.headers, await response.read()
-        except TimeoutError as error:
-            came = str(error) or f"nothing within {self._timeout_s:g} s"
-        except (aiohttp.ClientError, OSError) as error:
-            came = masked(connection_problem(error), self._api_key)[:_SHOWN]
-        # Outside `except`, so that aiohttp's exception, which holds the request's headers, is not its context.
-        raise MayPassError(
-            "endpoint", f"{self._url}: expected a reply, got {came}; is the server up and not overloaded?"
-        )
-
-    def _refusal(self, status: int, headers: Mapping[str, str], content: bytes) -> Exception:
+    def _refusal(
+        self, server: Transport, status: int, headers: Mapping[str, str], content: bytes
+    ) -> Exception:
         said = server_says(content, secret=self._api_key)
-        came = f"{self._url}: expected HTTP 200, got {status}"
+        came = f"{server.url}: expected HTTP 200, got {status}"
         if status in _REDIRECT:
-            target = _origin(headers.get("Location", ""))
+            target = origin(headers.get("Location", ""))
             return ChatError(
                 "rejected", f"{came}, a redirect to {target}, which is not followed; give the final URL"
             )
         if status in _PASSING:
-            return MayPassError("endpoint", f"{came} {said}; see the server's log", retry_after_s(headers))
+            detail = f"{came} {said}; see the server's log"
+            return MayPassError(
+                "endpoint", detail, "busy" if status in _BUSY else "lost", retry_after_s(headers)
+            )
         if is_overflow(content):
             return ChatError("context_overflow", f"{came} {said}")
         return ChatError("rejected", f"{came} {said}; {self._advice(status, content)}")
@@ -270,19 +306,6 @@ class HttpChat:
         return "the same request would be refused again"
 
 
-def _completions_url(base_url: str) -> URL:
-    try:
-        url = URL(base_url)
-    except ValueError:
-        url = URL()
-    if url.scheme not in {"http", "https"} or not url.host:
-        came = "one with a user or password" if "@" in base_url else repr(base_url.partition("?")[0])
-        raise EndpointError(f"expected a server's URL such as http://127.0.0.1:8000/v1, got {came}")
-    if url.user or url.password or url.query_string:
-        raise EndpointError(f"{_origin(base_url)}: a URL takes no user, password or query; use `api_key_env`")
-    return url.with_path(f"{url.path.rstrip('/')}/chat/completions")
-
-
 def _checked_key(api_key: str | None) -> str | None:
     key = (api_key or "").strip()
     if not (key.isascii() and key.isprintable()):
@@ -290,12 +313,3 @@ def _checked_key(api_key: str | None) -> str | None:
             "the API key holds characters that no HTTP header may hold; check its environment variable"
         )
     return key or None
-
-
-def _origin(url: str) -> str:
-    """Return scheme, host and port alone: the rest may hold secrets."""
-    try:
-        parsed = URL(url)
-        return repr(str(parsed.origin())) if parsed.absolute else "another path"
-    except ValueError:
-        return "an unreadable URL"

@@ -1,5 +1,6 @@
 """What a stage needs from a model, and nothing more."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -40,6 +41,7 @@ class ChatRequest:
         inputs: what the messages were made from (``chunk``, ``question``, ``answer``, …). Embedded models
             read these; servers never see them.
         top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
+        alternatives_at: the place whose alternatives are kept: the first group of the last match in the reply.
     """
 
     messages: tuple[Message, ...]
@@ -47,16 +49,22 @@ class ChatRequest:
     sampling: Sampling = field(default_factory=Sampling)
     inputs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     top_logprobs: int = 0
+    alternatives_at: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """One generated token with its alternatives, as natural logarithms of probabilities.
+class Alternatives:
+    """What could have stood in a reply at the place that the request named.
 
-    Alternatives of the same text are added up.
+    Attributes:
+        token: the token that was generated there.
+        at: where in the token the place is.
+        top: natural logarithm of the probability of each alternative token, the generated one included; those of the same
+            text are added up.
     """
 
     token: str
+    at: int
     top: Mapping[str, float]
 
 
@@ -69,14 +77,16 @@ class Completion:
         finish_reason: ``stop``, ``length`` (max_tokens reached) or ``abort`` (the server gave up).
         usage: tokens, or None when the model counts none.
         latency_s: wall time from sending to the last byte, seconds, the last attempt only.
-        logprobs: one entry per generated token, empty when none were asked for or given.
+        alternatives: None when none were asked for or given, or the place is not in the reply.
+        cached: whether it was given in an earlier run; its latency is then 0.
     """
 
     text: str
     finish_reason: FinishReason
     usage: Usage | None
     latency_s: float
-    logprobs: tuple[TokenLogprob, ...] = ()
+    alternatives: Alternatives | None = None
+    cached: bool = False
 
 
 class ChatError(Exception):

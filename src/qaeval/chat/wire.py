@@ -5,12 +5,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import aiohttp
 import orjson
 
-from qaeval.chat.protocol import ChatError, ChatRequest, Completion, FinishReason, Message, TokenLogprob
+from qaeval.chat.protocol import Alternatives, ChatError, ChatRequest, Completion, FinishReason, Message
 from qaeval.records import FailureReason, Usage
 
 FIXED_FIELDS: Final = frozenset(
@@ -35,12 +35,27 @@ _TAIL_OF_THINKING: Final = re.compile(r"\s*[^\s{\[`<](?:(?!<think>).)*?</think>\
 
 
 class MayPassError(Exception):
-    """An attempt failed in a way that another one may not."""
+    """An attempt failed in a way that another one may not.
 
-    def __init__(self, reason: FailureReason, detail: str, retry_after_s: float = 0.0) -> None:
+    Attributes:
+        reason: what the failure is called when no attempt succeeds.
+        detail: where, what was expected, what came.
+        what: ``reply`` (one came, and is of no use), ``lost`` (none came, or the server failed: is it still there?) or
+            ``busy`` (it asks for patience).
+        retry_after_s: how much patience.
+    """
+
+    def __init__(
+        self,
+        reason: FailureReason,
+        detail: str,
+        what: Literal["reply", "lost", "busy"] = "reply",
+        retry_after_s: float = 0.0,
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.what = what
         self.retry_after_s = retry_after_s
 
 
@@ -97,13 +112,16 @@ def merge_system_turns(messages: Iterable[Message]) -> list[Message]:
     return [Message("user", "\n\n".join(system)), *others]
 
 
-def read_completion(content: bytes, *, latency_s: float, max_tokens: int) -> Completion:
+def read_completion(
+    content: bytes, *, latency_s: float, max_tokens: int, place: re.Pattern[str] | None = None
+) -> Completion:
     """Read the body of a 200.
 
     Args:
         content: the body.
         latency_s: becomes part of the completion.
         max_tokens: what was asked for; a reply that was cut before that was cut by the context.
+        place: whose alternatives are kept.
 
     Raises:
         MayPassError: the server stopped the reply before its end.
@@ -126,7 +144,9 @@ def read_completion(content: bytes, *, latency_s: float, max_tokens: int) -> Com
         )
         raise ChatError("context_overflow", detail)
     text = without_thinking(_text(choice["message"]))
-    return Completion(text, _FINISHED[finished], usage, latency_s, _logprobs(choice.get("logprobs")))
+    return Completion(
+        text, _FINISHED[finished], usage, latency_s, _alternatives(choice.get("logprobs"), place)
+    )
 
 
 def without_thinking(text: str) -> str:
@@ -152,9 +172,20 @@ def _usage(usage: Mapping[str, Any] | None) -> Usage | None:
     return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
 
 
-def _logprobs(logprobs: Mapping[str, Any] | None) -> tuple[TokenLogprob, ...]:
+def _alternatives(logprobs: Mapping[str, Any] | None, place: re.Pattern[str] | None) -> Alternatives | None:
+    """Find the token at the place, and keep its alternatives alone: those of all tokens are a hundred times as many."""
     tokens = (logprobs or {}).get("content") or ()
-    return tuple(TokenLogprob(token["token"], _top(token)) for token in tokens)
+    if place is None or not tokens:
+        return None
+    found = list(place.finditer("".join(token["token"] for token in tokens)))
+    if not found:
+        return None
+    at = found[-1].start(1)  # the last one: a reason may quote the same words
+    for token in tokens:
+        if at < len(token["token"]):
+            return Alternatives(token["token"], at, _top(token))
+        at -= len(token["token"])
+    return None
 
 
 def _top(token: Mapping[str, Any]) -> dict[str, float]:

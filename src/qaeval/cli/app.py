@@ -22,6 +22,7 @@ from qaeval.cli.options import (
     Machine,
     Margin,
     Names,
+    NoCache,
     Number,
     Out,
     Registry,
@@ -31,6 +32,8 @@ from qaeval.cli.options import (
     Seed,
 )
 from qaeval.errors import QaevalError, UsageError
+
+_MOST_IN_FLIGHT = 4096
 
 FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
@@ -78,6 +81,7 @@ def compare(
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
+    no_cache: NoCache = False,
     labels: Labels = None,
     margin: Margin = None,
     hardware: Machine = None,
@@ -100,7 +104,7 @@ def compare(
     settings = {**plan.settings(), "grading": judging.settings()}
     machines = find_machines(registry, [settings], hardware)
     with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
-        with _runner(store, concurrency or defaults.concurrency, registry) as runner:
+        with _runner(store, registry, concurrency, no_cache=no_cache) as runner:
             runner.check(*plan.candidates, judging.judge)
             runner.compare(plan.candidates, plan.definition, judging)
         written = write_report(
@@ -125,19 +129,19 @@ def generate(
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Only the first stage: have the models write their items, and keep them for `qaeval grade`."""
     from qaeval.prepare import find_config, with_endpoints
     from qaeval.store import RunStore
 
     registry = with_endpoints(find_config(config), endpoint or [])
-    defaults = registry.defaults
     plan = _planned(registry, models, eval_name=eval_name, chunks=chunks, n=n, seed=seed)
     path = out or _new_run()
     with (
         RunStore.create(path, plan.settings(), plan.samples, resume=resume) as store,
         _resumable(path),
-        _runner(store, concurrency or defaults.concurrency, registry) as runner,
+        _runner(store, registry, concurrency, no_cache=no_cache) as runner,
     ):
         runner.check(*plan.candidates)
         runner.generate(plan.candidates, plan.definition)
@@ -152,6 +156,7 @@ def grade(
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Only the second stage: have the judge grade what has no letter yet."""
     from qaeval.prepare import find_config, find_judging, with_endpoints
@@ -162,7 +167,7 @@ def grade(
         settings = store.settings()
         candidates = tuple(registry.candidate(name) for name in settings["candidates"])
         judging = find_judging(registry, candidates, judge=judge, rubric=rubric or settings["eval"]["rubric"])
-        with _runner(store, concurrency or registry.defaults.concurrency, registry) as runner:
+        with _runner(store, registry, concurrency, no_cache=no_cache) as runner:
             runner.grade(judging)
     print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}")
 
@@ -304,24 +309,38 @@ def _new_run() -> Path:
     return Path("results", new_run_name())
 
 
-def _runner(store: "RunStore", concurrency: int, registry: "Config") -> "Runner":
+def _runner(store: "RunStore", registry: "Config", concurrency: str | None, *, no_cache: bool) -> "Runner":
     from rich.console import Console
 
     from qaeval.cli.progress import progress_for
     from qaeval.run import Runner
+    from qaeval.surroundings import cache_folder
 
     for warning in store.warnings:
         print(f"qaeval: {warning}", file=sys.stderr)
     return Runner(
         store,
         progress_for(Console(stderr=True)),
-        concurrency=concurrency,
+        concurrency=_in_flight(concurrency or str(registry.defaults.concurrency)),
+        outage_s=registry.defaults.outage_s,
+        cache=cache_folder() if registry.defaults.cache and not no_cache else None,
         serving=registry.serving,
         allow_external=registry.allow_external,
         on_stop=lambda: print(
             "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
         ),
     )
+
+
+def _in_flight(typed: str) -> int | None:
+    """Read ``--concurrency``: a number, or None for ``auto``."""
+    if typed == "auto":
+        return None
+    if not typed.isdecimal() or not 1 <= int(typed) <= _MOST_IN_FLIGHT:
+        raise UsageError(
+            f"--concurrency: expected auto or a number from 1 to {_MOST_IN_FLIGHT:,}, got {typed!r}"
+        )
+    return int(typed)
 
 
 def _command() -> str:

@@ -34,7 +34,15 @@ Endpoints: TypeAlias = Annotated[
     typer.Option("--endpoint", metavar="NAME=URL", help="Where a model is served; repeat for several."),
 ]
 Concurrency: TypeAlias = Annotated[
-    int | None, typer.Option("--concurrency", min=1, help="Requests in flight.")
+    str | None,
+    typer.Option(
+        "--concurrency",
+        metavar="N|auto",
+        help="Requests in flight; auto, the default, finds as many as keep the servers busy.",
+    ),
+]
+NoCache: TypeAlias = Annotated[
+    bool, typer.Option("--no-cache", help="Ask every question, also those that an earlier run asked.")
 ]
 Labels: TypeAlias = Annotated[
     list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")

@@ -92,10 +92,12 @@ class Timing(Part):
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     items_per_s: float | None = None
-    """Finished items per wall second."""
+    """Finished items per wall second, of those that were asked for."""
     cached_prompt_tokens: int | None = None
     alongside: bool = False
     """Whether generation and grading ran at the same time."""
+    fresh: float = 1.0
+    """Share of the replies that were asked for; the others were known from earlier runs, and no time is theirs."""
     server: ServerSpan | None = None
     """What the server's own metrics say; None where it has none."""
 

@@ -1,8 +1,11 @@
 """The items of a run as the HTML report shows them; they are not part of ``report.json``."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from qaeval.report.facts import Part
+
+UNSURE: Final = 0.8
+"""Below this probability of its letter the judge counts as unsure."""
 
 
 class ItemView(Part):

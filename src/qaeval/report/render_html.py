@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from qaeval.report import numbers
 from qaeval.report.charts import DARK, LIGHT, Chart, charts
 from qaeval.report.document import CandidateSummary, Report
-from qaeval.report.items import ChunkItems
+from qaeval.report.items import UNSURE, ChunkItems
 from qaeval.report.sections import headline, subtitle, title, write_sections
 from qaeval.report.sections_provenance import data_left
 
@@ -27,8 +27,6 @@ _PALETTE: Final = 4
 """Colours run from ``letter-0`` (best) to ``letter-4`` (worst)."""
 _TICKS: Final = 1000
 """Resolution of the interval strip."""
-_UNSURE: Final = 0.8
-"""Below this probability of its letter the judge counts as unsure."""
 _LEAST_LABELLED: Final = 0.06
 """A narrower piece of a bar has its name in the text below alone."""
 
@@ -81,7 +79,7 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
 
     Args:
         report: the report.
-        items: what `analysis.summary.build_items` gathered; without them the page has no list of items.
+        items: what `analysis.summary.Analysis.items` gathered; without them the page has no list of items.
     """
     environment = _environment()
     bars = tuple(_bar(one, report.rubric.letters) for one in report.candidates)
@@ -102,10 +100,11 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         letters=report.rubric.letters,
         looks=_looks(report.rubric.letters),
         items=items,
+        n_left_out=_left_out(report, items),
         strata=sorted({chunk.stratum for chunk in items}),
         types=sorted({item.type for chunk in items for own in chunk.candidates for item in own.items} - {""}),
         different={chunk.sample_id for chunk in items if _differs(chunk)},
-        unsure=_UNSURE,
+        unsure=UNSURE,
         data_left=data_left(report),
         style=Markup(style),  # noqa: S704 - our own file, numbers filled in
         script=Markup(script),  # noqa: S704 - our own file
@@ -117,6 +116,12 @@ def _image(chart: Chart, look: Literal["light", "dark"]) -> str:
     """Return a chart as a data URL: an image, in which nothing runs."""
     svg = chart.svg(LIGHT if look == "light" else DARK)
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _left_out(report: Report, items: Sequence[ChunkItems]) -> int:
+    """Count the expected items that are not among those shown."""
+    shown = sum(len(own.items) for chunk in items for own in chunk.candidates)
+    return report.eval.n_expected * len(report.candidates) - shown
 
 
 def _differs(chunk: ChunkItems) -> bool:

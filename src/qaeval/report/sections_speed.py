@@ -42,7 +42,7 @@ def speed(report: Report) -> Section:
     return Section(
         anchor="speed",
         title="Performance and cost",
-        paragraphs=(*((_ALONGSIDE,) if judge.timing.alongside else ()), *_how(report)),
+        paragraphs=(*((_ALONGSIDE,) if judge.timing.alongside else ()), *_known(report), *_how(report)),
         tables=(
             Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)),
             *_servers(spans),
@@ -50,6 +50,16 @@ def speed(report: Report) -> Section:
             *_stages(report),
         ),
     )
+
+
+def _known(report: Report) -> tuple[str, ...]:
+    """Say whose replies were known from earlier runs."""
+    judge = report.judge
+    timings = [(one.facts.name, one.timing) for one in report.candidates] + [(judge.facts.name, judge.timing)]
+    known = [f"{name} {numbers.percent(1 - timing.fresh)}" for name, timing in timings if timing.fresh < 1]
+    if not known:
+        return ()
+    return (f"Replies known from earlier runs: {', '.join(known)}. Speed and cost are of the others.",)
 
 
 def _how(report: Report) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Building messages and parsing replies are pure; the one effect is the call of the model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from string import Template
 from types import MappingProxyType
@@ -26,9 +26,12 @@ class GenerateTask:
     sample: Sample
 
 
-def tasks(candidate: str, samples: Iterable[Sample]) -> list[GenerateTask]:
-    """List what has to be asked of a candidate, in the order of the samples."""
-    return [GenerateTask(task_id(candidate, sample.sample_id), candidate, sample) for sample in samples]
+def tasks(candidate: str, samples: Iterable[Sample], done: Container[str] = ()) -> Iterator[GenerateTask]:
+    """Yield what has to be asked of a candidate and is not done, in the order of the samples."""
+    for sample in samples:
+        key = task_id(candidate, sample.sample_id)
+        if key not in done:
+            yield GenerateTask(key, candidate, sample)
 
 
 def task_id(candidate: str, sample_id: str) -> str:
@@ -128,6 +131,7 @@ async def generate_one(
         text=completion.text,
         usage=completion.usage,
         latency_s=completion.latency_s,
+        cached=completion.cached,
     )
 
 

@@ -7,19 +7,19 @@ grade is untrusted: it stands between marks that it cannot know.
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.chat.protocol import (
+    Alternatives,
     ChatError,
     ChatModel,
     ChatRequest,
     Completion,
     Message,
     Sampling,
-    TokenLogprob,
 )
 from qaeval.chat.reply import ReplyError, extract_json
 from qaeval.records import (
@@ -53,21 +53,21 @@ class GradeTask:
     item: Item
 
 
-def tasks(judge: str, samples: Iterable[Sample], generations: Iterable[Generation]) -> list[GradeTask]:
-    """List what has to be graded: chunk by chunk, so that the judge's prefix cache is used.
+def tasks(
+    judge: str, sample: Sample, generations: Iterable[Generation], done: Container[str] = ()
+) -> Iterator[GradeTask]:
+    """Yield what has to be graded of one sample and is not done.
 
-    The same question and answer about the same chunk is one task, whichever candidates wrote it.
+    All items of a chunk follow each other, so that the judge's prefix cache is used. The same question and answer about the
+    same chunk is one task, whichever candidates wrote it.
     """
-    by_sample: dict[str, list[Generation]] = {}
-    for generation in generations:
-        by_sample.setdefault(generation.sample_id, []).append(generation)
-    listed: dict[str, GradeTask] = {}
-    for sample in samples:
-        for generation in sorted(by_sample.get(sample.sample_id, ()), key=lambda row: row.candidate):
-            for item in generation.items:
-                key = task_id(judge, item.item_id)
-                listed.setdefault(key, GradeTask(key, judge, sample, item))
-    return list(listed.values())
+    seen = set()
+    for generation in sorted(generations, key=lambda row: row.candidate):
+        for item in generation.items:
+            key = task_id(judge, item.item_id)
+            if key not in seen and key not in done:
+                seen.add(key)
+                yield GradeTask(key, judge, sample, item)
 
 
 def task_id(judge: str, item_id: str) -> str:
@@ -75,9 +75,24 @@ def task_id(judge: str, item_id: str) -> str:
     return record_id("grade", judge, item_id)
 
 
-def build_request(
-    sample: Sample, item: Item, rubric: Rubric, sampling: Sampling, mode: JudgeMode
-) -> ChatRequest:
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """What every request to the judge has in common, rendered once."""
+
+    rubric: Rubric
+    sampling: Sampling
+    mode: JudgeMode
+    system: Message
+    schema: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, rubric: Rubric, sampling: Sampling, mode: JudgeMode) -> "Instructions":
+        """Render a rubric as system message and schema."""
+        system = Message("system", prompt_text(rubric, mode=mode))
+        return cls(rubric, sampling, mode, system, grade_schema(rubric, mode=mode))
+
+
+def build_request(sample: Sample, item: Item, instructions: Instructions) -> ChatRequest:
     """Render the prompt: rubric, then chunk, then question and answer, each between marks.
 
     The marks are a hash of the chunk's own text: nobody who writes a chunk or an answer can write them, and all
@@ -94,11 +109,12 @@ def build_request(
     )
     inputs = {"chunk": sample.chunk.text, "question": item.question, "answer": item.answer, "type": item.type}
     return ChatRequest(
-        messages=(Message("system", prompt_text(rubric, mode=mode)), Message("user", user)),
-        schema=grade_schema(rubric, mode=mode),
-        sampling=sampling,
+        messages=(instructions.system, Message("user", user)),
+        schema=instructions.schema,
+        sampling=instructions.sampling,
         inputs=MappingProxyType(inputs),
         top_logprobs=_TOP_LOGPROBS,
+        alternatives_at=_LETTER,
     )
 
 
@@ -125,51 +141,41 @@ def _flag(value: Mapping[str, Any], name: str) -> bool:
     return raised
 
 
-def letter_probabilities(tokens: tuple[TokenLogprob, ...], letters: Iterable[str]) -> dict[str, float] | None:
+def letter_probabilities(found: Alternatives, letters: Iterable[str]) -> dict[str, float] | None:
     """Return the distribution over the scale at the token that holds the letter.
 
     Alternatives that spell the same letter are added up; the sum over the scale is brought to 1.
 
     Args:
-        tokens: the reply's tokens with their alternatives.
+        found: the token that holds the letter, and its alternatives.
         letters: the scale.
 
     Returns:
-        Probability by letter, or None when the letter or its alternatives are not among the tokens.
+        Probability by letter, or None when no letter of the scale is among the alternatives.
     """
-    found = list(_LETTER.finditer("".join(token.token for token in tokens)))
-    if not found:
-        return None
-    at = found[-1].start(1)  # the last one: a reason may quote the same words
-    for token in tokens:
-        if at < len(token.token):
-            return _share(token, at, tuple(letters))
-        at -= len(token.token)
-    return None
-
-
-def _share(token: TokenLogprob, at: int, letters: tuple[str, ...]) -> dict[str, float] | None:
-    before = token.token[:at]
-    mass = dict.fromkeys(letters, 0.0)
-    for text, logprob in token.top.items():
-        letter, rest = text[at : at + 1], text[at + 1 :]
-        if text[:at] == before and letter in mass and rest.strip(' "},') == "":
+    before, mass = found.token[: found.at], dict.fromkeys(letters, 0.0)
+    for text, logprob in found.top.items():
+        letter, rest = text[found.at : found.at + 1], text[found.at + 1 :]
+        if text[: found.at] == before and letter in mass and rest.strip(' "},') == "":
             mass[letter] += math.exp(logprob)
     total = sum(mass.values())
     return {letter: value / total for letter, value in mass.items()} if total > 0 else None
 
 
 async def grade_one(
-    model: ChatModel, task: GradeTask, rubric: Rubric, sampling: Sampling, *, mode: JudgeMode, lenient: bool
+    model: ChatModel, task: GradeTask, instructions: Instructions, *, lenient: bool
 ) -> GradeRow:
     """Ask the judge once and turn what comes into a row; only bugs raise."""
-    request = build_request(task.sample, task.item, rubric, sampling, mode)
+    rubric = instructions.rubric
+    request = build_request(task.sample, task.item, instructions)
     try:
         completion = await model.complete(request)
     except ChatError as error:
         return _failure(task, error.reason, error.detail)
     if completion.finish_reason == "length":
-        return _failure(task, "truncated", f"the reply reached max_tokens={sampling.max_tokens}", completion)
+        return _failure(
+            task, "truncated", f"the reply reached max_tokens={instructions.sampling.max_tokens}", completion
+        )
     if completion.finish_reason == "abort":
         return _failure(
             task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
@@ -186,10 +192,13 @@ async def grade_one(
         letter=letter,
         flags=flags,
         reason=reason,
-        probabilities=letter_probabilities(completion.logprobs, rubric.letters),
+        probabilities=letter_probabilities(completion.alternatives, rubric.letters)
+        if completion.alternatives
+        else None,
         text=completion.text,
         usage=completion.usage,
         latency_s=completion.latency_s,
+        cached=completion.cached,
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,8 +10,12 @@ from qaeval.errors import EndpointError
 from qaeval.records import Failure, Record
 from qaeval.stages.progress import StageProgress
 
-_LOST_AFTER: Final = 8
-"""So many requests in a row without an answer, and at least one per worker: the server is gone."""
+_LOST_AFTER: Final = 64
+"""So many tasks in a row without an answer: the server says that it is well and is not."""
+
+
+async def _nobody(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
+    """Take note of nothing."""
 
 
 class Stop:
@@ -54,28 +58,26 @@ class Watch:
         append: Callable[[Record], None],
         progress: StageProgress,
         *,
-        concurrency: int,
-        then: Callable[[Any], None] = lambda _row: None,
+        then: Callable[[Any], Awaitable[None]] = _nobody,
     ) -> None:
         self._append = append
         self._progress = progress
         self._then = then
-        self._limit = max(_LOST_AFTER, concurrency)
         self._lost = 0
         self.n_done = 0
 
-    def __call__(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
-        """Write a row, and count requests in a row that nobody answered.
+    async def __call__(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
+        """Write a row, tell of it, and count tasks in a row that nobody answered.
 
         Raises:
             EndpointError: the server is gone.
         """
         self._append(row)
         self._progress.row(row)
-        self._then(row)
         self.n_done += 1
+        await self._then(row)
         self._lost = self._lost + 1 if isinstance(row, Failure) and row.reason == "endpoint" else 0
-        if self._lost >= self._limit:
+        if self._lost >= _LOST_AFTER:
             raise EndpointError(
-                f"{row.model}: the server stopped answering ({self._lost} requests in a row: {row.detail}); finished rows are kept"
+                f"{row.model}: the server stopped answering ({self._lost} in a row: {row.detail}); finished rows are kept"
             )

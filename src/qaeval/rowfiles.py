@@ -1,0 +1,312 @@
+"""Files of rows: appended to, read one row at a time, and looked up without holding them in memory.
+
+A million rows take some bytes each here: an id is 64 bits, a reply is its place in the file.
+"""
+
+import errno
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+import numpy as np
+import orjson
+from pydantic import ValidationError
+
+from qaeval.errors import DataError, StoreError
+from qaeval.records import PASSING_REASONS, Generation, Record
+
+_SYNC_S: Final = 0.5
+
+
+@contextmanager
+def explained(path: Path, doing: str) -> Iterator[None]:
+    """Turn the operating system's refusal into a sentence with a way on."""
+    try:
+        yield
+    except OSError as error:
+        what_to_do = {
+            errno.ENOSPC: "free some space, then run the same command with --resume; finished rows are kept",
+            errno.EDQUOT: "free some quota, then run the same command with --resume; finished rows are kept",
+            errno.EFBIG: "raise the file size limit, then run the same command with --resume; finished rows are kept",
+            errno.EACCES: "choose a directory that you may write with --out",
+            errno.EROFS: "choose a directory that you may write with --out",
+        }.get(error.errno or 0, "look at the path, then run the same command with --resume")
+        raise StoreError(f"{path}: {doing} failed: {error.strerror or error}; {what_to_do}") from error
+
+
+class RowWriter:
+    """Appends rows to one file of a run; one write call per row, so that a kill tears one line at most.
+
+    What was written is brought to the disk at least every half second while rows come, so that a machine that loses its
+    power loses no more than that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with explained(path, "opening"):
+            self._file: IO[bytes] = path.open("ab", buffering=0)
+        self._synced_at = perf_counter()
+        self._sync: Future[None] | None = None
+        self._disk = ThreadPoolExecutor(1, "sync")
+
+    def append(self, row: Record) -> None:
+        """Write one row.
+
+        Raises:
+            StoreError: when the disk is full or the file cannot be written.
+        """
+        line = row.model_dump_json(exclude_none=True).encode() + b"\n"
+        with explained(self.path, "writing"):
+            while line:
+                line = line[self._file.write(line) :]
+            if perf_counter() - self._synced_at >= _SYNC_S:
+                self._start_sync()
+
+    def _start_sync(self) -> None:
+        """Bring what was written to the disk, in a thread; raise what the last time went wrong."""
+        if self._sync is not None:
+            if not self._sync.done():
+                return
+            self._sync.result()
+        self._synced_at = perf_counter()
+        self._sync = self._disk.submit(os.fdatasync, self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._disk.shutdown()
+        try:
+            with explained(self.path, "syncing"):
+                os.fsync(self._file.fileno())
+        except StoreError:
+            if error is None:
+                raise
+        finally:
+            self._file.close()
+
+
+def read_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[Any]:
+    """Read a file of rows, one at a time; none where there is no file.
+
+    Raises:
+        DataError: a line is no such row; path and line are named.
+    """
+    for _, row in placed_rows(path, parse):
+        yield row
+
+
+def placed_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[tuple[int, Any]]:
+    """Read a file of rows, each with the offset of its line; empty lines are skipped.
+
+    Raises:
+        DataError: as in `read_rows`.
+    """
+    if not path.is_file():
+        return
+    at = 0
+    with explained(path, "reading"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            start, at = at, at + len(line)
+            if line.isspace():
+                continue
+            try:
+                row = parse(line)
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]
+                where = ".".join(map(str, problem["loc"])) or "the row"
+                raise DataError(f"{path}:{number}: not a valid row: {where}: {problem['msg']}") from error
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: not a valid row: {error}") from error
+            yield start, row
+
+
+def end_of_last_line(file: IO[bytes], size: int, block: int = 65536) -> int:
+    """Return the offset just behind the last newline (0 when there is none)."""
+    end = size
+    while end > 0:
+        start = max(0, end - block)
+        file.seek(start)
+        at = file.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0
+
+
+class EachRow:
+    """The rows of a file, read anew each time they are iterated over.
+
+    Args:
+        path: The file.
+        parse: Makes a line a row.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], Any]) -> None:
+        self._path = path
+        self._parse = parse
+
+    def __iter__(self) -> Iterator[Any]:
+        return read_rows(self._path, self._parse)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in read_rows(self._path, len))
+
+
+class LastRows:
+    """The last row of every task of a file, read anew each time they are iterated over.
+
+    Args:
+        path: The file.
+        parse: Makes a line a row.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], Any]) -> None:
+        self._path = path
+        self._parse = parse
+
+    def __iter__(self) -> Iterator[Any]:
+        tasks = array("Q", (number(row["task_id"], self._path) for row in read_rows(self._path, _loads)))
+        kept = np.zeros(len(tasks), dtype=bool)
+        kept[_last(np.asarray(tasks, dtype=np.uint64))] = True
+        place = -1
+
+        def parsed(line: bytes) -> Any:  # noqa: ANN401 - a row of the parser's type
+            nonlocal place
+            place += 1
+            return self._parse(line) if kept[place] else None
+
+        for row in read_rows(self._path, parsed):
+            if row is not None:
+                yield row
+
+
+class Finished:
+    """Ids of tasks that are not asked again: what has a row that is no failure, or a failure that would not pass.
+
+    Args:
+        ids: Of 16 hex digits, as numbers.
+    """
+
+    def __init__(self, ids: "np.ndarray[Any, np.dtype[np.uint64]]") -> None:
+        self._ids = np.unique(ids)
+
+    @classmethod
+    def read(cls, path: Path) -> "Finished":
+        """Read the ids from a file of rows; of two rows with one id the last one counts."""
+        ids, done = array("Q"), array("b")
+        for row in read_rows(path, _loads):
+            ids.append(number(row["task_id"], path))
+            done.append(not (row["kind"] == "failure" and row["reason"] in PASSING_REASONS))
+        last = _last(np.asarray(ids, dtype=np.uint64))
+        is_done = np.asarray(done, dtype=np.int8).astype(bool)
+        return cls(np.asarray(ids, dtype=np.uint64)[last[is_done[last]]])
+
+    def __contains__(self, task_id: object) -> bool:
+        wanted = np.uint64(int(str(task_id), 16))
+        at = int(np.searchsorted(self._ids, wanted))
+        return at < len(self._ids) and self._ids[at] == wanted
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+class Replies:
+    """The replies that came, by sample, read from the file when they are asked for; a context manager.
+
+    Args:
+        path: ``generations.jsonl``.
+
+    Attributes:
+        n_items: Different items in all of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        tasks, samples, items = array("Q"), array("Q"), array("Q")
+        starts, counts, came = array("Q"), array("I"), array("b")
+        for start, row in placed_rows(path, _loads):
+            tasks.append(number(row["task_id"], path))
+            samples.append(number(row["sample_id"], path))
+            starts.append(start)
+            came.append(row["kind"] == "generation")
+            own = [number(item["item_id"], path) for item in row.get("items", ())]
+            items.extend(own)
+            counts.append(len(own))
+        last = _last(np.asarray(tasks, dtype=np.uint64))
+        kept = np.zeros(len(tasks), dtype=bool)
+        kept[last[np.asarray(came, dtype=np.int8).astype(bool)[last]]] = True
+        self.n_items = _distinct(items, np.asarray(counts, dtype=np.uint32), kept)
+        sample = np.asarray(samples, dtype=np.uint64)[kept]
+        order = np.argsort(sample, kind="stable")
+        self._samples, self._starts = sample[order], np.asarray(starts, dtype=np.uint64)[kept][order]
+        self._file = path.open("rb") if path.is_file() else None
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def of(self, sample_id: str) -> list[Generation]:
+        """Read the replies to one sample, in the order in which they came."""
+        if self._file is None:
+            return []
+        wanted = np.uint64(int(sample_id, 16))
+        low, high = (int(np.searchsorted(self._samples, wanted, side)) for side in ("left", "right"))
+        found = []
+        for start in self._starts[low:high]:
+            self._file.seek(int(start))
+            found.append(Generation.model_validate_json(self._file.readline()))
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def number(record_id: str, path: Path) -> int:
+    """Return an id as a number.
+
+    Raises:
+        DataError: it is not of 16 hex digits.
+    """
+    try:
+        return int(record_id, 16)
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: expected an id of 16 hex digits, got {record_id!r:.60}") from None
+
+
+def _loads(line: bytes) -> dict[str, Any]:
+    row = orjson.loads(line)
+    if not isinstance(row, dict) or not {"kind", "task_id"} <= row.keys():
+        raise ValueError("expected an object with kind and task_id")
+    return row
+
+
+def _distinct(
+    items: "array[int]",
+    counts: "np.ndarray[Any, np.dtype[np.uint32]]",
+    kept: "np.ndarray[Any, np.dtype[np.bool_]]",
+) -> int:
+    """Count the different items of the rows that are kept; sorts in place, so that a million take no more room than they have."""
+    ids = np.asarray(items, dtype=np.uint64)
+    if not kept.all():
+        ids = ids[np.repeat(kept, counts)]
+    ids.sort()
+    return int(np.count_nonzero(ids[1:] != ids[:-1])) + bool(len(ids))
+
+
+def _last(ids: "np.ndarray[Any, np.dtype[np.uint64]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the place of the last occurrence of every id."""
+    _, first_from_behind = np.unique(ids[::-1], return_index=True)
+    return len(ids) - 1 - first_from_behind

@@ -1,0 +1,80 @@
+"""How busy the servers of a model are, several times a second while that is news."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self
+
+from qaeval.serving.client import Server
+
+NAMES: Final = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_preemptions_total")
+
+_SOON_S: Final = 0.1
+_LATER_S: Final = 1.0
+_OK: Final = 200
+
+
+def read_load(text: bytes) -> dict[str, float]:
+    """Read running and waiting requests and preemptions, added up over a server's engines.
+
+    The whole of ``/metrics`` has hundreds of lines; parsing all of them several times a second would cost a tenth of a core.
+
+    Raises:
+        ValueError: a value is no number.
+    """
+    values: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith(b"vllm:num_"):
+            name = line.partition(b"{")[0].partition(b" ")[0].decode(errors="replace")
+            if name in NAMES:
+                values[name] = values.get(name, 0.0) + float(line.rpartition(b" ")[2])
+    return values
+
+
+class LoadWatcher:
+    """Reads the load of all servers of a model while a stage runs; an async context manager.
+
+    Args:
+        servers: All of them; one that does not answer counts as idle.
+        told: Takes the numbers, added up.
+        is_soon: Whether the next reading should come soon.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        told: Callable[[Mapping[str, float]], None],
+        is_soon: Callable[[], bool],
+    ) -> None:
+        self._servers = servers
+        self._told = told
+        self._is_soon = is_soon
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        for server in self._servers:
+            await self._open.enter_async_context(server)
+        self._task = asyncio.create_task(self._keep_reading())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self._open.aclose()
+
+    async def _keep_reading(self) -> None:
+        while True:
+            answers = await asyncio.gather(*(server.ask("/metrics", root=True) for server in self._servers))
+            total: dict[str, float] = {}
+            for answer in answers:
+                try:
+                    values = read_load(answer.content) if answer.status == _OK else {}
+                except ValueError:
+                    values = {}
+                for name, value in values.items():
+                    total[name] = total.get(name, 0.0) + value
+            self._told(total)
+            await asyncio.sleep(_SOON_S if self._is_soon() else _LATER_S)

@@ -1,0 +1,179 @@
+"""What was asked before is not asked again, and nothing else is taken for it."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qaeval.chat.cached import FILE, Cache, Cached, read_reply, write_reply
+from qaeval.chat.protocol import Alternatives, ChatRequest, Completion, Message, Sampling
+from qaeval.records import Usage
+from replay.server import LoopbackServer
+
+ASK = ChatRequest((Message("user", "How much?"),), {"type": "object"}, Sampling(max_tokens=5), top_logprobs=3)
+REPLY = Completion(
+    "A lot.",
+    "stop",
+    Usage(prompt_tokens=3, completion_tokens=2),
+    1.5,
+    Alternatives("A", 0, {"A": -0.1, "B": -2.5}),
+)
+
+
+class Counting:
+    def __init__(self, reply: Completion = REPLY) -> None:
+        self.asked: list[ChatRequest] = []
+        self.reply = reply
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        self.asked.append(request)
+        return self.reply
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    with Cache(tmp_path / "cache") as cache:
+        yield cache
+
+
+async def test_a_second_run_is_given_the_same_reply_without_asking(tmp_path: Path) -> None:
+    for n_asked in (1, 0):
+        model = Counting()
+        with Cache(tmp_path) as cache:
+            reply = await Cached(model, cache, "m").complete(ASK)
+        assert len(model.asked) == n_asked
+        assert reply == replace(REPLY, latency_s=reply.latency_s, cached=n_asked == 0)
+    assert reply.latency_s == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ASK, messages=(Message("system", "How much?"),)),
+        replace(ASK, messages=(Message("user", "How many?"),)),
+        replace(ASK, schema={"type": "array"}),
+        replace(ASK, sampling=Sampling(max_tokens=5, seed=1)),
+        replace(ASK, sampling=Sampling(max_tokens=6)),
+        replace(ASK, top_logprobs=0),
+    ],
+)
+async def test_another_question_is_asked(cache: Cache, other: ChatRequest) -> None:
+    model = Counting()
+    for request in (ASK, other):
+        await Cached(model, cache, "m").complete(request)
+    assert len(model.asked) == 2
+
+
+async def test_another_model_is_asked(cache: Cache) -> None:
+    for identity in (["m", "0.31"], ["m", "0.32"], ["n", "0.32"]):
+        model = Counting()
+        await Cached(model, cache, identity).complete(ASK)
+        assert len(model.asked) == 1
+
+
+async def test_a_reply_that_the_server_broke_off_is_not_kept(cache: Cache) -> None:
+    model = Counting(replace(REPLY, finish_reason="abort"))
+    for _ in range(2):
+        await Cached(model, cache, "m").complete(ASK)
+    assert len(model.asked) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"nonsense", b'{"text": 1}'])
+async def test_a_damaged_reply_is_asked_anew(cache: Cache, damage: bytes) -> None:
+    model = Cached(Counting(), cache, "m")
+    await model.complete(ASK)
+    cache.put(model._question(ASK), damage)
+    assert not (await model.complete(ASK)).cached
+    assert (await model.complete(ASK)).cached
+
+
+def test_a_reply_is_read_as_it_was_written() -> None:
+    for reply in (REPLY, Completion("", "length", None, 0.1)):
+        assert read_reply(write_reply(reply)) == replace(reply, latency_s=0.0, cached=True)
+
+
+async def test_a_file_that_cannot_be_used_costs_a_note_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database" * 100)
+    said: list[str] = []
+    with Cache(tmp_path, told=said.append) as cache:
+        assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
+        assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
+    assert len(said) == 1
+    assert "every question is asked" in said[0]
+
+
+@pytest.mark.usefixtures("cache")
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    assert (tmp_path / "cache" / FILE).stat().st_mode & 0o077 == 0
+
+
+# ------------------------------------------------------------------------------ on the command line
+
+
+def compare(out: Path, server: LoopbackServer, *more: str) -> dict[str, object]:
+    names = ("mistral", "qwen", "qwen-14b")
+    endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
+    command = [
+        str(Path(sys.executable).with_name("qaeval")),
+        "compare",
+        "mistral",
+        "qwen",
+        "--judge",
+        "qwen-14b",
+    ]
+    done = subprocess.run(
+        [*command, "--n", "4", "--out", str(out), *endpoints, *more],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": "/usr/bin", "QAEVAL_CACHE": str(out.parent / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    report: dict[str, object] = json.loads((out / "report.json").read_text())
+    return report
+
+
+def questions(server: LoopbackServer) -> int:
+    """Requests beside those of the probe."""
+    return sum("response_format" in one and one["max_tokens"] > 64 for one in server.requests)
+
+
+def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> None:
+    with LoopbackServer(["mistral", "qwen", "qwen-14b"]) as server:
+        first = compare(tmp_path / "one", server)
+        n = questions(server)
+        second = compare(tmp_path / "two", server)
+        assert questions(server) == n > 20
+        compare(tmp_path / "three", server, "--no-cache")
+        assert questions(server) == 2 * n
+    for name in ("differences", "strata", "failures", "ranking"):
+        assert first[name] == second[name]
+    speed = [one["timing"] for one in second["candidates"]]  # type: ignore[attr-defined]
+    assert [(one["fresh"], one["items_per_s"]) for one in speed] == [(0.0, None)] * 2
+    assert second["timing"]["costs"] == []  # type: ignore[index]
+    text = (tmp_path / "two" / "report.md").read_text()
+    assert "Replies known from earlier runs: mistral 100.0 %, qwen 100.0 %, qwen-14b 100.0 %" in text
+
+
+def test_a_model_whose_weights_nobody_knows_is_always_asked(tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text("models: {mistral: {revision: null}}")
+    with LoopbackServer(["mistral", "qwen", "qwen-14b"]) as server:
+        for run in ("one", "two"):
+            compare(tmp_path / run, server, "--config", str(tmp_path / "ours.yaml"))
+    asked = [one["model"] for one in server.requests if one.get("max_tokens", 0) > 64]
+    assert asked.count("mistral") == 8
+    assert asked.count("qwen") == 4
+
+
+def test_the_file_holds_replies_and_no_names(tmp_path: Path) -> None:
+    with LoopbackServer(["mistral", "qwen", "qwen-14b"]) as server:
+        compare(tmp_path / "one", server)
+    rows = sqlite3.connect(tmp_path / "cache" / FILE).execute("SELECT question, reply FROM reply").fetchall()
+    assert all(len(question) == 32 for question, _ in rows)
+    assert set(json.loads(rows[0][1])) == {"text", "finish", "usage", "alternatives"}

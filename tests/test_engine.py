@@ -1,0 +1,348 @@
+"""The loop that asks models: how many at once, what happens when a server goes away, how long a reply is waited for."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from qaeval.chat.circuit import Circuit
+from qaeval.chat.http import HttpChat
+from qaeval.chat.patience import Patience
+from qaeval.chat.protocol import ChatError, ChatRequest, Message
+from qaeval.errors import EndpointError
+from qaeval.serving.load import read_load
+from qaeval.stages.loop import Feed, for_each
+from qaeval.stages.pace import PREEMPTIONS, RUNNING, WAITING, Auto, Fixed
+from replay.server import LoopbackServer
+
+ASK = ChatRequest((Message("user", "The server waits five seconds before it closes a connection."),))
+
+
+class Never:
+    def is_set(self) -> bool:
+        return False
+
+
+async def ignore(_row: object) -> None:
+    pass
+
+
+# ------------------------------------------------------------------------------ the loop
+
+
+async def test_workers_follow_the_limit_up_and_down() -> None:
+    pace, at_work, most = Fixed(2), 0, 0
+    seen: list[int] = []
+
+    async def work(number: int) -> int:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        await asyncio.sleep(0)
+        if number == 10:
+            pace.limit = 8
+            pace.changed()
+        if number == 50:
+            most, pace.limit = 0, 3
+        at_work -= 1
+        seen.append(most)
+        return number
+
+    rows: list[int] = []
+
+    async def emit(row: int) -> None:
+        rows.append(row)
+
+    await for_each(range(100), work, emit, pace=pace, stop=Never())
+    assert sorted(rows) == list(range(100))
+    assert max(seen[:10]) == 2
+    assert max(seen[20:50]) == 8
+    assert max(seen[70:]) <= 3
+
+
+async def test_tasks_are_pulled_one_by_one() -> None:
+    pulled = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal pulled
+        for number in range(1000):
+            pulled += 1
+            yield number
+
+    finished = 0
+
+    async def work(number: int) -> int:
+        nonlocal finished
+        await asyncio.sleep(0)
+        assert pulled - finished <= 4
+        finished += 1
+        return number
+
+    await for_each(tasks(), work, ignore, pace=Fixed(4), stop=Never())
+    assert (pulled, finished) == (1000, 1000)
+
+
+async def test_who_feeds_waits_for_room_and_not_once_nobody_takes() -> None:
+    feed: Feed[int] = Feed(room=10)
+    put = asyncio.ensure_future(feed.put(range(30)))
+    await asyncio.sleep(0)
+    assert not put.done()
+    for _ in range(20):
+        await feed.take()
+    await asyncio.wait_for(put, 1)
+    put = asyncio.ensure_future(feed.put(range(30)))
+    await asyncio.sleep(0)
+    assert not put.done()
+    feed.abandon()
+    await asyncio.wait_for(put, 1)
+
+
+async def test_what_a_task_raises_ends_the_loop_as_it_is() -> None:
+    async def work(number: int) -> int:
+        if number == 5:
+            raise EndpointError("gone")
+        await asyncio.sleep(0)
+        return number
+
+    with pytest.raises(EndpointError, match="gone"):
+        await for_each(range(100), work, ignore, pace=Fixed(4), stop=Never())
+
+
+# ------------------------------------------------------------------------------ how many at once
+
+
+class Machine:
+    """A server with some slots, and a clock of its own; a request takes a second whatever runs beside it."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots, self.now = slots, 0.0
+        self.running: list[float] = []
+        self.waiting = self.done = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def values(self, **more: float) -> dict[str, float]:
+        return {RUNNING: float(len(self.running)), WAITING: float(self.waiting), **more}
+
+    def tick(self, pace: Auto, *, told: bool) -> None:
+        """Let a tenth of a second pass: what is due ends, what waits begins, new requests come up to the limit."""
+        self.now += 0.1
+        due = [end for end in self.running if end <= self.now + 1e-9]
+        self.running = [end for end in self.running if end > self.now + 1e-9]
+        for _ in due:
+            pace.ended()
+            self.done += 1
+        self._fill()
+        if told:
+            pace.reading(self.values())
+        while len(self.running) + self.waiting < pace.limit:
+            pace.began()
+            self.waiting += 1
+        self._fill()
+
+    def _fill(self) -> None:
+        n = min(self.waiting, self.slots - len(self.running))
+        self.running += [self.now + 1.0] * n
+        self.waiting -= n
+
+
+@pytest.mark.parametrize("slots", [4, 16, 64, 256, 700])
+def test_a_server_that_tells_is_full_within_a_second_and_its_queue_is_short(slots: int) -> None:
+    machine = Machine(slots)
+    pace = Auto(clock=machine.clock)
+    for _ in range(10):
+        machine.tick(pace, told=True)
+    assert len(machine.running) == slots
+    for _ in range(100):
+        machine.tick(pace, told=True)
+        assert len(machine.running) >= 0.98 * slots
+    assert machine.waiting <= 0.25 * slots + 4
+
+
+@pytest.mark.parametrize("slots", [16, 64, 256])
+def test_a_server_that_tells_nothing_is_filled_while_that_brings_more(slots: int) -> None:
+    machine = Machine(slots)
+    pace = Auto(clock=machine.clock)
+    for _ in range(200):
+        machine.tick(pace, told=False)
+    before = machine.done
+    for _ in range(100):
+        machine.tick(pace, told=False)
+    assert machine.done - before >= 0.9 * 10 * slots  # of ten seconds with every slot at work
+    assert pace.limit <= 4 * slots
+
+
+def test_a_preemption_and_a_refusal_cut_the_limit_and_keep_it_down_for_a_while() -> None:
+    for cut in ("preemption", "refusal"):
+        machine = Machine(1000)
+        pace = Auto(clock=machine.clock)
+        for _ in range(6):
+            machine.tick(pace, told=True)
+        before = pace.limit
+        if cut == "preemption":
+            pace.reading(machine.values(**{PREEMPTIONS: 0.0}))
+            pace.reading(machine.values(**{PREEMPTIONS: 2.0}))
+        else:
+            pace.refused()
+        after = pace.limit
+        assert after < before
+        pace.refused()  # many requests are refused at the same moment: one cut
+        if cut == "refusal":
+            assert pace.limit == after
+        for _ in range(40):
+            machine.tick(pace, told=True)
+        assert pace.limit <= after
+        for _ in range(60):
+            machine.tick(pace, told=True)
+        assert pace.limit > after
+
+
+def test_without_work_the_limit_does_not_rise() -> None:
+    pace = Auto(clock=lambda: 0.0)
+    for _ in range(10):
+        pace.reading({RUNNING: 1.0, WAITING: 0.0})
+    assert pace.limit == 16
+
+
+def test_the_load_of_all_engines_is_added_up() -> None:
+    text = (
+        b"# HELP vllm:num_requests_running x\n"
+        b'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n'
+        b'vllm:num_requests_running{engine="1",model_name="m"} 4.0\n'
+        b'vllm:num_requests_waiting{engine="0",model_name="m"} 0.0\n'
+        b'vllm:num_requests_waiting_by_reason{reason="x"} 9.0\n'
+        b"vllm:num_preemptions_total 2.0\n"
+    )
+    assert read_load(text) == {RUNNING: 7.0, WAITING: 0.0, PREEMPTIONS: 2.0}
+
+
+# ------------------------------------------------------------------------------ how long
+
+
+def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_how_fast_it_is() -> None:
+    patience = Patience()
+    assert patience.seconds(512) == 60 + 256
+    for _ in range(32):
+        patience.learn(2.0)
+    assert patience.seconds(512) == 20  # never less
+    patience.learn(30.0)
+    assert patience.seconds(512) == 150
+    assert patience.seconds(16) == 68  # never more than its tokens may take
+
+
+# ------------------------------------------------------------------------------ a server that is gone
+
+
+class Health:
+    """Answers as it is told, and counts how often it was asked."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers, self.n = list(answers), 0
+
+    async def __call__(self) -> bool:
+        self.n += 1
+        await asyncio.sleep(0)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+async def no_time(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def test_many_failures_at_once_are_one_look() -> None:
+    health = Health(True)
+    circuit = Circuit("m", health, outage_s=1)
+    assert all(await asyncio.gather(*(circuit.answers() for _ in range(50))))
+    assert health.n == 1
+
+
+async def test_requests_wait_for_a_server_that_comes_back_and_are_told() -> None:
+    said: list[str] = []
+    circuit = Circuit("m", Health(False, False, False, True), outage_s=60, told=said.append, sleep=no_time)
+    assert not await circuit.answers()
+    assert circuit.is_open
+    await asyncio.wait_for(asyncio.gather(*(circuit.wait() for _ in range(20))), 1)
+    assert not circuit.is_open
+    assert "does not answer" in said[0]
+    assert "answers again" in said[1]
+
+
+async def test_one_that_does_not_come_back_ends_the_stage() -> None:
+    ticks = iter(range(1000))
+    circuit = Circuit("m", Health(False), outage_s=10, sleep=no_time, clock=lambda: float(next(ticks)))
+    await circuit.answers()
+    with pytest.raises(EndpointError, match="did not come back within 10 s"):
+        await circuit.wait()
+    await circuit.close()
+
+
+async def test_an_outage_costs_no_attempt(unused_tcp_port_factory: Callable[[], int]) -> None:
+    port = unused_tcp_port_factory()
+    async with HttpChat(
+        base_url=f"http://127.0.0.1:{port}/v1", model="tiny-gen", max_attempts=1, outage_s=30
+    ) as model:
+        asked = asyncio.ensure_future(model.complete(ASK))
+        await asyncio.sleep(0.6)
+        assert not asked.done()
+        with LoopbackServer(port=port):
+            assert (await asyncio.wait_for(asked, 20)).finish_reason == "stop"
+
+
+async def test_a_failing_request_to_a_server_that_is_well_costs_attempts() -> None:
+    with LoopbackServer() as server:
+        server.fail("reset")
+        async with HttpChat(base_url=server.url, model="tiny-gen", max_attempts=3, sleep=no_time) as model:
+            with pytest.raises(ChatError, match="attempts: 3"):
+                await model.complete(ASK)
+        assert len(server.requests) == 3
+
+
+# ------------------------------------------------------------------------------ several servers
+
+
+def pair(one: LoopbackServer, other: LoopbackServer, **options: Any) -> HttpChat:
+    return HttpChat(base_url=one.url, model="tiny-gen", replicas=((other.url, ()),), **options)
+
+
+async def test_requests_go_to_the_server_with_the_fewest_in_flight() -> None:
+    with LoopbackServer(latency_s=0.02) as quick, LoopbackServer(latency_s=0.2) as slow:
+        async with pair(quick, slow) as model:
+
+            async def ask(_number: int) -> object:
+                return await model.complete(ASK)
+
+            await for_each(range(60), ask, ignore, pace=Fixed(6), stop=Never())
+    assert len(quick.requests) + len(slow.requests) == 60
+    assert len(quick.requests) > 3 * len(slow.requests) > 0
+    assert abs(quick.most_in_flight - slow.most_in_flight) <= 1
+
+
+async def test_what_one_server_loses_another_one_answers() -> None:
+    with LoopbackServer() as stays, LoopbackServer(die_after=5) as dies:
+        async with pair(dies, stays, max_attempts=2) as model:
+            before = [await model.complete(ASK) for _ in range(10)]
+            await asyncio.to_thread(dies.join)
+            after = [await model.complete(ASK) for _ in range(20)]
+    assert [reply.finish_reason for reply in (*before, *after)] == ["stop"] * 30
+    assert (len(dies.requests), len(stays.requests)) == (5, 25)
+
+
+# ------------------------------------------------------------------------------ replies that are none
+
+
+async def test_a_reply_without_end_is_cut_off() -> None:
+    with LoopbackServer() as server:
+        server.answer(200, b" " * (17 * 2**20))
+        async with HttpChat(base_url=server.url, model="tiny-gen", max_attempts=1) as model:
+            with pytest.raises(ChatError, match="a reply of more than 16 MiB"):
+                await model.complete(ASK)
+
+
+async def test_a_compressed_reply_is_no_reply() -> None:
+    with LoopbackServer() as server:
+        server.answer(200, b"\x1f\x8b" + b"\0" * 100, {"Content-Encoding": "gzip"})
+        async with HttpChat(base_url=server.url, model="tiny-gen", max_attempts=1) as model:
+            with pytest.raises(ChatError, match="expected a chat completion"):
+                await model.complete(ASK)
