@@ -91,6 +91,7 @@ def prepare_requests(path: Path, n_items: int) -> Path:
                     "user": user,
                     "question": item.question,
                     "answer": item.answer,
+                    "context": sample.chunk.text,
                 }
                 file.write(json.dumps(line) + "\n")
     return path

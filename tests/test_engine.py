@@ -221,7 +221,7 @@ def test_the_load_of_all_engines_is_added_up() -> None:
 # ------------------------------------------------------------------------------ how long
 
 
-def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_how_fast_it_is() -> None:
+async def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_how_fast_it_is() -> None:
     patience = Patience()
     assert patience.seconds(512) == 60 + 256
     for _ in range(32):
@@ -230,6 +230,18 @@ def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_how_fast
     patience.learn(30.0)
     assert patience.seconds(512) == 150
     assert patience.seconds(16) == 68  # never more than its tokens may take
+
+
+async def test_what_was_sent_before_much_was_known_is_not_waited_for_longer_than_the_rest() -> None:
+    patience = Patience()
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(patience.seconds(512)) as limit:
+        patience.begin(limit, 512)
+        assert (limit.when() or 0) - loop.time() > 300
+        for _ in range(32):
+            patience.learn(2.0)
+        await asyncio.sleep(0)
+        assert (limit.when() or 0) - loop.time() <= 20
 
 
 # ------------------------------------------------------------------------------ a server that is gone

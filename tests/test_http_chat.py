@@ -451,7 +451,7 @@ async def test_a_hanging_server_is_a_timeout(server: LoopbackServer) -> None:
     server.fail("hang")
     error = await refused(server, timeout_s=0.1, max_attempts=2)
     assert error.reason == "endpoint"
-    assert "nothing within 0.1 s" in error.detail
+    assert "nothing within 0.1" in error.detail
 
 
 async def test_a_closed_port_ends_the_stage(unused_tcp_port_factory: Callable[[], int]) -> None:
@@ -477,7 +477,7 @@ async def test_the_server_says_how_long_to_wait(server: LoopbackServer) -> None:
     server.fail("rate_limit", times=1)
     naps = Naps()
     await ask(server, sleep=naps)
-    assert 7 <= naps.taken[0] <= 7.5
+    assert 7 <= naps.taken[0] <= 1.5 * 7
 
 
 @pytest.mark.parametrize(

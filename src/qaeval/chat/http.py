@@ -177,7 +177,7 @@ class HttpChat:
                 self._on_busy()
             if last.what == "busy" and last.retry_after_s and busy < _MOST_BUSY:
                 busy += 1
-                await self._sleep(self._delay_s(1, last.retry_after_s))
+                await self._sleep(last.retry_after_s * self._rng.uniform(1.0, 1.5))
                 continue
             attempts += 1
             if attempts >= self._max_attempts:
@@ -248,9 +248,26 @@ class HttpChat:
     def _wait_s(self, max_tokens: int) -> float:
         return self._timeout_s or self._patience.seconds(max_tokens)
 
+    async def _in_time(
+        self, server: Transport, body: bytes, max_tokens: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a body and wait for the reply as long as patience says, which may change meanwhile."""
+        limit = asyncio.timeout(self._wait_s(max_tokens))
+        began = perf_counter()
+        try:
+            async with limit:
+                if self._timeout_s is None:
+                    self._patience.begin(limit, max_tokens)
+                return await server.post(body)
+        except TimeoutError:
+            waited = perf_counter() - began
+        finally:
+            self._patience.end(limit)
+        raise server.lost(f"nothing within {waited:.3g} s")
+
     async def _attempt(self, server: Transport, body: bytes, request: ChatRequest) -> Completion:
         started, max_tokens = perf_counter(), request.sampling.max_tokens
-        status, headers, content = await server.post(body, self._wait_s(max_tokens))
+        status, headers, content = await self._in_time(server, body, max_tokens)
         if status != _OK:
             raise self._refusal(server, status, headers, content)
         latency_s = perf_counter() - started

@@ -1,5 +1,6 @@
 """How long to wait for a reply: what its tokens may take at worst, or less where the server has shown that it is faster."""
 
+import asyncio
 from collections import deque
 from typing import Final
 
@@ -20,6 +21,7 @@ class Patience:
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._waiting: dict[asyncio.Timeout, tuple[float, int]] = {}
 
     def seconds(self, max_tokens: int) -> float:
         """Return how long to wait for a reply of at most this many tokens, from sending to the last byte."""
@@ -28,6 +30,19 @@ class Patience:
             return at_worst
         return min(at_worst, max(_LEAST_S, _TIMES * max(self._recent)))
 
+    def begin(self, limit: asyncio.Timeout, max_tokens: int) -> None:
+        """Look after the limit of a request that was just sent: it was set before much was known."""
+        self._waiting[limit] = (asyncio.get_running_loop().time(), max_tokens)
+
+    def end(self, limit: asyncio.Timeout) -> None:
+        """Forget a request that has ended."""
+        self._waiting.pop(limit, None)
+
     def learn(self, latency_s: float) -> None:
-        """Take note of a reply that came."""
+        """Take note of a reply that came; once enough is known, shorten the limits of what is still waited for."""
         self._recent.append(latency_s)
+        if len(self._recent) == _LEARNT:
+            now = asyncio.get_running_loop().time()
+            for limit, (began, max_tokens) in self._waiting.items():
+                if not limit.expired():
+                    limit.reschedule(max(now, began + self.seconds(max_tokens)))

@@ -92,7 +92,7 @@ class Transport:
             return False
 
     async def post(
-        self, body: bytes, wait_s: float, url: URL | None = None
+        self, body: bytes, wait_s: float | None = None, url: URL | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Send a body, to the chat completions where nothing else is said.
 
@@ -112,14 +112,18 @@ class Transport:
             came = f"a reply of more than {_MOST_BYTES // 2**20} MiB"
             raise MayPassError("endpoint", f"{self.url}: expected a chat completion, got {came}") from None
         except TimeoutError as error:
-            came = str(error) or f"nothing within {wait_s:.3g} s"
+            came = str(error) or "nothing in time"
         except (aiohttp.ClientError, OSError) as error:
             came = masked(connection_problem(error), self._secret)[:_SHOWN]
         finally:
             self.in_flight -= 1
         # Outside `except`, so that aiohttp's exception, which holds the request's headers, is not its context.
+        raise self.lost(came)
+
+    def lost(self, came: str) -> MayPassError:
+        """Say that no reply came."""
         detail = f"{self.url}: expected a reply, got {came}; is the server up and not overloaded?"
-        raise MayPassError("endpoint", detail, "lost")
+        return MayPassError("endpoint", detail, "lost")
 
 
 class _TooLargeError(Exception):

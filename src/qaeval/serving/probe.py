@@ -13,6 +13,12 @@ from qaeval.serving.client import Answer, Server
 _OK: Final = 200
 _KEY_REFUSED: Final = frozenset({401, 403})
 _REDIRECT: Final = range(300, 400)
+_ATTEMPTS: Final = 4
+_WAIT_S: Final = 0.1
+_LONG_S: Final = 10.0
+"""A server that takes so long to fail is not asked again."""
+_PASSING: Final = frozenset({0, 408, 429, *range(500, 600)})
+"""No answer at all, or one that asks for patience."""
 _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = range(500, 600)
 _LOGPROB_LIMITS: Final = (20, 5, 1)
@@ -226,9 +232,15 @@ async def _system_by_request(server: Server, model: str) -> bool | None:
 
 
 async def _chat(server: Server, model: str, messages: list[dict[str, str]], **fields: object) -> Answer:
-    """Ask the model for a short deterministic reply."""
+    """Ask the model for a short deterministic reply, again where a failure may pass: what is found shapes every request."""
     fixed = {"model": model, "messages": messages, "temperature": 0, "top_p": 1, "seed": 0, "max_tokens": 1}
-    return await server.ask("/chat/completions", {**fixed, **fields})
+    began = asyncio.get_running_loop().time()
+    for attempt in range(_ATTEMPTS):
+        answer = await server.ask("/chat/completions", {**fixed, **fields})
+        if answer.status not in _PASSING or asyncio.get_running_loop().time() - began > _LONG_S:
+            break
+        await asyncio.sleep(_WAIT_S * 2**attempt)
+    return answer
 
 
 async def _structured(server: Server, model: str) -> bool | None:

@@ -16,7 +16,7 @@ PREEMPTIONS: Final = "vllm:num_preemptions_total"
 
 _FIRST: Final = 16
 _MOST: Final = 1024
-_LEAST: Final = 2
+_LEAST: Final = 4
 
 _SPARE: Final = 8
 """Of what runs, one in so many is sent on top, to wait in the server for the next free slot."""

@@ -1,0 +1,286 @@
+"""The engine against the ideal, against the least that does the same work, and against others: ratios of one run, side by side.
+
+    .venv/bin/python benchmarks/run.py --quick     under 3 minutes: ratios against the reference loop, and the ideal at 64 slots
+    .venv/bin/python benchmarks/run.py --full      slots, peers in environments of their own, a million items: about an hour
+
+Both end with exit code 1 when a bar is missed, and print the tables of docs/performance.md.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness import HERE, QAEVAL, Taken, grade, prepare_requests, take
+
+from mock.server import Mock, ideal_s, prepare_run, registry
+
+IN_FLIGHT = 256
+
+REASON = (
+    "The answer says what the source says about the valve, and adds nothing that the source does not say. "
+    * 3
+)
+PEERS = {
+    "inspect": (("inspect-ai==0.3.285", "openai"), f"{REASON}\n\nGRADE: @", 20.0),
+    "deepeval": (("deepeval==4.3.1", "openai"), json.dumps({"reason": REASON, "score": 6}), 8.0),
+    "ragas": (("ragas==0.4.3",), json.dumps({"feedback": REASON, "score": 3}), 8.0),
+    "pydantic": (
+        ("pydantic-evals==2.62.0", "pydantic-ai-slim[openai]"),
+        json.dumps({"reason": REASON, "pass": True, "score": 1.0}),
+        8.0,
+    ),
+    "promptfoo": (("promptfoo@0.123",), json.dumps({"reason": REASON, "pass": True, "score": 1.0}), 8.0),
+}
+"""What is installed, what the mock's judge answers in the words that the harness reads, and the bar: so many times our CPU."""
+
+
+class Bars:
+    """Bars that were reached and missed."""
+
+    def __init__(self) -> None:
+        self.missed: list[str] = []
+
+    def check(self, what: str, value: float, most: float) -> str:
+        """Print a figure with its bar."""
+        if value > most:
+            self.missed.append(f"{what}: {value:.3f}, the bar is {most:g}")
+        return f"{value:.2f} ({'≤' if value <= most else 'NOT ≤'} {most:g})"
+
+
+def reference(requests: Path, mock: Mock, folder: Path, in_flight: int = IN_FLIGHT) -> Taken:
+    """Run the reference loop."""
+    taken = take(
+        [
+            sys.executable,
+            HERE / "reference.py",
+            requests,
+            folder / "reference.jsonl",
+            mock.url,
+            str(in_flight),
+        ]
+    )
+    assert taken.code == 0, taken.text
+    return taken
+
+
+def ours(folder: Path, n: int, mock: Mock, concurrency: int | str) -> tuple[Taken, float]:
+    """Grade a prepared run; return what the command took, and the seconds of its stage."""
+    run = prepare_run(folder / "run", n)
+    taken = grade(run, mock, concurrency, folder)
+    assert taken.code == 0, taken.text
+    session = json.loads((run / "sessions.jsonl").read_text().splitlines()[-1])
+    return taken, session["seconds"]
+
+
+def against_reference(folder: Path, n: int, rounds: int, bars: Bars) -> None:
+    """CPU per item on a server that answers at once; start-up is taken off both by a run of few items."""
+    few = 300
+    requests, start = prepare_requests(folder / "many.jsonl", n), prepare_requests(folder / "few.jsonl", few)
+    ratios, cpu = [], []
+    for _ in range(rounds):
+        with Mock() as mock:
+            theirs = (reference(requests, mock, folder).cpu_s - reference(start, mock, folder).cpu_s) / (
+                n - few
+            )
+            own = (
+                ours(folder, n, mock, IN_FLIGHT)[0].cpu_s - ours(folder, few, mock, IN_FLIGHT)[0].cpu_s
+            ) / (n - few)
+        ratios.append(own / theirs)
+        cpu.append((1000 * own, 1000 * theirs))
+    own_ms, their_ms = map(statistics.median, zip(*cpu, strict=True))
+    print("\n| instant server | CPU ms an item | of the reference's |\n|---|---|---|")
+    print(f"| reference loop | {their_ms:.3f} | 1 |")
+    ratio = bars.check("CPU an item, of the reference loop's", statistics.median(ratios), 2.0)
+    print(f"| qaeval grade | {own_ms:.3f} | {ratio} |")
+
+
+def against_ideal(folder: Path, n: int, slots: Sequence[int], bars: Bars) -> None:
+    """Wall seconds of the stage against what the slots alone impose; twice the slots, and found without being told."""
+    print(
+        f"\n| {n:,} items, 1.5 s a request | ideal, s | fixed: stage | of ideal | auto: stage | of fixed | auto: command |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for count in slots:
+        options = {"slots": count, "latency_ms": 1500}
+        ideal = ideal_s(n, **options)
+        with Mock(**options) as mock:
+            _, fixed = ours(folder, n, mock, 2 * count)
+        with Mock(**options) as mock:
+            whole, auto = ours(folder, n, mock, "auto")
+        share = bars.check(f"{count} slots, of the ideal", fixed / ideal, 1.05)
+        found = bars.check(f"{count} slots, auto of fixed", auto / fixed, 1.10)
+        print(
+            f"| {count} slots | {ideal:.1f} | {fixed:.1f} | {share} | {auto:.1f} | {found} | {whole.wall_s:.1f} |",
+            flush=True,
+        )
+
+
+def against_peers(folder: Path, n: int, rounds: int, bars: Bars) -> None:
+    """CPU and memory of other harnesses on the same items, each beside ours."""
+    requests = prepare_requests(folder / "peers.jsonl", n)
+    print(f"\n| {n:,} items, instant server | wall, s | CPU, s | memory, MB | stored, MB | CPU of ours |")
+    print("|---|---|---|---|---|---|")
+    with Mock() as mock:
+        own = [ours(folder, n, mock, IN_FLIGHT)[0] for _ in range(rounds)]
+    mine = statistics.median(one.cpu_s for one in own)
+    print(_row("qaeval grade", own, _size(folder / "run"), "1"), flush=True)
+    with Mock() as mock:
+        least = [reference(requests, mock, folder) for _ in range(rounds)]
+    theirs = statistics.median(one.cpu_s for one in least)
+    print(
+        _row("reference loop", least, (folder / "reference.jsonl").stat().st_size, f"{theirs / mine:.2f}"),
+        flush=True,
+    )
+    for name, (packages, reply, bar) in PEERS.items():
+        command, env = _installed(name, packages)
+        taken = []
+        for _ in range(rounds):
+            with Mock(reply=reply) as mock:
+                out = folder / name
+                taken.append(
+                    take(
+                        [
+                            *command,
+                            HERE / "peers" / f"{name}_judge.py",
+                            requests,
+                            out,
+                            mock.url,
+                            str(IN_FLIGHT),
+                        ],
+                        env=env,
+                    )
+                )
+        if any(one.code for one in taken):
+            print(f"| {name} | did not end well: {taken[0].text[-300:]!r} | | | | |", flush=True)
+            bars.missed.append(f"{name} did not run")
+            continue
+        ratio = statistics.median(one.cpu_s for one in taken) / mine
+        if ratio < bar:
+            bars.missed.append(f"{name}: {ratio:.1f} times our CPU, the bar is {bar:g}")
+        print(
+            _row(
+                name, taken, _size(folder / name), f"{ratio:.1f} ({'≥' if ratio >= bar else 'NOT ≥'} {bar:g})"
+            ),
+            flush=True,
+        )
+
+
+def _row(name: str, taken: Sequence[Taken], stored: int, ratio: str) -> str:
+    def median(of: Callable[[Taken], float]) -> float:
+        return statistics.median(map(of, taken))
+
+    return (
+        f"| {name} | {median(lambda one: one.wall_s):.1f} | {median(lambda one: one.cpu_s):.1f} | "
+        f"{median(lambda one: one.rss_mb):.0f} | {stored / len(taken) / 1e6 if name in PEERS else stored / 1e6:.1f} | {ratio} |"
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _installed(name: str, packages: Sequence[str]) -> tuple[list[str | Path], dict[str, str]]:
+    """Install a peer into an environment of its own, once, beside the benchmarks."""
+    place = HERE / ".peers" / name
+    if name == "promptfoo":
+        if not (place / "node_modules").exists():
+            place.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["npm", "init", "-y"], cwd=place, check=True, capture_output=True)
+            subprocess.run(["npm", "install", *packages], cwd=place, check=True, capture_output=True)
+        return [sys.executable], {"PROMPTFOO": str(place)}
+    if not (place / "ready").exists():
+        venv.create(place, with_pip=True, clear=True)
+        subprocess.run([place / "bin" / "pip", "install", "-q", *packages], check=True, capture_output=True)
+        (place / "ready").touch()
+    return [place / "bin" / "python"], {}
+
+
+def at_scale(folder: Path, bars: Bars) -> None:
+    """Memory, resuming and reporting at a million items against fifty thousand."""
+    few, many = 50_000, 1_000_000
+    print(
+        "\n| items | grade: wall, s | memory, MB | report: wall, s | memory, MB | nothing left to grade: wall, s |"
+    )
+    print("|---|---|---|---|---|---|")
+    memory = {}
+    for n in (few, many):
+        with Mock() as mock:
+            graded, _ = ours(folder, n, mock, IN_FLIGHT)
+            again = grade(folder / "run", mock, IN_FLIGHT, folder)
+        reported = take([QAEVAL, "report", folder / "run", "--config", registry(folder)])
+        assert (again.code, reported.code) == (0, 0), again.text + reported.text
+        memory[n] = graded.rss_mb
+        print(
+            f"| {n:,} | {graded.wall_s:.0f} | {graded.rss_mb:.0f} | {reported.wall_s:.0f} | {reported.rss_mb:.0f} | {again.wall_s:.1f} |",
+            flush=True,
+        )
+    print(
+        f"\nMemory at the larger: {bars.check('memory at a million, of that at 50,000', memory[many] / memory[few], 1.3)} of the smaller."
+    )
+    bars.check("report over a million, s", reported.wall_s, 120)
+    bars.check("report over a million, MB", reported.rss_mb, 3000)
+    bars.check("start of a resumed million, s", again.wall_s, 15)
+
+
+def starts(folder: Path, bars: Bars) -> None:
+    """What a user waits for before anything happens."""
+    help_s = statistics.median(take([QAEVAL, "--help"]).cpu_s for _ in range(5))
+    small = []
+    for number in range(3):
+        command = [
+            QAEVAL,
+            "compare",
+            "embedded-lead",
+            "embedded-salient",
+            "--n",
+            "4",
+            "--out",
+            folder / f"small{number}",
+        ]
+        small.append(take(command).wall_s)
+    print("\n| start | |\n|---|---|")
+    print(f"| `qaeval --help`, CPU s | {bars.check('--help, CPU s', help_s, 0.3)} |")
+    print(
+        f"| 4 chunks on the embedded models, wall s | {bars.check('small run, wall s', statistics.median(small), 3.0)} |"
+    )
+
+
+def main() -> None:
+    """Print the tables, and say which bars were missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--quick", action="store_true")
+    how.add_argument("--full", action="store_true")
+    how.add_argument("--only", choices=["reference", "ideal", "peers", "scale", "start"])
+    arguments = parser.parse_args()
+    bars = Bars()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        wanted = arguments.only or ("full" if arguments.full else "quick")
+        if wanted in {"quick", "full", "start"}:
+            starts(folder, bars)
+        if wanted in {"quick", "full", "reference"}:
+            against_reference(folder, 6_000 if arguments.quick else 20_000, 1 if arguments.quick else 3, bars)
+        if wanted in {"quick", "full", "ideal"}:
+            against_ideal(
+                folder, 600 if arguments.quick else 2_000, [64] if arguments.quick else [16, 64, 256], bars
+            )
+        if wanted in {"full", "peers"}:
+            against_peers(folder, 2_000, 3, bars)
+        if wanted in {"full", "scale"}:
+            at_scale(folder, bars)
+    for missed in bars.missed:
+        print(f"MISSED {missed}")
+    sys.exit(bool(bars.missed))
+
+
+if __name__ == "__main__":
+    main()
