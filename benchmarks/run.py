@@ -260,6 +260,7 @@ def main() -> None:
     how.add_argument("--quick", action="store_true")
     how.add_argument("--full", action="store_true")
     how.add_argument("--only", choices=["reference", "ideal", "peers", "scale", "start"])
+    parser.add_argument("--rounds", type=int, default=3, help="of the peers; their medians are printed")
     arguments = parser.parse_args()
     bars = Bars()
     with tempfile.TemporaryDirectory() as place:
@@ -274,7 +275,7 @@ def main() -> None:
                 folder, 600 if arguments.quick else 2_000, [64] if arguments.quick else [16, 64, 256], bars
             )
         if wanted in {"full", "peers"}:
-            against_peers(folder, 2_000, 3, bars)
+            against_peers(folder, 2_000, arguments.rounds, bars)
         if wanted in {"full", "scale"}:
             at_scale(folder, bars)
     for missed in bars.missed:

@@ -123,3 +123,40 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
     assert "stopped answering" in err
     assert "to go on" in err
     assert rows(tmp_path / "run" / "generations.jsonl")
+
+
+def test_the_report_does_not_depend_on_how_many_requests_are_in_flight(tmp_path: Path) -> None:
+    reports = []
+    with LoopbackServer(["mistral", "qwen", "compass-judger"], latency_s=0.002) as server:
+        servers = dict.fromkeys(("mistral", "qwen", "compass-judger"), server)
+        for concurrency in ("1", "256", "auto"):
+            finished(compare(tmp_path / concurrency, servers, "--concurrency", concurrency))
+            reports.append(what_counts(tmp_path / concurrency))
+    assert reports[0] == reports[1] == reports[2]
+
+
+def test_several_servers_of_one_model_share_its_work(tmp_path: Path) -> None:
+    with (
+        LoopbackServer(["mistral", "qwen"], latency_s=0.02) as one,
+        LoopbackServer(["mistral", "qwen"], latency_s=0.02) as other,
+        LoopbackServer(["compass-judger"]) as judge,
+    ):
+        both = f"{one.url},{other.url}"
+        words = ["--endpoint", f"mistral={both}", "--endpoint", f"qwen={both}"]
+        finished(compare(tmp_path / "run", {"compass-judger": judge}, *words))
+    counts = [sum(body.get("max_tokens", 0) > 64 for body in server.requests) for server in (one, other)]
+    assert sum(counts) == 20
+    assert min(counts) >= 8
+
+
+def test_servers_of_one_model_that_would_not_answer_alike_are_refused(tmp_path: Path) -> None:
+    with (
+        LoopbackServer({"mistral": 8192, "qwen": 8192}) as one,
+        LoopbackServer({"mistral": 4096, "qwen": 4096}) as other,
+        LoopbackServer(["compass-judger"]) as judge,
+    ):
+        words = ["--endpoint", f"mistral={one.url},{other.url}", "--endpoint", f"qwen={one.url}"]
+        process = compare(tmp_path / "run", {"compass-judger": judge}, *words)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 69
+    assert "its servers differ in max model len: 8192" in err

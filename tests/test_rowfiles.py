@@ -1,0 +1,99 @@
+"""Files of rows that are looked up without being held."""
+
+from pathlib import Path
+
+import pytest
+
+from qaeval.errors import DataError
+from qaeval.records import Failure, Generation, Item
+from qaeval.rowfiles import EachRow, Finished, LastRows, Replies, RowWriter
+
+
+def reply(candidate: str, sample: int, *questions: str, task: int | None = None) -> Generation:
+    sample_id = f"{sample:016x}"
+    items = tuple(
+        Item.of(sample_id, place, type="t", question=question, answer="a")
+        for place, question in enumerate(questions)
+    )
+    number = task if task is not None else 1000 * sample + len(candidate)
+    return Generation(
+        task_id=f"{number:016x}",
+        candidate=candidate,
+        sample_id=sample_id,
+        items=items,
+        text="",
+        latency_s=0.0,
+    )
+
+
+def failed(task: int, sample: int, reason: str = "endpoint") -> Failure:
+    return Failure(
+        task_id=f"{task:016x}",
+        stage="generate",
+        model="m",
+        sample_id=f"{sample:016x}",
+        reason=reason,
+        detail="d",
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.jsonl"
+
+
+def write(path: Path, *rows: Generation | Failure) -> None:
+    with RowWriter(path) as writer:
+        for row in rows:
+            writer.append(row)
+
+
+def test_replies_are_found_by_sample_whatever_their_order(path: Path) -> None:
+    write(path, reply("b", 2, "x"), reply("a", 1, "y"), reply("aa", 2, "z"), failed(7, 3))
+    with Replies(path) as replies:
+        found = [[row.candidate for row in replies.of(f"{sample:016x}")] for sample in (1, 2, 3, 4)]
+        assert found == [["a"], ["b", "aa"], [], []]
+        assert (len(replies), replies.n_items) == (3, 3)
+
+
+def test_the_last_row_of_a_task_is_the_one_that_counts(path: Path) -> None:
+    write(path, reply("a", 1, "x", "y", task=5), failed(6, 2), reply("b", 2, "z", task=6), failed(5, 1))
+    with Replies(path) as replies:
+        assert [row.candidate for row in replies.of(f"{2:016x}")] == ["b"]
+        assert replies.of(f"{1:016x}") == []
+        assert replies.n_items == 1
+    assert {name for name in (5, 6) if f"{name:016x}" in Finished.read(path)} == {6}
+
+
+def test_the_same_item_of_two_candidates_is_one_item(path: Path) -> None:
+    write(path, reply("a", 1, "same", "own"), reply("bb", 1, "same", "other"))
+    with Replies(path) as replies:
+        assert replies.n_items == 3
+
+
+def test_rows_are_read_anew_each_time(path: Path) -> None:
+    write(path, reply("a", 1, task=1))
+    each, last = EachRow(path, len), LastRows(path, Generation.model_validate_json)
+    assert (len(each), len(list(last))) == (1, 1)
+    write(path, reply("a", 2, task=2), reply("b", 1, task=1))
+    assert len(each) == 3
+    assert sorted(row.candidate for row in last) == ["a", "b"]
+
+
+def test_no_file_is_no_rows(path: Path) -> None:
+    with Replies(path) as replies:
+        assert (len(replies), replies.n_items, replies.of("0" * 16)) == (0, 0, [])
+    assert len(Finished.read(path)) == 0
+    assert list(LastRows(path, len)) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[1]", '{"task_id": 7}', '{"kind": "generation", "task_id": "xyz"}', "nonsense", "\xff"]
+)
+def test_a_line_that_is_no_row_is_named(path: Path, line: str) -> None:
+    write(path, reply("a", 1))
+    with path.open("ab") as file:
+        file.write(line.encode("latin-1") + b"\n")
+    for read in (Replies, Finished.read):
+        with pytest.raises(DataError, match=r"rows\.jsonl:2: not a valid row"):
+            read(path)
