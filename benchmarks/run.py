@@ -29,13 +29,21 @@ REASON = (
 PEERS = {
     "inspect": (("inspect-ai==0.3.285", "openai"), f"{REASON}\n\nGRADE: @", 20.0),
     "deepeval": (("deepeval==4.3.1", "openai"), json.dumps({"reason": REASON, "score": 6}), 8.0),
-    "ragas": (("ragas==0.4.3",), json.dumps({"feedback": REASON, "score": 3}), 8.0),
+    "ragas": (
+        ("ragas==0.4.3", "langchain-community<0.4", "langchain-openai<1", "langchain-core<1"),
+        json.dumps({"feedback": REASON, "score": 3}),
+        8.0,
+    ),
     "pydantic": (
         ("pydantic-evals==2.62.0", "pydantic-ai-slim[openai]"),
         json.dumps({"reason": REASON, "pass": True, "score": 1.0}),
         8.0,
     ),
-    "promptfoo": (("promptfoo@0.123",), json.dumps({"reason": REASON, "pass": True, "score": 1.0}), 8.0),
+    "promptfoo": (
+        ("promptfoo@0.123", "node@22"),
+        json.dumps({"reason": REASON, "pass": True, "score": 1.0}),
+        8.0,
+    ),
 }
 """What is installed, what the mock's judge answers in the words that the harness reads, and the bar: so many times our CPU."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qaeval.cli import run
 from replay.server import LoopbackServer
 
 QAEVAL = Path(sys.executable).with_name("qaeval")
@@ -248,3 +249,12 @@ def test_a_foreign_chunk_file_of_real_documentation_goes_through_as_it_is(tmp_pa
     report = json.loads(run.stdout)
     assert report["eval"]["n_samples"] == len(rows)
     assert (tmp_path / "run" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("typed", ["0", "5000", "many", "-1", "4.5"])
+def test_a_concurrency_that_is_none_is_refused(
+    typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "embedded-lead", "embedded-salient", "--n", "2", "--out", str(tmp_path / "run")]
+    assert run([*words, f"--concurrency={typed}"]) == 64
+    assert "expected auto or a number from 1 to 4,096" in capsys.readouterr().err

@@ -42,10 +42,11 @@ quiet = dict.fromkeys(
     ),
     "1",
 )
-entry = Path(os.environ["PROMPTFOO"]) / "node_modules" / "promptfoo" / "dist" / "src" / "entrypoint.js"
+modules = Path(os.environ["PROMPTFOO"]) / "node_modules"
+entry = modules / "promptfoo" / "dist" / "src" / "entrypoint.js"
 done = subprocess.run(
     [
-        "node",
+        modules / ".bin" / "node",
         entry,
         "eval",
         "-c",

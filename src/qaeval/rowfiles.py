@@ -165,17 +165,8 @@ class EachRow:
         return sum(1 for _ in read_rows(self._path, len))
 
 
-class LastRows:
-    """The last row of every task of a file, read anew each time they are iterated over.
-
-    Args:
-        path: The file.
-        parse: Makes a line a row.
-    """
-
-    def __init__(self, path: Path, parse: Callable[[bytes], Any]) -> None:
-        self._path = path
-        self._parse = parse
+class LastRows(EachRow):
+    """The last row of every task of a file, read anew each time they are iterated over; arguments as in `EachRow`."""
 
     def __iter__(self) -> Iterator[Any]:
         tasks = array("Q", read_rows(self._path, lambda line: _number(orjson.loads(line)["task_id"])))

@@ -207,8 +207,8 @@ static int flush(struct connection *c) {
 
 static void escape(char *to, const char *from, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        if (from[i] == '"' || from[i] == '\\') *to++ = '\\';
-        *to++ = from[i];
+        if (from[i] == '"' || from[i] == '\\' || from[i] == '\n') *to++ = '\\';
+        *to++ = from[i] == '\n' ? 'n' : from[i];
     }
     *to = 0;
 }
