@@ -391,6 +391,8 @@ def test_compare_serves_candidate_candidate_judge_in_turns(
         assert one["n_expected"] == 36
         assert one["n_graded"] + one["ungraded"]["n"] + one["failed"]["n"] == 36
         assert one["timing"]["server"]["ttft_s"] > 0
+        assert one["timing"]["server"]["ttft_p50_s"] > 0
+        assert one["timing"]["server"]["inter_token_p95_s"] > 0
     assert "report.html" in out
     sessions = [json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()]
     assert sessions[0]["endpoint"]["system_role"] is False
