@@ -107,8 +107,9 @@ async def test_a_file_that_cannot_be_used_costs_a_note_and_nothing_else(tmp_path
     assert "every question is asked" in said[0]
 
 
-@pytest.mark.usefixtures("cache")
-def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+async def test_nobody_else_may_read_it(cache: Cache, tmp_path: Path) -> None:
+    assert not (tmp_path / "cache").exists()  # nothing was asked
+    await Cached(Counting(), cache, "m").complete(ASK)
     assert (tmp_path / "cache" / FILE).stat().st_mode & 0o077 == 0
 
 

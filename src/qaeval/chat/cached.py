@@ -36,20 +36,10 @@ class Cache:
         self._path = folder / FILE
         self._told = told
         self._file: sqlite3.Connection | None = None
+        self._is_usable = True
         self._committed_at = perf_counter()
 
     def __enter__(self) -> Self:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file = sqlite3.connect(self._path, timeout=_BUSY_S)
-            self._path.chmod(0o600)
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute("PRAGMA synchronous=NORMAL")
-            self._file.execute(
-                "CREATE TABLE IF NOT EXISTS reply (question BLOB PRIMARY KEY, reply BLOB) WITHOUT ROWID"
-            )
-        except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,31 +53,45 @@ class Cache:
 
     def get(self, question: bytes) -> bytes | None:
         """Return the reply to a question; None where there is none."""
-        if self._file is None:
-            return None
         try:
-            found = self._file.execute("SELECT reply FROM reply WHERE question = ?", (question,)).fetchone()
-        except sqlite3.Error as error:
+            file = self._opened()
+            found = (
+                file and file.execute("SELECT reply FROM reply WHERE question = ?", (question,)).fetchone()
+            )
+        except (OSError, sqlite3.Error) as error:
             self._give_up(error)
             return None
         return found[0] if found else None
 
     def put(self, question: bytes, reply: bytes) -> None:
         """Keep a reply; it is written at the latest half a second after, or with the next one."""
-        if self._file is None:
-            return
         try:
-            self._file.execute("INSERT OR REPLACE INTO reply VALUES (?, ?)", (question, reply))
-            if perf_counter() - self._committed_at >= _COMMIT_S:
-                self._file.commit()
-                self._committed_at = perf_counter()
-        except sqlite3.Error as error:
+            if file := self._opened():
+                file.execute("INSERT OR REPLACE INTO reply VALUES (?, ?)", (question, reply))
+                if perf_counter() - self._committed_at >= _COMMIT_S:
+                    file.commit()
+                    self._committed_at = perf_counter()
+        except (OSError, sqlite3.Error) as error:
             self._give_up(error)
+
+    def _opened(self) -> sqlite3.Connection | None:
+        """Open the file when it is needed first: a run without a pinned model leaves none behind."""
+        if self._file is None and self._is_usable:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = sqlite3.connect(self._path, timeout=_BUSY_S)
+            self._path.chmod(0o600)
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute("PRAGMA synchronous=NORMAL")
+            self._file.execute(
+                "CREATE TABLE IF NOT EXISTS reply (question BLOB PRIMARY KEY, reply BLOB) WITHOUT ROWID"
+            )
+        return self._file
 
     def _give_up(self, error: Exception) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._is_usable = False
         self._told(f"{self._path}: not used ({error}); every question is asked")
 
 
