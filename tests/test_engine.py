@@ -199,6 +199,16 @@ def test_a_preemption_and_a_refusal_cut_the_limit_and_keep_it_down_for_a_while()
         assert pace.limit > after
 
 
+def test_a_queue_does_not_raise_the_limit_right_after_a_cut() -> None:
+    pace = Auto(clock=lambda: 0.0)
+    pace.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 0.0})
+    assert pace.limit > 100
+    pace.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 5.0})
+    cut = pace.limit
+    pace.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 5.0})
+    assert pace.limit == cut == 75
+
+
 def test_without_work_the_limit_does_not_rise() -> None:
     pace = Auto(clock=lambda: 0.0)
     for _ in range(10):

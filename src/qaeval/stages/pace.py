@@ -148,9 +148,13 @@ class Auto:
             most = max(self._running)
             wanted = int(most + most / _SPARE) + _LEAST
             # the queue may be that of a server that has only begun to take requests in: fall by steps, not at once
-            self._set(max(wanted, int(_CUT * self.limit)) if wanted < self.limit else wanted)
-        elif self.in_flight >= _FULL * self.limit and self._clock() >= self._calm_until:
-            self._set(2 * self.limit)
+            self._set(max(wanted, int(_CUT * self.limit)) if wanted < self.limit else self._risen(wanted))
+        elif self.in_flight >= _FULL * self.limit:
+            self._set(self._risen(2 * self.limit))
+
+    def _risen(self, limit: int) -> int:
+        """Return the higher limit, or the present one so soon after a cut."""
+        return limit if self._clock() >= self._calm_until else self.limit
 
     def refused(self) -> None:
         """Take note of a server that asked for fewer requests (429, 503)."""
