@@ -28,14 +28,14 @@ class Taken:
     Attributes:
         wall_s: Start of the process to its end.
         cpu_s: Of all its processes.
-        rss_mb: Largest memory of its largest process.
+        rss_mib: Largest memory of its largest process.
         code: Exit code.
         text: What it printed.
     """
 
     wall_s: float
     cpu_s: float
-    rss_mb: float
+    rss_mib: float
     code: int
     text: str
 

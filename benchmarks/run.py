@@ -132,7 +132,7 @@ def against_ideal(folder: Path, n: int, slots: Sequence[int], bars: Bars) -> Non
 def against_peers(folder: Path, n: int, rounds: int, bars: Bars) -> None:
     """CPU and memory of other harnesses on the same items, each beside ours."""
     requests = prepare_requests(folder / "peers.jsonl", n)
-    print(f"\n| {n:,} items, instant server | wall, s | CPU, s | memory, MB | stored, MB | CPU of ours |")
+    print(f"\n| {n:,} items, instant server | wall, s | CPU, s | memory, MiB | stored, MB | CPU of ours |")
     print("|---|---|---|---|---|---|")
     with Mock() as mock:
         own = [ours(folder, n, mock, IN_FLIGHT)[0] for _ in range(rounds)]
@@ -185,7 +185,7 @@ def _row(name: str, taken: Sequence[Taken], stored: int, ratio: str) -> str:
 
     return (
         f"| {name} | {median(lambda one: one.wall_s):.1f} | {median(lambda one: one.cpu_s):.1f} | "
-        f"{median(lambda one: one.rss_mb):.0f} | {stored / len(taken) / 1e6 if name in PEERS else stored / 1e6:.1f} | {ratio} |"
+        f"{median(lambda one: one.rss_mib):.0f} | {stored / len(taken) / 1e6 if name in PEERS else stored / 1e6:.1f} | {ratio} |"
     )
 
 
@@ -213,7 +213,7 @@ def at_scale(folder: Path, bars: Bars) -> None:
     """Memory, resuming and reporting at a million items against fifty thousand."""
     few, many = 50_000, 1_000_000
     print(
-        "\n| items | grade: wall, s | memory, MB | report: wall, s | memory, MB | nothing left to grade: wall, s |"
+        "\n| items | grade: wall, s | memory, MiB | report: wall, s | memory, MiB | nothing left to grade: wall, s |"
     )
     print("|---|---|---|---|---|---|")
     memory = {}
@@ -223,16 +223,16 @@ def at_scale(folder: Path, bars: Bars) -> None:
             again = grade(folder / "run", mock, IN_FLIGHT, folder)
         reported = take([QAEVAL, "report", folder / "run", "--config", registry(folder)])
         assert (again.code, reported.code) == (0, 0), again.text + reported.text
-        memory[n] = graded.rss_mb
+        memory[n] = graded.rss_mib
         print(
-            f"| {n:,} | {graded.wall_s:.0f} | {graded.rss_mb:.0f} | {reported.wall_s:.0f} | {reported.rss_mb:.0f} | {again.wall_s:.1f} |",
+            f"| {n:,} | {graded.wall_s:.0f} | {graded.rss_mib:.0f} | {reported.wall_s:.0f} | {reported.rss_mib:.0f} | {again.wall_s:.1f} |",
             flush=True,
         )
     print(
         f"\nMemory at the larger: {bars.check('memory at a million, of that at 50,000', memory[many] / memory[few], 1.3)} of the smaller."
     )
     bars.check("report over a million, s", reported.wall_s, 120)
-    bars.check("report over a million, MB", reported.rss_mb, 3000)
+    bars.check("report over a million, MiB", reported.rss_mib, 3e9 / 2**20)
     bars.check("start of a resumed million, s", again.wall_s, 15)
 
 

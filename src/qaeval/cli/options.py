@@ -31,7 +31,11 @@ Registry: TypeAlias = Annotated[
 ]
 Endpoints: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--endpoint", metavar="NAME=URL", help="Where a model is served; repeat for several."),
+    typer.Option(
+        "--endpoint",
+        metavar="NAME=URL",
+        help="Where a model is served, several servers of it with commas between; repeat for several models.",
+    ),
 ]
 Concurrency: TypeAlias = Annotated[
     str | None,
