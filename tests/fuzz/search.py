@@ -17,6 +17,7 @@ options = [
     f"-max_total_time={seconds}",
     "-timeout=10",
     "-max_len=4096",
+    "-verbosity=0",
     "-print_final_stats=1",
     "-rss_limit_mb=2048",
 ]
