@@ -170,8 +170,7 @@ class LastRows(EachRow):
 
     def __iter__(self) -> Iterator[Any]:
         tasks = array("Q", read_rows(self._path, lambda line: _number(orjson.loads(line)["task_id"])))
-        kept = np.zeros(len(tasks), dtype=bool)
-        kept[_last(np.asarray(tasks, dtype=np.uint64))] = True
+        kept = _is_last(tasks)
         place = -1
 
         def parsed(line: bytes) -> Any:  # noqa: ANN401 - a row of the parser's type
@@ -201,9 +200,7 @@ class Finished:
         for task, is_done in read_rows(path, _finished_one):
             ids.append(task)
             done.append(is_done)
-        last = _last(np.asarray(ids, dtype=np.uint64))
-        is_done = np.asarray(done, dtype=np.int8).astype(bool)
-        return cls(np.asarray(ids, dtype=np.uint64)[last[is_done[last]]])
+        return cls(np.asarray(ids, dtype=np.uint64)[_is_last(ids) & np.asarray(done, dtype=bool)])
 
     def __contains__(self, task_id: object) -> bool:
         wanted = np.uint64(int(str(task_id), 16))
@@ -234,9 +231,7 @@ class Replies:
             came.append(is_reply)
             items.extend(own)
             counts.append(len(own))
-        last = _last(np.asarray(tasks, dtype=np.uint64))
-        kept = np.zeros(len(tasks), dtype=bool)
-        kept[last[np.asarray(came, dtype=np.int8).astype(bool)[last]]] = True
+        kept = _is_last(tasks) & np.asarray(came, dtype=bool)
         self.n_items = _distinct(items, np.asarray(counts, dtype=np.uint32), kept)
         sample = np.asarray(samples, dtype=np.uint64)[kept]
         order = np.argsort(sample, kind="stable")
@@ -299,7 +294,9 @@ def _distinct(
     return int(np.count_nonzero(ids[1:] != ids[:-1])) + bool(len(ids))
 
 
-def _last(ids: "np.ndarray[Any, np.dtype[np.uint64]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Return the place of the last occurrence of every id."""
-    _, first_from_behind = np.unique(ids[::-1], return_index=True)
-    return len(ids) - 1 - first_from_behind
+def _is_last(ids: "array[int]") -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """Say of every occurrence of an id whether it is the last one."""
+    _, first_from_behind = np.unique(np.asarray(ids, dtype=np.uint64)[::-1], return_index=True)
+    found = np.zeros(len(ids), dtype=bool)
+    found[len(ids) - 1 - first_from_behind] = True
+    return found

@@ -22,12 +22,12 @@ from qaeval.models import Endpoint
 from qaeval.prepare import Judging
 from qaeval.records import Generation, Record, Sample
 from qaeval.serving.conductor import Conductor
-from qaeval.session import Sessions, Todo, nobody
+from qaeval.session import Sessions, Todo
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
 from qaeval.stages.loop import Feed
 from qaeval.stages.progress import Progress, StageProgress
-from qaeval.stages.watch import Stop, listening
+from qaeval.stages.watch import Stop, listening, nobody
 from qaeval.store import GENERATIONS, GRADES, RunStore
 from qaeval.surroundings import environment
 

@@ -19,7 +19,7 @@ from qaeval.serving.metrics import Scraper
 from qaeval.stages.loop import Feed, for_each
 from qaeval.stages.pace import Auto, Fixed
 from qaeval.stages.progress import Progress, StageProgress
-from qaeval.stages.watch import Stop, Watch
+from qaeval.stages.watch import Stop, Watch, nobody
 from qaeval.store import METRICS, SESSIONS, RunStore
 from qaeval.surroundings import api_key, git_commit, now
 
@@ -49,10 +49,6 @@ class Todo(Generic[_Task]):
 
     def __bool__(self) -> bool:
         return self.n > self.n_done
-
-
-async def nobody(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
-    """Be told of a row, and do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from qaeval.analysis.cost import common_unit
 from qaeval.report.document import CandidateCost, CandidateSummary, Choice, Criterion
 
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
@@ -33,6 +32,7 @@ _YEARS: Final = 3.0
 def weigh(
     candidates: Sequence[CandidateSummary],
     costs: Sequence[CandidateCost],
+    unit: str,
     external: Collection[str],
     finished: str,
 ) -> tuple[Choice, ...]:
@@ -47,6 +47,7 @@ def weigh(
     Args:
         candidates: Of one run; fewer than two leave nothing to choose.
         costs: Of those that have one.
+        unit: What costs can be compared in.
         external: Candidates that were sent chunks outside the user's network.
         finished: End of the run, ISO 8601.
     """
@@ -54,7 +55,6 @@ def weigh(
         return ()
     best = max((one.usable.value or 0.0) for one in candidates)
     fastest = max((one.timing.items_per_s or 0.0) for one in candidates)
-    unit = common_unit(costs)
     prices = {
         one.candidate: value.value
         for one in costs

@@ -72,8 +72,8 @@ def common_unit(costs: Sequence[CandidateCost]) -> str:
     return "seconds" if len({None if one is None else one.name for one in machines}) == 1 else ""
 
 
-def write_cost(costs: Sequence[CandidateCost], grading: StageCost | None) -> tuple[Sentence, ...]:
-    """Say what the candidates cost against each other, and what to beware of in the prices."""
+def write_cost(costs: Sequence[CandidateCost], unit: str, grading: StageCost | None) -> tuple[Sentence, ...]:
+    """Say what the candidates cost against each other in their common unit, and what to beware of in the prices."""
     stages = [*(one.stage for one in costs), *([grading] if grading else [])]
     old = {
         one.machine.name: one.stale_days
@@ -81,7 +81,7 @@ def write_cost(costs: Sequence[CandidateCost], grading: StageCost | None) -> tup
         if one.machine is not None and one.stale_days is not None
     }
     return (
-        *_findings(costs),
+        *_findings(costs, unit),
         *(
             Sentence(
                 kind="caution",
@@ -92,8 +92,7 @@ def write_cost(costs: Sequence[CandidateCost], grading: StageCost | None) -> tup
     )
 
 
-def _findings(costs: Sequence[CandidateCost]) -> Iterable[Sentence]:
-    unit = common_unit(costs)
+def _findings(costs: Sequence[CandidateCost], unit: str) -> Iterable[Sentence]:
     known = [(one, value) for one in costs if (value := one.in_unit(unit)) is not None and value.value]
     if len(known) < 2:  # noqa: PLR2004 - nothing to compare
         return

@@ -66,10 +66,13 @@ def _verdict(
     if len(order) == 1:
         return f"One candidate: there is nothing to compare {leader} with."
     others: dict[str, list[str]] = {"won": [], "tied": [], "open": [], "few": []}
-    for pair in sorted(differences, key=lambda pair: names.index(pair.b if pair.a == leader else pair.a)):
-        if leader in {pair.a, pair.b}:
-            other = pair.b if pair.a == leader else pair.a
-            others[_STANDING.get(pair.outcome, "won")].append(other)
+    outcomes = {
+        pair.b if pair.a == leader else pair.a: pair.outcome
+        for pair in differences
+        if leader in {pair.a, pair.b}
+    }
+    for other in sorted(outcomes, key=names.index):
+        others[_STANDING.get(outcomes[other], "won")].append(other)
     won, tied = listed(others["won"]), listed([leader, *others["tied"]], "or")
     if others["few"]:
         return f"Too few chunks to take one: {leader} had the most usable items, which proves nothing."

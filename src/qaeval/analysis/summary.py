@@ -163,14 +163,15 @@ def _timing(
 ) -> RunTiming:
     """Say what depends on times: cost, and the choice that cost and speed are part of."""
     costs = cost_candidates(candidates, machines, finished)
+    unit = common_unit(costs)
     grading = cost_stage(judge.facts, judge.timing, machines, finished)
     external = {one.model for one in sessions if one.external}
     return RunTiming(
-        headline=write_cost(costs, grading),
+        headline=write_cost(costs, unit, grading),
         costs=costs,
-        cost_unit=common_unit(costs),
+        cost_unit=unit,
         grading=grading,
-        choice=weigh(candidates, costs, external, finished),
+        choice=weigh(candidates, costs, unit, external, finished),
     )
 
 

@@ -53,10 +53,6 @@ class Pace(Protocol):
         """Take note of a task that is finished."""
         ...
 
-    def reading(self, values: Mapping[str, float]) -> None:
-        """Take note of what the servers say of themselves."""
-        ...
-
     def refused(self) -> None:
         """Take note of a server that asked for fewer requests."""
         ...
@@ -81,9 +77,6 @@ class Fixed:
         """Take note of nothing."""
 
     def ended(self) -> None:
-        """Take note of nothing."""
-
-    def reading(self, values: Mapping[str, float]) -> None:
         """Take note of nothing."""
 
     def refused(self) -> None:

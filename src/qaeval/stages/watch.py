@@ -14,7 +14,7 @@ _LOST_AFTER: Final = 64
 """So many tasks in a row without an answer: the server says that it is well and is not."""
 
 
-async def _nobody(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
+async def nobody(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
     """Take note of nothing."""
 
 
@@ -58,7 +58,7 @@ class Watch:
         append: Callable[[Record], None],
         progress: StageProgress,
         *,
-        then: Callable[[Any], Awaitable[None]] = _nobody,
+        then: Callable[[Any], Awaitable[None]] = nobody,
     ) -> None:
         self._append = append
         self._progress = progress
