@@ -393,6 +393,13 @@ async def test_what_does_not_pass_in_time_is_an_endpoint_failure(
     assert len(server.requests) == 3
 
 
+async def test_a_request_is_sent_eight_times_where_nothing_else_is_said(server: LoopbackServer) -> None:
+    server.fail("error_500", times=7)
+    assert (await ask(server, sleep=Naps())).finish_reason == "stop"
+    server.fail("error_500", times=8)
+    assert "(attempts: 8)" in (await refused(server, sleep=Naps())).detail
+
+
 async def test_a_busy_server_is_obeyed_beside_the_attempts_and_not_for_ever(server: LoopbackServer) -> None:
     server.fail("rate_limit", times=20)
     naps, asked_for_less = Naps(), []

@@ -292,7 +292,7 @@ def test_a_reply_that_is_none_is_an_explained_failure_within_bounds(
     assert len(made) == 3
     assert {row["reason"] for row in made} == {"endpoint"}
     assert all(words in row["detail"] for row in made), made[0]["detail"]
-    figures(f"{act.__name__.replace('_', ' ')}, every reply", 3 * 5, 3, 0, 0, "no letter, each explained")
+    figures(f"{act.__name__.replace('_', ' ')}, every reply", 3 * 8, 3, 0, 0, "no letter, each explained")
 
 
 def test_a_wrong_content_type_around_a_right_reply_does_no_harm(tmp_path: Path) -> None:
