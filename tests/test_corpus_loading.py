@@ -107,7 +107,7 @@ def test_a_whole_document_is_refused_with_its_size(file: File) -> None:
     load_chunks(file({"id": "a", "text": "w " * MAX_CHUNK_WORDS}))
     message = refusal(file({"id": "a", "text": "w " * (MAX_CHUNK_WORDS + 1)}))
     assert "the chunk has 20,001 words, more than 20,000" in message
-    assert "cut it into passages first" in message
+    assert "cut it into passages with `qaeval chunk` first" in message
 
 
 def test_five_problems_are_listed_and_all_are_counted(file: File) -> None:

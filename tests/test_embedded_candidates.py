@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from qaeval.chat.embedded.candidates import Pair, lead, salient
 from qaeval.chat.embedded.contrast import compare
 from qaeval.chat.embedded.questions import Context, ask
-from qaeval.chat.embedded.text import words
+from qaeval.text.units import words
 
 Candidate = Callable[[str], tuple[Pair, Pair, Pair]]
 BOTH = pytest.mark.parametrize("candidate", [lead, salient])

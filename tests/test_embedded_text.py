@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.chat.embedded.text import (
+from qaeval.text.units import (
     content_words,
     is_german,
     named_terms,

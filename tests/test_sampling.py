@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qaeval.corpus.sampling import draw, sample_set_digest
+from qaeval.corpus import sampling
+from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError, UsageError
 from qaeval.records import Chunk, Sample
 
@@ -21,6 +22,10 @@ def corpus(sizes: dict[str, int]) -> list[Chunk]:
         for name, size in sizes.items()
         for number in range(size)
     ]
+
+
+def draw(chunks: Iterable[Chunk], *, n: int | None, seed: int) -> tuple[Sample, ...]:
+    return sampling.draw([Sample.of(chunk) for chunk in chunks], n=n, seed=seed)
 
 
 def ids(samples: Iterable[Sample]) -> list[str]:
@@ -114,17 +119,17 @@ def test_many_strata_take_no_time() -> None:
 
 @pytest.mark.parametrize("n", [0, -1, 6])
 def test_a_number_that_cannot_be_drawn_is_refused_with_both_numbers(n: int) -> None:
-    with pytest.raises(UsageError, match=rf"cannot draw {n} samples: there are 5 chunks; ask for 1 to 5"):
+    with pytest.raises(UsageError, match=rf"cannot draw {n} samples: there are 5; ask for 1 to 5"):
         draw(corpus({"a": 5}), n=n, seed=0)
 
 
 def test_nothing_to_draw_from_is_refused() -> None:
-    with pytest.raises(UsageError, match="there are no chunks"):
+    with pytest.raises(UsageError, match="there are no samples"):
         draw((), n=None, seed=0)
 
 
 def test_chunks_that_share_an_id_are_refused() -> None:
-    with pytest.raises(DataError, match="two of them share a chunk_id"):
+    with pytest.raises(DataError, match="two share a chunk_id"):
         draw([*corpus({"a": 2}), *corpus({"a": 1})], n=1, seed=0)
 
 

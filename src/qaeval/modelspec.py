@@ -90,8 +90,8 @@ class ModelSpec(Record):
     vllm_args: tuple[Argument, ...] = ()
     """Arguments of ``vllm serve``, those common to all servers first."""
     sampling: SamplingOverrides = SamplingOverrides()
-    tuned_on: str | None = None
-    """Eval whose labels with ``split: tuning`` the judge was tuned on; it is measured on the others alone."""
+    tuned_on: tuple[str, ...] = ()
+    """Evals whose labels with ``split: tuning`` the judge was tuned on; it is measured on the others alone."""
     parameters: str = ""
     quantisation: str = ""
     notes: str = ""

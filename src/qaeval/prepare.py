@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from qaeval.config import Config, ModelSpec, load_config
-from qaeval.corpus.loading import load_chunks
+from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw, sample_set_digest
-from qaeval.errors import DataError, UsageError, closest
+from qaeval.errors import UsageError, closest
 from qaeval.evaldef import EvalDefinition, load_eval
 from qaeval.records import Sample
 from qaeval.report.facts import MachineFacts
@@ -165,7 +166,15 @@ def with_endpoints(config: Config, endpoints: Sequence[str]) -> Config:
 
 
 def make_plan(
-    config: Config, names: Sequence[str], *, eval_name: str, chunks: Path | None, n: int | None, seed: int
+    config: Config,
+    names: Sequence[str],
+    *,
+    eval_name: str,
+    chunks: Path | None,
+    n: int | None,
+    seed: int,
+    samples: Path | None = None,
+    fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Resolve the candidates and draw the one sample set that all of them get.
 
@@ -178,7 +187,5 @@ def make_plan(
         raise UsageError(f"{twice[0]!r} is named twice; each candidate is compared once")
     candidates = tuple(config.candidate(name) for name in names)
     definition = find_eval(eval_name)
-    samples = draw(load_chunks(chunks or definition.chunks_path), n=n, seed=seed)
-    if not samples:
-        raise DataError(f"{chunks or definition.chunks_path}: no samples; n must be at least 1")
-    return Plan(definition, samples, candidates, seed)
+    drawn = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
+    return Plan(definition, drawn, candidates, seed)

@@ -8,7 +8,7 @@ again, and no pair is graded twice with two different results.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,6 +58,17 @@ def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _nothing(value: object) -> bool:
+    """Leave a field out of a row that has nothing in it."""
+    return not value
+
+
+REJECTED: Final = "rejected"
+"""Name of the part of a preference pair that is the worse answer."""
+FORM: Final = "form"
+"""Name of the part of an answer that is the form it was to fill in, as JSON."""
+
+
 class Record(BaseModel):
     """A frozen row that rejects fields it does not know."""
 
@@ -78,33 +89,75 @@ class Chunk(Record):
 
 
 class Sample(Record):
-    """One input of an eval: here, a chunk. Its chunk is also its cluster."""
+    """One input of an eval: a chunk, or a chunk and a question about it. Its chunk is also its cluster."""
 
     sample_id: str
     chunk: Chunk
+    question: str = Field(default="", exclude_if=_nothing)
+    """What is asked about the chunk; empty where the chunk alone is the sample."""
+    given: Mapping[str, Any] = Field(default_factory=dict, exclude_if=_nothing)
+    """What else the eval's data says about the sample: its type, the answer that is expected, a topic card's fields."""
 
     @classmethod
-    def of(cls, chunk: Chunk) -> "Sample":
-        """Make the sample of a chunk; the id depends on the chunk's id and text alone."""
-        return cls(sample_id=record_id("sample", chunk.chunk_id, chunk.text), chunk=chunk)
+    def of(cls, chunk: Chunk, question: str = "", given: Mapping[str, Any] | None = None) -> "Sample":
+        """Make a sample; the id depends on the chunk's id and text and on the question alone."""
+        parts = ("sample", chunk.chunk_id, chunk.text, *((question,) if question else ()))
+        return cls(sample_id=record_id(*parts), chunk=chunk, question=question, given=given or {})
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of a file that evals read samples from: a chunk, a question about one, or a topic card."""
+        if self.question:
+            return {"chunk_id": self.chunk.chunk_id, "question": self.question, **self.given}
+        if self.given:
+            return {"card_id": self.chunk.chunk_id, **self.given}
+        return {name: value for name, value in self.chunk.model_dump().items() if value}
+
+    @property
+    def type(self) -> str:
+        """What kind of input the eval's data calls it; empty where it says nothing."""
+        return str(self.given.get("type", ""))
+
+    @property
+    def stratum(self) -> str:
+        """What samples are drawn in proportion from: a stratum or type that the data gives the sample, else its chunk's topic."""
+        return str(self.given.get("stratum") or self.type or self.chunk.stratum)
 
 
 class Item(Record):
-    """The unit that is graded: a question/answer pair."""
+    """The unit that is graded: a question/answer pair, an answer, or a preference pair."""
 
     item_id: str
     position: int = Field(ge=0)
     """Place in the candidate's reply, from 0."""
     type: str
-    """Question type, as the candidate labelled it."""
+    """Question type, as the candidate labelled it; of an answer or a preference pair, the type of its sample."""
     question: str
+    """The question; of a preference pair, the prompt."""
     answer: str
+    """The answer; of a preference pair, the chosen one."""
+    parts: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
+    """Further parts by name: ``rejected`` of a preference pair, ``form`` (JSON) of an answer that carries one."""
+    findings: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
+    """What the eval's checks found, by check; they stand beside the grade and never replace it."""
 
     @classmethod
-    def of(cls, sample_id: str, position: int, *, type: str, question: str, answer: str) -> "Item":  # noqa: A002 - the field's name
-        """Make an item; the id depends on the sample and the item's words, not on who wrote them."""
-        item_id = record_id("item", sample_id, question, answer)
-        return cls(item_id=item_id, position=position, type=type, question=question, answer=answer)
+    def of(
+        cls,
+        sample_id: str,
+        position: int,
+        *,
+        type: str,  # noqa: A002 - the field's name
+        question: str,
+        answer: str,
+        parts: Mapping[str, str] | None = None,
+    ) -> "Item":
+        """Make an item; the id depends on the sample and the words that are graded, not on who wrote them."""
+        parts = parts or {}
+        graded = (question, answer, *((parts[REJECTED],) if REJECTED in parts else ()))
+        item_id = record_id("item", sample_id, *graded)
+        return cls(
+            item_id=item_id, position=position, type=type, question=question, answer=answer, parts=parts
+        )
 
 
 class Usage(Record):
@@ -200,6 +253,8 @@ class Label(Record):
     chunk_id: str = ""
     question: str = ""
     answer: str = ""
+    rejected: str = Field(default="", exclude_if=_nothing)
+    """Of a preference pair."""
 
 
 class Session(Record):

@@ -57,7 +57,11 @@ class WorkedExample(Record):
 
     chunk: _Text
     question: _Text
+    """Of a preference pair, the prompt."""
     answer: _Text
+    """Of a preference pair, the chosen answer."""
+    rejected: str = Field(default="", exclude_if=lambda text: not text)
+    """Of a preference pair."""
     letter: str
     flags: tuple[str, ...] = ()
     reason: _Text
@@ -181,8 +185,13 @@ def _worked(rubric: Rubric, example: WorkedExample, number: int, mode: GradeMode
     values |= {flag.name: flag.name in example.flags for flag in rubric.flags}
     reply = {key: values[key] for key in grade_schema(rubric, mode=mode)["required"]}
     why = f"Why: {example.reason}\n" if mode == "letter" else ""
+    item = (
+        f"Prompt: {example.question}\nChosen: {example.answer}\nRejected: {example.rejected}"
+        if example.rejected
+        else f"Question: {example.question}\nAnswer: {example.answer}"
+    )
     return (
-        f"### Example {number}\nSource: {example.chunk}\nQuestion: {example.question}\nAnswer: {example.answer}\n"
+        f"### Example {number}\nSource: {example.chunk}\n{item}\n"
         f"{why}Reply: {json.dumps(reply, ensure_ascii=False)}"
     )
 

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from qaeval.analysis.summary import RunRows, table_of
+from qaeval.checks.registry import meaning
 from qaeval.documents import read_csv, validated
 from qaeval.errors import DataError
 from qaeval.records import Label, digest
-from qaeval.report.facts import EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.report.facts import CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
 from qaeval.store import RunStore, read_records
 
 
@@ -38,7 +39,7 @@ class RunData:
         grading = settings.get("grading")
         if grading is None:
             raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
-        facts = _eval_facts(settings)
+        facts = eval_facts_of(settings)
         return cls(
             rows=RunRows(
                 samples=store.samples(),
@@ -52,7 +53,7 @@ class RunData:
             rubric=_rubric_facts(grading["rubric"]),
             judge=_model_facts(grading["judge"]["name"], grading["judge"]),
             candidates=tuple(_model_facts(name, about) for name, about in settings["candidates"].items()),
-            judge_tuned=grading["judge"].get("tuned_on") == facts.name,
+            judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
         )
 
     def table(self) -> pd.DataFrame:
@@ -99,7 +100,8 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     )
 
 
-def _eval_facts(settings: Mapping[str, Any]) -> EvalFacts:
+def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
+    """Say what was asked, from a run's settings."""
     definition, drawn = settings["eval"], settings["sample_set"]
     return EvalFacts(
         name=definition["name"],
@@ -110,7 +112,12 @@ def _eval_facts(settings: Mapping[str, Any]) -> EvalFacts:
         n_samples=drawn["n"],
         seed=drawn["seed"],
         items_per_sample=definition["items_per_sample"],
+        item_kind=definition.get("item_kind", "qa_pair"),
         item_types=tuple(definition["item_types"]),
+        checks=tuple(
+            CheckFacts(name=check["name"], meaning=meaning(check["name"]), types=tuple(check["types"]))
+            for check in definition.get("checks", ())
+        ),
     )
 
 

@@ -14,16 +14,18 @@ from qaeval.corpus.loading import load_chunks
 from qaeval.errors import QaevalError
 from qaeval.evaldef import load_eval
 from qaeval.prepare import data_root
-from qaeval.records import GenerateRow, Label
+from qaeval.records import Chunk, GenerateRow, Label, Sample
 from qaeval.rowfiles import Finished, LastRows, Replies
 from qaeval.rubric import load_rubric
 from qaeval.rundata import read_labels
-from qaeval.stages import generate, grade
+from qaeval.stages import grade
+from qaeval.stages.items import read_items
 from qaeval.store import read_records
 
 ROOT: Final = data_root()
 RUBRIC: Final = load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")
 EVAL: Final = load_eval(ROOT / "evals" / "qa_pairs")
+SAMPLE: Final = Sample.of(Chunk(chunk_id="c", text="The server listens on port 8000."))
 _FOLDER: Final = Path(tempfile.mkdtemp(prefix="qaeval-fuzz-"))
 
 
@@ -39,7 +41,7 @@ def reply(data: bytes) -> None:
     for lenient in (False, True):
         for parse in (
             extract_json,
-            lambda text, lenient: generate.parse_reply(text, "0" * 16, EVAL, lenient=lenient),
+            lambda text, lenient: read_items(text, SAMPLE, EVAL, lenient=lenient),
             lambda text, lenient: grade.parse_reply(text, RUBRIC, lenient=lenient),
         ):
             try:

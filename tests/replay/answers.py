@@ -1,6 +1,7 @@
 """What the loopback server says: any schema filled from the prompt's own sentences, in vLLM's envelope."""
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,26 @@ class Writer:
         if kind == "string":
             return self._string(name, place)
         return self._number(name) % 10 == 0 if kind == "boolean" else schema.get("minimum", 0)
+
+    def unbound(self, prompt: str) -> str:
+        """Return what a model says that no schema holds: JSON like the prompt's example mostly, alone or among words."""
+        example = re.search(r"\n(\{[^\n]*\})$", prompt.rstrip())
+        luck = self._number("luck") % 10
+        if example is None or luck == 0:
+            return f"Hello. {self.sentence(0)}"
+        allowed = {
+            name: re.split(r", | or ", values)
+            for name, values in re.findall(
+                r"^- (\w+): ([\w-]+(?:, [\w-]+)* or [\w-]+)$", prompt, re.MULTILINE
+            )
+        }
+        text = json.dumps(self._like(json.loads(example[1]), allowed), ensure_ascii=False)
+        return f"Here it is:\n```json\n{text}\n```" if luck < 3 else text
+
+    def _like(self, example: Any, allowed: Mapping[str, Sequence[str]], name: str = "") -> Any:
+        if isinstance(example, dict):
+            return {key: self._like(value, allowed, key) for key, value in example.items()}
+        return self._choice(allowed[name], name) if name in allowed else self._string(name, 0)
 
     def logprobs(self, pieces: Sequence[str], top: int) -> list[dict[str, Any]]:
         """Return a certain token for every piece, except where a letter was chosen."""

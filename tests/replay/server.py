@@ -170,7 +170,7 @@ class LoopbackServer:
         asked = body["messages"][-1]["content"]
         writer = Writer(f"{body['model']}\n{prompt}", asked, one_less=self._take("wrong_item_count"))
         if schema is None or self._take("ignore_schema"):
-            text = f"Hello. {writer.sentence(0)}"
+            text = writer.unbound(asked) if schema is None else f"Hello. {writer.sentence(0)}"
         else:
             text = json.dumps(writer.value(schema), ensure_ascii=False)
         text = text[:-2] if self._take("invalid_json") else text

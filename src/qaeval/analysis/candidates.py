@@ -54,6 +54,7 @@ def summarise_candidate(
     rubric: RubricFacts,
     item_types: Sequence[str],
     readings: Iterable[Reading] = (),
+    near: int | None = None,
 ) -> CandidateSummary:
     """Summarise one candidate.
 
@@ -65,6 +66,7 @@ def summarise_candidate(
         rubric: scale and flags.
         item_types: question types in the eval's order; others follow by name.
         readings: what all servers said of themselves.
+        near: questions that have nearly the words of an earlier one.
     """
     status, letter = table["status"], table["letter"]
     graded, best = status == GRADED, letter == rubric.best
@@ -76,20 +78,21 @@ def summarise_candidate(
         n_valid=len(items),
         n_graded=int(graded.sum()),
         n_duplicate_questions=int(items["question"].duplicated().sum()),
+        n_near_questions=near,
         usable=rate_by_cluster(table, best),
         usable_if_ungraded_were=float((best | (status == UNGRADED)).mean()),
         usable_of_graded=rate_by_cluster(table, best, graded),
         letters=tuple(_count(name, table, letter == name) for name in rubric.letters),
         failed=_count(FAILED, table, status == FAILED),
         ungraded=_count(UNGRADED, table, status == UNGRADED),
-        failed_by_reason=_reasons(table, FAILED),
-        ungraded_by_reason=_reasons(table, UNGRADED),
+        failed_by_reason=failure_reasons(table, FAILED),
+        ungraded_by_reason=failure_reasons(table, UNGRADED),
         flags=tuple(_count(name, table, table[flag_column(name)], graded) for name in rubric.flag_names),
         n_best_flagged=int(
             (best & table[[flag_column(name) for name in rubric.flag_names]].any(axis=1)).sum()
         ),
-        question_types=_types(items["type"], item_types),
-        answer_words=_answer_words(items["answer"]),
+        question_types=question_types(items["type"], item_types),
+        answer_words=answer_words(items["answer"]),
         tokens=replies.tokens,
         timing=replies.timing(own, n_items=len(items), server=server_span(readings, "generate", facts.name)),
     )
@@ -99,18 +102,21 @@ def _count(name: str, table: pd.DataFrame, hit: Mask, graded: Mask | None = None
     return Count(name=name, n=int(hit.sum()), share=rate_by_cluster(table, hit, graded))
 
 
-def _reasons(table: pd.DataFrame, status: str) -> dict[FailureReason, int]:
+def failure_reasons(table: pd.DataFrame, status: str) -> dict[FailureReason, int]:
+    """Count the rows of a status by reason, in the order of the reasons."""
     found = table.loc[table["status"] == status, "failure"].value_counts()
     return {reason: int(found[reason]) for reason in FAILURES if reason in found.index}
 
 
-def _types(types: "pd.Series[str]", known: Sequence[str]) -> dict[str, int]:
+def question_types(types: "pd.Series[str]", known: Sequence[str]) -> dict[str, int]:
+    """Count items by type: those that the eval knows first, in its order."""
     found = types.value_counts()
     names = [*known, *sorted(set(found.index) - set(known))]
     return {name: int(found.get(name, 0)) for name in names}
 
 
-def _answer_words(answers: "pd.Series[str]") -> AnswerLength:
+def answer_words(answers: "pd.Series[str]") -> AnswerLength:
+    """Describe the lengths of answers."""
     words = np.array([len(answer.split()) for answer in answers], dtype=float)
     if not len(words):
         return AnswerLength(n=0, mean=None, median=None, p95=None, share_over_60=None)
@@ -136,8 +142,8 @@ def summarise_strata(
 def summarise_types(
     table: pd.DataFrame, *, candidates: Sequence[str], best: str
 ) -> tuple[StratumSummary, ...]:
-    """Usable rate of every candidate by the type that it gave its questions; what failed has no type and is left out."""
-    return _by(table[table["status"] != FAILED], "type", candidates=candidates, best=best)
+    """Usable rate of every candidate by type: of the sample, or that it gave its questions; what has no type is left out."""
+    return _by(table[table["type"] != ""], "type", candidates=candidates, best=best)
 
 
 def _by(

@@ -95,6 +95,8 @@ def _view(
         type=row["type"],
         question=row["question"],
         answer=row["answer"],
+        rejected=row["rejected"],
+        findings=tuple(row["findings"].items()) if isinstance(row["findings"], dict) else (),
         letter=row["letter"],
         flags=tuple(flag for flag in flags if row[flag_column(flag)]),
         reason=why,

@@ -9,7 +9,10 @@ Rows are joined by id, and the join is checked: what is lost, doubled or foreign
 `stratum`      of the chunk
 `position`     place in the reply, from 0
 `status`       ``graded``, ``ungraded`` (the judge gave no letter), ``failed`` (there is no item)
-`item_id`      empty where there is no item; so are `type`, `question`, `answer`
+`given`        type of the sample, empty where the eval's data gives it none
+`item_id`      empty where there is no item; so are `question`, `answer`, `rejected`
+`type`         of the sample where it has one, else of the item, empty where there is none
+`findings`     what the eval's checks found, by check; None where nothing
 `letter`       empty unless graded; `why` is then the judge's reason, `sure` its probability of the letter or NaN
 `failure`      reason of the failure, empty when graded; `detail` and `text` belong to it
 `flag <name>`  one column of booleans per flag of the rubric
@@ -22,7 +25,7 @@ from typing import Final
 import pandas as pd
 
 from qaeval.errors import DataError
-from qaeval.records import Failure, GenerateRow, Generation, Grade, GradeRow, Sample
+from qaeval.records import REJECTED, Failure, GenerateRow, Generation, Grade, GradeRow, Sample
 from qaeval.report.facts import RubricFacts
 
 GRADED: Final = "graded"
@@ -32,7 +35,7 @@ FAILED: Final = "failed"
 _SLOT: Final = ["candidate", "sample_id", "position"]
 _REPLY: Final = ["candidate", "sample_id"]
 _FAILURE: Final = ["failure", "detail", "text"]
-_TEXT: Final = ("item_id", "type", "question", "answer", "letter", "why", *_FAILURE)
+_TEXT: Final = ("item_id", "type", "question", "answer", "rejected", "letter", "why", *_FAILURE)
 
 
 def cluster_of(sample: Sample) -> str:
@@ -85,12 +88,32 @@ def letter_table(
     )
     for name in _FAILURE:
         table[name] = failures[("lost", name)].fillna(failures[("unread", name)])
-    return _finished(table, rubric)
+    return _finished(table, rubric.flag_names)
+
+
+def generation_table(
+    samples: Iterable[Sample],
+    generations: Iterable[GenerateRow],
+    *,
+    candidates: Sequence[str],
+    items_per_sample: int,
+) -> pd.DataFrame:
+    """Join samples and generations alone: the table of letters of a run that has none; arguments as in `letter_table`.
+
+    Raises:
+        DataError: a row is missing, doubled or foreign.
+    """
+    grid = _grid(samples, candidates, items_per_sample)
+    items, lost = _generation_tables(generations, grid, items_per_sample)
+    table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
+    table = table.merge(lost, on=_REPLY, how="left", validate="many_to_one")
+    table[["letter", "why"]] = ""
+    return _finished(table, ())
 
 
 def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample: int) -> pd.DataFrame:
-    drawn = [(sample.sample_id, cluster_of(sample), sample.chunk.stratum) for sample in samples]
-    _no_doubles("sample", [sample_id for sample_id, _, _ in drawn])
+    drawn = [(sample.sample_id, cluster_of(sample), sample.chunk.stratum, sample.type) for sample in samples]
+    _no_doubles("sample", [sample_id for sample_id, *_ in drawn])
     _no_doubles("candidate", candidates)
     slots = [
         (name, *sample, position)
@@ -98,7 +121,7 @@ def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample
         for sample in drawn
         for position in range(items_per_sample)
     ]
-    return pd.DataFrame(slots, columns=["candidate", "sample_id", "cluster", "stratum", "position"])
+    return pd.DataFrame(slots, columns=["candidate", "sample_id", "cluster", "stratum", "given", "position"])
 
 
 def _generation_tables(
@@ -115,7 +138,17 @@ def _generation_tables(
         if sorted(item.position for item in row.items) != places:
             odd.append(row.task_id)
         items += [
-            (row.candidate, row.sample_id, item.position, item.item_id, item.type, item.question, item.answer)
+            (
+                row.candidate,
+                row.sample_id,
+                item.position,
+                item.item_id,
+                item.type,
+                item.question,
+                item.answer,
+                item.parts.get(REJECTED, ""),
+                item.findings or None,
+            )
             for item in row.items
         ]
     _no_doubles("generation", [" ".join(key) for key in keys])
@@ -128,7 +161,7 @@ def _generation_tables(
     )
     if odd:
         raise DataError(f"generations: expected items at positions {places}, not so in {_first(odd)}")
-    columns = [*_SLOT, "item_id", "type", "question", "answer"]
+    columns = [*_SLOT, "item_id", "type", "question", "answer", "rejected", "findings"]
     return pd.DataFrame(items, columns=columns), pd.DataFrame(lost, columns=[*_REPLY, *_FAILURE])
 
 
@@ -186,11 +219,12 @@ def _sureness(row: Grade) -> float | None:
     return None if row.probabilities is None else row.probabilities.get(row.letter)
 
 
-def _finished(table: pd.DataFrame, rubric: RubricFacts) -> pd.DataFrame:
+def _finished(table: pd.DataFrame, flags: Iterable[str]) -> pd.DataFrame:
     """Fill what does not exist with empty text and name each row's status."""
     for name in _TEXT:
         table[name] = table[name].fillna("").astype("str")
-    for flag in rubric.flag_names:
+    table["type"] = table["type"].where(table["given"] == "", table["given"])
+    for flag in flags:
         table[flag_column(flag)] = table[flag_column(flag)].eq(True)
     table["status"] = GRADED
     table.loc[table["letter"] == "", "status"] = UNGRADED

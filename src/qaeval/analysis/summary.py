@@ -17,6 +17,7 @@ from qaeval.analysis.choice import weigh
 from qaeval.analysis.comparison import compare_candidates, rank_candidates
 from qaeval.analysis.cost import common_unit, cost_candidates, cost_stage, write_cost
 from qaeval.analysis.failures import gather_failures
+from qaeval.analysis.findings import gather_findings, near_duplicates, select
 from qaeval.analysis.headline import write_headline
 from qaeval.analysis.items import gather_items
 from qaeval.analysis.letters import letter_table
@@ -124,6 +125,7 @@ def analyse_rows(
             readings=rows.readings,
             rubric=rubric,
             item_types=eval_facts.item_types,
+            near=_near(table, facts.name) if eval_facts.item_kind == "qa_pair" else None,
         )
         for facts in candidates
     )
@@ -148,10 +150,18 @@ def analyse_rows(
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
+        checks=gather_findings(table, eval_facts.checks, names),
+        selection=select(table, rows.samples, names) if eval_facts.item_kind == "preference_pair" else (),
         timing=_timing(summaries, judge_summary, rows.sessions, machines, run.finished),
         data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
     )
     return Analysis(report, table, rows)
+
+
+def _near(table: pd.DataFrame, candidate: str) -> int | None:
+    return near_duplicates(
+        table.loc[(table["candidate"] == candidate) & (table["item_id"] != ""), "question"]
+    )
 
 
 def _timing(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from qaeval.chat.embedded.text import content_words, sentences
+from qaeval.text.units import content_words, sentences
 
 _PART: Final = re.compile(r".+?(?:[.!?…][\"”’»)\]]*\s+|\n+|$)", re.DOTALL)
 _LEAST: Final = 0.5

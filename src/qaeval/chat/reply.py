@@ -16,6 +16,12 @@ _BRACKET: Final = re.compile(r"[\[{]")
 _FLAT: Final = re.compile(r"\[[^\[\]{}\"]*\]|\{[^\[\]{}\"]*\}")
 """Brackets without strings or brackets inside: a citation mark such as [1], a placeholder, or a small value."""
 
+_FIELD: Final = re.compile(r"\{\s*(?:'[^']*'|\w+)\s*:")
+"""Begins an object with keys that JSON does not know."""
+_PATH: Final = re.compile(r"\b[A-Za-z]:\\")
+_CONTROL: Final = re.compile(r"(?<!\\)\\[bfnrt](?=\w)")
+"""An escape that may also be the beginning of a folder's name."""
+
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]|[^\s\[\]{},"]+', re.DOTALL)
 _INVALID_ESCAPE: Final = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
 _LATEX: Final = re.compile(
@@ -151,23 +157,36 @@ def _has_surrogate(value: Any, text: str) -> bool:  # noqa: ANN401 - any JSON va
 
 
 def _values(text: str) -> Iterator[_Found]:
-    """Find the JSON values between the words; brackets of plain words are words."""
-    at = 0
+    """Find the JSON values between the words; brackets of plain words are words.
+
+    What closes after a value although nothing opened it was inside the value: a quotation mark in it was not escaped.
+    """
+    at, is_after = 0, False
     while bracket := _BRACKET.search(text, at):
+        if is_after and _closes(text[at : bracket.start()]):
+            raise _Malformed("a bracket closes after the value that nothing opened")
         flat = _FLAT.match(text, bracket.start())
         if flat:
             at = flat.end()
             yield from _small(flat.group())
             continue
         repaired, at = _repaired(text, bracket.start())
+        is_after = True
         yield _Found(_loads(repaired), flat=False)
+    if is_after and _closes(text[at:]):
+        raise _Malformed("a bracket closes after the value that nothing opened")
+
+
+def _closes(words: str) -> bool:
+    """Whether words hold a closing bracket further on; one too many right behind a value does no harm."""
+    return any(bracket in words.lstrip("]} \t\r\n") for bracket in "]}")
 
 
 def _small(text: str) -> Iterator[_Found]:
     try:
         yield _Found(_loads(_repaired(text, 0)[0]), flat=True)
     except _Malformed as error:
-        if error.final:
+        if error.final or _FIELD.match(text):
             raise
 
 
@@ -208,6 +227,8 @@ def _string(quoted: str) -> str:
     """
     if not any(match.group(1) for match in _INVALID_ESCAPE.finditer(quoted)):
         return quoted
+    if _PATH.search(quoted) and _CONTROL.search(quoted):
+        raise _Malformed("a path whose backslashes are not escaped can be read in two ways")
     return _LATEX.sub(_doubled, quoted)
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qaeval.cli import judging
+from qaeval.cli import data, documents, evals, judging
 from qaeval.cli.options import (
     AsJson,
     ChunksFile,
     Concurrency,
     Endpoints,
     EvalName,
+    Fields,
     JudgeName,
     Labels,
     Machine,
@@ -29,7 +30,9 @@ from qaeval.cli.options import (
     Resume,
     RubricName,
     RunDirectory,
+    SamplesFile,
     Seed,
+    mapping,
 )
 from qaeval.errors import QaevalError, UsageError
 
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
     from qaeval.report.facts import MachineFacts
     from qaeval.run import Runner
     from qaeval.store import RunStore
+
+    _Source = tuple[Path | None, Path | None, list[str] | None]
+    """Files of chunks and of samples, and what the chunk file calls its fields."""
 
     class _Analysis(TypedDict):
         label_paths: list[Path]
@@ -72,6 +78,8 @@ def compare(
     models: Names,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
+    samples: SamplesFile = None,
+    field: Fields = None,
     judge: JudgeName = None,
     rubric: RubricName = None,
     n: Number = None,
@@ -98,7 +106,7 @@ def compare(
         )
     registry = with_endpoints(find_config(config), endpoint or [])
     defaults = registry.defaults
-    plan = _planned(registry, models, eval_name=eval_name, chunks=chunks, n=n, seed=seed)
+    plan = _planned(registry, models, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
     judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
     path = out or _new_run()
     settings = {**plan.settings(), "grading": judging.settings()}
@@ -122,6 +130,8 @@ def generate(
     models: Names,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
+    samples: SamplesFile = None,
+    field: Fields = None,
     n: Number = None,
     seed: Seed = None,
     out: Out = None,
@@ -136,7 +146,7 @@ def generate(
     from qaeval.store import RunStore
 
     registry = with_endpoints(find_config(config), endpoint or [])
-    plan = _planned(registry, models, eval_name=eval_name, chunks=chunks, n=n, seed=seed)
+    plan = _planned(registry, models, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
     path = out or _new_run()
     with (
         RunStore.create(path, plan.settings(), plan.samples, resume=resume) as store,
@@ -213,6 +223,12 @@ def report(
 
 app.command()(judging.agreement)
 app.command()(judging.plan)
+app.command()(documents.chunk)
+app.command()(documents.sample)
+app.command()(data.export)
+app.command("import")(data.import_)
+app.command("new-eval")(evals.new_eval)
+app.add_typer(evals.analyse_app, name="analyse")
 
 
 @app.command()
@@ -234,6 +250,8 @@ def doctor(
     ] = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
+    samples: SamplesFile = None,
+    field: Fields = None,
     judge: JudgeName = None,
     rubric: RubricName = None,
     n: Number = None,
@@ -251,7 +269,7 @@ def doctor(
     findings.print_machine()
     registry = with_endpoints(find_config(config), endpoint or [])
     names = models or ["embedded-lead", "embedded-salient"]
-    planned = _planned(registry, names, eval_name=eval_name, chunks=chunks, n=n, seed=seed)
+    planned = _planned(registry, names, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
     judging = find_judging(
         registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
     )
@@ -259,10 +277,19 @@ def doctor(
     if plan:
         findings.print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
     answers = findings.look([*planned.candidates, judging.judge], registry)
-    given = {"eval": eval_name, "chunks": chunks, "judge": judge, "rubric": rubric, "n": n, "seed": seed}
+    given = {
+        "eval": eval_name,
+        "chunks": chunks,
+        "samples": samples,
+        "judge": judge,
+        "rubric": rubric,
+        "n": n,
+        "seed": seed,
+    }
     given["config"] = config
     typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
+    typed += [word for name in field or [] for word in ("--field", name)]
     print(f"\nnext: {findings.next_command(planned, judging, answers, typed)}")
 
 
@@ -285,7 +312,7 @@ def _planned(
     models: list[str],
     *,
     eval_name: str | None,
-    chunks: Path | None,
+    source: "_Source",
     n: int | None,
     seed: int | None,
 ) -> "Plan":
@@ -293,11 +320,14 @@ def _planned(
     from qaeval.prepare import make_plan
 
     defaults = registry.defaults
+    chunks, samples, fields = source
     return make_plan(
         registry,
         models,
         eval_name=eval_name or defaults.eval,
         chunks=chunks,
+        samples=samples,
+        fields=mapping(fields, "--field"),
         n=n,
         seed=defaults.seed if seed is None else seed,
     )

@@ -68,7 +68,7 @@ def _vllm() -> str:
 
 def print_plan(plan: Plan, judging: Judging) -> None:
     """Print what `compare` would ask of whom."""
-    strata = {sample.chunk.stratum for sample in plan.samples}
+    strata = {sample.stratum for sample in plan.samples}
     n_samples, n_candidates = len(plan.samples), len(plan.candidates)
     n_items = plan.definition.items_per_sample
     print(

@@ -5,6 +5,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from qaeval.errors import UsageError
+
 Names: TypeAlias = Annotated[
     list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
 ]
@@ -12,8 +14,23 @@ EvalName: TypeAlias = Annotated[str | None, typer.Option("--eval", help="Name or
 ChunksFile: TypeAlias = Annotated[
     Path | None, typer.Option("--chunks", help="JSONL file of your own chunks instead of the eval's.")
 ]
+SamplesFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples", help="JSONL file of your own questions or topic cards, for evals that start from these."
+    ),
+]
+Fields: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        metavar="FIELD=NAME",
+        help="What the chunk file calls a field (chunk_id, text, stratum, document, title, language); repeat for several. "
+        "Common names are understood without it.",
+    ),
+]
 Number: TypeAlias = Annotated[
-    int | None, typer.Option("--n", min=1, help="How many chunks to draw; all when left out.")
+    int | None, typer.Option("--n", min=1, help="How many samples to draw; all when left out.")
 ]
 Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw.")]
 Out: TypeAlias = Annotated[
@@ -66,3 +83,18 @@ Machine: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` arguments.
+
+    Raises:
+        UsageError: an argument has another form.
+    """
+    found = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{option} {pair!r}: expected NAME=VALUE")
+        found[name] = value
+    return found

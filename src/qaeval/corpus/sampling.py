@@ -4,42 +4,49 @@ from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 
 from qaeval.errors import DataError, UsageError
-from qaeval.records import Chunk, Sample, digest, record_id
+from qaeval.records import Sample, digest, record_id
 
 
-def draw(chunks: Sequence[Chunk], *, n: int | None, seed: int) -> tuple[Sample, ...]:
-    """Draw chunks in proportion to the size of their strata.
+def draw(samples: Sequence[Sample], *, n: int | None, seed: int) -> tuple[Sample, ...]:
+    """Draw samples in proportion to the size of their strata.
 
     Guarantees, for one seed:
 
-    - a stratum with a share of ``s`` gets ``n * s`` chunks, rounded down or up;
-    - the draw does not depend on the order of the chunks;
+    - a stratum with a share of ``s`` gets ``n * s`` samples, rounded down or up;
+    - the draw does not depend on the order of the samples;
     - a smaller draw is part of every larger one: ``draw(n=10)`` is in ``draw(n=20)``;
-    - within a stratum, a chunk that is added to the corpus does not change the order of the others.
+    - within a stratum, a sample that is added does not change the order of the others.
 
     Args:
-        chunks: the corpus; ids are unique.
+        samples: all there are; ids are unique.
         n: how many; None takes all.
-        seed: another seed draws other chunks.
+        seed: another seed draws other samples.
 
     Returns:
         The samples, by document and chunk id.
 
     Raises:
         UsageError: ``n`` is less than one or more than there are, or there are none.
-        DataError: two chunks share an id.
+        DataError: two samples share an id.
     """
-    if len({chunk.chunk_id for chunk in chunks}) < len(chunks):
-        raise DataError("the chunks to draw from are not unique: two of them share a chunk_id")
-    if not chunks:
-        raise UsageError("there are no chunks to draw from")
-    if n is not None and not 1 <= n <= len(chunks):
-        raise UsageError(
-            f"cannot draw {n:,} samples: there are {len(chunks):,} chunks; ask for 1 to {len(chunks):,}"
+    if len(set(map(_name, samples))) < len(samples):
+        raise DataError(
+            "the samples to draw from are not unique: two share a chunk_id, or the chunk and the question"
         )
-    drawn = list(chunks) if n is None else _stratified(chunks, n, seed)
-    drawn.sort(key=lambda chunk: (chunk.document, chunk.chunk_id))
-    return tuple(map(Sample.of, drawn))
+    if not samples:
+        raise UsageError("there are no samples to draw from")
+    if n is not None and not 1 <= n <= len(samples):
+        raise UsageError(
+            f"cannot draw {n:,} samples: there are {len(samples):,}; ask for 1 to {len(samples):,}"
+        )
+    drawn = list(samples) if n is None else _stratified(samples, n, seed)
+    drawn.sort(key=lambda sample: (sample.chunk.document, sample.chunk.chunk_id, sample.sample_id))
+    return tuple(drawn)
+
+
+def _name(sample: Sample) -> str:
+    """What a sample is drawn by: its chunk's id, so that a corrected chunk keeps its place."""
+    return sample.sample_id if sample.question else sample.chunk.chunk_id
 
 
 def sample_set_digest(samples: Iterable[Sample]) -> str:
@@ -47,12 +54,12 @@ def sample_set_digest(samples: Iterable[Sample]) -> str:
     return digest(sorted(sample.sample_id for sample in samples))
 
 
-def _stratified(chunks: Sequence[Chunk], n: int, seed: int) -> list[Chunk]:
-    strata: dict[str, list[Chunk]] = {}
-    for chunk in sorted(chunks, key=lambda chunk: record_id("draw", str(seed), chunk.chunk_id)):
-        strata.setdefault(chunk.stratum, []).append(chunk)
+def _stratified(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
+    strata: dict[str, list[Sample]] = {}
+    for sample in sorted(samples, key=lambda sample: record_id("draw", str(seed), _name(sample))):
+        strata.setdefault(sample.stratum, []).append(sample)
     sizes = {name: len(members) for name, members in strata.items()}
-    return [chunk for name, count in _allocate(sizes, n, seed).items() for chunk in strata[name][:count]]
+    return [sample for name, count in _allocate(sizes, n, seed).items() for sample in strata[name][:count]]
 
 
 def _allocate(sizes: dict[str, int], n: int, seed: int) -> dict[str, int]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from qaeval.records import FailureReason
 from qaeval.report.agreement import RaterAgreement, RaterPair
-from qaeval.report.facts import EvalFacts, MachineFacts, ModelFacts, Part, RubricFacts, RunFacts
+from qaeval.report.facts import CheckFacts, EvalFacts, MachineFacts, ModelFacts, Part, RubricFacts, RunFacts
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -112,6 +112,8 @@ class CandidateSummary(Part):
     n_graded: int
     n_duplicate_questions: int
     """Items whose question repeats, letter by letter, one that the candidate asked before."""
+    n_near_questions: int | None = None
+    """Items whose question has nearly the words of an earlier one, the repeated ones among them; None where there are too many."""
     usable: Measure
     """Primary: items with the best letter, of the expected ones. What failed or has no letter is not usable."""
     usable_if_ungraded_were: float
@@ -303,6 +305,80 @@ class FailureGroup(Part):
     examples: tuple[FailureExample, ...]
 
 
+class CheckRate(Part):
+    """How often a check found something in one candidate's items."""
+
+    candidate: str
+    n_checked: int
+    n_found: int
+    share: Measure
+    """Of the items that were checked."""
+
+
+class CheckExample(Part):
+    """One finding of a check."""
+
+    candidate: str
+    chunk_id: str
+    item_id: str
+    finding: str
+    question: str
+    """The first 200 characters."""
+    answer: str
+    """The first 200 characters."""
+
+
+class CheckGroup(Part):
+    """What one check found."""
+
+    check: CheckFacts
+    rates: tuple[CheckRate, ...]
+    """In the order of the candidates."""
+    examples: tuple[CheckExample, ...]
+
+
+class GenerationSummary(Part):
+    """What one candidate wrote."""
+
+    candidate: str
+    n_expected: int
+    n_valid: int
+    failed_by_reason: Mapping[FailureReason, int]
+    n_duplicate_questions: int
+    n_near_questions: int | None
+    n_without_findings: int
+    """Items in which no check found anything."""
+    question_types: Mapping[str, int]
+    answer_words: AnswerLength
+
+
+class GenerationReport(Part):
+    """What the candidates wrote, whatever the judge says of it."""
+
+    eval: EvalFacts
+    candidates: tuple[GenerationSummary, ...]
+    failures: tuple[FailureGroup, ...]
+    checks: tuple[CheckGroup, ...]
+
+
+class Selection(Part):
+    """What one candidate's preference pairs are like."""
+
+    candidate: str
+    prompt_words: float | None
+    """Mean; None where there is no pair."""
+    chosen_words: float | None
+    rejected_words: float | None
+    n_without_findings: int
+    """Pairs in which no check found anything."""
+    n_personas: int
+    """Personas with a valid pair."""
+    n_personas_expected: int
+    scenarios: Mapping[str, int]
+    """Valid pairs by type of scenario."""
+    scenarios_expected: Mapping[str, int]
+
+
 class Report(Part):
     """What a run showed."""
 
@@ -324,6 +400,10 @@ class Report(Part):
     types: tuple[StratumSummary, ...] = ()
     """By the type that a candidate gave its question, of the items that there are."""
     failures: tuple[FailureGroup, ...]
+    checks: tuple[CheckGroup, ...] = ()
+    """In the order of the eval's checks."""
+    selection: tuple[Selection, ...] = ()
+    """Of preference pairs."""
     timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""

@@ -68,6 +68,15 @@ class MachineFacts(Part):
         return f"{self.currency} {self.price_per_hour:,.2f} per hour, {self.name}{f' {where}' if where else ''}, as of {self.as_of}"
 
 
+class CheckFacts(Part):
+    """A check that the eval names."""
+
+    name: str
+    meaning: str = ""
+    types: tuple[str, ...] = ()
+    """Items of these types alone; empty: all."""
+
+
 class EvalFacts(Part):
     """What was asked, of what."""
 
@@ -80,7 +89,9 @@ class EvalFacts(Part):
     items_per_sample: int = Field(ge=1)
     seed: int | None = None
     """Seed of the draw; None when all chunks of the eval were used."""
+    item_kind: str = "qa_pair"
     item_types: tuple[str, ...] = ()
+    checks: tuple[CheckFacts, ...] = ()
     title: str = ""
     source: str = ""
     """Where the documents come from and under which licence."""

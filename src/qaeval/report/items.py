@@ -18,6 +18,10 @@ class ItemView(Part):
     type: str = ""
     question: str = ""
     answer: str = ""
+    rejected: str = ""
+    """Of a preference pair."""
+    findings: tuple[tuple[str, str], ...] = ()
+    """Check and what it found."""
     letter: str = ""
     flags: tuple[str, ...] = ()
     reason: str = ""

@@ -19,6 +19,8 @@ COLUMNS = (
     "labels",
     "question",
     "answer",
+    "rejected",
+    "findings",
     "reason",
 )
 
@@ -44,6 +46,8 @@ def render_csv(items: Sequence[ChunkItems]) -> str:
                     " ".join(f"{rater}:{letter}" for rater, letter in item.labels),
                     item.question,
                     item.answer,
+                    item.rejected,
+                    "; ".join(f"{check}: {found}" for check, found in item.findings),
                     item.reason,
                 )
                 writer.writerow([_harmless(cell) for cell in cells])

@@ -3,16 +3,24 @@
 from collections.abc import Callable
 from typing import Final
 
-from qaeval.report import sections_agreement, sections_choice, sections_provenance, sections_speed
+from qaeval.report import (
+    sections_agreement,
+    sections_checks,
+    sections_choice,
+    sections_provenance,
+    sections_speed,
+)
 from qaeval.report import sections_quality as candidates
 from qaeval.report.document import Report, Sentence
 from qaeval.report.numbers import listed, moment
 from qaeval.report.tables import Section
 
-SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
+SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     candidates.quality,
     candidates.differences,
+    sections_checks.selection,
     candidates.reliability,
+    sections_checks.checks,
     sections_speed.speed,
     sections_choice.hosting,
     sections_agreement.agreement,
@@ -23,8 +31,8 @@ SECTIONS: Final[tuple[Callable[[Report], Section], ...]] = (
 
 
 def write_sections(report: Report) -> tuple[Section, ...]:
-    """Turn a report into sentences and tables."""
-    return tuple(section(report) for section in SECTIONS)
+    """Turn a report into sentences and tables; a section that has nothing to say of this eval is left out."""
+    return tuple(section for make in SECTIONS if (section := make(report)) is not None)
 
 
 def headline(report: Report) -> tuple[Sentence, ...]:
@@ -42,7 +50,12 @@ def title(report: Report) -> str:
 def subtitle(report: Report) -> str:
     """Say what was asked and who graded."""
     facts = report.eval
+    asked = (
+        f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items"
+        if facts.item_kind == "qa_pair"
+        else f"{facts.n_samples:,} {'questions' if facts.item_kind == 'answer' else 'topic cards'}"
+    )
     return (
-        f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items for each candidate; graded by "
+        f"{asked} for each candidate; graded by "
         f"{report.judge.facts.name} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
     )

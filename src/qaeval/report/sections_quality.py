@@ -1,10 +1,10 @@
 """Sections about the candidates: quality, differences, reliability, strata, failures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from qaeval.records import FailureReason
 from qaeval.report import numbers
-from qaeval.report.document import CandidateSummary, Count, Report, StratumSummary
+from qaeval.report.document import CandidateSummary, Count, FailureGroup, Report, StratumSummary
 from qaeval.report.tables import Notes, Section, Table
 
 
@@ -88,7 +88,8 @@ def _answers(report: Report) -> Table:
                 numbers.decimal(words.p95, 0),
                 numbers.percent(words.share_over_60),
                 numbers.count(one.n_duplicate_questions),
-                _mix(one.question_types, one.n_valid),
+                numbers.UNDEFINED if one.n_near_questions is None else numbers.count(one.n_near_questions),
+                mix(one.question_types, one.n_valid),
             )
         )
     header = (
@@ -98,12 +99,14 @@ def _answers(report: Report) -> Table:
         "95th percentile",
         "over 60 words",
         "Repeated questions",
+        "nearly repeated",
         "Question types",
     )
-    return Table(caption="Answers and questions", header=header, rows=tuple(rows), words=frozenset({6}))
+    return Table(caption="Answers and questions", header=header, rows=tuple(rows), words=frozenset({7}))
 
 
-def _mix(types: Mapping[str, int], total: int) -> str:
+def mix(types: Mapping[str, int], total: int) -> str:
+    """Say which share of the items has which type."""
     return ", ".join(f"{name} {numbers.percent(n / total)}" for name, n in types.items() if total) or "none"
 
 
@@ -219,6 +222,8 @@ def _types(report: Report) -> tuple[Table, ...]:
     if not report.types:
         return ()
     caption = "Usable items by the type that the candidate gave its question, of the items that there are"
+    if report.eval.item_kind != "qa_pair":
+        caption = "Usable items by type of sample, failed ones included"
     return (_usable_by(report, report.types, "Type", caption),)
 
 
@@ -246,29 +251,30 @@ def failures(report: Report) -> Section:
     """Failures by kind, with examples."""
     if not report.failures:
         return Section(anchor="failures", title="Failures", paragraphs=("Nothing failed.",))
-    kinds = tuple(
-        (one.candidate, one.stage, one.reason, f"{one.n_items:,}", one.meaning) for one in report.failures
-    )
+    return Section(anchor="failures", title="Failures", tables=failure_tables(report.failures))
+
+
+def failure_tables(groups: Sequence[FailureGroup]) -> tuple[Table, ...]:
+    """Count failures by kind, and show examples."""
+    if not groups:
+        return ()
+    kinds = tuple((one.candidate, one.stage, one.reason, f"{one.n_items:,}", one.meaning) for one in groups)
     examples = tuple(
         (one.candidate, one.reason, example.chunk_id, example.detail, example.text or "(no text)")
-        for one in report.failures
+        for one in groups
         for example in one.examples
     )
-    return Section(
-        anchor="failures",
-        title="Failures",
-        tables=(
-            Table(
-                caption="Items lost, by kind",
-                header=("Candidate", "Stage", "Reason", "Items", "Meaning"),
-                rows=kinds,
-                kind="text",
-            ),
-            Table(
-                caption="Examples, raw replies cut after 300 characters",
-                header=("Candidate", "Reason", "Chunk", "Detail", "Raw reply"),
-                rows=examples,
-                kind="text",
-            ),
+    return (
+        Table(
+            caption="Items lost, by kind",
+            header=("Candidate", "Stage", "Reason", "Items", "Meaning"),
+            rows=kinds,
+            kind="text",
+        ),
+        Table(
+            caption="Examples, raw replies cut after 300 characters",
+            header=("Candidate", "Reason", "Chunk", "Detail", "Raw reply"),
+            rows=examples,
+            kind="text",
         ),
     )

@@ -3,18 +3,17 @@
 Building messages and parsing replies are pure; the one effect is the call of the model.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+import json
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from string import Template
 from types import MappingProxyType
-from typing import Any
 
 from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion, Message, Sampling
-from qaeval.chat.reply import ReplyError, extract_json
+from qaeval.chat.reply import ReplyError
 from qaeval.evaldef import EvalDefinition, item_schema
-from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Item, Sample, record_id
-
-_FIELDS = ("type", "question", "answer")
+from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Sample, record_id
+from qaeval.stages.items import read_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,66 +40,18 @@ def task_id(candidate: str, sample_id: str) -> str:
 
 def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling) -> ChatRequest:
     """Render the eval's prompt for one sample. The chunk goes in whole; nothing is ever cut."""
-    values = {"chunk": sample.chunk.text, "title": sample.chunk.title}
+    values = {"chunk": sample.chunk.text, "title": sample.chunk.title, "question": sample.question}
     messages = [Message("user", Template(definition.prompt.user).substitute(values))]
     if definition.prompt.system:
         messages.insert(0, Message("system", Template(definition.prompt.system).substitute(values)))
     return ChatRequest(
         messages=tuple(messages),
-        schema=item_schema(definition),
+        schema=item_schema(definition) if definition.enforce_schema else None,
         sampling=sampling,
-        inputs=MappingProxyType(values),
+        inputs=MappingProxyType(
+            {**values, "kind": definition.item_kind, "given": json.dumps(dict(sample.given))}
+        ),
     )
-
-
-def parse_reply(text: str, sample_id: str, definition: EvalDefinition, *, lenient: bool) -> tuple[Item, ...]:
-    """Read the items from a reply.
-
-    Args:
-        text: the reply.
-        sample_id: becomes part of each item's id.
-        definition: says how many items and which types are expected.
-        lenient: the server did not enforce the schema, so JSON may stand in a code fence or between words.
-
-    Raises:
-        ReplyError: the reply as a whole fails; nothing is invented, dropped or padded.
-    """
-    value = extract_json(text, lenient=lenient)
-    pairs = value.get("pairs") if isinstance(value, dict) else value
-    if not isinstance(pairs, list):
-        raise ReplyError("missing_field", f"expected an object with a list 'pairs', got {_kind(value)}")
-    if len(pairs) != definition.items_per_sample:
-        raise ReplyError(
-            "wrong_item_count", f"expected {definition.items_per_sample} pairs, got {len(pairs)}"
-        )
-    return tuple(_item(pair, place, sample_id, definition) for place, pair in enumerate(pairs))
-
-
-def _item(pair: Any, position: int, sample_id: str, definition: EvalDefinition) -> Item:  # noqa: ANN401 - parsed JSON
-    if not isinstance(pair, dict):
-        raise ReplyError("missing_field", f"pair {position + 1}: expected an object, got {_kind(pair)}")
-    if unknown := sorted(set(pair) - set(_FIELDS)):
-        raise ReplyError(
-            "missing_field", f"pair {position + 1}: unknown field {unknown[0]!r}; expected {list(_FIELDS)}"
-        )
-    fields = {name: _text(pair, name, position) for name in _FIELDS}
-    if fields["type"] not in definition.item_types:
-        known = list(definition.item_types)
-        raise ReplyError("missing_field", f"pair {position + 1}: type {fields['type']!r} is none of {known}")
-    return Item.of(sample_id, position, **fields)
-
-
-def _text(pair: Mapping[str, Any], name: str, position: int) -> str:
-    value = pair.get(name)
-    if not isinstance(value, str) or not value.strip():
-        came = "nothing" if name not in pair else repr(value)[:60]
-        raise ReplyError("missing_field", f"pair {position + 1}: expected text in {name!r}, got {came}")
-    return value.strip()
-
-
-def _kind(value: object) -> str:
-    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
-    return names.get(type(value), repr(value)[:40])
 
 
 async def generate_one(
@@ -120,7 +71,7 @@ async def generate_one(
             task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
         )
     try:
-        items = parse_reply(completion.text, task.sample.sample_id, definition, lenient=lenient)
+        items = read_items(completion.text, task.sample, definition, lenient=lenient)
     except ReplyError as error:
         return _failure(task, error.reason, error.detail, completion)
     return Generation(

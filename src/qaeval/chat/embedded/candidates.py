@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from qaeval.chat.embedded import contrast, fallback
 from qaeval.chat.embedded.offers import Offer, Source, from_rows, from_source
 from qaeval.chat.embedded.questions import Context, PairType, ask
-from qaeval.chat.embedded.text import Unit, content_words, is_german, numbers, units
+from qaeval.text.units import Unit, content_words, is_german, numbers, units
 
 __all__ = ["Pair", "lead", "salient"]
 

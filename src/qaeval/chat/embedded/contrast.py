@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from qaeval.chat.embedded.english import Clause, capitalise, decapitalise, parse, short_enough
-from qaeval.chat.embedded.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
 from qaeval.chat.embedded.questions import Context, Question, finish, is_presentable
-from qaeval.chat.embedded.text import content_words
+from qaeval.text.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
+from qaeval.text.units import content_words
 
 _SPLIT = re.compile(
     r"(?:,|;| –| —)? (?:whereas|while)(?: that of)? |[,;] but |; (?:however|in contrast|by contrast), "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from qaeval.chat.embedded import lexicon
-from qaeval.chat.embedded.lexicon import (
+from qaeval.text import lexicon
+from qaeval.text.lexicon import (
     BE,
     CLAUSE_WORDS,
     DETERMINERS,

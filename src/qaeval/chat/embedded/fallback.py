@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qaeval.chat.embedded.english import parse
-from qaeval.chat.embedded.lexicon import PRONOUNS
 from qaeval.chat.embedded.offers import Offer, Source
 from qaeval.chat.embedded.questions import Context, PairType, finish, is_presentable, noun_phrase, topic
-from qaeval.chat.embedded.text import content_words
+from qaeval.text.lexicon import PRONOUNS
+from qaeval.text.units import content_words
 
 _MAX_NAME_WORDS, _MAX_NAME_CHARACTERS = 6, 80
 _ENGLISH = {

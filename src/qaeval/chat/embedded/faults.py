@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Final, Literal
 
-from qaeval.chat.embedded.lexicon import word_set
-from qaeval.chat.embedded.text import content_words, named_terms, numbers, sentences, units, words
+from qaeval.text.lexicon import word_set
+from qaeval.text.units import content_words, named_terms, numbers, sentences, units, words
 
 Kind = Literal[
     "invented",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from qaeval.chat.embedded.lexicon import GERMAN_ADVERBS, GERMAN_FINITE, GERMAN_STOP, word_set
+from qaeval.text.lexicon import GERMAN_ADVERBS, GERMAN_FINITE, GERMAN_STOP, word_set
 
 Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
 

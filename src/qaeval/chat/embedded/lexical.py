@@ -8,12 +8,12 @@ the pair can stand alone.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from qaeval.chat.embedded.faults import CONTRAST, STOCK, Fault, Kind, faults, question_faults
-from qaeval.chat.embedded.text import content_words, sentences
+from qaeval.chat.embedded.opinion import Opinion
+from qaeval.text.units import content_words, sentences
 
 WEIGHTS: Final[Mapping[Kind, float]] = MappingProxyType(
     {
@@ -48,15 +48,6 @@ _REFUSAL: Final = re.compile(
 )
 _HALLUCINATION: Final[frozenset[Kind]] = frozenset({"invented", "unsupported"})
 _MINOR, _UNUSABLE = 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Opinion:
-    """A letter with what led to it."""
-
-    letter: str
-    hallucination: bool
-    reason: str
 
 
 def judge(source: str, question: str, answer: str, *, weights: Mapping[Kind, float] = WEIGHTS) -> Opinion:

@@ -7,17 +7,22 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from qaeval.chat.embedded.answers import judge_answer, lead_answer, salient_answer
 from qaeval.chat.embedded.candidates import Pair, lead, salient
 from qaeval.chat.embedded.lexical import judge
+from qaeval.chat.embedded.preferences import judge_pair, lead_pair, salient_pair
 from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
+from qaeval.records import REJECTED
+
+_Reply: TypeAlias = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
 
 class Embedded:
     """A chat model whose reply is a pure function of the request's inputs."""
 
-    def __init__(self, reply: Callable[[Mapping[str, str]], Mapping[str, Any]]) -> None:
+    def __init__(self, reply: _Reply) -> None:
         self._reply = reply
 
     async def complete(self, request: ChatRequest) -> Completion:
@@ -38,7 +43,7 @@ class Embedded:
 
 def _candidate(
     choose: Callable[[str], tuple[Pair, Pair, Pair]],
-) -> Callable[[Mapping[str, str]], Mapping[str, Any]]:
+) -> _Reply:
     def reply(inputs: Mapping[str, str]) -> Mapping[str, Any]:
         pairs = choose(inputs["chunk"])
         return {
@@ -48,14 +53,32 @@ def _candidate(
     return reply
 
 
+def _by_kind(**replies: _Reply) -> _Reply:
+    def reply(inputs: Mapping[str, str]) -> Mapping[str, Any]:
+        return replies[inputs.get("kind", "qa_pair")](inputs)
+
+    return reply
+
+
 def _judge(inputs: Mapping[str, str]) -> Mapping[str, Any]:
-    opinion = judge(inputs["chunk"], inputs["question"], inputs["answer"])
-    return {"reason": opinion.reason, "letter": opinion.letter, "hallucination": opinion.hallucination}
+    """Grade by the rubric's kind of item; the flag has the name that the rubric gives it."""
+    source, question, answer = inputs["chunk"], inputs["question"], inputs["answer"]
+    if REJECTED in inputs:
+        opinion, flag = judge_pair(source, question, answer, inputs[REJECTED]), "false_claim"
+    elif inputs.get("rubric", "").startswith("rag_answer"):
+        opinion, flag = judge_answer(source, question, answer), "hallucination"
+    else:
+        opinion, flag = judge(source, question, answer), "hallucination"
+    return {"reason": opinion.reason, "letter": opinion.letter, flag: opinion.hallucination}
 
 
 EMBEDDED: Final[Mapping[str, Callable[[], ChatModel]]] = {
-    "embedded-lead": lambda: Embedded(_candidate(lead)),
-    "embedded-salient": lambda: Embedded(_candidate(salient)),
+    "embedded-lead": lambda: Embedded(
+        _by_kind(qa_pair=_candidate(lead), answer=lead_answer, preference_pair=lead_pair)
+    ),
+    "embedded-salient": lambda: Embedded(
+        _by_kind(qa_pair=_candidate(salient), answer=salient_answer, preference_pair=salient_pair)
+    ),
     "embedded-lexical": lambda: Embedded(_judge),
 }
 """The embedded models by the name that the registry gives them."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from qaeval.chat.embedded import contrast
 from qaeval.chat.embedded.english import parse
-from qaeval.chat.embedded.lexicon import BE, ENGLISH_STOP, GERMAN_STOP, MODALS
 from qaeval.chat.embedded.questions import Context, PairType, ask, finish, is_presentable
-from qaeval.chat.embedded.text import Unit, content_words
+from qaeval.text.lexicon import BE, ENGLISH_STOP, GERMAN_STOP, MODALS
+from qaeval.text.units import Unit, content_words
 
 _LABEL = re.compile(r"^([^\s:.,;?!][^:.,;?!]{0,40}?)(?::| [–—-]) (?=\S)")
 _MAX_LABEL_WORDS = 4

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from qaeval.chat.embedded import german, lexicon, statements
+from qaeval.chat.embedded import german, statements
 from qaeval.chat.embedded.english import capitalise, parse
-from qaeval.chat.embedded.lexicon import PRONOUNS
+from qaeval.text import lexicon
+from qaeval.text.lexicon import PRONOUNS
 
 PairType = Literal["factual", "conceptual", "comparison"]
 _MIN_WORDS, _MAX_WORDS = 3, 26

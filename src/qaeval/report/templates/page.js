@@ -52,6 +52,7 @@
           sure: item.hasAttribute("data-sure") ? Number(item.getAttribute("data-sure")) : 2,
           unsure: item.hasAttribute("data-unsure"),
           mismatch: item.hasAttribute("data-mismatch"),
+          found: item.hasAttribute("data-found"),
           words: item.textContent.toLowerCase()
         };
       })
@@ -91,6 +92,7 @@
     if (wanted.show === "different" && !chunk.different) { return false; }
     if (wanted.show === "unsure" && !item.unsure) { return false; }
     if (wanted.show === "mismatch" && !item.mismatch) { return false; }
+    if (wanted.show === "found" && !item.found) { return false; }
     if (wanted.show === "failed" && item.letter !== "failed" && item.letter !== "ungraded") { return false; }
     if (wanted.type && item.type !== wanted.type) { return false; }
     if (wanted.letters.indexOf(item.letter) < 0) { return false; }

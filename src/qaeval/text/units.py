@@ -1,4 +1,4 @@
-"""Text tools of the embedded models: Markdown to sentence-like units, words, numbers and names."""
+"""Markdown to sentence-like units, words, numbers and names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from qaeval.chat.embedded.lexicon import (
+from qaeval.text.lexicon import (
     ABBREVIATIONS,
     ENGLISH_MARKS,
     ENGLISH_STOP,
@@ -35,10 +35,10 @@ type_of_unit = Literal["sentence", "item", "row", "heading", "code"]
 _WORD = re.compile(r"[^\W_]+(?:[-_.'’/:@][^\W_]+|_+[^\W_]+)*%?")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.])(?<![A-Za-z]-)\d+(?:[.,]\d+)*(?:\s?%)?")
 _FENCE = re.compile(r"^\s*(```|~~~)")
-_HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.*?)\s*#*$")
+_HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.*)$")
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?(\S.*)$")
-_RULE = re.compile(r"^\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-*:?\s*)*\|?\s*$")
-_BOUNDARY = re.compile(r"[.!?…]+[\"”’»)\]]*\s+|[。！？]\s*")
+_RULE = re.compile(r"^\s*+\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-*+:?\s*+)*+\|?\s*+$")
+_BOUNDARY = re.compile(r"(?<![.!?…])[.!?…]++[\"”’»)\]]*\s+|[。！？]\s*")
 _LINK = re.compile(r"!?\[([^\[\]]{1,200})\]\([^()\s]{1,500}\)")
 _TAG = re.compile(
     r"</?(?:h\d|p|em|img|a|abbr|br|div|span|strong|b|i|details|summary|sub|sup|kbd)\b[^<>`]{0,500}>"
@@ -243,7 +243,7 @@ def _kind(line: str, current: type_of_unit) -> tuple[type_of_unit, str]:
         return "sentence", ""
     heading = _HEADING.match(line)
     if heading:
-        return "heading", heading.group(1)
+        return "heading", heading.group(1).rstrip("#").rstrip()
     item = _ITEM.match(line)
     if item:
         return "item", item.group(1)

@@ -1,4 +1,4 @@
-"""Word lists that the embedded models share: stop words, abbreviations, English and German verbs."""
+"""Word lists: stop words, abbreviations, English and German verbs."""
 
 from __future__ import annotations
 

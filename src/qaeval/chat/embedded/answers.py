@@ -1,0 +1,201 @@
+"""Answers from a given context without a model: two candidates that quote, and the lexical judge of their answers."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
+from math import log
+from typing import Any, Final
+
+from qaeval.chat.embedded.faults import STOCK, faults
+from qaeval.chat.embedded.opinion import Opinion
+from qaeval.checks.answers import refuses
+from qaeval.text.units import content_words, is_german, numbers, sentences
+
+REFUSE_BELOW: Final = 0.35
+"""Weighted share of the question's words that one place of the passage must hold for the candidate to answer."""
+ANSWERABLE: Final = 0.65
+"""Share of the question's words that the whole text must hold for the judge to take the question as answerable."""
+_ASKS_NUMBER: Final = re.compile(
+    r"\b(?:how (?:much|many|long|large|fast)|(?:by|with|at) (?:what|which) (?:factor|rate|share)|wie (?:viele?|lange|hoch|groß))\b",
+    re.IGNORECASE,
+)
+_OFF_TOPIC: Final = 0.3
+"""An answer with less than this share of the question's words is about something else."""
+
+_DEPARTMENTS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    (
+        "legal",
+        re.compile(
+            r"\b(?:licen[cs]e\w*|gdpr|dsgvo|law|article|artikel|personal data|recht\w*|gesetz\w*)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "finance",
+        re.compile(r"\b(?:cost\w*|pric\w*|dollar\w*|euro\w*|bill\w*|kosten|preis\w*)\b", re.IGNORECASE),
+    ),
+    (
+        "data",
+        re.compile(
+            r"\b(?:data ?set\w*|label\w*|training data|duplicat\w*|chunk\w*|kappa|judge\w*|daten\w*)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "platform",
+        re.compile(r"\b(?:kubernetes|pod\w*|deployment\w*|probe\w*|node\w*|cluster\w*)\b", re.IGNORECASE),
+    ),
+)
+_CATEGORIES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    (
+        "comparison",
+        re.compile(
+            r"\b(?:compar\w*|differ\w*|than|versus|instead|vergleich\w*|unterschied\w*)\b", re.IGNORECASE
+        ),
+    ),
+    ("problem", re.compile(r"\b(?:fail\w*|error\w*|wrong|broken|slow|crash\w*|fehler\w*)\b", re.IGNORECASE)),
+    (
+        "how-to",
+        re.compile(r"^\s*(?:how (?:do|can|should|to)|wie (?:kann|soll|richte|stelle))\b", re.IGNORECASE),
+    ),
+    (
+        "fact",
+        re.compile(
+            r"^\s*(?:what|which|who|when|how (?:much|many|long|large)|was|welche\w*|wer|wann|wie viel\w*)\b",
+            re.IGNORECASE,
+        ),
+    ),
+)
+
+
+def lead_answer(inputs: Mapping[str, str]) -> Mapping[str, Any]:
+    """Answer with the first sentence that shares a word with the question; never refuse."""
+    source, question = inputs["chunk"], inputs["question"]
+    asked = set(content_words(question))
+    own = sentences(source) or [source]
+    chosen = next((one for one in own if asked & set(content_words(one))), own[0])
+    return {
+        "answer": chosen,
+        "ticket": {"priority": "normal", "category": "other", "department": "operations"},
+    }
+
+
+def salient_answer(inputs: Mapping[str, str]) -> Mapping[str, Any]:
+    """Answer with the sentence that holds most of the question, rare words counted more; refuse where none holds enough."""
+    source, question = inputs["chunk"], inputs["question"]
+    share, place = best_place(source, question)
+    if share < REFUSE_BELOW:
+        answer = (
+            "Dazu sagt der Abschnitt nichts." if is_german(question) else "The passage does not say that."
+        )
+    else:
+        answer = place
+    return {"answer": answer, "ticket": _ticket(question)}
+
+
+def _ticket(question: str) -> dict[str, str]:
+    return {
+        "priority": "high"
+        if re.search(r"\b(?:fail|crash|lost|urgent|breach)\w*", question, re.IGNORECASE)
+        else "normal",
+        "category": next((name for name, pattern in _CATEGORIES if pattern.search(question)), "other"),
+        "department": next(
+            (name for name, pattern in _DEPARTMENTS if pattern.search(question)), "operations"
+        ),
+    }
+
+
+def best_place(source: str, question: str) -> tuple[float, str]:
+    """Find the sentence that holds most of a question.
+
+    Returns:
+        The weighted share of the question's words that the sentence and the one before it hold, and the sentence.
+    """
+    own = sentences(source) or [source]
+    weights = _weights(own, question)
+    total = sum(weights.values()) or 1.0
+    asks_number = re.search(
+        r"\b(?:how (?:much|many|long|large|fast)|wie (?:viele?|lange|hoch|groß))\b", question, re.IGNORECASE
+    )
+    found = (0.0, 0.0, own[0])
+    for before, one in pairwise(["", *own]):
+        words, earlier = set(content_words(one)), set(content_words(before))
+        share = sum(weight for word, weight in weights.items() if word in words) / total
+        around = sum(weight for word, weight in weights.items() if word in words | earlier) / total
+        value = share + 0.3 * (around - share) + (0.1 if asks_number and numbers(one) else 0.0)
+        found = max(found, (value, around, one), key=lambda entry: entry[0])
+    return found[1], found[2]
+
+
+def _weights(own: list[str], question: str) -> dict[str, float]:
+    """Weigh each word of the question by its rarity among the sentences; one that none of them has weighs as one that one has."""
+    counts = Counter(word for one in own for word in set(content_words(one)))
+    return {
+        word: log((len(own) + 1) / (max(1, counts[word]) + 0.5))
+        for word in set(content_words(STOCK.sub(" ", question)))
+    }
+
+
+def judge_answer(source: str, question: str, answer: str) -> Opinion:
+    """Grade an answer from a given context.
+
+    Raises:
+        ValueError: the source is blank, so that nothing can be checked.
+    """
+    if not source.strip():
+        raise ValueError("the source is blank: an answer cannot be checked against nothing")
+    asked, given = set(content_words(STOCK.sub(" ", question))), set(content_words(answer))
+    missing = asked - set(content_words(source))
+    is_answerable = len(missing) <= (1 - ANSWERABLE) * len(asked)
+    if refuses(answer):
+        return _refusal(is_answerable=is_answerable)
+    found = [fault for fault in faults(source, question, answer) if fault.kind in _OF_ANSWERS]
+    if invented := [fault for fault in found if fault.kind in {"invented", "unsupported"}]:
+        return Opinion("C", hallucination=True, reason="; ".join(fault.text for fault in invented))
+    reason = ""
+    if not is_answerable:
+        reason = (
+            f"the text does not speak of {', '.join(sorted(missing)[:4])}, and the answer does not say so"
+        )
+    elif asked and len(asked & given) / len(asked) < _OFF_TOPIC:
+        reason = "the answer is about something else than the question"
+    elif _ASKS_NUMBER.search(question) and not numbers(answer):
+        reason = "the question asks for a number, the answer gives none"
+    elif missed := [fault.text for fault in found if fault.kind in {"no reason", "no date", "uncompared"}]:
+        reason = missed[0]
+    if reason:
+        return Opinion("C", hallucination=False, reason=reason)
+    if found:
+        letter = "B" if len(found) == 1 else "C"
+        return Opinion(letter, hallucination=False, reason="; ".join(fault.text for fault in found))
+    return Opinion(
+        "A", hallucination=False, reason="the answer stands in the text and has the words of the question"
+    )
+
+
+def _refusal(*, is_answerable: bool) -> Opinion:
+    if is_answerable:
+        return Opinion(
+            "C", hallucination=False, reason="the answer declines, but the text speaks of what is asked"
+        )
+    return Opinion(
+        "A", hallucination=False, reason="an honest refusal: the text hardly speaks of what is asked"
+    )
+
+
+_OF_ANSWERS: Final = frozenset(
+    {
+        "invented",
+        "unsupported",
+        "partly",
+        "negation",
+        "no reason",
+        "no number",
+        "no date",
+        "uncompared",
+        "unfinished",
+        "speculation",
+    }
+)
+"""Faults of an answer alone: the question is given, and what it leaves out is not the answer's fault."""

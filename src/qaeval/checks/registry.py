@@ -1,0 +1,38 @@
+"""All checks by name; a new one is a function of a `Case` put into the table."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from qaeval.checks import answers, pairs, wording
+from qaeval.checks.case import Check
+
+CHECKS: Final[Mapping[str, Check]] = {
+    check.__name__: check
+    for check in (
+        wording.repeated_question,
+        wording.foreign_question,
+        wording.echoed_answer,
+        wording.stock_phrase,
+        wording.answer_length,
+        wording.type_label,
+        wording.new_numbers,
+        wording.new_names,
+        wording.language,
+        answers.wrong_refusal,
+        answers.missing_refusal,
+        answers.form,
+        answers.bare_json,
+        pairs.words,
+        pairs.steps,
+        pairs.features,
+        pairs.forbidden,
+        pairs.reality,
+        pairs.too_alike,
+    )
+}
+
+
+def meaning(name: str) -> str:
+    """Return what a check finds: the first line of its docstring."""
+    check = CHECKS.get(name)
+    return (check.__doc__ or "").strip().partition("\n")[0] if check else ""

@@ -1,0 +1,1 @@
+"""Words, sentences, numbers and names of a text, English and German, without a model."""

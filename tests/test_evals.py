@@ -1,0 +1,414 @@
+"""The three evals, and evals of one's own, as a user runs them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaeval.chat.reply import ReplyError
+from qaeval.cli import run
+from qaeval.corpus.samples import load_samples
+from qaeval.corpus.sampling import draw
+from qaeval.errors import DataError, UsageError
+from qaeval.evaldef import EvalDefinition, item_schema, load_eval
+from qaeval.prepare import find_eval, find_rubric
+from qaeval.records import FORM, REJECTED, Chunk, Sample
+from qaeval.stages.items import read_items
+from replay.server import LoopbackServer
+
+EVALS = ("qa_pairs", "rag_qa", "dpo_pairs")
+CHUNK = Chunk(chunk_id="c", text="The server listens on port 8000. A probe asks for /health.", language="en")
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---------------------------------------------------------------------------- each eval runs
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_each_eval_runs_by_one_command_on_the_embedded_models(name: str, here: Path) -> None:
+    assert (
+        run(["compare", "embedded-lead", "embedded-salient", "--eval", name, "--n", "12", "--out", "run"])
+        == 0
+    )
+    report = json.loads((here / "run" / "report.json").read_text())
+    assert report["eval"]["name"] == name
+    assert [one["n_expected"] for one in report["candidates"]] == [36 if name == "qa_pairs" else 12] * 2
+    assert all(one["failed"]["n"] == 0 for one in report["candidates"])
+    checks = [spec.name for spec in find_eval(name).checks]
+    assert [group["check"]["name"] for group in report["checks"]] == checks
+    page = (here / "run" / "report.html").read_text()
+    assert "Checks without a model" in page
+    assert ("Selecting a model to write preference pairs" in page) == (name == "dpo_pairs")
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_each_eval_runs_through_the_loopback_server(name: str, here: Path) -> None:
+    with LoopbackServer(models=("mistral", "qwen", "judge")) as server:
+        (here / "qaeval.yaml").write_text("judges: {selene: {served_name: judge}}\n")
+        endpoints = [f"--endpoint={model}={server.url}" for model in ("mistral", "qwen", "selene")]
+        words = [
+            "compare",
+            "mistral",
+            "qwen",
+            "--judge",
+            "selene",
+            "--eval",
+            name,
+            "--n",
+            "20",
+            "--out",
+            "run",
+        ]
+        assert run([*words, *endpoints]) == 0
+        asked = [
+            body
+            for body in server.requests
+            if body["model"] != "judge" and body["max_tokens"] == find_eval(name).sampling.max_tokens
+        ]
+    definition = find_eval(name)
+    assert len(asked) == 40
+    assert all(("response_format" in body) == definition.enforce_schema for body in asked)
+    generations = rows(here / "run" / "generations.jsonl")
+    if definition.enforce_schema:
+        assert {row["kind"] for row in generations} == {"generation"}
+    else:
+        # no schema holds the model: some replies are prose, and some JSON stands among words
+        assert Counter(row.get("reason", "") for row in generations).keys() == {"", "invalid_json"}
+        found = [
+            item["findings"]
+            for row in generations
+            if row["kind"] == "generation"
+            for item in row["items"]
+            if "findings" in item
+        ]
+        assert any("bare_json" in one for one in found)
+        assert not any("form" in one for one in found)
+    letters = {row["letter"] for row in rows(here / "run" / "grades.jsonl")}
+    assert letters <= {"A", "B", "C"}
+    assert letters
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
+    definition = find_eval(name)
+    rubric = find_rubric(definition.rubric)
+    chunks = {sample.chunk.chunk_id for sample in load_samples(definition)}
+    assert definition.label_paths
+    for path in definition.label_paths:
+        labels = rows(path)
+        assert len({label["item_id"] for label in labels}) == len(labels) >= 30
+        assert {label["rubric"] for label in labels} == {f"{rubric.name}/{rubric.version}"}
+        assert {label["letter"] for label in labels} <= set(rubric.letters)
+        assert {label["chunk_id"] for label in labels} <= chunks
+        assert all(label["note"] for label in labels)
+
+
+def test_rag_qa_has_the_questions_that_it_promises() -> None:
+    samples = load_samples(find_eval("rag_qa"))
+    kinds = Counter(sample.type for sample in samples)
+    assert kinds["answerable"] >= 60
+    assert kinds["unanswerable"] >= 40
+    assert {sample.stratum for sample in samples} == {"answerable", "absent", "false_premise", "elsewhere"}
+    drawn = Counter(sample.type for sample in draw(samples, n=57, seed=1))
+    assert drawn == {"answerable": 33, "unanswerable": 24}
+
+
+def test_dpo_pairs_has_cards_in_the_promised_shares() -> None:
+    samples = load_samples(find_eval("dpo_pairs"))
+    assert Counter(sample.type for sample in samples) == {
+        "howto": 16,
+        "troubleshooting": 12,
+        "planning": 8,
+        "impossible": 4,
+    }
+    assert Counter(sample.type for sample in draw(samples, n=20, seed=3)) == {
+        "howto": 8,
+        "troubleshooting": 6,
+        "planning": 4,
+        "impossible": 2,
+    }
+
+
+# ---------------------------------------------------------------------------- replies of each kind
+
+RAG = find_eval("rag_qa")
+DPO = find_eval("dpo_pairs")
+ASKED = Sample.of(CHUNK, "Which port?", {"type": "answerable"})
+TICKET = {"priority": "low", "category": "fact", "department": "platform"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "found"),
+    [
+        (json.dumps({"answer": "Port 8000.", "ticket": TICKET}), "Port 8000.", {}),
+        (json.dumps({"answer": "Port 8000."}), "Port 8000.", {"form": "no form"}),
+        (
+            json.dumps({"answer": "Port 8000.", "ticket": {**TICKET, "priority": "urgent"}}),
+            "Port 8000.",
+            {"form": "priority: 'urgent' is none of low, normal, high"},
+        ),
+        (
+            json.dumps({"answer": "Port 8000.", "ticket": "low"}),
+            "Port 8000.",
+            {"form": 'expected an object, got "low"'},
+        ),
+        (
+            "Sure!\n```json\n" + json.dumps({"answer": "Port 9000.", "ticket": TICKET}) + "\n```",
+            "Port 9000.",
+            {
+                "new_numbers": "not in the chunk: 9000",
+                "bare_json": "the reply is not JSON alone; it begins with 'Sure!\\n```json\\n{\"answ'",
+            },
+        ),
+        (
+            json.dumps({"answer": "The passage does not say that.", "ticket": TICKET}),
+            "The passage does not say that.",
+            {"wrong_refusal": "declines: 'The passage does not say that.'"},
+        ),
+    ],
+)
+def test_an_answer_is_read_and_its_format_is_a_finding_not_a_failure(
+    reply: str, answer: str, found: dict[str, str]
+) -> None:
+    (item,) = read_items(reply, ASKED, RAG, lenient=False)
+    assert (item.question, item.answer, item.type) == ("Which port?", answer, "answerable")
+    assert item.findings == found
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("Port 8000.", "invalid_json"),
+        ('{"answer": ""}', "missing_field"),
+        ('{"answer": "a", "sources": []}', "missing_field"),
+        ('["a"]', "missing_field"),
+        ("", "empty"),
+    ],
+)
+def test_what_is_no_answer_is_a_failure(reply: str, reason: str) -> None:
+    with pytest.raises(ReplyError) as caught:
+        read_items(reply, ASKED, RAG, lenient=False)
+    assert caught.value.reason == reason
+
+
+def test_a_preference_pair_is_told_apart_by_its_rejected_answer_too() -> None:
+    card = load_samples(DPO)[0]
+    pair = {"prompt": "p", "chosen": "c", "rejected": "r"}
+    (item,) = read_items(json.dumps(pair), card, DPO, lenient=False)
+    (other,) = read_items(json.dumps({**pair, "rejected": "s"}), card, DPO, lenient=False)
+    assert (item.question, item.answer, item.parts) == ("p", "c", {REJECTED: "r"})
+    assert item.item_id != other.item_id
+
+
+def test_a_form_does_not_tell_answers_apart() -> None:
+    with_form = read_items(json.dumps({"answer": "a b c", "ticket": TICKET}), ASKED, RAG, lenient=False)[0]
+    without = read_items(json.dumps({"answer": "a b c"}), ASKED, RAG, lenient=False)[0]
+    assert with_form.item_id == without.item_id
+    assert json.loads(with_form.parts[FORM]) == TICKET
+
+
+@pytest.mark.parametrize("definition", [RAG, DPO], ids=["rag_qa", "dpo_pairs"])
+def test_the_schema_is_what_the_parser_takes(definition: EvalDefinition) -> None:
+    schema = item_schema(definition)
+    value = dict.fromkeys(schema["required"], "text")
+    if "ticket" in value:
+        value["ticket"] = {
+            name: own["enum"][0] for name, own in schema["properties"]["ticket"]["properties"].items()
+        }
+    sample = load_samples(definition)[0]
+    assert len(read_items(json.dumps(value), sample, definition, lenient=False)) == 1
+
+
+# ---------------------------------------------------------------------------- samples
+
+
+def test_questions_about_one_chunk_are_one_cluster(here: Path) -> None:
+    chunks = here / "chunks.jsonl"
+    chunks.write_text(
+        "".join(
+            json.dumps({"id": f"c{i}", "text": f"The port of server {i} is 80{i:02}."}) + "\n"
+            for i in range(6)
+        )
+    )
+    questions = here / "questions.jsonl"
+    questions.write_text(
+        "".join(
+            json.dumps({"chunk_id": f"c{i}", "question": f"Which {word} has server {i}?", "type": kind})
+            + "\n"
+            for i in range(6)
+            for word, kind in (("port", "answerable"), ("owner", "unanswerable"))
+        )
+    )
+    words = ["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--out", "run"]
+    assert run([*words, "--chunks", str(chunks), "--samples", str(questions)]) == 0
+    report = json.loads((here / "run" / "report.json").read_text())
+    assert report["eval"]["n_samples"] == 12
+    assert report["candidates"][0]["usable"]["n_clusters"] == 6
+    assert [(one["stratum"], one["rates"][0]["n_expected"]) for one in report["types"]] == [
+        ("answerable", 6),
+        ("unanswerable", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "no chunk 'serving-1'"),
+        (
+            {"chunk_id": "serving-02-openai-compatible-api", "type": "answerable"},
+            "expected 'chunk_id' and 'question'",
+        ),
+        (
+            {"chunk_id": "serving-02-openai-compatible-api", "question": "Which?", "type": "maybe"},
+            "type: expected one of answerable, unanswerable, got 'maybe'",
+        ),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_refused_with_its_line(
+    row: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError) as caught:
+        load_samples(RAG, samples=path)
+    assert str(caught.value).startswith(f"{path}:1: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ({"card_id": "a", "type": "howto", "situation": "s"}, "expected text in 'persona'"),
+        ({"type": "howto", "persona": "p", "situation": "s"}, "expected text in 'card_id'"),
+        ({"card_id": "a", "type": "how", "persona": "p", "situation": "s"}, "type: expected one of howto"),
+        (
+            {"card_id": "a", "type": "howto", "persona": "p", "situation": "s", "features": ["x"]},
+            "features: expected",
+        ),
+    ],
+)
+def test_a_card_that_lacks_something_is_refused_with_its_line(
+    card: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "cards.jsonl"
+    path.write_text(json.dumps(card) + "\n")
+    with pytest.raises(DataError, match=r"cards\.jsonl:1: ") as caught:
+        load_samples(DPO, samples=path)
+    assert words in str(caught.value)
+
+
+def test_files_that_an_eval_does_not_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--samples: qa_pairs asks about whole chunks"):
+        load_samples(find_eval("qa_pairs"), samples=tmp_path)
+    with pytest.raises(UsageError, match="--chunks: dpo_pairs starts from topic cards"):
+        load_samples(DPO, chunks=tmp_path)
+    with pytest.raises(UsageError, match="--chunks alone: the questions of rag_qa are about its own chunks"):
+        load_samples(RAG, chunks=tmp_path)
+
+
+def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = here / "foreign.jsonl"
+    path.write_text(
+        json.dumps({"nr": 7, "id": "no", "inhalt": "Der Server hört auf Port 8000.", "amt": "IT"}) + "\n"
+    )
+    names = ["--field", "chunk_id=nr", "--field", "text=inhalt", "--field", "stratum=amt"]
+    assert run(["sample", "--chunks", str(path), *names]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", "Der Server hört auf Port 8000.", "IT")
+    assert run(["sample", "--chunks", str(path), "--field", "txt=inhalt"]) == 64
+    assert "chunks have no field 'txt'. Did you mean 'text'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_what_sample_draws_is_what_a_run_draws(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["sample", "--eval", name, "--n", "10", "--seed", "5", "--out", "drawn.jsonl"]) == 0
+    told = capsys.readouterr().err
+    drawn = draw(load_samples(find_eval(name)), n=10, seed=5)
+    option = {"qa_pairs": "chunks"}.get(name, "samples")
+    again = load_samples(find_eval(name), **{option: here / "drawn.jsonl"})
+    assert {one.sample_id for one in again} == {one.sample_id for one in drawn}
+    assert "10 of" in told
+    assert run(["sample", "--eval", name, "--out", "drawn.jsonl"]) == 64
+
+
+# ---------------------------------------------------------------------------- evals of one's own
+
+
+@pytest.mark.parametrize("kind", ["qa_pair", "answer", "preference_pair"])
+def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["new-eval", "mine", "--kind", kind]) == 0
+    assert "next: qaeval compare embedded-lead embedded-salient --eval evals/mine" in capsys.readouterr().out
+    made = load_eval(here / "evals" / "mine")
+    assert (made.name, made.item_kind) == ("mine", kind)
+    assert made.samples_path is None or made.samples_path.parent == here / "evals" / "mine"
+    assert "mine" in (here / "evals" / "mine" / "task.py").read_text()
+    assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "mine", "--out", "run"]) == 0
+    assert json.loads((here / "run" / "report.json").read_text())["eval"]["n_samples"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["Mine"], "an eval's name has small letters"),
+        (["mine", "--kind", "qa_pairs"], "no kind 'qa_pairs'. Did you mean 'qa_pair'?"),
+        (["taken"], "is there already"),
+    ],
+)
+def test_a_new_eval_that_cannot_be_made_is_refused(
+    arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "evals" / "taken").mkdir(parents=True)
+    assert run(["new-eval", *arguments]) == 64
+    assert words in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- what was written
+
+
+def test_generation_is_analysed_before_anything_is_graded(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["generate", "embedded-lead", "embedded-salient", "--n", "8", "--out", "run"]) == 0
+    capsys.readouterr()
+    assert run(["analyse", "generation", "run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["n_valid"] for one in found["candidates"]] == [24, 24]
+    assert found["candidates"][0]["question_types"] == {"factual": 8, "conceptual": 8, "comparison": 8}
+    assert run(["analyse", "generation", "run"]) == 0
+    told = capsys.readouterr().out
+    assert "over 60" in told
+    assert "foreign_question" in told
+    assert "Nothing failed." in told
+
+
+def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(here: Path) -> None:
+    assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--out", "run"]) == 0
+    report = json.loads((here / "run" / "report.json").read_text())
+    samples = {row["sample_id"]: row for row in rows(here / "run" / "samples.jsonl")}
+    generations = rows(here / "run" / "generations.jsonl")
+    for group in report["checks"]:
+        for rate in group["rates"]:
+            own = [row for row in generations if row["candidate"] == rate["candidate"]]
+            looked = [
+                row["items"][0]
+                for row in own
+                if not group["check"]["types"]
+                or samples[row["sample_id"]]["given"]["type"] in group["check"]["types"]
+            ]
+            hits = sum(group["check"]["name"] in item.get("findings", {}) for item in looked)
+            assert (rate["n_checked"], rate["n_found"]) == (len(looked), hits)
+            assert rate["share"]["value"] == pytest.approx(hits / len(looked))
+    assert {example["candidate"] for group in report["checks"] for example in group["examples"]}
