@@ -71,8 +71,8 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can
 	@$(BIN)/ruff format .
 
 lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
-	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/run.lock
-	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -c requirements/run.lock -o requirements/dev.lock
+	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/dev.lock
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -c requirements/dev.lock -o requirements/run.lock
 
 clean:  ## remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

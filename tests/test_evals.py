@@ -114,6 +114,13 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
         assert all(label["note"] for label in labels)
 
 
+def test_a_run_without_anything_usable_takes_nobody(here: Path) -> None:
+    assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--out", "run"]) == 0
+    report = json.loads((here / "run" / "report.json").read_text())
+    assert [one["usable"]["value"] for one in report["candidates"]] == [0, 0]
+    assert report["headline"][0]["text"].startswith("None to take: ")
+
+
 def test_rag_qa_has_the_questions_that_it_promises() -> None:
     samples = load_samples(find_eval("rag_qa"))
     kinds = Counter(sample.type for sample in samples)

@@ -74,6 +74,8 @@ def _verdict(
     for other in sorted(outcomes, key=names.index):
         others[_STANDING.get(outcomes[other], "won")].append(other)
     won, tied = listed(others["won"]), listed([leader, *others["tied"]], "or")
+    if len(order) > 1 and order[0].usable.value == order[1].usable.value == 0:
+        return "None to take: no candidate wrote an item that is usable as it is."
     if others["few"]:
         return f"Too few chunks to take one: {leader} had the most usable items, which proves nothing."
     if others["open"]:

@@ -132,7 +132,9 @@ def wrong_refusal(case: Case) -> str:
 
 
 def missing_refusal(case: Case) -> str:
-    """An answer to a question that the chunk does not answer; name the unanswerable types in ``types``.
+    """An answer to a question that the chunk does not answer.
+
+    The eval names its unanswerable types in ``types``.
 
     A refusal may stand anywhere in the answer. To a question of the stratum ``false_premise``, an answer that
     takes the premise back is none either: it objects somewhere, or denies something in its first sentence.

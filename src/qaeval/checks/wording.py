@@ -1,6 +1,7 @@
 """Checks of questions and answers by their words."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from qaeval.checks.case import Case
@@ -87,6 +88,8 @@ _COUNTED: Final = re.compile(
 _VERSIONED: Final = re.compile(r"(?<![\w.-])[A-Za-z]\w{0,30}(?:[.-]\w{1,30}){2,8}")
 """A name with figures in it: ``qwen2.5-7b``."""
 _PARTS: Final = re.compile(r"[-_./:@'’]")
+_SOURCES: Final = 512
+"""Chunks whose words are kept: several items and candidates ask for the same."""
 _LEAST_FOR_LANGUAGE: Final = 6
 _TONGUES: Final = {"de": "German", "en": "English"}
 
@@ -124,7 +127,7 @@ def foreign_question(case: Case, *, least: float = 0.5) -> str:
         least: Share of the question's content words that must stand in the chunk or its title.
     """
     asked = {stem(word): word for word in words(_STOCK.sub(" ", case.item.question)) if content_words(word)}
-    there = {*content_words(case.source), *content_words(_PARTS.sub(" ", case.source))}
+    there = _content(case.source)
     missing = [
         word
         for root, word in asked.items()
@@ -191,10 +194,25 @@ def type_label(case: Case) -> str:
 
 def new_numbers(case: Case) -> str:
     """Numbers in the answer that neither the chunk nor the question has."""
-    known = {_value(number) for number in {*numbers(case.source), *numbers(case.item.question)}}
+    known = _values(case.source) | {_value(number) for number in numbers(case.item.question)}
     text = _COUNTED.sub(" ", _VERSIONED.sub(" ", _ORDER.sub("", case.item.answer)))
     found = [number for number in dict.fromkeys(numbers(text)) if _value(number) not in known]
     return f"not in the chunk: {', '.join(found)}" if found else ""
+
+
+@lru_cache(maxsize=_SOURCES)
+def _content(source: str) -> frozenset[str]:
+    return frozenset((*content_words(source), *content_words(_PARTS.sub(" ", source))))
+
+
+@lru_cache(maxsize=_SOURCES)
+def _values(source: str) -> frozenset[str]:
+    return frozenset(map(_value, numbers(source)))
+
+
+@lru_cache(maxsize=_SOURCES)
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(stem(part) for word in words(text) for part in (word, *_split(word)))
 
 
 def _value(number: str) -> str:
@@ -209,9 +227,7 @@ def _value(number: str) -> str:
 
 def new_names(case: Case) -> str:
     """Names and identifiers in the answer that neither the chunk nor the question has."""
-    known = {
-        stem(part) for word in words(f"{case.source}\n{case.item.question}") for part in (word, *_split(word))
-    }
+    known = _stems(case.source) | _stems(case.item.question)
     found = [
         name
         for name in named_terms(case.item.answer)

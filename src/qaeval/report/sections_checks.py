@@ -95,10 +95,10 @@ def selection(report: Report) -> Section | None:
             "Words of the rejected answer",
             *(numbers.decimal(one.rejected_words, 1) for one in report.selection),
         ),
-        ("Completion tokens per second", *(numbers.decimal(speeds.get(name), 1) for name in names)),
+        ("Completion tokens per second", *(_measured(speeds.get(name), 1) for name in names)),
         (
             f"Cost of 1,000 pairs{f', {unit}' if unit else ''}",
-            *(numbers.decimal(_cost(costs, name, unit), 2) for name in names),
+            *(_measured(_cost(costs, name, unit), 2) for name in names),
         ),
         (
             "Pairs in which no check found anything",
@@ -146,6 +146,10 @@ def _total(one: Selection) -> int:
 
 def _share(n: int, total: int) -> str:
     return f"{n:,} of {total:,} · {numbers.percent(n / total)}" if total else numbers.UNDEFINED
+
+
+def _measured(value: float | None, digits: int) -> str:
+    return "not measured" if value is None else numbers.decimal(value, digits)
 
 
 def _cost(costs: Mapping[str, CandidateCost], name: str, unit: str) -> float | None:

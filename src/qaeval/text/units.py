@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from qaeval.text.lexicon import (
@@ -108,6 +109,7 @@ def words(text: str) -> list[str]:
     return [match.casefold() for match in _WORD.findall(text)]
 
 
+@lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
     """A light stem that joins the inflections of an English or German word; never shorter than three letters."""
     if word.endswith("ies") and len(word) > _LONG_STEM:

@@ -40,7 +40,7 @@ _OFF: Final = 0.1
 _SILENT, _SILENT_COPY = 0.05, 0.15
 """Share of the words that only the situation has, below which an answer says nothing of it; the second where the features are copied."""
 _COPIED: Final = 0.5
-_VERBATIM: Final = 0.9
+_VERBATIM: Final = 0.7
 """Share of the situation's runs of five words that a prompt may repeat."""
 _CHECKED: Final = 0.3
 _OWN: Final = 0.8

@@ -1,0 +1,133 @@
+"""Commands that come before a run: documents to chunks, chunks to the sample set."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
+from qaeval.errors import UsageError
+
+
+def chunk(
+    documents: Annotated[
+        list[Path],
+        typer.Argument(metavar="DOCS...", help="Files or folders of Markdown, HTML, PDF or plain text."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("chunks.jsonl"),
+    size: Annotated[int, typer.Option("--size", min=1, help="Tokens of a chunk, at most.")] = 400,
+    overlap: Annotated[
+        int, typer.Option("--overlap", min=0, help="Tokens of a chunk's end that the next one repeats.")
+    ] = 0,
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--least", min=0, help="Tokens from which a heading begins a new chunk; a quarter of the size."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokenizer",
+            help="tokenizer.json of the candidate, or a folder that holds one; else four tokens are three words.",
+        ),
+    ] = None,
+    language: Annotated[
+        str, typer.Option("--language", help="Language of the documents, like en or de.")
+    ] = "",
+) -> None:
+    """Cut documents into chunks: whole blocks, headings kept as context, boilerplate dropped; no table row or code line is cut."""
+    import orjson
+
+    from qaeval.corpus.chunking import chunk_documents, tokenizer_counter, words_counter
+    from qaeval.corpus.reading import find_documents, read_document
+    from qaeval.rowfiles import explained
+
+    if out.exists():
+        raise UsageError(f"{out} is there already; choose another --out, or take it away first")
+    ignored: Counter[str] = Counter()
+    found = find_documents(documents, ignored)
+    if not found:
+        raise UsageError(
+            f"no Markdown, HTML, PDF or plain text in {', '.join(map(str, documents))}; ignored: {_ignored(ignored)}"
+        )
+    count = tokenizer_counter(tokenizer) if tokenizer else words_counter()
+    chunks = chunk_documents(
+        (read_document(path, name) for path, name in found),
+        size=size,
+        overlap=overlap,
+        least=least,
+        count=count,
+    )
+    everything = list(chunks)
+    first = {one.text: one.chunk_id for one in reversed(everything)}
+    rows = [
+        {**one.row(), **({"language": language} if language else {})}
+        for one in everything
+        if first[one.text] == one.chunk_id
+    ]
+    if not rows:
+        raise UsageError(f"{', '.join(map(str, documents))}: nothing but boilerplate; no chunk was made")
+    with explained(out, "writing"):
+        out.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    tokens = sorted(int(row["n_tokens"]) for row in rows)
+    large = sum(n > size for n in tokens)
+    print(
+        f"{out}: {len(rows):,} chunks of {len(found):,} documents, {tokens[len(tokens) // 2]:,} tokens in the middle"
+    )
+    if large:
+        print(f"{large:,} are larger than {size}: a single sentence, table row or line of code is never cut")
+    if repeated := len(everything) - len(rows):
+        print(f"{repeated:,} repeat an earlier chunk word for word and were left out")
+    if ignored:
+        print(f"ignored, no documents: {_ignored(ignored)}", file=sys.stderr)
+    print(f"next: qaeval compare MODEL MODEL --chunks {out}")
+
+
+def _ignored(ignored: Counter[str]) -> str:
+    return (
+        ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in ignored.most_common(8))
+        or "nothing"
+    )
+
+
+def sample(
+    eval_name: EvalName = None,
+    chunks: ChunksFile = None,
+    samples: SamplesFile = None,
+    field: Fields = None,
+    n: Number = None,
+    seed: Seed = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File for the rows of what was drawn; stdout when left out.")
+    ] = None,
+    config: Registry = None,
+) -> None:
+    """Draw the sample set that a run would use: stratified, by seed; the same words give the same set."""
+    import json
+
+    from qaeval.corpus.samples import load_samples
+    from qaeval.corpus.sampling import draw, sample_set_digest
+    from qaeval.prepare import find_config, find_eval
+    from qaeval.rowfiles import explained
+
+    defaults = find_config(config).defaults
+    definition = find_eval(eval_name or defaults.eval)
+    everything = load_samples(definition, chunks=chunks, samples=samples, fields=mapping(field, "--field"))
+    drawn = draw(everything, n=n, seed=defaults.seed if seed is None else seed)
+    lines = "".join(json.dumps(one.row(), ensure_ascii=False) + "\n" for one in drawn)
+    if out is None:
+        sys.stdout.write(lines)
+    else:
+        if out.exists():
+            raise UsageError(f"{out} is there already; choose another --out, or take it away first")
+        with explained(out, "writing"):
+            out.write_text(lines, encoding="utf-8")
+    of, kept = Counter(one.stratum for one in everything), Counter(one.stratum for one in drawn)
+    for stratum, total in sorted(of.items()):
+        print(f"{stratum}: {kept[stratum]:,} of {total:,}", file=sys.stderr)
+    print(
+        f"{len(drawn):,} of {len(everything):,} samples, digest {sample_set_digest(drawn)}", file=sys.stderr
+    )

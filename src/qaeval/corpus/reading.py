@@ -1,0 +1,349 @@
+"""Documents from Markdown, HTML, plain text and PDF: lines with their place in the source, boilerplate left out."""
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from bs4 import BeautifulSoup, Tag
+from markdown_it import MarkdownIt
+from markdownify import MarkdownConverter
+
+from qaeval.documents import LONE_SURROGATE, read_text
+from qaeval.errors import DataError
+
+_MARKED_UP: Final = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html"}
+KINDS: Final[Mapping[str, str]] = _MARKED_UP | {".txt": "text", ".rst": "text", ".pdf": "pdf"}
+"""What can be read, by suffix; reStructuredText is read as plain text."""
+_EXPECTED: Final = f"expected a document ({', '.join(KINDS)})"
+_INLINE: Final = MarkdownIt("commonmark")
+MARKDOWN: Final = MarkdownIt("commonmark").enable("table").disable("inline")
+"""The parser whose line ranges both the cleaning and the chunking go by; it leaves what is inside a line alone."""
+
+_SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
+_CHARSET: Final = re.compile(rb"""(?i)charset\s*=\s*["']?([\w.:-]+)""")
+
+_FRONT_KEY: Final = r"""["']?[\w.-]+["']?\s*[:=]"""
+_FRONT_MATTER: Final = re.compile(
+    rf"(?m)(---|\+\+\+)[ \t]*\n{_FRONT_KEY}.*\n"
+    rf"(?>(?!\1)(?:{_FRONT_KEY}|[ \t]+\S|[-#\]}})]|[ \t]*$).*\n)*?\1[ \t]*$"
+)
+_FRONT_TITLE: Final = re.compile(r"""(?im)^["']?title["']?\s*[:=]\s*(["']?)(.*?)\1\s*$""")
+_COMMENT: Final = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|(?<![ \t])[ \t]*+<!--.*?-->", re.DOTALL)
+_IMAGE: Final = r"!\[[^\[\]]*\](?:\([^()]*\)|\[[^\[\]]*\])?"
+_BADGES: Final = rf"(?:\s*(?:{_IMAGE}|\[{_IMAGE}\](?:\([^()]*\)|\[[^\[\]]*\])))+[\s\\]*"
+_NOISE: Final = re.compile(rf"(?i){_BADGES}|\s*(?:\[\[?_?toc_?\]\]?|\{{:toc\}})\s*")
+_ANCHOR: Final = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(#[^()]*\)\s*|\s*")
+_CONTENTS: Final = re.compile(
+    r"(?i)[\s#]*(?:(?:table of )?contents|toc|[io]n this (?:page|article)|inhalt(?:sverzeichnis)?)[\s#:]*"
+)
+_HEADING_ID: Final = re.compile(r"\s*\{[#:][^{}]*\}\s*$")
+
+_DROPPED: Final = """script, style, nav, header, footer, aside, form, button, template, noscript, svg, iframe,
+    dialog:not([open]), [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],
+    [role=banner], .headerlink, .linenos"""
+_HIDDEN: Final = re.compile(r"(?i)display\s*:\s*none|visibility\s*:\s*hidden")
+_COOKIES: Final = re.compile(
+    r"(?i)\b(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)|onetrust|cookiebot"
+)
+_PAGE_LINK: Final = re.compile(
+    r"(?i)(?:edit|improve|view|show)(?: this| the)? (?:page|source|page source|on git(?:hub|lab))|[¶#🔗]"
+)
+_CODE_CLASS: Final = re.compile(r"\b(?:language|highlight|lang)-(?!default)(\w[\w+#-]*)")
+_EDGE: Final = 3  # lines at the top and bottom of a PDF page among which headers and footers are looked for
+_FEWEST_PAGES: Final = 4  # with fewer, a line that stands on most of them may be a coincidence
+_BROKEN_WORD: Final = re.compile(r"[^\W\d_](?:-|\u00ad)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of text and its place: line number or page, from 1; 0 where the source has no places (HTML)."""
+
+    text: str
+    place: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """What is left of a file when its boilerplate is gone."""
+
+    path: Path
+    name: str
+    """The relative path that its chunks are called by, with forward slashes."""
+    title: str
+    lines: tuple[Line, ...]
+    places: Literal["lines", "pages", "blocks"]
+    """What the lines' places count; chunks of HTML are placed by the order of their blocks."""
+    markdown: bool
+    """Whether the lines are Markdown; otherwise they are plain text."""
+    language: str = ""
+
+
+def find_documents(paths: Sequence[Path], ignored: Counter[str] | None = None) -> list[tuple[Path, str]]:
+    """Find the documents among files and folders, in the order of their names.
+
+    Hidden ones, ``node_modules`` and ``__pycache__`` are left out; nothing is found twice, whatever links to it.
+
+    Args:
+        paths: files and folders.
+        ignored: gets the number of files in the folders that are no documents, by suffix.
+
+    Returns:
+        Every document with its name: its path below the folder, or the file as given when that is relative.
+
+    Raises:
+        DataError: a path cannot be read, a file is no document, or two documents would have the same name.
+    """
+    seen: set[str] = set()
+    names: dict[str, Path] = {}
+    for path in paths:
+        alone = path.parent if path.is_absolute() or ".." in path.parts else Path()
+        for file in _files(path, seen, Counter() if ignored is None else ignored):
+            name = file.relative_to(path if path.is_dir() else alone).as_posix()
+            if name in names:
+                raise DataError(
+                    f"{file}: would be called {name!r}, as {names[name]} is; names are unique: "
+                    f"give the folder that holds both, or rename one"
+                )
+            names[name] = file
+    return [(file, name) for name, file in names.items()]
+
+
+def _files(path: Path, seen: set[str], ignored: Counter[str], *, given: bool = True) -> Iterator[Path]:
+    is_document = path.is_file() and path.suffix.lower() in KINDS
+    if given and not is_document and not path.is_dir():
+        raise DataError(f"{path}: {_EXPECTED if path.exists() else 'no such file or folder'}")
+    if path.is_file() and not is_document:
+        ignored[path.suffix.lower()] += 1
+    elif (real := os.path.realpath(path)) not in seen:
+        seen.add(real)
+        if is_document:
+            yield path
+        elif path.is_dir():
+            try:
+                entries = sorted(path.iterdir(), key=lambda entry: entry.name)
+            except OSError as error:
+                raise DataError(f"{path}: cannot be searched: {error.strerror}") from error
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name not in _SKIPPED:
+                    yield from _files(entry, seen, ignored, given=False)
+
+
+def read_document(path: Path, name: str = "") -> Document:
+    """Read a document; its suffix says what it is.
+
+    Args:
+        path: the file.
+        name: the relative path that its chunks are called by; the file's own name when empty.
+
+    Raises:
+        DataError: the file is missing, of an unknown kind, broken, in an encoding that is neither UTF-8 nor the one
+            that HTML declares, or a PDF without text.
+    """
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(f"{path}: {_EXPECTED}, got {path.suffix!r}")
+    empty = Document(path, name or path.name, path.stem, (), "lines", markdown=kind in {"markdown", "html"})
+    if kind == "pdf":
+        title, lines = _pdf(path)
+        return replace(empty, title=title or path.stem, lines=tuple(lines), places="pages")
+    source = _source(path)
+    lines = [Line(text, number) for number, text in enumerate(source.split("\n"), start=1)]
+    if kind == "text":
+        return replace(empty, lines=tuple(lines))
+    if kind == "html":
+        title, source = _html(path, source)
+        lines = _clean([Line(text, 0) for text in source.split("\n")])
+        title = _heading(lines) or title
+    else:
+        title, n_front = _front_matter(source)
+        lines = _clean(lines[n_front:])
+        title = title or _heading(lines)
+    places: Literal["lines", "blocks"] = "lines" if kind == "markdown" else "blocks"
+    return replace(empty, title=title or path.stem, lines=tuple(lines), places=places)
+
+
+def inline_text(content: str, references: dict[str, Any]) -> str:
+    """Return what a reader sees of inline Markdown: no markup, no link targets, no images."""
+    seen = (
+        child.content if child.type in {"text", "code_inline"} else " " if "break" in child.type else ""
+        for child in _INLINE.parseInline(content, references)[0].children or ()
+    )
+    return _HEADING_ID.sub("", "".join(seen)).strip()
+
+
+def _heading(lines: list[Line]) -> str:
+    references: dict[str, Any] = {}
+    for token, inline in pairwise(MARKDOWN.parse("\n".join(line.text for line in lines), references)):
+        if token.tag == "h1" and token.nesting > 0 == token.level:
+            return inline_text(inline.content, references)
+    return ""
+
+
+def _source(path: Path) -> str:
+    try:
+        text = read_text(path)
+    except DataError as error:
+        declared = None
+        if isinstance(error.__cause__, UnicodeDecodeError) and KINDS[path.suffix.lower()] == "html":
+            declared = _CHARSET.search(path.read_bytes()[:2048])
+        if declared is None:
+            raise
+        encoding = declared[1].decode()
+        try:
+            text = path.read_bytes().decode(encoding)
+        except (LookupError, ValueError) as cause:
+            raise DataError(f"{path}: declares {encoding!r} and is not; save the file as UTF-8") from cause
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # the Markdown parser breaks lines at both
+    if "\0" in text:
+        line = text.partition("\0")[0].count("\n") + 1
+        raise DataError(f"{path}:{line}: a NUL character; expected text, and this looks like a binary file")
+    return text
+
+
+def _front_matter(source: str) -> tuple[str, int]:
+    """Return the title in a Markdown file's front matter and the number of lines that it takes up."""
+    found = _FRONT_MATTER.match(source)
+    title = _FRONT_TITLE.search(found[0]) if found else None
+    return title[2] if title else "", found[0].count("\n") + 1 if found else 0
+
+
+def _clean(lines: list[Line]) -> list[Line]:
+    """Leave out the boilerplate of Markdown; at most one blank line is left of it."""
+
+    def blank(comment: re.Match[str]) -> str:
+        return comment[0] if comment[1] else "\n" * comment[0].count("\n")
+
+    texts = [line.text for line in lines]
+    for token in MARKDOWN.parse("\n".join(texts)):
+        if not token.map:
+            continue
+        start, end = token.map
+        if token.type in {"paragraph_open", "heading_open", "table_open", "html_block"}:
+            texts[start:end] = _COMMENT.sub(blank, "\n".join(texts[start:end])).split("\n")
+        block = texts[start:end]
+        if token.type == "html_block":
+            only_images = "<img" in "".join(block) and not re.sub("<[^<>]*>", "", "".join(block)).strip()
+            texts[start:end] = [""] * len(block) if only_images else block
+        elif token.type == "paragraph_open":
+            texts[start:end] = ["" if _NOISE.fullmatch(text) else text for text in block]
+        elif token.type.endswith("_list_open") and not token.level and all(map(_ANCHOR.fullmatch, block)):
+            above = next((line for line in range(start - 1, -1, -1) if texts[line].strip()), start)
+            start = above if _CONTENTS.fullmatch(texts[above]) else start
+            texts[start:end] = [""] * (end - start)
+    kept: list[Line] = []
+    gap = True
+    for line, text in zip(lines, texts, strict=True):
+        gap = not text.strip() and (gap or text != line.text)
+        if not gap or (kept and kept[-1].text.strip()):
+            kept.append(Line(text, line.place))
+    return kept
+
+
+class _Converter(MarkdownConverter):
+    def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - the library's signature
+        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+        near = [el, *el.find_all("code", limit=1), *list(el.parents)[:2]]
+        language = _CODE_CLASS.search(" ".join(" ".join(tag.get_attribute_list("class")) for tag in near))
+        code = text.strip("\n")
+        return f"\n\n{fence}{language[1] if language else ''}\n{code}\n{fence}\n\n"
+
+
+def _html(path: Path, source: str) -> tuple[str, str]:
+    """Return a page's title and its main part as Markdown."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of text that looks like a file name, and of XHTML
+            soup = BeautifulSoup(source, "html.parser")
+        title = soup.title.get_text(" ", strip=True) if soup.title else ""
+        articles = soup.select("article")
+        mains = soup.select("main, [role=main]") or (articles if len(articles) == 1 else [])
+        root = next((main for main in mains if main.get_text(strip=True)), soup.body or soup)
+        _strip(root)
+        converter = _Converter(
+            heading_style="ATX",
+            bullets="-",
+            table_infer_header=True,
+            escape_asterisks=False,
+            escape_underscores=False,
+        )
+        return title, str(converter.convert_soup(root)).replace("\r", "\n")
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply to be read; simplify the page") from error
+
+
+def _strip(root: Tag) -> None:
+    for heading in root.select("header h1") if root.name in {"main", "article"} else ():
+        heading.find_parents("header")[-1].insert_before(heading.extract())  # the page's own, not the site's
+    dropped = root.select(_DROPPED)
+    for tag in root.find_all(True):
+        names = " ".join([*tag.get_attribute_list("class"), str(tag.get("id") or "")])
+        if (
+            _HIDDEN.search(str(tag.get("style") or ""))
+            or _COOKIES.search(names)
+            or (tag.name == "a" and _PAGE_LINK.fullmatch(" ".join(tag.get_text().split())))
+            or (tag.name == "img" and str(tag.get("src")).startswith("data:"))
+        ):
+            dropped.append(tag)
+    for tag in dropped:
+        tag.extract()
+    for link in root.select(':is(h1, h2, h3, h4, h5, h6) a[href^="#"]'):
+        link.unwrap()
+    for table in root.select(".highlighttable:has(pre), .rouge-table:has(pre)"):
+        table.replace_with(table.select("pre")[-1])  # line numbers beside a listing
+    for cell in root.select("td, th"):
+        for pre in cell.select("pre"):
+            pre.name = "code"  # a cell is one line
+        for text in cell.find_all(string=re.compile(r"\|")):
+            text.replace_with(text.replace("|", r"\|"))
+
+
+def _pdf(path: Path) -> tuple[str, list[Line]]:
+    """Return the title and the lines; a page that goes on in mid-sentence is not parted from the next."""
+    from pypdf import PdfReader  # noqa: PLC0415 - a fifth of a second that only PDF has to pay
+
+    try:
+        with path.open("rb") as file:
+            reader = PdfReader(file)
+            title = str((reader.metadata and reader.metadata.title) or "")
+            texts = [title, *(page.extract_text() for page in reader.pages)]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # a broken file can break the library anywhere
+        raise DataError(f"{path}: not a PDF that can be read: {error}; open it and save it anew") from error
+    title, *pages = [LONE_SURROGATE.sub("\ufffd", text).replace("\0", "") for text in texts]
+    if not any(page.strip() for page in pages):
+        raise DataError(f"{path}: the PDF holds no text, only images; it needs OCR first (ocrmypdf IN OUT)")
+    lines: list[Line] = []
+    for number, page in enumerate(_without_edges([page.splitlines() for page in pages]), start=1):
+        start = "".join(page).lstrip()[:1]
+        if not start.islower() or (lines and lines[-1].text.rstrip()[-1:] in ".!?:…"):
+            lines.append(Line("", number))
+        for text in page:
+            if lines and _BROKEN_WORD.search(lines[-1].text) and text[:1].islower():
+                head, _, rest = text.partition(" ")
+                lines[-1] = replace(lines[-1], text=lines[-1].text[:-1] + head)
+                lines += [Line(rest, number)] if rest else []
+            else:
+                lines.append(Line(text, number))
+    return title.strip(), lines
+
+
+def _without_edges(pages: list[list[str]]) -> list[list[str]]:
+    """Drop the lines at the pages' edges that more than half of the pages share but for their numbers."""
+    edges: list[dict[int, str]] = []
+    for page in pages:
+        filled = [number for number, text in enumerate(page) if text.strip()]
+        edge = {*filled[:_EDGE], *filled[-_EDGE:]}
+        edges.append({number: re.sub(r"\d+", "#", "".join(page[number].split())) for number in edge})
+    on_pages = Counter(text for edge in edges for text in set(edge.values()))
+    too_many = len(pages) // 2 + 1 if len(pages) >= _FEWEST_PAGES else len(pages) + 1
+    return [
+        [text for number, text in enumerate(page) if on_pages[edge.get(number, "")] < too_many]
+        for page, edge in zip(pages, edges, strict=True)
+    ]

@@ -1,0 +1,185 @@
+"""A run as one flat table: a row for each item, and one for each reply that gave none."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from io import BytesIO, StringIO
+from typing import Any, Final
+
+import pandas as pd
+
+from qaeval.errors import UsageError
+from qaeval.export.select import Grading, labels_by_item
+from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample
+from qaeval.store import RunStore
+
+COLUMNS: Final = (
+    "candidate",
+    "sample_id",
+    "chunk_id",
+    "document",
+    "stratum",
+    "item_id",
+    "type",
+    "position",
+    "question",
+    "answer",
+    "rejected",
+    "form",
+    "letter",
+    "flags",
+    "reason",
+    "probability",
+    "failure",
+    "findings",
+    "labels",
+    "chunk",
+)
+"""``letter``, ``flags``, ``reason`` and ``probability`` are the judge's; ``failure`` says why there is no item or no letter."""
+
+_NUMBERS: Final = {"position": "Int64", "probability": "Float64"}
+"""Columns that are no text; empty where there is nothing."""
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet starts a formula with."""
+
+
+def table_rows(
+    store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Make the rows, by sample, candidate and position.
+
+    Args:
+        store: A graded run.
+        labels: Labels of any items; those that the run's rubric does not fit are passed over.
+        candidates: These alone; empty: all.
+
+    Raises:
+        DataError: the run is not graded, or a label is off its scale.
+    """
+    grading = Grading.of(store)
+    given = labels_by_item(labels, grading)
+    grades = {row.item_id: row for row in store.grades()}
+    names = [name for name in grading.settings["candidates"] if not candidates or name in candidates]
+    replies = {(row.sample_id, _author(row)): row for row in store.generations()}
+    rows: list[dict[str, Any]] = []
+    for sample in store.samples():
+        for name in names:
+            reply = replies.get((sample.sample_id, name))
+            if isinstance(reply, Generation):
+                rows += [
+                    _item_row(sample, name, item, grades.get(item.item_id), given.get(item.item_id, ()))
+                    for item in reply.items
+                ]
+            else:
+                rows.append(_lost_row(sample, name, reply))
+    return rows
+
+
+def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:
+    """Write rows as CSV; a cell that a spreadsheet would run as a formula gets an apostrophe before it."""
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([harmless(row[name]) for name in columns])
+    return out.getvalue().encode()
+
+
+def harmless(cell: object) -> str:
+    """Write a cell so that no spreadsheet runs it."""
+    text = "" if cell is None else str(cell)
+    # a number of our own is no formula, whatever its sign
+    return f"'{text}" if isinstance(cell, str) and text.startswith(_FORMULA) else text
+
+
+def as_parquet(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Write rows as Parquet.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+    """
+    require("pyarrow", "parquet")
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    types = {name: _NUMBERS.get(name, "string") for name in COLUMNS}
+    out = BytesIO()
+    frame.astype(types).to_parquet(out, engine="pyarrow", index=False)
+    return out.getvalue()
+
+
+def require(package: str, extra: str) -> None:
+    """Refuse to go on without an optional package.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if find_spec(package) is None:
+        raise UsageError(
+            f"--to {extra} needs the package {package}, which is not installed; pip install 'qaeval[{extra}]'"
+        )
+
+
+def _author(row: Generation | Failure) -> str:
+    return row.candidate if isinstance(row, Generation) else row.model
+
+
+def _item_row(
+    sample: Sample, candidate: str, item: Item, grade: Grade | Failure | None, labels: Sequence[Label]
+) -> dict[str, Any]:
+    return {
+        **_sample_cells(sample, candidate),
+        "item_id": item.item_id,
+        "type": item.type,
+        "position": item.position,
+        "question": item.question,
+        "answer": item.answer,
+        "rejected": item.parts.get(REJECTED, ""),
+        "form": item.parts.get(FORM, ""),
+        **_grade_cells(grade),
+        "findings": _as_json(item.findings),
+        "labels": _as_json({label.rater: label.letter for label in labels}),
+    }
+
+
+def _grade_cells(grade: Grade | Failure | None) -> dict[str, Any]:
+    if not isinstance(grade, Grade):
+        why = grade.reason if grade else "not graded"
+        return {"letter": "", "flags": "", "reason": "", "probability": None, "failure": why}
+    return {
+        "letter": grade.letter,
+        "flags": " ".join(grade.flags),
+        "reason": grade.reason,
+        "probability": grade.probabilities.get(grade.letter) if grade.probabilities else None,
+        "failure": "",
+    }
+
+
+def _lost_row(sample: Sample, candidate: str, failure: Failure | None) -> dict[str, Any]:
+    """Make the row of a reply that gave no item."""
+    empty = dict.fromkeys(COLUMNS, "")
+    own = {
+        "type": sample.type,
+        "question": sample.question,
+        "position": None,
+        "probability": None,
+        "failure": failure.reason if failure else "not asked",
+    }
+    return {**empty, **_sample_cells(sample, candidate), **own}
+
+
+def _sample_cells(sample: Sample, candidate: str) -> dict[str, Any]:
+    chunk = sample.chunk
+    return {
+        "candidate": candidate,
+        "sample_id": sample.sample_id,
+        "chunk_id": chunk.chunk_id,
+        "document": chunk.document,
+        "stratum": sample.stratum,
+        "chunk": chunk.text,
+    }
+
+
+def _as_json(value: Mapping[str, str]) -> str:
+    """Write a mapping; nothing for an empty one, so that a filter finds the others."""
+    return json.dumps(dict(value), ensure_ascii=False, sort_keys=True) if value else ""

@@ -1,0 +1,674 @@
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qaeval.corpus.chunking import (
+    DocumentChunk,
+    _sentences,
+    _units,
+    chunk_documents,
+    tokenizer_counter,
+    words_counter,
+)
+from qaeval.corpus.loading import load_chunks
+from qaeval.corpus.reading import Document, Line, find_documents, read_document
+from qaeval.errors import DataError, UsageError
+from qaeval.records import Chunk
+
+Read: TypeAlias = Callable[..., Document]
+
+
+def count(text: str) -> int:
+    """One token per word: expected sizes are counted by eye."""
+    return len(text.split())
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    def read(content: str | bytes, name: str = "guide.md") -> Document:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return read_document(path)
+
+    return read
+
+
+def markdown(text: str, name: str = "guide.md") -> Document:
+    lines = tuple(Line(line, number) for number, line in enumerate(text.split("\n"), start=1))
+    return Document(Path(name), name, "guide", lines, "lines", markdown=True)
+
+
+def cut(document: Document | str, size: int = 1000, **options: Any) -> list[DocumentChunk]:
+    if isinstance(document, str):
+        document = markdown(document)
+    return list(chunk_documents([document], size=size, **{"count": count, **options}))
+
+
+def texts(document: Document | str, size: int = 1000, **options: Any) -> list[str]:
+    return [chunk.text for chunk in cut(document, size, **options)]
+
+
+def kept(document: Document) -> list[str]:
+    return [line.text for line in document.lines if line.text.strip()]
+
+
+def pdf(*pages: Sequence[str]) -> bytes:
+    """Write a PDF with one line of text below the other."""
+    bodies = ["<< /Type /Catalog /Pages 2 0 R >>", ""]
+    bodies.append("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>")
+    kids = []
+    for lines in pages:
+        shown = " ".join(f"({line}) Tj T*" for line in lines)
+        stream = f"BT /F1 12 Tf 14 TL 72 720 Td {shown} ET"
+        kids.append(f"{len(bodies) + 1} 0 R")
+        resources = f"/Resources << /Font << /F1 3 0 R >> >> /Contents {len(bodies) + 2} 0 R"
+        bodies.append(f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] {resources} >>")
+        bodies.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+    bodies[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
+    out, offsets = "%PDF-1.4\n", []
+    for number, body in enumerate(bodies, start=1):
+        offsets.append(len(out))
+        out += f"{number} 0 obj\n{body}\nendobj\n"
+    entries = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
+    table = f"xref\n0 {len(bodies) + 1}\n0000000000 65535 f \n{entries}"
+    trailer = f"trailer\n<< /Size {len(bodies) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
+    return (out + table + trailer).encode("cp1252")
+
+
+# --- chunks by hand
+
+
+def test_sections_that_are_long_enough_become_chunks_with_their_heading_path() -> None:
+    text = (
+        "# Guide\n\nOne two three.\n\n## Install\n\nFour five six.\n\n### From source\n\nSeven eight nine.\n"
+    )
+    chunks = cut(text, size=20, least=3)
+    assert [chunk.text for chunk in chunks] == [
+        "# Guide\n\nOne two three.",
+        "## Install\n\nFour five six.",
+        "### From source\n\nSeven eight nine.",
+    ]
+    assert [chunk.title for chunk in chunks] == [
+        "Guide",
+        "Guide > Install",
+        "Guide > Install > From source",
+    ]
+    assert [chunk.place for chunk in chunks] == [{"lines": [1, 3]}, {"lines": [5, 7]}, {"lines": [9, 11]}]
+    assert [chunk.n_tokens for chunk in chunks] == [5, 5, 6]
+
+
+def test_short_sections_share_a_chunk_titled_by_what_they_have_in_common() -> None:
+    (chunk,) = cut("# Guide\n\n## A\n\nOne.\n\n## B\n\nTwo.\n", least=50)
+    assert chunk.title == "Guide"
+
+
+def test_a_document_without_a_top_heading_is_titled_by_its_own_title() -> None:
+    assert [chunk.title for chunk in cut("Intro.\n\n## A\n\nOne.\n", least=1)] == ["guide", "guide > A"]
+
+
+def test_a_heading_stays_with_what_follows_even_when_both_are_too_large() -> None:
+    parts = texts("Before it.\n\n# A\n\n## B\n\none two three four five six\n", size=6, least=0)
+    assert parts == ["Before it.", "# A\n\n## B\n\none two three four five six"]
+
+
+def test_headings_without_anything_below_them_are_kept() -> None:
+    assert "\n".join(texts("# A\n\n## B\n\n## C\n\nText.\n\n## D\n", size=4, least=0)).split() == (
+        ["#", "A", "##", "B", "##", "C", "Text.", "##", "D"]
+    )
+
+
+def test_blocks_that_fit_are_not_parted() -> None:
+    parts = texts("a b c d e f.\n\ng h i. j k l.\n\nm n.\n", size=10, least=1)
+    assert parts == ["a b c d e f.", "g h i. j k l.\n\nm n."]
+
+
+def test_a_large_paragraph_is_parted_at_sentence_ends() -> None:
+    parts = texts("One two three. Four five\nsix. Seven eight nine! Ten eleven?\n", size=6, least=0)
+    assert parts == ["One two three. Four five\nsix.", "Seven eight nine! Ten eleven?"]
+
+
+def test_a_sentence_that_is_too_large_stands_alone_and_whole() -> None:
+    long = " ".join(f"W{number}" for number in range(50)) + "."
+    assert texts(f"Short one. {long} Short two.", size=10) == ["Short one.", long, "Short two."]
+
+
+def test_a_document_of_one_huge_line_is_parted_at_its_sentences_alone() -> None:
+    line = " ".join(f"Sentence number {number} is here." for number in range(2000))
+    parts = texts(line, size=100)
+    assert " ".join(parts) == line
+    assert max(map(count, parts)) <= 100
+    unbroken = "x" * 100_000
+    assert texts(unbroken, size=10) == [unbroken]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["!" * 20_000, ". " * 10_000, "x" + " " * 20_000 + "y.", "` " * 10_000])
+def test_long_runs_of_marks_and_spaces_take_no_time(read: Read, text: str) -> None:
+    assert "".join("".join(texts(read(text))).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Use e.g. Redis. Then go.", ["Use e.g. Redis.", "Then go."]),
+        ("See `a. B` now. Next.", ["See `a. B` now.", "Next."]),
+        ("J. Smith et al. Wrote it. Then.", ["J. Smith et al. Wrote it.", "Then."]),
+        ("Version 3.5 is out. 4 is not.", ["Version 3.5 is out.", "4 is not."]),
+        ("1. First. Second.", ["1. First.", "Second."]),
+        ("He left … and came. Yes?! No.", ["He left … and came.", "Yes?!", "No."]),
+        ("Costs . . . . . 12. Then.", ["Costs . . . . .", "12. Then."]),
+        ("这是一。那是二！", ["这是一。", "那是二！"]),
+        ('She said "go." Then he went.', ['She said "go."', "Then he went."]),
+        ("See [x](a.b?c=d. e). Next.", ["See [x](a.b?c=d. e).", "Next."]),
+    ],
+)
+def test_sentences_end_where_a_reader_says_so(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in _sentences(text)] == expected
+
+
+def test_a_large_table_is_parted_between_rows_and_its_head_is_repeated() -> None:
+    table = "| h | i |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n"
+    head = "| h | i |\n|---|---|\n"
+    parts = texts(table, size=16)
+    assert parts == [f"{head}| 1 | 2 |\n| 3 | 4 |", f"{head}| 5 | 6 |"]
+    assert [chunk.place for chunk in cut(table, size=16)] == [{"lines": [1, 4]}, {"lines": [5, 5]}]
+
+
+def test_a_large_fence_is_parted_between_lines_and_its_own_lines_are_repeated() -> None:
+    parts = texts("~~~py title\na b c\n\nd e f\ng h i\n~~~\n", size=8)
+    assert parts == ["~~~py title\na b c\n~~~", "~~~py title\nd e f\n~~~", "~~~py title\ng h i\n~~~"]
+
+
+def test_a_tables_head_and_a_fences_end_never_stand_alone() -> None:
+    assert texts("a b c d e\n\n|h|\n|-|\n|a b c d|\n|e f|\n", size=8, least=8) == [
+        "a b c d e",
+        "|h|\n|-|\n|a b c d|\n|e f|",
+    ]
+    assert texts("```\na b\nc d e f\n```\n", size=6) == ["```\na b\n```", "```\nc d e f\n```"]
+
+
+def test_a_fence_that_ends_the_document_is_one_block() -> None:
+    assert texts("a b c\n\n```\nd\ne\n```", size=6, least=1) == ["a b c", "```\nd\ne\n```"]
+
+
+def test_a_fence_in_a_list_is_repeated_without_the_marker_of_the_list() -> None:
+    parts = texts("- ```sh\n  a b c\n  d e f\n  ```\n", size=5)
+    assert parts == ["- ```sh\n  a b c\n  ```", "  ```sh\n  d e f\n  ```"]
+
+
+def test_lines_with_hashes_in_a_fence_are_no_headings() -> None:
+    chunks = cut("# Guide\n\nText.\n\n```sh\n# install it\nmake\n## and go\n```\n", least=1)
+    assert len(chunks) == 1
+    assert chunks[0].title == "Guide"
+
+
+def test_a_fence_that_is_never_closed_is_kept_as_it_is() -> None:
+    assert texts("```\na\nb\n", size=100) == ["```\na\nb"]
+
+
+def test_nested_lists_are_parted_at_the_outermost_item() -> None:
+    text = "- a one\n  - b two\n  - c three\n- d four\n\n  More of d.\n  1. e five\n- f six\n"
+    assert texts(text, size=12, least=3) == [
+        "- a one\n  - b two\n  - c three",
+        "- d four\n\n  More of d.\n  1. e five\n- f six",
+    ]
+
+
+def test_a_listing_without_sentences_is_parted_between_lines() -> None:
+    listing = "\n".join(f"entry{number} a b" for number in range(20))
+    assert "\n".join(texts(listing, size=9)) == listing
+
+
+def test_overlap_repeats_whole_sentences_of_the_same_section() -> None:
+    text = "# A\n\nOne two. Three four. Five six. Seven eight.\n\n# B\n\nNine ten.\n"
+    assert texts(text, size=6, overlap=2, least=1) == [
+        "# A\n\nOne two. Three four.",
+        "Three four. Five six. Seven eight.",
+        "# B\n\nNine ten.",
+    ]
+
+
+def test_overlap_never_repeats_a_heading() -> None:
+    parts = texts("# A\n\nOne two.\n\nThree four. Five six.", size=7, overlap=4, least=1)
+    assert parts == ["# A\n\nOne two.", "One two.\n\nThree four. Five six."]
+
+
+def test_overlap_gives_way_to_what_is_new() -> None:
+    sentences = ["One aa bb cc.", "Two aa bb cc.", "Three aa bb cc."]
+    assert texts(" ".join(sentences), size=6, overlap=5) == sentences
+
+
+def test_overlap_in_a_table_repeats_a_whole_row_below_the_head() -> None:
+    parts = texts("|h|\n|-|\n|a|\n|b|\n|c|\n|d|\n", size=5, overlap=3)
+    assert parts == ["|h|\n|-|\n|a|\n|b|\n|c|", "|h|\n|-|\n|c|\n|d|"]
+
+
+def test_link_targets_and_raw_html_are_kept() -> None:
+    text = "See [a].\n\n[a]: http://x\n[b]: http://y\n\n<details>\n<p>z</p>\n</details>"
+    assert texts(text) == [text]
+
+
+def test_the_stratum_is_the_top_folder_or_the_documents_own_name() -> None:
+    assert cut(markdown("Text.", "guide/deep/a.md"))[0].stratum == "guide"
+    assert cut(markdown("Text.", "install.md"))[0].stratum == "install"
+
+
+def test_ids_name_the_document_the_place_and_the_text() -> None:
+    ids = [chunk.chunk_id for chunk in cut(markdown("a b.\n\nc d.", "g/i.md"), size=2)]
+    assert all(re.fullmatch(rf"g/i\.md#00{number}-[0-9a-f]{{8}}", name) for number, name in enumerate(ids, 1))
+
+
+def test_ids_are_unique_and_do_not_change_when_a_document_is_added() -> None:
+    one, two = markdown("Same.\n\n# X\n\nSame.", "a.md"), markdown("Same.", "b.md")
+    options: dict[str, Any] = {"size": 2, "count": count}
+    alone = [chunk.chunk_id for chunk in chunk_documents([two], **options)]
+    both = [chunk.chunk_id for chunk in chunk_documents([one, two], **options)]
+    assert both[-1:] == alone
+    assert len(set(both)) == len(both)
+
+
+def test_two_documents_of_one_name_are_refused() -> None:
+    with pytest.raises(DataError, match=r"second document with the name 'guide\.md'"):
+        list(chunk_documents([markdown("a"), markdown("b")], size=5, count=count))
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": 5, "overlap": 5}, {"size": 5, "least": 6}])
+def test_sizes_that_contradict_one_another_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="expected a size of at least 1"):
+        list(chunk_documents([], count=count, **options))
+
+
+def test_rows_are_read_back_as_chunks(tmp_path: Path) -> None:
+    (chunk,) = cut(markdown("# A\n\nText.", "g/a.md"))
+    path = tmp_path / "chunks.jsonl"
+    path.write_text(json.dumps(chunk.row()) + "\n", "utf-8")
+    assert load_chunks(path) == (
+        Chunk(chunk_id=chunk.chunk_id, text="# A\n\nText.", stratum="g", document="g/a.md", title="A"),
+    )
+    assert chunk.row()["place"] == {"lines": [1, 3]}
+
+
+# --- properties
+
+
+words = st.integers(1, 4)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> str:
+    """Markdown whose words are w0, w1, … in their order, one sentence, row, item or line of code of few words each."""
+    n_words = 0
+
+    def some() -> str:
+        nonlocal n_words
+        new = [f"w{n_words + number}" for number in range(draw(words))]
+        n_words += len(new)
+        return " ".join(new)
+
+    blocks = []
+    for kind in draw(
+        st.lists(st.sampled_from(["heading", "text", "list", "table", "code", "quote"]), max_size=12)
+    ):
+        repeats = range(draw(st.integers(1, 8)))
+        if kind == "heading":
+            blocks.append(f"{'#' * draw(st.integers(1, 4))} {some()}")
+        elif kind == "text":
+            blocks.append(
+                "".join(f"W {some()}.{draw(st.sampled_from([' ', chr(10)]))}" for _ in repeats).rstrip()
+            )
+        elif kind == "list":
+            blocks.append("\n".join(f"{draw(st.sampled_from(['', '  ']))}- {some()}" for _ in repeats))
+        elif kind == "table":
+            rows = [f"| {some()} | {some()} |" for _ in repeats]
+            blocks.append("\n".join(["| h | i |", "|---|---|", *rows]))
+        elif kind == "code":
+            blocks.append("\n".join(["```sh", *(f"# {some()}" for _ in repeats), "```"]))
+        else:
+            blocks.append("\n".join(f"> {some()}." for _ in repeats))
+    return "\n\n".join(blocks)
+
+
+def own_words(text: str) -> list[str]:
+    return re.findall(r"\bw\d+\b", text)
+
+
+@given(documents(), st.integers(40, 90), st.integers(0, 40))
+def test_without_overlap_everything_is_in_one_chunk_in_its_order(text: str, size: int, least: int) -> None:
+    assert own_words("\n".join(texts(text, size, least=least))) == own_words(text)
+
+
+@given(documents(), st.integers(40, 90), st.integers(0, 39), st.integers(0, 40))
+def test_chunks_are_never_larger_than_their_size_and_never_end_with_a_heading(
+    text: str, size: int, overlap: int, least: int
+) -> None:
+    lines = text.split("\n")
+    for chunk in cut(text, size, overlap=overlap, least=least):
+        assert (
+            chunk.n_tokens == count(chunk.text) <= size
+        )  # four headings and the first row of a table are 37
+        last = chunk.place["lines"][1]
+        below = [line for line in lines[last:] if line.strip()]
+        if re.match("#+ w", lines[last - 1]) and below and not chunk.text.endswith("```"):
+            level, following = lines[last - 1].index(" "), re.match("#+ ", below[0])
+            assert following
+            assert len(following[0]) - 1 <= level, (
+                "a heading may only end a chunk when nothing stands below it"
+            )
+
+
+@given(documents(), st.integers(1, 60), st.data())
+def test_rows_and_lines_of_code_are_never_cut(text: str, size: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, size - 1))
+    lines = {line for part in texts(text, size, overlap=overlap) for line in part.split("\n")}
+    for line in text.split("\n"):
+        if line.startswith(("|", "# ", "```")):
+            assert line in lines
+    assert {line for line in lines if line.startswith(("|", "# ", "```"))} <= set(text.split("\n"))
+
+
+@given(documents(), st.integers(10, 60), st.integers(0, 9))
+def test_overlap_repeats_only_the_end_of_the_chunk_before(text: str, size: int, overlap: int) -> None:
+    seen: list[str] = []
+    for part in texts(text, size, overlap=overlap):
+        new = own_words(part)
+        repeated = [word for word in new if word in seen]
+        assert repeated == new[: len(repeated)] == seen[len(seen) - len(repeated) :]
+        assert len(repeated) <= overlap
+        seen += new[len(repeated) :]
+    assert seen == own_words(text)
+
+
+messy = st.text(st.sampled_from("ab #`~|-*>.!?\n\n\t:[]()<1\u00a0。é\x0c"), max_size=200)
+
+
+@given(messy, st.booleans())
+def test_the_units_of_any_text_hold_all_that_is_visible_once(text: str, is_markdown: bool) -> None:
+    lines = tuple(Line(line, number) for number, line in enumerate(text.split("\n"), start=1))
+    document = Document(Path("a"), "a", "a", lines, "lines", markdown=is_markdown)
+    offsets = [0]
+    for line in lines:
+        offsets.append(offsets[-1] + len(line.text) + 1)
+    done = 0
+    for unit in _units(document, text, offsets):
+        assert done <= unit.start < unit.end
+        assert not text[done : unit.start].strip()
+        assert text[unit.start : unit.end].strip()
+        done = unit.end
+    assert not text[done:].strip()
+
+
+@given(messy, st.integers(1, 12), st.data())
+def test_any_text_is_cut_the_same_way_twice_into_chunks_that_can_be_used(
+    text: str, size: int, data: st.DataObject
+) -> None:
+    overlap = data.draw(st.integers(0, size - 1))
+    chunks = cut(text, size, overlap=overlap, count=words_counter())
+    assert chunks == cut(text, size, overlap=overlap, count=words_counter())
+    assert len({chunk.chunk_id for chunk in chunks}) == len(chunks)
+    for chunk in chunks:
+        assert chunk.text.strip()
+        first, last = chunk.place["lines"]
+        assert 1 <= first <= last <= text.count("\n") + 1
+
+
+# --- counters
+
+
+def test_words_are_counted_as_four_tokens_for_three() -> None:
+    counter = words_counter()
+    assert [counter(text) for text in ("", "one", "one two three", "a b c d", "東京都")] == [0, 2, 4, 6, 4]
+
+
+def test_a_tokenizer_counts_whole_texts_from_a_file_or_its_folder(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106 - no secret
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert tokenizer_counter(tmp_path)("a b, c") == 4
+    assert tokenizer_counter(tmp_path / "tokenizer.json")("") == 0
+
+
+def test_a_tokenizer_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"tokenizer\.json: no such file"):
+        tokenizer_counter(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
+    with pytest.raises(DataError, match=r"expected a tokenizer\.json of the tokenizers library"):
+        tokenizer_counter(tmp_path)
+
+
+# --- reading
+
+
+def test_markdown_boilerplate_is_left_out_and_places_stay_those_of_the_source(read: Read) -> None:
+    document = read(
+        """\
+---
+title: "The guide: all of it"
+tags:
+  - a
+---
+[![build](http://x/b.svg)](http://x) ![logo](l.png)
+
+<!-- a comment
+of two lines -->
+
+## Contents
+
+- [Install](#install)
+  - [`x` and y](#x)
+
+# Guide
+
+Text <!-- hidden --> with `<!-- code -->`.
+
+```html
+<!-- shown -->
+![shown](x)
+```
+- [not only anchors](other.md)
+"""
+    )
+    assert document.title == "The guide: all of it"
+    assert [(line.place, line.text) for line in document.lines if line.text.strip()] == [
+        (16, "# Guide"),
+        (18, "Text with `<!-- code -->`."),
+        (20, "```html"),
+        (21, "<!-- shown -->"),
+        (22, "![shown](x)"),
+        (23, "```"),
+        (24, "- [not only anchors](other.md)"),
+    ]
+    assert cut(document)[0].place == {"lines": [16, 24]}
+
+
+def test_two_rules_with_text_between_them_are_no_front_matter(read: Read) -> None:
+    assert kept(read("---\n\nJust text.\n\n---\n")) == ["---", "Just text.", "---"]
+
+
+def test_the_title_is_the_first_top_heading_or_the_files_name(read: Read) -> None:
+    assert read("## a\n\n# B `c` [d](e) {#f}\n").title == "B c d"
+    assert read("# [1.0]\n\n[1.0]: http://x\n").title == "1.0"
+    assert read("text").title == "guide"
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(read: Read) -> None:
+    text = "# A\n\nOne two. Three.\n\n| h |\n|---|\n| x |\n\n```\na\n\nb\n```\n"
+    expected = cut(read(text), size=5)
+    assert cut(read(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()), size=5) == expected
+    assert cut(read(text.replace("\n", "\r")), size=5) == expected
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html", "a.rst"])
+@pytest.mark.parametrize("content", ["", "\n \n\n"])
+def test_an_empty_document_has_no_chunks(read: Read, name: str, content: str) -> None:
+    assert cut(read(content, name)) == []
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html"])
+def test_what_is_not_utf8_is_refused_with_its_name_and_line(read: Read, name: str) -> None:
+    with pytest.raises(DataError, match=rf"{name}:2: not UTF-8"):
+        read(b"one\n\xff\xfe", name)
+    with pytest.raises(DataError, match=rf"{name}:2: a NUL character"):
+        read(b"one\n\0", name)
+
+
+def test_html_may_declare_its_encoding(read: Read) -> None:
+    assert kept(read('<meta charset="iso-8859-1"><p>Grüße</p>'.encode("latin-1"), "a.html")) == ["Grüße"]
+    with pytest.raises(DataError, match=r"a\.html: declares 'klingon' and is not"):
+        read(b'<meta charset="klingon"><p>\xfc</p>', "a.html")
+
+
+def test_plain_text_and_restructured_text_are_read_as_they_are(read: Read) -> None:
+    document = read("# no heading\n\n<!-- kept -->\n", "notes.rst")
+    assert (document.markdown, document.title) == (False, "notes")
+    assert texts(document) == ["# no heading\n\n<!-- kept -->"]
+
+
+PAGE = """<!DOCTYPE html><html><head><title>Site - Page</title><style>x{}</style></head><body>
+<header><h1>Site</h1></header><nav>Navigation</nav><div role="search">Search</div>
+<main><article><header><h1>Page<a class="headerlink" href="#page">¶</a></h1></header>
+<a href="/edit">Edit this page</a><p>Some <em>text</em> in snake_case.</p>
+<h2><a href="#code">Code</a><a href="#code">#</a></h2>
+<div class="highlight-python"><div class="highlight"><pre><span>import x
+# ```
+</span></pre></div><button>Copy</button></div>
+<table><tr><th>h</th><th>i</th></tr><tr><td>a|b</td><td>1<br>2</td></tr></table>
+<div id="cookie-banner">Accept</div><section id="cookies"><p>About cookies.</p></section>
+<p hidden>Hidden</p><p style="display: none">Hidden</p><script>s()</script><form>f</form>
+</article></main><aside>Aside</aside><footer>Footer</footer></body></html>"""
+
+
+def test_the_main_part_of_a_page_is_read_as_markdown(read: Read) -> None:
+    document = read(PAGE, "page.html")
+    assert document.title == "Page"
+    assert kept(document) == [
+        "# Page",
+        "Some *text* in snake_case.",
+        "## Code",
+        "````python",
+        "import x",
+        "# ```",
+        "````",
+        "| h | i |",
+        "| --- | --- |",
+        r"| a\|b | 1 2 |",
+        "About cookies.",
+    ]
+    assert [(chunk.title, chunk.place) for chunk in cut(document, least=5)] == [
+        ("Page", {"blocks": [1, 2]}),
+        ("Page > Code", {"blocks": [3, 6]}),
+    ]
+
+
+def test_a_page_without_a_main_part_or_a_heading_has_its_own_title(read: Read) -> None:
+    document = read("<title>T</title><main> </main><body><nav>n</nav><p>Text.</p></body>", "a.html")
+    assert (document.title, kept(document)) == ("T", ["Text."])
+
+
+def test_carriage_returns_in_a_page_break_lines(read: Read) -> None:
+    assert kept(read("<pre>a&#13;b</pre><p>c</p>", "a.html")) == ["```", "a", "b", "```", "c"]
+
+
+def test_a_page_that_is_nested_too_deeply_is_refused(read: Read) -> None:
+    with pytest.raises(DataError, match=r"a\.html: nested too deeply"):
+        read("<div>" * 20_000 + "x", "a.html")
+
+
+def test_a_pdf_is_read_by_page_without_headers_footers_and_broken_words(read: Read) -> None:
+    bodies = [["A first exam-", "ple goes"], ["on here. Two."], ["Three."], ["Four."]]
+    document = read(
+        pdf(*(["The manual", *body, f"Page {number} of 4"] for number, body in enumerate(bodies, start=1))),
+        "m.pdf",
+    )
+    assert [(line.place, line.text) for line in document.lines if line.text.strip()] == [
+        (1, "A first example"),
+        (1, "goes"),
+        (2, "on here. Two."),
+        (3, "Three."),
+        (4, "Four."),
+    ]
+    assert [(chunk.text, chunk.place) for chunk in cut(document, size=6, least=0)] == [
+        ("A first example\ngoes\non here.", {"pages": [1, 2]}),
+        ("Two.\n\nThree.\n\nFour.", {"pages": [2, 4]}),
+    ]
+
+
+def test_lines_that_three_pages_share_are_kept(read: Read) -> None:
+    assert kept(read(pdf(["Same", "a."], ["Same", "b."], ["Same", "c."]), "m.pdf")).count("Same") == 3
+
+
+def test_a_pdf_without_text_needs_ocr(read: Read) -> None:
+    with pytest.raises(DataError, match=r"scan\.pdf: the PDF holds no text.*needs OCR"):
+        read(pdf([], []), "scan.pdf")
+
+
+@pytest.mark.parametrize("content", [b"", b"no pdf", b"%PDF-1.4\n1 0 obj\n<<"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_broken_pdf_is_refused(read: Read, content: bytes) -> None:
+    with pytest.raises(DataError, match=r"m\.pdf: "):
+        read(content, "m.pdf")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.md", "no such file"), ("a.pdf", "cannot be read"), ("a.docx", r"expected a document \(\.md")],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"{name}: {message}"):
+        read_document(tmp_path / name)
+
+
+# --- finding
+
+
+def test_documents_are_found_below_folders_in_order(tmp_path: Path) -> None:
+    for name in (
+        "b.md",
+        "a/z.HTML",
+        "a/a.txt",
+        ".git/x.md",
+        "node_modules/y.md",
+        "a/.hidden.md",
+        "logo.png",
+        "x/c.py",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x", "utf-8")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "c.md").symlink_to(tmp_path / "b.md")
+    ignored: Counter[str] = Counter()
+    found = find_documents([tmp_path, tmp_path / "b.md"], ignored)
+    assert [name for _, name in found] == ["a/a.txt", "a/z.HTML", "b.md"]
+    assert all(path == tmp_path / name for path, name in found)
+    assert ignored == {".png": 1, ".py": 1}
+
+
+def test_a_file_is_called_by_its_path_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("docs").mkdir()
+    Path("docs/a.md").write_text("x", "utf-8")
+    assert find_documents([Path("docs/a.md")]) == [(Path("docs/a.md"), "docs/a.md")]
+    assert find_documents([tmp_path / "docs/a.md"]) == [(tmp_path / "docs/a.md", "a.md")]
+
+
+def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path: Path) -> None:
+    for name in ("a/i.md", "b/i.md", "x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x", "utf-8")
+    with pytest.raises(DataError, match=r"would be called 'i\.md'.*give the folder that holds both"):
+        find_documents([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(DataError, match="no such file or folder"):
+        find_documents([tmp_path / "none"])
+    with pytest.raises(DataError, match=r"x\.png: expected a document"):
+        find_documents([tmp_path / "x.png"])

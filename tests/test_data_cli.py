@@ -1,0 +1,152 @@
+"""Documents in, training data out, by the commands that a user types."""
+
+import json
+import re
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from qaeval.cli import run
+
+DOCUMENTED = (
+    "aiohttp",
+    "beautifulsoup4",
+    "hypothesis",
+    "jinja2",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "rich",
+    "typer",
+)
+"""Packages of our own environment; what they say of themselves on their project page is public documentation."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def documentation(folder: Path) -> Path:
+    folder.mkdir()
+    for name in DOCUMENTED:
+        about = distribution(name).metadata
+        text = about.get_payload() or about["Description"]
+        markdown = "markdown" in (about["Description-Content-Type"] or "")
+        (folder / f"{name}.{'md' if markdown else 'rst'}").write_text(str(text), encoding="utf-8")
+    return folder
+
+
+def test_real_documentation_goes_from_documents_to_a_report(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = documentation(here / "docs")
+    assert run(["chunk", str(docs), "--size", "200", "--language", "en"]) == 0
+    told = capsys.readouterr().out
+    rows = [json.loads(line) for line in (here / "chunks.jsonl").read_text().splitlines()]
+    assert f"chunks.jsonl: {len(rows)} chunks of {len(DOCUMENTED)} documents" in told
+    assert len(rows) > 30
+    assert {row["document"].rpartition(".")[0] for row in rows} == set(DOCUMENTED)
+    for row in rows:
+        if "lines" in row["place"]:
+            first, last = row["place"]["lines"]
+            source = (docs / row["document"]).read_text().split("\n")[first - 1 : last]
+            assert row["text"].strip().split("\n")[0].strip() in "\n".join(source)
+    assert (
+        run(["sample", "--chunks", "chunks.jsonl", "--n", "12", "--seed", "3", "--out", "drawn.jsonl"]) == 0
+    )
+    assert (
+        run(["compare", "embedded-lead", "embedded-salient", "--chunks", "drawn.jsonl", "--out", "run"]) == 0
+    )
+    report = json.loads((here / "run" / "report.json").read_text())
+    assert report["eval"]["n_samples"] == 12
+    assert all(one["n_valid"] == 36 for one in report["candidates"])
+
+
+def test_chunk_says_what_it_did_not_read_and_never_writes_over_a_file(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = here / "docs"
+    docs.mkdir()
+    (docs / "picture.png").write_bytes(b"\x89PNG")
+    assert run(["chunk", "docs"]) == 64
+    assert "ignored: 1 .png" in capsys.readouterr().err
+    (docs / "a.md").write_text("# One\n\nA server listens on port 8000.\n")
+    (docs / "b.md").write_text("# One\n\nA server listens on port 8000.\n")
+    assert run(["chunk", "docs"]) == 0
+    captured = capsys.readouterr()
+    assert "1 chunks of 2 documents" in captured.out
+    assert "1 repeat an earlier chunk word for word" in captured.out
+    assert "ignored, no documents: 1 .png" in captured.err
+    assert run(["chunk", "docs"]) == 64
+    assert "is there already" in capsys.readouterr().err
+    assert run(["chunk", "nowhere", "--out", "other.jsonl"]) == 65
+    assert "nowhere: no such file or folder" in capsys.readouterr().err
+    assert run(["chunk", "docs", "--tokenizer", "docs", "--out", "other.jsonl"]) == 65
+    assert "tokenizer.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def graded(here: Path) -> Path:
+    assert run(["compare", "embedded-lead", "embedded-salient", "--n", "30", "--out", "run"]) == 0
+    return here / "run"
+
+
+@pytest.mark.parametrize(
+    ("to", "files"),
+    [
+        ("sft", {"train.jsonl", "README.md"}),
+        ("dpo", {"train.jsonl", "README.md"}),
+        ("csv", {"items.csv", "README.md"}),
+        ("parquet", {"items.parquet", "README.md"}),
+        ("labels", {"labels.jsonl", "labels.csv", "README.md"}),
+    ],
+)
+def test_a_run_is_exported_by_one_command(
+    to: str, files: set[str], graded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", str(graded), "--to", to]) == 0
+    out = graded.with_name(f"run-{to}")
+    assert files <= {path.name for path in out.iterdir()}
+    assert str(out / "README.md") in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("graded")
+def test_labels_that_people_fill_in_are_labels_of_the_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", "run", "--to", "labels", "--n", "20", "--out", "sheet"]) == 0
+    sheet = here / "sheet" / "labels.csv"
+    head, *lines = sheet.read_text().splitlines(keepends=True)
+    assert "letter" not in head.split(",")  # blind
+    assert "embedded" not in sheet.read_text()
+    filled = here / "anna.csv"
+    column = head.strip().split(",").index("label")
+    assert column == 1
+    filled.write_text(head + "".join(re.sub(r"^(\w{16}),", r"\1,B", line) for line in lines))
+    capsys.readouterr()
+    assert run(["agreement", "run", "--labels", str(filled), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["agreement"][0]["rater"] == "anna"
+
+
+@pytest.mark.usefixtures("graded")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--to", "sfx"], 64, "--to is sft, dpo, parquet, csv, labels, inspect, not 'sfx'"),
+        (["--to", "sft", "--split", "0.8,0.2"], 64, "--split: expected three shares"),
+        (["--to", "sft", "--by", "stratum"], 64, "--by is chunk or document"),
+        (["--to", "sft", "--letter", "X"], 64, "'X'"),
+        (["--to", "sft", "--candidate", "embedded-led"], 64, "embedded-lead"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["export", "run", *words, "--out", "out"]) == code
+    assert said in capsys.readouterr().err
+    assert not Path("out").exists()

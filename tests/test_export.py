@@ -1,0 +1,747 @@
+"""A graded run becomes training data, tables and sheets."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qaeval.errors import DataError, UsageError
+from qaeval.export import Filters, Written, write_export
+from qaeval.export.dedup import Text, deduplicate
+from qaeval.export.licences import Model, refuse_unfit, terms_of
+from qaeval.export.select import GradedItem, Grading, graded_items
+from qaeval.export.sheets import filled_labels
+from qaeval.export.split import Place, assign
+from qaeval.export.tables import harmless, require
+from qaeval.export.training import dpo_rows, sft_rows
+from qaeval.records import REJECTED, Chunk, Failure, Generation, Grade, Item, Label, Sample, record_id
+from qaeval.rundata import read_labels
+from qaeval.store import GENERATIONS, GRADES, RunStore
+
+EXAMPLE = Path(__file__).parents[1] / "results" / "example"
+SPLITS = ("train", "validation", "test")
+SHA = "f" * 64
+PROMPT = {"system": "You write pairs.", "user": "$title: $chunk for $$5"}
+
+Written_ = tuple[str, str, str]
+"""Question, answer, letter."""
+
+
+def settings(candidates: Sequence[str], **licences: str) -> dict[str, Any]:
+    def about(name: str) -> dict[str, Any]:
+        kind = "server" if name in licences else "embedded"
+        return {"kind": kind, "hf_id": f"org/{name}", "revision": None, "licence": licences.get(name, "")}
+
+    rubric = {"name": "abc", "version": 1, "sha": SHA, "scale": [{"letter": letter} for letter in "ABC"]}
+    return {
+        "eval": {"name": "e", "title": "An eval", "digest": "e" * 64, "prompt": PROMPT},
+        "sample_set": {"n": 1, "seed": 0, "digest": "d" * 64},
+        "candidates": {name: about(name) for name in candidates},
+        "grading": {"judge": {"name": "judge", **about("judge")}, "rubric": rubric},
+    }
+
+
+def sample(number: int, question: str = "", document: str = "") -> Sample:
+    chunk = Chunk(
+        chunk_id=f"c{number}", text=f"Text of {number}.", document=document, title=f"Title {number}"
+    )
+    return Sample.of(chunk, question)
+
+
+def grade(item: Item, letter: str, **more: Any) -> Grade:
+    return Grade(
+        task_id=record_id("grade", item.item_id),
+        judge="judge",
+        rubric_sha=SHA,
+        item_id=item.item_id,
+        letter=letter,
+        reason=more.pop("reason", "because"),
+        text="",
+        latency_s=0,
+        **more,
+    )
+
+
+def build(
+    path: Path,
+    replies: Mapping[str, Sequence[Sequence[Written_] | None]],
+    *,
+    samples: Sequence[Sample] | None = None,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+    parts: Mapping[str, str] | None = None,
+    licences: Mapping[str, str] | None = None,
+) -> RunStore:
+    """Make a run: a reply of every candidate to every sample; None is a failure. ``more`` adds to grades by question."""
+    n = max(map(len, replies.values()))
+    samples = samples or [sample(number) for number in range(n)]
+    store = RunStore.create(path, settings(list(replies), **(licences or {})), samples, resume=False)
+    graded: dict[str, Grade] = {}
+    with store.writer(GENERATIONS) as rows:
+        for name, own in replies.items():
+            for one, pairs in zip(samples, own, strict=True):
+                task = record_id("generate", name, one.sample_id)
+                if pairs is None:
+                    rows.append(
+                        Failure(
+                            task_id=task,
+                            stage="generate",
+                            model=name,
+                            sample_id=one.sample_id,
+                            reason="invalid_json",
+                            detail="d",
+                        )
+                    )
+                    continue
+                items = []
+                for place, (question, answer, letter) in enumerate(pairs):
+                    item = Item.of(
+                        one.sample_id, place, type="factual", question=question, answer=answer, parts=parts
+                    )
+                    extra = dict((more or {}).get(question, {}))
+                    findings = extra.pop("findings", {})
+                    items.append(item.model_copy(update={"findings": findings}))
+                    if letter:
+                        graded[item.item_id] = grade(item, letter, **extra)
+                rows.append(
+                    Generation(
+                        task_id=task,
+                        candidate=name,
+                        sample_id=one.sample_id,
+                        items=tuple(items),
+                        text="",
+                        latency_s=0,
+                    )
+                )
+    with store.writer(GRADES) as rows:
+        for row in graded.values():
+            rows.append(row)
+    return store
+
+
+def label(item: Item, letter: str, rater: str = "ann", kind: Any = "human", rubric: str = "") -> Label:
+    return Label(
+        item_id=item.item_id, rater=rater, rater_kind=kind, letter=letter, rubric=rubric, note="seen"
+    )
+
+
+def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    found = {split: folder / f"{split}.jsonl" for split in SPLITS}
+    return {
+        split: [json.loads(line) for line in path.read_text().splitlines()]
+        for split, path in found.items()
+        if path.is_file()
+    }
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for rows in read(folder).values() for row in rows]
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    return found
+
+
+def questions(folder: Path) -> list[str]:
+    return sorted(row["messages"][-2]["content"] for row in rows_of(folder))
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[RunStore]:
+    # a run is locked while it is open, and other tests read this one
+    with RunStore.open(Path(shutil.copytree(EXAMPLE, tmp_path / "example"))) as store:
+        yield store
+
+
+# ---------------------------------------------------------------- the example run
+
+
+def test_the_example_becomes_conversations_of_its_best_items(example: RunStore, tmp_path: Path) -> None:
+    written = write_export(example, "sft", tmp_path / "out")
+    best = {
+        row.item_id
+        for row in example.grades()
+        if isinstance(row, Grade) and row.letter == "A" and not row.flags
+    }
+    rows = rows_of(tmp_path / "out")
+    assert rows
+    assert {row["id"] for row in rows} <= best
+    assert sum(written.counts.values()) == len(rows)
+    assert {row["letter"] for row in rows} == {"A"}
+    assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("to", ["sft", "dpo", "csv", "parquet", "labels"])
+def test_the_same_run_gives_the_same_bytes(example: RunStore, tmp_path: Path, to: Any) -> None:
+    made = [write_export(example, to, tmp_path / name, seed=3).paths for name in ("one", "two")]
+    assert [path.name for path in made[0]] == [path.name for path in made[1]]
+    assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
+
+
+def test_datasets_loads_what_is_written(example: RunStore, tmp_path: Path) -> None:
+    import datasets  # type: ignore[import-untyped]  # noqa: PLC0415 - takes seconds
+
+    for to in ("sft", "dpo"):
+        written = write_export(example, to, tmp_path / to)
+        files = {split: str(tmp_path / to / f"{split}.jsonl") for split in written.counts}
+        by_file = datasets.load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
+        by_folder = datasets.load_dataset(str(tmp_path / to), cache_dir=str(tmp_path / "cache"))
+        for loaded in (by_file, by_folder):
+            assert {split: len(rows) for split, rows in loaded.items()} == written.counts
+    assert by_folder["train"][0]["prompt"][0]["role"] == "system"
+
+
+def test_the_card_lists_every_file_with_its_hash_and_every_split(example: RunStore, tmp_path: Path) -> None:
+    written = write_export(example, "sft", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    for path in written.paths[:-1]:
+        assert f"`{path.name}`" in card
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    config = front_matter(tmp_path / "out")["configs"][0]
+    assert [one["split"] for one in config["data_files"]] == list(written.counts)
+    run = example.settings()
+    for known in (
+        run["eval"]["digest"],
+        run["grading"]["rubric"]["sha"],
+        "embedded-lead",
+        "assistant_only_loss=True",
+    ):
+        assert known in card
+    assert "personal or confidential" in card
+
+
+def test_labels_of_the_eval_fit_the_example(example: RunStore, tmp_path: Path) -> None:
+    paths = sorted((EXAMPLE.parents[1] / "evals" / "qa_pairs" / "labels").glob("*.jsonl"))
+    labels = [one for path in paths for one in read_labels(path)]
+    items = graded_items(example, labels)
+    by = {one.item.item_id: one for one in items if one.source == "label"}
+    assert by
+    written = write_export(example, "sft", tmp_path / "out", labels=labels)
+    assert any("model whose licence is not known" in note for note in written.notes)
+
+
+# ---------------------------------------------------------------- letters and filters
+
+
+def test_a_label_wins_over_the_grade_unless_told_otherwise(tmp_path: Path) -> None:
+    with build(tmp_path / "run", {"m": [[("Q one?", "a", "C"), ("Q two?", "b", "A")]]}) as store:
+        first, second = (one.item for one in graded_items(store, []))
+        labels = [label(first, "A"), label(second, "C")]
+        write_export(store, "sft", tmp_path / "with", labels=labels)
+        write_export(store, "sft", tmp_path / "without", labels=labels, filters=Filters(prefer_labels=False))
+    assert questions(tmp_path / "with") == ["Q one?"]
+    assert questions(tmp_path / "without") == ["Q two?"]
+    assert "ann (human)" in (tmp_path / "with" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "letter"),
+    [
+        ([("ann", "human", "A"), ("ben", "human", "A"), ("cy", "human", "C")], "A"),
+        ([("ann", "human", "A"), ("ben", "human", "B")], "B"),
+        ([("ann", "human", "A"), ("m1", "model", "C"), ("m2", "model", "C")], "A"),
+        ([("m1", "model", "B"), ("m2", "model", "B"), ("m3", "model", "A")], "B"),
+        ([("ann", "human", "C"), ("ann", "human", "A")], "A"),
+    ],
+)
+def test_several_raters_come_to_one_letter(tmp_path: Path, given: list[Written_], letter: str) -> None:
+    with build(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
+        item = graded_items(store, [])[0].item
+        labels = [label(item, own, rater, kind) for rater, kind, own in given]
+        assert graded_items(store, labels)[0].letter == letter
+
+
+def test_labels_of_another_rubric_are_passed_over_and_letters_off_the_scale_refused(tmp_path: Path) -> None:
+    with build(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
+        item = graded_items(store, [])[0].item
+        assert graded_items(store, [label(item, "Z", rubric="other/1")])[0].source == "grade"
+        assert graded_items(store, [label(item, "A", rubric="abc/1")])[0].letter == "A"
+        with pytest.raises(DataError, match=r"ann.*A/B/C, got 'Z'"):
+            graded_items(store, [label(item, "Z")])
+
+
+def test_each_filter_takes_what_it_names(tmp_path: Path) -> None:
+    pairs = [(f"About {word}?", f"It is {word} here.", "A") for word in ("plain", "sure", "found", "flagged")]
+    more: dict[str, dict[str, Any]] = {
+        "About sure?": {"probabilities": {"A": 0.95}},
+        "About plain?": {"probabilities": {"A": 0.5}},
+        "About found?": {"findings": {"language": "is not German"}},
+        "About flagged?": {"flags": ("hallucination",)},
+    }
+
+    def left(name: str, **filters: Any) -> list[str]:
+        write_export(store, "sft", tmp_path / name, filters=Filters(**filters))
+        return [question.removeprefix("About ").removesuffix("?") for question in questions(tmp_path / name)]
+
+    with build(tmp_path / "run", {"m": [pairs]}, more=more) as store:
+        assert left("default") == ["found", "plain", "sure"]
+        assert left("flags", flags_clear=False) == ["flagged", "found", "plain", "sure"]
+        assert left("checks", checks_passed=True) == ["plain", "sure"]
+        assert left("sure", min_probability=0.9) == ["sure"]
+
+
+def test_one_candidate_alone_can_be_exported(tmp_path: Path) -> None:
+    replies = {"m": [[("Q one?", "a", "A")]], "n": [[("Q two?", "b", "A")]]}
+    with build(tmp_path / "run", replies) as store:
+        write_export(store, "sft", tmp_path / "out", filters=Filters(candidates=("n",)))
+        with pytest.raises(UsageError, match=r"no candidate 'nn'.*Did you mean 'n'"):
+            write_export(store, "sft", tmp_path / "no", filters=Filters(candidates=("nn",)))
+    assert questions(tmp_path / "out") == ["Q two?"]
+
+
+def test_the_filter_that_left_nothing_is_named(tmp_path: Path) -> None:
+    with build(tmp_path / "run", {"m": [[("Q?", "a", "B")]]}) as store:
+        with pytest.raises(DataError, match="none of 1 items passed the filter 'letters A'"):
+            write_export(store, "sft", tmp_path / "out")
+        unsure = Filters(letters=("B",), min_probability=0.5)
+        with pytest.raises(DataError, match=r"the filter 'probability of at least 0\.5'"):
+            write_export(store, "sft", tmp_path / "out", filters=unsure)
+        with pytest.raises(DataError, match="no pairs: 1 items passed"):
+            write_export(store, "dpo", tmp_path / "out", filters=Filters(letters=("B",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_grades_is_refused(tmp_path: Path) -> None:
+    made = {**settings(["m"]), "grading": None}
+    with (
+        RunStore.create(tmp_path / "run", made, [sample(1)], resume=False) as store,
+        pytest.raises(DataError, match="not graded yet"),
+    ):
+        write_export(store, "sft", tmp_path / "out")
+
+
+# ---------------------------------------------------------------- rows
+
+
+def items_of(path: Path, *args: Any, **more: Any) -> list[GradedItem]:
+    with build(path, *args, **more) as store:
+        return graded_items(store, [])
+
+
+def pairs_of(items: list[GradedItem], **more: Any) -> list[dict[str, Any]]:
+    return dpo_rows(items, best="A", scale="ABC", prompt=PROMPT, **more)
+
+
+def test_context_and_system_turn_are_put_in_on_request(tmp_path: Path) -> None:
+    items = items_of(tmp_path, {"m": [[("Größe?", "5 € 🙂", "A")]]})
+    (row,) = sft_rows(items, with_context=True, system="Be brief.")
+    assert [turn["content"] for turn in row["messages"]] == ["Be brief.", "Text of 0.\n\nGröße?", "5 € 🙂"]
+    assert {key: row[key] for key in ("chunk_id", "candidate", "letter", "type")} == {
+        "chunk_id": "c0",
+        "candidate": "m",
+        "letter": "A",
+        "type": "factual",
+    }
+
+
+def test_pairs_of_question_and_answer_are_preferred_under_the_prompt_that_was_asked(tmp_path: Path) -> None:
+    replies = {"m": [[("Good?", "yes", "A")]], "n": [[("Bad?", "no", "C")]]}
+    (row,) = pairs_of(items_of(tmp_path, replies))
+    assert row["prompt"] == [
+        {"role": "system", "content": "You write pairs."},
+        {"role": "user", "content": "Title 0: Text of 0. for $5"},
+    ]
+    assert json.loads(row["chosen"][0]["content"]) == {
+        "type": "factual",
+        "question": "Good?",
+        "answer": "yes",
+    }
+    assert json.loads(row["rejected"][0]["content"])["question"] == "Bad?"
+    assert (row["candidate_chosen"], row["candidate_rejected"], row["letter_rejected"]) == ("m", "n", "C")
+
+
+def test_answers_are_preferred_under_chunk_and_question(tmp_path: Path) -> None:
+    replies = {"m": [[("Why?", "so", "A")]], "n": [[("Why?", "no idea", "B")]]}
+    (row,) = pairs_of(items_of(tmp_path, replies, samples=[sample(0, "Why?")]))
+    assert row["prompt"] == [{"role": "user", "content": "Text of 0.\n\nWhy?"}]
+    assert row["chosen"][0]["content"] == "so"
+    assert row["rejected"][0]["content"] == "no idea"
+
+
+def test_a_preference_pair_is_a_row_of_its_own(tmp_path: Path) -> None:
+    replies = {"m": [[("Do it", "well", "A"), ("Do that", "well too", "C")]]}
+    items = items_of(tmp_path, replies, parts={REJECTED: "badly"})
+    (row,) = pairs_of(items)
+    assert row["prompt"] == [{"role": "user", "content": "Do it"}]
+    assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("well", "badly")
+    assert sft_rows(items[:1], with_context=True)[0]["messages"] == [
+        {"role": "user", "content": "Do it"},
+        {"role": "assistant", "content": "well"},
+    ]
+
+
+def test_a_sample_gives_so_many_pairs_and_the_widest_gaps_first(tmp_path: Path) -> None:
+    good = [(f"Good {n}?", f"g{n}", "A") for n in range(3)]
+    worse = [("Fair?", "f", "B"), ("Bad 1?", "b1", "C"), ("Bad 2?", "b2", "C")]
+    items = items_of(tmp_path, {"m": [good], "n": [worse]})
+    pairs = pairs_of(items, per_sample=3)
+    assert [row["letter_rejected"] for row in pairs] == ["C", "C", "B"]
+    assert len({row["chosen"][0]["content"] for row in pairs}) == 3
+    everything = pairs_of(items, per_sample=99)
+    assert len(everything) == len({row["id"] for row in everything}) == 9
+
+
+def test_items_of_another_type_or_sample_are_never_paired(tmp_path: Path) -> None:
+    items = items_of(tmp_path, {"m": [[("Good?", "g", "A")], [("Bad?", "b", "C")]]})
+    other = items[1].item.model_copy(update={"type": "conceptual"})
+    assert pairs_of(items) == []
+    assert pairs_of([items[0], GradedItem(items[0].sample, "m", other, "C", "grade", None, (), "")]) == []
+
+
+# ---------------------------------------------------------------- duplicates
+
+
+def kept(*texts: tuple[str, str]) -> tuple[int, ...]:
+    return deduplicate([Text(*text) for text in texts]).places
+
+
+LONG = "the server reads the whole weights from memory for every step of each sequence and writes keys and values back"
+
+
+def test_an_item_that_two_candidates_wrote_is_one_row(tmp_path: Path) -> None:
+    same = [[("What is it?", "It is this.", "A")]]
+    with build(tmp_path / "run", {"m": same, "n": same}) as store:
+        written = write_export(store, "sft", tmp_path / "out")
+    assert [row["candidate"] for row in rows_of(tmp_path / "out")] == ["m"]
+    assert written.dropped["exact duplicates"] == 1
+
+
+def test_case_spaces_and_a_stray_word_do_not_make_a_new_row() -> None:
+    unique = deduplicate(
+        [
+            Text("What happens?", LONG),
+            Text("what  happens?", LONG.upper()),
+            Text("What happens?", f"{LONG}, quickly"),
+        ]
+    )
+    assert (unique.places, unique.exact, unique.near) == ((0,), 1, 1)
+
+
+def test_a_number_a_negation_or_another_question_word_makes_a_new_row() -> None:
+    assert kept(("How much?", f"{LONG} 5 times"), ("How much?", f"{LONG} 6 times")) == (0, 1)
+    assert kept(("Is it?", f"{LONG}"), ("Is it?", f"not {LONG}")) == (0, 1)
+    assert kept(("Why does it load?", LONG), ("How does it load?", LONG)) == (0, 1)
+
+
+def test_of_duplicates_the_one_with_the_better_letter_stays(tmp_path: Path) -> None:
+    replies = {"m": [[("What happens?", f"{LONG}.", "B")]], "n": [[("What happens?", f"{LONG}!", "A")]]}
+    with build(tmp_path / "run", replies) as store:
+        write_export(store, "sft", tmp_path / "out", filters=Filters(letters=("A", "B")))
+    assert [row["letter"] for row in rows_of(tmp_path / "out")] == ["A"]
+
+
+WORDS = [f"word{chr(97 + n)}" for n in range(14)]
+
+
+@given(st.lists(st.lists(st.sampled_from(WORDS), min_size=8, max_size=14, unique=True), max_size=12))
+def test_no_near_pair_is_left_and_none_is_dropped_without_one(bags: list[list[str]]) -> None:
+    texts = [Text("What?", " ".join(bag)) for bag in bags]
+    sets = [frozenset(bag) for bag in bags]
+
+    def near(one: int, other: int) -> bool:
+        return len(sets[one] & sets[other]) * 10 >= 9 * len(sets[one] | sets[other])
+
+    places = deduplicate(texts).places
+    assert not any(near(one, other) for one, other in combinations(places, 2))
+    dropped = set(range(len(texts))) - set(places)
+    assert all(any(near(one, other) for other in places if other < one) for one in dropped)
+
+
+# ---------------------------------------------------------------- splits
+
+PLACES = st.builds(
+    Place,
+    chunk_id=st.integers(0, 12).map(lambda n: f"c{n}"),
+    document=st.just(""),
+    questions=st.integers(0, 30).map(lambda n: (f"Question {n}?",)),
+)
+
+
+@given(st.lists(PLACES), st.integers(0, 5), st.sampled_from(["chunk", "document"]))
+def test_no_chunk_and_no_question_is_in_two_splits(places: list[Place], seed: int, by: Any) -> None:
+    splits = assign(places, shares=(0.4, 0.3, 0.3), seed=seed, by=by).splits
+    for (one, its), (other, others) in combinations(zip(places, splits, strict=True), 2):
+        if one.chunk_id == other.chunk_id or one.questions == other.questions:
+            assert its == others
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 5))
+def test_data_that_are_added_move_nothing(n: int, more: int, seed: int) -> None:
+    places = [Place(f"c{place}", f"d{place % 7}", (f"q{place}",)) for place in range(n + more)]
+    for by in ("chunk", "document"):
+        assert assign(places, seed=seed, by=by).splits[:n] == assign(places[:n], seed=seed, by=by).splits
+
+
+def test_chunks_that_share_a_question_go_to_the_earliest_side() -> None:
+    alone = [Place(f"c{n}", "", (f"q{n}",)) for n in range(60)]
+    splits = assign(alone).splits
+    early, late = splits.index("train"), splits.index("test")
+    linked = [*alone, Place(f"c{late}", "", (f" Q{early} ",))]
+    moved = assign(linked)
+    assert moved.splits[late] == moved.splits[-1] == "train"
+    assert moved.moved == 1
+    assert [split for n, split in enumerate(moved.splits[:60]) if n != late] == [
+        split for n, split in enumerate(splits) if n != late
+    ]
+
+
+def test_documents_stay_together_when_asked() -> None:
+    places = [Place(f"c{n}", f"d{n % 50}", (f"q{n}",)) for n in range(200)]
+    splits = assign(places, by="document").splits
+    assert all(splits[n] == splits[n % 50] for n in range(200))
+    assert set(splits) == set(SPLITS)
+
+
+def test_shares_are_kept_and_checked() -> None:
+    splits = assign([Place(f"c{n}", "", ()) for n in range(5000)], shares=(0.8, 0.2, 0)).splits
+    assert 3900 < splits.count("train") < 4100
+    assert splits.count("test") == 0
+    with pytest.raises(UsageError, match=r"split 0\.8/0\.8/0\.1: expected shares"):
+        assign([], shares=(0.8, 0.8, 0.1))
+
+
+# ---------------------------------------------------------------- licences
+
+
+@pytest.mark.parametrize(
+    ("licence", "verdict"),
+    [
+        ("Apache-2.0", "free"),
+        ("apache-2.0", "free"),
+        ("Apache License, Version 2.0", "free"),
+        ("MIT", "free"),
+        ("Apache-2.0, for research only", "refused"),
+        ("Llama 3.1 Community License", "conditions"),
+        ("llama3.3", "conditions"),
+        ("Apache-2.0 by its card; the Llama 3.1 Community License of its base applies", "conditions"),
+        ("llama3", "refused"),
+        ("Llama 2 Community License", "refused"),
+        ("Meta Llama 3 Community License", "refused"),
+        ("gemma", "conditions"),
+        ("Mistral Research License", "refused"),
+        ("mrl", "refused"),
+        ("cc-by-nc-4.0", "refused"),
+        ("cc-by-4.0", "conditions"),
+        ("qwen-research", "refused"),
+        ("Qwen License", "conditions"),
+        ("tongyi-qianwen", "refused"),
+        ("OpenAI Terms of Use", "refused"),
+        ("", "unknown"),
+        ("Modified MIT", "unknown"),
+        ("Llama 5", "unknown"),
+    ],
+)
+def test_what_a_licence_says_of_outputs(licence: str, verdict: str) -> None:
+    found = {row.verdict for row in terms_of(licence)}
+    strictest = next((one for one in ("refused", "conditions", "free") if one in found), "unknown")
+    assert strictest == verdict
+
+
+def test_every_licence_of_the_registry_is_known() -> None:
+    registry = yaml.safe_load((EXAMPLE.parents[1] / "qaeval.yaml").read_text())
+    entries = {**registry["models"], **registry["judges"]}.values()
+    assert all(terms_of(entry["licence"]) for entry in entries)
+
+
+def test_an_unfit_licence_is_refused_by_name_until_it_is_named(tmp_path: Path) -> None:
+    replies = {"mini": [[("Q?", "a", "A")]]}
+    licences = {"mini": "Mistral Research License", "judge": "Apache-2.0"}
+    with build(tmp_path / "run", replies, licences=licences) as store:
+        with pytest.raises(UsageError, match=r"mini.*Mistral Research License.*--accept-licence mini"):
+            write_export(store, "sft", tmp_path / "out")
+        write_export(store, "csv", tmp_path / "table")
+        write_export(store, "sft", tmp_path / "out", accept=("mini",))
+    assert "taken on the word" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_only_models_whose_words_are_in_the_data_are_asked(tmp_path: Path) -> None:
+    replies = {"mini": [[("Q?", "a", "A")]], "fine": [[("P?", "b", "A")]]}
+    licences = {"mini": "mrl", "fine": "mit", "judge": ""}
+    with build(tmp_path / "run", replies, licences=licences) as store:
+        mine = Filters(candidates=("fine",))
+        with pytest.raises(UsageError, match="judge: the run names no licence"):
+            write_export(store, "sft", tmp_path / "out", filters=mine)
+        labels = [label(one.item, "A") for one in graded_items(store, [])]
+        write_export(store, "sft", tmp_path / "out", filters=mine, labels=labels)
+    assert questions(tmp_path / "out") == ["P?"]
+
+
+def test_conditions_are_noted_and_embedded_models_have_none() -> None:
+    llama = Model("llama", "server", "Llama 3.1 Community License")
+    (note,) = refuse_unfit([llama, Model("embedded-lead", "embedded", "")], None, ())
+    assert 'begins with "Llama"' in note
+    with pytest.raises(UsageError, match=r"no such model or licence.*Did you mean 'llama'"):
+        refuse_unfit([llama], None, ("lama",))
+
+
+# ---------------------------------------------------------------- tables and sheets
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "items.csv").read_bytes().decode(), newline="")))
+
+
+def test_a_table_has_every_item_and_every_failure(tmp_path: Path) -> None:
+    replies = {"m": [[("Q?", "=1+1", "B"), ("P?", "b", "")], None]}
+    with build(tmp_path / "run", replies) as store:
+        labels = [label(graded_items(store, [])[0].item, "A")]
+        write_export(store, "csv", tmp_path / "csv", labels=labels)
+        write_export(store, "parquet", tmp_path / "parquet", labels=labels)
+    first, second, lost = table(tmp_path / "csv")
+    assert (first["letter"], first["answer"], first["labels"]) == ("B", "'=1+1", '{"ann": "A"}')
+    assert (second["letter"], second["failure"]) == ("", "not graded")
+    assert (lost["failure"], lost["item_id"], lost["chunk_id"]) == ("invalid_json", "", "c1")
+    frame = pd.read_parquet(tmp_path / "parquet" / "items.parquet")
+    assert list(frame["answer"]) == ["=1+1", "b", ""]
+    assert list(frame["position"].dropna()) == [0, 1]
+
+
+@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x", "\t=1", "\r=1"])
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(cell: str) -> None:
+    assert harmless(cell) == f"'{cell}"
+    assert harmless(-1.5) == "-1.5"
+    assert harmless("1-2") == "1-2"
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+    with pytest.raises(UsageError, match=r"pip install 'qaeval\[parquet\]'"):
+        require("no_such_package_at_all", "parquet")
+
+
+def test_a_quality_filter_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    with (
+        build(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store,
+        pytest.raises(UsageError, match="--to csv writes every item"),
+    ):
+        write_export(store, "csv", tmp_path / "out", filters=Filters(min_probability=0.9))
+
+
+def many(path: Path) -> RunStore:
+    letters = "A" * 30 + "B" * 8 + "C" * 2
+    return build(path, {"secret-model": [[(f"Q{n}?", f"a{n}", letter)] for n, letter in enumerate(letters)]})
+
+
+def test_a_sheet_is_blind_and_drawn_from_every_letter(tmp_path: Path) -> None:
+    with many(tmp_path / "run") as store:
+        letters = {one.item.item_id: one.letter for one in graded_items(store, [])}
+        write_export(store, "labels", tmp_path / "out", n=10, seed=1)
+        write_export(store, "labels", tmp_path / "other", n=10, seed=2)
+    text = (tmp_path / "out" / "labels.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    drawn = [letters[row["item_id"]] for row in rows]
+    assert {letter: drawn.count(letter) for letter in "ABC"} == {"A": 7, "B": 2, "C": 1}
+    assert drawn != sorted(drawn)
+    assert {row["label"] for row in rows} == {""}
+    assert "secret-model" not in text
+    assert "because" not in text
+    assert "letter" not in rows[0]
+    assert rows[0]["text"].startswith("Text of")
+    assert text != (tmp_path / "other" / "labels.jsonl").read_text()
+
+
+def test_more_items_than_there_are_cannot_be_drawn(tmp_path: Path) -> None:
+    with many(tmp_path / "run") as store, pytest.raises(UsageError, match="the run has 40 with a letter"):
+        write_export(store, "labels", tmp_path / "out", n=41)
+
+
+def test_a_sheet_that_was_filled_in_is_read_as_labels_and_never_written_over(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with many(tmp_path / "run") as store:
+        write_export(store, "labels", out, n=3)
+        rows = [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
+        rows[0]["label"] = "B"
+        (out / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(UsageError, match=r"labels\.jsonl .*would be\s+lost"):
+            write_export(store, "labels", out, n=3)
+        (found,) = filled_labels(out / "labels.jsonl", rater="ann")
+        assert (found.letter, found.rater, found.rater_kind, found.rubric) == ("B", "ann", "human", "abc/1")
+        letters = [one.letter for one in graded_items(store, [found]) if one.item.item_id == found.item_id]
+    assert letters == ["B"]
+
+
+def test_the_sheet_as_csv_is_read_as_it_is(tmp_path: Path) -> None:
+    with many(tmp_path / "run") as store:
+        write_export(store, "labels", tmp_path / "out", n=3)
+    path = tmp_path / "out" / "labels.csv"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace(",,,abc/1", ",A,,abc/1", 1)
+    assert ",A,,abc/1" in lines[1]
+    path.write_text("\n".join(lines))
+    assert [(one.letter, one.rater) for one in read_labels(path)] == [("A", "labels")]
+
+
+def test_scores_for_inspect_are_one_number_for_each_sample(tmp_path: Path) -> None:
+    replies = {"m/1": [[("Q?", "a", "A"), ("P?", "b", "C")], None, [("R?", "c", "")]]}
+    with build(tmp_path / "run", replies) as store:
+        written = write_export(store, "labels", tmp_path / "out", precomputed=True)
+        ids = [one.sample_id for one in store.samples()]
+    assert [path.name for path in written.paths] == ["m-1.jsonl", "README.md"]
+    rows = {row["id"]: row for row in map(json.loads, written.paths[0].read_text().splitlines())}
+    assert set(rows) == set(ids[:2])
+    assert rows[ids[0]]["value"] == 0.5
+    assert rows[ids[0]]["answer"] == "A C"
+    assert rows[ids[1]]["value"] == 0
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def test_a_former_export_is_replaced_and_its_files_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with build(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store:
+        write_export(store, "csv", out)
+        write_export(store, "sft", out)
+    assert {path.name for path in out.iterdir()} <= {"README.md", *(f"{split}.jsonl" for split in SPLITS)}
+    assert not (out / "items.csv").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "notes.txt"])
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with build(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store:
+        with pytest.raises(UsageError, match="expected an empty folder or a former export"):
+            write_export(store, "sft", out)
+        (out / name).unlink()
+        write_export(store, "sft", out)
+        (out / "notes.txt").write_text("mine")
+        with pytest.raises(UsageError, match=r"notes\.txt is not of the former export"):
+            write_export(store, "sft", out)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_no_chunk_is_in_two_files_and_every_row_in_one(tmp_path: Path) -> None:
+    pairs = [[(f"What is {n} of {k}?", f"It is {n} and {k}.", "A") for k in range(3)] for n in range(60)]
+    with build(tmp_path / "run", {"m": pairs}) as store:
+        written: Written = write_export(store, "sft", tmp_path / "out", seed=4)
+        grading = Grading.of(store)
+    chunks = {split: {row["chunk_id"] for row in rows} for split, rows in read(tmp_path / "out").items()}
+    assert sum(map(len, chunks.values())) == 60
+    assert sum(written.counts.values()) == 180
+    assert set(chunks) == set(SPLITS)
+    assert grading.scale == ("A", "B", "C")
+
+
+def test_text_of_every_script_comes_through(tmp_path: Path) -> None:
+    text = 'Größe – 漢字 \u2028 🙂 "quoted"\nand \\ back'
+    with build(tmp_path / "run", {"m": [[(text, text, "A")]]}) as store:
+        write_export(store, "sft", tmp_path / "sft", with_context=True)
+        write_export(store, "csv", tmp_path / "csv")
+    path = next((tmp_path / "sft").glob("*.jsonl"))
+    row = json.loads(path.read_bytes())
+    assert row["messages"][1]["content"] == text
+    assert "漢字" in path.read_text()
+    assert table(tmp_path / "csv")[0]["answer"] == text
