@@ -162,6 +162,7 @@ def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> Non
     assert "Replies known from earlier runs: mistral 100.0 %, qwen 100.0 %, qwen-14b 100.0 %" in text
 
 
+@pytest.mark.slow
 def test_a_model_whose_weights_nobody_knows_is_always_asked(tmp_path: Path) -> None:
     (tmp_path / "ours.yaml").write_text("models: {mistral: {revision: null}}")
     with LoopbackServer(["mistral", "qwen", "qwen-14b"]) as server:

@@ -51,6 +51,7 @@ def test_the_same_run_twice_gives_the_same_report_apart_from_times(tmp_path: Pat
     assert reports[0] == reports[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_to_the_rows_of_an_undisturbed_one(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl", 60)
     with LoopbackServer(models=("mistral", "qwen", "judge"), latency_s=0.05) as server:
@@ -228,6 +229,7 @@ def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> Non
     assert {**first, "path": ""} == {**second, "path": ""}  # type: ignore[dict-item]
 
 
+@pytest.mark.slow
 def test_a_foreign_chunk_file_of_real_documentation_goes_through_as_it_is(tmp_path: Path) -> None:
     from scipy import special, stats  # noqa: PLC0415 - only this test reads their documentation
 

@@ -385,9 +385,8 @@ def test_a_new_eval_that_cannot_be_made_is_refused(
 # ---------------------------------------------------------------------------- what was written
 
 
-def test_generation_is_analysed_before_anything_is_graded(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("here")
+def test_generation_is_analysed_before_anything_is_graded(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["generate", "embedded-lead", "embedded-salient", "--n", "8", "--out", "run"]) == 0
     capsys.readouterr()
     assert run(["analyse", "generation", "run", "--json"]) == 0

@@ -364,6 +364,7 @@ def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_servers_left")
+@pytest.mark.slow
 def test_a_server_that_crashes_is_started_again_and_nothing_is_asked_twice(tmp_path: Path) -> None:
     registry = registry_file(tmp_path, mistral=entry("crashes-after-6"), qwen=entry("ok"))
     done = compare(tmp_path, registry, "mistral", "qwen")
@@ -385,6 +386,7 @@ def test_a_server_that_always_crashes_is_given_up_and_the_run_can_go_on(tmp_path
 
 
 @pytest.mark.usefixtures("no_servers_left")
+@pytest.mark.slow
 def test_a_finished_model_is_not_loaded_again(tmp_path: Path) -> None:
     registry = registry_file(tmp_path, mistral=entry("ok"), qwen=entry("ok"))
     assert compare(tmp_path, registry, "mistral", "qwen").returncode == 0

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from replay.server import LoopbackServer
 
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
@@ -75,6 +77,7 @@ def test_each_item_is_graded_once(tmp_path: Path) -> None:
     assert len(graded) == len(set(graded)) == len(items)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.2) as writers,
@@ -125,6 +128,7 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
     assert rows(tmp_path / "run" / "generations.jsonl")
 
 
+@pytest.mark.slow
 def test_the_report_does_not_depend_on_how_many_requests_are_in_flight(tmp_path: Path) -> None:
     reports = []
     with LoopbackServer(["mistral", "qwen", "compass-judger"], latency_s=0.002) as server:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from qaeval.chat.cached import Cache
 from qaeval.chat.protocol import ChatModel, Sampling
@@ -30,9 +30,6 @@ from qaeval.stages.progress import Progress, StageProgress
 from qaeval.stages.watch import Stop, listening, nobody
 from qaeval.store import GENERATIONS, GRADES, RunStore
 from qaeval.surroundings import environment
-
-_JUDGE_SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
-"""Room for a paragraph of reasons; a judge that runs over is `truncated`, never cut to a letter."""
 
 
 class Runner:
@@ -259,7 +256,7 @@ class Runner:
 
 def _asking(judging: Judging) -> Callable[[ChatModel, grading.GradeTask], Coroutine[Any, Any, Record]]:
     spec = judging.judge
-    instructions = grading.Instructions.of(judging.rubric, spec.sampled(_JUDGE_SAMPLING), spec.judge_mode)
+    instructions = grading.Instructions.of(judging.rubric, spec.sampled(grading.SAMPLING), spec.judge_mode)
     lenient = spec.structured == "off"
 
     async def ask(model: ChatModel, task: grading.GradeTask) -> Record:

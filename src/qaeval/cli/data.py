@@ -9,6 +9,8 @@ from qaeval.cli.options import Labels, Out, RunDirectory, Seed
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from qaeval.export import Written
     from qaeval.records import Label
     from qaeval.store import RunStore
@@ -107,9 +109,7 @@ def export(
 
 
 def _export_logs(store: "RunStore", target: Path) -> None:
-    from qaeval.inspect_bridge import export_logs
-
-    for path in export_logs(store, target):
+    for path in _bridge().export_logs(store, target):
         print(path)
     print(f"next: inspect view --log-dir {target}")
 
@@ -145,6 +145,16 @@ def _shares(typed: str) -> tuple[float, float, float]:
     return shares[0], shares[1], shares[2]
 
 
+def _bridge() -> "ModuleType":
+    """Import the bridge to Inspect, which is not in the core."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    if find_spec("inspect_ai") is None:
+        raise UsageError("Inspect AI is not installed here: pip install 'qaeval[inspect]'")
+    return import_module("qaeval.inspect_bridge")
+
+
 def import_(
     logs: Annotated[
         list[Path],
@@ -153,9 +163,8 @@ def import_(
     out: Out = None,
 ) -> None:
     """Make a run of Inspect's logs, for `qaeval report` and what follows."""
-    from qaeval.inspect_bridge import import_log
     from qaeval.surroundings import new_run_name
 
     target = out or Path("results", new_run_name())
-    import_log(logs, target)
+    _bridge().import_log(logs, target)
     print(f"{target}\nnext: qaeval report {target}")

@@ -38,6 +38,9 @@ from qaeval.rubric import Rubric, grade_schema, prompt_text
 JudgeMode: TypeAlias = Literal["reason_first", "letter"]
 """``reason_first``: reasoning, then the letter. ``letter``: the letter alone, with its logprobs."""
 
+SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
+"""Room for a paragraph of reasons; a judge that runs over is ``truncated``, never cut to a letter."""
+
 _TOP_LOGPROBS: Final = 20
 """vLLM's default upper limit; enough for every letter in each tokenisation."""
 

@@ -48,6 +48,10 @@ _LONELY_STAR = re.compile(r"\*\*|(?<!\w)(?:[*_]|__)(?=[^\s*_])|(?<=[^\s*_])(?:[*
 _STARTERS = word_set(
     "The A An It This These In If When For Each You We They No All To Der Die Das Es Ein Eine Wenn Sie Wir"
 )
+_KEPT = 256
+"""Texts that each function remembers: a chunk is looked at for every item that is about it."""
+_SENTENCES_KEPT = 8192
+"""The same of sentences, whose words are compared with those of many others."""
 _LONG_STEM, _SHORT_STEM = 5, 3
 _VOWEL = re.compile(r"[aeiouyäöü]")
 
@@ -76,6 +80,11 @@ def units(text: str) -> list[Unit]:
     Returns:
         The units; empty only where the text has no visible characters.
     """
+    return list(_units(text))
+
+
+@lru_cache(maxsize=_KEPT)
+def _units(text: str) -> tuple[Unit, ...]:
     found: list[Unit] = []
     heading = ""
     for number, (kind, lines) in enumerate(_blocks(text)):
@@ -89,7 +98,7 @@ def units(text: str) -> list[Unit]:
             prose = _clean(" ".join(lines))
             parts = [prose] if kind == "heading" else _split(prose)
             found.extend(Unit(kind, part, number, heading) for part in parts)
-    return [unit for unit in found if unit.text]
+    return tuple(unit for unit in found if unit.text)
 
 
 def sentences(text: str) -> list[str]:
@@ -101,7 +110,12 @@ def sentences(text: str) -> list[str]:
     Returns:
         The sentences in their order; empty where the chunk is only code or headings.
     """
-    return [unit.text for unit in units(text) if unit.kind not in {"heading", "code"}]
+    return list(_sentences(text))
+
+
+@lru_cache(maxsize=_KEPT)
+def _sentences(text: str) -> tuple[str, ...]:
+    return tuple(unit.text for unit in units(text) if unit.kind not in {"heading", "code"})
 
 
 def words(text: str) -> list[str]:
@@ -124,7 +138,12 @@ def stem(word: str) -> str:
 
 def content_words(text: str) -> list[str]:
     """Stems of the words that carry meaning: no English and no German stop words."""
-    return [stem(word) for word in words(text) if word not in ENGLISH_STOP and word not in GERMAN_STOP]
+    return list(_content_words(text))
+
+
+@lru_cache(maxsize=_SENTENCES_KEPT)
+def _content_words(text: str) -> tuple[str, ...]:
+    return tuple(stem(word) for word in words(text) if word not in ENGLISH_STOP and word not in GERMAN_STOP)
 
 
 def numbers(text: str) -> list[str]:
@@ -136,12 +155,17 @@ def numbers(text: str) -> list[str]:
     Returns:
         The numbers; a percentage keeps its sign (``5 %`` is ``5%``), units are left out.
     """
+    return list(_numbers(text))
+
+
+@lru_cache(maxsize=_KEPT)
+def _numbers(text: str) -> tuple[str, ...]:
     found = [(match.start(), _plain(match.group())) for match in _NUMBER.finditer(text)]
     for match in _WORD.finditer(text):
         spelled = NUMBER_WORDS.get(match.group().casefold())
         if spelled is not None:
             found.append((match.start(), spelled))
-    return [number for _, number in sorted(found)]
+    return tuple(number for _, number in sorted(found))
 
 
 def named_terms(text: str) -> list[str]:
@@ -153,6 +177,11 @@ def named_terms(text: str) -> list[str]:
     Returns:
         Each term once, in the order of its first appearance.
     """
+    return list(_named_terms(text))
+
+
+@lru_cache(maxsize=_KEPT)
+def _named_terms(text: str) -> tuple[str, ...]:
     german = is_german(text)
     found: dict[str, None] = {}
     for sentence in sentences(text):
@@ -162,7 +191,7 @@ def named_terms(text: str) -> list[str]:
             quoted = sentence[match.start() - 1 : match.start()] == "`"
             if capital or quoted or _looks_like_identifier(word):
                 found.setdefault(word)
-    return list(found)
+    return tuple(found)
 
 
 def is_german(text: str) -> bool:

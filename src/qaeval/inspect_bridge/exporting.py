@@ -1,0 +1,237 @@
+"""A finished run as Inspect logs: one per candidate, to be opened by ``inspect view`` and everything else that reads logs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from inspect_ai.log import (
+    EvalConfig,
+    EvalDataset,
+    EvalLog,
+    EvalMetric,
+    EvalResults,
+    EvalSample,
+    EvalScore,
+    EvalSpec,
+    EvalStats,
+    HeadlineMetric,
+    write_eval_log,
+)
+from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelConfig, ModelOutput
+from inspect_ai.scorer import SampleScore, mean, stderr
+
+from qaeval import __version__
+from qaeval.chat.protocol import Sampling
+from qaeval.documents import validated
+from qaeval.errors import DataError, UsageError
+from qaeval.evaldef import EvalDefinition
+from qaeval.inspect_bridge.chat import as_chat_messages, from_usage
+from qaeval.inspect_bridge.scoring import (
+    CLUSTER,
+    LETTERS,
+    USABLE,
+    failed,
+    letters_score,
+    sample_metadata,
+    usable_rate,
+    usable_score,
+)
+from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
+from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session
+from qaeval.stages import generate as generating
+from qaeval.store import RunStore
+from qaeval.surroundings import now
+
+PROVIDER: Final = "qaeval"
+"""Models of exported logs are called ``qaeval/NAME``."""
+
+_SHARD: Final = 20_000
+"""A log is held in memory, whole, while it is written."""
+_METRICS: Final = {
+    LETTERS: {"mean": mean(), "stderr": stderr(cluster=CLUSTER)},
+    USABLE: {"usable_rate": usable_rate(), "stderr": stderr(cluster=CLUSTER), "failed": failed()},
+}
+
+
+def export_logs(store: RunStore, out: Path, *, shard: int = _SHARD) -> list[Path]:
+    """Write a graded run as ``.eval`` logs, one per candidate.
+
+    Args:
+        store: The run.
+        out: Folder of the logs; made where it is missing. A log that is there is not overwritten.
+        shard: Most samples of one log; a candidate with more gets several, numbered.
+
+    Returns:
+        The logs, in the order of the candidates.
+
+    Raises:
+        DataError: the run is not graded or not finished.
+        UsageError: a log is there already, or ``shard`` is less than one.
+    """
+    if shard < 1:
+        raise UsageError(f"shard: expected at least one sample, got {shard}")
+    settings = store.settings()
+    if settings.get("grading") is None:
+        raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
+    made = _Maker(store, settings)
+    n_shards = -(-settings["sample_set"]["n"] // shard)
+    out.mkdir(parents=True, exist_ok=True)
+    return [
+        path
+        for candidate in settings["candidates"]
+        for path in made.write(candidate, out, shard=shard, n_shards=n_shards)
+    ]
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the logs of one run."""
+
+    store: RunStore
+    settings: Mapping[str, Any]
+
+    @property
+    def _definition(self) -> EvalDefinition:
+        about = {key: value for key, value in self.settings["eval"].items() if key != "digest"}
+        return validated(EvalDefinition, {**about, "directory": Path()}, f"{self.store.path}: eval")
+
+    @property
+    def _scale(self) -> list[str]:
+        return [level["letter"] for level in self.settings["grading"]["rubric"]["scale"]]
+
+    def write(self, candidate: str, out: Path, *, shard: int, n_shards: int) -> list[Path]:
+        """Write one candidate's logs."""
+        samples, paths = iter(self.store.samples()), []
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", candidate)
+        for number in range(1, n_shards + 1):
+            part = f"-{number}-of-{n_shards}" if n_shards > 1 else ""
+            path = out / f"{self.settings['eval']['name']}-{name}{part}.eval"
+            if path.exists():
+                raise UsageError(f"{path}: there is a log already; choose another folder")
+            log = self._log(candidate, list(islice(samples, shard)), number, n_shards)
+            write_eval_log(log, str(path))
+            paths.append(path)
+        return paths
+
+    def _log(self, candidate: str, samples: Sequence[Sample], number: int, n_shards: int) -> EvalLog:
+        wanted = {sample.sample_id for sample in samples}
+        replies = {
+            row.sample_id: row
+            for row in self.store.generations()
+            if row.sample_id in wanted and _author(row) == candidate
+        }
+        if missing := wanted - set(replies):
+            raise DataError(
+                f"{self.store.path}: {candidate} has no row for {len(missing)} samples; finish the run with --resume"
+            )
+        items = {
+            item.item_id for row in replies.values() if isinstance(row, Generation) for item in row.items
+        }
+        grades = {str(row.item_id): row for row in self.store.grades() if row.item_id in items}
+        made = [self._sample(candidate, sample, replies[sample.sample_id], grades) for sample in samples]
+        sessions = [one for one in self.store.sessions() if one.stage == "grade" or one.model == candidate]
+        started = min((one.started for one in sessions), default=now())
+        return EvalLog(
+            status="success",
+            eval=self._spec(candidate, samples, started, sessions, f"{number}/{n_shards}"),
+            results=_results(made),
+            stats=EvalStats(started_at=started, completed_at=started),
+            samples=made,
+        )
+
+    def _spec(
+        self,
+        candidate: str,
+        samples: Sequence[Sample],
+        started: str,
+        sessions: Sequence[Session],
+        part: str,
+    ) -> EvalSpec:
+        settings = {**self.settings, "candidates": {candidate: self.settings["candidates"][candidate]}}
+        grading, name = settings["grading"], settings["eval"]["name"]
+        return EvalSpec(
+            created=started,
+            task=name,
+            task_registry_name=f"{PROVIDER}/{name}",
+            task_version=settings["eval"]["digest"][:12],
+            run_id=self.store.path.name,
+            eval_id=f"{self.store.path.name}-{candidate}-{part.partition('/')[0]}",
+            dataset=EvalDataset(
+                name=name, samples=len(samples), sample_ids=[sample.sample_id for sample in samples]
+            ),
+            model=f"{PROVIDER}/{candidate}",
+            model_roles={GRADER: ModelConfig(model=f"{PROVIDER}/{grading['judge']['name']}")},
+            config=EvalConfig(epochs=1),
+            packages={PROVIDER: __version__},
+            headline_metric=HeadlineMetric(scorer=USABLE, metric="usable_rate"),
+            metadata={
+                METADATA: {
+                    "format": FORMAT,
+                    "settings": settings,
+                    "rubric_sha": grading["rubric"]["sha"],
+                    "sample_set": settings["sample_set"]["digest"],
+                    "sessions": [one.model_dump(mode="json") for one in sessions],
+                    "part": part,
+                }
+            },
+        )
+
+    def _sample(
+        self, candidate: str, sample: Sample, row: GenerateRow, grades: Mapping[str, GradeRow]
+    ) -> EvalSample:
+        definition = self._definition
+        request = generating.build_request(sample, definition, Sampling())
+        turns = as_chat_messages(request, merge_system=False)
+        letters = letters_score(row, grades, self._scale)
+        reply = ChatMessageAssistant(content=row.text, model=candidate, source="generate")
+        stop = "max_tokens" if isinstance(row, Failure) and row.reason == "truncated" else "stop"
+        return EvalSample(
+            id=sample.sample_id,
+            epoch=1,
+            input=turns,
+            target="",
+            messages=[*turns, reply],
+            output=ModelOutput(
+                model=candidate,
+                choices=[ChatCompletionChoice(message=reply, stop_reason=stop)],
+                usage=from_usage(row.usage),
+                time=row.latency_s,
+            ),
+            scores={
+                LETTERS: letters,
+                USABLE: usable_score(letters, self._scale[0], definition.items_per_sample),
+            },
+            metadata=sample_metadata(sample),
+        )
+
+
+def _author(row: GenerateRow) -> str:
+    return row.candidate if isinstance(row, Generation) else row.model
+
+
+def _results(samples: Sequence[EvalSample]) -> EvalResults:
+    """Compute what Inspect would have shown at the end of the eval."""
+    found = []
+    for name, metrics in _METRICS.items():
+        scores = [
+            SampleScore(score=sample.scores[name], sample_id=sample.id, sample_metadata=sample.metadata)
+            for sample in samples
+            if sample.scores is not None
+        ]
+        scored = [one for one in scores if one.score.reason is None]
+        found.append(
+            EvalScore(
+                name=name,
+                scorer=name,
+                scored_samples=len(scored),
+                unscored_samples=len(scores) - len(scored),
+                metrics={
+                    key: EvalMetric(name=key, value=float(metric(scored)) if scored else float("nan"))  # type: ignore[arg-type]
+                    for key, metric in metrics.items()
+                },
+            )
+        )
+    return EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=found)

@@ -1,0 +1,457 @@
+"""Inspect AI: the same letters and failures through both, and logs in both directions."""
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from qaeval.cli import run
+from qaeval.errors import DataError, NotComparableError, UsageError
+from qaeval.evaldef import item_schema
+from qaeval.prepare import find_eval
+from qaeval.records import Failure, Generation, Grade, record_id
+from qaeval.store import RunStore
+from replay.answers import PIECE, Writer, envelope, usage_of
+from replay.faults import error
+from replay.server import LoopbackServer
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+CANDIDATES = ("cand", "other")
+PROBE = 64
+"""Tokens of a probe at most."""
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:inspect_ai")
+
+
+@pytest.fixture(scope="module")
+def bridge() -> Any:
+    pytest.importorskip("inspect_ai", reason="`pip install qaeval[inspect]`")
+    from qaeval import inspect_bridge  # noqa: PLC0415 - takes two seconds
+
+    return inspect_bridge
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("graded") / "run"
+    words = [
+        "compare",
+        "embedded-lead",
+        "embedded-salient",
+        "--eval",
+        "qa_pairs",
+        "--n",
+        "12",
+        "--out",
+        str(out),
+    ]
+    assert run(words) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def logs(bridge: Any, graded: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    with RunStore.open(graded) as store:
+        return bridge.export_logs(store, tmp_path_factory.mktemp("logs"), shard=5)
+
+
+def rows_of(path: Path) -> dict[tuple[str, str], object]:
+    """What became of every candidate's reply to every sample."""
+    with RunStore.open(path) as store:
+        grades = {row.item_id: row for row in store.grades()}
+        return {
+            (name_of(row), row.sample_id): ("failed", row.reason)
+            if isinstance(row, Failure)
+            else [(item, fate(grades[item.item_id])) for item in row.items]
+            for row in store.generations()
+        }
+
+
+def name_of(row: Generation | Failure) -> str:
+    return (row.candidate if isinstance(row, Generation) else row.model).rpartition("/")[2]
+
+
+def fate(row: Grade | Failure) -> object:
+    return (row.letter, row.flags, row.reason, row.probabilities) if isinstance(row, Grade) else row.reason
+
+
+def numbers_of(path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert run(["report", str(path), "--json"]) == 0
+    return without(json.loads(capsys.readouterr().out), {"run", "timing", "path", "cost", "choice"})
+
+
+def without(value: Any, names: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: without(part, names) for key, part in value.items() if key not in names}
+    return [without(part, names) for part in value] if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_inspect_itself_would_read_our_letters_as_other_numbers(bridge: Any) -> None:
+    from inspect_ai.scorer import SampleScore, Score, accuracy, mean  # noqa: PLC0415
+
+    letters = ["A", "A", "B", "B", "B", "C", "A", "A", "A", "B"]  # 5 x 1 + 4 x 0.5 + 1 x 0
+    stock = [SampleScore(score=Score(value=letter)) for letter in letters]
+    table = bridge.scoring.points(["A", "B", "C"])
+    ours = [SampleScore(score=Score(value=table[letter], answer=letter)) for letter in letters]
+    assert accuracy()(stock) == pytest.approx(0.1)  # C is *correct* there, A and B are nothing
+    assert mean()(ours) == pytest.approx(0.7)
+
+
+def test_a_scale_of_four_letters_is_spread_evenly(bridge: Any) -> None:
+    assert bridge.scoring.points("ABCD") == pytest.approx({"A": 1, "B": 2 / 3, "C": 1 / 3, "D": 0})
+
+
+def test_the_schema_is_sent_whole(bridge: Any) -> None:
+    from inspect_ai.model import GenerateConfig, ResponseSchema  # noqa: PLC0415
+    from inspect_ai.util import JSONSchema  # noqa: PLC0415
+
+    definition = find_eval(str(ROOT / "evals" / "qa_pairs"))
+    sample = bridge.tasks.load_samples(definition)[0]
+    request = bridge.tasks.generating.build_request(sample, definition, bridge.tasks.Sampling())
+    merged = GenerateConfig(seed=1).merge(bridge.chat.generate_config(request, structured=True))
+    sent = merged.response_schema.json_schema.model_dump(exclude_none=True)
+    assert sent == item_schema(definition)
+    assert list(sent["properties"]["pairs"]["items"]["properties"]) == ["type", "question", "answer"]
+    plain = ResponseSchema(name="x", json_schema=JSONSchema.model_validate(item_schema(definition)))
+    assert "minItems" not in plain.json_schema.model_dump_json()  # why the bridge has a class of its own
+
+
+# ---------------------------------------------------------------- logs out and in
+
+
+def test_an_export_has_one_log_per_candidate_in_parts(logs: list[Path], graded: Path) -> None:
+    from inspect_ai.log import read_eval_log  # noqa: PLC0415
+
+    assert [path.name for path in logs] == [
+        f"qa_pairs-{name}-{part}-of-3.eval"
+        for name in ("embedded-lead", "embedded-salient")
+        for part in (1, 2, 3)
+    ]
+    log = read_eval_log(str(logs[0]))
+    assert log.samples is not None
+    assert (log.eval.model, len(log.samples)) == ("qaeval/embedded-lead", 5)
+    sample = log.samples[0]
+    assert sample.scores is not None
+    letters = sample.scores["letters"]
+    assert sample.metadata["sample"]["chunk"]["text"] in sample.messages[-2].text
+    row = next(row for (_, sample_id), row in rows_of(graded).items() if sample_id == sample.id)
+    assert letters.answer == " ".join(fate[0] for _, fate in row)  # type: ignore[attr-defined]
+    assert letters.metadata is not None
+    assert {"item_id", "letter", "flags", "reason", "probabilities", "question", "answer"} <= set(
+        letters.metadata["grades"][0] | {"probabilities": None}
+    )
+
+
+def test_a_log_s_own_numbers_are_those_of_its_samples(logs: list[Path]) -> None:
+    from inspect_ai.log import read_eval_log  # noqa: PLC0415
+
+    log = read_eval_log(str(logs[0]))
+    assert log.results is not None
+    assert log.samples is not None
+    found = {score.name: score.metrics for score in log.results.scores}
+    values = [sample.scores["letters"].value for sample in log.samples if sample.scores]
+    assert found["letters"]["mean"].value == pytest.approx(sum(map(float, values)) / len(values))  # type: ignore[arg-type]
+    assert set(found["usable"]) == {"usable_rate", "stderr", "failed"}
+
+
+def test_inspects_data_frames_read_an_export(logs: list[Path]) -> None:
+    from inspect_ai.analysis import SampleSummary, evals_df, samples_df  # noqa: PLC0415
+
+    samples = samples_df([str(path) for path in logs], columns=SampleSummary, quiet=True)
+    assert len(samples) == 24
+    assert samples["score_usable"].astype(float).between(0, 1).all()
+    assert set(evals_df([str(path) for path in logs], quiet=True)["model"]) == {
+        "qaeval/embedded-lead",
+        "qaeval/embedded-salient",
+    }
+
+
+def test_out_and_in_again_is_the_same_run(
+    bridge: Any, logs: list[Path], graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = bridge.import_log(logs, tmp_path / "again")
+    assert rows_of(again) == rows_of(graded)
+    assert (again / "samples.jsonl").read_text() == (graded / "samples.jsonl").read_text()
+    assert json.loads((again / "settings.json").read_text()) == json.loads(
+        (graded / "settings.json").read_text()
+    )
+    assert numbers_of(again, capsys) == numbers_of(graded, capsys)
+
+
+def test_an_export_does_not_overwrite(bridge: Any, graded: Path, logs: list[Path]) -> None:
+    with RunStore.open(graded) as store, pytest.raises(UsageError, match="there is a log already"):
+        bridge.export_logs(store, logs[0].parent, shard=5)
+
+
+def test_a_missing_part_is_named(bridge: Any, logs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="5 samples of embedded-lead, expected the 12"):
+        bridge.import_log([logs[0]], tmp_path / "run")
+    with pytest.raises(DataError, match="answers a sample twice"):
+        bridge.import_log([*logs, logs[0]], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda log: log.eval.metadata.clear(), "made by another task"),
+        (lambda log: log.eval.metadata["qaeval"].update(format=9), "layout 9"),
+        (lambda log: setattr(log, "status", "cancelled"), "did not finish"),
+        (lambda log: log.samples[1].scores.pop("letters"), "expected one epoch with a score 'letters'"),
+        (lambda log: log.samples[1].metadata.pop("sample"), "something is missing: KeyError: 'sample'"),
+        (
+            lambda log: log.eval.metadata["qaeval"]["settings"]["grading"]["rubric"].update(title="x"),
+            "was changed",
+        ),
+        (lambda log: grades(log)[0].update(letter="Z"), "another scale than the log's: 'Z'"),
+        (lambda log: grades(log)[0].update(judge="you"), "another judge than the log's: 'you'"),
+        (lambda log: grades(log)[0].pop("question"), "Item: question: Field required"),
+    ],
+)
+def test_a_log_that_lacks_something_is_refused_in_words(
+    bridge: Any, logs: list[Path], change: Any, says: str, tmp_path: Path
+) -> None:
+    from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
+
+    log = read_eval_log(str(logs[0]))
+    change(log)
+    write_eval_log(log, str(tmp_path / "changed.eval"))
+    with pytest.raises(DataError, match=r"changed\.eval: ") as raised:
+        bridge.import_log([tmp_path / "changed.eval"], tmp_path / "run")
+    assert says in str(raised.value)
+
+
+def grades(log: Any) -> list[dict[str, Any]]:
+    return next(found for sample in log.samples if (found := sample.scores["letters"].metadata["grades"]))
+
+
+def test_a_file_that_is_no_log_is_refused(bridge: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.eval").write_text("{}")
+    with pytest.raises(DataError, match="not readable as an Inspect log"):
+        bridge.import_log([tmp_path / "x.eval"], tmp_path / "run")
+
+
+def test_logs_by_two_rubrics_are_not_put_together(bridge: Any, logs: list[Path], tmp_path: Path) -> None:
+    from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
+
+    log = read_eval_log(str(logs[0]))
+    log.eval.metadata["qaeval"]["settings"]["sample_set"]["seed"] = 99  # type: ignore[index]
+    write_eval_log(log, str(tmp_path / "other.eval"))
+    with pytest.raises(NotComparableError, match="differ in sample_set"):
+        bridge.import_log([logs[0], tmp_path / "other.eval"], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [
+        ("127.0.0.1", True), ("10.1.2.3", True), ("judge", True), ("gpu.internal", True), ("8.8.8.8", False),
+        ("api.openai.com", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_host_that_nobody_knows_counts_as_outside(bridge: Any, host: str, inside: bool) -> None:
+    assert bridge.importing._is_inside(host) is inside
+
+
+def test_an_item_that_was_graded_in_two_ways_is_two_items(
+    bridge: Any, logs: list[Path], tmp_path: Path
+) -> None:
+    one, other = (bridge.importing._read(logs[place]) for place in (0, 0))
+    row, entries = next(reply for reply in other.replies if reply[1])
+    item, grade = entries[0]
+    changed = grade.model_copy(update={"letter": next(name for name in "ABC" if name != grade.letter)})
+    other.candidate, other.replies = "twin", [(row, [(item, changed), *entries[1:]])]
+    with RunStore.create(tmp_path / "run", one.settings, one.samples.values(), resume=False) as store:
+        bridge.importing._write(store, [one, other])
+        letters = [row.letter for row in store.grades() if isinstance(row, Grade)]
+        ids = {
+            found.item_id for row in store.generations() if isinstance(row, Generation) for found in row.items
+        }
+    assert len(letters) == len({entry[0].item_id for reply in one.replies for entry in reply[1]}) + 1
+    assert record_id("item", item.item_id, "twin") in ids
+
+
+async def test_replies_of_another_solver_are_read_the_same_way(bridge: Any) -> None:
+    from inspect_ai.model import ModelOutput  # noqa: PLC0415
+
+    request = bridge.tasks.ChatRequest(messages=())
+    said = bridge.tasks._Said(ModelOutput.from_content("m", "<think>x</think>{}"))
+    assert (await said.complete(request)).text == "{}"
+    cut = bridge.tasks._Said(ModelOutput.from_content("m", "{", stop_reason="max_tokens"))
+    assert (await cut.complete(request)).finish_reason == "length"
+    with pytest.raises(bridge.tasks.ChatError, match="stopped the reply"):
+        await bridge.tasks._Said(ModelOutput.from_content("m", "{", stop_reason="unknown")).complete(request)
+
+
+# ---------------------------------------------------------------- the same letters through both
+
+
+class Moody(LoopbackServer):
+    """Goes wrong by the words of the prompt, so that the same question goes wrong in the same way, whoever asks.
+
+    Args:
+        free: Schema that replies keep where none is sent.
+        worst: Whether it fails in the ways that are asked again.
+    """
+
+    def __init__(self, free: Mapping[str, Any], *, worst: bool) -> None:
+        super().__init__(models=(*CANDIDATES, "judge"))
+        self._free, self._worst = free, worst
+
+    def _reply(self, body: Mapping[str, Any]) -> web.Response:
+        prompt = "\n".join(turn["content"] for turn in body["messages"])
+        seed = f"{body['model']}\n{prompt}"
+        mood = hashlib.sha256(seed.encode()).digest()[0] % (40 if body["model"] == "judge" else 16)
+        schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema") or self._free
+        writer = Writer(seed, body["messages"][-1]["content"], one_less=mood == 3)
+        if body.get("max_tokens", 0) <= PROBE:
+            return super()._reply(body)  # a probe
+        text, finish = json.dumps(writer.value(schema), ensure_ascii=False), "stop"
+        text = {
+            0: f"Certainly! Here it is:\n```json\n{text}\n```",
+            1: text[:-2],
+            2: "",
+            4: text.replace('"letter": "A"', '"letter": "Z"').replace('"answer"', '"reply"'),
+            5: f"<think>Let me see [1].</think>{text}",
+            6: "I cannot help with that.",
+        }.get(mood, text)
+        if mood == 7:
+            return error(400, "The request was refused by policy.")
+        if mood == 8:
+            finish = "length"
+        if self._worst and mood == 9:
+            return error(500, "EngineCore encountered an issue.")
+        if self._worst and mood == 10:
+            finish = "abort"
+        pieces = PIECE.findall(text)
+        logprobs = writer.logprobs(pieces, body.get("top_logprobs", 0)) if body.get("logprobs") else None
+        usage = usage_of(prompt, body["max_tokens"] if finish == "length" else len(pieces) + 1)
+        return web.json_response(
+            {"id": "chatcmpl-1", **envelope(body["model"], text, finish, logprobs, usage)}
+        )
+
+
+def command(words: list[str], cwd: Path, env: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        words, cwd=cwd, env=dict(env), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def environment(server: LoopbackServer, tmp_path: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{BIN}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "QAEVAL_CACHE": "off",
+        "LOOP_API_KEY": "none",
+        "LOOP_BASE_URL": server.url,
+        "INSPECT_LOG_DIR": str(tmp_path / "logs"),
+        "INSPECT_DISPLAY": "plain",
+    }
+
+
+def bodies(requests: list[dict[str, Any]]) -> Counter[str]:
+    """Requests that are more than a probe, without what says nothing."""
+    shown = [
+        json.dumps(without_nothing(body), sort_keys=True)
+        for body in requests
+        if body.get("max_tokens", 0) > PROBE
+    ]
+    return Counter(dict.fromkeys(shown, 1))
+
+
+def without_nothing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_nothing(part) for key, part in value.items() if part is not None}
+    return [without_nothing(part) for part in value] if isinstance(value, list) else value
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("bridge")
+@pytest.mark.parametrize(
+    ("name", "n", "lenient"),
+    [("qa_pairs", 16, False), ("qa_pairs", 12, True), ("rag_qa", 16, False), ("dpo_pairs", 20, False)],
+)
+def test_qaeval_and_inspect_give_the_same_letters_and_failures(
+    name: str, n: int, lenient: bool, bridge: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition = find_eval(str(ROOT / "evals" / name))
+    structured = "off" if lenient else "json_schema"
+    with Moody(item_schema(definition), worst=name == "rag_qa") as server:
+        about = f"url: '{server.url}', structured: '{structured}'"
+        entries = "".join(f"  {one}: {{{about}}}\n" for one in CANDIDATES)
+        (tmp_path / "qaeval.yaml").write_text(
+            f"models:\n{entries}judges:\n  judge: {{url: '{server.url}'}}\n"
+        )
+        env = environment(server, tmp_path)
+        own = ["compare", *CANDIDATES, "--judge", "judge", "--eval", str(definition.directory), "--n", str(n)]
+        command([str(BIN / "qaeval"), *own, "--out", "own"], tmp_path, env)
+        asked, server.requests = bodies(server.requests), []
+        models = ",".join(f"openai-api/loop/{one}" for one in CANDIDATES)
+        words = [str(BIN / "inspect"), "eval", f"evals/{name}/task.py", "--model", models, "-T", f"n={n}"]
+        words += [
+            "--model-role",
+            "grader=openai-api/loop/judge",
+            "-T",
+            f"lenient={lenient}",
+            "--max-retries",
+            "1",
+        ]
+        command(words, ROOT, env)
+        assert bodies(server.requests) == asked
+    through = bridge.import_log(sorted((tmp_path / "logs").glob("*.eval")), tmp_path / "through")
+    expected, came = rows_of(tmp_path / "own"), rows_of(through)
+    assert {key[1] for key in came} == {key[1] for key in expected}
+    assert came == expected
+    seen = Counter(fate[1] if isinstance(fate, tuple) else "items" for fate in expected.values())
+    assert len(seen) >= 3, seen
+    assert same_rates(numbers_of(through, capsys)) == same_rates(numbers_of(tmp_path / "own", capsys))
+
+
+def same_rates(report: Any) -> list[Any]:
+    """Candidates by name, whatever the order of the logs."""
+    named = {one["facts"].pop("name").rpartition("/")[2]: one for one in report["candidates"]}
+    return [{**named[name], "facts": None} for name in sorted(named)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("bridge")
+def test_the_entry_point_runs_and_without_a_grader_nobody_grades(tmp_path: Path) -> None:
+    from inspect_ai.log import read_eval_log  # noqa: PLC0415
+
+    with LoopbackServer(models=("cand", "judge")) as server:
+        env = environment(server, tmp_path)
+        words = [
+            str(BIN / "inspect"),
+            "eval",
+            "qaeval/qa_pairs",
+            "--model",
+            "openai-api/loop/cand",
+            "-T",
+            "n=2",
+        ]
+        said = command(words, tmp_path, env)  # Inspect exits with 0 whatever happens
+        assert "no usable grader" in " ".join(said.split())
+        assert not server.requests
+        command([*words, "--model-role", "grader=openai-api/loop/judge"], tmp_path, env)
+    logs = [read_eval_log(str(path)) for path in sorted((tmp_path / "logs").glob("*.eval"))]
+    assert [log.status for log in logs] == ["error", "success"]
+    results = logs[1].results
+    assert results is not None
+    metrics = {score.name: score.metrics for score in results.scores}
+    assert not math.isnan(metrics["letters"]["mean"].value)
+    assert metrics["usable"]["failed"].value == 0
