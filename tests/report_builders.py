@@ -86,7 +86,7 @@ class Case:
         return self.analysis(**options).report
 
     def items(self, most: int | None = 20_000) -> Any:
-        return self.analysis().items(most=most)
+        return self.analysis().items(most=most, marked=True)
 
 
 def case(letters: Mapping[str, Sequence[str]], *, items_per_sample: int = 3, **facts: ModelFacts) -> Case:

@@ -13,7 +13,8 @@ from qaeval.chat.protocol import ChatError, ChatRequest, Message
 from qaeval.errors import EndpointError
 from qaeval.serving.load import read_load
 from qaeval.stages.loop import Feed, for_each
-from qaeval.stages.pace import PREEMPTIONS, RUNNING, WAITING, Auto, Fixed
+from qaeval.stages.pace import Auto, Fixed
+from qaeval.vllm_metrics import PREEMPTIONS, RUNNING, WAITING
 from replay.server import LoopbackServer
 
 ASK = ChatRequest((Message("user", "The server waits five seconds before it closes a connection."),))

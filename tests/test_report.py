@@ -12,13 +12,15 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from qaeval.records import Generation
-from qaeval.report import numbers
+from qaeval.report import numbers, sections
 from qaeval.report.charts import charts
+from qaeval.report.document import Report
 from qaeval.report.facts import MachineFacts, Meaning, RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.report.render_html import prose, render_html
 from qaeval.report.render_markdown import escape, render_markdown
 from qaeval.report.render_terminal import render_text_rows
+from qaeval.report.tables import Section, Table
 from qaeval.stats.estimate import Estimate, undefined
 from report_builders import RUN, Case, candidate, case, items_of, label_of
 
@@ -299,6 +301,24 @@ def test_every_difference_stands_on_one_scale_with_the_margin_around_0() -> None
     assert low + to_value < 500
     assert "embedded-lead − alpha: −33.3 points" in page
     assert "alpha is better</div>" in page
+
+
+def test_a_new_section_is_one_function_in_the_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cafeteria(report: Report) -> Section:
+        return Section(
+            anchor="cafeteria",
+            title="Cafeteria",
+            paragraphs=(f"{len(report.candidates)} candidates had lunch <b>together</b>.",),
+            tables=(Table(caption="Lunch", header=("Who", "What"), rows=(("all", "soup"),)),),
+        )
+
+    monkeypatch.setattr(sections, "SECTIONS", (*sections.SECTIONS, cafeteria))
+    report = case({"alpha": ["AAB"] * 12, "beta": ["ABB"] * 12}).report()
+    page, markdown = render_html(report), render_markdown(report)
+    assert '<section aria-labelledby="cafeteria">' in page
+    assert "2 candidates had lunch &lt;b&gt;together&lt;/b&gt;." in page
+    assert "## Cafeteria" in markdown
+    assert "| all | soup |" in markdown
 
 
 def test_the_same_report_renders_to_the_same_text() -> None:

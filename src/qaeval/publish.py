@@ -46,7 +46,7 @@ class Written:
     def render(self, format_: Format) -> str:
         """Render it in one of the formats."""
         if format_ == "html":
-            return render_html(self.report, self.analysis.items(most=_MOST_ITEMS))
+            return render_html(self.report, self.analysis.items(most=_MOST_ITEMS, marked=True))
         if format_ == "md":
             return render_markdown(self.report, with_charts=self.has_charts)
         return render_csv(self.analysis.items()) if format_ == "csv" else model_json(self.report)

@@ -19,6 +19,7 @@ def gather_items(
     candidates: Sequence[str],
     flags: Sequence[str],
     most: int | None,
+    marked: bool,
 ) -> tuple[ChunkItems, ...]:
     """Gather the items by sample, in the order of the sample set; arguments as in `analysis.summary.Analysis.items`."""
     given: dict[str, list[tuple[str, str]]] = {}
@@ -29,7 +30,7 @@ def gather_items(
     written = set(table["sample_id"])
     shown = {sample.sample_id: sample for sample in samples if sample.sample_id in written}
     parts = {name: split_parts(sample.chunk.text) for name, sample in shown.items()}
-    words = {name: part_words(own) if most is not None else () for name, own in parts.items()}
+    words = {name: part_words(own) if marked else () for name, own in parts.items()}
     views: dict[tuple[str, str], list[ItemView]] = {}
     columns = list(table.columns)
     for values in zip(*(table[name] for name in columns), strict=True):

@@ -6,11 +6,16 @@ from math import inf
 
 from qaeval.records import Reading
 from qaeval.report.document import ServerSpan
-
-_TTFT, _ITL, _QUEUE = (
-    "vllm:time_to_first_token_seconds",
-    "vllm:inter_token_latency_seconds",
-    "vllm:request_queue_time_seconds",
+from qaeval.vllm_metrics import (
+    ITL,
+    KV_CACHE,
+    PREEMPTIONS,
+    PREFIX_HITS,
+    PREFIX_QUERIES,
+    QUEUE,
+    RUNNING,
+    TTFT,
+    WAITING,
 )
 
 
@@ -26,20 +31,20 @@ def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSp
     sessions = [list(rows) for _, rows in groupby(own, key=lambda one: one.session)]
     return ServerSpan(
         n_readings=len(own),
-        ttft_s=_mean(sessions, _TTFT),
-        ttft_p50_s=_quantile(sessions, _TTFT, 0.5),
-        ttft_p95_s=_quantile(sessions, _TTFT, 0.95),
-        inter_token_s=_mean(sessions, _ITL),
-        inter_token_p50_s=_quantile(sessions, _ITL, 0.5),
-        inter_token_p95_s=_quantile(sessions, _ITL, 0.95),
-        queue_s=_mean(sessions, _QUEUE),
-        running_max=_most(own, "vllm:num_requests_running"),
-        waiting_max=_most(own, "vllm:num_requests_waiting"),
-        kv_cache_max=_most(own, "vllm:kv_cache_usage_perc"),
-        preemptions=_grown(sessions, "vllm:num_preemptions_total"),
+        ttft_s=_mean(sessions, TTFT),
+        ttft_p50_s=_quantile(sessions, TTFT, 0.5),
+        ttft_p95_s=_quantile(sessions, TTFT, 0.95),
+        inter_token_s=_mean(sessions, ITL),
+        inter_token_p50_s=_quantile(sessions, ITL, 0.5),
+        inter_token_p95_s=_quantile(sessions, ITL, 0.95),
+        queue_s=_mean(sessions, QUEUE),
+        running_max=_most(own, RUNNING),
+        waiting_max=_most(own, WAITING),
+        kv_cache_max=_most(own, KV_CACHE),
+        preemptions=_grown(sessions, PREEMPTIONS),
         prefix_hit_rate=_ratio(
-            _grown(sessions, "vllm:prefix_cache_hits_total"),
-            _grown(sessions, "vllm:prefix_cache_queries_total"),
+            _grown(sessions, PREFIX_HITS),
+            _grown(sessions, PREFIX_QUERIES),
         ),
         missing=tuple(sorted({name for one in own for name in one.missing})),
     )

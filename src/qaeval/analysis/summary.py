@@ -63,13 +63,13 @@ class Analysis:
     table: pd.DataFrame
     rows: RunRows
 
-    def items(self, *, most: int | None = None) -> tuple[ChunkItems, ...]:
+    def items(self, *, most: int | None = None, marked: bool = False) -> tuple[ChunkItems, ...]:
         """Gather the items for reading.
 
         Args:
             most: Items of the chunks that are shown; of more, those come first in which something failed, the judge and a
-                label differ, the candidates differ, or the judge is unsure. None: all, without the parts of the chunks
-                in which their answers stand.
+                label differ, the candidates differ, or the judge is unsure. None: all.
+            marked: Whether to find the parts of the chunks in which the answers stand.
         """
         rubric = self.report.rubric
         labels = [label for label in self.rows.labels if fits(label, rubric)]
@@ -80,6 +80,7 @@ class Analysis:
             candidates=[one.facts.name for one in self.report.candidates],
             flags=rubric.flag_names,
             most=most,
+            marked=marked,
         )
 
 

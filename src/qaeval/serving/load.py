@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from qaeval.serving.client import Server
-
-NAMES: Final = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_preemptions_total")
+from qaeval.serving.meanwhile import meanwhile
+from qaeval.vllm_metrics import LOAD
 
 _SOON_S: Final = 0.1
 _LATER_S: Final = 1.0
@@ -27,7 +27,7 @@ def read_load(text: bytes) -> dict[str, float]:
     for line in text.splitlines():
         if line.startswith(b"vllm:num_"):
             name = line.partition(b"{")[0].partition(b" ")[0].decode(errors="replace")
-            if name in NAMES:
+            if name in LOAD:
                 values[name] = values.get(name, 0.0) + float(line.rpartition(b" ")[2])
     return values
 
@@ -55,14 +55,12 @@ class LoadWatcher:
     async def __aenter__(self) -> Self:
         for server in self._servers:
             await self._open.enter_async_context(server)
-        self._task = asyncio.create_task(self._keep_reading())
+        await self._open.enter_async_context(meanwhile(self._keep_reading()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
         await self._open.aclose()
 
     async def _keep_reading(self) -> None:

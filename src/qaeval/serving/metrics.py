@@ -2,32 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from qaeval.serving.client import Server
+from qaeval.serving.meanwhile import meanwhile
+from qaeval.vllm_metrics import COUNTERS, GAUGES, HISTOGRAMS, KV_CACHE, SUCCESSES
 
-HISTOGRAMS: Final = (
-    "vllm:time_to_first_token_seconds",
-    "vllm:inter_token_latency_seconds",
-    "vllm:request_queue_time_seconds",
-)
-"""Read as ``<name>_sum`` and ``<name>_count``, whose ratio of differences is the mean of a span, and, where there are
-any, as ``<name>_bucket <le>``: the requests up to that bound."""
-COUNTERS: Final = (
-    "vllm:prompt_tokens_total",
-    "vllm:generation_tokens_total",
-    "vllm:prefix_cache_queries_total",
-    "vllm:prefix_cache_hits_total",
-    "vllm:num_preemptions_total",
-    "vllm:request_success_total",
-)
-"""``request_success_total`` is read by reason: ``vllm:request_success_total stop``."""
-GAUGES: Final = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
-
-_BY_REASON: Final = "vllm:request_success_total"
 _OK: Final = 200
 
 
@@ -53,10 +37,10 @@ def read_metrics(text: str) -> tuple[dict[str, float], tuple[str, ...]]:
             if sample.name not in wanted | buckets:
                 continue
             seen.add(sample.name)
-            label = "finished_reason" if sample.name == _BY_REASON else "le" if sample.name in buckets else ""
+            label = "finished_reason" if sample.name == SUCCESSES else "le" if sample.name in buckets else ""
             key = f"{sample.name} {sample.labels.get(label, '')}".strip()
             before = values.get(key, 0.0)
-            most = sample.name == "vllm:kv_cache_usage_perc"
+            most = sample.name == KV_CACHE
             values[key] = max(before, sample.value) if most else before + sample.value
     return values, tuple(sorted(wanted - seen))
 
@@ -81,19 +65,19 @@ class Scraper:
         self._server = server
         self._emit = emit
         self._every_s = every_s
+        self._reading = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self._began = asyncio.get_running_loop().time()
         await self._server.__aenter__()
         await self._read()
-        self._task = asyncio.create_task(self._keep_reading())
+        await self._reading.enter_async_context(meanwhile(self._keep_reading()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await self._reading.aclose()
         try:
             if kind is None:
                 await self._read()

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final, Protocol
 
-RUNNING: Final = "vllm:num_requests_running"
-WAITING: Final = "vllm:num_requests_waiting"
-PREEMPTIONS: Final = "vllm:num_preemptions_total"
+from qaeval.vllm_metrics import PREEMPTIONS, RUNNING, WAITING
 
 _FIRST: Final = 16
 _MOST: Final = 1024
