@@ -41,9 +41,9 @@ test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, fresh environm
 test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs a C compiler, about 8 minutes
 	@$(BIN)/python -m pytest -m faults
 
-fuzz: $(VENV)/.dev  ## search for replies, rows and files that break the readers; SECONDS=20 for each kind
+fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break the readers; SECONDS=20 for each kind
 	@$(PIP) atheris==3.0.0
-	@for kind in reply completion rows files; do $(BIN)/python tests/fuzz/search.py $$kind $(or $(SECONDS),20) || exit 1; done
+	@for kind in reply completion rows files documents samples; do $(BIN)/python tests/fuzz/search.py $$kind $(or $(SECONDS),20) || exit 1; done
 
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick

@@ -303,6 +303,10 @@ def test_a_question_that_cannot_be_asked_is_refused_with_its_line(
             {"card_id": "a", "type": "howto", "persona": "p", "situation": "s", "features": ["x"]},
             "features: expected",
         ),
+        (
+            {"card_id": "a", "type": "howto", "persona": "p", "situation": "s", "forbidden": ["prices"]},
+            "forbidden: expected a list of money, durations, hardware",
+        ),
     ],
 )
 def test_a_card_that_lacks_something_is_refused_with_its_line(

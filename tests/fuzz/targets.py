@@ -9,8 +9,12 @@ from typing import Final
 from qaeval.chat.protocol import ChatError
 from qaeval.chat.reply import ReplyError, extract_json
 from qaeval.chat.wire import MayPassError, is_overflow, read_completion, retry_after_s, server_says
+from qaeval.checks.claims import load_facts
 from qaeval.config import load_config
+from qaeval.corpus.chunking import chunk_documents, words_counter
 from qaeval.corpus.loading import load_chunks
+from qaeval.corpus.reading import read_document
+from qaeval.corpus.samples import load_cards, load_questions
 from qaeval.errors import QaevalError
 from qaeval.evaldef import load_eval
 from qaeval.prepare import data_root
@@ -25,6 +29,8 @@ from qaeval.store import read_records
 ROOT: Final = data_root()
 RUBRIC: Final = load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")
 EVAL: Final = load_eval(ROOT / "evals" / "qa_pairs")
+RAG: Final = load_eval(ROOT / "evals" / "rag_qa")
+DPO: Final = load_eval(ROOT / "evals" / "dpo_pairs")
 SAMPLE: Final = Sample.of(Chunk(chunk_id="c", text="The server listens on port 8000."))
 _FOLDER: Final = Path(tempfile.mkdtemp(prefix="qaeval-fuzz-"))
 
@@ -42,6 +48,8 @@ def reply(data: bytes) -> None:
         for parse in (
             extract_json,
             lambda text, lenient: read_items(text, SAMPLE, EVAL, lenient=lenient),
+            lambda text, lenient: read_items(text, SAMPLE, RAG, lenient=lenient),
+            lambda text, lenient: read_items(text, SAMPLE, DPO, lenient=lenient),
             lambda text, lenient: grade.parse_reply(text, RUBRIC, lenient=lenient),
         ):
             try:
@@ -104,9 +112,39 @@ def files(data: bytes) -> None:
             assert str(_FOLDER) in str(error)
 
 
+def documents(data: bytes) -> None:
+    """Documents of every kind, and the chunks they are cut into: nothing may be lost, larger than it says, or slow."""
+    for suffix in (".md", ".html", ".txt", ".pdf"):
+        path = _file(data, f"document{suffix}")
+        try:
+            chunks = list(chunk_documents([read_document(path)], size=20, overlap=5, count=words_counter()))
+        except QaevalError as error:
+            assert str(path) in str(error)
+        else:
+            assert len({chunk.chunk_id for chunk in chunks}) == len(chunks)
+            assert all(chunk.text.strip() for chunk in chunks)
+
+
+def samples(data: bytes) -> None:
+    """Questions and topic cards, and the facts that claims are compared with."""
+    path = _file(data, "samples.jsonl")
+    chunk = Chunk(chunk_id="c", text="The server listens on port 8000.")
+    for load in (
+        lambda: [one.model_dump_json() for one in load_questions(path, (chunk,), RAG)],
+        lambda: [one.model_dump_json() for one in load_cards(path, DPO)],
+        lambda: load_facts(path),
+    ):
+        try:
+            load()
+        except QaevalError as error:
+            assert str(path) in str(error)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "reply": reply,
     "completion": completion,
     "rows": rows,
     "files": files,
+    "documents": documents,
+    "samples": samples,
 }

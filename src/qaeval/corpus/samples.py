@@ -1,5 +1,6 @@
 """The samples that an eval can draw from: its chunks, questions about its chunks, or topic cards."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +11,8 @@ from qaeval.errors import UsageError, closest
 from qaeval.evaldef import EvalDefinition
 from qaeval.records import Chunk, Sample
 
+FORBIDDEN: Final = ("money", "durations", "hardware")
+"""What a card may forbid to mention; the check ``forbidden`` looks for it."""
 _QUESTION: Final = ("question", "query", "prompt")
 _CARD: Final = ("card_id", "id")
 
@@ -115,6 +118,10 @@ def _typed(given: dict[str, Any], definition: EvalDefinition) -> dict[str, Any]:
     kind = given.get("type")
     if kind not in definition.item_types:
         raise LineError(f"type: expected one of {', '.join(definition.item_types)}, got {kind!r:.40}")
+    try:
+        json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # half a character, or a number that JSON does not have
+        raise LineError(f"holds what no row can hold: {error}") from error
     return given
 
 
@@ -136,6 +143,9 @@ def _card_text(card: Mapping[str, Any]) -> str:
             if card.get(name)
         ),
     ]
-    if forbidden := card.get("forbidden"):
+    forbidden = card.get("forbidden", [])
+    if not isinstance(forbidden, list) or not all(one in FORBIDDEN for one in forbidden):
+        raise LineError(f"forbidden: expected a list of {', '.join(FORBIDDEN)}, got {forbidden!r:.60}")
+    if forbidden:
         lines.append(f"Must not be mentioned: {', '.join(forbidden)}")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ This is Inspect's entry point into qaeval (``[project.entry-points.inspect_ai]``
 a second or more: nothing else in qaeval does.
 """
 
-from pathlib import Path
+from typing import Any
 
 from inspect_ai import Task, task
 
@@ -17,7 +17,6 @@ from qaeval.inspect_bridge.exporting import export_logs
 from qaeval.inspect_bridge.importing import import_log
 from qaeval.inspect_bridge.scoring import failed, usable_rate
 from qaeval.inspect_bridge.tasks import ask, letters, task_of, usable
-from qaeval.stages.grade import JudgeMode
 
 __all__ = [
     "ask",
@@ -36,72 +35,18 @@ __all__ = [
 
 
 @task
-def qa_pairs(
-    eval: str | Path = "qa_pairs",  # noqa: A002 - what the user types: -T eval=…
-    n: int | None = None,
-    seed: int = 0,
-    rubric: str | None = None,
-    judge_mode: JudgeMode = "reason_first",
-    lenient: bool = False,
-    lenient_judge: bool = False,
-    merge_system: bool = False,
-) -> Task:
-    """Write question/answer pairs about chunks of documentation; the parameters are those of `task_of`."""
-    return task_of(
-        eval,
-        n=n,
-        seed=seed,
-        rubric=rubric,
-        judge_mode=judge_mode,
-        lenient=lenient,
-        lenient_judge=lenient_judge,
-        merge_system=merge_system,
-    )
+def qa_pairs(**options: Any) -> Task:  # noqa: ANN401 - those of `task_of`
+    """Write question/answer pairs about chunks of documentation; the parameters are those of `task_of`: ``-T n=20``."""
+    return task_of("qa_pairs", **options)
 
 
 @task
-def rag_qa(
-    eval: str | Path = "rag_qa",  # noqa: A002 - what the user types: -T eval=…
-    n: int | None = None,
-    seed: int = 0,
-    rubric: str | None = None,
-    judge_mode: JudgeMode = "reason_first",
-    lenient: bool = False,
-    lenient_judge: bool = False,
-    merge_system: bool = False,
-) -> Task:
-    """Answer questions from a given context alone; the parameters are those of `task_of`."""
-    return task_of(
-        eval,
-        n=n,
-        seed=seed,
-        rubric=rubric,
-        judge_mode=judge_mode,
-        lenient=lenient,
-        lenient_judge=lenient_judge,
-        merge_system=merge_system,
-    )
+def rag_qa(**options: Any) -> Task:  # noqa: ANN401 - those of `task_of`
+    """Answer questions from a given context, and only from it; the parameters are those of `task_of`."""
+    return task_of("rag_qa", **options)
 
 
 @task
-def dpo_pairs(
-    eval: str | Path = "dpo_pairs",  # noqa: A002 - what the user types: -T eval=…
-    n: int | None = None,
-    seed: int = 0,
-    rubric: str | None = None,
-    judge_mode: JudgeMode = "reason_first",
-    lenient: bool = False,
-    lenient_judge: bool = False,
-    merge_system: bool = False,
-) -> Task:
+def dpo_pairs(**options: Any) -> Task:  # noqa: ANN401 - those of `task_of`
     """Write preference pairs from topic cards; the parameters are those of `task_of`."""
-    return task_of(
-        eval,
-        n=n,
-        seed=seed,
-        rubric=rubric,
-        judge_mode=judge_mode,
-        lenient=lenient,
-        lenient_judge=lenient_judge,
-        merge_system=merge_system,
-    )
+    return task_of("dpo_pairs", **options)
