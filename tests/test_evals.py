@@ -409,6 +409,11 @@ def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(h
     report = json.loads((here / "run" / "report.json").read_text())
     samples = {row["sample_id"]: row for row in rows(here / "run" / "samples.jsonl")}
     generations = rows(here / "run" / "generations.jsonl")
+    lead, salient = (one["usable"]["value"] for one in report["candidates"])
+    assert report["differences"][0]["difference"]["value"] == pytest.approx(
+        salient - lead
+    )  # chunks differ in size
+    assert run(["plan", "run"]) == 0
     for group in report["checks"]:
         for rate in group["rates"]:
             own = [row for row in generations if row["candidate"] == rate["candidate"]]

@@ -31,7 +31,11 @@ _SEED: Final = 20_240_229
 def compare_candidates(
     table: pd.DataFrame, *, candidates: Sequence[str], best: str, margin: float
 ) -> tuple[Difference, ...]:
-    """Compare every pair of candidates by the usable rate in each chunk; every chunk has one vote.
+    """Compare every pair of candidates by the usable rate in each chunk.
+
+    Every chunk has one vote for each item that it owes: where chunks have different numbers of items (questions about them), a
+    chunk's rates are weighed by its share of the items, so that the mean difference over chunks is the difference of the
+    candidates' rates (linearisation of a ratio: Cochran 1977, section 6.3).
 
     Args:
         table: The table of letters.
@@ -45,17 +49,33 @@ def compare_candidates(
     pairs = list(combinations(candidates, 2))
     if not pairs:
         return ()
-    columns = {name: means[name].to_numpy(float) for name in candidates}
+    weights = _weights(usable, means.index)
+    columns = {name: means[name].to_numpy(float) * weights for name in candidates}
+    span = float(weights.max())
     counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
     size_of = int(usable.groupby(["cluster", "candidate"], sort=False).size().max())
     p_values = [_p(columns[a], columns[b]) for a, b in pairs]
     adjusted = holm(p_values)
     return tuple(
         _difference(
-            a, b, columns[a], columns[b], p=p, p_holm=float(p_holm), n_pairs=len(pairs), margin=margin
+            a,
+            b,
+            columns[a],
+            columns[b],
+            span=span,
+            p=p,
+            p_holm=float(p_holm),
+            n_pairs=len(pairs),
+            margin=margin,
         ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
+
+
+def _weights(usable: pd.DataFrame, chunks: "pd.Index[str]") -> np.ndarray:
+    """Return each chunk's number of items over the mean number, shape (n_chunks,); 1 where all have the same."""
+    sizes = usable.groupby("cluster", sort=False).size()[chunks].to_numpy(float)
+    return np.asarray(sizes / sizes.mean())
 
 
 def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str) -> tuple[Rank, ...]:
@@ -104,16 +124,17 @@ def _difference(
     mean_a: np.ndarray,
     mean_b: np.ndarray,
     *,
+    span: float,
     p: float,
     p_holm: float,
     n_pairs: int,
     margin: float,
 ) -> Difference:
-    measure = Measure.of(paired_difference(mean_a, mean_b))
+    measure = Measure.of(paired_difference(mean_a, mean_b, span=span))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
     outcome = _outcome(measure, p_holm, n_pairs, margin)
-    within = equivalence(mean_a, mean_b, low=-margin, high=margin).p_value
+    within = equivalence(mean_a, mean_b, low=-margin, high=margin, span=span).p_value
     more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
     return Difference(
         a=a,

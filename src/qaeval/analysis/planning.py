@@ -19,19 +19,20 @@ def plan_run(
     source: str,
     candidates: Sequence[str],
     best: str,
-    items_per_chunk: int,
     difference: float,
     power: float,
     n_chunks: int | None = None,
 ) -> PlanReport:
     """Plan with the chunks of a run as the pilot.
 
+    Where chunks have different numbers of items, each is taken to have as many as they have in the mean, rounded, with its
+    own rates rounded to whole items.
+
     Args:
         table: The table of letters.
         source: The run, for the reader.
         candidates: At least two, in the order of the report.
         best: The letter of a usable item.
-        items_per_chunk: Items that each candidate owes for a chunk.
         difference: True difference of usable rates that matters, above 0.
         power: Probability to find it.
         n_chunks: Chunks of the comparison that is planned; those of the run when left out.
@@ -40,7 +41,10 @@ def plan_run(
         ValueError: an argument is out of range.
     """
     usable = table.assign(usable=table["letter"] == best)
-    counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False).fillna(0)
+    rates = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False).fillna(0)
+    owed = usable.groupby(["candidate", "cluster"], sort=False).size()
+    items_per_chunk = max(1, round(float(owed.mean())))
+    counts = (rates * items_per_chunk).round()
     pairs = list(combinations(candidates, 2))
     return PlanReport(
         source=source,

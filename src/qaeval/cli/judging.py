@@ -271,7 +271,6 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
         source=str(run),
         candidates=names,
         best=data.rubric.best,
-        items_per_chunk=data.eval_facts.items_per_sample,
         difference=difference,
         power=power,
         n_chunks=chunks,
