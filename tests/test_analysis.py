@@ -477,10 +477,12 @@ def test_labels_off_the_scale_are_refused(change: dict[str, Any], message: str) 
         made.with_rows(labels=wrong).report()
 
 
-def test_two_labels_of_one_rater_for_one_item_are_refused() -> None:
+def test_two_different_labels_of_one_rater_for_one_item_are_refused() -> None:
     made = agreement_case()
-    with pytest.raises(DataError, match="two labels by one rater"):
-        made.with_rows(labels=labelled(made, "A") * 2).report()
+    with pytest.raises(DataError, match="two different labels by one rater"):
+        made.with_rows(labels=(*labelled(made, "A"), *labelled(made, "B"))).report()
+    twice = made.with_rows(labels=labelled(made, "A") * 2).report()
+    assert twice.agreement == made.with_rows(labels=labelled(made, "A")).report().agreement
 
 
 # ------------------------------------------------------------------------------ the whole report

@@ -109,7 +109,7 @@ def test_a_prompt_that_cannot_work_is_refused(folder: Folder, prompt: str, words
         (EVAL + "item_types: []\n", "item_types: expected"),
         (
             EVAL + "item_kind: anser\n",
-            "item_kind: expected one of 'qa_pair', 'answer' or 'preference_pair', got 'anser'",
+            "item_kind: expected one of qa_pair, answer, preference_pair, got 'anser'. Did you mean 'answer'?",
         ),
         (
             EVAL + "item_kind: preference_pair\n",

@@ -5,15 +5,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from qaeval.analysis.comparison import _linearised
+from qaeval.analysis.findings import near_duplicates
 from qaeval.chat.reply import ReplyError
 from qaeval.cli import run
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw
 from qaeval.errors import DataError, UsageError
 from qaeval.evaldef import EvalDefinition, item_schema, load_eval
-from qaeval.prepare import find_eval, find_rubric
+from qaeval.prepare import data_root, find_eval, find_rubric
 from qaeval.records import FORM, REJECTED, Chunk, Sample
 from qaeval.stages.items import read_items
 from replay.server import LoopbackServer
@@ -427,3 +430,57 @@ def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(h
             assert (rate["n_checked"], rate["n_found"]) == (len(looked), hits)
             assert rate["share"]["value"] == pytest.approx(hits / len(looked))
     assert {example["candidate"] for group in report["checks"] for example in group["examples"]}
+
+
+# ---------------------------------------------------------------------------- what a reviewer tried
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("n", ["1", "2", "5"])
+def test_a_check_with_nothing_to_look_at_says_so(n: str) -> None:
+    assert (
+        run(["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--n", n, "--out", "run"])
+        == 0
+    )
+    report = json.loads(Path("run/report.json").read_text())
+    empty = [rate for group in report["checks"] for rate in group["rates"] if not rate["n_checked"]]
+    assert bool(empty) == (n != "5")
+    assert all(rate["share"]["reason"] == "there is no item" for rate in empty)
+
+
+@pytest.mark.usefixtures("here")
+def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    rows_ = rows(data_root() / "evals" / "rag_qa" / "samples.jsonl")[:30]
+    other = {"answerable": "unanswerable", "unanswerable": "answerable"}
+    for name, made in (("one", rows_), ("two", [{**row, "type": other[row["type"]]} for row in rows_])):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+        words = [
+            "compare",
+            "embedded-lead",
+            "embedded-salient",
+            "--eval",
+            "rag_qa",
+            "--samples",
+            f"{name}.jsonl",
+        ]
+        assert run([*words, "--out", name]) == 0
+    capsys.readouterr()
+    assert run(["report", "one", "two"]) == 4
+    assert "they differ in samples" in capsys.readouterr().err
+
+
+def test_many_questions_from_one_template_take_no_time() -> None:
+    made = [f"What does setting w{number} mean for the model server?" for number in range(20_000)]
+    assert near_duplicates(made) is None
+    assert near_duplicates(["What does it mean for the server?"] * 20_000) == 19_999
+
+
+def test_a_candidate_that_leads_by_rate_and_loses_in_most_chunks_is_not_taken() -> None:
+    # 3 chunks of 40 items that a gets right, 27 of one item that b gets right
+    a = np.array([1.0] * 3 + [0.0] * 27)
+    b = 1 - a
+    weights = np.array([40.0] * 3 + [1.0] * 27)
+    values = _linearised(b - a, weights / weights.mean())
+    assert values.mean() == pytest.approx((27 - 120) / 147)
+    same = np.ones(30)
+    assert _linearised(b - a, same) == pytest.approx(b - a)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from qaeval.checks.case import CheckSpec, problem
 from qaeval.checks.claims import load_facts
-from qaeval.checks.registry import CHECKS
+from qaeval.checks.registry import CHECKS, KINDS
 from qaeval.documents import read_text, read_yaml, validated
 from qaeval.errors import DataError, closest
 from qaeval.records import Record, digest
@@ -124,6 +124,8 @@ class EvalDefinition(Record):
         for spec in self.checks:
             if found := problem(spec, CHECKS):
                 raise ValueError(f"checks: {found}")
+            if (only := KINDS.get(spec.name)) and only != self.item_kind:
+                raise ValueError(f"checks: {spec.name} looks at items of kind {only}, not {self.item_kind}")
             if unknown := sorted(set(spec.types) - set(self.item_types)):
                 raise ValueError(
                     f"checks: {spec.name}: type {unknown[0]!r} is none of {list(self.item_types)}"
@@ -150,6 +152,10 @@ def load_eval(directory: Path) -> EvalDefinition:
         raise DataError(f"{path}: prompt: expected the name of a file, got {prompt!r}")
     labels = tuple(sorted(directory.glob("labels/*.jsonl")))
     kind = data.get("item_kind", "qa_pair")
+    if kind not in get_args(ItemKind):
+        raise DataError(
+            f"{path}: item_kind: expected one of {', '.join(get_args(ItemKind))}, got {kind!r}.{closest(str(kind), get_args(ItemKind))}"
+        )
     found = {
         "prompt": load_prompt(directory / prompt, needs="question" if kind == "answer" else "chunk"),
         "directory": directory,

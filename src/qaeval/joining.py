@@ -34,7 +34,10 @@ def join_runs(runs: Mapping[str, RunData]) -> RunData:
 
 def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> None:
     aspects = {
-        "eval": (first.eval_facts.sha, run.eval_facts.sha),
+        "eval": (
+            f"{first.eval_facts.name} {first.eval_facts.sha[:8]}",
+            f"{run.eval_facts.name} {run.eval_facts.sha[:8]}",
+        ),
         "samples": (first.eval_facts.sample_set_digest, run.eval_facts.sample_set_digest),
         "rubric": (first.rubric.sha, run.rubric.sha),
         "judge": (first.judge.name, run.judge.name),
@@ -44,7 +47,7 @@ def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> 
         ),
         "judge's sampling": (str(dict(first.judge.sampling)), str(dict(run.judge.sampling))),
     }
-    different = [f"{what} ({a[:16]} and {b[:16]})" for what, (a, b) in aspects.items() if a != b]
+    different = [f"{what} ({a[:24]} and {b[:24]})" for what, (a, b) in aspects.items() if a != b]
     if different:
         raise NotComparableError(
             f"{first_name} and {name} are not comparable: they differ in {', '.join(different)}. Runs are put side by side "

@@ -83,9 +83,13 @@ def find_config(path: Path | None) -> Config:
 
 def find_eval(name: str) -> EvalDefinition:
     """Read an eval by its folder's path or name: ``./evals/NAME`` first, then those that come with qaeval."""
+    if name.endswith("eval.yaml") and Path(name).is_file():
+        return load_eval(Path(name).parent)
     for place in (Path(name), Path("evals", name), data_root() / "evals" / name):
         if (place / "eval.yaml").is_file():
             return load_eval(place)
+    if Path(name).is_dir():
+        raise UsageError(f"{name}: a folder without eval.yaml; `qaeval new-eval` makes one that works")
     known = _names("evals", "*/eval.yaml", lambda path: path.parent.name)
     raise UsageError(
         f"no eval {name!r}.{closest(name, known)} Known: {', '.join(known)}; or give the path of its folder"

@@ -89,7 +89,7 @@ class Chunk(Record):
 
 
 class Sample(Record):
-    """One input of an eval: a chunk, or a chunk and a question about it. Its chunk is also its cluster."""
+    """One input of an eval: a chunk, a chunk and a question about it, or a topic card. Its chunk is also its cluster."""
 
     sample_id: str
     chunk: Chunk

@@ -5,6 +5,7 @@ stopped at any moment and called again: what is finished is never asked again.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,7 +21,7 @@ from qaeval.evaldef import EvalDefinition
 from qaeval.hosting import Hosting, in_turns, runs_apart
 from qaeval.models import Endpoint
 from qaeval.prepare import Judging
-from qaeval.records import Generation, Record, Sample
+from qaeval.records import Failure, Generation, Record, Sample
 from qaeval.serving.conductor import Conductor
 from qaeval.session import Sessions, Todo
 from qaeval.stages import generate as generating
@@ -195,7 +196,7 @@ class Runner:
             finally:
                 grades.end()
         if not (given or len(done)):
-            raise _nothing_to_grade(self._store.path)
+            raise _nothing_to_grade(self._store)
 
     async def _generate_with(
         self,
@@ -230,7 +231,7 @@ class Runner:
         name = judging.judge.name
         with self._store.replies() as replies:
             if not replies.n_items:
-                raise _nothing_to_grade(self._store.path)
+                raise _nothing_to_grade(self._store)
 
             def unfinished() -> Todo[grading.GradeTask]:
                 done = self._store.finished(GRADES)
@@ -265,9 +266,16 @@ def _asking(judging: Judging) -> Callable[[ChatModel, grading.GradeTask], Corout
     return ask
 
 
-def _nothing_to_grade(path: Path) -> DataError:
+def _nothing_to_grade(store: RunStore) -> DataError:
+    lost = [row for row in store.generations() if isinstance(row, Failure)]
+    reasons = Counter(row.reason for row in lost)
+    why = "; ".join(
+        f"{n:,} × {reason}: {next(row.detail for row in lost if row.reason == reason)}"
+        for reason, n in reasons.most_common(3)
+    )
     return DataError(
-        f"{path}: no generation succeeded, so there is nothing to grade; why stands in {path / GENERATIONS}"
+        f"{store.path}: no generation succeeded, so there is nothing to grade ({why or 'nothing was asked'}); "
+        f"all of them stand in {store.path / GENERATIONS}"
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
     """Write the folder of a new eval.
 
     Args:
-        name: Of the eval and its folder: small letters, digits, ``_`` and ``-``.
+        name: Of the eval and its folder: small letters, digits and ``_``.
         kind: What its items are.
         folder: Where evals stand.
 
@@ -40,9 +41,10 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
         UsageError: the name or kind is none, or the folder is there already.
         StoreError: it cannot be written.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or iskeyword(name):
         raise UsageError(
-            f"an eval's name has small letters, digits, _ and - alone and begins with a letter or digit, got {name!r}"
+            f"an eval's name has small letters, digits and _ alone, begins with a letter and is no word of Python: its task for Inspect "
+            f"is a function of that name; got {name!r}"
         )
     if kind not in SOURCES:
         raise UsageError(f"no kind {kind!r}.{closest(kind, SOURCES)} Kinds: {', '.join(SOURCES)}")
@@ -55,7 +57,7 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
         "eval.yaml": _definition(
             (source.directory / "eval.yaml").read_text(encoding="utf-8"), name, source.name
         ),
-        "README.md": _readme(name, kind, source.rubric),
+        "README.md": _readme(path, kind, source.rubric),
         "task.py": (source.directory / "task.py").read_text(encoding="utf-8").replace(source.name, name),
         **{
             one: (source.directory / one).read_text(encoding="utf-8")
@@ -75,8 +77,8 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
 
 def _definition(text: str, name: str, source: str) -> str:
     """Rename a definition; its comments say what each key is for."""
-    text = re.sub(rf"^name: {source}$", f"name: {name}", text, flags=re.MULTILINE)
-    text = re.sub(r"^title: .*$", f"title: {name}", text, flags=re.MULTILINE)
+    text = re.sub(rf"^name: {source}$", f'name: "{name}"', text, flags=re.MULTILINE)
+    text = re.sub(r"^title: .*$", f'title: "{name}"', text, flags=re.MULTILINE)
     text = re.sub(r"^chunks: \S+", "chunks: chunks.jsonl", text, flags=re.MULTILINE)
     return f"# Made by `qaeval new-eval` from {source}; all of it is yours to change.\n{text}"
 
@@ -95,20 +97,21 @@ def _lines(rows: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _readme(name: str, kind: str, rubric: str) -> str:
+def _readme(path: Path, kind: str, rubric: str) -> str:
     what = {
         "qa_pair": "`chunks.jsonl`: your passages, one JSON object per line (`qaeval chunk` makes them of documents)",
         "answer": "`chunks.jsonl` and `samples.jsonl`: your passages, and questions that they answer or do not",
         "preference_pair": "`cards.jsonl` and `facts.yaml`: your topic cards, and the facts that claims are compared with",
     }[kind]
-    return f"""# {name}
+    return f"""# {path.name}
 
-Try it: `qaeval compare embedded-lead embedded-salient --eval {name}`
+Try it: `qaeval compare embedded-lead embedded-salient --eval {path}`
 
 What to change, in this order:
 
 1. {what}.
-2. `prompt.md`: what candidates are asked; `eval.yaml`: how many items, of which types, the checks, the sampling.
+2. `prompt.md`: what candidates are asked; `eval.yaml`: how many items, of which types, the checks, the sampling. The two must agree: a
+   prompt that asks for three pairs and `items_per_sample: 5` make every reply a failure. (The embedded models always write three.)
 3. The rubric: copy `rubrics/{rubric}.yaml`, give it a name of its own, and name it in `eval.yaml`; `qaeval rubric check NAME` reads it.
 4. `labels/<rater>.jsonl`: letters by people. `qaeval export RUN --to labels` writes the items to label; `qaeval agreement RUN` says
    how far the judge can be trusted.

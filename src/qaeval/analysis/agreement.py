@@ -43,15 +43,18 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
     doubled, off = [], []
     for label in labels:
         own = raters.setdefault(label.rater, {})
-        if label.item_id in own:
+        before = own.get(label.item_id)
+        if before is not None and (before.letter, before.flags) != (label.letter, label.flags):
             doubled.append(label.item_id)
         unknown = label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names)
         if unknown and fits(label, rubric):
-            off.append(label.item_id)
+            off.append(
+                f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
+            )
         own[label.item_id] = label
     if doubled:
         raise DataError(
-            f"labels: {len(doubled)} items have two labels by one rater: {', '.join(doubled[:3])}"
+            f"labels: {len(doubled)} items have two different labels by one rater: {', '.join(doubled[:3])}"
         )
     if off:
         known = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"

@@ -65,6 +65,10 @@ def report_of_run(
     """
     if not labels:
         raise DataError(f"{source}: no labels to compare the judge with; name a file with --labels")
+    if not set(table["item_id"]) & {label.item_id for label in labels}:
+        raise DataError(
+            f"{source}: none of the {len(labels):,} labels is of an item of this run; are they of another run or eval?"
+        )
     agreement = judge_agreement(table, labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
     groups = []
     for group in sorted(set(table.loc[table["status"] == GRADED, by])) if by else []:

@@ -24,6 +24,7 @@ from qaeval.report.document import (
 )
 from qaeval.report.facts import ModelFacts, RubricFacts
 from qaeval.report.measure import Measure
+from qaeval.stats.estimate import undefined
 from qaeval.stats.intervals import clustered_rate
 
 Mask = pd.Series  # of booleans, along the table of letters
@@ -38,7 +39,9 @@ _BINS: Final = 11
 
 
 def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = None) -> Measure:
-    """Rate of the rows that succeed among the graded ones (all, when left out), clustered."""
+    """Rate of the rows that succeed among the graded ones (all, when left out), clustered; undefined without any row."""
+    if table.empty:
+        return Measure.of(undefined("there is no item"))
     counts = graded if graded is not None else pd.Series(data=True, index=table.index)
     sums = pd.DataFrame({"s": success & counts, "t": counts}).groupby(table["cluster"], sort=False).sum()
     rate = Measure.of(clustered_rate(sums["s"].to_numpy(float), sums["t"].to_numpy(float)))

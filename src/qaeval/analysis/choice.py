@@ -63,7 +63,7 @@ def weigh(
     choices = []
     for one in candidates:
         scores = {
-            "quality": (one.usable.value or 0.0) / best if best else None,
+            "quality": (one.usable.value or 0.0) / best if best else 0.0,
             "reliability": one.n_graded / one.n_expected,
             "cost": min(prices.values()) / prices[one.facts.name] if one.facts.name in prices else None,
             "speed": one.timing.items_per_s / fastest if one.timing.items_per_s and fastest else None,

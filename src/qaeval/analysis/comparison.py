@@ -33,9 +33,9 @@ def compare_candidates(
 ) -> tuple[Difference, ...]:
     """Compare every pair of candidates by the usable rate in each chunk.
 
-    Every chunk has one vote for each item that it owes: where chunks have different numbers of items (questions about them), a
-    chunk's rates are weighed by its share of the items, so that the mean difference over chunks is the difference of the
-    candidates' rates (linearisation of a ratio: Cochran 1977, section 6.3).
+    The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
+    is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
+    whose sign-flip test swaps the candidates' items of a chunk.
 
     Args:
         table: The table of letters.
@@ -50,11 +50,10 @@ def compare_candidates(
     if not pairs:
         return ()
     weights = _weights(usable, means.index)
-    columns = {name: means[name].to_numpy(float) * weights for name in candidates}
-    span = float(weights.max())
+    columns = {name: means[name].to_numpy(float) for name in candidates}
     counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
     size_of = int(usable.groupby(["cluster", "candidate"], sort=False).size().max())
-    p_values = [_p(columns[a], columns[b]) for a, b in pairs]
+    p_values = [_p(weights * columns[a], weights * columns[b]) for a, b in pairs]
     adjusted = holm(p_values)
     return tuple(
         _difference(
@@ -62,7 +61,7 @@ def compare_candidates(
             b,
             columns[a],
             columns[b],
-            span=span,
+            weights=weights,
             p=p,
             p_holm=float(p_holm),
             n_pairs=len(pairs),
@@ -76,6 +75,19 @@ def _weights(usable: pd.DataFrame, chunks: "pd.Index[str]") -> np.ndarray:
     """Return each chunk's number of items over the mean number, shape (n_chunks,); 1 where all have the same."""
     sizes = usable.groupby("cluster", sort=False).size()[chunks].to_numpy(float)
     return np.asarray(sizes / sizes.mean())
+
+
+def _linearised(d: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return values whose mean is the difference of the rates and whose spread is its error; ``d`` where all chunks weigh the same."""
+    difference = float((weights * d).mean())
+    return np.asarray(difference + weights * (d - difference))
+
+
+def _within_one(measure: Measure) -> Measure:
+    """Cut an interval to what a difference of rates can be."""
+    if measure.low is None or measure.high is None:
+        return measure
+    return measure.model_copy(update={"low": max(-1.0, measure.low), "high": min(1.0, measure.high)})
 
 
 def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str) -> tuple[Rank, ...]:
@@ -124,17 +136,19 @@ def _difference(
     mean_a: np.ndarray,
     mean_b: np.ndarray,
     *,
-    span: float,
+    weights: np.ndarray,
     p: float,
     p_holm: float,
     n_pairs: int,
     margin: float,
 ) -> Difference:
-    measure = Measure.of(paired_difference(mean_a, mean_b, span=span))
+    values = _linearised(mean_b - mean_a, weights)
+    nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
+    measure = _within_one(Measure.of(paired_difference(nothing, values, span=span)))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
     outcome = _outcome(measure, p_holm, n_pairs, margin)
-    within = equivalence(mean_a, mean_b, low=-margin, high=margin, span=span).p_value
+    within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
     more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
     return Difference(
         a=a,

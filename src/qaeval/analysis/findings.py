@@ -19,8 +19,9 @@ N_CHARACTERS: Final = 200
 
 ALIKE: Final = 0.8
 """Two questions with this share of content words in common (Jaccard) are nearly the same."""
-_MOST_COMPARED: Final = 100_000
-"""Questions of one candidate that are compared with each other."""
+_MOST_QUESTIONS: Final = 100_000
+_MOST_COMPARED: Final = 2_000_000
+"""Pairs of questions of one candidate that are compared; questions made from one template share all their rare words."""
 
 
 def gather_findings(
@@ -71,17 +72,20 @@ def near_duplicates(questions: Iterable[str]) -> int | None:
     Returns:
         The count; None where there are too many questions to compare.
     """
-    sets = [frozenset(content_words(question)) for question in questions]
-    if len(sets) > _MOST_COMPARED:
+    sets = Counter(frozenset(content_words(question)) for question in questions)
+    if sets.total() > _MOST_QUESTIONS:
         return None
     common = Counter(word for own in sets for word in own)
     seen: dict[str, list[frozenset[str]]] = {}
-    n = 0
-    for own in sets:
+    n = n_compared = 0
+    for own, times in sets.items():
         rare = sorted(own, key=lambda word: (common[word], word))
         rare = rare[: len(rare) - -(-int(ALIKE * 100) * len(rare) // 100) + 1]
         near = {other for word in rare for other in seen.get(word, ())}
-        n += any(len(own & other) / len(own | other) >= ALIKE for other in near)
+        n_compared += len(near)
+        if n_compared > _MOST_COMPARED:
+            return None
+        n += times - 1 + any(len(own & other) / len(own | other) >= ALIKE for other in near)
         for word in rare:
             seen.setdefault(word, []).append(own)
     return n

@@ -7,8 +7,8 @@ from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.findings import gather_findings, near_duplicates
 from qaeval.analysis.letters import FAILED, generation_table
 from qaeval.records import GenerateRow, Sample
-from qaeval.report.document import GenerationReport, GenerationSummary
 from qaeval.report.facts import EvalFacts
+from qaeval.report.generation import GenerationReport, GenerationSummary
 
 
 def analyse_generation(

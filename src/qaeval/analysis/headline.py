@@ -1,6 +1,6 @@
 """The headline: which candidate, by how much, how sure, and what the judge is worth; in careful words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qaeval.report.agreement import RaterAgreement
@@ -67,19 +67,17 @@ def _verdict(
         return f"One candidate: there is nothing to compare {leader} with."
     others: dict[str, list[str]] = {"won": [], "tied": [], "open": [], "few": []}
     outcomes = {
-        pair.b if pair.a == leader else pair.a: pair.outcome
+        pair.b if pair.a == leader else pair.a: "won"
+        if _wins(leader, pair)
+        else _STANDING.get(pair.outcome, "open")
         for pair in differences
         if leader in {pair.a, pair.b}
     }
     for other in sorted(outcomes, key=names.index):
-        others[_STANDING.get(outcomes[other], "won")].append(other)
+        others[outcomes[other]].append(other)
     won, tied = listed(others["won"]), listed([leader, *others["tied"]], "or")
-    if len(order) > 1 and order[0].usable.value == order[1].usable.value == 0:
-        return "None to take: no candidate wrote an item that is usable as it is."
-    if others["few"]:
-        return f"Too few chunks to take one: {leader} had the most usable items, which proves nothing."
-    if others["open"]:
-        return f"No winner yet: {leader} leads, but more chunks are needed to tell it from {listed(others['open'], 'and')}."
+    if doubt := _undecided(order, others):
+        return doubt
     if order[0].facts.is_embedded and all(one.facts.is_embedded for one in order):
         return f"Nothing to host here: of these floors {leader} is {f'better than {won}' if won else 'no better'}."
     sure = any(one.standing == "beats both" for one in agreement)
@@ -97,6 +95,27 @@ def _verdict(
     return f"{verdict}." if sure else f"{verdict}. But this judge is not shown to be reliable."
 
 
+def _undecided(order: Sequence[CandidateSummary], others: Mapping[str, Sequence[str]]) -> str:
+    """Say why no candidate can be taken; an empty string where one can."""
+    leader, second = order[0], order[1]
+    name, level = leader.facts.name, leader.usable.value == second.usable.value
+    if level and not leader.usable.value:
+        if not any(one.n_graded for one in order):
+            return "No verdict: not one item was graded; the failures below say why."
+        return "None to take: no candidate wrote an item that is usable as it is."
+    if others["few"]:
+        return f"Too few chunks to take one: {name} had the most usable items, which proves nothing."
+    if others["open"] and level:
+        return f"No winner yet: {name} and {second.facts.name} are level, and more chunks are needed to rule a difference out."
+    if others["open"]:
+        return f"No winner yet: {name} leads, but more chunks are needed to tell it from {listed(others['open'], 'and')}."
+    return ""
+
+
+def _wins(leader: str, pair: Difference) -> bool:
+    return pair.outcome == ("a is better" if pair.a == leader else "b is better")
+
+
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
     rates = "; ".join(f"{one.facts.name} {rate(one.usable)}" for one in order)
     return f"Usable items (graded {rubric.best}, of all that were asked for): {rates}."
@@ -105,7 +124,7 @@ def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
 def _pairs(leader: str, differences: Sequence[Difference]) -> list[str]:
     """Return what is known of the leader against each other candidate."""
     pairs = [pair for pair in differences if leader in {pair.a, pair.b}]
-    won = [pair for pair in pairs if pair.outcome == ("a is better" if pair.a == leader else "b is better")]
+    won = [pair for pair in pairs if _wins(leader, pair)]
     sentences = [pair.sentence for pair in pairs]
     if len(won) == len(pairs) > 1:
         return [f"{leader} is better than every other candidate.", *sentences]

@@ -41,8 +41,9 @@ def gather_items(
         ChunkItems(
             chunk_id=sample.chunk.chunk_id,
             sample_id=name,
+            question=sample.question,
             title=sample.chunk.title,
-            stratum=sample.chunk.stratum,
+            stratum=sample.stratum,
             document=sample.chunk.document,
             text=sample.chunk.text,
             parts=parts[name],

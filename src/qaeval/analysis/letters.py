@@ -6,7 +6,7 @@ Rows are joined by id, and the join is checked: what is lost, doubled or foreign
 `candidate`    who wrote the item
 `sample_id`    about what
 `cluster`      what makes items dependent: the chunk
-`stratum`      of the chunk
+`stratum`      of the sample
 `position`     place in the reply, from 0
 `status`       ``graded``, ``ungraded`` (the judge gave no letter), ``failed`` (there is no item)
 `given`        type of the sample, empty where the eval's data gives it none
@@ -112,7 +112,7 @@ def generation_table(
 
 
 def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample: int) -> pd.DataFrame:
-    drawn = [(sample.sample_id, cluster_of(sample), sample.chunk.stratum, sample.type) for sample in samples]
+    drawn = [(sample.sample_id, cluster_of(sample), sample.stratum, sample.type) for sample in samples]
     _no_doubles("sample", [sample_id for sample_id, *_ in drawn])
     _no_doubles("candidate", candidates)
     slots = [

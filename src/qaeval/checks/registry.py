@@ -31,6 +31,13 @@ CHECKS: Final[Mapping[str, Check]] = {
     )
 }
 
+KINDS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("wrong_refusal", "missing_refusal", "form"), "answer"),
+    **dict.fromkeys(("words", "steps", "features", "forbidden", "reality", "too_alike"), "preference_pair"),
+    **dict.fromkeys(("repeated_question", "foreign_question", "echoed_answer", "type_label"), "qa_pair"),
+}
+"""Kind of item that a check looks at; those that stand not here look at all."""
+
 
 def meaning(name: str) -> str:
     """Return what a check finds: the first line of its docstring."""

@@ -193,8 +193,12 @@ def type_label(case: Case) -> str:
 
 
 def new_numbers(case: Case) -> str:
-    """Numbers in the answer that neither the chunk nor the question has."""
-    known = _values(case.source) | {_value(number) for number in numbers(case.item.question)}
+    """Numbers in the answer that neither the chunk nor the question has.
+
+    A number that the eval's data expects of the answer may have to be computed.
+    """
+    expected = str(case.sample.given.get("expected", ""))
+    known = _values(case.source) | {_value(number) for number in numbers(f"{case.item.question}\n{expected}")}
     text = _COUNTED.sub(" ", _VERSIONED.sub(" ", _ORDER.sub("", case.item.answer)))
     found = [number for number in dict.fromkeys(numbers(text)) if _value(number) not in known]
     return f"not in the chunk: {', '.join(found)}" if found else ""
@@ -252,7 +256,7 @@ def _split(name: str) -> list[str]:
 
 
 def language(case: Case) -> str:
-    """An answer in another language than its chunk; English and German are told apart.
+    """An answer in another language than its chunk, or than the question it was given; English and German are told apart.
 
     An answer of fewer than six words, or without a word that only one of the two has, says nothing about it.
     """
@@ -260,10 +264,12 @@ def language(case: Case) -> str:
     if len(words(answer)) < _LEAST_FOR_LANGUAGE:
         return ""
     wanted = case.sample.chunk.language[:2].casefold() or _tongue(case.source)
+    if case.sample.question:
+        wanted = _tongue(case.sample.question) or wanted
     came = _tongue(answer)
     if not came or wanted not in _TONGUES or came == wanted:
         return ""
-    return f"{_TONGUES[came]}, the chunk is {_TONGUES[wanted]}"
+    return f"{_TONGUES[came]}, the {'question' if case.sample.question else 'chunk'} is {_TONGUES[wanted]}"
 
 
 def _tongue(text: str) -> str:

@@ -4,13 +4,14 @@ Exit codes: 0 fine · 4 not comparable · 64 usage · 65 bad input data · 69 en
 74 the run directory cannot be read or written · 130 interrupted (the run can be resumed).
 """
 
+import errno
 import sys
 import traceback
 
 import typer
 
 from qaeval.cli.app import app
-from qaeval.errors import QaevalError, UsageError
+from qaeval.errors import QaevalError, StoreError, UsageError
 
 
 def main() -> None:
@@ -31,9 +32,15 @@ def run(arguments: list[str]) -> int:
         return _say("abandoned; finished rows are kept", 130)
     except BrokenPipeError:
         return 0
-    except Exception:  # noqa: BLE001 - the last line of defence turns a bug into exit code 70
-        traceback.print_exc()
-        return _say("this is a bug in qaeval, not in your input; please report it with the lines above", 70)
+    except Exception as error:  # noqa: BLE001 - the last line of defence turns a bug into exit code 70
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        return _say(f"what was printed could not be written: {error.strerror}", StoreError.exit_code)
+    traceback.print_exc()
+    return _say("this is a bug in qaeval, not in your input; please report it with the lines above", 70)
 
 
 def _help_for(arguments: list[str]) -> str:

@@ -32,11 +32,10 @@ from qaeval.cli.options import (
     RunDirectory,
     SamplesFile,
     Seed,
+    in_flight,
     mapping,
 )
 from qaeval.errors import QaevalError, UsageError
-
-_MOST_IN_FLIGHT = 4096
 
 FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
@@ -98,6 +97,7 @@ def compare(
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
     from qaeval.prepare import find_config, find_judging, find_machines, with_endpoints
     from qaeval.reporting import write_report
+    from qaeval.rundata import require_labels
     from qaeval.store import RunStore
 
     if len(models) < 2:  # noqa: PLR2004 - one is nothing to compare
@@ -108,7 +108,8 @@ def compare(
     defaults = registry.defaults
     plan = _planned(registry, models, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
     judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
-    path = out or _new_run()
+    path, label_paths = out or _new_run(), labels or list(plan.definition.label_paths)
+    require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings()}
     machines = find_machines(registry, [settings], hardware)
     with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
@@ -117,7 +118,7 @@ def compare(
             runner.compare(plan.candidates, plan.definition, judging)
         written = write_report(
             store,
-            label_paths=labels or list(plan.definition.label_paths),
+            label_paths=label_paths,
             margin=margin or defaults.margin,
             machines=machines,
             command=_command(),
@@ -351,7 +352,7 @@ def _runner(store: "RunStore", registry: "Config", concurrency: str | None, *, n
     return Runner(
         store,
         progress_for(Console(stderr=True)),
-        concurrency=_in_flight(concurrency or str(registry.defaults.concurrency)),
+        concurrency=in_flight(concurrency or str(registry.defaults.concurrency)),
         outage_s=registry.defaults.outage_s,
         cache=cache_folder() if registry.defaults.cache and not no_cache else None,
         serving=registry.serving,
@@ -360,17 +361,6 @@ def _runner(store: "RunStore", registry: "Config", concurrency: str | None, *, n
             "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
         ),
     )
-
-
-def _in_flight(typed: str) -> int | None:
-    """Read ``--concurrency``: a number, or None for ``auto``."""
-    if typed == "auto":
-        return None
-    if not typed.isdecimal() or not 1 <= int(typed) <= _MOST_IN_FLIGHT:
-        raise UsageError(
-            f"--concurrency: expected auto or a number from 1 to {_MOST_IN_FLIGHT:,}, got {typed!r}"
-        )
-    return int(typed)
 
 
 def _command() -> str:

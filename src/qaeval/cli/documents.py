@@ -1,5 +1,6 @@
 """Commands that come before a run: documents to chunks, chunks to the sample set."""
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
-from qaeval.errors import UsageError
+from qaeval.errors import StoreError, UsageError
 
 
 def chunk(
@@ -39,51 +40,50 @@ def chunk(
     ] = "",
 ) -> None:
     """Cut documents into chunks: whole blocks, headings kept as context, boilerplate dropped; no table row or code line is cut."""
-    import orjson
-
     from qaeval.corpus.chunking import chunk_documents, tokenizer_counter, words_counter
     from qaeval.corpus.reading import find_documents, read_document
-    from qaeval.rowfiles import explained
 
-    if out.exists():
-        raise UsageError(f"{out} is there already; choose another --out, or take it away first")
+    _require_new(out)
     ignored: Counter[str] = Counter()
     found = find_documents(documents, ignored)
     if not found:
         raise UsageError(
             f"no Markdown, HTML, PDF or plain text in {', '.join(map(str, documents))}; ignored: {_ignored(ignored)}"
         )
+    read = (read_document(path, name) for path, name in found)
     count = tokenizer_counter(tokenizer) if tokenizer else words_counter()
-    chunks = chunk_documents(
-        (read_document(path, name) for path, name in found),
-        size=size,
-        overlap=overlap,
-        least=least,
-        count=count,
-    )
-    everything = list(chunks)
-    first = {one.text: one.chunk_id for one in reversed(everything)}
-    rows = [
-        {**one.row(), **({"language": language} if language else {})}
-        for one in everything
-        if first[one.text] == one.chunk_id
-    ]
-    if not rows:
+    made = list(chunk_documents(read, size=size, overlap=overlap, least=least, count=count))
+    if not made:
         raise UsageError(f"{', '.join(map(str, documents))}: nothing but boilerplate; no chunk was made")
-    with explained(out, "writing"):
-        out.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    first = {one.text: one.chunk_id for one in reversed(made)}
+    more = {"language": language} if language else {}
+    rows = [{**one.row(), **more} for one in made if first[one.text] == one.chunk_id]
+    _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tokens = sorted(int(row["n_tokens"]) for row in rows)
-    large = sum(n > size for n in tokens)
     print(
         f"{out}: {len(rows):,} chunks of {len(found):,} documents, {tokens[len(tokens) // 2]:,} tokens in the middle"
     )
-    if large:
+    if large := sum(n > size for n in tokens):
         print(f"{large:,} are larger than {size}: a single sentence, table row or line of code is never cut")
-    if repeated := len(everything) - len(rows):
-        print(f"{repeated:,} repeat an earlier chunk word for word and were left out")
+    if len(made) > len(rows):
+        print(f"{len(made) - len(rows):,} repeat an earlier chunk word for word and were left out")
     if ignored:
         print(f"ignored, no documents: {_ignored(ignored)}", file=sys.stderr)
     print(f"next: qaeval compare MODEL MODEL --chunks {out}")
+
+
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise UsageError(f"{out} is there already; choose another --out, or take it away first")
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"{out}: cannot be written: {error.strerror or error}; choose another --out"
+        ) from error
 
 
 def _ignored(ignored: Counter[str]) -> str:
@@ -106,12 +106,9 @@ def sample(
     config: Registry = None,
 ) -> None:
     """Draw the sample set that a run would use: stratified, by seed; the same words give the same set."""
-    import json
-
     from qaeval.corpus.samples import load_samples
     from qaeval.corpus.sampling import draw, sample_set_digest
     from qaeval.prepare import find_config, find_eval
-    from qaeval.rowfiles import explained
 
     defaults = find_config(config).defaults
     definition = find_eval(eval_name or defaults.eval)
@@ -121,10 +118,8 @@ def sample(
     if out is None:
         sys.stdout.write(lines)
     else:
-        if out.exists():
-            raise UsageError(f"{out} is there already; choose another --out, or take it away first")
-        with explained(out, "writing"):
-            out.write_text(lines, encoding="utf-8")
+        _require_new(out)
+        _write(out, lines)
     of, kept = Counter(one.stratum for one in everything), Counter(one.stratum for one in drawn)
     for stratum, total in sorted(of.items()):
         print(f"{stratum}: {kept[stratum]:,} of {total:,}", file=sys.stderr)

@@ -7,6 +7,8 @@ import typer
 
 from qaeval.errors import UsageError
 
+_MOST_IN_FLIGHT = 4096
+
 Names: TypeAlias = Annotated[
     list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
 ]
@@ -98,3 +100,14 @@ def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:
             raise UsageError(f"{option} {pair!r}: expected NAME=VALUE")
         found[name] = value
     return found
+
+
+def in_flight(typed: str) -> int | None:
+    """Read ``--concurrency``: a number, or None for ``auto``."""
+    if typed == "auto":
+        return None
+    if not typed.isdecimal() or not 1 <= int(typed) <= _MOST_IN_FLIGHT:
+        raise UsageError(
+            f"--concurrency: expected auto or a number from 1 to {_MOST_IN_FLIGHT:,}, got {typed!r}"
+        )
+    return int(typed)

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
+from typing import Any, Final
 
 from qaeval.errors import DataError, UsageError
 from qaeval.records import Sample, digest, record_id
+
+_SAID: Final = ("type", "stratum", "persona", "scenario_facts")
 
 
 def draw(samples: Sequence[Sample], *, n: int | None, seed: int) -> tuple[Sample, ...]:
@@ -50,8 +53,17 @@ def _name(sample: Sample) -> str:
 
 
 def sample_set_digest(samples: Iterable[Sample]) -> str:
-    """Hash which samples are in the set, whatever their order, into 64 hex digits."""
-    return digest(sorted(sample.sample_id for sample in samples))
+    """Hash which samples are in the set, whatever their order, into 64 hex digits.
+
+    What the data says of a sample and no id holds counts too: letters by type or stratum of two sets that differ there do not
+    belong together.
+    """
+    return digest(sorted((_identity(sample) for sample in samples), key=str))
+
+
+def _identity(sample: Sample) -> str | list[Any]:
+    said = {name: sample.given[name] for name in _SAID if name in sample.given}
+    return [sample.sample_id, said] if said else sample.sample_id
 
 
 def _stratified(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:

@@ -113,7 +113,8 @@ class CandidateSummary(Part):
     n_duplicate_questions: int
     """Items whose question repeats, letter by letter, one that the candidate asked before."""
     n_near_questions: int | None = None
-    """Items whose question has nearly the words of an earlier one, the repeated ones among them; None where there are too many."""
+    """Items whose question has nearly the words of an earlier one, the repeated ones among them; None
+    where there are too many, and where the candidates were given their questions."""
     usable: Measure
     """Primary: items with the best letter, of the expected ones. What failed or has no letter is not usable."""
     usable_if_ungraded_were: float
@@ -337,30 +338,6 @@ class CheckGroup(Part):
     examples: tuple[CheckExample, ...]
 
 
-class GenerationSummary(Part):
-    """What one candidate wrote."""
-
-    candidate: str
-    n_expected: int
-    n_valid: int
-    failed_by_reason: Mapping[FailureReason, int]
-    n_duplicate_questions: int
-    n_near_questions: int | None
-    n_without_findings: int
-    """Items in which no check found anything."""
-    question_types: Mapping[str, int]
-    answer_words: AnswerLength
-
-
-class GenerationReport(Part):
-    """What the candidates wrote, whatever the judge says of it."""
-
-    eval: EvalFacts
-    candidates: tuple[GenerationSummary, ...]
-    failures: tuple[FailureGroup, ...]
-    checks: tuple[CheckGroup, ...]
-
-
 class Selection(Part):
     """What one candidate's preference pairs are like."""
 
@@ -398,7 +375,7 @@ class Report(Part):
     raters: tuple[RaterPair, ...]
     strata: tuple[StratumSummary, ...]
     types: tuple[StratumSummary, ...] = ()
-    """By the type that a candidate gave its question, of the items that there are."""
+    """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
     failures: tuple[FailureGroup, ...]
     checks: tuple[CheckGroup, ...] = ()
     """In the order of the eval's checks."""

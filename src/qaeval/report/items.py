@@ -46,6 +46,8 @@ class ChunkItems(Part):
 
     chunk_id: str
     sample_id: str
+    question: str = ""
+    """What all candidates were asked about it; empty where they write their questions."""
     title: str
     stratum: str
     document: str

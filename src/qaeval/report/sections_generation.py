@@ -1,9 +1,9 @@
 """Sections of what candidates wrote, without a letter in them."""
 
 from qaeval.report import numbers
-from qaeval.report.document import GenerationReport
+from qaeval.report.generation import GenerationReport
 from qaeval.report.sections_checks import check_tables
-from qaeval.report.sections_quality import failure_tables, mix
+from qaeval.report.sections_quality import REPEATED, failure_tables, mix, repeated
 from qaeval.report.tables import Section, Table
 
 
@@ -32,6 +32,7 @@ def write_generation(report: GenerationReport) -> tuple[Section, ...]:
 
 
 def _items(report: GenerationReport) -> Table:
+    own = report.eval.item_kind == "qa_pair"
     rows = tuple(
         (
             one.candidate,
@@ -39,8 +40,7 @@ def _items(report: GenerationReport) -> Table:
             numbers.count(one.n_valid),
             ", ".join(f"{reason} {n:,}" for reason, n in one.failed_by_reason.items()) or "–",
             numbers.count(one.n_without_findings),
-            numbers.count(one.n_duplicate_questions),
-            numbers.UNDEFINED if one.n_near_questions is None else numbers.count(one.n_near_questions),
+            *(repeated(one) if own else ()),
         )
         for one in report.candidates
     )
@@ -50,8 +50,7 @@ def _items(report: GenerationReport) -> Table:
         "Valid",
         "failed because of",
         "Without a finding",
-        "Repeated questions",
-        "nearly repeated",
+        *(REPEATED if own else ()),
     )
     return Table(caption="Items", header=header, rows=rows, words=frozenset({3}))
 

@@ -1,11 +1,15 @@
 """Sections about the candidates: quality, differences, reliability, strata, failures."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
 
 from qaeval.records import FailureReason
 from qaeval.report import numbers
 from qaeval.report.document import CandidateSummary, Count, FailureGroup, Report, StratumSummary
 from qaeval.report.tables import Notes, Section, Table
+
+REPEATED: Final = ("Repeated questions", "nearly repeated")
+"""Columns of `repeated`; only where candidates write their questions."""
 
 
 def quality(report: Report) -> Section:
@@ -76,7 +80,24 @@ def _count(cell: Count, notes: Notes, one: CandidateSummary) -> str:
     return f"{numbers.count(cell.n)} · {notes.rate(cell.share, f'{cell.name} of {one.facts.name}')}"
 
 
+class _Asks(Protocol):
+    """Whoever wrote questions."""
+
+    @property
+    def n_duplicate_questions(self) -> int: ...
+
+    @property
+    def n_near_questions(self) -> int | None: ...
+
+
+def repeated(one: _Asks) -> tuple[str, str]:
+    """Count the questions that come again, word for word and nearly."""
+    near = one.n_near_questions
+    return numbers.count(one.n_duplicate_questions), "too many" if near is None else numbers.count(near)
+
+
 def _answers(report: Report) -> Table:
+    own = report.eval.item_kind == "qa_pair"
     rows = []
     for one in report.candidates:
         words = one.answer_words
@@ -87,8 +108,7 @@ def _answers(report: Report) -> Table:
                 numbers.decimal(words.median, 0),
                 numbers.decimal(words.p95, 0),
                 numbers.percent(words.share_over_60),
-                numbers.count(one.n_duplicate_questions),
-                numbers.UNDEFINED if one.n_near_questions is None else numbers.count(one.n_near_questions),
+                *(repeated(one) if own else ()),
                 mix(one.question_types, one.n_valid),
             )
         )
@@ -98,11 +118,12 @@ def _answers(report: Report) -> Table:
         "median",
         "95th percentile",
         "over 60 words",
-        "Repeated questions",
-        "nearly repeated",
-        "Question types",
+        *(REPEATED if own else ()),
+        "Question types" if own else "Types",
     )
-    return Table(caption="Answers and questions", header=header, rows=tuple(rows), words=frozenset({7}))
+    return Table(
+        caption="Answers and questions", header=header, rows=tuple(rows), words=frozenset({len(header) - 1})
+    )
 
 
 def mix(types: Mapping[str, int], total: int) -> str:
