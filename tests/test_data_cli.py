@@ -130,6 +130,12 @@ def test_labels_that_people_fill_in_are_labels_of_the_run(
     assert run(["agreement", "run", "--labels", str(filled), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["agreement"][0]["rater"] == "anna"
+    rows = [json.loads(line) for line in (here / "sheet" / "labels.jsonl").read_text().splitlines()]
+    filled = here / "ben.jsonl"
+    filled.write_text("".join(json.dumps({**row, "label": "B"}) + "\n" for row in rows))
+    assert run(["agreement", "run", "--labels", str(filled), "--json"]) == 0
+    agreement = json.loads(capsys.readouterr().out)["agreement"][0]
+    assert (agreement["rater"], agreement["n_labels"]) == ("ben", 20)
 
 
 @pytest.mark.usefixtures("graded")
@@ -141,6 +147,22 @@ def test_labels_that_people_fill_in_are_labels_of_the_run(
         (["--to", "sft", "--by", "stratum"], 64, "--by is chunk or document"),
         (["--to", "sft", "--letter", "X"], 64, "'X'"),
         (["--to", "sft", "--candidate", "embedded-led"], 64, "embedded-lead"),
+        (["--to", "csv", "--letter", "A"], 64, "--letter does nothing with --to csv: it is for sft and dpo"),
+        (["--to", "csv", "--min-probability", "0"], 64, "--min-probability does nothing"),
+        (["--to", "parquet", "--checks-passed"], 64, "--checks-passed does nothing with --to parquet"),
+        (["--to", "labels", "--split", "0.8,0.1,0.1"], 64, "--split does nothing with --to labels"),
+        (["--to", "labels", "--by", "chunk"], 64, "--by does nothing with --to labels"),
+        (["--to", "csv", "--seed", "0"], 64, "--seed does nothing with --to csv: it is for sft and dpo and"),
+        (["--to", "sft", "--per-sample", "3"], 64, "--per-sample does nothing with --to sft: it is for dpo"),
+        (["--to", "dpo", "--context"], 64, "--context does nothing with --to dpo: it is for sft"),
+        (["--to", "inspect", "--no-context"], 64, "--no-context does nothing with --to inspect"),
+        (
+            ["--to", "inspect", "--candidate", "embedded-lead"],
+            64,
+            "--candidate does nothing with --to inspect",
+        ),
+        (["--to", "inspect", "--n", "3"], 64, "--n does nothing with --to inspect: it is for labels"),
+        (["--to", "csv", "--model-labels"], 64, "--model-labels does nothing with --to csv"),
     ],
 )
 def test_an_export_that_cannot_be_is_refused(
@@ -150,3 +172,31 @@ def test_an_export_that_cannot_be_is_refused(
     assert run(["export", "run", *words, "--out", "out"]) == code
     assert said in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("to", ["sft", "csv", "inspect"])
+def test_an_unfinished_run_leaves_no_folder_behind(
+    to: str, graded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if to == "inspect":
+        pytest.importorskip("inspect_ai")
+    rows = (graded / "grades.jsonl").read_text().splitlines(keepends=True)
+    (graded / "grades.jsonl").write_text("".join(rows[:-2]))
+    capsys.readouterr()
+    assert run(["export", str(graded), "--to", to, "--out", "out"]) == 65
+    assert "0 replies and 2 grades are missing; finish the run with --resume" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_labels_by_models_are_asked_for_and_their_terms_read(
+    graded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", str(graded), "--to", "sft", "--out", "plain"]) == 0
+    assert "decided nothing" in Path("plain/README.md").read_text()
+    assert run(["export", str(graded), "--to", "sft", "--model-labels", "--out", "out"]) == 64
+    said = capsys.readouterr().err
+    assert "Anthropic's terms" in said
+    assert "--accept-licence claude" in said
+    words = [word for name in ("claude", "claude-2", "claude-3") for word in ("--accept-licence", name)]
+    assert run(["export", str(graded), "--to", "sft", "--model-labels", *words, "--out", "out"]) == 0
+    assert "claude (model)" in Path("out/README.md").read_text()

@@ -21,11 +21,11 @@ from qaeval.export import Filters, Written, write_export
 from qaeval.export.dedup import Text, deduplicate
 from qaeval.export.licences import Model, refuse_unfit, terms_of
 from qaeval.export.select import GradedItem, Grading, graded_items
-from qaeval.export.sheets import filled_labels
 from qaeval.export.split import Place, assign
-from qaeval.export.tables import harmless, require
-from qaeval.export.training import dpo_rows, sft_rows
+from qaeval.export.tables import require
+from qaeval.export.training import PER_SAMPLE, dpo_examples, sft_examples
 from qaeval.records import REJECTED, Chunk, Failure, Generation, Grade, Item, Label, Sample, record_id
+from qaeval.report.render_csv import harmless
 from qaeval.rundata import read_labels
 from qaeval.store import GENERATIONS, GRADES, RunStore
 
@@ -35,7 +35,9 @@ SHA = "f" * 64
 PROMPT = {"system": "You write pairs.", "user": "$title: $chunk for $$5"}
 
 Written_ = tuple[str, str, str]
-"""Question, answer, letter."""
+"""Question, answer, letter; no letter is a judge's reply that could not be read."""
+UNGRADED = "-"
+"""The judge was not asked yet."""
 
 
 def settings(candidates: Sequence[str], **licences: str) -> dict[str, Any]:
@@ -73,6 +75,18 @@ def grade(item: Item, letter: str, **more: Any) -> Grade:
     )
 
 
+def lost_grade(one: Sample, item: Item) -> Failure:
+    return Failure(
+        task_id=record_id("grade", item.item_id),
+        stage="grade",
+        model="judge",
+        sample_id=one.sample_id,
+        item_id=item.item_id,
+        reason="unparseable",
+        detail="d",
+    )
+
+
 def build(
     path: Path,
     replies: Mapping[str, Sequence[Sequence[Written_] | None]],
@@ -81,12 +95,15 @@ def build(
     more: Mapping[str, Mapping[str, Any]] | None = None,
     parts: Mapping[str, str] | None = None,
     licences: Mapping[str, str] | None = None,
+    item_kind: str = "qa_pair",
 ) -> RunStore:
     """Make a run: a reply of every candidate to every sample; None is a failure. ``more`` adds to grades by question."""
     n = max(map(len, replies.values()))
     samples = samples or [sample(number) for number in range(n)]
-    store = RunStore.create(path, settings(list(replies), **(licences or {})), samples, resume=False)
-    graded: dict[str, Grade] = {}
+    about = settings(list(replies), **(licences or {}))
+    about["eval"]["item_kind"] = item_kind
+    store = RunStore.create(path, about, samples, resume=False)
+    graded: dict[str, Grade | Failure] = {}
     with store.writer(GENERATIONS) as rows:
         for name, own in replies.items():
             for one, pairs in zip(samples, own, strict=True):
@@ -111,8 +128,10 @@ def build(
                     extra = dict((more or {}).get(question, {}))
                     findings = extra.pop("findings", {})
                     items.append(item.model_copy(update={"findings": findings}))
-                    if letter:
-                        graded[item.item_id] = grade(item, letter, **extra)
+                    if letter != UNGRADED:
+                        graded[item.item_id] = (
+                            grade(item, letter, **extra) if letter else lost_grade(one, item)
+                        )
                 rows.append(
                     Generation(
                         task_id=task,
@@ -224,25 +243,65 @@ def test_the_card_lists_every_file_with_its_hash_and_every_split(example: RunSto
 def test_labels_of_the_eval_fit_the_example(example: RunStore, tmp_path: Path) -> None:
     paths = sorted((EXAMPLE.parents[1] / "evals" / "qa_pairs" / "labels").glob("*.jsonl"))
     labels = [one for path in paths for one in read_labels(path)]
-    items = graded_items(example, labels)
-    by = {one.item.item_id: one for one in items if one.source == "label"}
-    assert by
-    written = write_export(example, "sft", tmp_path / "out", labels=labels)
-    assert any("model whose licence is not known" in note for note in written.notes)
+    assert any(one.source == "label" for one in graded_items(example, labels, model_labels=True))
+    write_export(example, "sft", tmp_path / "plain")
+    write_export(example, "sft", tmp_path / "out", labels=labels)
+    assert read(tmp_path / "out") == read(tmp_path / "plain")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Labels by models (claude, claude-2, claude-3) decided nothing" in card
 
 
 # ---------------------------------------------------------------- letters and filters
 
 
-def test_a_label_wins_over_the_grade_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_label_by_a_person_wins_over_the_grade(tmp_path: Path) -> None:
     with build(tmp_path / "run", {"m": [[("Q one?", "a", "C"), ("Q two?", "b", "A")]]}) as store:
         first, second = (one.item for one in graded_items(store, []))
         labels = [label(first, "A"), label(second, "C")]
         write_export(store, "sft", tmp_path / "with", labels=labels)
-        write_export(store, "sft", tmp_path / "without", labels=labels, filters=Filters(prefer_labels=False))
     assert questions(tmp_path / "with") == ["Q one?"]
-    assert questions(tmp_path / "without") == ["Q two?"]
     assert "ann (human)" in (tmp_path / "with" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rater", "said"),
+    [
+        (
+            "claude-2",
+            r"claude-2: its licence is \"Anthropic's terms\".*accept-licence claude-2.*--model-labels",
+        ),
+        ("Claude4", r"Anthropic's terms"),
+        ("gemini-3", r"Gemini API terms"),
+        ("m1", r"m1: no licence is named.*--accept-licence m1"),
+        ("judge", r"judge: its licence is 'mrl'"),
+    ],
+)
+def test_labels_by_models_decide_on_request_and_by_their_terms(tmp_path: Path, rater: str, said: str) -> None:
+    replies = {"m": [[("Q one?", "a", "C"), ("Q two?", "b", "A"), ("Q three?", "c", "A")]]}
+    licences = {"m": "mit", "judge": "mrl"}
+    asked = Filters(model_labels=True)
+    with build(tmp_path / "run", replies, licences=licences) as store:
+        store.write_settings({**store.settings(), "grading": graded_by(store, "judge", licence="mit")})
+        first, second, third = (one.item for one in graded_items(store, []))
+        labels = [label(first, "A", rater, "model"), label(second, "C", rater, "model")]
+        labels.append(label(third, "A", "ann"))
+        write_export(store, "sft", tmp_path / "without", labels=labels)
+        if rater == "judge":
+            store.write_settings({**store.settings(), "grading": graded_by(store, "judge", licence="mrl")})
+        with pytest.raises(UsageError, match=said):
+            write_export(store, "sft", tmp_path / "with", labels=labels, filters=asked)
+        write_export(store, "sft", tmp_path / "with", labels=labels, filters=asked, accept=(rater,))
+    assert questions(tmp_path / "without") == ["Q three?", "Q two?"]
+    assert questions(tmp_path / "with") == ["Q one?", "Q three?"]
+    card = (tmp_path / "with" / "README.md").read_text()
+    assert f"{rater} (model)" in card
+    assert f"Labels by models ({rater}) count where no person gave one" in card
+    assert f"{rater} (model)" not in (tmp_path / "without" / "README.md").read_text()
+
+
+def graded_by(store: RunStore, name: str, **about: str) -> dict[str, Any]:
+    grading = store.settings()["grading"]
+    return {**grading, "judge": {**grading["judge"], "name": name, "kind": "server", **about}}
 
 
 @pytest.mark.parametrize(
@@ -259,7 +318,7 @@ def test_several_raters_come_to_one_letter(tmp_path: Path, given: list[Written_]
     with build(tmp_path, {"m": [[("Q?", "a", "B")]]}) as store:
         item = graded_items(store, [])[0].item
         labels = [label(item, own, rater, kind) for rater, kind, own in given]
-        assert graded_items(store, labels)[0].letter == letter
+        assert graded_items(store, labels, model_labels=True)[0].letter == letter
 
 
 def test_labels_of_another_rubric_are_passed_over_and_letters_off_the_scale_refused(tmp_path: Path) -> None:
@@ -286,7 +345,6 @@ def test_each_filter_takes_what_it_names(tmp_path: Path) -> None:
 
     with build(tmp_path / "run", {"m": [pairs]}, more=more) as store:
         assert left("default") == ["found", "plain", "sure"]
-        assert left("flags", flags_clear=False) == ["flagged", "found", "plain", "sure"]
         assert left("checks", checks_passed=True) == ["plain", "sure"]
         assert left("sure", min_probability=0.9) == ["sure"]
 
@@ -330,19 +388,39 @@ def items_of(path: Path, *args: Any, **more: Any) -> list[GradedItem]:
 
 
 def pairs_of(items: list[GradedItem], **more: Any) -> list[dict[str, Any]]:
-    return dpo_rows(items, best="A", scale="ABC", prompt=PROMPT, **more)
+    asked = {
+        "best": "A",
+        "scale": "ABC",
+        "prompt": PROMPT,
+        "chosen": lambda _: True,
+        "per_sample": PER_SAMPLE,
+    }
+    return [one.row for one in dpo_examples(items, **{**asked, **more})]
 
 
-def test_context_and_system_turn_are_put_in_on_request(tmp_path: Path) -> None:
+def test_context_is_put_in_on_request(tmp_path: Path) -> None:
     items = items_of(tmp_path, {"m": [[("Größe?", "5 € 🙂", "A")]]})
-    (row,) = sft_rows(items, with_context=True, system="Be brief.")
-    assert [turn["content"] for turn in row["messages"]] == ["Be brief.", "Text of 0.\n\nGröße?", "5 € 🙂"]
+    row = sft_examples(items, with_context=True)[0].row
+    assert [turn["content"] for turn in row["messages"]] == ["Text of 0.\n\nGröße?", "5 € 🙂"]
     assert {key: row[key] for key in ("chunk_id", "candidate", "letter", "type")} == {
         "chunk_id": "c0",
         "candidate": "m",
         "letter": "A",
         "type": "factual",
     }
+
+
+@pytest.mark.parametrize(("kind", "context"), [("answer", True), ("qa_pair", False)])
+def test_an_answer_has_its_passage_in_the_prompt_unless_told_otherwise(
+    tmp_path: Path, kind: str, context: bool
+) -> None:
+    replies = {"m": [[("Why?", "The text does not say.", "A")]]}
+    with build(tmp_path / "run", replies, samples=[sample(0, "Why?")], item_kind=kind) as store:
+        write_export(store, "sft", tmp_path / "default")
+        write_export(store, "sft", tmp_path / "other", with_context=not context)
+    asked = {True: ["Text of 0.\n\nWhy?"], False: ["Why?"]}
+    assert questions(tmp_path / "default") == asked[context]
+    assert questions(tmp_path / "other") == asked[not context]
 
 
 def test_pairs_of_question_and_answer_are_preferred_under_the_prompt_that_was_asked(tmp_path: Path) -> None:
@@ -375,7 +453,7 @@ def test_a_preference_pair_is_a_row_of_its_own(tmp_path: Path) -> None:
     (row,) = pairs_of(items)
     assert row["prompt"] == [{"role": "user", "content": "Do it"}]
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("well", "badly")
-    assert sft_rows(items[:1], with_context=True)[0]["messages"] == [
+    assert sft_examples(items[:1], with_context=True)[0].row["messages"] == [
         {"role": "user", "content": "Do it"},
         {"role": "assistant", "content": "well"},
     ]
@@ -496,6 +574,21 @@ def test_chunks_that_share_a_question_go_to_the_earliest_side() -> None:
     ]
 
 
+def test_chunks_of_one_text_go_together_and_so_do_questions_that_end_otherwise() -> None:
+    alone = [Place(f"c{n}", "", (f"q{n}",), f"Text {n}.") for n in range(60)]
+    splits = assign(alone).splits
+    early, late = splits.index("train"), splits.index("test")
+    for added in (
+        Place(f"c{late}", "", ("other",), f" text  {early}."),
+        Place(f"c{late}", "", (f"Q{early} ?!",), "other"),
+    ):
+        moved = assign([*alone, added])
+        assert moved.splits[late] == moved.splits[-1] == "train"
+        assert moved.moved == 1
+    marks = [Place("c1", "", ("?",)), Place(f"c{late}", "", ("!",))]
+    assert assign(marks).moved == 0
+
+
 def test_documents_stay_together_when_asked() -> None:
     places = [Place(f"c{n}", f"d{n % 50}", (f"q{n}",)) for n in range(200)]
     splits = assign(places, by="document").splits
@@ -570,7 +663,7 @@ def test_only_models_whose_words_are_in_the_data_are_asked(tmp_path: Path) -> No
     licences = {"mini": "mrl", "fine": "mit", "judge": ""}
     with build(tmp_path / "run", replies, licences=licences) as store:
         mine = Filters(candidates=("fine",))
-        with pytest.raises(UsageError, match="judge: the run names no licence"):
+        with pytest.raises(UsageError, match="judge: no licence is named"):
             write_export(store, "sft", tmp_path / "out", filters=mine)
         labels = [label(one.item, "A") for one in graded_items(store, [])]
         write_export(store, "sft", tmp_path / "out", filters=mine, labels=labels)
@@ -579,10 +672,10 @@ def test_only_models_whose_words_are_in_the_data_are_asked(tmp_path: Path) -> No
 
 def test_conditions_are_noted_and_embedded_models_have_none() -> None:
     llama = Model("llama", "server", "Llama 3.1 Community License")
-    (note,) = refuse_unfit([llama, Model("embedded-lead", "embedded", "")], None, ())
+    (note,) = refuse_unfit([llama, Model("embedded-lead", "embedded", "")], ())
     assert 'begins with "Llama"' in note
     with pytest.raises(UsageError, match=r"no such model or licence.*Did you mean 'llama'"):
-        refuse_unfit([llama], None, ("lama",))
+        refuse_unfit([llama], ("lama",))
 
 
 # ---------------------------------------------------------------- tables and sheets
@@ -600,18 +693,32 @@ def test_a_table_has_every_item_and_every_failure(tmp_path: Path) -> None:
         write_export(store, "parquet", tmp_path / "parquet", labels=labels)
     first, second, lost = table(tmp_path / "csv")
     assert (first["letter"], first["answer"], first["labels"]) == ("B", "'=1+1", '{"ann": "A"}')
-    assert (second["letter"], second["failure"]) == ("", "not graded")
+    assert (second["letter"], second["failure"]) == ("", "unparseable")
     assert (lost["failure"], lost["item_id"], lost["chunk_id"]) == ("invalid_json", "", "c1")
     frame = pd.read_parquet(tmp_path / "parquet" / "items.parquet")
     assert list(frame["answer"]) == ["=1+1", "b", ""]
     assert list(frame["position"].dropna()) == [0, 1]
 
 
-@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x", "\t=1", "\r=1"])
+@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x", "\t=1", "\n=1"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(cell: str) -> None:
     assert harmless(cell) == f"'{cell}"
     assert harmless(-1.5) == "-1.5"
     assert harmless("1-2") == "1-2"
+    assert harmless("\r=1") == "'\n=1"
+
+
+def test_a_carriage_return_starts_no_row_of_its_own(tmp_path: Path) -> None:
+    evil = "fine\r=cmd|' /C calc'!A0"
+    with build(tmp_path / "run", {"m": [[("Q?", evil, "A")]]}) as store:
+        write_export(store, "csv", tmp_path / "csv")
+        write_export(store, "labels", tmp_path / "labels")
+    for path in (tmp_path / "csv" / "items.csv", tmp_path / "labels" / "labels.csv"):
+        text = path.read_bytes().decode()
+        assert "\r" not in text
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        assert [row["answer"] for row in rows] == [evil.replace("\r", "\n")]
+    assert harmless("a\r\nb\rc") == "a\nb\nc"
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
@@ -619,12 +726,15 @@ def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
         require("no_such_package_at_all", "parquet")
 
 
-def test_a_quality_filter_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
-    with (
-        build(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store,
-        pytest.raises(UsageError, match="--to csv writes every item"),
-    ):
-        write_export(store, "csv", tmp_path / "out", filters=Filters(min_probability=0.9))
+@pytest.mark.parametrize("to", ["sft", "dpo", "csv", "parquet", "labels"])
+def test_an_unfinished_run_is_refused_with_what_is_missing(tmp_path: Path, to: Any) -> None:
+    replies = {"m": [[("Q?", "a", "A"), ("P?", "b", UNGRADED)], [("R?", "c", "A")], None]}
+    with build(tmp_path / "run", replies) as store:
+        rows = (store.path / GENERATIONS).read_text().splitlines(keepends=True)
+        (store.path / GENERATIONS).write_text("".join(rows[:-2]))
+        with pytest.raises(DataError, match=r"2 replies and 1 grades are missing.*--resume"):
+            write_export(store, to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def many(path: Path) -> RunStore:
@@ -664,10 +774,36 @@ def test_a_sheet_that_was_filled_in_is_read_as_labels_and_never_written_over(tmp
         (out / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         with pytest.raises(UsageError, match=r"labels\.jsonl .*would be\s+lost"):
             write_export(store, "labels", out, n=3)
-        (found,) = filled_labels(out / "labels.jsonl", rater="ann")
-        assert (found.letter, found.rater, found.rater_kind, found.rubric) == ("B", "ann", "human", "abc/1")
+        (found,) = read_labels(out / "labels.jsonl")
+        assert (found.letter, found.rater, found.rater_kind, found.rubric) == (
+            "B",
+            "labels",
+            "human",
+            "abc/1",
+        )
         letters = [one.letter for one in graded_items(store, [found]) if one.item.item_id == found.item_id]
     assert letters == ["B"]
+
+
+def test_a_row_of_a_sheet_says_who_filled_it_in_and_a_wrong_one_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "anna.jsonl"
+    row = {"item_id": "1", "label": " A ", "text": "t", "flags": ["x"]}
+    whole = Label(item_id="3", rater="cy", rater_kind="human", letter="C")
+    more = [{**row, "item_id": "2", "label": None}, {**row, "rater": "m", "rater_kind": "model"}]
+    lines = [json.dumps(row), *map(json.dumps, more), whole.model_dump_json()]
+    path.write_text("\n".join(lines) + "\n")
+    found = [(one.item_id, one.rater, one.rater_kind, one.letter) for one in read_labels(path)]
+    assert found == [
+        ("1", "anna", "human", "A"),
+        ("1", "m", "model", "A"),
+        ("3", "cy", "human", "C"),
+    ]
+    for wrong in ({**row, "label": ["A"]}, {"label": "A"}, {**row, "rater_kind": "cat"}):
+        path.write_text(f"{json.dumps(row)}\n{json.dumps(wrong)}\n")
+        with pytest.raises(DataError, match=r"anna\.jsonl:2: not a valid row"):
+            read_labels(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_labels(tmp_path / "nobody.jsonl")
 
 
 def test_the_sheet_as_csv_is_read_as_it_is(tmp_path: Path) -> None:
@@ -692,6 +828,14 @@ def test_scores_for_inspect_are_one_number_for_each_sample(tmp_path: Path) -> No
     assert rows[ids[0]]["value"] == 0.5
     assert rows[ids[0]]["answer"] == "A C"
     assert rows[ids[1]]["value"] == 0
+
+
+@pytest.mark.parametrize("names", [["3-a-b", "a-b", "a/b"], ["2-a-b", "a-b", "a/b"], ["A-B", "a-b"]])
+def test_every_candidate_has_a_file_of_scores_of_its_own(tmp_path: Path, names: list[str]) -> None:
+    with build(tmp_path / "run", {name: [[("Q?", name, "A")]] for name in names}) as store:
+        written = write_export(store, "labels", tmp_path / "out", precomputed=True)
+    files = [path.name.casefold() for path in written.paths]
+    assert len(set(files)) == len(files) == len(names) + 1
 
 
 # ---------------------------------------------------------------- the folder

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pandas as pd
 
 from qaeval.analysis.summary import RunRows, table_of
@@ -13,7 +14,8 @@ from qaeval.documents import read_csv, validated
 from qaeval.errors import DataError
 from qaeval.records import Label, digest
 from qaeval.report.facts import CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
-from qaeval.store import RunStore, read_records
+from qaeval.rowfiles import read_rows
+from qaeval.store import RunStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +68,32 @@ class RunData:
         return table_of(self.rows, self.eval_facts, self.rubric, self.judge, names)
 
 
-def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read a file of labels: JSONL, or CSV with the columns ``item_id`` and ``label``.
+def require_labels(paths: Sequence[Path]) -> None:
+    """Read label files before the first request is sent, so that a mistake in them costs nothing.
 
-    A CSV file may have ``rater`` (else the file's name is it), ``rater_kind`` (else a person), ``rubric`` and ``note``; rows
-    without a label are skipped, so that the output of ``qaeval report --format csv`` with a column more can be used as it is.
+    Raises:
+        DataError: one of them is not readable.
+    """
+    for path in paths:
+        read_labels(path)
+
+
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read a file of labels: JSONL of labels or of a sheet that was filled in, or CSV with ``item_id`` and ``label``.
+
+    A row of CSV or of a sheet may have ``rater`` (else the file's name is it), ``rater_kind`` (else a person), ``rubric`` and
+    ``note``; those without a label are skipped. So a sheet of ``qaeval export --to labels``, and the output of ``qaeval
+    report --format csv`` with a column more, can be used as they are.
 
     Raises:
         DataError: the file is not readable, a column is missing, or a row is not a label.
     """
     if path.suffix not in {".csv", ".tsv"}:
-        return read_records(path, Label)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        return tuple(
+            label for label in read_rows(path, lambda line: _label(line, path.stem)) if label is not None
+        )
     rows = read_csv(path)
     if missing := {"item_id", "label"} - set(rows[0]):
         raise DataError(
@@ -98,6 +115,19 @@ def read_labels(path: Path) -> tuple[Label, ...]:
         for row in rows
         if row["label"]
     )
+
+
+def _label(line: bytes, rater: str) -> Label | None:
+    """Read a line of labels or of a sheet; None where a row of a sheet has no label yet."""
+    row = orjson.loads(line)
+    if not isinstance(row, dict) or "label" not in row:
+        return Label.model_validate_json(line)
+    letter = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    if letter is None or letter == "":
+        return None
+    own = {name: value for name, value in row.items() if name in Label.model_fields}
+    who = {"rater": row.get("rater") or rater, "rater_kind": row.get("rater_kind") or "human"}
+    return Label.model_validate({**own, **who, "letter": letter})
 
 
 def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:

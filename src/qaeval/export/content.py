@@ -5,9 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, Literal
 
-from qaeval.errors import DataError, UsageError
+from qaeval.errors import DataError
 from qaeval.export.card import Counts, File
 from qaeval.export.dedup import deduplicate
 from qaeval.export.licences import Model, refuse_unfit
@@ -50,46 +51,42 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Splitting:
-    """How training data are split."""
+class Training:
+    """What is asked of training data."""
 
+    labels: Sequence[Label]
+    filters: Filters
+    accept: Iterable[str]
+    """Models or licences whose terms the user has read."""
     shares: tuple[float, float, float]
     seed: int
     by: By
 
 
-def sft_content(
-    store: RunStore,
-    labels: Sequence[Label],
-    filters: Filters,
-    splitting: Splitting,
-    accept: Iterable[str],
-    *,
-    with_context: bool,
-    system: str,
-) -> Content:
-    """Make conversations of the items that pass the filters."""
+def sft_content(store: RunStore, asked: Training, *, with_context: bool | None) -> Content:
+    """Make conversations of the items that pass the filters.
+
+    Args:
+        store: A graded run.
+        asked: What is asked.
+        with_context: Put the chunk before the question; None: where the eval asks for answers from it.
+    """
     grading = Grading.of(store)
-    items = graded_items(store, labels, prefer_labels=filters.prefer_labels)
-    selected = select(items, filters, grading)
+    if with_context is None:
+        # an answer, a refusal above all, makes sense beside the passage that it speaks of alone
+        with_context = grading.settings["eval"].get("item_kind") == "answer"
+    items = graded_items(store, asked.labels, model_labels=asked.filters.model_labels)
+    selected = select(items, asked.filters, grading)
     _require_some(store, items, selected)
-    made = sft_examples(selected.items, with_context=with_context, system=system)
+    made = sft_examples(selected.items, with_context=with_context)
     dropped = {step.name: step.dropped for step in selected.steps}
-    return _training(store, made, dropped, grading, labels, splitting, accept)
+    return _training(store, made, dropped, grading, asked)
 
 
-def dpo_content(
-    store: RunStore,
-    labels: Sequence[Label],
-    filters: Filters,
-    splitting: Splitting,
-    accept: Iterable[str],
-    *,
-    per_sample: int,
-) -> Content:
+def dpo_content(store: RunStore, asked: Training, *, per_sample: int) -> Content:
     """Make pairs, in which the items that pass the filters are preferred."""
-    grading = Grading.of(store)
-    items = graded_items(store, labels, prefer_labels=filters.prefer_labels)
+    grading, filters = Grading.of(store), asked.filters
+    items = graded_items(store, asked.labels, model_labels=filters.model_labels)
     selected = select(items, filters, grading)
     _require_some(store, items, selected)
     best = grading.scale[0]
@@ -108,14 +105,13 @@ def dpo_content(
             f"{best}, beside one of the same sample and type with a worse letter; loosen the filters, or compare more candidates"
         )
     dropped = {f"{step.name} (of the chosen)": step.dropped for step in selected.steps}
-    return _training(store, made, dropped, grading, labels, splitting, accept)
+    return _training(store, made, dropped, grading, asked)
 
 
 def table_content(
     store: RunStore, labels: Sequence[Label], filters: Filters, to: Literal["csv", "parquet"]
 ) -> Content:
     """Make the table of all items."""
-    _require_no_quality(filters, to)
     rows = table_rows(store, labels, candidates=filters.candidates)
     if not rows:
         raise DataError(f"{store.path}: the run has no replies to write down; finish it with --resume")
@@ -132,18 +128,15 @@ def sheet_content(
     store: RunStore, labels: Sequence[Label], filters: Filters, *, n: int | None, seed: int, precomputed: bool
 ) -> Content:
     """Make a sheet to be filled in, or the letters as Inspect takes scores."""
-    _require_no_quality(filters, "labels")
     grading = Grading.of(store)
     if precomputed:
-        made = precomputed_rows(
-            store, labels, candidates=filters.candidates, prefer_labels=filters.prefer_labels
-        )
+        made = precomputed_rows(store, labels, candidates=filters.candidates)
         files = tuple(File(name, as_jsonl(made[one]), len(made[one])) for one, name in _file_names(made))
         letters = (
             "Values run from 0, the lowest letter, to 1, the best; the mean where a reply has several items."
         )
     else:
-        items = graded_items(store, labels, prefer_labels=False)
+        items = graded_items(store, [])
         own = [one for one in items if not filters.candidates or one.candidate in filters.candidates]
         rows = label_rows(own, grading, n=n, seed=seed)
         files = tuple(
@@ -167,22 +160,16 @@ def _training(
     made: Sequence[Example],
     dropped: Mapping[str, int],
     grading: Grading,
-    labels: Iterable[Label],
-    splitting: Splitting,
-    accept: Iterable[str],
+    asked: Training,
 ) -> Content:
     """Drop duplicates, ask the licences, split, and count."""
     order = sorted(range(len(made)), key=lambda place: _preference(made[place], grading))
     unique = deduplicate([example.text for example in made], order)
     examples = [made[place] for place in unique.places]
     sources = {one.item.item_id: one for example in examples for one in example.items}
-    graded = any(one.source == "grade" for one in sources.values())
-    notes = refuse_unfit(_authors(examples, grading), _judge(grading) if graded else None, accept)
+    notes = refuse_unfit([*_authors(examples, grading), *_raters(sources.values(), grading)], asked.accept)
     assigned = assign(
-        [example.place for example in examples],
-        shares=splitting.shares,
-        seed=splitting.seed,
-        by=splitting.by,
+        [example.place for example in examples], shares=asked.shares, seed=asked.seed, by=asked.by
     )
     parts = {
         split: [one for one, own in zip(examples, assigned.splits, strict=True) if own == split]
@@ -205,8 +192,8 @@ def _training(
             "near duplicates": unique.near,
             "replies that gave no item": failed_replies(store),
         },
-        letters=_letters(sources, grading, labels),
-        notes=(*notes, *_remarks(parts, assigned.moved, splitting.by), *_rater_notes(sources, labels)),
+        letters=_letters(sources, grading, asked),
+        notes=(*notes, *_remarks(parts, assigned.moved, asked.by)),
     )
 
 
@@ -228,12 +215,23 @@ def _authors(examples: Iterable[Example], grading: Grading) -> list[Model]:
     return [Model.of(name, about) for name, about in grading.settings["candidates"].items() if name in names]
 
 
-def _judge(grading: Grading) -> Model:
-    about = grading.settings["grading"]["judge"]
-    return Model.of(about["name"], about)
+def _raters(items: Iterable[GradedItem], grading: Grading) -> list[Model]:
+    """Name the models that gave letters: the judge, and those whose labels were counted."""
+    judge, candidates = grading.settings["grading"]["judge"], grading.settings["candidates"]
+    known = {**candidates, judge["name"]: judge}
+    names = dict.fromkeys(
+        name
+        for one in items
+        for name in (
+            [judge["name"]]
+            if one.source == "grade"
+            else [label.rater for label in one.labels if label.rater_kind == "model"]
+        )
+    )
+    return [Model.of(name, known[name]) if name in known else Model.of_rater(name) for name in names]
 
 
-def _letters(sources: Mapping[str, GradedItem], grading: Grading, labels: Iterable[Label]) -> str:
+def _letters(sources: Mapping[str, GradedItem], grading: Grading, asked: Training) -> str:
     """Say who gave the letters of the items that are in the data."""
     by = Counter(one.source for one in sources.values())
     sentences = []
@@ -243,38 +241,28 @@ def _letters(sources: Mapping[str, GradedItem], grading: Grading, labels: Iterab
             f"The judge `{judge}` gave the letters of {by['grade']:,} items by the rubric `{grading.rubric}`."
         )
     if by["label"]:
-        raters = ", ".join(f"{name} ({kind})" for name, kind in _raters(sources, labels))
+        raters = sorted(
+            {f"{label.rater} ({label.rater_kind})" for one in sources.values() for label in one.labels}
+        )
         sentences.append(
-            f"Labels gave those of {by['label']:,} items: {raters}. People count before models, then the majority, then the "
-            "lower letter."
+            f"Labels gave those of {by['label']:,} items: {', '.join(raters)}. People count before models, then the majority, "
+            "then the lower letter."
+        )
+    models = sorted({label.rater for label in asked.labels if label.rater_kind == "model"})
+    if models:
+        sentences.append(
+            f"Labels by models ({', '.join(models)}) count where no person gave one: --model-labels was asked for."
+            if asked.filters.model_labels
+            else f"Labels by models ({', '.join(models)}) decided nothing: --model-labels was not asked for."
         )
     return " ".join(sentences)
-
-
-def _raters(sources: Mapping[str, GradedItem], labels: Iterable[Label]) -> list[tuple[str, str]]:
-    """Name the raters of the items whose letter is from a label."""
-    return sorted(
-        {
-            (label.rater, label.rater_kind)
-            for label in labels
-            if label.item_id in sources and sources[label.item_id].source == "label"
-        }
-    )
-
-
-def _rater_notes(sources: Mapping[str, GradedItem], labels: Iterable[Label]) -> list[str]:
-    return [
-        f"The rater {name} is a model whose licence is not known here: read what its terms say about training on its letters."
-        for name, kind in _raters(sources, labels)
-        if kind == "model"
-    ]
 
 
 def _remarks(parts: Mapping[str, Sequence[Example]], moved: int, by: By) -> list[str]:
     remarks = [f"{split}.jsonl is left out: no row fell into it." for split, own in parts.items() if not own]
     if moved:
         remarks.append(
-            f"{moved:,} {by}s were moved to an earlier split, because they share a question with a {by} there."
+            f"{moved:,} {by}s were moved to an earlier split, because they share a question or a text with a {by} there."
         )
     return remarks
 
@@ -291,21 +279,16 @@ def _require_some(store: RunStore, items: Sequence[GradedItem], selected: Select
         before = step.left
 
 
-def _require_no_quality(filters: Filters, to: str) -> None:
-    """Refuse a filter that would silently do nothing."""
-    if filters.min_probability is not None or filters.checks_passed:
-        raise UsageError(
-            f"--to {to} writes every item: a least probability or passed checks filter sft and dpo alone; leave them out"
-        )
-
-
 def _file_names(made: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Name a file for each candidate, so that no two get the same one."""
+    """Name a file for each candidate, so that no two get the same one, on disks that tell no case apart either."""
     names: list[tuple[str, str]] = []
-    for number, one in enumerate(made, start=1):
-        name = f"{_UNSAFE.sub('-', one)}.jsonl"
-        taken = {other for _, other in names}
-        names.append((one, f"{number}-{name}" if name in taken else name))
+    taken: set[str] = set()
+    for one in made:
+        plain = _UNSAFE.sub("-", one)
+        free = (f"{number}-{plain}" if number > 1 else plain for number in count(1))
+        name = next(name for name in free if name.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append((one, f"{name}.jsonl"))
     return names
 
 

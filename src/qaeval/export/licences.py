@@ -50,6 +50,18 @@ class Model:
             about.get("revision") or "",
         )
 
+    @classmethod
+    def of_rater(cls, name: str) -> "Model":
+        """Make a model of the rater of a label, of whom nothing but the name is known."""
+        licence = next((says for word, says in _RATERS.items() if name.casefold().startswith(word)), "")
+        return cls(name, _RATER, licence)
+
+
+_RATER: Final = "rater"
+"""Kind of a model that gave labels."""
+
+_RATERS: Final = {"claude": "Anthropic's terms", "gemini": "Gemini API terms"}
+"""Terms of models that nobody but their maker serves, by what their names begin with."""
 
 TABLE: Final = (
     Terms(
@@ -186,14 +198,11 @@ def terms_of(licence: str) -> tuple[Terms, ...]:
     )
 
 
-def refuse_unfit(candidates: Sequence[Model], judge: Model | None, named: Iterable[str]) -> tuple[str, ...]:
+def refuse_unfit(models: Sequence[Model], named: Iterable[str]) -> tuple[str, ...]:
     """Refuse models whose licence forbids training others on what they write, unless they were named.
 
-    The judge counts too: which rows are in the data is what it wrote.
-
     Args:
-        candidates: Who wrote the rows.
-        judge: Who gave the letters; None where labels gave them all.
+        models: Who wrote the rows, and who gave the letters: which rows are in the data is what they wrote.
         named: Models or licences that the user has read the terms of.
 
     Returns:
@@ -202,7 +211,6 @@ def refuse_unfit(candidates: Sequence[Model], judge: Model | None, named: Iterab
     Raises:
         UsageError: a licence forbids it or is unknown, or a name is of no model here.
     """
-    models = [*candidates, *([judge] if judge else [])]
     accepted = _accepted(models, named)
     notes = []
     for model in dict.fromkeys(models):
@@ -242,15 +250,17 @@ def _accepted(models: Sequence[Model], named: Iterable[str]) -> set[str]:
 
 
 def _refusal(model: Model, against: Sequence[Terms]) -> str:
-    way_on = (
-        f"read the licence, and if it allows what you want to train, add `{_OPTION} {model.name}`; or leave the model's "
-        "items out: name the others with --candidate"
+    others = (
+        "its letters out: do without --model-labels"
+        if model.kind == _RATER
+        else "the model's items out: name the others with --candidate"
     )
+    way_on = f"read the licence, and if it allows what you want to train, add `{_OPTION} {model.name}`; or leave {others}"
     if against:
         row = against[0]
         return f"{model.name}: its licence is {model.licence!r}: {row.says} ({row.source}); {way_on}"
     if not model.licence:
-        return f"{model.name}: the run names no licence for it, so nothing says that its outputs may train a model; {way_on}"
+        return f"{model.name}: no licence is named for it, so nothing says that its outputs may train a model; {way_on}"
     return f"{model.name}: its licence is {model.licence!r}, of which nothing is known here; {way_on}"
 
 

@@ -15,7 +15,7 @@ Source: TypeAlias = Literal["label", "grade", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which items become training data."""
+    """Which items become training data; one with a flag, raised by whoever gave its letter, never does."""
 
     letters: tuple[str, ...] = ("A",)
     min_probability: float | None = None
@@ -24,10 +24,8 @@ class Filters:
     """Leave out items on which a check of the eval found something."""
     candidates: tuple[str, ...] = ()
     """Items of these candidates alone; empty: all."""
-    prefer_labels: bool = True
-    """A label wins over the grade."""
-    flags_clear: bool = True
-    """Leave out items on which a flag was raised, by the judge or by the label that wins over it."""
+    model_labels: bool = False
+    """Labels by models win over the grade, too; those by people always do."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,8 @@ class GradedItem:
     flags: tuple[str, ...]
     """Raised by whoever gave the letter."""
     reason: str
+    labels: tuple[Label, ...] = ()
+    """Those that the letter was taken from."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,40 @@ class Grading:
         return cls(settings, scale, f"{rubric['name']}/{rubric['version']}", rubric["sha"])
 
 
-def graded_items(store: RunStore, labels: Iterable[Label], *, prefer_labels: bool = True) -> list[GradedItem]:
+def require_finished(store: RunStore) -> None:
+    """Refuse a run that is not whole: what is missing would be taken for something that nobody asked for.
+
+    Raises:
+        DataError: the run is not graded, or replies or grades are missing.
+    """
+    names = list(Grading.of(store).settings["candidates"])
+    replied: set[tuple[str, str]] = set()
+    items: set[str] = set()
+    for row in store.generations():
+        replied.add((row.sample_id, author(row)))
+        if isinstance(row, Generation):
+            items.update(item.item_id for item in row.items)
+    replies = sum((sample_id, name) not in replied for sample_id in store.sample_ids() for name in names)
+    grades = len(items.difference(row.item_id for row in store.grades()))
+    if replies or grades:
+        raise DataError(
+            f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; finish the run with "
+            "--resume first"
+        )
+
+
+def author(row: Generation | Failure) -> str:
+    """Name the candidate that was asked."""
+    return row.candidate if isinstance(row, Generation) else row.model
+
+
+def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool = False) -> list[GradedItem]:
     """Join a run's items with their letters; an item that several candidates wrote comes once for each.
 
     Args:
         store: A graded run.
         labels: Labels of any items; those of another rubric or of items that the run does not have are passed over.
-        prefer_labels: A label wins over the grade.
+        model_labels: Labels by models win over the grade, too; those by people always do.
 
     Returns:
         All items, by sample, candidate and position; those without a letter have an empty one.
@@ -107,7 +134,7 @@ def graded_items(store: RunStore, labels: Iterable[Label], *, prefer_labels: boo
         DataError: the run is not graded, or holds grades by another rubric.
     """
     grading = Grading.of(store)
-    given = labels_by_item(labels, grading) if prefer_labels else {}
+    given = labels_by_item((one for one in labels if model_labels or one.rater_kind == "human"), grading)
     grades: dict[str, Grade] = {}
     for row in store.grades():
         if isinstance(row, Grade):
@@ -152,14 +179,14 @@ def labels_by_item(labels: Iterable[Label], grading: Grading) -> dict[str, tuple
 
 
 def deciding(labels: Sequence[Label], scale: Sequence[str]) -> tuple[str, tuple[Label, ...]]:
-    """Return the letter that several raters' labels come to, and the labels that say so.
+    """Return the letter that several raters' labels come to, and the labels that were counted.
 
     People count before models. The most frequent letter wins, and of equally frequent ones the lowest.
     """
     counted = [label for label in labels if label.rater_kind == "human"] or list(labels)
     votes = Counter(label.letter for label in counted)
     letter = max(votes, key=lambda letter: (votes[letter], scale.index(letter)))
-    return letter, tuple(label for label in counted if label.letter == letter)
+    return letter, tuple(counted)
 
 
 def select(items: Sequence[GradedItem], filters: Filters, grading: Grading) -> Selected:
@@ -175,17 +202,10 @@ def select(items: Sequence[GradedItem], filters: Filters, grading: Grading) -> S
         ("a letter by judge or label", lambda one: one.letter != ""),
         (f"letters {', '.join(filters.letters)}", lambda one: one.letter in filters.letters),
         (f"probability of at least {least}", lambda one: _sure(one, least)),
-        ("checks passed", lambda one: not (filters.checks_passed and one.item.findings)),
-        ("no flag raised", lambda one: not (filters.flags_clear and one.flags)),
+        ("checks passed", lambda one: not one.item.findings),
+        ("no flag raised", lambda one: not one.flags),
     ]
-    asked = (
-        bool(filters.candidates),
-        True,
-        True,
-        least is not None,
-        filters.checks_passed,
-        filters.flags_clear,
-    )
+    asked = (bool(filters.candidates), True, True, least is not None, filters.checks_passed, True)
     left, steps = list(items), []
     for (name, test), wanted in zip(tests, asked, strict=True):
         if wanted:
@@ -232,10 +252,11 @@ def _graded(
     scale: Sequence[str],
 ) -> GradedItem:
     if labels:
-        letter, agreed = deciding(labels, scale)
+        letter, counted = deciding(labels, scale)
+        agreed = [label for label in counted if label.letter == letter]
         flags = tuple(sorted({flag for label in agreed for flag in label.flags}))
         reason = next((label.note for label in agreed if label.note), "")
-        return GradedItem(sample, candidate, item, letter, "label", None, flags, reason)
+        return GradedItem(sample, candidate, item, letter, "label", None, flags, reason, counted)
     if grade is None:
         return GradedItem(sample, candidate, item, "", "none", None, (), "")
     probability = grade.probabilities.get(grade.letter) if grade.probabilities else None

@@ -1,15 +1,11 @@
 """Sheets for people who label, and letters in the form in which Inspect takes scores."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-from qaeval.documents import validated
-from qaeval.errors import DataError, UsageError
+from qaeval.errors import UsageError
 from qaeval.export.select import GradedItem, Grading, graded_items
 from qaeval.records import FORM, PASSING_REASONS, REJECTED, Failure, Label, record_id
-from qaeval.rowfiles import read_rows
 from qaeval.store import RunStore
 
 SHEET_COLUMNS: Final = (
@@ -24,9 +20,6 @@ SHEET_COLUMNS: Final = (
     "rejected",
     "form",
 )
-
-_LABEL_FIELDS: Final = ("item_id", "rubric", "note", "chunk_id", "question", "answer", "rejected", "flags")
-"""What a row of the sheet has in common with a label."""
 
 
 def label_rows(
@@ -63,32 +56,8 @@ def label_rows(
     return [_sheet_row(one, grading) for one in lot]
 
 
-def filled_labels(path: Path, *, rater: str, model: bool = False) -> tuple[Label, ...]:
-    """Read a JSONL sheet that somebody filled in; rows without a label are skipped.
-
-    Args:
-        path: The sheet.
-        rater: Who filled it in, where a row does not say.
-        model: Whether the rater is a model.
-
-    Raises:
-        DataError: the file cannot be read, or a row is no row of a sheet.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    found = []
-    for number, row in enumerate(read_rows(path, _as_object), start=1):
-        letter = str(row.get("label") or "").strip()
-        if letter:
-            own = {name: row[name] for name in _LABEL_FIELDS if name in row}
-            kind = "model" if model else "human"
-            filled = {**own, "letter": letter, "rater": row.get("rater") or rater, "rater_kind": kind}
-            found.append(validated(Label, filled, f"{path}:{number}"))
-    return tuple(found)
-
-
 def precomputed_rows(
-    store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = (), prefer_labels: bool = True
+    store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = ()
 ) -> dict[str, list[dict[str, Any]]]:
     """Make the scores of every candidate as Inspect's ``precomputed_scores`` reads them, one record for each sample.
 
@@ -100,12 +69,11 @@ def precomputed_rows(
         store: A graded run.
         labels: Labels of any items.
         candidates: These alone; empty: all.
-        prefer_labels: A label wins over the grade.
     """
     scale = Grading.of(store).scale
     records: dict[str, list[dict[str, Any]]] = {}
     own: dict[tuple[str, str], list[GradedItem]] = {}
-    for one in graded_items(store, labels, prefer_labels=prefer_labels):
+    for one in graded_items(store, labels):
         if one.letter and (not candidates or one.candidate in candidates):
             own.setdefault((one.candidate, one.sample.sample_id), []).append(one)
     for (name, sample_id), items in own.items():
@@ -168,12 +136,3 @@ def _allocate(sizes: Mapping[str, int], n: int) -> dict[str, int]:
         letter = max(movable, key=lambda letter: step * (exact[letter] - counts[letter]))
         counts[letter] += step
     return counts
-
-
-def _as_object(line: bytes) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise TypeError(
-            f"expected an object with the keys {', '.join(SHEET_COLUMNS)}, got {type(row).__name__}"
-        )
-    return row

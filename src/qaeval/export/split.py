@@ -1,10 +1,12 @@
 """Train, validation and test, split so that nothing of the one is in the other.
 
-Where a chunk goes depends on its id and the seed alone, so that data that are added move nothing. Chunks that share a
-question, word for word, go together, to the earliest of their sides: only they can be moved by what is added.
+Where a chunk goes depends on its id and the seed alone, so that data that are added move nothing. Chunks of the same text,
+and chunks that share a question, word for word but for case, spaces and how it ends, go together, to the earliest of their
+sides: only they can be moved by what is added.
 """
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -29,11 +31,13 @@ class Place:
     chunk_id: str
     document: str
     questions: tuple[str, ...]
+    text: str = ""
+    """Of the chunk."""
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """The split of every row, and how many groups a shared question moved."""
+    """The split of every row, and how many groups a shared question or text moved."""
 
     splits: tuple[str, ...]
     moved: int
@@ -61,10 +65,12 @@ def assign(
     keys = [_key(place, by) for place in places]
     own = {key: _drawn(key, shares, seed) for key in keys}
     groups = _Groups()
-    asked: dict[str, str] = {}
+    first: dict[tuple[str, str], str] = {}
     for key, place in zip(keys, places, strict=True):
-        for question in place.questions:
-            groups.join(key, asked.setdefault(plain(question), key))
+        shared = [("question", _asked(question)) for question in place.questions]
+        shared += [("text", plain(place.text))] if place.text else []
+        for one in shared:
+            groups.join(key, first.setdefault(one, key))
     earliest: dict[str, int] = {}
     for key, split in own.items():
         group = groups.find(key)
@@ -91,6 +97,15 @@ def require_shares(shares: Sequence[float]) -> None:
 def _key(place: Place, by: By) -> str:
     # the kind is part of it: a chunk without a document must not fall together with a document of its name
     return f"document {place.document}" if by == "document" and place.document else f"chunk {place.chunk_id}"
+
+
+def _asked(question: str) -> str:
+    """Return what two questions have in common that differ in case, spaces and punctuation at the end alone."""
+    text = plain(question)
+    end = len(text)
+    while end and unicodedata.category(text[end - 1])[0] in "PZ":
+        end -= 1
+    return text[:end] or text
 
 
 def _drawn(key: str, shares: Sequence[float], seed: int) -> int:

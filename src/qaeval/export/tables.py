@@ -10,8 +10,9 @@ from typing import Any, Final
 import pandas as pd
 
 from qaeval.errors import UsageError
-from qaeval.export.select import Grading, labels_by_item
+from qaeval.export.select import Grading, author, labels_by_item
 from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample
+from qaeval.report.render_csv import harmless
 from qaeval.store import RunStore
 
 COLUMNS: Final = (
@@ -41,9 +42,6 @@ COLUMNS: Final = (
 _NUMBERS: Final = {"position": "Int64", "probability": "Float64"}
 """Columns that are no text; empty where there is nothing."""
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet starts a formula with."""
-
 
 def table_rows(
     store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = ()
@@ -62,7 +60,7 @@ def table_rows(
     given = labels_by_item(labels, grading)
     grades = {row.item_id: row for row in store.grades()}
     names = [name for name in grading.settings["candidates"] if not candidates or name in candidates]
-    replies = {(row.sample_id, _author(row)): row for row in store.generations()}
+    replies = {(row.sample_id, author(row)): row for row in store.generations()}
     rows: list[dict[str, Any]] = []
     for sample in store.samples():
         for name in names:
@@ -85,13 +83,6 @@ def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) 
     for row in rows:
         writer.writerow([harmless(row[name]) for name in columns])
     return out.getvalue().encode()
-
-
-def harmless(cell: object) -> str:
-    """Write a cell so that no spreadsheet runs it."""
-    text = "" if cell is None else str(cell)
-    # a number of our own is no formula, whatever its sign
-    return f"'{text}" if isinstance(cell, str) and text.startswith(_FORMULA) else text
 
 
 def as_parquet(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -118,10 +109,6 @@ def require(package: str, extra: str) -> None:
         raise UsageError(
             f"--to {extra} needs the package {package}, which is not installed; pip install 'qaeval[{extra}]'"
         )
-
-
-def _author(row: Generation | Failure) -> str:
-    return row.candidate if isinstance(row, Generation) else row.model
 
 
 def _item_row(

@@ -35,7 +35,7 @@ class Example:
         return self.items[0].letter
 
 
-def sft_rows(items: Iterable[GradedItem], *, with_context: bool = False, system: str = "") -> list[Row]:
+def sft_examples(items: Iterable[GradedItem], *, with_context: bool) -> list[Example]:
     """Make one conversation of each item: the question, then the answer; of a preference pair the chosen one.
 
     The loss belongs on the assistant's turn alone.
@@ -43,27 +43,19 @@ def sft_rows(items: Iterable[GradedItem], *, with_context: bool = False, system:
     Args:
         items: What is learned from.
         with_context: Put the chunk before the question; not for preference pairs, whose prompt stands on its own.
-        system: Text of a system turn; none where empty.
     """
-    return [example.row for example in sft_examples(items, with_context=with_context, system=system)]
+    return [_sft_example(one, with_context=with_context) for one in items]
 
 
-def sft_examples(
-    items: Iterable[GradedItem], *, with_context: bool = False, system: str = ""
-) -> list[Example]:
-    """Make the rows of `sft_rows`, each with what decides where it goes."""
-    return [_sft_example(one, with_context=with_context, system=system) for one in items]
-
-
-def dpo_rows(
+def dpo_examples(
     items: Iterable[GradedItem],
     *,
     best: str,
     scale: Sequence[str],
     prompt: Mapping[str, str],
-    chosen: Callable[[GradedItem], bool] = lambda _: True,
-    per_sample: int = PER_SAMPLE,
-) -> list[Row]:
+    chosen: Callable[[GradedItem], bool],
+    per_sample: int,
+) -> list[Example]:
     """Make preference pairs: of one sample and type, an item with the best letter before one with a worse letter.
 
     The widest gaps between letters come first, and no item is taken twice before each was taken once. An item that is a
@@ -77,20 +69,6 @@ def dpo_rows(
         chosen: Whether an item may be the chosen one.
         per_sample: Most pairs of one sample.
     """
-    made = dpo_examples(items, best=best, scale=scale, prompt=prompt, chosen=chosen, per_sample=per_sample)
-    return [example.row for example in made]
-
-
-def dpo_examples(
-    items: Iterable[GradedItem],
-    *,
-    best: str,
-    scale: Sequence[str],
-    prompt: Mapping[str, str],
-    chosen: Callable[[GradedItem], bool] = lambda _: True,
-    per_sample: int = PER_SAMPLE,
-) -> list[Example]:
-    """Make the rows of `dpo_rows`, each with what decides where it goes."""
     found: list[Example] = []
     for _, own in groupby(items, key=lambda one: one.sample.sample_id):
         # the same words by several candidates are one item
@@ -102,16 +80,12 @@ def dpo_examples(
     return found
 
 
-def _sft_example(one: GradedItem, *, with_context: bool, system: str) -> Example:
+def _sft_example(one: GradedItem, *, with_context: bool) -> Example:
     item, chunk = one.item, one.sample.chunk
     context = with_context and REJECTED not in item.parts
     asked = f"{chunk.text}\n\n{item.question}" if context else item.question
     row = {
-        "messages": [
-            *([_turn("system", system)] if system else []),
-            _turn("user", asked),
-            _turn("assistant", item.answer),
-        ],
+        "messages": [_turn("user", asked), _turn("assistant", item.answer)],
         "id": item.item_id,
         "chunk_id": chunk.chunk_id,
         "document": chunk.document,
@@ -210,7 +184,7 @@ def _as_json(one: GradedItem) -> str:
 def _place(*items: GradedItem) -> Place:
     chunk = items[0].sample.chunk
     questions = tuple(dict.fromkeys(one.item.question for one in items))
-    return Place(chunk.chunk_id, chunk.document, questions)
+    return Place(chunk.chunk_id, chunk.document, questions, chunk.text)
 
 
 def _turn(role: str, content: str) -> Turn:

@@ -9,14 +9,14 @@ from qaeval.errors import UsageError, closest
 from qaeval.export.card import NAME, CardFacts, To, render_card
 from qaeval.export.content import (
     Content,
-    Splitting,
+    Training,
     dpo_content,
     sft_content,
     sheet_content,
     table_content,
 )
 from qaeval.export.folder import require_free, write_folder
-from qaeval.export.select import Filters, Grading, check
+from qaeval.export.select import Filters, Grading, check, require_finished
 from qaeval.export.split import By, require_shares
 from qaeval.export.training import PER_SAMPLE
 from qaeval.records import Label
@@ -48,8 +48,7 @@ def write_export(
     seed: int = 0,
     accept: tuple[str, ...] = (),
     by: By = "chunk",
-    with_context: bool = False,
-    system: str = "",
+    with_context: bool | None = None,
     per_sample: int = PER_SAMPLE,
     n: int | None = None,
     precomputed: bool = False,
@@ -57,7 +56,7 @@ def write_export(
     """Write an export into a folder, whole or not at all; the same run and arguments give the same bytes.
 
     Args:
-        store: A graded run.
+        store: A run that is graded and finished.
         to: ``sft`` and ``dpo`` are filtered, rid of duplicates and split; ``csv`` and ``parquet`` have every item and every
             failure; ``labels`` is a sheet to fill in. Of the filters, these three know candidates alone.
         out: The folder: new, empty, or a former export as it was written.
@@ -67,29 +66,27 @@ def write_export(
         seed: Of the split, and of the draw of ``labels``.
         accept: Models or licences whose terms the user has read; see `licences.refuse_unfit`.
         by: What stays on one side of the split.
-        with_context: ``sft``: put the chunk before the question.
-        system: ``sft``: text of a system turn.
+        with_context: ``sft``: put the chunk before the question; None: where the eval asks for answers from it.
         per_sample: ``dpo``: most pairs of one sample.
         n: ``labels``: how many items; None takes all.
         precomputed: ``labels``: write the letters as Inspect takes scores, in place of the sheet.
 
     Raises:
         UsageError: an argument cannot mean what it says, a licence is unfit, or the folder holds something else.
-        DataError: the run is not graded, or nothing is left; the message names the filter that left nothing.
+        DataError: the run is not graded or not finished, or nothing is left; the message names the filter that left nothing.
         StoreError: the folder cannot be written.
     """
     _require_sense(to, split, per_sample)
     require_free(out)
+    require_finished(store)
     grading = Grading.of(store)
-    filters = Filters(letters=grading.scale[:1]) if filters is None else filters
+    filters = filters or Filters(letters=grading.scale[:1])
     check(filters, grading)
-    splitting = Splitting(shares=split, seed=seed, by=by)
+    asked = Training(labels=labels, filters=filters, accept=accept, shares=split, seed=seed, by=by)
     if to == "sft":
-        content = sft_content(
-            store, labels, filters, splitting, accept, with_context=with_context, system=system
-        )
+        content = sft_content(store, asked, with_context=with_context)
     elif to == "dpo":
-        content = dpo_content(store, labels, filters, splitting, accept, per_sample=per_sample)
+        content = dpo_content(store, asked, per_sample=per_sample)
     elif to == "labels":
         content = sheet_content(store, labels, filters, n=n, seed=seed, precomputed=precomputed)
     else:

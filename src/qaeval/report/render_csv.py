@@ -1,8 +1,10 @@
 """The letters of a run as CSV, a row for each expected item: for spreadsheets and for statistics of one's own."""
 
 import csv
+import re
 from collections.abc import Sequence
 from io import StringIO
+from typing import Final
 
 from qaeval.report.items import ChunkItems
 
@@ -23,6 +25,9 @@ COLUMNS = (
     "findings",
     "reason",
 )
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\n")
+"""What a spreadsheet starts a formula with."""
 
 
 def render_csv(items: Sequence[ChunkItems]) -> str:
@@ -50,9 +55,14 @@ def render_csv(items: Sequence[ChunkItems]) -> str:
                     "; ".join(f"{check}: {found}" for check, found in item.findings),
                     item.reason,
                 )
-                writer.writerow([_harmless(cell) for cell in cells])
+                writer.writerow([harmless(cell) for cell in cells])
     return out.getvalue()
 
 
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
+def harmless(cell: object) -> str:
+    """Write a cell so that no spreadsheet runs it; a carriage return, which would start a row unquoted, becomes a line feed."""
+    if not isinstance(cell, str):
+        # a number of our own is no formula, whatever its sign
+        return "" if cell is None else str(cell)
+    text = re.sub(r"\r\n?", "\n", cell)
+    return f"'{text}" if text.startswith(_FORMULA) else text
