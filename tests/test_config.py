@@ -271,6 +271,22 @@ def test_a_price_comes_with_its_day_and_its_source(load: Load, missing: str) -> 
         load(BASE, f"hardware: {{ours: {{{text}}}}}")
 
 
+def test_a_grid_factor_comes_with_its_source(load: Load) -> None:
+    with pytest.raises(DataError, match=r"hardware\.ours.*needs grid_source"):
+        load(BASE, "hardware: {ours: {grid_g_per_kwh: 350}}")
+
+
+@pytest.mark.parametrize("missing", ["input_per_million", "output_per_million", "as_of", "source"])
+def test_a_hosted_price_is_whole_and_dated(load: Load, missing: str) -> None:
+    price = {"input_per_million": "1", "output_per_million": "2", "as_of": "2026-11-01", "source": "a list"}
+    whole = ", ".join(f"{key}: {value}" for key, value in price.items())
+    assert load(BASE, f"hosted_prices: {{api: {{{whole}}}}}").hosted_prices["api"].currency == "USD"
+    del price[missing]
+    text = ", ".join(f"{key}: {value}" for key, value in price.items())
+    with pytest.raises(DataError, match=rf"hosted_prices\.api\.{missing}"):
+        load(BASE, f"hosted_prices: {{api: {{{text}}}}}")
+
+
 def test_an_unknown_machine_is_named_with_the_nearest_one(load: Load) -> None:
     with pytest.raises(DataError, match=r"models\.mistral\.hardware.*'our'.*ours"):
         load(BASE, f"hardware: {{ours: {PRICED}}}\nmodels: {{mistral: {{hardware: our}}}}")
@@ -279,4 +295,6 @@ def test_an_unknown_machine_is_named_with_the_nearest_one(load: Load) -> None:
 
 
 def test_the_shipped_registry_assumes_no_price() -> None:
-    assert all(machine.price_per_hour is None for machine in load_config(SHIPPED).hardware.values())
+    config = load_config(SHIPPED)
+    assert all(machine.price_per_hour is None for machine in config.hardware.values())
+    assert config.hosted_prices == {}

@@ -1,13 +1,26 @@
 """What items cost: by hand."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qaeval.analysis.breakeven import steady_work
+from qaeval.analysis.costing import Asked, cost_run
+from qaeval.analysis.nodes import node_costs, run_seconds
 from qaeval.analysis.servers import server_span
-from qaeval.records import Reading
+from qaeval.errors import UsageError
+from qaeval.records import Reading, Session
+from qaeval.report.costing import CostReport
 from qaeval.report.document import CandidateCost, Report
-from qaeval.report.facts import MachineFacts
+from qaeval.report.facts import HostedFacts, MachineFacts
+from qaeval.report.sections_cost import write_cost_report
+from qaeval.report.sections_speed import speed
+from replay.server import LoopbackServer
 from report_builders import JUDGE, RUN, Case, candidate, case
 
 approx = pytest.approx
@@ -57,6 +70,20 @@ def test_cost_is_worked_by_hand() -> None:
     usable = made.candidates[0].usable
     assert alpha.seconds_per_1000_usable.low == approx(2500 / (usable.high or 0))
     assert alpha.seconds_per_1000_usable.high == approx(2500 / (usable.low or 0))
+
+
+def test_co2_is_the_energy_bound_times_the_factor_of_the_grid_with_its_source() -> None:
+    # 100 Wh at 350 g per kWh
+    grid = OURS.model_copy(update={"grid_g_per_kwh": 350.0, "grid_source": "the operator, 2025"})
+    made = two().report(machines={"alpha": grid, "beta": grid})
+    alpha = costs(made)["alpha"]
+    assert alpha.co2_g_per_1000_usable is not None
+    assert alpha.co2_g_per_1000_usable.value == approx(35)
+    section = speed(made)
+    assert "350 g of CO₂ per kWh for ours (source: the operator, 2025)" in " ".join(section.paragraphs)
+    (table,) = [one for one in section.tables if one.caption == "Cost of making items"]
+    assert table.rows[0][table.header.index("CO₂ at most, 1,000 usable")].startswith("35.00 g")
+    assert costs(two().report(machines={"alpha": OURS}))["alpha"].co2_g_per_1000_usable is None
 
 
 def test_the_start_of_a_server_is_paid_and_told_apart() -> None:
@@ -176,3 +203,293 @@ def test_a_percentile_above_the_last_bound_is_not_known() -> None:
     span = server_span([before, after], "generate", "alpha")
     assert span is not None
     assert span.ttft_p50_s is None
+
+
+# --------------------------------------------------------------------------------------- what machines did with their time
+
+FINISHED = "2026-01-05T10:20:00+00:00"
+TOKENS = {"vllm:prompt_tokens_total": 900.0, "vllm:generation_tokens_total": 90.0}
+QUIET = {"vllm:num_requests_running": 0.0, "vllm:num_requests_waiting": 0.0, **TOKENS}
+BUSY = {"vllm:num_requests_running": 3.0, "vllm:num_requests_waiting": 0.0, **TOKENS}
+
+
+def session(model: str, minute: int, seconds: float, *, host: str = "node-1", **more: Any) -> Session:
+    stage = "grade" if model == JUDGE.name else "generate"
+    started = f"2026-01-05T10:{minute:02}:00+00:00"
+    return Session(
+        stage=stage,
+        model=model,
+        started=started,
+        seconds=seconds,
+        n_tasks=1,
+        qaeval_version="0",
+        host=host,
+        **more,
+    )
+
+
+def node_of(*sessions: Session, readings: tuple[Reading, ...] = ()) -> Any:
+    machines = dict.fromkeys([one.model for one in sessions], OURS)
+    return {one.host: one for one in node_costs(sessions, readings, machines, FINISHED)}
+
+
+def test_models_in_turns_on_one_machine_load_and_work() -> None:
+    # starts at 9:58, works to 10:03; starts from 10:03 to 10:05, works to 10:06
+    (node,) = node_of(session("alpha", 0, 180, load_s=120.0), session("beta", 5, 60, load_s=120.0)).values()
+    assert (node.load_s, node.idle_s, node.work_s) == (approx(240), approx(0), approx(240))
+    assert node.models == ("alpha", "beta")
+    assert node.price == approx(480 / 3600 * 1.2)
+
+
+def test_a_machine_idles_while_another_works() -> None:
+    # node-1 works 0 to 2 and 5 to 6, node-2 from 2 to 5
+    nodes = node_of(
+        session("alpha", 0, 120), session("beta", 2, 180, host="node-2"), session(JUDGE.name, 5, 60)
+    )
+    assert (nodes["node-1"].work_s, nodes["node-1"].idle_s) == (approx(180), approx(180))
+    assert (nodes["node-2"].work_s, nodes["node-2"].idle_s) == (approx(180), approx(0))
+    assert nodes["node-1"].price == approx(360 / 3600 * 1.2)
+
+
+def test_an_interruption_is_nobodys_time() -> None:
+    (node,) = node_of(session("alpha", 0, 60), session("alpha", 19, 60)).values()
+    assert (node.work_s, node.idle_s) == (approx(120), approx(0))
+
+
+def test_stages_side_by_side_on_one_machine_count_once() -> None:
+    both = (session("alpha", 0, 120, alongside=True), session(JUDGE.name, 1, 120, alongside=True))
+    (node,) = node_of(*both).values()
+    assert node.work_s == approx(180)
+    assert run_seconds(both) == approx(180)
+
+
+def test_short_stages_that_began_in_the_same_second_followed_each_other() -> None:
+    both = (session("alpha", 0, 0.4), session("beta", 0, 0.3))
+    assert run_seconds(both) == approx(0.7)
+
+
+def test_a_server_without_a_request_idles() -> None:
+    judge = session(JUDGE.name, 0, 60)
+    values = ((0.0, BUSY), (10.0, QUIET), (30.0, QUIET), (40.0, BUSY))
+    readings = tuple(
+        Reading(stage="grade", model=JUDGE.name, session=judge.started, at_s=at_s, values=found)
+        for at_s, found in values
+    )
+    (node,) = node_of(judge, readings=readings).values()
+    assert (node.idle_s, node.work_s) == (approx(20), approx(40))
+    (other,) = node_of(judge, session("alpha", 0, 60), readings=readings).values()
+    assert other.idle_s == approx(0)  # the other model worked on that machine meanwhile
+
+
+@pytest.mark.parametrize("more", [{**TOKENS, "vllm:generation_tokens_total": 95.0}, {}])
+def test_what_came_and_went_between_two_readings_is_work(more: dict[str, float]) -> None:
+    judge = session(JUDGE.name, 0, 60)
+    still = {key: value for key, value in QUIET.items() if key not in TOKENS}
+    before = QUIET if more else still  # a server that counts no tokens says nothing
+    readings = tuple(
+        Reading(stage="grade", model=JUDGE.name, session=judge.started, at_s=at_s, values=found)
+        for at_s, found in ((0.0, before), (60.0, {**still, **more}))
+    )
+    (node,) = node_of(judge, readings=readings).values()
+    assert (node.idle_s, node.work_s) == (approx(0), approx(60))
+
+
+def test_the_report_shows_node_seconds_and_embedded_models_have_none() -> None:
+    made = two()
+    hosted = tuple(one.model_copy(update={"host": "node-1"}) for one in made.rows.sessions)
+    assert [one.host for one in made.with_rows(sessions=hosted).report().timing.nodes] == ["node-1"]
+    assert made.report().timing.nodes == ()
+
+
+# ------------------------------------------------------------------------------------ elsewhere, break-even, waiting
+
+API = HostedFacts(
+    name="api",
+    input_per_million=1.0,
+    output_per_million=10.0,
+    currency="EUR",
+    as_of="2026-01-01",
+    source="made up",
+)
+
+
+def costed(*, machines: bool = True, offers: tuple[HostedFacts, ...] = (API,), **asked: Any) -> CostReport:
+    """Alpha and beta work 60 s each, the judge 90 s, one after the other on one machine."""
+    made = two()
+    starts = {"alpha": 0, "beta": 1, JUDGE.name: 2}
+    sessions = tuple(
+        session(one.model, starts[one.model], one.seconds, load_s=asked.get("load_s", 0.0))
+        for one in made.rows.sessions
+    )
+    asked.pop("load_s", None)
+    report = made.with_rows(sessions=sessions).report(
+        machines=dict.fromkeys(starts, OURS) if machines else {}
+    )
+    return cost_run(report, sessions, offers, Asked(**asked))
+
+
+def test_tokens_elsewhere_are_worked_by_hand() -> None:
+    # 12 replies of 400 prompt and 90 completion tokens: 4,800 x 1 + 1,080 x 10 a million; alpha has 12 usable items
+    alpha = next(one for one in costed().hosted if one.model == "alpha")
+    assert (alpha.prompt_tokens, alpha.completion_tokens) == (4800, 1080)
+    assert alpha.price == approx((4800 + 10800) / 1e6)
+    assert alpha.price_per_1000_usable == approx(1.3)
+    # the judge graded 48 items of 700 and 30 tokens
+    judge = next(one for one in costed().hosted if one.stage == "grade")
+    assert judge.price == approx((48 * 700 + 48 * 300) / 1e6)
+    assert judge.price_per_1000_usable is None
+
+
+def test_the_ways_of_a_run_are_worked_by_hand() -> None:
+    kept, zero, api = costed(start_s=90.0, linger_s=60.0).ways
+    assert kept.per_day == approx(24 * 1.2)
+    assert kept.most_runs == approx(86400 / 210)
+    assert zero.per_run == approx((210 + 150) / 3600 * 1.2)
+    assert api.per_run == approx(2 * 0.0156 + 0.048)
+    meet = costed(start_s=90.0, linger_s=60.0).break_evens[0]
+    assert meet.runs_per_day == approx(86400 / 360)
+
+
+def test_a_machine_that_is_kept_may_have_a_price_of_its_own() -> None:
+    reserved = OURS.model_copy(update={"price_per_hour": 0.5})
+    assert costed(kept=reserved).ways[0].per_day == approx(12)
+
+
+def test_a_start_that_nobody_measured_is_not_assumed() -> None:
+    zero = costed().ways[1]
+    assert (zero.per_run, zero.reason) == (
+        None,
+        "the run found its servers up, so what a start takes is not known: give --start SECONDS",
+    )
+    assert costed(start_s=0.0).ways[1].per_run == approx(210 / 3600 * 1.2)
+
+
+def test_without_a_price_no_money_is_named_and_the_way_to_one_is() -> None:
+    found = costed(machines=False)
+    assert (found.price, found.currency) == (None, "")
+    assert "hardware:" in (found.reason or "")
+    assert [one.per_day for one in found.ways] == [None, None, 0.0]
+    assert all(one.runs_per_day is None for one in found.break_evens)
+
+
+def test_replies_known_from_earlier_runs_make_no_break_even() -> None:
+    made = two()
+    known = tuple(one.model_copy(update={"cached": True}) for one in made.rows.generations)
+    sessions = tuple(one.model_copy(update={"host": "node-1"}) for one in made.rows.sessions)
+    report = made.with_rows(generations=known, sessions=sessions).report(
+        machines=dict.fromkeys(["alpha", "beta", JUDGE.name], OURS)
+    )
+    assert "--no-cache" in (cost_run(report, sessions, (), Asked()).ways[0].reason or "")
+
+
+def test_waiting_costs_only_at_the_users_rate() -> None:
+    assert costed().waiting is None
+    waiting = costed(hourly_rate=60.0).waiting
+    assert waiting is not None
+    assert (waiting.price, waiting.currency) == (approx(3.5), "EUR")  # 210 s
+    with pytest.raises(UsageError, match="--currency"):
+        costed(hourly_rate=60.0, machines=False)
+
+
+def test_an_old_price_elsewhere_is_flagged() -> None:
+    found = costed(offers=(API.model_copy(update={"as_of": "2025-10-06"}),))
+    assert found.cautions == ("The price of api is 91 days old: look it up again.",)
+
+
+def test_the_words_name_formula_price_and_source() -> None:
+    sections = write_cost_report(costed(start_s=90.0, hourly_rate=60.0))
+    text = " ".join(text for one in sections for text in one.paragraphs)
+    assert "EUR 1.20 per hour, ours on demand, as of 2026-01-01" in text
+    assert "api: EUR 1.00 / 10.00 per million tokens in / out, as of 2026-01-01 (source: made up)" in text
+    assert "Nothing was sent there" in text
+    assert "The rate is yours" in text
+
+
+def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
+    config = tmp_path / "prices.yaml"
+    config.write_text(
+        "hardware: {ours: {price_per_hour: 1.2, currency: EUR, as_of: 2026-01-01, source: made up}}\n"
+        "hosted_prices: {api: {input_per_million: 1, output_per_million: 10, currency: EUR, as_of: 2026-01-01, source: made up}}\n"
+    )
+    names = ("mistral", "qwen", "compass-judger")
+
+    def qaeval(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [Path(sys.executable).with_name("qaeval"), *words, "--config", config, "--hardware", "ours"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    with LoopbackServer(names) as server:
+        endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
+        made = qaeval("compare", "mistral", "qwen", "--n", "12", "--out", "run", "--no-cache", *endpoints)
+    assert made.returncode == 0, made.stderr
+    answer = qaeval("cost", "run", "--start", "60", "--hourly-rate", "80", "--json")
+    assert answer.returncode == 0, answer.stderr
+    found = CostReport.model_validate(json.loads(answer.stdout))
+    assert found.price == approx(sum(one.seconds for one in found.nodes) / 3600 * 1.2)
+    assert [one.name for one in found.ways if one.per_run is not None] == [
+        "always on",
+        "scale to zero",
+        "api",
+    ]
+    shown = qaeval("cost", "run")
+    assert "give --start SECONDS" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "needs a run directory"),
+        (("--items", "5", "--per-second", "1", "--price", "1"), "--currency USD"),
+        (("--items", "5", "--per-second", "0", "--price", "1", "--currency", "USD"), "above 0"),
+        (("--items", "5", "--per-second", "1", "--hardware", "l4"), "no price of it"),
+        (("--items", "5", "--per-second", "1", "--hardware", "l5"), "Did you mean 'l4'"),
+        (("--items", "5", "--per-second", "1", "--price", "1", "--currency", "eur"), "three capitals"),
+        (("run", "--items", "5"), "a run knows its own"),
+        (("run", "--always-on", "l4"), "no price of it"),
+    ],
+)
+def test_what_cannot_be_priced_is_refused(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    typed = [Path(sys.executable).with_name("qaeval"), "cost", *words]
+    answer = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (answer.returncode, message in answer.stderr) == (64, True), answer.stderr
+
+
+# ----------------------------------------------------------------------------------------------- the example of docs/cost.md
+
+EXAMPLE = Path(__file__).parents[1] / "docs" / "cost.md"
+
+
+def test_the_numbers_of_the_worked_example_are_those_of_its_command() -> None:
+    text = EXAMPLE.read_text()
+    (typed,) = [line for line in text.splitlines() if line.startswith("qaeval cost --items")]
+    answer = subprocess.run(
+        [Path(sys.executable).with_name("qaeval"), *typed.split()[1:], "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    slow, fast = json.loads(answer.stdout)
+    one, many = (steady_work(1932, per_s=per_s, price_per_hour=1.01).model_dump() for per_s in (0.23, 2.11))
+    assert (slow, fast) == (one, many)
+    assert one["seconds"] == approx(8400)
+    assert one["price"] == approx(8400 / 3600 * 1.01)
+    rows = {
+        name: [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ")
+        for name in [line.split("|")[1].strip()]
+    }
+    assert rows["seconds"] == [f"{work['seconds']:,.1f}" for work in (slow, fast)]
+    assert rows["node hours"] == [f"{work['hours']:.4f}" for work in (slow, fast)]
+    assert rows["dollars"] == [f"{work['price']:.4f}" for work in (slow, fast)]
+    assert rows["dollars for 1,000 chunks"] == [f"{work['price_per_1000']:.4f}" for work in (slow, fast)]
+    assert rows["Wh at most, at 72 W"] == [f"{work['hours'] * 72:.1f}" for work in (slow, fast)]
+    assert rows["runs that fit into a day"] == [f"{86400 / work['seconds']:.1f}" for work in (slow, fast)]
+    assert f"{100 * (1 - fast['price'] / slow['price']):.1f} % less" in text
+    assert f"{(slow['seconds'] - fast['seconds']) / 3600:.2f} hours sooner" in text

@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "Defaults",
     "Hardware",
+    "HostedPrice",
     "ModelSpec",
     "SamplingOverrides",
     "Serving",
@@ -59,9 +60,14 @@ class Defaults(Record):
 class Hardware(Record):
     """One machine that models run on. A price is never assumed: it comes with its day and its source, or not at all."""
 
+    instance: str = ""
+    """What its provider calls it, ``g6.xlarge``."""
     gpu: str = ""
     gpu_watts: float | None = Field(default=None, gt=0)
     """Power limit of all its GPUs together."""
+    grid_g_per_kwh: float | None = Field(default=None, gt=0)
+    """Grams of CO2 for a kilowatt-hour where it stands."""
+    grid_source: str = ""
     price_per_hour: float | None = Field(default=None, gt=0)
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     terms: Literal["on demand", "spot", "reserved", "own", ""] = ""
@@ -74,7 +80,25 @@ class Hardware(Record):
     def _dated(self) -> "Hardware":
         if self.price_per_hour is not None and not (self.as_of and self.source):
             raise ValueError("a price needs as_of (the day it was looked up) and source (where)")
+        if self.grid_g_per_kwh is not None and not self.grid_source:
+            raise ValueError("grid_g_per_kwh needs grid_source (where the factor is from, and its year)")
         return self
+
+
+class HostedPrice(Record):
+    """What somebody else's API takes for tokens, to compare with; nothing is ever sent there."""
+
+    model: str = ""
+    """What is offered at this price."""
+    input_per_million: float = Field(ge=0)
+    """Price of a million tokens of prompts."""
+    output_per_million: float = Field(ge=0)
+    """Price of a million tokens of replies."""
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    region: str = ""
+    as_of: date
+    """The day on which the price was looked up."""
+    source: str = Field(min_length=1)
 
 
 class Serving(Record):
@@ -97,6 +121,7 @@ class _Layer(Record):
     judges: dict[str, ModelSpec] = Field(default_factory=dict)
     defaults: Defaults = Defaults()
     hardware: dict[str, Hardware] = Field(default_factory=dict)
+    hosted_prices: dict[str, HostedPrice] = Field(default_factory=dict)
     serving: Serving = Serving()
     allow_external: tuple[_Host, ...] = ()
     """Hosts outside the user's own network that may be sent data."""

@@ -12,7 +12,7 @@ from qaeval.corpus.sampling import draw, sample_set_digest
 from qaeval.errors import UsageError, closest
 from qaeval.evaldef import EvalDefinition, load_eval
 from qaeval.records import Sample
-from qaeval.report.facts import MachineFacts
+from qaeval.report.facts import HostedFacts, MachineFacts
 from qaeval.rubric import Rubric, load_rubric
 
 _FORMAT: Final = 1
@@ -142,6 +142,27 @@ def find_machines(
         for name, machine in found.items()
         if machine is not None
     }
+
+
+def find_machine(config: Config, name: str) -> MachineFacts:
+    """Find one machine of the registry.
+
+    Raises:
+        UsageError: none has that name.
+    """
+    if name not in config.hardware:
+        raise UsageError(
+            f"no hardware is called {name!r}.{closest(name, config.hardware)} Known: {', '.join(sorted(config.hardware)) or 'none'}"
+        )
+    return MachineFacts(name=name, **config.hardware[name].model_dump(mode="json"))
+
+
+def find_hosted(config: Config) -> tuple[HostedFacts, ...]:
+    """List the prices of other people's APIs that the registry holds, by name."""
+    return tuple(
+        HostedFacts(name=name, **price.model_dump(mode="json"))
+        for name, price in sorted(config.hosted_prices.items())
+    )
 
 
 def _judges(settings: Mapping[str, Any]) -> list[str]:

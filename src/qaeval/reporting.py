@@ -40,6 +40,29 @@ def write_report(
     return publish(store, facts, label_paths=label_paths, margin=margin, machines=machines)
 
 
+def read_report(
+    stores: Sequence[RunStore],
+    *,
+    label_paths: Sequence[Path],
+    margin: float,
+    machines: Mapping[str, MachineFacts],
+    command: str,
+) -> Written:
+    """Analyse a finished run, or several side by side; write nothing.
+
+    Raises:
+        NotComparableError: several runs differ in more than their candidates.
+        DataError: a run is not finished, or a label file is not readable.
+    """
+    if len(stores) > 1:
+        return join_reports(
+            stores, label_paths=label_paths, margin=margin, machines=machines, command=command
+        )
+    (store,) = stores
+    facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
+    return analyse(RunData.read(store, label_paths=label_paths), facts, margin=margin, machines=machines)
+
+
 def join_reports(
     stores: Sequence[RunStore],
     *,

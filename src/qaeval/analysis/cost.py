@@ -59,7 +59,7 @@ def cost_stage(
         work_s=timing.wall_s,
         load_s=load,
         price=None if hourly is None else (timing.wall_s + load) / _HOUR * hourly,
-        stale_days=None if machine is None else _stale(machine, finished),
+        stale_days=None if machine is None else days_stale(machine.as_of, finished),
     )
 
 
@@ -123,6 +123,8 @@ def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
     each = 1000 * work / (fresh * one.n_valid) if one.n_valid else None
     seconds = _per_usable(one.usable, 1000 * work / (fresh * one.n_expected))
     watts = None if machine is None else machine.gpu_watts
+    energy = None if watts is None else _scaled(seconds, watts / _HOUR)
+    grams = None if machine is None else machine.grid_g_per_kwh
     return CandidateCost(
         candidate=one.facts.name,
         stage=stage,
@@ -130,7 +132,8 @@ def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
         seconds_per_1000_usable=seconds,
         price_per_1000=None if each is None or hourly is None else each / _HOUR * hourly,
         price_per_1000_usable=None if hourly is None else _scaled(seconds, hourly / _HOUR),
-        wh_per_1000_usable=None if watts is None else _scaled(seconds, watts / _HOUR),
+        wh_per_1000_usable=energy,
+        co2_g_per_1000_usable=None if energy is None or grams is None else _scaled(energy, grams / 1000),
     )
 
 
@@ -166,8 +169,9 @@ def _is_on_front(name: str, points: Mapping[str, tuple[float, float]]) -> bool:
     )
 
 
-def _stale(machine: MachineFacts, finished: str) -> int | None:
-    if not machine.as_of:
+def days_stale(as_of: str | None, finished: str) -> int | None:
+    """Return the age of a price in days where that is more than it should be; None for a fresh one, or where there is none."""
+    if not as_of:
         return None
-    days = (datetime.fromisoformat(finished).date() - date.fromisoformat(machine.as_of)).days
+    days = (datetime.fromisoformat(finished).date() - date.fromisoformat(as_of)).days
     return days if days > STALE_DAYS else None

@@ -21,6 +21,7 @@ from qaeval.analysis.findings import gather_findings, near_duplicates, select
 from qaeval.analysis.headline import write_headline
 from qaeval.analysis.items import gather_items
 from qaeval.analysis.letters import letter_table
+from qaeval.analysis.nodes import node_costs
 from qaeval.analysis.replies import Replies, Tally
 from qaeval.analysis.servers import server_span
 from qaeval.errors import DataError
@@ -153,7 +154,7 @@ def analyse_rows(
         failures=gather_failures(table, names),
         checks=gather_findings(table, eval_facts.checks, names),
         selection=select(table, rows.samples, names) if eval_facts.item_kind == "preference_pair" else (),
-        timing=_timing(summaries, judge_summary, rows.sessions, machines, run.finished),
+        timing=_timing(summaries, judge_summary, rows, machines, run.finished),
         data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
     )
     return Analysis(report, table, rows)
@@ -168,7 +169,7 @@ def _near(table: pd.DataFrame, candidate: str) -> int | None:
 def _timing(
     candidates: Sequence[CandidateSummary],
     judge: JudgeSummary,
-    sessions: Sequence[Session],
+    rows: RunRows,
     machines: Mapping[str, MachineFacts],
     finished: str,
 ) -> RunTiming:
@@ -176,12 +177,13 @@ def _timing(
     costs = cost_candidates(candidates, machines, finished)
     unit = common_unit(costs)
     grading = cost_stage(judge.facts, judge.timing, machines, finished)
-    external = {one.model for one in sessions if one.external}
+    external = {one.model for one in rows.sessions if one.external}
     return RunTiming(
         headline=write_cost(costs, unit, grading),
         costs=costs,
         cost_unit=unit,
         grading=grading,
+        nodes=node_costs(rows.sessions, rows.readings, machines, finished),
         choice=weigh(candidates, costs, unit, external, finished),
     )
 

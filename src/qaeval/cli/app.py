@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qaeval.cli import data, documents, evals, judging
+from qaeval.cli import data, deciding, documents, evals, judging
 from qaeval.cli.options import (
     AsJson,
     ChunksFile,
@@ -224,6 +224,8 @@ def report(
 
 app.command()(judging.agreement)
 app.command()(judging.plan)
+app.command()(deciding.decide)
+app.command()(deciding.cost)
 app.command()(documents.chunk)
 app.command()(documents.sample)
 app.command()(data.export)

@@ -14,6 +14,7 @@ from qaeval.records import FailureReason
 from qaeval.report.agreement import RaterAgreement, RaterPair
 from qaeval.report.facts import CheckFacts, EvalFacts, MachineFacts, ModelFacts, Part, RubricFacts, RunFacts
 from qaeval.report.measure import Measure
+from qaeval.report.nodes import NodeCost
 
 FORMAT: Final = 1
 """Version of the document's layout."""
@@ -218,6 +219,8 @@ class Criterion(Part):
     weight: float
     score: float | None
     """0 to 1; None where it is not known."""
+    counts: bool = True
+    """False where it is not known for every candidate: then it is left out of all means."""
 
 
 class Choice(Part):
@@ -226,7 +229,7 @@ class Choice(Part):
     candidate: str
     criteria: tuple[Criterion, ...]
     mean: float
-    """Weighted mean of the known scores."""
+    """Weighted mean of the scores that count."""
 
 
 class StageCost(Part):
@@ -259,6 +262,8 @@ class CandidateCost(Part):
     """None without a price."""
     wh_per_1000_usable: Measure | None = None
     """Watt-hours at most: the GPU's power limit over the time of work; None where the limit is not known."""
+    co2_g_per_1000_usable: Measure | None = None
+    """Grams of CO2 at most: that energy times the grid factor of the machine; None without either."""
     is_on_front: bool = False
     """Whether no other candidate is both cheaper and better."""
 
@@ -280,6 +285,8 @@ class RunTiming(Part):
     """What the candidates' costs can be compared in: a currency, or ``seconds``; empty where in nothing."""
     grading: StageCost | None = None
     """What the judge's stage cost; None where it has no server."""
+    nodes: tuple[NodeCost, ...] = ()
+    """What each machine did with its time."""
     choice: tuple[Choice, ...] = ()
     """The candidates weighed for hosting, the best first; speed is part of it."""
 

@@ -49,9 +49,14 @@ class MachineFacts(Part):
 
     name: str
     """The registry's name of it."""
+    instance: str = ""
+    """What its provider calls it."""
     gpu: str = ""
     gpu_watts: float | None = None
     """Power limit of all its GPUs together."""
+    grid_g_per_kwh: float | None = None
+    """Grams of CO2 for a kilowatt-hour where it stands."""
+    grid_source: str = ""
     price_per_hour: float | None = None
     currency: str = ""
     terms: str = ""
@@ -65,7 +70,34 @@ class MachineFacts(Part):
     def priced(self) -> str:
         """The price with everything that it hangs on: ``USD 1.01 per hour, g6.xlarge on demand, us-east-1, as of …``."""
         where = ", ".join(word for word in (self.terms, self.region) if word)
-        return f"{self.currency} {self.price_per_hour:,.2f} per hour, {self.name}{f' {where}' if where else ''}, as of {self.as_of}"
+        name = f"{self.name} ({self.instance})" if self.instance not in {"", self.name} else self.name
+        return f"{self.currency} {self.price_per_hour:,.2f} per hour, {name}{f' {where}' if where else ''}, as of {self.as_of}"
+
+
+class HostedFacts(Part):
+    """What somebody else's API takes for tokens; from the registry, with its day and source."""
+
+    name: str
+    """The registry's name of it."""
+    model: str = ""
+    input_per_million: float
+    """Price of a million tokens of prompts, in `currency`."""
+    output_per_million: float
+    """Price of a million tokens of replies, in `currency`."""
+    currency: str
+    region: str = ""
+    as_of: str
+    """Day on which the price was looked up, ISO 8601."""
+    source: str
+
+    @property
+    def priced(self) -> str:
+        """The price with everything that it hangs on: ``api: USD 0.20 / 0.60 per million tokens in / out, as of …``."""
+        what = ", ".join(word for word in (self.model, self.region) if word)
+        return (
+            f"{self.name}{f' ({what})' if what else ''}: {self.currency} {self.input_per_million:,.2f} / "
+            f"{self.output_per_million:,.2f} per million tokens in / out, as of {self.as_of}"
+        )
 
 
 class CheckFacts(Part):

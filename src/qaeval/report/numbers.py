@@ -103,7 +103,7 @@ def seconds(value: float | None) -> str:
 
 
 def cost(measure: Measure, unit: str) -> str:
-    """Print a cost: ``USD 0.42 [0.40, 0.45]``, energy: ``12 Wh``, machine time: ``4 min 12 s [4 min 00 s, 4 min 31 s]``."""
+    """Print a cost: ``USD 0.42 [0.40, 0.45]``, energy: ``12 Wh``, CO2: ``4 g``, machine time: ``4 min 12 s [4 min 00 s, 4 min 31 s]``."""
     if measure.value is None:
         return UNDEFINED
     in_time = unit == "seconds"
@@ -114,7 +114,7 @@ def cost(measure: Measure, unit: str) -> str:
     interval = f" [{', '.join(ends)}]" if all(ends) else ""
     if in_time:
         return f"{value}{interval}"
-    return f"{value} Wh{interval}" if unit == "Wh" else f"{unit} {value}{interval}"
+    return f"{value} {unit}{interval}" if unit in {"Wh", "g"} else f"{unit} {value}{interval}"
 
 
 def money(value: float | None) -> str:

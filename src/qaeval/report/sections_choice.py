@@ -1,9 +1,10 @@
 """The section that weighs the candidates for hosting."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from qaeval.report import numbers
-from qaeval.report.document import Report
+from qaeval.report.document import Choice, Report
 from qaeval.report.tables import Section, Table
 
 _HOW: Final = (
@@ -44,7 +45,9 @@ def hosting(report: Report) -> Section:
         title="Choosing one to host",
         paragraphs=(
             _HOW,
+            *_left_out(choices),
             " ".join(licences),
+            "`qaeval decide RUN` says how far each weight can move before another candidate comes first.",
         ),
         tables=(
             Table(
@@ -54,6 +57,13 @@ def hosting(report: Report) -> Section:
             ),
         ),
     )
+
+
+def _left_out(choices: Sequence[Choice]) -> tuple[str, ...]:
+    names = [one.name for one in choices[0].criteria if not one.counts]
+    if not names:
+        return ()
+    return (f"Not known for every candidate and left out of the means: {numbers.listed(names)}.",)
 
 
 def _score(report: Report, candidate: str, criterion: str) -> float | None:

@@ -1,10 +1,12 @@
 """The section of times, tokens and cost."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from qaeval.report import numbers
 from qaeval.report.document import CandidateCost, Report, ServerSpan, StageCost, Timing, Tokens
+from qaeval.report.measure import Measure
+from qaeval.report.nodes import NodeCost
 from qaeval.report.tables import Notes, Section, Table
 
 _ALONGSIDE = "Generation and grading ran side by side on servers of their own; the judge's wall time holds its waiting for items."
@@ -15,6 +17,10 @@ _FORMULA: Final = (
     "measured once."
 )
 _ENERGY: Final = "Energy is an upper bound: the power limit of the machine's GPUs over the time of work. It was not measured."
+_NODES: Final = (
+    "A machine is paid from its first server's start to the end of its last stage; idle is while other machines work on the run, or "
+    "its server's metrics show no request. Interruptions of the run are not counted."
+)
 _PRICELESS: Final = (
     "No machine of this run has a price in the registry, so cost is machine time. Add `hardware:` to qaeval.yaml and name it with "
     "--hardware for money."
@@ -46,8 +52,9 @@ def speed(report: Report) -> Section:
         tables=(
             Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)),
             *_servers(spans),
-            *_costs(report),
+            *item_costs(report.timing.costs),
             *_stages(report),
+            *node_table(report.timing.nodes),
         ),
     )
 
@@ -75,7 +82,13 @@ def _how(report: Report) -> tuple[str, ...]:
         else _PRICELESS
     )
     known = any(one.gpu_watts is not None for one in machines.values())
-    return (_FORMULA, prices, *((_ENERGY,) if known else ()))
+    grids = [
+        f"{one.grid_g_per_kwh:g} g of CO₂ per kWh for {one.name} (source: {one.grid_source})"
+        for one in machines.values()
+        if one.gpu_watts is not None and one.grid_g_per_kwh is not None
+    ]
+    grid = (f"CO₂ is that energy × {'; '.join(grids)}.",) if grids else ()
+    return (_FORMULA, prices, *((_ENERGY,) if known else ()), *grid)
 
 
 def _costed(report: Report) -> list[StageCost]:
@@ -83,11 +96,12 @@ def _costed(report: Report) -> list[StageCost]:
     return [*(one.stage for one in report.timing.costs), *([grading] if grading else [])]
 
 
-def _costs(report: Report) -> tuple[Table, ...]:
+def item_costs(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
     """Return what the items of each candidate cost; nothing where no candidate has a server."""
-    costs, notes = report.timing.costs, Notes()
+    notes = Notes()
     if not costs:
         return ()
+    has_grid = any(one.co2_g_per_1000_usable is not None for one in costs)
     rows = tuple(
         (
             one.candidate,
@@ -97,9 +111,8 @@ def _costs(report: Report) -> tuple[Table, ...]:
             "no price"
             if one.price_per_1000_usable is None
             else notes.cost(one.price_per_1000_usable, _currency(one.stage), one.candidate),
-            "not known"
-            if one.wh_per_1000_usable is None
-            else notes.cost(one.wh_per_1000_usable, "Wh", one.candidate),
+            _bound(notes, one.wh_per_1000_usable, "Wh", one.candidate),
+            *((_bound(notes, one.co2_g_per_1000_usable, "g", one.candidate),) if has_grid else ()),
             "yes" if one.is_on_front else "no",
         )
         for one in costs
@@ -111,10 +124,15 @@ def _costs(report: Report) -> tuple[Table, ...]:
         "Price, 1,000 items",
         "1,000 usable",
         "Energy at most, 1,000 usable",
+        *(("CO₂ at most, 1,000 usable",) if has_grid else ()),
         "On the front",
     )
     front = "On the front are those than which no other is both cheaper and better."
     return (Table(caption="Cost of making items", header=header, rows=rows, notes=(front, *notes.lines())),)
+
+
+def _bound(notes: Notes, measure: Measure | None, unit: str, candidate: str) -> str:
+    return "not known" if measure is None else notes.cost(measure, unit, candidate)
 
 
 def _price(one: CandidateCost, price: float | None) -> str:
@@ -142,6 +160,28 @@ def _stages(report: Report) -> tuple[Table, ...]:
     )
     header = ("Stage", "Machine", "Work", "Start of servers", "Price of both")
     return (Table(caption="Cost of this run", header=header, rows=rows, words=frozenset({1})),)
+
+
+def node_table(nodes: Sequence[NodeCost]) -> tuple[Table, ...]:
+    """Return what each machine did with its time; nothing where no model has a server."""
+    if not nodes:
+        return ()
+    rows = tuple(
+        (
+            one.host,
+            one.machine.name if one.machine is not None else "not named",
+            numbers.listed(one.models),
+            *(numbers.seconds(part) if part else "–" for part in (one.load_s, one.idle_s, one.work_s)),
+            "no price"
+            if one.price is None or one.machine is None
+            else f"{one.machine.currency} {numbers.money(one.price)}",
+        )
+        for one in nodes
+    )
+    header = ("Host", "Machine", "Models", "Start of servers", "Idle, at least", "Work", "Price of all")
+    return (
+        Table(caption="Node seconds", header=header, rows=rows, notes=(_NODES,), words=frozenset({1, 2})),
+    )
 
 
 def _servers(spans: Iterable[tuple[str, ServerSpan | None]]) -> tuple[Table, ...]:
