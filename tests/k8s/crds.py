@@ -1,0 +1,121 @@
+"""Closed schemas of the fields that the manifests use of other projects' resources: an unknown field is an error.
+
+The CRDs themselves are not here; a field that one of these projects renames is found on a cluster only.
+"""
+
+from typing import Any
+
+_LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
+_SELECTOR = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["matchLabels"],
+    "properties": {"matchLabels": _LABELS},
+}
+_DURATION = {"type": "string", "pattern": r"^\d+(ms|s|m|h)$"}
+
+
+def _closed(properties: dict[str, Any], *optional: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+    }
+
+
+def _resource(version: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    name = {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}
+    return _closed(
+        {
+            "apiVersion": {"const": version},
+            "kind": {"const": kind},
+            "metadata": _closed({"name": name, "namespace": name, "labels": _LABELS}),
+            "spec": spec,
+        }
+    )
+
+
+SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
+    ("monitoring.coreos.com/v1", "PodMonitor"): _resource(
+        "monitoring.coreos.com/v1",
+        "PodMonitor",
+        _closed(
+            {
+                "selector": _SELECTOR,
+                "podTargetLabels": {"type": "array", "items": {"type": "string"}},
+                "podMetricsEndpoints": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": _closed(
+                        {
+                            "port": {"type": "string"},
+                            "path": {"type": "string"},
+                            "interval": _DURATION,
+                            "scrapeTimeout": _DURATION,
+                        }
+                    ),
+                },
+            }
+        ),
+    ),
+    ("monitoring.coreos.com/v1", "PrometheusRule"): _resource(
+        "monitoring.coreos.com/v1",
+        "PrometheusRule",
+        _closed(
+            {
+                "groups": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": _closed(
+                        {
+                            "name": {"type": "string"},
+                            "rules": {
+                                "type": "array",
+                                "items": _closed(
+                                    {
+                                        "alert": {"type": "string", "pattern": "^Qaeval[A-Z]"},
+                                        "expr": {"type": "string"},
+                                        "for": _DURATION,
+                                        "labels": _closed({"severity": {"enum": ["warning", "critical"]}}),
+                                        "annotations": _closed(
+                                            {"summary": {"type": "string"}, "description": {"type": "string"}}
+                                        ),
+                                    }
+                                ),
+                            },
+                        }
+                    ),
+                }
+            }
+        ),
+    ),
+    ("keda.sh/v1alpha1", "ScaledObject"): _resource(
+        "keda.sh/v1alpha1",
+        "ScaledObject",
+        _closed(
+            {
+                "scaleTargetRef": _closed({"name": {"type": "string"}}),
+                "minReplicaCount": {"const": 0},
+                "maxReplicaCount": {"const": 1},
+                "pollingInterval": {"type": "integer", "minimum": 1},
+                "cooldownPeriod": {"type": "integer", "minimum": 1},
+                "triggers": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": _closed(
+                        {
+                            "type": {"const": "kubernetes-workload"},
+                            "metadata": _closed(
+                                {
+                                    "podSelector": {"type": "string"},
+                                    "value": {"type": "string", "pattern": r"^\d+$"},
+                                }
+                            ),
+                        }
+                    ),
+                },
+            }
+        ),
+    ),
+}
