@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-vllm vllm-cpu test-faults fuzz bench check format lock clean
+.PHONY: help install demo test test-slow test-k8s test-vllm vllm-cpu test-faults fuzz bench check format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,10 +33,13 @@ demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no serve
 	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
-	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not faults and not gpu and not vllm"
+	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not faults and not gpu and not vllm and not k8s"
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, fresh environment
-	@$(BIN)/python -m pytest -m "(slow or browser) and not faults and not gpu and not vllm"
+	@$(BIN)/python -m pytest -m "(slow or browser) and not faults and not gpu and not vllm and not k8s"
+
+test-k8s: $(VENV)/.dev  ## render and check the Kubernetes manifests
+	@$(BIN)/python -m pytest -n auto -m k8s
 
 test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs a C compiler, about 8 minutes
 	@$(BIN)/python -m pytest -m faults

@@ -70,7 +70,7 @@ def weigh(
     cheapest = min(prices.values(), default=inf)
     scores = {
         one.facts.name: {
-            "quality": (one.usable.value or 0.0) / best if best else 0.0,
+            "quality": (one.usable.value or 0.0) / best if best else None,
             "reliability": one.n_graded / one.n_expected,
             "cost": cheapest / prices[one.facts.name]
             if one.facts.name in prices and cheapest < inf
