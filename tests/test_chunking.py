@@ -1,8 +1,10 @@
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import process_time
 from typing import Any, TypeAlias
 
 import pytest
@@ -152,6 +154,31 @@ def test_a_document_of_one_huge_line_is_parted_at_its_sentences_alone() -> None:
 @pytest.mark.parametrize("text", ["!" * 20_000, ". " * 10_000, "x" + " " * 20_000 + "y.", "` " * 10_000])
 def test_long_runs_of_marks_and_spaces_take_no_time(read: Read, text: str) -> None:
     assert "".join("".join(texts(read(text))).split()) == "".join(text.split())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("<!--" * 50_000, "a.md"),
+        ("<!--" * 50_000, "a.html"),
+        ("<!--" * 50_000 + "-->", "a.html"),
+        ("<!-- x\n" * 28_000, "a.md"),
+        ("<!-- x\n" * 28_000, "a.html"),
+        ("# a" + " " * 200_000 + "b", "a.md"),
+        ("# a" + " {#" * 66_000, "a.md"),
+        ("! ( " * 50_000, "a.md"),
+        ("! ( " * 50_000, "a.txt"),
+        ("---\ntitle: a" + " " * 200_000 + "b\n---\n", "a.md"),
+        ("- [a](#a)\n\n* [b](#b)\n\n" * 8_000, "a.md"),
+        (" ".join("`" * n for n in range(1, 630)), "a.md"),
+        (" ".join("`" * n for n in range(1, 630)), "a.txt"),
+    ],
+)
+def test_no_pattern_of_200_kb_takes_long(read: Read, text: str, name: str) -> None:
+    began = process_time()
+    cut(read(text, name), size=400, count=words_counter())
+    assert process_time() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -584,6 +611,82 @@ def test_a_page_that_is_nested_too_deeply_is_refused(read: Read) -> None:
         read("<div>" * 20_000 + "x", "a.html")
 
 
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<p>a <b>b<p>c<h2>d</h2><div>e</div>f", ["a **b**", "c", "## d", "e", "f"]),
+        ("<ul><li>a<ul><li>b<li>c</ul><li>d</ul>", ["- a", "  - b", "  - c", "- d"]),
+        ("<ol start=9><li>a<p>b<li><li>c</ol><ol start='²'><li>d", ["9. a", "   b", "11. c", "1. d"]),
+        ("<table><tr><th>h<th>i<tr><td>1<p>2<td>3</table>", ["| h | i |", "| --- | --- |", "| 1 2 | 3 |"]),
+        ("<table><thead><tr><th>h<tbody><tr><td colspan='²'>1</table>", ["| h |", "| --- |", "| 1 |"]),
+        ("<p>a<table><tr><td><p>b<td>c</table>d", ["a", "| b | c |", "| --- | --- |", "d"]),
+        ("<dl><dt>a<dd>b<p>c<dt>d<dd>e</dl>", ["a", ":   b", "    c", "d", ":   e"]),
+        ("<select><option>a <option>b</select>", ["a b"]),
+    ],
+)
+def test_end_tags_that_html_lets_authors_leave_out_are_implied(
+    read: Read, html: str, expected: list[str]
+) -> None:
+    assert kept(read(html, "a.html")) == expected
+
+
+@pytest.mark.timeout(110)
+@pytest.mark.parametrize(
+    ("opening", "unclosed"),
+    [
+        ("", "<p>x"),
+        ("<ul>", "<li>x\n"),
+        ("<ol>", "<li>x"),
+        ("<table>", "<tr><td>x"),
+        ("<table><tr>", "<td>x"),
+        ("<dl>", "<dt>x"),
+        ("<dl>", "<dd>x"),
+    ],
+)
+def test_20_000_elements_without_end_tags_are_read(read: Read, opening: str, unclosed: str) -> None:
+    began = process_time()
+    document = read(opening + unclosed * 20_000, "a.html")
+    assert process_time() - began < 10  # seconds; a square of it would be minutes
+    assert "".join(kept(document)).count("x") == 20_000
+
+
+def test_what_html_cannot_end_is_text_and_a_broken_section_is_refused(read: Read) -> None:
+    assert kept(read("<p>a < b", "a.html")) == ["a < b"]
+    with pytest.raises(DataError, match=r"a\.html: not HTML that can be read"):
+        read("<![foo[ <p>x", "a.html")
+
+
+def test_a_heading_that_is_a_link_to_itself_is_its_text(read: Read) -> None:
+    source = "# [Error `Handling`](#e)\n\n[X [y]](#x)\n===\n\n## [a](b.md#c)\n\n## [a](#a) b\n\n[p](#p)\n"
+    document = read(source)
+    assert document.title == "Error Handling"
+    assert kept(document) == [
+        "# Error `Handling`",
+        "X [y]",
+        "===",
+        "## [a](b.md#c)",
+        "## [a](#a) b",
+        "[p](#p)",
+    ]
+    heading = '<h1 id="e"><a class="header" href="#e">Error</a></h1>'
+    assert kept(read(f"{heading}<p>x</p>", "new.html")) == ["# Error", "x"]
+    heading = '<a class="header" href="#e" id="e"><h1>Error</h1></a>'
+    assert kept(read(f"{heading}<p>x</p>", "old.html")) == ["# Error", "x"]
+
+
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [
+        ("title:", "T"),
+        ("title: 'a: b' ", "a: b"),
+        ('"title" = "a \'b\'"', "a 'b'"),
+        ("title: \"a' b", "\"a' b"),
+    ],
+)
+def test_the_title_in_front_matter_is_on_its_own_line(read: Read, line: str, title: str) -> None:
+    assert read(f"---\n{line}\nlayout: post\n---\n# T\n").title == title
+
+
 def test_a_pdf_is_read_by_page_without_headers_footers_and_broken_words(read: Read) -> None:
     bodies = [["A first exam-", "ple goes"], ["on here. Two."], ["Three."], ["Four."]]
     document = read(
@@ -672,3 +775,26 @@ def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path: Path) -> None:
         find_documents([tmp_path / "none"])
     with pytest.raises(DataError, match=r"x\.png: expected a document"):
         find_documents([tmp_path / "x.png"])
+
+
+def test_a_name_that_is_not_utf8_is_refused_and_shown(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("x", "utf-8")
+    with pytest.raises(DataError, match=r"caf\\xe9\.md: the file's name is not UTF-8; rename it"):
+        find_documents([tmp_path])
+
+
+def test_links_out_of_a_folder_are_skipped_and_counted(tmp_path: Path) -> None:
+    docs, outside = tmp_path / "docs", tmp_path / "docs-private"
+    docs.mkdir()
+    outside.mkdir()
+    (docs / "b.md").write_text("x", "utf-8")
+    (outside / "secret.md").write_text("x", "utf-8")
+    (docs / "file.md").symlink_to(outside / "secret.md")
+    (docs / "folder").symlink_to(outside)
+    (docs / "inside.md").symlink_to("b.md")
+    (tmp_path / "alias").symlink_to(docs)
+    for named in (docs, tmp_path / "alias"):
+        ignored: Counter[str] = Counter()
+        assert [name for _, name in find_documents([named], ignored)] == ["b.md"]
+        assert ignored == {"link out of the folder": 2}
+    assert [name for _, name in find_documents([docs / "file.md"])] == ["file.md"]

@@ -14,10 +14,10 @@ import pytest
 from aiohttp import web
 
 from qaeval.cli import run
-from qaeval.errors import DataError, NotComparableError, UsageError
+from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
 from qaeval.evaldef import item_schema
 from qaeval.prepare import find_eval
-from qaeval.records import Failure, Generation, Grade, record_id
+from qaeval.records import Failure, Generation, Grade, digest, record_id
 from qaeval.store import RunStore
 from replay.answers import PIECE, Writer, envelope, usage_of
 from replay.faults import error
@@ -236,6 +236,289 @@ def test_a_log_that_lacks_something_is_refused_in_words(
 
 def grades(log: Any) -> list[dict[str, Any]]:
     return next(found for sample in log.samples if (found := sample.scores["letters"].metadata["grades"]))
+
+
+def settings_of(log: Any) -> Any:
+    return log.eval.metadata["qaeval"]["settings"]
+
+
+def rehashed(part: dict[str, Any], key: str, **changes: Any) -> None:
+    """Change a part of the settings, None taking a key away, and write the hash that then belongs to it."""
+    kept = {name: value for name, value in part.items() if name not in {key, *changes}}
+    kept |= {name: value for name, value in changes.items() if value is not None}
+    part.clear()
+    part.update({**kept, key: digest(kept)})
+
+
+def change_eval(**changes: Any) -> Any:
+    return lambda log: rehashed(settings_of(log)["eval"], "digest", **changes)
+
+
+def change_rubric(**changes: Any) -> Any:
+    return lambda log: rehashed(settings_of(log)["grading"]["rubric"], "sha", **changes)
+
+
+def change_drawn(**changes: Any) -> Any:
+    return lambda log: settings_of(log)["sample_set"].update(changes)
+
+
+def change_candidate(**changes: Any) -> Any:
+    return lambda log: settings_of(log)["candidates"]["embedded-lead"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (change_eval(title=None), "settings.eval: missing key 'title'"),
+        (change_eval(name="../../x"), "settings.eval: name: "),
+        (change_eval(checks=[5]), "settings.eval: checks[1]: expected a mapping (key: value), got 5"),
+        (change_eval(checks=[{"name": "nope"}]), "settings.eval: checks: unknown check 'nope'"),
+        (change_eval(items_per_sample="x"), "eval: items_per_sample: expected a whole number, got 'x'"),
+        (change_eval(directory="/etc"), "settings.eval: unknown key 'directory'"),
+        (lambda log: settings_of(log)["eval"].update(title="x"), "settings.eval: digest: expected '"),
+        (lambda log: settings_of(log)["eval"].pop("digest"), "settings.eval: missing key 'digest'"),
+        (change_rubric(scale=5), "settings.grading.rubric: scale: expected a list, got 5"),
+        (change_rubric(task=None), "settings.grading.rubric: missing key 'task'"),
+        (lambda log: settings_of(log)["grading"]["rubric"].pop("sha"), "rubric: missing key 'sha'"),
+        (change_drawn(n="many"), "settings.sample_set.n: expected a whole number, got 'many'"),
+        (change_drawn(n=True), "settings.sample_set.n: expected a whole number, got True"),
+        (change_eval(items_per_sample=5), "expected items at positions [0, 1, 2, 3, 4], got [0, 1, 2]"),
+        (change_drawn(seed="x"), "settings.sample_set.seed: expected a whole number, got 'x'"),
+        (change_drawn(digest=5), "settings.sample_set.digest: expected text"),
+        (lambda log: settings_of(log)["sample_set"].pop("seed"), "missing key 'settings.sample_set.seed'"),
+        (
+            lambda log: settings_of(log)["candidates"]["embedded-lead"].pop("kind"),
+            "embedded-lead: missing key",
+        ),
+        (change_candidate(sampling=[1]), "candidates.embedded-lead: sampling: expected"),
+        (change_candidate(tuned_on=5), "candidates.embedded-lead: tuned_on: expected a list, got 5"),
+        (lambda log: settings_of(log)["candidates"].update(twin={}), "settings.candidates: expected"),
+        (lambda log: settings_of(log).update(candidates=5), "settings.candidates: expected a mapping"),
+        (lambda log: settings_of(log)["grading"]["judge"].pop("kind"), "grading.judge: missing key 'kind'"),
+        (lambda log: settings_of(log)["grading"]["judge"].pop("name"), "grading.judge: missing key 'name'"),
+        (lambda log: settings_of(log)["grading"].update(judge=None), "judge: expected a mapping"),
+        (lambda log: settings_of(log).update(format=7), "settings.format: expected one of 1, got 7"),
+        (lambda log: settings_of(log).update(more=1), "unknown key 'settings.more'"),
+        (lambda log: log.eval.metadata["qaeval"].update(settings=5), "settings: expected a mapping"),
+        (lambda log: log.eval.metadata["qaeval"].update(sessions=5), "sessions: expected a list, got 5"),
+        (
+            lambda log: (settings_of(log).update(candidates={}), log.eval.metadata["qaeval"].update(judge=5)),
+            "judge: expected a mapping (key: value), got 5",
+        ),
+    ],
+)
+def test_settings_that_qaeval_would_not_write_are_refused_by_key(
+    bridge: Any, whole: Path, change: Any, says: str, tmp_path: Path
+) -> None:
+    refused = refusal(bridge, whole, change, tmp_path)
+    assert refused.startswith(f"{tmp_path / 'changed.eval'}: ")
+    assert says in refused
+
+
+def refusal(bridge: Any, path: Path, change: Any, tmp_path: Path) -> str:
+    """Change a log, import it, and return why it is not taken."""
+    from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
+
+    log = read_eval_log(str(path))
+    change(log)
+    write_eval_log(log, str(tmp_path / "changed.eval"))
+    with pytest.raises(DataError) as raised:
+        bridge.import_log([tmp_path / "changed.eval"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    return str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def whole(bridge: Any, graded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One candidate's log, in one part."""
+    with RunStore.open(graded) as store:
+        return bridge.export_logs(store, tmp_path_factory.mktemp("whole"))[0]  # type: ignore[no-any-return]
+
+
+def first_generation(log: Any) -> dict[str, Any]:
+    return next(row for sample in log.samples if (row := sample.scores["letters"].metadata["generation"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda log: grades(log)[0].update(answer="Something else."), "grades[1].item_id: expected "),
+        (lambda log: grades(log)[1].update(question="What else?"), "grades[2].item_id: expected "),
+        (lambda log: grades(log)[0].update(item_id="0" * 16), "grades[1].item_id: expected "),
+        (lambda log: grades(log)[0].update(task_id="x"), "grades[1].task_id: expected "),
+        (
+            lambda log: log.samples[0].metadata["sample"]["chunk"].update(text="Other."),
+            "sample_id: expected ",
+        ),
+        (lambda log: log.samples[0].metadata["sample"].update(question="What?"), "sample_id: expected "),
+        (lambda log: first_generation(log).update(task_id="x"), "generation.task_id: expected "),
+    ],
+)
+def test_words_that_were_changed_under_their_ids_are_refused(
+    bridge: Any, whole: Path, change: Any, says: str, tmp_path: Path
+) -> None:
+    refused = refusal(bridge, whole, change, tmp_path)
+    assert says in refused
+    assert "they were changed" in refused
+
+
+def test_a_number_of_samples_other_than_the_set_s_is_refused(
+    bridge: Any, whole: Path, tmp_path: Path
+) -> None:
+    refused = refusal(bridge, whole, change_drawn(n=99), tmp_path)
+    assert "settings.sample_set.n: expected 12, the samples, got 99" in refused
+
+
+def test_keys_that_this_version_would_add_are_filled_in(
+    bridge: Any, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from inspect_ai.log import read_eval_log, write_eval_log  # noqa: PLC0415
+
+    log = read_eval_log(str(whole))
+    change_eval(enforce_schema=None, item_kind=None)(log)
+    write_eval_log(log, str(tmp_path / "old.eval"))
+    run_path = bridge.import_log([tmp_path / "old.eval"], tmp_path / "run")
+    written = json.loads((run_path / "settings.json").read_text())["eval"]
+    assert (written["item_kind"], written["enforce_schema"]) == ("qa_pair", True)
+    assert written["digest"] == settings_of(log)["eval"]["digest"]
+    numbers_of(run_path, capsys)
+
+
+def test_items_that_were_graded_apart_go_out_and_in_again(bridge: Any, graded: Path, tmp_path: Path) -> None:
+    twin = two_that_differ(graded, tmp_path / "apart", bridge)
+    with RunStore.open(twin) as store:
+        paths = bridge.export_logs(store, tmp_path / "logs")
+    again = bridge.import_log(paths, tmp_path / "again")
+    assert rows_of(again) == rows_of(twin)
+    assert bridge.import_log(paths[1:], tmp_path / "alone")  # the id apart stands without the other one's
+    ids = [{item.item_id for item, _ in found} for found in replies_by_candidate(bridge, paths)]
+    assert ids[0] - ids[1]
+
+
+def two_that_differ(graded: Path, out: Path, bridge: Any) -> Path:
+    """Make a run whose candidates say the same, one item of which has two letters."""
+    with RunStore.open(graded) as store:
+        settings, samples = store.settings(), list(store.samples())
+        grades_by_item = {row.item_id: row for row in store.grades()}
+        mine = [row for row in store.generations() if name_of(row) == "embedded-lead"]
+    settings["candidates"] = dict.fromkeys(("one", "twin"), settings["candidates"]["embedded-lead"])
+    item = next(row for row in mine if isinstance(row, Generation)).items[0]
+    with RunStore.create(out, settings, samples, resume=False) as store:
+        parts = [
+            bridge.importing._Part(out, settings, name, replies=[
+                (
+                    row.model_copy(update={"candidate": name, "task_id": generating_id(name, row.sample_id)}),
+                    [(one, relettered(grades_by_item[one.item_id], name, one, item)) for one in row.items],
+                )
+                for row in mine
+            ])
+            for name in ("one", "twin")
+        ]  # fmt: skip
+        bridge.importing._write(store, parts)
+    return out
+
+
+def generating_id(candidate: str, sample_id: str) -> str:
+    return record_id("generate", candidate, sample_id)
+
+
+def relettered(row: Any, name: str, item: Any, changed: Any) -> Any:
+    if name == "one" or item.item_id != changed.item_id:
+        return row
+    return row.model_copy(update={"letter": next(one for one in "ABC" if one != row.letter)})
+
+
+def replies_by_candidate(bridge: Any, paths: list[Path]) -> list[list[Any]]:
+    return [[entry for _, own in bridge.importing._read(path).replies for entry in own] for path in paths]
+
+
+# ---------------------------------------------------------------- names and leftovers of an export
+
+
+def renamed_run(graded: Path, out: Path, names: tuple[str, str]) -> Path:
+    """Copy a run, its two candidates under other names."""
+    other = dict(zip(("embedded-lead", "embedded-salient"), names, strict=True))
+    with RunStore.open(graded) as store:
+        settings = store.settings()
+        settings["candidates"] = {other[name]: about for name, about in settings["candidates"].items()}
+        with RunStore.create(out, settings, store.samples(), resume=False) as copy:
+            with copy.writer("generations.jsonl") as writer:
+                for row in store.generations():
+                    assert isinstance(row, Generation)
+                    name = other[row.candidate]
+                    task_id = generating_id(name, row.sample_id)
+                    writer.append(row.model_copy(update={"candidate": name, "task_id": task_id}))
+            with copy.writer("grades.jsonl") as writer:
+                for grade in store.grades():
+                    writer.append(grade)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (("a/b", "a-b"), ["a-b-2", "a-b"]),
+        (("a/b", "a:b"), ["a-b", "a-b-2"]),
+        (("Qwen", "qwen"), ["Qwen", "qwen-2"]),
+    ],
+)
+def test_candidates_with_like_names_get_files_of_their_own(
+    bridge: Any, graded: Path, names: tuple[str, str], files: list[str], tmp_path: Path
+) -> None:
+    path = renamed_run(graded, tmp_path / "run", names)
+    with RunStore.open(path) as store:
+        found = bridge.export_logs(store, tmp_path / "logs")
+    assert [one.name for one in found] == [f"qa_pairs-{name}.eval" for name in files]
+    assert rows_of(bridge.import_log(found, tmp_path / "again")) == rows_of(path)
+
+
+def test_a_number_that_is_taken_is_not_given_again(bridge: Any) -> None:
+    stems = bridge.exporting._stems(["a/b", "a-b", "a-b-2", "x" * 300])
+    assert stems == {"a/b": "a-b-3", "a-b": "a-b", "a-b-2": "a-b-2", "x" * 300: "x" * 120}
+
+
+@pytest.mark.parametrize("fails", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_export_that_fails_leaves_nothing(
+    bridge: Any, graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: BaseException
+) -> None:
+    write, written = bridge.exporting.write_eval_log, []
+
+    def second_fails(log: Any, path: str) -> None:
+        written.append(path)
+        if len(written) % 2 == 0:
+            Path(path).write_text("half")
+            raise fails
+        write(log, path)
+
+    monkeypatch.setattr(bridge.exporting, "write_eval_log", second_fails)
+    kind = StoreError if isinstance(fails, OSError) else KeyboardInterrupt
+    with RunStore.open(graded) as store:
+        with pytest.raises(kind):
+            bridge.export_logs(store, tmp_path / "new" / "logs")
+        assert not (tmp_path / "new").exists()
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old" / "mine.txt").touch()
+        with pytest.raises(kind):
+            bridge.export_logs(store, tmp_path / "old")
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["mine.txt"]
+
+
+def test_an_unfinished_run_leaves_no_folder(bridge: Any, graded: Path, tmp_path: Path) -> None:
+    path = renamed_run(graded, tmp_path / "run", ("one", "other"))
+    rows = (path / "generations.jsonl").read_text().splitlines(keepends=True)
+    (path / "generations.jsonl").write_text("".join(rows[:-1]))
+    with RunStore.open(path) as store, pytest.raises(DataError, match="other has no row for 1 samples"):
+        bridge.export_logs(store, tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()
+
+
+def test_one_log_that_is_there_stops_the_export_before_it_writes(
+    bridge: Any, graded: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "qa_pairs-embedded-salient.eval").touch()
+    with RunStore.open(graded) as store, pytest.raises(UsageError, match=r"salient\.eval: there is a log"):
+        bridge.export_logs(store, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["qa_pairs-embedded-salient.eval"]
 
 
 def test_a_file_that_is_no_log_is_refused(bridge: Any, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
     ids = {
         str(row.item_id): f"{row.item_id}@{name}"
         for row in own_grades
-        if row.item_id in known and not _same_letter(row, known[row.item_id])
+        if row.item_id in known and not same_letter(row, known[row.item_id])
     }
     grades = [
         row.model_copy(update={"item_id": ids.get(str(row.item_id), row.item_id)})
@@ -88,7 +88,8 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
     return replace(first, rows=rows, candidates=candidates)
 
 
-def _same_letter(one: GradeRow, other: GradeRow) -> bool:
+def same_letter(one: GradeRow, other: GradeRow) -> bool:
+    """Whether two grades say the same; two failures do."""
     if isinstance(one, Failure) or isinstance(other, Failure):
         return isinstance(one, Failure) and isinstance(other, Failure)
     return (one.letter, one.flags) == (other.letter, other.flags)

@@ -14,14 +14,14 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from qaeval.corpus.reading import MARKDOWN, Document, inline_text
+from qaeval.corpus.reading import MARKDOWN, Document, code_spans, inline_text
 from qaeval.errors import DataError, UsageError
 from qaeval.records import record_id
 from qaeval.text.lexicon import ABBREVIATIONS
 
 _PLAIN: Final = frozenset({"heading_open", "hr", "gap"})
 _LEAVES: Final = _PLAIN | {"paragraph_open", "table_open", "fence", "code_block", "html_block"}
-_ATOM: Final = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|\]\([^()\s]*\)|<[^<>\s][^<>]*>", re.DOTALL)
+_ATOM: Final = re.compile(r"`+|\]\([^()\s]*\)|<[^<>\s][^<>]*>")
 _SENTENCE_END: Final = re.compile(
     r"""(?:(?<![.!?…])[.!?…]++["'”’»)\]*_]*(?=\s+(\S))|[。！？]+["”』）]*(?=\s*\S))\s*"""
 )
@@ -324,19 +324,32 @@ def _spans(leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]) -> Iterato
         yield offsets[filled[first]], stop, before if first else "", after if following < n else ""
 
 
+def _masked(text: str) -> str:
+    """Write X over code, links' targets and tags."""
+    spans, parts, at = code_spans(text), [], 0
+    while atom := _ATOM.search(text, at):
+        is_code = atom[0][0] == "`"
+        end = spans.get(atom.start(), 0) if is_code else atom.end()
+        parts += [text[at : atom.start()], "X" * (end - atom.start()) or atom[0]]
+        at = end or atom.end()
+    return "".join([*parts, text[at:]])
+
+
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
     """Find where sentences begin and end; a full stop in code, in a link's target or after an abbreviation is no end."""
-    masked = _ATOM.sub(lambda atom: "X" * len(atom[0]), text)
-    start = 0
+    masked = _masked(text)
+    start = seen = 0
+    has_letters = False
     for match in _SENTENCE_END.finditer(masked):
         before = _LAST_WORD.search(masked, max(start, match.start() - 24), match.start())
         word = before[0].casefold() if before else ""
         is_short = match[0][0] == "." and (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
         if match[1] and (is_short or match[1].islower() or match[1] in ".!?…"):
             continue
-        sentence = masked[start : match.start()]
-        if any(map(str.isalnum, sentence)) and not _NUMBERED.fullmatch(sentence):
+        has_letters = has_letters or any(map(str.isalnum, masked[seen : match.start()]))
+        seen = match.end()
+        if has_letters and not _NUMBERED.fullmatch(masked, start, match.start()):
             yield start, start + len(masked[start : match.end()].rstrip())
-            start = match.end()
+            start, has_letters = match.end(), False
     if rest := text[start:].rstrip():
         yield start, start + len(rest)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from bs4 import BeautifulSoup, Tag
 from markdown_it import MarkdownIt
-from markdownify import MarkdownConverter
 
+from qaeval.corpus.pages import page_as_markdown
 from qaeval.documents import LONE_SURROGATE, read_text
 from qaeval.errors import DataError
 
@@ -28,13 +26,14 @@ MARKDOWN: Final = MarkdownIt("commonmark").enable("table").disable("inline")
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
 _CHARSET: Final = re.compile(rb"""(?i)charset\s*=\s*["']?([\w.:-]+)""")
 
-_FRONT_KEY: Final = r"""["']?[\w.-]+["']?\s*[:=]"""
+_FRONT_KEY: Final = r"""["']?[\w.-]+["']?[ \t]*[:=]"""
 _FRONT_MATTER: Final = re.compile(
     rf"(?m)(---|\+\+\+)[ \t]*\n{_FRONT_KEY}.*\n"
     rf"(?>(?!\1)(?:{_FRONT_KEY}|[ \t]+\S|[-#\]}})]|[ \t]*$).*\n)*?\1[ \t]*$"
 )
-_FRONT_TITLE: Final = re.compile(r"""(?im)^["']?title["']?\s*[:=]\s*(["']?)(.*?)\1\s*$""")
-_COMMENT: Final = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|(?<![ \t])[ \t]*+<!--.*?-->", re.DOTALL)
+_FRONT_TITLE: Final = re.compile(r"""(?im)^["']?title["']?[ \t]*[:=](.*)$""")
+_QUOTED: Final = re.compile(r"""(["'])(.*)\1""")
+_TICKS_OR_COMMENT: Final = re.compile("`+|<!--")
 _IMAGE: Final = r"!\[[^\[\]]*\](?:\([^()]*\)|\[[^\[\]]*\])?"
 _BADGES: Final = rf"(?:\s*(?:{_IMAGE}|\[{_IMAGE}\](?:\([^()]*\)|\[[^\[\]]*\])))+[\s\\]*"
 _NOISE: Final = re.compile(rf"(?i){_BADGES}|\s*(?:\[\[?_?toc_?\]\]?|\{{:toc\}})\s*")
@@ -42,19 +41,12 @@ _ANCHOR: Final = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+\[(?:[^\[\]]|\[[^\[\]]*\])*
 _CONTENTS: Final = re.compile(
     r"(?i)[\s#]*(?:(?:table of )?contents|toc|[io]n this (?:page|article)|inhalt(?:sverzeichnis)?)[\s#:]*"
 )
-_HEADING_ID: Final = re.compile(r"\s*\{[#:][^{}]*\}\s*$")
+_HEADING_ID: Final = re.compile(r"(?<!\s)\s*+\{[#:][^{}]*\}\Z")
+_LINKED_HEADING: Final = re.compile(
+    r"\A([\s>#]*+)\[((?:[^\[\]]|\[[^\[\]]*\])*+)\]\(#[^()\s]*\)(?=[\s#]*\Z|[ \t]*\n[\s>]*(?:=+|-+)\s*\Z)"
+)
+_FAR: Final = 20  # lines above a list among which the heading of a table of contents is looked for
 
-_DROPPED: Final = """script, style, nav, header, footer, aside, form, button, template, noscript, svg, iframe,
-    dialog:not([open]), [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],
-    [role=banner], .headerlink, .linenos"""
-_HIDDEN: Final = re.compile(r"(?i)display\s*:\s*none|visibility\s*:\s*hidden")
-_COOKIES: Final = re.compile(
-    r"(?i)\b(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)|onetrust|cookiebot"
-)
-_PAGE_LINK: Final = re.compile(
-    r"(?i)(?:edit|improve|view|show)(?: this| the)? (?:page|source|page source|on git(?:hub|lab))|[¶#🔗]"
-)
-_CODE_CLASS: Final = re.compile(r"\b(?:language|highlight|lang)-(?!default)(\w[\w+#-]*)")
 _EDGE: Final = 3  # lines at the top and bottom of a PDF page among which headers and footers are looked for
 _FEWEST_PAGES: Final = 4  # with fewer, a line that stands on most of them may be a coincidence
 _BROKEN_WORD: Final = re.compile(r"[^\W\d_](?:-|\u00ad)$")
@@ -91,13 +83,14 @@ def find_documents(paths: Sequence[Path], ignored: Counter[str] | None = None) -
 
     Args:
         paths: files and folders.
-        ignored: gets the number of files in the folders that are no documents, by suffix.
+        ignored: gets the number of files in the folders that are no documents, by suffix, and of links out of them.
 
     Returns:
         Every document with its name: its path below the folder, or the file as given when that is relative.
 
     Raises:
-        DataError: a path cannot be read, a file is no document, or two documents would have the same name.
+        DataError: a path cannot be read, a file is no document, a name is not UTF-8, or two documents would
+            have the same name.
     """
     seen: set[str] = set()
     names: dict[str, Path] = {}
@@ -105,6 +98,9 @@ def find_documents(paths: Sequence[Path], ignored: Counter[str] | None = None) -
         alone = path.parent if path.is_absolute() or ".." in path.parts else Path()
         for file in _files(path, seen, Counter() if ignored is None else ignored):
             name = file.relative_to(path if path.is_dir() else alone).as_posix()
+            if LONE_SURROGATE.search(name):
+                shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+                raise DataError(f"{shown}: the file's name is not UTF-8; rename it")
             if name in names:
                 raise DataError(
                     f"{file}: would be called {name!r}, as {names[name]} is; names are unique: "
@@ -114,13 +110,18 @@ def find_documents(paths: Sequence[Path], ignored: Counter[str] | None = None) -
     return [(file, name) for name, file in names.items()]
 
 
-def _files(path: Path, seen: set[str], ignored: Counter[str], *, given: bool = True) -> Iterator[Path]:
+def _files(path: Path, seen: set[str], ignored: Counter[str], root: str = "") -> Iterator[Path]:
+    """Walk what was named; ``root`` is its real path, once the walk is below it."""
+    real = os.path.realpath(path)
+    if root and path.is_symlink() and not Path(real).is_relative_to(root):
+        ignored["link out of the folder"] += 1
+        return
     is_document = path.is_file() and path.suffix.lower() in KINDS
-    if given and not is_document and not path.is_dir():
+    if not root and not is_document and not path.is_dir():
         raise DataError(f"{path}: {_EXPECTED if path.exists() else 'no such file or folder'}")
     if path.is_file() and not is_document:
         ignored[path.suffix.lower()] += 1
-    elif (real := os.path.realpath(path)) not in seen:
+    elif real not in seen:
         seen.add(real)
         if is_document:
             yield path
@@ -131,7 +132,7 @@ def _files(path: Path, seen: set[str], ignored: Counter[str], *, given: bool = T
                 raise DataError(f"{path}: cannot be searched: {error.strerror}") from error
             for entry in entries:
                 if not entry.name.startswith(".") and entry.name not in _SKIPPED:
-                    yield from _files(entry, seen, ignored, given=False)
+                    yield from _files(entry, seen, ignored, root or real)
 
 
 def read_document(path: Path, name: str = "") -> Document:
@@ -157,7 +158,7 @@ def read_document(path: Path, name: str = "") -> Document:
     if kind == "text":
         return replace(empty, lines=tuple(lines))
     if kind == "html":
-        title, source = _html(path, source)
+        title, source = page_as_markdown(path, source)
         lines = _clean([Line(text, 0) for text in source.split("\n")])
         title = _heading(lines) or title
     else:
@@ -174,7 +175,7 @@ def inline_text(content: str, references: dict[str, Any]) -> str:
         child.content if child.type in {"text", "code_inline"} else " " if "break" in child.type else ""
         for child in _INLINE.parseInline(content, references)[0].children or ()
     )
-    return _HEADING_ID.sub("", "".join(seen)).strip()
+    return _HEADING_ID.sub("", "".join(seen).rstrip()).strip()
 
 
 def _heading(lines: list[Line]) -> str:
@@ -210,22 +211,49 @@ def _front_matter(source: str) -> tuple[str, int]:
     """Return the title in a Markdown file's front matter and the number of lines that it takes up."""
     found = _FRONT_MATTER.match(source)
     title = _FRONT_TITLE.search(found[0]) if found else None
-    return title[2] if title else "", found[0].count("\n") + 1 if found else 0
+    value = title[1].strip() if title else ""
+    quoted = _QUOTED.fullmatch(value)
+    return quoted[2] if quoted else value, found[0].count("\n") + 1 if found else 0
+
+
+def code_spans(text: str) -> dict[int, int]:
+    """Find code in a paragraph: by the place of its opening backticks, the place behind the closing ones."""
+    spans: dict[int, int] = {}
+    following: dict[int, int] = {}  # by their number, backticks nearest behind
+    for ticks in reversed(list(re.finditer("`+", text))):
+        if (end := following.get(len(ticks[0]))) is not None:
+            spans[ticks.start()] = end
+        following[len(ticks[0])] = ticks.end()
+    return spans
+
+
+def _without_comments(text: str) -> str:
+    """Leave out comments, but for their line ends, and the spaces before them; those in code are none."""
+    spans, parts, done, at = code_spans(text), [], 0, 0
+    while mark := _TICKS_OR_COMMENT.search(text, at):
+        if mark[0] != "<!--":
+            at = spans.get(mark.start(), mark.end())
+            continue
+        end = text.find("-->", mark.end()) + 3
+        if end < mark.end():
+            break
+        parts += [text[done : mark.start()].rstrip(" \t"), "\n" * text.count("\n", mark.end(), end)]
+        done = at = end
+    return "".join([*parts, text[done:]])
 
 
 def _clean(lines: list[Line]) -> list[Line]:
     """Leave out the boilerplate of Markdown; at most one blank line is left of it."""
-
-    def blank(comment: re.Match[str]) -> str:
-        return comment[0] if comment[1] else "\n" * comment[0].count("\n")
-
     texts = [line.text for line in lines]
     for token in MARKDOWN.parse("\n".join(texts)):
         if not token.map:
             continue
         start, end = token.map
         if token.type in {"paragraph_open", "heading_open", "table_open", "html_block"}:
-            texts[start:end] = _COMMENT.sub(blank, "\n".join(texts[start:end])).split("\n")
+            block_text = _without_comments("\n".join(texts[start:end]))
+            if token.type == "heading_open":
+                block_text = _LINKED_HEADING.sub(r"\1\2", block_text, count=1)
+            texts[start:end] = block_text.split("\n")
         block = texts[start:end]
         if token.type == "html_block":
             only_images = "<img" in "".join(block) and not re.sub("<[^<>]*>", "", "".join(block)).strip()
@@ -233,7 +261,10 @@ def _clean(lines: list[Line]) -> list[Line]:
         elif token.type == "paragraph_open":
             texts[start:end] = ["" if _NOISE.fullmatch(text) else text for text in block]
         elif token.type.endswith("_list_open") and not token.level and all(map(_ANCHOR.fullmatch, block)):
-            above = next((line for line in range(start - 1, -1, -1) if texts[line].strip()), start)
+            above = next(
+                (line for line in range(start - 1, max(start - _FAR, 0) - 1, -1) if texts[line].strip()),
+                start,
+            )
             start = above if _CONTENTS.fullmatch(texts[above]) else start
             texts[start:end] = [""] * (end - start)
     kept: list[Line] = []
@@ -243,64 +274,6 @@ def _clean(lines: list[Line]) -> list[Line]:
         if not gap or (kept and kept[-1].text.strip()):
             kept.append(Line(text, line.place))
     return kept
-
-
-class _Converter(MarkdownConverter):
-    def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - the library's signature
-        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
-        near = [el, *el.find_all("code", limit=1), *list(el.parents)[:2]]
-        language = _CODE_CLASS.search(" ".join(" ".join(tag.get_attribute_list("class")) for tag in near))
-        code = text.strip("\n")
-        return f"\n\n{fence}{language[1] if language else ''}\n{code}\n{fence}\n\n"
-
-
-def _html(path: Path, source: str) -> tuple[str, str]:
-    """Return a page's title and its main part as Markdown."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of text that looks like a file name, and of XHTML
-            soup = BeautifulSoup(source, "html.parser")
-        title = soup.title.get_text(" ", strip=True) if soup.title else ""
-        articles = soup.select("article")
-        mains = soup.select("main, [role=main]") or (articles if len(articles) == 1 else [])
-        root = next((main for main in mains if main.get_text(strip=True)), soup.body or soup)
-        _strip(root)
-        converter = _Converter(
-            heading_style="ATX",
-            bullets="-",
-            table_infer_header=True,
-            escape_asterisks=False,
-            escape_underscores=False,
-        )
-        return title, str(converter.convert_soup(root)).replace("\r", "\n")
-    except RecursionError as error:
-        raise DataError(f"{path}: nested too deeply to be read; simplify the page") from error
-
-
-def _strip(root: Tag) -> None:
-    for heading in root.select("header h1") if root.name in {"main", "article"} else ():
-        heading.find_parents("header")[-1].insert_before(heading.extract())  # the page's own, not the site's
-    dropped = root.select(_DROPPED)
-    for tag in root.find_all(True):
-        names = " ".join([*tag.get_attribute_list("class"), str(tag.get("id") or "")])
-        if (
-            _HIDDEN.search(str(tag.get("style") or ""))
-            or _COOKIES.search(names)
-            or (tag.name == "a" and _PAGE_LINK.fullmatch(" ".join(tag.get_text().split())))
-            or (tag.name == "img" and str(tag.get("src")).startswith("data:"))
-        ):
-            dropped.append(tag)
-    for tag in dropped:
-        tag.extract()
-    for link in root.select(':is(h1, h2, h3, h4, h5, h6) a[href^="#"]'):
-        link.unwrap()
-    for table in root.select(".highlighttable:has(pre), .rouge-table:has(pre)"):
-        table.replace_with(table.select("pre")[-1])  # line numbers beside a listing
-    for cell in root.select("td, th"):
-        for pre in cell.select("pre"):
-            pre.name = "code"  # a cell is one line
-        for text in cell.find_all(string=re.compile(r"\|")):
-            text.replace_with(text.replace("|", r"\|"))
 
 
 def _pdf(path: Path) -> tuple[str, list[Line]]:

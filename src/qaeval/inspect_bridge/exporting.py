@@ -1,7 +1,8 @@
 """A finished run as Inspect logs: one per candidate, to be opened by ``inspect view`` and everything else that reads logs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from qaeval.chat.protocol import Sampling
 from qaeval.documents import validated
 from qaeval.errors import DataError, UsageError
 from qaeval.evaldef import EvalDefinition
+from qaeval.export.select import author
 from qaeval.inspect_bridge.chat import as_chat_messages, from_usage
 from qaeval.inspect_bridge.scoring import (
     CLUSTER,
@@ -41,6 +43,7 @@ from qaeval.inspect_bridge.scoring import (
 )
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session
+from qaeval.rowfiles import explained
 from qaeval.stages import generate as generating
 from qaeval.store import RunStore
 from qaeval.surroundings import now
@@ -50,6 +53,8 @@ PROVIDER: Final = "qaeval"
 
 _SHARD: Final = 20_000
 """A log is held in memory, whole, while it is written."""
+_LONGEST: Final = 120
+"""Characters of a candidate's name in a file's name; file systems take 255 for all of it."""
 _METRICS: Final = {
     LETTERS: {"mean": mean(), "stderr": stderr(cluster=CLUSTER)},
     USABLE: {"usable_rate": usable_rate(), "stderr": stderr(cluster=CLUSTER), "failed": failed()},
@@ -76,14 +81,58 @@ def export_logs(store: RunStore, out: Path, *, shard: int = _SHARD) -> list[Path
     settings = store.settings()
     if settings.get("grading") is None:
         raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
-    made = _Maker(store, settings)
+    about = {key: value for key, value in settings["eval"].items() if key != "digest"}
+    definition = validated(EvalDefinition, {**about, "directory": Path()}, f"{store.path}: eval")
+    made = _Maker(store, settings, definition)
     n_shards = -(-settings["sample_set"]["n"] // shard)
-    out.mkdir(parents=True, exist_ok=True)
-    return [
-        path
-        for candidate in settings["candidates"]
-        for path in made.write(candidate, out, shard=shard, n_shards=n_shards)
-    ]
+    parts = [f"-{number}-of-{n_shards}" if n_shards > 1 else "" for number in range(1, n_shards + 1)]
+    files = {
+        candidate: [out / f"{definition.name}-{stem}{part}.eval" for part in parts]
+        for candidate, stem in _stems(list(settings["candidates"])).items()
+    }
+    paths = [path for own in files.values() for path in own]
+    if there := [path for path in paths if path.exists()]:
+        raise UsageError(f"{there[0]}: there is a log already; choose another folder")
+    with _all_or_none(out) as begun:
+        for candidate, own in files.items():
+            for path, log in zip(own, made.logs(candidate, shard=shard, n_shards=n_shards), strict=True):
+                begun.append(path)
+                write_eval_log(log, str(path))
+    return paths
+
+
+def _stems(candidates: Sequence[str]) -> dict[str, str]:
+    """Name each candidate's files, no two alike even where case does not count; names that can stand come first."""
+    plain = {name: re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST] for name in candidates}
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(candidates, key=lambda one: plain[one] != one):
+        stem, number = plain[name], 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{plain[name]}-{number}"
+        taken.add(stem.casefold())
+        found[name] = stem
+    return {name: found[name] for name in candidates}
+
+
+@contextmanager
+def _all_or_none(out: Path) -> Iterator[list[Path]]:
+    """Make a folder for files that are named in the list before they are begun; whatever goes wrong, none of it stays."""
+    begun: list[Path] = []
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        with explained(out, "writing the logs"):
+            out.mkdir(parents=True, exist_ok=True)
+            yield begun
+    except BaseException:
+        for path in begun:
+            with suppress(OSError):
+                path.unlink()
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @dataclass(frozen=True)
@@ -92,36 +141,24 @@ class _Maker:
 
     store: RunStore
     settings: Mapping[str, Any]
-
-    @property
-    def _definition(self) -> EvalDefinition:
-        about = {key: value for key, value in self.settings["eval"].items() if key != "digest"}
-        return validated(EvalDefinition, {**about, "directory": Path()}, f"{self.store.path}: eval")
+    definition: EvalDefinition
 
     @property
     def _scale(self) -> list[str]:
         return [level["letter"] for level in self.settings["grading"]["rubric"]["scale"]]
 
-    def write(self, candidate: str, out: Path, *, shard: int, n_shards: int) -> list[Path]:
-        """Write one candidate's logs."""
-        samples, paths = iter(self.store.samples()), []
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", candidate)
+    def logs(self, candidate: str, *, shard: int, n_shards: int) -> Iterator[EvalLog]:
+        """Make one candidate's logs, one at a time."""
+        samples = iter(self.store.samples())
         for number in range(1, n_shards + 1):
-            part = f"-{number}-of-{n_shards}" if n_shards > 1 else ""
-            path = out / f"{self.settings['eval']['name']}-{name}{part}.eval"
-            if path.exists():
-                raise UsageError(f"{path}: there is a log already; choose another folder")
-            log = self._log(candidate, list(islice(samples, shard)), number, n_shards)
-            write_eval_log(log, str(path))
-            paths.append(path)
-        return paths
+            yield self._log(candidate, list(islice(samples, shard)), number, n_shards)
 
     def _log(self, candidate: str, samples: Sequence[Sample], number: int, n_shards: int) -> EvalLog:
         wanted = {sample.sample_id for sample in samples}
         replies = {
             row.sample_id: row
             for row in self.store.generations()
-            if row.sample_id in wanted and _author(row) == candidate
+            if row.sample_id in wanted and author(row) == candidate
         }
         if missing := wanted - set(replies):
             raise DataError(
@@ -182,8 +219,7 @@ class _Maker:
     def _sample(
         self, candidate: str, sample: Sample, row: GenerateRow, grades: Mapping[str, GradeRow]
     ) -> EvalSample:
-        definition = self._definition
-        request = generating.build_request(sample, definition, Sampling())
+        request = generating.build_request(sample, self.definition, Sampling())
         turns = as_chat_messages(request, merge_system=False)
         letters = letters_score(row, grades, self._scale)
         reply = ChatMessageAssistant(content=row.text, model=candidate, source="generate")
@@ -202,14 +238,10 @@ class _Maker:
             ),
             scores={
                 LETTERS: letters,
-                USABLE: usable_score(letters, self._scale[0], definition.items_per_sample),
+                USABLE: usable_score(letters, self._scale[0], self.definition.items_per_sample),
             },
             metadata=sample_metadata(sample),
         )
-
-
-def _author(row: GenerateRow) -> str:
-    return row.candidate if isinstance(row, Generation) else row.model
 
 
 def _results(samples: Sequence[EvalSample]) -> EvalResults:

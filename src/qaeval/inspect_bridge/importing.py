@@ -9,28 +9,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from inspect_ai.log import EvalLog, read_eval_log
 from pydantic import ValidationError
 
 from qaeval import __version__
 from qaeval.corpus.sampling import sample_set_digest
-from qaeval.documents import validated
 from qaeval.errors import DataError, NotComparableError, UsageError
+from qaeval.export.select import author
 from qaeval.inspect_bridge.scoring import LETTERS, read_entry
+from qaeval.inspect_bridge.settings import read_settings
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
-from qaeval.modelspec import ModelSpec
-from qaeval.prepare import described
+from qaeval.joining import same_letter
 from qaeval.records import Failure, GenerateRow, Generation, Grade, GradeRow, Item, Sample, Session, record_id
-from qaeval.rubric import Rubric
 from qaeval.serving.guard import is_internal
+from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
 from qaeval.store import GENERATIONS, GRADES, SESSIONS, RunStore
 from qaeval.surroundings import now
 
 _INSIDE: Final = re.compile(r"localhost|[^.]+|.+\.(?:local|internal|lan|svc|home\.arpa)", re.IGNORECASE)
 """Names that no public host has; no name is looked up."""
+
+_Reply: TypeAlias = tuple[GenerateRow, list[tuple[Item, GradeRow]]]
+"""A reply, and each of its items with what became of it."""
 
 
 @dataclass
@@ -50,7 +53,7 @@ class _Part:
     settings: dict[str, Any]
     candidate: str
     samples: dict[str, Sample] = field(default_factory=dict)
-    replies: list[tuple[GenerateRow, list[tuple[Item, GradeRow]]]] = field(default_factory=list)
+    replies: list[_Reply] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
 
 
@@ -105,21 +108,14 @@ def _read(path: Path) -> _Part:
         raise DataError(f"{path}: {error.title}: {where}: {problem['msg']}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: something is missing: {type(error).__name__}: {error}") from error
+    except ValueError as error:  # a date that is none, half a character
+        raise DataError(f"{path}: not what qaeval writes: {type(error).__name__}: {error}") from error
 
 
 def _part(path: Path, log: EvalLog, about: Mapping[str, Any]) -> _Part:
-    settings = dict(about["settings"])
-    if settings["candidates"]:  # exported
-        (candidate,) = settings["candidates"]
-    else:
-        candidate, judge = log.eval.model, _judge(path, log)
-        settings["candidates"] = {candidate: _described(candidate, about["candidate"])}
-        settings["grading"] = {
-            **settings["grading"],
-            "judge": {"name": judge, **_described(judge, about["judge"])},
-        }
+    settings, kept = read_settings(path, about, candidate=log.eval.model, judge=_judge(log))
+    (candidate,) = settings["candidates"]
     part = _Part(path, settings, candidate)
-    rubric = _rubric(path, settings["grading"]["rubric"])
     hosts: dict[str, str] = {}
     for one in log.samples or []:
         letters = (one.scores or {}).get(LETTERS)
@@ -129,45 +125,25 @@ def _part(path: Path, log: EvalLog, about: Mapping[str, Any]) -> _Part:
                 f"that failed in Inspect itself has none"
             )
         sample = Sample.model_validate(one.metadata["sample"])
+        if sample.sample_id in part.samples:
+            raise _twice(str(path), candidate)
         part.samples[sample.sample_id] = sample
         reply = _reply(letters.metadata)
-        _check(path, part, sample, reply, rubric)
+        _check(part, sample, reply)
+        _check_ids(part, sample, reply)
         part.replies.append(reply)
         hosts |= letters.metadata.get("hosts") or {}
-    kept = [Session.model_validate(one) for one in about.get("sessions", ())]
-    part.sessions = kept or list(_sessions(log, part, hosts))
+    part.sessions = list(kept) or list(_sessions(log, part, hosts))
     return part
 
 
-def _judge(path: Path, log: EvalLog) -> str:
+def _judge(log: EvalLog) -> str | None:
     role = (log.eval.model_roles or {}).get(GRADER)
     role = role[0] if isinstance(role, list) else role
-    if role is None:
-        raise DataError(f"{path}: no model has the role {GRADER!r}, so nobody graded")
-    return role.model
+    return None if role is None else role.model
 
 
-def _described(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Say of a model what an Inspect log knows of it: what it is called, and how it was asked."""
-    spec = ModelSpec(
-        name=name,
-        served_name=name,
-        structured="json_schema" if about["structured"] else "off",
-        system_role="merge" if about.get("merge_system") else "keep",
-        judge_mode=about.get("judge_mode", "reason_first"),
-    )
-    return described(spec)
-
-
-def _rubric(path: Path, about: Mapping[str, Any]) -> Rubric:
-    where = f"{path}: rubric"
-    rubric = validated(Rubric, {key: value for key, value in about.items() if key != "sha"}, where)
-    if rubric.sha != about["sha"]:
-        raise DataError(f"{where}: its content does not have the hash that stands beside it: it was changed")
-    return rubric
-
-
-def _reply(metadata: Mapping[str, Any]) -> tuple[GenerateRow, list[tuple[Item, GradeRow]]]:
+def _reply(metadata: Mapping[str, Any]) -> _Reply:
     entries = [read_entry(entry) for entry in metadata["grades"]]
     row = metadata["generation"]
     if row["kind"] == "failure":
@@ -175,28 +151,57 @@ def _reply(metadata: Mapping[str, Any]) -> tuple[GenerateRow, list[tuple[Item, G
     return Generation.model_validate({**row, "items": [item for item, _ in entries]}), entries
 
 
-def _check(
-    path: Path,
-    part: _Part,
-    sample: Sample,
-    reply: tuple[GenerateRow, list[tuple[Item, GradeRow]]],
-    rubric: Rubric,
-) -> None:
-    """Refuse rows of another sample, candidate, judge or rubric than the log says."""
+def _check(part: _Part, sample: Sample, reply: _Reply) -> None:
+    """Refuse rows of another sample, candidate, judge or rubric than the log says, and replies of more or fewer items."""
     row, entries = reply
-    author = row.candidate if isinstance(row, Generation) else row.model
-    judge = part.settings["grading"]["judge"]["name"]
+    places = list(range(part.settings["eval"]["items_per_sample"] if isinstance(row, Generation) else 0))
+    if (came_at := sorted(item.position for item, _ in entries)) != places:
+        raise DataError(
+            f"{part.path}: sample {sample.sample_id}: grades: expected items at positions {places}, got {came_at}"
+        )
+    judge, rubric = part.settings["grading"]["judge"]["name"], part.settings["grading"]["rubric"]
+    scale = [level["letter"] for level in rubric["scale"]]
+    about = [row.sample_id, *(one.sample_id for _, one in entries if isinstance(one, Failure))]
     found = {
-        "sample": {row.sample_id} - {sample.sample_id},
-        "candidate": {author} - {part.candidate},
-        "judge": {one.judge if isinstance(one, Grade) else one.model for _, one in entries} - {judge},
-        "rubric": {one.rubric_sha for _, one in entries if isinstance(one, Grade)} - {rubric.sha},
-        "scale": {one.letter for _, one in entries if isinstance(one, Grade)} - set(rubric.letters),
+        "sample": (set(about), [sample.sample_id]),
+        "candidate": ({author(row)}, [part.candidate]),
+        "judge": ({one.judge if isinstance(one, Grade) else one.model for _, one in entries}, [judge]),
+        "rubric": ({one.rubric_sha for _, one in entries if isinstance(one, Grade)}, [rubric["sha"]]),
+        "scale": ({one.letter for _, one in entries if isinstance(one, Grade)}, scale),
     }
-    for what, others in found.items():
-        if others:
+    for what, (came, expected) in found.items():
+        if others := came.difference(expected):
             raise DataError(
-                f"{path}: sample {sample.sample_id}: another {what} than the log's: {min(others)!r}"
+                f"{part.path}: sample {sample.sample_id}: another {what} than the log's: {min(others)!r}, expected "
+                f"{' or '.join(map(repr, expected))}"
+            )
+
+
+def _check_ids(part: _Part, sample: Sample, reply: _Reply) -> None:
+    """Refuse ids that are not the hashes of what they name: labels and letters would stick to other words.
+
+    An item that was graded apart for this candidate (`_apart`) has the id that the two of them make.
+    """
+    row, entries = reply
+    judge = part.settings["grading"]["judge"]["name"]
+    of = Sample.of(sample.chunk, sample.question, sample.given)
+    ids = [
+        ("sample_id", {of.sample_id}, sample.sample_id),
+        ("generation.task_id", {generating.task_id(part.candidate, sample.sample_id)}, row.task_id),
+    ]
+    for item, grade in entries:
+        words = item.model_dump(include={"type", "question", "answer", "parts"})
+        own = Item.of(sample.sample_id, item.position, **words).item_id
+        where = f"grades[{item.position + 1}]"
+        ids += [
+            (f"{where}.item_id", {own, _id_apart(own, part.candidate)}, item.item_id),
+            (f"{where}.task_id", {grading.task_id(judge, item.item_id)}, grade.task_id),
+        ]
+    for key, expected, came in ids:
+        if came not in expected:
+            raise DataError(
+                f"{part.path}: sample {sample.sample_id}: {key}: expected {' or '.join(sorted(expected))}, the hash of the "
+                f"words that it names, got {came!r}: they were changed"
             )
 
 
@@ -267,17 +272,25 @@ def _sample_set(parts: Sequence[_Part], settings: Mapping[str, Any]) -> list[Sam
         ids = [sample_id for part in own for sample_id in part.samples]
         where = " and ".join(str(part.path) for part in own)
         if len(set(ids)) < len(ids):
-            raise DataError(
-                f"{where}: {candidate} answers a sample twice; name each log once, and one log per candidate"
-            )
+            raise _twice(where, candidate)
         drawn = settings["sample_set"]
         if sample_set_digest(sample for part in own for sample in part.samples.values()) != drawn["digest"]:
             raise DataError(
                 f"{where}: {len(ids)} samples of {candidate}, expected the {drawn['n']} that were drawn: name all parts of an export, "
                 f"and draw fewer with -T n=… instead of --limit"
             )
+        if len(ids) != drawn["n"]:
+            raise DataError(
+                f"{where}: settings.sample_set.n: expected {len(ids)}, the samples, got {drawn['n']}"
+            )
         samples |= {sample_id: sample for part in own for sample_id, sample in part.samples.items()}
     return sorted(samples.values(), key=lambda one: (one.chunk.document, one.chunk.chunk_id, one.sample_id))
+
+
+def _twice(where: str, candidate: str) -> DataError:
+    return DataError(
+        f"{where}: {candidate} answers a sample twice; name each log once, and one log per candidate"
+    )
 
 
 def _write(store: RunStore, parts: Sequence[_Part]) -> None:
@@ -289,7 +302,8 @@ def _write(store: RunStore, parts: Sequence[_Part]) -> None:
                 items = []
                 for item, grade in entries:
                     own_item, own_grade = item, grade
-                    if not _alike(known.get(item.item_id), grade):
+                    before = known.get(item.item_id)
+                    if before is not None and not same_letter(before, grade):
                         own_item, own_grade = _apart(item, grade, part.candidate)
                     items.append(own_item)
                     if own_item.item_id not in known:
@@ -303,18 +317,13 @@ def _write(store: RunStore, parts: Sequence[_Part]) -> None:
             sessions.append(Session.model_validate_json(one))
 
 
-def _alike(known: GradeRow | None, grade: GradeRow) -> bool:
-    if known is None or (isinstance(known, Failure) and isinstance(grade, Failure)):
-        return True
-    return (
-        isinstance(known, Grade)
-        and isinstance(grade, Grade)
-        and (known.letter, known.flags) == (grade.letter, grade.flags)
-    )
-
-
 def _apart(item: Item, grade: GradeRow, candidate: str) -> tuple[Item, GradeRow]:
-    item_id = record_id("item", item.item_id, candidate)
+    item_id = _id_apart(item.item_id, candidate)
     judge = grade.judge if isinstance(grade, Grade) else grade.model
     update = {"item_id": item_id, "task_id": grading.task_id(judge, item_id)}
     return item.model_copy(update={"item_id": item_id}), grade.model_copy(update=update)
+
+
+def _id_apart(item_id: str, candidate: str) -> str:
+    """Name an item that a judge graded for this candidate otherwise than for an earlier one."""
+    return record_id("item", item_id, candidate)

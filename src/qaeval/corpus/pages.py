@@ -1,0 +1,163 @@
+"""HTML as Markdown: a page's main part, without what surrounds it."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Final
+
+from bs4 import BeautifulSoup, Tag
+from bs4.builder import ParserRejectedMarkup
+from markdownify import MarkdownConverter
+
+from qaeval.errors import DataError
+
+_DROPPED: Final = """script, style, nav, header, footer, aside, form, button, template, noscript, svg, iframe,
+    dialog:not([open]), [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],
+    [role=banner], .headerlink, .linenos"""
+_HIDDEN: Final = re.compile(r"(?i)display\s*:\s*none|visibility\s*:\s*hidden")
+_COOKIES: Final = re.compile(
+    r"(?i)\b(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)|onetrust|cookiebot"
+)
+_PAGE_LINK: Final = re.compile(
+    r"(?i)(?:edit|improve|view|show)(?: this| the)? (?:page|source|page source|on git(?:hub|lab))|[¶#🔗]"
+)
+_CODE_CLASS: Final = re.compile(r"\b(?:language|highlight|lang)-(?!default)(\w[\w+#-]*)")
+_HEADINGS: Final = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_IN_HEADINGS: Final = ":is(h1, h2, h3, h4, h5, h6)"
+_BLOCKS: Final = _HEADINGS | frozenset(
+    re.findall(
+        r"\w+",
+        """address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption figure footer
+        form header hgroup hr li main menu nav ol p pre search section summary table ul""",
+    )
+)
+"""What ends an open paragraph."""
+_FRAMES: Final = frozenset(["button", "caption", "object", "table", "td", "template", "th"])
+_CELLS, _ROWS = frozenset({"td", "th"}), frozenset({"thead", "tbody", "tfoot"})
+_ITEM_FRAMES: Final = (_BLOCKS | _FRAMES) - {"address", "div", "p"}
+_ENDED: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
+    "li": (frozenset({"li"}), _ITEM_FRAMES - {"li"}),
+    **dict.fromkeys(("dt", "dd"), (frozenset({"dt", "dd"}), _ITEM_FRAMES - {"dt", "dd"})),
+    **dict.fromkeys(_CELLS, (_CELLS | {"caption"}, frozenset({"tr", "table"}))),
+    "tr": (_CELLS | {"tr", "caption", "colgroup"}, frozenset({"table"})),
+    **dict.fromkeys(_ROWS, (_CELLS | _ROWS | {"tr", "caption", "colgroup"}, frozenset({"table"}))),
+    "option": (frozenset({"option"}), frozenset({"select"})),
+}
+"""By the tag that begins: the open elements that HTML lets it end, and those beyond which it ends nothing."""
+_DEEPEST: Final = 600  # open elements; fewer already are more than can be converted
+
+
+class _Page(BeautifulSoup):
+    """A page in which a tag ends the elements whose end tags HTML lets its authors leave out."""
+
+    def handle_starttag(self, name: str, *args: Any, **kwargs: Any) -> Tag | None:  # noqa: ANN401 - the library's
+        if len(self.tagStack) > _DEEPEST:
+            raise RecursionError
+        if name in _ENDED:
+            self._end(*_ENDED[name])
+        if name in _BLOCKS:
+            self._end(frozenset({"p"}), _FRAMES)
+        return super().handle_starttag(name, *args, **kwargs)
+
+    def _end(self, ended: frozenset[str], frames: frozenset[str]) -> None:
+        if any(self.open_tag_counter.get(name) for name in ended):
+            for tag in list(takewhile(lambda tag: tag.name not in frames, reversed(self.tagStack))):
+                if tag.name in ended:
+                    self.handle_endtag(tag.name)
+
+
+class _Converter(MarkdownConverter):
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - the library's
+        super().__init__(**options)
+        self.n_items: Counter[int] = Counter()
+
+    def convert_li(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - the library's signature
+        """Write an item as the library does, which counts all that stand before it for each of a numbered list."""
+        bullet = "- "
+        if el.parent is not None and el.parent.name == "ol":
+            start = re.fullmatch("[0-9]{1,9}", str(el.parent.get("start")))
+            bullet = f"{int(start[0] if start else 1) + self.n_items[id(el.parent)]}. "
+            self.n_items[id(el.parent)] += 1
+        text = re.sub("(?m)^(?=.)", " " * len(bullet), text.strip())
+        return f"{bullet}{text[len(bullet) :]}\n" if text else "\n"
+
+    def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - the library's signature
+        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+        near = [el, *el.find_all("code", limit=1), *list(el.parents)[:2]]
+        language = _CODE_CLASS.search(" ".join(" ".join(tag.get_attribute_list("class")) for tag in near))
+        code = text.strip("\n")
+        return f"\n\n{fence}{language[1] if language else ''}\n{code}\n{fence}\n\n"
+
+
+def page_as_markdown(path: Path, source: str) -> tuple[str, str]:
+    """Return a page's title and its main part as Markdown.
+
+    Raises:
+        DataError: the page is nested too deeply, or broken beyond what the parser bears.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of text that looks like a file name, and of XHTML
+            soup = _Page(_with_ends(source), "html.parser")
+        title = soup.title.get_text(" ", strip=True) if soup.title else ""
+        articles = soup.select("article")
+        mains = soup.select("main, [role=main]") or (articles if len(articles) == 1 else [])
+        root = next((main for main in mains if main.get_text(strip=True)), soup.body or soup)
+        _strip(root)
+        converter = _Converter(
+            heading_style="ATX",
+            bullets="-",
+            table_infer_header=True,
+            escape_asterisks=False,
+            escape_underscores=False,
+        )
+        return title, str(converter.convert_soup(root)).replace("\r", "\n")
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply to be read; simplify the page") from error
+    except ParserRejectedMarkup as error:
+        raise DataError(
+            f"{path}: not HTML that can be read: a broken <![…]> section; mend or remove it"
+        ) from error
+
+
+def _with_ends(source: str) -> str:
+    """Escape what begins a tag or comment that never ends: the parser looks for the end of each in all that follows."""
+    for opening, end in (("<!--", "-->"), ("<", ">")):
+        ended, mark, rest = source.rpartition(end)
+        source = ended + mark + rest.replace(opening, f"&lt;{opening[1:]}")
+    return source
+
+
+def _strip(root: Tag) -> None:
+    for heading in root.select("header h1") if root.name in {"main", "article"} else ():
+        heading.find_parents("header")[-1].insert_before(heading.extract())  # the page's own, not the site's
+    dropped = root.select(_DROPPED)
+    for tag in root.find_all(True):
+        names = " ".join([*tag.get_attribute_list("class"), str(tag.get("id") or "")])
+        if (
+            _HIDDEN.search(str(tag.get("style") or ""))
+            or _COOKIES.search(names)
+            or (tag.name == "a" and _PAGE_LINK.fullmatch(" ".join(tag.get_text().split())))
+            or (tag.name == "img" and str(tag.get("src")).startswith("data:"))
+        ):
+            dropped.append(tag)
+    for tag in dropped:
+        tag.extract()
+    for link in root.select(f'{_IN_HEADINGS} a[href^="#"], a[href^="#"]:has({_IN_HEADINGS})'):
+        link.unwrap()
+    for table in root.select(".highlighttable:has(pre), .rouge-table:has(pre)"):
+        table.replace_with(table.select("pre")[-1])  # line numbers beside a listing
+    for cell in root.find_all(["td", "th"]):
+        _on_one_line(cell)
+
+
+def _on_one_line(cell: Tag) -> None:
+    if not re.fullmatch("[0-9]{1,2}", str(cell.get("colspan", ""))):
+        del cell["colspan"]  # none, or one that the library cannot read
+    for pre in cell.find_all("pre"):
+        pre.name = "code"
+    for text in cell.find_all(string=re.compile(r"\|")):
+        text.replace_with(text.replace("|", r"\|"))
