@@ -1,7 +1,7 @@
 """What the eval's checks found: counted by candidate, with a few of them shown; and questions that come again and again."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -63,7 +63,7 @@ def _example(row: Mapping[Any, Any], check: str) -> CheckExample:
     )
 
 
-def near_duplicates(questions: Iterable[str]) -> int | None:
+def near_duplicates(questions: Collection[str]) -> int | None:
     """Count the questions that have nearly the words of an earlier one, of the whole set.
 
     Two questions that share at least ``ALIKE`` of their words share one of their rarest words, if enough of these are looked
@@ -72,9 +72,9 @@ def near_duplicates(questions: Iterable[str]) -> int | None:
     Returns:
         The count; None where there are too many questions to compare.
     """
-    sets = Counter(frozenset(content_words(question)) for question in questions)
-    if sets.total() > _MOST_QUESTIONS:
+    if len(questions) > _MOST_QUESTIONS:
         return None
+    sets = Counter(frozenset(content_words(question)) for question in questions)
     common = Counter(word for own in sets for word in own)
     seen: dict[str, list[frozenset[str]]] = {}
     n = n_compared = 0
