@@ -428,7 +428,11 @@ def test_pairs_of_question_and_answer_are_preferred_under_the_prompt_that_was_as
     (row,) = pairs_of(items_of(tmp_path, replies))
     assert row["prompt"] == [
         {"role": "system", "content": "You write pairs."},
-        {"role": "user", "content": "Title 0: Text of 0. for $5"},
+        {
+            "role": "user",
+            "content": "Title 0: Text of 0. for $5\n\nOf these pairs, write the one of type factual alone, as one JSON object with "
+            "the keys type, question and answer.",
+        },
     ]
     assert json.loads(row["chosen"][0]["content"]) == {
         "type": "factual",

@@ -259,7 +259,7 @@ def _tell(written: "Written") -> None:
         print(f"{name}: {rows:,} rows")
     for reason, rows in written.dropped.items():
         if rows:
-            print(f"left out, {reason}: {rows:,}")
+            print(f"left out by the filter or step {reason!r}: {rows:,}")
     for note in written.notes:
         print(f"! {note}")
 

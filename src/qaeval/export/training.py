@@ -17,6 +17,10 @@ Turn: TypeAlias = dict[str, str]
 
 PER_SAMPLE: Final = 3
 """Preference pairs of one sample, unless said otherwise: one sample must not outweigh the others."""
+_ALONE: Final = (
+    "Of these pairs, write the one of type {type} alone, as one JSON object with the keys type, question and answer."
+)
+"""The candidate wrote all pairs of a chunk in one reply; a row prefers one pair to another, so its prompt asks for one."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +171,13 @@ def _dpo_row(asked: list[Turn], replies: tuple[str, str], items: Sequence[Graded
 
 
 def _rendered(one: GradedItem, prompt: Mapping[str, str]) -> list[Turn]:
-    """Render what the candidate was asked, as the run's settings have it."""
+    """Render what the candidate was asked, as the run's settings have it, and which of its pairs the replies hold."""
     chunk = one.sample.chunk
     values = {**one.sample.given, "chunk": chunk.text, "title": chunk.title, "question": one.sample.question}
     turns = [(role, prompt.get(role) or "") for role in ("system", "user")]
-    return [_turn(role, Template(text).safe_substitute(values)) for role, text in turns if text]
+    asked = [_turn(role, Template(text).safe_substitute(values)) for role, text in turns if text]
+    alone = _ALONE.format(type=one.item.type)
+    return [*asked[:-1], _turn("user", f"{asked[-1]['content']}\n\n{alone}")]
 
 
 def _as_json(one: GradedItem) -> str:
