@@ -237,6 +237,11 @@ GenerateRow: TypeAlias = Annotated[Generation | Failure, Field(discriminator="ki
 GradeRow: TypeAlias = Annotated[Grade | Failure, Field(discriminator="kind")]
 
 
+def author(row: Generation | Failure) -> str:
+    """Name the candidate that was asked."""
+    return row.candidate if isinstance(row, Generation) else row.model
+
+
 class Label(Record):
     """The letter that a rater other than the judge gave to an item, with the item's words beside it."""
 

@@ -25,7 +25,7 @@ from typing import Final
 import pandas as pd
 
 from qaeval.errors import DataError
-from qaeval.records import REJECTED, Failure, GenerateRow, Generation, Grade, GradeRow, Sample
+from qaeval.records import REJECTED, Failure, GenerateRow, Grade, GradeRow, Sample, author
 from qaeval.report.facts import RubricFacts
 
 GRADED: Final = "graded"
@@ -131,7 +131,7 @@ def _generation_tables(
     keys, odd, items, lost = [], [], [], []
     places = list(range(items_per_sample))
     for row in rows:
-        keys.append((_author(row), row.sample_id))
+        keys.append((author(row), row.sample_id))
         if isinstance(row, Failure):
             lost.append((row.model, row.sample_id, row.reason, row.detail, row.text))
             continue
@@ -163,10 +163,6 @@ def _generation_tables(
         raise DataError(f"generations: expected items at positions {places}, not so in {_first(odd)}")
     columns = [*_SLOT, "item_id", "type", "question", "answer", "rejected", "findings"]
     return pd.DataFrame(items, columns=columns), pd.DataFrame(lost, columns=[*_REPLY, *_FAILURE])
-
-
-def _author(row: GenerateRow) -> str:
-    return row.candidate if isinstance(row, Generation) else row.model
 
 
 def _grade_tables(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from qaeval.errors import DataError, UsageError, closest
-from qaeval.records import Failure, Generation, Grade, Item, Label, Sample
+from qaeval.records import Failure, Generation, Grade, Item, Label, Sample, author
 from qaeval.store import RunStore
 
 Source: TypeAlias = Literal["label", "grade", "none"]
@@ -112,11 +112,6 @@ def require_finished(store: RunStore) -> None:
             f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; finish the run with "
             "--resume first"
         )
-
-
-def author(row: Generation | Failure) -> str:
-    """Name the candidate that was asked."""
-    return row.candidate if isinstance(row, Generation) else row.model
 
 
 def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool = False) -> list[GradedItem]:

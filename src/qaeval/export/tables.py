@@ -10,8 +10,8 @@ from typing import Any, Final
 import pandas as pd
 
 from qaeval.errors import UsageError
-from qaeval.export.select import Grading, author, labels_by_item
-from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample
+from qaeval.export.select import Grading, labels_by_item
+from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample, author
 from qaeval.report.render_csv import harmless
 from qaeval.store import RunStore
 

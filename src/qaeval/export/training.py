@@ -17,9 +17,7 @@ Turn: TypeAlias = dict[str, str]
 
 PER_SAMPLE: Final = 3
 """Preference pairs of one sample, unless said otherwise: one sample must not outweigh the others."""
-_ALONE: Final = (
-    "Of these pairs, write the one of type {type} alone, as one JSON object with the keys type, question and answer."
-)
+_ALONE: Final = "Of these pairs, write the one of type {type} alone, as one JSON object with the keys type, question and answer."
 """The candidate wrote all pairs of a chunk in one reply; a row prefers one pair to another, so its prompt asks for one."""
 
 

@@ -29,7 +29,6 @@ from qaeval.chat.protocol import Sampling
 from qaeval.documents import validated
 from qaeval.errors import DataError, UsageError
 from qaeval.evaldef import EvalDefinition
-from qaeval.export.select import author
 from qaeval.inspect_bridge.chat import as_chat_messages, from_usage
 from qaeval.inspect_bridge.scoring import (
     CLUSTER,
@@ -42,7 +41,7 @@ from qaeval.inspect_bridge.scoring import (
     usable_score,
 )
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
-from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session
+from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session, author
 from qaeval.rowfiles import explained
 from qaeval.stages import generate as generating
 from qaeval.store import RunStore

@@ -17,12 +17,22 @@ from pydantic import ValidationError
 from qaeval import __version__
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError, NotComparableError, UsageError
-from qaeval.export.select import author
 from qaeval.inspect_bridge.scoring import LETTERS, read_entry
 from qaeval.inspect_bridge.settings import read_settings
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
 from qaeval.joining import same_letter
-from qaeval.records import Failure, GenerateRow, Generation, Grade, GradeRow, Item, Sample, Session, record_id
+from qaeval.records import (
+    Failure,
+    GenerateRow,
+    Generation,
+    Grade,
+    GradeRow,
+    Item,
+    Sample,
+    Session,
+    author,
+    record_id,
+)
 from qaeval.serving.guard import is_internal
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
