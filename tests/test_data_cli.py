@@ -1,5 +1,6 @@
 """Documents in, training data out, by the commands that a user types."""
 
+import csv
 import json
 import re
 from importlib.metadata import distribution
@@ -126,7 +127,13 @@ def test_labels_that_people_fill_in_are_labels_of_the_run(
     column = head.strip().split(",").index("label")
     assert column == 1
     filled.write_text(head + "".join(re.sub(r"^(\w{16}),", r"\1,B", line) for line in lines))
+    with filled.open(newline="") as file, (here / "bert.csv").open("w", newline="") as german:
+        csv.writer(german, delimiter=";").writerows(
+            csv.reader(file)
+        )  # as a spreadsheet with a decimal comma saves it
     capsys.readouterr()
+    assert run(["agreement", "run", "--labels", "bert.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["agreement"][0]["rater"] == "bert"
     assert run(["agreement", "run", "--labels", str(filled), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["agreement"][0]["rater"] == "anna"

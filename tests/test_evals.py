@@ -405,6 +405,7 @@ def test_generation_is_analysed_before_anything_is_graded(capsys: pytest.Capture
     assert "over 60" in told
     assert "foreign_question" in told
     assert "Nothing failed." in told
+    assert "\n    Finding: " in told  # texts in narrow columns cannot be read
 
 
 def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(here: Path) -> None:

@@ -225,13 +225,17 @@ def _shown(value: object) -> str:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a table of text: CSV, or with tabs where the name ends in ``.tsv``; blank lines are skipped, cells stripped.
 
+    A header with semicolons and no comma is what spreadsheets write in countries with a decimal comma.
+
     Raises:
         DataError: the file cannot be read, has no row, two columns of one name, or a row of another length.
     """
     text = read_text(path)
     if "\0" in text:
         raise DataError(f"{path}: holds a NUL character; it is not a text table")
-    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    first = text.lstrip("\ufeff\r\n").partition("\n")[0]
+    mark = ";" if ";" in first and "," not in first else ","
+    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else mark, strict=True)
     header: list[str] = []
     rows = []
     try:

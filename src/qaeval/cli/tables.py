@@ -19,6 +19,9 @@ from qaeval.stats.published import PublishedCheck
 _MARKS: Final = {"caution": "! ", "finding": "> "}
 """What stands before a sentence, by its kind."""
 
+_HEAD: Final = 3
+"""Cells that name a row of texts: candidate, check or reason, chunk."""
+
 
 def print_summary(report: Report, path: Path | None) -> None:
     """Print the comparison and, of one run, where the report stands."""
@@ -47,9 +50,20 @@ def print_sections(sections: Iterable[Section]) -> None:
             console.print(f"  {escape(text)}", soft_wrap=not console.is_terminal)
         for table in section.tables:
             console.print(f"\n{escape(table.caption)}", soft_wrap=True)
-            _print_table(console, _short(table), table.rows, marked=table.is_diagonal)
+            if table.kind == "text":
+                _print_blocks(console, table)
+            else:
+                _print_table(console, _short(table), table.rows, marked=table.is_diagonal)
             for note in table.notes:
                 console.print(f"  {escape(note)}", soft_wrap=not console.is_terminal)
+
+
+def _print_blocks(console: Console, table: Table) -> None:
+    """Print each row as lines under its first cells: texts in narrow columns cannot be read."""
+    for row in table.rows:
+        console.print(f"  [bold]{escape(' · '.join(row[:_HEAD]))}[/bold]", soft_wrap=not console.is_terminal)
+        for name, cell in zip(table.header[_HEAD:], row[_HEAD:], strict=True):
+            console.print(f"    {escape(name)}: {escape(cell)}", soft_wrap=not console.is_terminal)
 
 
 def _short(table: Table) -> tuple[str, ...]:
