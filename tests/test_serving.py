@@ -345,6 +345,7 @@ def entry(model: str, **fields: object) -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("no_servers_left")
+@pytest.mark.slow
 def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
     registry = registry_file(
         tmp_path,

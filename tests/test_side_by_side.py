@@ -46,6 +46,7 @@ def what_counts(out: Path) -> dict[str, object]:
     return without_timing(report)  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_the_judge_works_while_candidates_still_write_and_the_report_is_the_same(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.1) as writers,
