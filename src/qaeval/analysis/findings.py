@@ -11,14 +11,15 @@ from qaeval.analysis.letters import FAILED
 from qaeval.records import Sample
 from qaeval.report.document import CheckExample, CheckGroup, CheckRate, Selection
 from qaeval.report.facts import CheckFacts
+from qaeval.text.near import NearIndex
 from qaeval.text.units import content_words
 
 N_EXAMPLES: Final = 3
 """Of each check and candidate."""
 N_CHARACTERS: Final = 200
 
-ALIKE: Final = 0.8
-"""Two questions with this share of content words in common (Jaccard) are nearly the same."""
+_ALIKE: Final = 8
+"""Two questions with so many tenths of their content words in common (Jaccard) are nearly the same."""
 _MOST_QUESTIONS: Final = 100_000
 _MOST_COMPARED: Final = 2_000_000
 """Pairs of questions of one candidate that are compared; questions made from one template share all their rare words."""
@@ -66,28 +67,21 @@ def _example(row: Mapping[Any, Any], check: str) -> CheckExample:
 def near_duplicates(questions: Collection[str]) -> int | None:
     """Count the questions that have nearly the words of an earlier one, of the whole set.
 
-    Two questions that share at least ``ALIKE`` of their words share one of their rarest words, if enough of these are looked
-    at (prefix filter, Chaudhuri et al. 2006): only such pairs are compared.
-
     Returns:
         The count; None where there are too many questions to compare.
     """
     if len(questions) > _MOST_QUESTIONS:
         return None
     sets = Counter(frozenset(content_words(question)) for question in questions)
-    common = Counter(word for own in sets for word in own)
-    seen: dict[str, list[frozenset[str]]] = {}
+    index = NearIndex(sets, _ALIKE)
     n = n_compared = 0
     for own, times in sets.items():
-        rare = sorted(own, key=lambda word: (common[word], word))
-        rare = rare[: len(rare) - -(-int(ALIKE * 100) * len(rare) // 100) + 1]
-        near = {other for word in rare for other in seen.get(word, ())}
+        near = index.candidates(own)
         n_compared += len(near)
         if n_compared > _MOST_COMPARED:
             return None
-        n += times - 1 + any(len(own & other) / len(own | other) >= ALIKE for other in near)
-        for word in rare:
-            seen.setdefault(word, []).append(own)
+        n += times - 1 + any(index.is_near(own, other) for other in near)
+        index.add(own)
     return n
 
 

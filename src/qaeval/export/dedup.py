@@ -1,9 +1,7 @@
 """Exact and near duplicates, found without comparing everything with everything.
 
 Two texts are near duplicates when the sets of their content words overlap by 0.9 of their union (Jaccard). Words that carry
-no content of their own but turn the sense, question words, negations and numbers, have to be the same. Sets that
-overlap so much share one of their rarest words, so each text is compared with the few that do: prefix filtering, after
-Chaudhuri, Ganti and Kaushik (2006) and Bayardo, Ma and Srikant (2007). It finds every such pair, not most of them.
+no content of their own but turn the sense, question words, negations and numbers, have to be the same.
 """
 
 from collections import Counter
@@ -12,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from qaeval.text.lexicon import word_set
+from qaeval.text.near import NearIndex
 from qaeval.text.units import content_words, numbers, words
 
-_NINE: Final = 9
-_TENTHS: Final = 10
-"""The threshold in whole numbers: 0.9 times a number is rounded, and a pair on the edge would be missed."""
+_ALIKE: Final = 9
+"""Tenths of their content words that near duplicates share."""
 
 _QUESTION_WORDS: Final = word_set(
     "what which who whom whose when where why how was welche welcher welches welchen welchem wer wen wem wessen wann wo "
@@ -77,27 +75,14 @@ def _far_apart(places: Iterable[int], texts: Sequence[Text]) -> list[int]:
     bags = {
         place: frozenset(content_words(f"{texts[place].question}\n{texts[place].answer}")) for place in places
     }
-    frequency = Counter(word for bag in bags.values() for word in bag)
-    index: dict[tuple[Hashable, str], list[int]] = {}
+    index = NearIndex(bags.values(), _ALIKE)
     kept = []
     for place in places:
-        bag = bags[place]
-        turn = _turn(texts[place])
-        # two sets that overlap by the threshold share at least one of so many of their rarest words
-        rarest = sorted(bag, key=lambda word: (frequency[word], word))
-        prefix = rarest[: len(bag) * (_TENTHS - _NINE) // _TENTHS + 1]
-        near = {other for word in prefix for other in index.get((turn, word), ())}
-        if any(_alike(bag, bags[other]) for other in near):
-            continue
-        kept.append(place)
-        for word in prefix:
-            index.setdefault((turn, word), []).append(place)
+        bag, turn = bags[place], _turn(texts[place])
+        if not any(index.is_near(bag, other) for other in index.candidates(bag, turn)):
+            kept.append(place)
+            index.add(bag, turn)
     return kept
-
-
-def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
-    shared = len(one & other)
-    return shared * _TENTHS >= _NINE * (len(one) + len(other) - shared)
 
 
 def _turn(text: Text) -> Hashable:
