@@ -1,0 +1,93 @@
+"""`qaeval models`, `doctor` and `rubric check`: what there is, and whether it works."""
+
+from typing import Annotated
+
+import typer
+
+from qaeval.cli.options import (
+    AsJson,
+    ChunksFile,
+    Endpoints,
+    EvalName,
+    Fields,
+    JudgeName,
+    Number,
+    Registry,
+    RubricName,
+    SamplesFile,
+    Seed,
+)
+from qaeval.cli.running import planned as plan_of
+
+
+def models(config: Registry = None, as_json: AsJson = False) -> None:
+    """List the models and judges of the registry."""
+    from qaeval.cli.tables import print_models
+    from qaeval.prepare import find_config
+
+    print_models(find_config(config), as_json=as_json)
+
+
+def doctor(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL...]", help="The candidates of the run; the embedded ones when left out."
+        ),
+    ] = None,
+    eval_name: EvalName = None,
+    chunks: ChunksFile = None,
+    samples: SamplesFile = None,
+    field: Fields = None,
+    judge: JudgeName = None,
+    rubric: RubricName = None,
+    n: Number = None,
+    seed: Seed = None,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Also count the memory that each model needs on one GPU.")
+    ] = False,
+) -> None:
+    """Say what is installed, which endpoints answer, what a run would do, and the next command to type."""
+    from qaeval.cli import doctor as findings
+    from qaeval.prepare import find_config, find_judging, with_endpoints
+
+    findings.print_machine()
+    registry = with_endpoints(find_config(config), endpoint or [])
+    names = models or ["embedded-lead", "embedded-salient"]
+    planned = plan_of(registry, names, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
+    judging = find_judging(
+        registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
+    )
+    findings.print_plan(planned, judging)
+    if plan:
+        findings.print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
+    answers = findings.look([*planned.candidates, judging.judge], registry)
+    given = {
+        "eval": eval_name,
+        "chunks": chunks,
+        "samples": samples,
+        "judge": judge,
+        "rubric": rubric,
+        "n": n,
+        "seed": seed,
+    }
+    given["config"] = config
+    typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
+    typed += [word for name in field or [] for word in ("--field", name)]
+    print(f"\nnext: {findings.next_command(planned, judging, answers, typed)}")
+
+
+def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
+    """Check a rubric and print its scale and hash."""
+    from qaeval.prepare import find_rubric
+
+    checked = find_rubric(rubric)
+    print(f"{checked.name} version {checked.version}: fine")
+    print("\n".join(f"  {level.letter}  {level.name}: {level.meaning}" for level in checked.scale))
+    print(
+        f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
+    )
+    print(f"  sha {checked.sha}")
