@@ -1,0 +1,1 @@
+"""The regression gate: is a run worse than its baseline, and is that certain?"""
