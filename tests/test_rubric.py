@@ -138,3 +138,16 @@ def test_the_shipped_rubric_has_three_letters_and_a_hallucination_flag() -> None
     assert (rubric.name, rubric.letters) == (SHIPPED.stem, ("A", "B", "C"))
     assert [flag.name for flag in rubric.flags] == ["hallucination"]
     assert all(one.letter == "C" for one in rubric.examples if one.flags)
+
+
+def test_a_rubric_that_is_shown_can_be_saved_under_a_name_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qaeval import cli  # noqa: PLC0415 - slow to import
+
+    assert cli.run(["rubric", "show", "qa_pair_abc"]) == 0
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load_rubric(copy).sha == load_rubric(SHIPPED).sha
+    assert cli.run(["rubric", "show", "qa_pair_abd"]) == 64
+    assert "Did you mean 'qa_pair_abc'?" in capsys.readouterr().err

@@ -105,10 +105,19 @@ def find_labels(name: str) -> list[Path]:
 
 
 def find_rubric(name: str) -> Rubric:
-    """Read a rubric by its file's path or name: ``./rubrics/NAME.yaml`` first, then those that come with qaeval."""
+    """Read a rubric by its file's path or name; see `rubric_file`."""
+    return load_rubric(rubric_file(name))
+
+
+def rubric_file(name: str) -> Path:
+    """Find a rubric by its file's path or name: ``./rubrics/NAME.yaml`` first, then those that come with qaeval.
+
+    Raises:
+        UsageError: there is none; the message lists the names that there are.
+    """
     for place in (Path(name), Path("rubrics", f"{name}.yaml"), data_root() / "rubrics" / f"{name}.yaml"):
         if place.is_file():
-            return load_rubric(place)
+            return place
     known = _names("rubrics", "*.yaml", lambda path: path.stem)
     raise UsageError(
         f"no rubric {name!r}.{closest(name, known)} Known: {', '.join(known)}; or give the path of its file"

@@ -33,12 +33,12 @@ def explained(path: Path, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         what_to_do = {
-            errno.ENOSPC: "free some space, then run the same command with --resume; finished rows are kept",
-            errno.EDQUOT: "free some quota, then run the same command with --resume; finished rows are kept",
-            errno.EFBIG: "raise the file size limit, then run the same command with --resume; finished rows are kept",
+            errno.ENOSPC: "free some space, then run the same command again (with --resume for a run: finished rows are kept)",
+            errno.EDQUOT: "free some quota, then run the same command again (with --resume for a run: finished rows are kept)",
+            errno.EFBIG: "raise the file size limit, then run the same command again (with --resume for a run: finished rows are kept)",
             errno.EACCES: "choose a directory that you may write with --out",
             errno.EROFS: "choose a directory that you may write with --out",
-        }.get(error.errno or 0, "look at the path, then run the same command with --resume")
+        }.get(error.errno or 0, "look at the path, then run the same command again (with --resume for a run)")
         raise StoreError(f"{path}: {doing} failed: {error.strerror or error}; {what_to_do}") from error
 
 

@@ -91,3 +91,10 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
     print(f"  sha {checked.sha}")
+
+
+def rubric_show(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
+    """Print a rubric's file, to read it or to make one of your own from it."""
+    from qaeval.prepare import rubric_file
+
+    print(rubric_file(rubric).read_text(encoding="utf-8"), end="")
