@@ -41,6 +41,31 @@ def documentation(folder: Path) -> Path:
     return folder
 
 
+def test_every_document_that_cannot_be_read_is_named_and_can_be_left_out(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = here / "docs"
+    docs.mkdir()
+    (docs / "good.md").write_text("# Pumps\n\nThe pump starts at 40 degrees and stops at 20 degrees.\n")
+    (docs / "scan.pdf").write_bytes(b"no pdf")
+    (docs / "core.txt").write_bytes(b"\0\0")
+    assert run(["chunk", "docs"]) == 65
+    told = capsys.readouterr().err
+    assert "2 of 3 documents cannot be read" in told
+    assert "scan.pdf: not a PDF" in told
+    assert "core.txt:1: a NUL character" in told
+    assert "--skip-unreadable" in told
+    assert not (here / "chunks.jsonl").exists()
+
+    assert run(["chunk", "docs", "--skip-unreadable"]) == 0
+    told, warned = capsys.readouterr()
+    assert "1 chunk of 1 document," in told
+    assert "left out: 2 of 3 documents" in warned
+
+    (docs / "good.md").unlink()
+    assert run(["chunk", "docs", "--skip-unreadable", "--out", "none.jsonl"]) == 65
+
+
 def test_real_documentation_goes_from_documents_to_a_report(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

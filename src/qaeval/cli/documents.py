@@ -3,13 +3,17 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
-from qaeval.errors import StoreError, UsageError
+from qaeval.errors import DataError, StoreError, UsageError
+
+_SHOWN: Final = 20
+"""Unreadable documents that are named."""
 
 
 def chunk(
@@ -38,10 +42,15 @@ def chunk(
     language: Annotated[
         str, typer.Option("--language", help="Language of the documents, like en or de.")
     ] = "",
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option("--skip-unreadable", help="Leave out documents that cannot be read, and name them."),
+    ] = False,
 ) -> None:
     """Cut documents into chunks: whole blocks, headings kept as context, boilerplate dropped; no table row or code line is cut."""
     from qaeval.corpus.chunking import chunk_documents, tokenizer_counter, words_counter
-    from qaeval.corpus.reading import find_documents, read_document
+    from qaeval.corpus.reading import find_documents, read_documents
+    from qaeval.report.numbers import plural
 
     _require_new(out)
     ignored: Counter[str] = Counter()
@@ -50,7 +59,9 @@ def chunk(
         raise UsageError(
             f"no Markdown, HTML, PDF or plain text in {', '.join(map(str, documents))}; ignored: {_ignored(ignored)}"
         )
-    read = (read_document(path, name) for path, name in found)
+    read, problems = read_documents(found)
+    if problems:
+        _tell_unreadable(problems, len(found), left_out=skip_unreadable)
     count = tokenizer_counter(tokenizer) if tokenizer else words_counter()
     made = list(chunk_documents(read, size=size, overlap=overlap, least=least, count=count))
     if not made:
@@ -61,7 +72,7 @@ def chunk(
     _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tokens = sorted(int(row["n_tokens"]) for row in rows)
     print(
-        f"{out}: {len(rows):,} chunks of {len(found):,} documents, {tokens[len(tokens) // 2]:,} tokens in the middle"
+        f"{out}: {plural(len(rows), 'chunk')} of {plural(len(read), 'document')}, {tokens[len(tokens) // 2]:,} tokens in the middle"
     )
     if large := sum(n > size for n in tokens):
         print(f"{large:,} are larger than {size}: a single sentence, table row or line of code is never cut")
@@ -70,6 +81,17 @@ def chunk(
     if ignored:
         print(f"ignored, no documents: {_ignored(ignored)}", file=sys.stderr)
     print(f"next: qaeval compare MODEL MODEL --chunks {out}")
+
+
+def _tell_unreadable(problems: Sequence[str], n_found: int, *, left_out: bool) -> None:
+    """Name the documents that cannot be read; end here unless the user leaves them out."""
+    shown = "\n  ".join(problems[:_SHOWN]) + (
+        f"\n  and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
+    )
+    said = f"{len(problems):,} of {n_found:,} documents cannot be read:\n  {shown}"
+    if not left_out or len(problems) == n_found:
+        raise DataError(said if left_out else f"{said}\nmend them, or leave them out with --skip-unreadable")
+    print(f"left out: {said}", file=sys.stderr)
 
 
 def _require_new(out: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -133,6 +133,17 @@ def _files(path: Path, seen: set[str], ignored: Counter[str], root: str = "") ->
             for entry in entries:
                 if not entry.name.startswith(".") and entry.name not in _SKIPPED:
                     yield from _files(entry, seen, ignored, root or real)
+
+
+def read_documents(found: Iterable[tuple[Path, str]]) -> tuple[list[Document], list[str]]:
+    """Read what `find_documents` found; return the documents, and a sentence for each that cannot be read."""
+    read, problems = [], []
+    for path, name in found:
+        try:
+            read.append(read_document(path, name))
+        except DataError as error:
+            problems.append(str(error))
+    return read, problems
 
 
 def read_document(path: Path, name: str = "") -> Document:
