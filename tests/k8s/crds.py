@@ -36,6 +36,17 @@ def _resource(version: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+_PARAMETERS = {
+    "type": "array",
+    "items": _closed({"name": {"type": "string"}, "value": {"type": "string"}}, "value"),
+}
+_STEP = _closed(
+    {
+        "name": {"type": "string"},
+        "template": {"type": "string"},
+        "arguments": _closed({"parameters": _PARAMETERS}),
+    }
+)
 SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
     ("monitoring.coreos.com/v1", "PodMonitor"): _resource(
         "monitoring.coreos.com/v1",
@@ -114,6 +125,53 @@ SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
                             ),
                         }
                     ),
+                },
+            }
+        ),
+    ),
+    ("argoproj.io/v1alpha1", "WorkflowTemplate"): _resource(
+        "argoproj.io/v1alpha1",
+        "WorkflowTemplate",
+        _closed(
+            {
+                "entrypoint": {"type": "string"},
+                "activeDeadlineSeconds": {"type": "integer", "minimum": 1},
+                "ttlStrategy": _closed({"secondsAfterCompletion": {"type": "integer", "minimum": 1}}),
+                "serviceAccountName": {"type": "string"},
+                "automountServiceAccountToken": {"type": "boolean"},
+                "podMetadata": _closed({"labels": _LABELS}),
+                "securityContext": {"type": "object"},  # the pod's: checked where it is lifted
+                "podSpecPatch": {"type": "string"},
+                "templates": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "oneOf": [
+                            _closed(
+                                {
+                                    "name": {"type": "string"},
+                                    "steps": {"type": "array", "items": {"type": "array", "items": _STEP}},
+                                }
+                            ),
+                            _closed(
+                                {
+                                    "name": {"type": "string"},
+                                    "inputs": _closed({"parameters": _PARAMETERS}),
+                                    "resource": _closed(
+                                        {
+                                            "action": {"const": "patch"},
+                                            "mergeStrategy": {"const": "merge"},
+                                            "successCondition": {"type": "string"},
+                                            "failureCondition": {"type": "string"},
+                                            "manifest": {"type": "string"},
+                                        },
+                                        "successCondition",
+                                        "failureCondition",
+                                    ),
+                                }
+                            ),
+                        ]
+                    },
                 },
             }
         ),

@@ -6,10 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 from k8s.policies import selects
-from k8s.render import Object, containers, pod_labels, pod_spec
+from k8s.render import Object, containers, lifted, pod_labels, pod_spec
 
 GPU = "nvidia.com/gpu"
 UID = 2000
+USERS = {"workflow": 8737}
+"""By account, where it is another: Argo's executor has an image of its own."""
+UNNAMED = ["workflowtaskresults"]
+"""How a step ended: made by Argo's executor under a name that nobody knows before."""
 NODE = {"cpu": Decimal("3.9"), "memory": Decimal("14.5") * 2**30}
 """What a g6.xlarge (4 vCPU, 16 GiB) has left for pods, about."""
 OFFLINE = {
@@ -42,6 +46,7 @@ RULES: dict[str, Rule] = {}
 
 def lint(objects: list[Object]) -> set[str]:
     """Return ``rule: what is wrong``, of all rules."""
+    objects = lifted(objects)
     return {f"{name}: {said}" for name, rule in RULES.items() for said in rule(objects)}
 
 
@@ -205,7 +210,7 @@ def not_root(objects: list[Object]) -> Iterator[str]:
         security = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
         if (
             security.get("runAsNonRoot") is not True
-            or security.get("runAsUser") != UID
+            or security.get("runAsUser") != USERS.get(pod.get("serviceAccountName", ""), UID)
             or not security.get("runAsGroup")
         ):
             yield name
@@ -264,7 +269,8 @@ def no_token_without_a_role(objects: list[Object]) -> Iterator[str]:
 def roles_name_what_they_touch(objects: list[Object]) -> Iterator[str]:
     for role in (*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")):
         for part in role["rules"]:
-            if not part.get("resourceNames") or "*" in [
+            is_named = bool(part.get("resourceNames")) or part["resources"] == UNNAMED
+            if not is_named or "*" in [
                 *part["verbs"],
                 *part["resources"],
                 *part["apiGroups"],
@@ -354,6 +360,29 @@ def jobs_end(objects: list[Object]) -> Iterator[str]:
 
 
 @rule
+def a_lost_node_costs_no_attempt(objects: list[Object]) -> Iterator[str]:
+    for name, entry, _ in workloads(objects):
+        asks = pod_labels(entry).get("qaeval.io/role") in {"stage", "run"}
+        if entry["kind"] != "Job" or not asks:
+            continue
+        rules = entry["spec"].get("podFailurePolicy", {}).get("rules", ())
+        if not any(
+            part["action"] == "Ignore"
+            and {"type": "DisruptionTarget", "status": "True"} in part.get("onPodConditions", ())
+            for part in rules
+        ):
+            yield f"{name}: a node that is taken away counts as an attempt"
+        ends = {
+            code
+            for part in rules
+            if part["action"] == "FailJob" and part.get("onExitCodes", {}).get("containerName") == "qaeval"
+            for code in part["onExitCodes"]["values"]
+        }
+        if not {4, 64, 65} <= ends:
+            yield f"{name}: what would end the same way is tried again"
+
+
+@rule
 def servers_beside_a_job_stop_with_it(objects: list[Object]) -> Iterator[str]:
     for name, entry, pod in workloads(objects):
         for container in pod["containers"] if entry["kind"] == "Job" else ():
@@ -410,6 +439,8 @@ def servers_are_offline(objects: list[Object]) -> Iterator[str]:
             continue
         given = env(container)
         yield from (f"{name}: {key}" for key, value in OFFLINE.items() if given.get(key) != value)
+        if "USER" not in given:
+            yield f"{name}: USER"
         mounts = tuple(mount["mountPath"] for mount in container["volumeMounts"])
         yield from (
             f"{name}: {key} is not writable"
@@ -488,6 +519,8 @@ def gpu_pods_have_a_disruption_budget(objects: list[Object]) -> Iterator[str]:
             ]
             if not any(b["spec"].get("minAvailable") == 1 for b in budgets):
                 yield name
+            if any(b["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow" for b in budgets):
+                yield f"{name}: a server that does not come up holds up every drain"
 
 
 @rule

@@ -13,7 +13,8 @@ import yaml
 
 from k8s.crds import SCHEMAS
 from k8s.lint import RULES, env, lint, of_kind
-from k8s.render import K8S, Object, containers, identity, overlays, pod_spec, render
+from k8s.programs import program
+from k8s.render import K8S, Object, containers, identity, lifted, overlays, pod_spec, render
 from qaeval.config import load_config
 from qaeval.modelspec import ModelSpec
 
@@ -28,7 +29,9 @@ VARIANTS: list[tuple[str, ...]] = [
     ("l4-single", "lora"),
     ("l4-single", "kueue"),
     ("l4-single", "lora", "monitoring", "kueue"),
+    ("l4-single", "argo", "monitoring"),
     ("l4-pair", "monitoring"),
+    ("l4-pair", "argo"),
     ("l4-pair", "keda"),
     ("l4-pair", "keda", "monitoring"),
 ]
@@ -60,17 +63,24 @@ def test_every_overlay_breaks_no_rule(variant: tuple[str, ...]) -> None:
     assert lint(render(*variant)) == set()
 
 
-@pytest.mark.parametrize("overlay", overlays())
-def test_kubectl_renders_the_same(overlay: str) -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed; the renderer of the tests is not held against it")
-    run = subprocess.run(
-        [kubectl, "kustomize", K8S / "overlays" / overlay], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("variant", VARIANTS, ids="+".join)
+def test_kubectl_renders_the_same(variant: tuple[str, ...], tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay, *components = variant
+    folder = tmp_path / "k8s" / "overlays" / overlay
+    if components:
+        folder = tmp_path / "k8s" / "tried"
+        folder.mkdir()
+        said = {
+            "resources": [f"../overlays/{overlay}"],
+            "components": [f"../components/{name}" for name in components],
+        }
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(said))
+    command = [program("kubectl"), "kustomize", str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     theirs = {identity(entry): entry for entry in yaml.safe_load_all(run.stdout)}
-    ours = {identity(entry): entry for entry in render(overlay)}
+    ours = {identity(entry): entry for entry in render(*variant)}
     assert sorted(ours) == sorted(theirs)
     for name, entry in ours.items():
         assert entry == theirs[name], name
@@ -79,7 +89,8 @@ def test_kubectl_renders_the_same(overlay: str) -> None:
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("variant", VARIANTS, ids="+".join)
 def test_every_object_fits_the_schema(variant: tuple[str, ...], version: str) -> None:
-    for entry in render(*variant):
+    objects = render(*variant)
+    for entry in [*objects, *(entry for entry in lifted(objects) if entry not in objects)]:
         validate(entry, version)
 
 
@@ -94,7 +105,7 @@ def validate(entry: Object, version: str) -> None:
     except ImportError:
         if os.environ.get("CI"):
             raise
-        pytest.skip("pip install kubernetes-validate==1.37.0")
+        pytest.skip("kubernetes-validate is not there: `make test-k8s` installs it")
     kubernetes_validate.validate(entry, version, strict=True)
 
 
@@ -111,12 +122,14 @@ def validate(entry: Object, version: str) -> None:
         (lambda entry: entry["spec"].update(podMetricsEndpoint=[]), "PodMonitor"),
         (lambda entry: entry["spec"]["groups"][0]["rules"][0].update(alrt="x"), "PrometheusRule"),
         (lambda entry: entry["spec"]["triggers"][0].update(type="prometheus"), "ScaledObject"),
+        (lambda entry: entry["spec"]["templates"][0].update(dag={}), "WorkflowTemplate"),
+        (lambda entry: entry["spec"]["templates"][2]["resource"].update(action="create"), "WorkflowTemplate"),
     ],
 )
 def test_the_schemas_find_what_does_not_belong(change: Any, kind: str) -> None:
     objects = [
         entry
-        for entry in render("l4-pair", "monitoring", "keda")
+        for entry in render("l4-pair", "monitoring", "keda", "argo")
         if entry["kind"] == kind and entry["metadata"]["name"] != "merge"
     ]
     entry = copy.deepcopy(objects[0])
@@ -192,6 +205,15 @@ def test_the_shares_are_as_many_as_the_pods() -> None:
     objects = render("l4-pair")
     spec = by_name(objects, "Job", "run")["spec"]
     assert spec["completions"] == int(by_name(objects, "ConfigMap", "run")["data"]["SHARDS"])
+
+
+def test_a_shard_has_attempts_of_its_own_and_the_first_that_is_lost_ends_the_run() -> None:
+    spec = by_name(render("l4-pair"), "Job", "run")["spec"]
+    assert (spec["completionMode"], spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (
+        "Indexed",
+        3,
+        0,
+    )
 
 
 def test_the_adapter_is_served_under_the_registrys_name_from_the_checked_folder() -> None:
@@ -282,3 +304,52 @@ def test_every_manifest_is_part_of_something() -> None:
     own = {K8S / "README.md", K8S / "run-stages.sh"}
     files = {path for path in K8S.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert files - named - own == set()
+
+
+# ---------------------------------------------------------------- the workflow
+
+
+def steps(objects: list[Object], name: str) -> list[list[tuple[str, str]]]:
+    """Return template and Job of each step, those that begin together in one list."""
+    templates = {
+        entry["name"]: entry for entry in by_name(objects, "WorkflowTemplate", "qaeval")["spec"]["templates"]
+    }
+    return [
+        [(one["template"], one["arguments"]["parameters"][0]["value"]) for one in together]
+        for together in templates[name]["steps"]
+    ]
+
+
+def test_the_workflow_releases_the_stages_in_their_order() -> None:
+    objects = render("l4-single", "argo")
+    jobs = sorted(entry["metadata"]["name"] for entry in of_kind(objects, "Job"))
+    assert steps(objects, "stages") == [[("job", name)] for name in jobs]
+    assert all(entry["spec"]["suspend"] is True for entry in of_kind(objects, "Job"))
+
+
+def test_the_workflow_runs_the_shards_beside_their_servers_and_then_merges() -> None:
+    objects = render("l4-pair", "argo")
+    assert steps(objects, "shards") == [[("release", "power"), ("all-shards", "run")], [("job", "merge")]]
+    assert all(entry["spec"]["suspend"] is True for entry in of_kind(objects, "Job"))
+    templates = {
+        entry["name"]: entry for entry in by_name(objects, "WorkflowTemplate", "qaeval")["spec"]["templates"]
+    }
+    completions = by_name(objects, "Job", "run")["spec"]["completions"]
+    assert templates["all-shards"]["resource"]["successCondition"] == f"status.succeeded > {completions - 1}"
+
+
+@pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
+def test_the_workflow_may_touch_the_jobs_that_it_releases_and_no_others(overlay: str) -> None:
+    objects = render(overlay, "argo")
+    allowed = by_name(objects, "Role", "workflow")["rules"][0]["resourceNames"]
+    both = [*steps(objects, "stages"), *steps(objects, "shards")]
+    assert sorted(allowed) == sorted(job for together in both for _, job in together)
+
+
+def test_a_step_of_the_workflow_changes_nothing_but_whether_its_job_is_suspended() -> None:
+    templates = by_name(render("l4-pair", "argo"), "WorkflowTemplate", "qaeval")["spec"]["templates"]
+    for entry in templates:
+        if "resource" in entry:
+            manifest = yaml.safe_load(entry["resource"]["manifest"])
+            assert manifest["metadata"] == {"name": "{{inputs.parameters.job}}", "namespace": "qaeval"}
+            assert manifest["spec"] == {"suspend": False}

@@ -27,12 +27,13 @@ def ours(role: str, *, vllm: bool = False) -> Pod:
 
 STAGE = ours("stage", vllm=True)
 GENERATOR, JUDGE = ours("generator", vllm=True), ours("judge", vllm=True)
-RUN, MERGE, POWER, FILES, STAGING = (
+RUN, MERGE, POWER, FILES, STAGING, WORKFLOW = (
     ours("run"),
     ours("merge"),
     ours("power"),
     ours("files"),
     ours("stage-models"),
+    ours("workflow"),
 )
 
 
@@ -41,10 +42,18 @@ def policies(*variant: str) -> list[Object]:
     return of_kind(render(*variant), "NetworkPolicy")
 
 
-@pytest.mark.parametrize("pod", [STAGE, GENERATOR, JUDGE, RUN, MERGE, POWER, FILES, NEIGHBOUR])
+@pytest.mark.parametrize("pod", [STAGE, GENERATOR, JUDGE, RUN, MERGE, POWER, FILES, WORKFLOW, NEIGHBOUR])
 @pytest.mark.parametrize(
     "variant",
-    [("l4-single",), ("l4-single", "monitoring"), ("l4-pair",), ("l4-pair", "monitoring"), ("files",)],
+    [
+        ("l4-single",),
+        ("l4-single", "monitoring"),
+        ("l4-single", "argo"),
+        ("l4-pair",),
+        ("l4-pair", "monitoring"),
+        ("l4-pair", "argo"),
+        ("files",),
+    ],
 )
 def test_nobody_reaches_the_internet_or_the_clouds_credentials(variant: tuple[str, ...], pod: Pod) -> None:
     for port in (80, 443, 53, 8443):
@@ -119,6 +128,30 @@ def test_only_prometheus_reads_metrics(overlay: str) -> None:
     assert not allowed(rules, GRAFANA, server, 8000)
     assert not allowed(rules, Pod("default", PROMETHEUS.labels), server, 8000)
     assert not allowed(rules, server, PROMETHEUS, 9090)
+
+
+@pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
+def test_only_prometheus_reads_what_a_run_says_of_itself(overlay: str) -> None:
+    role = STAGE if overlay == "l4-single" else RUN
+    pod = Pod(role.namespace, {**role.labels, "qaeval.io/metrics": "true"})
+    rules = policies(overlay, "monitoring")
+    assert allowed(rules, PROMETHEUS, pod, 9464)
+    assert not allowed(policies(overlay), PROMETHEUS, pod, 9464)
+    assert not allowed(rules, PROMETHEUS, pod, 22)
+    assert not allowed(rules, PROMETHEUS, MERGE, 9464)
+    for other in (GRAFANA, NEIGHBOUR, STRANGER, Pod("default", PROMETHEUS.labels), Address("10.0.0.9")):
+        assert not allowed(rules, other, pod, 9464)
+
+
+@pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
+def test_of_a_workflow_only_its_own_pods_reach_the_api_server(overlay: str) -> None:
+    rules = policies(overlay, "argo")
+    assert allowed(rules, WORKFLOW, API_SERVER, 443)
+    for port, target in ((22, API_SERVER), (8000, JUDGE), (8000, STAGE), (53, DNS)):
+        assert not allowed(rules, WORKFLOW, target, port)
+    assert not allowed(rules, STRANGER, WORKFLOW, 443)
+    for pod in (STAGE, RUN, MERGE, GENERATOR, JUDGE, NEIGHBOUR):
+        assert not allowed(rules, pod, API_SERVER, 443)
 
 
 @pytest.mark.parametrize(

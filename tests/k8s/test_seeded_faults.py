@@ -388,7 +388,57 @@ def object_elsewhere(objects: list[Object]) -> None:
     first(objects, "Job")["metadata"]["namespace"] = "default"
 
 
-_RENDERED = {overlay: render(overlay) for overlay in ("l4-single", "l4-pair", "stage-models")}
+@fault("not_root", "l4-pair+argo")
+def workflow_as_root(objects: list[Object]) -> None:
+    first(objects, "WorkflowTemplate")["spec"]["securityContext"]["runAsUser"] = 0
+
+
+@fault("confined", "l4-pair+argo")
+def workflow_may_write_to_its_root(objects: list[Object]) -> None:
+    spec = first(objects, "WorkflowTemplate")["spec"]
+    spec["podSpecPatch"] = spec["podSpecPatch"].replace(
+        "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"
+    )
+
+
+@fault("roles_name_what_they_touch", "l4-pair+argo")
+def workflow_may_touch_every_job(objects: list[Object]) -> None:
+    del first(objects, "Role", "workflow")["rules"][0]["resourceNames"]
+
+
+@fault("selectors_select", "l4-pair+argo")
+def policy_of_a_workflow_that_is_not_there(objects: list[Object]) -> None:
+    first(objects, "WorkflowTemplate")["spec"]["podMetadata"]["labels"]["qaeval.io/role"] = "steps"
+
+
+@fault("selectors_select", "l4-single+monitoring")
+def nobody_has_the_label_that_is_scraped(objects: list[Object]) -> None:
+    for entry in objects:
+        if entry["kind"] == "Job":
+            entry["spec"]["template"]["metadata"]["labels"].pop("qaeval.io/metrics", None)
+
+
+@fault("a_lost_node_costs_no_attempt")
+def a_lost_node_counts(objects: list[Object]) -> None:
+    del first(objects, "Job")["spec"]["podFailurePolicy"]["rules"][0]
+
+
+@fault("a_lost_node_costs_no_attempt", "l4-pair")
+def a_mistyped_word_is_tried_again(objects: list[Object]) -> None:
+    del first(objects, "Job", "run")["spec"]["podFailurePolicy"]["rules"][1]
+
+
+@fault("gpu_pods_have_a_disruption_budget", "l4-pair")
+def a_broken_server_holds_up_a_drain(objects: list[Object]) -> None:
+    del first(objects, "PodDisruptionBudget")["spec"]["unhealthyPodEvictionPolicy"]
+
+
+@fault("servers_are_offline")
+def no_name_for_the_user(objects: list[Object]) -> None:
+    vllm(objects)["env"] = [e for e in vllm(objects)["env"] if e["name"] != "USER"]
+
+
+_RENDERED = {overlay: render(*overlay.split("+")) for overlay in {entry[2] for entry in FAULTS}}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 #
 #   stage.sh generate MODEL...   a run directory for the models of one server
 #   stage.sh grade JUDGE         every run directory of $RUN graded, then one report of all
-#   stage.sh shard MODEL...      this pod's share of a comparison
-#   stage.sh merge               the shares put together, then the report
+#   stage.sh shard MODEL...      this pod's shard of a comparison; one that is committed is left as it is
+#   stage.sh merge               the committed shards put together, then the report
+#
+# Options of qaeval may follow the names.
 set -eu
 results=${RESULTS:-/results}/$RUN
 config=${CONFIG:-/config/qaeval.yaml}
@@ -33,15 +35,17 @@ generate)
   data "$@"
   ;;
 grade)
-  for run in "$results"/*/; do qaeval grade "$run" --judge "$1" --config "$config"; done
+  judge=$1
+  shift
+  for run in "$results"/*/; do qaeval grade "$run" --judge "$judge" --config "$config" "$@"; done
   report "$results"/*/
   ;;
 shard)
-  command=compare out=$results/shard-$JOB_COMPLETION_INDEX
+  command=compare out=$results/shards
   data --judge "$JUDGE" --shard "$JOB_COMPLETION_INDEX/$SHARDS" "$@"
   ;;
 merge)
-  qaeval merge "$results"/shard-* --out "$results/merged"
+  qaeval merge "$results/shards" --out "$results/merged" --config "$config"
   report "$results/merged"
   ;;
 *)

@@ -1,7 +1,7 @@
 """Start the servers, wait for the run to end, stop the servers.
 
 They are stopped when the Job is complete, has failed or is gone, and when this pod itself is told to stop. One process decides, so
-two shares that end at the same moment cannot leave the servers on.
+two shards that end at the same moment cannot leave the servers on.
 
     DEPLOYMENTS   names, with blanks between
     JOB           the Job that needs them
