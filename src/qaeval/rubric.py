@@ -82,7 +82,7 @@ class Rubric(Record):
     decision_rules: tuple[_Text, ...] = ()
     examples: tuple[WorkedExample, ...]
 
-    @property
+    @cached_property
     def letters(self) -> tuple[str, ...]:
         """The scale's letters, best first."""
         return tuple(level.letter for level in self.scale)

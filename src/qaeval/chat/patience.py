@@ -21,6 +21,7 @@ class Patience:
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._slowest = 0.0
         self._waiting: dict[asyncio.Timeout, tuple[float, int]] = {}
 
     def seconds(self, max_tokens: int) -> float:
@@ -28,7 +29,7 @@ class Patience:
         at_worst = _ANSWER_S + max_tokens / _SLOWEST
         if len(self._recent) < _LEARNT:
             return at_worst
-        return min(at_worst, max(_LEAST_S, _TIMES * max(self._recent)))
+        return min(at_worst, max(_LEAST_S, _TIMES * self._slowest))
 
     def begin(self, limit: asyncio.Timeout, max_tokens: int) -> None:
         """Look after the limit of a request that was just sent: it was set before much was known."""
@@ -40,7 +41,9 @@ class Patience:
 
     def learn(self, latency_s: float) -> None:
         """Take note of a reply that came; once enough is known, shorten the limits of what is still waited for."""
+        leaving = self._recent[0] if len(self._recent) == _RECENT else 0.0
         self._recent.append(latency_s)
+        self._slowest = max(self._recent) if leaving == self._slowest else max(self._slowest, latency_s)
         if len(self._recent) == _LEARNT:
             now = asyncio.get_running_loop().time()
             for limit, (began, max_tokens) in self._waiting.items():

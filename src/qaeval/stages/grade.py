@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
@@ -102,7 +103,7 @@ def build_request(sample: Sample, item: Item, instructions: Instructions) -> Cha
     The marks are a hash of the chunk's own text: nobody who writes a chunk or an answer can write them, and all
     items of a chunk share them, so that the server reuses the prefix.
     """
-    mark = record_id("mark", sample.chunk.chunk_id, sample.chunk.text)
+    mark = _mark(sample.chunk.chunk_id, sample.chunk.text)
     parts = {"question": item.question, "answer": item.answer}
     if REJECTED in item.parts:
         parts = {"prompt": item.question, "chosen": item.answer, REJECTED: item.parts[REJECTED]}
@@ -130,6 +131,12 @@ def build_request(sample: Sample, item: Item, instructions: Instructions) -> Cha
         top_logprobs=_TOP_LOGPROBS,
         alternatives_at=_LETTER,
     )
+
+
+@lru_cache(maxsize=64)
+def _mark(chunk_id: str, text: str) -> str:
+    """Name the marks around a chunk and its items, which follow each other."""
+    return record_id("mark", chunk_id, text)
 
 
 def parse_reply(text: str, rubric: Rubric, *, lenient: bool) -> tuple[str, tuple[str, ...], str]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import nan
 
 import numpy as np
+import scipy  # its `optimize` is loaded at the first use: 0.2 s that few runs need
 from numpy.typing import ArrayLike
-from scipy import optimize
 
 from qaeval.stats._arrays import TINY, Floats, as_values
 from qaeval.stats.coefficients import Weights, agreement_weights
@@ -73,7 +73,7 @@ def _transport(r: Floats, c: Floats, cost: Floats) -> float:
     """Return the smallest cost of moving mass `r` to mass `c`."""
     k = len(r)
     rows, columns = np.kron(np.eye(k), np.ones(k)), np.kron(np.ones(k), np.eye(k))
-    result = optimize.linprog(
+    result = scipy.optimize.linprog(
         cost.ravel(), A_eq=np.vstack([rows, columns]), b_eq=np.concatenate([r, c]), method="highs"
     )
     return float(result.fun)

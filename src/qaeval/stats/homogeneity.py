@@ -9,8 +9,9 @@ from math import nan
 from typing import Literal
 
 import numpy as np
+import scipy  # its `optimize` is loaded at the first use: 0.2 s that few runs need
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
 from qaeval.stats._arrays import TINY, TWO, Floats, as_table, as_values, same_length
 from qaeval.stats.estimate import Estimate
@@ -259,8 +260,10 @@ def tango(b: int, c: int, n: int, *, level: float = 0.95) -> Estimate:
         return tango_score(b, c, n, d) + z
 
     edge = 1 - 1e-10
-    low = -1.0 if above(-edge) < 0 or value <= -edge else optimize.brentq(above, -edge, value, xtol=1e-12)
-    high = 1.0 if below(edge) > 0 or value >= edge else optimize.brentq(below, value, edge, xtol=1e-12)
+    low = (
+        -1.0 if above(-edge) < 0 or value <= -edge else scipy.optimize.brentq(above, -edge, value, xtol=1e-12)
+    )
+    high = 1.0 if below(edge) > 0 or value >= edge else scipy.optimize.brentq(below, value, edge, xtol=1e-12)
     return Estimate(
         value=value, low=float(low), high=float(high), level=level, method="Tango score", n=n, n_clusters=n
     )
