@@ -1,0 +1,732 @@
+"""Energy: what is read from NVML and from a DCGM exporter, how it is added up, and what the report says. Numbers by hand."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from qaeval.analysis.energy import run_wh, stage_energies
+from qaeval.cli import run
+from qaeval.config import Serving
+from qaeval.documents import validated
+from qaeval.errors import DataError
+from qaeval.modelspec import ModelSpec
+from qaeval.records import Energy, GpuEnergy, Session
+from qaeval.report.facts import MachineFacts
+from qaeval.report.render_markdown import render_markdown
+from qaeval.serving.client import Server
+from qaeval.serving.conductor import Conductor
+from qaeval.serving.energy import EnergyWatch, Look, measure
+from qaeval.serving.gpus import Dcgm, Gpu, NotMeteredError, Nvml, gpu_meter, load_nvml, read_exporter
+from qaeval.store import RunStore
+from replay.server import LoopbackServer
+from report_builders import JUDGE, Case, case
+
+approx = pytest.approx
+
+FIRST, SECOND = "GPU-c2f76b33-7953-256e-8f33-1343419b1a1c", "GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43"
+
+# ------------------------------------------------------------------------------------------------ adding up
+
+
+def looks(*values: float | None, every_s: float = 1.0, what: str = "joules", gpu: str = FIRST) -> list[Look]:
+    """One look each second; None: the GPU does not answer."""
+    empty = {"joules": None, "watts": None}
+    return [
+        Look(
+            number * every_s,
+            {} if value is None else {gpu: Gpu("NVIDIA L4", **{**empty, what: value})},
+        )
+        for number, value in enumerate(values)
+    ]
+
+
+def test_a_counter_is_the_difference_of_its_ends() -> None:
+    found = measure(looks(4742.776, 4760.0, 4802.776))
+    assert (found.method, found.joules, found.seconds, found.notes) == ("energy counter", approx(60), 2.0, ())
+
+
+def test_power_is_integrated_by_trapezoids() -> None:
+    # 10, 30, 30, 20 W: 20 + 30 + 25 J
+    found = measure(looks(10, 30, 30, 20, what="watts"))
+    assert (found.method, found.joules) == ("integrated power", approx(75))
+
+
+def test_several_gpus_are_added_up_and_kept_apart() -> None:
+    both = [
+        Look(one.at_s, {**one.gpus, **two.gpus})
+        for one, two in zip(looks(0, 50), looks(100, 130, gpu=SECOND), strict=True)
+    ]
+    assert [(one.gpu, one.joules) for one in measure(both).gpus] == [(FIRST, 50), (SECOND, 30)]
+
+
+def test_one_gpu_without_a_counter_makes_it_integrated_power_for_all() -> None:
+    both = [
+        Look(at_s, {FIRST: Gpu("", joules, 20.0), SECOND: Gpu("", None, 40.0)})
+        for at_s, joules in ((0.0, 0.0), (1.0, 25.0))
+    ]
+    assert (measure(both).method, measure(both).joules) == ("integrated power", approx(60))
+
+
+def test_a_counter_that_starts_anew_counts_on_and_is_told() -> None:
+    # 100 to 150, then from 0: 20, 50
+    found = measure(looks(100, 150, 20, 50))
+    assert found.joules == approx(100)
+    assert "started anew" in found.notes[0]
+
+
+def test_a_gap_in_the_power_is_bridged_and_told() -> None:
+    gap = [look for look in looks(10, 10, *[None] * 9, 30, what="watts") if look.gpus]
+    found = measure(gap)
+    assert found.joules == approx(10 + 10 * 20)
+    assert "no reading for more than 5 s: 1 gap, 10 s in all" in found.notes[0]
+
+
+def test_a_gap_does_not_matter_to_a_counter() -> None:
+    assert measure(looks(0, 10, *[None] * 9, 110)).notes == ()
+
+
+def test_readings_that_end_before_the_stage_are_no_measurement() -> None:
+    with pytest.raises(NotMeteredError, match="not read over the whole of 10 s"):
+        measure(looks(*range(6), *[None] * 5))
+
+
+def test_no_reading_and_one_reading_are_no_measurement() -> None:
+    for few in ([], looks(5)):
+        with pytest.raises(NotMeteredError):
+            measure(few)
+
+
+def test_a_counter_that_is_renewed_too_seldom_for_the_stage_says_so() -> None:
+    # every 30 s over 80 s: 2 moves
+    with pytest.raises(NotMeteredError, match=r"renewed 2 times in 80 s.*every 30 s unless"):
+        measure(looks(*[number // 30 * 600.0 for number in range(81)]))
+
+
+def test_over_a_long_stage_it_is_taken_and_its_grain_is_told() -> None:
+    found = measure(looks(*[number // 30 * 600.0 for number in range(601)]))
+    assert (found.joules, found.seconds) == (approx(12_000), approx(600))
+    assert "renewed about every 30 s" in found.notes[0]
+
+
+def test_a_last_reading_right_after_another_is_no_sign_of_a_slow_counter() -> None:
+    last = [*looks(0, 20, 40), Look(2.01, {FIRST: Gpu("", 40.0, None)})]
+    assert (measure(last).joules, measure(last).notes) == (approx(40), ())
+
+
+# ------------------------------------------------------------------------------------------------ NVML
+
+
+@dataclass
+class Card:
+    """What the driver says of one GPU; None: it does not support the question."""
+
+    uuid: str = FIRST
+    millijoules: int | None = 0
+    steady_w: float = 0.0
+    """The counter runs with the clock at this power."""
+    milliwatts: int | None = 16_365
+    mig: int | None = None
+    n_processes: int = 1
+
+
+@dataclass
+class Driver:
+    """``libnvidia-ml``, as pynvml calls it: C functions that fill what they are given and return an error code."""
+
+    cards: list[Card]
+    is_there: bool = True
+    n_open: int = 0
+    handles: list[tuple[Any, Card]] = field(default_factory=list)
+
+    def nvmlInitWithFlags(self, _flags: int) -> int:  # noqa: N802 - NVML's names
+        self.n_open += self.is_there
+        return 0 if self.is_there else 9
+
+    def nvmlShutdown(self) -> int:  # noqa: N802
+        self.n_open -= 1
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, out: Any) -> int:  # noqa: N802
+        return self.say(out, len(self.cards))
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: Any, out: Any) -> int:  # noqa: N802
+        self.handles.append((out._obj, self.cards[index.value]))
+        return 0
+
+    def nvmlDeviceGetUUID(self, handle: Any, out: Any, _size: Any) -> int:  # noqa: N802
+        out.value = self.card(handle).uuid.encode()
+        return 0
+
+    def nvmlDeviceGetName(self, _handle: Any, out: Any, _size: Any) -> int:  # noqa: N802
+        out.value = b"NVIDIA L4"
+        return 0
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, out: Any) -> int:  # noqa: N802
+        card = self.card(handle)
+        counted = (
+            None
+            if card.millijoules is None
+            else card.millijoules + int(1000 * card.steady_w * time.monotonic())
+        )
+        return self.say(out, counted)
+
+    def nvmlDeviceGetPowerUsage(self, handle: Any, out: Any) -> int:  # noqa: N802
+        return self.say(out, self.card(handle).milliwatts)
+
+    def nvmlDeviceGetMigMode(self, handle: Any, current: Any, _pending: Any) -> int:  # noqa: N802
+        return self.say(current, self.card(handle).mig)
+
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Any, count: Any, found: Any) -> int:  # noqa: N802
+        n = self.card(handle).n_processes
+        count._obj.value = n
+        return 7 if n and found is None else 0
+
+    def card(self, handle: Any) -> Card:
+        return next(card for known, card in self.handles if known is handle)
+
+    @staticmethod
+    def say(out: Any, value: int | None) -> int:
+        if value is None:
+            return 3  # NVML_ERROR_NOT_SUPPORTED
+        out._obj.value = value
+        return 0
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    pynvml = pytest.importorskip("pynvml")
+    made = Driver([Card()])
+    monkeypatch.setattr(pynvml, "nvmlLib", made)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    return made
+
+
+async def read(*wanted: str) -> Mapping[str, Gpu]:
+    async with Nvml(load_nvml(), wanted) as meter:
+        return await meter.read()
+
+
+async def test_nvml_counts_in_millijoules_and_milliwatts(driver: Driver) -> None:
+    driver.cards[0].millijoules = 2**33 + 776  # more than 32 bits
+    assert await read() == {FIRST: Gpu("NVIDIA L4", (2**33 + 776) / 1000, 16.365)}
+    assert driver.n_open == 0
+
+
+async def test_a_gpu_without_the_counter_is_read_by_its_power(driver: Driver) -> None:
+    driver.cards[0].millijoules = None
+    assert (await read())[FIRST] == Gpu("NVIDIA L4", None, 16.365)
+
+
+async def test_a_gpu_that_tells_neither_is_told(driver: Driver) -> None:
+    driver.cards[0] = Card(millijoules=None, milliwatts=None)
+    with pytest.raises(NotMeteredError, match="neither the energy nor the power"):
+        await read()
+
+
+async def test_a_partitioned_gpu_is_not_measured(driver: Driver) -> None:
+    driver.cards[0].mig = 1
+    with pytest.raises(NotMeteredError, match="partitioned"):
+        await read()
+    driver.cards[0].mig = 0
+    assert await read()
+    with pytest.raises(NotMeteredError, match="part of a GPU"):
+        await read("MIG-1f027ee8")
+
+
+async def test_of_several_gpus_the_named_ones_are_read(driver: Driver) -> None:
+    driver.cards.append(Card(SECOND))
+    assert list(await read("1")) == [SECOND]
+    assert list(await read("GPU-c2f7", "1")) == [FIRST, SECOND]
+    with pytest.raises(NotMeteredError, match="no GPU '2'; it has 2, counted from 0"):
+        await read("2")
+
+
+async def test_where_nobody_names_them_it_is_the_one_on_which_a_process_computes(driver: Driver) -> None:
+    driver.cards.append(Card(SECOND, n_processes=0))
+    assert list(await read()) == [FIRST]
+    driver.cards[1].n_processes = 1
+    with pytest.raises(NotMeteredError, match=r"processes compute on 2 GPUs.*`gpus:`"):
+        await read()
+    driver.cards[0].n_processes = driver.cards[1].n_processes = 0
+    with pytest.raises(NotMeteredError, match="no process that NVML can see"):
+        await read()
+
+
+async def test_a_gpu_that_others_use_too_is_told(driver: Driver) -> None:
+    driver.cards[0].n_processes = 2
+    async with Nvml(load_nvml(), ()) as meter:
+        await meter.read()
+        assert await meter.notes() == (f"2 processes compute on {FIRST}: what all of them used is counted",)
+
+
+def spec(**more: Any) -> ModelSpec:
+    return ModelSpec(name="ours", **{"url": "http://127.0.0.1:8000/v1", **more})
+
+
+def test_without_a_driver_or_on_another_machine_nothing_is_read(driver: Driver) -> None:
+    assert gpu_meter(spec(), addresses=["127.0.0.1"], exporter_addresses=()) is not None
+    assert gpu_meter(spec(), addresses=["10.0.0.5"], exporter_addresses=()) is None
+    assert (
+        gpu_meter(
+            spec(replicas=("http://127.0.0.1:8001/v1",)), addresses=["127.0.0.1"], exporter_addresses=()
+        )
+        is None
+    )
+    driver.is_there = False
+    assert gpu_meter(spec(), addresses=["127.0.0.1"], exporter_addresses=()) is None
+
+
+def test_the_gpus_that_a_server_takes_stand_in_its_arguments() -> None:
+    assert spec().n_gpus == 1
+    assert spec(vllm_args=["--tensor-parallel-size=2", "-pp", "3"]).n_gpus == 6
+
+
+def test_a_server_of_our_own_is_on_the_first_gpus_that_it_may_see(tmp_path: Path) -> None:
+    def gpus(n: int, own: dict[str, str], inherited: dict[str, str]) -> tuple[str, ...]:
+        return Conductor(Serving(env=own), env=inherited, logs=tmp_path).gpus(n)
+
+    visible = "CUDA_VISIBLE_DEVICES"
+    assert gpus(2, {}, {}) == ("0", "1")
+    assert gpus(1, {}, {visible: "3,1"}) == ("3",)
+    assert gpus(2, {visible: "GPU-c2f7, 2,0"}, {visible: "3"}) == ("GPU-c2f7", "2")
+
+
+def test_an_exporter_is_a_url_or_a_url_with_labels() -> None:
+    url = "http://10.0.0.5:9400/metrics"
+    assert spec(gpu_metrics=url).gpu_metrics == spec(gpu_metrics={"url": url}).gpu_metrics
+    named = spec(gpu_metrics={"url": url, "labels": {"gpu": 0}}).gpu_metrics
+    assert named is not None
+    assert named.labels == {"gpu": "0"}
+    with pytest.raises(
+        DataError, match=r"unknown key 'gpu_metrics.urls'. Did you mean 'url'\? Known: labels, url"
+    ):
+        validated(ModelSpec, {"name": "ours", "gpu_metrics": {"urls": url}}, "qaeval.yaml")
+    for wrong in ("10.0.0.5:9400", "http://me:secret@10.0.0.5/metrics", "http://10.0.0.5/metrics?a=1"):
+        with pytest.raises(ValueError, match="gpu_metrics"):
+            spec(gpu_metrics=wrong)
+
+
+# ------------------------------------------------------------------------------------------------ a DCGM exporter
+
+LABELS = (
+    'gpu="{gpu}",UUID="{uuid}",pci_bus_id="00000000:31:00.0",device="nvidia{gpu}",modelName="NVIDIA L4",Hostname="node-1",'
+    'DCGM_FI_DRIVER_VERSION="580.105.08"'
+)
+
+
+def exported(*gpus: tuple[str, float, float], more: str = "") -> str:
+    """What an exporter answers: names, labels, types and help as dcgm-exporter 4 prints them for an L4 with its default counters
+    (etc/default-counters.csv of its repository, and outputs that users show in their issues); the numbers are made up.
+    """
+    lines = []
+    for name, kind, text, place in (
+        ("DCGM_FI_DEV_SM_CLOCK", "gauge", "SM clock frequency (in MHz).", None),
+        ("DCGM_FI_DEV_POWER_USAGE", "gauge", "Power draw (in W).", 2),
+        (
+            "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+            "counter",
+            "Total energy consumption since boot (in mJ).",
+            1,
+        ),
+    ):
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        for number, gpu in enumerate(gpus):
+            labels = LABELS.format(gpu=number, uuid=gpu[0])
+            lines.append(f"{name}{{{labels}{more}}} {210 if place is None else gpu[place]}")
+    return "\n".join(lines) + "\n"
+
+
+def test_an_exporter_counts_in_millijoules_and_watts() -> None:
+    text = exported((FIRST, 4742776, 16.365), (SECOND, 5551899580, 35.686))
+    assert read_exporter(text, {}) == {
+        FIRST: Gpu("NVIDIA L4", 4742.776, 16.365),
+        SECOND: Gpu("NVIDIA L4", 5551899.58, 35.686),
+    }
+    assert list(read_exporter(text, {"gpu": "1"})) == [SECOND]
+    assert list(read_exporter(text, {"Hostname": "node-2"})) == []
+
+
+def test_one_gpu_with_a_line_for_each_pod_counts_once() -> None:
+    twice = exported((FIRST, 1000, 16)) + exported((FIRST, 1000, 16), more=',pod="vllm-1"')
+    assert read_exporter(twice, {}) == {FIRST: Gpu("NVIDIA L4", 1.0, 16.0)}
+
+
+def test_what_dcgm_leaves_blank_is_not_a_number() -> None:
+    # DCGM_INT64_BLANK and its kin; DCGM_FP64_BLANK
+    text = exported((FIRST, 9223372036854775794, 16), (SECOND, 7, 140737488355328.0))
+    assert read_exporter(text, {}) == {
+        FIRST: Gpu("NVIDIA L4", None, 16.0),
+        SECOND: Gpu("NVIDIA L4", 0.007, None),
+    }
+
+
+def test_parts_of_a_gpu_have_no_counter_of_their_own() -> None:
+    with pytest.raises(NotMeteredError, match="partitioned"):
+        read_exporter(exported((FIRST, 257858316, 54), more=',GPU_I_PROFILE="2g.20gb",GPU_I_ID="3"'), {})
+
+
+class ExporterServer:
+    """A DCGM exporter over HTTP: one GPU of a steady power, whose counter runs with the clock."""
+
+    def __init__(self, watts: float = 60.0) -> None:
+        self.watts, self.status, self.n_asked = watts, 200, 0
+        self.text: str | None = None
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.n_asked += 1
+                counted = 1000 * outer.watts * time.monotonic()
+                body = (outer.text or exported((FIRST, counted, outer.watts))).encode()
+                self.send_response(outer.status)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        class Quiet(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                """A stage that ends hangs up in the middle of an answer."""
+
+        self._server = Quiet(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/metrics"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def exporter() -> Iterator[ExporterServer]:
+    with ExporterServer() as made:
+        yield made
+
+
+async def idle() -> bool:
+    return True
+
+
+def watch(exporter: ExporterServer, **more: Any) -> EnergyWatch:
+    meter = Dcgm(Server(exporter.url, None, 3.0), more.pop("labels", {}))
+    options = {"idle_watts": None, "is_idle": idle, "idle_s": 0.06, "every_s": 0.02}
+    return EnergyWatch(meter, **{**options, **more})
+
+
+async def stage(watched: EnergyWatch, meanwhile: Any = lambda: None) -> Energy:
+    await watched.before()
+    meanwhile()
+    async with watched:
+        await asyncio.sleep(0.1)
+    return watched.found()
+
+
+async def test_a_stage_is_measured_and_idle_before_it(exporter: ExporterServer) -> None:
+    exporter.watts = 16.0
+
+    def work() -> None:
+        exporter.watts = 60.0
+
+    found = await stage(watch(exporter), work)
+    assert (found.method, found.source, found.idle) == ("energy counter", "DCGM exporter", "measured")
+    assert found.idle_watts == approx(16, rel=0.1)
+    # the fake's counter is watts x clock, so it leaps where the watts change; after that it grows by 60 W
+    (gpu,) = found.gpus
+    assert gpu.joules == approx(60 * found.seconds, rel=0.1)
+
+
+async def test_idle_watts_of_the_user_are_not_measured_again(exporter: ExporterServer) -> None:
+    found = await stage(watch(exporter, idle_watts=12.5))
+    assert (found.idle_watts, found.idle) == (12.5, "registry")
+
+
+async def busy() -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("more", "why"), [({"is_idle": busy}, "requests of others"), ({"alone": False}, "the other stage")]
+)
+async def test_where_something_runs_idle_is_not_measured_and_said(
+    exporter: ExporterServer, more: dict[str, Any], why: str
+) -> None:
+    found = await stage(watch(exporter, **more))
+    assert (found.method, found.idle_watts, found.idle) == ("energy counter", None, "")
+    assert why in found.notes[-1]
+
+
+async def test_an_exporter_of_several_gpus_needs_labels(exporter: ExporterServer) -> None:
+    exporter.text = exported((FIRST, 1, 16), (SECOND, 1, 16))
+    found = await stage(watch(exporter, idle_watts=1.0))
+    assert (found.method, "shows 2 GPUs, the server takes 1" in found.reason) == (None, True)
+    assert "node-9" in (await stage(watch(exporter, labels={"Hostname": "node-9"}))).reason
+
+
+async def test_an_exporter_that_is_not_there_costs_the_stage_nothing(exporter: ExporterServer) -> None:
+    exporter.status = 503
+    found = await stage(watch(exporter))
+    assert (found.method, "got HTTP 503" in found.reason) == (None, True)
+
+
+async def test_an_exporter_that_goes_away_is_no_measurement(exporter: ExporterServer) -> None:
+    watched = watch(exporter, idle_watts=1.0)
+    async with watched:
+        exporter.status = 503
+        await asyncio.sleep(0.05)
+    assert "not read over the whole" in watched.found().reason
+
+
+# ------------------------------------------------------------------------------------------------ from sessions to a report
+
+
+def used(joules: float, *, idle_watts: float | None = 16.0, gpu: str = FIRST, **more: Any) -> Energy:
+    return Energy(
+        **{
+            "method": "energy counter",
+            "source": "NVML",
+            "seconds": 60.0,
+            "gpus": (GpuEnergy(gpu=gpu, name="NVIDIA L4", joules=joules),),
+            "idle_watts": idle_watts,
+            "idle": "" if idle_watts is None else "measured",
+            **more,
+        }
+    )
+
+
+def session(model: str, minute: int, energy: Energy | None, **more: Any) -> Session:
+    return Session(
+        **{
+            "stage": "grade" if model == JUDGE.name else "generate",
+            "model": model,
+            "started": f"2026-01-05T10:{minute:02}:00+00:00",
+            "seconds": 60.0,
+            "n_tasks": 12,
+            "qaeval_version": "0",
+            "host": "node-1",
+            "energy": energy,
+            **more,
+        }
+    )
+
+
+def test_energy_of_a_stage_is_what_was_used_less_idle() -> None:
+    # 3,600 J are 1 Wh; 16 W over 60 s are 960 J
+    found = stage_energies([session("alpha", 0, used(3600))])["generate", "alpha"]
+    assert (found.wh, found.idle_wh, found.work_wh) == (approx(1), approx(960 / 3600), approx(2640 / 3600))
+
+
+def test_stages_side_by_side_on_one_gpu_count_once() -> None:
+    # the judge's 120 s hold the candidate's 60 s
+    both = [
+        session("alpha", 0, used(3600), alongside=True),
+        session(JUDGE.name, 0, used(7200), alongside=True, seconds=120.0),
+    ]
+    assert run_wh(both) == approx(2)
+    found = stage_energies(both)["generate", "alpha"]
+    assert "grade judge-7b worked on the same GPU at the same time" in found.notes[-1]
+    apart = [both[0], both[1].model_copy(update={"energy": used(7200, gpu=SECOND)})]
+    assert run_wh(apart) == approx(3)
+    assert stage_energies(apart)["generate", "alpha"].notes == ()
+
+
+def test_of_stages_that_overlap_in_part_the_shorter_counts_outside_the_longer() -> None:
+    # 10:00 to 10:02, and 10:01:30 to 10:02:30: half of the second is outside
+    both = [
+        session("alpha", 0, used(7200), seconds=120.0, alongside=True),
+        session(JUDGE.name, 1, used(3600), alongside=True, started="2026-01-05T10:01:30+00:00"),
+    ]
+    assert run_wh(both) == approx(2.5)
+
+
+def test_shards_of_one_stage_on_one_gpu_count_once() -> None:
+    shards = [session("alpha", 0, used(3600)) for _ in range(4)]
+    assert stage_energies(shards)["generate", "alpha"].wh == approx(1)
+
+
+def test_two_gpus_of_one_name_are_two() -> None:
+    pair = (
+        GpuEnergy(gpu=FIRST, name="NVIDIA L4", joules=1800),
+        GpuEnergy(gpu=SECOND, name="NVIDIA L4", joules=1800),
+    )
+    report = measured(used(0, gpus=pair, idle_watts=32.0), None, None).report()
+    energy = report.timing.costs[0].stage.energy
+    assert energy is not None
+    assert (energy.wh, energy.idle_wh) == (approx(1), approx(32 / 60))
+    assert "2 × NVIDIA L4" in render_markdown(report)
+
+
+def test_a_stage_that_was_measured_in_part_is_not_measured() -> None:
+    both = [session("alpha", 0, used(3600)), session("alpha", 5, None)]
+    found = stage_energies(both)["generate", "alpha"]
+    assert (found.method, found.reason) == (None, "measured in 1 of 2 sessions alone")
+    assert run_wh(both) is None
+
+
+def test_a_session_of_before_has_no_energy_and_still_reads() -> None:
+    old = session("alpha", 0, None).model_dump(mode="json")
+    assert "energy" not in old
+    assert Session.model_validate(old).energy is None
+    new = session("alpha", 0, used(3600))
+    assert Session.model_validate_json(new.model_dump_json()) == new
+
+
+OURS = MachineFacts(name="ours", gpu_watts=72.0, grid_g_per_kwh=380.0, grid_source="made up, 2025")
+
+
+def measured(*energies: Energy | None) -> Case:
+    """Alpha is usable in 12 of 24, beta always; alpha, beta and the judge work a minute each."""
+    made = case({"alpha": ["AB"] * 12, "beta": ["AA"] * 12}, items_per_sample=2)
+    sessions = tuple(
+        session(name, minute, energy)
+        for minute, (name, energy) in enumerate(zip(("alpha", "beta", JUDGE.name), energies, strict=True))
+    )
+    return made.with_rows(sessions=sessions)
+
+
+def test_energy_and_co2_of_1000_usable_items_are_worked_by_hand() -> None:
+    # 2,640 J of work, 12 usable items: 1,000 take 61.1 Wh, at 380 g/kWh 23.2 g
+    report = measured(used(3600), used(3600, idle_watts=None), used(3600)).report(
+        machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS)
+    )
+    alpha, beta = report.timing.costs
+    assert alpha.wh_per_1000_usable is not None
+    assert alpha.wh_per_1000_usable.value == approx(1000 * 2640 / 3600 / 12)
+    assert alpha.co2_g_per_1000_usable is not None
+    assert alpha.co2_g_per_1000_usable.value == approx(0.38 * 1000 * 2640 / 3600 / 12)
+    assert beta.wh_per_1000_usable is not None
+    assert beta.wh_per_1000_usable.value == approx(1000 / 24)  # idle is not known and stays in
+    assert report.timing.energy_wh == approx(3)
+
+
+def test_the_report_names_how_energy_is_known() -> None:
+    power = used(3600, method="integrated power", notes=("1 gap",))
+    lost = Energy(method=None, source="NVML", reason="processes compute on 2 GPUs")
+    text = render_markdown(
+        measured(used(3600), power, lost).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
+    )
+    assert "energy counter (NVML)" in text
+    assert "integrated power (NVML)" in text
+    assert "power limit (ours)" in text
+    assert "grade judge-7b: not measured, processes compute on 2 GPUs." in text
+    assert "generate beta: 1 gap." in text
+    assert "at most 1.20 Wh" in text  # 72 W for the minute of the judge
+    assert "0.27 Wh (measured)" in text
+    assert "source: made up, 2025" in text
+
+
+def test_without_a_measurement_the_report_calls_it_an_upper_bound() -> None:
+    report = measured(None, None, None).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
+    text = render_markdown(report)
+    assert "Energy at most, 1,000 usable" in text
+    assert "It was not measured: that takes the extra" in text
+    assert "Energy of the GPUs" not in text
+    assert "energy_wh" not in report.timing.model_dump()
+
+
+def test_a_measured_stage_beside_a_bound_says_which_is_which() -> None:
+    text = render_markdown(
+        measured(used(3600), None, None).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
+    )
+    assert "Energy, 1,000 usable" in text
+    assert "at most 50.00 Wh" in text  # beta: 72 W x 60 s = 1.2 Wh for 24 usable items
+
+
+def test_more_than_the_power_limit_allows_is_a_mistake_somewhere() -> None:
+    # 72 W for 60 s are 4,320 J
+    report = measured(used(5000), used(4320), None).report(machines={"alpha": OURS, "beta": OURS})
+    alpha, beta = (one.stage.energy for one in report.timing.costs)
+    assert alpha is not None
+    assert "more than 72 W" in alpha.notes[-1]
+    assert beta is not None
+    assert beta.notes == ()
+
+
+def test_a_stage_that_used_no_more_than_idle_has_no_energy_of_work() -> None:
+    report = measured(used(900), used(3600), None).report(machines={"alpha": OURS})
+    energy = report.timing.costs[0].wh_per_1000_usable
+    assert energy is not None
+    assert (energy.value, energy.reason) == (None, "the GPUs used no more than when they idle")
+    assert "\u22120.017 Wh" in render_markdown(report)  # 900 J less 960
+
+
+def test_the_tutorials_run_stays_below_its_bound() -> None:
+    # 1,932 chunks on one L4 of 72 W in 0.255 h: 18.36 Wh at most, however it is measured
+    seconds = int(0.255 * 3600)
+    power = measure(looks(*[72.0] * (seconds + 1), what="watts"))
+    counter = measure(looks(*[72.0 * at_s for at_s in range(seconds + 1)]))
+    for found in (power, counter):
+        assert 18.3 < found.joules / 3600 <= 18.4
+
+
+# ------------------------------------------------------------------------------------------------ a whole run
+
+
+def test_a_stage_puts_its_energy_on_record(tmp_path: Path, exporter: ExporterServer) -> None:
+    config, out = tmp_path / "ours.yaml", tmp_path / "run"
+    config.write_text(f"models: {{mistral: {{gpu_metrics: '{exporter.url}', idle_watts: 16}}}}\n")
+    with LoopbackServer(["mistral"], latency_s=0.02) as server:
+        words = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "12", "--no-cache"]
+        assert run(["generate", *words, "--out", str(out), "--config", str(config)]) == 0
+    (line,) = (out / "sessions.jsonl").read_text().splitlines()
+    made = Session.model_validate_json(line)
+    assert made.energy is not None
+    assert (made.energy.method, made.energy.source) == ("energy counter", "DCGM exporter")
+    assert (made.energy.idle_watts, made.energy.idle) == (16, "registry")
+    assert made.energy.gpus[0].joules == approx(60 * made.energy.seconds, rel=0.2)
+    assert 0 < made.energy.seconds <= made.seconds
+
+
+def test_a_server_on_this_machine_is_measured_by_nvml(tmp_path: Path, driver: Driver) -> None:
+    driver.cards = [Card(SECOND, n_processes=0), Card(steady_w=60.0)]
+    config, out = tmp_path / "ours.yaml", tmp_path / "run"
+    config.write_text("models: {mistral: {idle_watts: 16}}\n")
+    with LoopbackServer(["mistral"], latency_s=0.02) as server:
+        words = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "12", "--no-cache"]
+        assert run(["generate", *words, "--out", str(out), "--config", str(config)]) == 0
+    with RunStore.open(out) as store:
+        (made,) = store.sessions()
+    assert made.energy is not None
+    assert (made.energy.method, made.energy.source) == ("energy counter", "NVML")
+    assert [one.gpu for one in made.energy.gpus] == [FIRST]
+    assert made.energy.gpus[0].joules == approx(60 * made.energy.seconds, rel=0.2)
+    assert driver.n_open == 0
+
+
+def test_an_energy_that_is_not_known_is_on_record_with_its_reason(
+    tmp_path: Path, exporter: ExporterServer
+) -> None:
+    config, out = tmp_path / "ours.yaml", tmp_path / "run"
+    config.write_text(
+        f"models: {{mistral: {{gpu_metrics: {{url: '{exporter.url}', labels: {{pod: vllm-7}}}}, idle_watts: 16}}}}\n"
+    )
+    with LoopbackServer(["mistral"]) as server:
+        words = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "2", "--no-cache"]
+        assert run(["generate", *words, "--out", str(out), "--config", str(config)]) == 0
+    with RunStore.open(out) as store:
+        (made,) = store.sessions()
+    assert made.energy is not None
+    assert made.energy.method is None
+    assert "of GPUs labelled {'pod': 'vllm-7'}, got neither" in made.energy.reason
+
+
+def test_an_exporter_outside_the_network_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "ours.yaml"
+    config.write_text("models: {mistral: {gpu_metrics: 'http://203.0.113.9:9400/metrics'}}\n")
+    with LoopbackServer(["mistral", "qwen", "compass-judger"]) as server:
+        words = [word for name in server.models for word in ("--endpoint", f"{name}={server.url}")]
+        options = ["--n", "2", "--out", str(tmp_path / "run"), "--config", str(config)]
+        assert run(["compare", "mistral", "qwen", *words, *options]) == 69
+    assert "mistral: gpu_metrics: '203.0.113.9' resolves to 203.0.113.9" in capsys.readouterr().err
