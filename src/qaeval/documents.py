@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, TypeVar, get_args
 
 import yaml
@@ -210,6 +211,8 @@ def _known_keys(model_cls: type[BaseModel], loc: Sequence[str | int]) -> list[st
             at = at.model_fields[str(part)].annotation
         else:
             at = [inner for inner in get_args(at) if inner is not Ellipsis][-1]
+        # a model that may be left out
+        at = next((inner for inner in get_args(at) if _is_model(inner) and NoneType in get_args(at)), at)
     return sorted(at.model_fields) if _is_model(at) else []
 
 

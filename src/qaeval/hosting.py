@@ -111,7 +111,9 @@ class Hosting:
                 raise UsageError(without_server(spec))
             beside = [one for one in self.adapters if one.lora and one.lora.base == spec.hosting.name]
             url = await self._conductor.serve(spec, adapters=beside, api_key=key)
-            spec = spec.model_copy(update={"url": url})
+            spec = spec.model_copy(
+                update={"url": url, "gpus": spec.gpus or self._conductor.gpus(spec.n_gpus)}
+            )
         endpoint = await find_endpoint(spec, api_key=key, allow_external=self._allow_external)
         return replace(endpoint, load_s=sum(one.seconds for one in self._conductor.starts[started:]))
 

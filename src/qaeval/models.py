@@ -1,8 +1,11 @@
 """From a name in the registry to a model that answers: the endpoint is checked before anything is asked."""
 
-from collections.abc import AsyncIterator, Callable, Collection
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 
 from qaeval.chat.embedded.models import EMBEDDED
 from qaeval.chat.http import HttpChat
@@ -11,6 +14,7 @@ from qaeval.config import ModelSpec
 from qaeval.errors import EndpointError, UsageError
 from qaeval.serving.guard import check_host
 from qaeval.serving.probe import EndpointFacts, probe
+from qaeval.serving.weights import files_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Endpoint:
         external: whether requests leave the user's own network.
         load_s: what the start of a server of our own took; 0 where it was up.
         replicas: base URL and addresses of further servers of the same model.
+        gpu_addresses: of the exporter that the entry names for the energy of its GPUs.
     """
 
     spec: ModelSpec
@@ -34,6 +39,7 @@ class Endpoint:
     external: bool = False
     load_s: float = 0.0
     replicas: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    gpu_addresses: tuple[str, ...] = ()
 
 
 async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:
@@ -52,10 +58,12 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
     if spec.url is None:
         raise UsageError(without_server(spec))
     location = check_host(spec.url, allow_external=allow_external)
+    exporter = _gpu_addresses(spec, allow_external)
     facts = await probe(
         spec.url, spec.served_name or spec.name, api_key=api_key, addresses=location.addresses
     )
     _require(spec, facts)
+    facts = await asyncio.to_thread(_with_files, facts, location.addresses)
     others = [
         await resolve(
             spec.model_copy(update={"url": url, "replicas": ()}),
@@ -73,7 +81,29 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         location.addresses,
         external=location.external or any(one.external for one in others),
         replicas=tuple((one.spec.url or "", one.addresses) for one in others),
+        gpu_addresses=exporter,
     )
+
+
+def _gpu_addresses(spec: ModelSpec, allow_external: Collection[str]) -> tuple[str, ...]:
+    if spec.gpu_metrics is None:
+        return ()
+    try:
+        return check_host(spec.gpu_metrics.url, allow_external=allow_external).addresses
+    except EndpointError as error:
+        raise EndpointError(f"{spec.name}: gpu_metrics: {error}") from error
+
+
+def _with_files(facts: EndpointFacts, addresses: Sequence[str]) -> EndpointFacts:
+    """Add the hash of the model's folder where the server is on this machine, and so is the folder."""
+    folder = Path(facts.root or "")
+    is_here = all(ip_address(one).is_loopback for one in addresses)
+    if not (is_here and folder.is_absolute() and folder.is_dir()):
+        return facts
+    try:
+        return facts.model_copy(update={"files_sha256": files_digest(folder)})
+    except OSError:  # a container's folder of the same name, say
+        return facts
 
 
 def _require_alike(spec: ModelSpec, facts: EndpointFacts, other: Endpoint) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,6 +18,11 @@ SamplingT = TypeVar("SamplingT", bound="DataclassInstance")
 CAPACITY_ARGS: Final = frozenset({"--gpu-memory-utilization", "--max-num-seqs", "--max-num-batched-tokens"})
 """vLLM arguments that change how many requests fit, not what is answered; a run can be resumed with others."""
 
+_PARALLEL: Final = (
+    ("--tensor-parallel-size", "-tp"),
+    ("--pipeline-parallel-size", "-pp"),
+    ("--data-parallel-size", "-dp"),
+)
 _API_PATH: Final = re.compile(r"/v\d")
 
 
@@ -46,6 +52,24 @@ class Lora(Record):
     """Folder of the adapter where vLLM runs."""
     rank: int = Field(default=16, ge=1, le=512)
     """At least the adapter's own rank."""
+
+
+class GpuMetrics(Record):
+    """Where a DCGM exporter shows the GPUs of a server; the URL alone will do where it shows no others."""
+
+    url: str
+    """Of the metrics, ``http://host:9400/metrics``."""
+    labels: dict[str, Argument] = Field(default_factory=dict)
+    """What the lines of these GPUs are labelled with: ``gpu``, ``UUID``, ``Hostname``, ``pod`` …"""
+
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url):
+            raise ValueError(
+                "expected a URL like http://10.0.0.5:9400/metrics, without user, query or fragment"
+            )
+        return url
 
 
 class ModelSpec(Record):
@@ -87,6 +111,12 @@ class ModelSpec(Record):
     """Memory of the weights, for the plan of one GPU."""
     kv_kib_per_token: float | None = Field(default=None, gt=0)
     """KV cache of one token, for the plan of one GPU."""
+    gpu_metrics: GpuMetrics | None = None
+    """Tells the energy of its GPUs where the server is on another machine."""
+    gpus: tuple[Argument, ...] = ()
+    """Its GPUs where the server is on this machine, by index in ``nvidia-smi`` or by UUID; asked for their energy."""
+    idle_watts: float | None = Field(default=None, ge=0)
+    """What its GPUs use with the model loaded and no request; None: measured before each stage."""
     vllm_args: tuple[Argument, ...] = ()
     """Arguments of ``vllm serve``, those common to all servers first."""
     sampling: SamplingOverrides = SamplingOverrides()
@@ -128,6 +158,15 @@ class ModelSpec(Record):
         value = _last_value(self.vllm_args, "--max-model-len")
         return int(value) if value and value.isdecimal() else None
 
+    @property
+    def n_gpus(self) -> int:
+        """GPUs that the server takes by its arguments: tensor x pipeline x data parallel."""
+        degrees = (
+            next((value for name in names if (value := _last_value(self.vllm_args, name))), "1")
+            for names in _PARALLEL
+        )
+        return prod(int(degree) if degree.isdecimal() else 1 for degree in degrees)
+
     def serve_arguments(self) -> tuple[str, ...]:
         """Return what follows ``vllm serve``: model, revision, served name, and the entry's own arguments."""
         revision = ("--revision", self.revision) if self.revision else ()
@@ -159,6 +198,11 @@ class ModelSpec(Record):
             "served_name": None if self.hf_id else self.served,
             "vllm_args": _without(self.vllm_args, CAPACITY_ARGS),
         }
+
+    @field_validator("gpu_metrics", mode="before")
+    @classmethod
+    def _url_alone(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
 
     @field_validator("url")
     @classmethod

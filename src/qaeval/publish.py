@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.analysis.summary import Analysis, analyse_rows
+from qaeval.records import hosts_outside
 from qaeval.report.charts import charts
 from qaeval.report.document import Report
-from qaeval.report.facts import MachineFacts, RunFacts
+from qaeval.report.facts import HostedFacts, MachineFacts, RunFacts
 from qaeval.report.render_csv import render_csv
 from qaeval.report.render_html import render_html
 from qaeval.report.render_markdown import CHARTS, render_markdown
@@ -59,6 +60,7 @@ def publish(
     label_paths: Sequence[Path],
     margin: float,
     machines: Mapping[str, MachineFacts],
+    offers: Sequence[HostedFacts] = (),
 ) -> Written:
     """Write report.json, report.md with its charts, report.html and, last, manifest.json.
 
@@ -66,7 +68,7 @@ def publish(
         DataError: the run is not finished, or a label file is not readable.
     """
     data = RunData.read(store, label_paths=label_paths)
-    written = analyse(data, run, margin=margin, machines=machines)
+    written = analyse(data, run, margin=margin, machines=machines, offers=offers)
     for name in REPORTS:
         store.write_text(name, written.render(name.rpartition(".")[2]))  # type: ignore[arg-type]
     drawn = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in charts(written.report)}
@@ -77,7 +79,14 @@ def publish(
     return written
 
 
-def analyse(data: RunData, run: RunFacts, *, margin: float, machines: Mapping[str, MachineFacts]) -> Written:
+def analyse(
+    data: RunData,
+    run: RunFacts,
+    *,
+    margin: float,
+    machines: Mapping[str, MachineFacts],
+    offers: Sequence[HostedFacts] = (),
+) -> Written:
     """Analyse the rows of a run, or of several that were joined; write nothing.
 
     Raises:
@@ -92,6 +101,7 @@ def analyse(data: RunData, run: RunFacts, *, margin: float, machines: Mapping[st
         candidates=data.candidates,
         margin=margin,
         machines=machines,
+        offers=offers,
         judge_tuned=data.judge_tuned,
     )
     return Written(analysis)
@@ -103,7 +113,7 @@ def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[st
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},
-        "data_left": sorted({session.host for session in sessions if session.external}),
+        "data_left": sorted(hosts_outside(sessions)),
         "sessions": [session.model_dump(mode="json") for session in sessions],
         "sha256": {name: hashlib.sha256((store.path / name).read_bytes()).hexdigest() for name in files},
     }

@@ -7,7 +7,8 @@ again, and no pair is graded twice with two different results.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,13 +44,10 @@ PASSING_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"
 """Failures that may pass: a resumed run asks again. All others are the model's own result."""
 
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
-"""Made once: ids are hashed by the hundred thousand."""
-
-
 def record_id(*parts: str) -> str:
     """Hash parts into an id of 16 hex digits; ``("ab", "c")`` and ``("a", "bc")`` differ."""
-    return hashlib.sha256(_encode(parts).encode()).hexdigest()[:16]
+    text = f"[{', '.join(map(encode_basestring, parts))}]"  # a JSON list, written without an encoder: there are millions
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -262,6 +260,38 @@ class Label(Record):
     """Of a preference pair."""
 
 
+EnergyMethod: TypeAlias = Literal["energy counter", "integrated power"]
+"""How energy was measured: by what the GPU itself counts, or by adding up readings of its power."""
+
+
+class GpuEnergy(Record):
+    """What one GPU used while a stage ran."""
+
+    gpu: str
+    """Its UUID."""
+    name: str = ""
+    joules: float = Field(ge=0)
+    """What it uses when it idles included."""
+
+
+class Energy(Record):
+    """What the GPUs of a server used while a stage ran, or why that is not known."""
+
+    method: EnergyMethod | None = None
+    """None where it was tried and is not known; then `reason` says why."""
+    source: Literal["NVML", "DCGM exporter"]
+    seconds: float = Field(default=0.0, ge=0)
+    """From the first reading to the last."""
+    gpus: tuple[GpuEnergy, ...] = ()
+    idle_watts: float | None = Field(default=None, ge=0)
+    """What all of them together use with the model loaded and no request; None where that is not known."""
+    idle: Literal["measured", "registry", ""] = ""
+    """Where `idle_watts` is from: measured before the stage, or given by the user."""
+    notes: tuple[str, ...] = ()
+    """What to know of the numbers: gaps, other processes, counters that started anew."""
+    reason: str = ""
+
+
 class Session(Record):
     """One process's work on one stage with one model; a resumed stage has several."""
 
@@ -284,8 +314,21 @@ class Session(Record):
     """Whether the host is outside the user's own network: the chunks left it."""
     alongside: bool = False
     """Whether the other stage ran at the same time."""
+    shard: str = Field(default="", exclude_if=_nothing)
+    """Of a merged run, the shard that this was work on, ``0/4``; those of other shards may have run at the same time."""
+    stored: str = Field(default="", exclude_if=_nothing)
+    """Of a merged run, the host outside the user's own network that kept the shard: the chunks left it."""
     endpoint: Mapping[str, Any] | None = None
     """What the probe found; None for embedded models."""
+    energy: Energy | None = Field(default=None, exclude_if=_nothing)
+    """None where nothing could read the server's GPUs."""
+
+
+def hosts_outside(sessions: Iterable[Session]) -> set[str]:
+    """Name the hosts outside the user's own network that were sent chunks."""
+    sessions = tuple(sessions)
+    servers = {one.host for one in sessions if one.external}
+    return servers | {one.stored for one in sessions if one.stored}
 
 
 class Reading(Record):
@@ -301,3 +344,39 @@ class Reading(Record):
     """By the server's own names; see `qaeval.serving.metrics`."""
     missing: tuple[str, ...] = ()
     """Names that were looked for and that the server does not have."""
+
+
+class TimedRequest(Record):
+    """One request of a sweep, as it was timed; what failed has no times but its length."""
+
+    concurrency: int = Field(ge=1)
+    """Requests in flight while it was."""
+    repeat: int = Field(ge=1)
+    sample_id: str
+    warm_up: bool = False
+    """Whether it only fills the server, and counts in nothing."""
+    start_s: float = Field(ge=0)
+    """When it was sent, seconds since its repeat began."""
+    end_s: float = Field(ge=0)
+    """When its last byte was read, or it failed, on the same clock."""
+    ttft_s: float | None = None
+    """From sending to the first chunk of the reply, seconds."""
+    e2e_s: float | None = None
+    """From sending to the last chunk, seconds."""
+    gaps_s: tuple[float, ...] = ()
+    """Between two chunks, seconds."""
+    usage: Usage | None = None
+    finish_reason: str = ""
+    n_items: int = Field(default=0, ge=0)
+    """Items that the reply holds: pairs or answers of a candidate, a letter of a judge."""
+    reason: FailureReason | None = None
+    """Why there is no whole reply; None where there is one."""
+    detail: str = ""
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first, ``(E2E - TTFT) / (n - 1)``; None for a reply of one token."""
+        n = 0 if self.usage is None else self.usage.completion_tokens
+        if n <= 1 or self.e2e_s is None or self.ttft_s is None:
+            return None
+        return (self.e2e_s - self.ttft_s) / (n - 1)

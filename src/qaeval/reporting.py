@@ -10,7 +10,7 @@ from qaeval.errors import UsageError
 from qaeval.joining import join_runs
 from qaeval.publish import Written, analyse, publish
 from qaeval.records import Session
-from qaeval.report.facts import MachineFacts, RunFacts
+from qaeval.report.facts import HostedFacts, MachineFacts, RunFacts
 from qaeval.rundata import RunData
 from qaeval.store import RunStore
 from qaeval.surroundings import git_commit, now
@@ -23,6 +23,7 @@ def write_report(
     margin: float,
     machines: Mapping[str, MachineFacts],
     command: str,
+    offers: Sequence[HostedFacts] = (),
 ) -> Written:
     """Analyse a run, write its reports, and mark it complete with the manifest.
 
@@ -32,12 +33,13 @@ def write_report(
         margin: Smallest difference of usable rates that matters.
         machines: What each model runs on, by its name.
         command: What the user typed.
+        offers: What other people's APIs take for tokens.
 
     Raises:
         DataError: the run is not finished, or a label file is not readable.
     """
     facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
-    return publish(store, facts, label_paths=label_paths, margin=margin, machines=machines)
+    return publish(store, facts, label_paths=label_paths, margin=margin, machines=machines, offers=offers)
 
 
 def read_report(
@@ -47,6 +49,7 @@ def read_report(
     margin: float,
     machines: Mapping[str, MachineFacts],
     command: str,
+    offers: Sequence[HostedFacts] = (),
 ) -> Written:
     """Analyse a finished run, or several side by side; write nothing.
 
@@ -56,11 +59,13 @@ def read_report(
     """
     if len(stores) > 1:
         return join_reports(
-            stores, label_paths=label_paths, margin=margin, machines=machines, command=command
+            stores, label_paths=label_paths, margin=margin, machines=machines, command=command, offers=offers
         )
     (store,) = stores
     facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
-    return analyse(RunData.read(store, label_paths=label_paths), facts, margin=margin, machines=machines)
+    return analyse(
+        RunData.read(store, label_paths=label_paths), facts, margin=margin, machines=machines, offers=offers
+    )
 
 
 def join_reports(
@@ -70,6 +75,7 @@ def join_reports(
     margin: float,
     machines: Mapping[str, MachineFacts],
     command: str,
+    offers: Sequence[HostedFacts] = (),
 ) -> Written:
     """Analyse several runs of the same eval, samples, rubric and judge side by side; write nothing.
 
@@ -87,7 +93,7 @@ def join_reports(
     facts = _facts(" and ".join(runs), data.rows.sessions, command=command, warnings=warnings)
     known = {one.name: one.name.partition("@")[0] for one in (*data.candidates, data.judge)}
     named = {name: machines[model] for name, model in known.items() if model in machines}
-    return replace(analyse(data, facts, margin=margin, machines=named), has_charts=False)
+    return replace(analyse(data, facts, margin=margin, machines=named, offers=offers), has_charts=False)
 
 
 def _facts(name: str, sessions: Sequence[Session], *, command: str, warnings: Sequence[str]) -> RunFacts:

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -191,7 +192,7 @@ class Finished:
     """
 
     def __init__(self, ids: "np.ndarray[Any, np.dtype[np.uint64]]") -> None:
-        self._ids = np.unique(ids)
+        self._ids = array("Q", np.unique(ids).astype(np.uint64).tobytes())
 
     @classmethod
     def read(cls, path: Path) -> "Finished":
@@ -203,8 +204,8 @@ class Finished:
         return cls(np.asarray(ids, dtype=np.uint64)[_is_last(ids) & np.asarray(done, dtype=bool)])
 
     def __contains__(self, task_id: object) -> bool:
-        wanted = np.uint64(int(str(task_id), 16))
-        at = int(np.searchsorted(self._ids, wanted))
+        wanted = int(str(task_id), 16)
+        at = bisect_left(self._ids, wanted)
         return at < len(self._ids) and self._ids[at] == wanted
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ stopped at any moment and called again: what is finished is never asked again.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from qaeval.models import Endpoint
 from qaeval.prepare import Judging
 from qaeval.records import Failure, Generation, Record, Sample
 from qaeval.serving.conductor import Conductor
+from qaeval.serving.exporter import Exporter
 from qaeval.session import Sessions, Todo
 from qaeval.stages import generate as generating
 from qaeval.stages import grade as grading
@@ -44,6 +45,8 @@ class Runner:
         allow_external: hosts outside the user's network that may be sent data.
         outage_s: longest wait for a server that stopped answering.
         cache: folder of the replies of earlier runs; None asks every question.
+        exporter: told which model works on which machine; None: nobody reads.
+        only: ids of the samples to ask about, where the run is one shard of several; None: all of them.
         on_stop: called when the user asks to stop for the first time.
     """
 
@@ -57,9 +60,12 @@ class Runner:
         allow_external: Sequence[str] = (),
         outage_s: float = 120.0,
         cache: Path | None = None,
+        exporter: Exporter | None = None,
+        only: Container[str] | None = None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._only = only
         self._progress = progress
         self._stop = Stop(on_stop)
         self._cache = None if cache is None else Cache(cache, told=progress.note)
@@ -70,6 +76,7 @@ class Runner:
             concurrency=concurrency,
             outage_s=outage_s,
             cache=self._cache,
+            exporter=exporter,
         )
         self._hosting = Hosting(
             Conductor(
@@ -133,8 +140,23 @@ class Runner:
         """
         self._loop.run(self._generate(candidates, definition))
 
-    def grade(self, judging: Judging) -> None:
+    def grade(
+        self,
+        judging: Judging,
+        *,
+        samples: Iterable[Sample] | None = None,
+        candidates: Container[str] | None = None,
+        then: Callable[[Any], Coroutine[Any, Any, None]] = nobody,
+        most: int | None = None,
+    ) -> None:
         """Have the judge grade every item that has no letter yet.
+
+        Args:
+            judging: Who grades by what.
+            samples: Those whose items are graded, in this order, gone through while the judge works; None: all.
+            candidates: Those whose items are graded; None: all.
+            then: Told of every row after it is written.
+            most: Requests in flight at most, where few must be begun in vain; None: as many as keep the server busy.
 
         Raises:
             DataError: there is nothing to grade.
@@ -142,7 +164,8 @@ class Runner:
             Interrupted, EndpointError, StoreError: as in ``generate``.
         """
         _record_judging(self._store, judging)
-        self._loop.run(self._grade(judging))
+        self._sessions = replace(self._sessions, most=most)
+        self._loop.run(self._grade(judging, samples, candidates, then))
 
     async def _generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         self._hosting.adapters = tuple(spec for spec in candidates if spec.lora)
@@ -157,7 +180,7 @@ class Runner:
         feed: Feed[grading.GradeTask] = Feed()
         name = judging.judge.name
         done = self._store.finished(GRADES)
-        grades = self._progress.stage(f"grade {name}", total=len(done), done=len(done))
+        grades = self._progress.stage("grade", name, total=len(done), done=len(done))
         given: set[int] = set()
         in_work: dict[str, Sample] = {}
 
@@ -195,7 +218,7 @@ class Runner:
                 await _both(write(), self._grade_fed(judging, Todo(1, 0, feed), grades))
             finally:
                 grades.end()
-        if not (given or len(done)):
+        if not (given or len(done)) and self._only is None:
             raise _nothing_to_grade(self._store)
 
     async def _generate_with(
@@ -217,9 +240,12 @@ class Runner:
         def unfinished() -> Todo[generating.GenerateTask]:
             done = self._store.finished(GENERATIONS)
             keys = [
-                generating.task_id(spec.name, sample_id) in done for sample_id in self._store.sample_ids()
+                generating.task_id(spec.name, sample_id) in done
+                for sample_id in self._store.sample_ids()
+                if self._asks(sample_id)
             ]
-            tasks = generating.tasks(spec.name, self._store.samples(), done)
+            samples = (sample for sample in self._store.samples() if self._asks(sample.sample_id))
+            tasks = generating.tasks(spec.name, samples, done)
             return Todo(len(keys), sum(keys), tasks)
 
         async def stage(endpoint: Endpoint, todo: Todo[generating.GenerateTask]) -> None:
@@ -227,23 +253,36 @@ class Runner:
 
         await self._hosting.through(spec, unfinished, stage)
 
-    async def _grade(self, judging: Judging) -> None:
+    def _asks(self, sample_id: str) -> bool:
+        return self._only is None or sample_id in self._only
+
+    async def _grade(
+        self,
+        judging: Judging,
+        samples: Iterable[Sample] | None,
+        candidates: Container[str] | None,
+        then: Callable[[Any], Coroutine[Any, Any, None]],
+    ) -> None:
         name = judging.judge.name
         with self._store.replies() as replies:
             if not replies.n_items:
+                if self._only is not None:
+                    return  # other shards may have something
                 raise _nothing_to_grade(self._store)
 
             def unfinished() -> Todo[grading.GradeTask]:
                 done = self._store.finished(GRADES)
                 tasks = (
                     task
-                    for sample in self._store.samples()
-                    for task in grading.tasks(name, sample, replies.of(sample.sample_id), done)
+                    for sample in (self._store.samples() if samples is None else samples)
+                    for task in grading.tasks(
+                        name, sample, _by(candidates, replies.of(sample.sample_id)), done
+                    )
                 )
                 return Todo(replies.n_items, len(done), tasks)
 
             async def stage(endpoint: Endpoint, todo: Todo[grading.GradeTask]) -> None:
-                await self._sessions.run("grade", endpoint, todo, _asking(judging), GRADES)
+                await self._sessions.run("grade", endpoint, todo, _asking(judging), GRADES, then=then)
 
             with listening(self._stop):
                 await self._hosting.through(judging.judge, unfinished, stage)
@@ -253,6 +292,10 @@ class Runner:
     ) -> None:
         endpoint = await self._hosting.resolve(judging.judge)
         await self._sessions.run("grade", endpoint, todo, _asking(judging), GRADES, progress=progress)
+
+
+def _by(candidates: Container[str] | None, replies: Iterable[Generation]) -> Iterator[Generation]:
+    return (reply for reply in replies if candidates is None or reply.candidate in candidates)
 
 
 def _asking(judging: Judging) -> Callable[[ChatModel, grading.GradeTask], Coroutine[Any, Any, Record]]:

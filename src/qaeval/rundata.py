@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import pandas as pd
@@ -12,10 +12,13 @@ from qaeval.analysis.summary import RunRows, table_of
 from qaeval.checks.registry import meaning
 from qaeval.documents import read_csv, validated
 from qaeval.errors import DataError
-from qaeval.records import Label, digest
+from qaeval.records import Label, Session, digest
 from qaeval.report.facts import CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
 from qaeval.rowfiles import read_rows
 from qaeval.store import RunStore
+
+FILES: Final = "files sha-256 (names, sizes, settings; weights not read)"
+"""How a report names the hash of a model's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,30 +34,46 @@ class RunData:
     """Whether the judge was tuned on labels of this eval."""
 
     @classmethod
-    def read(cls, store: RunStore, *, label_paths: Sequence[Path]) -> "RunData":
+    def read(
+        cls, store: RunStore, *, label_paths: Sequence[Path], grading: Mapping[str, Any] | None = None
+    ) -> "RunData":
         """Read a run and the labels of its items.
+
+        Args:
+            store: The run.
+            label_paths: Files of labels.
+            grading: Who is going to grade, of a run that nobody grades yet.
 
         Raises:
             DataError: the run is not graded, or a label file is not readable.
         """
         settings = store.settings()
-        grading = settings.get("grading")
+        if "shard" in settings:
+            one = settings["shard"]
+            raise DataError(
+                f"{store.path}: shard {one['index']}/{one['of']} of a run; `qaeval merge` puts all of them together first"
+            )
+        grading = settings.get("grading") or grading
         if grading is None:
             raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
         facts = eval_facts_of(settings)
+        sessions = store.sessions()
         return cls(
             rows=RunRows(
                 samples=store.samples(),
                 generations=store.generations(),
                 grades=store.grades(),
-                sessions=store.sessions(),
+                sessions=sessions,
                 readings=store.readings(),
                 labels=tuple(label for path in label_paths for label in read_labels(path)),
             ),
             eval_facts=facts,
             rubric=_rubric_facts(grading["rubric"]),
-            judge=_model_facts(grading["judge"]["name"], grading["judge"]),
-            candidates=tuple(_model_facts(name, about) for name, about in settings["candidates"].items()),
+            judge=_served(_model_facts(grading["judge"]["name"], grading["judge"]), "grade", sessions),
+            candidates=tuple(
+                _served(_model_facts(name, about), "generate", sessions)
+                for name, about in settings["candidates"].items()
+            ),
             judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
         )
 
@@ -171,4 +190,24 @@ def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
         openness=about.get("openness") or "",
         released=about.get("released") or "",
         sampling={key: value for key, value in about.get("sampling", {}).items() if value is not None},
+    )
+
+
+def _served(facts: ModelFacts, stage: str, sessions: Sequence[Session]) -> ModelFacts:
+    """Add what the servers said of themselves; where sessions differ, all of it."""
+    found = [
+        one.endpoint for one in sessions if (one.stage, one.model) == (stage, facts.name) and one.endpoint
+    ]
+
+    def said(name: str) -> str:
+        return " and ".join(sorted({str(one[name]) for one in found if one.get(name)}))
+
+    lengths = [one["max_model_len"] for one in found if one.get("max_model_len")]
+    more = {"served from": said("root"), FILES: said("files_sha256")}
+    return facts.model_copy(
+        update={
+            "server": f"vllm {version}" if (version := said("version")) else facts.server,
+            "max_model_len": min(lengths, default=facts.max_model_len),
+            "more": {**facts.more, **{name: text for name, text in more.items() if text}},
+        }
     )

@@ -1,5 +1,6 @@
 """One process's work on one stage with one model: ask, write, watch, and put on record how long it took."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -14,7 +15,10 @@ from qaeval.errors import Interrupted
 from qaeval.models import Endpoint, connect
 from qaeval.records import Reading, Record, Session
 from qaeval.serving.client import Server
-from qaeval.serving.load import LoadWatcher
+from qaeval.serving.energy import EnergyWatch
+from qaeval.serving.exporter import Exporter
+from qaeval.serving.gpus import gpu_meter
+from qaeval.serving.load import LoadWatcher, is_idle
 from qaeval.serving.metrics import Scraper
 from qaeval.stages.loop import Feed, for_each
 from qaeval.stages.pace import Auto, Fixed
@@ -63,6 +67,8 @@ class Sessions:
         outage_s: Longest wait for a server that stopped answering.
         cache: Replies of earlier runs; None asks every question.
         alongside: Whether the other stage runs at the same time.
+        exporter: Told which model works on which machine; None: nobody reads.
+        most: Requests in flight at most, whatever keeps the servers busy; None: no such limit.
     """
 
     store: RunStore
@@ -72,6 +78,8 @@ class Sessions:
     outage_s: float = 120.0
     cache: Cache | None = None
     alongside: bool = False
+    exporter: Exporter | None = None
+    most: int | None = None
 
     async def run(
         self,
@@ -102,7 +110,8 @@ class Sessions:
         """
         self.store.drop_manifest()
         spec = endpoint.spec
-        shown = progress or self.progress.stage(f"{stage} {spec.name}", total=todo.n, done=todo.n_done)
+        energy = await self._energy(endpoint)
+        shown = progress or self.progress.stage(stage, spec.name, total=todo.n, done=todo.n_done)
         started, clock = now(), time.perf_counter()
         with self.store.writer(file) as rows:
             watch = Watch(rows.append, shown, then=then)
@@ -118,14 +127,21 @@ class Sessions:
                             on_busy=pace.refused,
                         )
                     )
+                    if self.exporter is not None:
+                        counted = self.exporter.at_work(
+                            stage, spec.name, model, host=endpoint.host, load_s=endpoint.load_s
+                        )
+                        model = context.enter_context(counted)
                     model = self._cached(model, endpoint)
                     await self._watch_server(context, stage, endpoint, started, pace)
+                    if energy is not None:
+                        await context.enter_async_context(energy)
                     await for_each(
                         todo.tasks, lambda task: ask(model, task), watch, pace=pace, stop=self.stop
                     )
             finally:
                 shown.end()
-                self._write(stage, endpoint, started, time.perf_counter() - clock, watch.n_done)
+                self._write(stage, endpoint, started, time.perf_counter() - clock, watch.n_done, energy)
         if self.stop.is_set():
             raise Interrupted(
                 f"stopped; {watch.n_done} finished in this session are kept in {self.store.path}"
@@ -134,7 +150,9 @@ class Sessions:
     def _pace(self, endpoint: Endpoint) -> Auto | Fixed:
         if endpoint.facts is None:
             return Fixed(_EMBEDDED_AT_ONCE)
-        return Auto() if self.concurrency is None else Fixed(self.concurrency)
+        if self.most is None:
+            return Auto() if self.concurrency is None else Fixed(self.concurrency)
+        return Auto(most=self.most) if self.concurrency is None else Fixed(min(self.concurrency, self.most))
 
     def _cached(self, model: ChatModel, endpoint: Endpoint) -> ChatModel:
         """Put the cache before a model whose replies hang on nothing that qaeval does not know."""
@@ -171,7 +189,36 @@ class Sessions:
             )
             await context.enter_async_context(watcher)
 
-    def _write(self, stage: Stage, endpoint: Endpoint, started: str, seconds: float, n_tasks: int) -> None:
+    async def _energy(self, endpoint: Endpoint) -> EnergyWatch | None:
+        """Find what reads the server's GPUs, and see what they use before the stage; None where nothing reads them."""
+        spec = endpoint.spec
+        if spec.url is None:
+            return None
+        meter = await asyncio.to_thread(
+            gpu_meter, spec, addresses=endpoint.addresses, exporter_addresses=endpoint.gpu_addresses
+        )
+        if meter is None:
+            return None
+        watch = EnergyWatch(
+            meter,
+            idle_watts=spec.idle_watts,
+            is_idle=lambda: is_idle(
+                Server(spec.url or "", api_key(spec), _METRICS_S, addresses=endpoint.addresses)
+            ),
+            alone=not self.alongside,
+        )
+        await watch.before()
+        return watch
+
+    def _write(
+        self,
+        stage: Stage,
+        endpoint: Endpoint,
+        started: str,
+        seconds: float,
+        n_tasks: int,
+        energy: EnergyWatch | None,
+    ) -> None:
         facts = endpoint.facts
         session = Session(
             stage=stage,
@@ -186,6 +233,7 @@ class Sessions:
             load_s=endpoint.load_s,
             alongside=self.alongside,
             endpoint=facts.model_dump(mode="json") if facts else None,
+            energy=None if energy is None else energy.found(),
         )
         with self.store.writer(SESSIONS) as sessions:
             sessions.append(session)

@@ -7,6 +7,7 @@
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
                   sessions.jsonl      one row per process and stage: when, how long, which server
+                  order.json          of a sequential gate: the seed of the order in which it grades
                   report.{json,md,html}
                   manifest.json       written last, by rename: its existence means that the run is complete
 
@@ -45,11 +46,17 @@ GRADES: Final = "grades.jsonl"
 SESSIONS: Final = "sessions.jsonl"
 METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
+COMMITTED: Final = "_committed"
+"""Folder of the marks of committed shards, where a run is made in shards."""
 
 _GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
 _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 _Row = TypeVar("_Row", bound=Record)
+
+
+class InUseError(StoreError):
+    """Another process writes the run directory."""
 
 
 class RunStore:
@@ -97,6 +104,10 @@ class RunStore:
             DataError: there is no run at ``path``.
             StoreError: another process writes it.
         """
+        if (path / COMMITTED).is_dir():
+            raise DataError(
+                f"{path}: holds shards of a run; `qaeval merge {path} --out DIR` puts them together first"
+            )
         if not (path / SETTINGS).is_file():
             raise DataError(
                 f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` make one"
@@ -115,7 +126,7 @@ class RunStore:
         except BlockingIOError as error:
             self._lock.close()
             self._lock = None
-            raise StoreError(
+            raise InUseError(
                 f"{self.path}: another qaeval process is writing this run; wait for it, or choose another --out"
             ) from error
 
@@ -188,11 +199,9 @@ class RunStore:
         Raises:
             NotComparableError: when anything differs.
         """
-        differences = list(_differences(self.settings(), json.loads(json.dumps(settings))))
-        if differences:
-            shown = "; ".join(differences[:5]) + ("; …" if len(differences) > 5 else "")  # noqa: PLR2004
+        if different := differences(self.settings(), settings):
             raise NotComparableError(
-                f"{self.path}: made with other settings: {shown}. Use the settings of the run, or choose another --out"
+                f"{self.path}: made with other settings: {different}. Use the settings of the run, or choose another --out"
             )
 
     def write_text(self, name: str, text: str) -> Path:
@@ -262,8 +271,14 @@ def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
     return tuple(read_rows(path, model.model_validate_json))
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Name where settings differ, the first five places; empty where they do not."""
+    found = list(_differences(old, json.loads(json.dumps(new))))
+    return "; ".join(found[:5]) + ("; …" if len(found) > 5 else "")  # noqa: PLR2004
+
+
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON values
-    """Name every place where two JSON values differ."""
+    """Name every place where two JSON values differ: ``candidates.alpha.revision was "a", now "b"``."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qaeval.errors import UsageError
 from qaeval.modelspec import ModelSpec
+from qaeval.records import record_id
 
 
 def api_key(spec: ModelSpec) -> str | None:
@@ -55,6 +56,24 @@ def cache_folder() -> Path | None:
     """Return where replies of earlier runs are kept: ``results/.cache``, or what QAEVAL_CACHE says; None for ``off``."""
     said = os.environ.get("QAEVAL_CACHE", "")
     return None if said == "off" else Path(said or "results/.cache")
+
+
+def shard_folder(store: str) -> Path:
+    """Return where shards that are kept in a store are made: in ``results/.shards``, or where QAEVAL_SHARDS says."""
+    return Path(os.environ.get("QAEVAL_SHARDS") or "results/.shards", record_id("store", store.rstrip("/")))
+
+
+def quiet_mlflow(host: str) -> None:
+    """Before MLflow is imported: no telemetry, no redirect or proxy on the way to the host, and an answer soon."""
+    os.environ.update(
+        MLFLOW_DISABLE_TELEMETRY="true",
+        DO_NOT_TRACK="true",
+        MLFLOW_ALLOW_HTTP_REDIRECTS="false",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
+        MLFLOW_HTTP_REQUEST_TIMEOUT="30",
+    )
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
 
 
 def environment() -> Mapping[str, str]:

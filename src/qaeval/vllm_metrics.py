@@ -14,9 +14,12 @@ SUCCESSES: Final = "vllm:request_success_total"
 """Read by reason: ``vllm:request_success_total stop``."""
 TTFT: Final = "vllm:time_to_first_token_seconds"
 ITL: Final = "vllm:inter_token_latency_seconds"
+TPOT: Final = "vllm:request_time_per_output_token_seconds"
+"""Of each finished request: decoding time / (output tokens - 1)."""
+E2E: Final = "vllm:e2e_request_latency_seconds"
 QUEUE: Final = "vllm:request_queue_time_seconds"
 
-HISTOGRAMS: Final = (TTFT, ITL, QUEUE)
+HISTOGRAMS: Final = (TTFT, TPOT, ITL, E2E, QUEUE)
 """Read as ``<name>_sum`` and ``<name>_count``, whose ratio of differences is the mean of a span, and, where there are
 any, as ``<name>_bucket <le>``: the requests up to that bound."""
 COUNTERS: Final = (

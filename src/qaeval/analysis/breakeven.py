@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Final
 
-from qaeval.report.costing import BreakEven, Way, Work
+from qaeval.report.costing import Work
+from qaeval.report.ways import BreakEven, Way
 
 DAY_S: Final = 86_400.0
 _HOUR: Final = 3600.0

@@ -6,7 +6,8 @@ from math import inf
 from types import MappingProxyType
 from typing import Final
 
-from qaeval.report.document import CandidateCost, CandidateSummary, Choice, Criterion
+from qaeval.report.cost import CandidateCost
+from qaeval.report.document import CandidateSummary, Choice, Criterion
 
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {

@@ -29,7 +29,12 @@ _SEED: Final = 20_240_229
 
 
 def compare_candidates(
-    table: pd.DataFrame, *, candidates: Sequence[str], best: str, margin: float
+    table: pd.DataFrame,
+    *,
+    candidates: Sequence[str],
+    best: str,
+    margin: float,
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> tuple[Difference, ...]:
     """Compare every pair of candidates by the usable rate in each chunk.
 
@@ -43,10 +48,11 @@ def compare_candidates(
         best: The letter of a usable item.
         margin: Smallest difference that matters, in (0, 1). Where larger ones are neither shown nor ruled out, there
             is not enough data.
+        pairs: The pairs to compare; all when left out.
     """
     usable = table.assign(usable=(table["letter"] == best).astype(float))
     means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)
-    pairs = list(combinations(candidates, 2))
+    pairs = list(combinations(candidates, 2)) if pairs is None else pairs
     if not pairs:
         return ()
     weights = _weights(usable, means.index)

@@ -1,4 +1,4 @@
-"""What the candidates' items cost: machine time, money where the machine has a price, and an upper bound of energy.
+"""What the candidates' items cost: machine time, money where the machine has a price, and energy, measured or at most.
 
 Cost is work: wall seconds of the candidate's stage x price per hour / 3,600. What a server of our own took to start is told
 apart, because it does not grow with the number of items. Time was measured once, so the intervals are those of the usable
@@ -7,10 +7,14 @@ rate alone.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from types import MappingProxyType
 from typing import Final
 
+from qaeval.analysis.energy import checked, energy_bound
 from qaeval.report import numbers
-from qaeval.report.document import CandidateCost, CandidateSummary, Sentence, StageCost, Timing
+from qaeval.report.cost import CandidateCost, StageCost
+from qaeval.report.document import CandidateSummary, Sentence, Timing
+from qaeval.report.energy import StageEnergy
 from qaeval.report.facts import MachineFacts, ModelFacts
 from qaeval.report.measure import Measure
 
@@ -18,10 +22,14 @@ STALE_DAYS: Final = 90
 """An older price is flagged."""
 
 _HOUR: Final = 3600.0
+_NOTHING_MEASURED: Final[Mapping[tuple[str, str], StageEnergy]] = MappingProxyType({})
 
 
 def cost_candidates(
-    candidates: Sequence[CandidateSummary], machines: Mapping[str, MachineFacts], finished: str
+    candidates: Sequence[CandidateSummary],
+    machines: Mapping[str, MachineFacts],
+    finished: str,
+    energies: Mapping[tuple[str, str], StageEnergy] = _NOTHING_MEASURED,
 ) -> tuple[CandidateCost, ...]:
     """Cost of what each candidate with a server made, and which of them nobody beats in both quality and cost.
 
@@ -29,11 +37,17 @@ def cost_candidates(
         candidates: Of one run.
         machines: What each model runs on, by its name; those that nobody knows are left out.
         finished: End of the run, ISO 8601; prices are dated against it.
+        energies: What was measured, by stage and model.
     """
     costs = [
         _candidate(one, stage)
         for one in candidates
-        if (stage := cost_stage(one.facts, one.timing, machines, finished)) is not None
+        if (
+            stage := cost_stage(
+                one.facts, one.timing, machines, finished, energies.get(("generate", one.facts.name))
+            )
+        )
+        is not None
     ]
     unit = common_unit(costs)
     rates = {one.facts.name: one.usable.value or 0.0 for one in candidates}
@@ -46,7 +60,11 @@ def cost_candidates(
 
 
 def cost_stage(
-    facts: ModelFacts, timing: Timing, machines: Mapping[str, MachineFacts], finished: str
+    facts: ModelFacts,
+    timing: Timing,
+    machines: Mapping[str, MachineFacts],
+    finished: str,
+    energy: StageEnergy | None = None,
 ) -> StageCost | None:
     """Cost of one model's stage; None for a model without a server or a stage without a time."""
     if facts.is_embedded or timing.wall_s is None or not timing.fresh:
@@ -60,6 +78,9 @@ def cost_stage(
         load_s=load,
         price=None if hourly is None else (timing.wall_s + load) / _HOUR * hourly,
         stale_days=None if machine is None else days_stale(machine.as_of, finished),
+        energy=checked(energy, machine)
+        if energy is not None and energy.is_measured
+        else energy_bound(machine, timing.wall_s, "" if energy is None else energy.reason),
     )
 
 
@@ -121,9 +142,8 @@ def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
     hourly = None if machine is None else machine.price_per_hour
     fresh = one.timing.fresh
     each = 1000 * work / (fresh * one.n_valid) if one.n_valid else None
-    seconds = _per_usable(one.usable, 1000 * work / (fresh * one.n_expected))
-    watts = None if machine is None else machine.gpu_watts
-    energy = None if watts is None else _scaled(seconds, watts / _HOUR)
+    seconds = _per_usable(one.usable, 1000 * work / (fresh * one.n_expected), "time of work")
+    energy = _energy(one, stage.energy)
     grams = None if machine is None else machine.grid_g_per_kwh
     return CandidateCost(
         candidate=one.facts.name,
@@ -137,7 +157,19 @@ def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
     )
 
 
-def _per_usable(usable: Measure, per_1000: float) -> Measure:
+def _energy(one: CandidateSummary, energy: StageEnergy | None) -> Measure | None:
+    """Return the energy of 1,000 usable items: of the work alone where the idle power is known."""
+    if energy is None or energy.work_wh is None:
+        return None
+    if energy.work_wh <= 0:
+        reason = "the GPUs used no more than when they idle"
+        return one.usable.model_copy(update={"value": None, "low": None, "high": None, "reason": reason})
+    return _per_usable(
+        one.usable, 1000 * energy.work_wh / (one.timing.fresh * one.n_expected), "energy of work"
+    )
+
+
+def _per_usable(usable: Measure, per_1000: float, what: str) -> Measure:
     """Divide by the usable rate, ends too: the higher rate is the lower cost."""
     if not usable.value:
         return usable.model_copy(
@@ -148,7 +180,7 @@ def _per_usable(usable: Measure, per_1000: float) -> Measure:
             "value": per_1000 / usable.value,
             "low": per_1000 / usable.high if usable.high and usable.low else None,
             "high": per_1000 / usable.low if usable.low else None,
-            "method": f"time of work / ({usable.method})",
+            "method": f"{what} / ({usable.method})",
         }
     )
 

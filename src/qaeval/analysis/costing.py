@@ -9,10 +9,11 @@ from qaeval.analysis.hosted import hosted_costs, per_run
 from qaeval.analysis.nodes import run_seconds
 from qaeval.errors import UsageError
 from qaeval.records import Session
-from qaeval.report.costing import CostReport, HostedCost, Waiting, Way
+from qaeval.report.costing import CostReport, Waiting
 from qaeval.report.document import Report
 from qaeval.report.facts import HostedFacts, MachineFacts
 from qaeval.report.nodes import NodeCost
+from qaeval.report.ways import HostedCost, Hosting, Way
 
 _HOUR: Final = 3600.0
 
@@ -63,6 +64,19 @@ def cost_run(
         break_evens=break_evens(ways),
         waiting=_waiting(run_s, currency, asked),
         cautions=(*_old(nodes, elsewhere), *_less(elsewhere)),
+    )
+
+
+def hosting_of(report: Report, sessions: Sequence[Session], offers: Sequence[HostedFacts]) -> Hosting | None:
+    """Compare a run's own machines with other people's offers; None where there is no offer, or no server whose tokens it prices."""
+    found = cost_run(report, sessions, offers, Asked()) if offers else None
+    if found is None or not found.hosted:
+        return None
+    return Hosting(
+        costs=found.hosted,
+        ways=found.ways,
+        break_evens=found.break_evens,
+        cautions=(*_old((), found.hosted), *_less(found.hosted)),
     )
 
 

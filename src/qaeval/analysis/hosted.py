@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from qaeval.analysis.cost import days_stale
-from qaeval.report.costing import HostedCost
 from qaeval.report.document import CandidateSummary, Report, Tokens
 from qaeval.report.facts import HostedFacts
+from qaeval.report.ways import HostedCost
 
 _MILLION: Final = 1e6
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from qaeval.analysis.spans import worked_s
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Session
 from qaeval.report.document import ServerSpan, Timing, Tokens
 
@@ -65,7 +66,7 @@ class Replies:
         alongside: bool = False,
     ) -> Timing:
         """Summarise the times of the model's sessions in the stage."""
-        wall_s = sum(one.seconds for one in sessions) if sessions else None
+        wall_s = worked_s(sessions) if sessions else None
         fresh = 1 - self.n_known / self.n if self.n else 1.0
         p50, p95 = np.quantile(self.latencies, [0.5, 0.95]) if self.latencies else (None, None)
         return Timing(

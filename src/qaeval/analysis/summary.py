@@ -16,6 +16,8 @@ from qaeval.analysis.candidates import (
 from qaeval.analysis.choice import weigh
 from qaeval.analysis.comparison import compare_candidates, rank_candidates
 from qaeval.analysis.cost import common_unit, cost_candidates, cost_stage, write_cost
+from qaeval.analysis.costing import hosting_of
+from qaeval.analysis.energy import run_wh, stage_energies
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.findings import gather_findings, near_duplicates, select
 from qaeval.analysis.headline import write_headline
@@ -24,10 +26,18 @@ from qaeval.analysis.letters import letter_table
 from qaeval.analysis.nodes import node_costs
 from qaeval.analysis.replies import Replies, Tally
 from qaeval.analysis.servers import server_span
+from qaeval.analysis.spans import worked_s
 from qaeval.errors import DataError
-from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session
+from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
 from qaeval.report.document import CandidateSummary, JudgeSummary, Report, RunTiming
-from qaeval.report.facts import EvalFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
+from qaeval.report.facts import (
+    EvalFacts,
+    HostedFacts,
+    MachineFacts,
+    ModelFacts,
+    RubricFacts,
+    RunFacts,
+)
 from qaeval.report.items import ChunkItems
 
 
@@ -96,6 +106,7 @@ def analyse_rows(
     margin: float = 0.05,
     judge_tuned: bool = False,
     machines: Mapping[str, MachineFacts] = MappingProxyType({}),
+    offers: Sequence[HostedFacts] = (),
     data_left: Iterable[str] = (),
 ) -> Analysis:
     """Analyse a finished run.
@@ -110,6 +121,7 @@ def analyse_rows(
         margin: smallest difference of usable rates that matters, in (0, 1).
         judge_tuned: whether the judge was tuned on this eval's labels; the tuning labels are then left out.
         machines: what each model runs on, by its name; those that nobody knows are left out.
+        offers: what other people's APIs take for tokens.
         data_left: hosts outside the user's network that were sent chunks, besides those of the sessions.
 
     Raises:
@@ -155,9 +167,10 @@ def analyse_rows(
         checks=gather_findings(table, eval_facts.checks, names),
         selection=select(table, rows.samples, names) if eval_facts.item_kind == "preference_pair" else (),
         timing=_timing(summaries, judge_summary, rows, machines, run.finished),
-        data_left=tuple(sorted({*data_left, *(one.host for one in rows.sessions if one.external)})),
+        data_left=tuple(sorted({*data_left, *hosts_outside(rows.sessions)})),
     )
-    return Analysis(report, table, rows)
+    timing = report.timing.model_copy(update={"hosting": hosting_of(report, rows.sessions, offers)})
+    return Analysis(report.model_copy(update={"timing": timing}), table, rows)
 
 
 def _near(table: pd.DataFrame, candidate: str) -> int | None:
@@ -174,9 +187,12 @@ def _timing(
     finished: str,
 ) -> RunTiming:
     """Say what depends on times: cost, and the choice that cost and speed are part of."""
-    costs = cost_candidates(candidates, machines, finished)
+    energies = stage_energies(rows.sessions)
+    costs = cost_candidates(candidates, machines, finished, energies)
     unit = common_unit(costs)
-    grading = cost_stage(judge.facts, judge.timing, machines, finished)
+    grading = cost_stage(
+        judge.facts, judge.timing, machines, finished, energies.get(("grade", judge.facts.name))
+    )
     external = {one.model for one in rows.sessions if one.external}
     return RunTiming(
         headline=write_cost(costs, unit, grading),
@@ -185,6 +201,7 @@ def _timing(
         grading=grading,
         nodes=node_costs(rows.sessions, rows.readings, machines, finished),
         choice=weigh(candidates, costs, unit, external, finished),
+        energy_wh=run_wh(rows.sessions),
     )
 
 
@@ -230,8 +247,8 @@ def _judge(facts: ModelFacts, rows: RunRows, replies: Replies, *, tuned: bool) -
 
 
 def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
-    seconds: dict[str, float] = {}
+    stages: dict[str, list[Session]] = {}
     for session in sessions:
-        name = f"{session.stage} {session.model}"
-        seconds[name] = seconds.get(name, 0.0) + session.seconds
+        stages.setdefault(f"{session.stage} {session.model}", []).append(session)
+    seconds = {name: worked_s(own) for name, own in stages.items()}
     return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})

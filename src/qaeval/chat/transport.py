@@ -1,7 +1,7 @@
 """One server of a model: its session, its health, and how a body becomes a status and bytes."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import aiohttp
@@ -22,6 +22,7 @@ _LARGE: Final = 2**20
 """aiohttp warns about larger bodies that are handed over as plain bytes."""
 _MOST_BYTES: Final = 2**24
 """A larger reply is no chat completion."""
+_OK: Final = 200
 _ILL: Final = 500
 
 
@@ -92,9 +93,20 @@ class Transport:
             return False
 
     async def post(
-        self, body: bytes, wait_s: float | None = None, url: URL | None = None
+        self,
+        body: bytes,
+        wait_s: float | None = None,
+        url: URL | None = None,
+        *,
+        took: Callable[[bytes], None] | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Send a body, to the chat completions where nothing else is said.
+
+        Args:
+            body: JSON.
+            wait_s: From sending to the last byte.
+            url: One of the server's other routes.
+            took: Takes the pieces of a reply with status 200 as they come; the content that is returned is then empty.
 
         Raises:
             MayPassError: no reply came, or none that a server of this kind sends.
@@ -107,7 +119,8 @@ class Transport:
             async with self._session.post(
                 url or self.url, data=data, allow_redirects=False, timeout=timeout
             ) as response:
-                return response.status, response.headers, await _content(response)
+                pieces = took if response.status == _OK else None
+                return response.status, response.headers, await _content(response, pieces)
         except _TooLargeError:
             came = f"a reply of more than {_MOST_BYTES // 2**20} MiB"
             raise MayPassError("endpoint", f"{self.url}: expected a chat completion, got {came}") from None
@@ -130,15 +143,17 @@ class _TooLargeError(Exception):
     """A reply that is larger than any chat completion."""
 
 
-async def _content(response: aiohttp.ClientResponse) -> bytes:
-    """Read the whole reply, but never more than a chat completion can have."""
-    if response.content_length is not None and response.content_length <= _MOST_BYTES:
+async def _content(response: aiohttp.ClientResponse, took: Callable[[bytes], None] | None) -> bytes:
+    """Read the whole reply, or hand over its pieces, but never more than a chat completion can have."""
+    if took is None and response.content_length is not None and response.content_length <= _MOST_BYTES:
         return await response.read()
-    read = bytearray()
+    read, n = bytearray(), 0
+    take = read.extend if took is None else took
     async for piece in response.content.iter_any():
-        read += piece
-        if len(read) > _MOST_BYTES:
+        n += len(piece)
+        if n > _MOST_BYTES:
             raise _TooLargeError
+        take(piece)
     return bytes(read)
 
 

@@ -1,7 +1,8 @@
 """The command line: parse, call one function, print, exit.
 
 Exit codes: 0 fine · 4 not comparable · 64 usage · 65 bad input data · 69 endpoint unavailable · 70 bug in qaeval ·
-74 the run directory cannot be read or written · 130 interrupted (the run can be resumed).
+74 the run directory cannot be read or written · 130 interrupted (the run can be resumed); of a gate also 1 regression,
+2 inconclusive, 3 judge not trusted.
 """
 
 import errno

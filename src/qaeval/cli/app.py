@@ -2,7 +2,19 @@
 
 import typer
 
-from qaeval.cli import data, deciding, documents, evals, judging, looking, running
+from qaeval.cli import (
+    data,
+    deciding,
+    documents,
+    evals,
+    gating,
+    history,
+    judging,
+    looking,
+    running,
+    sharding,
+    sweeping,
+)
 
 app = typer.Typer(
     help="Which open model should we host, and can we trust the judge that says so?",
@@ -18,10 +30,16 @@ app.command()(running.compare)
 app.command()(running.generate)
 app.command()(running.grade)
 app.command()(running.report)
+app.command()(sharding.merge)
+app.command()(history.history)
+app.command()(history.compare_runs)
+app.command()(gating.gate)
+app.add_typer(gating.baseline_app, name="baseline")
 app.command()(judging.agreement)
 app.command()(judging.plan)
 app.command()(deciding.decide)
 app.command()(deciding.cost)
+app.command()(sweeping.sweep)
 app.command()(documents.chunk)
 app.command()(documents.sample)
 app.command()(data.export)

@@ -35,8 +35,36 @@ Number: TypeAlias = Annotated[
     int | None, typer.Option("--n", min=1, help="How many samples to draw; all when left out.")
 ]
 Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw.")]
+
+
+def _on_disk(path: Path | None) -> Path | None:
+    """Refuse an address of a store, of which a path would make a folder called ``s3:``."""
+    if path is not None and path.parts[:1] == ("s3:",):
+        raise UsageError(
+            f"--out {str(path).replace('s3:/', 's3://', 1)}: expected a directory; a store takes what `qaeval compare --shard` makes"
+        )
+    return path
+
+
 Out: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", help="Run directory; results/<time> when left out.")
+    Path | None,
+    typer.Option("--out", help="Run directory; results/<time> when left out.", callback=_on_disk),
+]
+OutOrStore: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Run directory; results/<time> when left out. With --shard where all shards are kept, a folder or s3://BUCKET/PREFIX.",
+    ),
+]
+ShardOf: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="i/N",
+        help="Only the i-th of N parts of the samples, i from 0; `qaeval merge` puts them together.",
+    ),
 ]
 Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 JudgeName: TypeAlias = Annotated[
@@ -66,6 +94,24 @@ Concurrency: TypeAlias = Annotated[
 ]
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Ask every question, also those that an earlier run asked.")
+]
+MetricsPort: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Serve what the run does at this port, for a Prometheus, while it works; 0 takes a free one.",
+    ),
+]
+MetricsHost: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-host",
+        metavar="ADDRESS",
+        help="Where --metrics-port is served: this machine alone (127.0.0.1) when left out; 0.0.0.0 in a pod.",
+    ),
 ]
 Labels: TypeAlias = Annotated[
     list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")

@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from qaeval.records import Failure, GenerateRow, GradeRow
+from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
 
 _PLAIN_EVERY_S: Final = 5.0
 
@@ -35,11 +35,11 @@ class BarProgress:
             console=console,
         )
 
-    def stage(self, name: str, *, total: int, done: int) -> "Bar":
+    def stage(self, name: str, model: str, *, total: int, done: int) -> "Bar":
         """Begin a bar of its own for the stage."""
         self._running += 1
         self._bars.start()
-        return Bar(self, self._bars, name, total=total, done=done)
+        return Bar(self, self._bars, f"{name} {model}", total=total, done=done)
 
     @property
     def is_drawing(self) -> bool:
@@ -68,10 +68,10 @@ class Bar:
         self._started = time.perf_counter()
         self._task = bars.add_task(name, total=total, completed=done, failed="", rate="")
 
-    def row(self, row: GenerateRow | GradeRow) -> None:
+    def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
         """Move the bar by one task."""
         self._done += 1
-        self._failed += isinstance(row, Failure)
+        self._failed += _is_failed(row)
         rate = self._done / max(time.perf_counter() - self._started, 1e-9)
         failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
         self._bars.update(self._task, advance=1, failed=failed, rate=f"{rate:,.1f}/s")
@@ -95,9 +95,9 @@ class PlainProgress:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def stage(self, name: str, *, total: int, done: int) -> "Lines":
+    def stage(self, name: str, model: str, *, total: int, done: int) -> "Lines":
         """Begin a stage."""
-        return Lines(self._stream, name, total=total, done=done)
+        return Lines(self._stream, f"{name} {model}", total=total, done=done)
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -114,10 +114,10 @@ class Lines:
         self._ended = False
         self._started = self._said = time.perf_counter()
 
-    def row(self, row: GenerateRow | GradeRow) -> None:
+    def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
         """Count a finished task; say so when the last line is some seconds old."""
         self._done += 1
-        self._failed += isinstance(row, Failure)
+        self._failed += _is_failed(row)
         now = time.perf_counter()
         if now - self._said >= _PLAIN_EVERY_S:
             self._said = now
@@ -141,6 +141,10 @@ class Lines:
         print(
             f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{left}", file=self._stream, flush=True
         )
+
+
+def _is_failed(row: GenerateRow | GradeRow | TimedRequest) -> bool:
+    return row.reason is not None if isinstance(row, TimedRequest) else isinstance(row, Failure)
 
 
 def progress_for(console: Console) -> BarProgress | PlainProgress:

@@ -3,8 +3,8 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,16 +21,20 @@ from qaeval.cli.options import (
     Labels,
     Machine,
     Margin,
+    MetricsHost,
+    MetricsPort,
     Names,
     NoCache,
     Number,
     Out,
+    OutOrStore,
     Registry,
     Resume,
     RubricName,
     RunDirectory,
     SamplesFile,
     Seed,
+    ShardOf,
     in_flight,
     mapping,
 )
@@ -40,14 +44,15 @@ FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import TypedDict
 
     from qaeval.config import Config
     from qaeval.prepare import Plan
     from qaeval.report.document import Report
-    from qaeval.report.facts import MachineFacts
+    from qaeval.report.facts import HostedFacts, MachineFacts
     from qaeval.run import Runner
+    from qaeval.serving.exporter import Exporter
     from qaeval.store import RunStore
 
     _Source = tuple[Path | None, Path | None, list[str] | None]
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
         label_paths: list[Path]
         margin: float
         machines: Mapping[str, MachineFacts]
+        offers: Sequence[HostedFacts]
         command: str
 
 
@@ -70,19 +76,24 @@ def compare(
     rubric: RubricName = None,
     n: Number = None,
     seed: Seed = None,
-    out: Out = None,
+    out: OutOrStore = None,
+    shard: ShardOf = None,
     resume: Resume = False,
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
     labels: Labels = None,
     margin: Margin = None,
     hardware: Machine = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
-    from qaeval.prepare import find_config, find_judging, find_machines, with_endpoints
+    from qaeval.cli.metering import exporting
+    from qaeval.cli.sharding import compare_shard, where
+    from qaeval.prepare import find_config, find_hosted, find_judging, find_machines, with_endpoints
     from qaeval.reporting import write_report
     from qaeval.rundata import require_labels
     from qaeval.store import RunStore
@@ -93,14 +104,26 @@ def compare(
         )
     registry = with_endpoints(find_config(config), endpoint or [])
     defaults = registry.defaults
+    sharded = where(shard, out, registry)
+    if sharded is not None and (labels or margin):
+        raise UsageError("--labels and --margin belong to the report: `qaeval report` after `qaeval merge`")
     plan = planned(registry, models, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
     judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
-    path, label_paths = out or _new_run(), labels or list(plan.definition.label_paths)
+    path, label_paths = Path(out) if out else _new_run(), labels or list(plan.definition.label_paths)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings()}
     machines = find_machines(registry, [settings], hardware)
-    with RunStore.create(path, settings, plan.samples, resume=resume) as store, _resumable(path):
-        with _runner(store, registry, concurrency, no_cache=no_cache) as runner:
+    metered = exporting(metrics_port, metrics_host, run=path, settings=settings, machines=machines)
+    if sharded is not None:
+        start = _starter(metered, registry, concurrency, no_cache=no_cache)
+        compare_shard(*sharded, plan, judging, start, as_json=as_json)
+        return
+    with (
+        metered as exporter,
+        RunStore.create(path, settings, plan.samples, resume=resume) as store,
+        _resumable(path),
+    ):
+        with _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner:
             runner.check(*plan.candidates, judging.judge)
             runner.compare(plan.candidates, plan.definition, judging)
         written = write_report(
@@ -108,6 +131,7 @@ def compare(
             label_paths=label_paths,
             margin=margin or defaults.margin,
             machines=machines,
+            offers=find_hosted(registry),
             command=_command(),
         )
     _show(written.report, path, as_json=as_json)
@@ -127,18 +151,23 @@ def generate(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
 ) -> None:
     """Only the first stage: have the models write their items, and keep them for `qaeval grade`."""
-    from qaeval.prepare import find_config, with_endpoints
+    from qaeval.cli.metering import exporting
+    from qaeval.prepare import find_config, find_machines, with_endpoints
     from qaeval.store import RunStore
 
     registry = with_endpoints(find_config(config), endpoint or [])
     plan = planned(registry, models, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
-    path = out or _new_run()
+    path, settings = out or _new_run(), plan.settings()
+    machines = find_machines(registry, [settings], None)
     with (
-        RunStore.create(path, plan.settings(), plan.samples, resume=resume) as store,
+        exporting(metrics_port, metrics_host, run=path, settings=settings, machines=machines) as exporter,
+        RunStore.create(path, settings, plan.samples, resume=resume) as store,
         _resumable(path),
-        _runner(store, registry, concurrency, no_cache=no_cache) as runner,
+        _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
         runner.generate(plan.candidates, plan.definition)
@@ -153,9 +182,12 @@ def grade(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
 ) -> None:
     """Only the second stage: have the judge grade what has no letter yet."""
-    from qaeval.prepare import find_config, find_judging, with_endpoints
+    from qaeval.cli.metering import exporting
+    from qaeval.prepare import find_config, find_judging, find_machines, with_endpoints
     from qaeval.store import RunStore
 
     registry = with_endpoints(find_config(config), endpoint or [])
@@ -163,7 +195,11 @@ def grade(
         settings = store.settings()
         candidates = tuple(registry.candidate(name) for name in settings["candidates"])
         judging = find_judging(registry, candidates, judge=judge, rubric=rubric or settings["eval"]["rubric"])
-        with _runner(store, registry, concurrency, no_cache=no_cache) as runner:
+        machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
+        with (
+            exporting(metrics_port, metrics_host, run=run, settings=settings, machines=machines) as exporter,
+            _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner,
+        ):
             runner.grade(judging)
     print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}")
 
@@ -183,7 +219,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Only the last stage: analyse a run and write report.json, report.md and report.html; or put several runs side by side."""
-    from qaeval.prepare import find_config, find_labels, find_machines
+    from qaeval.prepare import find_config, find_hosted, find_labels, find_machines
     from qaeval.reporting import join_reports, write_report
     from qaeval.store import RunStore
 
@@ -197,6 +233,7 @@ def report(
             "label_paths": labels or find_labels(settings[0]["eval"]["name"]),
             "margin": margin or registry.defaults.margin,
             "machines": find_machines(registry, settings, hardware),
+            "offers": find_hosted(registry),
             "command": _command(),
         }
         written = write_report(stores[0], **wanted) if len(stores) == 1 else join_reports(stores, **wanted)
@@ -238,23 +275,55 @@ def _new_run() -> Path:
     return Path("results", new_run_name())
 
 
-def _runner(store: "RunStore", registry: "Config", concurrency: str | None, *, no_cache: bool) -> "Runner":
+def _starter(
+    metered: "AbstractContextManager[Exporter | None]",
+    registry: "Config",
+    concurrency: str | None,
+    *,
+    no_cache: bool,
+) -> "Callable[[RunStore, frozenset[str]], AbstractContextManager[Runner]]":
+    """Make what asks the models about some of the samples, with its numbers served where somebody asked for them."""
+
+    @contextmanager
+    def start(store: "RunStore", only: frozenset[str]) -> "Iterator[Runner]":
+        with (
+            metered as exporter,
+            _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter, only=only) as runner,
+        ):
+            yield runner
+
+    return start
+
+
+def _runner(
+    store: "RunStore",
+    registry: "Config",
+    concurrency: str | None,
+    *,
+    no_cache: bool,
+    exporter: "Exporter | None",
+    only: "frozenset[str] | None" = None,
+) -> "Runner":
     from rich.console import Console
 
+    from qaeval.cli.metering import Metered
     from qaeval.cli.progress import progress_for
     from qaeval.run import Runner
     from qaeval.surroundings import cache_folder
 
     for warning in store.warnings:
         print(f"qaeval: {warning}", file=sys.stderr)
+    progress = progress_for(Console(stderr=True))
     return Runner(
         store,
-        progress_for(Console(stderr=True)),
+        progress if exporter is None else Metered(progress, exporter),
         concurrency=in_flight(concurrency or str(registry.defaults.concurrency)),
         outage_s=registry.defaults.outage_s,
         cache=cache_folder() if registry.defaults.cache and not no_cache else None,
         serving=registry.serving,
         allow_external=registry.allow_external,
+        exporter=exporter,
+        only=only,
         on_stop=lambda: print(
             "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
         ),

@@ -1,13 +1,14 @@
 """What the commands print on stdout."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Final
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Grid
 
 from qaeval.config import Config, ModelSpec
@@ -22,12 +23,20 @@ _MARKS: Final = {"caution": "! ", "finding": "> "}
 _HEAD: Final = 3
 """Cells that name a row of texts: candidate, check or reason, chunk."""
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys instead of printing it."""
+
+
+def escape(text: str) -> str:
+    """Make any text safe for the terminal: no markup, no control characters."""
+    return markup.escape(_CONTROL.sub("\ufffd", text))
+
 
 def print_summary(report: Report, path: Path | None) -> None:
     """Print the comparison and, of one run, where the report stands."""
     console = Console(highlight=False)
     summary = render_text_rows(report)
-    _print_table(console, summary.header, summary.rows)
+    print_table(console, summary.header, summary.rows)
     for kind, text in summary.headline:
         line = (
             f"\n[bold]{escape(text)}[/bold]"
@@ -53,7 +62,7 @@ def print_sections(sections: Iterable[Section]) -> None:
             if table.kind == "text":
                 _print_blocks(console, table)
             else:
-                _print_table(console, _short(table), table.rows, marked=table.is_diagonal)
+                print_table(console, _short(table), table.rows, marked=table.is_diagonal)
             for note in table.notes:
                 console.print(f"  {escape(note)}", soft_wrap=not console.is_terminal)
 
@@ -103,7 +112,7 @@ def print_published(found: PublishedCheck, *, claimed: bool) -> None:
     if found.n_tables is not None:
         rows.append(("tables of whole items that fit", f"{found.n_tables:,}"))
     console.print()
-    _print_table(console, ("from the counts", "value"), rows)
+    print_table(console, ("from the counts", "value"), rows)
 
 
 def _sentence(text: str) -> str:
@@ -129,7 +138,7 @@ def print_models(config: Config, *, as_json: bool) -> None:
         )
         return
     rows = [_model_row(role, spec) for role, group in groups.items() for spec in group.values()]
-    _print_table(Console(highlight=False), ("name", "role", "model", "licence", "where"), rows)
+    print_table(Console(highlight=False), ("name", "role", "model", "licence", "where"), rows)
 
 
 def _model_row(role: str, spec: ModelSpec) -> tuple[str, ...]:
@@ -137,17 +146,19 @@ def _model_row(role: str, spec: ModelSpec) -> tuple[str, ...]:
     return (spec.name, role, spec.hf_id or "-", spec.licence or "-", where)
 
 
-def _print_table(
+def print_table(
     console: Console,
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
     marked: Callable[[int, int], bool] = lambda _row, _column: False,
+    unbroken: Collection[str] = (),
 ) -> None:
+    """Print a table; the first column, and those named as unbroken, are never broken."""
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for place, name in enumerate(header):
         # the first column holds names that people copy: it is never broken
-        grid.add_column(escape(name), overflow="fold", no_wrap=place == 0)
+        grid.add_column(escape(name), overflow="fold", no_wrap=place == 0 or name in unbroken)
     for row, cells in enumerate(rows):
         texts = (
             f"[bold]{escape(cell)}[/bold]" if marked(row, column) else escape(cell)

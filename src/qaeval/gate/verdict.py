@@ -45,14 +45,19 @@ class RuleVerdict(Part):
     change: Measure | None = None
     """Run minus baseline with the interval that decides; None for a limit."""
     margin: float | None = None
-    """Largest loss that is accepted, positive, in the quantity's unit."""
+    """Largest loss that is accepted, positive, in the quantity's unit; a relative one is that share of the baseline's value."""
     limit: float | None = None
     """Of a rule without a baseline: what the quantity may not pass."""
     unit: str = ""
     """Of the quantity: empty for a share, else ``s``, ``EUR`` and so on."""
     higher_is_better: bool = True
     alpha: float
-    """One-sided error rate after the correction for the number of rules."""
+    """One-sided error rate after the correction for the number of rules: what `p_worse` may be at most for a regression. A pass
+    needs no correction; the interval that decides it has the level 1 - 2 alpha of the policy."""
+    p_worse: float | None = None
+    """P-value of the hypothesis that nothing got worse (that the limit is kept), one-sided, before the correction."""
+    power_if_equal: float | None = None
+    """How probable a pass was for a run that is as good as its baseline, by the width of the interval; None for a limit."""
     n_more_chunks: int | None = None
     """Of an inconclusive rule: about so many chunks more would decide; None where more would not."""
     sentence: str
@@ -114,4 +119,5 @@ class GateReport(Part):
     notes: tuple[str, ...] = ()
     """Warnings: a baseline that is old, samples that only one side has, drift."""
     sequential: Mapping[str, float] | None = None
-    """Of a sequential gate: chunks graded, chunks there are, share of the grading that was saved, power given up."""
+    """Of a sequential gate: ``chunks_looked_at`` of ``chunks``, ``items_graded`` of ``items``, ``share_saved`` of the grading; ``power``
+    and ``power_at_once`` are how often a run as good as its baseline passes, so and where everything is graded first."""

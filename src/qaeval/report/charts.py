@@ -7,11 +7,13 @@ report gives the same bytes.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any, Final
 
 from qaeval.report import numbers
 from qaeval.report.document import Report
+from qaeval.report.history import EvalHistory, HistoryRun
 from qaeval.report.measure import Measure
 
 _WIDTH: Final = 7.0
@@ -205,6 +207,92 @@ def front(report: Report) -> Chart | None:
     )
     title = "Quality against cost (dot: nobody is cheaper and better)"
     return Chart("cost", title, alt, draw, 3.4, in_page=True)
+
+
+def trend(history: EvalHistory, name: str) -> Chart:
+    """Draw usable rates over time; a line goes through a stretch of comparable runs alone, and a mark stands between two."""
+    names = history.candidates
+
+    def draw(axes: Any, look: Look) -> None:  # noqa: ANN401
+        labelled = set()
+        for stretch in history.stretches:
+            for candidate, points in _points(stretch.runs).items():
+                place = names.index(candidate)
+                times, rates = zip(*points, strict=True)
+                axes.plot(
+                    times,
+                    [100 * (rate.value or 0) for rate in rates],
+                    color=_SERIES[place % len(_SERIES)],
+                    marker="osD^v"[place % 5],
+                    markersize=5,
+                    linestyle=("-", "--", ":", "-.")[place // len(_SERIES) % 4],
+                    label=candidate if candidate not in labelled else None,
+                )
+                _bars(axes, times, rates, _SERIES[place % len(_SERIES)])
+                labelled.add(candidate)
+        for before, after in zip(history.stretches, history.stretches[1:], strict=False):
+            start, end = _moment(before.runs[-1].started), _moment(after.runs[0].started)
+            middle = start + (end - start) / 2
+            axes.axvline(middle, color=look.soft, linewidth=1, linestyle="--")
+            what = ", ".join(change.partition(":")[0] for change in after.changes)
+            axes.annotate(
+                what,
+                (middle, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -2),
+                textcoords="offset points",
+                rotation=90,
+                va="top",
+                fontsize=8,
+                color=look.soft,
+            )
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("usable items, %")
+        _dates(axes, [_moment(run.started) for stretch in history.stretches for run in stretch.runs])
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=min(3, len(names)))
+
+    last = history.stretches[-1].runs[-1]
+    alt = "; ".join(f"{one.candidate}: {numbers.rate(one.usable)} usable" for one in last.rates)
+    marks = numbers.plural(len(history.stretches) - 1, "change")
+    return Chart(
+        name,
+        f"Usable rate of {history.eval}",
+        f"{marks} of what runs hang on. Last run {last.name}: {alt}",
+        draw,
+        3.6,
+    )
+
+
+def _points(runs: Sequence[HistoryRun]) -> dict[str, list[tuple[datetime, Measure]]]:
+    """Collect time and rate by candidate; a rate that does not exist is no point."""
+    found: dict[str, list[tuple[datetime, Measure]]] = {}
+    for run in runs:
+        for one in run.rates:
+            if one.usable.value is not None:
+                found.setdefault(one.candidate, []).append((_moment(run.started), one.usable))
+    return found
+
+
+def _bars(axes: Any, times: Sequence[datetime], rates: Sequence[Measure], colour: str) -> None:  # noqa: ANN401
+    for time, rate in zip(times, rates, strict=True):
+        reach = _reach(rate, 100)
+        if reach is not None:
+            axes.errorbar([time], [100 * (rate.value or 0)], yerr=reach, fmt="none", color=colour, capsize=3)
+
+
+def _moment(utc: str) -> datetime:
+    return datetime.fromisoformat(utc)
+
+
+def _dates(axes: Any, times: Sequence[datetime]) -> None:  # noqa: ANN401
+    """Set a scale of time that has a width also for one run."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
+
+    locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    margin = max(0.04 * (times[-1] - times[0]), timedelta(minutes=30))
+    axes.set_xlim(times[0] - margin, times[-1] + margin)
 
 
 def _tall(n: int) -> float:

@@ -12,12 +12,18 @@ from pydantic import Field
 
 from qaeval.records import FailureReason
 from qaeval.report.agreement import RaterAgreement, RaterPair
-from qaeval.report.facts import CheckFacts, EvalFacts, MachineFacts, ModelFacts, Part, RubricFacts, RunFacts
+from qaeval.report.cost import CandidateCost, StageCost
+from qaeval.report.facts import CheckFacts, EvalFacts, ModelFacts, Part, RubricFacts, RunFacts
 from qaeval.report.measure import Measure
 from qaeval.report.nodes import NodeCost
+from qaeval.report.ways import Hosting
 
 FORMAT: Final = 1
 """Version of the document's layout."""
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class Sentence(Part):
@@ -66,9 +72,21 @@ class ServerSpan(Part):
     """Percentiles are read off the server's histograms, straight inside a bucket; None above the last bound."""
     ttft_p95_s: float | None = None
     inter_token_s: float | None
-    """Mean time between two tokens."""
+    """Mean time between two tokens, the gaps of all requests pooled (ITL)."""
     inter_token_p50_s: float | None = None
     inter_token_p95_s: float | None = None
+    tpot_s: float | None = None
+    """Mean over requests of the time per output token after the first (TPOT)."""
+    tpot_p50_s: float | None = None
+    tpot_p95_s: float | None = None
+    e2e_s: float | None = None
+    """Mean time of a whole request in the server (E2E)."""
+    e2e_p50_s: float | None = None
+    e2e_p95_s: float | None = None
+    requests_per_s: float | None = None
+    """Finished requests per second between the first and the last reading."""
+    tokens_per_s: float | None = None
+    """Output tokens per second between them."""
     queue_s: float | None
     """Mean time that a request waited."""
     running_max: float | None
@@ -232,48 +250,6 @@ class Choice(Part):
     """Weighted mean of the scores that count."""
 
 
-class StageCost(Part):
-    """What one model's stage cost: machine seconds, and money where its machine has a price."""
-
-    model: str
-    machine: MachineFacts | None
-    """None where the registry names no machine."""
-    work_s: float
-    """Wall seconds of the stage."""
-    load_s: float
-    """Seconds of starting servers of qaeval's own."""
-    price: float | None
-    """Of work and load, in the machine's currency; None without a price."""
-    stale_days: int | None = None
-    """Age of the price at the end of the run where that is more than it should be."""
-
-
-class CandidateCost(Part):
-    """What a candidate's items cost to make; grading is not part of it."""
-
-    candidate: str
-    stage: StageCost
-    seconds_per_1000: float | None
-    """Machine seconds of work for 1,000 valid items."""
-    seconds_per_1000_usable: Measure
-    """For 1,000 usable items; the interval is that of the usable rate, with the time as it was."""
-    price_per_1000: float | None
-    price_per_1000_usable: Measure | None
-    """None without a price."""
-    wh_per_1000_usable: Measure | None = None
-    """Watt-hours at most: the GPU's power limit over the time of work; None where the limit is not known."""
-    co2_g_per_1000_usable: Measure | None = None
-    """Grams of CO2 at most: that energy times the grid factor of the machine; None without either."""
-    is_on_front: bool = False
-    """Whether no other candidate is both cheaper and better."""
-
-    def in_unit(self, unit: str) -> Measure | None:
-        """Return the cost of 1,000 usable items in a currency or in ``seconds``; None where it has none."""
-        if unit == "seconds":
-            return self.seconds_per_1000_usable
-        return self.price_per_1000_usable if unit else None
-
-
 class RunTiming(Part):
     """What depends on times and belongs to no candidate alone."""
 
@@ -289,6 +265,10 @@ class RunTiming(Part):
     """What each machine did with its time."""
     choice: tuple[Choice, ...] = ()
     """The candidates weighed for hosting, the best first; speed is part of it."""
+    energy_wh: float | None = Field(default=None, exclude_if=_is_none)
+    """What all GPUs used in all stages, idle included, stages side by side once; None where a stage was not measured."""
+    hosting: Hosting | None = Field(default=None, exclude_if=_is_none)
+    """The same tokens elsewhere, and how many runs a day make which way the cheapest; None where no offer has a price."""
 
 
 class FailureExample(Part):

@@ -21,7 +21,8 @@ from qaeval.report.items import UNSURE, ChunkItems
 from qaeval.report.sections import headline, subtitle, title, write_sections
 from qaeval.report.sections_provenance import data_left
 
-_STYLE: Final = "style.css.j2"
+STYLE: Final = "style.css.j2"
+"""The style sheet of all pages."""
 _SCRIPT: Final = "page.js"
 _PALETTE: Final = 4
 """Colours run from ``letter-0`` (best) to ``letter-4`` (worst)."""
@@ -81,11 +82,11 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         report: the report.
         items: what `analysis.summary.Analysis.items` gathered; without them the page has no list of items.
     """
-    environment = _environment()
+    environment = page_environment()
     bars = tuple(_bar(one, report.rubric.letters) for one in report.candidates)
     forest = _forest(report)
     pictures = {chart.name: chart for chart in charts(report) if chart.in_page}
-    style = environment.get_template(_STYLE).render(widths=_widths(bars, forest)).strip()
+    style = environment.get_template(STYLE).render(widths=_widths(bars, forest)).strip()
     script = environment.get_template(_SCRIPT).render().strip()
     return environment.get_template("report.html.j2").render(
         title=title(report),
@@ -96,7 +97,7 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         bars=bars,
         forest=forest,
         pictures=pictures,
-        image=_image,
+        image=data_url,
         letters=report.rubric.letters,
         looks=_looks(report.rubric.letters),
         items=items,
@@ -108,11 +109,11 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         data_left=data_left(report),
         style=Markup(style),  # noqa: S704 - our own file, numbers filled in
         script=Markup(script),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; style-src '{_sha(style)}'; script-src '{_sha(script)}'; img-src data:; base-uri 'none'; form-action 'none'",
+        policy=content_policy(style, script),
     )
 
 
-def _image(chart: Chart, look: Literal["light", "dark"]) -> str:
+def data_url(chart: Chart, look: Literal["light", "dark"]) -> str:
     """Return a chart as a data URL: an image, in which nothing runs."""
     svg = chart.svg(LIGHT if look == "light" else DARK)
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
@@ -130,7 +131,8 @@ def _differs(chunk: ChunkItems) -> bool:
     return len(letters) > 1
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return what fills in the templates of pages: everything is escaped, and what is not given is an error."""
     environment = Environment(
         loader=PackageLoader("qaeval.report"),
         autoescape=True,
@@ -150,8 +152,14 @@ def prose(text: str) -> Markup:
     return escape(tied)
 
 
-def _sha(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+def content_policy(style: str, *scripts: str) -> str:
+    """Return the policy of a page that loads nothing: its own style sheet and scripts, and images that stand in it."""
+    runs = f"script-src {' '.join(map(_source, scripts))}; " if scripts else ""
+    return f"default-src 'none'; style-src {_source(style)}; {runs}img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _looks(letters: Sequence[str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ def render_markdown(report: Report, *, with_charts: bool = False) -> str:
     for one in charts(report) if with_charts else ():
         lines += ["", f"![{escape(f'{one.title}. {one.alt}')}]({CHARTS}/{one.name}.svg)"]
     for section in write_sections(report):
-        lines += ["", *_section(section)]
+        lines += ["", *section_lines(section)]
     return "\n".join(lines) + "\n"
 
 
@@ -40,7 +40,8 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.replace("&", "&amp;").split()))
 
 
-def _section(section: Section, heading: str = "##") -> Iterator[str]:
+def section_lines(section: Section, heading: str = "##") -> Iterator[str]:
+    """Yield the lines of a section, everything in it escaped."""
     yield f"{heading} {escape(section.title)}"
     for paragraph in section.paragraphs:
         yield ""
@@ -50,7 +51,7 @@ def _section(section: Section, heading: str = "##") -> Iterator[str]:
         yield from _table(table)
     for part in section.parts:
         yield ""
-        yield from _section(part, f"{heading}#")
+        yield from section_lines(part, f"{heading}#")
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -7,6 +7,7 @@ from qaeval.report import (
     sections_agreement,
     sections_checks,
     sections_choice,
+    sections_cost,
     sections_provenance,
     sections_speed,
 )
@@ -22,6 +23,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     candidates.reliability,
     sections_checks.checks,
     sections_speed.speed,
+    sections_cost.elsewhere,
     sections_choice.hosting,
     sections_agreement.agreement,
     candidates.strata,

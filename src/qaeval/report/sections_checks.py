@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qaeval.report import numbers
-from qaeval.report.document import CandidateCost, CheckGroup, Report, Selection
+from qaeval.report.cost import CandidateCost
+from qaeval.report.document import CheckGroup, Report, Selection
 from qaeval.report.tables import Notes, Section, Table
 
 _HOW: Final = (

@@ -1,16 +1,18 @@
-"""What ``qaeval cost`` says: sentences, then the numbers behind them."""
+"""What ``qaeval cost`` says, and a report of other people's prices: sentences, then the numbers behind them."""
 
 from collections.abc import Sequence
 from typing import Final
 
 from qaeval.report import numbers
-from qaeval.report.costing import BreakEven, CostReport, HostedCost, Way, Work
-from qaeval.report.sections_speed import item_costs, node_table
+from qaeval.report.cost_tables import item_costs, node_table
+from qaeval.report.costing import CostReport, Work
+from qaeval.report.document import Report
 from qaeval.report.tables import Section, Table
+from qaeval.report.ways import BreakEven, HostedCost, Way
 
 _RUN: Final = "Cost of the run = sum over machines of (start + idle + work) seconds / 3,600 × price per hour."
 _TOKENS: Final = (
-    "(prompt tokens × price in + completion tokens × price out) / 1,000,000, with the tokens that your own servers counted. Nothing "
+    "Price elsewhere = (prompt tokens × price in + completion tokens × price out) / 1,000,000, with the tokens that your own servers counted. Nothing "
     "was sent there. Another model cuts text into other tokens and writes replies of another length; what an offer takes less for "
     "cached prompts is not known and not taken off."
 )
@@ -18,6 +20,7 @@ _WAYS: Final = (
     "Always on = 24 × price per hour, however many runs. Scale to zero = (start + idle + work + linger) / 3,600 × price per hour, for "
     "each run. Hosted = tokens × their prices, for each run. Two ways cost the same at (difference per day) / (difference per run) runs."
 )
+_ASK: Final = "`qaeval cost RUN` takes what no run knows: --start, --linger, --always-on, --hourly-rate."
 _WORK: Final = "Seconds = items / items per second; price = seconds / 3,600 × price per hour, for one machine that does nothing else."
 
 
@@ -29,7 +32,21 @@ def write_cost_report(found: CostReport) -> tuple[Section, ...]:
         paragraphs=(_total(found), _RUN, *(f"! {text}" for text in found.cautions)),
         tables=(*node_table(found.nodes), *item_costs(found.candidates)),
     )
-    return (run, _hosted(found.hosted), _ways(found), *_waiting(found))
+    return (run, _hosted(found.hosted), _ways(found.ways, found.break_evens), *_waiting(found))
+
+
+def elsewhere(report: Report) -> Section | None:
+    """Say what a run's tokens would have cost at the registry's offers, and from how many runs a day a machine of one's own pays."""
+    found = report.timing.hosting
+    if found is None:
+        return None
+    offers, ways = _hosted(found.costs), _ways(found.ways, found.break_evens)
+    return Section(
+        anchor="elsewhere",
+        title="Machines of your own, or hosted",
+        paragraphs=(*ways.paragraphs, *offers.paragraphs, *(f"! {text}" for text in found.cautions), _ASK),
+        tables=(*ways.tables, *offers.tables),
+    )
 
 
 def write_work(works: Sequence[Work], currency: str, priced: str) -> tuple[Section, ...]:
@@ -109,7 +126,7 @@ def _hosted(costs: Sequence[HostedCost]) -> Section:
         paragraphs=(_TOKENS, f"Prices: {'; '.join(prices.values())}."),
         tables=(
             Table(
-                caption="What they would have cost",
+                caption="What the same tokens would have cost",
                 header=header,
                 rows=rows,
                 notes=notes,
@@ -119,7 +136,7 @@ def _hosted(costs: Sequence[HostedCost]) -> Section:
     )
 
 
-def _ways(found: CostReport) -> Section:
+def _ways(ways: Sequence[Way], break_evens: Sequence[BreakEven]) -> Section:
     rows = tuple(
         (
             one.name,
@@ -127,14 +144,14 @@ def _ways(found: CostReport) -> Section:
             _money(one.currency, one.per_run),
             "–" if one.most_runs is None else f"{one.most_runs:,.1f}",
         )
-        for one in found.ways
+        for one in ways
     )
-    notes = tuple(f"{one.name}: {one.reason}." for one in found.ways if one.reason)
+    notes = tuple(f"{one.name}: {one.reason}." for one in ways if one.reason)
     header = ("Way", "Per day", "Per run", "Runs that fit into a day")
     return Section(
         anchor="break-even",
         title="Always on, scaled to zero, or hosted",
-        paragraphs=(*_sentences(found.break_evens, found.ways), _WAYS),
+        paragraphs=(*_sentences(break_evens, ways), _WAYS),
         tables=(Table(caption="What a day costs", header=header, rows=rows, notes=notes),),
     )
 

@@ -62,6 +62,12 @@ class Conductor:
         """Whether the command that starts servers is there."""
         return shutil.which(self._serving.command[0], path=self._env.get("PATH")) is not None
 
+    def gpus(self, n: int) -> tuple[str, ...]:
+        """Name the GPUs of this machine that a server of ours takes, by index or UUID: the first of those that it may see."""
+        visible = {**self._env, **self._serving.env}.get("CUDA_VISIBLE_DEVICES")
+        named = map(str, range(n)) if visible is None else (one.strip() for one in visible.split(","))
+        return tuple(one for one in named if one)[:n]
+
     async def check(self, specs: Collection[ModelSpec]) -> None:
         """Refuse arguments that the installed vLLM does not know, before anything is started.
 

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from qaeval.serving.client import Server
 from qaeval.serving.meanwhile import meanwhile
-from qaeval.vllm_metrics import LOAD
+from qaeval.vllm_metrics import LOAD, RUNNING, WAITING
 
 _SOON_S: Final = 0.1
 _LATER_S: Final = 1.0
@@ -30,6 +30,27 @@ def read_load(text: bytes) -> dict[str, float]:
             if name in LOAD:
                 values[name] = values.get(name, 0.0) + float(line.rpartition(b" ")[2])
     return values
+
+
+def read_gauge(text: bytes, name: str) -> float | None:
+    """Read one gauge, the largest of a server's engines; None where it is not there or no number."""
+    start = name.encode()
+    lines = (line for line in text.splitlines() if line.startswith((start + b"{", start + b" ")))
+    try:
+        return max((float(line.rpartition(b" ")[2]) for line in lines), default=None)
+    except ValueError:
+        return None
+
+
+async def is_idle(server: Server) -> bool:
+    """Whether a server says that it has no request; False where it does not say."""
+    async with server:
+        answer = await server.ask("/metrics", root=True)
+    try:
+        load = read_load(answer.content) if answer.status == _OK else {}
+    except ValueError:
+        return False
+    return load.get(RUNNING) == load.get(WAITING) == 0
 
 
 class LoadWatcher:

@@ -43,6 +43,8 @@ class ServedModel(Record):
     max_model_len: int | None = None
     adapter_of: str | None = None
     """The base model, where this is a LoRA adapter."""
+    root: str | None = None
+    """What the server was started with for it."""
 
 
 class EndpointFacts(Record):
@@ -66,6 +68,10 @@ class EndpointFacts(Record):
     """Whether ``/tokenize`` renders messages and counts their tokens."""
     metrics: bool | None = None
     """Whether ``/metrics`` answers."""
+    root: str | None = None
+    """What the server says that it was started with: an id on Hugging Face, or a folder on its machine."""
+    files_sha256: str | None = None
+    """Hash of that folder where it is on this machine; see `qaeval.serving.weights`."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -117,6 +123,7 @@ async def probe(
     return EndpointFacts(
         base_url=base_url,
         model=model,
+        root=next((one.root for one in served or () if one.name == model), None),
         version=version,
         served=served,
         model_found=None if served is None else True,
@@ -173,11 +180,12 @@ def _models(body: object) -> tuple[ServedModel, ...] | None:
 
 
 def _model(entry: Mapping[str, Any]) -> ServedModel:
-    length, parent = entry.get("max_model_len"), entry.get("parent")
+    length, parent, root = entry.get("max_model_len"), entry.get("parent"), entry.get("root")
     return ServedModel(
         name=entry["id"],
         max_model_len=length if isinstance(length, int) else None,
         adapter_of=parent if isinstance(parent, str) else None,
+        root=root if isinstance(root, str) else None,
     )
 
 

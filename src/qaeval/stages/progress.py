@@ -24,8 +24,8 @@ class StageProgress(Protocol):
 class Progress(Protocol):
     """Watches the stages; the command line draws it, tests count with it. Two stages may run side by side."""
 
-    def stage(self, name: str, *, total: int, done: int) -> StageProgress:
-        """Begin a stage with ``total`` tasks, of which ``done`` were finished by an earlier run."""
+    def stage(self, name: str, model: str, *, total: int, done: int) -> StageProgress:
+        """Begin a model's stage with ``total`` tasks, of which ``done`` were finished by an earlier run."""
         ...
 
     def note(self, text: str) -> None:

@@ -1,0 +1,230 @@
+"""A model asked once, its reply streamed and timed; nothing is asked again, for a sweep measures what happens.
+
+The clock starts before the request is sent. Time to the first token ends with the first chunk that has a choice, the whole
+request with the last one, as ``vllm bench serve`` counts. Tokens are what the server counts in ``usage``, never chunks: one
+chunk may hold several tokens.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self
+
+import orjson
+
+from qaeval.chat.circuit import Circuit
+from qaeval.chat.patience import Patience
+from qaeval.chat.protocol import ChatError, ChatRequest
+from qaeval.chat.transport import Transport
+from qaeval.chat.wire import MayPassError, encode, is_overflow, masked, server_says, without_thinking
+from qaeval.errors import EndpointError
+from qaeval.records import Usage
+
+_OK: Final = 200
+_BUSY: Final = frozenset({408, 429})
+_ILL: Final = 500
+_SHOWN: Final = 200
+_END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
+_LONGEST_END: Final = 3
+"""Bytes of an event's end that may have come before its last one."""
+_DATA: Final = b"data:"
+_DONE: Final = b"[DONE]"
+_STREAMED: Final = MappingProxyType({"stream": True, "stream_options": {"include_usage": True}})
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A whole reply, and when its pieces came; seconds.
+
+    Attributes:
+        text: the content; thinking is never part of it.
+        finish_reason: ``stop``, ``length``, or what else the server calls it.
+        usage: tokens, as the server counted them.
+        ttft_s: from sending to the first chunk.
+        e2e_s: from sending to the last chunk.
+        gaps_s: between two chunks, one less than there were.
+    """
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    ttft_s: float
+    e2e_s: float
+    gaps_s: tuple[float, ...]
+
+
+class StreamingChat:
+    """One OpenAI-compatible server, asked for streams. An async context manager; all requests share its session.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        model: the name under which the server serves the model.
+        api_key: sent as bearer token; never part of a message.
+        structured: whether the server enforces a request's schema.
+        merge_system: whether the system message goes to the head of the first user turn.
+        max_top_logprobs: the server's limit.
+        addresses: the only ones that are connected to; empty: what the name resolves to.
+        extra_body: further fields of every request.
+
+    Raises:
+        EndpointError: the URL is not one of a server.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        structured: bool = True,
+        merge_system: bool = False,
+        max_top_logprobs: int = 20,
+        addresses: Sequence[str] = (),
+        extra_body: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self._server = Transport(base_url, addresses)
+        self._api_key = api_key
+        self._model = model
+        self._structured = structured
+        self._merge_system = merge_system
+        self._max_top_logprobs = max_top_logprobs
+        self._extra_body = dict(extra_body)
+        self._patience = Patience()
+
+    async def __aenter__(self) -> Self:
+        self._server.open(self._api_key)
+        self._server.circuit = Circuit(str(self._server.url), self._server.is_healthy, outage_s=0.0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._server.close()
+
+    async def ask(self, request: ChatRequest, more: Mapping[str, Any] = MappingProxyType({})) -> Streamed:
+        """Ask once.
+
+        Args:
+            request: what is asked.
+            more: fields of this request alone.
+
+        Raises:
+            ChatError: no whole reply came.
+            EndpointError: the server is gone.
+        """
+        body = encode(
+            request,
+            model=self._model,
+            structured=self._structured,
+            merge_system=self._merge_system,
+            max_top_logprobs=self._max_top_logprobs,
+            extra_body={**self._extra_body, **more, **_STREAMED},
+        )
+        stream = _Stream()
+        wait_s = self._patience.seconds(request.sampling.max_tokens)
+        started = perf_counter()
+        try:
+            status, _, content = await self._server.post(body, wait_s, took=stream.take)
+        except MayPassError as failure:
+            lost = failure
+        except (LookupError, TypeError, ValueError, AttributeError):
+            lost = None
+        else:
+            if status != _OK:
+                raise self._refusal(status, content)
+            return stream.reply(started, str(self._server.url), self._api_key)
+        if lost is None:
+            raise ChatError("endpoint", stream.strange(str(self._server.url), self._api_key))
+        if lost.what == "lost" and not await self._server.circuit.answers():
+            raise EndpointError(f"{lost.detail} (its /health does not answer either)")
+        raise ChatError(lost.reason, lost.detail)
+
+    def _refusal(self, status: int, content: bytes) -> ChatError:
+        said = server_says(content, secret=self._api_key)
+        detail = f"{self._server.url}: expected HTTP 200, got {status} {said}"
+        if is_overflow(content):
+            return ChatError("context_overflow", detail)
+        return ChatError("endpoint" if status in _BUSY or status >= _ILL else "rejected", detail)
+
+
+class _Stream:
+    """Puts a reply together from the pieces of its events."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._head = b""
+        self._texts: list[str] = []
+        self._times: list[float] = []
+        self._usage: Usage | None = None
+        self._finished: str | None = None
+        self._error: bytes | None = None
+
+    def take(self, piece: bytes) -> None:
+        """Read what came.
+
+        Raises:
+            LookupError, TypeError, ValueError, AttributeError: it is no stream of chat completion chunks.
+        """
+        at = perf_counter()
+        self._head = self._head or piece[: 4 * _SHOWN]
+        start, done = max(0, len(self._rest) - _LONGEST_END), 0
+        self._rest += piece
+        while found := _END_OF_EVENT.search(self._rest, start):
+            self._read(bytes(self._rest[done : found.start()]), at)
+            start = done = found.end()
+        del self._rest[:done]
+
+    def _read(self, event: bytes, at: float) -> None:
+        lines = [line[len(_DATA) :].strip() for line in event.splitlines() if line.startswith(_DATA)]
+        data = b"\n".join(lines)
+        if not data or data == _DONE:
+            return
+        chunk = orjson.loads(data)
+        if chunk.get("error"):
+            self._error = data
+        if usage := chunk.get("usage"):
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            self._usage = Usage(
+                prompt_tokens=usage["prompt_tokens"],
+                completion_tokens=usage["completion_tokens"],
+                cached_tokens=cached,
+            )
+        if choices := chunk.get("choices"):
+            self._times.append(at)
+            self._texts.append(choices[0]["delta"].get("content") or "")
+            self._finished = choices[0].get("finish_reason") or self._finished
+
+    def reply(self, started: float, url: str, secret: str | None) -> Streamed:
+        """Return the whole reply.
+
+        Raises:
+            ChatError: it is not whole, or its tokens were not counted.
+        """
+        if self._error is not None:
+            raise ChatError(
+                "endpoint", f"{url}: the stream ended with {server_says(self._error, secret=secret)}"
+            )
+        if not self._times:
+            raise ChatError("endpoint", self.strange(url, secret))
+        if self._finished in {None, "abort", "error"}:
+            detail = f"{url}: the stream stopped before its end (finish_reason {self._finished!r})"
+            raise ChatError("interrupted", detail)
+        if self._usage is None:
+            detail = f"{url}: expected usage in the last chunk, got none; the server must know stream_options.include_usage"
+            raise ChatError("endpoint", detail)
+        return Streamed(
+            text=without_thinking("".join(self._texts)),
+            finish_reason=str(self._finished),
+            usage=self._usage,
+            ttft_s=self._times[0] - started,
+            e2e_s=self._times[-1] - started,
+            gaps_s=tuple(later - earlier for earlier, later in pairwise(self._times)),
+        )
+
+    def strange(self, url: str, secret: str | None) -> str:
+        """Say what came instead of a stream."""
+        came = repr(masked(self._head.decode(errors="replace"), secret)[:_SHOWN])
+        return f"{url}: expected a stream of chat completion chunks, got {came}; is this an OpenAI-compatible server?"

@@ -1,0 +1,121 @@
+"""`qaeval history` and `compare-runs`: finished runs over time, and the same candidates in several of them."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from qaeval.cli.options import AsJson, Margin, Registry
+from qaeval.errors import UsageError
+
+if TYPE_CHECKING:
+    from qaeval.report.history import HistoryRun
+
+_Folder: TypeAlias = Annotated[
+    Path | None, typer.Argument(metavar="FOLDER", help="Folder of run directories; results when left out.")
+]
+_Page: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="Where the page goes; history.html in the folder when left out."
+    ),
+]
+_Tracking: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow",
+        metavar="URL",
+        help="MLflow tracking server in your own network to read runs from instead.",
+    ),
+]
+_Experiment: TypeAlias = Annotated[
+    str, typer.Option("--experiment", help="Name of the experiment on the tracking server.")
+]
+_Push: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--push",
+        help="Write the runs of the folder to the tracking server; those that are there stay as they are.",
+    ),
+]
+_Several: TypeAlias = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...", help="Run directories, two or more; the others are compared with the first."
+    ),
+]
+
+
+def history(
+    folder: _Folder = None,
+    out: _Page = None,
+    mlflow: _Tracking = None,
+    experiment: _Experiment = "qaeval",
+    push: _Push = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how candidates did over time, run after run, and where their numbers stop being comparable."""
+    from qaeval import __version__
+    from qaeval.analysis.history import history_of
+    from qaeval.cli.tables import print_sections
+    from qaeval.history import read_runs, write_page
+    from qaeval.report.render_history import render_history
+    from qaeval.report.sections_history import write_history
+
+    place = folder or Path("results")
+    if push and mlflow is None:
+        raise UsageError("--push needs --mlflow URL: where the runs are to be written")
+    if mlflow is None or push:
+        runs, unread = read_runs(place)
+    elif folder is not None:
+        raise UsageError(
+            f"{folder}: runs are read from a folder or with --mlflow; add --push to write them there"
+        )
+    else:
+        from qaeval.serving.tracking import fetch
+
+        place = Path()
+        runs, unread = fetch(mlflow, experiment)
+    found = history_of(runs, unread)
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print_sections(write_history(found))
+    if push and mlflow:
+        _push(mlflow, experiment, runs)
+    if out or not as_json:
+        page = write_page(out or place / "history.html", render_history(found, version=__version__))
+        if not as_json:
+            print(f"\nchart: {page}")
+
+
+def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
+    import sys
+
+    from qaeval.serving.tracking import push
+
+    written = push(url, experiment, runs)
+    known = len(runs) - len(written)
+    print(f"{url}: {len(written)} runs written, {known} were there already", file=sys.stderr)
+
+
+def compare_runs(
+    runs: _Several, margin: Margin = None, config: Registry = None, as_json: AsJson = False
+) -> None:
+    """Compare the same candidates in several runs: what changed, paired by chunk, and what differs in the settings."""
+    from qaeval.cli.tables import print_sections
+    from qaeval.history import compare_runs as compare
+    from qaeval.prepare import find_config
+    from qaeval.report.sections_history import write_comparison
+    from qaeval.store import RunStore
+
+    if len(runs) < 2:  # noqa: PLR2004 - one is nothing to compare
+        raise UsageError("compare-runs needs at least two run directories")
+    with ExitStack() as stack:
+        stores = [stack.enter_context(RunStore.open(path)) for path in runs]
+        found = compare(stores, margin=margin or find_config(config).defaults.margin)
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print_sections(write_comparison(found))

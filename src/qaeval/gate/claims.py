@@ -1,0 +1,274 @@
+"""What the data say about one rule: the quantity on both sides, and an interval at any level for what decides."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import exp, isnan, log, nan, sqrt
+from typing import Final, TypeAlias
+
+import numpy as np
+from scipy import special
+
+from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.policy import Rule
+from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, undefined
+from qaeval.stats.intervals import clustered_rate
+from qaeval.stats.paired import paired_difference
+from qaeval.stats.power import chunks_needed
+
+Interval: TypeAlias = Callable[[float], Estimate]
+"""A two-sided confidence level to an estimate with an interval of that level."""
+Floats: TypeAlias = np.ndarray
+
+_SMALLEST_ALPHA: Final = 1e-9
+_STEPS: Final = 60
+_LEVEL: Final = 0.9
+_POWER: Final = 0.8
+_MOST_CHUNKS: Final = 20_000
+"""Beyond that a formula says how many chunks are needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What one rule is decided from; without `deciding` it cannot be evaluated, and `reason` says why."""
+
+    deciding: Interval | None = None
+    """Of the run minus the baseline, or of the run's quantity where the rule is a limit."""
+    baseline: Interval | None = None
+    current: Interval | None = None
+    larger: Callable[[int], Interval] | None = None
+    """What would decide with so many chunks like these; None where only a formula says how the interval shrinks."""
+    unit: str = ""
+    scale_by: float = 1.0
+    """What a relative margin is a share of: the baseline's value."""
+    reason: str = ""
+    caution: str = ""
+    """What the interval does not hold."""
+
+    @classmethod
+    def none(cls, reason: str) -> "Claim":
+        """Say why there is nothing to decide from."""
+        return cls(reason=reason)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Items that count and items that there are, by chunk."""
+
+    chunks: tuple[str, ...]
+    hits: Floats
+    totals: Floats
+
+    @property
+    def rate(self) -> Interval:
+        """The rate of hits, clustered by chunk."""
+        return lambda level: clustered_rate(self.hits, self.totals, level=level)
+
+
+def count(evidence: Evidence, candidate: Candidate, rule: Rule, stratum: str | None) -> Counts:
+    """Count by chunk what a rule about a share of items is about.
+
+    Args:
+        evidence: The run or its baseline.
+        candidate: One of its candidates.
+        rule: About a share.
+        stratum: Only samples of this one; None: all.
+    """
+    marks = np.array(list(candidate.letters.replace(" ", "")))
+    places = np.arange(len(marks))
+    hit, counts = _masks(candidate, rule, marks, places, evidence.scale[0])
+    if stratum is not None:
+        inside = np.array([one == stratum for one in evidence.strata])[places // evidence.items_per_sample]
+        hit, counts = hit & inside, counts & inside
+    names = sorted(set(evidence.chunks))
+    code = {name: place for place, name in enumerate(names)}
+    clusters = np.array([code[name] for name in evidence.chunks])[places // evidence.items_per_sample]
+    sums = [np.bincount(clusters, weights=one, minlength=len(names)) for one in (hit & counts, counts)]
+    return Counts(tuple(names), sums[0], sums[1])
+
+
+def _masks(
+    candidate: Candidate, rule: Rule, marks: Floats, places: Floats, best: str
+) -> tuple[Floats, Floats]:
+    """Return which items are hits, and which count at all."""
+    delivered, graded = marks != FAILED_MARK, ~np.isin(marks, [FAILED_MARK, UNGRADED_MARK])
+    everything = np.ones(len(marks), dtype=bool)
+    if rule.quantity == "usable_rate":
+        return marks == best, everything
+    if rule.quantity == "success_rate":
+        return graded, everything
+    if rule.quantity == "valid_rate":
+        return delivered, everything
+    if rule.of_flag:
+        return np.isin(places, candidate.flags[rule.of_flag]), graded
+    looked = delivered & ~np.isin(places, candidate.not_looked.get(rule.check, ()))
+    return np.isin(places, candidate.found[rule.check]), looked
+
+
+@dataclass(frozen=True)
+class PairedRates:
+    r"""Difference of two rates, b minus a, on the same chunks; called with a level it is an interval.
+
+    The difference of two ratios of sums is linearised (Cochran 1977, section 6.3): a chunk contributes
+    :math:`(s_b - r_b t_b)/\bar t_b - (s_a - r_a t_a)/\bar t_a`, which is the plain difference of its two rates where all chunks
+    have the same number of items. Chunks in which neither side has an item that counts are left out.
+    """
+
+    difference: float
+    values: Floats
+    """Of each chunk; their mean is the difference, and their spread its error."""
+    n: int
+    """Items."""
+
+    @classmethod
+    def of(cls, a: Counts, b: Counts) -> "PairedRates":
+        """Take the counts of the same chunks in the same order; both sides need an item that counts."""
+        kept = (a.totals > 0) | (b.totals > 0)
+        rate_a, rate_b = (float(one.hits.sum() / one.totals.sum()) for one in (a, b))
+        residual_a, residual_b = (
+            (one.hits[kept] - rate * one.totals[kept]) / one.totals[kept].mean()
+            for one, rate in ((a, rate_a), (b, rate_b))
+        )
+        values = rate_b - rate_a + residual_b - residual_a
+        return cls(rate_b - rate_a, values, round(float(b.totals.sum())))
+
+    def __call__(self, level: float) -> Estimate:
+        """Return the difference with an interval of this level."""
+        span = max(1.0, float(np.abs(self.values).max()))
+        found = paired_difference(np.zeros_like(self.values), self.values, level=level, span=span)
+        # chunks weigh as their items do, so the value is that of the rates, whatever the rounding
+        made = replace(found, value=self.difference, n=self.n)
+        if not found.has_interval:
+            return made
+        return replace(made, low=max(-1.0, found.low), high=min(1.0, found.high))
+
+    def larger(self, n_chunks: int) -> "PairedRates":
+        """Return the same with these chunks repeated up to so many."""
+        return replace(self, values=np.resize(self.values, n_chunks))
+
+
+def independent_difference(a: Interval, b: Interval) -> Interval:
+    r"""Difference b minus a of two independent estimates, from their own intervals.
+
+    Newcombe's hybrid, in general MOVER (Zou and Donner 2008): with ends l and u of each,
+    :math:`\Delta - \sqrt{(b - l_b)^2 + (u_a - a)^2}` and :math:`\Delta + \sqrt{(u_b - b)^2 + (a - l_a)^2}`.
+    """
+
+    def interval(level: float) -> Estimate:
+        one, other = a(level), b(level)
+        n_clusters, n = min(one.n_clusters, other.n_clusters), min(one.n, other.n)
+        value = other.value - one.value
+        if not (one.has_interval and other.has_interval):
+            reason = one.reason or other.reason or "an end of an interval is not known"
+            return undefined(reason, value=value, method="unpaired", n=n, n_clusters=n_clusters, level=level)
+        return Estimate(
+            value=value,
+            low=value - sqrt((other.value - other.low) ** 2 + (one.high - one.value) ** 2),
+            high=value + sqrt((other.high - other.value) ** 2 + (one.value - one.low) ** 2),
+            level=level,
+            method="unpaired, from the intervals of both (MOVER)",
+            n=n,
+            n_clusters=n_clusters,
+            reason=other.reason or one.reason,
+        )
+
+    return interval
+
+
+def mapped(one: Interval, into: Callable[[float], float]) -> Interval:
+    """Map an estimate and its interval by a monotone function; ends change places where it falls."""
+
+    def interval(level: float) -> Estimate:
+        found = one(level)
+        value, *ends = (nan if isnan(x) else into(x) for x in (found.value, found.low, found.high))
+        low, high = sorted(ends) if not any(map(isnan, ends)) else (nan, nan)
+        reason = found.reason if not isnan(value) else found.reason or "the rate is 0"
+        return replace(found, value=value, low=low, high=high, reason=reason)
+
+    return interval
+
+
+def relative(difference_of_logs: Interval, base: float) -> Interval:
+    """Turn a difference of logarithms into a change in the quantity's unit, of a baseline of this value."""
+    return mapped(difference_of_logs, lambda x: base * (exp(x) - 1))
+
+
+def logarithm(x: float) -> float:
+    """Take the logarithm; NaN where there is none."""
+    return log(x) if x > 0 else nan
+
+
+def p_beyond(deciding: Interval, at: float, *, below: bool) -> float:
+    """P-value, one-sided, of the hypothesis that the quantity is not below (above) `at`.
+
+    Found by inverting the interval: the smallest alpha at which its end of level 1 - 2 alpha leaves `at` out, in
+    [1e-9, 0.5]; 1 above that, NaN without an interval.
+    """
+
+    def left_out(alpha: float) -> bool:
+        found = deciding(1 - 2 * alpha)
+        return found.high < at if below else found.low > at
+
+    if not deciding(_LEVEL).has_interval:
+        return nan
+    least, most = log(_SMALLEST_ALPHA), log(0.4999)
+    if not left_out(exp(most)):
+        return 1.0
+    if left_out(exp(least)):
+        return _SMALLEST_ALPHA
+    for _ in range(_STEPS):
+        middle = (least + most) / 2
+        if most - least < 1e-4:  # noqa: PLR2004 - relative precision of the p-value
+            break
+        least, most = (least, middle) if left_out(exp(middle)) else (middle, most)
+    return exp(most)
+
+
+def chunks_to_decide(claim: Claim, goals: Sequence[tuple[float, float]], *, ends_low: bool) -> int | None:
+    """Estimate how many chunks more would decide with a power of 80 % if all stays as it is; None where none would.
+
+    Args:
+        claim: What decides.
+        goals: Distance from the value to what a pass, and then to what a regression, is told from, each with its one-sided
+            error rate; those that are not positive cannot be reached.
+        ends_low: Whether the pass is told by the lower end of the interval, and the regression by the upper one.
+    """
+    if claim.deciding is None:
+        return None
+    n_chunks = claim.deciding(_LEVEL).n_clusters
+    if n_chunks < MIN_CLUSTERS:
+        return MIN_CLUSTERS - n_chunks
+    needed = [
+        _chunks_for(claim, claim.deciding, distance, alpha, below=ends_low == (place == 0))
+        for place, (distance, alpha) in enumerate(goals)
+        if distance > 0
+    ]
+    known = [one for one in needed if one is not None]
+    return max(1, min(known) - n_chunks) if known else None
+
+
+def _chunks_for(
+    claim: Claim, deciding: Interval, distance: float, alpha: float, *, below: bool
+) -> int | None:
+    """Return about how many chunks in all tell the value from what lies at a distance; None where there is no interval."""
+    found = deciding(1 - 2 * alpha)
+    if not found.has_interval:
+        return None
+    z = -float(special.ndtri(alpha))
+    share = z / (z - float(special.ndtri(1 - _POWER)))
+
+    def reach(estimate: Estimate) -> float:
+        return estimate.value - estimate.low if below else estimate.high - estimate.value
+
+    def is_enough(n_chunks: int) -> bool:
+        return claim.larger is not None and reach(claim.larger(n_chunks)(1 - 2 * alpha)) <= share * distance
+
+    least, most = found.n_clusters, found.n_clusters
+    while claim.larger is not None and most < _MOST_CHUNKS and not is_enough(most):
+        least, most = most, 2 * most
+    if claim.larger is None or most >= _MOST_CHUNKS:
+        spread = reach(found) * sqrt(found.n_clusters) / z
+        return chunks_needed(spread, distance, alpha=alpha, power=_POWER, sides=1) if spread > 0 else None
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (least, middle) if is_enough(middle) else (middle, most)
+    return most

@@ -1,0 +1,187 @@
+"""From a policy, a run and its baseline to the verdict."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from qaeval.errors import UsageError, closest
+from qaeval.gate import sentences
+from qaeval.gate.certificate import age_days, check
+from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Evidence
+from qaeval.gate.policy import Policy
+from qaeval.gate.rules import Case, cases_of, verdicts_of
+from qaeval.gate.verdict import EXIT_CODES, Certificate, GateReport, Identity, Outcome, RuleVerdict
+from qaeval.report.numbers import listed, percent, plural
+
+GATE: Final = "gate.json"
+"""The file of the run directory that holds the verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a gate is asked."""
+
+    policy: Policy
+    run: Evidence
+    baseline: Evidence | None
+    """None where every rule is a limit."""
+    candidates: Mapping[str, str]
+    """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake."""
+    today: str
+    """ISO 8601; what ages are counted to."""
+
+
+def decide(asked: Asked, cases: Sequence[Case] | None = None) -> GateReport:
+    """Give the verdict of a gate; the same arguments give the same verdict.
+
+    Args:
+        asked: Policy, run and baseline.
+        cases: What the data say, where that is known already; asked of all the letters when left out.
+
+    Raises:
+        UsageError: a candidate is named that there is not.
+        DataError: a rule names a flag, check, stratum or candidate that there is not.
+    """
+    policy, run, baseline = asked.policy, asked.run, asked.baseline
+    certificate = check(policy, run.side.identity, asked.today)
+    differences = (
+        [] if baseline is None else list(_differences(run.side.identity, baseline.side.identity, policy))
+    )
+    if differences:
+        detail = f"{run.side.name} and {baseline.side.name if baseline else ''} differ in {'; '.join(differences)}."
+        return _report(asked, "not comparable", (), certificate, detail=detail)
+    pairs = pairs_of(run, baseline, asked.candidates)
+    rules = verdicts_of(cases_of(policy, run, baseline, pairs) if cases is None else cases, policy.alpha)
+    outcome, notes = _outcome(rules), tuple(_notes(asked, pairs, certificate))
+    if policy.certificate == "require" and certificate.state != "valid":
+        outcome = "untrusted"
+    return _report(asked, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
+
+
+def _outcome(rules: Sequence[RuleVerdict]) -> Outcome:
+    verdicts = {rule.verdict for rule in rules}
+    if "regression" in verdicts:
+        return "regression"
+    return "inconclusive" if "inconclusive" in verdicts or not rules else "pass"
+
+
+def _report(
+    asked: Asked,
+    outcome: Outcome,
+    rules: tuple[RuleVerdict, ...],
+    certificate: Certificate,
+    *,
+    detail: str = "",
+    notes: Sequence[str] = (),
+) -> GateReport:
+    headline, exit_code = sentences.headline(outcome, rules, detail=detail), EXIT_CODES[outcome]
+    if outcome == "inconclusive" and asked.policy.inconclusive == "warn":
+        if all(_is_evaluated(rule) for rule in rules):
+            exit_code = EXIT_CODES["pass"]
+            headline += " The policy lets that pass with this warning."
+        else:
+            headline += " The policy lets too little data pass, but not what cannot be evaluated at all."
+    return GateReport(
+        outcome=outcome,
+        exit_code=exit_code,
+        headline=headline,
+        policy=asked.policy.name,
+        policy_digest=asked.policy.digest,
+        run=asked.run.side,
+        baseline=None if asked.baseline is None else asked.baseline.side,
+        rules=rules,
+        certificate=certificate,
+        multiplicity=sentences.multiplicity(
+            len(rules), sum(rule.p_worse is not None for rule in rules), asked.policy.alpha
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _is_evaluated(rule: RuleVerdict) -> bool:
+    deciding = rule.change if rule.limit is None else rule.current
+    return deciding is not None and deciding.has_interval
+
+
+def _differences(run: Identity, baseline: Identity, policy: Policy) -> Iterator[str]:
+    """Name what two runs differ in that must agree, each with what to do."""
+    aspects = (
+        ("the eval", run.eval, run.eval_digest, baseline.eval, baseline.eval_digest, "set a new baseline"),
+        ("the rubric", run.rubric, run.rubric_digest, baseline.rubric, baseline.rubric_digest, _REGRADE),
+        ("the judge", run.judge, run.judge_digest, baseline.judge, baseline.judge_digest, _REGRADE),
+    )
+    for what, name, its, other, others, way_on in aspects:
+        if (name, its) != (other, others):
+            yield f"{what} ({name} {its[:8]}, in the baseline {other} {others[:8]}): {way_on}"
+    if run.samples_digest != baseline.samples_digest and policy.samples == "same":
+        yield (
+            f"the samples ({run.n_samples:,}, {run.samples_digest[:8]}, in the baseline {baseline.n_samples:,}, "
+            f"{baseline.samples_digest[:8]}): draw the same with --n and --seed, or compare without pairs with --unpaired"
+        )
+
+
+_REGRADE: Final = "--regrade has the run's judge grade the baseline's stored replies"
+
+
+def pairs_of(run: Evidence, baseline: Evidence | None, named: Mapping[str, str]) -> dict[str, str]:
+    """Say which candidates are gated, each with its name in the baseline; empty where the baseline has none.
+
+    Raises:
+        UsageError: a candidate is named that there is not.
+    """
+    own = [one.name for one in run.candidates]
+    others = own if baseline is None else [one.name for one in baseline.candidates]
+    for new, old in named.items():
+        for name, known, where in ((new, own, "the run"), (old, others, "the baseline")):
+            if name not in known:
+                raise UsageError(
+                    f"--candidate {new}={old}: {where} has no candidate {name!r}.{closest(name, known)} It has {', '.join(known)}"
+                )
+    if named:
+        return dict(named)
+    return {name: name if name in others else "" for name in own}
+
+
+def _notes(asked: Asked, pairs: Mapping[str, str], certificate: Certificate) -> Iterator[str]:
+    policy, run, baseline = asked.policy, asked.run, asked.baseline
+    if certificate.state in {"stale", "missing"}:
+        yield f"The judge has no valid certificate: {certificate.detail}."
+    if left := [one.name for one in run.candidates if one.name not in pairs]:
+        yield f"Not gated, because --candidate names others: {listed(left)}."
+    if baseline is None:
+        return
+    days = age_days(baseline.side.created, asked.today)
+    if days is None:
+        yield "The baseline has no date."
+    elif days > policy.stale_after_days:
+        yield f"The baseline is {days:,} days old; after {policy.stale_after_days} it should be set again from a released run."
+    if gone := [one.name for one in baseline.candidates if one.name not in pairs.values()]:
+        yield f"The baseline also has {listed(gone)}, which this gate does not compare."
+    if run.side.qaeval_version != baseline.side.qaeval_version:
+        yield f"The run was made with qaeval {run.side.qaeval_version}, the baseline with {baseline.side.qaeval_version}."
+    if run.side.identity.samples_digest != baseline.side.identity.samples_digest:
+        yield "The samples differ, so the difference is that of two independent rates: it sees less than a paired one."
+    yield from _drift(run, baseline)
+
+
+def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
+    """Say where the judge gave one and the same item another letter than in the baseline."""
+    before, now = _letters(baseline), _letters(run)
+    shared = before.keys() & now.keys()
+    changed = sum(before[item] != now[item] for item in shared)
+    if changed:
+        yield (
+            f"The judge gave another letter to {changed:,} of the {plural(len(shared), 'item')} that both share word for word "
+            f"({percent(changed / len(shared))}): so far its own letters move."
+        )
+
+
+def _letters(evidence: Evidence) -> dict[str, str]:
+    """Read the letter of each graded item by its id."""
+    return {
+        item: letter
+        for one in evidence.candidates
+        for items, letters in zip(one.items.split(), one.letters.split(), strict=True)
+        for item, letter in zip(items.split(","), letters, strict=True)
+        if letter not in {FAILED_MARK, UNGRADED_MARK}
+    }

@@ -1,0 +1,79 @@
+"""Today's judge over the stored replies of a baseline, so that two runs with different judges can be compared."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qaeval.config import Config
+from qaeval.errors import NotComparableError, UsageError
+from qaeval.prepare import Judging, described
+from qaeval.records import digest
+from qaeval.rowfiles import explained
+from qaeval.rubric import Rubric
+from qaeval.run import Runner
+from qaeval.store import GENERATIONS, METRICS, SAMPLES, SESSIONS, RunStore
+
+
+def regrade(baseline: Path, run: Path, config: Config, runner: Callable[[RunStore], Runner]) -> Path:
+    """Grade a baseline's replies by the judge and rubric of a run, in a copy beside it; a stopped one goes on.
+
+    Args:
+        baseline: Run directory with the stored replies; it stays as it is.
+        run: Run directory whose judge and rubric are taken.
+        config: The registry, which knows where the judge is served.
+        runner: Makes what takes a run directory through its stages.
+
+    Returns:
+        The copy, ``<baseline>.regraded-<hash of judge and rubric>``.
+
+    Raises:
+        UsageError: the baseline is no run directory.
+        NotComparableError: the registry's judge is not the one that graded the run.
+    """
+    if not (baseline / GENERATIONS).is_file():
+        raise UsageError(
+            f"--regrade needs the baseline's replies: {baseline} is no run directory. Give the run that the baseline was set from"
+        )
+    with RunStore.open(run) as store:
+        judging = _judging(store, config)
+    copy = baseline.with_name(f"{baseline.name}.regraded-{digest(judging.settings())[:8]}")
+    if not copy.is_dir():
+        _copy(baseline, copy)
+    with RunStore.open(copy) as store, runner(store) as at_work:
+        at_work.check(judging.judge)
+        at_work.grade(judging)
+    return copy
+
+
+def _judging(store: RunStore, config: Config) -> Judging:
+    """Find the judge of a run in the registry, and its rubric in the run's own settings."""
+    grading: dict[str, Any] = store.settings().get("grading") or {}
+    if not grading:
+        raise UsageError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
+    judge = config.judge(grading["judge"]["name"])
+    recorded = {key: value for key, value in grading["judge"].items() if key != "name"}
+    if described(judge) != recorded:
+        different = sorted(key for key in recorded if described(judge).get(key) != recorded[key])
+        raise NotComparableError(
+            f"the registry's judge {judge.name} is not the one that graded {store.path}: it differs in {', '.join(different)}; "
+            f"grade the run again, or restore the registry"
+        )
+    rubric = {key: value for key, value in grading["rubric"].items() if key != "sha"}
+    return Judging(judge, Rubric.model_validate(rubric))
+
+
+def _copy(baseline: Path, copy: Path) -> None:
+    """Copy all but the letters; the copy is there whole or not at all."""
+    partial = copy.with_name(f".{copy.name}.partial")
+    with explained(copy, "copying"), RunStore.open(baseline) as store:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name in (SAMPLES, GENERATIONS, METRICS):
+            if (baseline / name).is_file():
+                shutil.copyfile(baseline / name, partial / name)
+        made = RunStore(partial)
+        made.write_settings({**store.settings(), "grading": None})
+        sessions = [one for one in store.sessions() if one.stage == "generate"]
+        made.write_text(SESSIONS, "".join(one.model_dump_json() + "\n" for one in sessions))
+        partial.replace(copy)

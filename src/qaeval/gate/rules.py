@@ -1,0 +1,269 @@
+"""Each rule of a policy becomes a verdict for each candidate: pass, regression or inconclusive."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Final
+
+import numpy as np
+from scipy import special
+
+from qaeval.errors import DataError, closest
+from qaeval.gate import sentences
+from qaeval.gate.claims import (
+    Claim,
+    PairedRates,
+    chunks_to_decide,
+    count,
+    independent_difference,
+    p_beyond,
+)
+from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.performance_rules import kappa_claim, time_claim
+from qaeval.gate.policy import Policy, Rule
+from qaeval.gate.verdict import RuleVerdict, Verdict
+from qaeval.report.measure import Measure
+from qaeval.stats.estimate import Estimate
+from qaeval.stats.paired import holm
+
+_REPORTED: Final = 0.95
+"""Level of the intervals beside the one that decides, as in reports."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One rule for one candidate and stratum, with what the data say."""
+
+    rule: Rule
+    id: str
+    candidate: str
+    against: str
+    stratum: str | None
+    claim: Claim
+    p_worse: float
+    """NaN where it cannot be evaluated."""
+
+    @property
+    def margin(self) -> float | None:
+        """Largest accepted loss in the quantity's unit; of a relative one only where the baseline's value is known."""
+        if self.rule.loss is None or (self.rule.about.scale == "ratio" and self.claim.deciding is None):
+            return None
+        return self.rule.loss * self.claim.scale_by
+
+
+def cases_of(
+    policy: Policy, run: Evidence, baseline: Evidence | None, pairs: Mapping[str, str]
+) -> list[Case]:
+    """Ask the data about every rule.
+
+    Args:
+        policy: The rules.
+        run: What is gated.
+        baseline: What it is compared with; None where every rule is a limit.
+        pairs: Candidates of the run that are gated, each with its name in the baseline; empty where the baseline has none.
+
+    Raises:
+        DataError: a rule names a candidate, flag, check or stratum that there is not.
+    """
+    _require_names(policy, run, pairs)
+    cases = [
+        _case(rule, name, stratum, run, baseline, pairs)
+        for rule in policy.rules
+        for name in _names(rule, run, pairs)
+        for stratum in _strata(rule, run)
+    ]
+    if twice := [name for name, n in Counter(case.id for case in cases).items() if n > 1]:
+        raise DataError(f"{policy.name}: {twice[0]} is asked by two rules; leave it out of one of them")
+    return cases
+
+
+def verdicts_of(cases: Sequence[Case], alpha: float) -> tuple[RuleVerdict, ...]:
+    """Give the verdict of every rule, with the correction for their number.
+
+    Args:
+        cases: What the data say, in the policy's order.
+        alpha: Error rate of a wrong pass of a rule, and of any wrong regression; one-sided.
+    """
+    known = [place for place, case in enumerate(cases) if not isnan(case.p_worse)]
+    alphas, adjusted = dict.fromkeys(range(len(cases)), alpha), {}
+    if known:
+        p_values = np.array([cases[place].p_worse for place in known])
+        adjusted = dict(zip(known, holm(p_values).tolist(), strict=True))
+        for rank, which in enumerate(np.argsort(p_values, kind="stable").tolist()):
+            alphas[known[which]] = alpha / (len(known) - rank)
+    return tuple(
+        _verdict(case, alpha, alphas[place], adjusted.get(place, 1.0), len(known))
+        for place, case in enumerate(cases)
+    )
+
+
+def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> None:
+    for place, rule in enumerate(policy.rules, start=1):
+        wanted = [
+            ("flag", [rule.of_flag] if rule.of_flag else [], run.flags, "the rubric"),
+            ("check", [rule.check] if rule.check else [], run.checks, "the eval"),
+            ("stratum", [rule.stratum] if rule.stratum else [], sorted(set(run.strata)), "the run"),
+            ("candidates", rule.candidates, tuple(pairs), "the gate"),
+        ]
+        for key, names, known, where in wanted:
+            for name in names:
+                if name not in known:
+                    has = ", ".join(known) or "none"
+                    raise DataError(
+                        f"{policy.name}: rules[{place}].{key}: {where} has no {name!r}.{closest(name, known)} It has {has}"
+                    )
+
+
+def _names(rule: Rule, run: Evidence, pairs: Mapping[str, str]) -> Sequence[str]:
+    if rule.quantity == "judge_kappa":
+        return [run.side.identity.judge]
+    return rule.candidates or tuple(pairs)
+
+
+def _strata(rule: Rule, run: Evidence) -> Sequence[str | None]:
+    return sorted(set(run.strata)) if rule.by else [rule.stratum or None]
+
+
+def _case(
+    rule: Rule,
+    name: str,
+    stratum: str | None,
+    run: Evidence,
+    baseline: Evidence | None,
+    pairs: Mapping[str, str],
+) -> Case:
+    claim = _claim(rule, name, stratum, run, baseline, pairs)
+    against = "" if rule.limit is not None else pairs.get(name, name)
+    p_worse = float("nan")
+    if claim.deciding is not None:
+        at = 0.0 if rule.limit is None else rule.limit
+        p_worse = p_beyond(claim.deciding, at, below=rule.about.higher_is_better)
+    several = len(pairs) > 1 and rule.quantity != "judge_kappa"
+    parts = (rule.id, f"[{stratum}]" if stratum else "", f"@{name}" if several else "")
+    return Case(
+        rule=rule,
+        id="".join(parts),
+        candidate=name,
+        against=against,
+        stratum=stratum,
+        claim=claim,
+        p_worse=p_worse,
+    )
+
+
+def _claim(
+    rule: Rule,
+    name: str,
+    stratum: str | None,
+    run: Evidence,
+    baseline: Evidence | None,
+    pairs: Mapping[str, str],
+) -> Claim:
+    against = baseline if rule.limit is None else None
+    if rule.limit is None and baseline is None:
+        return Claim.none("it has a margin, and there is no baseline (--baseline)")
+    if rule.quantity == "judge_kappa":
+        return kappa_claim(rule, run, against)
+    sides = [(run, name), *([(against, pairs[name])] if against else [])]
+    found: list[tuple[Evidence, Candidate]] = []
+    for evidence, who in sides:
+        candidate = evidence.candidate(who)
+        if candidate is None:
+            return Claim.none(
+                f"the baseline has no candidate {name}: name its counterpart with --candidate {name}=NAME"
+            )
+        if not any(_graded(candidate)):
+            return Claim.none(f"no item of {who} was graded in {evidence.side.name}")
+        found.append((evidence, candidate))
+    if rule.about.scale == "ratio":
+        return time_claim(rule, found[0], found[1] if against else None)
+    return _share(rule, stratum, found)
+
+
+def _graded(candidate: Candidate) -> Iterator[str]:
+    return (mark for mark in candidate.letters if mark not in {FAILED_MARK, UNGRADED_MARK, " "})
+
+
+def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, Candidate]]) -> Claim:
+    counts = [count(evidence, candidate, rule, stratum) for evidence, candidate in sides]
+    for one, (evidence, candidate) in zip(counts, sides, strict=True):
+        if not one.totals.sum():
+            what = f" in stratum {stratum}" if stratum else ""
+            return Claim.none(f"{candidate.name} has no item that counts{what} in {evidence.side.name}")
+    if len(counts) == 1:
+        return Claim(deciding=counts[0].rate, current=counts[0].rate)
+    (run, _), (baseline, _) = sides
+    same = run.side.identity.samples_digest == baseline.side.identity.samples_digest
+    if not same:
+        change = independent_difference(counts[1].rate, counts[0].rate)
+        return Claim(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
+    paired = PairedRates.of(counts[1], counts[0])
+    return Claim(deciding=paired, larger=paired.larger, baseline=counts[1].rate, current=counts[0].rate)
+
+
+def _verdict(case: Case, alpha: float, alpha_worse: float, p_adjusted: float, n_rules: int) -> RuleVerdict:
+    rule, claim = case.rule, case.claim
+    found = None if claim.deciding is None else claim.deciding(1 - 2 * alpha)
+    verdict = _decided(case, found, worse=p_adjusted <= alpha)
+    is_limit = rule.limit is not None
+    current = claim.current(1 - 2 * alpha if is_limit else _REPORTED) if claim.current else None
+    made = RuleVerdict(
+        id=case.id,
+        quantity=rule.quantity,
+        candidate=case.candidate,
+        against=case.against,
+        stratum=case.stratum,
+        verdict=verdict,
+        baseline=Measure.of(claim.baseline(_REPORTED)) if claim.baseline else None,
+        current=None if current is None else Measure.of(current),
+        change=None if found is None or is_limit else Measure.of(found),
+        margin=case.margin,
+        limit=rule.limit,
+        unit=claim.unit or rule.about.unit,
+        higher_is_better=rule.about.higher_is_better,
+        alpha=alpha_worse,
+        p_worse=None if isnan(case.p_worse) else case.p_worse,
+        power_if_equal=None if is_limit else _power(found, case.margin, alpha),
+        n_more_chunks=_more(case, found, alpha, alpha_worse) if verdict == "inconclusive" else None,
+        sentence="",
+    )
+    return made.model_copy(
+        update={
+            "sentence": sentences.of_rule(made, rule, claim, alpha=alpha, p_adjusted=p_adjusted, n=n_rules)
+        }
+    )
+
+
+def _decided(case: Case, found: Estimate | None, *, worse: bool) -> Verdict:
+    """Decide: a pass first (the worst that the interval allows is accepted), then a proven loss."""
+    if found is None or not found.has_interval:
+        return "inconclusive"
+    rule = case.rule
+    if rule.limit is not None:
+        kept = found.low > rule.limit if rule.about.higher_is_better else found.high < rule.limit
+    else:
+        margin = case.margin or 0.0
+        kept = found.low > -margin if rule.about.higher_is_better else found.high < margin
+    return "pass" if kept else "regression" if worse else "inconclusive"
+
+
+def _power(found: Estimate | None, margin: float | None, alpha: float) -> float | None:
+    """How probable a pass is where the true change is 0, taking the interval for normal: Phi(margin / se - z)."""
+    if found is None or margin is None or not found.has_interval or not found.high > found.low:
+        return None
+    z = -float(special.ndtri(alpha))
+    return float(special.ndtr(z * (2 * margin / (found.high - found.low) - 1)))
+
+
+def _more(case: Case, found: Estimate | None, alpha: float, alpha_worse: float) -> int | None:
+    if found is None or isnan(found.value):
+        return None
+    better = case.rule.about.higher_is_better
+    gain = found.value if better else -found.value
+    if case.rule.limit is not None:
+        to_pass = gain - (case.rule.limit if better else -case.rule.limit)
+        to_worse = -to_pass
+    else:
+        to_pass, to_worse = gain + (case.margin or 0.0), -gain
+    return chunks_to_decide(case.claim, ((to_pass, alpha), (to_worse, alpha_worse)), ends_low=better)

@@ -1,0 +1,140 @@
+"""What a gate says in words: of each rule, of all of them together, and of why two runs cannot be compared."""
+
+from collections.abc import Sequence
+
+from qaeval.gate.claims import Claim
+from qaeval.gate.policy import Rule
+from qaeval.gate.verdict import Outcome, RuleVerdict
+from qaeval.gate.words import allowed, change, level
+from qaeval.report.numbers import p_value, plural
+from qaeval.stats.estimate import MIN_CLUSTERS
+
+
+def of_rule(
+    verdict: RuleVerdict, rule: Rule, claim: Claim, *, alpha: float, p_adjusted: float, n: int
+) -> str:
+    """Say what a rule found.
+
+    Args:
+        verdict: All but the sentence.
+        rule: What was asked.
+        claim: What the data said.
+        alpha: One-sided error rate of a pass.
+        p_adjusted: P-value of a loss after the correction.
+        n: Rules that the correction is for.
+    """
+    name = _name(verdict, rule)
+    deciding = verdict.current if rule.limit is not None else verdict.change
+    if deciding is None or not deciding.has_interval:
+        why = claim.reason or (deciding.reason if deciding else "") or "it has no interval"
+        if deciding is not None and deciding.n_clusters < MIN_CLUSTERS:
+            why = f"it rests on {plural(deciding.n_clusters, 'chunk')}, and fewer than {MIN_CLUSTERS} show nothing"
+        text = f"{name} cannot be evaluated: {why}."
+        if verdict.n_more_chunks:
+            text += f" At least {plural(verdict.n_more_chunks, 'more chunk')} would be needed."
+        return text
+    if rule.limit is not None:
+        text = _of_limit(name, verdict, alpha)
+    else:
+        text = _of_margin(name, verdict, rule, alpha, p_adjusted, n)
+    return f"{text} {_capital(claim.caution)}." if claim.caution else text
+
+
+def _of_margin(name: str, verdict: RuleVerdict, rule: Rule, alpha: float, p_adjusted: float, n: int) -> str:
+    loss = allowed(verdict)
+    if isinstance(rule.margin, str):
+        loss += f" ({rule.margin})"
+    moved = f"{change(verdict.change, verdict.unit)} ({100 * (1 - 2 * alpha):g} % interval)"
+    worse = "lower" if verdict.higher_is_better else "higher"
+    corrected = f" after correction for {n} rules" if n > 1 else ""
+    if verdict.verdict == "pass":
+        text = f"{name}: {moved}; a {loss} or more is ruled out at the {100 * (1 - alpha):g} % level."
+        if p_adjusted <= alpha:
+            text += f" It is {worse} than the baseline nevertheless ({p_value(p_adjusted)}{corrected})."
+        return text
+    if verdict.verdict == "regression":
+        return f"{name} is {worse} than the baseline: {moved}, {p_value(p_adjusted)}{corrected}."
+    proven = f"that it is {worse} at all is not proven"
+    if verdict.p_worse is not None and verdict.p_worse <= alpha:
+        proven += corrected
+    return f"{name} is not decided: {moved}; a {loss} is not ruled out, and {proven}.{_more(verdict)}"
+
+
+def _of_limit(name: str, verdict: RuleVerdict, alpha: float) -> str:
+    seen = f"{level(verdict.current, verdict.unit)} ({100 * (1 - 2 * alpha):g} % interval)"
+    if verdict.verdict == "pass":
+        return f"{name} is {seen}: {allowed(verdict)} is shown at the {100 * (1 - alpha):g} % level."
+    if verdict.verdict == "regression":
+        return f"{name} is {seen}: {allowed(verdict)} is not kept."
+    return f"{name} is not decided: {seen} neither shows nor rules out {allowed(verdict)}.{_more(verdict)}"
+
+
+def _more(verdict: RuleVerdict) -> str:
+    n = verdict.n_more_chunks
+    if n is None:
+        return " More chunks would not decide while the number stays where it is."
+    return f" About {plural(_rounded(n), 'more chunk')} would decide with a probability of 80 % if it stays as it is."
+
+
+def _rounded(n: int) -> int:
+    """Round up to two digits: an estimate from this few chunks has no more."""
+    unit = int(10 ** max(0, len(str(n)) - 2))
+    return -(-n // unit) * unit
+
+
+def _name(verdict: RuleVerdict, rule: Rule) -> str:
+    of = rule.flag or rule.check
+    known = rule.about.words or rule.quantity.replace("_", " ")
+    quantity = f"{of} ({known})" if of else known
+    rater = f" with {rule.rater}" if rule.rater else ""
+    inside = f" in {verdict.stratum}" if verdict.stratum else ""
+    return f"{verdict.candidate}: {quantity}{rater}{inside}"
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def headline(outcome: Outcome, rules: Sequence[RuleVerdict], *, detail: str = "") -> str:
+    """Say in one sentence how the gate ends."""
+    if outcome == "not comparable":
+        return f"Not comparable: {detail}"
+    if outcome == "untrusted":
+        return f"The judge is not trusted: {detail}"
+    named = {
+        verdict: [one.id for one in rules if one.verdict == verdict]
+        for verdict in ("regression", "inconclusive")
+    }
+    if outcome == "regression":
+        open_ = len(named["inconclusive"])
+        more = f"; {plural(open_, 'rule is', 'rules are')} not decided" if open_ else ""
+        return f"Regression in {_some(named['regression'])}, of {plural(len(rules), 'rule')}{more}."
+    if outcome == "inconclusive":
+        wanted = [one.n_more_chunks for one in rules if one.verdict == "inconclusive"]
+        more = ""
+        if all(one is not None for one in wanted):
+            most = _rounded(max(one for one in wanted if one is not None))
+            more = f" About {plural(most, 'more chunk')} would decide."
+        n_open, n = len(named["inconclusive"]), plural(len(rules), "rule")
+        return f"Inconclusive: {_some(named['inconclusive'])} {'is' if n_open == 1 else 'are'} not decided, of {n}.{more}"
+    return f"Passed: {'the one rule holds' if len(rules) == 1 else f'all {len(rules)} rules hold'}."
+
+
+def _some(ids: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(ids[:most])
+    return f"{shown} and {len(ids) - most} more" if len(ids) > most else shown
+
+
+def multiplicity(n_rules: int, n_evaluated: int, alpha: float) -> str:
+    """Say how the error rate holds over all rules, and over those that could be evaluated."""
+    if not n_evaluated:
+        return "No rule could be evaluated."
+    rate = f"{100 * alpha:g} %"
+    if n_rules == 1:
+        return f"One rule, one-sided error rate {rate} for a pass and for a regression."
+    evaluated = "" if n_evaluated == n_rules else " that could be evaluated"
+    return (
+        f"All {n_rules} rules must pass, so each keeps its own error rate of {rate} for a wrong pass, and the whole gate passes "
+        f"wrongly no more often (intersection-union). A regression is corrected for the {n_evaluated} rules{evaluated} (Holm): "
+        f"where nothing got worse, any of them says so in at most {rate} of all gates."
+    )

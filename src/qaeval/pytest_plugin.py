@@ -1,0 +1,147 @@
+"""The gate inside pytest: the fixture ``qaeval``, for teams whose checks live there.
+
+::
+
+    def test_quality(qaeval):
+        qaeval.gate("results/today", baseline="baselines/qa_pairs.json")
+
+
+    def test_hallucinations(qaeval):
+        qaeval.assert_not_worse("results/today", "results/main", margin=0.03, quantity="hallucination_rate")
+
+A regression fails the test, and so does a gate that comes to no answer: too little data, a judge without the certificate that
+the policy requires, runs that are not comparable. Where the policy says ``inconclusive: warn`` such a test is skipped, with the
+reason: it passes only where the gate did. Paths are read from the working directory, as on the command line.
+
+pytest loads this module at every start: whatever takes time to import is imported when a test asks for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from qaeval.gate.sources import Sources
+    from qaeval.gate.verdict import GateReport
+
+
+class Gates:
+    """What the fixture ``qaeval`` is."""
+
+    def gate(
+        self,
+        run: str | Path,
+        *,
+        baseline: str | Path | None = None,
+        policy: str | Path | None = None,
+        candidates: Mapping[str, str] | None = None,
+        config: str | Path | None = None,
+        labels: Sequence[str | Path] = (),
+    ) -> "GateReport":
+        """Gate a run as ``qaeval gate`` does, and write ``gate.json`` into its directory.
+
+        Args:
+            run: Run directory.
+            baseline: Run directory, baseline file or ``s3://`` address; what the policy says, else ``baselines/<eval>.json``.
+            policy: The rules; ``gate.yaml`` where it is there, else the default ones.
+            candidates: Candidates of the run, each with its counterpart in the baseline; all, each with its namesake.
+            config: Registry file to lay over the default one.
+            labels: Files of labels; the eval's own.
+
+        Returns:
+            The report of a gate that passed.
+
+        Raises:
+            AssertionError: the gate did not pass; its words say why.
+            QaevalError: there is no such run, baseline or policy, or it cannot be read.
+        """
+        __tracebackhide__ = True
+        from qaeval.gate.entry import Order, gate
+
+        order = Order(
+            run=Path(run),
+            baseline=None if baseline is None else str(baseline),
+            policy=None if policy is None else Path(policy),
+            candidates=candidates or {},
+        )
+        return _passed(gate(order, _sources(config, labels)))
+
+    def assert_not_worse(
+        self,
+        run: str | Path,
+        baseline: str | Path,
+        margin: float | str,
+        *,
+        quantity: str = "usable_rate",
+        candidates: Mapping[str, str] | None = None,
+        flag: str = "",
+        check: str = "",
+        config: str | Path | None = None,
+        labels: Sequence[str | Path] = (),
+    ) -> "GateReport":
+        """Assert one thing of a run: that a quantity did not get worse by the margin, proven at the 95 % level.
+
+        Args:
+            run: Run directory.
+            baseline: As in `gate`.
+            margin: Largest loss that is accepted: 0.05 is 5 points; ``"20%"`` of the baseline's value for times and cost.
+            quantity: By its name in a policy: ``usable_rate``, ``hallucination_rate``, ``p95_latency`` and so on.
+            candidates: As in `gate`.
+            flag: Of ``flag_rate``: which one.
+            check: Of ``check_rate``: which one.
+            config: As in `gate`.
+            labels: As in `gate`.
+
+        Returns:
+            The report, which passed.
+
+        Raises:
+            AssertionError: that is not shown; the words say what is.
+            QaevalError: as in `gate`.
+        """
+        __tracebackhide__ = True
+        from qaeval.documents import validated
+        from qaeval.gate.decide import Asked, decide
+        from qaeval.gate.policy import Policy
+        from qaeval.surroundings import now
+
+        rule = {"quantity": quantity, "margin": margin, "flag": flag, "check": check}
+        policy = validated(Policy, {"name": "assert_not_worse", "rules": [rule]}, "assert_not_worse")
+        sources = _sources(config, labels)
+        asked = Asked(
+            policy=policy,
+            run=sources.run(Path(run)),
+            baseline=sources.baseline(str(baseline)),
+            candidates=candidates or {},
+            today=now(),
+        )
+        return _passed(decide(asked))
+
+
+def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "Sources":
+    from qaeval.gate.sources import Sources
+    from qaeval.prepare import find_config
+
+    registry = find_config(None if config is None else Path(config))
+    return Sources(config=registry, labels=tuple(Path(path) for path in labels))
+
+
+def _passed(report: "GateReport") -> "GateReport":
+    __tracebackhide__ = True
+    if report.outcome == "pass":
+        return report
+    from qaeval.gate.words import plain
+
+    said = (report.headline, *(one.sentence for one in report.rules if one.verdict != "pass"), *report.notes)
+    words = "\n".join(map(plain, said))
+    if report.exit_code == 0:
+        pytest.skip(words)
+    raise AssertionError(words)
+
+
+@pytest.fixture(name="qaeval", scope="session")
+def gates() -> Gates:
+    """Gates of runs of qaeval: ``gate`` and ``assert_not_worse``."""
+    return Gates()

@@ -1,0 +1,98 @@
+"""The history of runs as data: the documents of ``qaeval history`` and ``qaeval compare-runs``."""
+
+from typing import Final
+
+from qaeval.report.document import Difference
+from qaeval.report.facts import Part
+from qaeval.report.measure import Measure
+
+FORMAT: Final = 1
+"""Version of the layout of `History`."""
+
+
+class HistoryRate(Part):
+    """How many of a candidate's items were usable."""
+
+    candidate: str
+    usable: Measure
+
+
+class HistoryRun(Part):
+    """One finished run, with what its numbers hang on."""
+
+    name: str
+    """Of the run directory."""
+    started: str
+    """UTC, ISO 8601."""
+    eval: str
+    eval_digest: str
+    samples_digest: str
+    n_samples: int
+    rubric: str
+    """Name and version: ``qa_pair_abc/1``."""
+    rubric_digest: str
+    judge: str
+    judge_digest: str
+    """Of its name, its weights and how it samples."""
+    rates: tuple[HistoryRate, ...]
+    gate: str = ""
+    """How the run's gate ended; empty where it had none."""
+
+
+class Stretch(Part):
+    """Runs in a row whose numbers can be compared with each other, and with those of no other stretch."""
+
+    changes: tuple[str, ...] = ()
+    """What is different from the stretch before, in words; empty for the first one."""
+    runs: tuple[HistoryRun, ...]
+
+
+class EvalHistory(Part):
+    """All runs of one eval, the oldest first."""
+
+    eval: str
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The candidates of all runs, in the order in which they appear."""
+        rates = (one for stretch in self.stretches for run in stretch.runs for one in run.rates)
+        return tuple(dict.fromkeys(one.candidate for one in rates))
+
+
+class Unread(Part):
+    """A run that could not be taken in, and why."""
+
+    name: str
+    reason: str
+
+
+class History(Part):
+    """Runs over time."""
+
+    format: int = FORMAT
+    evals: tuple[EvalHistory, ...]
+    unread: tuple[Unread, ...] = ()
+
+
+class RunPair(Part):
+    """A candidate in the first run and in a later one."""
+
+    candidate: str
+    first: HistoryRate
+    other: HistoryRate
+    difference: Difference
+    """Later run minus first run, paired by chunk."""
+
+
+class RunComparison(Part):
+    """The same candidates in several runs, without a verdict."""
+
+    format: int = FORMAT
+    runs: tuple[str, ...]
+    """The first one is what the others are compared with."""
+    pairs: tuple[RunPair, ...]
+    settings: tuple[str, ...]
+    """What differs in the settings of the runs, a sentence for each of the others."""
+    left_out: tuple[str, ...] = ()
+    """Candidates that only some of the runs have."""

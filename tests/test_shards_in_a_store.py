@@ -1,0 +1,315 @@
+"""Shards in an S3-compatible store: the same guarantees, over a protocol that only knows conditional puts."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from qaeval.cli import run
+from qaeval.errors import EndpointError, StoreError
+from qaeval.merging import merge as put_together
+from qaeval.places import Folder
+from qaeval.prepare import find_config, find_judging, make_plan
+from qaeval.remote import Bucket
+from qaeval.shards import Shard, begin, commit
+from qaeval.store import RunStore
+from sharding import KEYS, Answer, Asked, in_front_of, in_order, rows_of, s3_server
+
+EMBEDDED = ("embedded-lead", "embedded-salient")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def store(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A prefix of its own in the store; the environment leads to it."""
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": server, "QAEVAL_SHARDS": str(tmp_path / "work")}.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://results/{tmp_path.name}"
+
+
+def compare(out: str, shard: str) -> int:
+    return run(["compare", *EMBEDDED, "--n", "6", "--out", out, "--shard", shard])
+
+
+def merge(*words: object) -> int:
+    return run(["merge", *map(str, words)])
+
+
+def bucket(store: str, url: str, work: Path) -> Bucket:
+    return Bucket.at(store, {**KEYS, "AWS_ENDPOINT_URL": url}, allow_external=(), work=work)
+
+
+@pytest.mark.slow
+def test_the_rows_of_shards_in_a_store_are_those_of_one_run(store: str, tmp_path: Path) -> None:
+    assert run(["compare", *EMBEDDED, "--n", "6", "--out", str(tmp_path / "whole")]) == 0
+    for index in range(2):
+        assert compare(f"{store}/shards", f"{index}/2") == 0
+    assert list((tmp_path / "work").rglob("*.jsonl")) == [], "the store has what the local folder had"
+    assert merge(f"{store}/shards/", "--out", tmp_path / "merged") == 0
+    assert rows_of(tmp_path / "merged") == in_order(rows_of(tmp_path / "whole"))
+    # merged into the store and out of it again
+    for _ in ("once", "and again"):
+        assert merge(f"{store}/shards", "--out", f"{store}/merged") == 0
+    assert merge(f"{store}/merged", "--out", tmp_path / "fetched") == 0
+    assert rows_of(tmp_path / "fetched") == rows_of(tmp_path / "merged")
+
+
+@pytest.mark.slow
+def test_a_merge_into_a_store_does_not_replace_another_run(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(f"{store}/one", "0/1") == 0
+    assert compare(f"{store}/other", "0/1") == 0
+    assert merge(f"{store}/one", "--out", f"{store}/merged") == 0
+    assert merge(f"{store}/other", "--out", f"{store}/merged") == 64
+    assert "holds something else" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_committed_shard_is_not_asked_again_and_a_changed_one_is_refused(
+    store: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(store, "0/1") == 0
+    assert compare(store, "0/1") == 0
+    assert "there is nothing to do" in capsys.readouterr().out
+    place = bucket(store, server, tmp_path)
+    mark = json.loads(b"".join(place.blocks("_committed/0000.json")))
+    file = f"shard=0000/{mark['attempt']}/grades.jsonl"
+    changed = tmp_path / "grades.jsonl"
+    changed.write_bytes(b"".join(place.blocks(file)).replace(b'"A"', b'"B"', 1))
+    place.put(changed, file)
+    assert merge(store, "--out", tmp_path / "merged") == 65
+    assert f"{store}/{file}: expected the sha256" in capsys.readouterr().err
+
+
+def attempts(place: Bucket, n: int) -> list[RunStore]:
+    plan = make_plan(find_config(None), EMBEDDED, eval_name="qa_pairs", chunks=None, n=2, seed=0)
+    judging = find_judging(
+        find_config(None), plan.candidates, judge=None, rubric=plan.definition.rubric
+    ).settings()
+    begun = [
+        begin(place, Shard(0, 1), {**plan.settings(), "grading": judging}, plan.samples) for _ in range(n)
+    ]
+    assert all(isinstance(one, RunStore) for one in begun)
+    return begun  # type: ignore[return-value]
+
+
+def test_of_two_processes_on_one_shard_the_first_that_commits_counts(
+    store: str, server: str, tmp_path: Path
+) -> None:
+    place = bucket(store, server, tmp_path)
+    one, other = attempts(place, 2)
+    assert commit(place, Shard(0, 1), other.path).mark.attempt == other.path.name
+    assert commit(place, Shard(0, 1), one.path).mark.attempt == other.path.name
+    one.close()
+    other.close()
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_in_the_middle_of_an_upload_leaves_no_mark(
+    store: str,
+    server: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_grades(asked: Asked) -> Answer | None:
+        spoilt = asked.method in {"PUT", "POST"} and "grades.jsonl" in asked.path
+        return Answer.error(403, "AccessDenied") if spoilt else None
+
+    assert compare(store, "0/2") == 0
+    with in_front_of(server, no_grades) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        assert compare(store, "1/2") == 74
+        said = capsys.readouterr().err
+    assert "grades.jsonl" in said
+    assert "to go on, the same again" in said
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    assert merge(store, "--out", tmp_path / "merged") == 65
+    assert "1 of 2 shards is not committed: 1/2" in capsys.readouterr().err
+    # what was made is still here, and is sent without asking again
+    (rows,) = (tmp_path / "work").rglob("grades.jsonl")
+    before = rows.read_bytes()
+    assert compare(store, "1/2") == 0
+    assert merge(store, "--out", tmp_path / "merged") == 0
+    assert set(before.splitlines()) <= set((tmp_path / "merged" / "grades.jsonl").read_bytes().splitlines())
+
+
+def test_a_store_without_conditional_puts_is_found_out_before_any_request(
+    store: str,
+    server: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def forgets(asked: Asked) -> Answer | None:
+        asked.headers.pop("If-None-Match", None)
+        return None
+
+    with in_front_of(server, forgets) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        assert compare(store, "0/1") == 74
+    assert "lets two processes write the same file" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("more", ["", "<Condition>If-None-Match</Condition>"], ids=["bare", "as AWS"])
+def test_a_refused_condition_means_that_another_one_came_first(
+    more: str, store: str, server: str, tmp_path: Path
+) -> None:
+    def refuse(asked: Asked) -> Answer | None:
+        return Answer.error(412, "PreconditionFailed", more=more) if asked.method == "PUT" else None
+
+    with in_front_of(server, refuse) as url:
+        assert bucket(store, url, tmp_path).create("_committed/0000.json", b"x") is False
+
+
+def test_a_put_that_meets_another_one_is_sent_again(store: str, server: str, tmp_path: Path) -> None:
+    seen = []
+
+    def conflict_once(asked: Asked) -> Answer | None:
+        seen.append(asked.method)
+        return Answer.error(409, "ConditionalRequestConflict") if len(seen) == 1 else None
+
+    with in_front_of(server, conflict_once) as url:
+        assert bucket(store, url, tmp_path).create("_committed/0000.json", b"x") is True
+    assert seen == ["PUT", "PUT"]
+
+
+def test_what_a_store_says_is_told_without_the_keys(store: str, server: str, tmp_path: Path) -> None:
+    def chatty(_: Asked) -> Answer | None:
+        return Answer.error(403, "SignatureDoesNotMatch", f"signed with {' and '.join(KEYS.values())}")
+
+    with in_front_of(server, chatty) as url, pytest.raises(StoreError, match="signed with") as raised:
+        bucket(store, url, tmp_path).names("_committed")
+    assert "***" in str(raised.value)
+    assert not any(secret in str(raised.value) for secret in KEYS.values())
+
+
+@pytest.mark.usefixtures("store")
+def test_a_bucket_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("s3://nowhere/run", "0/1") == 74
+    assert "bucket does not exist" in capsys.readouterr().err
+    assert merge("s3://nowhere/run", "--out", "nowhere") == 74
+
+
+@pytest.mark.slow
+def test_no_proxy_is_asked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert compare(store, "0/1") == 0
+
+
+def test_without_s3fs_it_is_said_what_to_install(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "qaeval.remote")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    assert compare(store, "0/1") == 64
+    assert "pip install 'qaeval[s3]'" in capsys.readouterr().err
+
+
+WATCHED = """
+import json, sys
+seen = []
+def watch(event, arguments):
+    if event in {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}:
+        seen.append([event, repr(arguments[1] if event.startswith("socket.connect") else arguments[0])])
+sys.addaudithook(watch)
+from qaeval.cli import run
+code = run(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    json.dump([code, seen], file)
+"""
+
+
+@pytest.mark.slow
+def test_a_shard_connects_to_its_store_alone(store: str, server: str, tmp_path: Path) -> None:
+    words = ["compare", *EMBEDDED, "--n", "2", "--out", store, "--shard", "0/1"]
+    for command in (words, ["merge", store, "--out", str(tmp_path / "merged")]):
+        log = tmp_path / "seen.json"
+        subprocess.run([sys.executable, "-c", WATCHED, str(log), *command], check=True, timeout=60)
+        code, seen = json.loads(log.read_text())
+        assert code == 0
+        connected = {where for event, where in seen if event == "socket.connect"}
+        assert connected == {repr(("127.0.0.1", urlsplit(server).port))}
+        assert {where for event, where in seen if event != "socket.connect"} <= {"'127.0.0.1'"}
+
+
+@pytest.mark.parametrize("missing", KEYS)
+def test_keys_come_from_the_environment_alone(
+    missing: str,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = a\naws_secret_access_key = b\n", encoding="utf-8"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.delenv(missing)
+    assert compare(store, "0/1") == 64
+    assert f"${missing} is not set" in capsys.readouterr().err
+
+
+def test_a_store_outside_ones_own_network_is_refused_unless_it_is_named(
+    store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://203.0.113.7:9000")
+    assert compare(store, "0/1") == 69
+    assert "allow_external: [203.0.113.7]" in capsys.readouterr().err
+    assert merge(store, "--out", tmp_path / "out") == 69
+    named = Bucket.at(store, dict(os.environ), allow_external=["203.0.113.7"], work=tmp_path)
+    assert (named.endpoint, named.external) == ("http://203.0.113.7:9000", "203.0.113.7")
+
+
+def test_a_name_is_connected_to_at_the_address_that_was_checked(
+    store: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qaeval.serving.guard.resolve", lambda _host: ["127.0.0.1"])
+    place = bucket(store, f"http://store-of-a-test:{urlsplit(server).port}", tmp_path)
+    assert place.create("_committed/0000.json", b"x")
+
+
+def test_without_an_address_the_store_is_amazons_and_that_is_outside(
+    store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    monkeypatch.setattr("qaeval.serving.guard.resolve", lambda _host: ["203.0.113.7"])
+    with pytest.raises(
+        EndpointError, match=r"AWS_ENDPOINT_URL is not set.*'s3.eu-central-1.amazonaws.com' resolves to 203"
+    ):
+        Bucket.at(store, dict(os.environ), allow_external=(), work=tmp_path)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hush@127.0.0.1:9000")
+    assert compare(store, "0/1") == 69
+    assert "hush" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_merged_run_says_where_its_shards_were_kept_outside(
+    store: str, server: str, tmp_path: Path
+) -> None:
+    assert compare(store, "0/1") == 0
+    outside = replace(bucket(store, server, tmp_path), external="store.example")
+    put_together([outside], Folder(tmp_path / "merged"))
+    assert run(["report", str(tmp_path / "merged")]) == 0
+    assert json.loads((tmp_path / "merged" / "manifest.json").read_text())["data_left"] == ["store.example"]
+    assert "store.example" in (tmp_path / "merged" / "report.md").read_text()

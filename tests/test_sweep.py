@@ -1,0 +1,952 @@
+"""One server under more and more load: how requests are timed, levels summed up, and the knee found; by hand."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mock.server import Mock
+from qaeval.analysis.breakeven import steady_work
+from qaeval.analysis.performance import (
+    find_knee,
+    least_in_flight,
+    level_costs,
+    over_repeats,
+    summarise,
+    summarise_repeat,
+)
+from qaeval.analysis.servers import server_span
+from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
+from qaeval.chat.streaming import StreamingChat, _Stream
+from qaeval.cli import run
+from qaeval.cli.tables import print_sections
+from qaeval.errors import EndpointError
+from qaeval.records import Reading, TimedRequest, Usage
+from qaeval.report.document import ServerSpan
+from qaeval.report.facts import MachineFacts, ModelFacts
+from qaeval.report.render_sweep import render_sweep_html, render_sweep_markdown, sweep_charts
+from qaeval.report.sections_speed import speed
+from qaeval.report.sections_sweep import cautions, three_digits, verdict, write_sweep
+from qaeval.report.sweep import Level, RepeatSummary, Spread, Sweep
+from qaeval.serving.load import read_gauge
+from qaeval.vllm_metrics import E2E, GENERATED_TOKENS, ITL, QUEUE, SUCCESSES, TPOT, TTFT
+from replay.faults import error as faulty
+from replay.server import LoopbackServer
+from report_builders import case
+
+approx = pytest.approx
+QAEVAL = str(Path(sys.executable).with_name("qaeval"))
+SECRET = "sk-never-show-this"  # noqa: S105 - made up
+ASK = ChatRequest(
+    (Message("user", "The server waits five seconds before it closes a connection."),),
+    sampling=Sampling(max_tokens=64),
+)
+
+
+def timed(start: float, end: float, *, tokens: int = 10, **more: Any) -> TimedRequest:
+    about: dict[str, Any] = {
+        "concurrency": 2,
+        "repeat": 1,
+        "sample_id": "s",
+        "start_s": start,
+        "end_s": end,
+        "ttft_s": (end - start) / 2,
+        "e2e_s": end - start,
+        "gaps_s": (),
+        "usage": Usage(prompt_tokens=5, completion_tokens=tokens),
+        "finish_reason": "stop",
+        "n_items": 3,
+    }
+    return TimedRequest(**{**about, **more})
+
+
+def lost(start: float, end: float, **more: Any) -> TimedRequest:
+    nothing = {"ttft_s": None, "e2e_s": None, "usage": None, "n_items": 0, "finish_reason": ""}
+    return timed(start, end, **nothing, reason="endpoint", detail="HTTP 500", **more)
+
+
+# ----------------------------------------------------------------------------------------------- requests and levels
+
+
+def test_time_per_output_token_leaves_out_the_first() -> None:
+    # 1 s in all, 0.4 s of it until the first of 4 tokens: 0.6 / 3
+    assert timed(0, 1, ttft_s=0.4, tokens=4).tpot_s == approx(0.2)
+    assert timed(0, 1, tokens=1).tpot_s is None
+    assert lost(0, 1).tpot_s is None
+
+
+def test_throughput_is_that_of_the_steady_window() -> None:
+    # two in flight, each takes 1 s: two fill the server, four count, from 1 s to 3 s; 4 replies of 10 tokens and 3 items in 2 s
+    rows = [timed(0, 1, warm_up=True), timed(0, 1, warm_up=True)]
+    rows += [timed(1, 2), timed(1, 2), timed(2, 3), timed(2, 3)]
+    found = summarise_repeat(rows)
+    assert (found.n_requests, found.window_s) == (4, approx(2))
+    assert (found.requests_per_s, found.tokens_per_s, found.items_per_s) == (approx(2), approx(20), approx(6))
+    assert found.e2e_mean_s == approx(1)
+
+
+def test_a_reply_of_which_a_part_came_in_the_window_counts_in_part() -> None:
+    # the last starts at 3 s, the first end after that is at 4 s; its tokens come from 3.5 s to 5 s: 1 + 1 + 1 + 1/3 replies in 4 s
+    rows = [timed(0, 2), timed(1, 3), timed(2, 4), timed(3, 5, ttft_s=0.5)]
+    assert summarise_repeat(rows).requests_per_s == approx((3 + 1 / 3) / 4)
+    # from 1 s to 5 s with one that fills: its tokens came from 1 s to 2 s; those of the last after 5 s
+    warm = [timed(0, 2, warm_up=True), timed(1, 3), timed(2, 4), timed(3, 5), timed(4, 6)]
+    assert summarise_repeat(warm).requests_per_s == approx(4 / 4)
+
+
+def test_the_emptying_of_the_server_does_not_count() -> None:
+    # one straggler of 100 s at the end: the window ends when the first of the two last ones does
+    found = summarise_repeat([timed(0, 1), timed(0, 1), timed(1, 101), timed(1, 2)])
+    assert found.window_s == approx(2)
+    assert found.requests_per_s == approx(3 / 2)
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 8, 11, 32, 64])
+@pytest.mark.parametrize("n", [40, 320])
+def test_a_server_of_8_slots_is_as_fast_as_its_slots_however_much_waits(in_flight: int, n: int) -> None:
+    # first come, first served: 0.04 s to the first token and 0.075 s for the others; the rest wait in the queue
+    free, clock, rows = [0.0] * 8, [0.0] * in_flight, []
+    for place in range(in_flight + n):
+        worker = clock.index(min(clock))
+        slot = free.index(min(free))
+        start, begins = clock[worker], max(clock[worker], free[slot])
+        end = begins + 0.115
+        about = {"concurrency": in_flight, "warm_up": place < in_flight, "ttft_s": begins + 0.04 - start}
+        rows.append(timed(start, end, **about))
+        clock[worker] = free[slot] = end
+    assert summarise_repeat(rows).requests_per_s == approx(min(8, in_flight) / 0.115, rel=0.02)
+
+
+def test_what_failed_is_counted_and_is_in_no_time_and_no_throughput() -> None:
+    (level,) = summarise([timed(0, 1), timed(0, 1), lost(1, 60), timed(1, 2), timed(2, 3), timed(2, 3)])
+    assert (level.n_requests, level.n_failed, level.failed_by_reason) == (6, 1, {"endpoint": 1})
+    assert level.e2e.n == 5
+    assert level.e2e.p99 == approx(1)
+    assert level.failed_share == approx(1 / 6)
+
+
+def test_gaps_are_pooled_and_time_per_token_is_one_number_of_each_request() -> None:
+    # a short reply with one gap of 1 s, a long one with nine of 0.1 s: pooled 10 gaps, of requests 1.0 and 0.1
+    short = timed(0, 2, tokens=2, ttft_s=1.0, gaps_s=(1.0,))
+    long = timed(0, 1.9, tokens=10, ttft_s=1.0, e2e_s=1.9, gaps_s=(0.1,) * 9)
+    (level,) = summarise([short, long])
+    assert (level.itl.n, level.itl.mean, level.itl.p50) == (10, approx(0.19), approx(0.1))
+    assert (level.tpot.n, level.tpot.mean) == (2, approx(0.55))
+
+
+def test_littles_law_gives_the_requests_in_flight_back() -> None:
+    rows = [timed(place // 2, place // 2 + 1, warm_up=place < 2) for place in range(12)]
+    (level,) = summarise(rows)
+    assert level.little == approx(2)
+
+
+def test_levels_and_repeats_are_told_apart() -> None:
+    rows = [
+        timed(0, 1, concurrency=level, repeat=repeat)
+        for repeat in (1, 2)
+        for level in (8, 1)
+        for _ in range(level)
+    ]
+    levels = summarise(rows)
+    assert [(one.concurrency, len(one.repeats), one.n_requests) for one in levels] == [(1, 2, 2), (8, 2, 16)]
+
+
+def test_the_interval_over_repeats_is_students() -> None:
+    # 10, 12, 14: mean 12, s = 2, t(0.975; 2) = 4.3027: 12 ± 4.3027 × 2 / √3
+    found = over_repeats([10, 12, 14])
+    assert (found.value, found.low, found.high) == (
+        approx(12),
+        approx(7.0317, abs=1e-4),
+        approx(16.9683, abs=1e-4),
+    )
+    low, high = stats.t.interval(0.95, 4, loc=3.4, scale=stats.sem([1, 2, 3, 5, 6]))
+    other = over_repeats([1, 2, 3, 5, 6])
+    assert (other.low, other.high) == (approx(low), approx(high))
+
+
+def test_two_repeats_have_no_interval_and_say_so() -> None:
+    found = over_repeats([10, 12])
+    assert (found.value, found.low, found.high) == (11, None, None)
+    assert "2 of at least 3 repeats" in (found.reason or "")
+
+
+# ----------------------------------------------------------------------------------------------- the knee
+
+NOTHING = Spread(n=0, mean=None, p50=None, p95=None, p99=None)
+
+
+def level(
+    concurrency: int, *tokens_per_s: float, failed: int = 0, of: int = 100, preemptions: float | None = 0
+) -> Level:
+    """Make a level from its repeats' output tokens per second; each item has 10 tokens."""
+    values = tokens_per_s if len(tokens_per_s) > 1 else tokens_per_s * 3
+    span = None if preemptions is None else ServerSpan(
+        n_readings=2, ttft_s=None, inter_token_s=None, queue_s=None, running_max=None, waiting_max=None,
+        kv_cache_max=0.5, preemptions=preemptions, prefix_hit_rate=None,
+    )  # fmt: skip
+    repeats = tuple(
+        RepeatSummary(
+            concurrency=concurrency, repeat=place, n_requests=of, n_failed=0, window_s=1, requests_per_s=value / 30,
+            tokens_per_s=value, items_per_s=value / 10, e2e_mean_s=1,
+        )
+        for place, value in enumerate(values, start=1)
+    )  # fmt: skip
+    return Level(
+        concurrency=concurrency,
+        repeats=repeats,
+        n_requests=of,
+        n_failed=failed,
+        failed_by_reason={"endpoint": failed} if failed else {},
+        n_cut=0,
+        n_items=10,
+        requests_per_s=over_repeats([value / 30 for value in values]),
+        tokens_per_s=over_repeats(values),
+        items_per_s=over_repeats([value / 10 for value in values]),
+        ttft=Spread(n=3, mean=0.1, p50=0.1, p95=0.2, p99=0.3),
+        tpot=NOTHING,
+        itl=NOTHING,
+        e2e=NOTHING,
+        little=float(concurrency),
+        server=span,
+    )
+
+
+RISING = (level(1, 100), level(2, 190), level(4, 360), level(8, 390), level(16, 400))
+
+
+def test_the_knee_of_a_table_worked_by_hand() -> None:
+    # 95 % of 400 is 380: 4 in flight bring 360, 8 bring 390
+    found = find_knee(RISING)
+    assert (found.concurrency, found.is_found, found.best) == (8, True, 16)
+    assert found.share_of_best == approx(390 / 400)
+    assert found.least == 4  # 380 / 100, rounded up
+
+
+def test_exactly_95_percent_is_enough() -> None:
+    assert find_knee([level(1, 100), level(4, 380), level(8, 400), level(16, 400)]).concurrency == 4
+    assert find_knee([level(1, 100), level(4, 379.9), level(8, 400), level(16, 400)]).concurrency == 8
+
+
+def test_of_levels_that_are_equally_fast_the_smallest_is_the_knee() -> None:
+    found = find_knee([level(1, 100), level(2, 400), level(4, 400), level(8, 400)])
+    assert (found.concurrency, found.best) == (2, 2)
+
+
+def test_throughput_that_falls_again_has_its_knee_before_its_top() -> None:
+    found = find_knee([level(1, 100), level(2, 196), level(4, 200), level(8, 120)])
+    assert (found.concurrency, found.best, found.is_found) == (2, 4, True)
+
+
+def test_more_than_one_error_in_a_hundred_keeps_a_level_out() -> None:
+    levels = [level(1, 100), level(2, 200, failed=1), level(4, 200, failed=2), level(8, 200)]
+    found = find_knee(levels)
+    assert (found.concurrency, found.excluded) == (2, {4: "2.0 % errors"})
+    found = find_knee([level(1, 100), level(2, 200, failed=2), level(4, 200), level(8, 200)])
+    assert found.concurrency == 4
+
+
+def test_a_level_with_a_preemption_is_not_the_knee_nor_what_the_knee_is_measured_by() -> None:
+    # 8 would be the best, with 500: 95 % of it nobody brings; of those that qualify 4 is the best
+    levels = [level(1, 100), level(2, 180), level(4, 300), level(8, 500, preemptions=3)]
+    found = find_knee(levels)
+    assert (found.concurrency, found.is_found, found.excluded) == (4, True, {8: "3 preemptions"})
+    said = " ".join(cautions(swept(levels)))
+    assert "8 in flight, 3 preemptions" in said
+    assert "8 in flight were 66.7 % faster than the best that qualifies" in said
+
+
+def test_at_the_last_level_the_knee_is_not_found_and_the_way_on_is_told() -> None:
+    levels = [level(1, 100), level(2, 200), level(4, 390)]
+    found = find_knee(levels)
+    assert (found.concurrency, found.is_found) == (4, False)
+    first = verdict(swept(levels))[0]
+    assert first.startswith("The knee is not found: throughput still rises at 4, the last level")
+    assert "--concurrency 4,8,16" in first
+
+
+def test_one_level_alone_has_no_knee() -> None:
+    found = find_knee([level(8, 100)])
+    assert (found.concurrency, found.is_found, found.least) == (8, False, None)
+    assert found.reason == "one level says nothing of others"
+
+
+def test_where_no_level_qualifies_there_is_none() -> None:
+    levels = [level(1, 100, failed=50), level(2, 100, preemptions=1)]
+    found = find_knee(levels)
+    assert (found.concurrency, found.best, found.is_found) == (None, None, False)
+    assert verdict(swept(levels))[0].startswith("No knee: no level qualifies")
+
+
+def test_repeats_that_agree_leave_one_level_and_noisy_ones_several() -> None:
+    assert [one.concurrency for one in find_knee(RISING).possible] == [8]
+    noisy = [
+        level(1, 100, 101, 99),
+        level(2, 180, 200, 195),
+        level(4, 192, 198, 206),
+        level(8, 190, 205, 199),
+    ]
+    found = find_knee(noisy)
+    assert {2, 4} <= {one.concurrency for one in found.possible}
+    assert sum(one.share for one in found.possible) <= 1 + 1e-9
+    assert "leave several levels open: 2 (" in " ".join(verdict(swept(noisy)))
+
+
+def test_without_three_repeats_nothing_is_said_about_how_sure_it_is() -> None:
+    levels = [level(1, 100, 100), level(2, 200, 200), level(4, 200, 200)]
+    assert find_knee(levels).possible == ()
+    assert "fewer than three repeats" in " ".join(verdict(swept(levels)))
+
+
+def test_preemptions_that_are_not_known_are_said() -> None:
+    levels = [level(1, 100, preemptions=None), level(2, 100, preemptions=None)]
+    assert find_knee(levels).concurrency == 1
+    assert "Preemptions are not known" in " ".join(cautions(swept(levels)))
+
+
+@given(st.lists(st.floats(1, 1000), min_size=1, max_size=8), st.floats(0.01, 100))
+def test_the_knee_is_the_first_with_95_percent_in_any_unit(speeds: list[float], unit: float) -> None:
+    levels = [level(2**place, speed) for place, speed in enumerate(speeds)]
+    found = find_knee(levels).concurrency
+    enough = [speed >= 0.95 * max(speeds) * (1 - 1e-9) for speed in speeds]
+    assert found == 2 ** enough.index(True)
+    scaled = [level(2**place, unit * speed) for place, speed in enumerate(speeds)]
+    assert find_knee(scaled).concurrency == found
+
+
+def test_fewer_in_flight_than_the_speedup_cannot_be_enough() -> None:
+    assert least_in_flight(100, 400) == 4  # 380 / 100
+    assert least_in_flight(95, 400) == 4  # 380 / 95, exactly
+    assert least_in_flight(100, 100) == 1
+
+
+def test_the_cost_at_the_knee_against_one_at_a_time() -> None:
+    # USD 1.01 per hour; 10 items/s at 1, 39 at 8: 1,000 items in 100 s and in 25.6 s
+    one, knee = level_costs(RISING, find_knee(RISING), 1.01)
+    assert (one.concurrency, one.work.price) == (1, approx(100 / 3600 * 1.01))
+    assert (knee.concurrency, knee.work.price) == (8, approx(1000 / 39 / 3600 * 1.01))
+
+
+# ----------------------------------------------------------------------------------------------- what is said
+
+HOSTILE = "<script>alert(1)</script> | *x* [y](http://z)"
+
+
+def swept(levels: Sequence[Level], **more: Any) -> Sweep:
+    about: dict[str, Any] = {
+        "id": "s",
+        "started": "2026-01-05T10:00:00+00:00",
+        "finished": "2026-01-05T10:20:00+00:00",
+        "qaeval_version": "0",
+        "model": ModelFacts(name="qwen", kind="server", host="127.0.0.1", server="vllm 0.32.0"),
+        "stage": "generate",
+        "source": "qa_pairs",
+        "noun": "pair",
+        "n_prompts": 78,
+        "max_tokens": 1024,
+        "is_salted": True,
+        "levels": tuple(levels),
+        "knee": find_knee(levels),
+    }
+    return Sweep(**{**about, **more})
+
+
+def test_a_document_goes_through_json_unchanged() -> None:
+    made = swept(RISING)
+    assert Sweep.model_validate_json(made.model_dump_json()) == made
+
+
+def test_words_of_others_are_escaped_in_page_and_markdown() -> None:
+    hostile = swept(RISING, source=HOSTILE, command=f"qaeval sweep {HOSTILE}", noun="pair")
+    page, text = render_sweep_html(hostile), render_sweep_markdown(hostile)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "<script" not in text.replace("\\<", "")
+    assert "default-src &#39;none&#39;; style-src &#39;sha256-" in page
+
+
+def test_page_and_charts_are_the_same_for_the_same_sweep() -> None:
+    made = swept(RISING)
+    assert render_sweep_html(made) == render_sweep_html(made)
+    throughput, first = sweep_charts(made)
+    assert "knee: 8" in throughput.svg()
+    assert "knee: 8" in first.svg()
+    assert "The knee is at 8 requests in flight" in throughput.alt
+    assert "knee:" not in sweep_charts(swept(RISING[:3]))[0].svg()
+
+
+def test_what_is_to_beware_of_is_said() -> None:
+    odd = level(4, 100).model_copy(update={"little": 3.0, "n_items": 0, "n_cut": 50})
+    said = " ".join(
+        cautions(
+            swept([level(1, 100), odd], unfinished=("4 in flight, repeat 3",), external=True, stale_days=120)
+        )
+    )
+    for words in ("Little's law does not hold", "3.00 at 4", "No reply held a pair at 4", "25.0 % of the replies ended at max_tokens",
+                  "Not finished: 4 in flight, repeat 3", "left your own network", "120 days old"):  # fmt: skip
+        assert words in said
+
+
+def test_all_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    span = ServerSpan(
+        n_readings=9, ttft_s=1.2, inter_token_s=0.031, queue_s=12.3, running_max=64, waiting_max=3, kv_cache_max=1.0,
+        preemptions=12_345, prefix_hit_rate=1.0, tpot_s=0.031, e2e_s=123.4,
+    )  # fmt: skip
+    times = Spread(n=9, mean=1.0, p50=12.34, p95=123.4, p99=1234.5)
+    more = {"server": span, "ttft": times, "e2e": times, "itl": times, "tpot": times}
+    levels = [level(at, 11_075, 12_311, 9_999).model_copy(update=more) for at in (1, 64)]
+    print_sections(write_sweep(swept(levels)))
+    shown = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]
+    assert max(map(len, shown)) <= 80
+    heads = [line.split() for line in shown if line.startswith("In flight")]
+    assert heads[-1] == [
+        "In",
+        "flight",
+        "KV",
+        "cache",
+        "Preempted",
+        "Hits",
+        "Queue",
+        "s",
+        "TTFT",
+        "s",
+        "TPOT",
+        "ms",
+        "ITL",
+        "ms",
+        "E2E",
+        "s",
+    ]
+    assert [head[2] for head in heads] == ["Requests/s", "TTFT", "TPOT", "KV"]
+
+
+def test_the_cost_is_told_with_its_price_and_its_source() -> None:
+    machine = MachineFacts(
+        name="l4", price_per_hour=1.01, currency="USD", as_of="2026-01-01", source="a list"
+    )
+    made = swept(RISING, machine=machine, costs=level_costs(RISING, find_knee(RISING), 1.01))
+    text = render_sweep_markdown(made)
+    assert "1,000 pairs cost USD 0.0072 with 8 in flight, 74.4 % less than with 1 (USD 0.028)" in text
+    assert "as of 2026-01-01 (source: a list)" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0213, "0.021"), (0.9996, "1.000"), (4.2, "4.20"), (41.23, "41.2"), (1234.5, "1,234"), (0.0, "0.000")],
+)
+def test_three_digits_never_in_powers_of_ten(value: float, text: str) -> None:
+    assert three_digits(value) == text
+
+
+# ----------------------------------------------------------------------------------------------- one streamed request
+
+
+def events(*texts: str, finish: str | None = "stop", usage: int | None = 7, end: bytes = b"\n\n") -> bytes:
+    def chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
+        return orjson.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+    datas = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": text}) for text in texts)]
+    datas.append(chunk({}, finish))
+    if usage is not None:
+        datas.append(orjson.dumps({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": usage}}))
+    return b"".join(b"data: " + data + end for data in [*datas, b"[DONE]"])
+
+
+@given(st.integers(1, 40))
+def test_a_stream_may_be_torn_anywhere(size: int) -> None:
+    for sent in (events("Ä", "ö\n\n"), b": ping\n\n" + events("Ä", "ö\n\n", end=b"\r\n\r\n")):
+        stream = _Stream()
+        for start in range(0, len(sent), size):
+            stream.take(sent[start : start + size])
+        reply = stream.reply(0.0, "url", None)
+        assert (reply.text, reply.usage.completion_tokens, len(reply.gaps_s)) == ("Äö\n\n", 7, 3)
+
+
+def test_tokens_are_what_the_server_counts_not_chunks() -> None:
+    stream = _Stream()
+    stream.take(events("three tokens here", usage=3))
+    assert stream.reply(0.0, "url", None).usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "words"),
+    [
+        (events("a", usage=None), "endpoint", "include_usage"),
+        (events("a", finish=None), "interrupted", "stopped before its end"),
+        (events("a", finish="abort"), "interrupted", "finish_reason 'abort'"),
+        (
+            events("a") + b'data: {"error": {"message": "out of \\"sk-never-show-this\\""}}\n\n',
+            "endpoint",
+            "***",
+        ),
+        (b"", "endpoint", "expected a stream"),
+        (b'{"choices": [{"message": {"content": "whole"}}]}', "endpoint", "expected a stream"),
+    ],
+)
+def test_a_stream_that_is_not_whole_is_a_failure(sent: bytes, reason: str, words: str) -> None:
+    stream = _Stream()
+    stream.take(sent)
+    with pytest.raises(ChatError, match=re.escape(words)) as caught:
+        stream.reply(0.0, "url", SECRET)
+    assert caught.value.reason == reason
+    assert SECRET not in caught.value.detail
+
+
+async def test_a_streamed_request_is_timed() -> None:
+    with LoopbackServer(latency_s=0.05, gap_s=0.01) as server:
+        async with StreamingChat(base_url=server.url, model="tiny-gen", api_key=SECRET) as model:
+            reply = await model.ask(ASK, {"cache_salt": "one"})
+    assert reply.text.strip()
+    assert reply.ttft_s >= 0.05
+    assert reply.e2e_s == approx(reply.ttft_s + sum(reply.gaps_s))
+    n = (
+        reply.usage.completion_tokens - 1
+    )  # the loopback server counts the end, too; chunks: the role, and one for each piece
+    assert len(reply.gaps_s) == n
+    assert reply.e2e_s >= 0.05 + 0.01 * (n - 1)
+    (body,) = server.requests
+    assert (body["stream"], body["stream_options"], body["cache_salt"]) == (
+        True,
+        {"include_usage": True},
+        "one",
+    )
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (500, {"error": {"message": f"down, {SECRET}"}}, "endpoint"),
+        (429, {}, "endpoint"),
+        (400, {"error": {"message": "no such thing"}}, "rejected"),
+        (400, {"message": "This model's maximum context length is 8192 tokens."}, "context_overflow"),
+        (302, {}, "rejected"),
+        (200, b"data: {not json}\n\n", "endpoint"),
+        (200, b"data: [1]\n\n", "endpoint"),
+        (200, b"data: " + b"x" * (2**24 + 1), "endpoint"),
+    ],
+)
+async def test_what_is_no_stream_is_a_failure_and_asked_once(status: int, body: Any, reason: str) -> None:
+    with LoopbackServer() as server:
+        server.answer(status, body, {"Location": "http://127.0.0.1:9/v1"})
+        async with StreamingChat(base_url=server.url, model="tiny-gen", api_key=SECRET) as model:
+            with pytest.raises(ChatError) as caught:
+                await model.ask(ASK)
+    assert caught.value.reason == reason
+    assert len(server.requests) == 1
+    assert SECRET not in f"{caught.value.detail!r} {caught.value.__context__!r}"
+
+
+async def test_a_server_that_is_gone_ends_it() -> None:
+    async with StreamingChat(base_url="http://127.0.0.1:9/v1", model="tiny-gen") as model:
+        with pytest.raises(EndpointError, match="/health does not answer either"):
+            await model.ask(ASK)
+
+
+# ----------------------------------------------------------------------------------------------- the command
+
+NAMES = ("mistral", "compass-judger")
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(NAMES) as running:
+        yield running
+
+
+def sweep(server: LoopbackServer, *more: object, model: str = "mistral", out: Path) -> int:
+    small = ("--concurrency", "2,1", "--requests", 4, "--repeats", 2)
+    words = ["sweep", model, "--endpoint", f"{model}={server.url}", *small, *more, "--out", out]
+    return run([str(word) for word in words])
+
+
+def rows_in(folder: Path) -> list[TimedRequest]:
+    lines = (folder / "requests.jsonl").read_text().splitlines()
+    return [TimedRequest.model_validate_json(line) for line in lines]
+
+
+def test_a_sweep_writes_rows_summary_page_and_charts(
+    server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(server, "--n", 3, out=tmp_path / "s") == 0
+    shown = capsys.readouterr().out
+    assert "mistral writing qa_pairs, 1 and 2 in flight" in shown
+    tables = [
+        line for line in shown.splitlines() if not line.startswith("  ") and not line.startswith("page")
+    ]
+    assert max(map(len, tables)) <= 80
+    rows = rows_in(tmp_path / "s")
+    # every level once before any again; of each repeat as many as are in flight fill the server first
+    turns = list(dict.fromkeys((row.concurrency, row.repeat) for row in rows))
+    assert turns == [(1, 1), (2, 1), (1, 2), (2, 2)]
+    assert [sum(row.warm_up for row in rows if row.concurrency == at) for at in (1, 2)] == [2, 4]
+    assert [sum(not row.warm_up for row in rows if row.concurrency == at) for at in (1, 2)] == [8, 8]
+    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert [(one.concurrency, one.n_requests, one.n_failed) for one in made.levels] == [(1, 8, 0), (2, 8, 0)]
+    assert made.levels[0].n_items == 24  # three pairs of each reply
+    for name in (
+        "sweep.html",
+        "sweep.md",
+        "metrics.jsonl",
+        "charts/throughput.svg",
+        "charts/first-token.svg",
+    ):
+        assert (tmp_path / "s" / name).stat().st_size
+
+
+def test_the_prompts_are_those_of_the_generate_stage(server: LoopbackServer, tmp_path: Path) -> None:
+    assert sweep(server, "--n", 3, "--repeats", 1, out=tmp_path / "s") == 0
+    streamed = [body for body in server.requests if body.get("stream")]
+    server.requests.clear()
+    words = [
+        "generate",
+        "mistral",
+        "--endpoint",
+        f"mistral={server.url}",
+        "--n",
+        "3",
+        "--out",
+        str(tmp_path / "g"),
+    ]
+    assert run(words) == 0
+    asked = [body for body in server.requests if "quokka" not in json.dumps(body)]
+    added = {"stream", "stream_options", "cache_salt"}
+
+    def told(body: dict[str, Any]) -> str:
+        return json.dumps({key: value for key, value in body.items() if key not in added}, sort_keys=True)
+
+    assert {told(body) for body in streamed} == {told(body) for body in asked if body["max_tokens"] > 100}
+
+
+def test_no_prompt_finds_itself_in_the_prefix_cache_but_what_prompts_share_is_found(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    # 3 prompts, 4 requests and as many to fill as are in flight: the fourth asks the first one again, with another salt
+    assert sweep(server, "--n", 3, "--concurrency", 1, out=tmp_path / "s") == 0
+    asked = [
+        (body["cache_salt"], json.dumps(body["messages"])) for body in server.requests if body.get("stream")
+    ]
+    assert len(set(asked)) == len(asked) == 10
+    salts = [salt for salt, _ in asked]
+    assert len(set(salts)) == 4  # two repeats, two times round
+    assert max(map(salts.count, salts)) == 3
+
+
+def test_a_judge_is_measured_with_the_items_of_a_run(
+    server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["generate", "embedded-lead", "--n", "2", "--out", str(tmp_path / "g")]) == 0
+    capsys.readouterr()
+    given = ("--run", tmp_path / "g", "--json")
+    assert sweep(server, *given, model="compass-judger", out=tmp_path / "s") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["stage"], made["noun"], made["n_prompts"]) == ("grade", "letter", 6)
+    assert made["levels"][0]["n_items"] == 8  # a letter of each reply
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("sweep", "embedded-lead"), 64, "a sweep measures a server"),
+        (("sweep", "compass-judger"), 64, "name a run whose items it grades with --run"),
+        (("sweep", "mistral", "--rubric", "x"), 64, "--rubric is of a judge's prompts"),
+        (("sweep", "mistral", "--run", "r", "--n", "3"), 64, "--n and --run"),
+        (("sweep", "mistral", "--concurrency", "1,x"), 64, "expected numbers from 1 to 4,096"),
+        (("sweep", "mistral", "--concurrency", "0"), 64, "expected numbers from 1 to 4,096"),
+        (
+            ("sweep", "mistral", "--endpoint", "mistral=http://127.0.0.1:9/v1,http://127.0.0.1:8/v1"),
+            64,
+            "several servers",
+        ),
+        (("sweep", "mistral", "--endpoint", "mistral=http://8.8.8.8/v1"), 69, "allow_external"),
+        (("sweep", "mistral", "--endpoint", "mistral=http://127.0.0.1:9/v1"), 69, "127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_measured_is_explained(
+    words: tuple[str, ...], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--out", str(tmp_path / "s")]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_directory_that_is_there_is_left_alone(
+    server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(server, out=tmp_path) == 64
+    assert "choose another --out" in capsys.readouterr().err
+
+
+def test_a_server_that_dies_ends_the_sweep_and_finished_levels_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # the probe asks twice; 5 requests at one in flight are finished, of the 6 at two the server answers two
+    with LoopbackServer(NAMES, die_after=9, latency_s=0.1) as server:
+        assert sweep(server, "--repeats", 1, out=tmp_path / "s") == 69
+    shown = capsys.readouterr()
+    assert "/health does not answer either" in shown.err
+    assert "Not finished: 2 in flight, repeat 1." in shown.out
+    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert [one.concurrency for one in made.levels] == [1]
+    assert {row.concurrency for row in rows_in(tmp_path / "s")} == {1, 2}
+
+
+def test_a_server_that_answers_nothing_but_errors_is_not_measured(
+    server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(request: Any) -> Any:
+        body = await request.json()
+        return faulty(429, "too many") if body.get("stream") else None
+
+    server._fault = refuse  # type: ignore[method-assign]
+    assert sweep(server, out=tmp_path / "s") == 69
+    message = capsys.readouterr().err
+    assert "none of the first 5 requests brought a reply" in message
+    assert "429" in message
+    assert all(row.reason == "endpoint" for row in rows_in(tmp_path / "s"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_rows_and_reports_the_finished_levels(tmp_path: Path) -> None:
+    with LoopbackServer(NAMES, latency_s=0.2) as server:
+        command = [
+            QAEVAL,
+            "sweep",
+            "mistral",
+            "--endpoint",
+            f"mistral={server.url}",
+            "--concurrency",
+            "1,2",
+            "--requests",
+            "6",
+        ]
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "s")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "COLUMNS": "80"},
+        )
+        rows = tmp_path / "s" / "requests.jsonl"
+        wait_until(lambda: rows.exists() and '"concurrency":2' in rows.read_text())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "stopping: what is in flight finishes" in err
+    assert "Not finished: 2 in flight, repeat 1 and 4 more." in out
+    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert [one.concurrency for one in made.levels] == [1]
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not done() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert done()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "code", "levels"), [("ok", 0, [1, 2]), ("crashes-after-9", 69, [1])])
+def test_a_server_of_our_own_is_started_measured_and_stopped(
+    kind: str, code: int, levels: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake = [sys.executable, str(Path(__file__).with_name("fake_vllm.py"))]
+    registry = {"serving": {"command": fake, "env": {}}, "models": {"mine": {"hf_id": f"fake/{kind}"}}}
+    Path("mine.yaml").write_text(json.dumps(registry))
+    words = [
+        "sweep",
+        "mine",
+        "--config",
+        "mine.yaml",
+        "--concurrency",
+        "1,2",
+        "--requests",
+        "4",
+        "--repeats",
+        "1",
+    ]
+    assert run([*words, "--out", "s"]) == code
+    made = Sweep.model_validate_json(Path("s", "sweep.json").read_text())
+    assert [one.concurrency for one in made.levels] == levels
+    assert list(Path("s", "logs").iterdir())
+
+
+def test_a_gauge_is_that_of_the_fullest_engine() -> None:
+    text = b'# TYPE vllm:kv gauge\nvllm:kv{engine="0"} 0.25\nvllm:kv{engine="1"} 0.5\nvllm:kv_other 0.9\n'
+    assert read_gauge(text, "vllm:kv") == 0.5
+    assert read_gauge(text, "vllm:nothing") is None
+    assert read_gauge(b"vllm:kv many\n", "vllm:kv") is None
+
+
+# ----------------------------------------------------------------------------------------------- known times, known knee
+
+TIMES = {"tokens": 16, "ttft_ms": 60, "gap_ms": 10}
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+needs_a_compiler = pytest.mark.skipif(not COMPILER, reason="the mock server needs a C compiler")
+
+
+@needs_a_compiler
+@pytest.mark.slow
+def test_a_server_with_known_times_has_these_times_and_its_slots_are_the_knee(tmp_path: Path) -> None:
+    # a reply takes 60 + 15 × 10 ms = 0.21 s; 4 run at once, the others wait: 4 / 0.21 = 19.05 replies, 304.8 tokens per second
+    registry = tmp_path / "mock.yaml"
+    registry.write_text("models: {bench: {url: 'http://127.0.0.1:9/v1', structured: off}}\n")
+    with Mock(slots=4, **TIMES) as mock:
+        words = ["sweep", "bench", "--config", str(registry), "--endpoint", f"bench={mock.url}"]
+        words += ["--concurrency", "1,2,4,8", "--requests", "16", "--out", str(tmp_path / "s")]
+        assert run(words) == 0
+    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    one, two, four, eight = made.levels
+    for found, in_flight in ((one, 1), (two, 2), (four, 4)):
+        assert found.ttft.p50 == approx(0.060, rel=0.05)
+        assert found.tpot.p50 == approx(0.010, rel=0.05)
+        assert found.itl.p50 == approx(0.010, rel=0.05)
+        assert found.e2e.p50 == approx(0.210, rel=0.05)
+        assert found.requests_per_s.value == approx(in_flight / 0.21, rel=0.05)
+        assert found.tokens_per_s.value == approx(in_flight * 16 / 0.21, rel=0.05)
+        assert found.little == approx(in_flight, rel=0.05)
+    assert eight.requests_per_s.value == approx(4 / 0.21, rel=0.05)
+    assert eight.ttft.p50 == approx(0.060 + 0.210, rel=0.05)  # a whole reply of somebody else first
+    assert (made.knee.concurrency, made.knee.is_found, made.knee.least) == (4, True, 4)
+
+
+@needs_a_compiler
+@pytest.mark.slow
+def test_a_server_that_preempts_is_kept_below_that(tmp_path: Path) -> None:
+    registry = tmp_path / "mock.yaml"
+    registry.write_text("models: {bench: {url: 'http://127.0.0.1:9/v1', structured: off}}\n")
+    with Mock(preempt_above=2, **TIMES) as mock:
+        words = ["sweep", "bench", "--config", str(registry), "--endpoint", f"bench={mock.url}"]
+        words += ["--concurrency", "1,2,4", "--requests", "8", "--repeats", "1", "--out", str(tmp_path / "s")]
+        assert run(words) == 0
+    made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
+    assert (made.knee.concurrency, made.knee.is_found) == (2, True)
+    assert "preemption" in made.knee.excluded[4]
+
+
+# ----------------------------------------------------------------------------------------------- the example of docs/cost.md
+
+
+def test_what_the_knee_says_of_the_worked_example_is_computed() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "cost.md").read_text()
+    alone, thirty = 0.23, 2.11
+    levels = [level(1, alone * 10), level(30, thirty * 10)]
+    found = find_knee(levels)
+    assert (found.concurrency, found.is_found, found.best) == (30, False, 30)
+    least = least_in_flight(alone, thirty)
+    knee = steady_work(1932, per_s=0.95 * thirty, price_per_hour=1.01)
+    for said in (
+        f"0.95 × 2.11 = {0.95 * thirty:.4f} chunks per second",
+        f"{0.95 * thirty:.4f} / 0.23 = {0.95 * thirty / alone:.2f}, so {least} in flight at least",
+        f"from {1 / alone:.1f} s to {30 / thirty:.1f} s",
+        f"{thirty / alone:.1f} times the throughput",
+        f"{30 / thirty * alone:.1f} times as long",
+        f"USD {knee.price:.4f}, USD {knee.price_per_1000:.4f} for 1,000 chunks",
+        f"{100 * (1 - knee.price / steady_work(1932, per_s=alone, price_per_hour=1.01).price):.1f} % less than one at a time",
+    ):
+        assert said in text, said
+
+
+# ----------------------------------------------------------------------------------------------- a normal run's own servers
+
+
+def seen(at_s: float, session: str = "1", **values: float) -> Reading:
+    """Read the metrics of a server: ``ttft_sum`` is the sum of its histogram; ``stop`` and ``length`` are finished requests."""
+    names = {"ttft": TTFT, "tpot": TPOT, "itl": ITL, "e2e": E2E, "queue": QUEUE}
+    known = {"stop": f"{SUCCESSES} stop", "length": f"{SUCCESSES} length", "tokens": GENERATED_TOKENS}
+    known |= {
+        f"{short}_{part}": f"{name}_{part}" for short, name in names.items() for part in ("sum", "count")
+    }
+    known |= {"e2e_1": f"{E2E}_bucket 1.0", "e2e_2": f"{E2E}_bucket 2.0", "e2e_inf": f"{E2E}_bucket +Inf"}
+    return Reading(
+        stage="generate",
+        model="alpha",
+        session=session,
+        at_s=at_s,
+        values={known[name]: value for name, value in values.items()},
+    )
+
+
+def test_a_runs_own_stages_tell_the_same_quantities_without_extra_load() -> None:
+    # two sessions of 10 s and 30 s: 12 + 28 requests in 40 s, 4,000 tokens; time per token 1.2 s over 40 requests; half of them below 1 s
+    first = [
+        seen(0, stop=5, length=1, tokens=100, tpot_sum=0, tpot_count=0, e2e_1=0, e2e_2=0, e2e_inf=0),
+        seen(10, stop=15, length=3, tokens=1100, tpot_sum=0.4, tpot_count=12, e2e_1=6, e2e_2=12, e2e_inf=12),
+    ]
+    second = [
+        seen(0, "2", stop=0, length=0, tokens=0, tpot_sum=0, tpot_count=0, e2e_1=0, e2e_2=0, e2e_inf=0),
+        seen(
+            30,
+            "2",
+            stop=28,
+            length=0,
+            tokens=3000,
+            tpot_sum=0.8,
+            tpot_count=28,
+            e2e_1=14,
+            e2e_2=28,
+            e2e_inf=28,
+        ),
+    ]
+    span = server_span([*first, *second], "generate", "alpha")
+    assert span is not None
+    assert (span.requests_per_s, span.tokens_per_s) == (approx(1.0), approx(100.0))
+    assert span.tpot_s == approx(1.2 / 40)
+    assert (span.e2e_p50_s, span.e2e_p95_s) == (approx(1.0), approx(1.9))  # the 38th: 18 of the 20 above 1 s
+
+
+def test_what_a_server_does_not_count_is_not_known_and_never_0() -> None:
+    span = server_span([seen(0, tokens=0), seen(10, tokens=50)], "generate", "alpha")
+    assert span is not None
+    assert (span.tokens_per_s, span.requests_per_s, span.tpot_s, span.e2e_s) == (
+        approx(5.0),
+        None,
+        None,
+        None,
+    )
+    once = server_span([seen(0, tokens=50, stop=1)], "generate", "alpha")
+    assert once is not None
+    assert (once.tokens_per_s, once.requests_per_s) == (None, None)
+
+
+def test_the_report_tells_the_three_kinds_of_token_times_apart() -> None:
+    made = case({"alpha": ["AA"] * 12}, items_per_sample=2)
+    readings = (
+        seen(0, tpot_sum=0, tpot_count=0, itl_sum=0, itl_count=0, e2e_sum=0, e2e_count=0, stop=0, tokens=0),
+        seen(
+            10,
+            tpot_sum=0.3,
+            tpot_count=10,
+            itl_sum=2,
+            itl_count=100,
+            e2e_sum=20,
+            e2e_count=10,
+            stop=10,
+            tokens=110,
+        ),
+    )
+    (table,) = [
+        one
+        for one in speed(made.with_rows(readings=readings).report()).tables
+        if one.caption.startswith("What the servers")
+    ]
+    cells = dict(zip(table.header, table.rows[0], strict=True))
+    assert cells["Per output token (TPOT), mean / p50 / p95"] == "0.030 s / ? / ?"
+    assert cells["Between tokens (ITL), mean / p50 / p95"] == "0.020 s / ? / ?"
+    assert cells["Whole request (E2E), mean / p50 / p95"] == "2.0 s / ? / ?"
+    assert (cells["Requests per second"], cells["Output tokens per second"]) == ("1.0 /s", "11.0 /s")
+    assert "TPOT is the time of decoding / (output tokens − 1)" in table.notes[0]
+    assert "TTFT" not in table.notes[0]  # no column of it is there
