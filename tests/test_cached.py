@@ -1,15 +1,16 @@
 """What was asked before is not asked again, and nothing else is taken for it."""
 
 import json
+import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from command import qaeval
 from qaeval.chat.cached import FILE, Cache, Cached, read_reply, write_reply
 from qaeval.chat.protocol import Alternatives, ChatRequest, Completion, Message, Sampling
 from qaeval.records import Usage
@@ -119,22 +120,9 @@ async def test_nobody_else_may_read_it(cache: Cache, tmp_path: Path) -> None:
 def compare(out: Path, server: LoopbackServer, *more: str) -> dict[str, object]:
     names = ("mistral", "qwen", "qwen-14b")
     endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
-    command = [
-        str(Path(sys.executable).with_name("qaeval")),
-        "compare",
-        "mistral",
-        "qwen",
-        "--judge",
-        "qwen-14b",
-    ]
-    done = subprocess.run(
-        [*command, "--n", "4", "--out", str(out), *endpoints, *more],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": "/usr/bin", "QAEVAL_CACHE": str(out.parent / "cache")},
-    )
+    command = ["compare", "mistral", "qwen", "--judge", "qwen-14b", "--n", "4", "--out", out]
+    with patch.dict(os.environ, {"QAEVAL_CACHE": str(out.parent / "cache")}):
+        done = qaeval(*command, *endpoints, *more, cwd=out.parent)
     assert done.returncode == 0, done.stderr
     report: dict[str, object] = json.loads((out / "report.json").read_text())
     return report

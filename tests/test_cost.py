@@ -1,23 +1,26 @@
 """What items cost: by hand."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command import Typed, qaeval
 from qaeval.analysis.breakeven import steady_work
 from qaeval.analysis.costing import Asked, cost_run
 from qaeval.analysis.nodes import node_costs, run_seconds
 from qaeval.analysis.servers import server_span
 from qaeval.errors import UsageError
 from qaeval.records import Reading, Session
+from qaeval.report.cost import CandidateCost
 from qaeval.report.costing import CostReport
-from qaeval.report.document import CandidateCost, Report
+from qaeval.report.document import Report
 from qaeval.report.facts import HostedFacts, MachineFacts
+from qaeval.report.render_html import render_html
+from qaeval.report.render_markdown import render_markdown
+from qaeval.report.sections import write_sections
 from qaeval.report.sections_cost import write_cost_report
 from qaeval.report.sections_speed import speed
 from replay.server import LoopbackServer
@@ -81,7 +84,7 @@ def test_co2_is_the_energy_bound_times_the_factor_of_the_grid_with_its_source() 
     assert alpha.co2_g_per_1000_usable.value == approx(35)
     section = speed(made)
     assert "350 g of CO₂ per kWh for ours (source: the operator, 2025)" in " ".join(section.paragraphs)
-    (table,) = [one for one in section.tables if one.caption == "Cost of making items"]
+    (table,) = [one for one in section.tables if one.caption == "Energy of making items"]
     assert table.rows[0][table.header.index("CO₂ at most, 1,000 usable")].startswith("35.00 g")
     assert costs(two().report(machines={"alpha": OURS}))["alpha"].co2_g_per_1000_usable is None
 
@@ -391,6 +394,58 @@ def test_waiting_costs_only_at_the_users_rate() -> None:
         costed(hourly_rate=60.0, machines=False)
 
 
+def reported(*offers: HostedFacts, machines: bool = True) -> Report:
+    made = two()
+    starts = {"alpha": 0, "beta": 1, JUDGE.name: 2}
+    sessions = tuple(session(one.model, starts[one.model], one.seconds) for one in made.rows.sessions)
+    known = dict.fromkeys(starts, OURS) if machines else {}
+    return made.with_rows(sessions=sessions).report(machines=known, offers=offers)
+
+
+def test_the_report_compares_its_own_machines_with_offers_as_the_command_does() -> None:
+    found, command = reported(API).timing.hosting, costed()
+    assert found is not None
+    assert (found.costs, found.ways, found.break_evens) == (
+        command.hosted,
+        command.ways,
+        command.break_evens,
+    )
+    text = render_markdown(reported(API))
+    assert "## Machines of your own, or hosted" in text
+    # always on for EUR 28.80 a day, the same tokens for 0.0792 a run: 363.6 runs
+    assert "always on and api: the same at 363.6 runs a day" in text
+    assert "give --start SECONDS" in text
+    assert "api: EUR 1.00 / 10.00 per million tokens in / out, as of 2026-01-01 (source: made up)" in text
+
+
+def test_the_report_says_nothing_of_offers_where_there_is_none_or_no_server() -> None:
+    assert "hosting" not in reported().timing.model_dump()
+    assert "elsewhere" not in {one.anchor for one in write_sections(reported())}
+    embedded = case({"alpha": HALF}, items_per_sample=2, alpha=candidate("alpha", kind="embedded"))
+    judge = JUDGE.model_copy(update={"kind": "embedded"})
+    assert replace(embedded, judge=judge).report(offers=(API,)).timing.hosting is None
+
+
+def test_an_offer_without_a_price_of_ones_own_is_a_number_all_the_same() -> None:
+    text = render_markdown(reported(API, machines=False))
+    assert "no price is known for the machine at node-1" in text
+    assert "EUR 0.079" in text
+
+
+def test_an_old_offer_is_flagged_in_the_report() -> None:
+    old = API.model_copy(update={"as_of": "2025-10-06"})
+    assert "! The price of api is 91 days old: look it up again." in render_markdown(reported(old))
+
+
+def test_node_seconds_and_their_price_stand_in_every_form_of_the_report() -> None:
+    made = reported()
+    assert made.model_dump()["timing"]["nodes"][0]["price"] == approx(210 / 3600 * 1.2)
+    for text in (render_markdown(made), render_html(made, ())):
+        assert "Node seconds" in text
+        assert "EUR 0.070" in text
+        assert "1,000 usable" in text
+
+
 def test_an_old_price_elsewhere_is_flagged() -> None:
     found = costed(offers=(API.model_copy(update={"as_of": "2025-10-06"}),))
     assert found.cautions == ("The price of api is 91 days old: look it up again.",)
@@ -413,21 +468,14 @@ def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
     )
     names = ("mistral", "qwen", "compass-judger")
 
-    def qaeval(*words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [Path(sys.executable).with_name("qaeval"), *words, "--config", config, "--hardware", "ours"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def priced(*words: str) -> Typed:
+        return qaeval(*words, "--config", config, "--hardware", "ours", cwd=tmp_path)
 
     with LoopbackServer(names) as server:
         endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
-        made = qaeval("compare", "mistral", "qwen", "--n", "12", "--out", "run", "--no-cache", *endpoints)
+        made = priced("compare", "mistral", "qwen", "--n", "12", "--out", "run", "--no-cache", *endpoints)
     assert made.returncode == 0, made.stderr
-    answer = qaeval("cost", "run", "--start", "60", "--hourly-rate", "80", "--json")
+    answer = priced("cost", "run", "--start", "60", "--hourly-rate", "80", "--json")
     assert answer.returncode == 0, answer.stderr
     found = CostReport.model_validate(json.loads(answer.stdout))
     assert found.price == approx(sum(one.seconds for one in found.nodes) / 3600 * 1.2)
@@ -436,7 +484,7 @@ def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
         "scale to zero",
         "api",
     ]
-    shown = qaeval("cost", "run")
+    shown = priced("cost", "run")
     assert "give --start SECONDS" in shown.stdout
 
 
@@ -454,8 +502,7 @@ def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_priced_is_refused(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    typed = [Path(sys.executable).with_name("qaeval"), "cost", *words]
-    answer = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    answer = qaeval("cost", *words, cwd=tmp_path)
     assert (answer.returncode, message in answer.stderr) == (64, True), answer.stderr
 
 
@@ -467,13 +514,8 @@ EXAMPLE = Path(__file__).parents[1] / "docs" / "cost.md"
 def test_the_numbers_of_the_worked_example_are_those_of_its_command() -> None:
     text = EXAMPLE.read_text()
     (typed,) = [line for line in text.splitlines() if line.startswith("qaeval cost --items")]
-    answer = subprocess.run(
-        [Path(sys.executable).with_name("qaeval"), *typed.split()[1:], "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    answer = qaeval(*typed.split()[1:], "--json", cwd=EXAMPLE.parents[1])
+    assert answer.returncode == 0, answer.stderr
     slow, fast = json.loads(answer.stdout)
     one, many = (steady_work(1932, per_s=per_s, price_per_hour=1.01).model_dump() for per_s in (0.23, 2.11))
     assert (slow, fast) == (one, many)

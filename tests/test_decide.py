@@ -1,8 +1,6 @@
 """Who comes first by the user's weights, and how far each weight can move: by hand, and against a search."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from command import qaeval
 from qaeval.analysis.decision import decide, weight_range
 from qaeval.errors import UsageError
 from qaeval.report.decision import Decision, WeightRange
@@ -19,7 +18,6 @@ from report_builders import Case, candidate, case
 
 approx = pytest.approx
 
-QAEVAL = Path(sys.executable).with_name("qaeval")
 HALF, ALL = ["AB"] * 12, ["AA"] * 12
 ONLY = {"reliability": 0.0, "cost": 0.0, "speed": 0.0, "maintenance": 0.0, "sovereignty": 0.0}
 """Leaves quality and licence."""
@@ -205,20 +203,15 @@ def test_a_candidate_without_a_usable_item_costs_most_and_hides_no_cost_of_other
 
 
 def test_the_command_weighs_a_run_and_refuses_what_it_cannot_read(tmp_path: Path) -> None:
-    def qaeval(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [QAEVAL, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    made = qaeval("compare", "embedded-lead", "embedded-salient", "--n", "12", "--out", "run")
+    made = qaeval("compare", "embedded-lead", "embedded-salient", "--n", "12", "--out", "run", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    text = qaeval("decide", "run", "--weight", "quality=5")
+    text = qaeval("decide", "run", "--weight", "quality=5", cwd=tmp_path)
     assert text.returncode == 0, text.stderr
     assert "embedded-salient comes first." in text.stdout
     assert "left out for everybody" in text.stdout
-    found = json.loads(qaeval("decide", "run", "--weight", "quality=7", "--json").stdout)
+    found = json.loads(qaeval("decide", "run", "--weight", "quality=7", "--json", cwd=tmp_path).stdout)
     assert (found["choice"], found["weights"]["quality"]) == ("embedded-salient", 7.0)
     for typed in ("quality=much", "quality=nan", "quality=-1", "quality"):
-        refused = qaeval("decide", "run", "--weight", typed)
+        refused = qaeval("decide", "run", "--weight", typed, cwd=tmp_path)
         assert refused.returncode == 64
         assert "--weight" in refused.stderr

@@ -17,7 +17,7 @@ def failure() -> Failure:
 def test_plain_lines_say_what_was_done_failed_and_known_later() -> None:
     stream = io.StringIO()
     progress = PlainProgress(stream)
-    stage = progress.stage("grade judge", total=2, done=1)
+    stage = progress.stage("grade", "judge", total=2, done=1)
     stage.more(3)
     stage.row(failure())
     stage.end()
@@ -33,7 +33,7 @@ def test_bars_stop_when_the_last_stage_ended() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     progress = progress_for(console)
     assert isinstance(progress, BarProgress)
-    one, other = progress.stage("generate", total=1, done=0), progress.stage("grade", total=0, done=0)
+    one, other = progress.stage("generate", "m", total=1, done=0), progress.stage("grade", "j", total=0, done=0)
     one.row(failure())
     one.end()
     assert progress.is_drawing

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 ATTACK = "<script>alert('A')</script> | [click](https://evil.example) <img src=x onerror=alert(1)> {{ 7*7 }}"
 
 
+@cache
 def rich_case() -> Case:
     letters = {
         "alpha": ["AAA", "AAB", "x", "AA-", "ABC!"] * 5,
@@ -48,6 +50,7 @@ def rich_case() -> Case:
     return replace(made, run=RUN.model_copy(update={"warnings": ("grades.jsonl: dropped a torn line",)}))
 
 
+@cache
 def attacked_case() -> Case:
     made = case({"alpha": ["AAB", "x"]})
     reply, lost = made.rows.generations
@@ -69,6 +72,21 @@ def attacked_case() -> Case:
 
 def html_of(made: Case) -> str:
     return render_html(made.report(), made.items())
+
+
+@cache
+def rich_report() -> Report:
+    return rich_case().report()
+
+
+@cache
+def rich_page(*, with_items: bool = True) -> str:
+    return render_html(rich_report(), rich_case().items() if with_items else ())
+
+
+@cache
+def attacked_page() -> str:
+    return html_of(attacked_case())
 
 
 def rounded(value: Any) -> Any:
@@ -153,7 +171,7 @@ def test_a_measure_refuses_nan() -> None:
 
 @pytest.mark.parametrize("name", ["report.md", "report.json"])
 def test_the_report_is_the_golden_file(name: str) -> None:
-    made = rich_case().report()
+    made = rich_report()
     data = json.dumps(rounded(made.model_dump(mode="json")), indent=1, ensure_ascii=False)
     path, text = GOLDEN / name, f"{data}\n" if name.endswith("json") else render_markdown(made)
     if os.environ.get("QAEVAL_GOLDEN") == "write":
@@ -199,7 +217,7 @@ def test_markdown_escapes_markup_and_leaves_numbers_readable(text: str, expected
 
 
 def test_html_escapes_everything_that_models_wrote() -> None:
-    page = html_of(attacked_case())
+    page = attacked_page()
     assert "&lt;script&gt;" in page
     assert len(re.findall("<script", page)) == 1
     assert all((tag["src"] or "").startswith("data:image/svg+xml;base64,") for tag in Page(page).all("img"))
@@ -207,7 +225,7 @@ def test_html_escapes_everything_that_models_wrote() -> None:
 
 
 def test_html_loads_nothing() -> None:
-    page = Page(html_of(attacked_case()))
+    page = Page(attacked_page())
     assert {tag for tag, _ in page.tags} & {
         "link",
         "iframe",
@@ -224,13 +242,13 @@ def test_html_loads_nothing() -> None:
     ]
     assert loads
     assert all(value and value.startswith(("#", "data:image/svg+xml;base64,")) for value in loads)
-    style = re.search(r"<style>(.*?)</style>", html_of(rich_case()), flags=re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", rich_page(), flags=re.DOTALL)
     assert style
     assert not re.search(r"url\(|@import|http", style.group(1))
 
 
 def test_html_allows_only_its_own_style_and_script() -> None:
-    text = html_of(rich_case())
+    text = rich_page()
     (policy,) = [
         tag["content"] or ""
         for tag in Page(text).all("meta")
@@ -245,12 +263,12 @@ def test_html_allows_only_its_own_style_and_script() -> None:
 
 
 def test_html_has_no_style_or_event_attributes() -> None:
-    names = {name for _, attributes in Page(html_of(rich_case())).tags for name in attributes}
+    names = {name for _, attributes in Page(rich_page()).tags for name in attributes}
     assert not {name for name in names if name == "style" or name.startswith("on")}
 
 
 def test_html_nests_and_names_its_parts() -> None:
-    page = Page(html_of(rich_case()))
+    page = Page(rich_page())
     assert page.open == []
     assert len(page.all("h1")) == 1
     assert len(page.all("caption")) == len(page.all("table"))
@@ -262,8 +280,7 @@ def test_html_nests_and_names_its_parts() -> None:
 
 
 def test_html_has_every_item_and_letter() -> None:
-    made = rich_case()
-    text = html_of(made)
+    made, text = rich_case(), rich_page()
     page = Page(text)
     assert len(page.all("details")) == len(made.rows.samples)
     shown = [tag["data-letter"] for tag in page.all("div") if tag.get("class") == "item"]
@@ -276,16 +293,16 @@ def test_html_without_items_has_no_script() -> None:
     text = render_html(case({"alpha": ["AAB"] * 12}).report())
     assert "<script" not in text
     assert "<details" not in text
-    assert "<details" not in render_html(rich_case().report())
+    assert "<details" not in rich_page(with_items=False)
 
 
 def test_html_marks_the_diagonal_of_each_confusion_table() -> None:
     # two raters with three letters; the leader against two others, 0 to 3 usable items of a chunk
-    assert html_of(rich_case()).count('class="diagonal"') == 2 * 3 + 2 * 4
+    assert rich_page().count('class="diagonal"') == 2 * 3 + 2 * 4
 
 
 def test_every_difference_stands_on_one_scale_with_the_margin_around_0() -> None:
-    page = render_html(rich_case().report())
+    page = rich_page(with_items=False)
     strips = re.findall(
         r'<div class="strip"><span class="g(\d+)"></span><span class="in g(\d+)"></span><i></i>', page
     )
@@ -322,8 +339,8 @@ def test_a_new_section_is_one_function_in_the_tuple(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_same_report_renders_to_the_same_text() -> None:
-    assert html_of(rich_case()) == html_of(rich_case())
-    assert render_markdown(rich_case().report()) == render_markdown(rich_case().report())
+    assert html_of(rich_case()) == rich_page()
+    assert render_markdown(rich_case().report()) == render_markdown(rich_report())
 
 
 @pytest.mark.parametrize("letters", [("good", "bad"), ("A", "B", "C", "D", "E", "F", "G")])
@@ -366,7 +383,7 @@ def test_numbers_stay_with_their_units_at_the_end_of_a_line() -> None:
 
 
 def test_the_terminal_gets_one_row_per_candidate_as_long_as_the_header() -> None:
-    summary = render_text_rows(rich_case().report())
+    summary = render_text_rows(rich_report())
     assert [row[0] for row in summary.rows] == ["alpha", "beta", "embedded-lead"]
     assert {len(row) for row in summary.rows} == {len(summary.header)}
     # 40 A, 10 B, 5 C, 5 without a letter and 15 failed of 75, in 20 places: 10.7, 2.7, 1.3, 1.3, 4
@@ -377,17 +394,17 @@ def test_the_terminal_gets_one_row_per_candidate_as_long_as_the_header() -> None
 
 
 def test_views_of_a_report_that_was_read_back_are_the_same() -> None:
-    report: Any = rich_case().report()
+    report: Any = rich_report()
     again = type(report).model_validate_json(report.model_dump_json())
     assert render_markdown(again) == render_markdown(report)
-    assert render_html(again) == render_html(report)
+    assert render_html(again) == rich_page(with_items=False)
 
 
 # ------------------------------------------------------------------------------ charts
 
 
 def test_charts_are_the_same_bytes_each_time_and_load_nothing() -> None:
-    report = rich_case().report()
+    report = rich_report()
     for chart in charts(report):
         svg = chart.svg()
         assert svg == chart.svg()
@@ -409,7 +426,7 @@ def test_names_that_look_like_markup_are_text_in_a_chart() -> None:
 
 
 def test_a_document_links_the_charts_that_stand_beside_it() -> None:
-    report = rich_case().report()
+    report = rich_report()
     text = render_markdown(report, with_charts=True)
     linked = re.findall(r"^!\[.+\]\(charts/(\w+)\.svg\)$", text, flags=re.MULTILINE)
     assert linked == [chart.name for chart in charts(report)]

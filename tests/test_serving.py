@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from command import Typed, qaeval
 from qaeval.cli import run
 from qaeval.config import ModelSpec, Serving, load_config
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
@@ -320,16 +321,9 @@ def registry_file(folder: Path, **models: dict[str, object]) -> Path:
     return path
 
 
-def compare(folder: Path, registry: Path, *words: str, n: int = 12) -> subprocess.CompletedProcess[str]:
-    command = [QAEVAL, "compare", *words, "--config", str(registry), "--n", str(n)]
-    return subprocess.run(
-        [*command, "--out", str(folder / "run"), "--concurrency", "4"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+def compare(folder: Path, registry: Path, *words: str, n: int = 12) -> Typed:
+    command = ["compare", *words, "--config", registry, "--n", n, "--out", folder / "run"]
+    return qaeval(*command, "--concurrency", "4", cwd=folder)
 
 
 @pytest.fixture

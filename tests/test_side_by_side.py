@@ -1,7 +1,6 @@
 """Generation and grading side by side, where all servers are up: the same rows, sooner, and nothing lost on the way."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,25 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from command import Typed, qaeval
 from replay.server import LoopbackServer
 
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 
 
-def compare(
-    out: Path, servers: dict[str, LoopbackServer], *more: str, n: int = 10
-) -> "subprocess.Popen[str]":
+def command(out: Path, servers: dict[str, LoopbackServer], *more: str, n: int = 10) -> list[str]:
     endpoints = [word for name, server in servers.items() for word in ("--endpoint", f"{name}={server.url}")]
-    command = [QAEVAL, "compare", "mistral", "qwen", "--n", str(n), "--out", str(out), *endpoints, *more]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-    )
+    return ["compare", "mistral", "qwen", "--n", str(n), "--out", str(out), *endpoints, *more]
 
 
-def finished(process: "subprocess.Popen[str]") -> str:
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    return err
+def compare(out: Path, servers: dict[str, LoopbackServer], *more: str, n: int = 10) -> Typed:
+    return qaeval(*command(out, servers, *more, n=n), cwd=out.parent)
+
+
+def finished(done: Typed) -> None:
+    assert done.returncode == 0, done.stderr
 
 
 def rows(path: Path) -> list[dict[str, object]]:
@@ -85,7 +82,12 @@ def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: P
         LoopbackServer(["compass-judger"], latency_s=0.3) as judge,
     ):
         servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
-        process = compare(tmp_path / "run", servers, "--concurrency", "3", n=30)
+        process = subprocess.Popen(
+            [QAEVAL, *command(tmp_path / "run", servers, "--concurrency", "3", n=30)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         while len(judge.requests) < 8:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
@@ -104,13 +106,10 @@ def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: P
 def test_without_any_generation_there_is_nothing_to_grade(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["compass-judger"]) as judge:
         writers.fail("wrong_item_count")
-        process = compare(
-            tmp_path / "run", {"mistral": writers, "qwen": writers, "compass-judger": judge}, n=3
-        )
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 65
-    assert "no generation succeeded" in err
-    assert "generations.jsonl" in err
+        done = compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "compass-judger": judge}, n=3)
+    assert done.returncode == 65
+    assert "no generation succeeded" in done.stderr
+    assert "generations.jsonl" in done.stderr
 
 
 def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
@@ -121,11 +120,10 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
         servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
         (tmp_path / "short.yaml").write_text("defaults: {outage_s: 1}")
         config = ("--config", str(tmp_path / "short.yaml"))
-        process = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=60)
-        _, err = process.communicate(timeout=90)
-    assert process.returncode == 69, err
-    assert "stopped answering" in err
-    assert "to go on" in err
+        done = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=60)
+    assert done.returncode == 69, done.stderr
+    assert "stopped answering" in done.stderr
+    assert "to go on" in done.stderr
     assert rows(tmp_path / "run" / "generations.jsonl")
 
 
@@ -161,7 +159,6 @@ def test_servers_of_one_model_that_would_not_answer_alike_are_refused(tmp_path: 
         LoopbackServer(["compass-judger"]) as judge,
     ):
         words = ["--endpoint", f"mistral={one.url},{other.url}", "--endpoint", f"qwen={one.url}"]
-        process = compare(tmp_path / "run", {"compass-judger": judge}, *words)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 69
-    assert "its servers differ in max model len: 8192" in err
+        done = compare(tmp_path / "run", {"compass-judger": judge}, *words)
+    assert done.returncode == 69
+    assert "its servers differ in max model len: 8192" in done.stderr

@@ -5,7 +5,10 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -13,8 +16,21 @@ QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
 
 
-def on_a_terminal(out: Path, **env: str) -> str:
-    """Run a comparison whose stdout and stderr are a terminal, and return what it was sent."""
+Shown: TypeAlias = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """Run a comparison whose stdout and stderr are a terminal, once for each environment, and return what it was sent."""
+
+    @cache
+    def shown(**env: str) -> str:
+        return _run_on_a_terminal(tmp_path_factory.mktemp("terminal") / "run", env)
+
+    return shown
+
+
+def _run_on_a_terminal(out: Path, env: dict[str, str]) -> str:
     ours, theirs = pty.openpty()
     command = [QAEVAL, "compare", "embedded-lead", "embedded-salient", "--n", "12", "--out", str(out)]
     process = subprocess.Popen(
@@ -22,7 +38,7 @@ def on_a_terminal(out: Path, **env: str) -> str:
         stdout=theirs,
         stderr=theirs,
         stdin=theirs,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **env},
+        env={**os.environ, "TERM": "xterm-256color", "LINES": "24", **env},
     )
     os.close(theirs)
     sent = b""
@@ -39,9 +55,9 @@ def on_a_terminal(out: Path, **env: str) -> str:
     return sent.decode()
 
 
-def test_a_terminal_gets_colour_unless_no_color_is_set(tmp_path: Path) -> None:
-    assert COLOUR.search(on_a_terminal(tmp_path / "colour"))
-    assert not COLOUR.search(on_a_terminal(tmp_path / "plain", NO_COLOR="1"))
+def test_a_terminal_gets_colour_unless_no_color_is_set(on_a_terminal: Shown) -> None:
+    assert COLOUR.search(on_a_terminal(COLUMNS="80"))
+    assert not COLOUR.search(on_a_terminal(COLUMNS="80", NO_COLOR="1"))
 
 
 def test_a_pipe_gets_no_escapes_and_sentences_on_one_line(tmp_path: Path) -> None:
@@ -63,8 +79,8 @@ def test_a_pipe_gets_no_escapes_and_sentences_on_one_line(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("columns", [80, 60])
-def test_no_line_is_wider_than_the_terminal(tmp_path: Path, columns: int) -> None:
-    sent = on_a_terminal(tmp_path / "run", COLUMNS=str(columns), NO_COLOR="1")
+def test_no_line_is_wider_than_the_terminal(on_a_terminal: Shown, columns: int) -> None:
+    sent = on_a_terminal(COLUMNS=str(columns), NO_COLOR="1")
     seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sent)
     last = seen[seen.rindex("candidate ") :]
     lines = [line.rstrip() for line in last.splitlines() if "report:" not in line]

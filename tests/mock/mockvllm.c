@@ -12,6 +12,9 @@
  * 1 / (1 + n / 256), n of them running, so that a batch of 256 runs each half as fast as alone. --latency-ms is the median with
  * all slots at work. Work is drawn in the order of arrival from --seed, the same in a run and in --simulate.
  *
+ * Streams: a request with "stream": true gets --tokens tokens, the first --ttft-ms after it began to run, the others --gap-ms apart,
+ * in vLLM's chunks: role and first token, the rest, usage, [DONE]. --slots bounds how many run; the others wait.
+ *
  * Faults, as shares of the requests: --rate-429, --rate-500, --rate-reset, --rate-hang, --rate-badjson, --rate-half.
  * GET /metrics tells what runs and waits, as vLLM does; GET /stats tells everything, as JSON. */
 #define _GNU_SOURCE
@@ -39,6 +42,8 @@
 
 static int port = 8000, slots = 0;
 static double latency_s = 0, sigma = 0.35;
+static int stream_tokens = 16, preempt_above = 0;
+static double ttft_s = 0, gap_s = 0;
 static double rate_429, rate_500, rate_reset, rate_hang, rate_badjson, rate_half;
 static uint64_t seed = 42, work_state, fault_state;
 static const char *reply_text = "{\"reason\": \"The answer says what the source says, and nothing more.\", \"letter\": \"@\"}";
@@ -76,7 +81,7 @@ struct connection {
     int fd;
     uint32_t generation; /* a request that went away is not found again in queue or heap */
     enum state state;
-    int closing, fault_half, fault_json;
+    int closing, fault_half, fault_json, stream, sent;
     char *in, *out;
     size_t in_len, in_cap, out_len, out_at, out_cap;
     double work;
@@ -88,7 +93,7 @@ static struct connection *connections[MAX_FD];
 static int epoll_fd;
 
 static struct {
-    uint64_t requests, ok, refused_429, failed_500, resets, hangs, bad_json, halves, aborted;
+    uint64_t preemptions, tokens, requests, ok, refused_429, failed_500, resets, hangs, bad_json, halves, aborted;
     int most_running, most_waiting, open, most_open;
     double slot_seconds, first, last;
 } stats;
@@ -122,25 +127,27 @@ static void send_error(struct connection *c, const char *status, const char *mor
 /* ------------------------------------------------------------------ the batch: who runs, who waits, who is due */
 
 struct due { double at; int fd; uint32_t generation; };
+struct heap { struct due *due; int len, cap; };
 
-static struct due *heap, *queue;
-static int heap_len, heap_cap;
+static struct heap batch, ticks; /* ends in the batch's own time; next tokens of streams in seconds */
+static struct due *queue;
 static uint32_t queue_head, queue_tail, queue_cap = 1 << 17;
 static double batch_time, batch_clock; /* work done by a request that has run from the beginning; when it was last brought up to date */
 static int running, waiting;
 
-static void push_due(struct due one) {
-    if (heap_len == heap_cap) heap = grown(heap, sizeof *heap * (size_t)(heap_cap = heap_cap ? 2 * heap_cap : 1024));
-    int at = heap_len++;
+static void push_due(struct heap *to, struct due one) {
+    if (to->len == to->cap) to->due = grown(to->due, sizeof *to->due * (size_t)(to->cap = to->cap ? 2 * to->cap : 1024));
+    struct due *heap = to->due;
+    int at = to->len++;
     for (; at && heap[(at - 1) / 2].at > one.at; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
     heap[at] = one;
 }
 
-static struct due pop_due(void) {
-    struct due first = heap[0], last = heap[--heap_len];
+static struct due pop_due(struct heap *from) {
+    struct due *heap = from->due, first = heap[0], last = heap[--from->len];
     int at = 0;
-    for (int child; (child = 2 * at + 1) < heap_len; at = child) {
-        if (child + 1 < heap_len && heap[child + 1].at < heap[child].at) child++;
+    for (int child; (child = 2 * at + 1) < from->len; at = child) {
+        if (child + 1 < from->len && heap[child + 1].at < heap[child].at) child++;
         if (heap[child].at >= last.at) break;
         heap[at] = heap[child];
     }
@@ -160,7 +167,9 @@ static void advance(void) {
 static void run(struct connection *c) {
     c->state = RUNNING;
     if (++running > stats.most_running) stats.most_running = running;
-    push_due((struct due){batch_time + c->work, c->fd, c->generation});
+    if (preempt_above && running > preempt_above) stats.preemptions++;
+    if (c->stream) push_due(&ticks, (struct due){now() + ttft_s, c->fd, c->generation});
+    else push_due(&batch, (struct due){batch_time + c->work, c->fd, c->generation});
 }
 
 static void fill_slots(void) {
@@ -238,6 +247,52 @@ static void answer(struct connection *c) {
     }
 }
 
+static void send_event(struct connection *c, const char *data, size_t n) {
+    char head[32];
+    send_bytes(c, head, (size_t)snprintf(head, sizeof head, "%zx\r\n", n + 8));
+    send_bytes(c, "data: ", 6);
+    send_bytes(c, data, n);
+    send_bytes(c, "\n\n\r\n", 4);
+}
+
+static void send_delta(struct connection *c, const char *delta, const char *finish) {
+    char body[20480];
+    int n = snprintf(body, sizeof body,
+                     "{\"id\":\"chatcmpl-%016llx\",\"object\":\"chat.completion.chunk\",\"created\":%ld,\"model\":\"%s\",\"choices\":[{\"index\":0,"
+                     "\"delta\":{%s},\"logprobs\":null,\"finish_reason\":%s}]}",
+                     (unsigned long long)stats.requests, (long)time(NULL), c->model, delta, finish);
+    send_event(c, body, (size_t)n);
+}
+
+/* Sends the next token of a stream; with the first one its head, with the last one its end. */
+static void send_token(struct connection *c) {
+    static const char head[] = "HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
+    char text[8192], escaped[16384], delta[16512], usage[512];
+    size_t n = strlen(reply_text), from = n * (size_t)c->sent / (size_t)stream_tokens, to = n * (size_t)(c->sent + 1) / (size_t)stream_tokens;
+    if (!c->sent) {
+        send_bytes(c, head, sizeof head - 1);
+        send_delta(c, "\"role\":\"assistant\",\"content\":\"\"", "null");
+    }
+    memcpy(text, reply_text + from, to - from);
+    for (size_t i = 0; i < to - from; i++) if (text[i] == '@') text[i] = c->letter;
+    escape(escaped, text, to - from);
+    snprintf(delta, sizeof delta, "\"content\":\"%s\"", escaped);
+    int last = ++c->sent == stream_tokens;
+    send_delta(c, delta, last ? "\"stop\"" : "null");
+    stats.tokens++;
+    if (!last) return;
+    int len = snprintf(usage, sizeof usage,
+                       "{\"id\":\"chatcmpl-0\",\"object\":\"chat.completion.chunk\",\"created\":%ld,\"model\":\"%s\",\"choices\":[],"
+                       "\"usage\":{\"prompt_tokens\":%u,\"total_tokens\":%u,\"completion_tokens\":%d}}",
+                       (long)time(NULL), c->model, c->prompt_tokens, c->prompt_tokens + (unsigned)stream_tokens, stream_tokens);
+    send_event(c, usage, (size_t)len);
+    send_event(c, "[DONE]", 6);
+    send_bytes(c, "0\r\n\r\n", 5);
+    stats.ok++;
+    stats.last = now();
+    c->state = IDLE;
+}
+
 static void chat(struct connection *c, const char *body, size_t n) {
     double luck = uniform(&fault_state);
     if (!stats.requests++) stats.first = now();
@@ -256,11 +311,13 @@ static void chat(struct connection *c, const char *body, size_t n) {
     unsigned place = (unsigned)(hash >> 20) % 20;
     c->letter = place < 12 ? 'A' : place < 17 ? 'B' : 'C';
     c->prompt_tokens = (unsigned)n / 4 + 1;
+    c->stream = memmem(body, n, "\"stream\":true", 13) || memmem(body, n, "\"stream\": true", 14);
+    c->sent = 0;
     const char *limit = memmem(body, n, "\"max_tokens\":", 13);
     double share = limit ? atof(limit + 13) * 4 / (double)strlen(reply_text) : 1;
     c->work = draw_work() * fmin(1, share); /* a reply of one token takes less than a whole one */
     advance();
-    if (c->work <= 0 && !slots) answer(c);
+    if (c->work <= 0 && !slots && !c->stream) answer(c);
     else if (!slots || running < slots) run(c);
     else {
         c->state = WAITING;
@@ -274,8 +331,10 @@ static void send_metrics(struct connection *c) {
     int n = snprintf(body, sizeof body,
                      "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine=\"0\"} %d\n"
                      "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} %d\n"
-                     "# TYPE vllm:num_preemptions_total counter\nvllm:num_preemptions_total{engine=\"0\"} 0\n",
-                     running, waiting);
+                     "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{engine=\"0\"} %.4f\n"
+                     "# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total{engine=\"0\"} %llu\n"
+                     "# TYPE vllm:num_preemptions_total counter\nvllm:num_preemptions_total{engine=\"0\"} %llu\n",
+                     running, waiting, fmin(1, running / 100.0), (unsigned long long)stats.tokens, (unsigned long long)stats.preemptions);
     send_reply(c, "200 OK", "", "text/plain; version=0.0.4", body, (size_t)n);
 }
 
@@ -354,14 +413,31 @@ static void receive(struct connection *c) {
 
 static void finish_due(void) {
     advance();
-    while (heap_len && heap[0].at <= batch_time + 1e-7) {
-        struct due next = pop_due();
+    while (batch.len && batch.due[0].at <= batch_time + 1e-7) {
+        struct due next = pop_due(&batch);
         struct connection *c = connections[next.fd];
         if (!c || c->generation != next.generation || c->state != RUNNING) continue;
         running--;
         answer(c);
         fill_slots();
         if (flush(c)) while (handle(c));
+    }
+}
+
+static void stream_due(void) {
+    double t = now();
+    while (ticks.len && ticks.due[0].at <= t) {
+        struct due next = pop_due(&ticks);
+        struct connection *c = connections[next.fd];
+        if (!c || c->generation != next.generation || c->state != RUNNING) continue;
+        send_token(c);
+        if (c->state == RUNNING) push_due(&ticks, (struct due){next.at + gap_s, c->fd, c->generation});
+        else {
+            advance();
+            running--;
+            fill_slots();
+        }
+        if (flush(c) && c->state == IDLE) while (handle(c));
     }
 }
 
@@ -397,7 +473,8 @@ static void serve(void) {
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &(struct epoll_event){EPOLLIN, {.fd = listener}});
     for (struct epoll_event events[1024];;) {
         double wait = 1;
-        if (heap_len) wait = fmax(0, fmin(1, (heap[0].at - batch_time) / progress(running) - (now() - batch_clock)));
+        if (batch.len) wait = fmax(0, fmin(1, (batch.due[0].at - batch_time) / progress(running) - (now() - batch_clock)));
+        if (ticks.len) wait = fmax(0, fmin(wait, ticks.due[0].at - now()));
         struct timespec limit = {(time_t)wait, (long)((wait - floor(wait)) * 1e9)};
         int n = epoll_pwait2(epoll_fd, events, 1024, &limit, NULL);
         for (int i = 0; i < n; i++) {
@@ -411,6 +488,7 @@ static void serve(void) {
             if (c && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) receive(c);
         }
         finish_due();
+        stream_due();
     }
 }
 
@@ -418,8 +496,8 @@ static double simulate(int requests) {
     double seconds = 0, done = 0;
     int at_work = 0, most = slots ? slots : requests;
     while (requests || at_work) {
-        for (; requests && at_work < most; requests--, at_work++) push_due((struct due){done + draw_work(), 0, 0});
-        struct due next = pop_due();
+        for (; requests && at_work < most; requests--, at_work++) push_due(&batch, (struct due){done + draw_work(), 0, 0});
+        struct due next = pop_due(&batch);
         seconds += (next.at - done) / progress(at_work--);
         done = next.at;
     }
@@ -436,6 +514,10 @@ int main(int argc, char **argv) {
         int known = 1;
         if (!strcmp(name, "--port")) port = atoi(value);
         else if (!strcmp(name, "--slots")) slots = atoi(value);
+        else if (!strcmp(name, "--tokens")) stream_tokens = atoi(value);
+        else if (!strcmp(name, "--ttft-ms")) ttft_s = atof(value) / 1000;
+        else if (!strcmp(name, "--gap-ms")) gap_s = atof(value) / 1000;
+        else if (!strcmp(name, "--preempt-above")) preempt_above = atoi(value);
         else if (!strcmp(name, "--latency-ms")) latency_s = atof(value) / 1000;
         else if (!strcmp(name, "--seed")) seed = strtoull(value, NULL, 10);
         else if (!strcmp(name, "--reply") && strlen(value) < 8000) reply_text = value;

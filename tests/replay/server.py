@@ -39,6 +39,7 @@ class LoopbackServer:
         die_after: the server is gone after that many chat replies.
         adapters: LoRA adapters, by name the model that they belong to.
         max_logprobs: requests for more alternatives are refused.
+        gap_s: between two tokens of a stream; the first comes after ``latency_s``.
 
     Attributes:
         requests: bodies of all chat requests, in order.
@@ -56,10 +57,12 @@ class LoopbackServer:
         die_after: int | None = None,
         adapters: Mapping[str, str] | None = None,
         max_logprobs: int = 20,
+        gap_s: float = 0.0,
     ) -> None:
         self.models = dict(models) if isinstance(models, Mapping) else dict.fromkeys(models, 8192)
         self.port, self.api_key, self.latency_s, self.die_after = port, api_key, latency_s, die_after
         self.adapters, self.max_logprobs = dict(adapters or {}), max_logprobs
+        self.gap_s = gap_s
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.in_flight = self.most_in_flight = 0
@@ -142,7 +145,7 @@ class LoopbackServer:
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as refused:
             return web.json_response({"detail": refused.reason}, status=refused.status)
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
@@ -150,7 +153,10 @@ class LoopbackServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.latency_s)
-            return await self._fault(request) or self._refusal(body) or self._reply(body)
+            if answer := await self._fault(request) or self._refusal(body):
+                return answer
+            reply = self._reply(body)
+            return await self._stream(request, reply) if body.get("stream") else reply
         finally:
             self.in_flight -= 1
             if self.die_after is not None and len(self.requests) >= self.die_after and self._loop:
@@ -184,6 +190,32 @@ class LoopbackServer:
         logprobs = writer.logprobs(pieces, body.get("top_logprobs", 0)) if body.get("logprobs") else None
         reply = envelope(body["model"], "".join(pieces), finish, logprobs, usage_of(prompt, spent))
         return web.json_response({"id": f"chatcmpl-{next(self._ids):016x}", **reply})
+
+    async def _stream(self, request: web.Request, reply: web.Response) -> web.StreamResponse:
+        """Send a reply in vLLM's chunks: role, tokens, usage, the end."""
+        whole = json.loads(reply.text or "")
+        choice, usage = whole["choices"][0], whole.pop("usage")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+
+        async def send(**fields: Any) -> None:
+            chunk = {"id": whole["id"], "object": "chat.completion.chunk", "model": whole["model"], **fields}
+            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+        def choices(delta: Mapping[str, str], finish: str | None = None) -> list[dict[str, Any]]:
+            return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
+
+        await send(choices=choices({"role": "assistant", "content": ""}))
+        pieces = PIECE.findall(choice["message"]["content"])
+        for place, piece in enumerate(pieces):
+            if place:
+                await asyncio.sleep(self.gap_s)
+            finish = choice["finish_reason"] if place + 1 == len(pieces) else None
+            await send(choices=choices({"content": piece}, finish))
+        await send(choices=[], usage=usage)
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
 
     def _refusal(self, body: Mapping[str, Any]) -> web.Response | None:
         model, messages = body.get("model"), body.get("messages") or []

@@ -1,5 +1,7 @@
 """The same numbers from scikit-learn, statsmodels and scipy, on data that Hypothesis makes up."""
 
+from unittest.mock import patch
+
 import numpy as np
 import statsmodels.api as sm
 from hypothesis import HealthCheck, assume, given, settings
@@ -115,7 +117,9 @@ def test_mcnemar_matches_statsmodels(b: int, c: int) -> None:
 @ORACLE
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_matches_statsmodels(p_values: list[float]) -> None:
-    assert holm(p_values) == approx(multipletests(p_values, method="holm")[1])
+    with patch("gc.collect"):  # it collects garbage at each call, 0.2 s
+        theirs = multipletests(p_values, method="holm")[1]
+    assert holm(p_values) == approx(theirs)
 
 
 @ORACLE

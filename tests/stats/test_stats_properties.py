@@ -400,6 +400,8 @@ TESTED_BY_EXAMPLE = {
     "check_published", "compatible_tables", "grim", "grim_counts", "kappa_from_agreement", "kappa_range",
     "tables_with", "chunk_sd", "chunks_needed", "design_effect", "detectable_difference", "icc1", "plan", "simulated_power",
     "reached_power", "holm", "fleiss_null_se", "alpha_from_coincidences",
+    # what holds at every look
+    "mixture_rho", "mixture_bound", "log_mixture", "bernoulli_interval", "sign_e_value", "deadline_bets",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows

@@ -143,7 +143,7 @@ def test_kappa_difference_of_two_judges() -> None:
     assert "no cluster changes" in str(kappa_difference(a, b, b, chunks, n_levels=3).reason)
 
 
-@pytest.mark.parametrize("size", [3, 25])
+@pytest.mark.parametrize("size", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_a_million_letters_are_quick(size: int) -> None:
     rng = np.random.default_rng(0)
     n = 1_000_000

@@ -1,0 +1,195 @@
+import json
+from pathlib import Path
+
+import orjson
+import pytest
+
+from gate_runs import evidence, words, write_run
+from qaeval.errors import DataError
+from qaeval.gate.baseline import BaselineFile, list_baselines, read_baseline, write_baseline, write_pointer
+from qaeval.gate.certificate import CertificateFile, check
+from qaeval.gate.policy import Policy
+from qaeval.gate.sources import Sources
+from qaeval.gate.verdict import Certificate
+from qaeval.places import place_of
+from qaeval.prepare import find_config
+from qaeval.records import digest
+from qaeval.report.measure import Measure
+from sharding import KEYS, s3_server
+
+
+@pytest.fixture
+def sources() -> Sources:
+    return Sources(config=find_config(None))
+
+
+def test_a_baseline_file_gives_back_the_evidence_that_it_was_made_of(tmp_path: Path) -> None:
+    made = evidence({"alpha": ["AAB!", "A-C", "x", "BBA"] * 5})
+    path = tmp_path / "new" / "x.json"
+    size = write_baseline(made, path)
+    found = read_baseline(path)
+    assert isinstance(found, BaselineFile)
+    assert found.evidence == made
+    assert size == path.stat().st_size
+
+
+def test_letters_and_flags_stand_in_it_as_words_and_places() -> None:
+    own = evidence({"alpha": ["AAB!", "A-C", "x", "BBA"] * 3}).candidates[0]
+    assert own.letters.split()[:4] == ["AAB", "A-C", "xxx", "BBA"]
+    assert own.flags["hallucination"] == (2, 14, 26)
+
+
+def test_600_items_with_times_need_less_than_200_kb_and_hold_no_text(tmp_path: Path) -> None:
+    letters = {name: words(200, 0.7, flagged=0.1, seed=seed) for seed, name in enumerate(("alpha", "beta"))}
+    made = evidence(letters, embedded=False)
+    long_ids = tuple(f"documentation/reference/of-a-long-folder/{chunk}#section" for chunk in made.chunks)
+    path = tmp_path / "x.json"
+    assert write_baseline(made.model_copy(update={"chunks": long_ids}), path) < 200_000
+    assert "valve" not in path.read_text().replace('"valves"', "")
+    assert "asks" not in path.read_text()
+
+
+def test_a_run_and_its_baseline_file_are_the_same_evidence_and_its_columns_stand_on_lines(
+    tmp_path: Path, sources: Sources
+) -> None:
+    run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
+    made = sources.run(run)
+    write_baseline(made, tmp_path / "x.json")
+    assert sources.baseline(str(tmp_path / "x.json")) == made == sources.baseline(str(run))
+    lines = (tmp_path / "x.json").read_text().splitlines()
+    assert sum(line.strip().startswith('"letters"') for line in lines) == 1
+
+
+def test_a_number_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_baseline(evidence({"alpha": ["AAA", "ABB"] * 6}), path)
+    path.write_text(path.read_text().replace("ABB", "AAA", 1))
+    with pytest.raises(DataError, match="does not match its hash"):
+        read_baseline(path)
+
+
+def test_evidence_whose_columns_do_not_fit_together_is_refused(tmp_path: Path) -> None:
+    write_baseline(evidence({"alpha": ["AAA"] * 12}), tmp_path / "x.json")
+    forged = json.loads((tmp_path / "x.json").read_text())
+    forged["evidence"]["candidates"][0]["letters"] = "AAA AAA"
+    (tmp_path / "x.json").write_text(json.dumps({**forged, "sha256": digest(forged["evidence"])}))
+    with pytest.raises(DataError, match="alpha: expected a word of 3 letters"):
+        read_baseline(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "report"}', '{"kind": "baseline", "sha256": ""}'])
+def test_what_is_no_baseline_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DataError, match=r"x\.json"):
+        read_baseline(tmp_path / "x.json")
+
+
+def test_a_mistyped_baseline_is_refused_with_the_closest_name(tmp_path: Path, sources: Sources) -> None:
+    write_baseline(evidence({"alpha": ["AAA"] * 10}), tmp_path / "release.json")
+    with pytest.raises(DataError, match=r"no such file\. Did you mean 'release\.json'"):
+        sources.baseline(str(tmp_path / "relaese.json"))
+
+
+def test_a_pointer_gives_the_run_and_is_refused_when_the_run_changed(
+    tmp_path: Path, sources: Sources
+) -> None:
+    run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
+    size = write_pointer(str(run), sources.run(run), tmp_path / "x.json")
+    assert size < 300
+    assert sources.baseline(str(tmp_path / "x.json")).side.name == "run"
+    grades = (run / "grades.jsonl").read_text()
+    (run / "grades.jsonl").write_text(grades.replace('"letter": "A"', '"letter": "C"', 1))
+    with pytest.raises(DataError, match="is not what it was"):
+        sources.baseline(str(tmp_path / "x.json"))
+
+
+@pytest.mark.slow
+def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "release", {"alpha": words(20, 0.8)})
+    made = sources.run(run)
+    write_baseline(made, tmp_path / "x.json")
+    with s3_server() as url:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": url, "QAEVAL_SHARDS": str(tmp_path / "work")}.items():
+            monkeypatch.setenv(name, value)
+        place = place_of("s3://results/kept", allow_external=())
+        for path in run.glob("*.json*"):
+            place.put(path, f"release/{path.name}")
+        place.put(tmp_path / "x.json", "x.json")
+        write_pointer("s3://results/kept/release", made, tmp_path / "there.json")
+        where = ("s3://results/kept/release", "s3://results/kept/x.json", str(tmp_path / "there.json"))
+        assert [sources.baseline(one) for one in where] == [made] * 3
+        with pytest.raises(DataError, match="no run here"):
+            sources.baseline("s3://results/kept/relaese")
+
+
+def test_all_baselines_are_listed_and_a_broken_one_with_its_problem(tmp_path: Path) -> None:
+    write_baseline(evidence({"alpha": ["AAA"] * 10}), tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("{}")
+    good, bad = list_baselines(tmp_path)
+    assert isinstance(good.found, BaselineFile)
+    assert (bad.found, "not a baseline" in bad.problem) == (None, True)
+
+
+# -------------------------------------------------------------------- certificates
+
+
+RUN = evidence({"alpha": ["AAA"] * 12}).side.identity
+
+
+def certificate(**more: object) -> CertificateFile:
+    kappa = Measure(value=0.7, low=0.6, high=0.8, method="kappa", n=120, n_clusters=40)
+    made = CertificateFile.model_validate(
+        {
+            **RUN.model_dump(exclude={"samples_digest", "n_samples"}),
+            "kappa": kappa,
+            "rater": "anna",
+            "n_labels": 120,
+            "labels_digest": "l" * 64,
+            "created": "2026-01-01T00:00:00+00:00",
+            **more,
+        }
+    )
+    return made.model_copy(update={"sha256": made.content_sha})
+
+
+def standing(path: Path, today: str = "2026-01-20T00:00:00+00:00") -> Certificate:
+    policy = Policy.model_validate(
+        {
+            "certificate": "require",
+            "certificate_file": str(path),
+            "rules": [{"quantity": "usable_rate", "margin": 0.1}],
+        }
+    )
+    return check(policy, RUN, today)
+
+
+def test_a_certificate_of_this_judge_rubric_and_eval_is_valid_until_it_is_old(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(certificate().model_dump_json())
+    assert standing(path).state == "valid"
+    assert "kappa 0.70 [0.60, 0.80] with anna on 120 labels" in standing(path).detail
+    assert standing(path, "2026-06-30").state == "valid"
+    assert (standing(path, "2026-07-01").state, "181 days old" in standing(path, "2026-07-01").detail) == (
+        "stale",
+        True,
+    )
+
+
+@pytest.mark.parametrize("aspect", ["judge", "rubric", "eval"])
+def test_a_certificate_of_another_judge_rubric_or_eval_is_stale(aspect: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(certificate(**{f"{aspect}_digest": "0" * 64}).model_dump_json())
+    assert (standing(path).state, f"another {aspect}" in standing(path).detail) == ("stale", True)
+
+
+def test_a_certificate_that_is_missing_broken_or_forged_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    assert standing(path).state == "missing"
+    path.write_text("{}")
+    assert standing(path).state == "missing"
+    forged = orjson.loads(certificate().model_dump_json())
+    forged["kappa"]["low"] = 0.9
+    path.write_text(json.dumps(forged))
+    assert (standing(path).state, "changed after it was made" in standing(path).detail) == ("missing", True)

@@ -1,0 +1,226 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gate_runs import words, write_run
+from qaeval.cli import run
+
+WIDE = "rules:\n  - {quantity: usable_rate, margin: 0.3}\n"
+"""A margin that 24 chunks can show."""
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a graded run of the embedded models on 24 chunks of the shipped eval."""
+    path = tmp_path_factory.mktemp("demo") / "demo"
+    assert run(["generate", "embedded-lead", "embedded-salient", "--n", "24", "--out", str(path)]) == 0
+    assert run(["grade", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def gate(*arguments: object) -> int:
+    return run(["gate", *map(str, arguments)])
+
+
+def test_the_same_again_passes_and_writes_its_verdict(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gate.yaml").write_text(WIDE)
+    assert run(["baseline", "set", str(demo)]) == 0
+    assert "baselines/qa_pairs.json: " in capsys.readouterr().out
+    assert gate(demo, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((demo / "gate.json").read_text())
+    assert (printed["outcome"], printed["policy"]) == ("pass", "gate.yaml")
+    assert gate(demo) == 0
+    assert capsys.readouterr().out.startswith("Passed: all 2 rules hold.")
+
+
+def test_a_deliberately_worse_candidate_ends_1(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(demo, "--baseline", demo, "--candidate", "embedded-lead=embedded-salient") == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("Regression in usable_rate, of 3 rules; 2 rules are not decided.")
+    assert max(map(len, printed.split("\n\n")[1].splitlines())) <= 80
+
+
+def test_an_underpowered_gate_ends_2_and_says_how_much_more_is_needed(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gate(demo, "--baseline", demo) == 2
+    assert "more chunks would decide" in capsys.readouterr().out
+
+
+def test_a_judge_without_a_certificate_ends_3_where_one_is_required(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "strict.yaml").write_text("certificate: require\n" + WIDE)
+    assert gate(demo, "--baseline", demo, "--policy", "strict.yaml") == 3
+    assert (
+        "The judge is not trusted: certificates/qa_pairs.json: No such file or directory."
+        in capsys.readouterr().out
+    )
+    (tmp_path / "warned.yaml").write_text("certificate: warn\n" + WIDE)
+    assert gate(demo, "--baseline", demo, "--policy", "warned.yaml") == 0
+    assert "! The judge has no valid certificate" in capsys.readouterr().out
+
+
+@pytest.fixture
+def other_rubric(demo: Path, tmp_path: Path) -> Path:
+    """Grade a copy of the demo's replies by a rubric with another word in it."""
+    own = Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml"
+    rubric = tmp_path / "qa_pair_abc.yaml"
+    rubric.write_text(own.read_text().replace("version: 1", "version: 2", 1))
+    copy = tmp_path / "copy"
+    shutil.copytree(demo, copy)
+    (copy / "grades.jsonl").unlink()
+    settings = json.loads((copy / "settings.json").read_text())
+    (copy / "settings.json").write_text(json.dumps({**settings, "grading": None}))
+    assert run(["grade", str(copy), "--rubric", str(rubric)]) == 0
+    return copy
+
+
+def test_a_changed_rubric_ends_4_and_regrading_the_baseline_makes_it_comparable(
+    demo: Path, other_rubric: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gate.yaml").write_text(WIDE)
+    assert gate(other_rubric, "--baseline", demo) == 4
+    printed = capsys.readouterr().out
+    assert "Not comparable: copy and demo differ in the rubric (qa_pair_abc/2" in printed
+    assert "--regrade has the run's judge grade" in printed
+    before = (demo / "grades.jsonl").read_bytes()
+    assert gate(other_rubric, "--baseline", demo, "--regrade") == 0
+    assert (demo / "grades.jsonl").read_bytes() == before
+    (copy,) = demo.parent.glob("demo.regraded-*")
+    graded = (copy / "grades.jsonl").read_bytes()
+    assert gate(other_rubric, "--baseline", demo, "--regrade") == 0
+    assert (copy / "grades.jsonl").read_bytes() == graded
+
+
+def test_a_baseline_file_has_no_replies_to_grade_again(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["baseline", "set", str(demo)]) == 0
+    assert gate(demo, "--regrade") == 64
+    assert "--regrade needs the baseline's replies" in capsys.readouterr().err
+
+
+def test_other_samples_end_4_and_unpaired_compares_them(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text(WIDE)
+    other = write_run(tmp_path / "other", {"alpha": words(200, 0.8)}, samples_digest="0" * 64)
+    one = write_run(tmp_path / "one", {"alpha": words(200, 0.8)})
+    assert gate(one, "--baseline", demo) == 4
+    assert gate(one, "--baseline", other) == 4
+    assert gate(one, "--baseline", other, "--unpaired") == 0
+
+
+def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path) -> None:
+    command = [Path(sys.executable).with_name("qaeval"), "gate", demo, "--baseline", demo]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["results/dmeo", "--baseline", "x.json"], 65, "results/dmeo: no run here"),
+        (["DEMO"], 64, "what is the baseline?"),
+        (["DEMO", "--baseline", "baselines/missing.json"], 65, "no such file"),
+        (["DEMO", "--baseline", "DEMO", "--policy", "gat.yaml"], 65, "gat.yaml: no such file"),
+        (["DEMO", "--baseline", "DEMO", "--candidate", "x"], 64, "expected NAME=VALUE"),
+        (["DEMO", "--baseline", "DEMO", "--candidate", "x=y"], 64, "the run has no candidate 'x'"),
+        (["DEMO", "--baseline", "DEMO", "--seed", "3"], 64, "belong to --sequential"),
+        ([], 64, "Missing argument"),
+    ],
+)
+def test_what_cannot_be_meant_is_never_green(
+    arguments: list[str], code: int, says: str, demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = [str(demo) if word == "DEMO" else word for word in arguments]
+    assert gate(*typed) == code
+    assert says in capsys.readouterr().err
+
+
+def test_an_empty_run_and_one_without_letters_are_never_green(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = write_run(tmp_path / "baseline", {"alpha": words(30, 0.8)})
+    empty = write_run(tmp_path / "empty", {"alpha": words(30, 0.8)})
+    (empty / "generations.jsonl").write_text("")
+    (empty / "grades.jsonl").write_text("")
+    assert gate(empty, "--baseline", baseline) == 65
+    ungraded = write_run(tmp_path / "ungraded", {"alpha": ["---"] * 30})
+    capsys.readouterr()
+    assert gate(ungraded, "--baseline", ungraded) == 2
+    assert "no item of alpha was graded" in capsys.readouterr().out
+
+
+def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letters = {"alpha": words(40, 0.7, flagged=0.1)}
+    write_run(tmp_path / "baseline", {"alpha": words(40, 0.8)})
+    said = []
+    for folder, backwards in (("a", False), ("b", True)):
+        path = write_run(tmp_path / folder / "run", letters, backwards=backwards)
+        gate(path, "--baseline", "baseline", "--json")
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+
+
+def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("before\n")
+    views = ["--junit", "junit.xml", "--summary", "summary.md", "--comment", "comment.md"]
+    assert gate(demo, "--baseline", demo, "--candidate", "embedded-lead=embedded-salient", *views) == 1
+    assert "<failure" in (tmp_path / "junit.xml").read_text()
+    assert (tmp_path / "summary.md").read_text().startswith("before\n")
+    assert "usable_rate" in (tmp_path / "comment.md").read_text()
+    assert gate(demo, "--baseline", demo, "--junit", "missing/junit.xml") == 74
+
+
+def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["baseline", "set", str(demo), "--out", "b/release.json"]) == 0
+    assert run(["baseline", "set", str(demo), "--out", "b/there.json", "--pointer"]) == 0
+    (tmp_path / "b" / "broken.json").write_text("{}")
+    capsys.readouterr()
+    assert run(["baseline", "show", "b/release.json"]) == 0
+    shown = capsys.readouterr().out
+    assert ", 0 days" in shown
+    assert "qa_pair_abc/1" in shown
+    assert run(["baseline", "show", "b/there.json"]) == 0
+    assert run(["baseline", "list", "--folder", "b"]) == 0
+    listed = capsys.readouterr().out
+    assert "embedded-salient" in listed
+    assert "cannot be read" in listed
+    assert run(["baseline", "list", "--folder", "b", "--json"]) == 0
+    assert [row["age_days"] for row in json.loads(capsys.readouterr().out) if "age_days" in row] == [0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["set", "nothing"], 65), (["show", "nothing.json"], 65), (["list", "--folder", "nothing"], 64)],
+)
+def test_a_mistyped_baseline_command_is_refused(arguments: list[str], code: int) -> None:
+    assert run(["baseline", *arguments]) == code
+
+
+def test_the_committed_baseline_is_comparable_with_the_shipped_eval(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[1] / "baselines" / "qa_pairs.json"
+    assert committed.stat().st_size < 200_000
+    out = tmp_path / "run"
+    assert run(["generate", "embedded-lead", "embedded-salient", "--out", str(out)]) == 0
+    assert run(["grade", str(out)]) == 0
+    assert gate(out, "--baseline", committed) == 0
+    assert gate(out, "--baseline", committed, "--candidate", "embedded-lead=embedded-salient") == 1

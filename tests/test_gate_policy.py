@@ -1,0 +1,114 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from qaeval.errors import DataError
+from qaeval.gate.policy import QUANTITIES, Policy, default_policy, read_policy
+
+
+def policy(tmp_path: Path, text: str) -> Policy:
+    path = tmp_path / "gate.yaml"
+    path.write_text(text)
+    return read_policy(path)
+
+
+def test_a_policy_is_read_with_its_defaults(tmp_path: Path) -> None:
+    found = policy(
+        tmp_path,
+        "rules:\n  - {quantity: usable_rate, margin: 0.05}\n  - {quantity: p95_latency, margin: 20%}",
+    )
+    assert (found.name, found.alpha, found.inconclusive, found.certificate) == (
+        "gate.yaml",
+        0.05,
+        "fail",
+        "off",
+    )
+    assert [(rule.id, rule.loss) for rule in found.rules] == [("usable_rate", 0.05), ("p95_latency", 0.2)]
+
+
+def test_the_default_policy_asks_for_usable_items_every_flag_and_success() -> None:
+    found = default_policy(("hallucination", "off_topic"))
+    assert [(rule.id, rule.loss) for rule in found.rules] == [
+        ("usable_rate", 0.05),
+        ("hallucination_rate", 0.03),
+        ("flag_rate.off_topic", 0.03),
+        ("success_rate", 0.03),
+    ]
+
+
+def test_two_policies_that_ask_the_same_have_one_digest_and_others_another() -> None:
+    assert default_policy(("a",)).digest == default_policy(("a",)).digest != default_policy(("b",)).digest
+
+
+@pytest.mark.parametrize("text", ["", "name: x", "rules: []", "rules:"])
+def test_a_gate_without_rules_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gate\.yaml: (no rules|expected a mapping)"):
+        policy(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("{quantity: usable_rat, margin: 0.05}", "no quantity 'usable_rat'. Did you mean 'usable_rate'?"),
+        ("{quantity: usable_rate, margn: 0.05}", "unknown key 'rules[1].margn'. Did you mean 'margin'?"),
+        ("{quantity: usable_rate}", "a margin (against the baseline) or a limit (at_least), got neither"),
+        ("{quantity: usable_rate, margin: 0.05, at_least: 0.8}", "got margin and at_least"),
+        ("{quantity: usable_rate, margin: 5}", "0.05 is 5 points"),
+        ("{quantity: usable_rate, margin: 0}", "above 0"),
+        ("{quantity: usable_rate, margin: 5%}", "0.05 is 5 points"),
+        ("{quantity: usable_rate, at_least: 80}", "0.8 is 80 %"),
+        ("{quantity: usable_rate, at_least: 0}", "between 0 and 1"),
+        ("{quantity: hallucination_rate, at_most: 1}", "between 0 and 1"),
+        ("{quantity: p95_latency, at_most: 0}", "a number above 0"),
+        ("{quantity: usable_rate, at_most: 0.8}", "better the higher it is: its limit is at_least"),
+        ("{quantity: hallucination_rate, at_least: 0.8}", "better the lower it is: its limit is at_most"),
+        ("{quantity: p95_latency, margin: 0.2}", "a percentage of the baseline's value"),
+        ("{quantity: p95_latency, margin: 0%}", "above 0"),
+        ("{quantity: flag_rate, margin: 0.05}", "flag_rate needs flag"),
+        ("{quantity: usable_rate, flag: x, margin: 0.05}", "flag has no meaning for usable_rate"),
+        ("{quantity: usable_rate, rater: x, margin: 0.05}", "rater has no meaning"),
+        ("{quantity: usable_rate, margin: 0.05, by: strata}", "'stratum'"),
+        ("{quantity: usable_rate, margin: 0.05, by: stratum, stratum: x}", "leave one of them out"),
+        ("{quantity: p95_latency, margin: 10%, by: stratum}", "it has no strata"),
+        ("{quantity: usable_rate, margin: .nan}", "got '.nan'"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_refused_with_its_place(rule: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(says)) as raised:
+        policy(tmp_path, f"rules:\n  - {rule}")
+    assert str(tmp_path / "gate.yaml") in str(raised.value)
+    assert "rules[1]" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["alpha: 0", "alpha: 0.5", "inconclusive: green", "certificate: yes", "retries: 3"]
+)
+def test_a_wrong_setting_is_refused(line: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=line.partition(":")[0]):
+        policy(tmp_path, f"{line}\nrules:\n  - {{quantity: usable_rate, margin: 0.05}}")
+
+
+def test_a_rule_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    rule = "  - {quantity: usable_rate, margin: 0.05}\n"
+    with pytest.raises(DataError, match=r"rules\[2\]: asks what rules\[1\] asks already"):
+        policy(tmp_path, f"rules:\n{rule}{rule}")
+
+
+def test_every_quantity_can_be_asked_for() -> None:
+    for name, quantity in QUANTITIES.items():
+        margin = "10%" if quantity.scale == "ratio" else 0.1
+        of = {quantity.needs: "x"} if quantity.needs else {}
+        limit = "at_least" if quantity.higher_is_better else "at_most"
+        found = Policy.model_validate(
+            {"rules": [{"quantity": name, "margin": margin, **of}, {"quantity": name, limit: 0.5, **of}]}
+        )
+        assert len({rule.id for rule in found.rules}) == 2
+
+
+def test_the_policy_of_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "gate.md").read_text()
+    shown = text.split("```yaml\n")[1].split("```")[0]
+    found = policy(tmp_path, shown)
+    assert (found.name, found.certificate, len(found.rules)) == ("release", "off", 10)
+    assert {name for name in QUANTITIES if f"`{name}`" not in text} == set()

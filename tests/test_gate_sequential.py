@@ -1,0 +1,558 @@
+"""A gate that grades while it decides: it stops early, asks for no more, and says the same however often it was stopped."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from gate_runs import evidence
+from qaeval.cli import run as cli
+from qaeval.corpus.sampling import sample_set_digest
+from qaeval.errors import DataError, Interrupted, NotComparableError
+from qaeval.gate.decide import Asked
+from qaeval.gate.evidence import Evidence
+from qaeval.gate.policy import Policy
+from qaeval.gate.rules import cases_of, verdicts_of
+from qaeval.gate.sequential import Following, grading_order, power_at_equality
+from qaeval.gate.sources import Sources
+from qaeval.gate.verdict import GateReport
+from qaeval.gate.words import sequential_line
+from qaeval.gating import gate_sequentially
+from qaeval.prepare import Judging, data_root, find_config, find_eval, find_judging
+from qaeval.records import Chunk, Generation, Grade, GradeRow, Item, Sample
+from qaeval.run import Runner
+from qaeval.stages import generate, grade
+from qaeval.store import GENERATIONS, GRADES, SAMPLES, SETTINGS, RunStore
+from replay.answers import envelope, usage_of
+from replay.server import LoopbackServer
+
+CHUNKS, ITEMS = 90, 3
+USABLE = {"quantity": "usable_rate", "margin": 0.05}
+
+
+def policy(*rules: Mapping[str, Any]) -> Policy:
+    return Policy.model_validate({"name": "gate.yaml", "rules": rules or (USABLE,)})
+
+
+class Judge(LoopbackServer):
+    """Gives an A to answers that say so, else a C."""
+
+    def _reply(self, body: Mapping[str, Any]) -> web.Response:
+        if not is_grading(body):
+            return super()._reply(body)
+        prompt = body["messages"][-1]["content"]
+        letter = "A" if "usable answer" in prompt else "C"
+        text = json.dumps({"reason": "So it is.", "letter": letter, "hallucination": False})
+        return web.json_response(
+            {"id": "1", **envelope(body["model"], text, "stop", None, usage_of(prompt, 9))}
+        )
+
+    @property
+    def asked(self) -> int:
+        """Items that it was asked to grade."""
+        return sum(map(is_grading, self.requests))
+
+
+def is_grading(body: Mapping[str, Any]) -> bool:
+    """Whether a request is no probe of what the server can do."""
+    return '"letter"' in json.dumps(body.get("response_format"))
+
+
+@dataclass
+class Watcher:
+    """Counts rows, and does something after one of them."""
+
+    after: int = -1
+    act: Callable[[], None] = lambda: None
+    rows: list[GradeRow] = field(default_factory=list)
+
+    def stage(self, _name: str, _model: str, *, total: int, done: int) -> "Watcher":
+        assert total >= done
+        return self
+
+    def row(self, row: GradeRow) -> None:
+        self.rows.append(row)
+        if len(self.rows) == self.after:
+            self.act()
+
+    def more(self, _n: int) -> None: ...
+
+    def end(self) -> None: ...
+
+    def note(self, _text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A judge, a registry that knows it, and runs for it to grade."""
+
+    server: Judge
+    sources: Sources
+    judging: Judging
+    folder: Path
+
+    def run(
+        self, name: str, share: float, *, seed: int = 0, graded: bool = False, also: tuple[str, ...] = ()
+    ) -> Path:
+        """Write a run with this share of usable answers, graded by hand or waiting for the judge."""
+        rng = np.random.default_rng(seed)
+        samples = [
+            Sample.of(Chunk(chunk_id=f"c{place:03}", text=f"Chunk {place} says what it says."))
+            for place in range(CHUNKS)
+        ]
+        path = self.folder / name
+        path.mkdir()
+        writers = ("writer", *also)
+        replies = [
+            _reply(sample, name, who, rng.random(ITEMS) < share) for who in writers for sample in samples
+        ]
+        grades = [self.grade(item) for reply in replies for item in reply.items] if graded else []
+        for file, rows in ((SAMPLES, samples), (GENERATIONS, replies), (GRADES, grades)):
+            (path / file).write_text("".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows))
+        definition = find_eval("qa_pairs")
+        settings = {
+            "format": 1,
+            "eval": {**definition.model_dump(mode="json"), "digest": definition.digest},
+            "sample_set": {"n": CHUNKS, "seed": 0, "digest": sample_set_digest(samples)},
+            "candidates": {who: {"kind": "server", "sampling": {}} for who in writers},
+            "grading": self.judging.settings() if graded else None,
+        }
+        (path / SETTINGS).write_text(json.dumps(settings))
+        return path
+
+    def grade(self, item: Item) -> Grade:
+        return Grade(
+            task_id=grade.task_id("judge", item.item_id),
+            judge="judge",
+            rubric_sha=self.judging.rubric.sha,
+            item_id=item.item_id,
+            letter="A" if "usable answer" in item.answer else "C",
+            text="",
+            latency_s=0,
+        )
+
+    def gate(
+        self,
+        run: Path,
+        baseline: Path,
+        asked: Policy | None = None,
+        *,
+        seed: int = 0,
+        watcher: Watcher | None = None,
+        pairs: Mapping[str, str] | None = None,
+    ) -> GateReport:
+        before = self.sources.baseline(str(baseline))
+
+        def ask(own: Evidence) -> Asked:
+            return Asked(
+                policy=asked or policy(), run=own, baseline=before, candidates=pairs or {}, today="2026-11-21"
+            )
+
+        with (
+            RunStore.open(run) as store,
+            Runner(store, watcher or Watcher(), concurrency=64, outage_s=5) as runner,
+        ):
+            return gate_sequentially(store, runner, self.judging, self.sources, ask, seed=seed)
+
+
+def _reply(sample: Sample, run: str, who: str, usable: Any) -> Generation:
+    items = tuple(
+        Item.of(
+            sample.sample_id,
+            place,
+            type="factual",
+            question=f"What does it say, {place}?",
+            answer=f"A {'usable' if good else 'poor'} answer of {who} in {run}.",
+        )
+        for place, good in enumerate(usable)
+    )
+    return Generation(
+        task_id=generate.task_id(who, sample.sample_id),
+        candidate=who,
+        sample_id=sample.sample_id,
+        items=items,
+        text="{}",
+        latency_s=1.0,
+    )
+
+
+@contextmanager
+def made_bench(folder: Path) -> Iterator[Bench]:
+    with Judge(["judge"]) as server:
+        registry = folder / "registry.yaml"
+        registry.write_text(
+            f"models: {{writer: {{url: '{server.url}'}}}}\njudges: {{judge: {{url: '{server.url}'}}}}\ndefaults: {{cache: false}}\n"
+        )
+        config = find_config(registry)
+        judging = find_judging(config, (), judge="judge", rubric=find_eval("qa_pairs").rubric)
+        yield Bench(server, Sources(config=config, labels=[_no_labels(folder)]), judging, folder)
+
+
+def _no_labels(folder: Path) -> Path:
+    path = folder / "labels.jsonl"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with made_bench(tmp_path) as made:
+        yield made
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / GRADES).read_text().splitlines()]
+
+
+def said(report: GateReport) -> dict[str, Any]:
+    """Return what a report says, without when the run was begun and in how many steps."""
+    return report.model_dump(mode="json", exclude={"sequential": True, "run": {"created"}})
+
+
+def test_a_worse_run_is_found_early_and_the_rest_is_not_asked(bench: Bench) -> None:
+    baseline = bench.run("base", 0.9, graded=True)
+    run = bench.run("worse", 0.45, seed=1)
+    report = bench.gate(run, baseline)
+    assert (report.outcome, report.exit_code) == ("regression", 1)
+    found = report.sequential
+    assert found is not None
+    assert found["chunks"] == CHUNKS
+    assert found["chunks_looked_at"] < CHUNKS / 2
+    # each item once; beyond the chunks that decided, no more than one item in 16 was in flight or just asked
+    assert bench.server.asked == len(rows(run)) == found["items_graded"]
+    assert found["items_graded"] <= ITEMS * found["chunks_looked_at"] + 2 * (CHUNKS * ITEMS / 16)
+    assert bench.server.most_in_flight <= CHUNKS * ITEMS / 16
+    assert found["share_saved"] == 1 - found["items_graded"] / (CHUNKS * ITEMS) > 0.5
+    assert 0 <= found["power"] <= found["power_at_once"] <= 1
+    (rule,) = report.rules
+    assert rule.p_worse is not None
+    assert rule.p_worse <= rule.alpha == 0.05
+    assert rule.change is not None
+    assert rule.change.high is not None
+    assert rule.change.high < 0
+    assert rule.change.n_clusters == found["chunks_looked_at"]
+
+
+def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
+    bench.gate(run, baseline)
+    with pytest.raises(DataError, match=r"grades: \d+ are missing .* finish with `qaeval grade`"):
+        bench.sources.run(run)
+    assert not (run / "manifest.json").exists()
+
+
+def test_an_equal_run_passes_before_the_end(bench: Bench) -> None:
+    # the same letters everywhere: nothing differs, and a loss of 5 points is ruled out after some seventy chunks
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("same", 0.9)
+    report = bench.gate(run, baseline)
+    assert report.outcome == "pass"
+    assert report.sequential is not None
+    assert 60 < report.sequential["chunks_looked_at"] < 80
+
+
+def test_an_undecided_run_is_graded_to_its_end(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("bit-worse", 0.83, seed=5)
+    report = bench.gate(run, baseline)
+    assert report.outcome == "inconclusive"
+    assert report.sequential is not None
+    assert report.sequential["share_saved"] == 0
+    assert bench.sources.run(run).candidates[0].letters.count("-") == 0
+    assert report.rules[0].n_more_chunks
+
+
+def test_a_killed_gate_goes_on_to_the_same_verdict(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
+    killed = bench.folder / "killed" / "worse"
+    shutil.copytree(run, killed)
+    whole = bench.gate(run, baseline)
+    # rows in the order in which the letters came, the last one torn
+    lines = (run / GRADES).read_bytes().splitlines(keepends=True)
+    (killed / GRADES).write_bytes(b"".join(lines[:20])[:-9])
+    shutil.copy(run / SETTINGS, killed / SETTINGS)
+    before = bench.server.asked
+    assert said(bench.gate(killed, baseline)) == said(whole)
+    assert bench.server.asked - before == len(rows(killed)) - 19
+
+
+def test_ctrl_c_keeps_what_is_in_flight_and_the_same_call_goes_on(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
+    stopped = bench.folder / "stopped" / "worse"
+    shutil.copytree(run, stopped)
+    interrupt = Watcher(after=15, act=lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        bench.gate(stopped, baseline, watcher=interrupt)
+    assert 15 <= len(rows(stopped)) < CHUNKS * ITEMS / 4
+    again = Watcher()
+    assert said(bench.gate(stopped, baseline, watcher=again)) == said(bench.gate(run, baseline))
+    assert len(rows(stopped)) == len(interrupt.rows) + len(again.rows)
+
+
+def test_letters_that_are_there_decide_without_a_question(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1, graded=True)
+    report = bench.gate(run, baseline)
+    assert report.outcome == "regression"
+    assert bench.server.asked == 0
+    assert report.sequential is not None
+    assert report.sequential["share_saved"] == 0
+
+
+def test_only_the_candidates_that_are_gated_are_graded(bench: Bench) -> None:
+    baseline = bench.run("base", 0.9, graded=True)
+    run = bench.run("worse", 0.45, seed=1, also=("other",))
+    report = bench.gate(run, baseline, pairs={"writer": "writer"})
+    assert report.outcome == "regression"
+    assert report.sequential is not None
+    assert report.sequential["items"] == CHUNKS * ITEMS
+    items = {
+        item["item_id"]
+        for line in (run / GENERATIONS).read_text().splitlines()
+        if (row := json.loads(line))["candidate"] == "writer"
+        for item in row["items"]
+    }
+    assert {row["item_id"] for row in rows(run)} < items
+
+
+def test_the_order_is_not_chosen_by_its_result(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
+    bench.gate(run, baseline, seed=3)
+    with pytest.raises(NotComparableError, match="in the order of seed 3, not 4"):
+        bench.gate(run, baseline, seed=4)
+
+
+def test_the_order_is_a_shuffle_fixed_by_samples_and_seed() -> None:
+    one = evidence({"alpha": ["AAA"] * 60})
+    order = grading_order(one, 0)
+    assert sorted(order) == sorted(set(one.chunks)) != list(order)
+    assert order == grading_order(evidence({"alpha": ["CCC"] * 60}), 0)
+    assert order != grading_order(one, 1)
+    other = evidence({"alpha": ["AAA"] * 60}, identity={"samples_digest": "f" * 64})
+    assert order != grading_order(other, 0)
+
+
+def test_what_needs_all_letters_is_refused_before_a_question(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
+    wanted = policy(USABLE, {"quantity": "judge_kappa", "at_least": 0.4})
+    with pytest.raises(DataError, match=r"rules\[2\]: judge_kappa is known only when everything is graded"):
+        bench.gate(run, baseline, wanted)
+    assert bench.server.asked == 0
+
+
+def test_another_eval_is_not_comparable_before_a_question(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
+    settings = json.loads((run / SETTINGS).read_text())
+    settings["eval"]["digest"] = "0" * 64
+    (run / SETTINGS).write_text(json.dumps(settings))
+    assert bench.gate(run, baseline).outcome == "not comparable"
+    assert bench.server.asked == 0
+
+
+def test_rules_that_no_letter_changes_are_decided_on_all_samples(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("same", 0.9)
+    report = bench.gate(run, baseline, policy(USABLE, {"quantity": "valid_rate", "margin": 0.05}))
+    usable, valid = report.rules
+    assert [usable.verdict, valid.verdict] == ["pass", "pass"]
+    assert usable.change is not None
+    assert valid.change is not None
+    assert usable.change.n_clusters < valid.change.n_clusters == CHUNKS
+
+
+def test_a_limit_needs_no_pairs_and_stops_early_too(bench: Bench) -> None:
+    baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
+    kept = bench.gate(run, baseline, policy({"quantity": "usable_rate", "at_least": 0.7}))
+    assert (kept.outcome, kept.rules[0].current is not None) == ("pass", True)
+    assert kept.sequential is not None
+    assert kept.sequential["share_saved"] > 0.3
+    assert kept.rules[0].current is not None
+    assert kept.rules[0].current.low is not None
+    assert kept.rules[0].current.low > 0.7
+    missed = bench.run("worse", 0.5, seed=2)
+    assert (
+        bench.gate(missed, baseline, policy({"quantity": "usable_rate", "at_least": 0.7})).outcome
+        == "regression"
+    )
+
+
+def test_the_command_says_what_was_saved_and_what_to_do_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gate.yaml").write_text("rules:\n  - {quantity: usable_rate, margin: 0.05}\n")
+    for name in ("old", "new"):
+        assert cli(["generate", "embedded-lead", "embedded-salient", "--n", "40", "--out", name]) == 0
+    assert cli(["grade", "old"]) == 0
+    gate = ["gate", "new", "--baseline", "old", "--candidate", "embedded-lead=embedded-salient"]
+    capsys.readouterr()
+    assert cli([*gate, "--sequential"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("Regression in usable_rate, of 1 rule.")
+    assert "of the grading was saved" in printed
+    assert "hold at whatever chunk the grading stops" in " ".join(printed.split())
+    assert cli(gate) == 65
+    assert "finish with `qaeval grade`" in capsys.readouterr().err
+    assert cli([*gate, "--sequential", "--seed", "1"]) == 4
+    assert cli(["grade", "new"]) == 0
+    assert cli(gate) == 1
+
+
+def test_what_is_saved_and_given_up_is_said_in_words() -> None:
+    found = {"chunks_looked_at": 84, "chunks": 200, "items_graded": 270, "items": 600, "share_saved": 0.55}
+    saved = "84 of 200 chunks decided, 270 of 600 items are graded: 55.0 % of the grading was saved."
+    assert sequential_line(found) == saved
+    assert sequential_line({**found, "power": 0.55, "power_at_once": 0.656}) == (
+        f"{saved} With all 200 chunks a run as good as its baseline passes in about 55 % of such gates, and in 66 % where everything "
+        "is graded first (of the margin that loses most by it)."
+    )
+
+
+# ---------------------------------------------------------------- letters in, verdicts out
+
+
+def graded(run: Evidence) -> dict[str, GradeRow]:
+    """Return the judge's rows that a run's letters and flags stand for."""
+    found: dict[str, GradeRow] = {}
+    for one in run.candidates:
+        items = [item for word in one.items.split() for item in word.split(",")]
+        marks = "".join(one.letters.split())
+        for place, (item, mark) in enumerate(zip(items, marks, strict=True)):
+            flags = tuple(name for name, places in one.flags.items() if place in places)
+            found[item] = Grade(
+                task_id="0",
+                judge="j",
+                rubric_sha="r",
+                item_id=item,
+                letter=mark,
+                flags=flags,
+                text="",
+                latency_s=0,
+            )
+    return found
+
+
+def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[Following, int]:
+    """Look at a run's chunks in their order; return when it was decided."""
+    following = Following(cases_of(asked, run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
+    letters = graded(run)
+    for chunk in dict.fromkeys(run.chunks):
+        following.see(chunk, letters)
+        if following.is_decided({}):
+            break
+    return following, following.n_seen
+
+
+def test_a_rise_of_flags_is_a_regression_and_a_fall_a_pass() -> None:
+    asked = policy({"quantity": "hallucination_rate", "margin": 0.03})
+    clean, flagged = ({"alpha": [word] * 150} for word in ("AAA", "AC!C!"))
+    for before, now, verdict in ((clean, flagged, "regression"), (flagged, clean, "pass")):
+        following, n = follow(asked, evidence(now), evidence(before, name="base"))
+        (rule,) = verdicts_of(following.cases(), 0.05)
+        assert rule.verdict == verdict
+        assert n < 20
+
+
+def test_only_a_strata_s_own_chunks_count_for_it() -> None:
+    run, baseline = (
+        evidence({"alpha": ["AAA", "CCC"] * 60}),
+        evidence({"alpha": ["AAA", "AAA"] * 60}, name="base"),
+    )
+    strata = tuple("even" if place % 2 == 0 else "odd" for place in range(120))
+    run, baseline = (one.model_copy(update={"strata": strata}) for one in (run, baseline))
+    asked = policy({**USABLE, "stratum": "even"}, {**USABLE, "stratum": "odd"})
+    following, _ = follow(asked, run, baseline)
+    even, odd = verdicts_of(following.cases(), 0.05)
+    assert odd.verdict == "regression"
+    assert even.change is not None
+    assert even.change.value == 0
+
+
+def test_chunks_weigh_as_their_items_do() -> None:
+    # two samples of one chunk: it has six items, all others three
+    run = evidence({"alpha": ["AAA", "CCC", *["AAA"] * 28]})
+    chunks = ("big", "big", *run.chunks[2:])
+    run = run.model_copy(update={"chunks": chunks})
+    baseline = evidence({"alpha": ["AAA"] * 30}, name="base").model_copy(update={"chunks": chunks})
+    following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
+    letters = graded(run)
+    for chunk in dict.fromkeys(chunks):
+        following.see(chunk, letters)
+    (rule,) = verdicts_of(following.cases(), 0.05)
+    assert rule.change is not None
+    assert rule.change.value == pytest.approx(-3 / 90)
+
+
+def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:
+    run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
+    following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
+    with pytest.raises(DataError, match="3 of a chunk that was to be graded are missing"):
+        following.see(run.chunks[0], {})
+
+
+def test_looking_costs_power_and_never_brings_any() -> None:
+    values = np.random.default_rng(0).choice([-1 / 3, 0, 0, 1 / 3], 60)
+    found = power_at_equality(values, n_chunks=200, margin=0.05, alpha=0.05)
+    assert 0.6 < found.sequential < found.fixed <= 1
+
+
+# ---------------------------------------------------------------- the simulation of docs/gate-validity.md
+
+_SPEC = importlib.util.spec_from_file_location("gate_bench", data_root() / "benchmarks" / "gate.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+gate_bench = importlib.util.module_from_spec(_SPEC)
+sys.modules["gate_bench"] = gate_bench
+_SPEC.loader.exec_module(gate_bench)
+
+
+@pytest.mark.slow
+def test_the_simulation_gives_the_gates_own_verdicts() -> None:
+    # 20 gates, some worse: letters of drawn counts through the gate's code, at once and chunk by chunk
+    setting = gate_bench.Setting("", 60, 0.8)
+    drawn = [
+        gate_bench.draw(setting, change, 5, np.random.default_rng(number))
+        for number, change in enumerate((0.0, -0.15, -0.3, 0.15))
+    ]
+    for one in drawn:
+        ((before, now, _, _),) = one
+        once, looked = gate_bench.at_once(one), gate_bench.one_by_one(one)
+        for gate in range(5):
+            run, baseline = (
+                evidence({"alpha": ["A" * hits + "B" * (3 - hits) for hits in side[0][gate]]}, name=name)
+                for side, name in ((now, "run"), (before, "base"))
+            )
+            (rule,) = verdicts_of(cases_of(policy(), run, baseline, {"alpha": "alpha"}), 0.05)
+            following, n = follow(policy(), run, baseline)
+            (early,) = verdicts_of(following.cases(), 0.05)
+            assert (rule.verdict == "pass", rule.verdict == "regression") == (
+                once.passes[gate],
+                once.regressions[gate],
+            )
+            assert (early.verdict == "pass", early.verdict == "regression") == (
+                looked.passes[gate],
+                looked.regressions[gate],
+            )
+            assert n == round(60 * (1 - looked.saved[gate]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [1, 3])
+def test_error_rates_hold_under_stopping_and_losses_are_found(rules: int) -> None:
+    setting, reps = gate_bench.Setting("", 200, 0.8, rules=rules), 2000
+    most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / reps)
+    looked = gate_bench.simulate(setting, gate_bench.one_by_one, reps=reps, seed=11)
+    once = gate_bench.simulate(setting, gate_bench.at_once, reps=reps, seed=11)
+    for found in (looked, once):
+        assert max(found.false_regression, found.false_pass) < most
+    assert once.finds > 0.9
+    assert looked.finds > (0.95 if rules == 1 else 0.85)
+    assert looked.saved_worse[0] > (0.5 if rules == 1 else 0.35)
+    assert once.passes - looked.passes < 0.2

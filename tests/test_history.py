@@ -1,0 +1,371 @@
+"""Runs over time, and the same candidates in several runs."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gate_builders import measure
+from qaeval.analysis.history import history_of
+from qaeval.cli import run as qaeval
+from qaeval.errors import DataError, EndpointError, NotComparableError
+from qaeval.history import compare_runs, read_runs, write_page
+from qaeval.report.history import History, HistoryRate, HistoryRun, Unread
+from qaeval.report.render_history import render_history
+from qaeval.serving.tracking import fetch, push
+from qaeval.store import RunStore
+from tracking_server import tracking_server
+
+EXAMPLE = Path(__file__).parents[1] / "results" / "example"
+
+
+def a_run(day: int, rate: float = 0.6, **more: Any) -> HistoryRun:
+    facts = {
+        "name": f"run{day}",
+        "started": f"2026-11-{day:02}T10:00:00+00:00",
+        "eval": "qa_pairs",
+        "eval_digest": "e",
+        "samples_digest": "s",
+        "n_samples": 200,
+        "rubric": "qa_pair_abc/1",
+        "rubric_digest": "r",
+        "judge": "judge-7b",
+        "judge_digest": "j",
+        "rates": (HistoryRate(candidate="alpha", usable=measure(rate, rate - 0.1, rate + 0.1)),),
+    }
+    return HistoryRun(**{**facts, **more})
+
+
+def stretches(history: History) -> list[tuple[tuple[str, ...], list[str]]]:
+    (one,) = history.evals
+    return [(stretch.changes, [run.name for run in stretch.runs]) for stretch in one.stretches]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with the example, a copy of it that has other letters, and three folders without numbers."""
+    for name in ("first", "second"):
+        shutil.copytree(EXAMPLE, tmp_path / "results" / name)
+    return tmp_path / "results"
+
+
+# ------------------------------------------------------------------ history
+
+
+def test_runs_stand_in_order_of_time_whatever_their_names() -> None:
+    found = history_of([a_run(3, name="a"), a_run(1, name="c"), a_run(2, name="b")])
+    assert stretches(found) == [((), ["c", "b", "a"])]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"judge": "judge-8b", "judge_digest": "k"}, "judge: judge-7b → judge-8b"),
+        ({"judge_digest": "k"}, "judge: judge-7b, its weights or sampling"),
+        ({"rubric": "qa_pair_abc/2", "rubric_digest": "q"}, "rubric: qa_pair_abc/1 → qa_pair_abc/2"),
+        ({"samples_digest": "t"}, "samples: 200, other ones"),
+        ({"samples_digest": "t", "n_samples": 60}, "samples: 200 → 60"),
+        ({"eval_digest": "f"}, "eval: its definition"),
+    ],
+)
+def test_a_change_of_what_numbers_hang_on_begins_a_new_stretch(change: dict[str, Any], words: str) -> None:
+    found = history_of([a_run(1), a_run(2), a_run(3, **change), a_run(4, **change)])
+    assert stretches(found) == [((), ["run1", "run2"]), ((words,), ["run3", "run4"])]
+
+
+def test_no_line_is_drawn_over_a_change() -> None:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - 0.4 s that few tests need
+
+    from qaeval.report.charts import LIGHT, trend  # noqa: PLC0415
+
+    found = history_of(
+        [a_run(1, 0.5), a_run(2, 0.6), a_run(3, 0.7, judge_digest="k"), a_run(4, 0.8, judge_digest="k")]
+    )
+    axes = Figure().subplots()
+    trend(found.evals[0], "trend").draw(axes, LIGHT)
+    lines = [list(line.get_ydata()) for line in axes.get_lines() if line.get_marker() == "o"]
+    assert lines == [[50.0, 60.0], [70.0, 80.0]]
+    assert [text.get_text() for text in axes.texts] == ["judge"]
+
+
+def test_evals_are_kept_apart_and_the_page_runs_nothing() -> None:
+    hostile = "<script>alert(1)</script>"
+    found = history_of(
+        [a_run(1, name=hostile), a_run(2, eval="rag_qa")], [Unread(name=hostile, reason=hostile)]
+    )
+    page = render_history(found, version="0.1.0")
+    assert [one.eval for one in found.evals] == ["qa_pairs", "rag_qa"]
+    assert "<script" not in page
+    assert page.count("data:image/svg+xml") == 4
+    assert "default-src &#39;none&#39;" in page
+    assert render_history(found, version="0.1.0") == page
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_the_page_shows_its_chart_and_its_policy_stops_nothing_of_its_own(tmp_path: Path, look: Any) -> None:
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    page_path = write_page(
+        tmp_path / "new" / "history.html", render_history(history_of([a_run(1), a_run(2)]), version="0.1.0")
+    )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=look)
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(page_path.as_uri())
+        width = page.evaluate("document.querySelector('img').naturalWidth")
+        sideways = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        browser.close()
+    assert width > 300
+    assert not sideways
+    assert said == []
+    assert colour == {"light": "rgb(251, 251, 249)", "dark": "rgb(20, 24, 26)"}[look]
+
+
+def test_a_rate_that_does_not_exist_is_no_point_and_says_undefined() -> None:
+    nothing = HistoryRate(candidate="alpha", usable=measure(None, reason="there is no item"))
+    page = render_history(history_of([a_run(1), a_run(2, rates=(nothing,))]), version="0.1.0")
+    assert "undefined: there is no item" in page
+
+
+def test_what_is_no_finished_run_is_named_with_its_reason(results: Path) -> None:
+    (results / "empty").mkdir()
+    (results / ".cache").mkdir()
+    (results / "torn").mkdir()
+    shutil.copy(EXAMPLE / "settings.json", results / "torn")
+    (results / "second" / "report.json").write_text('{"run": ')
+    (results / "first" / "gate.json").write_text('{"outcome": "pass", "more": 1}')
+    runs, unread = read_runs(results)
+    assert [(run.name, run.gate, run.rubric) for run in runs] == [("first", "pass", "qa_pair_abc/1")]
+    reasons = {one.name: one.reason for one in unread}
+    assert set(reasons) == {"empty", "torn", "second"}
+    assert reasons["empty"] == "no run (no settings.json)"
+    assert "not finished" in reasons["torn"]
+    assert "not readable as JSON" in reasons["second"]
+
+
+def test_a_report_of_another_version_is_read_where_it_can_be(results: Path) -> None:
+    path = results / "first" / "report.json"
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps({**report, "new": 1}))
+    del report["rubric"]
+    (results / "second" / "report.json").write_text(json.dumps(report))
+    runs, (unread,) = read_runs(results)
+    assert [run.name for run in runs] == ["first"]
+    assert unread.reason == "report.json: rubric: Field required; of another version of qaeval?"
+
+
+def test_a_folder_that_is_not_there_or_empty_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        read_runs(tmp_path / "reslts")
+    with pytest.raises(DataError, match="no run directory"):
+        read_runs(tmp_path)
+
+
+def test_the_command_prints_a_table_and_writes_a_page(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert qaeval(["history", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert "embedded-salient  30.6 % [16.6, 49.3]" in out
+    assert (results / "history.html").read_text().startswith("<!DOCTYPE html>")
+    (results / "history.html").unlink()
+    assert qaeval(["history", str(results), "--json"]) == 0
+    assert len(History.model_validate_json(capsys.readouterr().out).evals[0].stretches[0].runs) == 2
+    assert not (results / "history.html").exists()
+
+
+def test_names_cannot_command_the_terminal(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results / "first").rename(results / "a\x1b]0;owned\x07")
+    (results / "b\x1b[2J").mkdir()
+    assert qaeval(["history", str(results)]) == 0
+    assert not set("\x1b\x07") & set(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", [["--push"], ["results", "--mlflow", "http://127.0.0.1:1"]])
+def test_options_that_do_not_go_together_are_refused(words: list[str]) -> None:
+    assert qaeval(["history", *words]) == 64
+
+
+# ------------------------------------------------------------------ compare-runs
+
+
+def relettered(run: Path, candidate: str, old: str, new: str) -> int:
+    """Give the items of a candidate alone that have one letter another one; say how many."""
+    generations = [json.loads(line) for line in (run / "generations.jsonl").read_text().splitlines()]
+    ids = {
+        name: {
+            item["item_id"] for row in generations if row.get("candidate") == name for item in row["items"]
+        }
+        for name in ("embedded-lead", "embedded-salient")
+    }
+    own = ids.pop(candidate) - set().union(*ids.values())
+    n, rows = 0, []
+    for line in (run / "grades.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["item_id"] in own and row.get("letter") == old:
+            row["letter"], n = new, n + 1
+        rows.append(json.dumps(row))
+    (run / "grades.jsonl").write_text("\n".join(rows) + "\n")
+    return n
+
+
+def compared(*paths: Path) -> Any:
+    stores = [RunStore.open(path) for path in paths]
+    try:
+        return compare_runs(stores, margin=0.05)
+    finally:
+        for store in stores:
+            store.close()
+
+
+def test_a_candidate_is_paired_with_itself_in_the_other_run(results: Path) -> None:
+    n = relettered(results / "second", "embedded-salient", "A", "B")
+    found = compared(results / "first", results / "second")
+    lead, salient = found.pairs
+    assert (lead.candidate, lead.difference.difference.value) == ("embedded-lead", 0.0)
+    assert (salient.difference.a, salient.difference.b) == (
+        "embedded-salient@first",
+        "embedded-salient@second",
+    )
+    # 12 chunks of 3 items each
+    assert n > 5
+    assert salient.difference.difference.value == pytest.approx(-n / 36)
+    assert salient.other.usable.value == pytest.approx((salient.first.usable.value or 0) - n / 36)
+    assert found.settings == ("second has the settings of first.",)
+
+
+def test_only_what_is_in_both_is_compared_and_other_settings_are_named(results: Path) -> None:
+    path = results / "second" / "settings.json"
+    settings = json.loads(path.read_text())
+    settings["candidates"]["other"] = settings["candidates"].pop("embedded-lead")
+    settings["candidates"]["embedded-salient"]["revision"] = "v2"
+    path.write_text(json.dumps(settings))
+    rows = (results / "second" / "generations.jsonl").read_text().replace('"embedded-lead"', '"other"')
+    (results / "second" / "generations.jsonl").write_text(rows)
+    found = compared(results / "first", results / "second")
+    assert [pair.candidate for pair in found.pairs] == ["embedded-salient"]
+    assert found.left_out == ("embedded-lead@first", "other@second")
+    assert 'candidates.embedded-salient.revision was null, now "v2"' in found.settings[0]
+
+
+def test_three_runs_are_compared_with_the_first_and_corrected_together(results: Path) -> None:
+    shutil.copytree(results / "second", results / "third")
+    found = compared(results / "first", results / "second", results / "third")
+    assert [(pair.difference.a, pair.difference.b) for pair in found.pairs] == [
+        (f"{name}@first", f"{name}@{run}")
+        for run in ("second", "third")
+        for name in ("embedded-lead", "embedded-salient")
+    ]
+    assert "after correction for 4 pairs" in found.pairs[0].difference.sentence
+
+
+def test_runs_with_another_rubric_are_not_compared(results: Path) -> None:
+    path = results / "second" / "settings.json"
+    settings = json.loads(path.read_text())
+    settings["grading"]["rubric"]["sha"] = "0" * 64
+    path.write_text(json.dumps(settings))
+    with pytest.raises(NotComparableError, match="they differ in rubric"):
+        compared(results / "first", results / "second")
+
+
+def test_the_comparison_is_printed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(results / name) for name in ("first", "second")]
+    assert qaeval(["compare-runs", *paths]) == 0
+    assert "second has the settings of first." in capsys.readouterr().out
+    assert qaeval(["compare-runs", *paths, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == ["first", "second"]
+    assert qaeval(["compare-runs", paths[0]]) == 64
+
+
+# ------------------------------------------------------------------ MLflow
+
+LOUD = pytest.mark.filterwarnings("ignore:::mlflow", "ignore::DeprecationWarning")
+"""MLflow warns of itself."""
+
+
+@LOUD
+@pytest.mark.slow
+def test_runs_come_back_from_a_tracking_server_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = (a_run(1), a_run(2, rates=(*a_run(2).rates, HistoryRate(candidate="be|ta", usable=measure(None)))))
+    for name in ("DO_NOT_TRACK", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with tracking_server() as server:
+        assert push(server.url, "qaeval", runs) == ("run1", "run2")
+        server.page = 1
+        assert push(server.url, "qaeval", (*runs, a_run(3))) == ("run3",)
+        foreign = {"experiment_id": "1", "run_name": "other", "start_time": 0, "tags": []}
+        server.answer("/api/2.0/mlflow/runs/create", foreign)
+        found, unread = fetch(server.url, "qaeval")
+        metrics = {one["key"]: one["value"] for one in server.runs[f"{0:032x}"]["data"]["metrics"]}
+        with pytest.raises(EndpointError, match="no experiment 'other'"):
+            fetch(server.url, "other")
+    assert found == (*runs, a_run(3))
+    assert [one.name for one in unread] == ["other"]
+    assert metrics == {
+        "usable_rate/alpha/value": 0.6,
+        "usable_rate/alpha/low": 0.5,
+        "usable_rate/alpha/high": 0.7,
+    }
+    assert {run["info"]["status"] for run in list(server.runs.values())[:3]} == {"FINISHED"}
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
+
+
+@LOUD
+@pytest.mark.slow
+def test_a_server_that_is_none_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(
+            EndpointError, match="expected an MLflow tracking server, got: Connection refused"
+        ):
+            fetch(url, "qaeval")
+
+
+@pytest.mark.parametrize("url", ["http://8.8.8.8", "http://93.184.216.34:5000/x"])
+def test_results_are_sent_to_no_server_outside(url: str) -> None:
+    with pytest.raises(EndpointError, match="your own network"):
+        push(url, "qaeval", (a_run(1),))
+
+
+@pytest.mark.slow
+def test_the_client_of_mlflow_asks_nobody_else(results: Path) -> None:
+    program = (
+        "import socket, sys\n"
+        "whom = set()\n"
+        "connect = socket.socket.connect\n"
+        "def watched(self, address):\n"
+        "    whom.add(address[0] if isinstance(address, tuple) else address)\n"
+        "    return connect(self, address)\n"
+        "socket.socket.connect = watched\n"
+        "from qaeval.cli import run\n"
+        "code = run(sys.argv[1:])\n"
+        "import mlflow.telemetry, threading\n"
+        "assert mlflow.telemetry.get_telemetry_client() is None\n"
+        "print(code, sorted(map(str, whom)), file=sys.stderr)\n"
+    )
+    with tracking_server() as server:
+        words = ["history", str(results), "--mlflow", server.url, "--push"]
+        env = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_CURRENT_TEST"}}
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env=env,
+        )
+        assert len(server.runs) == 2
+    assert done.stderr.splitlines()[-1] == "0 ['127.0.0.1']"

@@ -1,0 +1,189 @@
+"""`qaeval sweep` and `vllm bench serve` on the same server with the same prompts: the same times and the same throughput."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+from test_real_vllm import VLLM, models, spec, started  # noqa: F401 - a fixture among them
+
+from mock.server import Mock
+from qaeval.cli import run
+from qaeval.records import TimedRequest
+from qaeval.report.sweep import Sweep
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+CLIENT = Path(__file__).with_name("bench_client.py")
+TOKENS = 64
+MODEL = "tiny-gen"
+QUANTITIES = ("ttft_p50", "tpot_p50", "itl_mean", "requests_per_s", "tokens_per_s")
+
+
+class Bench:
+    """`vllm bench serve` in a process of its own, started once: its imports take longer than a measurement."""
+
+    def __init__(self, folder: Path, tokenizer: Path) -> None:
+        self._folder, self._tokenizer = folder, tokenizer
+        packages = folder / "packages"
+        packages.mkdir()
+        installed = Path(np.__file__).parents[1]
+        for name in ("pandas", "dateutil", "six.py"):  # its reader of prompts needs them, a server does not
+            (packages / name).symlink_to(installed / name)
+        offline = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        self._log = (folder / "bench.log").open("w")
+        self._process = subprocess.Popen(
+            [str(VLLM.with_name("python")), str(CLIENT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, **offline, "PYTHONPATH": str(packages)},
+        )
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+        self._log.close()
+
+    def measure(self, url: str, n: int, in_flight: int, turn: int) -> dict[str, float]:
+        options: dict[str, object] = {
+            "backend": "openai-chat",
+            "base-url": url.removesuffix("/v1"),
+            "endpoint": "/v1/chat/completions",
+            "model": MODEL,
+            "tokenizer": self._tokenizer,
+            "dataset-name": "custom",
+            "dataset-path": self._folder / "prompts.jsonl",
+            "custom-output-len": TOKENS,
+            "num-prompts": n,
+            "max-concurrency": in_flight,
+            "num-warmups": in_flight,
+            "temperature": 0,
+            "extra-body": json.dumps({"seed": 0, "cache_salt": f"bench {turn}"}),
+            "result-dir": self._folder,
+            "result-filename": f"bench-{turn}.json",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        words += ["--skip-chat-template", "--disable-shuffle", "--disable-tqdm", "--save-result"]
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n", (self._folder / "bench.log").read_text()[-2000:]
+        made = json.loads((self._folder / f"bench-{turn}.json").read_text())
+        assert made["completed"] == n
+        return {
+            "ttft_p50": made["median_ttft_ms"] / 1000,
+            "tpot_p50": made["median_tpot_ms"] / 1000,
+            "itl_mean": made["mean_itl_ms"] / 1000,
+            "requests_per_s": made["request_throughput"],
+            "tokens_per_s": made["output_throughput"],
+            "n_tokens": made["total_output_tokens"],
+        }
+
+
+def swept(url: str, folder: Path, n: int, in_flight: int, turn: int) -> dict[str, float]:
+    """Measure with qaeval; throughput is counted as vLLM does, over all the time that requests were there."""
+    out = folder / f"sweep-{turn}"
+    options: dict[str, object] = {
+        "config": folder / "registry.yaml",
+        "endpoint": f"{MODEL}={url}",
+        "eval": folder / "eval",
+        "concurrency": in_flight,
+        "requests": n,
+        "repeats": 1,
+        "out": out,
+    }
+    assert (
+        run(
+            ["sweep", MODEL, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+        )
+        == 0
+    )
+    (level,) = Sweep.model_validate_json((out / "sweep.json").read_text()).levels
+    lines = (out / "requests.jsonl").read_text().splitlines()
+    rows = [row for row in map(TimedRequest.model_validate_json, lines) if not row.warm_up]
+    seconds = max(row.end_s for row in rows) - min(row.start_s for row in rows)
+    n_tokens = sum(row.usage.completion_tokens for row in rows if row.usage)
+    assert level.n_failed == 0
+    return {
+        "ttft_p50": level.ttft.p50 or 0,
+        "tpot_p50": level.tpot.p50 or 0,
+        "itl_mean": level.itl.mean or 0,
+        "requests_per_s": n / seconds,
+        "tokens_per_s": n_tokens / seconds,
+        "n_tokens": n_tokens,
+    }
+
+
+def prepare(folder: Path, n: int) -> Path:
+    """Write an eval whose prompts are its chunks, the same prompts for vLLM's client, and a registry."""
+    texts = [" ".join([f"Card {number} has {number + 2} GB of memory."] * 8) for number in range(n)]
+    eval_folder = folder / "eval"
+    eval_folder.mkdir()
+    chunks = [{"chunk_id": f"c{number:03}", "text": text} for number, text in enumerate(texts)]
+    (eval_folder / "chunks.jsonl").write_text("".join(json.dumps(chunk) + "\n" for chunk in chunks))
+    (eval_folder / "prompt.md").write_text("# user\n\n$chunk\n")
+    about = {"name": "plain", "title": "Plain prompts", "rubric": "qa_pair_abc", "enforce_schema": False}
+    sampling = {"temperature": 0.0, "max_tokens": TOKENS, "seed": 0}
+    (eval_folder / "eval.yaml").write_text(json.dumps({**about, "sampling": sampling}))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    entry = {"url": "http://127.0.0.1:9/v1", "structured": "off"}
+    (folder / "registry.yaml").write_text(json.dumps({"models": {MODEL: entry}}))
+    return folder
+
+
+@pytest.fixture
+def bench(tmp_path: Path, models: Path) -> Iterator[Bench]:  # noqa: F811 - the fixture that was imported
+    made = Bench(tmp_path, models / "chatml")
+    yield made
+    made.close()
+
+
+def ratios(found: list[dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Return the median over the pairs of ours / theirs; the first pair warms up."""
+    for place, one in enumerate(found):
+        print(place, one)  # noqa: T201 - shown where the test fails
+    assert all(one["ours"]["n_tokens"] == one["theirs"]["n_tokens"] for one in found)
+    return {name: median(one["ours"][name] / one["theirs"][name] for one in found[1:]) for name in QUANTITIES}
+
+
+def test_both_tools_agree_within_5_percent_on_a_server_with_steady_times(
+    bench: Bench, tmp_path: Path
+) -> None:
+    folder, n, in_flight = prepare(tmp_path, 40), 40, 4
+    found: list[dict[str, Any]] = []
+    with Mock(model=MODEL, tokens=TOKENS, ttft_ms=300, gap_ms=15) as mock:
+        for turn in range(4):  # in turns, who begins too
+            theirs = bench.measure(mock.url, n, in_flight, turn) if turn % 2 else None
+            ours = swept(mock.url, folder, n, in_flight, turn)
+            found.append({"ours": ours, "theirs": theirs or bench.measure(mock.url, n, in_flight, turn)})
+    agreed = ratios(found)
+    print(agreed)  # noqa: T201
+    assert agreed == dict.fromkeys(QUANTITIES, pytest.approx(1, abs=0.05))
+
+
+def test_both_tools_count_alike_on_a_real_server(bench: Bench, tmp_path: Path, models: Path) -> None:  # noqa: F811
+    # both at the same time, two requests in flight each. A tiny model takes 4 ms for a token, about as long as a busy machine takes to
+    # wake a client up: tokens are counted exactly alike, times only in their order of magnitude
+    folder, n, in_flight = prepare(tmp_path, 100), 100, 2
+    found: list[dict[str, Any]] = []
+    with asyncio.Runner() as loop, ThreadPoolExecutor(1) as beside:
+        server = loop.run(started(spec(models / "chatml", MODEL, "--max-model-len=4096"), folder))
+        try:
+            for turn in range(4):
+                theirs = beside.submit(bench.measure, server.url, n, in_flight, turn)
+                ours = swept(server.url, folder, n, in_flight, turn)
+                found.append({"ours": ours, "theirs": theirs.result()})
+        finally:
+            loop.run(server.stop())
+    for name, ratio in ratios(found).items():
+        print(name, ratio)  # noqa: T201
+        assert 1 / 2 < ratio < 2
