@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-k8s test-vllm vllm-cpu test-faults fuzz bench check format lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults fuzz bench check format lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,14 +32,30 @@ install: $(VENV)/.run  ## install qaeval into .venv
 demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no server, no download
 	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
 
+gate: $(VENV)/.run  ## run the main job on the embedded models and gate it against baselines/qa_pairs.json
+	@out=results/gate-$$(date +%Y%m%d-%H%M%S); \
+	  $(BIN)/qaeval generate embedded-lead embedded-salient --out $$out >/dev/null && \
+	  $(BIN)/qaeval grade $$out >/dev/null && $(BIN)/qaeval gate $$out
+
 test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
 	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not faults and not gpu and not vllm and not k8s"
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, fresh environment
 	@$(BIN)/python -m pytest -m "(slow or browser) and not faults and not gpu and not vllm and not k8s"
 
-test-k8s: $(VENV)/.dev  ## render and check the Kubernetes manifests
+test-k8s: $(VENV)/.dev checkov promtool  ## render and check the Kubernetes manifests
 	@$(BIN)/python -m pytest -n auto -m k8s
+
+$(VENV)-checkov/.ready: requirements/checkov.txt
+	@echo "installing checkov into $(VENV)-checkov: 300 MB, a minute" >&2
+	@$(PYTHON) -m venv $(VENV)-checkov
+	@$(VENV)-checkov/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/checkov.txt
+	@touch $@
+
+checkov: $(VENV)-checkov/.ready  ## install checkov into .venv-checkov, for test-k8s alone
+
+promtool:  ## take promtool out of Debian's package `prometheus`, for test-k8s alone; nothing is installed
+	@tools/fetch_promtool.sh
 
 test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs a C compiler, about 8 minutes
 	@$(BIN)/python -m pytest -m faults
