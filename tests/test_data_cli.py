@@ -42,7 +42,7 @@ def documentation(folder: Path) -> Path:
 
 
 def test_every_document_that_cannot_be_read_is_named_and_can_be_left_out(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     docs = here / "docs"
     docs.mkdir()
@@ -53,6 +53,7 @@ def test_every_document_that_cannot_be_read_is_named_and_can_be_left_out(
     told = capsys.readouterr().err
     assert "2 of 3 documents cannot be read" in told
     assert "scan.pdf: not a PDF" in told
+    assert not caplog.records, "what the library says of a PDF names no file"
     assert "core.txt:1: a NUL character" in told
     assert "--skip-unreadable" in told
     assert not (here / "chunks.jsonl").exists()
@@ -104,7 +105,7 @@ def test_chunk_says_what_it_did_not_read_and_never_writes_over_a_file(
     (docs / "b.md").write_text("# One\n\nA server listens on port 8000.\n")
     assert run(["chunk", "docs"]) == 0
     captured = capsys.readouterr()
-    assert "1 chunks of 2 documents" in captured.out
+    assert "1 chunk of 2 documents" in captured.out
     assert "1 repeat an earlier chunk word for word" in captured.out
     assert "ignored, no documents: 1 .png" in captured.err
     assert run(["chunk", "docs"]) == 64

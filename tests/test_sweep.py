@@ -123,7 +123,7 @@ def test_a_server_of_8_slots_is_as_fast_as_its_slots_however_much_waits(in_fligh
         worker = clock.index(min(clock))
         slot = free.index(min(free))
         start, begins = clock[worker], max(clock[worker], free[slot])
-        end = begins + 0.115
+        end = begins + 0.115 + 1e-7 * place  # no two end at exactly the same moment
         about = {"concurrency": in_flight, "warm_up": place < in_flight, "ttft_s": begins + 0.04 - start}
         rows.append(timed(start, end, **about))
         clock[worker] = free[slot] = end
@@ -535,6 +535,9 @@ async def test_a_streamed_request_is_timed() -> None:
         (302, {}, "rejected"),
         (200, b"data: {not json}\n\n", "endpoint"),
         (200, b"data: [1]\n\n", "endpoint"),
+        (200, b'data: {"choices": [{"delta": {"content": [1]}}]}\n\n', "endpoint"),
+        (200, b'data: {"choices": [{"delta": {}, "finish_reason": {}}]}\n\n', "endpoint"),
+        (200, b'data: {"choices": [{"delta": {}, "finish_reason": ["stop"]}]}\n\n', "endpoint"),
         (200, b"data: " + b"x" * (2**24 + 1), "endpoint"),
     ],
 )
