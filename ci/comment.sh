@@ -28,13 +28,9 @@ fi
 python3 -c 'import json, pathlib, sys; print(json.dumps({"body": pathlib.Path(sys.argv[1]).read_text("utf-8")}))' "$body" > "$work/body.json"
 
 api() { # METHOD PATH [FILE WITH THE BODY]; the token is in no command line
-  if command -v gh >/dev/null; then
-    GH_TOKEN="$GITHUB_TOKEN" gh api --method "$1" ${3:+--input "$3"} "$2"
-  else
-    printf 'Authorization: Bearer %s\n' "$GITHUB_TOKEN" |
-      curl -sS --fail --max-time 60 -X "$1" -H @- -H 'Accept: application/vnd.github+json' \
-        ${3:+--data-binary "@$3"} "${GITHUB_API_URL:-https://api.github.com}/$2"
-  fi
+  printf 'Authorization: Bearer %s\n' "$GITHUB_TOKEN" |
+    curl -sS --fail --max-time 60 -X "$1" -H @- -H 'Accept: application/vnd.github+json' \
+      ${3:+--data-binary "@$3"} "${GITHUB_API_URL:-https://api.github.com}/$2"
 }
 
 comments="repos/${GITHUB_REPOSITORY:?}/issues/$QAEVAL_PULL/comments"
@@ -45,8 +41,10 @@ for page in $(seq 1 50); do
   found=$(python3 -c '
 import json, sys
 page = json.load(open(sys.argv[1], encoding="utf-8"))
-own = [str(one["id"]) for one in page if one["body"].startswith(sys.argv[2]) and one["user"]["login"] == sys.argv[3]]
-print(len(page), *own[:1])' "$work/page.json" "$MARKER" "${QAEVAL_AUTHOR:-github-actions[bot]}")
+# a comment may be empty, and who wrote it gone
+own = [one for one in page if (one["body"] or "").startswith(sys.argv[2]) and (one["user"] or {}).get("login") == sys.argv[3]]
+print(len(page), *(int(one["id"]) for one in own[:1]))' "$work/page.json" "$MARKER" "${QAEVAL_AUTHOR:-github-actions[bot]}" 2> "$work/error") ||
+    say "the comments cannot be read: $(tail -n 1 "$work/error"); the job's summary has the verdict"
   known=$(echo "$found" | cut -s -d ' ' -f 2)
   { [ -z "$known" ] && [ "${found%% *}" -ge 100 ]; } || break
 done

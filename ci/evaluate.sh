@@ -9,6 +9,13 @@
 #   QAEVAL_SEQUENTIAL   true: only generate
 set -euo pipefail
 
+if [ "${GITHUB_ACTIONS:-}" = true ]; then # GitHub obeys lines of a log; what models, files and servers say stands in this one
+  token=$(mktemp -u XXXXXXXXXXXXXXXXXXXXXXXX)
+  exec 2>&1
+  echo "::stop-commands::$token"
+  trap 'echo "::$token::"' EXIT
+fi
+
 words() { # split a value at blanks and line ends, one word a line; no word is taken for a pattern
   printf '%s' "$1" | tr -s '[:space:]' '\n' | sed '/^$/d'
 }

@@ -10,6 +10,13 @@
 #   GITHUB_STEP_SUMMARY, GITHUB_OUTPUT   as GitHub sets them; may be missing
 set -euo pipefail
 
+if [ "${GITHUB_ACTIONS:-}" = true ]; then # GitHub obeys lines of a log; what models, files and servers say stands in this one
+  token=$(mktemp -u XXXXXXXXXXXXXXXXXXXXXXXX)
+  exec 2>&1
+  echo "::stop-commands::$token"
+  trap 'echo "::$token::"' EXIT
+fi
+
 out="${QAEVAL_OUT:?}"
 mkdir -p "$out"
 rm -f "$out/junit.xml" "$out/summary.md" "$out/comment.md" "$out/gate.json" "$out/report.html" # of an earlier job on this runner

@@ -15,5 +15,5 @@ fi
 
 home="${RUNNER_TEMP:?}/qaeval"
 "${QAEVAL_PYTHON:-python3}" -m venv "$home"
-"$home/bin/python" -m pip --disable-pip-version-check install --quiet "$QAEVAL_INSTALL"
+"$home/bin/python" -m pip --disable-pip-version-check install --quiet -- "$QAEVAL_INSTALL"
 echo "$home/bin" >> "${GITHUB_PATH:-/dev/null}"

@@ -25,7 +25,7 @@ HOSTILE = "</script><script>document.title='run'</script><img src=x onerror=\"do
 ).decode()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("google-chrome")
     assert path, "the browser tests need chromium on the path (Debian: apt-get install chromium)"

@@ -28,25 +28,6 @@ TOOLS = (
 )  # fmt: skip
 """What a runner has."""
 
-GH = """#!{python}
-# a stand-in of GitHub's command line: `gh api --method M [--input FILE] PATH`
-import json, os, pathlib, sys
-assert os.environ["GH_TOKEN"] == "secret" and sys.argv[1] == "api"
-words = sys.argv[2:]
-method = words[words.index("--method") + 1]
-body = json.loads(pathlib.Path(words[words.index("--input") + 1]).read_text()) if "--input" in words else None
-state = pathlib.Path({state!r})
-sys.path.insert(0, {tests!r})
-from github_comments import answer
-comments = json.loads(state.read_text())
-status, found = answer(comments, method, words[-1], body)
-state.write_text(json.dumps(comments))
-print(json.dumps(found))
-if status >= 400:
-    print(f"gh: Resource not accessible by integration (HTTP {{status}})", file=sys.stderr)
-    sys.exit(1)
-"""
-
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
@@ -76,7 +57,7 @@ def sh(script: str, tools: Path | str, **env: str | Path) -> "subprocess.Complet
 
 
 class Comments:
-    """The comments of a pull request, reached by a stand-in of `gh` or by the real `curl`."""
+    """The comments of a pull request, behind a stand-in of GitHub's API."""
 
     def __init__(self, tools: Path, tmp_path: Path) -> None:
         self.tools, self.out, self.state = tools, tmp_path / "out", tmp_path / "comments.json"
@@ -99,17 +80,10 @@ class Comments:
         self.state.write_text(json.dumps(comments))
 
 
-@pytest.fixture(params=["gh", "curl"])
-def comments(request: pytest.FixtureRequest, tools: Path, tmp_path: Path) -> Iterator[Comments]:
+@pytest.fixture
+def comments(tools: Path, tmp_path: Path) -> Iterator[Comments]:
     made = Comments(tools, tmp_path)
     made.put([])
-    if request.param == "gh":
-        gh = tools / "gh"
-        text = GH.format(python=sys.executable, state=str(made.state), tests=str(ROOT / "tests"))
-        gh.write_text(text)
-        gh.chmod(0o755)
-        yield made
-        return
 
     class Handler(BaseHTTPRequestHandler):
         def _reply(self) -> None:
@@ -159,6 +133,22 @@ def test_a_gate_without_a_verdict_does_not_leave_the_old_one_standing(comments: 
     assert found["body"].startswith(MARKER)
     assert "no verdict" in found["body"]
     assert "https://ci.example/1" in found["body"]
+
+
+def test_comments_without_text_or_author_are_passed_over(comments: Comments) -> None:
+    comments.put(
+        [{"id": 1, "user": None, "body": MARKER}, {"id": 2, "user": {"login": "anna"}, "body": None}]
+    )
+    assert comments.write(PASS) == "comment: written"
+
+
+def test_an_answer_that_is_no_list_of_comments_fails_no_job(comments: Comments) -> None:
+
+    (comments.tools / "curl").unlink()
+    curl = comments.tools / "curl"
+    curl.write_text(f'#!{BASH}\necho \'{{"message": "moved"}}\'\n')
+    curl.chmod(0o755)
+    assert "comments cannot be read" in comments.write(PASS)
 
 
 def test_a_token_that_may_not_write_fails_no_job(comments: Comments) -> None:
@@ -270,6 +260,24 @@ def test_the_exit_code_of_the_gate_passes_through(tools: Path, tmp_path: Path, c
     assert summary.read_text().startswith("before\n## qaeval gate: no verdict")
 
 
+@pytest.mark.parametrize("script", ["evaluate.sh", "gate.sh"])
+def test_github_obeys_nothing_that_is_printed_meanwhile(script: str, tools: Path, tmp_path: Path) -> None:
+    stand_in(tools, tmp_path, code=2)
+    (tools / "qaeval").write_text(f"#!{BASH}\necho ::add-mask::out; echo ::error::err >&2; exit 2\n")
+    env = {
+        "GITHUB_ACTIONS": "true",
+        "QAEVAL_RUN": "r",
+        "QAEVAL_OUT": tmp_path / "out",
+        "QAEVAL_MODELS": "a b",
+    }
+    done = sh(script, tools, **env)
+    first, *said, last = done.stdout.splitlines()
+    token = first.removeprefix("::stop-commands::")
+    assert re.fullmatch(r"\w{24}", token)
+    assert (done.returncode, said, last) == (2, ["::add-mask::out", "::error::err"], f"::{token}::")
+    assert sh(script, tools, **env).stdout.splitlines()[0] != first
+
+
 def test_an_installation_that_is_there_already_is_used(tools: Path, tmp_path: Path) -> None:
     assert "not on the runner" in sh("install.sh", tools, QAEVAL_INSTALL="none").stderr
     stand_in(tools, tmp_path)
@@ -286,7 +294,7 @@ def test_it_is_installed_into_an_environment_of_its_own(tools: Path, tmp_path: P
     env = {"RUNNER_TEMP": tmp_path, "GITHUB_PATH": path, "QAEVAL_PYTHON": "python9"}
     done = sh("install.sh", tools, QAEVAL_INSTALL="./my wheel.whl", **env)
     assert done.returncode == 0, done.stderr
-    assert log.read_text().endswith("install --quiet ./my wheel.whl\n")
+    assert log.read_text().endswith("install --quiet -- ./my wheel.whl\n")
     assert path.read_text() == f"{tmp_path}/qaeval/bin\n"
 
 

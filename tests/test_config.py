@@ -271,6 +271,12 @@ def test_a_price_comes_with_its_day_and_its_source(load: Load, missing: str) -> 
         load(BASE, f"hardware: {{ours: {{{text}}}}}")
 
 
+@pytest.mark.parametrize("currency", ["eur", "€", "EURO"])
+def test_a_currency_is_named_by_its_three_letters(load: Load, currency: str) -> None:
+    with pytest.raises(DataError, match=r"hardware\.ours\.currency: .*like EUR, got"):
+        load(BASE, f"hardware: {{ours: {PRICED.replace('EUR', currency)}}}")
+
+
 def test_a_grid_factor_comes_with_its_source(load: Load) -> None:
     with pytest.raises(DataError, match=r"hardware\.ours.*needs grid_source"):
         load(BASE, "hardware: {ours: {grid_g_per_kwh: 350}}")

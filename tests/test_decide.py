@@ -54,6 +54,16 @@ def test_the_turn_of_a_weight_is_worked_by_hand() -> None:
     assert "below 2 instead of 4 (−50.0 %) alpha comes first" in said(found)
 
 
+def test_a_turn_that_is_far_away_is_told_as_a_multiple() -> None:
+    # beta leads on quality by 0.5 and alpha on licence by 1: 40 x 0.5 = 20 x 1, twenty times its weight
+    found = decide(open_and_good().report(), {**ONLY, "quality": 40, "licence": 1})
+    assert found.choice == "beta"
+    quality, licence = ranges(found)["quality"], ranges(found)["licence"]
+    assert (quality.low, licence.high) == (approx(2), approx(20))
+    assert "below 2 instead of 40 (−95.0 %) alpha comes first" in said(found)
+    assert "above 20 instead of 1 (20 times) alpha" in said(found.model_copy(update={"ranges": (licence,)}))
+
+
 def test_just_beyond_the_turn_another_comes_first() -> None:
     report = open_and_good().report()
     weights = {**ONLY, "quality": 4, "licence": 1}

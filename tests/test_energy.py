@@ -1,6 +1,7 @@
 """Energy: what is read from NVML and from a DCGM exporter, how it is added up, and what the report says. Numbers by hand."""
 
 import asyncio
+import gzip
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import pytest
 
 from qaeval.analysis.energy import run_wh, stage_energies
 from qaeval.cli import run
+from qaeval.cli.doctor import energy_of
 from qaeval.config import Serving
 from qaeval.documents import validated
 from qaeval.errors import DataError
@@ -20,6 +22,7 @@ from qaeval.modelspec import ModelSpec
 from qaeval.records import Energy, GpuEnergy, Session
 from qaeval.report.facts import MachineFacts
 from qaeval.report.render_markdown import render_markdown
+from qaeval.serving import client
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.energy import EnergyWatch, Look, measure
@@ -273,6 +276,7 @@ def spec(**more: Any) -> ModelSpec:
 def test_without_a_driver_or_on_another_machine_nothing_is_read(driver: Driver) -> None:
     assert gpu_meter(spec(), addresses=["127.0.0.1"], exporter_addresses=()) is not None
     assert gpu_meter(spec(), addresses=["10.0.0.5"], exporter_addresses=()) is None
+    assert gpu_meter(spec(), addresses=["10.0.0.5", "127.0.0.1"], exporter_addresses=()) is None
     assert (
         gpu_meter(
             spec(replicas=("http://127.0.0.1:8001/v1",)), addresses=["127.0.0.1"], exporter_addresses=()
@@ -367,6 +371,11 @@ def test_what_dcgm_leaves_blank_is_not_a_number() -> None:
     }
 
 
+def test_a_number_below_0_is_none() -> None:
+    text = exported((FIRST, -1, -16)) + exported((SECOND, 2000, 16))
+    assert read_exporter(text, {}) == {SECOND: Gpu("NVIDIA L4", 2.0, 16.0)}
+
+
 def test_parts_of_a_gpu_have_no_counter_of_their_own() -> None:
     with pytest.raises(NotMeteredError, match="partitioned"):
         read_exporter(exported((FIRST, 257858316, 54), more=',GPU_I_PROFILE="2g.20gb",GPU_I_ID="3"'), {})
@@ -377,17 +386,20 @@ class ExporterServer:
 
     def __init__(self, watts: float = 60.0) -> None:
         self.watts, self.status, self.n_asked = watts, 200, 0
-        self.text: str | None = None
+        self.text: str | bytes | None = None
+        self.headers: dict[str, str] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.n_asked += 1
                 counted = 1000 * outer.watts * time.monotonic()
-                body = (outer.text or exported((FIRST, counted, outer.watts))).encode()
+                text = outer.text or exported((FIRST, counted, outer.watts))
                 self.send_response(outer.status)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(text if isinstance(text, bytes) else text.encode())
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -446,6 +458,14 @@ async def test_a_stage_is_measured_and_idle_before_it(exporter: ExporterServer) 
     assert gpu.joules == approx(60 * found.seconds, rel=0.1)
 
 
+async def test_the_doctor_reads_the_exporter_before_a_run_needs_it(exporter: ExporterServer) -> None:
+    labelled = {"url": exporter.url, "labels": {"gpu": "7"}}
+    shown = await energy_of(spec(gpu_metrics={"url": exporter.url}), [])
+    assert shown == f"; energy by DCGM exporter: NVIDIA L4 {FIRST}"
+    assert "energy cannot be measured" in await energy_of(spec(gpu_metrics=labelled), [])
+    assert await energy_of(spec(), []) == ""
+
+
 async def test_idle_watts_of_the_user_are_not_measured_again(exporter: ExporterServer) -> None:
     found = await stage(watch(exporter, idle_watts=12.5))
     assert (found.idle_watts, found.idle) == (12.5, "registry")
@@ -466,6 +486,18 @@ async def test_where_something_runs_idle_is_not_measured_and_said(
     assert why in found.notes[-1]
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_request_before_or_while_idle_is_measured_is_said(
+    exporter: ExporterServer, when: str
+) -> None:
+    async def is_idle() -> bool:
+        return (exporter.n_asked == 0) == (when == "meanwhile")
+
+    found = await stage(watch(exporter, is_idle=is_idle))
+    assert (found.idle_watts, found.idle) == (None, "")
+    assert "requests of others" in found.notes[-1]
+
+
 async def test_an_exporter_of_several_gpus_needs_labels(exporter: ExporterServer) -> None:
     exporter.text = exported((FIRST, 1, 16), (SECOND, 1, 16))
     found = await stage(watch(exporter, idle_watts=1.0))
@@ -477,6 +509,30 @@ async def test_an_exporter_that_is_not_there_costs_the_stage_nothing(exporter: E
     exporter.status = 503
     found = await stage(watch(exporter))
     assert (found.method, "got HTTP 503" in found.reason) == (None, True)
+
+
+async def test_an_exporter_that_sends_without_end_is_not_heard_to_its_end(
+    exporter: ExporterServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_MOST_BYTES", 2**20)
+    exporter.text = "# " + "x" * 2**21
+    found = await stage(watch(exporter, idle_watts=1.0))
+    assert (found.method, "got an answer of more than 1 MiB" in found.reason) == (None, True)
+
+
+async def test_what_an_exporter_packs_is_not_unpacked(exporter: ExporterServer) -> None:
+    exporter.headers, exporter.text = (
+        {"Content-Encoding": "gzip"},
+        gzip.compress(exported((FIRST, 1, 16)).encode()),
+    )
+    assert "got neither" in (await stage(watch(exporter, idle_watts=1.0))).reason
+
+
+async def test_an_exporter_cannot_send_its_reader_elsewhere(exporter: ExporterServer) -> None:
+    with ExporterServer() as elsewhere:
+        exporter.status, exporter.headers = 302, {"Location": elsewhere.url}
+        found = await stage(watch(exporter, idle_watts=1.0))
+        assert (found.method, "got HTTP 302" in found.reason, elsewhere.n_asked) == (None, True, 0)
 
 
 async def test_an_exporter_that_goes_away_is_no_measurement(exporter: ExporterServer) -> None:

@@ -122,6 +122,10 @@ def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
         assert [sources.baseline(one) for one in where] == [made] * 3
         with pytest.raises(DataError, match="no run here"):
             sources.baseline("s3://results/kept/relaese")
+        (tmp_path / "x.json").write_bytes(b"\xff{}")
+        place.put(tmp_path / "x.json", "x.json")
+        with pytest.raises(DataError, match="not a baseline"):
+            sources.baseline("s3://results/kept/x.json")
 
 
 def test_all_baselines_are_listed_and_a_broken_one_with_its_problem(tmp_path: Path) -> None:
@@ -172,6 +176,15 @@ def test_a_certificate_of_this_judge_rubric_and_eval_is_valid_until_it_is_old(tm
     assert "kappa 0.70 [0.60, 0.80] with anna on 120 labels" in standing(path).detail
     assert standing(path, "2026-06-30").state == "valid"
     assert (standing(path, "2026-07-01").state, "181 days old" in standing(path, "2026-07-01").detail) == (
+        "stale",
+        True,
+    )
+
+
+def test_a_certificate_from_the_future_does_not_last_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(certificate(created="2027-01-01T00:00:00+00:00").model_dump_json())
+    assert (standing(path).state, "2027-01-01, which is still to come" in standing(path).detail) == (
         "stale",
         True,
     )

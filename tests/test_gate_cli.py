@@ -105,6 +105,19 @@ def test_a_changed_rubric_ends_4_and_regrading_the_baseline_makes_it_comparable(
     assert (copy / "grades.jsonl").read_bytes() == graded
 
 
+def test_replies_that_changed_since_a_baseline_was_regraded_are_graded_again(
+    demo: Path, other_rubric: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "gate.yaml").write_text(WIDE)
+    baseline = tmp_path / "baseline"
+    shutil.copytree(demo, baseline)
+    assert gate(other_rubric, "--baseline", baseline, "--regrade") == 0
+    lines = (baseline / "generations.jsonl").read_bytes().splitlines(keepends=True)
+    (baseline / "generations.jsonl").write_bytes(b"".join(reversed(lines)))
+    assert gate(other_rubric, "--baseline", baseline, "--regrade") == 0
+    assert len(list(tmp_path.glob("baseline.regraded-*"))) == 2
+
+
 def test_a_baseline_file_has_no_replies_to_grade_again(
     demo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,5 +235,6 @@ def test_the_committed_baseline_is_comparable_with_the_shipped_eval(tmp_path: Pa
     out = tmp_path / "run"
     assert run(["generate", "embedded-lead", "embedded-salient", "--out", str(out)]) == 0
     assert run(["grade", str(out)]) == 0
-    assert gate(out, "--baseline", committed) == 0
-    assert gate(out, "--baseline", committed, "--candidate", "embedded-lead=embedded-salient") == 1
+    asked = ("--baseline", committed, "--policy", committed.parents[1] / "gate.yaml")
+    assert gate(out, *asked) == 0
+    assert gate(out, *asked, "--candidate", "embedded-lead=embedded-salient") == 1

@@ -65,6 +65,7 @@ def test_a_gate_without_rules_is_refused(text: str, tmp_path: Path) -> None:
         ("{quantity: hallucination_rate, at_least: 0.8}", "better the lower it is: its limit is at_most"),
         ("{quantity: p95_latency, margin: 0.2}", "a percentage of the baseline's value"),
         ("{quantity: p95_latency, margin: 0%}", "above 0"),
+        ("{quantity: items_per_s, margin: 100%}", "more than all of it cannot be lost"),
         ("{quantity: flag_rate, margin: 0.05}", "flag_rate needs flag"),
         ("{quantity: usable_rate, flag: x, margin: 0.05}", "flag has no meaning for usable_rate"),
         ("{quantity: usable_rate, rater: x, margin: 0.05}", "rater has no meaning"),

@@ -28,7 +28,7 @@ from qaeval.gate.sequential import Following, grading_order, power_at_equality
 from qaeval.gate.sources import Sources
 from qaeval.gate.verdict import GateReport
 from qaeval.gate.words import sequential_line
-from qaeval.gating import gate_sequentially
+from qaeval.gating import gate_sequentially, heard_in
 from qaeval.prepare import Judging, data_root, find_config, find_eval, find_judging
 from qaeval.records import Chunk, Generation, Grade, GradeRow, Item, Sample
 from qaeval.run import Runner
@@ -488,6 +488,42 @@ def test_chunks_weigh_as_their_items_do() -> None:
     (rule,) = verdicts_of(following.cases(), 0.05)
     assert rule.change is not None
     assert rule.change.value == pytest.approx(-3 / 90)
+
+
+def test_a_followed_rate_of_flags_is_none_where_most_items_failed() -> None:
+    run, clean = (
+        evidence({"alpha": [*["AAA", "x", "x"] * 80]}),
+        evidence({"alpha": ["AAA"] * 240}, name="base"),
+    )
+    following, n = follow(policy({"quantity": "hallucination_rate", "margin": 0.1}), run, clean)
+    (rule,) = verdicts_of(following.cases(), 0.05)
+    assert (rule.verdict, n) == ("inconclusive", 240)
+    assert "only 33.3 % of the items of alpha were graded in run" in rule.sentence
+
+
+def test_a_followed_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
+    baseline = evidence({"alpha": ["AA-", "A--"] * 100}, name="base")
+    following, n = follow(policy(), evidence({"alpha": ["AAB", "ABB"] * 100}), baseline)
+    (rule,) = verdicts_of(following.cases(), 0.05)
+    assert (rule.verdict, n) == ("inconclusive", 200)
+    assert "no letter to 50.0 % of the items in the baseline and to 0.0 % in the run" in rule.sentence
+
+
+def test_a_judge_that_fails_on_the_run_is_no_followed_loss() -> None:
+    run, baseline = evidence({"alpha": ["AA-"] * 200}), evidence({"alpha": ["AAA"] * 200}, name="base")
+    following, n = follow(policy(), run, baseline)
+    assert ([rule.verdict for rule in verdicts_of(following.cases(), 0.05)], n) == (["inconclusive"], 200)
+    following, n = follow(policy({"quantity": "success_rate", "margin": 0.03}), run, baseline)
+    assert [rule.verdict for rule in verdicts_of(following.cases(), 0.05)] == ["regression"]
+
+
+def test_a_candidate_is_heard_of_in_the_first_chunk_that_has_a_letter_of_it() -> None:
+    run = evidence({"alpha": ["AAA", "AAA"], "beta": ["x", "B-B"]})
+    first, second = run.chunks
+    letters = {item: row for item, row in graded(run).items() if item != "-"}
+    assert heard_in(first, run, letters) == {"alpha"}
+    assert heard_in(second, run, letters) == {"alpha", "beta"}
+    assert heard_in(second, run, {}) == set()
 
 
 def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:

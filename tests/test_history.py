@@ -165,6 +165,31 @@ def test_a_report_of_another_version_is_read_where_it_can_be(results: Path) -> N
     assert unread.reason == "report.json: rubric: Field required; of another version of qaeval?"
 
 
+@pytest.mark.parametrize("started", ["yesterday", "2026-01-01T00:00:00"])
+def test_a_run_whose_time_is_none_has_no_place_among_the_others(started: str, results: Path) -> None:
+    path = results / "first" / "report.json"
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps({**report, "run": {**report["run"], "started": started}}))
+    runs, (unread,) = read_runs(results)
+    assert [run.name for run in runs] == ["second"]
+    assert unread.reason.startswith("report.json: run.started: ")
+
+
+def test_times_of_two_zones_stand_in_the_order_of_the_clock() -> None:
+    # 09:30 in UTC, before the other one's 10:00
+    runs = (a_run(1), a_run(1, name="east", started="2026-11-01T11:30:00+02:00"))
+    assert stretches(history_of(runs)) == [((), ["east", "run1"])]
+
+
+def test_a_folder_whose_name_is_no_text_is_named_all_the_same(results: Path) -> None:
+    (results / "first").rename(results / os.fsdecode(b"a\xff"))
+    (results / os.fsdecode(b"b\xff")).mkdir()
+    assert qaeval(["history", str(results)]) == 0
+    page = (results / "history.html").read_text()
+    assert "a\ufffd" in page
+    assert "b\ufffd" in page
+
+
 def test_a_folder_that_is_not_there_or_empty_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         read_runs(tmp_path / "reslts")
@@ -190,6 +215,8 @@ def test_names_cannot_command_the_terminal(results: Path, capsys: pytest.Capture
     (results / "b\x1b[2J").mkdir()
     assert qaeval(["history", str(results)]) == 0
     assert not set("\x1b\x07") & set(capsys.readouterr().out)
+    assert qaeval(["history", f"{results}\x1b[2Jno"]) == 65
+    assert "\ufffd[2Jno: no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--push"], ["results", "--mlflow", "http://127.0.0.1:1"]])

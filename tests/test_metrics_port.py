@@ -252,6 +252,8 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
     assert f"--metrics-port {taken}: 127.0.0.1 cannot be listened at (Address already in use)" in said
     assert "another port" in said
     assert not out.exists()
+    assert run([*words, "--shard", "0/2"]) == 64
+    assert "the same again" not in capsys.readouterr().err, "the port would be taken again"
 
 
 @pytest.mark.parametrize(
@@ -260,6 +262,7 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
         (["--metrics-host", "0.0.0.0"], "give --metrics-port too"),  # noqa: S104 - never reached
         (["--metrics-port", "65536"], "less than or equal to 65535"),
         (["--metrics-port", "0", "--metrics-host", "192.0.2.1"], "192.0.2.1 cannot be listened at"),
+        (["--metrics-port", "0", "--metrics-host", "ü" * 300], "another --metrics-host"),
     ],
 )
 def test_what_cannot_be_served_is_a_usage_error(

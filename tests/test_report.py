@@ -14,12 +14,13 @@ import pytest
 
 from qaeval.records import Generation
 from qaeval.report import numbers, sections
-from qaeval.report.charts import charts
+from qaeval.report.charts import LIGHT, charts, front
 from qaeval.report.document import Report
 from qaeval.report.facts import MachineFacts, Meaning, RubricFacts
 from qaeval.report.measure import Measure
-from qaeval.report.render_html import prose, render_html
+from qaeval.report.render_html import prose, render_html, sentence
 from qaeval.report.render_markdown import escape, render_markdown
+from qaeval.report.render_markdown import sentence as markdown_sentence
 from qaeval.report.render_terminal import render_text_rows
 from qaeval.report.tables import Section, Table
 from qaeval.stats.estimate import Estimate, undefined
@@ -201,6 +202,7 @@ def test_markdown_neutralises_what_models_wrote() -> None:
         ("a | b\nc", r"a \| b c"),
         ("67.5 % [54.6, 78.2]", "67.5 % [54.6, 78.2]"),
         ("snake_case and _emphasis_", r"snake_case and \_emphasis\_"),
+        ("__emphasis__", r"\_\_emphasis\_\_"),
         ("# title", r"\# title"),
         ("+14.6 points", "+14.6 points"),
         ("p < 0.001", "p < 0.001"),
@@ -211,6 +213,19 @@ def test_markdown_neutralises_what_models_wrote() -> None:
 )
 def test_markdown_escapes_markup_and_leaves_numbers_readable(text: str, expected: str) -> None:
     assert escape(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("give `idle_watts:`, a | b", r"give `idle_watts:`, a \| b"),
+        (r"a\`<b>`[x](y)", r"a\\`<b>`[x\](y)"),
+        ("one ` alone, `` two ``", r"one \` alone, \`\` two \`\`"),
+        ("`a` &lt; `&lt;`", "`a` &amp;lt; `&lt;`"),
+    ],
+)
+def test_markdown_keeps_code_in_sentences_and_nothing_escapes_through_it(text: str, expected: str) -> None:
+    assert markdown_sentence(text) == expected
 
 
 # ------------------------------------------------------------------------------ HTML
@@ -370,6 +385,32 @@ def test_tokens_that_nobody_counted_are_not_zero() -> None:
     made = case({"alpha": ["AAA"] * 12})
     bare = [row.model_copy(update={"usage": None}) for row in made.rows.generations]
     assert "not counted" in render_markdown(made.with_rows(generations=bare).report())
+
+
+def test_commands_in_a_sentence_are_code_and_nothing_in_them_is_markup() -> None:
+    assert (
+        sentence("`qaeval plan` tells, `<b>` not")
+        == "<code>qaeval plan</code> tells, <code>&lt;b&gt;</code> not"
+    )
+    page = html_of(case({"alpha": ["AAA"] * 12, "beta": ["BBB"] * 12}))
+    assert "<code>qaeval decide RUN</code>" in page
+    assert not re.findall(r"<(?:p|li)\b[^>]*>[^<]*`", page)
+
+
+def test_a_name_at_the_top_of_the_chart_of_cost_does_not_reach_into_the_title() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - 0.4 s that few tests need
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    drawn = front(case({"alpha": ["AAA"] * 12, "beta": ["AAB"] * 12}).report())
+    assert drawn
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    title = axes.set_title(drawn.title, loc="left")
+    drawn.draw(axes, LIGHT)
+    canvas.draw()
+    names = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert names.keys() == {"alpha", "beta"}
+    assert all(box.y1 < title.get_window_extent().y0 for box in names.values())
 
 
 def test_numbers_stay_with_their_units_at_the_end_of_a_line() -> None:

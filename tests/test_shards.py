@@ -1,5 +1,6 @@
 """A run in shards: every row once, and the same rows as in a run that was made in one."""
 
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from qaeval.analysis.spans import worked_s
 from qaeval.cli import run
-from qaeval.errors import DataError
+from qaeval.errors import DataError, StoreError
 from qaeval.merging import gather, merge
 from qaeval.places import Folder
 from qaeval.prepare import find_config, find_judging, make_plan
@@ -325,8 +326,26 @@ def test_a_row_of_another_version_is_refused_in_words(
 
 @pytest.mark.parametrize(
     "change",
-    [{"attempt": "attempt-../../../etc"}, {"index": 1}, {"of": 0}, {"of": 2}, {"files": {}}, {"more": 1}],
-    ids=["a way out", "another shard", "of none", "the third of two", "no files", "more"],
+    [
+        {"attempt": "attempt-../../../etc"},
+        {"index": 1},
+        {"of": 0},
+        {"of": 2},
+        {"files": {}},
+        {"files": {"settings.json": "0", "samples.jsonl": "0", "../../key": "0"}},
+        {"more": 1},
+        {"committed": "x" * 2**20},
+    ],
+    ids=[
+        "a way out",
+        "another shard",
+        "of none",
+        "third of two",
+        "no files",
+        "a foreign file",
+        "more",
+        "endless",
+    ],
 )
 def test_what_is_no_mark_is_refused(
     change: dict[str, object], shards: Path, capsys: pytest.CaptureFixture[str]
@@ -362,6 +381,17 @@ def test_shards_are_not_reported_before_they_are_merged(
     assert "qaeval merge" in capsys.readouterr().err
     assert run(["report", str(attempt(made / "shards", 1))]) == 65
     assert "shard 1/3 of a run" in capsys.readouterr().err
+    assert run(["report", "s3://bucket/run"]) == 65
+    assert "`qaeval merge s3://bucket/run --out DIR`" in capsys.readouterr().err
+
+
+def test_a_run_and_shards_do_not_share_a_folder(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted((made / "whole").iterdir()), sorted((made / "shards").iterdir())
+    assert compare("--out", made / "whole", "--shard", "0/3") == 64
+    assert "holds a run that was not made in shards" in capsys.readouterr().err
+    assert compare("--out", made / "shards") == 64
+    assert "holds shards of a run; add --shard i/N" in capsys.readouterr().err
+    assert before == (sorted((made / "whole").iterdir()), sorted((made / "shards").iterdir()))
 
 
 @pytest.mark.parametrize(
@@ -372,6 +402,8 @@ def test_shards_are_not_reported_before_they_are_merged(
         (["--out", "s3://bucket/run"], "add --shard 0/1"),
         (["--shard", "0/2", "--out", "s3://"], "expected s3://BUCKET/PREFIX"),
         (["--shard", "0/2", "--out", "s3://bucket/../x"], "expected s3://BUCKET/PREFIX"),
+        (["--shard", "0/2", "--out", "s3:/bucket/run"], "expected s3://BUCKET/PREFIX"),
+        (["--shard", "0/2", "--out", "S3://bucket/run"], "expected s3://BUCKET/PREFIX"),
     ],
 )
 def test_what_cannot_be_meant_is_a_usage_error_that_says_what_to_do(
@@ -399,6 +431,16 @@ def test_a_folder_without_hard_links_is_refused_in_words(
     monkeypatch.setattr(os, "link", refuse)
     assert compare("--out", tmp_path / "shards", "--shard", "0/2") == 74
     assert "no hard links" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_of_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StoreError, match="free some space"):
+        Folder(tmp_path).create("_committed/0000.json", b"{}")
+    assert list((tmp_path / "_committed").iterdir()) == []
 
 
 # ---------------------------------------------------------------- time

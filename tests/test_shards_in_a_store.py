@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -195,6 +195,36 @@ def test_what_a_store_says_is_told_without_the_keys(store: str, server: str, tmp
         bucket(store, url, tmp_path).names("_committed")
     assert "***" in str(raised.value)
     assert not any(secret in str(raised.value) for secret in KEYS.values())
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda place: place.names("_committed"),
+        lambda place: next(place.blocks("_committed/0000.json")),
+        lambda place: place.create("_committed/0000.json", b"x"),
+    ],
+    ids=["list", "read", "write"],
+)
+def test_a_store_cannot_send_data_elsewhere_by_a_redirect(
+    ask: Callable[[Bucket], object], store: str, server: str, tmp_path: Path
+) -> None:
+    strangers: list[str] = []
+
+    def stranger(asked: Asked) -> Answer:
+        strangers.append(asked.method)
+        return Answer(200, {}, b"")
+
+    with in_front_of(server, stranger) as elsewhere, in_front_of(server, redirect(elsewhere)) as url:
+        place = bucket(store, url, tmp_path)
+        place.files.config_kwargs["retries"] = {"max_attempts": 0}
+        with pytest.raises(StoreError):
+            ask(place)
+    assert strangers == []
+
+
+def redirect(elsewhere: str) -> Callable[[Asked], Answer]:
+    return lambda asked: Answer(307, {"Location": f"{elsewhere}{asked.path}"}, b"")
 
 
 @pytest.mark.usefixtures("store")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qaeval.chat.http import HttpChat
-from qaeval.chat.pinned import Pinned
+from qaeval.chat.pinned import Pinned, sockets_to
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
 from qaeval.config import ModelSpec
 from qaeval.errors import EndpointError
@@ -86,6 +87,20 @@ async def test_both_families_are_pinned() -> None:
     assert [one["host"] for one in both] == ["10.0.0.1", "fd00::1"]
     with pytest.raises(OSError, match="no address"):
         await Pinned(("10.0.0.1",)).resolve("x", 80, asyncio.base_events.socket.AF_INET6)  # type: ignore[attr-defined]
+
+
+def test_a_socket_is_made_for_the_checked_address_and_port_alone() -> None:
+    make = sockets_to(("127.0.0.1", "::1"), 9000)
+    stream, any_protocol = socket.SOCK_STREAM, 0
+    make((socket.AF_INET, stream, any_protocol, "", ("127.0.0.1", 9000))).close()
+    make((socket.AF_INET6, stream, any_protocol, "", ("0:0:0:0:0:0:0:1", 9000, 0, 0))).close()
+    for family, place in (
+        (socket.AF_INET, ("127.0.0.2", 9000)),
+        (socket.AF_INET, ("127.0.0.1", 9001)),
+        (socket.AF_INET6, ("::2", 9000, 0, 0)),
+    ):
+        with pytest.raises(ConnectionRefusedError, match="was not named"):
+            make((family, stream, any_protocol, "", place))
 
 
 # ------------------------------------------------------------------------------ what cannot fit is not sent

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,15 @@ def test_repeats_that_agree_leave_one_level_and_noisy_ones_several() -> None:
     assert "leave several levels open: 2 (" in " ".join(verdict(swept(noisy)))
 
 
+def test_how_likely_another_knee_is_comes_from_students_distribution() -> None:
+    # 1 in flight is the knee where 2 bring less than 100 / 0.95: one standard error (sd / √3 = 2) below their mean. Student's
+    # distribution with 2 degrees of freedom has F(-1) = 1/2 - 1 / (2 √3) = 0.2113 there, the normal one 0.1587
+    mean, sd = 100 / 0.95 + 2, 2 * sqrt(3)
+    first, second = find_knee([level(1, 100), level(2, mean - sd, mean, mean + sd)]).possible
+    assert first.share == approx(0.2113, abs=0.015)
+    assert first.share + second.share == approx(1)
+
+
 def test_without_three_repeats_nothing_is_said_about_how_sure_it_is() -> None:
     levels = [level(1, 100, 100), level(2, 200, 200), level(4, 200, 200)]
     assert find_knee(levels).possible == ()
@@ -486,6 +496,7 @@ def test_tokens_are_what_the_server_counts_not_chunks() -> None:
         (events("a", usage=None), "endpoint", "include_usage"),
         (events("a", finish=None), "interrupted", "stopped before its end"),
         (events("a", finish="abort"), "interrupted", "finish_reason 'abort'"),
+        (events("a", finish="error"), "interrupted", "finish_reason 'error'"),
         (
             events("a") + b'data: {"error": {"message": "out of \\"sk-never-show-this\\""}}\n\n',
             "endpoint",

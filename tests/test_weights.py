@@ -1,5 +1,6 @@
 """Which weights answered: what a server says that it serves, and the hash of its folder where that is on this machine."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_a_folder_is_hashed_where_the_server_is_on_this_machine(folder: Path) ->
     assert found(str(folder), "10.0.0.5") is None
     assert found("solidrust/Mistral-7B-Instruct-v0.3-AWQ") is None
     assert found(None) is None
+
+
+def test_what_a_server_calls_its_folder_ends_nothing(folder: Path) -> None:
+    for root in ("/" + "x" * 5000, "/a\0b", f"{folder}/{'x' * 300}"):
+        assert found(root) is None
+    (folder / os.fsdecode(b"\xff.json")).write_text("{}")
+    assert len(files_digest(folder)) == 64
 
 
 def test_the_report_says_what_the_servers_said(folder: Path) -> None:

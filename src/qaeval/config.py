@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from qaeval.documents import read_yaml, validated
 from qaeval.errors import DataError, UsageError, closest
@@ -34,6 +34,15 @@ _SECRETS: Final = frozenset({"api_key", "apikey", "key", "token", "hf_token", "s
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 _Host: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]+$")]
+
+
+def _currency(code: str) -> str:
+    if not re.fullmatch(r"[A-Z]{3}", code):
+        raise ValueError(f"expected a currency of three capital letters, like EUR, got {code!r}")
+    return code
+
+
+_Currency: TypeAlias = Annotated[str, AfterValidator(_currency)]
 
 
 class Defaults(Record):
@@ -69,7 +78,7 @@ class Hardware(Record):
     """Grams of CO2 for a kilowatt-hour where it stands."""
     grid_source: str = ""
     price_per_hour: float | None = Field(default=None, gt=0)
-    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    currency: _Currency = "USD"
     terms: Literal["on demand", "spot", "reserved", "own", ""] = ""
     region: str = ""
     as_of: date | None = None
@@ -94,7 +103,7 @@ class HostedPrice(Record):
     """Price of a million tokens of prompts."""
     output_per_million: float = Field(ge=0)
     """Price of a million tokens of replies."""
-    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    currency: _Currency = "USD"
     region: str = ""
     as_of: date
     """The day on which the price was looked up."""

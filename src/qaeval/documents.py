@@ -85,7 +85,10 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
-                raise DataError(f"{self.source}:{line}: keys are text, got {_shown(key)}; put it in quotes")
+                raise DataError(
+                    f"{self.source}:{line}: keys are text, got {_shown(key)}; put it in quotes, or, where it is the end of a number "
+                    f"like 1,5, write 1.5"
+                )
             if key in lines:
                 raise DataError(
                     f"{self.source}:{line}: duplicate key {key!r}; it stands on line {lines[key]} already"

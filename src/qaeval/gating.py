@@ -6,7 +6,7 @@ the first one was graded, whenever their letters come.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from qaeval.gate.sequential import (
 from qaeval.gate.sources import Sources
 from qaeval.gate.verdict import GateReport
 from qaeval.prepare import Judging
-from qaeval.records import GradeRow, Sample
+from qaeval.records import Grade, GradeRow, Sample
 from qaeval.run import Runner
 from qaeval.store import RunStore
 
@@ -118,6 +118,7 @@ class _Work:
         )
         self._following = Following(cases, run, asked.baseline, alpha=asked.policy.alpha)
         self._passed: dict[str, bool] | None = None if self._following.n_followed < len(cases) else {}
+        self._run, self._unheard = run, set(self._pairs)
         self._order = grading_order(run, seed)
         self._items = _items_by_chunk(run)
         self._samples: dict[str, list[Sample]] = {}
@@ -158,7 +159,10 @@ class _Work:
                 return
             self._following.see(chunk, self._grades)
             if self._passed is None:
-                self._learn(self._read())
+                # what is in flight may be there already: only letters of chunks that were looked at may count
+                self._unheard -= heard_in(chunk, self._run, self._grades)
+                if not self._unheard:
+                    self._learn(self._read())
             self.is_decided = self._following.is_decided(self._passed or {})
 
     def _learn(self, run: Evidence) -> None:
@@ -188,6 +192,21 @@ class _Work:
         if power is not None:
             found |= {"power": power.sequential, "power_at_once": power.fixed}
         return found
+
+
+def heard_in(chunk: str, run: Evidence, grades: Mapping[str, GradeRow]) -> set[str]:
+    """Return the candidates that have a letter in a chunk."""
+    words = {one.name: zip(run.chunks, one.items.split(" "), strict=True) for one in run.candidates}
+    return {
+        name
+        for name, its in words.items()
+        if any(
+            isinstance(grades.get(item), Grade)
+            for own, word in its
+            if own == chunk
+            for item in word.split(",")
+        )
+    }
 
 
 def _items_by_chunk(run: Evidence) -> dict[str, set[str]]:

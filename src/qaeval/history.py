@@ -1,5 +1,6 @@
 """Finished runs over time, and the same candidates in several runs: what ``qaeval history`` and ``compare-runs`` read."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,7 +13,7 @@ from qaeval.analysis.comparison import compare_candidates
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.joining import join_runs
 from qaeval.records import digest
-from qaeval.report.history import HistoryRate, HistoryRun, RunComparison, RunPair, Unread
+from qaeval.report.history import HistoryRate, HistoryRun, Moment, RunComparison, RunPair, Unread
 from qaeval.report.measure import Measure
 from qaeval.rowfiles import explained
 from qaeval.rundata import RunData
@@ -29,7 +30,7 @@ class _Lenient(BaseModel):
 
 
 class _Run(_Lenient):
-    started: str
+    started: Moment
 
 
 class _Eval(_Lenient):
@@ -78,12 +79,14 @@ def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]
 
     Raises:
         DataError: there is no such folder, or no folder in it.
+        StoreError: it cannot be read.
     """
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; expected the one that holds run directories, such as results"
         )
-    paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    with explained(folder, "reading"):
+        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not paths:
         raise DataError(f"{folder}: no run directory in it; `qaeval compare` makes one")
     runs, unread = [], []
@@ -91,8 +94,15 @@ def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]
         try:
             runs.append(_read_run(path))
         except DataError as error:
-            unread.append(Unread(name=path.name, reason=str(error)))
+            unread.append(Unread(name=_name(path), reason=str(error)))
+        except OSError as error:
+            unread.append(Unread(name=_name(path), reason=f"cannot be read: {error.strerror}"))
     return tuple(runs), tuple(unread)
+
+
+def _name(path: Path) -> str:
+    """Return a folder's name as text; bytes that are none become marks."""
+    return os.fsencode(path.name).decode(errors="replace")
 
 
 def _read_run(path: Path) -> HistoryRun:
@@ -103,7 +113,7 @@ def _read_run(path: Path) -> HistoryRun:
     found = _document(path / _REPORT, _Report)
     judge = found.judge.facts
     return HistoryRun(
-        name=path.name,
+        name=_name(path),
         started=found.run.started,
         eval=found.eval.name,
         eval_digest=found.eval.sha,

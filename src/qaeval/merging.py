@@ -10,10 +10,12 @@ import os
 import shutil
 import uuid
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
@@ -217,13 +219,14 @@ def _together(
     shards: Sequence[Committed], name: str, folder: Path
 ) -> Iterator[tuple[Path, Callable[[int], int]]]:
     """Put one file of all shards behind each other for a while; also tells which shard a place in it is from."""
-    path, ends = folder / f".{name}.together", []
+    path = folder / f".{name}.together"
+    ends: list[int] = []
     with explained(path, "writing"), path.open("wb") as file:
         for one in shards:
             file.writelines(one.blocks(name))
             ends.append(file.tell())
     try:
-        yield path, lambda start: int(np.searchsorted(ends, start, side="right"))
+        yield path, partial(bisect_right, ends)
     finally:
         path.unlink()
 

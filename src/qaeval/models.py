@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -98,12 +98,12 @@ def _with_files(facts: EndpointFacts, addresses: Sequence[str]) -> EndpointFacts
     """Add the hash of the model's folder where the server is on this machine, and so is the folder."""
     folder = Path(facts.root or "")
     is_here = all(ip_address(one).is_loopback for one in addresses)
-    if not (is_here and folder.is_absolute() and folder.is_dir()):
-        return facts
-    try:
-        return facts.model_copy(update={"files_sha256": files_digest(folder)})
-    except OSError:  # a container's folder of the same name, say
-        return facts
+    with suppress(
+        OSError
+    ):  # a container's folder: here it may be another one, or one that nobody may look into
+        if is_here and folder.is_absolute() and folder.is_dir():
+            return facts.model_copy(update={"files_sha256": files_digest(folder)})
+    return facts
 
 
 def _require_alike(spec: ModelSpec, facts: EndpointFacts, other: Endpoint) -> None:

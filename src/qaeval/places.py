@@ -14,7 +14,8 @@ from qaeval.surroundings import environment, shard_folder
 
 BLOCK: Final = 1 << 20
 """Bytes that are read at once."""
-_S3: Final = "s3://"
+_S3: Final = "s3:"
+"""Also what was meant as an address and is not quite one; no folder is called so by chance."""
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -67,7 +68,7 @@ class Place(Protocol):
 
 def is_store(text: str) -> bool:
     """Whether a place is typed as one in a store."""
-    return text.startswith(_S3)
+    return text.lower().startswith(_S3)
 
 
 def place_of(text: str, *, allow_external: Collection[str]) -> Place:
@@ -137,11 +138,11 @@ class Folder:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with explained(path, "writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(opened.fileno())
             try:
+                with temporary.open("wb") as opened:
+                    opened.write(content)
+                    opened.flush()
+                    os.fsync(opened.fileno())
                 os.link(temporary, path)
             except FileExistsError:
                 return False
@@ -153,7 +154,7 @@ class Folder:
                     f"choose another --out, or a store with s3://"
                 ) from error
             finally:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
             _sync(path.parent)
         return True
 

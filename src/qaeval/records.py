@@ -354,7 +354,7 @@ class TimedRequest(Record):
     repeat: int = Field(ge=1)
     sample_id: str
     warm_up: bool = False
-    """Whether it only fills the server, and counts in nothing."""
+    """Whether it only fills the server: its times count nowhere."""
     start_s: float = Field(ge=0)
     """When it was sent, seconds since its repeat began."""
     end_s: float = Field(ge=0)

@@ -3,7 +3,8 @@
 Keys come from the environment alone: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and, where there is one,
 ``AWS_SESSION_TOKEN``; no file in the home directory and no metadata service is asked. The store stands at ``AWS_ENDPOINT_URL_S3``
 or ``AWS_ENDPOINT_URL``, else at Amazon's in ``AWS_REGION``; it is asked under that one host (buckets are part of the path), at the
-addresses that the sovereignty guard checked and through no proxy, so that what was checked is where the data goes.
+addresses that the sovereignty guard checked, through no proxy and after no redirect to another one, so that what was checked is
+where the data goes.
 """
 
 import re
@@ -18,8 +19,9 @@ from typing import Any, Final, Self
 
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError
+from yarl import URL
 
-from qaeval.chat.pinned import Pinned
+from qaeval.chat.pinned import Pinned, sockets_to
 from qaeval.errors import DataError, EndpointError, StoreError, UsageError
 from qaeval.serving.guard import check_host
 
@@ -88,7 +90,10 @@ class Bucket:
             config_kwargs={
                 "s3": {"addressing_style": "path"},
                 "proxies": {},
-                "connector_args": {"resolver": Pinned(location.addresses)},
+                "connector_args": {
+                    "resolver": Pinned(location.addresses),
+                    "socket_factory": sockets_to(location.addresses, URL(endpoint).port or 0),
+                },
             },
             use_listings_cache=False,
             skip_instance_cache=True,

@@ -143,9 +143,7 @@ class Sessions:
                 shown.end()
                 self._write(stage, endpoint, started, time.perf_counter() - clock, watch.n_done, energy)
         if self.stop.is_set():
-            raise Interrupted(
-                f"stopped; {watch.n_done} finished in this session are kept in {self.store.path}"
-            )
+            raise Interrupted(f"stopped; everything that finished is kept in {self.store.path}")
 
     def _pace(self, endpoint: Endpoint) -> Auto | Fixed:
         if endpoint.facts is None:

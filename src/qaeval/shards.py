@@ -44,6 +44,8 @@ FILES: Final = (SETTINGS, SAMPLES, GENERATIONS, GRADES, SESSIONS, METRICS)
 
 _TYPED: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 _MARK: Final = re.compile(r"[0-9]{4,6}\.json")
+_LONGEST_MARK: Final = 1 << 20
+"""Bytes; a mark has about a thousand."""
 _Row = TypeVar("_Row", bound=Record)
 
 _FIRST_COMES: Final = f"{COMMITTED}/first-comes"
@@ -138,6 +140,10 @@ class Mark(Record):
             raise ValueError(f"there is no shard {self.index}/{self.of}")
         if missing := {SETTINGS, SAMPLES} - self.files.keys():
             raise ValueError(f"{' and '.join(sorted(missing))} not among the files")
+        if strange := self.files.keys() - set(FILES):
+            raise ValueError(
+                f"{' and '.join(map(repr, sorted(strange)))} among the files, which no attempt has"
+            )
         return self
 
     @property
@@ -231,8 +237,15 @@ def committed(place: Place) -> dict[int, Committed]:
 
 
 def _read_mark(place: Place, name: str) -> Committed:
+    content = bytearray()
+    for block in place.blocks(name):
+        content += block
+        if len(content) > _LONGEST_MARK:
+            raise DataError(
+                f"{place.name}/{name}: expected the mark of a committed shard, got a file of over 1 MiB"
+            )
     try:
-        mark = Mark.model_validate_json(b"".join(place.blocks(name)))
+        mark = Mark.model_validate_json(bytes(content))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]["msg"]
         raise DataError(f"{place.name}/{name}: expected the mark of a committed shard: {problem}") from error
@@ -257,6 +270,7 @@ def begin(
 
     Raises:
         NotComparableError: the place holds shards of other settings.
+        UsageError: the place is a run that was made in one.
         StoreError: the place cannot be written, or does not tell who came first.
     """
     marks = committed(place)
@@ -264,6 +278,8 @@ def begin(
         one.require_part_of(settings, shard.of)
     if shard.index in marks:
         return marks[shard.index]
+    if SETTINGS in place.names(""):
+        raise UsageError(f"{place.name}: holds a run that was not made in shards; choose another --out")
     _require_order(place)
     folder = place.work / shard.folder
     with explained(folder, "reading"):

@@ -81,10 +81,12 @@ class RunStore:
         """Start a run in a new directory, or go on in one that was made with the same settings.
 
         Raises:
-            UsageError: the directory holds a run and ``resume`` is off, or holds none and ``resume`` is on.
+            UsageError: the directory holds a run and ``resume`` is off, or holds none and ``resume`` is on, or holds shards.
             NotComparableError: the directory's settings differ; the message names how.
             StoreError: another process writes the directory, or it cannot be written.
         """
+        if (path / COMMITTED).is_dir():
+            raise UsageError(f"{path}: holds shards of a run; add --shard i/N, or choose another --out")
         store = cls(path)
         with explained(path, "making the directory"):
             path.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,11 @@ class RunStore:
         if (path / COMMITTED).is_dir():
             raise DataError(
                 f"{path}: holds shards of a run; `qaeval merge {path} --out DIR` puts them together first"
+            )
+        if str(path).startswith("s3:"):
+            address = f"s3://{str(path).removeprefix('s3:').lstrip('/')}"
+            raise DataError(
+                f"{address}: a run in a store is fetched first: `qaeval merge {address} --out DIR`"
             )
         if not (path / SETTINGS).is_file():
             raise DataError(

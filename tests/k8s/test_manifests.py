@@ -290,6 +290,17 @@ def test_no_file_names_a_machine_of_ours() -> None:
             assert not re.search(r"/(work|home/(?!vllm)|Users)/", path.read_text()), path
 
 
+@pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
+def test_a_component_is_there_when_its_hash_is_taken_off(overlay: str) -> None:
+    text = (K8S / "overlays" / overlay / "kustomization.yaml").read_text()
+    offered = re.findall(r"^#(  - \.\./\.\./components/(\S+))$", text, flags=re.MULTILINE)
+    assert {"monitoring", "argo"} <= {name for _, name in offered}
+    before = yaml.safe_load(text).get("components", [])
+    for line, name in offered:
+        taken = text.replace("#components:", "components:").replace(f"#{line}", line)
+        assert {*before, f"../../components/{name}"} == set(yaml.safe_load(taken)["components"])
+
+
 def test_every_manifest_is_part_of_something() -> None:
     named: set[Path] = set()
     for path in K8S.rglob("kustomization.yaml"):

@@ -1,8 +1,9 @@
 """Names that were looked up once stay at those addresses: what was checked is what is connected to."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
+from typing import Any, TypeAlias
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -40,3 +41,25 @@ class Pinned(AbstractResolver):
 
     async def close(self) -> None:
         """Hold nothing."""
+
+
+_Info: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
+"""What `socket.getaddrinfo` says of one address."""
+
+
+def sockets_to(addresses: Collection[str], port: int) -> Callable[[_Info], socket.socket]:
+    """Return what makes the sockets of a client that follows redirects: to no other address and port.
+
+    Args:
+        addresses: IPv4 or IPv6.
+        port: Of all of them.
+    """
+    known = {ip_address(address) for address in addresses}
+
+    def make(info: _Info) -> socket.socket:
+        family, kind, protocol, _, (host, its_port, *_) = info
+        if ip_address(host) not in known or its_port != port:
+            raise ConnectionRefusedError(f"redirected to {host} port {its_port}, which was not named")
+        return socket.socket(family, kind, protocol)
+
+    return make

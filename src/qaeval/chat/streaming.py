@@ -194,8 +194,8 @@ class _Stream:
             )
         if choices := chunk.get("choices"):
             self._times.append(at)
-            self._texts.append(choices[0]["delta"].get("content") or "")
-            self._finished = choices[0].get("finish_reason") or self._finished
+            self._texts.append(_text(choices[0]["delta"].get("content")))
+            self._finished = _text(choices[0].get("finish_reason")) or self._finished
 
     def reply(self, started: float, url: str, secret: str | None) -> Streamed:
         """Return the whole reply.
@@ -217,7 +217,7 @@ class _Stream:
             raise ChatError("endpoint", detail)
         return Streamed(
             text=without_thinking("".join(self._texts)),
-            finish_reason=str(self._finished),
+            finish_reason=self._finished or "",
             usage=self._usage,
             ttft_s=self._times[0] - started,
             e2e_s=self._times[-1] - started,
@@ -228,3 +228,9 @@ class _Stream:
         """Say what came instead of a stream."""
         came = repr(masked(self._head.decode(errors="replace"), secret)[:_SHOWN])
         return f"{url}: expected a stream of chat completion chunks, got {came}; is this an OpenAI-compatible server?"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str | None):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value or ""

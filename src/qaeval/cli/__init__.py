@@ -12,6 +12,7 @@ import traceback
 import typer
 
 from qaeval.cli.app import app
+from qaeval.cli.terminal import printable
 from qaeval.errors import QaevalError, StoreError, UsageError
 
 
@@ -51,5 +52,5 @@ def _help_for(arguments: list[str]) -> str:
 
 def _say(message: str, exit_code: int, *, hint: str = "") -> int:
     more = f"\nSee `{hint}`." if hint else ""
-    print(f"qaeval: {message}{more}", file=sys.stderr)
+    print(printable(f"qaeval: {message}{more}"), file=sys.stderr)
     return exit_code

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from qaeval import __version__
+from qaeval.cli.terminal import printable
 from qaeval.config import Config, ModelSpec
 from qaeval.errors import QaevalError
 from qaeval.hosting import in_turns
 from qaeval.prepare import Judging, Plan
+from qaeval.serving.gpus import NotMeteredError, gpu_meter
 from qaeval.serving.guard import check_host
 from qaeval.serving.memory import Budget, budget, fit_together
 from qaeval.serving.probe import reach
@@ -110,7 +112,7 @@ def look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
     answers = asyncio.run(_look(specs, config))
     print("\nendpoints")
     for name, answer in answers.items():
-        print(f"  {name}: {answer.detail}")
+        print(printable(f"  {name}: {answer.detail}"))
     return answers
 
 
@@ -139,7 +141,23 @@ async def _answer(spec: ModelSpec, allow_external: Sequence[str], command: str) 
     if found.ok and found.models and spec.served not in found.models:
         wanted = f"it does not serve {spec.served!r}; `served_name: {found.models[0]}` in qaeval.yaml, if that is it"
         return Answer(usable=False, detail=f"{spec.url}: {found.detail}; {wanted}")
-    return Answer(usable=found.ok, detail=f"{spec.url}: {found.detail}")
+    energy = await energy_of(spec, allow_external) if found.ok else ""
+    return Answer(usable=found.ok, detail=f"{spec.url}: {found.detail}{energy}")
+
+
+async def energy_of(spec: ModelSpec, allow_external: Sequence[str]) -> str:
+    """Say which GPUs the exporter of an entry shows, or why they cannot be measured; nothing where it names none."""
+    if spec.gpu_metrics is None:
+        return ""
+    try:
+        addresses = check_host(spec.gpu_metrics.url, allow_external=allow_external).addresses
+        meter = gpu_meter(spec, addresses=(), exporter_addresses=addresses)
+        assert meter is not None  # noqa: S101 - an entry that names an exporter has one
+        async with meter:
+            gpus = await meter.read()
+    except (QaevalError, NotMeteredError) as error:
+        return f"; energy cannot be measured: {error}"
+    return f"; energy by {meter.source}: {', '.join(f'{gpu.name} {uuid}' for uuid, gpu in gpus.items())}"
 
 
 def next_command(plan: Plan, judging: Judging, answers: Mapping[str, Answer], typed: Sequence[str]) -> str:

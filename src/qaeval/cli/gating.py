@@ -194,10 +194,10 @@ def _sources(
 def _runners(
     sources: "Sources", concurrency: str | None, *, no_cache: bool
 ) -> "Callable[[RunStore], Runner]":
-    from qaeval.cli.running import _runner
+    from qaeval.cli.running import runner_of
 
     def make(store: "RunStore") -> "Runner":
-        return _runner(store, sources.config, concurrency, no_cache=no_cache, exporter=None)
+        return runner_of(store, sources.config, concurrency, no_cache=no_cache, exporter=None)
 
     return make
 

@@ -123,7 +123,7 @@ def compare(
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
         _resumable(path),
     ):
-        with _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner:
+        with runner_of(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner:
             runner.check(*plan.candidates, judging.judge)
             runner.compare(plan.candidates, plan.definition, judging)
         written = write_report(
@@ -167,7 +167,7 @@ def generate(
         exporting(metrics_port, metrics_host, run=path, settings=settings, machines=machines) as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
         _resumable(path),
-        _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner,
+        runner_of(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
         runner.generate(plan.candidates, plan.definition)
@@ -198,7 +198,7 @@ def grade(
         machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
         with (
             exporting(metrics_port, metrics_host, run=run, settings=settings, machines=machines) as exporter,
-            _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner,
+            runner_of(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner,
         ):
             runner.grade(judging)
     print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}")
@@ -288,14 +288,16 @@ def _starter(
     def start(store: "RunStore", only: frozenset[str]) -> "Iterator[Runner]":
         with (
             metered as exporter,
-            _runner(store, registry, concurrency, no_cache=no_cache, exporter=exporter, only=only) as runner,
+            runner_of(
+                store, registry, concurrency, no_cache=no_cache, exporter=exporter, only=only
+            ) as runner,
         ):
             yield runner
 
     return start
 
 
-def _runner(
+def runner_of(
     store: "RunStore",
     registry: "Config",
     concurrency: str | None,
@@ -304,6 +306,16 @@ def _runner(
     exporter: "Exporter | None",
     only: "frozenset[str] | None" = None,
 ) -> "Runner":
+    """Make what asks the models of a run, as the options and the registry say; drawn on stderr.
+
+    Args:
+        store: The run.
+        registry: Where to ask, and what nobody typed.
+        concurrency: As typed; None: what the registry says.
+        no_cache: Whether every question is asked anew.
+        exporter: Takes the counts; None: nobody reads them.
+        only: Ids of the samples to work on; None: all.
+    """
     from rich.console import Console
 
     from qaeval.cli.metering import Metered

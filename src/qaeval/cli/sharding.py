@@ -103,9 +103,11 @@ def merge(
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """Tell how to go on when a shard ends before its end."""
+    """Tell how to go on when a shard ends before its end; what was typed wrong is not typed again."""
     try:
         yield
+    except UsageError:
+        raise
     except (QaevalError, KeyboardInterrupt):
         print(f"to go on, the same again: {shlex.join(['qaeval', *sys.argv[1:]])}", file=sys.stderr)
         raise

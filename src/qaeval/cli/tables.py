@@ -1,7 +1,6 @@
 """What the commands print on stdout."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isnan
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich import markup
 from rich.console import Console
 from rich.table import Table as Grid
 
+from qaeval.cli.terminal import printable
 from qaeval.config import Config, ModelSpec
 from qaeval.report.document import Report
 from qaeval.report.render_terminal import render_text_rows
@@ -23,13 +23,10 @@ _MARKS: Final = {"caution": "! ", "finding": "> "}
 _HEAD: Final = 3
 """Cells that name a row of texts: candidate, check or reason, chunk."""
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What a terminal obeys instead of printing it."""
-
 
 def escape(text: str) -> str:
     """Make any text safe for the terminal: no markup, no control characters."""
-    return markup.escape(_CONTROL.sub("\ufffd", text))
+    return markup.escape(printable(text))
 
 
 def print_summary(report: Report, path: Path | None) -> None:

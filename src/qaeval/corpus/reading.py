@@ -1,5 +1,6 @@
 """Documents from Markdown, HTML, plain text and PDF: lines with their place in the source, boilerplate left out."""
 
+import logging
 import os
 import re
 from collections import Counter
@@ -291,6 +292,7 @@ def _pdf(path: Path) -> tuple[str, list[Line]]:
     """Return the title and the lines; a page that goes on in mid-sentence is not parted from the next."""
     from pypdf import PdfReader  # noqa: PLC0415 - a fifth of a second that only PDF has to pay
 
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its words name no file; ours do
     try:
         with path.open("rb") as file:
             reader = PdfReader(file)

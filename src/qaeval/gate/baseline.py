@@ -74,7 +74,7 @@ def read_baseline(path: Path) -> BaselineFile | Pointer:
     return parse_baseline(read_text(path), path)
 
 
-def parse_baseline(text: str, source: Path | str) -> BaselineFile | Pointer:
+def parse_baseline(text: str | bytes, source: Path | str) -> BaselineFile | Pointer:
     """Read a baseline or a pointer from its text; errors as in `read_baseline`."""
     try:
         data = orjson.loads(text)

@@ -84,6 +84,8 @@ def _stale(found: CertificateFile, identity: Identity, today: str, most_days: in
     days = age_days(found.created, today)
     if days is None:
         return "has no date that can be read"
+    if days < -1:  # a day for clocks and time zones
+        return f"is dated {found.created[:10]}, which is still to come"
     return f"is {days:,} days old; {most_days} are allowed" if days > most_days else ""
 
 

@@ -10,9 +10,10 @@ from scipy import special
 
 from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
 from qaeval.gate.policy import Rule
-from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, undefined
+from qaeval.report.numbers import percent
+from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined
 from qaeval.stats.intervals import clustered_rate
-from qaeval.stats.paired import paired_difference
+from qaeval.stats.paired import paired_difference, sign_flip_test
 from qaeval.stats.power import chunks_needed
 
 Interval: TypeAlias = Callable[[float], Estimate]
@@ -43,6 +44,10 @@ class Claim:
     reason: str = ""
     caution: str = ""
     """What the interval does not hold."""
+    unseen: float = 0.0
+    """Share of items without a letter in the baseline minus that in the run, which more chunks make no smaller."""
+    p_swapped: float = 0.0
+    """Of the hypothesis that nothing changed, one-sided, where it has an exact test: `swap_p_value`. A regression needs this one too."""
 
     @classmethod
     def none(cls, reason: str) -> "Claim":
@@ -104,6 +109,16 @@ def _masks(
     return np.isin(places, candidate.found[rule.check]), looked
 
 
+def is_mostly_tied(n_differing: float, n_chunks: int) -> bool:
+    """Whether most chunks show no difference and fewer than 10 show one."""
+    return n_differing < min(MIN_CLUSTERS, n_chunks / 2)
+
+
+def lost_unseen(n_chunks: int, *, alpha: float) -> float:
+    """Return the share of lost chunks of which so many chunks show none with the probability alpha; about 3 / n for 0.05."""
+    return float(1 - alpha ** (1 / n_chunks))
+
+
 @dataclass(frozen=True)
 class PairedRates:
     r"""Difference of two rates, b minus a, on the same chunks; called with a level it is an interval.
@@ -111,6 +126,10 @@ class PairedRates:
     The difference of two ratios of sums is linearised (Cochran 1977, section 6.3): a chunk contributes
     :math:`(s_b - r_b t_b)/\bar t_b - (s_a - r_a t_a)/\bar t_a`, which is the plain difference of its two rates where all chunks
     have the same number of items. Chunks in which neither side has an item that counts are left out.
+
+    Where nearly all chunks tie and fewer than 10 differ, the spread that is seen says little about what is not: the two chunks that
+    `paired_difference` adds are added whatever the sizes of the chunks, and the end that a pass is told by is no closer to 0 than
+    :math:`1 - \alpha^{1/n}`, the share of wholly lost chunks of which n chunks show none with the probability alpha.
     """
 
     difference: float
@@ -118,9 +137,14 @@ class PairedRates:
     """Of each chunk; their mean is the difference, and their spread its error."""
     n: int
     """Items."""
+    n_clusters: int
+    """Chunks that count, on the side that has fewer."""
+    n_differing: float
+    """Chunks whose two rates are not the same."""
+    higher_is_better: bool = True
 
     @classmethod
-    def of(cls, a: Counts, b: Counts) -> "PairedRates":
+    def of(cls, a: Counts, b: Counts, *, higher_is_better: bool = True) -> "PairedRates":
         """Take the counts of the same chunks in the same order; both sides need an item that counts."""
         kept = (a.totals > 0) | (b.totals > 0)
         rate_a, rate_b = (float(one.hits.sum() / one.totals.sum()) for one in (a, b))
@@ -128,22 +152,102 @@ class PairedRates:
             (one.hits[kept] - rate * one.totals[kept]) / one.totals[kept].mean()
             for one, rate in ((a, rate_a), (b, rate_b))
         )
-        values = rate_b - rate_a + residual_b - residual_a
-        return cls(rate_b - rate_a, values, round(float(b.totals.sum())))
+        return cls(
+            difference=rate_b - rate_a,
+            values=rate_b - rate_a + residual_b - residual_a,
+            n=round(float(b.totals.sum())),
+            n_clusters=min(int((one.totals > 0).sum()) for one in (a, b)),
+            n_differing=float(np.count_nonzero(a.hits * b.totals != b.hits * a.totals)),
+            higher_is_better=higher_is_better,
+        )
 
     def __call__(self, level: float) -> Estimate:
         """Return the difference with an interval of this level."""
+        if reason := too_few(self.n_clusters):
+            method = "paired difference by chunk"
+            return undefined(
+                reason,
+                value=self.difference,
+                method=method,
+                n=self.n,
+                n_clusters=self.n_clusters,
+                level=level,
+            )
         span = max(1.0, float(np.abs(self.values).max()))
         found = paired_difference(np.zeros_like(self.values), self.values, level=level, span=span)
         # chunks weigh as their items do, so the value is that of the rates, whatever the rounding
-        made = replace(found, value=self.difference, n=self.n)
+        made = replace(found, value=self.difference, n=self.n, n_clusters=self.n_clusters)
         if not found.has_interval:
             return made
-        return replace(made, low=max(-1.0, found.low), high=min(1.0, found.high))
+        low, high = found.low, found.high
+        if is_mostly_tied(self.n_differing, len(self.values)):
+            low, high = self._guarded(low, high, level, span)
+        return replace(made, low=max(-1.0, low), high=min(1.0, high))
+
+    def _guarded(self, low: float, high: float, level: float, span: float) -> tuple[float, float]:
+        """Widen an interval that rests on few chunks that differ."""
+        more = np.append(self.values, [span, -span])
+        found = paired_difference(np.zeros_like(more), more, level=level, span=None)
+        unseen = lost_unseen(self.n_clusters, alpha=(1 - level) / 2)
+        low, high = min(low, found.low), max(high, found.high)
+        return (min(low, -unseen), high) if self.higher_is_better else (low, max(high, unseen))
 
     def larger(self, n_chunks: int) -> "PairedRates":
         """Return the same with these chunks repeated up to so many."""
-        return replace(self, values=np.resize(self.values, n_chunks))
+        times = n_chunks / len(self.values)
+        return replace(
+            self,
+            values=np.resize(self.values, n_chunks),
+            n_clusters=round(self.n_clusters * times),
+            n_differing=self.n_differing * times,
+        )
+
+
+def swap_p_value(a: Counts, b: Counts, *, below: bool) -> float:
+    """P-value, one-sided, of the hypothesis that b is not below (above) a, by swapping the two in every chunk.
+
+    Where nothing changed, either side could be the other one in each chunk: every pattern of swaps is equally likely, whatever
+    makes the items of a chunk alike. Exact, so the error rate is kept at any number of chunks.
+
+    Args:
+        a: Counts of the same chunks in the same order as `b`.
+        b: Its totals must be those of `a`; 0, so no objection, where they are not: the differences of rates have no exact test then.
+        below: Whether a small b is evidence, or a large one.
+    """
+    if not np.array_equal(a.totals, b.totals):
+        return 0.0
+    return sign_flip_test(b.hits - a.hits, alternative="less" if below else "greater")
+
+
+def without_letters(claim: Claim, *, before: float, now: float) -> Claim:
+    """Let a difference of usable rates hold that items without a letter were usable, as far as one side has more of them.
+
+    They count as not usable, so a loss of the run could hide behind a judge that failed on the baseline, and a judge that failed
+    on the run could look like a loss.
+
+    Args:
+        claim: About usable items, run minus baseline.
+        before: Share of the items of the baseline that were delivered and have no letter.
+        now: The same in the run.
+    """
+    deciding = claim.deciding
+    if now == before or deciding is None:
+        return claim
+
+    def interval(level: float) -> Estimate:
+        found = deciding(level)
+        if not found.has_interval:
+            return found
+        low, high = found.low - max(0.0, before - now), found.high + max(0.0, now - before)
+        return replace(found, low=max(-1.0, low), high=min(1.0, high))
+
+    return replace(
+        claim,
+        deciding=interval,
+        unseen=before - now,
+        caution=f"the judge gave no letter to {percent(before)} of the items in the baseline and to {percent(now)} in the run: the "
+        f"interval holds that they were usable",
+    )
 
 
 def independent_difference(a: Interval, b: Interval) -> Interval:

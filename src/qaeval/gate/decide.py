@@ -52,7 +52,8 @@ def decide(asked: Asked, cases: Sequence[Case] | None = None) -> GateReport:
         return _report(asked, "not comparable", (), certificate, detail=detail)
     pairs = pairs_of(run, baseline, asked.candidates)
     rules = verdicts_of(cases_of(policy, run, baseline, pairs) if cases is None else cases, policy.alpha)
-    outcome, notes = _outcome(rules), tuple(_notes(asked, pairs, certificate))
+    outcome = _outcome(rules)
+    notes = (*_unasked(asked, pairs, is_graded=cases is None), *_notes(asked, pairs, certificate))
     if policy.certificate == "require" and certificate.state != "valid":
         outcome = "untrusted"
     return _report(asked, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
@@ -76,7 +77,7 @@ def _report(
 ) -> GateReport:
     headline, exit_code = sentences.headline(outcome, rules, detail=detail), EXIT_CODES[outcome]
     if outcome == "inconclusive" and asked.policy.inconclusive == "warn":
-        if all(_is_evaluated(rule) for rule in rules):
+        if all(sentences.has_interval(rule) for rule in rules):
             exit_code = EXIT_CODES["pass"]
             headline += " The policy lets that pass with this warning."
         else:
@@ -96,11 +97,6 @@ def _report(
         ),
         notes=tuple(notes),
     )
-
-
-def _is_evaluated(rule: RuleVerdict) -> bool:
-    deciding = rule.change if rule.limit is None else rule.current
-    return deciding is not None and deciding.has_interval
 
 
 def _differences(run: Identity, baseline: Identity, policy: Policy) -> Iterator[str]:
@@ -150,6 +146,8 @@ def _notes(asked: Asked, pairs: Mapping[str, str], certificate: Certificate) -> 
         yield f"Not gated, because --candidate names others: {listed(left)}."
     if baseline is None:
         return
+    if _is_same(run, baseline):
+        yield "The baseline is this very run: nothing can have changed. Name the run that is to be replaced with --baseline."
     days = age_days(baseline.side.created, asked.today)
     if days is None:
         yield "The baseline has no date."
@@ -162,6 +160,37 @@ def _notes(asked: Asked, pairs: Mapping[str, str], certificate: Certificate) -> 
     if run.side.identity.samples_digest != baseline.side.identity.samples_digest:
         yield "The samples differ, so the difference is that of two independent rates: it sees less than a paired one."
     yield from _drift(run, baseline)
+
+
+def _is_same(run: Evidence, baseline: Evidence) -> bool:
+    return (
+        bool(run.side.created)
+        and run.side.created == baseline.side.created
+        and run.letters_digest == baseline.letters_digest
+    )
+
+
+def _unasked(asked: Asked, pairs: Mapping[str, str], *, is_graded: bool) -> Iterator[str]:
+    """Say where items were not delivered or, of a run that is graded to its end, not graded, and no rule counts them."""
+    if any(rule.quantity in {"usable_rate", "success_rate"} for rule in asked.policy.rules):
+        return
+    for name, before in pairs.items():
+        share = _share(asked.run, name, is_graded=is_graded)
+        other = None if asked.baseline is None else _share(asked.baseline, before, is_graded=is_graded)
+        if share is not None and share < (1.0 if other is None else other):
+            became = "delivered and graded" if is_graded else "delivered"
+            against = "" if other is None else f", {percent(other)} in the baseline"
+            yield f"{percent(share)} of the items of {name} were {became}{against}, and no rule counts the others: success_rate would."
+
+
+def _share(evidence: Evidence, name: str, *, is_graded: bool) -> float | None:
+    """Return the share of a candidate's items that were delivered, and graded."""
+    candidate = evidence.candidate(name)
+    if candidate is None:
+        return None
+    marks = candidate.letters.replace(" ", "")
+    lost = marks.count(FAILED_MARK) + (marks.count(UNGRADED_MARK) if is_graded else 0)
+    return 1 - lost / len(marks)
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:

@@ -15,6 +15,7 @@ from qaeval.analysis.letters import FAILED, GRADED, flag_column
 from qaeval.analysis.replies import Tally
 from qaeval.analysis.servers import histogram
 from qaeval.analysis.summary import table_of
+from qaeval.errors import DataError
 from qaeval.gate.verdict import Identity, Side
 from qaeval.records import Generation, Reading, author, digest
 from qaeval.report.facts import MachineFacts, Part
@@ -133,6 +134,10 @@ class Evidence(Part):
         rows = {one.name: one.model_dump(mode="json", include=counted) for one in self.candidates}
         return digest([self.side.identity.model_dump(mode="json"), self.samples, rows])
 
+    def has_samples_of(self, other: "Evidence") -> bool:
+        """Whether both are about the same samples, so that they can be paired."""
+        return self.side.identity.samples_digest == other.side.identity.samples_digest
+
     def candidate(self, name: str) -> Candidate | None:
         """Find a candidate by its name."""
         return next((one for one in self.candidates if one.name == name), None)
@@ -147,9 +152,11 @@ def evidence_of(data: RunData, side: Side, *, machines: Mapping[str, MachineFact
         machines: What each model runs on, by its name; without them there is no cost.
 
     Raises:
-        DataError: rows are missing, doubled or foreign.
+        DataError: rows are missing, doubled or foreign, or there is no candidate.
     """
     names = [facts.name for facts in data.candidates]
+    if not names:
+        raise DataError(f"{side.name}: the run has no candidate, so there is nothing to gate")
     tally = Tally()
     table = table_of(data.rows, data.eval_facts, data.rubric, data.judge, names, tally=tally)
     latencies = _latencies(data)

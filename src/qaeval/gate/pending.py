@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from qaeval.errors import DataError
+from qaeval.gate.claims import Floats, count
 from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.policy import Rule
 from qaeval.records import Failure, Generation, Grade, GradeRow
 from qaeval.rundata import RunData
 from qaeval.stages.grade import task_id
@@ -77,3 +81,38 @@ def _mark(item: str, grades: Mapping[str, GradeRow]) -> str:
 def _has_flag(item: str, name: str, grades: Mapping[str, GradeRow]) -> bool:
     row = grades.get(item)
     return isinstance(row, Grade) and name in row.flags
+
+
+class Became:
+    """What became of a candidate's items in the chunks that were seen."""
+
+    def __init__(self, candidate: str, side: str) -> None:
+        self.candidate, self.side = candidate, side
+        self._known: dict[str, Floats] = {}
+        self._seen: Floats = np.zeros(3)
+
+    def note(self, evidence: Evidence, stratum: str | None) -> None:
+        """Read how many items of each chunk were delivered, graded and asked for."""
+        own = evidence.candidate(self.candidate)
+        assert own is not None  # noqa: S101 - the caller asked for a candidate that there is
+        delivered, graded = (
+            count(evidence, own, Rule(quantity=name, margin=0.5), stratum)
+            for name in ("valid_rate", "success_rate")
+        )
+        rows = np.column_stack([delivered.hits, graded.hits, delivered.totals])
+        self._known.update(zip(delivered.chunks, rows, strict=True))
+
+    def see(self, chunk: str) -> None:
+        """Count a chunk."""
+        self._seen = self._seen + self._known.get(chunk, 0.0)
+
+    @property
+    def without_letter(self) -> float:
+        """Share of the items that were delivered and that the judge gave no letter."""
+        delivered, graded, asked = self._seen
+        return float((delivered - graded) / asked) if asked else 0.0
+
+    @property
+    def graded(self) -> float:
+        """Share of the items that have a letter; 1 before any chunk was seen."""
+        return float(self._seen[1] / self._seen[2]) if self._seen[2] else 1.0

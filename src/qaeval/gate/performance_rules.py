@@ -7,7 +7,7 @@ does on another day, and every sentence says so.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from math import inf, isnan, log, nan, sqrt
+from math import ceil, inf, isnan, log, nan, sqrt
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,7 @@ from qaeval.gate.claims import (
 )
 from qaeval.gate.evidence import Candidate, Evidence, Labelled
 from qaeval.gate.policy import Rule
+from qaeval.report.numbers import percent
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import clustered_rate, t_interval
 from qaeval.stats.reliability import kappa_interval
@@ -99,18 +100,20 @@ def _kappa(labels: Labelled, scale: tuple[str, ...]) -> Interval:
 
 def _latency(rule: Rule, run: Both, baseline: Both | None) -> Claim:
     share = 0.5 if rule.quantity.startswith("p50") else 0.95
-    sides = [_requests(*one) for one in (run, *([baseline] if baseline else []))]
+    paired = baseline is not None and run[0].has_samples_of(baseline[0])
+    timed = _timed(run) & _timed(baseline) if paired and baseline is not None else None
+    sides = [_requests(*one, timed) for one in (run, *([baseline] if baseline else []))]
     for (_, candidate), requests in zip((run, *([baseline] if baseline else [])), sides, strict=True):
         if not len(requests[0]):
             return Claim.none(
-                f"no reply of {candidate.name} was timed: all came from earlier runs, or the baseline keeps no times"
+                f"no reply of {candidate.name} was timed{' on both sides' if paired else ''}: they came from earlier runs, or the "
+                f"baseline keeps no times"
             )
     current = _quantile(sides[0], share)
     if baseline is None:
         return Claim(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
     before = _quantile(sides[1], share)
     base = before(0.95).value
-    paired = run[0].side.identity.samples_digest == baseline[0].side.identity.samples_digest
     change = _log_ratio(sides[1], sides[0], share, paired=paired)
     return Claim(
         deciding=relative(change, base),
@@ -126,13 +129,23 @@ Requests = tuple[Floats, Floats, tuple[str, ...]]
 """Seconds of each timed reply, rising; the code of its chunk; the names of all chunks."""
 
 
-def _requests(evidence: Evidence, candidate: Candidate) -> Requests:
+def _timed(side: Both) -> frozenset[str]:
+    """Return the ids of the samples whose reply was asked for and timed."""
+    evidence, candidate = side
+    times = zip(evidence.samples.split(), candidate.spent.latency_s, strict=False)
+    return frozenset(sample for sample, seconds in times if seconds is not None)
+
+
+def _requests(evidence: Evidence, candidate: Candidate, only: frozenset[str] | None = None) -> Requests:
+    """Return the times of a candidate; of these samples alone, so that pairs of replies are to the same questions."""
     names = sorted(set(evidence.chunks))
     code = {name: place for place, name in enumerate(names)}
     timed = sorted(
         (seconds, code[chunk])
-        for seconds, chunk in zip(candidate.spent.latency_s, evidence.chunks, strict=False)
-        if seconds is not None
+        for sample, seconds, chunk in zip(
+            evidence.samples.split(), candidate.spent.latency_s, evidence.chunks, strict=False
+        )
+        if seconds is not None and (only is None or sample in only)
     )
     return np.array([one for one, _ in timed]), np.array([one for _, one in timed], dtype=int), tuple(names)
 
@@ -144,7 +157,7 @@ def _quantile(requests: Requests, share: float) -> Interval:
     def interval(level: float) -> Estimate:
         value = float(np.quantile(seconds, share))
         n, method = len(seconds), "bootstrap over chunks, percentile"
-        if reason := too_few(n_chunks):
+        if reason := too_few(n_chunks) or _too_few_for(share, n_chunks, level):
             return undefined(reason, value=value, method=method, n=n, n_clusters=n_chunks, level=level)
         low, high = _ends(_draws(requests, share), level)
         return Estimate(
@@ -183,11 +196,24 @@ def _log_ratio(a: Requests, b: Requests, share: float, *, paired: bool) -> Inter
     return interval
 
 
-def _ends(draws: Floats, level: float) -> tuple[float, float]:
-    """Return the percentiles of a level; a level that so few resamples cannot tell has no ends."""
+def _too_few_for(share: float, n_chunks: int, level: float) -> str:
+    """Say why so few chunks show no interval of a quantile; empty where they do.
+
+    The slowest of n independent replies is below the quantile q with the probability q^n. While that is more than the error
+    rate, no reply is surely above it. The same holds for the resamples, of which one at least must lie outside.
+    """
     tail = (1 - level) / 2
-    if tail * len(draws) < 1:
-        return -inf, inf
+    if tail * _N_RESAMPLES < 1:
+        return f"an error rate of {tail:.2g} is less than {_N_RESAMPLES:,} resamples can tell"
+    needed = ceil(log(tail) / log(max(share, 1 - share)))
+    if n_chunks >= needed:
+        return ""
+    return f"replies about {n_chunks} chunks were timed, and it takes {needed} to bound the time of {percent(share)} of all replies"
+
+
+def _ends(draws: Floats, level: float) -> tuple[float, float]:
+    """Return the percentiles of a level."""
+    tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -295,17 +321,23 @@ def _per_item(rule: Rule, run: Both, baseline: Both | None) -> Claim:
         return Claim(deciding=current, current=current, unit=unit, caution=_ONE_MACHINE)
     before = _scaled(counts[1], factors[1][0], power)
     base = before(0.95).value
-    same = run[0].side.identity.samples_digest == baseline[0].side.identity.samples_digest
+    same = run[0].has_samples_of(baseline[0])
     logs = _log_rates(counts[1], counts[0]) if same else _apart(counts[1], counts[0])
     shift = log(factors[0][0] / factors[1][0])
     change = mapped(logs, lambda x: power * x + shift)
+    now, then = (candidate.spent.priced for _, candidate in (run, baseline))
+    apart = (
+        ""
+        if now == then or rule.quantity != "cost_per_1000_usable"
+        else f"priced at {now}, the baseline at {then}; "
+    )
     return Claim(
         deciding=relative(change, base),
         baseline=before,
         current=current,
         unit=unit,
         scale_by=base,
-        caution=_ONE_MACHINE,
+        caution=f"{apart}{_ONE_MACHINE}",
     )
 
 

@@ -92,6 +92,11 @@ class Rule(Record):
         return HALLUCINATION if self.quantity == "hallucination_rate" else self.flag
 
     @property
+    def counts_among(self) -> str:
+        """The share of the items among which it counts, where that is not all of them: `success_rate`, `valid_rate`, or empty."""
+        return "valid_rate" if self.check else "success_rate" if self.of_flag else ""
+
+    @property
     def limit(self) -> float | None:
         """What the quantity may not pass; None for a margin."""
         return self.at_least if self.at_least is not None else self.at_most
@@ -161,6 +166,8 @@ def _wrong_number(rule: Rule) -> str:
 def _wrong_margin(rule: Rule) -> str:
     text, scale = rule.margin, rule.about.scale
     if isinstance(text, str) and _PERCENT.fullmatch(text) and scale == "ratio" and rule.loss:
+        if rule.about.higher_is_better and rule.loss >= 1:
+            return f"margin of {rule.quantity}: expected less than 100%, for more than all of it cannot be lost; got {text!r}"
         return ""
     if isinstance(text, float) and 0 < text < 1 and scale != "ratio":
         return ""

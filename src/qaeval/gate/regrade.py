@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def regrade(baseline: Path, run: Path, config: Config, runner: Callable[[RunStor
         runner: Makes what takes a run directory through its stages.
 
     Returns:
-        The copy, ``<baseline>.regraded-<hash of judge and rubric>``.
+        The copy, ``<baseline>.regraded-<hash of its replies, judge and rubric>``.
 
     Raises:
         UsageError: the baseline is no run directory.
@@ -37,7 +38,9 @@ def regrade(baseline: Path, run: Path, config: Config, runner: Callable[[RunStor
         )
     with RunStore.open(run) as store:
         judging = _judging(store, config)
-    copy = baseline.with_name(f"{baseline.name}.regraded-{digest(judging.settings())[:8]}")
+    with (baseline / GENERATIONS).open("rb") as file:
+        replies = file_digest(file, "sha256").hexdigest()
+    copy = baseline.with_name(f"{baseline.name}.regraded-{digest([replies, judging.settings()])[:8]}")
     if not copy.is_dir():
         _copy(baseline, copy)
     with RunStore.open(copy) as store, runner(store) as at_work:

@@ -18,15 +18,20 @@ from qaeval.gate.claims import (
     count,
     independent_difference,
     p_beyond,
+    swap_p_value,
+    without_letters,
 )
 from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
 from qaeval.gate.performance_rules import kappa_claim, time_claim
 from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.verdict import RuleVerdict, Verdict
 from qaeval.report.measure import Measure
+from qaeval.report.numbers import percent
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.paired import holm
 
+LEAST_SHARE: Final = 0.5
+"""Of the items must be graded, or delivered, for a rate of those to stand for a candidate."""
 _REPORTED: Final = 0.95
 """Level of the intervals beside the one that decides, as in reports."""
 
@@ -67,11 +72,12 @@ def cases_of(
         DataError: a rule names a candidate, flag, check or stratum that there is not.
     """
     _require_names(policy, run, pairs)
+    _require_one_sample_set(run, baseline)
     cases = [
         _case(rule, name, stratum, run, baseline, pairs)
         for rule in policy.rules
         for name in _names(rule, run, pairs)
-        for stratum in _strata(rule, run)
+        for stratum in _strata(rule, run, baseline)
     ]
     if twice := [name for name, n in Counter(case.id for case in cases).items() if n > 1]:
         raise DataError(f"{policy.name}: {twice[0]} is asked by two rules; leave it out of one of them")
@@ -121,8 +127,27 @@ def _names(rule: Rule, run: Evidence, pairs: Mapping[str, str]) -> Sequence[str]
     return rule.candidates or tuple(pairs)
 
 
-def _strata(rule: Rule, run: Evidence) -> Sequence[str | None]:
-    return sorted(set(run.strata)) if rule.by else [rule.stratum or None]
+def _strata(rule: Rule, run: Evidence, baseline: Evidence | None) -> Sequence[str | None]:
+    """Return the strata of a rule; those that only the baseline has too, so that a lost one is no pass."""
+    before = () if baseline is None or rule.limit is not None else baseline.strata
+    return sorted({*run.strata, *before}) if rule.by else [rule.stratum or None]
+
+
+def _require_one_sample_set(run: Evidence, baseline: Evidence | None) -> None:
+    """Hold two sides whose sample sets have one hash to that hash: chunks are paired by it.
+
+    Raises:
+        DataError: one of them has other samples than the other.
+    """
+    if baseline is None or not run.has_samples_of(baseline):
+        return
+    own, others = (dict(zip(one.samples.split(), one.chunks, strict=True)) for one in (run, baseline))
+    if own != others:
+        odd = sorted(name for name in {*own, *others} if own.get(name) != others.get(name))
+        raise DataError(
+            f"{baseline.side.name}: its samples are not those of {run.side.name}, though the hash of the sample set says so "
+            f"({len(odd)} differ, first {odd[0]!r}); set the baseline again from its run"
+        )
 
 
 def _case(
@@ -139,6 +164,7 @@ def _case(
     if claim.deciding is not None:
         at = 0.0 if rule.limit is None else rule.limit
         p_worse = p_beyond(claim.deciding, at, below=rule.about.higher_is_better)
+        p_worse = p_worse if isnan(p_worse) else max(p_worse, claim.p_swapped)
     several = len(pairs) > 1 and rule.quantity != "judge_kappa"
     parts = (rule.id, f"[{stratum}]" if stratum else "", f"@{name}" if several else "")
     return Case(
@@ -191,15 +217,52 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, Cand
         if not one.totals.sum():
             what = f" in stratum {stratum}" if stratum else ""
             return Claim.none(f"{candidate.name} has no item that counts{what} in {evidence.side.name}")
+        if gap := _gap(rule, stratum, evidence, candidate):
+            return Claim.none(gap)
     if len(counts) == 1:
         return Claim(deciding=counts[0].rate, current=counts[0].rate)
     (run, _), (baseline, _) = sides
-    same = run.side.identity.samples_digest == baseline.side.identity.samples_digest
-    if not same:
+    if not run.has_samples_of(baseline):
         change = independent_difference(counts[1].rate, counts[0].rate)
-        return Claim(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
-    paired = PairedRates.of(counts[1], counts[0])
-    return Claim(deciding=paired, larger=paired.larger, baseline=counts[1].rate, current=counts[0].rate)
+        claim = Claim(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
+    else:
+        better = rule.about.higher_is_better
+        paired = PairedRates.of(counts[1], counts[0], higher_is_better=better)
+        claim = Claim(
+            deciding=paired,
+            larger=paired.larger,
+            baseline=counts[1].rate,
+            current=counts[0].rate,
+            p_swapped=swap_p_value(counts[1], counts[0], below=better),
+        )
+    if rule.quantity != "usable_rate":
+        return claim
+    now, before = (
+        _rate("valid_rate", stratum, *side) - _rate("success_rate", stratum, *side) for side in sides
+    )
+    return without_letters(claim, before=before, now=now)
+
+
+def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: Candidate) -> str:
+    """Say why a rate of graded or delivered items says nothing about a candidate; empty where it does."""
+    quantity = rule.counts_among
+    share = _rate(quantity, stratum, evidence, candidate) if quantity else 1.0
+    return "" if share >= LEAST_SHARE else gap_of(rule, share, candidate.name, evidence.side.name)
+
+
+def gap_of(rule: Rule, share: float, candidate: str, side: str) -> str:
+    """Say that a rate of the items that count, so small a share of all, says nothing about a candidate."""
+    became = "graded" if rule.counts_among == "success_rate" else "delivered"
+    return (
+        f"only {percent(share)} of the items of {candidate} were {became} in {side}, and a rate of these says nothing about the "
+        f"others"
+    )
+
+
+def _rate(quantity: str, stratum: str | None, evidence: Evidence, candidate: Candidate) -> float:
+    """Return a share of all items that were asked for."""
+    found = count(evidence, candidate, Rule(quantity=quantity, margin=0.5), stratum)
+    return float(found.hits.sum() / found.totals.sum())
 
 
 def _verdict(case: Case, alpha: float, alpha_worse: float, p_adjusted: float, n_rules: int) -> RuleVerdict:
@@ -265,5 +328,6 @@ def _more(case: Case, found: Estimate | None, alpha: float, alpha_worse: float) 
         to_pass = gain - (case.rule.limit if better else -case.rule.limit)
         to_worse = -to_pass
     else:
-        to_pass, to_worse = gain + (case.margin or 0.0), -gain
+        unseen = case.claim.unseen
+        to_pass, to_worse = gain + (case.margin or 0.0) - max(0.0, unseen), -gain - max(0.0, -unseen)
     return chunks_to_decide(case.claim, ((to_pass, alpha), (to_worse, alpha_worse)), ends_low=better)

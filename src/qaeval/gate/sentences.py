@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from qaeval.gate.claims import Claim
 from qaeval.gate.policy import Rule
 from qaeval.gate.verdict import Outcome, RuleVerdict
-from qaeval.gate.words import allowed, change, level
+from qaeval.gate.words import allowed, change, has_moved, level
 from qaeval.report.numbers import p_value, plural
 from qaeval.stats.estimate import MIN_CLUSTERS
 
@@ -37,7 +37,8 @@ def of_rule(
         text = _of_limit(name, verdict, alpha)
     else:
         text = _of_margin(name, verdict, rule, alpha, p_adjusted, n)
-    return f"{text} {_capital(claim.caution)}." if claim.caution else text
+    doubts = (deciding.reason, claim.caution)
+    return " ".join([text, *(f"{_capital(doubt)}." for doubt in doubts if doubt)])
 
 
 def _of_margin(name: str, verdict: RuleVerdict, rule: Rule, alpha: float, p_adjusted: float, n: int) -> str:
@@ -57,6 +58,8 @@ def _of_margin(name: str, verdict: RuleVerdict, rule: Rule, alpha: float, p_adju
     proven = f"that it is {worse} at all is not proven"
     if verdict.p_worse is not None and verdict.p_worse <= alpha:
         proven += corrected
+    elif verdict.p_worse is not None and has_moved(verdict):
+        proven += f" ({p_value(verdict.p_worse)})"
     return f"{name} is not decided: {moved}; a {loss} is not ruled out, and {proven}.{_more(verdict)}"
 
 
@@ -110,14 +113,23 @@ def headline(outcome: Outcome, rules: Sequence[RuleVerdict], *, detail: str = ""
         more = f"; {plural(open_, 'rule is', 'rules are')} not decided" if open_ else ""
         return f"Regression in {_some(named['regression'])}, of {plural(len(rules), 'rule')}{more}."
     if outcome == "inconclusive":
-        wanted = [one.n_more_chunks for one in rules if one.verdict == "inconclusive"]
+        open_rules = [one for one in rules if one.verdict == "inconclusive"]
+        wanted = [one.n_more_chunks for one in open_rules]
         more = ""
         if all(one is not None for one in wanted):
             most = _rounded(max(one for one in wanted if one is not None))
             more = f" About {plural(most, 'more chunk')} would decide."
+            if not all(has_interval(one) for one in open_rules):
+                more = f" At least {plural(most, 'more chunk')} would be needed."
         n_open, n = len(named["inconclusive"]), plural(len(rules), "rule")
         return f"Inconclusive: {_some(named['inconclusive'])} {'is' if n_open == 1 else 'are'} not decided, of {n}.{more}"
     return f"Passed: {'the one rule holds' if len(rules) == 1 else f'all {len(rules)} rules hold'}."
+
+
+def has_interval(rule: RuleVerdict) -> bool:
+    """Whether a rule could be evaluated: there is an interval of what decides it."""
+    deciding = rule.change if rule.limit is None else rule.current
+    return deciding is not None and deciding.has_interval
 
 
 def _some(ids: Sequence[str], most: int = 4) -> str:

@@ -14,11 +14,20 @@ from typing import Final
 import numpy as np
 
 from qaeval.errors import DataError, NotComparableError
-from qaeval.gate.claims import Claim, Counts, Floats, PairedRates, count
+from qaeval.gate.claims import (
+    Claim,
+    Counts,
+    Floats,
+    PairedRates,
+    count,
+    is_mostly_tied,
+    lost_unseen,
+    without_letters,
+)
 from qaeval.gate.evidence import Evidence
-from qaeval.gate.pending import graded_part
+from qaeval.gate.pending import Became, graded_part
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.rules import Case
+from qaeval.gate.rules import LEAST_SHARE, Case, gap_of
 from qaeval.records import GradeRow
 from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate, undefined
@@ -184,6 +193,9 @@ def power_at_equality(values: Floats, *, n_chunks: int, margin: float, alpha: fl
         wager.see(column)
     nothing = np.zeros(n_chunks)
     fixed = [non_inferiority(nothing, row, margin=margin, alpha=alpha).is_shown for row in drawn]
+    n_differing = np.count_nonzero(values) / len(values) * n_chunks
+    if is_mostly_tied(n_differing, n_chunks) and lost_unseen(n_chunks, alpha=alpha) >= margin:
+        fixed = [False]
     return Power(fixed=float(np.mean(fixed)), sequential=float(wager.is_above.mean()))
 
 
@@ -210,11 +222,14 @@ class _Followed:
         mean = float(np.mean(list(self._asked.values()))) if self._asked else 1.0
         self._weights = {chunk: asked / mean for chunk, asked in self._asked.items()}
         heaviest = max(self._weights.values(), default=1.0)
-        self._baseline = None
+        self._baseline, self._before = None, Became(case.candidate, run.side.name)
+        self._now = Became(case.candidate, run.side.name)
         if case.rule.limit is None and baseline is not None:
             candidate = baseline.candidate(case.against)
             assert candidate is not None  # noqa: S101 - see `_is_followed`
             self._baseline = _by_chunk(count(baseline, candidate, case.rule, case.stratum))
+            self._before = Became(case.against, baseline.side.name)
+            self._before.note(baseline, case.stratum)
         self._sign = 1.0 if case.rule.about.higher_is_better else -1.0
         self._kept, self._worse_than = _bounds_of(case.rule, self._sign)
         self._span = (-1.0, 1.0) if case.rule.limit is None else (0.0, 1.0)
@@ -248,6 +263,9 @@ class _Followed:
         candidate = part.candidate(self._case.candidate)
         assert candidate is not None  # noqa: S101 - see `_is_followed`
         own = _by_chunk(count(part, candidate, self._case.rule, self._case.stratum))[chunk]
+        self._now.note(part, self._case.stratum)
+        self._now.see(chunk)
+        self._before.see(chunk)
         before = (0.0, 1.0) if self._baseline is None else self._baseline.get(chunk, (0.0, 0.0))
         if not (own[1] and before[1]):
             return
@@ -261,17 +279,41 @@ class _Followed:
     @property
     def passes(self) -> bool:
         """Whether the margin, or the limit, is shown to be kept."""
-        return self._bounds.low > self._kept if self._sign > 0 else self._bounds.high < self._kept
+        if self._gap:
+            return False
+        low = self._bounds.low - max(0.0, self._unseen)
+        return low > self._kept if self._sign > 0 else self._bounds.high < self._kept
 
     @property
     def p_worse(self) -> float:
-        """Of the hypothesis that nothing got worse, at all looks."""
-        return float(self._worse.p_value) if self._values else nan
+        """Of the hypothesis that nothing got worse, at all looks; 1 where items without a letter could explain the loss."""
+        if not self._values or self._gap:
+            return nan
+        explained = self._unseen < 0 and self._bounds.high - self._unseen >= 0
+        return 1.0 if explained else float(self._worse.p_value)
+
+    @property
+    def _unseen(self) -> float:
+        """Share of items without a letter in the baseline minus that in the run, of a rule about usable items."""
+        if self._baseline is None or self._case.rule.quantity != "usable_rate":
+            return 0.0
+        return self._before.without_letter - self._now.without_letter
+
+    @property
+    def _gap(self) -> str:
+        """Say why a rate of graded items says nothing about a candidate; empty where it does."""
+        if not self._case.rule.counts_among:
+            return ""
+        sides = (self._now,) if self._baseline is None else (self._now, self._before)
+        poor = (one for one in sides if one.graded < LEAST_SHARE)
+        return next((gap_of(self._case.rule, one.graded, one.candidate, one.side) for one in poor), "")
 
     def case(self) -> Case:
         """Return the case with what the chunks seen so far say."""
         if not self._values:
             return replace(self._case, claim=Claim.none("no chunk with an item that counts was graded"))
+        if self._gap:
+            return replace(self._case, claim=Claim.none(self._gap), p_worse=nan)
         names = tuple(chunk for chunk, _, _ in self._seen)
         own, before = (
             Counts(names, *np.array([one[place] for one in self._seen], dtype=float).T) for place in (1, 2)
@@ -281,10 +323,12 @@ class _Followed:
         else:
             claim = Claim(
                 deciding=self._estimate,
-                larger=PairedRates.of(before, own).larger,
+                larger=PairedRates.of(before, own, higher_is_better=self._sign > 0).larger,
                 current=own.rate,
                 baseline=before.rate,
             )
+        if self._unseen:
+            claim = without_letters(claim, before=self._before.without_letter, now=self._now.without_letter)
         return replace(self._case, claim=claim, p_worse=self.p_worse)
 
     def _estimate(self, level: float) -> Estimate:

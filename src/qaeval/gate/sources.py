@@ -15,6 +15,7 @@ from qaeval.gate.pending import with_pending
 from qaeval.gate.verdict import Side
 from qaeval.places import Place, is_store, place_of
 from qaeval.prepare import find_labels, find_machines
+from qaeval.rowfiles import explained
 from qaeval.rundata import RunData
 from qaeval.store import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
 
@@ -95,7 +96,7 @@ class Sources:
 
     def _of_store_file(self, where: str) -> BaselineFile | Pointer:
         folder, _, name = where.rpartition("/")
-        return parse_baseline(b"".join(self._place(folder).blocks(name)).decode(), where)
+        return parse_baseline(b"".join(self._place(folder).blocks(name)), where)
 
     def _fetched(self, where: str) -> Evidence:
         """Read a run that is kept in a store, by a copy that is not kept."""
@@ -105,7 +106,8 @@ class Sources:
             raise DataError(f"{where}: no run here (no {SETTINGS})")
         with tempfile.TemporaryDirectory() as folder:
             for name in (*_NEEDED, *({METRICS} & files)):
-                with Path(folder, name).open("wb") as copy:
-                    copy.writelines(place.blocks(name))
+                copy = Path(folder, name)
+                with explained(copy, "writing"), copy.open("wb") as file:
+                    file.writelines(place.blocks(name))
             with RunStore.open(Path(folder)) as store:
                 return self.of_store(store, name=where.rstrip("/").rpartition("/")[2])

@@ -22,6 +22,8 @@ _LETTERS: Final = ("#2a9d8f", "#8ab17d", "#e9c46a", "#e08a4f", "#c0473b")
 """Best letter to worst."""
 _NONE, _FAILED = "#7a858b", "#3c4449"
 _SERIES: Final = ("#0b7a80", "#c0473b", "#7353ba", "#b07a12", "#3d6fb6", "#4d7c2c")
+_HIGH: Final = 0.9
+"""A rate from which a name stands below its point: above it is the title."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +192,12 @@ def front(report: Report) -> Chart | None:
             axes.annotate(
                 one.candidate,
                 (cost.value, 100 * (rate.value or 0)),
-                xytext=(7, 5),
+                xytext=(7, 5 if (rate.value or 0) < _HIGH else -12),
                 textcoords="offset points",
                 color=look.ink,
             )
         axes.set_xlim(0, 1.25 * max(cost.value or 0 for _, cost in known))
-        axes.set_ylim(0, 100)
+        axes.set_ylim(0, 103)
         axes.set_xlabel(
             f"{'machine seconds' if unit == 'seconds' else unit} for 1,000 usable items, without grading"
         )

@@ -1,6 +1,9 @@
 """The history of runs as data: the documents of ``qaeval history`` and ``qaeval compare-runs``."""
 
-from typing import Final
+from datetime import UTC, datetime
+from typing import Annotated, Final, TypeAlias
+
+from pydantic import AfterValidator
 
 from qaeval.report.document import Difference
 from qaeval.report.facts import Part
@@ -8,6 +11,17 @@ from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
 """Version of the layout of `History`."""
+
+
+def _in_utc(text: str) -> str:
+    when = datetime.fromisoformat(text)
+    if when.utcoffset() is None:
+        raise ValueError(f"expected a time with its offset from UTC, got {text!r}")
+    return when.astimezone(UTC).isoformat(timespec="seconds")
+
+
+Moment: TypeAlias = Annotated[str, AfterValidator(_in_utc)]
+"""A time in ISO 8601, brought to UTC, so that the order of texts is that of times."""
 
 
 class HistoryRate(Part):
@@ -22,8 +36,7 @@ class HistoryRun(Part):
 
     name: str
     """Of the run directory."""
-    started: str
-    """UTC, ISO 8601."""
+    started: Moment
     eval: str
     eval_digest: str
     samples_digest: str

@@ -141,6 +141,7 @@ def page_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["prose"] = prose
+    environment.filters["sentence"] = sentence
     return environment
 
 
@@ -150,6 +151,11 @@ def prose(text: str) -> Markup:
     tied = re.sub(r"\[[^\[\]]*\d\]", lambda found: found.group().replace(" ", "\u00a0"), tied)
     tied = re.sub(r"(?<=[=<]) (?=\d)|(?<=\bp) (?=[=<])", "\u00a0", tied)
     return escape(tied)
+
+
+def sentence(text: str) -> Markup:
+    """Escape a sentence of qaeval's own as `prose` does, and set what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(prose(text))))  # noqa: S704 - escaped before
 
 
 def content_policy(style: str, *scripts: str) -> str:

@@ -13,8 +13,11 @@ CHARTS: Final = "charts"
 """Folder beside the document with its charts."""
 
 _KINDS: Final = {"finding": "", "caution": "**Caution:** ", "note": "Note: "}
-_SPECIAL: Final = re.compile(r"([\\`*|~]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|\](?=[(\[:])|^[#+-](?=[\s#])|^>)")
+_SPECIAL: Final = re.compile(
+    r"([\\`*|~]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|\](?=[(\[:])|^[#+-](?=[\s#])|^>)"
+)
 """What could start markup, an HTML tag or a link; other brackets and signs are left readable."""
+_CODE: Final = re.compile(r"((?<!`)`[^`]+`(?!`))")
 
 
 def render_markdown(report: Report, *, with_charts: bool = False) -> str:
@@ -27,7 +30,7 @@ def render_markdown(report: Report, *, with_charts: bool = False) -> str:
     lines = [f"# {escape(title(report))}", "", escape(subtitle(report)), ""]
     verdict, *rest = headline(report)
     lines += [f"**{escape(verdict.text)}**", ""]
-    lines += [f"- {_KINDS[one.kind]}{escape(one.text)}" for one in rest]
+    lines += [f"- {_KINDS[one.kind]}{sentence(one.text)}" for one in rest]
     for one in charts(report) if with_charts else ():
         lines += ["", f"![{escape(f'{one.title}. {one.alt}')}]({CHARTS}/{one.name}.svg)"]
     for section in write_sections(report):
@@ -37,7 +40,17 @@ def render_markdown(report: Report, *, with_charts: bool = False) -> str:
 
 def escape(text: str) -> str:
     """Make any text safe inside a markdown paragraph or table cell: one line, no markup, no HTML."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.replace("&", "&amp;").split()))
+    return _escaped(" ".join(text.split()))
+
+
+def sentence(text: str) -> str:
+    """Escape a sentence of qaeval's own as `escape` does, and leave what stands between backticks as code."""
+    pieces = _CODE.split(" ".join(text.split()))
+    return "".join(piece if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text.replace("&", "&amp;"))
 
 
 def section_lines(section: Section, heading: str = "##") -> Iterator[str]:
@@ -45,7 +58,7 @@ def section_lines(section: Section, heading: str = "##") -> Iterator[str]:
     yield f"{heading} {escape(section.title)}"
     for paragraph in section.paragraphs:
         yield ""
-        yield escape(paragraph)
+        yield sentence(paragraph)
     for table in section.tables:
         yield ""
         yield from _table(table)
@@ -69,7 +82,7 @@ def _table(table: Table) -> Iterator[str]:
         yield _row(tuple(cells), raw=True)
     for note in table.notes:
         yield ""
-        yield escape(note)
+        yield sentence(note)
 
 
 def _row(cells: tuple[str, ...], *, raw: bool = False) -> str:

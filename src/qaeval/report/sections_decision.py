@@ -74,9 +74,10 @@ def _closest(found: Decision) -> tuple[str, ...]:
         return (f"No single weight changes the choice: {found.choice} stays first.",) if found.choice else ()
     share, end, to, one = min(turns, key=lambda turn: turn[0])
     side, sign = ("below", numbers.MINUS) if end < one.weight else ("above", "+")
+    how_far = f"{sign}{numbers.percent(share)}" if share <= 1 else f"{_weight(end / one.weight)} times"
     text = (
         f"It hangs most on the weight of {one.criterion}: {side} {_weight(end)} instead of {_weight(one.weight)} "
-        f"({sign}{numbers.percent(share)}) {to} comes first."
+        f"({how_far}) {to} comes first."
     )
     return (text,)
 

@@ -287,6 +287,8 @@ def _measure(measure: Measure) -> str:
     """Print a speed with the reach of its interval: ``41.2 ± 1.4``, ``1,075 ± 26``."""
     if measure.value is None:
         return "–"
+    if measure.value == 0:
+        return "0"
     if measure.high is None:
         return three_digits(measure.value)
     return f"{three_digits(measure.value)} ± {three_digits(measure.high - measure.value, 1, measure.value)}"

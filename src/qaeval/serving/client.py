@@ -11,6 +11,8 @@ from qaeval.chat.pinned import Pinned
 from qaeval.chat.wire import connection_problem
 
 _SHOWN: Final = 200
+_MOST_BYTES: Final = 2**25
+"""The metrics of a server with many engines are a tenth of this; what is larger is not taken in."""
 _REFUSED: Final = frozenset({400, 422})
 
 
@@ -65,9 +67,14 @@ class Server:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=Pinned(self._addresses) if self._addresses else None),
-            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+            # nothing compressed: a small answer cannot unpack into a large one
+            headers={
+                "Accept-Encoding": "identity",
+                **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
+            },
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             trust_env=False,
         )
         return self
@@ -93,7 +100,12 @@ class Server:
             async with self._session.request(
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as reply:
-                return Answer(reply.status, self._masked(await reply.read()))
+                content = bytearray()
+                async for piece in reply.content.iter_any():
+                    content += piece
+                    if len(content) > _MOST_BYTES:
+                        return Answer(0, problem=f"an answer of more than {_MOST_BYTES // 2**20} MiB")
+                return Answer(reply.status, self._masked(bytes(content)))
         except TimeoutError:
             return Answer(0, problem=f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -145,10 +145,10 @@ class Exporter:
         registry.register(self)
         try:
             self._server = _server(self._host, self._port, registry)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, TypeError, UnicodeError) as error:  # the last three: no host, no port
             raise UsageError(
                 f"--metrics-port {self._port}: {self._host} cannot be listened at ({getattr(error, 'strerror', None) or error}); "
-                "choose another port, or 0 for a free one"
+                "choose another port, 0 for a free one, or another --metrics-host"
             ) from None
         serve = partial(self._server.serve_forever, poll_interval=_POLL_S)
         self._thread = threading.Thread(target=serve, name="metrics", daemon=True)

@@ -298,7 +298,7 @@ def read_exporter(text: str, labels: Mapping[str, str]) -> dict[str, Gpu]:
             )
             if any(sample.labels.get(label) for label in _MIG_LABELS):
                 raise NotMeteredError(f"{gpu} is partitioned (MIG) and counts for all its parts together")
-            if sample.value < (_BLANK_MJ if metric == ENERGY else _BLANK_W):
+            if 0 <= sample.value < (_BLANK_MJ if metric == ENERGY else _BLANK_W):
                 names[gpu] = sample.labels.get("modelName", "")
                 values[gpu, metric] = sample.value
     return {

@@ -62,9 +62,7 @@ def check_host(
     host = _host(url)
     addresses = tuple(sorted(set((resolver or resolve)(host))))
     if not addresses:
-        raise EndpointError(
-            f"{host!r}: expected an address, the name resolves to none; check `url` in qaeval.yaml"
-        )
+        raise EndpointError(f"{host!r}: expected an address, the name resolves to none; check the URL")
     outside = [address for address in addresses if not is_internal(address)]
     if outside and host.rstrip(".") not in {_named(name) for name in allow_external}:
         raise EndpointError(_refusal(host, outside[0], mixed=len(outside) < len(addresses)))
@@ -89,7 +87,7 @@ def resolve(host: str) -> list[str]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise EndpointError(
-            f"{host!r}: expected a host that resolves to an address, got: {error}; check `url` in qaeval.yaml"
+            f"{host!r}: expected a host that resolves to an address, got: {error}; check the URL"
         ) from error
     return [str(entry[4][0]) for entry in found]
 

@@ -1,6 +1,7 @@
 """Which files a server was started with, as far as this machine can see them."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -26,4 +27,4 @@ def files_digest(folder: Path) -> str:
         is_read = path.suffix in _READ and size <= _MOST_READ
         content = hashlib.sha256(path.read_bytes()).hexdigest() if is_read else "-"
         lines.append(f"{path.name}\t{size}\t{content}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()

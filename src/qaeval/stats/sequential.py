@@ -135,7 +135,7 @@ def deadline_bets(wager: Wager) -> Floats:
     The mean of two bets, with the spread v seen so far. :math:`\sqrt{2 \log(1/\alpha) / (v N)}` is the best constant bet for
     N values. :math:`\sqrt{2 L / (v n)}` is the best for the n values that are left and the logarithm L that the capital has
     still to grow by: calm when ahead, bold when time runs out (Voracek and Orabona 2025, *STaR-Bets*). Together they
-    find nearly what a test of all values finds; ``benchmarks/gate.py`` compares them with bets that know no last value.
+    find most of what a test of all values finds; ``benchmarks/gate.py`` compares them with bets that know no last value.
     """
     left = max(wager.n_values - wager.n, 1)
     needed = np.maximum(wager.target - wager.log_capital, 0.0)

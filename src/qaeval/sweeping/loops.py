@@ -2,7 +2,7 @@
 
 A level is a number of requests in flight, a repeat one closed loop at a level: as soon as a request ends the next is sent. All
 levels are gone through once before any is repeated, so that a machine that slowly changes does so for all of them. Each repeat begins
-with as many requests as are in flight, which fill the server and count in nothing.
+with as many requests as are in flight, which fill the server and whose times count nowhere.
 """
 
 import asyncio

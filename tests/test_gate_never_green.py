@@ -1,0 +1,247 @@
+"""What looks like a pass or a loss and is none: failures, judges that fell silent, times of other replies, files that do not fit."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gate_runs import TODAY, evidence, words, write_run
+from qaeval.config import Config
+from qaeval.errors import DataError
+from qaeval.gate.claims import Counts, PairedRates, swap_p_value
+from qaeval.gate.decide import Asked, decide
+from qaeval.gate.evidence import Evidence, Spent
+from qaeval.gate.policy import Policy
+from qaeval.gate.sources import Sources
+from qaeval.gate.verdict import GateReport
+
+USABLE = {"quantity": "usable_rate", "margin": 0.05}
+HALLUCINATION = {"quantity": "hallucination_rate", "margin": 0.03}
+P95 = {"quantity": "p95_latency", "margin": "20%"}
+
+
+def gate(run: Evidence, baseline: Evidence | None, *rules: Mapping[str, Any], **policy: Any) -> GateReport:
+    asked = Policy.model_validate({"rules": rules, **policy})
+    return decide(Asked(policy=asked, run=run, baseline=baseline, candidates={}, today=TODAY))
+
+
+def served(n: int, seconds: Any) -> Evidence:
+    """Return a run of n chunks whose replies took so long."""
+    made = evidence({"alpha": words(n, 0.8)})
+    own = made.candidates[0].model_copy(update={"spent": Spent(has_server=True, latency_s=tuple(seconds))})
+    return made.model_copy(update={"candidates": (own,)})
+
+
+# -------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize("rule", [HALLUCINATION, {"quantity": "hallucination_rate", "at_most": 0.3}])
+@pytest.mark.parametrize("lost", ["x", "---"])
+def test_a_candidate_that_mostly_failed_has_no_rate_of_hallucinations(
+    rule: Mapping[str, Any], lost: str
+) -> None:
+    baseline = evidence({"alpha": words(300, 0.8, flagged=0.05)})
+    run = evidence({"alpha": ["AAA"] * 60 + [lost] * 240})
+    report = gate(run, baseline if "margin" in rule else None, rule, inconclusive="warn")
+    assert (report.outcome, report.exit_code) == ("inconclusive", 2)
+    assert "only 20.0 % of the items of alpha were graded in run" in report.rules[0].sentence
+
+
+def test_a_rate_rests_on_the_chunks_of_the_side_that_has_fewer() -> None:
+    # 9 chunks are graded in each candidate of the run, 18 in the baseline
+    run = evidence({"alpha": ["AAA"] * 9 + ["x"] * 9})
+    rule = gate(run, evidence({"alpha": ["AAA"] * 18}), HALLUCINATION).rules[0]
+    assert (rule.verdict, rule.change.n_clusters, rule.change.has_interval) == ("inconclusive", 9, False)
+
+
+def test_failures_that_no_rule_counts_are_said() -> None:
+    baseline, run = evidence({"alpha": ["AAA"] * 200}), evidence({"alpha": ["AAA"] * 140 + ["x"] * 60})
+    report = gate(run, baseline, HALLUCINATION)
+    said = "70.0 % of the items of alpha were delivered and graded, 100.0 % in the baseline, and no rule counts the others"
+    assert any(said in note for note in report.notes)
+    counted = gate(run, baseline, HALLUCINATION, {"quantity": "success_rate", "margin": 0.03})
+    assert not any("no rule counts" in note for note in counted.notes)
+    assert counted.outcome == "regression"
+
+
+# -------------------------------------------------------------------- a judge that fell silent
+
+
+def test_a_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
+    # every letter of the baseline is an A, every second item has none; 56 % of the run are A
+    baseline = evidence({"alpha": ["AA-"] * 150 + ["---"] * 100 + ["AAA"] * 50})
+    run = evidence({"alpha": ["AAB"] * 200 + ["ABB"] * 100})
+    rule = gate(run, baseline, USABLE).rules[0]
+    assert (rule.verdict, rule.n_more_chunks) == ("inconclusive", None)
+    assert rule.change.value == pytest.approx(500 / 900 - 450 / 900)
+    assert "no letter to 50.0 % of the items in the baseline and to 0.0 % in the run" in rule.sentence
+
+
+def test_a_judge_that_failed_on_the_run_is_no_loss_of_usable_items_but_one_of_graded_ones() -> None:
+    baseline, run = evidence({"alpha": ["AAA"] * 200}), evidence({"alpha": ["AAA"] * 140 + ["---"] * 60})
+    report = gate(run, baseline, USABLE, {"quantity": "success_rate", "margin": 0.03})
+    assert [rule.verdict for rule in report.rules] == ["inconclusive", "regression"]
+
+
+def test_as_many_items_without_a_letter_on_both_sides_change_nothing() -> None:
+    run = evidence({"alpha": ["AA-"] * 100})
+    rule = gate(run, run, USABLE).rules[0]
+    assert rule.verdict == "pass"
+    assert "no letter" not in rule.sentence
+
+
+# -------------------------------------------------------------------- nothing changed
+
+
+def test_swapping_run_and_baseline_in_each_chunk_gives_the_exact_p_value() -> None:
+    # differences in items -1, -1, -2 and +1: of 16 patterns of signs -5 and -3 (three of them: the sum is -3 or less) are as low
+    # -1-1-2-1 = -5, -1-1-2+1 = -3, +1-1-2-1 = -3, -1+1-2-1 = -3: 4 of 16
+    names, totals = tuple("abcd"), np.full(4, 3.0)
+    before, after = (
+        Counts(names, np.array([3.0, 3, 3, 0]), totals),
+        Counts(names, np.array([2.0, 2, 1, 1]), totals),
+    )
+    assert swap_p_value(before, after, below=True) == pytest.approx(4 / 16)
+    # -3 or more: all but -5
+    assert swap_p_value(before, after, below=False) == pytest.approx(15 / 16)
+
+
+def test_a_regression_needs_the_exact_test_too() -> None:
+    # 15 chunks lost an item and 7 won one: t says p = 0.049, of all patterns of signs 0.067 are as low
+    names, totals = tuple(map(str, range(40))), np.full(40, 3.0)
+    lost = np.array([-1.0] * 15 + [1.0] * 7 + [0.0] * 18)
+    before, after = Counts(names, np.full(40, 2.0), totals), Counts(names, 2.0 + lost, totals)
+    assert PairedRates.of(before, after)(0.9).high < 0
+    assert swap_p_value(before, after, below=True) == pytest.approx(0.0669, abs=1e-4)
+    marks = {2: "AAB", 1: "ABB", 3: "AAA"}
+    run = evidence({"alpha": [marks[int(one)] for one in after.hits]})
+    rule = gate(run, evidence({"alpha": ["AAB"] * 40}), USABLE).rules[0]
+    assert (rule.verdict, rule.p_worse) == ("inconclusive", pytest.approx(0.0669, abs=1e-4))
+    assert "that it is lower at all is not proven (p = 0.067)" in rule.sentence
+
+
+def test_few_chunks_that_differ_are_guarded_whatever_the_sizes_of_the_chunks() -> None:
+    # 100 chunks of 1 to 5 items; three lost an item. Two chunks of +1 and -1 have a standard error of sqrt(2/101/102) alone
+    totals = np.resize([1.0, 2, 3, 4, 5], 100)
+    hits = totals.copy()
+    hits[[4, 44, 84]] -= 1
+    names = tuple(map(str, range(100)))
+    found = PairedRates.of(Counts(names, totals, totals), Counts(names, hits, totals))(0.9)
+    assert found.high - found.low > 2 * stats.t.ppf(0.95, 101) * np.sqrt(2 / 101 / 102)
+
+
+def test_chunks_without_a_loss_rule_out_what_the_rule_of_three_does() -> None:
+    # 0.05^(1/60) = 0.9513: of 60 chunks none is lost with a probability of 5 % where 4.87 % are
+    names, ones = tuple(map(str, range(60))), np.ones(60)
+    better, worse = Counts(names, ones, ones), Counts(names, 0 * ones, ones)
+    assert PairedRates.of(better, better)(0.9).low == pytest.approx(0.05 ** (1 / 60) - 1)
+    fall = PairedRates.of(worse, worse, higher_is_better=False)(0.9)
+    assert fall.high == pytest.approx(1 - 0.05 ** (1 / 60))
+    assert fall.low > -fall.high
+
+
+# -------------------------------------------------------------------- times
+
+
+@pytest.mark.parametrize(("n", "is_known"), [(58, False), (59, True)])
+def test_so_few_replies_cannot_bound_the_slowest_in_twenty(n: int, is_known: bool) -> None:
+    # the slowest of 58 replies is below the p95 with a probability of 0.95^58 = 0.051, of 59 with 0.0485
+    seconds = np.random.default_rng(1).exponential(size=n)
+    rule = gate(served(n, seconds), None, {"quantity": "p95_latency", "at_most": 100.0}).rules[0]
+    assert (rule.verdict == "pass", rule.current.has_interval) == (is_known, is_known)
+    assert ("it takes 59 to bound" in rule.sentence) is not is_known
+
+
+def test_times_are_compared_on_the_samples_that_were_timed_on_both_sides() -> None:
+    # the slow half was known from an earlier run, the others take twice as long
+    seconds = np.random.default_rng(0).lognormal(0, 0.3, 200)
+    seconds[:100] *= 10
+    now = [None if place < 100 else 2 * one for place, one in enumerate(seconds)]
+    rule = gate(served(200, now), served(200, seconds), P95).rules[0]
+    p95 = np.quantile(seconds[100:], 0.95)
+    assert rule.verdict == "regression"
+    assert (rule.baseline.value, rule.change.value) == pytest.approx((p95, p95))
+
+
+def test_prices_of_two_days_are_said_beside_a_cost() -> None:
+    def priced(text: str) -> Evidence:
+        made = evidence({"alpha": words(60, 0.8)})
+        spent = Spent(has_server=True, work_s=60.0, price=0.1, currency="EUR", priced=text)
+        return made.model_copy(
+            update={"candidates": (made.candidates[0].model_copy(update={"spent": spent}),)}
+        )
+
+    rule = {"quantity": "cost_per_1000_usable", "margin": "20%"}
+    day, other = (
+        priced("EUR 6.00 per hour, l4, as of 2026-01-01"),
+        priced("EUR 5.00 per hour, l4, as of 2025-01-01"),
+    )
+    said = "Priced at EUR 6.00 per hour, l4, as of 2026-01-01, the baseline at EUR 5.00"
+    assert [said in gate(day, one, rule).rules[0].sentence for one in (other, day)] == [True, False]
+
+
+def test_an_error_rate_below_what_resamples_can_tell_is_said() -> None:
+    run = served(200, np.random.default_rng(0).lognormal(0, 0.3, 200))
+    rule = gate(run, run, P95, alpha=0.0001).rules[0]
+    assert (rule.verdict, "less than 4,000 resamples can tell" in rule.sentence) == ("inconclusive", True)
+
+
+# -------------------------------------------------------------------- what does not belong together
+
+
+def test_a_baseline_whose_chunks_are_not_those_of_its_hash_is_refused() -> None:
+    run, other = evidence({"alpha": words(100, 0.8)}), evidence({"alpha": words(90, 0.8)})
+    same = other.model_copy(update={"side": run.side.model_copy(update={"name": "before"})})
+    with pytest.raises(DataError, match=r"before: its samples are not those of run, .* \(10 differ"):
+        gate(run, same, USABLE)
+
+
+def test_a_run_without_candidates_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
+    settings = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps({**settings, "candidates": {}}))
+    for name in ("generations.jsonl", "grades.jsonl"):
+        (run / name).write_text("")
+    with pytest.raises(DataError, match="run: the run has no candidate"):
+        Sources(config=Config()).run(run)
+
+
+def test_a_stratum_that_only_the_baseline_has_is_no_pass() -> None:
+    baseline = evidence({"alpha": ["AAA"] * 200}, identity={"samples_digest": "0" * 64})
+    run = evidence({"alpha": ["AAA"] * 200})
+    run = run.model_copy(update={"strata": ("valves",) * 200})
+    report = gate(run, baseline, {**USABLE, "by": "stratum"}, samples="may differ")
+    assert {rule.id: rule.verdict for rule in report.rules} == {
+        "usable_rate[pumps]": "inconclusive",
+        "usable_rate[valves]": "pass",
+    }
+
+
+def test_a_run_against_itself_is_noted() -> None:
+    run = evidence({"alpha": words(100, 0.8)})
+    assert gate(run, run, USABLE).notes == (
+        "The baseline is this very run: nothing can have changed. Name the run that is to be replaced with --baseline.",
+    )
+
+
+# -------------------------------------------------------------------- words
+
+
+def test_too_few_chunks_to_show_anything_are_not_said_to_need_but_a_few_more() -> None:
+    report = gate(evidence({"alpha": ["AAA"] * 9}), evidence({"alpha": ["AAA"] * 9}), USABLE)
+    assert report.headline.endswith("At least 1 more chunk would be needed.")
+
+
+def test_a_rough_interval_says_so() -> None:
+    report = gate(evidence({"alpha": ["AAA"] * 12}), None, {"quantity": "usable_rate", "at_least": 0.5})
+    assert (
+        report.outcome,
+        "12 clusters: an interval from fewer than 20 is rough." in report.rules[0].sentence,
+    ) == (
+        "pass",
+        True,
+    )
