@@ -33,7 +33,10 @@ def test_bars_stop_when_the_last_stage_ended() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     progress = progress_for(console)
     assert isinstance(progress, BarProgress)
-    one, other = progress.stage("generate", "m", total=1, done=0), progress.stage("grade", "j", total=0, done=0)
+    one, other = (
+        progress.stage("generate", "m", total=1, done=0),
+        progress.stage("grade", "j", total=0, done=0),
+    )
     one.row(failure())
     one.end()
     assert progress.is_drawing
