@@ -7,6 +7,7 @@ import pytest
 from qaeval.errors import DataError
 from qaeval.records import Generation, Label
 from qaeval.report.document import Report
+from qaeval.report.sections_agreement import agreement
 from report_builders import JUDGE, RUN, Case, candidate, case, items_of, label_of
 
 approx = pytest.approx
@@ -368,6 +369,19 @@ def test_labels_that_all_belong_elsewhere_leave_the_judge_unchecked() -> None:
     assert report.agreement[0].coefficients is None
     assert report.agreement[0].standing == "no labels joined"
     assert any("was not checked against labels" in text for text in kinds(report, "caution"))
+    section = agreement(report)
+    assert section.parts == ()
+    assert "The labels by anna are of other items" in section.paragraphs[1]
+
+
+def test_labels_of_other_items_stand_in_a_line_beside_those_of_this_run() -> None:
+    made = agreement_case()
+    strange = Label(item_id="elsewhere", rater="bert", rater_kind="human", letter="A")
+    section = agreement(made.with_rows(labels=(*labelled(made, "A" * 24), strange)).report())
+    assert section.paragraphs == (
+        "The labels by bert are of other items than this run's: they say nothing about it.",
+    )
+    assert [part.title for part in section.parts] == ["anna"]
 
 
 def test_a_judge_without_labels_is_called_unchecked() -> None:

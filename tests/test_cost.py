@@ -12,6 +12,7 @@ from qaeval.analysis.breakeven import steady_work
 from qaeval.analysis.costing import Asked, cost_run
 from qaeval.analysis.nodes import node_costs, run_seconds
 from qaeval.analysis.servers import server_span
+from qaeval.cli import run
 from qaeval.errors import UsageError
 from qaeval.records import Reading, Session
 from qaeval.report.cost import CandidateCost
@@ -138,6 +139,22 @@ def test_an_old_price_is_flagged(as_of: str, days: int | None) -> None:
     assert costs(report)["alpha"].stage.stale_days == days
     cautions = [one.text for one in report.timing.headline if one.kind == "caution"]
     assert len(cautions) == (days is not None)
+
+
+def test_a_price_of_a_day_to_come_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = tmp_path / "qaeval.yaml"
+    price = "currency: EUR, as_of: 2999-01-01, source: made up"
+    for entry, text in (
+        ("hardware.ours", f"hardware: {{ours: {{price_per_hour: 1.2, {price}}}}}"),
+        (
+            "hosted_prices.api",
+            f"hosted_prices: {{api: {{input_per_million: 1, output_per_million: 1, {price}}}}}",
+        ),
+    ):
+        registry.write_text(text)
+        words = ["cost", str(Path(__file__).parents[1] / "results" / "example"), "--config", str(registry)]
+        assert run([*words, "--hardware", "ours"] if entry == "hardware.ours" else words) == 65
+        assert f"{entry}: as_of 2999-01-01 is in the future" in capsys.readouterr().err
 
 
 def test_the_front_leaves_out_what_another_beats_in_both() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -9,11 +10,12 @@ from typing import Any, Final
 from qaeval.config import Config, ModelSpec, load_config
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw, sample_set_digest
-from qaeval.errors import UsageError, closest
+from qaeval.errors import DataError, UsageError, closest
 from qaeval.evaldef import EvalDefinition, load_eval
 from qaeval.records import Sample
 from qaeval.report.facts import HostedFacts, MachineFacts
 from qaeval.rubric import Rubric, load_rubric
+from qaeval.surroundings import now
 
 _FORMAT: Final = 1
 """Layout of the run directory; the settings check refuses another one."""
@@ -124,6 +126,15 @@ def rubric_file(name: str) -> Path:
     )
 
 
+def is_taken(rubric: Rubric) -> bool:
+    """Whether a rubric that comes with qaeval has the same name and version, and says something else."""
+    shipped = data_root() / "rubrics" / f"{rubric.name}.yaml"
+    if not shipped.is_file():
+        return False
+    other = load_rubric(shipped)
+    return (other.name, other.version) == (rubric.name, rubric.version) and other.sha != rubric.sha
+
+
 def find_judging(
     config: Config, candidates: tuple[ModelSpec, ...], *, judge: str | None, rubric: str
 ) -> Judging:
@@ -146,6 +157,9 @@ def find_machines(
     """
     names = {name for run in runs for name in (*run["candidates"], *_judges(run))}
     found = {name: config.machine(name, hardware) for name in names}
+    for machine in found.values():
+        if machine is not None:
+            _require_past(f"hardware.{machine[0]}", machine[1].as_of)
     return {
         name: MachineFacts(name=machine[0], **machine[1].model_dump(mode="json"))
         for name, machine in found.items()
@@ -163,15 +177,27 @@ def find_machine(config: Config, name: str) -> MachineFacts:
         raise UsageError(
             f"no hardware is called {name!r}.{closest(name, config.hardware)} Known: {', '.join(sorted(config.hardware)) or 'none'}"
         )
+    _require_past(f"hardware.{name}", config.hardware[name].as_of)
     return MachineFacts(name=name, **config.hardware[name].model_dump(mode="json"))
 
 
 def find_hosted(config: Config) -> tuple[HostedFacts, ...]:
     """List the prices of other people's APIs that the registry holds, by name."""
+    for name, price in config.hosted_prices.items():
+        _require_past(f"hosted_prices.{name}", price.as_of)
     return tuple(
         HostedFacts(name=name, **price.model_dump(mode="json"))
         for name, price in sorted(config.hosted_prices.items())
     )
+
+
+def _require_past(entry: str, as_of: date | None) -> None:
+    """Refuse a price of a day that has begun nowhere on earth."""
+    tomorrow = date.fromisoformat(now()[:10]) + timedelta(days=1)
+    if as_of is not None and as_of > tomorrow:
+        raise DataError(
+            f"{entry}: as_of {as_of} is in the future; it is the day on which the price was looked up"
+        )
 
 
 def _judges(settings: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
-"""`qaeval models`, `doctor` and `rubric check`: what there is, and whether it works."""
+"""`qaeval models`, `doctor` and `rubric`: what there is, and whether it works."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -82,7 +83,7 @@ def doctor(
 
 def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
     """Check a rubric and print its scale and hash."""
-    from qaeval.prepare import find_rubric
+    from qaeval.prepare import find_rubric, is_taken
 
     checked = find_rubric(rubric)
     print(f"{checked.name} version {checked.version}: fine")
@@ -91,6 +92,12 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
     print(f"  sha {checked.sha}")
+    if is_taken(checked):
+        print(
+            f"note: {checked.name} version {checked.version} is the name of a rubric that comes with qaeval and says something else: "
+            "give yours a name of its own, or labels of the two cannot be told apart",
+            file=sys.stderr,
+        )
 
 
 def rubric_show(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:

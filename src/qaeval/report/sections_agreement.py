@@ -18,13 +18,28 @@ from qaeval.report.tables import Notes, Section, Table
 
 
 def agreement(report: Report) -> Section:
-    """The judge against every rater, and the raters against each other."""
+    """The judge against every rater of this run's items, and the raters against each other."""
     judge = report.judge.facts.name
-    if not report.agreement:
+    of_others = [one.rater for one in report.agreement if _is_of_others(one)]
+    strange = (_of_others(of_others),) if of_others else ()
+    if len(of_others) == len(report.agreement):
         unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
-        return Section(anchor="agreement", title="Judge agreement", paragraphs=(unknown,))
-    parts = (*against_raters(judge, report.agreement, report.rubric.letters), *ceiling(report.raters))
-    return Section(anchor="agreement", title="Judge agreement", parts=parts)
+        sheet = "`qaeval export RUN --to labels` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
+        return Section(
+            anchor="agreement", title="Judge agreement", paragraphs=(f"{unknown} {sheet}", *strange)
+        )
+    of_this = [one for one in report.agreement if not _is_of_others(one)]
+    parts = (*against_raters(judge, of_this, report.rubric.letters), *ceiling(report.raters))
+    return Section(anchor="agreement", title="Judge agreement", paragraphs=strange, parts=parts)
+
+
+def _is_of_others(one: RaterAgreement) -> bool:
+    """Whether a rater labelled no item of this run, but for those that the judge was tuned on."""
+    return one.coefficients is None and not one.n_ungraded and not one.n_other_rubric and one.n_not_in_run > 0
+
+
+def _of_others(raters: Sequence[str]) -> str:
+    return f"The labels by {numbers.listed(raters)} are of other items than this run's: they say nothing about it."
 
 
 def write_agreement(found: AgreementReport) -> tuple[Section, ...]:
