@@ -263,6 +263,9 @@ def test_a_merge_names_the_shards_that_are_missing(shards: Path, capsys: pytest.
 def test_a_folder_without_a_shard_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["merge", str(tmp_path), "--out", str(tmp_path / "out")]) == 65
     assert "no committed shard here" in capsys.readouterr().err
+    (tmp_path / "shard=0002" / "attempt-1").mkdir(parents=True)
+    assert run(["merge", str(tmp_path), "--out", str(tmp_path / "out")]) == 65
+    assert "no shard is committed; begun: 2." in capsys.readouterr().err
 
 
 def test_shards_of_another_number_do_not_mix(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,9 +38,10 @@ from qaeval.errors import EndpointError
 from qaeval.records import Reading, TimedRequest, Usage
 from qaeval.report.document import ServerSpan
 from qaeval.report.facts import MachineFacts, ModelFacts
+from qaeval.report.measure import Measure
 from qaeval.report.render_sweep import render_sweep_html, render_sweep_markdown, sweep_charts
 from qaeval.report.sections_speed import speed
-from qaeval.report.sections_sweep import cautions, three_digits, verdict, write_sweep
+from qaeval.report.sections_sweep import cautions, speed_of, three_digits, verdict, write_sweep
 from qaeval.report.sweep import Level, RepeatSummary, Spread, Sweep
 from qaeval.serving.load import read_gauge
 from qaeval.vllm_metrics import E2E, GENERATED_TOKENS, ITL, QUEUE, SUCCESSES, TPOT, TTFT
@@ -129,6 +130,22 @@ def test_a_server_of_8_slots_is_as_fast_as_its_slots_however_much_waits(in_fligh
         rows.append(timed(start, end, **about))
         clock[worker] = free[slot] = end
     assert summarise_repeat(rows).requests_per_s == approx(min(8, in_flight) / 0.115, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("value", "high", "shown"),
+    [
+        (41.2, 42.6, "41.2 ± 1.4"),
+        (1075, 1101, "1,075 ± 26"),
+        (13.8, 13.81, "13.8 ± <0.1"),
+        (111, 111.2, "111 ± <1"),
+    ],
+)
+def test_an_interval_that_is_narrower_than_its_digits_is_no_zero(
+    value: float, high: float, shown: str
+) -> None:
+    measure = Measure(value=value, low=2 * value - high, high=high, method="t", n=3, n_clusters=3)
+    assert speed_of(measure) == shown
 
 
 def test_what_failed_is_counted_and_is_in_no_time_and_no_throughput() -> None:

@@ -7,6 +7,7 @@ whose models reply alike differ in nothing but what a clock measured (``latency_
 """
 
 import os
+import re
 import shutil
 import uuid
 from array import array
@@ -32,6 +33,7 @@ from qaeval.store import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, RunSto
 _Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 _Ids: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
 
+_SHARD: Final = re.compile(r"shard=[0-9]{4,9}")
 _SHOWN: Final = 3
 """Ids that a message names."""
 
@@ -87,6 +89,14 @@ def gather(places: Sequence[Place]) -> list[Committed]:
                 )
     names = " ".join(place.name for place in places)
     if not found:
+        begun = sorted(
+            {int(name[6:]) for place in places for name in place.names("") if _SHARD.fullmatch(name)}
+        )
+        if begun:
+            raise DataError(
+                f"{names}: no shard is committed; begun: {', '.join(map(str, begun[:20]))}. The same command again goes on with one: "
+                f"`qaeval compare … --shard {begun[0]}/N --out PLACE`"
+            )
         raise DataError(
             f"{names}: no committed shard here; `qaeval compare … --shard i/N --out PLACE` makes one, and a run that was not made in "
             f"shards needs no merge: `qaeval report RUN`"

@@ -70,15 +70,15 @@ def verdict(sweep: Sweep) -> tuple[str, ...]:
     levels = {one.concurrency: one for one in sweep.levels}
     at, best = levels[knee.concurrency], levels[knee.best or knee.concurrency]
     brings = (
-        f"{numbers.plural(knee.concurrency, 'request')} in flight: {_measure(at.tokens_per_s)} output tokens/s, "
-        f"{_measure(at.items_per_s)} {sweep.noun}s/s, TTFT p95 {_seconds(at.ttft.p95)}"
+        f"{numbers.plural(knee.concurrency, 'request')} in flight: {speed_of(at.tokens_per_s)} output tokens/s, "
+        f"{speed_of(at.items_per_s)} {sweep.noun}s/s, TTFT p95 {_seconds(at.ttft.p95)}"
     )
     if not knee.is_found:
         return (f"The knee is not found: {knee.reason}. {_on(knee)}", f"Best: {brings}.", *_least(knee))
     share = (
         "the best of all levels"
         if knee.concurrency == knee.best
-        else f"{numbers.percent(knee.share_of_best)} of the best ({_measure(best.tokens_per_s)}, at {knee.best})"
+        else f"{numbers.percent(knee.share_of_best)} of the best ({speed_of(best.tokens_per_s)}, at {knee.best})"
     )
     return (f"The knee is at {brings}; {share}.", *_sure(knee), *_least(knee))
 
@@ -168,10 +168,10 @@ def _throughput(sweep: Sweep) -> Table:
     rows = tuple(
         (
             f"{one.concurrency}{' ◂' if sweep.knee.is_found and one.concurrency == sweep.knee.concurrency else ''}",
-            _measure(one.requests_per_s),
-            _measure(one.tokens_per_s),
+            speed_of(one.requests_per_s),
+            speed_of(one.tokens_per_s),
             "–" if not best else f"{100 * (one.tokens_per_s.value or 0) / best:.0f} %",
-            _measure(one.items_per_s),
+            speed_of(one.items_per_s),
             f"{one.n_failed:,} of {one.n_requests:,}",
             three_digits(one.little),
         )
@@ -283,15 +283,18 @@ def _named(levels: Iterable[Level]) -> list[str]:
     return [str(one.concurrency) for one in levels]
 
 
-def _measure(measure: Measure) -> str:
-    """Print a speed with the reach of its interval: ``41.2 ± 1.4``, ``1,075 ± 26``."""
+def speed_of(measure: Measure) -> str:
+    """Print a speed with the reach of its interval: ``41.2 ± 1.4``, ``1,075 ± 26``, ``13.8 ± <0.1``."""
     if measure.value is None:
         return "–"
     if measure.value == 0:
         return "0"
     if measure.high is None:
         return three_digits(measure.value)
-    return f"{three_digits(measure.value)} ± {three_digits(measure.high - measure.value, 1, measure.value)}"
+    reach = three_digits(measure.high - measure.value, 1, measure.value)
+    if not reach.strip("0."):
+        reach = f"<{reach[:-1]}1"
+    return f"{three_digits(measure.value)} ± {reach}"
 
 
 def _seconds(value: float | None) -> str:
