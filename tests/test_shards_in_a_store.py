@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from command import sockets_of
 from qaeval.cli import run
 from qaeval.errors import EndpointError, StoreError
 from qaeval.merging import merge as put_together
@@ -250,31 +250,13 @@ def test_without_s3fs_it_is_said_what_to_install(
     assert "pip install 'qaeval[s3]'" in capsys.readouterr().err
 
 
-WATCHED = """
-import json, sys
-seen = []
-def watch(event, arguments):
-    if event in {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}:
-        seen.append([event, repr(arguments[1] if event.startswith("socket.connect") else arguments[0])])
-sys.addaudithook(watch)
-from qaeval.cli import run
-code = run(sys.argv[2:])
-with open(sys.argv[1], "w") as file:
-    json.dump([code, seen], file)
-"""
-
-
 @pytest.mark.slow
 def test_a_shard_connects_to_its_store_alone(store: str, server: str, tmp_path: Path) -> None:
     words = ["compare", *EMBEDDED, "--n", "2", "--out", store, "--shard", "0/1"]
     for command in (words, ["merge", store, "--out", str(tmp_path / "merged")]):
-        log = tmp_path / "seen.json"
-        subprocess.run([sys.executable, "-c", WATCHED, str(log), *command], check=True, timeout=60)
-        code, seen = json.loads(log.read_text())
-        assert code == 0
-        connected = {where for event, where in seen if event == "socket.connect"}
+        connected, looked_up = sockets_of(*command, log=tmp_path / "seen.json")
         assert connected == {repr(("127.0.0.1", urlsplit(server).port))}
-        assert {where for event, where in seen if event != "socket.connect"} <= {"'127.0.0.1'"}
+        assert looked_up <= {"'127.0.0.1'"}
 
 
 @pytest.mark.parametrize("missing", KEYS)

@@ -1,14 +1,12 @@
 """Nothing leaves: a run opens no connection but to the endpoints that were checked, under the addresses that were checked."""
 
 import asyncio
-import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from command import sockets_of
 from qaeval.chat.http import HttpChat
 from qaeval.chat.pinned import Pinned, sockets_to
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
@@ -20,32 +18,15 @@ from replay.server import LoopbackServer
 
 HELLO = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=8))
 
-WATCHED = """
-import json, sys
-seen = []
-def watch(event, arguments):
-    if event in {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}:
-        seen.append([event, repr(arguments[1] if event.startswith("socket.connect") else arguments[0])])
-sys.addaudithook(watch)
-from qaeval.cli import run
-code = run(sys.argv[2:])
-with open(sys.argv[1], "w") as file:
-    json.dump([code, seen], file)
-"""
-
 
 def test_a_run_connects_to_its_endpoints_alone(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen", "compass-judger"]) as server:
         names = ("mistral", "qwen", "compass-judger")
         endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
         arguments = ["compare", "mistral", "qwen", "--n", "4", "--out", str(tmp_path / "run"), *endpoints]
-        log = tmp_path / "seen.json"
-        subprocess.run([sys.executable, "-c", WATCHED, str(log), *arguments], check=True, timeout=60)
-        code, seen = json.loads(log.read_text())
-    assert code == 0
-    connected = {where for event, where in seen if event == "socket.connect"}
+        connected, looked_up = sockets_of(*arguments, log=tmp_path / "seen.json")
     assert connected == {repr(("127.0.0.1", server.port))}
-    assert {where for event, where in seen if event != "socket.connect"} <= {"'127.0.0.1'"}
+    assert looked_up <= {"'127.0.0.1'"}
 
 
 async def test_a_name_is_connected_to_at_the_address_that_was_checked() -> None:

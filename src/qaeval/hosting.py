@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from qaeval.config import ModelSpec
+from qaeval.config import ModelSpec, Serving
 from qaeval.errors import EndpointError, UsageError
 from qaeval.models import Endpoint, without_server
 from qaeval.models import resolve as find_endpoint
 from qaeval.serving.conductor import Conductor
-from qaeval.surroundings import api_key
+from qaeval.surroundings import api_key, environment
 
 _RESTARTS: Final = 2
 """So often a server of ours that died during a stage is started again."""
@@ -30,6 +31,28 @@ class Hosting:
         self._conductor = conductor
         self._allow_external = tuple(allow_external)
         self.adapters: tuple[ModelSpec, ...] = ()
+
+    @classmethod
+    def with_servers(
+        cls,
+        serving: Serving | None,
+        *,
+        logs: Path,
+        told: Callable[[str], None],
+        stopped: Callable[[], bool],
+        allow_external: Sequence[str] = (),
+    ) -> "Hosting":
+        """Host with servers of qaeval's own for models without a URL.
+
+        Args:
+            serving: How they are started; vLLM on the path where left out.
+            logs: Folder of what they print.
+            told: Takes a sentence when a server starts, or died.
+            stopped: Whether the user asked to stop.
+            allow_external: Hosts outside the user's network that may be sent data.
+        """
+        conductor = Conductor(serving or Serving(), env=environment(), logs=logs, told=told, stopped=stopped)
+        return cls(conductor, allow_external=allow_external)
 
     async def close(self) -> None:
         """Stop the server that is up, if it is one of ours."""

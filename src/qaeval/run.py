@@ -22,7 +22,6 @@ from qaeval.hosting import Hosting, in_turns, runs_apart
 from qaeval.models import Endpoint
 from qaeval.prepare import Judging
 from qaeval.records import Failure, Generation, Record, Sample
-from qaeval.serving.conductor import Conductor
 from qaeval.serving.exporter import Exporter
 from qaeval.session import Sessions, Todo
 from qaeval.stages import generate as generating
@@ -31,7 +30,6 @@ from qaeval.stages.loop import Feed
 from qaeval.stages.progress import Progress, StageProgress
 from qaeval.stages.watch import Stop, listening, nobody
 from qaeval.store import GENERATIONS, GRADES, RunStore
-from qaeval.surroundings import environment
 
 
 class Runner:
@@ -78,14 +76,11 @@ class Runner:
             cache=self._cache,
             exporter=exporter,
         )
-        self._hosting = Hosting(
-            Conductor(
-                serving or Serving(),
-                env=environment(),
-                logs=store.path / "logs",
-                told=progress.note,
-                stopped=self._stop.is_set,
-            ),
+        self._hosting = Hosting.with_servers(
+            serving,
+            logs=store.path / "logs",
+            told=progress.note,
+            stopped=self._stop.is_set,
             allow_external=allow_external,
         )
 

@@ -22,10 +22,9 @@ from qaeval.report.render_sweep import render_sweep_html, render_sweep_markdown,
 from qaeval.report.sections_sweep import three_digits
 from qaeval.report.sweep import Sweep
 from qaeval.rowfiles import explained
-from qaeval.serving.conductor import Conductor
 from qaeval.stages.watch import Stop, listening
 from qaeval.store import RunStore, model_json
-from qaeval.surroundings import environment, git_commit, now
+from qaeval.surroundings import git_commit, now
 from qaeval.sweeping.load import Load
 from qaeval.sweeping.loops import REQUESTS, Course, Loops, Progress, streaming
 
@@ -73,14 +72,11 @@ class Sweeper:
         self._store = RunStore(folder)
         self._progress = progress
         self._stop = Stop(on_stop)
-        self._hosting = Hosting(
-            Conductor(
-                serving or Serving(),
-                env=environment(),
-                logs=folder / "logs",
-                told=progress.note,
-                stopped=self._stop.is_set,
-            ),
+        self._hosting = Hosting.with_servers(
+            serving,
+            logs=folder / "logs",
+            told=progress.note,
+            stopped=self._stop.is_set,
             allow_external=allow_external,
         )
 
