@@ -65,7 +65,7 @@ def test_a_judge_without_a_certificate_ends_3_where_one_is_required(
     (tmp_path / "strict.yaml").write_text("certificate: require\n" + WIDE)
     assert gate(demo, "--baseline", demo, "--policy", "strict.yaml") == 3
     assert (
-        "The judge is not trusted: certificates/qa_pairs.json: No such file or directory."
+        "The judge is not trusted: certificates/qa_pairs.json: no such file; certificate_file: in the policy says where"
         in capsys.readouterr().out
     )
     (tmp_path / "warned.yaml").write_text("certificate: warn\n" + WIDE)
@@ -205,6 +205,9 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["baseline", "set", str(demo), "--out", "b/release.json"]) == 0
+    assert "earlier" not in capsys.readouterr().out
+    assert run(["baseline", "set", str(demo), "--out", "b/release.json"]) == 0
+    assert "bytes, in place of the earlier one. Commit it" in capsys.readouterr().out
     assert run(["baseline", "set", str(demo), "--out", "b/there.json", "--pointer"]) == 0
     (tmp_path / "b" / "broken.json").write_text("{}")
     capsys.readouterr()

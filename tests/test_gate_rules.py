@@ -405,6 +405,15 @@ def test_runs_that_differ_are_not_comparable_and_the_difference_is_named(
     assert says in report.headline
 
 
+def test_a_baseline_of_another_eval_is_named_alone() -> None:
+    other = {"eval": "rag_qa", "eval_digest": "0" * 64, "rubric_digest": "0" * 64, "samples_digest": "0" * 64}
+    run, baseline = evidence({"alpha": words(50, 0.8)}), evidence({"alpha": words(50, 0.8)}, identity=other)
+    said = gate(run, baseline).headline
+    assert "in the baseline rag_qa): name a baseline of" in said
+    assert "rubric" not in said
+    assert "--unpaired" not in said
+
+
 def test_other_samples_are_compared_without_pairs_where_the_policy_says_so() -> None:
     run = evidence({"alpha": words(300, 0.9, seed=1)})
     baseline = evidence({"alpha": words(300, 0.9, seed=2)}, identity={"samples_digest": "0" * 64})

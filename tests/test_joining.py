@@ -4,12 +4,13 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qaeval.cli import run
-from qaeval.errors import NotComparableError
+from qaeval.errors import DataError, NotComparableError
 from qaeval.joining import join_runs
 from qaeval.report.render_csv import COLUMNS, render_csv
 from qaeval.rundata import RunData
@@ -55,6 +56,14 @@ def test_a_candidate_of_both_runs_is_told_apart() -> None:
 def test_an_item_that_both_graded_alike_is_one_item() -> None:
     joined = join_runs({"one": ONE, "same": data_of({"alpha": ["AAB"] * 12})})
     assert len(joined.rows.grades) == len(ONE.rows.grades)
+
+
+def test_a_run_that_lacks_letters_does_not_borrow_those_of_another() -> None:
+    same = data_of({"alpha": ["AAB"] * 12})
+    stopped = replace(same, rows=replace(same.rows, grades=tuple(same.rows.grades)[:-2]))
+    for runs in ({"one": ONE, "stopped": stopped}, {"stopped": stopped, "one": ONE}):
+        with pytest.raises(DataError, match="stopped: 2 items have no grade; finish it with `qaeval grade`"):
+            join_runs(runs)
 
 
 def test_runs_that_differ_in_more_than_candidates_are_refused() -> None:

@@ -109,7 +109,10 @@ def test_runs_that_are_not_comparable_fail_with_the_difference(pytester: pytest.
 )
 def test_a_mistake_is_never_green(pytester: pytest.Pytester, runs: Path, line: str, words: str) -> None:
     assert runs.is_dir()
-    assert words in outcome(pytester, line, failed=1)
+    out = outcome(pytester, line, failed=1)
+    assert words in out
+    assert "def open(" not in out  # the traceback ends in the test
+    assert "pytest_plugin.py" not in out
 
 
 def test_one_quantity_can_be_asserted(pytester: pytest.Pytester, runs: Path) -> None:

@@ -109,7 +109,9 @@ def _read_run(path: Path) -> HistoryRun:
     if not (path / SETTINGS).is_file():
         raise DataError(f"no run (no {SETTINGS})")
     if not (path / MANIFEST).is_file():
-        raise DataError(f"not finished (no {MANIFEST}); `qaeval compare --resume` or `qaeval report` end it")
+        raise DataError(
+            f"not finished (no {MANIFEST}): `qaeval compare --resume` ends it, or `qaeval grade` and then `qaeval report`"
+        )
     found = _document(path / _REPORT, _Report)
     judge = found.judge.facts
     return HistoryRun(

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from qaeval.analysis.summary import RunRows
-from qaeval.errors import NotComparableError
+from qaeval.errors import DataError, NotComparableError
 from qaeval.records import Failure, Generation, GradeRow, Reading, Session
+from qaeval.report.numbers import plural
 from qaeval.rundata import RunData
 
 _Timed = TypeVar("_Timed", Session, Reading)
@@ -23,13 +24,29 @@ def join_runs(runs: Mapping[str, RunData]) -> RunData:
 
     Raises:
         NotComparableError: eval, samples, rubric or judge differ; the message names what.
+        DataError: one of several runs is not graded to its end.
     """
     (first_name, first), *others = runs.items()
+    if others:
+        _require_graded(runs)
     for name, run in others:
         _require_alike(first_name, first, name, run)
     for name, run in others:
         first = _joined(first, run, name)
     return first
+
+
+def _require_graded(runs: Mapping[str, RunData]) -> None:
+    """Refuse a run that lacks letters: an item that another run has too would take the other's letter."""
+    for name, run in runs.items():
+        graded = {row.item_id for row in run.rows.grades}
+        items = {
+            item.item_id for row in run.rows.generations if isinstance(row, Generation) for item in row.items
+        }
+        if missing := len(items - graded):
+            raise DataError(
+                f"{name}: {plural(missing, 'item has', 'items have')} no grade; finish it with `qaeval grade`"
+            )
 
 
 def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> None:

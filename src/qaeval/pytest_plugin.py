@@ -16,7 +16,7 @@ reason: it passes only where the gate did. Paths are read from the working direc
 pytest loads this module at every start: whatever takes time to import is imported when a test asks for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class Gates:
             policy=None if policy is None else Path(policy),
             candidates=candidates or {},
         )
-        return _passed(gate(order, _sources(config, labels)))
+        return _passed(lambda: gate(order, _sources(config, labels)))
 
     def assert_not_worse(
         self,
@@ -108,16 +108,20 @@ class Gates:
         from qaeval.surroundings import now
 
         rule = {"quantity": quantity, "margin": margin, "flag": flag, "check": check}
-        policy = validated(Policy, {"name": "assert_not_worse", "rules": [rule]}, "assert_not_worse")
-        sources = _sources(config, labels)
-        asked = Asked(
-            policy=policy,
-            run=sources.run(Path(run)),
-            baseline=sources.baseline(str(baseline)),
-            candidates=candidates or {},
-            today=now(),
-        )
-        return _passed(decide(asked))
+
+        def ask() -> "GateReport":
+            policy = validated(Policy, {"name": "assert_not_worse", "rules": [rule]}, "assert_not_worse")
+            sources = _sources(config, labels)
+            asked = Asked(
+                policy=policy,
+                run=sources.run(Path(run)),
+                baseline=sources.baseline(str(baseline)),
+                candidates=candidates or {},
+                today=now(),
+            )
+            return decide(asked)
+
+        return _passed(ask)
 
 
 def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "Sources":
@@ -128,8 +132,15 @@ def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "Source
     return Sources(config=registry, labels=tuple(Path(path) for path in labels))
 
 
-def _passed(report: "GateReport") -> "GateReport":
+def _passed(ask: Callable[[], "GateReport"]) -> "GateReport":
+    """Return a report that passed; the traceback of anything else ends in the test, so that its words stand out."""
     __tracebackhide__ = True
+    from qaeval.errors import QaevalError
+
+    try:
+        report = ask()
+    except QaevalError as error:
+        raise error.with_traceback(None) from None
     if report.outcome == "pass":
         return report
     from qaeval.gate.words import plain

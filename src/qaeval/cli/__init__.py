@@ -11,7 +11,7 @@ import traceback
 
 import typer
 
-from qaeval.cli.app import app
+from qaeval.cli.app import ORDER, app
 from qaeval.cli.terminal import printable
 from qaeval.errors import QaevalError, StoreError, UsageError
 
@@ -47,7 +47,7 @@ def _unexpected(error: Exception) -> int:
 
 def _help_for(arguments: list[str]) -> str:
     command = next((word for word in arguments if not word.startswith("-")), "")
-    return f"qaeval {command} --help".replace("  ", " ")
+    return f"qaeval {command} --help" if command in ORDER else "qaeval --help"
 
 
 def _say(message: str, exit_code: int, *, hint: str = "") -> int:

@@ -1,6 +1,7 @@
 """The commands. What a command needs is imported when it runs: `qaeval --help` stays fast."""
 
 import typer
+import typer.core
 
 from qaeval.cli import (
     data,
@@ -16,7 +17,23 @@ from qaeval.cli import (
     sweeping,
 )
 
+ORDER = (
+    *("compare", "generate", "grade", "report", "merge", "history", "compare-runs"),
+    *("gate", "baseline", "agreement", "plan", "rubric", "decide", "cost", "sweep"),
+    *("analyse", "export", "import", "chunk", "sample", "new-eval", "models", "doctor"),
+)
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands in the order in which they are needed; typer would list groups last."""
+
+    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002  (typer gives it)
+        """Name every command once; one without a place in ``ORDER`` is a ValueError."""
+        return sorted(self.commands, key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Which open model should we host, and can we trust the judge that says so?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

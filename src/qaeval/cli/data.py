@@ -151,7 +151,7 @@ def export(
     precomputed: Precomputed = False,
     accept_licence: AcceptLicence = None,
 ) -> None:
-    """Write a graded run as training data (sft, dpo), tables (parquet, csv), a sheet to label, or logs for Inspect."""
+    """Write a run as training data, tables, labels or logs. To sft, dpo, parquet, csv, a sheet to label, or logs for Inspect."""
     from qaeval.store import RunStore
 
     asked = Asked(
@@ -291,7 +291,7 @@ def import_(
     ],
     out: Out = None,
 ) -> None:
-    """Make a run of Inspect's logs, for `qaeval report` and what follows."""
+    """Make a run of Inspect's logs. `qaeval report` and what follows take it."""
     from qaeval.surroundings import new_run_name
 
     target = out or Path("results", new_run_name())

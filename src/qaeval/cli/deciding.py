@@ -98,7 +98,7 @@ def decide(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which candidate comes first by your weights, and how far each weight can move before another does."""
+    """Say which candidate comes first by your weights. Also how far each weight can move before another does."""
     from qaeval.analysis.decision import decide as weigh
     from qaeval.cli.tables import print_sections
     from qaeval.prepare import find_config
@@ -127,7 +127,7 @@ def cost(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run cost and would have cost elsewhere, and from how many runs a day which way is cheapest."""
+    """Say what a run cost and would have cost elsewhere. Also from how many runs a day which way is cheapest."""
     from qaeval.analysis.costing import Asked, cost_run
     from qaeval.cli.tables import print_sections
     from qaeval.prepare import find_config, find_hosted

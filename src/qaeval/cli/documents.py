@@ -47,7 +47,7 @@ def chunk(
         typer.Option("--skip-unreadable", help="Leave out documents that cannot be read, and name them."),
     ] = False,
 ) -> None:
-    """Cut documents into chunks: whole blocks, headings kept as context, boilerplate dropped; no table row or code line is cut."""
+    """Cut documents into chunks. Whole blocks, headings kept as context, boilerplate dropped; no table row or code line is cut."""
     from qaeval.corpus.chunking import chunk_documents, tokenizer_counter, words_counter
     from qaeval.corpus.reading import find_documents, read_documents
     from qaeval.report.numbers import plural
@@ -127,7 +127,7 @@ def sample(
     ] = None,
     config: Registry = None,
 ) -> None:
-    """Draw the sample set that a run would use: stratified, by seed; the same words give the same set."""
+    """Draw the sample set that a run would use. Stratified, by seed; the same words give the same set."""
     from qaeval.corpus.samples import load_samples
     from qaeval.corpus.sampling import draw, sample_set_digest
     from qaeval.prepare import find_config, find_eval

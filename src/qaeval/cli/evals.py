@@ -17,7 +17,7 @@ def new_eval(
     ] = "qa_pair",
     folder: Annotated[Path, typer.Option("--folder", help="Where evals stand.")] = Path("evals"),
 ) -> None:
-    """Make the folder of an eval of your own: it works at once, and comments say what to change."""
+    """Make the folder of an eval of your own. It works at once, and comments say what to change."""
     from qaeval.scaffold import new_eval as make
 
     path = make(name, kind=kind, folder=folder)
@@ -26,7 +26,7 @@ def new_eval(
 
 @analyse_app.command("generation")
 def generation(run: RunDirectory, as_json: AsJson = False) -> None:
-    """Say how a run's candidates write, whatever a judge says: failures and checks with examples, types, lengths of answers."""
+    """Say how a run's candidates write, whatever a judge says. Failures and checks with examples, types, lengths of answers."""
     from qaeval.analysis.generation import analyse_generation
     from qaeval.cli.tables import print_sections
     from qaeval.report.sections_generation import write_generation

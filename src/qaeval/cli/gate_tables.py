@@ -32,7 +32,8 @@ def print_gate(report: GateReport) -> None:
         print_table(
             console, ("rule", "baseline", "run", "change, or limit", "verdict"), own, unbroken=("verdict",)
         )
-    console.print()
+    if report.rules:
+        console.print()
     for rule in report.rules:
         console.print(f"{_MARKS[rule.verdict]} {_safe(rule.sentence)}", soft_wrap=soft)
     for note in report.notes:

@@ -255,7 +255,7 @@ def set_baseline(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run the baseline: a small file for git, with letters and ids, without texts."""
+    """Make a run the baseline. That is a small file for git, with letters and ids, without texts."""
     import json
 
     from qaeval.gate.baseline import FOLDER, write_baseline, write_pointer
@@ -266,11 +266,12 @@ def set_baseline(
     sources = _sources(config, labels, hardware)
     evidence = sources.baseline(run) if is_store(run) else sources.run(Path(run))
     path = out or FOLDER / f"{evidence.side.identity.eval}.json"
+    earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
     if as_json:
         print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence.digest}))
     else:
-        print(f"{path}: {size:,} bytes. Commit it, and compare later runs with:")
+        print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
         print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
 
 

@@ -55,7 +55,7 @@ def history(
     push: _Push = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how candidates did over time, run after run, and where their numbers stop being comparable."""
+    """Show how candidates did over time, run after run. Where numbers stop being comparable, the line ends."""
     from qaeval import __version__
     from qaeval.analysis.history import history_of
     from qaeval.cli.tables import print_sections
@@ -103,7 +103,7 @@ def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
 def compare_runs(
     runs: _Several, margin: Margin = None, config: Registry = None, as_json: AsJson = False
 ) -> None:
-    """Compare the same candidates in several runs: what changed, paired by chunk, and what differs in the settings."""
+    """Compare the same candidates in several runs. Says what changed, paired by chunk, and which settings differ."""
     from qaeval.cli.tables import print_sections
     from qaeval.history import compare_runs as compare
     from qaeval.prepare import find_config

@@ -73,7 +73,7 @@ def agreement(
     kappa: _Kappa = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a judge agrees with people: of a run, of a table of letters, or of a published claim."""
+    """Say how far a judge agrees with people. Of a run, of a table of letters, or of a published claim."""
     if table is not None:
         if source is not None:
             raise UsageError("--table checks published counts; leave the run or file out")
@@ -204,7 +204,7 @@ def plan(
     as_json: AsJson = False,
     config: Registry = None,
 ) -> None:
-    """Say how many chunks a comparison needs, and how small a difference the chunks at hand can show."""
+    """Say how many chunks a comparison needs. Of a run, also how small a difference its chunks can show."""
     from qaeval.cli.tables import print_sections
     from qaeval.report.sections_planning import write_plan
 

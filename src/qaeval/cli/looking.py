@@ -50,7 +50,7 @@ def doctor(
         bool, typer.Option("--plan", help="Also count the memory that each model needs on one GPU.")
     ] = False,
 ) -> None:
-    """Say what is installed, which endpoints answer, what a run would do, and the next command to type."""
+    """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
     from qaeval.cli import doctor as findings
     from qaeval.prepare import find_config, find_judging, with_endpoints
 
@@ -101,7 +101,7 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
 
 
 def rubric_show(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
-    """Print a rubric's file, to read it or to make one of your own from it."""
+    """Print a rubric's file. To read it, or to make one of your own from it."""
     from qaeval.prepare import rubric_file
 
     print(rubric_file(rubric).read_text(encoding="utf-8"), end="")

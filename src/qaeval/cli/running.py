@@ -154,7 +154,7 @@ def generate(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Only the first stage: have the models write their items, and keep them for `qaeval grade`."""
+    """Only the first stage: have the models write their items. `qaeval grade` goes on from there."""
     from qaeval.cli.metering import exporting
     from qaeval.prepare import find_config, find_machines, with_endpoints
     from qaeval.store import RunStore
@@ -185,7 +185,7 @@ def grade(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Only the second stage: have the judge grade what has no letter yet."""
+    """Only the second stage: have the judge grade the items. Those that have a letter keep it."""
     from qaeval.cli.metering import exporting
     from qaeval.prepare import find_config, find_judging, find_machines, with_endpoints
     from qaeval.store import RunStore
@@ -218,7 +218,7 @@ def report(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Only the last stage: analyse a run and write report.json, report.md and report.html; or put several runs side by side."""
+    """Only the last stage: analyse a run and write its report. Several runs are put side by side."""
     from qaeval.prepare import find_config, find_hosted, find_labels, find_machines
     from qaeval.reporting import join_reports, write_report
     from qaeval.store import RunStore

@@ -84,7 +84,7 @@ def merge(
     out: Annotated[str, typer.Option("--out", help="Run directory to make, or s3://BUCKET/PREFIX.")],
     config: Registry = None,
 ) -> None:
-    """Put the committed shards of a run together: a run directory like that of a run that was made in one."""
+    """Put the committed shards of a run together. The run directory is like that of a run made in one."""
     from qaeval.merging import merge as put_together
     from qaeval.places import is_store, place_of
     from qaeval.prepare import find_config

@@ -81,7 +81,7 @@ def sweep(
     hardware: Machine = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find how many requests in flight one server works best with: its knee, with the eval's own prompts."""
+    """Find with how many requests at once a server works best. That is its knee, with the eval's own prompts."""
     from rich.console import Console
 
     from qaeval.cli.progress import progress_for

@@ -59,7 +59,9 @@ def print_sections(sections: Iterable[Section]) -> None:
             if table.kind == "text":
                 _print_blocks(console, table)
             else:
-                print_table(console, _short(table), table.rows, marked=table.is_diagonal)
+                print_table(
+                    console, _short(table), table.rows, marked=table.is_diagonal, unbroken=("candidate",)
+                )
             for note in table.notes:
                 console.print(f"  {escape(note)}", soft_wrap=not console.is_terminal)
 

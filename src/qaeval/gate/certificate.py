@@ -15,6 +15,7 @@ from qaeval.report.measure import Measure
 from qaeval.report.numbers import coefficient
 
 FOLDER: Final = Path("certificates")
+_ABSENT: Final = "no such file; certificate_file: in the policy says where it is, docs/gate.md what it holds"
 
 
 class CertificateFile(Part):
@@ -57,7 +58,8 @@ def check(policy: Policy, identity: Identity, today: str) -> Certificate:
     try:
         found = CertificateFile.model_validate(orjson.loads(path.read_bytes()))
     except OSError as error:
-        return Certificate(state="missing", detail=f"{path}: {error.strerror or 'cannot be read'}")
+        why = _ABSENT if isinstance(error, FileNotFoundError) else error.strerror or "cannot be read"
+        return Certificate(state="missing", detail=f"{path}: {why}")
     except (ValueError, ValidationError) as error:
         first = str(error).splitlines()[0]
         return Certificate(state="missing", detail=f"{path}: not a certificate: {first}")

@@ -101,6 +101,9 @@ def _report(
 
 def _differences(run: Identity, baseline: Identity, policy: Policy) -> Iterator[str]:
     """Name what two runs differ in that must agree, each with what to do."""
+    if run.eval != baseline.eval:  # then everything else differs too
+        yield f"the eval ({run.eval}, in the baseline {baseline.eval}): name a baseline of {run.eval} with --baseline"
+        return
     aspects = (
         ("the eval", run.eval, run.eval_digest, baseline.eval, baseline.eval_digest, "set a new baseline"),
         ("the rubric", run.rubric, run.rubric_digest, baseline.rubric, baseline.rubric_digest, _REGRADE),

@@ -80,7 +80,9 @@ def cases_of(
         for stratum in _strata(rule, run, baseline)
     ]
     if twice := [name for name, n in Counter(case.id for case in cases).items() if n > 1]:
-        raise DataError(f"{policy.name}: {twice[0]} is asked by two rules; leave it out of one of them")
+        raise DataError(
+            f"policy {policy.name}: {twice[0]} is asked by two rules; leave it out of one of them"
+        )
     return cases
 
 
@@ -117,7 +119,7 @@ def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> N
                 if name not in known:
                     has = ", ".join(known) or "none"
                     raise DataError(
-                        f"{policy.name}: rules[{place}].{key}: {where} has no {name!r}.{closest(name, known)} It has {has}"
+                        f"policy {policy.name}: rules[{place}].{key}: {where} has no {name!r}.{closest(name, known)} It has {has}"
                     )
 
 

@@ -52,7 +52,7 @@ def require_followable(policy: Policy) -> None:
     for place, rule in enumerate(policy.rules, start=1):
         if rule.quantity in _WHOLE:
             raise DataError(
-                f"{policy.name}: rules[{place}]: {rule.quantity} is known only when everything is graded; leave the rule out, or "
+                f"policy {policy.name}: rules[{place}]: {rule.quantity} is known only when everything is graded; leave the rule out, or "
                 "gate without --sequential"
             )
 

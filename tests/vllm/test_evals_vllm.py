@@ -1,0 +1,69 @@
+"""The evals other than `qa_pairs` through a real vLLM: their requests are accepted, and what fails is counted with a reason."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_real_vllm import ROOT, models, pair  # noqa: F401 - fixtures
+
+from command import Typed, qaeval
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+
+
+def registry(folder: Path, urls: tuple[str, str]) -> Path:
+    path = folder / "registry.yaml"
+    candidates = {name: {"url": urls[0], "served_name": name} for name in ("tiny-gen", "tuned")}
+    judges = {"tiny-judge": {"url": urls[1], "served_name": "tiny-judge", "sampling": {"max_tokens": 256}}}
+    path.write_text(json.dumps({"models": candidates, "judges": judges}))
+    return path
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def compare(name: str, urls: tuple[str, str], folder: Path) -> tuple[Typed, list[dict[str, Any]]]:
+    """Three samples of an eval, by two candidates and a judge; what was printed, and the rows of the replies."""
+    words = ("tiny-gen", "tuned", "--judge", "tiny-judge", "--config", registry(folder, urls))
+    typed = qaeval("compare", *words, "--eval", name, "--n", 3, "--out", "run", cwd=folder)
+    return typed, rows(folder / "run" / "generations.jsonl")
+
+
+@pytest.mark.parametrize("name", ["rag_qa", "dpo_pairs"])
+def test_under_a_schema_every_eval_brings_items_and_loses_none(
+    name: str,
+    pair: tuple[str, str],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(ROOT / "evals", tmp_path / "evals")
+    definition = tmp_path / "evals" / name / "eval.yaml"
+    definition.write_text(definition.read_text().replace("enforce_schema: false", "enforce_schema: true"))
+    typed, replies = compare(name, pair, tmp_path)
+    assert typed.returncode == 0, typed.stderr
+    assert len(replies) == 6
+    assert {row.get("reason") for row in replies} <= {None, "truncated"}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    for one in report["candidates"]:
+        assert one["n_expected"] == 3
+        assert one["n_valid"] > 0
+        assert one["n_graded"] + one["ungraded"]["n"] + one["failed"]["n"] == 3
+        assert sum(one["failed_by_reason"].values()) == one["failed"]["n"]
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_without_a_schema_every_reply_that_is_none_is_counted_with_its_reason(
+    pair: tuple[str, str],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    typed, replies = compare("rag_qa", pair, tmp_path)
+    assert typed.returncode == 65, typed.stderr
+    assert "no generation succeeded, so there is nothing to grade" in typed.stderr
+    assert len(replies) == 6
+    assert {row["reason"] for row in replies} <= {"truncated", "invalid_json", "missing_field"}
+    shown = qaeval("analyse", "generation", "run", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert {row["reason"] for row in replies} <= set(re.findall(r"[a-z_]+", shown.stdout))
