@@ -245,6 +245,15 @@ def test_a_limit_is_shown_broken_or_open(best: float, verdict: str) -> None:
     assert (rule.change, rule.margin, rule.limit) == (None, None, 0.8)
 
 
+def test_a_number_that_lies_at_its_limit_is_not_sent_for_chunks_that_nobody_has() -> None:
+    letters = ["AAA"] * 80 + ["CCC"] * 20
+    rule = one(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.799}))
+    assert rule.verdict == "inconclusive"
+    assert "It lies all but at the limit: no sample within reach would decide" in rule.sentence
+    rule = one(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.75}))
+    assert "more chunks would decide with a probability of 80 %" in rule.sentence
+
+
 def verdicts(*cases: tuple[float, float]) -> tuple[RuleVerdict, ...]:
     """Decide rules of a margin of 5 points from normal estimates of the change."""
     rule = Rule.model_validate(USABLE)

@@ -1,6 +1,7 @@
 """What a gate says in words: of each rule, of all of them together, and of why two runs cannot be compared."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from qaeval.gate.claims import Claim
 from qaeval.gate.policy import Rule
@@ -8,6 +9,9 @@ from qaeval.gate.verdict import Outcome, RuleVerdict
 from qaeval.gate.words import allowed, change, has_moved, level
 from qaeval.report.numbers import p_value, plural
 from qaeval.stats.estimate import MIN_CLUSTERS
+
+_OUT_OF_REACH: Final = 50
+"""So many times the chunks at hand nobody grades to decide a gate."""
 
 
 def of_rule(
@@ -76,6 +80,10 @@ def _more(verdict: RuleVerdict) -> str:
     n = verdict.n_more_chunks
     if n is None:
         return " More chunks would not decide while the number stays where it is."
+    deciding = verdict.change if verdict.limit is None else verdict.current
+    if deciding is not None and n > _OUT_OF_REACH * deciding.n_clusters:
+        place = "margin" if verdict.limit is None else "limit"
+        return f" It lies all but at the {place}: no sample within reach would decide (about {plural(_rounded(n), 'more chunk')})."
     return f" About {plural(_rounded(n), 'more chunk')} would decide with a probability of 80 % if it stays as it is."
 
 
