@@ -37,6 +37,7 @@ def without_times(value: object) -> object:
     return [without_times(part) for part in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_report_apart_from_times(tmp_path: Path) -> None:
     words = ["compare", *EMBEDDED, "--n", "20", "--seed", "7", "--out"]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}  # sets are in another order there than here

@@ -371,6 +371,7 @@ def test_a_server_that_crashes_is_started_again_and_nothing_is_asked_twice(tmp_p
     assert len(rows) == 24, "what was in flight when the server died is no failure"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_servers_left")
 def test_a_server_that_always_crashes_is_given_up_and_the_run_can_go_on(tmp_path: Path) -> None:
     registry = registry_file(tmp_path, mistral=entry("always-crashes-after-4"), qwen=entry("ok"))
@@ -403,6 +404,7 @@ def test_an_unknown_argument_ends_before_anything_is_loaded(tmp_path: Path) -> N
     assert "starting" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_servers_left")
 def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
     registry = registry_file(tmp_path, mistral=entry("slow"), qwen=entry("ok"))

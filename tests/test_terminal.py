@@ -55,11 +55,13 @@ def _run_on_a_terminal(out: Path, env: dict[str, str]) -> str:
     return sent.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_colour_unless_no_color_is_set(on_a_terminal: Shown) -> None:
     assert COLOUR.search(on_a_terminal(COLUMNS="80"))
     assert not COLOUR.search(on_a_terminal(COLUMNS="80", NO_COLOR="1"))
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_no_escapes_and_sentences_on_one_line(tmp_path: Path) -> None:
     command = [
         QAEVAL,
@@ -78,6 +80,7 @@ def test_a_pipe_gets_no_escapes_and_sentences_on_one_line(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 60])
 def test_no_line_is_wider_than_the_terminal(on_a_terminal: Shown, columns: int) -> None:
     sent = on_a_terminal(COLUMNS=str(columns), NO_COLOR="1")
