@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from qaeval.report.document import Difference, Outcome, Rank
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
-from qaeval.report.numbers import level, p_value, plural, size
+from qaeval.report.numbers import level, p_value, plural, size, two_digits_up
 from qaeval.stats.equivalence import equivalence
 from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
 from qaeval.stats.power import chunks_needed
@@ -223,16 +223,10 @@ def _sentence(
     seen = f"{b} − {a} is {shown(measure)}{why} ({test}, {measure.n_clusters} chunks)"
     if more is not None:
         return (
-            f"{a} and {b}: not enough data; {seen}. About {plural(_rounded(more), 'more chunk', 'more chunks')} would decide if "
+            f"{a} and {b}: not enough data; {seen}. About {plural(two_digits_up(more), 'more chunk', 'more chunks')} would decide if "
             f"the difference stays as it is; so far only one above {limit} is ruled out."
         )
     return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
-
-
-def _rounded(n: int) -> int:
-    """Round up to two digits: an estimate from this few chunks has no more."""
-    unit = int(10 ** max(0, len(str(n)) - 2))
-    return -(-n // unit) * unit
 
 
 def _ends(measure: Measure) -> str:

@@ -7,7 +7,7 @@ from qaeval.gate.claims import Claim
 from qaeval.gate.policy import Rule
 from qaeval.gate.verdict import Outcome, RuleVerdict
 from qaeval.gate.words import allowed, change, has_moved, level
-from qaeval.report.numbers import p_value, plural
+from qaeval.report.numbers import p_value, plural, two_digits_up
 from qaeval.stats.estimate import MIN_CLUSTERS
 
 _OUT_OF_REACH: Final = 50
@@ -83,14 +83,8 @@ def _more(verdict: RuleVerdict) -> str:
     deciding = verdict.change if verdict.limit is None else verdict.current
     if deciding is not None and n > _OUT_OF_REACH * deciding.n_clusters:
         place = "margin" if verdict.limit is None else "limit"
-        return f" It lies all but at the {place}: no sample within reach would decide (about {plural(_rounded(n), 'more chunk')})."
-    return f" About {plural(_rounded(n), 'more chunk')} would decide with a probability of 80 % if it stays as it is."
-
-
-def _rounded(n: int) -> int:
-    """Round up to two digits: an estimate from this few chunks has no more."""
-    unit = int(10 ** max(0, len(str(n)) - 2))
-    return -(-n // unit) * unit
+        return f" It lies all but at the {place}: no sample within reach would decide (about {plural(two_digits_up(n), 'more chunk')})."
+    return f" About {plural(two_digits_up(n), 'more chunk')} would decide with a probability of 80 % if it stays as it is."
 
 
 def _name(verdict: RuleVerdict, rule: Rule) -> str:
@@ -125,7 +119,7 @@ def headline(outcome: Outcome, rules: Sequence[RuleVerdict], *, detail: str = ""
         wanted = [one.n_more_chunks for one in open_rules]
         more = ""
         if all(one is not None for one in wanted):
-            most = _rounded(max(one for one in wanted if one is not None))
+            most = two_digits_up(max(one for one in wanted if one is not None))
             more = f" About {plural(most, 'more chunk')} would decide."
             if not all(has_interval(one) for one in open_rules):
                 more = f" At least {plural(most, 'more chunk')} would be needed."

@@ -135,6 +135,12 @@ def plural(n: int, noun: str, nouns: str = "") -> str:
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
 
 
+def two_digits_up(n: int) -> int:
+    """Round up to two digits, ``1,234`` to ``1,300``: an estimate from few chunks has no more."""
+    unit = int(10 ** max(0, len(str(n)) - 2))
+    return -(-n // unit) * unit
+
+
 def listed(names: Sequence[str], word: str = "and") -> str:
     """List names: ``a``, ``a and b``, ``a, b and c``; empty for none."""
     *most, last = names or [""]
