@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
+    Progress as ProgressBars,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -23,7 +23,7 @@ class BarProgress:
 
     def __init__(self, console: Console) -> None:
         self._running = 0
-        self._bars = Progress(
+        self._bars = ProgressBars(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -60,7 +60,7 @@ class BarProgress:
 class Bar:
     """The bar of one stage."""
 
-    def __init__(self, owner: BarProgress, bars: Progress, name: str, *, total: int, done: int) -> None:
+    def __init__(self, owner: BarProgress, bars: ProgressBars, name: str, *, total: int, done: int) -> None:
         self._owner, self._bars = owner, bars
         self._total = total
         self._done = self._failed = 0
