@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qaeval.analysis.summary import Analysis, RunRows, analyse_rows
+from qaeval.comparison.analysis import Analysis, RunRows, analyse_rows
+from qaeval.comparison.report import Report
 from qaeval.records import Chunk, Failure, Generation, Grade, Item, Label, Sample, Session, Usage
-from qaeval.report.document import Report
 from qaeval.report.facts import EvalFacts, Meaning, ModelFacts, RubricFacts, RunFacts
 
 RUBRIC = RubricFacts(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from qaeval.comparison.report import Report
+from qaeval.comparison.sections import agreement
 from qaeval.errors import DataError
 from qaeval.records import Generation, Label
-from qaeval.report.document import Report
-from qaeval.report.sections_agreement import agreement
 from report_builders import JUDGE, RUN, Case, candidate, case, items_of, label_of
 
 approx = pytest.approx
@@ -571,7 +571,7 @@ def test_the_number_of_samples_must_be_the_evals() -> None:
 
 
 def _report_with(made: Case, eval_facts: Any) -> Report:
-    from qaeval.analysis.summary import analyse_rows  # noqa: PLC0415 - one use
+    from qaeval.comparison.analysis import analyse_rows  # noqa: PLC0415 - one use
 
     return analyse_rows(
         rows=made.rows,

@@ -8,22 +8,21 @@ from typing import Any
 import pytest
 
 from command import Typed, qaeval
-from qaeval.analysis.breakeven import steady_work
-from qaeval.analysis.costing import Asked, cost_run
-from qaeval.analysis.nodes import node_costs, run_seconds
-from qaeval.analysis.servers import server_span
+from qaeval.analysis.server_metrics import server_span
 from qaeval.cli import run
+from qaeval.comparison.html import render_html
+from qaeval.comparison.markdown import render_markdown
+from qaeval.comparison.report import Report
+from qaeval.comparison.sections import write_sections
+from qaeval.comparison.speed import speed
+from qaeval.cost.alternatives import steady_work
+from qaeval.cost.machines import node_costs, run_seconds
+from qaeval.cost.model import CandidateCost, CostReport
+from qaeval.cost.run_cost import Asked, cost_run
+from qaeval.cost.sections import write_cost_report
 from qaeval.errors import UsageError
 from qaeval.records import Reading, Session
-from qaeval.report.cost import CandidateCost
-from qaeval.report.costing import CostReport
-from qaeval.report.document import Report
 from qaeval.report.facts import HostedFacts, MachineFacts
-from qaeval.report.render_html import render_html
-from qaeval.report.render_markdown import render_markdown
-from qaeval.report.sections import write_sections
-from qaeval.report.sections_cost import write_cost_report
-from qaeval.report.sections_speed import speed
 from replay.server import LoopbackServer
 from report_builders import JUDGE, RUN, Case, candidate, case
 

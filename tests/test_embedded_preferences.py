@@ -11,7 +11,7 @@ from qaeval.chat.embedded.topic_card import from_json, from_text, voiced
 from qaeval.checks.case import checked
 from qaeval.checks.registry import CHECKS
 from qaeval.corpus.samples import load_cards
-from qaeval.evaldef import load_eval
+from qaeval.evals.definition import load_eval
 from qaeval.records import Item, Sample
 from qaeval.text.units import sentences
 

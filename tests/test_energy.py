@@ -12,22 +12,22 @@ from typing import Any, Self
 
 import pytest
 
-from qaeval.analysis.energy import run_wh, stage_energies
 from qaeval.cli import run
-from qaeval.cli.doctor import energy_of
-from qaeval.config import Serving
-from qaeval.documents import validated
+from qaeval.cli.models import energy_of
+from qaeval.comparison.markdown import render_markdown
+from qaeval.cost.energy import run_wh, stage_energies
 from qaeval.errors import DataError
-from qaeval.modelspec import ModelSpec
+from qaeval.files.yaml import validated
 from qaeval.records import Energy, GpuEnergy, Session
+from qaeval.registry.config import Serving
+from qaeval.registry.model import ModelSpec
 from qaeval.report.facts import MachineFacts
-from qaeval.report.render_markdown import render_markdown
 from qaeval.serving import client
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.energy import EnergyWatch, Look, measure
 from qaeval.serving.gpus import Dcgm, Gpu, NotMeteredError, Nvml, gpu_meter, load_nvml, read_exporter
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 from replay.server import LoopbackServer
 from report_builders import JUDGE, Case, case
 

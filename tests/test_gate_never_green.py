@@ -10,14 +10,14 @@ import pytest
 from scipy import stats
 
 from gate_runs import TODAY, evidence, words, write_run
-from qaeval.config import Config
 from qaeval.errors import DataError
+from qaeval.gate.baseline import Sources
 from qaeval.gate.claims import Counts, PairedRates, swap_p_value
 from qaeval.gate.decide import Asked, decide
 from qaeval.gate.evidence import Evidence, Spent
+from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
-from qaeval.gate.sources import Sources
-from qaeval.gate.verdict import GateReport
+from qaeval.registry.config import Config
 
 USABLE = {"quantity": "usable_rate", "margin": 0.05}
 HALLUCINATION = {"quantity": "hallucination_rate", "margin": 0.03}

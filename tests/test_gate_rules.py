@@ -11,10 +11,10 @@ from qaeval.errors import DataError, UsageError
 from qaeval.gate.claims import Claim, Counts, PairedRates, independent_difference, p_beyond, swap_p_value
 from qaeval.gate.decide import Asked, decide
 from qaeval.gate.evidence import Evidence, Labelled, Spent
-from qaeval.gate.performance_rules import _resampled
+from qaeval.gate.model import GateReport, RuleVerdict
+from qaeval.gate.performance_claims import _resampled
 from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.rules import Case, verdicts_of
-from qaeval.gate.verdict import GateReport, RuleVerdict
 from qaeval.report.facts import MachineFacts
 from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate

@@ -20,20 +20,22 @@ from gate_runs import evidence
 from qaeval.cli import run as cli
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError, Interrupted, NotComparableError
+from qaeval.evals.find import data_root, find_eval
+from qaeval.gate.baseline import Sources
 from qaeval.gate.decide import Asked
+from qaeval.gate.early_stop import gate_sequentially, heard_in
 from qaeval.gate.evidence import Evidence
+from qaeval.gate.messages import sequential_line
+from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.gate.rules import cases_of, verdicts_of
 from qaeval.gate.sequential import Following, grading_order, power_at_equality
-from qaeval.gate.sources import Sources
-from qaeval.gate.verdict import GateReport
-from qaeval.gate.words import sequential_line
-from qaeval.gating import gate_sequentially, heard_in
-from qaeval.prepare import Judging, data_root, find_config, find_eval, find_judging
 from qaeval.records import Chunk, Generation, Grade, GradeRow, Item, Sample
-from qaeval.run import Runner
-from qaeval.stages import generate, grade
-from qaeval.store import GENERATIONS, GRADES, SAMPLES, SETTINGS, RunStore
+from qaeval.registry.find import find_config
+from qaeval.run import generate, grade
+from qaeval.run.plan import Judging, find_judging
+from qaeval.run.runner import Runner
+from qaeval.storage.run_directory import GENERATIONS, GRADES, SAMPLES, SETTINGS, RunStore
 from replay.answers import envelope, usage_of
 from replay.server import LoopbackServer
 

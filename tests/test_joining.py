@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from qaeval.cli import run
+from qaeval.comparison.csv import COLUMNS, render_csv
+from qaeval.comparison.run_data import RunData, join_runs
 from qaeval.errors import DataError, NotComparableError
-from qaeval.joining import join_runs
-from qaeval.report.render_csv import COLUMNS, render_csv
-from qaeval.rundata import RunData
 from report_builders import case
 
 

@@ -8,8 +8,8 @@ import pytest
 from qaeval.chat.embedded.candidates import lead, salient
 from qaeval.chat.embedded.lexical import judge
 from qaeval.corpus.loading import load_chunks
+from qaeval.evals.rubric import load_rubric
 from qaeval.records import Chunk, Item, Label, Sample
-from qaeval.rubric import load_rubric
 from qaeval.stats.reliability import cohen_kappa
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,10 @@
-"""What the commands print on stdout."""
+"""What the commands print on stdout.
+
+Text of others on a terminal.
+"""
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isnan
 from pathlib import Path
@@ -10,10 +14,9 @@ from rich import markup
 from rich.console import Console
 from rich.table import Table as Grid
 
-from qaeval.cli.terminal import printable
-from qaeval.config import Config, ModelSpec
-from qaeval.report.document import Report
-from qaeval.report.render_terminal import render_text_rows
+from qaeval.comparison.report import Report
+from qaeval.comparison.terminal import render_text_rows
+from qaeval.registry.config import Config, ModelSpec
 from qaeval.report.tables import Section, Table
 from qaeval.stats.published import PublishedCheck
 
@@ -165,3 +168,12 @@ def print_table(
         )
         grid.add_row(*texts)
     console.print(grid)
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys instead of printing it; tabs and line ends are left."""
+
+
+def printable(text: str) -> str:
+    """Put a mark in the place of every control character."""
+    return _CONTROL.sub("\ufffd", text)

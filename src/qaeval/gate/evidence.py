@@ -10,17 +10,16 @@ import numpy as np
 import pandas as pd
 from pydantic import model_validator
 
-from qaeval.analysis.agreement import by_rater, fits
+from qaeval.agreement.analysis import by_rater, fits
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
 from qaeval.analysis.replies import Tally
-from qaeval.analysis.servers import histogram
-from qaeval.analysis.summary import table_of
+from qaeval.analysis.server_metrics import histogram
+from qaeval.comparison.analysis import table_of
+from qaeval.comparison.run_data import RunData
 from qaeval.errors import DataError
-from qaeval.gate.verdict import Identity, Side
-from qaeval.records import Generation, Reading, author, digest
+from qaeval.gate.model import Identity, Side
+from qaeval.records import TTFT, Generation, Reading, author, digest
 from qaeval.report.facts import MachineFacts, Part
-from qaeval.rundata import RunData
-from qaeval.vllm_metrics import TTFT
 
 UNGRADED_MARK: Final = "-"
 FAILED_MARK: Final = "x"

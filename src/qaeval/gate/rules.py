@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from qaeval.errors import DataError, closest
-from qaeval.gate import sentences
+from qaeval.gate import messages as sentences
 from qaeval.gate.claims import (
     Claim,
     PairedRates,
@@ -22,9 +22,9 @@ from qaeval.gate.claims import (
     without_letters,
 )
 from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
-from qaeval.gate.performance_rules import kappa_claim, time_claim
+from qaeval.gate.model import RuleVerdict, Verdict
+from qaeval.gate.performance_claims import kappa_claim, time_claim
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.verdict import RuleVerdict, Verdict
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import Estimate

@@ -10,7 +10,7 @@ from typing import Final, Self, TypeAlias
 
 from qaeval.records import Energy, EnergyMethod, GpuEnergy
 from qaeval.serving.gpus import Gpu, Meter, NotMeteredError
-from qaeval.serving.meanwhile import meanwhile
+from qaeval.serving.server import meanwhile
 
 _EVERY_S: Final = 1.0
 _IDLE_S: Final = 3.0

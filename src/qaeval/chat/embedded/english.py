@@ -6,15 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from qaeval.text import lexicon
-from qaeval.text.lexicon import (
-    BE,
-    CLAUSE_WORDS,
-    DETERMINERS,
-    MODALS,
-    PREPOSITIONS,
-    PRONOUNS,
-    word_set,
-)
+from qaeval.text.lexicon import BE, CLAUSE_WORDS, DETERMINERS, MODALS, PREPOSITIONS, PRONOUNS, word_set
 
 _MAX_SUBJECT_WORDS = 9
 _MAX_HEAD_WORDS = 16

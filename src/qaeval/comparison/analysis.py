@@ -1,0 +1,243 @@
+"""From the rows of a run to its report."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+import pandas as pd
+
+from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
+from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
+from qaeval.analysis.failures import gather_failures
+from qaeval.analysis.letters import letter_table
+from qaeval.analysis.model import CandidateSummary, JudgeSummary
+from qaeval.analysis.replies import Replies, Tally, worked_s
+from qaeval.analysis.server_metrics import server_span
+from qaeval.comparison.differences import compare_candidates, rank_candidates
+from qaeval.comparison.findings import gather_findings, near_duplicates, select
+from qaeval.comparison.headline import write_headline
+from qaeval.comparison.items import ChunkItems, gather_items
+from qaeval.comparison.report import Report
+from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage, write_cost
+from qaeval.cost.energy import run_wh, stage_energies
+from qaeval.cost.machines import node_costs
+from qaeval.cost.model import RunTiming
+from qaeval.cost.run_cost import hosting_of
+from qaeval.cost.weights import weigh
+from qaeval.errors import DataError
+from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
+from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
+
+
+class Samples(Protocol):
+    """Samples that can be counted, and gone through more than once."""
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRows:
+    """Everything that a run directory and the label files hold; the order of rows does not matter."""
+
+    samples: Samples
+    """The frozen sample set, in its order."""
+    generations: Iterable[GenerateRow]
+    """The last row of every generation task; gone through once by each analysis."""
+    grades: Iterable[GradeRow]
+    """The last row of every grading task; gone through once by each analysis."""
+    sessions: Sequence[Session] = field(default=())
+    readings: Sequence[Reading] = field(default=())
+    """What the servers said of themselves, in the order of time."""
+    labels: Sequence[Label] = field(default=())
+    """The labels of all files; told apart by their rater."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A report, and the table of letters behind it."""
+
+    report: Report
+    table: pd.DataFrame
+    rows: RunRows
+
+    def items(self, *, most: int | None = None, marked: bool = False) -> tuple[ChunkItems, ...]:
+        """Gather the items for reading.
+
+        Args:
+            most: Items of the chunks that are shown; of more, those come first in which something failed, the judge and a
+                label differ, the candidates differ, or the judge is unsure. None: all.
+            marked: Whether to find the parts of the chunks in which the answers stand.
+        """
+        rubric = self.report.rubric
+        labels = [label for label in self.rows.labels if fits(label, rubric)]
+        return gather_items(
+            self.table,
+            self.rows.samples,
+            labels,
+            candidates=[one.facts.name for one in self.report.candidates],
+            flags=rubric.flag_names,
+            most=most,
+            marked=marked,
+        )
+
+
+def analyse_rows(
+    *,
+    rows: RunRows,
+    run: RunFacts,
+    eval_facts: EvalFacts,
+    rubric: RubricFacts,
+    judge: ModelFacts,
+    candidates: Sequence[ModelFacts],
+    margin: float = 0.05,
+    judge_tuned: bool = False,
+    machines: Mapping[str, MachineFacts] = MappingProxyType({}),
+    offers: Sequence[HostedFacts] = (),
+    data_left: Iterable[str] = (),
+) -> Analysis:
+    """Analyse a finished run.
+
+    Args:
+        rows: what the run directory and the label files hold.
+        run: everything in which two equal runs may differ; its seconds are taken from the sessions.
+        eval_facts: what was asked; `n_samples` must be the number of samples.
+        rubric: the rubric of all grades.
+        judge: who graded.
+        candidates: in the order of the report.
+        margin: smallest difference of usable rates that matters, in (0, 1).
+        judge_tuned: whether the judge was tuned on this eval's labels; the tuning labels are then left out.
+        machines: what each model runs on, by its name; those that nobody knows are left out.
+        offers: what other people's APIs take for tokens.
+        data_left: hosts outside the user's network that were sent chunks, besides those of the sessions.
+
+    Raises:
+        DataError: rows are missing, doubled or foreign; the message names the first three.
+    """
+    names = [facts.name for facts in candidates]
+    tally = Tally()
+    table = table_of(rows, eval_facts, rubric, judge, names, tally=tally)
+    summaries = tuple(
+        summarise_candidate(
+            facts,
+            table[table["candidate"] == facts.name],
+            tally.of("generate", facts.name),
+            rows.sessions,
+            readings=rows.readings,
+            rubric=rubric,
+            item_types=eval_facts.item_types,
+            near=_near(table, facts.name) if eval_facts.item_kind == "qa_pair" else None,
+        )
+        for facts in candidates
+    )
+    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=margin)
+    agreement = judge_agreement(table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=judge_tuned)
+    judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=judge_tuned)
+    n_chunks = table["cluster"].nunique()
+    report = Report(
+        run=_run(run, rows.sessions),
+        headline=write_headline(
+            summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
+        ),
+        eval=eval_facts,
+        rubric=rubric,
+        judge=judge_summary,
+        candidates=summaries,
+        margin=margin,
+        differences=differences,
+        ranking=rank_candidates(table, candidates=names, best=rubric.best),
+        agreement=agreement,
+        raters=rater_agreement(table, rows.labels, rubric, agreement),
+        strata=summarise_strata(table, candidates=names, best=rubric.best),
+        types=summarise_types(table, candidates=names, best=rubric.best),
+        failures=gather_failures(table, names),
+        checks=gather_findings(table, eval_facts.checks, names),
+        selection=select(table, rows.samples, names) if eval_facts.item_kind == "preference_pair" else (),
+        timing=_timing(summaries, judge_summary, rows, machines, run.finished),
+        data_left=tuple(sorted({*data_left, *hosts_outside(rows.sessions)})),
+    )
+    timing = report.timing.model_copy(update={"hosting": hosting_of(report, rows.sessions, offers)})
+    return Analysis(report.model_copy(update={"timing": timing}), table, rows)
+
+
+def _near(table: pd.DataFrame, candidate: str) -> int | None:
+    return near_duplicates(
+        table.loc[(table["candidate"] == candidate) & (table["item_id"] != ""), "question"]
+    )
+
+
+def _timing(
+    candidates: Sequence[CandidateSummary],
+    judge: JudgeSummary,
+    rows: RunRows,
+    machines: Mapping[str, MachineFacts],
+    finished: str,
+) -> RunTiming:
+    """Say what depends on times: cost, and the choice that cost and speed are part of."""
+    energies = stage_energies(rows.sessions)
+    costs = cost_candidates(candidates, machines, finished, energies)
+    unit = common_unit(costs)
+    grading = cost_stage(
+        judge.facts, judge.timing, machines, finished, energies.get(("grade", judge.facts.name))
+    )
+    external = {one.model for one in rows.sessions if one.external}
+    return RunTiming(
+        headline=write_cost(costs, unit, grading),
+        costs=costs,
+        cost_unit=unit,
+        grading=grading,
+        nodes=node_costs(rows.sessions, rows.readings, machines, finished),
+        choice=weigh(candidates, costs, unit, external, finished),
+        energy_wh=run_wh(rows.sessions),
+    )
+
+
+def table_of(
+    rows: RunRows,
+    eval_facts: EvalFacts,
+    rubric: RubricFacts,
+    judge: ModelFacts,
+    names: Sequence[str],
+    *,
+    tally: Tally | None = None,
+) -> pd.DataFrame:
+    """Join the rows of a run into the table of letters; errors as in `analyse_rows`."""
+    if len(rows.samples) != eval_facts.n_samples:
+        raise DataError(f"samples: expected {eval_facts.n_samples}, the run holds {len(rows.samples)}")
+    counted = tally or Tally()
+    return letter_table(
+        rows.samples,
+        counted.generations(rows.generations),
+        counted.grades(rows.grades),
+        candidates=names,
+        items_per_sample=eval_facts.items_per_sample,
+        judge=judge.name,
+        rubric=rubric,
+    )
+
+
+def _judge(facts: ModelFacts, rows: RunRows, replies: Replies, *, tuned: bool) -> JudgeSummary:
+    sessions = [one for one in rows.sessions if (one.stage, one.model) == ("grade", facts.name)]
+    return JudgeSummary(
+        facts=facts,
+        tuned=tuned,
+        n_asked=replies.n,
+        n_graded=replies.n - replies.n_failed,
+        tokens=replies.tokens,
+        timing=replies.timing(
+            sessions,
+            n_items=replies.n,
+            server=server_span(rows.readings, "grade", facts.name),
+            alongside=any(one.alongside for one in rows.sessions),
+        ),
+    )
+
+
+def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
+    stages: dict[str, list[Session]] = {}
+    for session in sessions:
+        stages.setdefault(f"{session.stage} {session.model}", []).append(session)
+    seconds = {name: worked_s(own) for name, own in stages.items()}
+    return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})
