@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qaeval.comparison.run_data import RunData
+from qaeval.comparison.analysis import RunData
 from qaeval.gate.evidence import Evidence, evidence_of, identity_of
 from qaeval.gate.model import Side
 from qaeval.records import digest

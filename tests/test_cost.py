@@ -415,7 +415,7 @@ def reported(*offers: HostedFacts, machines: bool = True) -> Report:
     starts = {"alpha": 0, "beta": 1, JUDGE.name: 2}
     sessions = tuple(session(one.model, starts[one.model], one.seconds) for one in made.rows.sessions)
     known = dict.fromkeys(starts, OURS) if machines else {}
-    return made.with_rows(sessions=sessions).report(machines=known, offers=offers)
+    return made.with_rows(sessions=sessions).report(machines=known, hosted_prices=offers)
 
 
 def test_the_report_compares_its_own_machines_with_offers_as_the_command_does() -> None:
@@ -439,7 +439,7 @@ def test_the_report_says_nothing_of_offers_where_there_is_none_or_no_server() ->
     assert "elsewhere" not in {one.anchor for one in write_sections(reported())}
     embedded = case({"alpha": HALF}, items_per_sample=2, alpha=candidate("alpha", kind="embedded"))
     judge = JUDGE.model_copy(update={"kind": "embedded"})
-    assert replace(embedded, judge=judge).report(offers=(API,)).timing.hosting is None
+    assert replace(embedded, judge=judge).report(hosted_prices=(API,)).timing.hosting is None
 
 
 def test_an_offer_without_a_price_of_ones_own_is_a_number_all_the_same() -> None:

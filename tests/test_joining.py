@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from qaeval.cli import run
+from qaeval.comparison.analysis import RunData
 from qaeval.comparison.csv import COLUMNS, render_csv
-from qaeval.comparison.run_data import RunData, join_runs
+from qaeval.comparison.run_data import join_runs
 from qaeval.errors import DataError, NotComparableError
 from report_builders import case
 

@@ -257,11 +257,11 @@ def _plan_assumed(
 
 def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float) -> "PlanReport":
     from qaeval.comparison.planning import plan_run
-    from qaeval.comparison.run_data import RunData
+    from qaeval.comparison.run_data import read_run
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
-        data = RunData.read(store, label_paths=())
+        data = read_run(store, label_paths=())
     names = [facts.name for facts in data.candidates]
     if len(names) < 2:  # noqa: PLR2004 - a comparison has two
         raise UsageError(

@@ -44,12 +44,8 @@ FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import TypedDict
-
     from qaeval.comparison.report import Report
     from qaeval.registry.config import Config
-    from qaeval.report.facts import HostedFacts, MachineFacts
     from qaeval.run.plan import Plan
     from qaeval.run.runner import Runner
     from qaeval.serving.exporter import Exporter
@@ -57,13 +53,6 @@ if TYPE_CHECKING:
 
     _Source = tuple[Path | None, Path | None, list[str] | None]
     """Files of chunks and of samples, and what the chunk file calls its fields."""
-
-    class _Analysis(TypedDict):
-        label_paths: list[Path]
-        margin: float
-        machines: Mapping[str, MachineFacts]
-        offers: Sequence[HostedFacts]
-        command: str
 
 
 def compare(
@@ -93,6 +82,7 @@ def compare(
     """Compare models: generate, grade, report. At least two names, all on the same chunks."""
     from qaeval.cli.progress import exporting
     from qaeval.cli.shards import compare_shard, where
+    from qaeval.comparison.analysis import ReportOptions
     from qaeval.comparison.run_data import require_labels
     from qaeval.comparison.write_report import write_report
     from qaeval.registry.find import find_config, find_hosted, find_machines, with_endpoints
@@ -127,15 +117,15 @@ def compare(
         with runner_of(store, registry, concurrency, no_cache=no_cache, exporter=exporter) as runner:
             runner.check(*plan.candidates, judging.judge)
             runner.compare(plan.candidates, plan.definition, judging)
-        written = write_report(
-            store,
+        options = ReportOptions(
             label_paths=label_paths,
             margin=margin or defaults.margin,
             machines=machines,
-            offers=find_hosted(registry),
+            hosted_prices=find_hosted(registry),
             command=_command(),
         )
-    _show(written.report, path, as_json=as_json)
+        analysis = write_report(store, options)
+    _show(analysis.report, path, as_json=as_json)
 
 
 def generate(
@@ -221,7 +211,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Only the last stage: analyse a run and write its report. Several runs are put side by side."""
-    from qaeval.comparison.write_report import join_reports, write_report
+    from qaeval.comparison.analysis import ReportOptions
+    from qaeval.comparison.write_report import read_report, render, write_report
     from qaeval.evals.find import find_labels
     from qaeval.registry.find import find_config, find_hosted, find_machines
     from qaeval.storage.run_directory import RunStore
@@ -232,18 +223,18 @@ def report(
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(run)) for run in runs]
         settings = [store.settings() for store in stores]
-        wanted: _Analysis = {
-            "label_paths": labels or find_labels(settings[0]["eval"]["name"]),
-            "margin": margin or registry.defaults.margin,
-            "machines": find_machines(registry, settings, hardware),
-            "offers": find_hosted(registry),
-            "command": _command(),
-        }
-        written = write_report(stores[0], **wanted) if len(stores) == 1 else join_reports(stores, **wanted)
+        options = ReportOptions(
+            label_paths=labels or find_labels(settings[0]["eval"]["name"]),
+            margin=margin or registry.defaults.margin,
+            machines=find_machines(registry, settings, hardware),
+            hosted_prices=find_hosted(registry),
+            command=_command(),
+        )
+        analysis = write_report(stores[0], options) if len(stores) == 1 else read_report(stores, options)
     if format_ is not None:
-        sys.stdout.write(written.render(format_))  # type: ignore[arg-type]
+        sys.stdout.write(render(analysis, format_))  # type: ignore[arg-type]
     else:
-        _show(written.report, runs[0] if len(runs) == 1 else None, as_json=as_json)
+        _show(analysis.report, runs[0] if len(runs) == 1 else None, as_json=as_json)
 
 
 def planned(

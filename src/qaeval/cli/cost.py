@@ -12,7 +12,7 @@ from qaeval.cli.options import AsJson, Machine, Margin, Registry, mapping
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.comparison.write_report import Written
+    from qaeval.comparison.analysis import Analysis
     from qaeval.registry.config import Config
     from qaeval.report.facts import MachineFacts
 
@@ -151,7 +151,7 @@ def cost(
         currency=currency or "",
     )
     read = _read(runs, registry, hardware, None)
-    found = cost_run(read.report, read.analysis.rows.sessions, find_hosted(registry), asked)
+    found = cost_run(read.report, read.rows.sessions, find_hosted(registry), asked)
     if as_json:
         print(found.model_dump_json())
     else:
@@ -207,8 +207,9 @@ def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
     return machine
 
 
-def _read(runs: list[Path], registry: "Config", hardware: str | None, margin: float | None) -> "Written":
+def _read(runs: list[Path], registry: "Config", hardware: str | None, margin: float | None) -> "Analysis":
     """Analyse the runs; nothing is written."""
+    from qaeval.comparison.analysis import ReportOptions
     from qaeval.comparison.write_report import read_report
     from qaeval.evals.find import find_labels
     from qaeval.registry.find import find_machines
@@ -217,13 +218,12 @@ def _read(runs: list[Path], registry: "Config", hardware: str | None, margin: fl
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(run)) for run in runs]
         settings = [store.settings() for store in stores]
-        return read_report(
-            stores,
+        options = ReportOptions(
             label_paths=find_labels(settings[0]["eval"]["name"]),
             margin=margin or registry.defaults.margin,
             machines=find_machines(registry, settings, hardware),
-            command="",
         )
+        return read_report(stores, options)
 
 
 def _number(name: str, text: str) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
@@ -55,6 +55,43 @@ class RunRows:
     """The labels of all files; told apart by their rater."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """Rows and facts of a graded run."""
+
+    rows: RunRows
+    eval_facts: EvalFacts
+    rubric: RubricFacts
+    judge: ModelFacts
+    candidates: tuple[ModelFacts, ...]
+    """In the order of the report."""
+    judge_tuned: bool = False
+    """Whether the judge was tuned on labels of this eval; the labels it was tuned on are then left out."""
+
+    def table(self, tally: Tally | None = None) -> pd.DataFrame:
+        """Join the rows into the table of letters.
+
+        Args:
+            tally: Counts tokens and times of the rows on the way; None: nothing is counted.
+
+        Raises:
+            DataError: rows are missing, doubled or foreign; the message names the first three.
+        """
+        n_samples = self.eval_facts.n_samples
+        if len(self.rows.samples) != n_samples:
+            raise DataError(f"samples: expected {n_samples}, the run holds {len(self.rows.samples)}")
+        counted = tally or Tally()
+        return letter_table(
+            self.rows.samples,
+            counted.generations(self.rows.generations),
+            counted.grades(self.rows.grades),
+            candidates=[facts.name for facts in self.candidates],
+            items_per_sample=self.eval_facts.items_per_sample,
+            judge=self.judge.name,
+            rubric=self.rubric,
+        )
+
+
 @dataclass(frozen=True)
 class Analysis:
     """A report, and the table of letters behind it."""
@@ -62,6 +99,8 @@ class Analysis:
     report: Report
     table: pd.DataFrame
     rows: RunRows
+    has_charts: bool = True
+    """Whether charts stand beside the documents; of runs side by side nothing is written."""
 
     def items(self, *, most: int | None = None, marked: bool = False) -> tuple[ChunkItems, ...]:
         """Gather the items for reading.
@@ -84,41 +123,37 @@ class Analysis:
         )
 
 
-def analyse_rows(
-    *,
-    rows: RunRows,
-    run: RunFacts,
-    eval_facts: EvalFacts,
-    rubric: RubricFacts,
-    judge: ModelFacts,
-    candidates: Sequence[ModelFacts],
-    margin: float = 0.05,
-    judge_tuned: bool = False,
-    machines: Mapping[str, MachineFacts] = MappingProxyType({}),
-    offers: Sequence[HostedFacts] = (),
-    data_left: Iterable[str] = (),
-) -> Analysis:
-    """Analyse a finished run.
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What a report needs besides the run."""
+
+    label_paths: Sequence[Path] = ()
+    """Files of labels, one or more raters each."""
+    margin: float = 0.05
+    """Smallest difference of usable rates that matters, in (0, 1)."""
+    machines: Mapping[str, MachineFacts] = field(default_factory=dict)
+    """What each model runs on, by its name; a model without an entry has no cost."""
+    hosted_prices: Sequence[HostedFacts] = ()
+    """Prices of hosted APIs, for a comparison with the cost of the run."""
+    command: str = ""
+    """The command line or call that made the report."""
+
+
+def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
+    """Analyse a finished run, or several that were joined.
 
     Args:
-        rows: what the run directory and the label files hold.
-        run: everything in which two equal runs may differ; its seconds are taken from the sessions.
-        eval_facts: what was asked; `n_samples` must be the number of samples.
-        rubric: the rubric of all grades.
-        judge: who graded.
-        candidates: in the order of the report.
-        margin: smallest difference of usable rates that matters, in (0, 1).
-        judge_tuned: whether the judge was tuned on this eval's labels; the tuning labels are then left out.
-        machines: what each model runs on, by its name; those that nobody knows are left out.
-        offers: what other people's APIs take for tokens.
-        data_left: hosts outside the user's network that were sent chunks, besides those of the sessions.
+        data: Rows and facts of the run; `eval_facts.n_samples` must be the number of samples.
+        run: Everything in which two equal runs may differ; its seconds are taken from the sessions.
+        options: Margin, machines and prices.
 
     Raises:
         DataError: rows are missing, doubled or foreign; the message names the first three.
     """
-    names = [facts.name for facts in candidates]
+    rows, rubric, judge = data.rows, data.rubric, data.judge
+    names = [facts.name for facts in data.candidates]
     tally = Tally()
-    table = table_of(rows, eval_facts, rubric, judge, names, tally=tally)
+    table = data.table(tally)
     summaries = tuple(
         summarise_candidate(
             facts,
@@ -127,25 +162,27 @@ def analyse_rows(
             rows.sessions,
             readings=rows.readings,
             rubric=rubric,
-            item_types=eval_facts.item_types,
-            near=_near(table, facts.name) if eval_facts.item_kind == "qa_pair" else None,
+            item_types=data.eval_facts.item_types,
+            near=_near(table, facts.name) if data.eval_facts.item_kind == "qa_pair" else None,
         )
-        for facts in candidates
+        for facts in data.candidates
     )
-    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=margin)
-    agreement = judge_agreement(table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=judge_tuned)
-    judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=judge_tuned)
+    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=options.margin)
+    agreement = judge_agreement(
+        table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=data.judge_tuned
+    )
+    judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
     n_chunks = table["cluster"].nunique()
     report = Report(
         run=_run(run, rows.sessions),
         headline=write_headline(
             summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
         ),
-        eval=eval_facts,
+        eval=data.eval_facts,
         rubric=rubric,
         judge=judge_summary,
         candidates=summaries,
-        margin=margin,
+        margin=options.margin,
         differences=differences,
         ranking=rank_candidates(table, candidates=names, best=rubric.best),
         agreement=agreement,
@@ -153,12 +190,16 @@ def analyse_rows(
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
-        checks=gather_findings(table, eval_facts.checks, names),
-        selection=select(table, rows.samples, names) if eval_facts.item_kind == "preference_pair" else (),
-        timing=_timing(summaries, judge_summary, rows, machines, run.finished),
-        data_left=tuple(sorted({*data_left, *hosts_outside(rows.sessions)})),
+        checks=gather_findings(table, data.eval_facts.checks, names),
+        selection=select(table, rows.samples, names)
+        if data.eval_facts.item_kind == "preference_pair"
+        else (),
+        timing=_timing(summaries, judge_summary, rows, options.machines, run.finished),
+        data_left=tuple(sorted(hosts_outside(rows.sessions))),
     )
-    timing = report.timing.model_copy(update={"hosting": hosting_of(report, rows.sessions, offers)})
+    timing = report.timing.model_copy(
+        update={"hosting": hosting_of(report, rows.sessions, options.hosted_prices)}
+    )
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
 
 
@@ -191,30 +232,6 @@ def _timing(
         nodes=node_costs(rows.sessions, rows.readings, machines, finished),
         choice=weigh(candidates, costs, unit, external, finished),
         energy_wh=run_wh(rows.sessions),
-    )
-
-
-def table_of(
-    rows: RunRows,
-    eval_facts: EvalFacts,
-    rubric: RubricFacts,
-    judge: ModelFacts,
-    names: Sequence[str],
-    *,
-    tally: Tally | None = None,
-) -> pd.DataFrame:
-    """Join the rows of a run into the table of letters; errors as in `analyse_rows`."""
-    if len(rows.samples) != eval_facts.n_samples:
-        raise DataError(f"samples: expected {eval_facts.n_samples}, the run holds {len(rows.samples)}")
-    counted = tally or Tally()
-    return letter_table(
-        rows.samples,
-        counted.generations(rows.generations),
-        counted.grades(rows.grades),
-        candidates=names,
-        items_per_sample=eval_facts.items_per_sample,
-        judge=judge.name,
-        rubric=rubric,
     )
 
 

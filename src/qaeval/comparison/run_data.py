@@ -4,17 +4,16 @@ Several runs of the same eval as one: the same samples, rubric and judge, the ca
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import orjson
-import pandas as pd
 
 from qaeval.agreement.analysis import report_of_run
 from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
-from qaeval.comparison.analysis import RunRows, table_of
+from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
@@ -33,7 +32,7 @@ def agreement_of_run(store: RunStore, *, label_paths: Sequence[Path], by: str = 
     Raises:
         DataError: the run is not graded, or labels are missing or wrong.
     """
-    data = RunData.read(store, label_paths=label_paths)
+    data = read_run(store, label_paths=label_paths)
     return report_of_run(
         data.table(),
         data.rows.labels,
@@ -49,70 +48,48 @@ FILES: Final = "files sha-256 (names, sizes, settings; weights not read)"
 """How a report names the hash of a model's folder."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunData:
-    """Rows and facts of a graded run."""
+def read_run(
+    store: RunStore, *, label_paths: Sequence[Path] = (), grading: Mapping[str, Any] | None = None
+) -> RunData:
+    """Read a run and the labels of its items.
 
-    rows: RunRows
-    eval_facts: EvalFacts
-    rubric: RubricFacts
-    judge: ModelFacts
-    candidates: tuple[ModelFacts, ...]
-    judge_tuned: bool
-    """Whether the judge was tuned on labels of this eval."""
+    Args:
+        store: The run.
+        label_paths: Files of labels.
+        grading: Who is going to grade, of a run that nobody grades yet.
 
-    @classmethod
-    def read(
-        cls, store: RunStore, *, label_paths: Sequence[Path], grading: Mapping[str, Any] | None = None
-    ) -> "RunData":
-        """Read a run and the labels of its items.
-
-        Args:
-            store: The run.
-            label_paths: Files of labels.
-            grading: Who is going to grade, of a run that nobody grades yet.
-
-        Raises:
-            DataError: the run is not graded, or a label file is not readable.
-        """
-        settings = store.settings()
-        if "shard" in settings:
-            one = settings["shard"]
-            raise DataError(
-                f"{store.path}: shard {one['index']}/{one['of']} of a run; `qaeval merge` puts all of them together first"
-            )
-        grading = settings.get("grading") or grading
-        if grading is None:
-            raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
-        facts = eval_facts_of(settings)
-        sessions = store.sessions()
-        return cls(
-            rows=RunRows(
-                samples=store.samples(),
-                generations=store.generations(),
-                grades=store.grades(),
-                sessions=sessions,
-                readings=store.readings(),
-                labels=tuple(label for path in label_paths for label in read_labels(path)),
-            ),
-            eval_facts=facts,
-            rubric=_rubric_facts(grading["rubric"]),
-            judge=_served(_model_facts(grading["judge"]["name"], grading["judge"]), "grade", sessions),
-            candidates=tuple(
-                _served(_model_facts(name, about), "generate", sessions)
-                for name, about in settings["candidates"].items()
-            ),
-            judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
+    Raises:
+        DataError: the run is not graded, or a label file is not readable.
+    """
+    settings = store.settings()
+    if "shard" in settings:
+        one = settings["shard"]
+        raise DataError(
+            f"{store.path}: shard {one['index']}/{one['of']} of a run; `qaeval merge` puts all of them together first"
         )
-
-    def table(self) -> pd.DataFrame:
-        """Join the rows into the table of letters.
-
-        Raises:
-            DataError: rows are missing, doubled or foreign.
-        """
-        names = [facts.name for facts in self.candidates]
-        return table_of(self.rows, self.eval_facts, self.rubric, self.judge, names)
+    grading = settings.get("grading") or grading
+    if grading is None:
+        raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
+    facts = eval_facts_of(settings)
+    sessions = store.sessions()
+    return RunData(
+        rows=RunRows(
+            samples=store.samples(),
+            generations=store.generations(),
+            grades=store.grades(),
+            sessions=sessions,
+            readings=store.readings(),
+            labels=tuple(label for path in label_paths for label in read_labels(path)),
+        ),
+        eval_facts=facts,
+        rubric=_rubric_facts(grading["rubric"]),
+        judge=_served(_model_facts(grading["judge"]["name"], grading["judge"]), "grade", sessions),
+        candidates=tuple(
+            _served(_model_facts(name, about), "generate", sessions)
+            for name, about in settings["candidates"].items()
+        ),
+        judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
+    )
 
 
 def require_labels(paths: Sequence[Path]) -> None:

@@ -1,29 +1,24 @@
-"""From a finished run directory to its reports and its manifest.
-
-From finished runs to reports: one run with its files written, or several side by side.
-"""
+"""From finished run directories to reports: one run with its files written, or several side by side."""
 
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval import __version__
-from qaeval.comparison.analysis import Analysis, analyse_rows
+from qaeval.comparison.analysis import Analysis, ReportOptions, analyse
 from qaeval.comparison.charts import charts
 from qaeval.comparison.csv import render_csv
 from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import CHARTS, render_markdown
-from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import RunData, join_runs
+from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
 from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
-from qaeval.report.facts import HostedFacts, MachineFacts, RunFacts
+from qaeval.report.facts import RunFacts
 from qaeval.storage.run_directory import (
     GENERATIONS,
     GRADES,
@@ -40,86 +35,71 @@ Format: TypeAlias = Literal["html", "md", "json", "csv"]
 REPORTS: Final = ("report.json", "report.md", "report.html")
 
 _PACKAGES: Final = ("aiohttp", "matplotlib", "numpy", "pandas", "pydantic", "scipy")
-
-
-_MOST_ITEMS: Final = 20_000
+"""Packages whose version can change a number or a picture of a report."""
+_MAX_PAGE_ITEMS: Final = 20_000
 """Items of a page; a browser reads and filters so many without a pause."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """A report with the table behind it, to be rendered."""
-
-    analysis: Analysis
-    has_charts: bool = True
-    """Whether charts stand beside the documents; of runs side by side nothing is written."""
-
-    @property
-    def report(self) -> Report:
-        """The report as data."""
-        return self.analysis.report
-
-    def render(self, format_: Format) -> str:
-        """Render it in one of the formats."""
-        if format_ == "html":
-            return render_html(self.report, self.analysis.items(most=_MOST_ITEMS, marked=True))
-        if format_ == "md":
-            return render_markdown(self.report, with_charts=self.has_charts)
-        return render_csv(self.analysis.items()) if format_ == "csv" else model_json(self.report)
-
-
-def publish(
-    store: RunStore,
-    run: RunFacts,
-    *,
-    label_paths: Sequence[Path],
-    margin: float,
-    machines: Mapping[str, MachineFacts],
-    offers: Sequence[HostedFacts] = (),
-) -> Written:
-    """Write report.json, report.md with its charts, report.html and, last, manifest.json.
+def write_report(store: RunStore, options: ReportOptions) -> Analysis:
+    """Analyse a run; write report.json, report.md with its charts, report.html and, last, manifest.json.
 
     Raises:
         DataError: the run is not finished, or a label file is not readable.
     """
-    data = RunData.read(store, label_paths=label_paths)
-    written = analyse(data, run, margin=margin, machines=machines, offers=offers)
+    analysis = read_report([store], options)
     for name in REPORTS:
-        store.write_text(name, written.render(name.rpartition(".")[2]))  # type: ignore[arg-type]
-    drawn = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in charts(written.report)}
-    for name, svg in drawn.items():
+        store.write_text(name, render(analysis, name.rpartition(".")[2]))  # type: ignore[arg-type]
+    pictures = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in charts(analysis.report)}
+    for name, svg in pictures.items():
         store.write_text(name, svg)
-    manifest = _manifest(store, run, (*REPORTS, *drawn))
+    manifest = _manifest(store, analysis.report.run, (*REPORTS, *pictures))
     store.write_text(MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-    return written
+    return analysis
 
 
-def analyse(
-    data: RunData,
-    run: RunFacts,
-    *,
-    margin: float,
-    machines: Mapping[str, MachineFacts],
-    offers: Sequence[HostedFacts] = (),
-) -> Written:
-    """Analyse the rows of a run, or of several that were joined; write nothing.
+def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
+    """Analyse a finished run, or several of the same eval, samples, rubric and judge side by side; write nothing.
 
     Raises:
-        DataError: rows are missing, doubled or foreign.
+        NotComparableError: several runs differ in more than their candidates.
+        DataError: a run is not finished, or a label file is not readable.
     """
-    analysis = analyse_rows(
-        rows=data.rows,
-        run=run,
-        eval_facts=data.eval_facts,
-        rubric=data.rubric,
-        judge=data.judge,
-        candidates=data.candidates,
-        margin=margin,
-        machines=machines,
-        offers=offers,
-        judge_tuned=data.judge_tuned,
+    runs = {store.path.name: read_run(store, label_paths=options.label_paths) for store in stores}
+    if len(runs) < len(stores):
+        raise UsageError(
+            "two of the run directories have the same name; rename one, it tells candidates apart"
+        )
+    data = join_runs(runs)
+    facts = RunFacts(
+        id=" and ".join(runs),
+        **_times(data.rows.sessions),
+        qaeval_version=__version__,
+        git_commit=git_commit(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        command=options.command,
+        warnings=tuple(text for store in stores for text in store.warnings),
     )
-    return Written(analysis)
+    if len(stores) == 1:
+        return analyse(data, facts, options)
+    # a candidate that two runs have is called NAME@RUN in the later one, and runs on the machine of NAME
+    models = {model.name: model.name.partition("@")[0] for model in (*data.candidates, data.judge)}
+    machines = {name: options.machines[model] for name, model in models.items() if model in options.machines}
+    return replace(analyse(data, facts, replace(options, machines=machines)), has_charts=False)
+
+
+def render(analysis: Analysis, format_: Format) -> str:
+    """Render a report in one of the formats; the same analysis gives the same text."""
+    if format_ == "html":
+        return render_html(analysis.report, analysis.items(most=_MAX_PAGE_ITEMS, marked=True))
+    if format_ == "md":
+        return render_markdown(analysis.report, with_charts=analysis.has_charts)
+    return render_csv(analysis.items()) if format_ == "csv" else model_json(analysis.report)
+
+
+def _times(sessions: Sequence[Session]) -> dict[str, str]:
+    finished = now()
+    return {"started": min((session.started for session in sessions), default=finished), "finished": finished}
 
 
 def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
@@ -132,97 +112,3 @@ def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[st
         "sessions": [session.model_dump(mode="json") for session in sessions],
         "sha256": {name: hashlib.sha256((store.path / name).read_bytes()).hexdigest() for name in files},
     }
-
-
-def write_report(
-    store: RunStore,
-    *,
-    label_paths: Sequence[Path],
-    margin: float,
-    machines: Mapping[str, MachineFacts],
-    command: str,
-    offers: Sequence[HostedFacts] = (),
-) -> Written:
-    """Analyse a run, write its reports, and mark it complete with the manifest.
-
-    Args:
-        store: The run.
-        label_paths: Files of labels, one or more raters each.
-        margin: Smallest difference of usable rates that matters.
-        machines: What each model runs on, by its name.
-        command: What the user typed.
-        offers: What other people's APIs take for tokens.
-
-    Raises:
-        DataError: the run is not finished, or a label file is not readable.
-    """
-    facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
-    return publish(store, facts, label_paths=label_paths, margin=margin, machines=machines, offers=offers)
-
-
-def read_report(
-    stores: Sequence[RunStore],
-    *,
-    label_paths: Sequence[Path],
-    margin: float,
-    machines: Mapping[str, MachineFacts],
-    command: str,
-    offers: Sequence[HostedFacts] = (),
-) -> Written:
-    """Analyse a finished run, or several side by side; write nothing.
-
-    Raises:
-        NotComparableError: several runs differ in more than their candidates.
-        DataError: a run is not finished, or a label file is not readable.
-    """
-    if len(stores) > 1:
-        return join_reports(
-            stores, label_paths=label_paths, margin=margin, machines=machines, command=command, offers=offers
-        )
-    (store,) = stores
-    facts = _facts(store.path.name, store.sessions(), command=command, warnings=store.warnings)
-    return analyse(
-        RunData.read(store, label_paths=label_paths), facts, margin=margin, machines=machines, offers=offers
-    )
-
-
-def join_reports(
-    stores: Sequence[RunStore],
-    *,
-    label_paths: Sequence[Path],
-    margin: float,
-    machines: Mapping[str, MachineFacts],
-    command: str,
-    offers: Sequence[HostedFacts] = (),
-) -> Written:
-    """Analyse several runs of the same eval, samples, rubric and judge side by side; write nothing.
-
-    Raises:
-        NotComparableError: they differ in more than their candidates.
-        DataError: a run is not finished, or a label file is not readable.
-    """
-    runs = {store.path.name: RunData.read(store, label_paths=label_paths) for store in stores}
-    if len(runs) < len(stores):
-        raise UsageError(
-            "two of the run directories have the same name; rename one, it tells candidates apart"
-        )
-    data = join_runs(runs)
-    warnings = [text for store in stores for text in store.warnings]
-    facts = _facts(" and ".join(runs), data.rows.sessions, command=command, warnings=warnings)
-    known = {one.name: one.name.partition("@")[0] for one in (*data.candidates, data.judge)}
-    named = {name: machines[model] for name, model in known.items() if model in machines}
-    return replace(analyse(data, facts, margin=margin, machines=named, offers=offers), has_charts=False)
-
-
-def _facts(name: str, sessions: Sequence[Session], *, command: str, warnings: Sequence[str]) -> RunFacts:
-    return RunFacts(
-        id=name,
-        started=min((session.started for session in sessions), default=now()),
-        finished=now(),
-        qaeval_version=__version__,
-        git_commit=git_commit(),
-        python=platform.python_version(),
-        platform=platform.platform(),
-        command=command,
-        warnings=tuple(warnings),
-    )

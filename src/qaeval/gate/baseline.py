@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from qaeval import __version__
-from qaeval.comparison.run_data import RunData
+from qaeval.comparison.run_data import read_run
 from qaeval.errors import DataError
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import explained
@@ -171,7 +171,7 @@ class Sources:
         """
         settings = store.settings()
         labels = tuple(self.labels) or find_labels(settings["eval"]["name"])
-        data = RunData.read(store, label_paths=labels, grading=grading)
+        data = read_run(store, label_paths=labels, grading=grading)
         if grading is not None:
             settings = {**settings, "grading": grading}
             data = replace(data, rows=replace(data.rows, grades=with_pending(data)))

@@ -14,8 +14,7 @@ from qaeval.agreement.analysis import by_rater, fits
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
 from qaeval.analysis.replies import Tally
 from qaeval.analysis.server_metrics import histogram
-from qaeval.comparison.analysis import table_of
-from qaeval.comparison.run_data import RunData
+from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError
 from qaeval.gate.model import Identity, Side
 from qaeval.records import TTFT, Generation, Reading, author, digest
@@ -157,7 +156,7 @@ def evidence_of(data: RunData, side: Side, *, machines: Mapping[str, MachineFact
     if not names:
         raise DataError(f"{side.name}: the run has no candidate, so there is nothing to gate")
     tally = Tally()
-    table = table_of(data.rows, data.eval_facts, data.rubric, data.judge, names, tally=tally)
+    table = data.table(tally)
     latencies = _latencies(data)
     samples = table[table["candidate"] == names[0]].drop_duplicates("sample_id")
     order = {sample_id: place for place, sample_id in enumerate(samples["sample_id"])}

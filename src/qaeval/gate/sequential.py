@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from qaeval.comparison.run_data import RunData
+from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError, NotComparableError
 from qaeval.gate.claims import (
     Claim,

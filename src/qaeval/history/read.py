@@ -9,8 +9,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qaeval.analysis.candidates import rate_by_cluster
+from qaeval.comparison.analysis import RunData
 from qaeval.comparison.differences import compare_candidates
-from qaeval.comparison.run_data import RunData, join_runs
+from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.files.rows import explained
 from qaeval.history.model import HistoryRate, HistoryRun, Moment, RunComparison, RunPair, Unread
@@ -171,7 +172,7 @@ def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
         UsageError: two of the directories have the same name.
         DataError: a run is not finished.
     """
-    runs = {store.path.name: RunData.read(store, label_paths=()) for store in stores}
+    runs = {store.path.name: read_run(store, label_paths=()) for store in stores}
     if len(runs) < len(stores):
         raise UsageError("two of the run directories have the same name; rename one, it tells runs apart")
     first_name, *names = runs
