@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from qaeval.chat.embedded.models import EMBEDDED
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatModel
 from qaeval.config import ModelSpec
@@ -15,6 +14,7 @@ from qaeval.errors import EndpointError, UsageError
 from qaeval.serving.guard import check_host
 from qaeval.serving.probe import EndpointFacts, probe
 from qaeval.serving.weights import files_digest
+from qaeval_floor.models import EMBEDDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from qaeval.chat.embedded.answers import judge_answer, lead_answer, salient_answer
-from qaeval.chat.embedded.candidates import Pair, lead, salient
-from qaeval.chat.embedded.lexical import judge
-from qaeval.chat.embedded.preferences import judge_pair, lead_pair, salient_pair
 from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
 from qaeval.records import REJECTED
+from qaeval_floor.answers import judge_answer, lead_answer, salient_answer
+from qaeval_floor.candidates import Pair, lead, salient
+from qaeval_floor.lexical import judge
+from qaeval_floor.preferences import judge_pair, lead_pair, salient_pair
 
 _Reply: TypeAlias = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
