@@ -17,6 +17,7 @@ from qaeval.config import Config, ModelSpec
 from qaeval.errors import QaevalError
 from qaeval.hosting import in_turns
 from qaeval.prepare import Judging, Plan
+from qaeval.registry.plugins import MODELS, load_plugin
 from qaeval.serving.gpus import NotMeteredError, gpu_meter
 from qaeval.serving.guard import check_host
 from qaeval.serving.memory import Budget, budget, fit_together
@@ -124,8 +125,9 @@ async def _look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]
 
 
 async def _answer(spec: ModelSpec, allow_external: Sequence[str], command: str) -> Answer:
-    if spec.kind == "embedded":
-        return Answer(usable=True, detail="built in")
+    if spec.in_process:
+        load_plugin(MODELS, spec.name)
+        return Answer(usable=True, detail="runs inside qaeval")
     if spec.is_hosted and shutil.which(command):
         return Answer(
             usable=True, detail=f"no url, so qaeval starts it itself with {command}, when its turn comes"

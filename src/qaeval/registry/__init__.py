@@ -1,0 +1,1 @@
+"""The registry, `qaeval.yaml`: models, judges, machines, prices and keys."""
