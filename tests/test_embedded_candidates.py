@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.chat.embedded.candidates import Pair, lead, salient
-from qaeval.chat.embedded.contrast import compare
-from qaeval.chat.embedded.questions import Context, ask
 from qaeval.text.units import words
+from qaeval_floor.candidates import Pair, lead, salient
+from qaeval_floor.contrast import compare
+from qaeval_floor.questions import Context, ask
 
 Candidate = Callable[[str], tuple[Pair, Pair, Pair]]
 BOTH = pytest.mark.parametrize("candidate", [lead, salient])

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.chat.embedded.preferences import judge_pair, lead_pair, salient_pair
-from qaeval.chat.embedded.topic_card import from_json, from_text, voiced
 from qaeval.checks.case import checked
 from qaeval.checks.registry import CHECKS
 from qaeval.corpus.samples import load_cards
 from qaeval.evals.definition import load_eval
 from qaeval.records import Item, Sample
 from qaeval.text.units import sentences
+from qaeval_floor.preferences import judge_pair, lead_pair, salient_pair
+from qaeval_floor.topic_card import from_json, from_text, voiced
 
 EVAL = load_eval(Path(__file__).parents[1] / "evals" / "dpo_pairs")
 CARDS = load_cards(EVAL.directory / "cards.jsonl", EVAL)

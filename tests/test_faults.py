@@ -2,7 +2,7 @@
 
 import pytest
 
-from qaeval.chat.embedded.faults import Kind, faults
+from qaeval_floor.faults import Kind, faults
 
 SOURCE = (
     "The L4 has 24 GB of memory. It is connected by PCIe 4.0. Prefix caching shortens the first token, because it saves "

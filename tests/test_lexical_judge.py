@@ -2,7 +2,7 @@
 
 import pytest
 
-from qaeval.chat.embedded.lexical import judge
+from qaeval_floor.lexical import judge
 
 CHUNK = "The L4 has 24 GB of memory and draws 72 watts. Prefix caching does not reduce decoding time, because it saves only the prompt."
 QUESTION = "How much memory does the L4 have?"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from qaeval.chat.embedded.candidates import lead, salient
-from qaeval.chat.embedded.lexical import judge
 from qaeval.corpus.loading import load_chunks
 from qaeval.evals.rubric import load_rubric
 from qaeval.records import Chunk, Item, Label, Sample
 from qaeval.stats.reliability import cohen_kappa
+from qaeval_floor.candidates import lead, salient
+from qaeval_floor.lexical import judge
 
 ROOT = Path(__file__).parents[1]
 EVAL = ROOT / "evals" / "qa_pairs"

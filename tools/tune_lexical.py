@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from qaeval.chat.embedded.faults import Kind
-from qaeval.chat.embedded.lexical import WEIGHTS, judge
 from qaeval.corpus.loading import load_chunks
 from qaeval.records import Label
 from qaeval.stats.reliability import cohen_kappa, confusion_matrix, kappa_interval
+from qaeval_floor.faults import Kind
+from qaeval_floor.lexical import WEIGHTS, judge
 
 EVAL = Path("evals/qa_pairs")
 LETTERS = "ABC"

@@ -1,1 +1,1 @@
-"""Models that can be asked: the protocol, servers over HTTP, and the embedded ones."""
+"""Models that can be asked: the protocol, and servers over HTTP."""

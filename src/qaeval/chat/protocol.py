@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from qaeval.records import FailureReason, Usage
 
@@ -38,8 +38,8 @@ class ChatRequest:
         messages: the turns, as they are sent.
         schema: JSON schema of the reply, or None for free text.
         sampling: temperature, top_p, max_tokens, seed.
-        inputs: what the messages were made from (``chunk``, ``question``, ``answer``, …). Embedded models
-            read these; servers never see them.
+        inputs: what the messages were made from (``chunk``, ``question``, ``answer``, …). Models
+            that run inside qaeval may read these; servers never see them.
         top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
         alternatives_at: the place whose alternatives are kept: the first group of the last match in the reply.
     """
@@ -103,6 +103,7 @@ class ChatError(Exception):
         self.detail = detail
 
 
+@runtime_checkable
 class ChatModel(Protocol):
     """A model that can be asked."""
 

@@ -36,6 +36,7 @@ from qaeval.cli.tables import printable
 from qaeval.errors import QaevalError
 from qaeval.registry.config import Config, ModelSpec
 from qaeval.registry.find import api_key
+from qaeval.registry.plugins import MODELS, load_plugin
 from qaeval.run.hosting import in_turns
 from qaeval.run.plan import Judging, Plan
 from qaeval.serving.gpus import NotMeteredError, gpu_meter
@@ -230,8 +231,9 @@ async def _look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]
 
 
 async def _answer(spec: ModelSpec, allow_external: Sequence[str], command: str) -> Answer:
-    if spec.kind == "embedded":
-        return Answer(usable=True, detail="built in")
+    if spec.in_process:
+        load_plugin(MODELS, spec.name)
+        return Answer(usable=True, detail="runs inside qaeval")
     if spec.is_hosted and shutil.which(command):
         return Answer(
             usable=True, detail=f"no url, so qaeval starts it itself with {command}, when its turn comes"

@@ -144,7 +144,7 @@ def print_models(config: Config, *, as_json: bool) -> None:
 
 
 def _model_row(role: str, spec: ModelSpec) -> tuple[str, ...]:
-    where = "built in" if spec.kind == "embedded" else spec.url or "no url: --endpoint"
+    where = "runs inside qaeval" if spec.in_process else spec.url or "no url: --endpoint"
     return (spec.name, role, spec.hf_id or "-", spec.licence or "-", where)
 
 

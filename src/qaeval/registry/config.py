@@ -16,6 +16,7 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record
 from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
+from qaeval.registry.plugins import MODELS, find_plugin, registered_names
 
 __all__ = [
     "Config",
@@ -52,7 +53,7 @@ class Defaults(Record):
     judge: str | None = None
     """Grades whenever a candidate is a server."""
     embedded_judge: str | None = None
-    """Grades when all candidates are embedded."""
+    """Grades when no candidate has a server."""
     seed: int = Field(default=0, ge=0)
     concurrency: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
     """Requests in flight; ``auto``: as many as keep the servers busy."""
@@ -155,7 +156,7 @@ class Config(_Layer):
         known = {**self.models, **self.judges}
         for key in ("judge", "embedded_judge"):
             name = getattr(self.defaults, key)
-            if name is not None and name not in known:
+            if name is not None and name not in known and find_plugin(MODELS, name) is None:
                 raise ValueError(
                     f"defaults.{key}: no model or judge is called {name!r}.{closest(name, known)}"
                 )
@@ -177,8 +178,8 @@ class Config(_Layer):
             raise ValueError(f"{where}: a server needs hf_id (what to serve) or url (where it runs)")
         if spec.replicas and spec.url is None:
             raise ValueError(f"{where}: replicas are servers beside the one at url; url is missing")
-        if spec.kind == "embedded" and (spec.hf_id or spec.url):
-            raise ValueError(f"{where}: an embedded model runs inside qaeval; it has no hf_id and no url")
+        if spec.in_process and (spec.hf_id or spec.url):
+            raise ValueError(f"{where}: {_a_model(spec)} runs inside qaeval; it has no hf_id and no url")
 
     def _machines(self) -> Iterator[tuple[str, str]]:
         """Yield every place that names a machine, and the name."""
@@ -205,34 +206,38 @@ class Config(_Layer):
         return None if found is None else (found, self.hardware[found])
 
     def candidate(self, name: str) -> ModelSpec:
-        """Find a model under test.
+        """Find a model under test, in the registry or among those that installed packages register.
 
         Raises:
             UsageError: no model has that name.
         """
         if name in self.models:
             return self.models[name]
-        hint = (
-            " (it is registered under judges; add it under models to compare it)"
-            if name in self.judges
-            else ""
-        )
-        raise UsageError(
-            f"no model is called {name!r}{hint}.{closest(name, self.models)} Known: {', '.join(sorted(self.models))}"
-        )
+        if name in self.judges:
+            raise UsageError(
+                f"no model is called {name!r} (it is registered under judges; add it under models to compare it)."
+                f"{closest(name, self.models)} Known: {', '.join(sorted(self.models))}"
+            )
+        return self._plugin(name, "model", self.models)
 
     def judge(self, name: str) -> ModelSpec:
-        """Find a judge; every model can be one.
+        """Find a judge; every model can be one, those that installed packages register too.
 
         Raises:
             UsageError: neither a judge nor a model has that name.
         """
         known = {**self.models, **self.judges}
-        if name not in known:
-            raise UsageError(
-                f"no judge is called {name!r}.{closest(name, known)} Known: {', '.join(sorted(known))}"
-            )
-        return known[name]
+        return known[name] if name in known else self._plugin(name, "judge", known)
+
+    def _plugin(self, name: str, noun: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
+        """Make the entry of a model that the registry does not have and an installed package registers."""
+        if _NAME.fullmatch(name) and find_plugin(MODELS, name) is not None:
+            return ModelSpec(name=name, kind="plugin")
+        others = [other for other in registered_names(MODELS) if other not in {**self.models, **self.judges}]
+        more = f"; registered by packages: {', '.join(others)}" if others else ""
+        raise UsageError(
+            f"no {noun} is called {name!r}.{closest(name, [*known, *others])} Known: {', '.join(sorted(known))}{more}"
+        )
 
     def default_judge(self, candidates: tuple[ModelSpec, ...]) -> ModelSpec:
         """Return the judge for these candidates when none is named.
@@ -240,7 +245,7 @@ class Config(_Layer):
         Raises:
             UsageError: the registry has no default.
         """
-        embedded = all(spec.kind == "embedded" for spec in candidates)
+        embedded = all(spec.in_process for spec in candidates)
         name = self.defaults.embedded_judge if embedded else self.defaults.judge
         if name is None:
             key = "embedded_judge" if embedded else "judge"
@@ -265,8 +270,10 @@ class Config(_Layer):
                     f"endpoint for {name!r}: no model or judge has that name.{closest(name, known)} "
                     f"Known: {', '.join(sorted(known))}"
                 )
-            if known[name].kind == "embedded":
-                raise UsageError(f"endpoint for {name!r}: an embedded model has none, it runs inside qaeval")
+            if known[name].in_process:
+                raise UsageError(
+                    f"endpoint for {name!r}: {_a_model(known[name])} has none, it runs inside qaeval"
+                )
             try:
                 urls[name] = tuple(base_url(one) for one in url.split(","))
             except ValueError as error:
@@ -280,6 +287,10 @@ class Config(_Layer):
                 "judges": _with_urls(self.judges, urls),
             }
         )
+
+
+def _a_model(spec: ModelSpec) -> str:
+    return "an embedded model" if spec.kind == "embedded" else "a plugin"
 
 
 def _with_urls(specs: Mapping[str, ModelSpec], urls: Mapping[str, tuple[str, ...]]) -> dict[str, ModelSpec]:

@@ -77,7 +77,8 @@ class ModelSpec(Record):
 
     name: str
     """The entry's key."""
-    kind: Literal["server", "embedded"] = "server"
+    kind: Literal["server", "embedded", "plugin"] = "server"
+    """``embedded``: a baseline of qaeval's own. ``plugin``: a model that an installed package registers (`registry/plugins.py`)."""
     hf_id: str | None = Field(default=None, pattern=r"^[^\s-]\S*$")
     """What ``vllm serve`` is given: an id on Hugging Face or a folder."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
@@ -130,6 +131,11 @@ class ModelSpec(Record):
     def served(self) -> str:
         """The name that requests carry."""
         return self.served_name or self.name
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it runs inside qaeval's process, without a server."""
+        return self.kind != "server"
 
     @property
     def is_hosted(self) -> bool:

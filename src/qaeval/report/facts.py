@@ -177,7 +177,7 @@ class ModelFacts(Part):
 
     name: str
     kind: str
-    """``"http"`` (a server on the user's network), ``"hosted"`` or ``"embedded"``."""
+    """``"http"`` (a server on the user's network), ``"hosted"``, ``"embedded"``, or ``"plugin"`` (runs inside qaeval)."""
     hf_id: str = ""
     revision: str = ""
     licence: str = ""

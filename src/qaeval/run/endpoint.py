@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from ipaddress import ip_address
 from pathlib import Path
+from traceback import extract_tb
 
-from qaeval.chat.embedded.models import EMBEDDED
 from qaeval.chat.guard import check_host
 from qaeval.chat.http import HttpChat
-from qaeval.chat.protocol import ChatModel
-from qaeval.errors import EndpointError, UsageError
+from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
+from qaeval.errors import EndpointError, QaevalError, UsageError
 from qaeval.registry.config import ModelSpec
+from qaeval.registry.plugins import MODELS, load_plugin
 from qaeval.serving.probe import EndpointFacts, files_digest, probe
 
 
@@ -22,13 +24,14 @@ class Endpoint:
 
     Attributes:
         spec: the registry's entry.
-        facts: what the probe found; None for embedded models.
-        host: the server's host; None for embedded models.
+        facts: what the probe found; None for models without a server.
+        host: the server's host; None for models without a server.
         addresses: what the host resolved to when it was checked; nothing else is connected to.
         external: whether requests leave the user's own network.
         load_s: what the start of a server of our own took; 0 where it was up.
         replicas: base URL and addresses of further servers of the same model.
         gpu_addresses: of the exporter that the entry names for the energy of its GPUs.
+        factory: makes a model that runs inside this process; None for servers.
     """
 
     spec: ModelSpec
@@ -39,21 +42,19 @@ class Endpoint:
     load_s: float = 0.0
     replicas: tuple[tuple[str, tuple[str, ...]], ...] = ()
     gpu_addresses: tuple[str, ...] = ()
+    factory: Callable[[], object] | None = None
 
 
 async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:
     """Find the model's endpoint and probe it once.
 
     Raises:
-        UsageError: the registry has no URL for the model.
-        EndpointError: the host is not allowed, nothing answers there, or the server does not serve the model.
+        UsageError: the registry has no URL for the model, or no installed package registers it.
+        EndpointError: the host is not allowed, nothing answers there, the server does not serve the model, or the package
+            that registers it cannot be imported.
     """
-    if spec.kind == "embedded":
-        if spec.name not in EMBEDDED:
-            raise UsageError(
-                f"no embedded model is called {spec.name!r}; known: {', '.join(sorted(EMBEDDED))}"
-            )
-        return Endpoint(spec)
+    if spec.in_process:
+        return Endpoint(spec, factory=load_plugin(MODELS, spec.name))
     if spec.url is None:
         raise UsageError(without_server(spec))
     location = check_host(spec.url, allow_external=allow_external)
@@ -154,11 +155,15 @@ async def connect(
         outage_s: Longest wait for a server that is gone.
         told: Called when one is gone, and when it is back.
         on_busy: Called when one asks for fewer requests.
+
+    Raises:
+        EndpointError: the factory of a model without a server fails, or makes no chat model.
     """
     spec, facts = endpoint.spec, endpoint.facts
-    if facts is None:
-        yield EMBEDDED[spec.name]()
+    if endpoint.factory is not None:
+        yield InProcess(spec.name, endpoint.factory)
         return
+    assert facts is not None  # noqa: S101 - a server was probed
     async with HttpChat(
         base_url=spec.url or "",
         model=spec.served_name or spec.name,
@@ -175,3 +180,53 @@ async def connect(
         extra_body=spec.request_extras(),
     ) as model:
         yield model
+
+
+class InProcess:
+    """A model that runs inside this process; errors of its code are reported as the model's.
+
+    Args:
+        name: Of the model.
+        factory: Makes it.
+
+    Raises:
+        EndpointError: the factory raised, or what it returned has no ``async def complete``.
+    """
+
+    def __init__(self, name: str, factory: Callable[[], object]) -> None:
+        self._name = name
+        try:
+            model = factory()
+        except Exception as error:
+            raise EndpointError(f"{name}: making the model failed: {_described(error)}") from error
+        if isinstance(model, type) or not isinstance(model, ChatModel):
+            raise EndpointError(
+                f"{name}: its factory returned {model!r}, which is no chat model; expected an object with "
+                f"`async def complete(self, request)` (qaeval.chat.protocol.ChatModel)"
+            )
+        if not iscoroutinefunction(model.complete):
+            raise EndpointError(f"{name}: `complete` of {type(model).__name__} is not an `async def`")
+        self._model = model
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Ask the model.
+
+        Raises:
+            ChatError: when the model has no reply.
+            EndpointError: its code raised something else, or returned something else than a completion.
+        """
+        try:
+            completion = await self._model.complete(request)
+        except (ChatError, QaevalError):
+            raise
+        except Exception as error:
+            raise EndpointError(f"{self._name}: the model failed: {_described(error)}") from error
+        if not isinstance(completion, Completion):
+            raise EndpointError(f"{self._name}: expected a Completion as its reply, got {completion!r}")
+        return completion
+
+
+def _described(error: Exception) -> str:
+    """Name an exception and the line that raised it: its traceback is not shown."""
+    *_, last = extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"

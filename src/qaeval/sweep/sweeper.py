@@ -100,8 +100,8 @@ class Sweeper:
             EndpointError: its server cannot be used, or no request brought a reply.
             Interrupted: the user asked to stop before the first repeat was finished.
         """
-        if load.spec.kind == "embedded":
-            raise UsageError(f"{load.spec.name} is code of qaeval's own; a sweep measures a server")
+        if load.spec.in_process:
+            raise UsageError(f"{load.spec.name} runs inside qaeval; a sweep measures a server")
         if load.spec.replicas:
             raise UsageError(
                 f"{load.spec.name} has several servers; a sweep measures one: --endpoint {load.spec.name}={load.spec.url}"

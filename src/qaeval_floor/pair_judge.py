@@ -11,9 +11,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qaeval.chat.embedded.opinion import Opinion
-from qaeval.chat.embedded.topic_card import Card, from_text
 from qaeval.text.units import content_words, sentences
+from qaeval_floor.opinion import Opinion
+from qaeval_floor.topic_card import Card, from_text
 
 _STEP: Final = re.compile(r"(?:^|\n|(?<=[.!?:]) )\s*(?:step\s*)?\d{1,2}[.):]\s+\S", re.IGNORECASE)
 _FIRST_PERSON: Final = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|my|me|mine|we|our|ours|us)\b", re.IGNORECASE)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from qaeval.chat.embedded.english import parse
-from qaeval.chat.embedded.offers import Offer, Source
-from qaeval.chat.embedded.questions import Context, PairType, finish, is_presentable, noun_phrase, topic
 from qaeval.text.lexicon import PRONOUNS
 from qaeval.text.units import content_words
+from qaeval_floor.english import parse
+from qaeval_floor.proposals import Offer, Source
+from qaeval_floor.questions import Context, PairType, finish, is_presentable, noun_phrase, topic
 
 _MAX_NAME_WORDS, _MAX_NAME_CHARACTERS = 6, 80
 _ENGLISH = {

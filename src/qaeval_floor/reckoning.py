@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Final
 
-from qaeval.chat.embedded.topic_card import Card
+from qaeval_floor.topic_card import Card
 
 _GB: Final = {"full": 16.0, "lora": 2.3, "qlora": 0.85}
 """GPU memory for each billion parameters, the smallest that works."""

@@ -1,20 +1,22 @@
 """The embedded models as chat models: no server, no GPU, no download.
 
-They read a request's ``inputs``, not its messages, and answer in the JSON that the request's schema asks for.
+They read a request's ``inputs``, not its messages, and answer in the JSON that the request's schema asks for. qaeval finds
+them by the entry points of ``pyproject.toml``.
 """
 
 import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-from qaeval.chat.embedded.answers import judge_answer, lead_answer, salient_answer
-from qaeval.chat.embedded.candidates import Pair, lead, salient
-from qaeval.chat.embedded.lexical import judge
-from qaeval.chat.embedded.preferences import judge_pair, lead_pair, salient_pair
 from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
 from qaeval.records import REJECTED
+from qaeval_floor import candidates
+from qaeval_floor.answers import judge_answer, lead_answer, salient_answer
+from qaeval_floor.candidates import Pair
+from qaeval_floor.lexical import judge
+from qaeval_floor.preferences import judge_pair, lead_pair, salient_pair
 
 _Reply: TypeAlias = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
@@ -72,13 +74,20 @@ def _judge(inputs: Mapping[str, str]) -> Mapping[str, Any]:
     return {"reason": opinion.reason, "letter": opinion.letter, flag: opinion.hallucination}
 
 
-EMBEDDED: Final[Mapping[str, Callable[[], ChatModel]]] = {
-    "embedded-lead": lambda: Embedded(
-        _by_kind(qa_pair=_candidate(lead), answer=lead_answer, preference_pair=lead_pair)
-    ),
-    "embedded-salient": lambda: Embedded(
-        _by_kind(qa_pair=_candidate(salient), answer=salient_answer, preference_pair=salient_pair)
-    ),
-    "embedded-lexical": lambda: Embedded(_judge),
-}
-"""The embedded models by the name that the registry gives them."""
+def lead() -> ChatModel:
+    """Make the simplest candidate, ``embedded-lead``."""
+    return Embedded(
+        _by_kind(qa_pair=_candidate(candidates.lead), answer=lead_answer, preference_pair=lead_pair)
+    )
+
+
+def salient() -> ChatModel:
+    """Make the better candidate, ``embedded-salient``."""
+    return Embedded(
+        _by_kind(qa_pair=_candidate(candidates.salient), answer=salient_answer, preference_pair=salient_pair)
+    )
+
+
+def lexical() -> ChatModel:
+    """Make the judge, ``embedded-lexical``."""
+    return Embedded(_judge)

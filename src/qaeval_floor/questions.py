@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from qaeval.chat.embedded import german, statements
-from qaeval.chat.embedded.english import capitalise, parse
 from qaeval.text import lexicon
 from qaeval.text.lexicon import PRONOUNS
+from qaeval_floor import german, statements
+from qaeval_floor.english import capitalise, parse
 
 PairType = Literal["factual", "conceptual", "comparison"]
 _MIN_WORDS, _MAX_WORDS = 3, 26

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from qaeval.chat.embedded.english import Clause, capitalise, decapitalise, parse, short_enough
-from qaeval.chat.embedded.questions import Context, Question, finish, is_presentable
 from qaeval.text.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
 from qaeval.text.units import content_words
+from qaeval_floor.english import Clause, capitalise, decapitalise, parse, short_enough
+from qaeval_floor.questions import Context, Question, finish, is_presentable
 
 _SPLIT = re.compile(
     r"(?:,|;| –| —)? (?:whereas|while)(?: that of)? |[,;] but |; (?:however|in contrast|by contrast), "

@@ -1,7 +1,7 @@
 """What can be found wrong with a question/answer pair without understanding it: support, form of the question, references.
 
 Each function looks for one kind of fault and returns a `Fault` for every one that it finds. How much a kind weighs
-is the judge's matter, in `qaeval.chat.embedded.lexical`.
+is the judge's matter, in `qaeval_floor.lexical`.
 """
 
 import re

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from qaeval.chat.embedded.english import Clause, decapitalise, short_enough
 from qaeval.text import lexicon
 from qaeval.text.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS, word_set
+from qaeval_floor.english import Clause, decapitalise, short_enough
 
 Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
 

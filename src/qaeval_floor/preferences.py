@@ -2,7 +2,7 @@
 
 ``lead_pair`` is the floor: the card read out. ``salient_pair`` speaks in the persona's voice, orders the features by what they share
 with the situation, and chooses among whole sentences until the parts have the asked-for lengths. Neither knows anything that the
-card does not say. The judge of such pairs is in `qaeval.chat.embedded.pair_judge`.
+card does not say. The judge of such pairs is in `qaeval_floor.pair_judge`.
 """
 
 import re
@@ -13,12 +13,12 @@ from hashlib import sha256
 from itertools import combinations, product
 from typing import Final
 
-from qaeval.chat.embedded import pair_phrases as say
-from qaeval.chat.embedded.pair_judge import judge_pair
-from qaeval.chat.embedded.reckoning import Reckoning, reckoned
-from qaeval.chat.embedded.topic_card import Card, Feature, from_json
 from qaeval.text.lexicon import word_set
 from qaeval.text.units import content_words, named_terms
+from qaeval_floor import pair_phrases as say
+from qaeval_floor.pair_judge import judge_pair
+from qaeval_floor.reckoning import Reckoning, reckoned
+from qaeval_floor.topic_card import Card, Feature, from_json
 
 __all__ = ["judge_pair", "lead_pair", "salient_pair"]
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from qaeval.chat.embedded.faults import CONTRAST, STOCK, Fault, Kind, faults, question_faults
-from qaeval.chat.embedded.opinion import Opinion
 from qaeval.text.units import content_words, sentences
+from qaeval_floor.faults import CONTRAST, STOCK, Fault, Kind, faults, question_faults
+from qaeval_floor.opinion import Opinion
 
 WEIGHTS: Final[Mapping[Kind, float]] = MappingProxyType(
     {

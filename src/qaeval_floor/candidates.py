@@ -7,10 +7,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from qaeval.chat.embedded import contrast, fallback
-from qaeval.chat.embedded.offers import Offer, Source, from_rows, from_source
-from qaeval.chat.embedded.questions import Context, PairType, ask
 from qaeval.text.units import Unit, content_words, is_german, numbers, units
+from qaeval_floor import contrast, fallback
+from qaeval_floor.proposals import Offer, Source, from_rows, from_source
+from qaeval_floor.questions import Context, PairType, ask
 
 __all__ = ["Pair", "lead", "salient"]
 

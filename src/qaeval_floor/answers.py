@@ -7,10 +7,10 @@ from itertools import pairwise
 from math import log
 from typing import Any, Final
 
-from qaeval.chat.embedded.faults import STOCK, faults
-from qaeval.chat.embedded.opinion import Opinion
 from qaeval.checks.answers import refuses
 from qaeval.text.units import content_words, is_german, numbers, sentences
+from qaeval_floor.faults import STOCK, faults
+from qaeval_floor.opinion import Opinion
 
 REFUSE_BELOW: Final = 0.35
 """Weighted share of the question's words that one place of the passage must hold for the candidate to answer."""
