@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from math import log
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from qaeval.gate.claims import Counts, PairedRates, swap_p_value
-from qaeval.stats.mixtures import mixture_rho
 from qaeval.stats.sequential import Bets, Wager
 
 Array = NDArray[Any]
@@ -198,6 +198,15 @@ def of_the_pool(values: Array, _weights: Array, null: float, alpha: float) -> Ar
         certain = total - (n_chunks - place - 1) > n_chunks * null
         found[(found > n_chunks) & (wager.is_above | certain)] = place + 1
     return found
+
+
+def mixture_rho(v: float, *, alpha: float) -> float:
+    r"""Return the prior precision for which the normal mixture is narrowest at variance `v`.
+
+    :math:`\rho = v / (2 \log(1/\alpha) + \log(1 + 2 \log(1/\alpha)))`. Source: Howard et al. 2021, section 3.5.
+    """
+    twice = 2 * log(1 / alpha)
+    return v / (twice + log(1 + twice))
 
 
 def normal_mixture(values: Array, _weights: Array, null: float, alpha: float) -> Array:

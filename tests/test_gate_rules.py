@@ -16,9 +16,9 @@ from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.rules import Case, verdicts_of
 from qaeval.gate.verdict import GateReport, RuleVerdict
 from qaeval.report.facts import MachineFacts
-from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import wilson
+from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import sign_flip_test
 from qaeval.stats.power import reached_power
 from report_builders import label_of

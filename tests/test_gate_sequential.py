@@ -579,6 +579,10 @@ def test_the_simulation_gives_the_gates_own_verdicts() -> None:
             assert n == round(60 * (1 - looked.saved[gate]))
 
 
+def test_the_normal_mixture_of_the_benchmark_has_the_constant_of_confseq() -> None:
+    assert gate_bench.mixture_rho(100, alpha=0.05) == pytest.approx(12.60056, abs=5e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rules", [1, 3])
 def test_error_rates_hold_under_stopping_and_losses_are_found(rules: int) -> None:

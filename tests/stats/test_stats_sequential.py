@@ -7,80 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pytest import approx  # noqa: PT013
 
-from qaeval.stats.mixtures import (
-    Lines,
-    bernoulli_interval,
-    log_mixture,
-    mixture_bound,
-    mixture_rho,
-    sign_e_value,
-)
 from qaeval.stats.sequential import Bounds, Wager
 
 Floats = NDArray[np.float64]
-
-
-# ---------------------------------------------------------------- closed forms
-
-
-def test_the_normal_mixture_has_the_constants_of_confseq() -> None:
-    rho = mixture_rho(100, alpha=0.05)
-    assert rho == approx(12.60056, abs=5e-6)
-    assert mixture_bound(100, rho=rho, alpha=0.05) == approx(30.35209, abs=5e-6)
-    assert log_mixture(10, 100, rho=rho) == approx(-0.6510052, abs=1e-7)
-
-
-def test_the_normal_mixture_reaches_one_over_alpha_at_its_bound() -> None:
-    bound = mixture_bound([20.0, 100.0], rho=7.0, alpha=0.05)
-    assert np.exp(log_mixture(bound, [20.0, 100.0], rho=7.0)) == approx([20.0, 20.0])
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "n_opt", "low", "high"),
-    [
-        (700, 1000, 100, 0.651629, 0.745949),
-        (15, 50, 50, 0.129556, 0.511896),
-        (5, 50, 50, 0.013021, 0.269264),
-        (90, 100, None, 0.771729, 0.971158),
-        (700, 1000, None, 0.646985, 0.749662),
-        (0, 20, None, 0.0, 0.260671),
-    ],
-)
-def test_bernoulli_intervals_have_the_constants_of_confseq(
-    successes: int, n: int, n_opt: float | None, low: float, high: float
-) -> None:
-    assert bernoulli_interval(successes, n, n_opt=n_opt) == approx((low, high), abs=1.01e-6)
-
-
-def test_a_bernoulli_interval_with_a_flat_prior_ends_where_the_mixture_says() -> None:
-    # a = b = 1: (t + 1) C(t, S) p^S (1 - p)^(t - S) = alpha. 0 of 20: 21 (1 - p)^20 = 0.05, p = 1 - (0.05 / 21)^(1/20)
-    assert bernoulli_interval(0, 20)[1] == approx(1 - (0.05 / 21) ** (1 / 20))
-    low, high = bernoulli_interval(13, 20)
-    assert bernoulli_interval(7, 20) == approx((1 - high, 1 - low))
-
-
-def test_evidence_of_signs_has_the_values_of_the_formula() -> None:
-    # 10 : 0 gives 2^10 / 11, 9 : 1 gives 2^10 / 110, 8 : 0 gives 2^8 / 9
-    assert sign_e_value(10, 0) == approx(1024 / 11)
-    assert sign_e_value(9, 1) == approx(1024 / 110)
-    assert sign_e_value(8, 0) == approx(256 / 9)
-    assert sign_e_value(150, 86) == approx(512.969, abs=5e-4)
-    assert sign_e_value(50, 50) == approx(0.1244, abs=5e-5)
-    assert sign_e_value(0, 0) == approx(1)
-
-
-def test_walds_lines_are_those_of_the_nist_handbook() -> None:
-    lines = Lines.of(0.01, 0.10, alpha=0.05, beta=0.10)
-    assert (lines.low, lines.high, lines.slope) == approx((0.939, 1.205, 0.0397), abs=5e-4)
-
-
-def test_closed_forms_refuse_what_cannot_be() -> None:
-    with pytest.raises(ValueError, match="between 0 and n"):
-        bernoulli_interval(5, 4)
-    with pytest.raises(ValueError, match="counts"):
-        sign_e_value(-1, 2)
-    with pytest.raises(ValueError, match="p1 < p2"):
-        Lines.of(0.2, 0.1, alpha=0.05, beta=0.1)
 
 
 # ---------------------------------------------------------------- bets

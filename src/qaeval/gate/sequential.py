@@ -29,8 +29,8 @@ from qaeval.gate.pending import Became, graded_part
 from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.rules import LEAST_SHARE, Case, gap_of
 from qaeval.records import GradeRow
-from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate, undefined
+from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import holm
 from qaeval.stats.sequential import Bounds, Wager
 
