@@ -102,7 +102,7 @@ class Became:
         rows = np.column_stack([delivered.hits, graded.hits, delivered.totals])
         self._known.update(zip(delivered.chunks, rows, strict=True))
 
-    def see(self, chunk: str) -> None:
+    def update(self, chunk: str) -> None:
         """Count a chunk."""
         self._seen = self._seen + self._known.get(chunk, 0.0)
 
