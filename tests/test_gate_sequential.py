@@ -446,7 +446,7 @@ def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[Following,
     following = Following(cases_of(asked, run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
     letters = graded(run)
     for chunk in dict.fromkeys(run.chunks):
-        following.see(chunk, letters)
+        following.update(chunk, letters)
         if following.is_decided({}):
             break
     return following, following.n_seen
@@ -486,7 +486,7 @@ def test_chunks_weigh_as_their_items_do() -> None:
     following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
     letters = graded(run)
     for chunk in dict.fromkeys(chunks):
-        following.see(chunk, letters)
+        following.update(chunk, letters)
     (rule,) = verdicts_of(following.cases(), 0.05)
     assert rule.change is not None
     assert rule.change.value == pytest.approx(-3 / 90)
@@ -532,7 +532,7 @@ def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:
     run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
     following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
     with pytest.raises(DataError, match="3 of a chunk that was to be graded are missing"):
-        following.see(run.chunks[0], {})
+        following.update(run.chunks[0], {})
 
 
 def test_looking_costs_power_and_never_brings_any() -> None:
@@ -579,6 +579,10 @@ def test_the_simulation_gives_the_gates_own_verdicts() -> None:
                 looked.regressions[gate],
             )
             assert n == round(60 * (1 - looked.saved[gate]))
+
+
+def test_the_normal_mixture_of_the_benchmark_has_the_constant_of_confseq() -> None:
+    assert gate_bench.mixture_rho(100, alpha=0.05) == pytest.approx(12.60056, abs=5e-6)
 
 
 @pytest.mark.slow

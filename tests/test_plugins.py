@@ -8,10 +8,10 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from qaeval.registry.find import find_config
 
 from command import Typed, qaeval
 from qaeval.errors import EndpointError, UsageError
+from qaeval.registry.find import find_config
 from qaeval.registry.plugins import MODELS, load_plugin
 
 MODEL = """

@@ -244,7 +244,7 @@ def several(
     n_items = int((counts.sum(axis=1) > 1).sum())
     if len(raters) < 3 or not n_items:  # noqa: PLR2004 - two are a pair
         return None
-    kappa = multirater.multirater(counts)
+    kappa = multirater.multirater_coefficient(counts)
     alpha, ordinal = (
         multirater.krippendorff_interval(ratings, clusters, n_levels=n_levels, metric=metric)
         for metric in ("nominal", "ordinal")
@@ -258,7 +258,7 @@ def several(
     )
 
 
-def _fleiss(kappa: multirater.MultiRater, n_items: int) -> Measure:
+def _fleiss(kappa: multirater.MultiRaterCoefficient, n_items: int) -> Measure:
     method = "linearisation, independent items"
     if isnan(kappa.value):
         return Measure.of(undefined("only one letter occurs", method=method, n=n_items, n_clusters=n_items))

@@ -13,7 +13,7 @@ from qaeval.comparison.model import Difference, Outcome, Rank
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
 from qaeval.report.numbers import level, p_value, plural, size, two_digits_up
-from qaeval.stats.equivalence import equivalence
+from qaeval.stats.margins import equivalence
 from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
 from qaeval.stats.power import chunks_needed
 from qaeval.stats.ranking import bradley_terry_bootstrap

@@ -152,7 +152,7 @@ class _Work:
             chunk = self._order[self._following.n_seen]
             if not self._items[chunk] <= self._grades.keys():
                 return
-            self._following.see(chunk, self._grades)
+            self._following.update(chunk, self._grades)
             if self._passed is None:
                 # what is in flight may be there already: only letters of chunks that were looked at may count
                 self._unheard -= heard_in(chunk, self._run, self._grades)

@@ -18,7 +18,7 @@ from qaeval.gate.claims import (
     count,
     independent_difference,
     p_beyond,
-    swap_p_value,
+    permutation_p_value,
     without_letters,
 )
 from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
@@ -235,7 +235,7 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, Cand
             larger=paired.larger,
             baseline=counts[1].rate,
             current=counts[0].rate,
-            p_swapped=swap_p_value(counts[1], counts[0], below=better),
+            p_swapped=permutation_p_value(counts[1], counts[0], below=better),
         )
     if rule.quantity != "usable_rate":
         return claim

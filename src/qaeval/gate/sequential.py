@@ -32,10 +32,10 @@ from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.rules import LEAST_SHARE, Case, gap_of
 from qaeval.records import Failure, Generation, Grade, GradeRow
 from qaeval.run.grade import task_id
-from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate, undefined
+from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import holm
-from qaeval.stats.sequential import Bounds, Wager
+from qaeval.stats.sequential import BettingTest, ConfidenceSequence
 
 FOLLOWED: Final = frozenset({"usable_rate", "success_rate", "hallucination_rate", "flag_rate"})
 """Quantities that each chunk's letters add to."""
@@ -113,7 +113,7 @@ class Following:
         """Rules that are decided chunk by chunk."""
         return len(self._followed)
 
-    def see(self, chunk: str, grades: Mapping[str, GradeRow]) -> None:
+    def update(self, chunk: str, grades: Mapping[str, GradeRow]) -> None:
         """Take the next chunk's letters into account.
 
         Args:
@@ -123,7 +123,7 @@ class Following:
         part = graded_part(self._run, self._places[chunk], grades)
         self.n_seen += 1
         for one in self._followed.values():
-            one.see(chunk, part)
+            one.update(chunk, part)
 
     def know(self, cases: Sequence[Case]) -> None:
         """Take over the claims of the rules that are not followed, known once any item is graded."""
@@ -191,15 +191,15 @@ def power_at_equality(values: Floats, *, n_chunks: int, margin: float, alpha: fl
     """
     rng = np.random.default_rng(_SEED)
     drawn = np.clip(rng.choice(values - values.mean(), (_RESAMPLES, n_chunks)), -1.0, 1.0)
-    wager = Wager(np.full(_RESAMPLES, -margin), alpha=alpha, n_values=n_chunks)
+    test = BettingTest(np.full(_RESAMPLES, -margin), alpha=alpha, n_values=n_chunks)
     for column in drawn.T:
-        wager.see(column)
+        test.update(column)
     nothing = np.zeros(n_chunks)
     fixed = [non_inferiority(nothing, row, margin=margin, alpha=alpha).is_shown for row in drawn]
     n_differing = np.count_nonzero(values) / len(values) * n_chunks
     if is_mostly_tied(n_differing, n_chunks) and lost_unseen(n_chunks, alpha=alpha) >= margin:
         fixed = [False]
-    return Power(fixed=float(np.mean(fixed)), sequential=float(wager.is_above.mean()))
+    return Power(fixed=float(np.mean(fixed)), sequential=float(test.is_above.mean()))
 
 
 def _is_followed(case: Case, run: Evidence, baseline: Evidence | None) -> bool:
@@ -224,7 +224,7 @@ class _Followed:
         self._asked = _asked(run, case.stratum)
         mean = float(np.mean(list(self._asked.values()))) if self._asked else 1.0
         self._weights = {chunk: asked / mean for chunk, asked in self._asked.items()}
-        heaviest = max(self._weights.values(), default=1.0)
+        max_weight = max(self._weights.values(), default=1.0)
         self._baseline, self._before = None, Became(case.candidate, run.side.name)
         self._now = Became(case.candidate, run.side.name)
         if case.rule.limit is None and baseline is not None:
@@ -238,28 +238,28 @@ class _Followed:
         self._span = (-1.0, 1.0) if case.rule.limit is None else (0.0, 1.0)
         low, high = self._span
         n_values = max(1, len(self._asked))
-        self._bounds = Bounds(
+        self._bounds = ConfidenceSequence(
             alpha_low=alpha,
             alpha_high=alpha,
             n_values=n_values,
             low=low,
             high=high,
-            heaviest=heaviest,
-            at=(self._kept,),
+            max_weight=max_weight,
+            thresholds=(self._kept,),
         )
         least, most = sorted((-self._sign * low, -self._sign * high))
-        self._worse = Wager(
+        self._worse = BettingTest(
             -self._sign * self._worse_than,
             alpha=alpha / n_rules,
             n_values=n_values,
             low=least,
             high=most,
-            heaviest=heaviest,
+            max_weight=max_weight,
         )
         self._seen: list[tuple[str, tuple[float, float], tuple[float, float]]] = []
         self._values: list[float] = []
 
-    def see(self, chunk: str, part: Evidence) -> None:
+    def update(self, chunk: str, part: Evidence) -> None:
         """Take a chunk of the run into account."""
         if chunk not in self._asked:
             return
@@ -267,8 +267,8 @@ class _Followed:
         assert candidate is not None  # noqa: S101 - see `_is_followed`
         own = _by_chunk(count(part, candidate, self._case.rule, self._case.stratum))[chunk]
         self._now.note(part, self._case.stratum)
-        self._now.see(chunk)
-        self._before.see(chunk)
+        self._now.update(chunk)
+        self._before.update(chunk)
         before = (0.0, 1.0) if self._baseline is None else self._baseline.get(chunk, (0.0, 0.0))
         if not (own[1] and before[1]):
             return
@@ -276,8 +276,8 @@ class _Followed:
         weight = self._weights[chunk]
         self._seen.append((chunk, own, before))
         self._values.append(value)
-        self._bounds.see(value, weight)
-        self._worse.see(-self._sign * value, weight)
+        self._bounds.update(value, weight)
+        self._worse.update(-self._sign * value, weight)
 
     @property
     def passes(self) -> bool:
@@ -473,7 +473,7 @@ class Became:
         rows = np.column_stack([delivered.hits, graded.hits, delivered.totals])
         self._known.update(zip(delivered.chunks, rows, strict=True))
 
-    def see(self, chunk: str) -> None:
+    def update(self, chunk: str) -> None:
         """Count a chunk."""
         self._seen = self._seen + self._known.get(chunk, 0.0)
 
