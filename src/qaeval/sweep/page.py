@@ -87,7 +87,7 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
             ) if known else None
         axes.set_ylim(0)
         axes.set_ylabel("seconds")
-        axes.legend()
+        axes.legend(loc="best")  # said, or matplotlib warns wherever placing it takes more than a second
         _in_flight(axes, levels, knee, look)
 
     ttft = "; ".join(
