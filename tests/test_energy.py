@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 
 from qaeval.cli import run
-from qaeval.cli.models import energy_of
+from qaeval.cli.doctor import energy_of
 from qaeval.comparison.markdown import render_markdown
 from qaeval.cost.energy import run_wh, stage_energies
 from qaeval.errors import DataError

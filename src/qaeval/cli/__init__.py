@@ -12,7 +12,7 @@ import traceback
 import typer
 
 from qaeval.cli.app import ORDER, app
-from qaeval.cli.tables import printable
+from qaeval.cli.terminal import printable
 from qaeval.errors import QaevalError, StoreError, UsageError
 
 

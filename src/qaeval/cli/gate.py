@@ -1,17 +1,12 @@
-"""`qaeval gate` and `qaeval baseline`: may this change ship?
-
-What `qaeval gate` and `qaeval baseline` print.
-"""
+"""`qaeval gate` and `qaeval baseline`: may this change ship?"""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from qaeval.cli.options import (
     AsJson,
@@ -24,15 +19,7 @@ from qaeval.cli.options import (
     RunDirectory,
     mapping,
 )
-from qaeval.cli.tables import print_table
 from qaeval.errors import UsageError
-from qaeval.gate.baseline import BaselineFile, Listed, Pointer
-from qaeval.gate.certificate import age_days
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Evidence
-from qaeval.gate.messages import allowed, change, judge_line, level, plain, sequential_line
-from qaeval.gate.model import GateReport, RuleVerdict
-from qaeval.report.measure import Measure
-from qaeval.report.numbers import moment, percent, plural
 
 if TYPE_CHECKING:
     from qaeval.gate.baseline import Sources
@@ -166,7 +153,7 @@ def show(report: "GateReport", *, as_json: bool) -> None:
     if as_json:
         print(report.model_dump_json())
         return
-    from qaeval.cli.gate import print_gate
+    from qaeval.cli.gate_tables import print_gate
 
     print_gate(report)
 
@@ -291,7 +278,7 @@ def set_baseline(
 @baseline_app.command("show")
 def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False) -> None:
     """Say what a baseline rests on, and how old it is."""
-    from qaeval.cli.gate import print_baseline
+    from qaeval.cli.gate_tables import print_baseline
     from qaeval.environment import now
 
     evidence = _sources(config, None, None).baseline(str(file))
@@ -306,7 +293,7 @@ def list_baselines(folder: _Folder = Path("baselines"), as_json: AsJson = False)
     """List the baselines of a folder with their age."""
     import json
 
-    from qaeval.cli.gate import baseline_rows, print_baselines
+    from qaeval.cli.gate_tables import baseline_rows, print_baselines
     from qaeval.environment import now
     from qaeval.gate.baseline import list_baselines as found_in
 
@@ -319,158 +306,3 @@ def list_baselines(folder: _Folder = Path("baselines"), as_json: AsJson = False)
         print_baselines(rows)
     else:
         print(f"{folder}: no baseline here", file=sys.stderr)
-
-
-_MARKS: Final = {"pass": " ", "regression": "!", "inconclusive": "?"}
-"""What stands before a rule's sentence."""
-
-
-def print_gate(report: GateReport) -> None:
-    """Print the verdict first, then the rules, then what it rests on."""
-    console = Console(highlight=False)
-    soft = not console.is_terminal
-    console.print(f"[bold]{_safe(report.headline)}[/bold]", soft_wrap=soft)
-    names = list(dict.fromkeys(rule.candidate for rule in report.rules))
-    for name in names:
-        own = [_row(rule) for rule in report.rules if rule.candidate == name]
-        console.print(f"\n[bold]{_safe(name)}[/bold]" if len(names) > 1 else "", soft_wrap=soft)
-        print_table(
-            console, ("rule", "baseline", "run", "change, or limit", "verdict"), own, unbroken=("verdict",)
-        )
-    if report.rules:
-        console.print()
-    for rule in report.rules:
-        console.print(f"{_MARKS[rule.verdict]} {_safe(rule.sentence)}", soft_wrap=soft)
-    for note in report.notes:
-        console.print(f"! {_safe(note)}", soft_wrap=soft)
-    console.print()
-    for text in (*_basis(report), report.multiplicity):
-        console.print(_safe(text), soft_wrap=soft)
-
-
-def _row(rule: RuleVerdict) -> tuple[str, ...]:
-    moved = allowed(rule) if rule.limit is not None else _moved(rule)
-    return (
-        _name(rule),
-        level(_bare(rule.baseline), rule.unit),
-        level(_bare(rule.current), rule.unit),
-        moved,
-        rule.verdict,
-    )
-
-
-def _name(rule: RuleVerdict) -> str:
-    """Name a rule without what stands beside it: its candidate, and which kind of limit it is."""
-    name = rule.id.removesuffix(f"@{rule.candidate}")
-    return plain(name.replace(".at_least", "").replace(".at_most", "") if rule.limit is not None else name)
-
-
-def _moved(rule: RuleVerdict) -> str:
-    """Print a change; where it has a unit its interval stands in the sentence alone: the table has 80 columns."""
-    if rule.unit:
-        return change(_bare(rule.change), rule.unit)
-    return change(rule.change, rule.unit).replace(" points", "")
-
-
-def _bare(measure: Measure | None) -> Measure | None:
-    """Leave the interval out."""
-    return None if measure is None else measure.model_copy(update={"low": None, "high": None})
-
-
-def _basis(report: GateReport) -> Sequence[str]:
-    against = ""
-    if report.baseline is not None:
-        days = age_days(report.baseline.created, report.run.created)
-        age = f", {plural(days, 'day')} before the run" if days is not None and days > 0 else ""
-        when = f" ({moment(report.baseline.created)}{age})" if report.baseline.created else ""
-        against = f" against {report.baseline.name}{when}"
-    identity = report.run.identity
-    return (
-        f"{report.run.name}{against}, policy {report.policy}; {identity.eval}, {plural(identity.n_samples, 'sample')}.",
-        f"Graded by {judge_line(report)}.",
-        *_sequential(report),
-    )
-
-
-def _sequential(report: GateReport) -> Sequence[str]:
-    return [f"Sequential: {sequential_line(report.sequential)}"] if report.sequential else []
-
-
-def baseline_rows(found: Sequence[Listed], today: str) -> list[dict[str, object]]:
-    """Describe baselines, one mapping each."""
-    return [_described(one, today) for one in found]
-
-
-def _described(one: Listed, today: str) -> dict[str, object]:
-    row: dict[str, object] = {"file": str(one.path), "problem": one.problem}
-    if isinstance(one.found, Pointer):
-        return {**row, "run": one.found.run}
-    if isinstance(one.found, BaselineFile):
-        side = one.found.evidence.side
-        names = [candidate.name for candidate in one.found.evidence.candidates]
-        return {
-            **row,
-            "eval": side.identity.eval,
-            "candidates": names,
-            "samples": side.identity.n_samples,
-            "judge": side.identity.judge,
-            "created": side.created,
-            "age_days": age_days(side.created, today),
-        }
-    return row
-
-
-def print_baselines(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print baselines as a table."""
-    console = Console(highlight=False)
-    lines = []
-    for row in rows:
-        what = row.get("eval") or (f"pointer to {row['run']}" if "run" in row else "cannot be read")
-        names = row.get("candidates", [])
-        candidates = ", ".join(map(str, names)) if isinstance(names, list) else ""
-        cells = (str(row["file"]), str(what), candidates, str(row.get("judge", "")))
-        lines.append((*map(plain, cells), _age(row.get("age_days"))))
-    print_table(console, ("file", "eval", "candidates", "judge", "age"), lines)
-    for row in rows:
-        if row["problem"]:
-            console.print(f"! {_safe(str(row['problem']))}", soft_wrap=not console.is_terminal)
-
-
-def print_baseline(path: Path, evidence: Evidence, today: str) -> None:
-    """Print what a baseline rests on."""
-    console = Console(highlight=False)
-    side = evidence.side
-    identity = side.identity
-    age = _age(age_days(side.created, today))
-    console.print(
-        f"[bold]{_safe(str(path))}: {_safe(side.name)}, {moment(side.created)}, {age}[/bold]", soft_wrap=True
-    )
-    rows = [_candidate_row(evidence, one.name, one.letters) for one in evidence.candidates]
-    print_table(
-        console, ("candidate", f"usable {evidence.scale[0]}", "items", "failed", "without a letter"), rows
-    )
-    about = [
-        ("eval", identity.eval, identity.eval_digest),
-        ("rubric", identity.rubric, identity.rubric_digest),
-        ("judge", identity.judge, identity.judge_digest),
-        ("samples", f"{identity.n_samples:,}", identity.samples_digest),
-    ]
-    console.print()
-    print_table(console, ("", "", "hash"), [(what, plain(name), sha[:12]) for what, name, sha in about])
-    made = f" at commit {side.git_commit[:12]}" if side.git_commit else ""
-    console.print(f"\n{_safe(f'Made with qaeval {side.qaeval_version}{made}.')}", soft_wrap=True)
-
-
-def _candidate_row(evidence: Evidence, name: str, letters: str) -> tuple[str, ...]:
-    marks = letters.replace(" ", "")
-    n = len(marks)
-    usable = percent(marks.count(evidence.scale[0]) / n) if n else "–"
-    return (plain(name), usable, f"{n:,}", f"{marks.count(FAILED_MARK):,}", f"{marks.count(UNGRADED_MARK):,}")
-
-
-def _age(days: object) -> str:
-    return plural(days, "day") if isinstance(days, int) else "age unknown"
-
-
-def _safe(text: str) -> str:
-    return escape(plain(text))

@@ -1,0 +1,190 @@
+"""What `qaeval doctor` prints: what is installed, which endpoints answer, what a run would do."""
+
+import asyncio
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from qaeval import __version__
+from qaeval.chat.guard import check_host
+from qaeval.cli.terminal import printable
+from qaeval.errors import QaevalError
+from qaeval.registry.config import Config, ModelSpec
+from qaeval.registry.find import api_key
+from qaeval.registry.plugins import MODELS, load_plugin
+from qaeval.run.hosting import in_turns
+from qaeval.run.plan import Judging, Plan
+from qaeval.serving.gpus import NotMeteredError, gpu_meter
+from qaeval.serving.memory import Budget, budget, fit_together
+from qaeval.serving.probe import reach
+
+_FIRST_PORT: Final = 8001
+_GIB: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether a model can be asked right now, and what was seen."""
+
+    usable: bool
+    detail: str
+
+
+def print_machine() -> None:
+    """Print versions, GPU, vLLM and free space."""
+    print(f"qaeval {__version__}, Python {sys.version.split()[0]}")
+    print(f"GPU: {_gpu()}")
+    print(f"vLLM: {_vllm()}")
+    free = shutil.disk_usage(Path()).free / _GIB
+    print(f"disk: {free:,.1f} GiB free here; runs go to {Path('results')}/")
+
+
+def _gpu() -> str:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "none found (no nvidia-smi); needed only to serve models on this machine"
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        found = _run(query)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"nvidia-smi does not answer: {error}"
+    lines = (found.stdout if found.returncode == 0 else found.stderr or found.stdout).strip().splitlines()
+    return "; ".join(lines) or f"nvidia-smi ended with code {found.returncode}"
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - nothing of it comes from outside
+
+
+def _vllm() -> str:
+    try:
+        return f"{version('vllm')} is installed"
+    except PackageNotFoundError:
+        return "not installed here; needed only to serve models on this machine"
+
+
+def print_plan(plan: Plan, judging: Judging) -> None:
+    """Print what `compare` would ask of whom."""
+    strata = {sample.stratum for sample in plan.samples}
+    n_samples, n_candidates = len(plan.samples), len(plan.candidates)
+    n_items = plan.definition.items_per_sample
+    print(
+        f"\na run of {plan.definition.name}: {n_samples:,} chunks from {len(strata)} strata, {n_items} items from each\n"
+        f"  candidates: {', '.join(spec.name for spec in plan.candidates)}: "
+        f"{n_candidates * n_samples:,} requests to generate\n"
+        f"  judge: {judging.judge.name}, rubric {judging.rubric.name} version {judging.rubric.version}: "
+        f"up to {n_candidates * n_samples * n_items:,} requests to grade"
+    )
+    longest = max(plan.samples, key=lambda sample: len(sample.chunk.text))
+    print(f"  longest chunk: {len(longest.chunk.text.split()):,} words ({longest.chunk.chunk_id})")
+
+
+def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:
+    """Print how each server fits on the GPU, in the order of their turns, and whether two would fit at once."""
+    servers = [spec for spec in in_turns(specs) if spec.kind == "server"]
+    print(f"\none GPU of {gpu_gib:g} GiB (serving.gpu_gib), one server at a time")
+    if not servers:
+        print("  no model of this run needs a GPU")
+    known: dict[str, Budget] = {}
+    for spec in servers:
+        found = budget(spec, gpu_gib)
+        if found is None:
+            print(f"  {spec.hosting.name}: weights_gib and kv_kib_per_token are not in the registry")
+        elif found.name not in known:
+            known[found.name] = found
+            print(f"  {found.name}: {found.arithmetic}{'' if found.fits else '; DOES NOT FIT'}")
+    budgets = list(known.values())
+    for one in budgets[:-1]:
+        if fit_together(one, judge := budgets[-1]):
+            print(
+                f"  {one.name} and {judge.name} would fit side by side with shares of --gpu-memory-utilization of their own: "
+                f"start both, name their URLs, and generation and grading overlap"
+            )
+
+
+def look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
+    """Ask every server for its health and models, print and return what came; nothing is asked of a model."""
+    answers = asyncio.run(_look(specs, config))
+    print("\nendpoints")
+    for name, answer in answers.items():
+        print(printable(f"  {name}: {answer.detail}"))
+    return answers
+
+
+async def _look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
+    answers = await asyncio.gather(
+        *(_answer(spec, config.allow_external, config.serving.command[0]) for spec in specs)
+    )
+    return {spec.name: answer for spec, answer in zip(specs, answers, strict=True)}
+
+
+async def _answer(spec: ModelSpec, allow_external: Sequence[str], command: str) -> Answer:
+    if spec.in_process:
+        load_plugin(MODELS, spec.name)
+        return Answer(usable=True, detail="runs inside qaeval")
+    if spec.is_hosted and shutil.which(command):
+        return Answer(
+            usable=True, detail=f"no url, so qaeval starts it itself with {command}, when its turn comes"
+        )
+    if spec.url is None:
+        return Answer(usable=False, detail="no server known (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
+    try:
+        key = api_key(spec)
+        check_host(spec.url, allow_external=allow_external)
+    except QaevalError as error:
+        return Answer(usable=False, detail=str(error))
+    found = await reach(spec.url, key)
+    if found.ok and found.models and spec.served not in found.models:
+        wanted = f"it does not serve {spec.served!r}; `served_name: {found.models[0]}` in qaeval.yaml, if that is it"
+        return Answer(usable=False, detail=f"{spec.url}: {found.detail}; {wanted}")
+    energy = await energy_of(spec, allow_external) if found.ok else ""
+    return Answer(usable=found.ok, detail=f"{spec.url}: {found.detail}{energy}")
+
+
+async def energy_of(spec: ModelSpec, allow_external: Sequence[str]) -> str:
+    """Say which GPUs the exporter of an entry shows, or why they cannot be measured; nothing where it names none."""
+    if spec.gpu_metrics is None:
+        return ""
+    try:
+        addresses = check_host(spec.gpu_metrics.url, allow_external=allow_external).addresses
+        meter = gpu_meter(spec, addresses=(), exporter_addresses=addresses)
+        assert meter is not None  # noqa: S101 - an entry that names an exporter has one
+        async with meter:
+            gpus = await meter.read()
+    except (QaevalError, NotMeteredError) as error:
+        return f"; energy cannot be measured: {error}"
+    return f"; energy by {meter.source}: {', '.join(f'{gpu.name} {uuid}' for uuid, gpu in gpus.items())}"
+
+
+def next_command(plan: Plan, judging: Judging, answers: Mapping[str, Answer], typed: Sequence[str]) -> str:
+    """Return the exact command to type next: serve what is missing, else compare.
+
+    Args:
+        plan: what would be asked.
+        judging: who would grade it.
+        answers: of every model of the run.
+        typed: the options that shaped the plan, to be repeated.
+    """
+    specs = {spec.name: spec for spec in (*plan.candidates, judging.judge)}
+    missing = [spec for name, spec in specs.items() if not answers[name].usable]
+    compare = ["qaeval", "compare", *(spec.name for spec in plan.candidates), *typed]
+    unserved = [spec for spec in missing if spec.url is None]
+    if not missing:
+        return shlex.join(compare)
+    if not unserved:
+        return f"start {', '.join(spec.name for spec in missing)}, then: {shlex.join(compare)}"
+    ports = {spec.name: _FIRST_PORT + place for place, spec in enumerate(unserved)}
+    starts = [
+        shlex.join(["vllm", "serve", *spec.serve_arguments(), "--port", str(ports[spec.name])])
+        for spec in unserved
+    ]
+    endpoints = [
+        word for name, port in ports.items() for word in ("--endpoint", f"{name}=http://127.0.0.1:{port}/v1")
+    ]
+    return "\n  ".join(["on machines with a GPU", *starts, "then", shlex.join([*compare, *endpoints])])
