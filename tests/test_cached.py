@@ -101,7 +101,7 @@ def test_a_reply_is_read_as_it_was_written() -> None:
 async def test_a_file_that_cannot_be_used_costs_a_note_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database" * 100)
     said: list[str] = []
-    with Cache(tmp_path, told=said.append) as cache:
+    with Cache(tmp_path, on_message=said.append) as cache:
         assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
         assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
     assert len(said) == 1

@@ -202,7 +202,7 @@ def test_progress_is_the_last_step() -> None:
 async def test_a_server_is_started_told_of_and_gone(tmp_path: Path) -> None:
     server = server_of("slow", tmp_path)
     steps: list[str] = []
-    seconds = await server.start(deadline_s=30, told=steps.append)
+    seconds = await server.start(deadline_s=30, on_step=steps.append)
     assert server.is_alive
     assert seconds > 1
     assert "loading weights 2/3" in steps
@@ -287,7 +287,7 @@ async def test_one_server_is_alive_at_a_time_and_a_needed_one_is_kept(tmp_path: 
     second = await conductor.serve(other)
     assert second != first
     assert [start.model for start in conductor.starts] == ["one", "other"]
-    assert conductor.lost() == ""
+    assert conductor.why_dead() == ""
     await conductor.close()
     await conductor.close()
 

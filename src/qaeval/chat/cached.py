@@ -29,12 +29,12 @@ class Cache:
 
     Args:
         folder: Where the file stands; made when it is not there.
-        told: Called once when the file cannot be used.
+        on_message: Called once when the file cannot be used.
     """
 
-    def __init__(self, folder: Path, told: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(self, folder: Path, on_message: Callable[[str], None] = lambda _text: None) -> None:
         self._path = folder / FILE
-        self._told = told
+        self._on_message = on_message
         self._file: sqlite3.Connection | None = None
         self._is_usable = True
         self._committed_at = perf_counter()
@@ -92,7 +92,7 @@ class Cache:
             self._file.close()
             self._file = None
         self._is_usable = False
-        self._told(f"{self._path}: not used ({error}); every question is asked")
+        self._on_message(f"{self._path}: not used ({error}); every question is asked")
 
 
 class Cached:

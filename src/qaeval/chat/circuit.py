@@ -20,7 +20,7 @@ class Circuit:
         server: How messages call it.
         is_healthy: Looks whether the server answers; never raises.
         outage_s: Longest wait for a server that is gone.
-        told: Called when the server is gone, and when it is back.
+        on_message: Called when the server is gone, and when it is back.
         sleep: Waits between two looks.
         clock: Seconds, ever rising.
     """
@@ -31,14 +31,14 @@ class Circuit:
         is_healthy: Callable[[], Awaitable[bool]],
         *,
         outage_s: float,
-        told: Callable[[str], None] = lambda _text: None,
+        on_message: Callable[[str], None] = lambda _text: None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._server = server
         self._is_healthy = is_healthy
         self._outage_s = outage_s
-        self._told = told
+        self._on_message = on_message
         self._sleep = sleep
         self._clock = clock
         self._looked_at = float("-inf")
@@ -85,7 +85,7 @@ class Circuit:
 
     async def _wait_for_it(self) -> None:
         began, wait = self._clock(), _WAIT_S
-        self._told(f"{self._server} does not answer; waiting for it, {self._outage_s:.0f} s at most")
+        self._on_message(f"{self._server} does not answer; waiting for it, {self._outage_s:.0f} s at most")
         while True:
             await self._sleep(wait)
             wait = min(_WAIT_MAX_S, 2 * wait)
@@ -96,6 +96,6 @@ class Circuit:
                     f"{self._server}: the server stopped answering and did not come back within {self._outage_s:.0f} s; "
                     f"finished rows are kept"
                 )
-        self._told(f"{self._server} answers again after {self._clock() - began:.0f} s")
+        self._on_message(f"{self._server} answers again after {self._clock() - began:.0f} s")
         self._looked_at = self._clock()
         self._outage = None

@@ -73,7 +73,7 @@ class HttpChat:
             with its whole answer is then not sent.
         addresses: the only ones that are connected to; empty: what the name resolves to.
         extra_body: further fields of the request, e.g. ``chat_template_kwargs``.
-        told: called when a server is gone, and when it is back.
+        on_message: called when a server is gone, and when it is back.
         on_busy: called when a server asks for fewer requests.
         sleep: waits between attempts.
         rng: draws the waits.
@@ -99,7 +99,7 @@ class HttpChat:
         context: int | None = None,
         addresses: Sequence[str] = (),
         extra_body: Mapping[str, Any] = MappingProxyType({}),
-        told: Callable[[str], None] = lambda _text: None,
+        on_message: Callable[[str], None] = lambda _text: None,
         on_busy: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: random.Random | None = None,
@@ -119,7 +119,7 @@ class HttpChat:
         self._max_top_logprobs = max_top_logprobs
         self._context = context
         self._outage_s = outage_s
-        self._told = told
+        self._on_message = on_message
         self._on_busy = on_busy
         self._extra_body = dict(extra_body)
         self._sleep = sleep
@@ -136,7 +136,7 @@ class HttpChat:
                 f"{self._model} at {server.url.origin()}",
                 server.is_healthy,
                 outage_s=self._outage_s,
-                told=self._told,
+                on_message=self._on_message,
                 sleep=self._sleep,
             )
         self._is_open = True

@@ -279,11 +279,11 @@ def _starter(
     """Make what asks the models about some of the samples, with its numbers served where somebody asked for them."""
 
     @contextmanager
-    def start(store: "RunStore", only: frozenset[str]) -> "Iterator[Runner]":
+    def start(store: "RunStore", sample_ids: frozenset[str]) -> "Iterator[Runner]":
         with (
             metered as exporter,
             runner_of(
-                store, registry, concurrency, no_cache=no_cache, exporter=exporter, only=only
+                store, registry, concurrency, no_cache=no_cache, exporter=exporter, sample_ids=sample_ids
             ) as runner,
         ):
             yield runner
@@ -298,7 +298,7 @@ def runner_of(
     *,
     no_cache: bool,
     exporter: "Exporter | None",
-    only: "frozenset[str] | None" = None,
+    sample_ids: "frozenset[str] | None" = None,
 ) -> "Runner":
     """Make what asks the models of a run, as the options and the registry say; drawn on stderr.
 
@@ -308,7 +308,7 @@ def runner_of(
         concurrency: As typed; None: what the registry says.
         no_cache: Whether every question is asked anew.
         exporter: Takes the counts; None: nobody reads them.
-        only: Ids of the samples to work on; None: all.
+        sample_ids: Ids of the samples to work on; None: all.
     """
     from rich.console import Console
 
@@ -328,7 +328,7 @@ def runner_of(
         serving=registry.serving,
         allow_external=registry.allow_external,
         exporter=exporter,
-        only=only,
+        sample_ids=sample_ids,
         on_stop=lambda: print(
             "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
         ),

@@ -144,7 +144,7 @@ async def connect(
     *,
     api_key: str | None,
     outage_s: float = 120.0,
-    told: Callable[[str], None] = lambda _text: None,
+    on_message: Callable[[str], None] = lambda _text: None,
     on_busy: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[ChatModel]:
     """Open the model for one stage.
@@ -153,7 +153,7 @@ async def connect(
         endpoint: Where it answers.
         api_key: Sent to all its servers.
         outage_s: Longest wait for a server that is gone.
-        told: Called when one is gone, and when it is back.
+        on_message: Called when one is gone, and when it is back.
         on_busy: Called when one asks for fewer requests.
 
     Raises:
@@ -175,7 +175,7 @@ async def connect(
         addresses=endpoint.addresses,
         replicas=endpoint.replicas,
         outage_s=outage_s,
-        told=told,
+        on_message=on_message,
         on_busy=on_busy,
         extra_body=spec.request_extras(),
     ) as model:

@@ -35,7 +35,7 @@ class Conductor:
         serving: How servers are started.
         env: Environment that they inherit.
         logs: Folder of their logs.
-        told: Called with what happens: a start, its steps, a stop.
+        on_message: Called with what happens: a start, its steps, a stop.
         stopped: Whether the user asked to stop.
     """
 
@@ -45,13 +45,13 @@ class Conductor:
         *,
         env: Mapping[str, str],
         logs: Path,
-        told: Callable[[str], None] = lambda _text: None,
+        on_message: Callable[[str], None] = lambda _text: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._serving = serving
         self._env = dict(env)
         self._logs = logs
-        self._told = told
+        self._on_message = on_message
         self._stopped = stopped
         self._options: frozenset[str] = frozenset()
         self._current: tuple[str, VllmServer] | None = None
@@ -77,7 +77,7 @@ class Conductor:
         if not specs:
             return
         if not self._options:
-            self._told(f"asking {self._serving.command[0]} which arguments it knows")
+            self._on_message(f"asking {self._serving.command[0]} which arguments it knows")
             self._options = await known_options(self._serving.command, self._env)
         for spec in specs:
             argv = serve_command(spec.hosting, command=self._serving.command, port=1)
@@ -108,24 +108,24 @@ class Conductor:
             if current == key and server.is_alive:
                 return server.url
             if not server.is_alive:
-                self._told(f"{server.name}: the server died; starting it again (log: {server.log})")
+                self._on_message(f"{server.name}: the server died; starting it again (log: {server.log})")
             await self.close()
         port = free_port()
         argv = serve_command(base, command=self._serving.command, port=port, adapters=adapters)
         env = environment(base, self._serving, self._env, api_key=api_key)
         server = VllmServer(base.name, argv, env, port=port, log=self._logs / f"{base.name}.log")
-        self._told(f"starting {base.name}: {shlex.join(argv)}")
+        self._on_message(f"starting {base.name}: {shlex.join(argv)}")
         self._current = (key, server)
         seconds = await server.start(
             deadline_s=self._serving.startup_s,
-            told=lambda step: self._told(f"starting {base.name}: {step}"),
+            on_step=lambda step: self._on_message(f"starting {base.name}: {step}"),
             stopped=self._stopped,
         )
         self.starts.append(Start(base.name, shlex.join(argv), seconds))
-        self._told(f"{base.name} is ready after {seconds:.0f} s")
+        self._on_message(f"{base.name} is ready after {seconds:.0f} s")
         return server.url
 
-    def lost(self) -> str:
+    def why_dead(self) -> str:
         """Say why the server that was last served is dead; empty while it lives, or where there is none."""
         if self._current is None or self._current[1].is_alive:
             return ""

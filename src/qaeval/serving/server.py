@@ -173,14 +173,14 @@ class VllmServer:
         self,
         *,
         deadline_s: float,
-        told: Callable[[str], None] = lambda _step: None,
+        on_step: Callable[[str], None] = lambda _step: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> float:
         """Start it and wait until it answers; return the seconds that took.
 
         Args:
             deadline_s: Longest wait.
-            told: Called with each new step: "loading weights 3/5".
+            on_step: Called with each new step: "loading weights 3/5".
             stopped: Whether the user asked to stop meanwhile.
 
         Raises:
@@ -203,13 +203,13 @@ class VllmServer:
             start_new_session=True,
         )
         try:
-            await self._ready(began + deadline_s, told, stopped)
+            await self._ready(began + deadline_s, on_step, stopped)
         except BaseException:
             await self.stop()
             raise
         return clock() - began
 
-    async def _ready(self, until: float, told: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+    async def _ready(self, until: float, on_step: Callable[[str], None], stopped: Callable[[], bool]) -> None:
         clock = asyncio.get_running_loop().time
         last = ""
         async with Server(self.url, None, timeout_s=5.0) as server:
@@ -222,7 +222,7 @@ class VllmServer:
                     raise EndpointError(self._said("the server was not ready in time (serving.startup_s)"))
                 step = progress(self._log_text())
                 if step and step != last:
-                    told(step)
+                    on_step(step)
                     last = step
                 await asyncio.sleep(_POLL_S)
         if not self.is_alive:

@@ -20,7 +20,7 @@ from qaeval.records import KV_CACHE, Reading, TimedRequest
 from qaeval.registry.find import api_key
 from qaeval.run.endpoint import Endpoint
 from qaeval.run.loop import for_each
-from qaeval.run.pace import Fixed
+from qaeval.run.pace import FixedLimit
 from qaeval.run.watch import Stop
 from qaeval.serving.client import Server
 from qaeval.serving.load import read_gauge
@@ -124,13 +124,13 @@ class Loops:
                 async def ask(place: int) -> TimedRequest:
                     return await self._ask(model, place, began, level, repeat, warm_up=place >= n)
 
-                async def emit(row: TimedRequest) -> None:
+                async def emit(_place: int, row: TimedRequest) -> None:
                     requests.append(row)
                     rows.append(row)
                     self._shown.row(row)
 
                 places = iter([*range(n, n + level), *range(n)])
-                await for_each(places, ask, emit, pace=Fixed(level), stop=self._stop)
+                await for_each(places, ask, emit, limit=FixedLimit(level), stop=self._stop)
         with self._store.writer(METRICS) as metrics:
             for reading in readings:
                 metrics.append(reading)
