@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from qaeval.chat.circuit import Circuit
+from qaeval.chat.circuit_breaker import CircuitBreaker
 from qaeval.chat.http import HttpChat
-from qaeval.chat.patience import Patience
 from qaeval.chat.protocol import ChatError, ChatRequest, Message
+from qaeval.chat.timeouts import AdaptiveTimeout
 from qaeval.errors import EndpointError
 from qaeval.records import PREEMPTIONS, RUNNING, WAITING
 from qaeval.run.loop import TaskQueue, for_each
@@ -233,7 +233,7 @@ def test_the_load_of_all_engines_is_added_up() -> None:
 
 
 async def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_how_fast_it_is() -> None:
-    patience = Patience()
+    patience = AdaptiveTimeout()
     assert patience.seconds(512) == 60 + 256
     for _ in range(32):
         patience.learn(2.0)
@@ -244,7 +244,7 @@ async def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_ho
 
 
 async def test_a_slow_reply_counts_among_256_and_no_longer() -> None:
-    patience = Patience()
+    patience = AdaptiveTimeout()
     for latency_s in (30.0, 20.0, *[2.0] * 254):
         patience.learn(latency_s)
     assert patience.seconds(512) == 150
@@ -255,7 +255,7 @@ async def test_a_slow_reply_counts_among_256_and_no_longer() -> None:
 
 
 async def test_what_was_sent_before_much_was_known_is_not_waited_for_longer_than_the_rest() -> None:
-    patience = Patience()
+    patience = AdaptiveTimeout()
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(patience.seconds(512)) as limit:
         patience.begin(limit, 512)
@@ -287,14 +287,14 @@ async def no_time(_seconds: float) -> None:
 
 async def test_many_failures_at_once_are_one_look() -> None:
     health = Health(True)
-    circuit = Circuit("m", health, outage_s=1)
+    circuit = CircuitBreaker("m", health, outage_s=1)
     assert all(await asyncio.gather(*(circuit.answers() for _ in range(50))))
     assert health.n == 1
 
 
 async def test_requests_wait_for_a_server_that_comes_back_and_are_told() -> None:
     said: list[str] = []
-    circuit = Circuit(
+    circuit = CircuitBreaker(
         "m", Health(False, False, False, True), outage_s=60, on_message=said.append, sleep=no_time
     )
     assert not await circuit.answers()
@@ -307,7 +307,7 @@ async def test_requests_wait_for_a_server_that_comes_back_and_are_told() -> None
 
 async def test_one_that_does_not_come_back_ends_the_stage() -> None:
     ticks = iter(range(1000))
-    circuit = Circuit("m", Health(False), outage_s=10, sleep=no_time, clock=lambda: float(next(ticks)))
+    circuit = CircuitBreaker("m", Health(False), outage_s=10, sleep=no_time, clock=lambda: float(next(ticks)))
     await circuit.answers()
     with pytest.raises(EndpointError, match="did not come back within 10 s"):
         await circuit.wait()

@@ -42,7 +42,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "interrupted": "the server stopped the reply before its end; retried on resume",
 }
 
-PASSING_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
+TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
 """Failures that may pass: a resumed run asks again. All others are the model's own result."""
 
 
@@ -228,9 +228,9 @@ class Failure(Record):
     latency_s: float = Field(default=0.0, ge=0)
 
     @property
-    def may_pass(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether a resumed run asks again."""
-        return self.reason in PASSING_REASONS
+        return self.reason in TRANSIENT_REASONS
 
 
 GenerateRow: TypeAlias = Annotated[Generation | Failure, Field(discriminator="kind")]

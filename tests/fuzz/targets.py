@@ -8,7 +8,7 @@ from typing import Final
 
 from qaeval.chat.protocol import ChatError
 from qaeval.chat.reply import ReplyError, extract_json
-from qaeval.chat.wire import MayPassError, is_overflow, read_completion, retry_after_s, server_says
+from qaeval.chat.wire import TransientError, is_overflow, read_completion, retry_after_s, server_message
 from qaeval.checks.claims import load_facts
 from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.chunking import chunk_documents, words_counter
@@ -61,10 +61,17 @@ def reply(data: bytes) -> None:
 
 def completion(data: bytes) -> None:
     """The body of a server's answer."""
-    expected = (MayPassError, ChatError, LookupError, TypeError, ValueError, AttributeError)  # by `HttpChat`
+    expected = (
+        TransientError,
+        ChatError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    )  # by `HttpChat`
     with suppress(*expected):
-        read_completion(data, latency_s=0.0, max_tokens=8, place=grade._LETTER)
-    server_says(data, secret="secret")  # noqa: S106 - made up
+        read_completion(data, latency_s=0.0, max_tokens=8, pattern=grade._LETTER)
+    server_message(data, secret="secret")  # noqa: S106 - made up
     is_overflow(data)
     retry_after_s(
         {"Retry-After": data[:40].decode(errors="replace"), "Date": data[40:80].decode(errors="replace")}

@@ -21,7 +21,7 @@ import orjson
 from pydantic import ValidationError
 
 from qaeval.errors import DataError, StoreError
-from qaeval.records import PASSING_REASONS, Generation, Record
+from qaeval.records import TRANSIENT_REASONS, Generation, Record
 
 _SYNC_S: Final = 0.5
 _ID: Final = re.compile(r"[0-9a-f]{1,16}")
@@ -273,7 +273,7 @@ def _number(record_id: object) -> int:
 
 def _finished_one(line: bytes) -> tuple[int, bool]:
     row = orjson.loads(line)
-    return _number(row["task_id"]), not (row["kind"] == "failure" and row["reason"] in PASSING_REASONS)
+    return _number(row["task_id"]), not (row["kind"] == "failure" and row["reason"] in TRANSIENT_REASONS)
 
 
 def _reply_one(line: bytes) -> tuple[int, int, bool, list[int]]:

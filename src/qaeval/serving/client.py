@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
-from qaeval.chat.pinned import Pinned
+from qaeval.chat.resolver import PinnedResolver
 from qaeval.chat.wire import connection_problem
 
 _SHOWN: Final = 200
@@ -66,7 +66,9 @@ class Server:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=Pinned(self._addresses) if self._addresses else None),
+            connector=aiohttp.TCPConnector(
+                resolver=PinnedResolver(self._addresses) if self._addresses else None
+            ),
             # nothing compressed: a small answer cannot unpack into a large one
             headers={
                 "Accept-Encoding": "identity",

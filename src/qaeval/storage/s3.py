@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
 from qaeval.chat.guard import check_host
-from qaeval.chat.pinned import Pinned, sockets_to
+from qaeval.chat.resolver import PinnedResolver, sockets_to
 from qaeval.errors import DataError, EndpointError, StoreError, UsageError
 
 _ADDRESS: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[^/\s?#]+)*)/?")
@@ -91,7 +91,7 @@ class Bucket:
                 "s3": {"addressing_style": "path"},
                 "proxies": {},
                 "connector_args": {
-                    "resolver": Pinned(location.addresses),
+                    "resolver": PinnedResolver(location.addresses),
                     "socket_factory": sockets_to(location.addresses, URL(endpoint).port or 0),
                 },
             },
