@@ -253,7 +253,7 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
     assert "another port" in said
     assert not out.exists()
     assert run([*words, "--shard", "0/2"]) == 64
-    assert "the same again" not in capsys.readouterr().err, "the port would be taken again"
+    assert "to resume" not in capsys.readouterr().err, "the port would be taken again"
 
 
 @pytest.mark.parametrize(

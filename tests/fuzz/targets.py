@@ -19,7 +19,7 @@ from qaeval.errors import QaevalError
 from qaeval.evals.definition import load_eval
 from qaeval.evals.find import data_root
 from qaeval.evals.rubric import load_rubric
-from qaeval.files.rows import Finished, LastRows, Replies
+from qaeval.files.rows import Finished, LastRows, ReplyIndex
 from qaeval.records import Chunk, GenerateRow, Label, Sample
 from qaeval.registry.config import load_config
 from qaeval.run import grade
@@ -83,7 +83,7 @@ def rows(data: bytes) -> None:
     path = _file(data, "rows.jsonl")
     for read in (
         lambda: len(Finished.read(path)),
-        lambda: Replies(path).__exit__(None, None, None),
+        lambda: ReplyIndex(path).__exit__(None, None, None),
         lambda: list(LastRows(path, generate_row)),
         lambda: read_records(path, Label),
         lambda: load_chunks(path),

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from qaeval.chat.protocol import ChatModel, Sampling
 from qaeval.evals.definition import EvalDefinition
-from qaeval.files.rows import Replies
+from qaeval.files.rows import ReplyIndex
 from qaeval.records import GenerateRow, Generation, GradeRow, Sample
 from qaeval.registry.config import ModelSpec
 from qaeval.run import generate, grade
@@ -150,7 +150,7 @@ class StoredReplies:
     """
 
     store: RunStore
-    replies: Replies
+    replies: ReplyIndex
     judge: str
     samples: Iterable[Sample] | None = None
     candidates: Container[str] | None = None
