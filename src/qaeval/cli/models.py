@@ -51,7 +51,7 @@ def doctor(
 ) -> None:
     """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
     from qaeval.cli.compare import planned as plan_of
-    from qaeval.cli.doctor import look, next_command, print_machine, print_memory, print_plan
+    from qaeval.cli.doctor import check_endpoints, next_command, print_machine, print_memory, print_plan
     from qaeval.registry.find import find_config, with_endpoints
     from qaeval.run.plan import find_judging
 
@@ -65,7 +65,7 @@ def doctor(
     print_plan(planned, judging)
     if plan:
         print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
-    answers = look([*planned.candidates, judging.judge], registry)
+    answers = check_endpoints([*planned.candidates, judging.judge], registry)
     given = {
         "eval": eval_name,
         "chunks": chunks,

@@ -1,7 +1,4 @@
-"""Progress on stderr: live bars on a terminal, plain lines elsewhere.
-
-`--metrics-port`: what the progress is told is counted for a Prometheus as well.
-"""
+"""Progress on stderr: live bars on a terminal, plain lines elsewhere; with `--metrics-port` also counts for Prometheus."""
 
 import sys
 import time
@@ -19,9 +16,10 @@ from qaeval.errors import UsageError
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
 from qaeval.report.facts import MachineFacts
 from qaeval.run.watch import Progress, StageProgress
-from qaeval.serving.exporter import Exporter, Tally
+from qaeval.serving.exporter import Exporter, StageCounts
 
 _PLAIN_EVERY_S: Final = 5.0
+"""At most 720 lines an hour in a log."""
 
 
 class BarProgress:
@@ -42,18 +40,18 @@ class BarProgress:
         )
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> "Bar":
-        """Begin a bar of its own for the stage."""
+        """Begin a stage with a bar."""
         self._running += 1
         self._bars.start()
         return Bar(self, self._bars, f"{name} {model}", total=total, done=done)
 
     @property
     def is_drawing(self) -> bool:
-        """Whether a stage is under way."""
+        """Whether a stage is running."""
         return self._running > 0
 
     def ended(self) -> None:
-        """Stop drawing when the last bar has ended; finished bars are left standing."""
+        """Stop drawing when the last stage has ended; finished bars stay on the screen."""
         self._running -= 1
         if not self._running:
             self._bars.stop()
@@ -83,12 +81,12 @@ class Bar:
         self._bars.update(self._task, advance=1, failed=failed, rate=f"{rate:,.1f}/s")
 
     def more(self, n: int) -> None:
-        """Make the bar longer."""
+        """Add tasks to the bar."""
         self._total += n
         self._bars.update(self._task, total=self._total)
 
     def end(self) -> None:
-        """Leave the finished bar standing."""
+        """End the bar; it stays on the screen."""
         if not self._ended:
             self._ended = True
             self._bars.stop_task(self._task)
@@ -118,34 +116,36 @@ class Lines:
         self._total, self._before = total, done
         self._done = self._failed = 0
         self._ended = False
-        self._started = self._said = time.perf_counter()
+        self._started = self._printed_at = time.perf_counter()
 
     def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
-        """Count a finished task; say so when the last line is some seconds old."""
+        """Count a finished task; print a line when the last one is some seconds old."""
         self._done += 1
         self._failed += _is_failed(row)
         now = time.perf_counter()
-        if now - self._said >= _PLAIN_EVERY_S:
-            self._said = now
-            self._say(now)
+        if now - self._printed_at >= _PLAIN_EVERY_S:
+            self._printed_at = now
+            self._print(now)
 
     def more(self, n: int) -> None:
-        """Expect more."""
+        """Add tasks to the total."""
         self._total += n
 
     def end(self) -> None:
-        """Say how the stage went."""
+        """Print the last line."""
         if not self._ended:
             self._ended = True
-            self._say(time.perf_counter())
+            self._print(time.perf_counter())
 
-    def _say(self, now: float) -> None:
+    def _print(self, now: float) -> None:
         done = self._before + self._done
         rate = self._done / max(now - self._started, 1e-9)
-        left = f", {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
+        remaining = f", {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
         failed = f", {self._failed} failed" if self._failed else ""
         print(
-            f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{left}", file=self._stream, flush=True
+            f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{remaining}",
+            file=self._stream,
+            flush=True,
         )
 
 
@@ -154,7 +154,7 @@ def _is_failed(row: GenerateRow | GradeRow | TimedRequest) -> bool:
 
 
 def progress_for(console: Console) -> BarProgress | PlainProgress:
-    """Choose bars on a terminal, plain lines elsewhere."""
+    """Return bars on a terminal, plain lines elsewhere."""
     return BarProgress(console) if console.is_terminal else PlainProgress(console.file)  # type: ignore[arg-type]
 
 
@@ -170,21 +170,21 @@ def exporting(
     settings: Mapping[str, Any],
     machines: Mapping[str, MachineFacts],
 ) -> Iterator[Exporter | None]:
-    """Serve the numbers of a run while the block runs; None where nobody asked for it.
+    """Serve the metrics of a run while the block runs; None without a port.
 
     Args:
-        port: 0 takes a free one; None: nobody asked.
-        host: Address to listen at; this machine alone when None.
+        port: 0 takes a free one; None: no metrics are served.
+        host: Address to listen on; None: loopback.
         run: The run directory.
-        settings: Of the run.
-        machines: What each model runs on, by its name.
+        settings: Settings of the run.
+        machines: Machine of each model, by the model's name.
 
     Raises:
         UsageError: the port is taken, or a host is given without a port.
     """
     if port is None:
         if host is not None:
-            raise UsageError("--metrics-host says where --metrics-port is served: give --metrics-port too")
+            raise UsageError("--metrics-host needs --metrics-port")
         yield None
         return
     name = settings["eval"]["name"]
@@ -195,39 +195,39 @@ def exporting(
 
 @dataclass(frozen=True)
 class Metered:
-    """A progress whose stages are counted."""
+    """A progress whose rows are counted."""
 
     progress: Progress
     exporter: Exporter
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> "MeteredStage":
-        """Begin a stage; one that goes on, with a server that was started again, keeps its counts."""
-        tally = self.exporter.tally(name, model)
-        tally.n_planned, tally.n_finished = total, done
-        return MeteredStage(self.progress.stage(name, model, total=total, done=done), tally)
+        """Begin a stage; after the restart of a server it keeps its counts."""
+        counts = self.exporter.counts(name, model)
+        counts.n_planned, counts.n_finished = total, done
+        return MeteredStage(self.progress.stage(name, model, total=total, done=done), counts)
 
     def note(self, text: str) -> None:
-        """Pass it on."""
+        """Pass a message on."""
         self.progress.note(text)
 
 
 @dataclass(frozen=True)
 class MeteredStage:
-    """A stage's progress, counted."""
+    """The progress of a stage whose rows are counted."""
 
     progress: StageProgress
-    tally: Tally
+    counts: StageCounts
 
     def row(self, row: GenerateRow | GradeRow) -> None:
         """Count a finished task."""
-        self.tally.row(row)
+        self.counts.row(row)
         self.progress.row(row)
 
     def more(self, n: int) -> None:
-        """Expect more."""
-        self.tally.n_planned += n
+        """Add tasks to the total."""
+        self.counts.n_planned += n
         self.progress.more(n)
 
     def end(self) -> None:
-        """Leave the counts as they are: they are read until the process ends."""
+        """End the stage; its counts stay, since they are read until the process ends."""
         self.progress.end()

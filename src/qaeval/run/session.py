@@ -237,7 +237,7 @@ class _Session(Generic[_Task, _Row]):
             load_s=endpoint.load_s,
             alongside=self._stage.alongside,
             endpoint=endpoint.facts.model_dump(mode="json") if endpoint.facts else None,
-            energy=None if energy is None else energy.found(),
+            energy=None if energy is None else energy.result(),
         )
         with self._context.store.writer(SESSIONS) as sessions:
             sessions.append(session)

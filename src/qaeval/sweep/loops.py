@@ -25,7 +25,7 @@ from qaeval.run.watch import Stop
 from qaeval.serving.client import Server
 from qaeval.serving.load import read_gauge
 from qaeval.serving.metrics import Scraper
-from qaeval.serving.server import meanwhile
+from qaeval.serving.server import background_task
 from qaeval.storage.run_directory import METRICS, RunStore
 from qaeval.sweep.load import Load
 
@@ -117,7 +117,7 @@ class Loops:
             if self._endpoint.facts is not None and self._endpoint.facts.metrics:
                 await context.enter_async_context(Scraper(self._server(), read, every_s=_NEVER_S))
                 watched = await context.enter_async_context(self._server())
-                await context.enter_async_context(meanwhile(_watch(watched, read)))
+                await context.enter_async_context(background_task(_watch(watched, read)))
             with self._store.writer(REQUESTS) as requests:
                 began = perf_counter()
 
