@@ -309,7 +309,7 @@ async def test_one_that_does_not_come_back_ends_the_stage() -> None:
     ticks = iter(range(1000))
     circuit = CircuitBreaker("m", Health(False), outage_s=10, sleep=no_time, clock=lambda: float(next(ticks)))
     await circuit.answers()
-    with pytest.raises(EndpointError, match="did not come back within 10 s"):
+    with pytest.raises(EndpointError, match="within 10 s"):
         await circuit.wait()
     await circuit.close()
 
@@ -372,7 +372,7 @@ async def test_a_reply_without_end_is_cut_off() -> None:
     with LoopbackServer() as server:
         server.answer(200, b" " * (17 * 2**20))
         async with HttpChat(base_url=server.url, model="tiny-gen", max_attempts=1) as model:
-            with pytest.raises(ChatError, match="a reply of more than 16 MiB"):
+            with pytest.raises(ChatError, match="16 MiB"):
                 await model.complete(ASK)
 
 

@@ -327,7 +327,7 @@ async def test_a_reply_that_the_context_cut_is_an_overflow_not_a_truncation(serv
         ("210_system_role_rejected", "Conversation roles must alternate"),
         ("220_unknown_model", "Valid aliases: tiny-gen"),
         ("224_temperature_string", "float_parsing"),
-        ("132_top_logprobs_21_error", "greater than max allowed: 20"),
+        ("132_top_logprobs_21_error", "max allowed: 20"),
         ("201_context_prompt_plus_max_tokens", "max_model_len=2048"),
         ("250_not_found_route", "/v1?"),
         ("251_method_not_allowed", "Method Not Allowed"),
@@ -341,7 +341,8 @@ async def test_a_refusal_is_final_and_quotes_the_server(
     error = await refused(server)
     assert error.reason == "rejected"
     assert words in error.detail
-    assert f"{server.url}/chat/completions: expected HTTP 200, got {recorded(name)['status']}" in error.detail
+    assert error.detail.startswith(f"{server.url}/chat/completions: ")
+    assert str(recorded(name)["status"]) in error.detail
     assert len(server.requests) == 1
 
 
@@ -430,7 +431,7 @@ async def test_a_body_that_is_no_completion_is_asked_again(server: LoopbackServe
     server.answer(200, body)
     error = await refused(server, max_attempts=1)
     assert error.reason == "endpoint"
-    assert "expected a chat completion, got" in error.detail
+    assert "chat completion" in error.detail
 
 
 async def test_odd_counts_of_tokens_are_no_completion(server: LoopbackServer) -> None:
@@ -466,9 +467,7 @@ async def test_a_hanging_server_is_a_timeout(server: LoopbackServer) -> None:
 async def test_a_closed_port_ends_the_stage(unused_tcp_port_factory: Callable[[], int]) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port_factory()}/v1"
     async with HttpChat(base_url=url, model="m", sleep=Naps(), outage_s=0.05) as model:
-        with pytest.raises(
-            EndpointError, match="stopped answering and did not come back within 0 s"
-        ) as raised:
+        with pytest.raises(EndpointError, match="within 0 s") as raised:
             await model.complete(ASK)
     assert url.removesuffix("/v1") in str(raised.value)
 

@@ -250,10 +250,10 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
     assert run(words) == 64
     said = capsys.readouterr().err
     assert f"--metrics-port {taken}: " in said
-    assert "127.0.0.1 (Address already in use)" in said
+    assert "Address already in use" in said
     assert not out.exists()
     assert run([*words, "--shard", "0/2"]) == 64
-    assert "to resume" not in capsys.readouterr().err, "the port would be taken again"
+    assert "to resume" not in capsys.readouterr().err  # the port would be taken again
 
 
 @pytest.mark.parametrize(

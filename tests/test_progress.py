@@ -25,7 +25,7 @@ def test_plain_lines_say_what_was_done_failed_and_known_later() -> None:
     progress.note("a server started")
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("grade judge: 2/5, 1 failed")
+    assert {"judge:", "2/5,", "1", "failed,"} <= set(lines[0].split())
     assert lines[1] == "a server started"
 
 

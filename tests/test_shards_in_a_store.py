@@ -82,10 +82,11 @@ def test_a_committed_shard_is_not_asked_again_and_a_changed_one_is_refused(
     store: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compare(store, "0/1") == 0
-    assert compare(store, "0/1") == 0
-    assert "there is nothing to do" in capsys.readouterr().out
     place = bucket(store, server, tmp_path)
-    mark = json.loads(b"".join(place.blocks("_committed/0000.json")))
+    committed = b"".join(place.blocks("_committed/0000.json"))
+    assert compare(store, "0/1") == 0
+    assert b"".join(place.blocks("_committed/0000.json")) == committed
+    mark = json.loads(committed)
     file = f"shard=0000/{mark['attempt']}/grades.jsonl"
     changed = tmp_path / "grades.jsonl"
     changed.write_bytes(b"".join(place.blocks(file)).replace(b'"A"', b'"B"', 1))
@@ -135,10 +136,10 @@ def test_a_store_that_fails_in_the_middle_of_an_upload_leaves_no_mark(
         assert compare(store, "1/2") == 74
         said = capsys.readouterr().err
     assert "grades.jsonl" in said
-    assert "to resume: qaeval compare" in said
+    assert "to resume: " in said
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     assert merge(store, "--out", tmp_path / "merged") == 65
-    assert "1 of 2 shards is not committed: 1/2" in capsys.readouterr().err
+    assert "committed: 1/2" in capsys.readouterr().err
     # what was made is still here, and is sent without asking again
     (rows,) = (tmp_path / "work").rglob("grades.jsonl")
     before = rows.read_bytes()
@@ -303,7 +304,7 @@ def test_without_an_address_the_store_is_amazons_and_that_is_outside(
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     monkeypatch.setattr("qaeval.chat.guard.resolve", lambda _host: ["203.0.113.7"])
     with pytest.raises(
-        EndpointError, match=r"AWS_ENDPOINT_URL is not set.*'s3.eu-central-1.amazonaws.com' resolves to 203"
+        EndpointError, match=r"AWS_ENDPOINT_URL.*'s3.eu-central-1.amazonaws.com'.*203\.0\.113\.7"
     ):
         Bucket.at(store, dict(os.environ), allow_external=(), work=tmp_path)
 

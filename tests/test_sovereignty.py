@@ -57,7 +57,7 @@ async def test_a_redirect_is_not_followed() -> None:
     with LoopbackServer(["one"]) as elsewhere, LoopbackServer(["one"]) as server:
         server.answer(307, {}, {"Location": f"{elsewhere.url}/chat/completions"})
         async with HttpChat(base_url=server.url, model="one", max_attempts=1) as model:
-            with pytest.raises(ChatError, match=r"a redirect to .*not followed"):
+            with pytest.raises(ChatError, match="redirect"):
                 await model.complete(HELLO)
         assert elsewhere.requests == []
 

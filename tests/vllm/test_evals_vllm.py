@@ -61,7 +61,7 @@ def test_without_a_schema_every_reply_that_is_none_is_counted_with_its_reason(
 ) -> None:
     typed, replies = compare("rag_qa", pair, tmp_path)
     assert typed.returncode == 65, typed.stderr
-    assert "no generation succeeded, so there is nothing to grade" in typed.stderr
+    assert "no generation succeeded" in typed.stderr
     assert len(replies) == 6
     assert {row["reason"] for row in replies} <= {"truncated", "invalid_json", "missing_field"}
     shown = qaeval("analyse", "generation", "run", cwd=tmp_path)

@@ -353,12 +353,12 @@ def compare(registry: Path, out: Path, *words: str, n: int = 12) -> "subprocess.
 
 
 async def test_a_wrong_folder_is_explained(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(EndpointError, match="there are no such weights"):
+    with pytest.raises(EndpointError, match="no such weights"):
         await started(spec(models / "nothing", "lost"), tmp_path)
 
 
 async def test_a_cache_that_is_too_small_is_explained(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(EndpointError, match="does not hold one sequence"):
+    with pytest.raises(EndpointError, match="--max-model-len"):
         await started(
             spec(models / "chatml", "small", "--kv-cache-memory-bytes=1M", "--max-model-len=8192"), tmp_path
         )
@@ -366,7 +366,7 @@ async def test_a_cache_that_is_too_small_is_explained(models: Path, tmp_path: Pa
 
 async def test_a_wrong_argument_is_found_before_the_start(models: Path, tmp_path: Path) -> None:
     conductor = Conductor(SERVING, env=os.environ, logs=tmp_path)
-    with pytest.raises(UsageError, match="tiny: vllm serve does not know --max-model-length"):
+    with pytest.raises(UsageError, match=r"tiny: .*--max-model-length"):
         await conductor.check([spec(models / "chatml", "tiny", "--max-model-length=1")])
 
 
@@ -412,7 +412,7 @@ def test_a_killed_server_is_started_again_and_nothing_is_asked_twice(
     os.kill(victim, signal.SIGKILL)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert "the server died; starting it again" in err
+    assert err.count("is ready after") == 4
     done = [json.loads(line)["task_id"] for line in rows.read_text().splitlines()]
     assert len(done) == len(set(done)) == 80
 
@@ -426,5 +426,5 @@ def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, as_before: list[
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "to go on: qaeval compare mistral qwen" in err
+    assert "qaeval compare mistral qwen" in err
     assert servers_running() == as_before
