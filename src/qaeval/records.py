@@ -1,7 +1,8 @@
 """All rows on disk, and their ids.
 
-Ids are hashes of content. Two runs over the same chunk share its sample id, and the same question and answer about the same
-chunk share one item id whichever candidate wrote them: a label is found again in later runs, and no pair is graded twice.
+Ids are hashes of content. Two runs over the same chunk share its sample id, and the same question and answer
+about the same chunk share one item id whichever candidate wrote them: a label is found again in later runs,
+and no pair is graded twice.
 
 The names of vLLM's metrics that qaeval reads are here too.
 """
@@ -47,7 +48,8 @@ TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupte
 
 def record_id(*parts: str) -> str:
     """Hash parts into an id of 16 hex digits; ``("ab", "c")`` and ``("a", "bc")`` differ."""
-    # a JSON list, so that no two lists of parts give the same text; without an encoder, since a run hashes millions
+    # a JSON list, so that no two lists of parts give the same text; without an encoder, since a run hashes
+    # millions
     text = f"[{', '.join(map(encode_basestring, parts))}]"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -89,7 +91,7 @@ class Chunk(Record):
 
 
 class Sample(Record):
-    """One input of an eval: a chunk, a chunk and a question about it, or a topic card. Its chunk is also its cluster."""
+    """One input of an eval: a chunk, a chunk with a question, or a topic card. Its chunk is its cluster."""
 
     sample_id: str
     chunk: Chunk
@@ -105,7 +107,7 @@ class Sample(Record):
         return cls(sample_id=record_id(*parts), chunk=chunk, question=question, given=given or {})
 
     def row(self) -> dict[str, Any]:
-        """Return the sample as a row of an eval's data file: a chunk, a question about one, or a topic card."""
+        """Return the sample as a row of a data file: a chunk, a question about one, or a topic card."""
         if self.question:
             return {"chunk_id": self.chunk.chunk_id, "question": self.question, **self.given}
         if self.given:
@@ -253,7 +255,8 @@ class Label(Record):
     rubric: str = ""
     """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
-    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. The split is by chunk."""
+    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. The split is by
+    chunk."""
     note: str = ""
     chunk_id: str = ""
     question: str = ""
@@ -377,7 +380,7 @@ class TimedRequest(Record):
 
     @property
     def tpot_s(self) -> float | None:
-        """Time per output token after the first, ``(E2E - TTFT) / (n - 1)``; None for a reply of one token."""
+        """Time per output token, ``(E2E - TTFT) / (n - 1)``; None for a reply of one token."""
         n = 0 if self.usage is None else self.usage.completion_tokens
         if n <= 1 or self.e2e_s is None or self.ttft_s is None:
             return None
@@ -402,8 +405,8 @@ E2E: Final = "vllm:e2e_request_latency_seconds"
 QUEUE: Final = "vllm:request_queue_time_seconds"
 
 HISTOGRAMS: Final = (TTFT, TPOT, ITL, E2E, QUEUE)
-"""Read as ``<name>_sum`` and ``<name>_count``, whose ratio of differences is the mean of a span, and, where there are
-any, as ``<name>_bucket <le>``: the requests up to that bound."""
+"""Read as ``<name>_sum`` and ``<name>_count``, whose ratio of differences is the mean of a span, and, where
+there are any, as ``<name>_bucket <le>``: the requests up to that bound."""
 COUNTERS: Final = (
     PROMPT_TOKENS,
     GENERATED_TOKENS,

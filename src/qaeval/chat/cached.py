@@ -1,7 +1,8 @@
 """A cache of replies: a request that was answered in any earlier run is not sent again.
 
-Two requests are the same when messages, schema, sampling and alternatives are, and so are the model's revision and the server's
-version. The file holds replies, so it is as confidential as the runs. When it cannot be used, every request is sent.
+Two requests are the same when messages, schema, sampling and alternatives are, and so are the model's
+revision and the server's version. The file holds replies, so it is as confidential as the runs. When it
+cannot be used, every request is sent.
 """
 
 import hashlib
@@ -62,7 +63,7 @@ class Cache:
         return row[0] if row else None
 
     def put(self, key: bytes, reply: bytes) -> None:
-        """Keep a reply; it is committed with the first reply that comes half a second later, or at the end."""
+        """Keep a reply; it is committed with a later one, after half a second, or at the end."""
         try:
             if file := self._opened():
                 file.execute("INSERT OR REPLACE INTO reply VALUES (?, ?)", (key, reply))

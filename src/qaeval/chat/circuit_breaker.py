@@ -1,4 +1,4 @@
-"""A server that stopped answering: requests wait until it answers again, instead of failing one after the other."""
+"""A server that stopped answering: requests wait until it answers again, instead of failing in turn."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,8 @@ from qaeval.errors import EndpointError
 _HEALTH_VALID_S: Final = 0.5
 """A health check counts for so long: all requests that failed with the same fault share one."""
 _FIRST_WAIT_S: Final = 0.25
-"""Waits between two health checks double from here to `_MAX_WAIT_S`: short outages end soon, long ones cost few requests."""
+"""Waits between two health checks double from here to `_MAX_WAIT_S`: short outages end soon, long ones cost
+few requests."""
 _MAX_WAIT_S: Final = 5.0
 
 
@@ -94,8 +95,8 @@ class CircuitBreaker:
                 break
             if self._clock() - since >= self._outage_s:
                 raise EndpointError(
-                    f"{self._server}: the server stopped answering and did not come back within {self._outage_s:.0f} s; "
-                    f"finished rows are kept"
+                    f"{self._server}: the server stopped answering and did not come back within "
+                    f"{self._outage_s:.0f} s; finished rows are kept"
                 )
         self._on_message(f"{self._server} answers again after {self._clock() - since:.0f} s")
         self._healthy_at = self._clock()

@@ -57,7 +57,8 @@ def check_host(
         resolver: looks names up; default: the system's.
 
     Raises:
-        EndpointError: not an HTTP URL, credentials in it, a name that does not resolve, or an address outside.
+        EndpointError: not an HTTP URL, credentials in it, a name that does not resolve, or an address
+            outside.
     """
     host = _host(url)
     addresses = tuple(sorted(set((resolver or resolve)(host))))
@@ -102,11 +103,13 @@ def _host(url: str) -> str:
     if parsed.user is not None or parsed.password is not None:
         origin = f"{parsed.scheme}://***@{parsed.host_port_subcomponent}"
         raise EndpointError(
-            f"{origin}: a URL cannot have a user or password; name an environment variable in `api_key_env` instead"
+            f"{origin}: a URL cannot have a user or password; name an environment variable in `api_key_env` "
+            f"instead"
         )
     if parsed.query_string or parsed.fragment:
         raise EndpointError(
-            f"{parsed.origin()}{parsed.path}: expected a base URL that ends with its path, got a query or fragment"
+            f"{parsed.origin()}{parsed.path}: expected a base URL that ends with its path, got a query or "
+            f"fragment"
         )
     return parsed.raw_host.lower()
 
@@ -133,6 +136,6 @@ def _refusal(host: str, address: str, *, mixed: bool) -> str:
         return f"{host!r} is an address for listening only; use 127.0.0.1 instead"
     also = " (and to addresses inside it)" if mixed else ""
     return (
-        f"{host!r} resolves to {address}, outside your own network{also}: prompts and documents would leave it. To allow "
-        f"that, add to qaeval.yaml: allow_external: [{host}]"
+        f"{host!r} resolves to {address}, outside your own network{also}: prompts and documents would leave "
+        f"it. To allow that, add to qaeval.yaml: allow_external: [{host}]"
     )

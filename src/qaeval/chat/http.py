@@ -1,9 +1,10 @@
 """An OpenAI-compatible server, or several that serve the same model, as a ``ChatModel`` with bounded retries.
 
-The stage loop limits how many requests are in flight; there is no limit here. Transient errors (connection, timeout, 408,
-429, 5xx, a body that is not a reply, ``abort``) are retried; all others are final. A request goes to the server with the
-fewest in flight. Requests wait for a server that stopped answering (`CircuitBreaker`): an outage costs no attempts. A server
-that asks for fewer requests (429, 503) gets fewer, through ``on_busy``.
+The stage loop limits how many requests are in flight; there is no limit here. Transient errors (connection,
+timeout, 408, 429, 5xx, a body that is not a reply, ``abort``) are retried; all others are final. A request
+goes to the server with the fewest in flight. Requests wait for a server that stopped answering
+(`CircuitBreaker`): an outage costs no attempts. A server that asks for fewer requests (429, 503) gets fewer,
+through ``on_busy``.
 """
 
 import asyncio
@@ -33,7 +34,8 @@ from qaeval.chat.wire import (
 from qaeval.errors import UsageError
 
 _MAX_ATTEMPTS: Final = 8
-"""A server that fails a quarter of all requests fails one in 65,000 this often; one that fails all costs half a minute each."""
+"""A server that fails a quarter of all requests fails one in 65,000 this often; one that fails all costs half
+a minute each."""
 _BACKOFF_S: Final = 0.5
 """Upper end of the first wait; it doubles with every attempt."""
 _MAX_BACKOFF_S: Final = 30.0
@@ -70,8 +72,8 @@ class HttpChat:
         max_attempts: attempts for one request, without those that an outage or a busy server ended.
         outage_s: longest wait for a server that stopped answering, in seconds.
         max_top_logprobs: the server's limit; requests that ask for more alternatives get this many.
-        context: the server's context length in tokens, where it has a tokenizer route; a request that does not fit
-            with its whole answer is then not sent.
+        context: the server's context length in tokens, where it has a tokenizer route; a request that does
+            not fit with its whole answer is then not sent.
         addresses: the only ones that are connected to; empty: what the name resolves to.
         extra_body: further fields of the request, e.g. ``chat_template_kwargs``.
         on_message: called when a server stopped answering, and when it answers again.
@@ -187,7 +189,7 @@ class HttpChat:
             await self._sleep(self._delay_s(attempts, error.retry_after_s))
 
     async def _least_busy(self) -> Transport:
-        """Pick the server with the fewest requests in flight; where none answers, wait for the first that does."""
+        """Pick the server with the fewest requests in flight; if none answers, wait for the first."""
         if not self._is_open:
             raise RuntimeError("HttpChat is used outside `async with`")
         while True:
@@ -207,7 +209,8 @@ class HttpChat:
     async def _require_fit(self, request: ChatRequest) -> None:
         """Have the server count the prompt, where it may leave no room for the whole answer.
 
-        vLLM would lower ``max_tokens`` without an error. A token is at least one byte, so most prompts need no counting.
+        vLLM would lower ``max_tokens`` without an error. A token is at least one byte, so most prompts need
+        no counting.
 
         Raises:
             ChatError: prompt and answer do not fit the context.
@@ -241,8 +244,9 @@ class HttpChat:
             return
         raise ChatError(
             "context_overflow",
-            f"{self._model} has a context of {self._context:,} tokens, {request.sampling.max_tokens:,} of them for the answer; "
-            f"{size}. The request was not sent; start the server with a larger --max-model-len, or lower max_tokens",
+            f"{self._model} has a context of {self._context:,} tokens, {request.sampling.max_tokens:,} of "
+            f"them for the answer; {size}. The request was not sent; start the server with a larger "
+            f"--max-model-len, or lower max_tokens",
         )
 
     def _delay_s(self, attempt: int, at_least_s: float) -> float:
@@ -317,8 +321,8 @@ class HttpChat:
             return "the server refused the API key; check the environment variable that `api_key_env` names"
         if status in _KEY_REFUSED:
             return (
-                "the server needs an API key: set an environment variable, and name it as `api_key_env` of this model in "
-                "qaeval.yaml"
+                "the server needs an API key: set an environment variable, and name it as `api_key_env` of "
+                "this model in qaeval.yaml"
             )
         if status == _NOT_FOUND and b"model" in content:
             return f"the server does not serve {self._model!r}; set `served_name` to one of its names"

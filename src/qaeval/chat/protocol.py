@@ -38,10 +38,11 @@ class ChatRequest:
         messages: the turns, as they are sent.
         schema: JSON schema of the reply, or None for free text.
         sampling: temperature, top_p, max_tokens, seed.
-        inputs: the parts of the messages (``chunk``, ``question``, ``answer``, …). Models that run inside qaeval
-            may read these; servers never see them.
+        inputs: the parts of the messages (``chunk``, ``question``, ``answer``, …). Models that run inside
+            qaeval may read these; servers never see them.
         top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
-        alternatives_at: finds the token whose alternatives are kept: the first group of the last match in the reply.
+        alternatives_at: finds the token whose alternatives are kept: the first group of the last match in the
+            reply.
     """
 
     messages: tuple[Message, ...]
@@ -59,8 +60,8 @@ class Alternatives:
     Attributes:
         token: the token that was generated there.
         at: index of the position inside the token.
-        top: natural logarithm of the probability of each token, the generated one included; tokens of the same text are
-            added up.
+        top: natural logarithm of the probability of each token, the generated one included; tokens of the
+            same text are added up.
     """
 
     token: str

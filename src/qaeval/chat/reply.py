@@ -15,7 +15,8 @@ _EXCERPT: Final = 80
 
 _BRACKET: Final = re.compile(r"[\[{]")
 _FLAT: Final = re.compile(r"\[[^\[\]{}\"]*\]|\{[^\[\]{}\"]*\}")
-"""Brackets without strings or brackets inside: a citation mark such as [1], a placeholder, or a small value."""
+"""Brackets without strings or brackets inside: a citation mark such as [1], a placeholder, or a small
+value."""
 
 _FIELD: Final = re.compile(r"\{\s*(?:'[^']*'|\w+)\s*:")
 """The beginning of an object whose keys are not JSON strings."""
@@ -49,14 +50,14 @@ class ReplyError(Exception):
 def extract_json(text: str, *, lenient: bool) -> Any:  # noqa: ANN401 - any JSON value
     r"""Return the JSON value in a reply.
 
-    Always accepted: raw control characters inside strings, which vLLM's grammar allows. Never accepted: a duplicate key, NaN,
-    numbers too large for a float, half a surrogate pair, nesting deeper than 100.
+    Always accepted: raw control characters inside strings, which vLLM's grammar allows. Never accepted: a
+    duplicate key, NaN, numbers too large for a float, half a surrogate pair, nesting deeper than 100.
 
     Args:
         text: the reply.
-        lenient: for servers that enforce no schema. Words and code fences around the value, a byte order mark,
-            trailing commas and backslashes that escape nothing (``\_``, LaTeX) are then accepted; such a backslash
-            is kept. Two values are ambiguous and refused.
+        lenient: for servers that enforce no schema. Words and code fences around the value, a byte order
+            mark, trailing commas and backslashes that escape nothing (``\_``, LaTeX) are then accepted; such
+            a backslash is kept. Two values are ambiguous and refused.
 
     Raises:
         ReplyError: ``empty`` or ``invalid_json``.
@@ -160,7 +161,8 @@ def _has_surrogate(value: Any, text: str) -> bool:  # noqa: ANN401 - any JSON va
 def _values(text: str) -> Iterator[_JsonValue]:
     """Find the JSON values in a text; brackets in plain prose are not values.
 
-    A closing bracket after a value that has no opening one belongs into the value: a quotation mark in it was not escaped.
+    A closing bracket after a value that has no opening one belongs into the value: a quotation mark in it was
+    not escaped.
     """
     at, is_after = 0, False
     while bracket := _BRACKET.search(text, at):
@@ -179,7 +181,7 @@ def _values(text: str) -> Iterator[_JsonValue]:
 
 
 def _closes(text: str) -> bool:
-    """Whether prose has a closing bracket; surplus ones right after a value are ignored, since they change nothing."""
+    """Whether prose has a closing bracket; surplus ones right after a value are ignored."""
     return any(bracket in text.lstrip("]} \t\r\n") for bracket in "]}")
 
 
@@ -223,8 +225,8 @@ def _repaired(text: str, start: int) -> tuple[str, int]:
 def _string(quoted: str) -> str:
     r"""Double the backslashes that escape nothing.
 
-    In a string that has one, ``\f`` and ``\b`` before a letter and LaTeX commands such as ``\times`` are not escapes
-    either: the model did not escape backslashes in it.
+    In a string that has one, ``\f`` and ``\b`` before a letter and LaTeX commands such as ``\times`` are not
+    escapes either: the model did not escape backslashes in it.
     """
     if not any(match.group(1) for match in _INVALID_ESCAPE.finditer(quoted)):
         return quoted

@@ -1,4 +1,4 @@
-"""Addresses are resolved once: a client connects to the addresses that the guard checked, and to no others."""
+"""Clients connect to the addresses that the guard checked, and to no others."""
 
 import socket
 from collections.abc import Callable, Collection, Sequence
@@ -54,7 +54,7 @@ _AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 def sockets_to(addresses: Collection[str], port: int) -> Callable[[_AddressInfo], socket.socket]:
-    """Return a socket factory for clients that follow redirects: it connects to these addresses and this port alone.
+    """Return a socket factory for clients that follow redirects: to these addresses and this port alone.
 
     Args:
         addresses: IPv4 or IPv6.

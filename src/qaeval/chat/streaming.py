@@ -1,7 +1,8 @@
 """Streamed, timed requests to one server. Nothing is retried: a sweep measures the failures too.
 
-The clock starts before the request is sent. Time to first token ends with the first chunk that has a choice, end-to-end time
-with the last one, as in ``vllm bench serve``. Tokens are those that the server counts in ``usage``: one chunk may hold several.
+The clock starts before the request is sent. Time to first token ends with the first chunk that has a choice,
+end-to-end time with the last one, as in ``vllm bench serve``. Tokens are those that the server counts in
+``usage``: one chunk may hold several.
 """
 
 import re
@@ -56,7 +57,7 @@ class Streamed:
 
 
 class StreamingChat:
-    """One OpenAI-compatible server, asked for streams. An async context manager; all requests share its session.
+    """Streaming client of one OpenAI-compatible server; an async context manager.
 
     Args:
         base_url: up to and with ``/v1``.
@@ -214,7 +215,10 @@ class _Stream:
             detail = f"{url}: the stream stopped before its end (finish_reason {self._finish_reason!r})"
             raise ChatError("interrupted", detail)
         if self._usage is None:
-            detail = f"{url}: expected usage in the last chunk, got none; the server must support stream_options.include_usage"
+            detail = (
+                f"{url}: expected usage in the last chunk, got none; the server must support "
+                f"stream_options.include_usage"
+            )
             raise ChatError("endpoint", detail)
         return Streamed(
             text=without_thinking("".join(self._texts)),
@@ -228,7 +232,10 @@ class _Stream:
     def unexpected(self, url: str, secret: str | None) -> str:
         """Return an error message about content that is not a stream."""
         got = repr(masked(self._head.decode(errors="replace"), secret)[:_EXCERPT])
-        return f"{url}: expected a stream of chat completion chunks, got {got}; is this an OpenAI-compatible server?"
+        return (
+            f"{url}: expected a stream of chat completion chunks, got {got}; is this an "
+            f"OpenAI-compatible server?"
+        )
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""How long a reply is waited for: the worst case for its tokens, or less where the server has proved faster."""
+"""Timeouts of replies: the worst case for their tokens, or less where the server has proved faster."""
 
 import asyncio
 from collections import deque
@@ -41,10 +41,11 @@ class AdaptiveTimeout:
         self._waiting.pop(timeout, None)
 
     def learn(self, latency_s: float) -> None:
-        """Count a reply that came; once there are enough, shorten the timeouts of requests that are in flight."""
+        """Count a reply that came; once there are enough, shorten the timeouts of requests in flight."""
         dropped = self._recent[0] if len(self._recent) == _RECENT_REPLIES else 0.0
         self._recent.append(latency_s)
-        # the maximum is searched anew only when the slowest reply leaves the window: this runs for every reply
+        # the maximum is searched anew only when the slowest reply leaves the window: this runs for every
+        # reply
         self._slowest = max(self._recent) if dropped == self._slowest else max(self._slowest, latency_s)
         if len(self._recent) == _MIN_REPLIES:
             now = asyncio.get_running_loop().time()

@@ -106,7 +106,8 @@ class Transport:
             body: JSON.
             timeout_s: From sending to the last byte; None: no limit.
             url: The route; default: chat completions.
-            on_chunk: Called with the pieces of a reply with status 200 as they come; the returned content is then empty.
+            on_chunk: Called with the pieces of a reply with status 200 as they come; the returned content is
+                then empty.
 
         Returns:
             Status, headers and content.
@@ -133,7 +134,8 @@ class Transport:
             got = masked(connection_problem(error), self._secret)[:_EXCERPT]
         finally:
             self.in_flight -= 1
-        # Outside `except`, so that aiohttp's exception, which holds the request's headers, is not its context.
+        # Outside `except`, so that aiohttp's exception, which holds the request's headers, is not its
+        # context.
         raise self.no_reply(got)
 
     def no_reply(self, got: str) -> TransientError:

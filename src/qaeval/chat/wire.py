@@ -41,8 +41,8 @@ class TransientError(Exception):
     Attributes:
         reason: reason of the failure row when no attempt succeeds.
         detail: where, what was expected, what was received.
-        kind: ``bad_reply`` (a reply came and cannot be used), ``no_reply`` (none came, or the server failed: it may be
-            gone) or ``busy`` (the server asks for fewer requests).
+        kind: ``bad_reply`` (a reply came and cannot be used), ``no_reply`` (none came, or the server failed:
+            it may be gone) or ``busy`` (the server asks for fewer requests).
         retry_after_s: how long the server asks to wait; 0 where it does not say.
     """
 
@@ -140,8 +140,8 @@ def read_completion(
         raise ChatError("rejected", f"expected finish_reason 'stop' or 'length', got {finish_reason!r}")
     if finish_reason == "length" and usage and usage.completion_tokens < max_tokens:
         detail = (
-            f"prompt ({usage.prompt_tokens} tokens) and max_tokens ({max_tokens}) do not fit the model's context: the "
-            f"server cut the reply after {usage.completion_tokens} tokens"
+            f"prompt ({usage.prompt_tokens} tokens) and max_tokens ({max_tokens}) do not fit the model's "
+            f"context: the server cut the reply after {usage.completion_tokens} tokens"
         )
         raise ChatError("context_overflow", detail)
     text = without_thinking(_text(choice["message"]))
@@ -203,7 +203,7 @@ def _top(token: Mapping[str, Any]) -> dict[str, float]:
 
 
 def server_message(content: bytes, *, secret: str | None) -> str:
-    """Quote a server's error message from any usual envelope, else the beginning of the body; the secret is masked."""
+    """Quote a server's error message, or the beginning of a body without one; the secret is masked."""
     text, limit = content.decode(errors="replace"), _BODY_EXCERPT
     try:
         body = orjson.loads(content)
@@ -228,7 +228,7 @@ def is_overflow(content: bytes) -> bool:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Read ``Retry-After``, up to a minute: seconds, or a date, which is compared with the server's ``Date``."""
+    """Read ``Retry-After``, up to a minute: seconds, or a date relative to the server's ``Date``."""
     value = headers.get("Retry-After", "")
     try:
         seconds = float(value)

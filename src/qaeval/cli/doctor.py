@@ -75,7 +75,8 @@ def print_plan(plan: Plan, judging: Judging) -> None:
     n_samples, n_candidates = len(plan.samples), len(plan.candidates)
     n_items = plan.definition.items_per_sample
     print(
-        f"\na run of {plan.definition.name}: {n_samples:,} chunks from {len(strata)} strata, {n_items} items from each\n"
+        f"\na run of {plan.definition.name}: {n_samples:,} chunks from {len(strata)} strata, {n_items} "
+        f"items from each\n"
         f"  candidates: {', '.join(spec.name for spec in plan.candidates)}: "
         f"{n_candidates * n_samples:,} requests to generate\n"
         f"  judge: {judging.judge.name}, rubric {judging.rubric.name} version {judging.rubric.version}: "
@@ -86,7 +87,7 @@ def print_plan(plan: Plan, judging: Judging) -> None:
 
 
 def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:
-    """Print the memory of each server, in the order of their turns, and whether two fit on the GPU together."""
+    """Print the memory of each server, in the order of their turns, and whether two fit together."""
     servers = [spec for spec in in_turns(specs) if spec.kind == "server"]
     print(f"\none GPU of {gpu_gib:g} GiB (serving.gpu_gib), one server at a time")
     if not servers:
@@ -103,8 +104,9 @@ def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:
     for candidate in estimates[:-1]:
         if fit_together(candidate, judge := estimates[-1]):
             print(
-                f"  {candidate.name} and {judge.name} fit together, each with its share of --gpu-memory-utilization: "
-                f"start both and name their URLs, then generation and grading overlap"
+                f"  {candidate.name} and {judge.name} fit together, each with its share of "
+                f"--gpu-memory-utilization: start both and name their URLs, then generation and grading "
+                f"overlap"
             )
 
 
@@ -141,7 +143,10 @@ async def _availability(spec: ModelSpec, allow_external: Sequence[str], command:
         return Availability(usable=False, detail=str(error))
     answer = await reach(spec.url, key)
     if answer.ok and answer.models and spec.served not in answer.models:
-        advice = f"it does not serve {spec.served!r}; set `served_name: {answer.models[0]}` in qaeval.yaml if this is the model"
+        advice = (
+            f"it does not serve {spec.served!r}; set `served_name: {answer.models[0]}` in qaeval.yaml "
+            f"if this is the model"
+        )
         return Availability(usable=False, detail=f"{spec.url}: {answer.detail}; {advice}")
     energy = await energy_of(spec, allow_external) if answer.ok else ""
     return Availability(usable=answer.ok, detail=f"{spec.url}: {answer.detail}{energy}")

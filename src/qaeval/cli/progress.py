@@ -1,4 +1,4 @@
-"""Progress on stderr: live bars on a terminal, plain lines elsewhere; with `--metrics-port` also counts for Prometheus."""
+"""Progress on stderr: bars on a terminal, plain lines elsewhere; and the counts of `--metrics-port`."""
 
 import sys
 import time

@@ -37,7 +37,8 @@ def where(argument: str | None, out: str | None, registry: "Config") -> "tuple[S
     if argument is None:
         if out is not None and is_store(out):
             raise UsageError(
-                f"--out {out}: a store takes shards; add --shard 0/1 for the whole run, then `qaeval merge {out} --out DIR`"
+                f"--out {out}: a store takes shards; add --shard 0/1 for the whole run, then `qaeval merge "
+                f"{out} --out DIR`"
             )
         return None
     shard = Shard.parse(argument)
@@ -85,7 +86,7 @@ def merge(
     out: Annotated[str, typer.Option("--out", help="Run directory to create, or s3://BUCKET/PREFIX.")],
     config: Registry = None,
 ) -> None:
-    """Merge the committed shards of a run. The result is a run directory like that of a run without shards."""
+    """Merge the committed shards of a run into a run directory, as a run without shards writes it."""
     from qaeval.registry.find import find_config
     from qaeval.storage.location import find_location, is_store
     from qaeval.storage.merge import merge_shards

@@ -24,7 +24,8 @@ from qaeval.errors import DataError, StoreError
 from qaeval.records import TRANSIENT_REASONS, Generation, Record
 
 _SYNC_S: Final = 0.5
-"""A machine that loses its power loses the rows of this time; a sync takes milliseconds, writing a row microseconds."""
+"""A machine that loses its power loses the rows of this time; a sync takes milliseconds, writing a row
+microseconds."""
 _ID: Final = re.compile(r"[0-9a-f]{1,16}")
 
 
@@ -40,9 +41,12 @@ def explained(path: Path, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         advice = {
-            errno.ENOSPC: "free some space, then run the same command again (with --resume for a run: finished rows are kept)",
-            errno.EDQUOT: "free some quota, then run the same command again (with --resume for a run: finished rows are kept)",
-            errno.EFBIG: "raise the file size limit, then run the same command again (with --resume for a run: finished rows are kept)",
+            errno.ENOSPC: "free some space, then run the same command again (with --resume for a run: "
+            "finished rows are kept)",
+            errno.EDQUOT: "free some quota, then run the same command again (with --resume for a run: "
+            "finished rows are kept)",
+            errno.EFBIG: "raise the file size limit, then run the same command again (with --resume for a "
+            "run: finished rows are kept)",
             errno.EACCES: "choose a writable directory with --out",
             errno.EROFS: "choose a writable directory with --out",
         }.get(error.errno or 0, "check the path, then run the same command again (with --resume for a run)")
@@ -52,7 +56,8 @@ def explained(path: Path, doing: str) -> Iterator[None]:
 class RowWriter:
     """Appends rows to one file of a run, each in one write call: a kill cuts off one line at most.
 
-    While rows come, the file is synced to disk every half second in a thread, which does not hold the event loop up.
+    While rows come, the file is synced to disk every half second in a thread, which does not hold the event
+    loop up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -292,7 +297,7 @@ def _distinct(
     counts: "np.ndarray[Any, np.dtype[np.uint32]]",
     is_current: "np.ndarray[Any, np.dtype[np.bool_]]",
 ) -> int:
-    """Count the different items of the current rows; sorts in place, so that a million ids take no further memory."""
+    """Count the different items of the current rows; sorts in place, without a copy of a million ids."""
     ids = np.asarray(items, dtype=np.uint64)
     if not is_current.all():
         ids = ids[np.repeat(is_current, counts)]

@@ -86,8 +86,8 @@ class _Loader(yaml.SafeLoader):
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise DataError(
-                    f"{self.source}:{line}: expected a text key, got {_excerpt(key)}; put it in quotes, or write a number like "
-                    f"1,5 as 1.5"
+                    f"{self.source}:{line}: expected a text key, got {_excerpt(key)}; put it in quotes, or "
+                    f"write a number like 1,5 as 1.5"
                 )
             if key in lines:
                 raise DataError(f"{self.source}:{line}: duplicate key {key!r}, first on line {lines[key]}")
@@ -169,7 +169,8 @@ def validated(model_cls: type[ModelT], data: Mapping[str, Any], source: Path | s
         problems = error.errors(include_url=False)
         # A mistyped key is reported twice, as unknown and as missing; the unknown one says more.
         first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-        further = f" ({len(problems) - 1} more problems)" if len(problems) > 2 else ""  # noqa: PLR2004 - a mistyped key has two
+        has_more = len(problems) > 2  # noqa: PLR2004 - a mistyped key has two
+        further = f" ({len(problems) - 1} more problems)" if has_more else ""
         raise DataError(f"{source}: {_sentence(model_cls, first)}{further}") from error
 
 
@@ -205,7 +206,7 @@ def _key_path(loc: Sequence[str | int]) -> str:
 
 
 def _keys_at(model_cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """Return the keys of the model at a path inside another one; the path may lead through lists and mappings."""
+    """Return the keys of the model at a path inside another one, through lists and mappings."""
     at: Any = model_cls
     for part in loc:
         if _is_model(at):
@@ -229,8 +230,8 @@ def _excerpt(value: object) -> str:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV file, or a TSV file by its name; blank lines are skipped, cells stripped.
 
-    The delimiter is a semicolon where the header has one and no comma: spreadsheets write such files in countries with a
-    decimal comma.
+    The delimiter is a semicolon where the header has one and no comma: spreadsheets write such files in
+    countries with a decimal comma.
 
     Raises:
         DataError: the file cannot be read, has no row, two columns of one name, or a row of another length.

@@ -1,4 +1,4 @@
-"""From a name in the registry to a model that can be asked: the endpoint is checked before the first request."""
+"""From a name in the registry to a model that can be asked, after a check of its endpoint."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -50,8 +50,8 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
 
     Raises:
         UsageError: the registry has no URL for the model, or no installed package registers it.
-        EndpointError: the host is not allowed, nothing answers there, the server does not serve the model, or the package
-            that registers it cannot be imported.
+        EndpointError: the host is not allowed, nothing answers there, the server does not serve the model, or
+            the package that registers it cannot be imported.
     """
     if spec.in_process:
         return Endpoint(spec, factory=load_plugin(MODELS, spec.name))
@@ -116,8 +116,8 @@ def _require_alike(spec: ModelSpec, facts: EndpointFacts, replica: Endpoint) -> 
         first, second = getattr(facts, aspect), getattr(replica.facts, aspect)
         if first != second:
             raise EndpointError(
-                f"{spec.name}: its servers differ in {aspect.replace('_', ' ')}: {first!r} at {spec.url}, {second!r} at "
-                f"{replica.spec.url}; their replies would be mixed in one run"
+                f"{spec.name}: its servers differ in {aspect.replace('_', ' ')}: {first!r} at {spec.url}, "
+                f"{second!r} at {replica.spec.url}; their replies would be mixed in one run"
             )
 
 
@@ -125,19 +125,20 @@ def without_server(spec: ModelSpec) -> str:
     """Return a message for a model without a server: three ways to get one."""
     command = " ".join(spec.serve_arguments())
     return (
-        f"{spec.name!r} has no server: the registry has no url for it, and vLLM is not installed here to start one. Either "
-        f"(1) name a running server: --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml; "
-        f"(2) install vLLM on the machine with the GPU (qaeval then starts it, see serving.command in qaeval.yaml), or run: "
-        f"vllm serve {command}; "
-        f"(3) without a GPU, use embedded-lead and embedded-salient"
+        f"{spec.name!r} has no server: the registry has no url for it, and vLLM is not installed here to "
+        f"start one. Either (1) name a running server: --endpoint {spec.name}=http://127.0.0.1:8000/v1, or "
+        f"`url:` in qaeval.yaml; (2) install vLLM on the machine with the GPU (qaeval then starts it, see "
+        f"serving.command in qaeval.yaml), or run: vllm serve {command}; (3) without a GPU, use "
+        f"embedded-lead and embedded-salient"
     )
 
 
 def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
     if spec.structured == "json_schema" and facts.structured_output is False:
         raise EndpointError(
-            f"{spec.url}: the server ignores response_format json_schema (a reply did not match the schema). Serve the "
-            f"model with structured outputs, or set `structured: off` for {spec.name!r} in qaeval.yaml to parse free text"
+            f"{spec.url}: the server ignores response_format json_schema (a reply did not match the schema). "
+            f"Serve the model with structured outputs, or set `structured: off` for {spec.name!r} in "
+            f"qaeval.yaml to parse free text"
         )
 
 

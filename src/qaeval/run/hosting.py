@@ -138,6 +138,6 @@ def in_turns(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
 
 
 def runs_apart(candidates: Sequence[ModelSpec], judge: ModelSpec) -> bool:
-    """Whether the judge and every candidate have servers that are up, and the judge shares none with a candidate."""
+    """Whether judge and candidates have servers that are up, and the judge shares none with a candidate."""
     running = all(spec.kind == "server" and spec.url is not None for spec in (*candidates, judge))
     return running and judge.url not in {spec.url for spec in candidates}

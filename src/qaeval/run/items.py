@@ -21,7 +21,8 @@ def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient
         text: the reply.
         sample: the sample that was asked about; its id becomes part of each item's id.
         definition: the eval, with kind and number of the items.
-        lenient: the server did not enforce the schema, so that JSON may come in a code fence or between words.
+        lenient: the server did not enforce the schema, so that JSON may come in a code fence or between
+            words.
 
     Raises:
         ReplyError: the reply is not what the eval asks for; it then has no items at all.

@@ -14,11 +14,13 @@ class TaskQueue(Generic[_Task]):
     """Tasks that one stage produces while another one works on them.
 
     Args:
-        maxsize: Tasks that may wait; a producer that finds more waits until the queue has drained to this size.
+        maxsize: Tasks that may wait; a producer that finds more waits until the queue has drained to this
+            size.
     """
 
     def __init__(self, maxsize: int = 4096) -> None:
-        # 4096: four times the highest concurrency, so that the consumer never runs dry, and still some megabytes at most
+        # 4096: four times the highest concurrency, so that the consumer never runs dry, and still some
+        # megabytes at most
         self._queue: asyncio.Queue[_Task | None] = asyncio.Queue()
         self._maxsize = maxsize
         self._taken = asyncio.Event()
@@ -27,7 +29,8 @@ class TaskQueue(Generic[_Task]):
     async def put(self, tasks: Iterable[_Task]) -> None:
         """Add tasks, then wait while the queue holds more than ``maxsize``.
 
-        Tasks of one call are added together, so the queue can exceed ``maxsize`` by one call of each producer.
+        Tasks of one call are added together, so the queue can exceed ``maxsize`` by one call of each
+        producer.
         """
         for task in tasks:
             self._queue.put_nowait(task)
@@ -71,14 +74,15 @@ async def for_each(
 ) -> None:
     """Work through tasks, as many at a time as the limit allows; emit each row as it is ready.
 
-    Workers pull from one shared iterator, so memory is bounded by the limit, not by the number of tasks. Where the
-    limit rises workers are added, where it falls they end after their task. When ``stop`` is set no new task begins
-    and those in flight finish.
+    Workers pull from one shared iterator, so memory is bounded by the limit, not by the number of tasks.
+    Where the limit rises workers are added, where it falls they end after their task. When ``stop`` is set no
+    new task begins and those in flight finish.
 
     Args:
         tasks: pulled lazily, each by exactly one worker; a queue until it is closed.
         work: asks the model; must not raise for what a model did (that is a failure row).
-        emit: called once per finished task, in the order of finishing; while it waits its worker takes nothing new.
+        emit: called once per finished task, in the order of finishing; while it waits its worker takes
+            nothing new.
         limit: of the number of workers; notified of every task.
         stop: checked before each task.
 

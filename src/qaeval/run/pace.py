@@ -1,8 +1,9 @@
 """How many requests are in flight: a fixed number, or as many as keep the servers busy.
 
-`AdaptiveLimit` has two ways to find that number. A server that reports what runs and what waits (vLLM's ``/metrics``) is
-filled until something waits, and then given a few requests more than it runs, so that no slot is ever empty. One that
-reports nothing is given more for as long as that brings more finished requests per second.
+`AdaptiveLimit` has two ways to find that number. A server that reports what runs and what waits (vLLM's
+``/metrics``) is filled until something waits, and then given a few requests more than it runs, so that no
+slot is ever empty. One that reports nothing is given more for as long as that brings more finished requests
+per second.
 """
 
 from collections import deque
@@ -21,9 +22,11 @@ _MIN: Final = 4
 _SPARE_SHARE: Final = 8
 """One request in so many is sent on top of those that run: it waits in the server for the next free slot."""
 _RUNNING_READINGS: Final = 8
-"""The largest of so many readings of running requests counts, because the number drops when many end at the same moment."""
+"""The largest of so many readings of running requests counts, because the number drops when many end at the
+same moment."""
 _FULL_SHARE: Final = 0.9
-"""Share of the limit in flight from which the limit is what holds the server back; below it there is too little work."""
+"""Share of the limit in flight from which the limit is what holds the server back; below it there is too
+little work."""
 _CUT: Final = 0.75
 """Share of the limit that is left after a preemption or a refusal."""
 _CALM_S: Final = 5.0
@@ -32,11 +35,13 @@ _SAME_REFUSAL_S: Final = 1.0
 """Refusals this close together are one event: many requests are refused at the same moment."""
 
 _MIN_GAIN: Final = 1.1
-"""Without a server's own numbers the limit doubles again while requests per second grow by at least this factor."""
+"""Without a server's own numbers the limit doubles again while requests per second grow by at least this
+factor."""
 _MIN_WINDOW_S: Final = 0.5
 """Shortest time over which requests per second are counted; below it chance decides."""
 _RETRY_WINDOWS: Final = 20
-"""Windows after which a settled limit is tried again at twice its value: the load of a shared server changes."""
+"""Windows after which a settled limit is tried again at twice its value: the load of a shared server
+changes."""
 
 
 class ConcurrencyLimit(Protocol):
@@ -117,7 +122,7 @@ class AdaptiveLimit:
             self._climb.is_full = True
 
     def task_ended(self) -> None:
-        """Count a task that ends and, where no server reports its load, try whether more requests bring more throughput."""
+        """Count a task that ends; where no server reports its load, try whether a higher limit is faster."""
         self.in_flight -= 1
         if not self._has_readings and self._clock() >= self._calm_until:
             target = self._climb.task_ended(self._clock(), self.value)
@@ -142,7 +147,8 @@ class AdaptiveLimit:
         elif waiting > 0:
             peak = max(self._running)
             target = int(peak + peak / _SPARE_SHARE) + _MIN
-            # the queue may be that of a server that has only begun to take requests in: fall by steps, not at once
+            # the queue may be that of a server that has only begun to take requests in: fall by steps, not at
+            # once
             self._set(max(target, int(_CUT * self.value)) if target < self.value else self._risen(target))
         elif self.in_flight >= _FULL_SHARE * self.value:
             self._set(self._risen(2 * self.value))

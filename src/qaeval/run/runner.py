@@ -1,10 +1,10 @@
 """The stages of a run, in order.
 
-A run directory goes through ``generate``, ``grade`` and ``report``; ``compare`` is the first two. Each can be stopped at
-any moment and called again: finished tasks are not asked again.
+A run directory goes through ``generate``, ``grade`` and ``report``; ``compare`` is the first two. Each can be
+stopped at any moment and called again: finished tasks are not asked again.
 
-The core is asynchronous (``async with Runner(…) as runner: await runner.acompare(…)``). Every method has a synchronous
-form for scripts and the command line, which runs an event loop of its own.
+The core is asynchronous (``async with Runner(…) as runner: await runner.acompare(…)``). Every method has a
+synchronous form for scripts and the command line, which runs an event loop of its own.
 """
 
 import asyncio
@@ -43,7 +43,8 @@ class Runner:
         exporter: Counts requests in flight and machine time; None: no metrics are served.
         sample_ids: Samples to ask about, where the run is one shard of several; None: all.
         on_stop: Called once, when a stop is requested for the first time.
-        handle_signals: Whether Ctrl-C and SIGTERM request a stop while a stage runs; never outside the main thread.
+        handle_signals: Whether Ctrl-C and SIGTERM request a stop while a stage runs; never outside the main
+            thread.
     """
 
     def __init__(
@@ -88,7 +89,10 @@ class Runner:
         self._loop: asyncio.Runner | None = None
 
     def stop(self) -> None:
-        """Request a stop, from any thread: no new task begins, those in flight finish, the stage raises `Interrupted`."""
+        """Request a stop, from any thread.
+
+        No new task begins, those in flight finish and are kept, and the stage raises `Interrupted`.
+        """
         self._stop.request()
 
     # ---------------------------------------------------------------- asynchronous
@@ -107,7 +111,7 @@ class Runner:
             self._open.close()
 
     async def acheck(self, *specs: ModelSpec) -> None:
-        """Probe every endpoint, and check the arguments of every server to start, before the first GPU second is spent.
+        """Probe every endpoint, and check the arguments of every server to start, before a GPU is used.
 
         Raises:
             UsageError: a model cannot be reached or started, or its key is missing.
@@ -118,7 +122,7 @@ class Runner:
     async def acompare(
         self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
     ) -> None:
-        """Generate and grade: at the same time where candidates and judge have servers of their own, else in turn.
+        """Generate and grade, at the same time where the judge shares no server with a candidate.
 
         Raises:
             as ``agenerate`` and ``agrade``.
@@ -134,8 +138,8 @@ class Runner:
     async def agenerate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         """Ask every candidate for what it has not answered yet.
 
-        Models that qaeval serves itself come last and next to their adapters, in the order given, so that each is loaded
-        once; a candidate that is also the judge should be named last.
+        Models that qaeval serves itself come last and next to their adapters, in the order given, so that
+        each is loaded once; a candidate that is also the judge should be named last.
 
         Raises:
             Interrupted: the user asked to stop; requests in flight finish and are kept.
@@ -198,7 +202,7 @@ class Runner:
     async def _generate_and_grade(
         self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
     ) -> None:
-        """Grade items as they are written. A bounded queue between the stages holds the candidates back for a slow judge."""
+        """Grade items as they are written; a bounded queue holds the candidates back for a slow judge."""
         n_done = len(self._store.finished(GRADES))
         progress = self._progress.stage("grade", judging.judge.name, total=n_done, done=n_done)
         queue = GradingQueue(self._store, judging.judge.name, progress)
@@ -299,13 +303,16 @@ def _require_no_loop() -> None:
     except RuntimeError:
         return
     raise RuntimeError(
-        "Runner was used synchronously in a running event loop: use `async with Runner(...)` with acheck, acompare, agenerate and "
-        "agrade, or call it in a thread"
+        "Runner was used synchronously in a running event loop: use `async with Runner(...)` with acheck, "
+        "acompare, agenerate and agrade, or call it in a thread"
     )
 
 
 async def _run_both(*work: Coroutine[Any, Any, None]) -> None:
-    """Run coroutines together. When one fails the others are cancelled; when the user asks to stop, all finish what is in flight."""
+    """Run coroutines together; when one fails, cancel the others.
+
+    `Interrupted` cancels none: each stage has seen the request to stop, and finishes what is in flight.
+    """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     try:
         while pending := [task for task in tasks if not task.done()]:
@@ -330,8 +337,8 @@ def _nothing_to_grade(store: RunStore) -> DataError:
         for reason, n in reasons.most_common(3)
     )
     return DataError(
-        f"{store.path}: no generation succeeded, so there is nothing to grade ({why or 'nothing was asked'}); "
-        f"see {store.path / GENERATIONS}"
+        f"{store.path}: no generation succeeded, so there is nothing to grade "
+        f"({why or 'nothing was asked'}); see {store.path / GENERATIONS}"
     )
 
 

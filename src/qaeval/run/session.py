@@ -34,7 +34,8 @@ _METRICS_S: Final = 3.0
 _IN_PROCESS_CONCURRENCY: Final = 4
 """A model inside qaeval computes in the thread that writes rows: more at once only wait."""
 _MAX_RESTARTS: Final = 2
-"""Restarts of a server that qaeval started and that died in a stage. A server that dies three times has a cause that lasts."""
+"""Restarts of a server that qaeval started and that died in a stage. A server that dies three times has a
+cause that lasts."""
 
 _Task = TypeVar("_Task")
 _Row = TypeVar("_Row", bound=Record)
@@ -68,7 +69,7 @@ class RunContext:
 async def run_stage(
     stage: Stage[_Task, _Row], context: RunContext, *, progress: StageProgress | None = None
 ) -> None:
-    """Work through the pending tasks of a stage; a server that qaeval started and that dies meanwhile is started again.
+    """Work through the pending tasks of a stage; restart a server of qaeval that dies meanwhile.
 
     Args:
         stage: What to do.
@@ -248,5 +249,5 @@ def _metrics_of(url: str, spec: ModelSpec, addresses: tuple[str, ...]) -> Server
 
 
 def is_pinned(spec: ModelSpec) -> bool:
-    """Whether the registry says which weights answer: a revision of a repository, and no adapter from a folder."""
+    """Whether the registry fixes the weights: a revision of a repository, and no adapter from a folder."""
     return bool(spec.hf_id and spec.revision and spec.lora is None)

@@ -1,7 +1,8 @@
 """The two stages of a run: which tasks are pending, how a model is asked, where its rows go.
 
-A stage knows nothing of servers, concurrency or sessions; `run_stage` works it through. Where generation and grading
-overlap, a generate stage puts the items of each reply into a `GradingQueue`, which the grade stage takes its tasks from.
+A stage knows nothing of servers, concurrency or sessions; `run_stage` works it through. Where generation and
+grading overlap, a generate stage puts the items of each reply into a `GradingQueue`, which the grade stage
+takes its tasks from.
 """
 
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence

@@ -11,7 +11,8 @@ from qaeval.errors import EndpointError
 from qaeval.records import Failure, GenerateRow, GradeRow, Record
 
 _MAX_UNANSWERED: Final = 64
-"""Tasks in a row without an answer after which a stage ends: its server reports itself healthy and answers nothing."""
+"""Tasks in a row without an answer after which a stage ends: its server reports itself healthy and answers
+nothing."""
 
 
 class Stop:
@@ -38,7 +39,7 @@ class Stop:
             self._on_request()
 
     def request_or_abandon(self) -> None:
-        """Request a stop; when there was one already, raise KeyboardInterrupt, which drops what is in flight."""
+        """Request a stop; at the second request raise KeyboardInterrupt, which drops what is in flight."""
         if self._is_set:
             raise KeyboardInterrupt
         self.request()
@@ -132,5 +133,6 @@ class RowRecorder:
         self._n_unanswered = self._n_unanswered + 1 if is_unanswered else 0
         if self._n_unanswered >= _MAX_UNANSWERED:
             raise EndpointError(
-                f"{row.model}: the server stopped answering ({self._n_unanswered} in a row: {row.detail}); finished rows are kept"
+                f"{row.model}: the server stopped answering ({self._n_unanswered} in a row: {row.detail}); "
+                f"finished rows are kept"
             )

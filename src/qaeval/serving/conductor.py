@@ -1,4 +1,4 @@
-"""Several models on one GPU in turn: the server of the next model starts after that of the previous one has stopped."""
+"""Several models on one GPU in turn: each server starts after the previous one has stopped."""
 
 import asyncio
 import shlex

@@ -59,10 +59,12 @@ class MeasuredEnergy:
 def measure(readings: Sequence[MeterReading]) -> MeasuredEnergy:
     """Compute the energy between the first and the last reading.
 
-    By the counters, where every GPU has one that is updated often enough; else by the power, integrated by the trapezoid rule.
+    By the counters, where every GPU has one that is updated often enough; else by the power, integrated by
+    the trapezoid rule.
 
     Raises:
-        NotMeteredError: the readings do not cover their time, or an exporter updates its numbers too seldom for it.
+        NotMeteredError: the readings do not cover their time, or an exporter updates its numbers too seldom
+            for it.
     """
     seconds = readings[-1].at_s - readings[0].at_s if readings else 0.0
     names = {uuid: gpu.name for reading in readings for uuid, gpu in reading.gpus.items()}
@@ -73,8 +75,9 @@ def measure(readings: Sequence[MeterReading]) -> MeasuredEnergy:
         # no fallback to power: an exporter updates both at the same time
         n_updates = min(_n_updates(counters[uuid]) for uuid in coarse)
         raise NotMeteredError(
-            f"the counter of {', '.join(coarse)} was updated {n_updates} times in {seconds:.0f} s, too seldom for a stage of this "
-            "length; a DCGM exporter updates every 30 s unless its collect interval is set"
+            f"the counter of {', '.join(coarse)} was updated {n_updates} times in {seconds:.0f} s, too "
+            f"seldom for a stage of this length; a DCGM exporter updates every 30 s unless its collect "
+            f"interval is set"
         )
     if names and all(_covers(series, seconds) for series in counters.values()):
         gpus = tuple(GpuEnergy(gpu=uuid, name=names[uuid], joules=_counted(counters[uuid])) for uuid in names)
@@ -128,7 +131,8 @@ def _counter_notes(counters: Mapping[str, _Series]) -> tuple[str, ...]:
         if _has_stalls(series):
             interval_s = (series[-1][0] - series[0][0]) / _n_updates(series)
             notes.append(
-                f"the counter of {uuid} is updated about every {interval_s:.0f} s: each end of the stage is uncertain by this time"
+                f"the counter of {uuid} is updated about every {interval_s:.0f} s: each end of the stage is "
+                f"uncertain by this time"
             )
     return tuple(notes)
 
@@ -139,8 +143,9 @@ def _power_notes(powers: Mapping[str, _Series]) -> tuple[str, ...]:
         gaps = [end - start for (start, _), (end, _) in pairwise(series) if end - start > _GAP_S]
         if gaps:
             notes.append(
-                f"{uuid}: no reading for more than {_GAP_S:g} s: {len(gaps)} gap{'s' if len(gaps) > 1 else ''}, {sum(gaps):.0f} s in all; "
-                "the power in a gap is interpolated linearly"
+                f"{uuid}: no reading for more than {_GAP_S:g} s: {len(gaps)} "
+                f"gap{'s' if len(gaps) > 1 else ''}, {sum(gaps):.0f} s in all; the power in a gap is "
+                f"interpolated linearly"
             )
     return tuple(notes)
 

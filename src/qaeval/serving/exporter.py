@@ -1,7 +1,7 @@
 """Metrics of a running command for Prometheus: ``--metrics-port``.
 
-The counts are plain numbers, which become metrics when they are read: a row costs a few additions. Nothing is sent; a scraper
-fetches the metrics.
+The counts are plain numbers, which become metrics when they are read: a row costs a few additions. Nothing is
+sent; a scraper fetches the metrics.
 """
 
 import threading
@@ -154,8 +154,9 @@ class Exporter:
             UnicodeError,
         ) as error:  # the last three: invalid host or port
             raise UsageError(
-                f"--metrics-port {self._port}: cannot listen on {self._host} ({getattr(error, 'strerror', None) or error}); "
-                "choose another port, 0 for a free one, or another --metrics-host"
+                f"--metrics-port {self._port}: cannot listen on {self._host} "
+                f"({getattr(error, 'strerror', None) or error}); choose another port, 0 for a free one, or "
+                f"another --metrics-host"
             ) from None
         serve = partial(self._server.serve_forever, poll_interval=_POLL_S)
         self._thread = threading.Thread(target=serve, name="metrics", daemon=True)
@@ -271,7 +272,8 @@ def _by_model(all_counts: Iterable[StageCounts]) -> Iterator[Metric]:
 def _by_kind(all_counts: Iterable[StageCounts]) -> Iterator[Metric]:
     """Yield tokens, failures and letters.
 
-    All failure reasons are there from the beginning: Prometheus sees an increase only between two readings of a series.
+    All failure reasons are there from the beginning: Prometheus sees an increase only between two readings of
+        a series.
     """
     tokens = CounterMetricFamily(
         "qaeval_tokens", "Tokens as counted by the servers.", labels=["stage", "model", "kind"]

@@ -198,11 +198,12 @@ class Nvml:
             return busy
         if not busy:
             raise NotMeteredError(
-                "NVML sees no process on a GPU of this machine: the server is elsewhere, or in a container; name its GPUs with "
-                "`gpus:` in qaeval.yaml"
+                "NVML sees no process on a GPU of this machine: the server is elsewhere, or in a container; "
+                "name its GPUs with `gpus:` in qaeval.yaml"
             )
         raise NotMeteredError(
-            f"processes compute on {len(busy)} GPUs of this machine; name those of this server with `gpus:` in qaeval.yaml"
+            f"processes compute on {len(busy)} GPUs of this machine; name those of this server with `gpus:` "
+            f"in qaeval.yaml"
         )
 
     def _shared(self) -> tuple[str, ...]:
@@ -263,8 +264,8 @@ class Dcgm:
             raise NotMeteredError(f"{self._server.base}: expected {ENERGY} or {POWER}{labelled}, got {got}")
         if not self._labels and len(gpus) > self._n_gpus:
             raise NotMeteredError(
-                f"{self._server.base} has {len(gpus)} GPUs, the server takes {self._n_gpus}; select them by labels in "
-                "`gpu_metrics:` of qaeval.yaml"
+                f"{self._server.base} has {len(gpus)} GPUs, the server takes {self._n_gpus}; select them by "
+                f"labels in `gpu_metrics:` of qaeval.yaml"
             )
         self._has_answered = True
         return gpus

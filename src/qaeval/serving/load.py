@@ -19,7 +19,8 @@ _OK: Final = 200
 def read_load(text: bytes) -> dict[str, float]:
     """Read running and waiting requests and preemptions, added up over a server's engines.
 
-    ``/metrics`` has hundreds of lines; parsing all of them several times a second would cost a tenth of a core.
+    ``/metrics`` has hundreds of lines; parsing all of them several times a second would cost a tenth of a
+    core.
 
     Raises:
         ValueError: a value is not a number.

@@ -37,7 +37,10 @@ class MemoryEstimate:
     @property
     def arithmetic(self) -> str:
         """The calculation, to be checked by hand."""
-        cache = f"{self.utilisation:g} x {self.total:g} - {self.weights:g} - {OVERHEAD_GIB:g} = {self.kv_cache:.2f} GiB"
+        cache = (
+            f"{self.utilisation:g} x {self.total:g} - {self.weights:g} - {OVERHEAD_GIB:g} = "
+            f"{self.kv_cache:.2f} GiB"
+        )
         if self.tokens is None:
             return f"{cache} for the KV cache"
         capacity = f"{cache} for the KV cache, {self.tokens:,} tokens"
@@ -70,7 +73,7 @@ def estimate_memory(spec: ModelSpec, gpu_gib: float) -> MemoryEstimate | None:
 
 
 def fit_together(first: MemoryEstimate, second: MemoryEstimate) -> bool:
-    """Whether two servers fit on one GPU at the same time, each with the cache for one of its longest sequences."""
+    """Whether two servers fit on one GPU together, each with the cache for one of its longest sequences."""
     needed = 0.0
     for server in (first, second):
         needed += server.weights + OVERHEAD_GIB

@@ -22,8 +22,8 @@ def read_metrics(text: str) -> tuple[dict[str, float], tuple[str, ...]]:
         text: Content of ``/metrics``, in Prometheus' format.
 
     Returns:
-        The numbers by name, summed over engines (of the cache's use the maximum), and the names that the server does not
-        have; a missing number is never 0.
+        The numbers by name, summed over engines (of the cache's use the maximum), and the names that the
+        server does not have; a missing number is never 0.
 
     Raises:
         ValueError: the text is not in that format.
@@ -50,8 +50,8 @@ class Scraper:
 
     Args:
         server: The server.
-        emit: Called with the seconds since the beginning, the numbers and the missing names; after a failed reading there
-            are no numbers, and all names are missing.
+        emit: Called with the seconds since the beginning, the numbers and the missing names; after a failed
+            reading there are no numbers, and all names are missing.
         every_s: Time between two readings.
     """
 

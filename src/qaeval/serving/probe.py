@@ -75,7 +75,8 @@ class EndpointFacts(Record):
     metrics: bool | None = None
     """Whether ``/metrics`` answers."""
     root: str | None = None
-    """Path or id that the server reports to have loaded: an id on Hugging Face, or a folder on its machine."""
+    """Path or id that the server reports to have loaded: an id on Hugging Face, or a folder on its
+    machine."""
     files_sha256: str | None = None
     """Hash of that folder, where it is on this machine; see `files_digest`."""
 
@@ -165,7 +166,8 @@ async def _served(server: Server) -> tuple[ServedModel, ...] | None:
         raise EndpointError(f"{expected}; is the server up, and the URL right?")
     if answer.status in _KEY_REFUSED:
         raise EndpointError(
-            f"{expected}; set an environment variable to the API key, and name it as `api_key_env` in qaeval.yaml"
+            f"{expected}; set an environment variable to the API key, and name it as `api_key_env` in "
+            f"qaeval.yaml"
         )
     if answer.status in _REDIRECT:
         raise EndpointError(f"{expected}, a redirect, which is not followed; give the final URL")
@@ -200,8 +202,8 @@ def _require(server: Server, served: tuple[ServedModel, ...] | None, model: str)
         return
     names = [entry.name for entry in served]
     raise EndpointError(
-        f"{server.base}: expected a server of {model!r}, it serves {names}.{closest(model, names)} Set `served_name` in "
-        f"qaeval.yaml to one of these"
+        f"{server.base}: expected a server of {model!r}, it serves {names}.{closest(model, names)} Set "
+        f"`served_name` in qaeval.yaml to one of these"
     )
 
 
@@ -220,7 +222,7 @@ async def _version(server: Server) -> str | None:
 
 
 async def _system_by_tokenizer(server: Server, model: str) -> bool | None:
-    """Count tokens with and without a system message: the template refuses it, drops it (no more tokens), or keeps it."""
+    """Count tokens with and without a system message: a template that drops it adds none."""
     plain, with_system = await asyncio.gather(
         _count(server, model, [_USER]), _count(server, model, [_SYSTEM, _USER])
     )
@@ -239,7 +241,7 @@ async def _count(server: Server, model: str, messages: list[dict[str, str]]) -> 
 
 
 async def _system_by_request(server: Server, model: str) -> bool | None:
-    """Send a one-token request with a system message; a refusal counts only if the server answers one without."""
+    """Send a request with a system message; a refusal counts only if one without it is answered."""
     if (await _chat(server, model, [_SYSTEM, _USER])).status == _OK:
         return True
     return False if (await _chat(server, model, [_USER])).status == _OK else None
@@ -296,15 +298,16 @@ def _choice(answer: HttpAnswer) -> Mapping[str, Any] | None:
 
 
 _READ: Final = frozenset({".json", ".model", ".txt", ".jinja"})
-"""Suffixes of files whose content is hashed: settings, tokenizer, index of the weights. Of the weights name and size count."""
+"""Suffixes of files whose content is hashed: settings, tokenizer, index of the weights. Of the weights name
+and size count."""
 _MAX_READ: Final = 64 * 2**20
 
 
 def files_digest(folder: Path) -> str:
     """Hash a model's folder: names and sizes of all files, and the content of small ones.
 
-    Weights are not read: 15 GB would take minutes before every stage. Weights that were replaced by others of the same names
-    and sizes are therefore not noticed.
+    Weights are not read: 15 GB would take minutes before every stage. Weights that were replaced by others of
+    the same names and sizes are therefore not noticed.
 
     Raises:
         OSError: the folder cannot be read.

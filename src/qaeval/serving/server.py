@@ -68,7 +68,7 @@ def serve_command(
 def environment(
     spec: ModelSpec, serving: Serving, base: Mapping[str, str], *, api_key: str | None
 ) -> dict[str, str]:
-    """Return the server's environment: qaeval's, no telemetry, no hub for weights in a folder, the API key."""
+    """Return the server's environment: no telemetry, no hub for weights in a folder, the API key."""
     offline = _OFFLINE if Path(spec.hf_id or "").is_dir() else {}
     key = {"VLLM_API_KEY": api_key} if api_key else {}
     return {**base, **QUIET, **offline, **serving.env, **key}
@@ -84,8 +84,8 @@ def options_of(help_text: str) -> frozenset[str]:
 def check_arguments(argv: Sequence[str], options: Collection[str]) -> None:
     """Check options against those of the installed version, before a model is loaded.
 
-    A dotted option (``--structured-outputs-config.backend``) is checked by its first part; vLLM accepts underscores for
-    dashes.
+    A dotted option (``--structured-outputs-config.backend``) is checked by its first part; vLLM accepts
+    underscores for dashes.
 
     Raises:
         UsageError: an option is unknown; the message names the closest one.
@@ -97,8 +97,8 @@ def check_arguments(argv: Sequence[str], options: Collection[str]) -> None:
         spelled = name.partition(".")[0].replace("_", "-")
         if spelled not in options:
             raise UsageError(
-                f"vllm serve does not know {name}.{closest(spelled, list(options))} Correct `vllm_args` in qaeval.yaml, or "
-                f"install a version that has it"
+                f"vllm serve does not know {name}.{closest(spelled, list(options))} Correct `vllm_args` in "
+                f"qaeval.yaml, or install a version that has it"
             )
 
 
@@ -121,8 +121,8 @@ async def known_options(command: Sequence[str], env: Mapping[str, str]) -> froze
         )
     except OSError as error:
         raise UsageError(
-            f"{program!r} cannot be started ({error.strerror}): install vLLM on the machine of the model, or set "
-            f"serving.command in qaeval.yaml"
+            f"{program!r} cannot be started ({error.strerror}): install vLLM on the machine of the model, or "
+            f"set serving.command in qaeval.yaml"
         ) from error
     try:
         output, _ = await asyncio.wait_for(process.communicate(), _HELP_S)

@@ -1,8 +1,9 @@
 """Stops a server when qaeval ends: ``python -m qaeval.serving.supervisor GRACE COMMAND...``.
 
-The supervisor starts the command in a new process group. Its standard input is a pipe from qaeval, which closes when qaeval
-stops the server, ends with an exception or is killed with SIGKILL. The group then gets SIGTERM, and SIGKILL after GRACE
-seconds. This module imports nothing of qaeval, so that it starts in milliseconds.
+The supervisor starts the command in a new process group. Its standard input is a pipe from qaeval, which
+closes when qaeval stops the server, ends with an exception or is killed with SIGKILL. The group then gets
+SIGTERM, and SIGKILL after GRACE seconds. This module imports nothing of qaeval, so that it starts in
+milliseconds.
 """
 
 import contextlib

@@ -154,8 +154,8 @@ class Folder:
                 if error.errno not in _NO_LINKS:
                     raise
                 raise StoreError(
-                    f"{path}: this file system has no hard links ({error.strerror}), which commit a shard; choose another "
-                    f"--out, or a store with s3://"
+                    f"{path}: this file system has no hard links ({error.strerror}), which commit a shard; "
+                    f"choose another --out, or a store with s3://"
                 ) from error
             finally:
                 temporary.unlink(missing_ok=True)

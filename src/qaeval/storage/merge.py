@@ -1,9 +1,10 @@
 """Committed shards become one run: each row once, in an order that does not depend on who wrote it or when.
 
-The run's settings and samples are those of every shard. Its rows are copied unchanged, the last one of each task: generations
-by sample and then candidate, in the order of the settings; grades by the first position of their item among them. Two runs whose
-models reply alike therefore differ in measured times (``latency_s``) and cache hits (``cached_tokens``) alone. No row is held in
-memory: each takes 16 bytes, for its position and its offset in a file.
+The run's settings and samples are those of every shard. Its rows are copied unchanged, the last one of each
+task: generations by sample and then candidate, in the order of the settings; grades by the first position of
+their item among them. Two runs whose models reply alike therefore differ in measured times (``latency_s``)
+and cache hits (``cached_tokens``) alone. No row is held in memory: each takes 16 bytes, for its position and
+its offset in a file.
 """
 
 import os
@@ -94,8 +95,9 @@ def find_shards(locations: Sequence[Location]) -> list[CommittedShard]:
             earlier = by_index.setdefault(index, shard)
             if earlier.record.attempt != shard.record.attempt:
                 raise DataError(
-                    f"shard {shard.record.shard} is committed twice: {earlier.record.attempt} in {earlier.location.name} and "
-                    f"{shard.record.attempt} in {shard.location.name}; leave one of these locations out"
+                    f"shard {shard.record.shard} is committed twice: {earlier.record.attempt} in "
+                    f"{earlier.location.name} and {shard.record.attempt} in {shard.location.name}; leave one "
+                    f"of these locations out"
                 )
     if not by_index:
         raise _no_shard(locations)
@@ -104,9 +106,10 @@ def find_shards(locations: Sequence[Location]) -> list[CommittedShard]:
     n_shards = shards[0].record.of
     if missing := [Shard(index, n_shards) for index in range(n_shards) if index not in by_index]:
         raise DataError(
-            f"{_names(locations)}: {len(missing)} of {n_shards} shards {'is' if len(missing) == 1 else 'are'} not committed: "
-            f"{', '.join(map(str, missing[:_MAX_SHARDS]))}{', …' if missing[_MAX_SHARDS:] else ''}. Run them, or run them again: "
-            f"`qaeval compare … --shard {missing[0]}`; nothing was written"
+            f"{_names(locations)}: {len(missing)} of {n_shards} shards "
+            f"{'is' if len(missing) == 1 else 'are'} not committed: "
+            f"{', '.join(map(str, missing[:_MAX_SHARDS]))}{', …' if missing[_MAX_SHARDS:] else ''}. Run "
+            f"them, or run them again: `qaeval compare … --shard {missing[0]}`; nothing was written"
         )
     return shards
 
@@ -116,12 +119,12 @@ def _no_shard(locations: Sequence[Location]) -> DataError:
     begun = sorted({int(match[1]) for name in names if (match := _SHARD_FOLDER.fullmatch(name))})
     if begun:
         return DataError(
-            f"{_names(locations)}: no shard is committed; begun: {', '.join(map(str, begun[:_MAX_SHARDS]))}. Run the same command "
-            f"again to resume one: `qaeval compare … --shard {begun[0]}/N --out PLACE`"
+            f"{_names(locations)}: no shard is committed; begun: {', '.join(map(str, begun[:_MAX_SHARDS]))}. "
+            f"Run the same command again to resume one: `qaeval compare … --shard {begun[0]}/N --out PLACE`"
         )
     return DataError(
-        f"{_names(locations)}: no committed shard here; `qaeval compare … --shard i/N --out PLACE` makes one. A run without shards "
-        f"needs no merge: `qaeval report RUN`"
+        f"{_names(locations)}: no committed shard here; `qaeval compare … --shard i/N --out PLACE` makes "
+        f"one. A run without shards needs no merge: `qaeval report RUN`"
     )
 
 
@@ -136,8 +139,9 @@ def _require_one_run(shards: Sequence[CommittedShard]) -> None:
         shard.require_part_of(settings, first.record.of)
         if shard.record.files[SAMPLES] != first.record.files[SAMPLES]:
             raise NotComparableError(
-                f"{shard.location.name}: shard {shard.record.shard} has other samples than shard {first.record.shard}: the ids agree, "
-                f"but other fields (title, document, language) differ. Run it again on the same chunks"
+                f"{shard.location.name}: shard {shard.record.shard} has other samples than shard "
+                f"{first.record.shard}: the ids agree, but other fields (title, document, language) differ. "
+                f"Run it again on the same chunks"
             )
 
 
@@ -182,7 +186,8 @@ def _write_generations(
             present = set(positions.tolist())
             missing = [position for position in range(n_expected) if position not in present]
             examples = ", ".join(
-                f"{candidates[position % len(candidates)]} on {samples[position // len(candidates)].sample_id}"
+                f"{candidates[position % len(candidates)]} on "
+                f"{samples[position // len(candidates)].sample_id}"
                 for position in missing[:_MAX_IDS]
             )
             raise DataError(
@@ -208,14 +213,15 @@ def _write_grades(shards: Sequence[CommittedShard], folder: Path) -> int:
             missing = items[~np.isin(first, positions)]
             examples = ", ".join(f"{int(item):016x}" for item in missing[:_MAX_IDS])
             raise DataError(
-                f"{len(missing)} items have no grade in any shard ({examples}); shards were committed unfinished"
+                f"{len(missing)} items have no grade in any shard ({examples}); shards were committed "
+                f"unfinished"
             )
         _copy_lines(path, starts, folder / GRADES)
     return len(positions)
 
 
 def _items(path: Path) -> tuple[_Ids, _Numbers]:
-    """Return the ids of the different items of a file, sorted, and the position of the first occurrence of each."""
+    """Return the sorted ids of the different items of a file, and the first position of each."""
     ids = array("Q")
     for row in read_rows(path, orjson.loads):
         ids.extend(int(item["item_id"], 16) for item in row.get("items") or ())
@@ -300,7 +306,8 @@ def _sessions(shards: Iterable[CommittedShard]) -> Iterator[Session]:
 def _without_overlap(sessions: Sequence[Session]) -> set[tuple[str, str, str, str]]:
     """Choose sessions whose readings are kept: the longest of those that overlap in one stage.
 
-    A server counts the requests of all its clients. The readings of two sessions that overlap would count them twice.
+    A server counts the requests of all its clients. The readings of two sessions that overlap would count
+    them twice.
     """
     chosen: list[Session] = []
     for session in sorted(sessions, key=lambda session: -session.seconds):
@@ -332,7 +339,10 @@ def _span(session: Session) -> tuple[float, float]:
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """Create a folder next to a path, on the same file system, so that a rename can move it there; delete it if it is left."""
+    """Create a folder next to a path, and delete it at the end unless it was moved.
+
+    It is on the same file system as the path, so that a rename can move it there.
+    """
     folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     with explained(folder, "making the directory"):
         folder.mkdir(parents=True)
@@ -355,7 +365,8 @@ def _move(folder: Path, target: Path) -> bool:
     differing = [name for name in FILES if _sha256_or_empty(folder / name) != _sha256_or_empty(target / name)]
     if differing:
         raise UsageError(
-            f"{target}: holds something else than these shards (other: {', '.join(differing)}); choose another --out"
+            f"{target}: holds something else than these shards (other: {', '.join(differing)}); choose "
+            f"another --out"
         )
     return False
 
@@ -365,7 +376,7 @@ def _sha256_or_empty(path: Path) -> str:
 
 
 def _send(folder: Path, out: Location) -> bool:
-    """Commit a merged run as the one shard of a run; return False where the location has the same run already.
+    """Commit a merged run as the only shard of a run; return False where the same run is there already.
 
     Raises:
         UsageError: the location has something else.

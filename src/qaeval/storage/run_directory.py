@@ -11,8 +11,8 @@
                   report.{json,md,html}
                   manifest.json       written last, by rename: its existence means that the run is complete
 
-A row is one line and one write, so that a killed process loses at most the line it was writing; a torn line is cut off when the
-run is opened again. The last row of a task wins.
+A row is one line and one write, so that a killed process loses at most the line it was writing; a torn line
+is cut off when the run is opened again. The last row of a task wins.
 """
 
 import fcntl
@@ -84,7 +84,8 @@ class RunStore:
         """Start a run in a new directory, or resume one that was made with the same settings.
 
         Raises:
-            UsageError: the directory has a run and ``resume`` is off, has none and ``resume`` is on, or has shards.
+            UsageError: the directory has a run and ``resume`` is off, has none and ``resume`` is on, or has
+                shards.
             NotComparableError: the directory's settings differ; the message names the differences.
             StoreError: another process writes the directory, or it cannot be written.
         """
@@ -135,7 +136,8 @@ class RunStore:
             self._lock.close()
             self._lock = None
             raise InUseError(
-                f"{self.path}: in use: this or another process is writing the run; wait for it, or choose another --out"
+                f"{self.path}: in use: this or another process is writing the run; wait for it, or choose "
+                f"another --out"
             ) from error
 
     def _begin(self, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool) -> None:
@@ -167,7 +169,8 @@ class RunStore:
                 if keep < size:
                     file.truncate(keep)
                     self.warnings.append(
-                        f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be asked again"
+                        f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be "
+                        f"asked again"
                     )
 
     def close(self) -> None:
@@ -213,7 +216,8 @@ class RunStore:
         """
         if different := differences(self.settings(), settings):
             raise NotComparableError(
-                f"{self.path}: made with other settings: {different}. Use the settings of the run, or choose another --out"
+                f"{self.path}: made with other settings: {different}. Use the settings of the run, or "
+                f"choose another --out"
             )
 
     def write_text(self, name: str, text: str) -> Path:

@@ -1,9 +1,10 @@
 """An S3-compatible store. Needs the extra ``s3`` (s3fs).
 
-Keys come from the environment alone: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and, if set, ``AWS_SESSION_TOKEN``. No file
-in the home directory and no metadata service is read. The store's URL is ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, else
-Amazon's in ``AWS_REGION``. Requests go to that one host (buckets are part of the path), to the addresses that the sovereignty
-guard checked, without a proxy and without redirects to other hosts: data goes where the guard looked.
+Keys come from the environment alone: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and, if set,
+``AWS_SESSION_TOKEN``. No file in the home directory and no metadata service is read. The store's URL is
+``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, else Amazon's in ``AWS_REGION``. Requests go to that one host
+(buckets are part of the path), to the addresses that the sovereignty guard checked, without a proxy and
+without redirects to other hosts: data goes where the guard looked.
 """
 
 import re
@@ -169,7 +170,8 @@ class Bucket:
                 message = message.replace(secret, "***")
             raise StoreError(
                 f"{self.name}: {doing} at {self.endpoint} failed: {message}; check bucket, keys and endpoint "
-                f"(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL), then run the same command again"
+                f"(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL), then run the same command "
+                f"again"
             ) from None
 
 

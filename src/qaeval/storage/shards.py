@@ -3,10 +3,11 @@
 ::
 
     LOCATION/shard=0003/attempt-<id>/…  run directories of a shard, one for each process that started anew
-             _committed/0003.json       names the attempt that counts, with the sha256 of its files; written once
+             _committed/0003.json       names the attempt that counts, with the sha256 of its files; written
+             once
 
-Requests are sent at least once, rows count exactly once: any number of processes may work on one shard. The rows of the first
-one that commits are merged; a killed process leaves no commit record.
+Requests are sent at least once, rows count exactly once: any number of processes may work on one shard. The
+rows of the first one that commits are merged; a killed process leaves no commit record.
 """
 
 import hashlib
@@ -49,7 +50,8 @@ _MAX_RECORD_BYTES: Final = 1 << 20
 _Row = TypeVar("_Row", bound=Record)
 
 _CREATE_ONCE_PROBE: Final = f"{COMMITTED}/first-comes"
-"""Created once per location. A location that lets a second writer create it is refused before the first request."""
+"""Created once per location. A location that lets a second writer create it is refused before the first
+request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,8 @@ class Shard:
 def assign_shards(samples: Iterable[Sample], of: int) -> dict[str, int]:
     """Deal samples to shards, in the order of stratum and then sample id, which is a hash.
 
-    The sizes of two shards differ by one sample at most, and so do their samples of one stratum. The assignment depends on
-    the sample set and ``of`` alone, so that processes need not agree on it.
+    The sizes of two shards differ by one sample at most, and so do their samples of one stratum. The
+    assignment depends on the sample set and ``of`` alone, so that processes need not agree on it.
 
     Returns:
         The index of the shard, by sample id.
@@ -177,9 +179,10 @@ class CommittedShard:
         expected, actual = self.record.files[name], sha256.hexdigest()
         if actual != expected:
             raise DataError(
-                f"{self.location.name}/{self.record.file(name)}: expected the sha256 {expected[:12]}… that shard "
-                f"{self.record.shard} was committed with, got {actual[:12]}…: the file was changed or damaged since. Restore "
-                f"it, or delete {self.location.name}/{self.record.shard.commit_file} and run the shard again"
+                f"{self.location.name}/{self.record.file(name)}: expected the sha256 {expected[:12]}… that "
+                f"shard {self.record.shard} was committed with, got {actual[:12]}…: the file was changed or "
+                f"damaged since. Restore it, or delete {self.location.name}/{self.record.shard.commit_file} "
+                f"and run the shard again"
             )
 
     def settings(self) -> dict[str, Any]:
@@ -200,7 +203,8 @@ class CommittedShard:
                 problem = error.errors(include_url=False)[0]
                 raise DataError(
                     f"{self.location.name}/{self.record.file(name)}:{number}: not a valid row: "
-                    f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}; was the shard written by another version of qaeval?"
+                    f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}; was the shard written by "
+                    f"another version of qaeval?"
                 ) from error
 
     def require_part_of(self, settings: Mapping[str, Any], of: int) -> None:
@@ -212,14 +216,14 @@ class CommittedShard:
         where = f"{self.location.name}: shard {self.record.shard}"
         if self.record.of != of:
             raise NotComparableError(
-                f"{where} is one of {self.record.of}, and this run is in {of} shards; all shards of a run need the same N in "
-                f"i/N. Choose another --out, or run all of them with one N"
+                f"{where} is one of {self.record.of}, and this run is in {of} shards; all shards of a run "
+                f"need the same N in i/N. Choose another --out, or run all of them with one N"
             )
         if self.record.settings != digest(_as_json(settings)):
             different = differences(self.settings(), settings)
             raise NotComparableError(
-                f"{where} was made with other settings: {different}. All shards of a run need the same settings; choose "
-                f"another --out, or run that shard again"
+                f"{where} was made with other settings: {different}. All shards of a run need the same "
+                f"settings; choose another --out, or run that shard again"
             )
 
 
@@ -322,7 +326,8 @@ def commit(location: Location, shard: Shard, attempt: Path) -> CommittedShard:
     for name in files:
         location.put(attempt / name, record.file(name))
     location.create(shard.commit_file, model_json(record).encode())
-    # read back what counts: a put that was sent twice is refused the second time although the first one succeeded
+    # read back what counts: a put that was sent twice is refused the second time although the first one
+    # succeeded
     committed = _read_commit_record(location, shard.commit_file)
     committed.require_part_of(settings, shard.of)
     return committed
@@ -337,8 +342,8 @@ def _require_create_once(location: Location) -> None:
     location.create(_CREATE_ONCE_PROBE, b"")
     if location.create(_CREATE_ONCE_PROBE, b""):
         raise StoreError(
-            f"{location.name}: the store ignores `If-None-Match: *`, so that two attempts of a shard could both be committed; "
-            f"use a store with conditional puts, or a folder"
+            f"{location.name}: the store ignores `If-None-Match: *`, so that two attempts of a shard could "
+            f"both be committed; use a store with conditional puts, or a folder"
         )
 
 
