@@ -86,7 +86,10 @@ def merge(
     out: Annotated[str, typer.Option("--out", help="Run directory to create, or s3://BUCKET/PREFIX.")],
     config: Registry = None,
 ) -> None:
-    """Merge the committed shards of a run into a run directory, as a run without shards writes it."""
+    """Merge the committed shards of a run.
+
+    The result is a run directory like that of a run without shards.
+    """
     from qaeval.registry.find import find_config
     from qaeval.storage.location import find_location, is_store
     from qaeval.storage.merge import merge_shards
