@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.cli import run
-from qaeval.cli.progress import Metered
 from qaeval.records import FAILURES, Failure, Generation, Grade, Item, Usage
 from qaeval.report.facts import MachineFacts
+from qaeval.run.metrics_port import Metered
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import RunStore
 

@@ -378,7 +378,7 @@ def test_a_server_that_always_crashes_is_given_up_and_the_run_can_go_on(tmp_path
     done = compare(tmp_path, registry, "mistral", "qwen", n=40)
     assert done.returncode == 69
     assert "given up; finished rows are kept" in done.stderr
-    assert "to go on: qaeval compare mistral qwen" in done.stderr
+    assert "to continue: qaeval compare mistral qwen" in done.stderr
 
 
 @pytest.mark.usefixtures("no_servers_left")
@@ -419,7 +419,7 @@ def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
             break
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130, error
-    assert "to go on" in error
+    assert "to continue" in error
 
 
 # ------------------------------------------------------------------------------ registry and metrics

@@ -123,7 +123,7 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
         done = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=60)
     assert done.returncode == 69, done.stderr
     assert "stopped answering" in done.stderr
-    assert "to go on" in done.stderr
+    assert "to continue" in done.stderr
     assert rows(tmp_path / "run" / "generations.jsonl")
 
 

@@ -426,5 +426,5 @@ def test_ctrl_c_leaves_no_process(models: Path, tmp_path: Path, as_before: list[
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "to go on: qaeval compare mistral qwen" in err
+    assert "to continue: qaeval compare mistral qwen" in err
     assert servers_running() == as_before

@@ -17,6 +17,8 @@ from qaeval.cli.options import (
     RubricName,
     SamplesFile,
     Seed,
+    endpoint_urls,
+    mapping,
 )
 
 
@@ -50,15 +52,23 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
-    from qaeval.cli.compare import planned as plan_of
     from qaeval.cli.doctor import look, next_command, print_machine, print_memory, print_plan
-    from qaeval.registry.find import find_config, with_endpoints
-    from qaeval.run.plan import find_judging
+    from qaeval.registry.find import find_config
+    from qaeval.run.plan import find_judging, make_plan
 
     print_machine()
-    registry = with_endpoints(find_config(config), endpoint or [])
+    registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
     names = models or ["embedded-lead", "embedded-salient"]
-    planned = plan_of(registry, names, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
+    planned = make_plan(
+        registry,
+        names,
+        eval_name=eval_name,
+        chunks=chunks,
+        samples=samples,
+        fields=mapping(field, "--field"),
+        n=n,
+        seed=seed,
+    )
     judging = find_judging(
         registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
     )

@@ -3,8 +3,9 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,33 +14,28 @@ from qaeval.cli.options import Registry
 from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Literal
+
     from qaeval.registry.config import Config
-    from qaeval.run.plan import Judging, Plan
-    from qaeval.run.runner import Runner
     from qaeval.storage.location import Place
-    from qaeval.storage.run_directory import RunStore
     from qaeval.storage.shards import Committed, Shard
 
-    _Start = Callable[[RunStore, frozenset[str]], AbstractContextManager[Runner]]
-    """Makes what asks the models about the samples with these ids."""
 
-
-def where(typed: str | None, out: str | None, registry: "Config") -> "tuple[Shard, Place] | None":
-    """Read ``--shard`` and the ``--out`` that goes with it; None for a run that is made in one.
+def where(typed: str | None, out: str | None, registry: "Config") -> "tuple[Shard, Place]":
+    """Read ``--shard`` and the ``--out`` that goes with it.
 
     Raises:
         UsageError: not i/N, no place, or a place that cannot be one.
         EndpointError: a store outside the user's own network that is not named in ``allow_external``.
     """
-    from qaeval.storage.location import is_store, place_of
+    from qaeval.storage.location import place_of
     from qaeval.storage.shards import Shard
 
     if typed is None:
-        if out is not None and is_store(out):
-            raise UsageError(
-                f"--out {out}: a store takes shards; add --shard 0/1 for the whole run as one, then `qaeval merge {out} --out DIR`"
-            )
-        return None
+        raise UsageError(
+            f"--out {out}: a store takes shards; add --shard 0/1 for the whole run as one, then `qaeval merge {out} --out DIR`"
+        )
     shard = Shard.parse(typed)
     if out is None:
         raise UsageError(
@@ -49,21 +45,65 @@ def where(typed: str | None, out: str | None, registry: "Config") -> "tuple[Shar
 
 
 def compare_shard(
-    shard: "Shard", place: "Place", plan: "Plan", judging: "Judging", start: "_Start", *, as_json: bool
+    typed: str | None,
+    out: str | None,
+    models: list[str],
+    *,
+    judge: str | None,
+    rubric: str | None,
+    config: Path | None,
+    endpoints: "Mapping[str, str]",
+    concurrency: "int | Literal['auto'] | None",
+    cache: bool,
+    hardware: str | None,
+    metrics_port: int | None,
+    metrics_host: str | None,
+    as_json: bool,
+    **source: "Any",  # noqa: ANN401 - the arguments of `make_plan`
 ) -> None:
     """Generate and grade one shard, and commit it; a shard that is committed is left as it is."""
+    from qaeval.api import make_runner
+    from qaeval.cli.compare import progress_on_stderr
+    from qaeval.registry.find import find_config, find_machines
+    from qaeval.run.metrics_port import metrics_served
+    from qaeval.run.plan import find_judging, make_plan
     from qaeval.storage.shards import Committed, begin, commit
 
+    registry = find_config(config).with_endpoints(endpoints)
+    shard, place = where(typed, out, registry)
+    plan = make_plan(registry, models, **source)
+    judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
     settings = {**plan.settings(), "grading": judging.settings()}
+    machines = find_machines(registry, [settings], hardware)
     begun = begin(place, shard, settings, plan.samples)
     if isinstance(begun, Committed):
         _tell(begun, "was committed before, there is nothing to do", as_json=as_json)
         return
+    progress = progress_on_stderr()
     with begun as store:
         own = shard.samples(plan.samples)
         with _repeatable():
             if own:
-                with start(store, own) as runner:
+                serve = metrics_served(
+                    metrics_port,
+                    metrics_host,
+                    run=Path(place.name),
+                    settings=settings,
+                    machines=machines,
+                    note=progress.note,
+                )
+                with (
+                    serve as exporter,
+                    make_runner(
+                        store,
+                        registry,
+                        concurrency,
+                        cache=cache,
+                        progress=progress,
+                        exporter=exporter,
+                        sample_ids=own,
+                    ) as runner,
+                ):
                     runner.check(*plan.candidates, judging.judge)
                     runner.compare(plan.candidates, plan.definition, judging)
             stands = commit(place, shard, store.path)

@@ -239,7 +239,7 @@ class Order:
     run: Path
     baseline: str | None = None
     """Run directory, file or pointer; what the policy says, else ``baselines/<eval>.json``, when left out."""
-    policy: Path | None = None
+    policy: "Path | Policy | None" = None
     """``gate.yaml`` of the working directory where it is there, else the default one, when left out."""
     candidates: Mapping[str, str] = field(default_factory=dict)
     unpaired: bool = False
@@ -289,8 +289,11 @@ def write_gate(report: GateReport, run: Path) -> None:
 
 def find_policy(order: Order, flags: tuple[str, ...]) -> Policy:
     """Read the policy of a gate; errors as in `qaeval.gate.policy.read_policy`."""
-    path = order.policy or (POLICY if POLICY.is_file() else None)
-    policy = default_policy(flags) if path is None else read_policy(path)
+    if isinstance(order.policy, Policy):
+        policy = order.policy
+    else:
+        path = order.policy or (POLICY if POLICY.is_file() else None)
+        policy = default_policy(flags) if path is None else read_policy(path)
     return policy.model_copy(update={"samples": "may differ"}) if order.unpaired else policy
 
 

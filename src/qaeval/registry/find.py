@@ -1,6 +1,6 @@
 """Entries of the registry: files in their order, machines, prices, endpoints and keys."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -83,23 +83,6 @@ def _require_past(entry: str, as_of: date | None) -> None:
 
 def _judges(settings: Mapping[str, Any]) -> list[str]:
     return [settings["grading"]["judge"]["name"]] if settings["grading"] else []
-
-
-def with_endpoints(config: Config, endpoints: Sequence[str]) -> Config:
-    """Lay ``NAME=URL`` arguments over the registry.
-
-    Raises:
-        UsageError: an argument has another form, or the name is unknown.
-    """
-    urls: Mapping[str, str] = {}
-    for argument in endpoints:
-        name, equals, url = argument.partition("=")
-        if not (name and equals and url):
-            raise UsageError(
-                f"--endpoint {argument!r}: expected NAME=URL, like qwen=http://127.0.0.1:8000/v1"
-            )
-        urls = {**urls, name: url}
-    return config.with_endpoints(urls)
 
 
 def api_key(spec: ModelSpec) -> str | None:

@@ -76,10 +76,10 @@ def make_plan(
     config: Config,
     names: Sequence[str],
     *,
-    eval_name: str,
+    eval_name: str | None,
     chunks: Path | None,
     n: int | None,
-    seed: int,
+    seed: int | None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
@@ -93,6 +93,7 @@ def make_plan(
     if twice:
         raise UsageError(f"{twice[0]!r} is named twice; each candidate is compared once")
     candidates = tuple(config.candidate(name) for name in names)
-    definition = find_eval(eval_name)
+    definition = find_eval(eval_name or config.defaults.eval)
+    seed = config.defaults.seed if seed is None else seed
     drawn = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
     return Plan(definition, drawn, candidates, seed)

@@ -99,6 +99,10 @@ class Runner:
             self._loop.close()
             self._open.close()
 
+    def stop(self) -> None:
+        """Ask the stages to stop, from any thread: requests in flight finish, then `Interrupted` is raised."""
+        self._stop.ask()
+
     def check(self, *specs: ModelSpec) -> None:
         """Look at every endpoint, and at the arguments of every server to start, before the first GPU second is spent.
 

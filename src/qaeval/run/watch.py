@@ -5,9 +5,10 @@ What a stage tells whoever is watching.
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from qaeval.errors import EndpointError
 from qaeval.records import Failure, GenerateRow, GradeRow, Record
@@ -42,6 +43,9 @@ class Stop:
 @contextmanager
 def listening(stop: Stop) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM ask the stages to stop while the block runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can take signals
+        return
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.ask)
@@ -101,6 +105,7 @@ class Watch:
             )
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Watches the stages; the command line draws it, tests count with it. Two stages may run side by side."""
 
