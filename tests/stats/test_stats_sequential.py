@@ -1,4 +1,4 @@
-"""ConfidenceSequence that hold at every look: constants of confseq's tests, hand-worked capital, and Ville's inequality by simulation."""
+"""Betting tests: constants of confseq, capital worked by hand, and Ville's inequality by simulation."""
 
 import numpy as np
 import pytest

@@ -39,16 +39,16 @@ class TestResult:
 def stuart_maxwell(table: ArrayLike) -> TestResult:
     r"""Stuart and Maxwell's test that both raters use the letters at the same rates, independent items.
 
-    :math:`d' V^{-1} d` with :math:`d_i = r_i - c_i`, :math:`V_{ii} = r_i + c_i - 2 n_{ii}`,
-    :math:`V_{ij} = -(n_{ij} + n_{ji})`. For K = 2 it is McNemar's test without continuity correction. Source:
-    Stuart 1955, Maxwell 1970.
+    :math:`d' V^{-1} d` with :math:`d_i = r_i - c_i`, :math:`V_{ii} = r_i + c_i - 2 n_{ii}`, :math:`V_{ij} =
+    -(n_{ij} + n_{ji})`. For K = 2 it is McNemar's test without continuity correction. Source: Stuart 1955,
+    Maxwell 1970.
 
     Args:
         table: Counts, shape (K, K), one rater in rows and the other in columns.
 
     Returns:
-        Chi-squared statistic with its p-value; transposing the table changes nothing. NaN when no item
-        disagrees.
+        Chi-squared statistic, at least 0, with its p-value in [0, 1]; transposing the table changes nothing.
+        NaN when no item disagrees.
 
     Raises:
         ValueError: The table is not square, or holds something other than counts.
@@ -80,8 +80,8 @@ def clustered_homogeneity(
         method: Which form.
 
     Returns:
-        The test; swapping the raters changes nothing. NaN when the marginals agree in every cluster, when all
-        clusters differ alike, and with too few clusters for F.
+        Statistic, at least 0, and p-value in [0, 1]; swapping the raters changes nothing. NaN when the
+        marginals agree in every cluster, when all clusters differ alike, and with too few clusters for F.
 
     Raises:
         ValueError: The tables have another shape, or hold something other than counts.

@@ -117,8 +117,8 @@ def bradley_terry_bootstrap(
         level: Confidence level.
 
     Returns:
-        An entry for each candidate, ranks in 1..M. The interval is NaN with fewer than 10 clusters, or when
-        more than 1 % of the resamples have no strengths.
+        An entry for each candidate: strength as log-odds, ranks from 1 to M. The interval is NaN with fewer
+        than 10 clusters, or when more than 1 % of the resamples have no strengths.
 
     Raises:
         ValueError: The wins are not square, not finite, or negative.

@@ -26,8 +26,8 @@ def confusion_matrix(a: ArrayLike, b: ArrayLike, n_levels: int) -> Ints:
         n_levels: Number of letters on the scale, used or not.
 
     Returns:
-        Shape (K, K), entry [i, j] counts the items with a = i and b = j; the sum is n. Swapping the raters
-        transposes it. Always defined.
+        Shape (K, K), at least 0: entry [i, j] counts the items with a = i and b = j, the sum is n. Swapping
+        the raters transposes it. Always defined.
 
     Raises:
         ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
@@ -48,8 +48,8 @@ def cluster_tables(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels:
         n_levels: Number of letters on the scale, used or not.
 
     Returns:
-        Shape (G, K, K), in the sorted order of the cluster labels; the tables add up to `confusion_matrix`.
-        Always defined.
+        Counts, at least 0, shape (G, K, K), in the sorted order of the cluster labels; the tables add up to
+        `confusion_matrix`. Always defined.
 
     Raises:
         ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
