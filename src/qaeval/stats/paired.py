@@ -227,6 +227,7 @@ def lattice_steps(differences: Floats) -> Ints | None:
 
     None also when the law of their sum would have more than 20 million points.
     """
+    # means of a few items are fractions up to rounding, so multiples are compared with a tolerance
     scale = float(np.abs(differences).max(initial=0.0))
     if scale == 0:
         return np.zeros(len(differences), dtype=np.int64)

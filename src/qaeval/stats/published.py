@@ -281,6 +281,7 @@ def _warnings(
     largest = float(judge_shares.max())
     if largest > NEARLY_CONSTANT:
         yield f"the judge gives one letter to {100 * largest:.1f} % of the items: it hardly judges"
+    # one standard error of the baseline: less than that above it is no sign that the judge knows the items
     if agreement <= baseline + sqrt(baseline * (1 - baseline) / n):
         yield (
             f"always giving the most frequent letter would agree on {100 * baseline:.1f} %: "
