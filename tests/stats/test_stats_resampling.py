@@ -137,8 +137,8 @@ def test_kappa_difference_of_two_judges() -> None:
     a, b, chunks = letters(60)
     worse = np.where(np.arange(len(b)) % 4 == 0, (b + 1) % 3, b)
     result = kappa_difference(a, b, worse, chunks, n_levels=3)
-    one, other = (kappa_interval(a, judge, chunks, n_levels=3).value for judge in (b, worse))
-    assert result.value == approx(other - one)
+    better, poorer = (kappa_interval(a, judge, chunks, n_levels=3).value for judge in (b, worse))
+    assert result.value == approx(poorer - better)
     assert result.high < 0
     assert "no cluster changes" in str(kappa_difference(a, b, b, chunks, n_levels=3).reason)
 
