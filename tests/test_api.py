@@ -230,7 +230,7 @@ def test_a_gate_takes_runs_paths_and_rules_as_data(run: qaeval.Run) -> None:
 
 def test_an_interrupt_in_a_cell_stops_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
     script = f"""
-import asyncio, os, signal, threading, qaeval
+import asyncio, os, signal, qaeval, qaeval.errors
 def interrupt(event):
     if event.done == 3:
         os.kill(os.getpid(), signal.SIGINT)
@@ -238,7 +238,7 @@ async def cell():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as a notebook does for each cell
     try:
         qaeval.generate(["slow"], n=60, out="run", concurrency=1, progress=interrupt, config="registry.yaml")
-    except qaeval.api.Interrupted as error:
+    except qaeval.errors.Interrupted as error:
         print("interrupted", *error.__notes__)
 asyncio.run(cell())
 """

@@ -16,7 +16,7 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record
 from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
-from qaeval.registry.plugins import MODELS, find_plugin, registered_names
+from qaeval.registry.plugins import MODELS, is_local, is_registered, registered_names
 
 __all__ = [
     "Config",
@@ -156,7 +156,7 @@ class Config(_Layer):
         known = {**self.models, **self.judges}
         for key in ("judge", "embedded_judge"):
             name = getattr(self.defaults, key)
-            if name is not None and name not in known and find_plugin(MODELS, name) is None:
+            if name is not None and name not in known and not is_registered(MODELS, name):
                 raise ValueError(
                     f"defaults.{key}: no model or judge is called {name!r}.{closest(name, known)}"
                 )
@@ -211,7 +211,7 @@ class Config(_Layer):
         Raises:
             UsageError: no model has that name.
         """
-        if name in self.models:
+        if name in self.models and not is_local(name):
             return self.models[name]
         if name in self.judges:
             raise UsageError(
@@ -227,11 +227,11 @@ class Config(_Layer):
             UsageError: neither a judge nor a model has that name.
         """
         known = {**self.models, **self.judges}
-        return known[name] if name in known else self._plugin(name, "judge", known)
+        return known[name] if name in known and not is_local(name) else self._plugin(name, "judge", known)
 
     def _plugin(self, name: str, noun: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
         """Make the entry of a model that the registry does not have and an installed package registers."""
-        if _NAME.fullmatch(name) and find_plugin(MODELS, name) is not None:
+        if _NAME.fullmatch(name) and is_registered(MODELS, name):
             return ModelSpec(name=name, kind="plugin")
         others = [other for other in registered_names(MODELS) if other not in {**self.models, **self.judges}]
         more = f"; registered by packages: {', '.join(others)}" if others else ""

@@ -9,7 +9,8 @@ A package registers a model in its ``pyproject.toml``::
 `qaeval.chat.protocol.ChatModel`. qaeval's own embedded models are registered the same way, by its own wheel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
@@ -19,9 +20,45 @@ MODELS: Final = "qaeval.models"
 """Entry point group of models."""
 
 
+_local: Final[dict[str, Callable[[], object]]] = {}
+"""Factories of models that this process registered itself, for its tests; they come before those of packages."""
+
+
+@contextmanager
+def locally_registered(name: str, factory: Callable[[], object]) -> Iterator[None]:
+    """Register a model in this process alone while the block runs.
+
+    Args:
+        name: Name of the model.
+        factory: Called without arguments, once for each stage; returns a `qaeval.chat.protocol.ChatModel`.
+    """
+    before = _local.get(name)
+    _local[name] = factory
+    try:
+        yield
+    finally:
+        del _local[name]
+        if before is not None:
+            _local[name] = before
+
+
+def is_local(name: str) -> bool:
+    """Whether this process registered the name itself; such a model comes before an entry of the registry."""
+    return name in _local
+
+
 def registered_names(group: str) -> list[str]:
-    """List the names that installed packages register in a group, sorted."""
-    return sorted(entry_points(group=group).names)
+    """List the names that this process and installed packages register in a group, sorted."""
+    return sorted({*entry_points(group=group).names, *_local})
+
+
+def is_registered(group: str, name: str) -> bool:
+    """Whether this process or an installed package registers a name.
+
+    Raises:
+        UsageError: more than one package registers it.
+    """
+    return name in _local or find_plugin(group, name) is not None
 
 
 def find_plugin(group: str, name: str) -> EntryPoint | None:
@@ -46,6 +83,8 @@ def load_plugin(group: str, name: str) -> Callable[[], object]:
         UsageError: no package registers the name, or more than one does.
         EndpointError: it cannot be imported, or is no function.
     """
+    if name in _local:
+        return _local[name]
     plugin = find_plugin(group, name)
     if plugin is None:
         raise UsageError(_missing(group, name))
