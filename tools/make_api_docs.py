@@ -146,7 +146,7 @@ def _blocks(lines: list[str]) -> str:
             out += ["```", "", line]
             in_literal = False
         elif in_literal:
-            if line or out[-1] != "```python":
+            if line or out[-1] != "```python":  # RST has an empty line after the colons
                 out.append(line[4:])
         elif row := _ROW.fullmatch(line):
             meaning = _RST_ROLE.sub(r"`\1`", row[2])

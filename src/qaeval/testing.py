@@ -2,11 +2,13 @@
 
 ::
 
-    from qaeval.testing import ScriptedModel, make_run, registered
+    from qaeval.testing import ScriptedModel, make_run, pairs_reply, registered
+
 
     def test_my_report(tmp_path):
         run = make_run(tmp_path / "run", {"mistral": ["AAB", "ABB"], "qwen": ["AAA", "x"]})
         assert run.report.candidates[1].failed.n == 3
+
 
     def test_my_prompt(tmp_path):
         model = ScriptedModel(lambda request: pairs_reply([("factual", "Why?", "Because.")] * 3))
