@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from qaeval.text.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
 from qaeval.text.units import content_words
 from qaeval_floor.english import Clause, capitalise, decapitalise, parse, short_enough
+from qaeval_floor.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
 from qaeval_floor.questions import Context, Question, finish, is_presentable
 
 _SPLIT = re.compile(

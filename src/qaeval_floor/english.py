@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from qaeval.text import lexicon
-from qaeval.text.lexicon import (
+from qaeval_floor import lexicon
+from qaeval_floor.lexicon import (
     BE,
     CLAUSE_WORDS,
     DETERMINERS,
     MODALS,
     PREPOSITIONS,
     PRONOUNS,
-    word_set,
 )
 
 _MAX_SUBJECT_WORDS = 9
@@ -32,10 +31,6 @@ _NUMERIC = re.compile(
     r"^(?:up to |at least |at most |about |around |only |exactly |roughly |nearly )?[\d][\d.,]*\s+"
 )
 _ADVERB = re.compile(r"^\w{3,}ly$")
-_NO_ADVERBS = word_set(
-    "early daily weekly monthly yearly hourly nightly family supply assembly reply july italy"
-)
-_OF_NAMES = word_set("kubernetes postgres redis jenkins kafka windows prometheus pandas numpy")
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,9 @@ def decapitalise(phrase: str, lower: frozenset[str] | set[str]) -> str:
     if not bare[:1].isupper() or not bare[1:].replace("-", "").replace("'", "").islower():
         common = bare == "A"
     else:
-        name = bare.casefold() in _OF_NAMES or (rest[:1].isupper() and bare.casefold() not in DETERMINERS)
+        name = bare.casefold() in lexicon.LOWERCASE_NAMES or (
+            rest[:1].isupper() and bare.casefold() not in DETERMINERS
+        )
         plural = bare.endswith("s") and not bare.endswith(("ss", "us", "is", "os"))
         noun = bare.endswith(
             ("ing", "tion", "ment", "ity", "ance", "ence", "ness", "ship", "people", "age", "sis")
@@ -184,7 +181,7 @@ def _may_start_subject(tokens: list[str]) -> bool:
             "their",
         }
     )
-    if (first.endswith("ly") and first not in _NO_ADVERBS) or (
+    if (first.endswith("ly") and first not in lexicon.NO_ADVERBS) or (
         first.endswith("ed") and first not in {"need", "speed", "seed"}
     ):
         return False

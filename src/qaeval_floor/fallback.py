@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from qaeval.text.lexicon import PRONOUNS
 from qaeval.text.units import content_words
 from qaeval_floor.english import parse
+from qaeval_floor.lexicon import ENGLISH_PHRASES, GERMAN_PHRASES, PRONOUNS
 from qaeval_floor.proposals import Offer, Source
 from qaeval_floor.questions import Context, PairType, finish, is_presentable, noun_phrase, topic
 
 _MAX_NAME_WORDS, _MAX_NAME_CHARACTERS = 6, 80
-_ENGLISH = {
-    "say": "What does the text say about {0}",
-    "else": "What else does the text say about {0}",
-    "describe": "How does the text describe {0}",
-    "true": "What is true of {0}",
-    "mark": "What characterises {0}",
-    "relate": "What does the text say about {0} compared with {1}",
-    "compare": "What does the text compare {0} with",
-    "nothing": "The text does not compare {0} with anything.",
-    "related": "How are {0} and {1} related",
-    "text": "this topic",
-    "code": "What does the code in the text look like",
-    "code_detail": "What does the first line of the code say",
-}
-_GERMAN = {
-    "say": "Was sagt der Text über {0}",
-    "else": "Was sagt der Text noch über {0}",
-    "describe": "Wie beschreibt der Text das Thema {0}",
-    "true": "Was gilt für {0}",
-    "mark": "Was kennzeichnet {0}",
-    "relate": "Was sagt der Text über {0} im Vergleich zu {1}",
-    "compare": "Womit vergleicht der Text das Thema {0}",
-    "nothing": "Der Text vergleicht {0} mit nichts.",
-    "text": "das Thema",
-    "code": "Wie sieht der Code im Text aus",
-    "code_detail": "Was steht in der ersten Zeile des Codes",
-}
 
 
 def lead_questions(focus: PairType, source: Source, first: Source, context: Context) -> Iterator[str]:
@@ -104,7 +77,7 @@ def _relation(source: Source, context: Context) -> Offer | None:
     other = noun_phrase(clause.rest)
     if not other or content_words(other)[-1:] == content_words(clause.subject)[-1:]:
         return None
-    question = finish(_ENGLISH["related"].format(clause.subject, other))
+    question = finish(ENGLISH_PHRASES["related"].format(clause.subject, other))
     return Offer(question, source.answer, "comparison", 0.0) if is_presentable(question) else None
 
 
@@ -124,7 +97,7 @@ def _plain(focus: PairType, source: Source, context: Context) -> Iterator[str]:
     phrases, about = _phrases(context), _about(source, context)
     if source.unit.kind == "code":
         yield phrases["code"] if focus == "factual" else phrases["say"].format(about)
-    order = ("mark", "true", "say", "else") if focus == "conceptual" else ("true", "mark", "say", "else")
+    order = ("mark", "holds", "say", "else") if focus == "conceptual" else ("holds", "mark", "say", "else")
     for key in order:
         yield phrases[key].format(about)
 
@@ -149,5 +122,5 @@ def _short(name: str) -> str:
     return kept if len(kept) <= _MAX_NAME_CHARACTERS else ""
 
 
-def _phrases(context: Context) -> dict[str, str]:
-    return _GERMAN if context.german else _ENGLISH
+def _phrases(context: Context) -> Mapping[str, str]:
+    return GERMAN_PHRASES if context.german else ENGLISH_PHRASES

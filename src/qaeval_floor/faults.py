@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Final, Literal
 
-from qaeval.text.lexicon import word_set
 from qaeval.text.units import content_words, named_terms, numbers, sentences, units, words
+from qaeval_floor.lexicon import NEGATIONS
 
 Kind = Literal[
     "invented",
@@ -41,7 +41,6 @@ INVENTED: Final = 0.5
 ANSWERABLE: Final = 0.5
 """Share of the question's content words that the source must hold."""
 
-_NEGATION: Final = word_set("not no never none without cannot neither nor nicht kein keine nie ohne")
 STOCK: Final = re.compile(
     r"\b(?:(?:the|this) (?:text|passage|chunk|document) (?:say|says|state|states|describe|describes|compare|compares)"
     r"|(?:based on|according to|in) the (?:text|passage)|der Text|laut Text)\b",
@@ -171,7 +170,7 @@ def _negated(source: str, answer: str) -> Iterator[Fault]:
 
 
 def _negations(sentence: str) -> int:
-    return sum(word in _NEGATION or word.endswith("n't") for word in words(sentence)) % 2
+    return sum(word in NEGATIONS or word.endswith("n't") for word in words(sentence)) % 2
 
 
 def _best(sentence: str, places: Sequence[str]) -> tuple[float, str]:

@@ -6,19 +6,19 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from qaeval.text.lexicon import GERMAN_ADVERBS, GERMAN_FINITE, GERMAN_STOP, word_set
+from qaeval_floor.lexicon import (
+    GERMAN_ADVERBS,
+    GERMAN_ARTICLES,
+    GERMAN_FINITE,
+    GERMAN_MODALS,
+    GERMAN_SEPARABLE,
+    GERMAN_SINGULAR,
+    GERMAN_STOP,
+    GERMAN_TRANSITIVE,
+)
 
 Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
 
-_ARTICLES = word_set("der die das ein eine jeder jede jedes kein keine alle")
-_MODALS = word_set("muss müssen kann können darf dürfen soll sollen sollte sollten")
-_SINGULAR = word_set("ist war wird wurde hat kann muss darf soll")
-_TRANSITIVE = word_set(
-    "enthält enthalten braucht brauchen benötigt benötigen liefert liefern erzeugt erzeugen speichert speichern "
-    "prüft prüfen umfasst umfassen verlangt verlangen verhindert verhindern erhält erhalten bietet bieten zeigt zeigen "
-    "schützt erlaubt ersetzt regelt steuert misst bewirkt verursacht"
-)
-_SEPARABLE = word_set("ab an auf aus ein zu um vor nach mit weg zurück fest statt zusammen weiter")
 _CONTRAST = re.compile(r"[,;] (?:während|wohingegen|aber|dagegen|jedoch|hingegen) (.+)$")
 _CONTRAST_INSIDE = re.compile(r"[,;] (.+?) \w+ (?:dagegen|hingegen|jedoch) ")
 _THAN = re.compile(r" (?:[a-zäöüß]+er|mehr|weniger|besser) als ((?:[^,;]+ )?[A-ZÄÖÜ][^,;]*)$")
@@ -32,6 +32,9 @@ _COUNT = re.compile(
 )
 _SPAN = re.compile(r"^eine? (?:Jahr|Tag|Monat|Woche|Stunde|Minute|Sekunde)\b")
 _PRONOUN = re.compile(r"\b(?:er|sie|es|dies|diese|dieser|dieses|ihn|ihm|ihr)\b")
+_OBJECT_ARTICLES = frozenset(
+    {"den", "die", "das", "einen", "eine", "ein", "alle", "nur", ",", "keine", "keinen"}
+)
 _MAX_SUBJECT_WORDS = 5
 _MAX_TOPIC = 60
 _QUESTION = {"weil": "Warum", "da": "Warum", "damit": "Wozu"}
@@ -53,7 +56,7 @@ class Clause(NamedTuple):
     def prefix(self) -> str:
         """The separated prefix at the end of the clause, with a blank before it; mostly empty."""
         last = self.rest.split()[-1]
-        return f" {last}" if last in _SEPARABLE and "," not in self.rest else ""
+        return f" {last}" if last in GERMAN_SEPARABLE and "," not in self.rest else ""
 
 
 def ask(sentence: str) -> Iterator[Asked]:
@@ -76,7 +79,7 @@ def parse(body: str) -> Clause | None:
     """Subject, finite verb and rest of a main clause that opens with its subject, where all three are plain."""
     tokens = body.split()
     first = tokens[0].casefold() if tokens else ""
-    if not tokens or (first in GERMAN_STOP | GERMAN_ADVERBS and first not in _ARTICLES):
+    if not tokens or (first in GERMAN_STOP | GERMAN_ADVERBS and first not in GERMAN_ARTICLES):
         return None
     if first.startswith(("ihr", "sein", "unser", "dies", "solch")) or first.endswith(
         ("weise", "mäßig", "lich", "dings")
@@ -87,10 +90,10 @@ def parse(body: str) -> Clause | None:
         if word in GERMAN_FINITE or _is_third_person(tokens, index):
             subject = " ".join(tokens[:index])
             adjective = index > 1 and _before_noun(first)
-            several = adjective and first.endswith("e") and first not in _ARTICLES
-            if not tokens[index - 1].strip("`„“")[:1].isupper() or (several and word in _SINGULAR):
+            several = adjective and first.endswith("e") and first not in GERMAN_ARTICLES
+            if not tokens[index - 1].strip("`„“")[:1].isupper() or (several and word in GERMAN_SINGULAR):
                 return None  # no noun, or an object that opens the sentence
-            lowered = subject[0].lower() + subject[1:] if first in _ARTICLES or adjective else subject
+            lowered = subject[0].lower() + subject[1:] if first in GERMAN_ARTICLES or adjective else subject
             return Clause(lowered, word, " ".join([*([","] if comma else []), *tokens[index + 1 :]]))
         if tokens[index][-1] in ",;:":
             return None
@@ -135,7 +138,7 @@ def _quantity(clause: Clause) -> Iterator[Asked]:
         r"(?:etwa |rund |höchstens |mindestens )?\d", clause.rest
     ):
         yield f"Wie lange {clause.verb} {clause.subject}", "factual", 2.7
-    elif counted and clause.verb not in _MODALS | {"ist", "sind", "wird", "werden", "liegt", "liegen"}:
+    elif counted and clause.verb not in GERMAN_MODALS | {"ist", "sind", "wird", "werden", "liegt", "liegen"}:
         yield f"Wie viele {counted.group(1)} {clause.verb} {clause.subject}{clause.prefix}", "factual", 2.6
 
 
@@ -146,16 +149,18 @@ def _time(clause: Clause) -> Iterator[Asked]:
     end = " ".join(clause.rest.split()[-2:]) if clause.rest.endswith((" werden", " sein")) else ""
     passive = clause.verb in {"wird", "werden", "wurde", "wurden"}
     end = clause.rest.split()[-1] if passive else end or clause.prefix.strip()
-    if end or clause.verb not in _MODALS:
+    if end or clause.verb not in GERMAN_MODALS:
         yield f"{opening} {clause.verb} {clause.subject} {end}", "factual", 2.5
 
 
 def _what_does(clause: Clause) -> Iterator[Asked]:
-    if clause.verb in _MODALS and not clause.rest.endswith(("werden", "sein")):
+    if clause.verb in GERMAN_MODALS and not clause.rest.endswith(("werden", "sein")):
         negation = " nicht" if "nicht" in clause.rest.split() else ""
         yield f"Was {clause.verb} {clause.subject}{negation} tun", "factual", 1.7
-    objects = clause.first in word_set("den die das einen eine ein alle nur , keine keinen")
-    if clause.verb in _TRANSITIVE and (objects or clause.first[:1].isupper() or clause.first[:1].isdigit()):
+    objects = clause.first in _OBJECT_ARTICLES
+    if clause.verb in GERMAN_TRANSITIVE and (
+        objects or clause.first[:1].isupper() or clause.first[:1].isdigit()
+    ):
         effect = clause.verb.startswith(
             ("verhinder", "schütz", "erlaub", "bewirk", "verursach", "regel", "steuer")
         )
@@ -190,7 +195,7 @@ def _contrast(subject: str, body: str) -> Iterator[Asked]:
 
 def _before_noun(token: str) -> bool:
     adjective = token.islower() and token.endswith(("e", "er", "es", "en")) and token not in GERMAN_STOP
-    return token in _ARTICLES or adjective
+    return token in GERMAN_ARTICLES or adjective
 
 
 def _is_third_person(tokens: list[str], index: int) -> bool:
@@ -206,4 +211,4 @@ def _is_third_person(tokens: list[str], index: int) -> bool:
 
 def _without_article(subject: str) -> str:
     first, _, rest = subject.partition(" ")
-    return rest if first.casefold() in _ARTICLES and rest else subject
+    return rest if first.casefold() in GERMAN_ARTICLES and rest else subject

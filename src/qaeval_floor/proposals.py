@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qaeval.text.lexicon import BE, ENGLISH_STOP, GERMAN_STOP, MODALS
 from qaeval.text.units import Unit, content_words
 from qaeval_floor import contrast
 from qaeval_floor.english import parse
+from qaeval_floor.lexicon import BE, ENGLISH_STOP, GERMAN_STOP, MODALS
 from qaeval_floor.questions import Context, PairType, ask, finish, is_presentable
 
 _LABEL = re.compile(r"^([^\s:.,;?!][^:.,;?!]{0,40}?)(?::| [–—-]) (?=\S)")

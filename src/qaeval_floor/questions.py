@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from qaeval.text import lexicon
-from qaeval.text.lexicon import PRONOUNS
-from qaeval_floor import german, statements
+from qaeval_floor import german, lexicon, statements
 from qaeval_floor.english import capitalise, parse
+from qaeval_floor.lexicon import PRONOUNS
 
 PairType = Literal["factual", "conceptual", "comparison"]
 _MIN_WORDS, _MAX_WORDS = 3, 26
@@ -20,12 +19,6 @@ _CONTRACTION = re.compile(
 )
 _FULL = {"wo": "will", "ca": "can"}
 _SECOND_SUBJECT = re.compile(r" and (?=(?:the|a|an|its|their) )")
-_UNFINISHED = lexicon.word_set(
-    "same first last next second new other acceptable exact single different important small large usual main whole"
-)
-_ENDS_PHRASE = lexicon.ENGLISH_STOP | lexicon.word_set(
-    "cannot far inside outside near beside below above beyond least well soon alone together nor"
-)
 
 
 @dataclass(frozen=True)
@@ -133,7 +126,11 @@ def _is_unfinished(phrase: list[str]) -> bool:
     last = phrase[-1].casefold()
     alone = len(phrase) == 1 and (last.endswith("ed") or ("-" in last and "`" not in last and last.islower()))
     return (
-        alone or last in _UNFINISHED or last in lexicon.NUMBER_WORDS or last.endswith("ly") or last.isdigit()
+        alone
+        or last in lexicon.UNFINISHED
+        or last in lexicon.NUMBER_WORDS
+        or last.endswith("ly")
+        or last.isdigit()
     )
 
 
@@ -142,7 +139,9 @@ def _after_article(tokens: list[str], *, one: bool) -> list[str]:
     phrase: list[str] = []
     for word, following in zip(tokens[:4], [*tokens[1:], ""], strict=False):
         bare = _bare(word)
-        if bare in _ENDS_PHRASE or (phrase and _may_be_verb(phrase[-1], bare, _bare(following), one=one)):
+        if bare in lexicon.PHRASE_ENDS or (
+            phrase and _may_be_verb(phrase[-1], bare, _bare(following), one=one)
+        ):
             break
         if phrase and bare.endswith("ing") and _bare(following) in lexicon.ENGLISH_STOP:
             break

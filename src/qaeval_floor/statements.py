@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from qaeval.text import lexicon
-from qaeval.text.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS, word_set
+from qaeval_floor import lexicon
 from qaeval_floor.english import Clause, decapitalise, short_enough
+from qaeval_floor.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS
 
 Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
 
@@ -35,10 +35,6 @@ _EVERY = re.compile(
 _COUNT = re.compile(
     r"^(?:up to |at least |at most |about |around |exactly |only |roughly )?"
     r"(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|twelve) ((?:[a-z-]+ )?[a-z-]+s)\b(?! (?:of|per|long)\b)"
-)
-_UNIT_NOUN = word_set(
-    "seconds minutes hours days weeks months years bytes tokens% percent degrees metres meters grams litres liters "
-    "kilograms milliseconds times points"
 )
 _DURATION = re.compile(
     r"^(?:up to |at least |at most |about |around |for |exactly |only |roughly |between \w+ and )*"
@@ -171,7 +167,12 @@ def _quantity(clause: Clause) -> Iterator[Asked]:
         yield clause.ask("how long"), "factual", 2.8
     elif verb == "cost" and re.match(r"^(?:about |around )?(?:[€$£]|\d)", clause.rest):
         yield clause.ask("how much"), "factual", 2.8
-    elif verb and counted and counted.group(1).split()[-1] not in _UNIT_NOUN and "not" not in clause.verb:
+    elif (
+        verb
+        and counted
+        and counted.group(1).split()[-1] not in lexicon.UNIT_NOUNS
+        and "not" not in clause.verb
+    ):
         yield clause.ask(f"how many {counted.group(1)}"), "factual", 2.7
 
 
@@ -209,7 +210,7 @@ def _what_does(clause: Clause) -> Iterator[Asked]:
     first = clause.rest.split()[0].strip("`\"'“").casefold()
     if verb == "take" and first in {"effect", "place", "part", "care", "over"}:
         return
-    stranded = lexicon.PRONE_TO_PREPOSITION.get(verb)
+    stranded = lexicon.GOVERNED_PREPOSITION.get(verb)
     if stranded == first:
         yield clause.ask("what", stranded), "factual", 2.2
     elif clause.aux in {"must", "should", "can"} and clause.subject != "you":
