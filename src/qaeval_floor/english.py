@@ -86,16 +86,16 @@ def _one_predicate(clause: Clause) -> str:
     """The rest of a clause without a second predicate: ``on port 1 and sends metrics`` is ``on port 1``."""
     for match in re.finditer(r",? (?:and|or|but) (?:(?:then|also|therefore|thus) )?(\w+)", clause.rest):
         word = match.group(1)
-        found = lexicon.present_verb(word)
-        same = (
-            found is not None
-            and clause.aux == found[1]
-            and (found[1] == "does" or word not in lexicon.NOUN_VERBS)
+        verb = lexicon.present_verb(word)
+        agrees = (
+            verb is not None
+            and clause.aux == verb[1]
+            and (verb[1] == "does" or word not in lexicon.NOUN_VERBS)
         )
         passive = (
             clause.aux in BE and word.endswith("ed") and not clause.rest[match.end() :].startswith(" by ")
         )
-        if same or passive or word in BE | MODALS | {"has", "does", "do", "then"}:
+        if agrees or passive or word in BE | MODALS | {"has", "does", "do", "then"}:
             return clause.rest[: match.start()]
     return clause.rest
 
@@ -141,11 +141,11 @@ def _opened(sentence: str) -> tuple[str, str]:
     adjunct = _ADJUNCT.match(body)
     if adjunct is None:
         return body, ""
-    found = adjunct.group(1)
+    phrase = adjunct.group(1)
     context = CLAUSE_WORDS | {"this", "these", "it", "they", "such", "is", "are", "contrast", "its", "their"}
-    if any(word in context for word in found.casefold().split()):
+    if any(word in context for word in phrase.casefold().split()):
         return "", ""
-    return body[adjunct.end() :], found[0].lower() + found[1:]  # it opens with a preposition
+    return body[adjunct.end() :], phrase[0].lower() + phrase[1:]  # it opens with a preposition
 
 
 def _may_start_subject(tokens: list[str]) -> bool:
@@ -231,10 +231,10 @@ def _have(subject: str, word: str, rest: list[str]) -> Clause | None:
 
 
 def _lexical(subject: str, tokens: list[str], index: int, word: str) -> Clause | None:
-    found = lexicon.present_verb(word)
-    if found is None or not tokens[index][-1].isalnum():
+    form = lexicon.present_verb(word)
+    if form is None or not tokens[index][-1].isalnum():
         return None
-    infinitive, aux = found
+    infinitive, aux = form
     head = tokens[index - 1]
     adverb = ""
     if (_ADVERB.match(head) or head in lexicon.FREQUENCY) and index > 1:

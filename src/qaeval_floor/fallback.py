@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from qaeval.text.units import content_words
 from qaeval_floor.english import parse
 from qaeval_floor.lexicon import ENGLISH_PHRASES, GERMAN_PHRASES, PRONOUNS
-from qaeval_floor.proposals import Offer, Source
+from qaeval_floor.proposals import QuestionDraft, Source
 from qaeval_floor.questions import Context, PairType, finish, is_presentable, noun_phrase, topic
 
 _MAX_NAME_WORDS, _MAX_NAME_CHARACTERS = 6, 80
@@ -36,8 +36,8 @@ def lead_questions(focus: PairType, source: Source, first: Source, context: Cont
 
 
 def last_resort(
-    focus: PairType, sources: Sequence[Source], context: Context, taken: Sequence[Offer]
-) -> Offer:
+    focus: PairType, sources: Sequence[Source], context: Context, taken: Sequence[QuestionDraft]
+) -> QuestionDraft:
     """A pair for a type that no rule could fill.
 
     Args:
@@ -53,32 +53,34 @@ def last_resort(
     phrases = _phrases(context)
     ranked = sorted(sources, key=lambda source: -_worth(source, context))[:50]
     if focus == "comparison":
-        unused = [source for source in ranked if not any(source.unit.text in offer.answer for offer in taken)]
+        unused = [source for source in ranked if not any(source.unit.text in draft.answer for draft in taken)]
         related = next(filter(None, (_relation(source, context) for source in [*unused, *ranked])), None)
         if related is not None:
             return related
         about = _about(ranked[0], context)
-        return Offer(finish(phrases["compare"].format(about)), phrases["nothing"].format(about), focus, 0.0)
-    free = [source for source in ranked if not any(source.unit.text in offer.answer for offer in taken)]
+        return QuestionDraft(
+            finish(phrases["compare"].format(about)), phrases["nothing"].format(about), focus, 0.0
+        )
+    free = [source for source in ranked if not any(source.unit.text in draft.answer for draft in taken)]
     source = (free or ranked)[0]
-    asked = {offer.question for offer in taken}
+    used = {draft.question for draft in taken}
     questions = [finish(question) for question in _plain(focus, source, context)]
-    question = next(question for question in questions if question not in asked)
-    return Offer(question, source.answer, focus, 0.0)
+    question = next(question for question in questions if question not in used)
+    return QuestionDraft(question, source.answer, focus, 0.0)
 
 
-def _relation(source: Source, context: Context) -> Offer | None:
+def _relation(source: Source, context: Context) -> QuestionDraft | None:
     """How the subject of a sentence and the first thing after its verb are related."""
     clause = (
         None if context.german or source.unit.kind != "sentence" else parse(source.sentence, context.lower)
     )
     if clause is None or {*clause.subject.casefold().split()} & (PRONOUNS | {"and"}):
         return None
-    other = noun_phrase(clause.rest)
-    if not other or content_words(other)[-1:] == content_words(clause.subject)[-1:]:
+    partner = noun_phrase(clause.rest)
+    if not partner or content_words(partner)[-1:] == content_words(clause.subject)[-1:]:
         return None
-    question = finish(ENGLISH_PHRASES["related"].format(clause.subject, other))
-    return Offer(question, source.answer, "comparison", 0.0) if is_presentable(question) else None
+    question = finish(ENGLISH_PHRASES["related"].format(clause.subject, partner))
+    return QuestionDraft(question, source.answer, "comparison", 0.0) if is_presentable(question) else None
 
 
 def _thing(phrase: str) -> str:
@@ -109,17 +111,17 @@ def _about(source: Source, context: Context) -> str:
         return mark.format(source.label)
     if source.unit.kind == "row" and _short(source.unit.cells[0][1]):
         return mark.format(_short(source.unit.cells[0][1]))
-    own = topic(source.sentence, context)
-    if own:
-        return own
+    phrase = topic(source.sentence, context)
+    if phrase:
+        return phrase
     heading = _short(source.unit.heading)
     return mark.format(heading) if any(map(str.isalnum, heading)) else _phrases(context)["text"]
 
 
 def _short(name: str) -> str:
     """The first words of a name; empty where even the first is no word that a question could hold."""
-    kept = " ".join(name.split()[:_MAX_NAME_WORDS])
-    return kept if len(kept) <= _MAX_NAME_CHARACTERS else ""
+    head = " ".join(name.split()[:_MAX_NAME_WORDS])
+    return head if len(head) <= _MAX_NAME_CHARACTERS else ""
 
 
 def _phrases(context: Context) -> Mapping[str, str]:

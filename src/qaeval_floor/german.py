@@ -17,7 +17,8 @@ from qaeval_floor.lexicon import (
     GERMAN_TRANSITIVE,
 )
 
-Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
+RawQuestion = tuple[str, Literal["factual", "conceptual", "comparison"], float]
+"""Text, type and quality of a question, not yet capitalised or ended with a question mark."""
 
 _CONTRAST = re.compile(r"[,;] (?:während|wohingegen|aber|dagegen|jedoch|hingegen) (.+)$")
 _CONTRAST_INSIDE = re.compile(r"[,;] (.+?) \w+ (?:dagegen|hingegen|jedoch) ")
@@ -59,7 +60,7 @@ class Clause(NamedTuple):
         return f" {last}" if last in GERMAN_SEPARABLE and "," not in self.rest else ""
 
 
-def ask(sentence: str) -> Iterator[Asked]:
+def ask(sentence: str) -> Iterator[RawQuestion]:
     """Questions on a German sentence: text, type and quality of each."""
     body = re.sub(r"\s+\([^()]*\)", "", sentence).rstrip(" .!?:;…")
     condition = _CONDITION.match(body)
@@ -113,7 +114,7 @@ def topic(sentence: str) -> str:
     return f"„{longest}“" if 0 < len(longest) <= _MAX_TOPIC else ""
 
 
-def _why_or_when(clause: Clause) -> Iterator[Asked]:
+def _why_or_when(clause: Clause) -> Iterator[RawQuestion]:
     tail = _TAIL.search(clause.rest)
     if tail and "," not in clause.rest[: tail.start()] and "außer" not in tail.group():
         head = clause.rest[: tail.start()].removesuffix(" nur").removesuffix(" erst")
@@ -122,13 +123,13 @@ def _why_or_when(clause: Clause) -> Iterator[Asked]:
         yield f"{opening} {clause.verb} {clause.subject} {head}", kind, 2.0 if opening == "Wann" else 2.8
 
 
-def _what_is(clause: Clause) -> Iterator[Asked]:
+def _what_is(clause: Clause) -> Iterator[RawQuestion]:
     named = clause.first in {"ein", "eine", "der", "die", "das"} and not _SPAN.match(clause.rest)
     if named and clause.verb in {"ist", "sind", "war", "waren"}:
         yield f"Was {clause.verb} {clause.subject}", "factual", 2.8
 
 
-def _quantity(clause: Clause) -> Iterator[Asked]:
+def _quantity(clause: Clause) -> Iterator[RawQuestion]:
     counted = _COUNT.match(clause.rest)
     if clause.verb == "beträgt":
         yield f"Wie hoch ist {clause.subject}", "factual", 2.7
@@ -142,7 +143,7 @@ def _quantity(clause: Clause) -> Iterator[Asked]:
         yield f"Wie viele {counted.group(1)} {clause.verb} {clause.subject}{clause.prefix}", "factual", 2.6
 
 
-def _time(clause: Clause) -> Iterator[Asked]:
+def _time(clause: Clause) -> Iterator[RawQuestion]:
     opening = "Wann" if _TIME.match(clause.rest) else "Wie oft" if _EVERY.match(clause.rest) else ""
     if not opening or "," in clause.rest:
         return
@@ -153,7 +154,7 @@ def _time(clause: Clause) -> Iterator[Asked]:
         yield f"{opening} {clause.verb} {clause.subject} {end}", "factual", 2.5
 
 
-def _what_does(clause: Clause) -> Iterator[Asked]:
+def _what_does(clause: Clause) -> Iterator[RawQuestion]:
     if clause.verb in GERMAN_MODALS and not clause.rest.endswith(("werden", "sein")):
         negation = " nicht" if "nicht" in clause.rest.split() else ""
         yield f"Was {clause.verb} {clause.subject}{negation} tun", "factual", 1.7
@@ -173,7 +174,7 @@ def _what_does(clause: Clause) -> Iterator[Asked]:
         yield f"Wovon {clause.verb} {clause.subject} ab", "conceptual", 2.5
 
 
-RULES: tuple[Callable[[Clause], Iterator[Asked]], ...] = (
+RULES: tuple[Callable[[Clause], Iterator[RawQuestion]], ...] = (
     _why_or_when,
     _what_is,
     _quantity,
@@ -182,15 +183,15 @@ RULES: tuple[Callable[[Clause], Iterator[Asked]], ...] = (
 )
 
 
-def _contrast(subject: str, body: str) -> Iterator[Asked]:
+def _contrast(subject: str, body: str) -> Iterator[RawQuestion]:
     match = _CONTRAST.search(body) or _CONTRAST_INSIDE.search(body) or _THAN.search(body)
     tokens = match.group(1).split() if match else []
     noun = next((index for index, token in enumerate(tokens[:4]) if token[:1].isupper()), -1)
     if noun < 0 or not all(_before_noun(token) for token in tokens[:noun]):
         return
-    other = " ".join(tokens[: noun + 1]).rstrip(",")
-    if other.casefold() != subject.casefold():
-        yield f"Worin unterscheiden sich {subject} und {other}", "comparison", 2.6
+    partner = " ".join(tokens[: noun + 1]).rstrip(",")
+    if partner.casefold() != subject.casefold():
+        yield f"Worin unterscheiden sich {subject} und {partner}", "comparison", 2.6
 
 
 def _before_noun(token: str) -> bool:

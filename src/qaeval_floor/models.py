@@ -71,8 +71,8 @@ def _judge(inputs: Mapping[str, str]) -> Mapping[str, Any]:
     if REJECTED in inputs:
         raise ValueError("the embedded judge does not grade preference pairs; name another one with --judge")
     grade = judge_answer if inputs.get("rubric", "").startswith("rag_answer") else judge
-    opinion = grade(inputs["chunk"], inputs["question"], inputs["answer"])
-    return {"reason": opinion.reason, "letter": opinion.letter, "hallucination": opinion.hallucination}
+    graded = grade(inputs["chunk"], inputs["question"], inputs["answer"])
+    return {"reason": graded.reason, "letter": graded.letter, "hallucination": graded.hallucination}
 
 
 def lead() -> ChatModel:

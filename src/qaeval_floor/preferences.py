@@ -78,22 +78,22 @@ def read_card(text: str) -> Card:
         ValueError: it is not a JSON object, or says nothing of a situation.
     """
     try:
-        given = json.loads(text)
+        fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError("the card is no JSON") from error
-    situation = _line(given.get("situation")) if isinstance(given, dict) else ""
+    situation = _line(fields.get("situation")) if isinstance(fields, dict) else ""
     if not situation:
         raise ValueError("the card has no situation: there is nothing to write a pair about")
-    features = given.get("features")
+    features = fields.get("features")
     entries = [entry for entry in features if isinstance(entry, dict)] if isinstance(features, list) else []
     return Card(
         situation,
-        persona=_line(given.get("persona")),
+        persona=_line(fields.get("persona")),
         features=tuple(
             (name, _line(entry.get("about"))) for entry in entries if (name := _line(entry.get("name")))
         ),
-        mistake=_line(given.get("mistake")),
-        check=_line(given.get("check")),
+        mistake=_line(fields.get("mistake")),
+        check=_line(fields.get("check")),
     )
 
 

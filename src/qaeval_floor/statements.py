@@ -10,7 +10,8 @@ from qaeval_floor import lexicon
 from qaeval_floor.english import Clause, decapitalise, short_enough
 from qaeval_floor.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS
 
-Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
+RawQuestion = tuple[str, Literal["factual", "conceptual", "comparison"], float]
+"""Text, type and quality of a question, not yet capitalised or ended with a question mark."""
 
 _CAUSE = re.compile(
     r",?\s+(?:(?:mainly |simply |partly |only )?because|so that|in order to|due to)\s+|,\s+since(?! \d)\s+"
@@ -54,7 +55,7 @@ _PLACE = re.compile(
 _IMPERATIVE_STOP = re.compile(r"[:;]")
 
 
-def conditional(sentence: str) -> Iterator[Asked]:
+def conditional(sentence: str) -> Iterator[RawQuestion]:
     """``If X, Y.`` asks what happens; ``To X, do Y.`` asks how."""
     match = re.match(r"^(If|When|Whenever|Once|As soon as|To) ([^,:;]{4,110}), (.+)", sentence)
     if match is None or re.search(r"\b(?:it|they|this|these|them|he|she|such)\b", match.group(2)):
@@ -73,7 +74,7 @@ def conditional(sentence: str) -> Iterator[Asked]:
     yield f"What happens {decapitalise(word, frozenset())} {condition}", "conceptual", 2.2
 
 
-def imperative(sentence: str) -> Iterator[Asked]:
+def imperative(sentence: str) -> Iterator[RawQuestion]:
     """An instruction asks what to do, and when, and for what."""
     match = re.match(r"^(Do not|Don't|Never|Always)?\s*(\w+) (.+)", sentence.rstrip(" .!"))
     if match is None or match.group(2).casefold() not in lexicon.IMPERATIVES or not sentence[0].isupper():
@@ -106,14 +107,14 @@ def imperative(sentence: str) -> Iterator[Asked]:
         yield f"When should you {verb} {rest[: when.start()]}", "factual", 2.0
 
 
-def _why(clause: Clause) -> Iterator[Asked]:
+def _why(clause: Clause) -> Iterator[RawQuestion]:
     cause = _CAUSE.search(" " + clause.rest)
     head = (" " + clause.rest)[: cause.start()].strip(" ,") if cause else ""
     if cause and short_enough(head):
         yield clause.ask("why", head), "conceptual", 3.0
 
 
-def _when(clause: Clause) -> Iterator[Asked]:
+def _when(clause: Clause) -> Iterator[RawQuestion]:
     rest = " " + clause.rest
     match = _CONDITION.search(rest)
     if match is None or _CAUSE.search(rest[: match.start()]):
@@ -135,7 +136,7 @@ def _when(clause: Clause) -> Iterator[Asked]:
     yield clause.ask(opening, head.removesuffix(" only")), "conceptual" if why else "factual", 1.9
 
 
-def _at_time(clause: Clause) -> Iterator[Asked]:
+def _at_time(clause: Clause) -> Iterator[RawQuestion]:
     rest = " " + clause.rest
     time = _TIME.search(rest)
     head = rest[: time.start()].strip() if time else ""
@@ -143,7 +144,7 @@ def _at_time(clause: Clause) -> Iterator[Asked]:
         yield clause.ask("when", head), "factual", 2.4
 
 
-def _how(clause: Clause) -> Iterator[Asked]:
+def _how(clause: Clause) -> Iterator[RawQuestion]:
     rest = " " + clause.rest
     every, means = _EVERY.search(rest), _MEANS.search(rest)
     if every and short_enough(rest[: every.start()]) and "," not in rest[: every.start()]:
@@ -154,7 +155,7 @@ def _how(clause: Clause) -> Iterator[Asked]:
             yield clause.ask("how", head), "conceptual", 2.3
 
 
-def _quantity(clause: Clause) -> Iterator[Asked]:
+def _quantity(clause: Clause) -> Iterator[RawQuestion]:
     verb = clause.verb.split()[-1] if clause.verb else ""
     counted = _COUNT.match(clause.rest)
     lasting = _LASTING.match(clause.rest)
@@ -176,7 +177,7 @@ def _quantity(clause: Clause) -> Iterator[Asked]:
         yield clause.ask(f"how many {counted.group(1)}"), "factual", 2.7
 
 
-def _what_is(clause: Clause) -> Iterator[Asked]:
+def _what_is(clause: Clause) -> Iterator[RawQuestion]:
     if clause.verb or clause.aux not in lexicon.BE:
         return
     first = clause.rest.split()[0].strip("`\"'“").casefold()
@@ -202,7 +203,7 @@ def _what_is(clause: Clause) -> Iterator[Asked]:
         yield f"what characterises {clause.subject}", "factual", 0.9
 
 
-def _what_does(clause: Clause) -> Iterator[Asked]:
+def _what_does(clause: Clause) -> Iterator[RawQuestion]:
     words = clause.verb.split()
     if not words or not clause.rest or "not" in words or words[0] in {"been", "be"} or "be" in words:
         return
@@ -230,7 +231,7 @@ def _what_does(clause: Clause) -> Iterator[Asked]:
             yield clause.ask("what"), "conceptual" if effect else "factual", 2.0 if effect else 2.1
 
 
-def _required(clause: Clause) -> Iterator[Asked]:
+def _required(clause: Clause) -> Iterator[RawQuestion]:
     if (
         clause.aux in {"must", "should"}
         and clause.verb.startswith(("be ", "not be "))
@@ -245,6 +246,6 @@ def _required(clause: Clause) -> Iterator[Asked]:
         )
 
 
-RULES: tuple[Callable[[Clause], Iterator[Asked]], ...] = (
+RULES: tuple[Callable[[Clause], Iterator[RawQuestion]], ...] = (
     _why, _when, _at_time, _how, _quantity, _what_is, _what_does, _required,
 )  # fmt: skip
