@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
-from math import log
+from math import fsum, log
 from typing import Any, Final
 
 from qaeval.checks.answers import refuses
@@ -122,14 +122,15 @@ def best_sentence(source: str, question: str) -> tuple[float, str]:
     """
     candidates = sentences(source) or [source]
     weights = _weights(candidates, question)
-    total = sum(weights.values()) or 1.0
+    # fsum: the order of a set of words differs from process to process, and a rounded sum with it
+    total = fsum(weights.values()) or 1.0
     asks_number = _ASKS_AMOUNT.search(question)
     best = (0.0, 0.0, candidates[0])
     for previous, sentence in pairwise(["", *candidates]):
         words, words_before = set(content_words(sentence)), set(content_words(previous))
-        share = sum(weight for word, weight in weights.items() if word in words) / total
+        share = fsum(weight for word, weight in weights.items() if word in words) / total
         context_share = (
-            sum(weight for word, weight in weights.items() if word in words | words_before) / total
+            fsum(weight for word, weight in weights.items() if word in words | words_before) / total
         )
         value = share + _CONTEXT_WEIGHT * (context_share - share)
         value += _NUMBER_BONUS if asks_number and numbers(sentence) else 0.0

@@ -137,8 +137,9 @@ def _scores(quotable: list[Unit]) -> list[float]:
     top = math.log1p(max(frequency.values(), default=1))
     scores = []
     for position, (unit, unit_stems) in enumerate(zip(quotable, stems, strict=True)):
+        # fsum: the order of a set differs from process to process, and a rounded sum with it
         central = (
-            sum(math.log1p(frequency[stem]) for stem in unit_stems) / (top * len(unit_stems))
+            math.fsum(math.log1p(frequency[stem]) for stem in unit_stems) / (top * len(unit_stems))
             if unit_stems
             else 0.0
         )
