@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from math import log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from qaeval.gate.claims import Counts, PairedRates, swap_p_value
-from qaeval.stats.mixtures import mixture_rho
-from qaeval.stats.sequential import Bets, Wager
+from qaeval.gate.claims import Counts, PairedRates, permutation_p_value
+from qaeval.stats.sequential import Bets, BettingTest
 
 Array = NDArray[Any]
 
@@ -121,7 +121,7 @@ def at_once(drawn: Drawn) -> Outcomes:
             worse = strict.high < 0 if sign > 0 else strict.low > 0
             passes[gate] &= kept
             if worse and not kept:
-                regressions[gate] |= swap_p_value(before, now, below=sign > 0) <= ALPHA / len(drawn)
+                regressions[gate] |= permutation_p_value(before, now, below=sign > 0) <= ALPHA / len(drawn)
     return Outcomes(passes & ~regressions, regressions, np.zeros(reps))
 
 
@@ -154,13 +154,13 @@ def differences(baseline: Side, run: Side) -> tuple[Array, Array]:
 def crossing(values: Array, weights: Array, null: float, alpha: float, bets: Bets | None = None) -> Array:
     """Return after how many chunks the mean is shown to be above the null; one more than there are where it never is."""
     reps, n_chunks = values.shape
-    wager = Wager(
-        np.full(reps, null), alpha=alpha, n_values=n_chunks, heaviest=float(weights.max()), bets=bets
+    betting = BettingTest(
+        np.full(reps, null), alpha=alpha, n_values=n_chunks, max_weight=float(weights.max()), bets=bets
     )
     found = np.full(reps, n_chunks + 1)
     for place in range(n_chunks):
-        wager.see(values[:, place], weights[:, place])
-        found[(found > n_chunks) & wager.is_above] = place + 1
+        betting.update(values[:, place], weights[:, place])
+        found[(found > n_chunks) & betting.is_above] = place + 1
     return found
 
 
@@ -170,34 +170,45 @@ Cross = Callable[[Array, Array, float, float], Array]
 # ------------------------------------------------------------------------- other looks, for comparison
 
 
-def growth_bets(wager: Wager) -> Array:
+def growth_bets(betting: BettingTest) -> Array:
     """Bet what would have made the capital grow fastest so far: aGRAPA of Waudby-Smith and Ramdas."""
-    gain = wager.mean - wager.nulls if wager.n else np.zeros_like(wager.nulls)
-    return np.asarray(gain / (wager.variance + gain**2))
+    gain = betting.mean - betting.nulls if betting.n else np.zeros_like(betting.nulls)
+    return np.asarray(gain / (betting.variance + gain**2))
 
 
-def mixture_bets(wager: Wager) -> Array:
+def mixture_bets(betting: BettingTest) -> Array:
     """Bet less and less, for looks without end: the predictable plug-in of Waudby-Smith and Ramdas."""
-    return np.asarray(np.sqrt(2 * wager.target / (wager.variance * (wager.n + 1) * np.log(wager.n + 2))))
+    return np.asarray(
+        np.sqrt(2 * betting.target / (betting.variance * (betting.n + 1) * np.log(betting.n + 2)))
+    )
 
 
-def constant_bets(wager: Wager) -> Array:
+def constant_bets(betting: BettingTest) -> Array:
     """Bet the same all the time, best for the last chunk."""
-    return np.asarray(np.sqrt(2 * wager.target / (wager.variance * wager.n_values)))
+    return np.asarray(np.sqrt(2 * betting.target / (betting.variance * betting.n_values)))
 
 
 def of_the_pool(values: Array, _weights: Array, null: float, alpha: float) -> Array:
     """As `crossing`, without replacement: whether the mean of the run's own chunks is above the null, not that of all chunks."""
     reps, n_chunks = values.shape
-    wager = Wager(np.full(reps, null), alpha=alpha, n_values=n_chunks)
+    betting = BettingTest(np.full(reps, null), alpha=alpha, n_values=n_chunks)
     found, total = np.full(reps, n_chunks + 1), np.zeros(reps)
     for place in range(n_chunks):
-        wager.nulls = np.clip((n_chunks * null - total) / (n_chunks - place), -1.0, 1.0)
-        wager.see(values[:, place])
+        betting.nulls = np.clip((n_chunks * null - total) / (n_chunks - place), -1.0, 1.0)
+        betting.update(values[:, place])
         total = total + values[:, place]
         certain = total - (n_chunks - place - 1) > n_chunks * null
-        found[(found > n_chunks) & (wager.is_above | certain)] = place + 1
+        found[(found > n_chunks) & (betting.is_above | certain)] = place + 1
     return found
+
+
+def mixture_rho(v: float, *, alpha: float) -> float:
+    r"""Return the prior precision for which the normal mixture is narrowest at variance `v`.
+
+    :math:`\rho = v / (2 \log(1/\alpha) + \log(1 + 2 \log(1/\alpha)))`. Source: Howard et al. 2021, section 3.5.
+    """
+    twice = 2 * log(1 / alpha)
+    return v / (twice + log(1 + twice))
 
 
 def normal_mixture(values: Array, _weights: Array, null: float, alpha: float) -> Array:

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from mock.server import Mock, registry, reply_to, sample_of
 from qaeval.chat.protocol import Sampling
-from qaeval.prepare import find_rubric
-from qaeval.stages.grade import Instructions, build_request
+from qaeval.evals.find import find_rubric
+from qaeval.run.grade import Instructions, build_request
 
 HERE = Path(__file__).parent
 QAEVAL = Path(sys.executable).with_name("qaeval")

@@ -16,7 +16,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from qaeval.report.render_html import render_html
+from qaeval.comparison.html import render_html
 from report_builders import case
 
 REPEATS = 5

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from qaeval.stats.coefficients import kappa
-from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import clustered_rate
+from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import paired_difference, sign_flip_test
 from qaeval.stats.planning import Pilot, plan, simulated_power
 from qaeval.stats.reliability import cluster_tables, kappa_interval

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qaeval.gate.verdict import EXIT_CODES, Certificate, GateReport, Identity, Outcome, RuleVerdict, Side
+from qaeval.gate.model import EXIT_CODES, Certificate, GateReport, Identity, Outcome, RuleVerdict, Side
 from qaeval.report.measure import Measure
 
 IDENTITY = Identity(

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from qaeval.comparison.analysis import RunData
 from qaeval.gate.evidence import Evidence, evidence_of, identity_of
-from qaeval.gate.verdict import Side
+from qaeval.gate.model import Side
 from qaeval.records import digest
-from qaeval.rundata import RunData
-from qaeval.store import GENERATIONS, GRADES, SAMPLES, SESSIONS, SETTINGS
+from qaeval.storage.run_directory import GENERATIONS, GRADES, SAMPLES, SESSIONS, SETTINGS
 from report_builders import JUDGE, RUBRIC, Case, candidate, case
 
 JUDGE_SETTINGS = {"kind": "http", "hf_id": JUDGE.hf_id, "revision": None, "sampling": {}}

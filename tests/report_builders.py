@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qaeval.analysis.summary import Analysis, RunRows, analyse_rows
+from qaeval.comparison.analysis import Analysis, ReportOptions, RunData, RunRows, analyse
+from qaeval.comparison.report import Report
 from qaeval.records import Chunk, Failure, Generation, Grade, Item, Label, Sample, Session, Usage
-from qaeval.report.document import Report
 from qaeval.report.facts import EvalFacts, Meaning, ModelFacts, RubricFacts, RunFacts
 
 RUBRIC = RubricFacts(
@@ -71,15 +71,19 @@ class Case:
             item_types=("fact", "why"),
         )
 
-    def analysis(self, **options: Any) -> Analysis:
-        return analyse_rows(
+    def data(self, *, judge_tuned: bool = False) -> RunData:
+        return RunData(
             rows=self.rows,
-            run=self.run,
             eval_facts=self.eval_facts(),
             rubric=self.rubric,
             judge=self.judge,
             candidates=self.candidates,
-            **{**self.more, **options},
+            judge_tuned=judge_tuned,
+        )
+
+    def analysis(self, *, judge_tuned: bool = False, **options: Any) -> Analysis:
+        return analyse(
+            self.data(judge_tuned=judge_tuned), self.run, ReportOptions(**{**self.more, **options})
         )
 
     def report(self, **options: Any) -> Report:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pytest import approx  # noqa: PT013
 
-from qaeval.agree import agreement_of_file
+from qaeval.agreement.sources import agreement_of_file
 from qaeval.cli import run
 from qaeval.errors import DataError, UsageError
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from qaeval.comparison.analysis import ReportOptions, analyse
+from qaeval.comparison.report import Report
+from qaeval.comparison.sections import agreement
 from qaeval.errors import DataError
 from qaeval.records import Generation, Label
-from qaeval.report.document import Report
-from qaeval.report.sections_agreement import agreement
 from report_builders import JUDGE, RUN, Case, candidate, case, items_of, label_of
 
 approx = pytest.approx
@@ -355,7 +356,7 @@ def test_a_tuned_judge_is_measured_on_held_out_labels_alone() -> None:
     held_out = labelled(made, "A" * 12 + "B" * 6 + "C" * 6)[8:]
     made = made.with_rows(labels=(*tuning, *held_out))
     (seen,) = made.report().agreement
-    (one,) = replace(made, more={"judge_tuned": True}).report().agreement
+    (one,) = made.report(judge_tuned=True).agreement
     assert seen.coefficients is not None
     assert one.coefficients is not None
     assert (seen.coefficients.n, seen.n_tuning_excluded) == (24, 0)
@@ -553,13 +554,11 @@ def test_failures_are_grouped_and_at_most_five_of_a_kind_are_shown() -> None:
     assert unread.examples[0].item_id
 
 
-def test_hosts_outside_are_named_from_sessions_and_arguments() -> None:
+def test_hosts_outside_are_named_from_sessions() -> None:
     made = rich_case()
     outside = made.rows.sessions[0].model_copy(update={"host": "api.example.com", "external": True})
-    made = replace(
-        made.with_rows(sessions=(*made.rows.sessions, outside)), more={"data_left": ["b.example.com"]}
-    )
-    assert made.report().data_left == ("api.example.com", "b.example.com")
+    made = made.with_rows(sessions=(*made.rows.sessions, outside))
+    assert made.report().data_left == ("api.example.com",)
     assert rich_case().report().data_left == ()
 
 
@@ -567,20 +566,7 @@ def test_the_number_of_samples_must_be_the_evals() -> None:
     made = rich_case()
     wrong = made.eval_facts().model_copy(update={"n_samples": 3})
     with pytest.raises(DataError, match="expected 3, the run holds 15"):
-        _report_with(made, wrong)
-
-
-def _report_with(made: Case, eval_facts: Any) -> Report:
-    from qaeval.analysis.summary import analyse_rows  # noqa: PLC0415 - one use
-
-    return analyse_rows(
-        rows=made.rows,
-        run=RUN,
-        eval_facts=eval_facts,
-        rubric=made.rubric,
-        judge=JUDGE,
-        candidates=made.candidates,
-    ).report
+        analyse(replace(made.data(), eval_facts=wrong), RUN, ReportOptions())
 
 
 @pytest.mark.parametrize(

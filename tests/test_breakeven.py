@@ -2,7 +2,7 @@
 
 import pytest
 
-from qaeval.analysis.breakeven import (
+from qaeval.cost.alternatives import (
     always_on,
     break_even,
     break_evens,

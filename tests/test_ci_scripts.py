@@ -17,8 +17,8 @@ import yaml
 
 from gate_builders import PASS, REGRESSION
 from github_comments import answer
-from qaeval.gate.comment import MARKER, to_comment
 from qaeval.gate.policy import read_policy
+from qaeval.gate.views import MARKER, to_comment
 from replay.server import LoopbackServer
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,8 @@ from typing import TypeAlias
 
 import pytest
 
-from qaeval.config import Config, load_config
 from qaeval.errors import DataError, UsageError
+from qaeval.registry.config import Config, load_config
 
 Load: TypeAlias = Callable[..., Config]
 

@@ -8,22 +8,21 @@ from typing import Any
 import pytest
 
 from command import Typed, qaeval
-from qaeval.analysis.breakeven import steady_work
-from qaeval.analysis.costing import Asked, cost_run
-from qaeval.analysis.nodes import node_costs, run_seconds
-from qaeval.analysis.servers import server_span
+from qaeval.analysis.server_metrics import server_span
 from qaeval.cli import run
+from qaeval.comparison.html import render_html
+from qaeval.comparison.markdown import render_markdown
+from qaeval.comparison.report import Report
+from qaeval.comparison.sections import write_sections
+from qaeval.comparison.speed import speed
+from qaeval.cost.alternatives import steady_work
+from qaeval.cost.machines import node_costs, run_seconds
+from qaeval.cost.model import CandidateCost, CostReport
+from qaeval.cost.run_cost import Asked, cost_run
+from qaeval.cost.sections import write_cost_report
 from qaeval.errors import UsageError
 from qaeval.records import Reading, Session
-from qaeval.report.cost import CandidateCost
-from qaeval.report.costing import CostReport
-from qaeval.report.document import Report
 from qaeval.report.facts import HostedFacts, MachineFacts
-from qaeval.report.render_html import render_html
-from qaeval.report.render_markdown import render_markdown
-from qaeval.report.sections import write_sections
-from qaeval.report.sections_cost import write_cost_report
-from qaeval.report.sections_speed import speed
 from replay.server import LoopbackServer
 from report_builders import JUDGE, RUN, Case, candidate, case
 
@@ -416,7 +415,7 @@ def reported(*offers: HostedFacts, machines: bool = True) -> Report:
     starts = {"alpha": 0, "beta": 1, JUDGE.name: 2}
     sessions = tuple(session(one.model, starts[one.model], one.seconds) for one in made.rows.sessions)
     known = dict.fromkeys(starts, OURS) if machines else {}
-    return made.with_rows(sessions=sessions).report(machines=known, offers=offers)
+    return made.with_rows(sessions=sessions).report(machines=known, hosted_prices=offers)
 
 
 def test_the_report_compares_its_own_machines_with_offers_as_the_command_does() -> None:
@@ -440,7 +439,7 @@ def test_the_report_says_nothing_of_offers_where_there_is_none_or_no_server() ->
     assert "elsewhere" not in {one.anchor for one in write_sections(reported())}
     embedded = case({"alpha": HALF}, items_per_sample=2, alpha=candidate("alpha", kind="embedded"))
     judge = JUDGE.model_copy(update={"kind": "embedded"})
-    assert replace(embedded, judge=judge).report(offers=(API,)).timing.hosting is None
+    assert replace(embedded, judge=judge).report(hosted_prices=(API,)).timing.hosting is None
 
 
 def test_an_offer_without_a_price_of_ones_own_is_a_number_all_the_same() -> None:

@@ -9,11 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from command import qaeval
-from qaeval.analysis.decision import decide, weight_range
+from qaeval.comparison.decision import Decision, WeightRange, decide, weight_range, write_decision
+from qaeval.comparison.report import Report
 from qaeval.errors import UsageError
-from qaeval.report.decision import Decision, WeightRange
-from qaeval.report.document import Report
-from qaeval.report.sections_decision import write_decision
 from report_builders import Case, candidate, case
 
 approx = pytest.approx

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from qaeval.documents import read_text, read_yaml, validated
 from qaeval.errors import DataError
+from qaeval.files.yaml import read_text, read_yaml, validated
 from qaeval.records import Record
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.corpus.samples import load_cards
-from qaeval.evaldef import load_eval
+from qaeval.evals.definition import load_eval
 from qaeval.records import REJECTED, Sample
 from qaeval_floor import models
 from qaeval_floor.preferences import lead_pair, salient_pair

@@ -1,16 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.text.units import (
-    content_words,
-    is_german,
-    named_terms,
-    numbers,
-    sentences,
-    stem,
-    units,
-    words,
-)
+from qaeval.text.units import content_words, is_german, named_terms, numbers, sentences, stem, units, words
 
 
 def test_an_abbreviation_does_not_end_a_sentence() -> None:

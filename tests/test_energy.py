@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,22 +11,22 @@ from typing import Any, Self
 
 import pytest
 
-from qaeval.analysis.energy import run_wh, stage_energies
 from qaeval.cli import run
 from qaeval.cli.doctor import energy_of
-from qaeval.config import Serving
-from qaeval.documents import validated
+from qaeval.comparison.markdown import render_markdown
+from qaeval.cost.energy import run_wh, stage_energies
 from qaeval.errors import DataError
-from qaeval.modelspec import ModelSpec
+from qaeval.files.yaml import validated
 from qaeval.records import Energy, GpuEnergy, Session
+from qaeval.registry.config import Serving
+from qaeval.registry.model import ModelSpec
 from qaeval.report.facts import MachineFacts
-from qaeval.report.render_markdown import render_markdown
 from qaeval.serving import client
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.energy import EnergyWatch, Look, measure
 from qaeval.serving.gpus import Dcgm, Gpu, NotMeteredError, Nvml, gpu_meter, load_nvml, read_exporter
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 from replay.server import LoopbackServer
 from report_builders import JUDGE, Case, case
 
@@ -132,8 +131,9 @@ class Card:
 
     uuid: str = FIRST
     millijoules: int | None = 0
-    steady_w: float = 0.0
-    """The counter runs with the clock at this power."""
+    joules_per_reading: float = 0.0
+    """The counter grows by this with each reading."""
+    n_readings: int = 0
     milliwatts: int | None = 16_365
     mig: int | None = None
     n_processes: int = 1
@@ -173,12 +173,10 @@ class Driver:
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, out: Any) -> int:  # noqa: N802
         card = self.card(handle)
-        counted = (
-            None
-            if card.millijoules is None
-            else card.millijoules + int(1000 * card.steady_w * time.monotonic())
-        )
-        return self.say(out, counted)
+        if card.millijoules is None:
+            return self.say(out, None)
+        card.n_readings += 1
+        return self.say(out, card.millijoules + int(1000 * card.joules_per_reading * card.n_readings))
 
     def nvmlDeviceGetPowerUsage(self, handle: Any, out: Any) -> int:  # noqa: N802
         return self.say(out, self.card(handle).milliwatts)
@@ -382,10 +380,11 @@ def test_parts_of_a_gpu_have_no_counter_of_their_own() -> None:
 
 
 class ExporterServer:
-    """A DCGM exporter over HTTP: one GPU of a steady power, whose counter runs with the clock."""
+    """A DCGM exporter over HTTP and a clock: one GPU, whose counter grows with `sleep` alone, or with each reading."""
 
     def __init__(self, watts: float = 60.0) -> None:
         self.watts, self.status, self.n_asked = watts, 200, 0
+        self.now_s, self.joules, self.joules_per_reading = 0.0, 0.0, 0.0
         self.text: str | bytes | None = None
         self.headers: dict[str, str] = {}
         outer = self
@@ -393,8 +392,8 @@ class ExporterServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.n_asked += 1
-                counted = 1000 * outer.watts * time.monotonic()
-                text = outer.text or exported((FIRST, counted, outer.watts))
+                outer.joules += outer.joules_per_reading
+                text = outer.text or exported((FIRST, 1000 * outer.joules, outer.watts))
                 self.send_response(outer.status)
                 for name, value in outer.headers.items():
                     self.send_header(name, value)
@@ -410,6 +409,14 @@ class ExporterServer:
 
         self._server = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/metrics"
+
+    def clock(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.joules += self.watts * seconds
+        await asyncio.sleep(0)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -432,30 +439,34 @@ async def idle() -> bool:
 
 def watch(exporter: ExporterServer, **more: Any) -> EnergyWatch:
     meter = Dcgm(Server(exporter.url, None, 3.0), more.pop("labels", {}))
-    options = {"idle_watts": None, "is_idle": idle, "idle_s": 0.06, "every_s": 0.02}
+    options = {"idle_watts": None, "is_idle": idle, "sleep": exporter.sleep, "clock": exporter.clock}
     return EnergyWatch(meter, **{**options, **more})
 
 
-async def stage(watched: EnergyWatch, meanwhile: Any = lambda: None) -> Energy:
+async def stage(exporter: ExporterServer, **more: Any) -> Energy:
+    """Measure a stage of ten seconds."""
+    watched = watch(exporter, **more)
     await watched.before()
-    meanwhile()
     async with watched:
-        await asyncio.sleep(0.1)
+        await exporter.sleep(10)
     return watched.found()
 
 
 async def test_a_stage_is_measured_and_idle_before_it(exporter: ExporterServer) -> None:
+    watched = watch(exporter)
     exporter.watts = 16.0
-
-    def work() -> None:
-        exporter.watts = 60.0
-
-    found = await stage(watch(exporter), work)
+    await watched.before()
+    exporter.watts = 60.0
+    before = exporter.n_asked
+    async with watched:
+        while exporter.n_asked < before + 5:  # noqa: ASYNC110 - counted in the thread of the server
+            await asyncio.sleep(0)
+    found = watched.found()
     assert (found.method, found.source, found.idle) == ("energy counter", "DCGM exporter", "measured")
-    assert found.idle_watts == approx(16, rel=0.1)
-    # the fake's counter is watts x clock, so it leaps where the watts change; after that it grows by 60 W
+    assert found.idle_watts == approx(16)
     (gpu,) = found.gpus
-    assert gpu.joules == approx(60 * found.seconds, rel=0.1)
+    assert found.seconds >= 4
+    assert gpu.joules == approx(60 * found.seconds)
 
 
 async def test_the_doctor_reads_the_exporter_before_a_run_needs_it(exporter: ExporterServer) -> None:
@@ -467,7 +478,7 @@ async def test_the_doctor_reads_the_exporter_before_a_run_needs_it(exporter: Exp
 
 
 async def test_idle_watts_of_the_user_are_not_measured_again(exporter: ExporterServer) -> None:
-    found = await stage(watch(exporter, idle_watts=12.5))
+    found = await stage(exporter, idle_watts=12.5)
     assert (found.idle_watts, found.idle) == (12.5, "registry")
 
 
@@ -481,7 +492,7 @@ async def busy() -> bool:
 async def test_where_something_runs_idle_is_not_measured_and_said(
     exporter: ExporterServer, more: dict[str, Any], why: str
 ) -> None:
-    found = await stage(watch(exporter, **more))
+    found = await stage(exporter, **more)
     assert (found.method, found.idle_watts, found.idle) == ("energy counter", None, "")
     assert why in found.notes[-1]
 
@@ -493,21 +504,21 @@ async def test_a_request_before_or_while_idle_is_measured_is_said(
     async def is_idle() -> bool:
         return (exporter.n_asked == 0) == (when == "meanwhile")
 
-    found = await stage(watch(exporter, is_idle=is_idle))
+    found = await stage(exporter, is_idle=is_idle)
     assert (found.idle_watts, found.idle) == (None, "")
     assert "requests of others" in found.notes[-1]
 
 
 async def test_an_exporter_of_several_gpus_needs_labels(exporter: ExporterServer) -> None:
     exporter.text = exported((FIRST, 1, 16), (SECOND, 1, 16))
-    found = await stage(watch(exporter, idle_watts=1.0))
+    found = await stage(exporter, idle_watts=1.0)
     assert (found.method, "shows 2 GPUs, the server takes 1" in found.reason) == (None, True)
-    assert "node-9" in (await stage(watch(exporter, labels={"Hostname": "node-9"}))).reason
+    assert "node-9" in (await stage(exporter, labels={"Hostname": "node-9"})).reason
 
 
 async def test_an_exporter_that_is_not_there_costs_the_stage_nothing(exporter: ExporterServer) -> None:
     exporter.status = 503
-    found = await stage(watch(exporter))
+    found = await stage(exporter)
     assert (found.method, "got HTTP 503" in found.reason) == (None, True)
 
 
@@ -516,7 +527,7 @@ async def test_an_exporter_that_sends_without_end_is_not_heard_to_its_end(
 ) -> None:
     monkeypatch.setattr(client, "_MOST_BYTES", 2**20)
     exporter.text = "# " + "x" * 2**21
-    found = await stage(watch(exporter, idle_watts=1.0))
+    found = await stage(exporter, idle_watts=1.0)
     assert (found.method, "got an answer of more than 1 MiB" in found.reason) == (None, True)
 
 
@@ -525,13 +536,13 @@ async def test_what_an_exporter_packs_is_not_unpacked(exporter: ExporterServer) 
         {"Content-Encoding": "gzip"},
         gzip.compress(exported((FIRST, 1, 16)).encode()),
     )
-    assert "got neither" in (await stage(watch(exporter, idle_watts=1.0))).reason
+    assert "got neither" in (await stage(exporter, idle_watts=1.0)).reason
 
 
 async def test_an_exporter_cannot_send_its_reader_elsewhere(exporter: ExporterServer) -> None:
     with ExporterServer() as elsewhere:
         exporter.status, exporter.headers = 302, {"Location": elsewhere.url}
-        found = await stage(watch(exporter, idle_watts=1.0))
+        found = await stage(exporter, idle_watts=1.0)
         assert (found.method, "got HTTP 302" in found.reason, elsewhere.n_asked) == (None, True, 0)
 
 
@@ -539,7 +550,7 @@ async def test_an_exporter_that_goes_away_is_no_measurement(exporter: ExporterSe
     watched = watch(exporter, idle_watts=1.0)
     async with watched:
         exporter.status = 503
-        await asyncio.sleep(0.05)
+        await exporter.sleep(10)
     assert "not read over the whole" in watched.found().reason
 
 
@@ -730,6 +741,7 @@ def test_the_tutorials_run_stays_below_its_bound() -> None:
 
 def test_a_stage_puts_its_energy_on_record(tmp_path: Path, exporter: ExporterServer) -> None:
     config, out = tmp_path / "ours.yaml", tmp_path / "run"
+    exporter.joules_per_reading = 60.0
     config.write_text(f"models: {{mistral: {{gpu_metrics: '{exporter.url}', idle_watts: 16}}}}\n")
     with LoopbackServer(["mistral"], latency_s=0.02) as server:
         words = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "12", "--no-cache"]
@@ -739,12 +751,12 @@ def test_a_stage_puts_its_energy_on_record(tmp_path: Path, exporter: ExporterSer
     assert made.energy is not None
     assert (made.energy.method, made.energy.source) == ("energy counter", "DCGM exporter")
     assert (made.energy.idle_watts, made.energy.idle) == (16, "registry")
-    assert made.energy.gpus[0].joules == approx(60 * made.energy.seconds, rel=0.2)
+    assert made.energy.gpus[0].joules == approx(60 * (exporter.n_asked - 1))
     assert 0 < made.energy.seconds <= made.seconds
 
 
 def test_a_server_on_this_machine_is_measured_by_nvml(tmp_path: Path, driver: Driver) -> None:
-    driver.cards = [Card(SECOND, n_processes=0), Card(steady_w=60.0)]
+    driver.cards = [Card(SECOND, n_processes=0), Card(joules_per_reading=60.0)]
     config, out = tmp_path / "ours.yaml", tmp_path / "run"
     config.write_text("models: {mistral: {idle_watts: 16}}\n")
     with LoopbackServer(["mistral"], latency_s=0.02) as server:
@@ -755,7 +767,7 @@ def test_a_server_on_this_machine_is_measured_by_nvml(tmp_path: Path, driver: Dr
     assert made.energy is not None
     assert (made.energy.method, made.energy.source) == ("energy counter", "NVML")
     assert [one.gpu for one in made.energy.gpus] == [FIRST]
-    assert made.energy.gpus[0].joules == approx(60 * made.energy.seconds, rel=0.2)
+    assert made.energy.gpus[0].joules == approx(60 * (driver.cards[1].n_readings - 1))
     assert driver.n_open == 0
 
 

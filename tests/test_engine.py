@@ -11,10 +11,10 @@ from qaeval.chat.http import HttpChat
 from qaeval.chat.patience import Patience
 from qaeval.chat.protocol import ChatError, ChatRequest, Message
 from qaeval.errors import EndpointError
+from qaeval.records import PREEMPTIONS, RUNNING, WAITING
+from qaeval.run.loop import Feed, for_each
+from qaeval.run.pace import Auto, Fixed
 from qaeval.serving.load import read_load
-from qaeval.stages.loop import Feed, for_each
-from qaeval.stages.pace import Auto, Fixed
-from qaeval.vllm_metrics import PREEMPTIONS, RUNNING, WAITING
 from replay.server import LoopbackServer
 
 ASK = ChatRequest((Message("user", "The server waits five seconds before it closes a connection."),))

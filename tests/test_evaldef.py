@@ -7,8 +7,8 @@ from typing import TypeAlias
 import pytest
 
 from qaeval.errors import DataError
-from qaeval.evaldef import EvalDefinition, item_schema, load_eval
-from qaeval.rubric import load_rubric
+from qaeval.evals.definition import EvalDefinition, item_schema, load_eval
+from qaeval.evals.rubric import load_rubric
 
 Folder: TypeAlias = Callable[..., Path]
 

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qaeval.analysis.comparison import _linearised
-from qaeval.analysis.findings import near_duplicates
 from qaeval.chat.reply import ReplyError
 from qaeval.cli import run
+from qaeval.comparison.differences import _linearised
+from qaeval.comparison.findings import near_duplicates
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw
 from qaeval.errors import DataError, UsageError
-from qaeval.evaldef import EvalDefinition, item_schema, load_eval
-from qaeval.prepare import data_root, find_eval, find_rubric
+from qaeval.evals.definition import EvalDefinition, item_schema, load_eval
+from qaeval.evals.find import data_root, find_eval, find_rubric
 from qaeval.records import FORM, REJECTED, Chunk, Sample
-from qaeval.stages.items import read_items
+from qaeval.run.items import read_items
 from replay.server import LoopbackServer
 
 EVALS = ("qa_pairs", "rag_qa", "dpo_pairs")

@@ -16,6 +16,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qaeval.comparison.csv import harmless
+from qaeval.comparison.run_data import read_labels
 from qaeval.errors import DataError, UsageError
 from qaeval.export import Filters, Written, write_export
 from qaeval.export.dedup import Text, deduplicate
@@ -25,9 +27,7 @@ from qaeval.export.split import Place, assign
 from qaeval.export.tables import require
 from qaeval.export.training import PER_SAMPLE, dpo_examples, sft_examples
 from qaeval.records import REJECTED, Chunk, Failure, Generation, Grade, Item, Label, Sample, record_id
-from qaeval.report.render_csv import harmless
-from qaeval.rundata import read_labels
-from qaeval.store import GENERATIONS, GRADES, RunStore
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
 
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
 SPLITS = ("train", "validation", "test")

@@ -6,15 +6,21 @@ import pytest
 
 from gate_runs import evidence, words, write_run
 from qaeval.errors import DataError
-from qaeval.gate.baseline import BaselineFile, list_baselines, read_baseline, write_baseline, write_pointer
+from qaeval.gate.baseline import (
+    BaselineFile,
+    Sources,
+    list_baselines,
+    read_baseline,
+    write_baseline,
+    write_pointer,
+)
 from qaeval.gate.certificate import CertificateFile, check
+from qaeval.gate.model import Certificate
 from qaeval.gate.policy import Policy
-from qaeval.gate.sources import Sources
-from qaeval.gate.verdict import Certificate
-from qaeval.places import place_of
-from qaeval.prepare import find_config
 from qaeval.records import digest
+from qaeval.registry.find import find_config
 from qaeval.report.measure import Measure
+from qaeval.storage.location import place_of
 from sharding import KEYS, s3_server
 
 

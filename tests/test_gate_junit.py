@@ -8,8 +8,8 @@ import pytest
 import xmlschema
 
 from gate_builders import EVERY, HOSTILE, INCONCLUSIVE, NOT_COMPARABLE, REGRESSION, TOLERATED, gate, rule
-from qaeval.gate.junit import to_junit
-from qaeval.gate.verdict import GateReport
+from qaeval.gate.model import GateReport
+from qaeval.gate.views import to_junit
 
 
 @pytest.fixture(scope="module")

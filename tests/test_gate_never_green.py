@@ -10,14 +10,14 @@ import pytest
 from scipy import stats
 
 from gate_runs import TODAY, evidence, words, write_run
-from qaeval.config import Config
 from qaeval.errors import DataError
-from qaeval.gate.claims import Counts, PairedRates, swap_p_value
+from qaeval.gate.baseline import Sources
+from qaeval.gate.claims import Counts, PairedRates, permutation_p_value
 from qaeval.gate.decide import Asked, decide
 from qaeval.gate.evidence import Evidence, Spent
+from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
-from qaeval.gate.sources import Sources
-from qaeval.gate.verdict import GateReport
+from qaeval.registry.config import Config
 
 USABLE = {"quantity": "usable_rate", "margin": 0.05}
 HALLUCINATION = {"quantity": "hallucination_rate", "margin": 0.03}
@@ -105,9 +105,9 @@ def test_swapping_run_and_baseline_in_each_chunk_gives_the_exact_p_value() -> No
         Counts(names, np.array([3.0, 3, 3, 0]), totals),
         Counts(names, np.array([2.0, 2, 1, 1]), totals),
     )
-    assert swap_p_value(before, after, below=True) == pytest.approx(4 / 16)
+    assert permutation_p_value(before, after, below=True) == pytest.approx(4 / 16)
     # -3 or more: all but -5
-    assert swap_p_value(before, after, below=False) == pytest.approx(15 / 16)
+    assert permutation_p_value(before, after, below=False) == pytest.approx(15 / 16)
 
 
 def test_a_regression_needs_the_exact_test_too() -> None:
@@ -116,7 +116,7 @@ def test_a_regression_needs_the_exact_test_too() -> None:
     lost = np.array([-1.0] * 15 + [1.0] * 7 + [0.0] * 18)
     before, after = Counts(names, np.full(40, 2.0), totals), Counts(names, 2.0 + lost, totals)
     assert PairedRates.of(before, after)(0.9).high < 0
-    assert swap_p_value(before, after, below=True) == pytest.approx(0.0669, abs=1e-4)
+    assert permutation_p_value(before, after, below=True) == pytest.approx(0.0669, abs=1e-4)
     marks = {2: "AAB", 1: "ABB", 3: "AAA"}
     run = evidence({"alpha": [marks[int(one)] for one in after.hits]})
     rule = gate(run, evidence({"alpha": ["AAB"] * 40}), USABLE).rules[0]

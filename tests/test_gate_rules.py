@@ -8,17 +8,24 @@ from scipy import stats
 
 from gate_runs import TODAY, evidence, run_data, words
 from qaeval.errors import DataError, UsageError
-from qaeval.gate.claims import Claim, Counts, PairedRates, independent_difference, p_beyond, swap_p_value
+from qaeval.gate.claims import (
+    Claim,
+    Counts,
+    PairedRates,
+    independent_difference,
+    p_beyond,
+    permutation_p_value,
+)
 from qaeval.gate.decide import Asked, decide
 from qaeval.gate.evidence import Evidence, Labelled, Spent
-from qaeval.gate.performance_rules import _resampled
+from qaeval.gate.model import GateReport, RuleVerdict
+from qaeval.gate.performance_claims import _resampled
 from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.rules import Case, verdicts_of
-from qaeval.gate.verdict import GateReport, RuleVerdict
 from qaeval.report.facts import MachineFacts
-from qaeval.stats.equivalence import non_inferiority
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import wilson
+from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import sign_flip_test
 from qaeval.stats.power import reached_power
 from report_builders import label_of
@@ -603,7 +610,7 @@ def test_error_rates_of_ten_thousand_gates_are_what_they_are_said_to_be() -> Non
             sides = (Counts(ids, hits.astype(float), totals) for hits in (before, after))
             estimate = PairedRates.of(*(both := tuple(sides)))(0.9)
             passes = estimate.low > -(rule.loss or 0)
-            worse = estimate.high < 0 and swap_p_value(*both, below=True) <= 0.05
+            worse = estimate.high < 0 and permutation_p_value(*both, below=True) <= 0.05
             outcomes.append("pass" if passes else "regression" if worse else "inconclusive")
         found[loss] = {name: outcomes.count(name) / n_gates for name in ("pass", "regression")}
     assert found[0.0]["regression"] <= 0.05

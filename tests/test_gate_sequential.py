@@ -20,20 +20,22 @@ from gate_runs import evidence
 from qaeval.cli import run as cli
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError, Interrupted, NotComparableError
+from qaeval.evals.find import data_root, find_eval
+from qaeval.gate.baseline import Sources
 from qaeval.gate.decide import Asked
+from qaeval.gate.early_stop import gate_sequentially, heard_in
 from qaeval.gate.evidence import Evidence
+from qaeval.gate.messages import sequential_line
+from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.gate.rules import cases_of, verdicts_of
 from qaeval.gate.sequential import Following, grading_order, power_at_equality
-from qaeval.gate.sources import Sources
-from qaeval.gate.verdict import GateReport
-from qaeval.gate.words import sequential_line
-from qaeval.gating import gate_sequentially, heard_in
-from qaeval.prepare import Judging, data_root, find_config, find_eval, find_judging
 from qaeval.records import Chunk, Generation, Grade, GradeRow, Item, Sample
-from qaeval.run import Runner
-from qaeval.stages import generate, grade
-from qaeval.store import GENERATIONS, GRADES, SAMPLES, SETTINGS, RunStore
+from qaeval.registry.find import find_config
+from qaeval.run import generate, grade
+from qaeval.run.plan import Judging, find_judging
+from qaeval.run.runner import Runner
+from qaeval.storage.run_directory import GENERATIONS, GRADES, SAMPLES, SETTINGS, RunStore
 from replay.answers import envelope, usage_of
 from replay.server import LoopbackServer
 
@@ -444,7 +446,7 @@ def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[Following,
     following = Following(cases_of(asked, run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
     letters = graded(run)
     for chunk in dict.fromkeys(run.chunks):
-        following.see(chunk, letters)
+        following.update(chunk, letters)
         if following.is_decided({}):
             break
     return following, following.n_seen
@@ -484,7 +486,7 @@ def test_chunks_weigh_as_their_items_do() -> None:
     following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
     letters = graded(run)
     for chunk in dict.fromkeys(chunks):
-        following.see(chunk, letters)
+        following.update(chunk, letters)
     (rule,) = verdicts_of(following.cases(), 0.05)
     assert rule.change is not None
     assert rule.change.value == pytest.approx(-3 / 90)
@@ -530,7 +532,7 @@ def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:
     run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
     following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
     with pytest.raises(DataError, match="3 of a chunk that was to be graded are missing"):
-        following.see(run.chunks[0], {})
+        following.update(run.chunks[0], {})
 
 
 def test_looking_costs_power_and_never_brings_any() -> None:
@@ -577,6 +579,10 @@ def test_the_simulation_gives_the_gates_own_verdicts() -> None:
                 looked.regressions[gate],
             )
             assert n == round(60 * (1 - looked.saved[gate]))
+
+
+def test_the_normal_mixture_of_the_benchmark_has_the_constant_of_confseq() -> None:
+    assert gate_bench.mixture_rho(100, alpha=0.05) == pytest.approx(12.60056, abs=5e-6)
 
 
 @pytest.mark.slow

@@ -8,10 +8,9 @@ from markdown_it import MarkdownIt
 
 from gate_builders import EVERY, HOSTILE, NOT_COMPARABLE, PASS, REGRESSION, UNTRUSTED, gate, measure, rule
 from qaeval.errors import UsageError
-from qaeval.gate.comment import MARKER, MOST, to_comment
-from qaeval.gate.summary import to_markdown
-from qaeval.gate.verdict import GateReport
-from qaeval.gate.words import change, level, safe
+from qaeval.gate.messages import change, level, safe
+from qaeval.gate.model import GateReport
+from qaeval.gate.views import MARKER, MOST, to_comment, to_markdown
 
 GITHUB = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 """HTML goes through, as it does on GitHub before its sanitiser: our own must be all there is."""

@@ -1,7 +1,7 @@
 import pytest
 
+from qaeval.chat.guard import check_host, is_internal
 from qaeval.errors import EndpointError
-from qaeval.serving.guard import check_host, is_internal
 
 
 def location(url: str, *addresses: str, allow: tuple[str, ...] = ()) -> tuple[str, bool]:

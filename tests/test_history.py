@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from gate_builders import measure
-from qaeval.analysis.history import history_of
 from qaeval.cli import run as qaeval
 from qaeval.errors import DataError, EndpointError, NotComparableError
-from qaeval.history import compare_runs, read_runs, write_page
-from qaeval.report.history import History, HistoryRate, HistoryRun, Unread
-from qaeval.report.render_history import render_history
-from qaeval.serving.tracking import fetch, push
-from qaeval.store import RunStore
+from qaeval.history.mlflow import fetch, push
+from qaeval.history.model import History, HistoryRate, HistoryRun, Unread, history_of
+from qaeval.history.read import compare_runs, read_runs, write_page
+from qaeval.history.sections import render_history
+from qaeval.storage.run_directory import RunStore
 from tracking_server import tracking_server
 
 EXAMPLE = Path(__file__).parents[1] / "results" / "example"
@@ -82,7 +81,8 @@ def test_a_change_of_what_numbers_hang_on_begins_a_new_stretch(change: dict[str,
 def test_no_line_is_drawn_over_a_change() -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415 - 0.4 s that few tests need
 
-    from qaeval.report.charts import LIGHT, trend  # noqa: PLC0415
+    from qaeval.history.chart import trend  # noqa: PLC0415
+    from qaeval.report.chart import LIGHT  # noqa: PLC0415
 
     found = history_of(
         [a_run(1, 0.5), a_run(2, 0.6), a_run(3, 0.7, judge_digest="k"), a_run(4, 0.8, judge_digest="k")]

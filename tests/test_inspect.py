@@ -15,10 +15,10 @@ from aiohttp import web
 
 from qaeval.cli import run
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
-from qaeval.evaldef import item_schema
-from qaeval.prepare import find_eval
+from qaeval.evals.definition import item_schema
+from qaeval.evals.find import find_eval
 from qaeval.records import Failure, Generation, Grade, digest, record_id
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 from replay.answers import PIECE, Writer, envelope, usage_of
 from replay.faults import error
 from replay.server import LoopbackServer

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from qaeval.cli import run
+from qaeval.comparison.analysis import RunData
+from qaeval.comparison.csv import COLUMNS, render_csv
+from qaeval.comparison.run_data import join_runs
 from qaeval.errors import DataError, NotComparableError
-from qaeval.joining import join_runs
-from qaeval.report.render_csv import COLUMNS, render_csv
-from qaeval.rundata import RunData
 from report_builders import case
 
 

@@ -8,9 +8,9 @@ from typing import Final, TypeAlias
 import pytest
 
 from qaeval.chat.reply import ReplyError
-from qaeval.evaldef import load_eval
+from qaeval.evals.definition import load_eval
 from qaeval.records import Chunk, Sample
-from qaeval.stages.items import read_items
+from qaeval.run.items import read_items
 
 EVAL: Final = load_eval(Path(__file__).parents[1] / "evals" / "qa_pairs")
 SAMPLE: Final = Sample.of(Chunk(chunk_id="ports", text="The server listens on port 8000."))

@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.cli import run
-from qaeval.cli.metering import Metered
+from qaeval.cli.progress import Metered
 from qaeval.records import FAILURES, Failure, Generation, Grade, Item, Usage
 from qaeval.report.facts import MachineFacts
 from qaeval.serving.exporter import Exporter
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 
 L4 = MachineFacts(name="l4", price_per_hour=3.6, currency="USD", as_of="2026-11-01")
 

@@ -11,7 +11,7 @@ import pytest
 
 from command import Typed, qaeval
 from qaeval.errors import EndpointError, UsageError
-from qaeval.prepare import find_config
+from qaeval.registry.find import find_config
 from qaeval.registry.plugins import MODELS, load_plugin
 
 MODEL = """

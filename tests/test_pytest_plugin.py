@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qaeval.gate.entry import Order, gate
-from qaeval.gate.sources import Sources
-from qaeval.prepare import find_config
+from qaeval.gate.baseline import Sources
+from qaeval.gate.decide import Order, gate
+from qaeval.registry.find import find_config
 
 pytest_plugins = ["pytester"]
 

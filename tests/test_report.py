@@ -12,16 +12,20 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from qaeval.comparison import sections
+from qaeval.comparison.charts import charts, front
+from qaeval.comparison.html import render_html
+from qaeval.comparison.markdown import render_markdown
+from qaeval.comparison.report import Report
+from qaeval.comparison.terminal import render_text_rows
 from qaeval.records import Generation
-from qaeval.report import numbers, sections
-from qaeval.report.charts import LIGHT, charts, front
-from qaeval.report.document import Report
+from qaeval.report import numbers
+from qaeval.report.chart import LIGHT
 from qaeval.report.facts import MachineFacts, Meaning, RubricFacts
+from qaeval.report.markdown import escape
+from qaeval.report.markdown import sentence as markdown_sentence
 from qaeval.report.measure import Measure
-from qaeval.report.render_html import prose, render_html, sentence
-from qaeval.report.render_markdown import escape, render_markdown
-from qaeval.report.render_markdown import sentence as markdown_sentence
-from qaeval.report.render_terminal import render_text_rows
+from qaeval.report.page import prose, sentence
 from qaeval.report.tables import Section, Table
 from qaeval.stats.estimate import Estimate, undefined
 from report_builders import RUN, Case, candidate, case, items_of, label_of

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from qaeval.errors import DataError
+from qaeval.files.rows import EachRow, Finished, LastRows, Replies, RowWriter
 from qaeval.records import Failure, Generation, Item
-from qaeval.rowfiles import EachRow, Finished, LastRows, Replies, RowWriter
 
 
 def reply(candidate: str, sample: int, *questions: str, task: int | None = None) -> Generation:

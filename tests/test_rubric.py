@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from qaeval.errors import DataError
-from qaeval.rubric import Rubric, grade_schema, load_rubric, prompt_text
+from qaeval.evals.rubric import Rubric, grade_schema, load_rubric, prompt_text
 
 SHIPPED = Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml"
 

@@ -15,10 +15,10 @@ import pytest
 
 from command import Typed, qaeval
 from qaeval.cli import run
-from qaeval.config import ModelSpec, Serving, load_config
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
-from qaeval.hosting import in_turns
-from qaeval.modelspec import Lora
+from qaeval.registry.config import ModelSpec, Serving, load_config
+from qaeval.registry.model import Lora
+from qaeval.run.hosting import in_turns
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.diagnosis import diagnose, progress
 from qaeval.serving.memory import budget, fit_together

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.analysis.spans import worked_s
+from qaeval.analysis.replies import worked_s
 from qaeval.cli import run
 from qaeval.errors import DataError, StoreError
-from qaeval.merging import gather, merge
-from qaeval.places import Folder
-from qaeval.prepare import find_config, find_judging, make_plan
 from qaeval.records import Chunk, Reading, Sample, Session
-from qaeval.shards import Shard, begin, commit, owners
-from qaeval.store import InUseError, RunStore
+from qaeval.registry.find import find_config
+from qaeval.run.plan import find_judging, make_plan
+from qaeval.storage.location import Folder
+from qaeval.storage.merge import gather, merge
+from qaeval.storage.run_directory import InUseError, RunStore
+from qaeval.storage.shards import Shard, begin, commit, owners
 from sharding import in_order, rows_of
 
 EMBEDDED = ("embedded-lead", "embedded-salient")

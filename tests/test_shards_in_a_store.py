@@ -13,12 +13,13 @@ import pytest
 from command import sockets_of
 from qaeval.cli import run
 from qaeval.errors import EndpointError, StoreError
-from qaeval.merging import merge as put_together
-from qaeval.places import Folder
-from qaeval.prepare import find_config, find_judging, make_plan
-from qaeval.remote import Bucket
-from qaeval.shards import Shard, begin, commit
-from qaeval.store import RunStore
+from qaeval.registry.find import find_config
+from qaeval.run.plan import find_judging, make_plan
+from qaeval.storage.location import Folder
+from qaeval.storage.merge import merge as put_together
+from qaeval.storage.run_directory import RunStore
+from qaeval.storage.s3 import Bucket
+from qaeval.storage.shards import Shard, begin, commit
 from sharding import KEYS, Answer, Asked, in_front_of, in_order, rows_of, s3_server
 
 EMBEDDED = ("embedded-lead", "embedded-salient")
@@ -244,7 +245,7 @@ def test_no_proxy_is_asked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_s3fs_it_is_said_what_to_install(
     store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "qaeval.remote")
+    monkeypatch.delitem(sys.modules, "qaeval.storage.s3")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     assert compare(store, "0/1") == 64
     assert "pip install 'qaeval[s3]'" in capsys.readouterr().err
@@ -290,7 +291,7 @@ def test_a_store_outside_ones_own_network_is_refused_unless_it_is_named(
 def test_a_name_is_connected_to_at_the_address_that_was_checked(
     store: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qaeval.serving.guard.resolve", lambda _host: ["127.0.0.1"])
+    monkeypatch.setattr("qaeval.chat.guard.resolve", lambda _host: ["127.0.0.1"])
     place = bucket(store, f"http://store-of-a-test:{urlsplit(server).port}", tmp_path)
     assert place.create("_committed/0000.json", b"x")
 
@@ -300,7 +301,7 @@ def test_without_an_address_the_store_is_amazons_and_that_is_outside(
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    monkeypatch.setattr("qaeval.serving.guard.resolve", lambda _host: ["203.0.113.7"])
+    monkeypatch.setattr("qaeval.chat.guard.resolve", lambda _host: ["203.0.113.7"])
     with pytest.raises(
         EndpointError, match=r"AWS_ENDPOINT_URL is not set.*'s3.eu-central-1.amazonaws.com' resolves to 203"
     ):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from qaeval.corpus.loading import load_chunks
+from qaeval.evals.rubric import load_rubric
 from qaeval.records import Chunk, Item, Label, Sample
-from qaeval.rubric import load_rubric
 from qaeval.stats.reliability import cohen_kappa
 from qaeval_floor.candidates import lead, salient
 from qaeval_floor.lexical import judge

@@ -10,9 +10,9 @@ from command import sockets_of
 from qaeval.chat.http import HttpChat
 from qaeval.chat.pinned import Pinned, sockets_to
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
-from qaeval.config import ModelSpec
 from qaeval.errors import EndpointError
-from qaeval.models import connect, resolve
+from qaeval.registry.config import ModelSpec
+from qaeval.run.endpoint import connect, resolve
 from qaeval.serving.probe import probe
 from replay.server import LoopbackServer
 
@@ -42,7 +42,7 @@ async def test_a_name_that_points_elsewhere_later_is_not_followed_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = iter([["127.0.0.1"], ["203.0.113.7"]])
-    monkeypatch.setattr("qaeval.serving.guard.resolve", lambda _host: next(answers))
+    monkeypatch.setattr("qaeval.chat.guard.resolve", lambda _host: next(answers))
     with LoopbackServer(["one"]) as server:
         spec = ModelSpec(name="one", url=f"http://judge.invalid:{server.port}/v1")
         endpoint = await resolve(spec, api_key=None, allow_external=())

@@ -7,7 +7,7 @@ import pytest
 
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
 from qaeval.records import Chunk, Failure, Generation, Sample
-from qaeval.store import GENERATIONS, RunStore
+from qaeval.storage.run_directory import GENERATIONS, RunStore
 
 SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
 

@@ -20,8 +20,31 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mock.server import Mock
-from qaeval.analysis.breakeven import steady_work
-from qaeval.analysis.performance import (
+from qaeval.analysis.model import ServerSpan
+from qaeval.analysis.server_metrics import server_span
+from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
+from qaeval.chat.streaming import StreamingChat, _Stream
+from qaeval.cli import run
+from qaeval.cli.tables import print_sections
+from qaeval.comparison.speed import speed
+from qaeval.cost.alternatives import steady_work
+from qaeval.errors import EndpointError
+from qaeval.records import (
+    E2E,
+    GENERATED_TOKENS,
+    ITL,
+    QUEUE,
+    SUCCESSES,
+    TPOT,
+    TTFT,
+    Reading,
+    TimedRequest,
+    Usage,
+)
+from qaeval.report.facts import MachineFacts, ModelFacts
+from qaeval.report.measure import Measure
+from qaeval.serving.load import read_gauge
+from qaeval.sweep.knee import (
     find_knee,
     least_in_flight,
     level_costs,
@@ -29,22 +52,9 @@ from qaeval.analysis.performance import (
     summarise,
     summarise_repeat,
 )
-from qaeval.analysis.servers import server_span
-from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
-from qaeval.chat.streaming import StreamingChat, _Stream
-from qaeval.cli import run
-from qaeval.cli.tables import print_sections
-from qaeval.errors import EndpointError
-from qaeval.records import Reading, TimedRequest, Usage
-from qaeval.report.document import ServerSpan
-from qaeval.report.facts import MachineFacts, ModelFacts
-from qaeval.report.measure import Measure
-from qaeval.report.render_sweep import render_sweep_html, render_sweep_markdown, sweep_charts
-from qaeval.report.sections_speed import speed
-from qaeval.report.sections_sweep import cautions, speed_of, three_digits, verdict, write_sweep
-from qaeval.report.sweep import Level, RepeatSummary, Spread, Sweep
-from qaeval.serving.load import read_gauge
-from qaeval.vllm_metrics import E2E, GENERATED_TOKENS, ITL, QUEUE, SUCCESSES, TPOT, TTFT
+from qaeval.sweep.model import Level, RepeatSummary, Spread, Sweep
+from qaeval.sweep.page import render_sweep_html, render_sweep_markdown, sweep_charts
+from qaeval.sweep.sections import cautions, speed_of, three_digits, verdict, write_sweep
 from replay.faults import error as faulty
 from replay.server import LoopbackServer
 from report_builders import case

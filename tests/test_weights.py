@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from qaeval.models import _with_files
-from qaeval.rundata import FILES, _served
-from qaeval.serving.probe import EndpointFacts
-from qaeval.serving.weights import files_digest
+from qaeval.comparison.run_data import FILES, _served
+from qaeval.run.endpoint import _with_files
+from qaeval.serving.probe import EndpointFacts, files_digest
 from report_builders import case
 
 

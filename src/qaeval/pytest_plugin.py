@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from qaeval.gate.sources import Sources
-    from qaeval.gate.verdict import GateReport
+    from qaeval.gate.baseline import Sources
+    from qaeval.gate.model import GateReport
 
 
 class Gates:
@@ -58,7 +58,7 @@ class Gates:
             QaevalError: there is no such run, baseline or policy, or it cannot be read.
         """
         __tracebackhide__ = True
-        from qaeval.gate.entry import Order, gate
+        from qaeval.gate.decide import Order, gate
 
         order = Order(
             run=Path(run),
@@ -102,10 +102,10 @@ class Gates:
             QaevalError: as in `gate`.
         """
         __tracebackhide__ = True
-        from qaeval.documents import validated
+        from qaeval.environment import now
+        from qaeval.files.yaml import validated
         from qaeval.gate.decide import Asked, decide
         from qaeval.gate.policy import Policy
-        from qaeval.surroundings import now
 
         rule = {"quantity": quantity, "margin": margin, "flag": flag, "check": check}
 
@@ -125,8 +125,8 @@ class Gates:
 
 
 def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "Sources":
-    from qaeval.gate.sources import Sources
-    from qaeval.prepare import find_config
+    from qaeval.gate.baseline import Sources
+    from qaeval.registry.find import find_config
 
     registry = find_config(None if config is None else Path(config))
     return Sources(config=registry, labels=tuple(Path(path) for path in labels))
@@ -143,7 +143,7 @@ def _passed(ask: Callable[[], "GateReport"]) -> "GateReport":
         raise error.with_traceback(None) from None
     if report.outcome == "pass":
         return report
-    from qaeval.gate.words import plain
+    from qaeval.gate.messages import plain
 
     said = (report.headline, *(one.sentence for one in report.rules if one.verdict != "pass"), *report.notes)
     words = "\n".join(map(plain, said))

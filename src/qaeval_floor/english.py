@@ -6,14 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from qaeval_floor import lexicon
-from qaeval_floor.lexicon import (
-    BE,
-    CLAUSE_WORDS,
-    DETERMINERS,
-    MODALS,
-    PREPOSITIONS,
-    PRONOUNS,
-)
+from qaeval_floor.lexicon import BE, CLAUSE_WORDS, DETERMINERS, MODALS, PREPOSITIONS, PRONOUNS
 
 _MAX_SUBJECT_WORDS = 9
 _MAX_HEAD_WORDS = 16

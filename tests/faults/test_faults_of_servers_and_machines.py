@@ -388,7 +388,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times(
         "    @classmethod\n"
         "    def now(cls, tz=None):\n"
         "        return d.datetime.fromtimestamp(rng.randrange(0, 4_000_000_000), tz)\n"
-        "import qaeval.surroundings as s\n"
+        "import qaeval.environment as s\n"
         "s.datetime = Jumping\n"
         "time.time = lambda: float(rng.randrange(0, 4_000_000_000))\n"
         "from qaeval.cli import run\nsys.exit(run(sys.argv[1:]))\n"

@@ -10,21 +10,21 @@ from qaeval.chat.protocol import ChatError
 from qaeval.chat.reply import ReplyError, extract_json
 from qaeval.chat.wire import MayPassError, is_overflow, read_completion, retry_after_s, server_says
 from qaeval.checks.claims import load_facts
-from qaeval.config import load_config
+from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.chunking import chunk_documents, words_counter
 from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.reading import read_document
 from qaeval.corpus.samples import load_cards, load_questions
 from qaeval.errors import QaevalError
-from qaeval.evaldef import load_eval
-from qaeval.prepare import data_root
+from qaeval.evals.definition import load_eval
+from qaeval.evals.find import data_root
+from qaeval.evals.rubric import load_rubric
+from qaeval.files.rows import Finished, LastRows, Replies
 from qaeval.records import Chunk, GenerateRow, Label, Sample
-from qaeval.rowfiles import Finished, LastRows, Replies
-from qaeval.rubric import load_rubric
-from qaeval.rundata import read_labels
-from qaeval.stages import grade
-from qaeval.stages.items import read_items
-from qaeval.store import read_records
+from qaeval.registry.config import load_config
+from qaeval.run import grade
+from qaeval.run.items import read_items
+from qaeval.storage.run_directory import read_records
 
 ROOT: Final = data_root()
 RUBRIC: Final = load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")

@@ -15,8 +15,8 @@ from k8s.crds import SCHEMAS
 from k8s.lint import RULES, env, lint, of_kind
 from k8s.programs import program
 from k8s.render import K8S, Object, containers, identity, lifted, overlays, pod_spec, render
-from qaeval.config import load_config
-from qaeval.modelspec import ModelSpec
+from qaeval.registry.config import load_config
+from qaeval.registry.model import ModelSpec
 
 pytestmark = pytest.mark.k8s
 

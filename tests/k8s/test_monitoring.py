@@ -16,7 +16,7 @@ from k8s.lint import of_kind
 from k8s.policies import selects
 from k8s.programs import program
 from k8s.render import K8S, containers, pod_labels, pod_spec, render
-from qaeval import vllm_metrics
+from qaeval import records as vllm_metrics
 from qaeval.records import Grade
 from qaeval.report.facts import MachineFacts
 from qaeval.serving.exporter import Exporter

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from qaeval.evaldef import load_eval
-from qaeval.prepare import data_root, sample_set_digest
+from qaeval.corpus.sampling import sample_set_digest
+from qaeval.evals.definition import load_eval
+from qaeval.evals.find import data_root
 from qaeval.records import Chunk, Generation, Item, Sample
-from qaeval.stages.generate import task_id
+from qaeval.run.generate import task_id
 
 HERE = Path(__file__).parent
 REPLY = (

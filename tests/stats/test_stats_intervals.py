@@ -12,7 +12,6 @@ from qaeval.stats.intervals import (
     clustered_mean,
     clustered_rate,
     clustered_ratio,
-    jeffreys,
     wilson,
 )
 from qaeval.stats.power import icc1
@@ -68,13 +67,6 @@ def test_sensitivity_and_specificity_of_scott_2008() -> None:
 def test_rule_of_three(n: int, bound: float) -> None:
     # no miss in n: the one-sided 95 % bound is 1 - .05^(1/n)
     assert clopper_pearson(0, n, level=0.90).high == approx(bound, abs=5e-5)
-
-
-def test_jeffreys_reaches_the_ends_where_nothing_or_all_succeeds() -> None:
-    # statsmodels leaves 0/10 at 5e-05; 0/20 has the equal-tailed upper end .1166
-    assert jeffreys(0, 10).low == 0.0
-    assert jeffreys(10, 10).high == 1.0
-    assert jeffreys(0, 20).high == approx(0.1166, abs=5e-5)
 
 
 def test_clustered_mean_of_lohrs_suites() -> None:
@@ -184,7 +176,7 @@ def test_an_undefined_estimate_needs_a_reason() -> None:
         Estimate(value=0, low=0, high=1, method="", n=1, n_clusters=1, level=95)
 
 
-@pytest.mark.parametrize("interval", [wilson, clopper_pearson, jeffreys])
+@pytest.mark.parametrize("interval", [wilson, clopper_pearson])
 def test_impossible_counts_are_refused(interval: Callable[..., Estimate]) -> None:
     with pytest.raises(ValueError, match="at least one item"):
         interval(0, 0)

@@ -8,21 +8,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pytest import approx  # noqa: PT013
 from scipy import stats as sps
-from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 from statsmodels.stats.contingency_tables import SquareTable
-from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
-from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
+from statsmodels.stats.inter_rater import fleiss_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
-from qaeval.stats.coefficients import balanced_accuracy, macro_f1
-from qaeval.stats.effects import probability_of_superiority
-from qaeval.stats.equivalence import equivalence
-from qaeval.stats.homogeneity import bhapkar, bowker, mcnemar, stuart_maxwell
-from qaeval.stats.iid import iid_coefficient
-from qaeval.stats.intervals import clopper_pearson, clustered_mean, jeffreys, wilson
-from qaeval.stats.multirater import multirater
+from qaeval.stats.coefficients import balanced_accuracy
+from qaeval.stats.homogeneity import stuart_maxwell
+from qaeval.stats.intervals import clopper_pearson, clustered_mean, wilson
+from qaeval.stats.margins import equivalence
+from qaeval.stats.multirater import multirater_coefficient
 from qaeval.stats.paired import holm, sign_flip_test
 from qaeval.stats.reliability import cohen_kappa, confusion_matrix
 
@@ -46,27 +43,12 @@ def test_kappa_matches_scikit_learn(pairs: list[tuple[int, int]], weights: str |
 
 
 @ORACLE
-@given(TABLES, st.sampled_from([None, "linear", "quadratic"]))
-def test_both_variances_of_kappa_match_statsmodels(table: np.ndarray, weights: str | None) -> None:
-    # a rater who uses one letter alone has Var0 = 0, and statsmodels divides by it
-    assume(all((table.sum(axis=axis) > 0).sum() > 1 for axis in (0, 1)))
-    ours = iid_coefficient(table, weights=weights)
-    assume(ours.se_null > 0)
-    # statsmodels takes weights of disagreement by distance
-    theirs = cohens_kappa(table, weights=np.arange(3), wt=weights) if weights else cohens_kappa(table)
-    assert ours.value == approx(float(theirs.kappa), abs=1e-12)
-    assert ours.se**2 == approx(float(theirs.var_kappa), abs=1e-10)
-    assert ours.se_null**2 == approx(float(theirs.var_kappa0), abs=1e-10)
-
-
-@ORACLE
 @given(PAIRS)
-def test_balanced_accuracy_and_f1_match_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+def test_balanced_accuracy_matches_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     a, b = zip(*pairs, strict=True)
     assume(set(b) <= set(a) and len(set(a)) > 1)
     table = confusion_matrix(a, b, 3)
     assert float(balanced_accuracy(table)) == approx(balanced_accuracy_score(a, b))
-    assert float(macro_f1(table)) == approx(f1_score(a, b, average="macro"))
 
 
 @ORACLE
@@ -74,8 +56,8 @@ def test_balanced_accuracy_and_f1_match_scikit_learn(pairs: list[tuple[int, int]
 def test_fleiss_matches_statsmodels(ratings: list[list[int]]) -> None:
     counts = np.array([[row.count(level) for level in range(3)] for row in ratings])
     assume((counts.sum(axis=0) > 0).sum() > 1)
-    assert multirater(counts).value == approx(fleiss_kappa(counts))
-    randolph = multirater(counts, coefficient="brennan_prediger").value
+    assert multirater_coefficient(counts).value == approx(fleiss_kappa(counts))
+    randolph = multirater_coefficient(counts, coefficient="brennan_prediger").value
     assert randolph == approx(fleiss_kappa(counts, method="randolph"))
 
 
@@ -86,9 +68,6 @@ def test_intervals_of_rates_match_statsmodels(count: tuple[int, int], level: flo
     for interval, name in ((wilson, "wilson"), (clopper_pearson, "beta")):
         ours = interval(k, n, level=level)
         assert (ours.low, ours.high) == approx(proportion_confint(k, n, 1 - level, name), abs=1e-12)
-    if 0 < k < n:  # statsmodels does not move the ends to 0 and 1
-        ours = jeffreys(k, n, level=level)
-        assert (ours.low, ours.high) == approx(proportion_confint(k, n, 1 - level, "jeffreys"), abs=1e-12)
 
 
 @ORACLE
@@ -96,22 +75,9 @@ def test_intervals_of_rates_match_statsmodels(count: tuple[int, int], level: flo
 def test_homogeneity_matches_statsmodels(table: np.ndarray) -> None:
     theirs = SquareTable(table, shift_zeros=False)
     assume(np.linalg.matrix_rank(theirs.table + theirs.table.T) > 0)
-    for test, name in ((stuart_maxwell, "stuart_maxwell"), (bhapkar, "bhapkar")):
-        expected = theirs.homogeneity(method=name)
-        assert test(table).statistic == approx(expected.statistic, rel=1e-7, abs=1e-9)
-        assert test(table).p_value == approx(expected.pvalue, rel=1e-6, abs=1e-12)
-    assert bowker(table).statistic == approx(theirs.symmetry().statistic)
-    assert bowker(table).p_value == approx(theirs.symmetry().pvalue)
-
-
-@ORACLE
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_matches_statsmodels(b: int, c: int) -> None:
-    assume(b + c > 0)
-    table = [[5, b], [c, 5]]
-    assert mcnemar(b, c, method="exact").p_value == approx(float(sm_mcnemar(table, exact=True).pvalue))
-    chi2 = sm_mcnemar(table, exact=False, correction=False)
-    assert mcnemar(b, c, method="chi2").p_value == approx(float(chi2.pvalue))
+    expected = theirs.homogeneity(method="stuart_maxwell")
+    assert stuart_maxwell(table).statistic == approx(expected.statistic, rel=1e-7, abs=1e-9)
+    assert stuart_maxwell(table).p_value == approx(expected.pvalue, rel=1e-6, abs=1e-12)
 
 
 @ORACLE
@@ -146,19 +112,6 @@ def test_tost_matches_statsmodels(seed: int) -> None:
     p_value, (_, p_low, _), (_, p_high, _) = ttost_paired(b, a, -0.5, 0.5)
     ours = equivalence(a, b, low=-0.5, high=0.5, span=None)
     assert (ours.p_value, ours.p_low, ours.p_high) == approx((p_value, p_low, p_high))
-
-
-@ORACLE
-@given(st.integers(0, 2**31))
-def test_superiority_matches_brunner_munzel(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    x, y = rng.integers(0, 4, 15), rng.integers(0, 5, 12)
-    theirs = sps.brunnermunzel(x, y)
-    ours = probability_of_superiority(x, y, level=0.9)
-    half = (ours.high - ours.value) if ours.high < 1 else (ours.value - ours.low)
-    # the interval reaches 1/2 where the test's p-value is 10 %
-    assert np.sign(round(ours.value - 0.5, 12)) == np.sign(round(theirs.statistic, 12))
-    assert (abs(ours.value - 0.5) > half) == (theirs.pvalue < 0.1)
 
 
 @ORACLE

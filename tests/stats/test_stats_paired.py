@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from pytest import approx  # noqa: PT013
 from scipy.stats import binomtest, norm, rankdata, ttest_1samp
 
-from qaeval.stats.effects import probability_of_superiority, win_tie_loss
-from qaeval.stats.equivalence import equivalence, non_inferiority
+from qaeval.stats.margins import equivalence, non_inferiority
 from qaeval.stats.paired import holm, lattice_steps, paired_difference, sign_flip_test
 
 DARWIN = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
@@ -200,26 +199,6 @@ def test_too_few_chunks_show_nothing() -> None:
     assert np.isnan(result.p_value)
 
 
-def test_wins_ties_and_losses() -> None:
-    # 40 chunks of one item: 20 wins, 10 ties, 10 losses
-    b = np.repeat([2, 1, 0], [20, 10, 10])
-    result = win_tie_loss(np.ones(40), b, np.arange(40))
-    assert (result.win.value, result.tie.value, result.loss.value) == approx((0.5, 0.25, 0.25))
-    assert result.net.value == approx(0.25)
-    assert result.superiority.value == approx(0.625)
-    assert result.net.low < 0.25 < result.net.high
-
-
-def test_superiority_in_brunner_and_munzels_example() -> None:
-    # scipy docstring: W 3.1374674823, p .0057862087; P .788961, Cliff's delta .5779
-    x, y = [1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 1, 1], [3, 3, 4, 3, 1, 2, 3, 1, 1, 5, 4]
-    result = probability_of_superiority(x, y)
-    assert result.value == approx(0.788961, abs=5e-7)
-    assert 2 * result.value - 1 == approx(0.5779, abs=5e-5)
-    # p is .0057862087 for P = 1/2: the interval of that level ends there
-    assert probability_of_superiority(x, y, level=1 - 0.0057862087).low == approx(0.5, abs=1e-9)
-
-
 def test_bad_comparisons_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths differ"):
         paired_difference([1, 2], [1])
@@ -241,5 +220,3 @@ def test_bad_comparisons_are_refused() -> None:
         equivalence([1], [1], low=1, high=0)
     with pytest.raises(ValueError, match=r"alpha must be between 0 and 0\.5"):
         equivalence([1], [1], low=-1, high=1, alpha=0.6)
-    with pytest.raises(ValueError, match="at least two values"):
-        probability_of_superiority([1], [2, 3])

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from pytest import approx  # noqa: PT013
 
+from qaeval.stats.bounds import agreement_bounds
+from qaeval.stats.coefficients import weighted_agreement
 from qaeval.stats.reliability import (
     agreement_rate,
     cluster_tables,
     cohen_kappa,
     confusion_matrix,
     kappa_interval,
-    kappa_max,
     leniency,
     letter_accuracy,
     majority_baseline,
-    observed_agreement,
 )
 
 A, B, C = 0, 1, 2
@@ -25,11 +25,12 @@ JUDGE = [A] * 8 + [C] * 6 + [C] * 4 + [A] * 2
 
 def test_kappa_of_a_hand_worked_table() -> None:
     # p_o = 14/20; p_e = (12/20)(10/20) + (8/20)(10/20) = .5; kappa = .2/.5
-    assert observed_agreement(REFERENCE, JUDGE, n_levels=3) == approx(0.7)
+    table = confusion_matrix(REFERENCE, JUDGE, 3)
+    assert weighted_agreement(table) == approx(0.7)
     assert cohen_kappa(REFERENCE, JUDGE, n_levels=3) == approx(0.4)
     assert majority_baseline(REFERENCE, n_levels=3) == approx(12 / 20)
     # at best 10 + 8 agree: (.9 - .5)/.5
-    assert kappa_max(REFERENCE, JUDGE, n_levels=3) == approx(0.8)
+    assert agreement_bounds(table.sum(axis=1), table.sum(axis=0)).kappa_max == approx(0.8)
 
 
 def test_confusion_matrix_has_the_reference_in_rows() -> None:
@@ -77,7 +78,7 @@ def test_perfect_agreement_is_bounded_by_the_clusters() -> None:
 
 def test_one_letter_only_has_no_kappa() -> None:
     assert np.isnan(cohen_kappa([A] * 30, [A] * 30, n_levels=3))
-    assert np.isnan(kappa_max([A] * 30, [A] * 30, n_levels=3))
+    assert np.isnan(agreement_bounds([30, 0, 0], [30, 0, 0]).kappa_max)
     result = kappa_interval([A] * 30, [A] * 30, np.arange(30), n_levels=3)
     assert not result.is_defined
     assert "does not exist" in str(result.reason)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pytest import approx  # noqa: PT013
 
-from qaeval.stats.coefficients import AGREEMENT_STATISTICS, kappa
+from qaeval.stats.coefficients import gwet_ac, kappa, scott_pi
 from qaeval.stats.reliability import cluster_tables, kappa_difference, kappa_interval
 from qaeval.stats.resampling import (
     Clusters,
@@ -151,7 +151,8 @@ def test_a_million_letters_are_quick(size: int) -> None:
     b = np.where(rng.random(n) < 0.8, a, rng.integers(0, 3, n))
     start = time.process_time()
     tables = cluster_tables(a, b, np.arange(n) // size, n_levels=3)
-    results = cluster_bootstrap_all(AGREEMENT_STATISTICS, tables, rng=rng, n=n, n_resamples=2000)
+    coefficients = {"kappa": kappa, "scott_pi": scott_pi, "gwet_ac": gwet_ac}
+    results = cluster_bootstrap_all(coefficients, tables, rng=rng, n=n, n_resamples=2000)
     assert time.process_time() - start < 20
     assert all(result.has_interval for result in results.values())
 

@@ -1,4 +1,4 @@
-"""Bounds that hold at every look: constants of confseq's tests, hand-worked capital, and Ville's inequality by simulation."""
+"""ConfidenceSequence that hold at every look: constants of confseq's tests, hand-worked capital, and Ville's inequality by simulation."""
 
 import numpy as np
 import pytest
@@ -7,80 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pytest import approx  # noqa: PT013
 
-from qaeval.stats.mixtures import (
-    Lines,
-    bernoulli_interval,
-    log_mixture,
-    mixture_bound,
-    mixture_rho,
-    sign_e_value,
-)
-from qaeval.stats.sequential import Bounds, Wager
+from qaeval.stats.sequential import BettingTest, ConfidenceSequence
 
 Floats = NDArray[np.float64]
-
-
-# ---------------------------------------------------------------- closed forms
-
-
-def test_the_normal_mixture_has_the_constants_of_confseq() -> None:
-    rho = mixture_rho(100, alpha=0.05)
-    assert rho == approx(12.60056, abs=5e-6)
-    assert mixture_bound(100, rho=rho, alpha=0.05) == approx(30.35209, abs=5e-6)
-    assert log_mixture(10, 100, rho=rho) == approx(-0.6510052, abs=1e-7)
-
-
-def test_the_normal_mixture_reaches_one_over_alpha_at_its_bound() -> None:
-    bound = mixture_bound([20.0, 100.0], rho=7.0, alpha=0.05)
-    assert np.exp(log_mixture(bound, [20.0, 100.0], rho=7.0)) == approx([20.0, 20.0])
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "n_opt", "low", "high"),
-    [
-        (700, 1000, 100, 0.651629, 0.745949),
-        (15, 50, 50, 0.129556, 0.511896),
-        (5, 50, 50, 0.013021, 0.269264),
-        (90, 100, None, 0.771729, 0.971158),
-        (700, 1000, None, 0.646985, 0.749662),
-        (0, 20, None, 0.0, 0.260671),
-    ],
-)
-def test_bernoulli_intervals_have_the_constants_of_confseq(
-    successes: int, n: int, n_opt: float | None, low: float, high: float
-) -> None:
-    assert bernoulli_interval(successes, n, n_opt=n_opt) == approx((low, high), abs=1.01e-6)
-
-
-def test_a_bernoulli_interval_with_a_flat_prior_ends_where_the_mixture_says() -> None:
-    # a = b = 1: (t + 1) C(t, S) p^S (1 - p)^(t - S) = alpha. 0 of 20: 21 (1 - p)^20 = 0.05, p = 1 - (0.05 / 21)^(1/20)
-    assert bernoulli_interval(0, 20)[1] == approx(1 - (0.05 / 21) ** (1 / 20))
-    low, high = bernoulli_interval(13, 20)
-    assert bernoulli_interval(7, 20) == approx((1 - high, 1 - low))
-
-
-def test_evidence_of_signs_has_the_values_of_the_formula() -> None:
-    # 10 : 0 gives 2^10 / 11, 9 : 1 gives 2^10 / 110, 8 : 0 gives 2^8 / 9
-    assert sign_e_value(10, 0) == approx(1024 / 11)
-    assert sign_e_value(9, 1) == approx(1024 / 110)
-    assert sign_e_value(8, 0) == approx(256 / 9)
-    assert sign_e_value(150, 86) == approx(512.969, abs=5e-4)
-    assert sign_e_value(50, 50) == approx(0.1244, abs=5e-5)
-    assert sign_e_value(0, 0) == approx(1)
-
-
-def test_walds_lines_are_those_of_the_nist_handbook() -> None:
-    lines = Lines.of(0.01, 0.10, alpha=0.05, beta=0.10)
-    assert (lines.low, lines.high, lines.slope) == approx((0.939, 1.205, 0.0397), abs=5e-4)
-
-
-def test_closed_forms_refuse_what_cannot_be() -> None:
-    with pytest.raises(ValueError, match="between 0 and n"):
-        bernoulli_interval(5, 4)
-    with pytest.raises(ValueError, match="counts"):
-        sign_e_value(-1, 2)
-    with pytest.raises(ValueError, match="p1 < p2"):
-        Lines.of(0.2, 0.1, alpha=0.05, beta=0.1)
 
 
 # ---------------------------------------------------------------- bets
@@ -93,23 +22,23 @@ def test_capital_has_the_constants_of_confseq_for_its_bets() -> None:
     mean = (0.5 + x.cumsum()) / (t + 1)
     spread = (0.25 + ((x - mean) ** 2).cumsum()) / (t + 1)
     bets = np.minimum(np.sqrt(2 * np.log(40) / (t * np.log(t + 1) * np.append(0.25, spread[:-1]))), 1.0)
-    up = Wager(0.5, alpha=0.05, n_values=100, low=0, bets=lambda wager: bets[wager.n])
-    down = Wager(-0.5, alpha=0.05, n_values=100, low=-1, high=0, bets=lambda wager: bets[wager.n])
+    up = BettingTest(0.5, alpha=0.05, n_values=100, low=0, bets=lambda betting: bets[betting.n])
+    down = BettingTest(-0.5, alpha=0.05, n_values=100, low=-1, high=0, bets=lambda betting: bets[betting.n])
     found = []
     for value in x:
-        up.see(value)
-        down.see(-value)
+        up.update(value)
+        down.update(-value)
         found.append(max(np.exp(up.log_capital), np.exp(down.log_capital)) / 2)
     assert [found[place] for place in (9, 49, 99)] == approx([1.06787109, 19.59123772, 287.33296195])
 
 
 def test_capital_is_the_product_of_hand_worked_bets() -> None:
     # bets of 0.5 against 0: values 1, -1, 0.5 give 1.5 * 0.5 * 1.25; with weights 1, 0.5, 1: 1.5 * 0.75 * 1.25
-    plain = Wager(0.0, alpha=0.05, n_values=3, bets=lambda _: 0.5)
-    heavy = Wager(0.0, alpha=0.05, n_values=3, bets=lambda _: 0.5)
+    plain = BettingTest(0.0, alpha=0.05, n_values=3, bets=lambda _: 0.5)
+    heavy = BettingTest(0.0, alpha=0.05, n_values=3, bets=lambda _: 0.5)
     for value, weight in ((1, 1), (-1, 0.5), (0.5, 1)):
-        plain.see(value)
-        heavy.see(value, weight)
+        plain.update(value)
+        heavy.update(value, weight)
     assert np.exp(plain.log_capital) == approx(1.5 * 0.5 * 1.25)
     assert np.exp(heavy.log_capital) == approx(1.5 * 0.75 * 1.25)
     assert plain.p_value == approx(1 / 1.5)
@@ -117,16 +46,16 @@ def test_capital_is_the_product_of_hand_worked_bets() -> None:
 
 
 def test_no_value_takes_more_than_nine_tenths_of_the_capital() -> None:
-    wager = Wager([-0.05, 0.3], alpha=0.05, n_values=4, bets=lambda _: 1e9)
-    wager.see(-1.0)
-    assert np.exp(wager.log_capital) == approx([0.1, 0.1])
+    betting = BettingTest([-0.05, 0.3], alpha=0.05, n_values=4, bets=lambda _: 1e9)
+    betting.update(-1.0)
+    assert np.exp(betting.log_capital) == approx([0.1, 0.1])
 
 
 def test_the_first_bets_are_those_of_the_formula() -> None:
     # nothing seen: spread 0.04 * 2^2 = 0.16; both bets are sqrt(2 ln 20 / (0.16 * 100)) = 0.6119
-    wager = Wager(0.0, alpha=0.05, n_values=100)
-    wager.see(0.5)
-    assert np.exp(wager.log_capital) == approx(1 + 0.5 * np.sqrt(2 * np.log(20) / 16))
+    betting = BettingTest(0.0, alpha=0.05, n_values=100)
+    betting.update(0.5)
+    assert np.exp(betting.log_capital) == approx(1 + 0.5 * np.sqrt(2 * np.log(20) / 16))
 
 
 def test_bets_do_not_depend_on_the_value_that_is_bet_on() -> None:
@@ -134,12 +63,12 @@ def test_bets_do_not_depend_on_the_value_that_is_bet_on() -> None:
     seen = rng.choice([-1.0, 0.0, 0.5], 40)
     gains = []
     for last in (-1.0, 1.0):
-        wager = Wager(-0.05, alpha=0.05, n_values=41)
+        betting = BettingTest(-0.05, alpha=0.05, n_values=41)
         for value in seen:
-            wager.see(value)
-        before = float(wager.log_capital)
-        wager.see(last)
-        gains.append((np.exp(float(wager.log_capital) - before) - 1) / (last + 0.05))
+            betting.update(value)
+        before = float(betting.log_capital)
+        betting.update(last)
+        gains.append((np.exp(float(betting.log_capital) - before) - 1) / (last + 0.05))
     assert gains[0] == approx(gains[1])
 
 
@@ -151,13 +80,13 @@ def test_bets_do_not_depend_on_the_value_that_is_bet_on() -> None:
 def test_whatever_comes_the_capital_stays_above_nothing_and_bounds_in_order(
     seen: list[tuple[float, float]], n_values: int, alpha: float
 ) -> None:
-    bounds = Bounds(alpha_low=alpha, alpha_high=alpha, n_values=n_values, heaviest=3.0)
-    wager = Wager(np.array([-1.0, -0.05, 0.0, 0.9]), alpha=alpha, n_values=n_values, heaviest=3.0)
+    bounds = ConfidenceSequence(alpha_low=alpha, alpha_high=alpha, n_values=n_values, max_weight=3.0)
+    betting = BettingTest(np.array([-1.0, -0.05, 0.0, 0.9]), alpha=alpha, n_values=n_values, max_weight=3.0)
     for value, weight in seen:
-        wager.see(value, weight)
-        bounds.see(value, weight)
-    assert np.isfinite(wager.log_capital).all()
-    assert ((wager.p_value > 0) & (wager.p_value <= 1)).all()
+        betting.update(value, weight)
+        bounds.update(value, weight)
+    assert np.isfinite(betting.log_capital).all()
+    assert ((betting.p_value > 0) & (betting.p_value <= 1)).all()
     assert -1 <= bounds.low <= 1
     assert -1 <= bounds.high <= 1
 
@@ -172,11 +101,11 @@ def draw(rng: np.random.Generator, mean: float, shape: tuple[int, int]) -> Float
 @pytest.mark.parametrize("n", [25, 150])
 def test_capital_seldom_ever_reaches_one_over_alpha_where_the_null_is_true(n: int) -> None:
     values = draw(np.random.default_rng(n), -0.05, (4000, n))
-    wager = Wager(np.full(4000, -0.05), alpha=0.05, n_values=n)
+    betting = BettingTest(np.full(4000, -0.05), alpha=0.05, n_values=n)
     for column in values.T:
-        wager.see(column)
+        betting.update(column)
     # three standard errors above 5 %
-    assert 0 < wager.is_above.mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
+    assert 0 < betting.is_above.mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
 
 
 def test_unequal_weights_keep_the_error_rate_of_the_ratio() -> None:
@@ -186,39 +115,41 @@ def test_unequal_weights_keep_the_error_rate_of_the_ratio() -> None:
     own = np.where(items == 5, -0.1, 0.1)
     p = rng.binomial(items, 0.5 + own, shape) - rng.binomial(items, 0.5, shape)
     weights, null = items / items.mean(), float((items * own).sum() / items.sum())
-    wager = Wager(np.full(3000, null), alpha=0.05, n_values=120, heaviest=weights.max())
+    betting = BettingTest(np.full(3000, null), alpha=0.05, n_values=120, max_weight=weights.max())
     for place in range(120):
-        wager.see(p[:, place] / items[place], weights[place])
-    assert wager.is_above.mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 3000)
-    assert wager.mean.mean() == approx(null, abs=0.005)
+        betting.update(p[:, place] / items[place], weights[place])
+    assert betting.is_above.mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 3000)
+    assert betting.mean.mean() == approx(null, abs=0.005)
 
 
 def test_what_is_true_is_found_with_nearly_the_power_of_one_look() -> None:
     # t test of 200 values with this spread: about 0.67; bets that know no last value find a third
     values = draw(np.random.default_rng(5), 0.0, (2000, 200))
-    wager = Wager(np.full(2000, -0.05), alpha=0.05, n_values=200)
+    betting = BettingTest(np.full(2000, -0.05), alpha=0.05, n_values=200)
     for column in values.T:
-        wager.see(column)
+        betting.update(column)
     t = (values.mean(axis=1) + 0.05) / (values.std(axis=1, ddof=1) / np.sqrt(200))
-    assert wager.is_above.mean() > (t > 1.653).mean() - 0.15
+    assert betting.is_above.mean() > (t > 1.653).mean() - 0.15
 
 
 # ---------------------------------------------------------------- bounds
 
 
-def bounds_of(values: Floats, n: int | None = None) -> Bounds:
-    bounds = Bounds(alpha_low=0.05, alpha_high=0.05, n_values=n or len(values), at=(-0.05, 0.0))
+def bounds_of(values: Floats, n: int | None = None) -> ConfidenceSequence:
+    bounds = ConfidenceSequence(
+        alpha_low=0.05, alpha_high=0.05, n_values=n or len(values), thresholds=(-0.05, 0.0)
+    )
     for value in values:
-        bounds.see(float(value))
+        bounds.update(float(value))
     return bounds
 
 
-def test_bounds_know_nothing_before_they_see_anything_and_never_widen() -> None:
-    bounds = Bounds(alpha_low=0.05, alpha_high=0.05, n_values=80)
+def test_bounds_begin_as_the_range_and_never_widen() -> None:
+    bounds = ConfidenceSequence(alpha_low=0.05, alpha_high=0.05, n_values=80)
     assert (bounds.low, bounds.high) == (-1, 1)
     ends = []
     for value in draw(np.random.default_rng(2), 0.0, (1, 80))[0]:
-        bounds.see(float(value))
+        bounds.update(float(value))
         ends.append((bounds.low, bounds.high))
     lows, highs = zip(*ends, strict=True)
     assert list(lows) == sorted(lows)
@@ -234,9 +165,9 @@ def test_bounds_are_mirrored_with_the_values() -> None:
 
 def test_bounds_of_shares_are_those_of_differences_moved_and_halved() -> None:
     values = draw(np.random.default_rng(6), -0.1, (1, 120))[0]
-    shares = Bounds(alpha_low=0.05, alpha_high=0.05, n_values=120, low=0.0, high=1.0)
+    shares = ConfidenceSequence(alpha_low=0.05, alpha_high=0.05, n_values=120, low=0.0, high=1.0)
     for value in values:
-        shares.see(float((value + 1) / 2))
+        shares.update(float((value + 1) / 2))
     assert (shares.low, shares.high) == approx(
         tuple((end + 1) / 2 for end in (bounds_of(values).low, bounds_of(values).high))
     )
@@ -244,17 +175,17 @@ def test_bounds_of_shares_are_those_of_differences_moved_and_halved() -> None:
 
 def test_capital_against_a_lower_mean_is_never_behind() -> None:
     values = draw(np.random.default_rng(7), -0.05, (1, 150))[0]
-    wager = Wager(np.linspace(-0.5, 0.5, 101), alpha=0.05, n_values=150)
+    betting = BettingTest(np.linspace(-0.5, 0.5, 101), alpha=0.05, n_values=150)
     for value in values:
-        wager.see(value)
-        assert (np.diff(wager.is_above.astype(int)) <= 0).all()
+        betting.update(value)
+        assert (np.diff(betting.is_above.astype(int)) <= 0).all()
 
 
 def test_a_bound_tells_the_margin_exactly() -> None:
     # without any difference only the number of chunks counts: 0.9 of the capital on each, (1 + 0.9 / 0.95 * 0.05)^n >= 20
-    bounds = Bounds(alpha_low=0.05, alpha_high=0.05, n_values=400, at=(-0.05,))
+    bounds = ConfidenceSequence(alpha_low=0.05, alpha_high=0.05, n_values=400, thresholds=(-0.05,))
     while not bounds.low > -0.05:
-        bounds.see(0.0)
+        bounds.update(0.0)
     assert np.log(20) / np.log(1 + 0.9 / 0.95 * 0.05) <= bounds.n < 85
 
 
@@ -263,17 +194,17 @@ def test_more_values_than_were_announced_are_taken() -> None:
     assert 0.3 < bounds.low < 0.5 < bounds.high < 0.7
 
 
-def test_wagers_refuse_what_cannot_be() -> None:
+def test_values_and_weights_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="alpha"):
-        Wager(0.0, alpha=1.5, n_values=3)
+        BettingTest(0.0, alpha=1.5, n_values=3)
     with pytest.raises(ValueError, match="n_values"):
-        Wager(0.0, alpha=0.05, n_values=0)
+        BettingTest(0.0, alpha=0.05, n_values=0)
     with pytest.raises(ValueError, match="below high"):
-        Wager(0.0, alpha=0.05, n_values=3, low=1.0)
-    wager = Wager(0.0, alpha=0.05, n_values=3)
+        BettingTest(0.0, alpha=0.05, n_values=3, low=1.0)
+    betting = BettingTest(0.0, alpha=0.05, n_values=3)
     with pytest.raises(ValueError, match="values must be in"):
-        wager.see(1.2)
+        betting.update(1.2)
     with pytest.raises(ValueError, match="values must be in"):
-        wager.see(float("nan"))
+        betting.update(float("nan"))
     with pytest.raises(ValueError, match="weights must be in"):
-        wager.see(0.2, 2.0)
+        betting.update(0.2, 2.0)

@@ -16,12 +16,14 @@ import pytest
 
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
-from qaeval.config import ModelSpec, Serving, load_config
 from qaeval.errors import EndpointError, UsageError
-from qaeval.evaldef import load_eval
-from qaeval.modelspec import Lora
+from qaeval.evals.definition import load_eval
+from qaeval.evals.rubric import load_rubric
 from qaeval.records import Chunk, Failure, Generation, Grade, Item, Sample
-from qaeval.rubric import load_rubric
+from qaeval.registry.config import ModelSpec, Serving, load_config
+from qaeval.registry.model import Lora
+from qaeval.run import generate as generating
+from qaeval.run import grade as grading
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.metrics import read_metrics
 from qaeval.serving.probe import probe
@@ -33,8 +35,6 @@ from qaeval.serving.server import (
     known_options,
     serve_command,
 )
-from qaeval.stages import generate as generating
-from qaeval.stages import grade as grading
 from replay.server import LoopbackServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]

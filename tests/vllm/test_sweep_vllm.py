@@ -16,7 +16,7 @@ from test_real_vllm import VLLM, models, spec, started  # noqa: F401 - a fixture
 from mock.server import Mock
 from qaeval.cli import run
 from qaeval.records import TimedRequest
-from qaeval.report.sweep import Sweep
+from qaeval.sweep.model import Sweep
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 

@@ -7,21 +7,10 @@ import numpy as np
 import pandas as pd
 
 from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column
+from qaeval.analysis.model import AnswerLength, CandidateSummary, Count, StratumRate, StratumSummary
 from qaeval.analysis.replies import Replies
-from qaeval.analysis.servers import server_span
-from qaeval.records import (
-    FAILURES,
-    FailureReason,
-    Reading,
-    Session,
-)
-from qaeval.report.document import (
-    AnswerLength,
-    CandidateSummary,
-    Count,
-    StratumRate,
-    StratumSummary,
-)
+from qaeval.analysis.server_metrics import server_span
+from qaeval.records import FAILURES, FailureReason, Reading, Session
 from qaeval.report.facts import ModelFacts, RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.stats.estimate import undefined

@@ -6,8 +6,8 @@ from typing import Final, Literal
 import pandas as pd
 
 from qaeval.analysis.letters import FAILED, UNGRADED
+from qaeval.analysis.model import FailureExample, FailureGroup
 from qaeval.records import FAILURES
-from qaeval.report.document import FailureExample, FailureGroup
 
 N_EXAMPLES: Final = 5
 N_CHARACTERS: Final = 300

@@ -1,16 +1,19 @@
-"""What the replies of each model in each stage took: tokens and times, counted while the rows go by."""
+"""What the replies of each model in each stage took: tokens and times, counted while the rows go by.
+
+When the stages of a run were at work, as spans of the clock.
+"""
 
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from datetime import datetime
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from qaeval.analysis.spans import worked_s
+from qaeval.analysis.model import ServerSpan, Timing, Tokens
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Session
-from qaeval.report.document import ServerSpan, Timing, Tokens
 
 Row: TypeAlias = GenerateRow | GradeRow
 
@@ -103,3 +106,71 @@ class Tally:
     def of(self, stage: str, model: str) -> Replies:
         """Return what was counted of one model in one stage."""
         return self._by_model[stage, model]
+
+
+_CLOCK_S: Final = 1.0
+"""Sessions know their start to the second: one that begins so much before the last one's end followed it."""
+
+Span: TypeAlias = tuple[float, float]
+"""Seconds since 1970, from and to."""
+
+
+@dataclass(frozen=True)
+class Stay:
+    """A session on the clock."""
+
+    session: Session
+    start: float
+    """Seconds since 1970."""
+
+    @property
+    def work(self) -> Span:
+        """When it worked."""
+        return self.start, self.start + self.session.seconds
+
+    @property
+    def load(self) -> Span:
+        """When a server of qaeval's own started for it."""
+        return self.start - self.session.load_s, self.start
+
+
+def on_the_clock(sessions: Sequence[Session]) -> list[Stay]:
+    """Put sessions on the clock, the first first; those of different shards do not wait for each other."""
+    stays: list[Stay] = []
+    ends: dict[str, float] = {}
+    for one in sorted(sessions, key=lambda session: session.started):
+        start, end = datetime.fromisoformat(one.started).timestamp(), ends.get(one.shard, float("-inf"))
+        if not one.alongside and 0 < end - (start - one.load_s) <= _CLOCK_S:
+            start = end + one.load_s
+        stays.append(Stay(one, start))
+        ends[one.shard] = max(end, stays[-1].work[1])
+    return stays
+
+
+def worked_s(sessions: Sequence[Session]) -> float:
+    """Return how long the sessions of one stage worked, in seconds: one after the other, but shards side by side count once."""
+    if len({one.shard for one in sessions}) < 2:  # noqa: PLR2004 - the clock is only asked where it is needed
+        return sum(one.seconds for one in sessions)
+    return length(union(one.work for one in on_the_clock(sessions)))
+
+
+def union(spans: Iterable[Span]) -> list[Span]:
+    """Merge spans into disjoint ones, the first first; empty ones are left out."""
+    merged: list[Span] = []
+    for first, last in sorted(span for span in spans if span[1] > span[0]):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def cut(spans: Iterable[Span], first: float, last: float) -> list[Span]:
+    """Return the parts of disjoint spans that lie between two moments."""
+    parts = ((max(first, start), min(last, end)) for start, end in spans)
+    return [part for part in parts if part[1] > part[0]]
+
+
+def length(spans: Iterable[Span]) -> float:
+    """Add up the seconds of disjoint spans."""
+    return sum(end - start for start, end in spans)

@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from qaeval.documents import read_yaml, validated
+from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record
 from qaeval.text.units import sentences
 

@@ -3,19 +3,16 @@
 import typer
 import typer.core
 
-from qaeval.cli import (
-    data,
-    deciding,
-    documents,
-    evals,
-    gating,
-    history,
-    judging,
-    looking,
-    running,
-    sharding,
-    sweeping,
-)
+from qaeval.cli import agreement as judging
+from qaeval.cli import compare as running
+from qaeval.cli import corpus as documents
+from qaeval.cli import cost as deciding
+from qaeval.cli import evals, history
+from qaeval.cli import export as data
+from qaeval.cli import gate as gating
+from qaeval.cli import models as looking
+from qaeval.cli import shards as sharding
+from qaeval.cli import sweep as sweeping
 
 ORDER = (
     *("compare", "generate", "grade", "report", "merge", "history", "compare-runs"),

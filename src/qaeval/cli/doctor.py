@@ -1,4 +1,4 @@
-"""`qaeval doctor`: what is there, what answers, what a run would do, and what to type next."""
+"""What `qaeval doctor` prints: what is installed, which endpoints answer, what a run would do."""
 
 import asyncio
 import shlex
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from qaeval import __version__
+from qaeval.chat.guard import check_host
 from qaeval.cli.terminal import printable
-from qaeval.config import Config, ModelSpec
 from qaeval.errors import QaevalError
-from qaeval.hosting import in_turns
-from qaeval.prepare import Judging, Plan
+from qaeval.registry.config import Config, ModelSpec
+from qaeval.registry.find import api_key
 from qaeval.registry.plugins import MODELS, load_plugin
+from qaeval.run.hosting import in_turns
+from qaeval.run.plan import Judging, Plan
 from qaeval.serving.gpus import NotMeteredError, gpu_meter
-from qaeval.serving.guard import check_host
 from qaeval.serving.memory import Budget, budget, fit_together
 from qaeval.serving.probe import reach
-from qaeval.surroundings import api_key
 
 _FIRST_PORT: Final = 8001
 _GIB: Final = 2**30

@@ -18,8 +18,8 @@ def new_eval(
     folder: Annotated[Path, typer.Option("--folder", help="Where evals stand.")] = Path("evals"),
 ) -> None:
     """Make the folder of an eval of your own. It works at once, and comments say what to change."""
-    from qaeval.scaffold import first_command
-    from qaeval.scaffold import new_eval as make
+    from qaeval.corpus.new_eval import first_command
+    from qaeval.corpus.new_eval import new_eval as make
 
     path = make(name, kind=kind, folder=folder)
     print(f"{path}\nnext: {first_command(path, kind)}")
@@ -28,11 +28,10 @@ def new_eval(
 @analyse_app.command("generation")
 def generation(run: RunDirectory, as_json: AsJson = False) -> None:
     """Say how a run's candidates write, whatever a judge says. Failures and checks with examples, types, lengths of answers."""
-    from qaeval.analysis.generation import analyse_generation
     from qaeval.cli.tables import print_sections
-    from qaeval.report.sections_generation import write_generation
-    from qaeval.rundata import eval_facts_of
-    from qaeval.store import RunStore
+    from qaeval.comparison.generation import analyse_generation, write_generation
+    from qaeval.comparison.run_data import eval_facts_of
+    from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
         settings = store.settings()

@@ -11,8 +11,8 @@ from qaeval.cli.tables import print_table
 from qaeval.gate.baseline import BaselineFile, Listed, Pointer
 from qaeval.gate.certificate import age_days
 from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Evidence
-from qaeval.gate.verdict import GateReport, RuleVerdict
-from qaeval.gate.words import allowed, change, judge_line, level, plain, sequential_line
+from qaeval.gate.messages import allowed, change, judge_line, level, plain, sequential_line
+from qaeval.gate.model import GateReport, RuleVerdict
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import moment, percent, plural
 

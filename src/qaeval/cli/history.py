@@ -10,7 +10,7 @@ from qaeval.cli.options import AsJson, Margin, Registry
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.report.history import HistoryRun
+    from qaeval.history.model import HistoryRun
 
 _Folder: TypeAlias = Annotated[
     Path | None, typer.Argument(metavar="FOLDER", help="Folder of run directories; results when left out.")
@@ -57,11 +57,10 @@ def history(
 ) -> None:
     """Show how candidates did over time, run after run. Where numbers stop being comparable, the line ends."""
     from qaeval import __version__
-    from qaeval.analysis.history import history_of
     from qaeval.cli.tables import print_sections
-    from qaeval.history import read_runs, write_page
-    from qaeval.report.render_history import render_history
-    from qaeval.report.sections_history import write_history
+    from qaeval.history.model import history_of
+    from qaeval.history.read import read_runs, write_page
+    from qaeval.history.sections import render_history, write_history
 
     place = folder or Path("results")
     if push and mlflow is None:
@@ -73,7 +72,7 @@ def history(
             f"{folder}: runs are read from a folder or with --mlflow; add --push to write them there"
         )
     else:
-        from qaeval.serving.tracking import fetch
+        from qaeval.history.mlflow import fetch
 
         place = Path()
         runs, unread = fetch(mlflow, experiment)
@@ -93,7 +92,7 @@ def history(
 def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
     import sys
 
-    from qaeval.serving.tracking import push
+    from qaeval.history.mlflow import push
 
     written = push(url, experiment, runs)
     known = len(runs) - len(written)
@@ -105,10 +104,10 @@ def compare_runs(
 ) -> None:
     """Compare the same candidates in several runs. Says what changed, paired by chunk, and which settings differ."""
     from qaeval.cli.tables import print_sections
-    from qaeval.history import compare_runs as compare
-    from qaeval.prepare import find_config
-    from qaeval.report.sections_history import write_comparison
-    from qaeval.store import RunStore
+    from qaeval.history.read import compare_runs as compare
+    from qaeval.history.sections import write_comparison
+    from qaeval.registry.find import find_config
+    from qaeval.storage.run_directory import RunStore
 
     if len(runs) < 2:  # noqa: PLR2004 - one is nothing to compare
         raise UsageError("compare-runs needs at least two run directories")

@@ -1,19 +1,25 @@
-"""Progress on stderr: live bars on a terminal, plain lines elsewhere."""
+"""Progress on stderr: live bars on a terminal, plain lines elsewhere.
 
+`--metrics-port`: what the progress is told is counted for a Prometheus as well.
+"""
+
+import sys
 import time
-from typing import Final, TextIO
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 
+from qaeval.errors import UsageError
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
+from qaeval.report.facts import MachineFacts
+from qaeval.run.watch import Progress, StageProgress
+from qaeval.serving.exporter import Exporter, Tally
 
 _PLAIN_EVERY_S: Final = 5.0
 
@@ -23,7 +29,7 @@ class BarProgress:
 
     def __init__(self, console: Console) -> None:
         self._running = 0
-        self._bars = Progress(
+        self._bars = ProgressBars(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -60,7 +66,7 @@ class BarProgress:
 class Bar:
     """The bar of one stage."""
 
-    def __init__(self, owner: BarProgress, bars: Progress, name: str, *, total: int, done: int) -> None:
+    def __init__(self, owner: BarProgress, bars: ProgressBars, name: str, *, total: int, done: int) -> None:
         self._owner, self._bars = owner, bars
         self._total = total
         self._done = self._failed = 0
@@ -150,3 +156,78 @@ def _is_failed(row: GenerateRow | GradeRow | TimedRequest) -> bool:
 def progress_for(console: Console) -> BarProgress | PlainProgress:
     """Choose bars on a terminal, plain lines elsewhere."""
     return BarProgress(console) if console.is_terminal else PlainProgress(console.file)  # type: ignore[arg-type]
+
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def exporting(
+    port: int | None,
+    host: str | None,
+    *,
+    run: Path,
+    settings: Mapping[str, Any],
+    machines: Mapping[str, MachineFacts],
+) -> Iterator[Exporter | None]:
+    """Serve the numbers of a run while the block runs; None where nobody asked for it.
+
+    Args:
+        port: 0 takes a free one; None: nobody asked.
+        host: Address to listen at; this machine alone when None.
+        run: The run directory.
+        settings: Of the run.
+        machines: What each model runs on, by its name.
+
+    Raises:
+        UsageError: the port is taken, or a host is given without a port.
+    """
+    if port is None:
+        if host is not None:
+            raise UsageError("--metrics-host says where --metrics-port is served: give --metrics-port too")
+        yield None
+        return
+    name = settings["eval"]["name"]
+    with Exporter(host or LOOPBACK, port, run=run.name, eval_name=name, machines=machines) as exporter:
+        print(f"metrics: {exporter.url}", file=sys.stderr)
+        yield exporter
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A progress whose stages are counted."""
+
+    progress: Progress
+    exporter: Exporter
+
+    def stage(self, name: str, model: str, *, total: int, done: int) -> "MeteredStage":
+        """Begin a stage; one that goes on, with a server that was started again, keeps its counts."""
+        tally = self.exporter.tally(name, model)
+        tally.n_planned, tally.n_finished = total, done
+        return MeteredStage(self.progress.stage(name, model, total=total, done=done), tally)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self.progress.note(text)
+
+
+@dataclass(frozen=True)
+class MeteredStage:
+    """A stage's progress, counted."""
+
+    progress: StageProgress
+    tally: Tally
+
+    def row(self, row: GenerateRow | GradeRow) -> None:
+        """Count a finished task."""
+        self.tally.row(row)
+        self.progress.row(row)
+
+    def more(self, n: int) -> None:
+        """Expect more."""
+        self.tally.n_planned += n
+        self.progress.more(n)
+
+    def end(self) -> None:
+        """Leave the counts as they are: they are read until the process ends."""
+        self.progress.end()

@@ -4,18 +4,19 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isnan
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich import markup
 from rich.console import Console
 from rich.table import Table as Grid
 
 from qaeval.cli.terminal import printable
-from qaeval.config import Config, ModelSpec
-from qaeval.report.document import Report
-from qaeval.report.render_terminal import render_text_rows
-from qaeval.report.tables import Section, Table
-from qaeval.stats.published import PublishedCheck
+
+if TYPE_CHECKING:
+    from qaeval.comparison.report import Report
+    from qaeval.registry.config import Config, ModelSpec
+    from qaeval.report.tables import Section, Table
+    from qaeval.stats.published import PublishedCheck
 
 _MARKS: Final = {"caution": "! ", "finding": "> "}
 """What stands before a sentence, by its kind."""
@@ -29,8 +30,10 @@ def escape(text: str) -> str:
     return markup.escape(printable(text))
 
 
-def print_summary(report: Report, path: Path | None) -> None:
+def print_summary(report: "Report", path: Path | None) -> None:
     """Print the comparison and, of one run, where the report stands."""
+    from qaeval.comparison.terminal import render_text_rows
+
     console = Console(highlight=False)
     summary = render_text_rows(report)
     print_table(console, summary.header, summary.rows)
@@ -45,7 +48,7 @@ def print_summary(report: Report, path: Path | None) -> None:
         console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 
 
-def print_sections(sections: Iterable[Section]) -> None:
+def print_sections(sections: Iterable["Section"]) -> None:
     """Print sentences first, then the tables, with their notes."""
     console = Console(highlight=False)
     for place, section in enumerate(sections):
@@ -66,7 +69,7 @@ def print_sections(sections: Iterable[Section]) -> None:
                 console.print(f"  {escape(note)}", soft_wrap=not console.is_terminal)
 
 
-def _print_blocks(console: Console, table: Table) -> None:
+def _print_blocks(console: Console, table: "Table") -> None:
     """Print each row as lines under its first cells: texts in narrow columns cannot be read."""
     for row in table.rows:
         console.print(f"  [bold]{escape(' · '.join(row[:_HEAD]))}[/bold]", soft_wrap=not console.is_terminal)
@@ -74,14 +77,14 @@ def _print_blocks(console: Console, table: Table) -> None:
             console.print(f"    {escape(name)}: {escape(cell)}", soft_wrap=not console.is_terminal)
 
 
-def _short(table: Table) -> tuple[str, ...]:
+def _short(table: "Table") -> tuple[str, ...]:
     """Leave the judge's name out of the columns of a confusion matrix, whose caption has it."""
     if table.kind != "confusion":
         return table.header
     return ("", *(name.rsplit(" ", 1)[-1] for name in table.header[1:]))
 
 
-def print_published(found: PublishedCheck, *, claimed: bool) -> None:
+def print_published(found: "PublishedCheck", *, claimed: bool) -> None:
     """Print what published counts allow: the verdict, why, what speaks against the judge, and the numbers."""
     console = Console(highlight=False)
     if claimed:
@@ -123,7 +126,7 @@ def _pair(low: float, high: float, factor: float = 1) -> str:
     return f"{factor * low:.{digits}f} to {factor * high:.{digits}f}"
 
 
-def print_models(config: Config, *, as_json: bool) -> None:
+def print_models(config: "Config", *, as_json: bool) -> None:
     """Print the registry: candidates, then judges."""
     groups = {"candidate": config.models, "judge": config.judges}
     if as_json:
@@ -140,7 +143,7 @@ def print_models(config: Config, *, as_json: bool) -> None:
     print_table(Console(highlight=False), ("name", "role", "model", "licence", "where"), rows)
 
 
-def _model_row(role: str, spec: ModelSpec) -> tuple[str, ...]:
+def _model_row(role: str, spec: "ModelSpec") -> tuple[str, ...]:
     where = "runs inside qaeval" if spec.in_process else spec.url or "no url: --endpoint"
     return (spec.name, role, spec.hf_id or "-", spec.licence or "-", where)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from qaeval.documents import LONE_SURROGATE, read_text
 from qaeval.errors import DataError, UsageError, closest
+from qaeval.files.yaml import LONE_SURROGATE, read_text
 from qaeval.records import Chunk
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 from markdown_it import MarkdownIt
 
 from qaeval.corpus.pages import page_as_markdown
-from qaeval.documents import LONE_SURROGATE, read_text
 from qaeval.errors import DataError
+from qaeval.files.yaml import LONE_SURROGATE, read_text
 
 _MARKED_UP: Final = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html"}
 KINDS: Final[Mapping[str, str]] = _MARKED_UP | {".txt": "text", ".rst": "text", ".pdf": "pdf"}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qaeval.corpus.loading import LineError, each_object, load_chunks, text_field
 from qaeval.errors import UsageError, closest
-from qaeval.evaldef import EvalDefinition
+from qaeval.evals.definition import EvalDefinition
 from qaeval.records import Chunk, Sample
 
 FORBIDDEN: Final = ("money", "durations", "hardware")

@@ -27,7 +27,7 @@ from qaeval.export.split import SPLITS, By, assign
 from qaeval.export.tables import as_csv, as_parquet, table_rows
 from qaeval.export.training import Example, dpo_examples, sft_examples
 from qaeval.records import Label
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 """What does not stand in the name of a file."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qaeval.errors import UsageError
 from qaeval.export.card import NAME, listed_files
-from qaeval.rowfiles import explained
+from qaeval.files.rows import explained
 
 
 def require_free(out: Path) -> None:

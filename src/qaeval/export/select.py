@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.records import Failure, Generation, Grade, Item, Label, Sample, author
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 
 Source: TypeAlias = Literal["label", "grade", "none"]
 """Where an item's letter is from; ``none``: it has no letter."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 from qaeval.errors import UsageError
 from qaeval.export.select import GradedItem, Grading, graded_items
 from qaeval.records import FORM, PASSING_REASONS, REJECTED, Failure, Label, record_id
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 
 SHEET_COLUMNS: Final = (
     "item_id",

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pandas as pd
 
+from qaeval.comparison.csv import harmless
 from qaeval.errors import UsageError
 from qaeval.export.select import Grading, labels_by_item
 from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample, author
-from qaeval.report.render_csv import harmless
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 
 COLUMNS: Final = (
     "candidate",

@@ -7,20 +7,13 @@ from typing import get_args
 
 from qaeval.errors import UsageError, closest
 from qaeval.export.card import NAME, CardFacts, To, render_card
-from qaeval.export.content import (
-    Content,
-    Training,
-    dpo_content,
-    sft_content,
-    sheet_content,
-    table_content,
-)
+from qaeval.export.content import Content, Training, dpo_content, sft_content, sheet_content, table_content
 from qaeval.export.folder import require_free, write_folder
 from qaeval.export.select import Filters, Grading, check, require_finished
 from qaeval.export.split import By, require_shares
 from qaeval.export.training import PER_SAMPLE
 from qaeval.records import Label
-from qaeval.store import RunStore
+from qaeval.storage.run_directory import RunStore
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Final, Literal
 import orjson
 from pydantic import ValidationError
 
+from qaeval.gate.model import Certificate, Identity
 from qaeval.gate.policy import Policy
-from qaeval.gate.verdict import Certificate, Identity
 from qaeval.records import digest
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure

@@ -47,7 +47,7 @@ class Claim:
     unseen: float = 0.0
     """Share of items without a letter in the baseline minus that in the run, which more chunks make no smaller."""
     p_swapped: float = 0.0
-    """Of the hypothesis that nothing changed, one-sided, where it has an exact test: `swap_p_value`. A regression needs this one too."""
+    """Of the hypothesis that nothing changed, one-sided, where it has an exact test: `permutation_p_value`. A regression needs this one too."""
 
     @classmethod
     def none(cls, reason: str) -> "Claim":
@@ -203,7 +203,7 @@ class PairedRates:
         )
 
 
-def swap_p_value(a: Counts, b: Counts, *, below: bool) -> float:
+def permutation_p_value(a: Counts, b: Counts, *, below: bool) -> float:
     """P-value, one-sided, of the hypothesis that b is not below (above) a, by swapping the two in every chunk.
 
     Where nothing changed, either side could be the other one in each chunk: every pattern of swaps is equally likely, whatever

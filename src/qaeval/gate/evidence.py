@@ -10,17 +10,15 @@ import numpy as np
 import pandas as pd
 from pydantic import model_validator
 
-from qaeval.analysis.agreement import by_rater, fits
+from qaeval.agreement.analysis import by_rater, fits
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
 from qaeval.analysis.replies import Tally
-from qaeval.analysis.servers import histogram
-from qaeval.analysis.summary import table_of
+from qaeval.analysis.server_metrics import histogram
+from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError
-from qaeval.gate.verdict import Identity, Side
-from qaeval.records import Generation, Reading, author, digest
+from qaeval.gate.model import Identity, Side
+from qaeval.records import TTFT, Generation, Reading, author, digest
 from qaeval.report.facts import MachineFacts, Part
-from qaeval.rundata import RunData
-from qaeval.vllm_metrics import TTFT
 
 UNGRADED_MARK: Final = "-"
 FAILED_MARK: Final = "x"
@@ -158,7 +156,7 @@ def evidence_of(data: RunData, side: Side, *, machines: Mapping[str, MachineFact
     if not names:
         raise DataError(f"{side.name}: the run has no candidate, so there is nothing to gate")
     tally = Tally()
-    table = table_of(data.rows, data.eval_facts, data.rubric, data.judge, names, tally=tally)
+    table = data.table(tally)
     latencies = _latencies(data)
     samples = table[table["candidate"] == names[0]].drop_duplicates("sample_id")
     order = {sample_id: place for place, sample_id in enumerate(samples["sample_id"])}

@@ -8,8 +8,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from qaeval.documents import read_yaml, validated
 from qaeval.errors import DataError, closest
+from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record, digest
 
 Scale: TypeAlias = Literal["share", "ratio", "kappa"]

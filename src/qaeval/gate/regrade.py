@@ -6,14 +6,14 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from qaeval.config import Config
 from qaeval.errors import NotComparableError, UsageError
-from qaeval.prepare import Judging, described
+from qaeval.evals.rubric import Rubric
+from qaeval.files.rows import explained
 from qaeval.records import digest
-from qaeval.rowfiles import explained
-from qaeval.rubric import Rubric
-from qaeval.run import Runner
-from qaeval.store import GENERATIONS, METRICS, SAMPLES, SESSIONS, RunStore
+from qaeval.registry.config import Config
+from qaeval.run.plan import Judging, described
+from qaeval.run.runner import Runner
+from qaeval.storage.run_directory import GENERATIONS, METRICS, SAMPLES, SESSIONS, RunStore
 
 
 def regrade(baseline: Path, run: Path, config: Config, runner: Callable[[RunStore], Runner]) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from qaeval.errors import DataError, closest
-from qaeval.gate import sentences
+from qaeval.gate import messages as sentences
 from qaeval.gate.claims import (
     Claim,
     PairedRates,
@@ -18,13 +18,13 @@ from qaeval.gate.claims import (
     count,
     independent_difference,
     p_beyond,
-    swap_p_value,
+    permutation_p_value,
     without_letters,
 )
 from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
-from qaeval.gate.performance_rules import kappa_claim, time_claim
+from qaeval.gate.model import RuleVerdict, Verdict
+from qaeval.gate.performance_claims import kappa_claim, time_claim
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.verdict import RuleVerdict, Verdict
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import Estimate
@@ -235,7 +235,7 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, Cand
             larger=paired.larger,
             baseline=counts[1].rate,
             current=counts[0].rate,
-            p_swapped=swap_p_value(counts[1], counts[0], below=better),
+            p_swapped=permutation_p_value(counts[1], counts[0], below=better),
         )
     if rule.quantity != "usable_rate":
         return claim

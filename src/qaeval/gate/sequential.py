@@ -3,6 +3,8 @@
 Chunk after chunk counts, in an order that was fixed beforehand. Rules about shares of letters and flags are followed with bets
 (`qaeval.stats.sequential`); rules that no letter changes are decided once, on all samples. What needs all letters at once (the
 judge's kappa, cost of a usable item) cannot be followed.
+
+A run of which some items have no letter yet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError, NotComparableError
 from qaeval.gate.claims import (
     Claim,
@@ -24,15 +27,15 @@ from qaeval.gate.claims import (
     lost_unseen,
     without_letters,
 )
-from qaeval.gate.evidence import Evidence
-from qaeval.gate.pending import Became, graded_part
+from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
 from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.rules import LEAST_SHARE, Case, gap_of
-from qaeval.records import GradeRow
-from qaeval.stats.equivalence import non_inferiority
+from qaeval.records import Failure, Generation, Grade, GradeRow
+from qaeval.run.grade import task_id
 from qaeval.stats.estimate import Estimate, undefined
+from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import holm
-from qaeval.stats.sequential import Bounds, Wager
+from qaeval.stats.sequential import BettingTest, ConfidenceSequence
 
 FOLLOWED: Final = frozenset({"usable_rate", "success_rate", "hallucination_rate", "flag_rate"})
 """Quantities that each chunk's letters add to."""
@@ -110,7 +113,7 @@ class Following:
         """Rules that are decided chunk by chunk."""
         return len(self._followed)
 
-    def see(self, chunk: str, grades: Mapping[str, GradeRow]) -> None:
+    def update(self, chunk: str, grades: Mapping[str, GradeRow]) -> None:
         """Take the next chunk's letters into account.
 
         Args:
@@ -120,7 +123,7 @@ class Following:
         part = graded_part(self._run, self._places[chunk], grades)
         self.n_seen += 1
         for one in self._followed.values():
-            one.see(chunk, part)
+            one.update(chunk, part)
 
     def know(self, cases: Sequence[Case]) -> None:
         """Take over the claims of the rules that are not followed, known once any item is graded."""
@@ -188,15 +191,15 @@ def power_at_equality(values: Floats, *, n_chunks: int, margin: float, alpha: fl
     """
     rng = np.random.default_rng(_SEED)
     drawn = np.clip(rng.choice(values - values.mean(), (_RESAMPLES, n_chunks)), -1.0, 1.0)
-    wager = Wager(np.full(_RESAMPLES, -margin), alpha=alpha, n_values=n_chunks)
+    test = BettingTest(np.full(_RESAMPLES, -margin), alpha=alpha, n_values=n_chunks)
     for column in drawn.T:
-        wager.see(column)
+        test.update(column)
     nothing = np.zeros(n_chunks)
     fixed = [non_inferiority(nothing, row, margin=margin, alpha=alpha).is_shown for row in drawn]
     n_differing = np.count_nonzero(values) / len(values) * n_chunks
     if is_mostly_tied(n_differing, n_chunks) and lost_unseen(n_chunks, alpha=alpha) >= margin:
         fixed = [False]
-    return Power(fixed=float(np.mean(fixed)), sequential=float(wager.is_above.mean()))
+    return Power(fixed=float(np.mean(fixed)), sequential=float(test.is_above.mean()))
 
 
 def _is_followed(case: Case, run: Evidence, baseline: Evidence | None) -> bool:
@@ -221,7 +224,7 @@ class _Followed:
         self._asked = _asked(run, case.stratum)
         mean = float(np.mean(list(self._asked.values()))) if self._asked else 1.0
         self._weights = {chunk: asked / mean for chunk, asked in self._asked.items()}
-        heaviest = max(self._weights.values(), default=1.0)
+        max_weight = max(self._weights.values(), default=1.0)
         self._baseline, self._before = None, Became(case.candidate, run.side.name)
         self._now = Became(case.candidate, run.side.name)
         if case.rule.limit is None and baseline is not None:
@@ -235,28 +238,28 @@ class _Followed:
         self._span = (-1.0, 1.0) if case.rule.limit is None else (0.0, 1.0)
         low, high = self._span
         n_values = max(1, len(self._asked))
-        self._bounds = Bounds(
+        self._bounds = ConfidenceSequence(
             alpha_low=alpha,
             alpha_high=alpha,
             n_values=n_values,
             low=low,
             high=high,
-            heaviest=heaviest,
-            at=(self._kept,),
+            max_weight=max_weight,
+            thresholds=(self._kept,),
         )
         least, most = sorted((-self._sign * low, -self._sign * high))
-        self._worse = Wager(
+        self._worse = BettingTest(
             -self._sign * self._worse_than,
             alpha=alpha / n_rules,
             n_values=n_values,
             low=least,
             high=most,
-            heaviest=heaviest,
+            max_weight=max_weight,
         )
         self._seen: list[tuple[str, tuple[float, float], tuple[float, float]]] = []
         self._values: list[float] = []
 
-    def see(self, chunk: str, part: Evidence) -> None:
+    def update(self, chunk: str, part: Evidence) -> None:
         """Take a chunk of the run into account."""
         if chunk not in self._asked:
             return
@@ -264,8 +267,8 @@ class _Followed:
         assert candidate is not None  # noqa: S101 - see `_is_followed`
         own = _by_chunk(count(part, candidate, self._case.rule, self._case.stratum))[chunk]
         self._now.note(part, self._case.stratum)
-        self._now.see(chunk)
-        self._before.see(chunk)
+        self._now.update(chunk)
+        self._before.update(chunk)
         before = (0.0, 1.0) if self._baseline is None else self._baseline.get(chunk, (0.0, 0.0))
         if not (own[1] and before[1]):
             return
@@ -273,8 +276,8 @@ class _Followed:
         weight = self._weights[chunk]
         self._seen.append((chunk, own, before))
         self._values.append(value)
-        self._bounds.see(value, weight)
-        self._worse.see(-self._sign * value, weight)
+        self._bounds.update(value, weight)
+        self._worse.update(-self._sign * value, weight)
 
     @property
     def passes(self) -> bool:
@@ -379,3 +382,108 @@ def _by_chunk(counts: Counts) -> dict[str, tuple[float, float]]:
         chunk: (float(hits), float(total))
         for chunk, hits, total in zip(counts.chunks, counts.hits, counts.totals, strict=True)
     }
+
+
+def with_pending(data: RunData) -> list[GradeRow]:
+    """Return the judge's rows, and for every item without one a row that says so."""
+    rows: list[GradeRow] = list(data.rows.grades)
+    known = {row.item_id for row in rows}
+    for reply in data.rows.generations:
+        for item in reply.items if isinstance(reply, Generation) else ():
+            if item.item_id not in known:
+                known.add(item.item_id)
+                rows.append(
+                    Failure(
+                        task_id=task_id(data.judge.name, item.item_id),
+                        stage="grade",
+                        model=data.judge.name,
+                        sample_id=reply.sample_id,
+                        item_id=item.item_id,
+                        reason="interrupted",
+                        detail="not graded yet",
+                    )
+                )
+    return rows
+
+
+def graded_part(run: Evidence, places: Sequence[int], grades: Mapping[str, GradeRow]) -> Evidence:
+    """Return some of the run's samples, with these letters.
+
+    Raises:
+        DataError: an item has no row.
+    """
+    return run.model_copy(
+        update={
+            "samples": "",
+            "chunks": tuple(run.chunks[place] for place in places),
+            "strata": tuple(run.strata[place] for place in places),
+            "candidates": tuple(_graded(one, places, grades) for one in run.candidates),
+        }
+    )
+
+
+def _graded(candidate: Candidate, places: Sequence[int], grades: Mapping[str, GradeRow]) -> Candidate:
+    words = candidate.items.split(" ")
+    items = [words[place].split(",") for place in places]
+    flat = [item for word in items for item in word]
+    if missing := [item for item in flat if item != UNGRADED_MARK and item not in grades]:
+        raise DataError(
+            f"grades: {len(missing)} of a chunk that was to be graded are missing, first {missing[0]!r}"
+        )
+    return candidate.model_copy(
+        update={
+            "letters": " ".join("".join(_mark(item, grades) for item in word) for word in items),
+            "items": " ".join(",".join(word) for word in items),
+            "flags": {
+                name: tuple(place for place, item in enumerate(flat) if _has_flag(item, name, grades))
+                for name in candidate.flags
+            },
+        }
+    )
+
+
+def _mark(item: str, grades: Mapping[str, GradeRow]) -> str:
+    if item == UNGRADED_MARK:
+        return FAILED_MARK
+    row = grades[item]
+    return row.letter if isinstance(row, Grade) else UNGRADED_MARK
+
+
+def _has_flag(item: str, name: str, grades: Mapping[str, GradeRow]) -> bool:
+    row = grades.get(item)
+    return isinstance(row, Grade) and name in row.flags
+
+
+class Became:
+    """What became of a candidate's items in the chunks that were seen."""
+
+    def __init__(self, candidate: str, side: str) -> None:
+        self.candidate, self.side = candidate, side
+        self._known: dict[str, Floats] = {}
+        self._seen: Floats = np.zeros(3)
+
+    def note(self, evidence: Evidence, stratum: str | None) -> None:
+        """Read how many items of each chunk were delivered, graded and asked for."""
+        own = evidence.candidate(self.candidate)
+        assert own is not None  # noqa: S101 - the caller asked for a candidate that there is
+        delivered, graded = (
+            count(evidence, own, Rule(quantity=name, margin=0.5), stratum)
+            for name in ("valid_rate", "success_rate")
+        )
+        rows = np.column_stack([delivered.hits, graded.hits, delivered.totals])
+        self._known.update(zip(delivered.chunks, rows, strict=True))
+
+    def update(self, chunk: str) -> None:
+        """Count a chunk."""
+        self._seen = self._seen + self._known.get(chunk, 0.0)
+
+    @property
+    def without_letter(self) -> float:
+        """Share of the items that were delivered and that the judge gave no letter."""
+        delivered, graded, asked = self._seen
+        return float((delivered - graded) / asked) if asked else 0.0
+
+    @property
+    def graded(self) -> float:
+        """Share of the items that have a letter; 1 before any chunk was seen."""
+        return float(self._seen[1] / self._seen[2]) if self._seen[2] else 1.0

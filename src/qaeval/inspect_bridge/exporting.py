@@ -26,9 +26,11 @@ from inspect_ai.scorer import SampleScore, mean, stderr
 
 from qaeval import __version__
 from qaeval.chat.protocol import Sampling
-from qaeval.documents import validated
+from qaeval.environment import now
 from qaeval.errors import DataError, UsageError
-from qaeval.evaldef import EvalDefinition
+from qaeval.evals.definition import EvalDefinition
+from qaeval.files.rows import explained
+from qaeval.files.yaml import validated
 from qaeval.inspect_bridge.chat import as_chat_messages, from_usage
 from qaeval.inspect_bridge.scoring import (
     CLUSTER,
@@ -42,10 +44,8 @@ from qaeval.inspect_bridge.scoring import (
 )
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session, author
-from qaeval.rowfiles import explained
-from qaeval.stages import generate as generating
-from qaeval.store import RunStore
-from qaeval.surroundings import now
+from qaeval.run import generate as generating
+from qaeval.storage.run_directory import RunStore
 
 PROVIDER: Final = "qaeval"
 """Models of exported logs are called ``qaeval/NAME``."""

@@ -15,12 +15,14 @@ from inspect_ai.log import EvalLog, read_eval_log
 from pydantic import ValidationError
 
 from qaeval import __version__
+from qaeval.chat.guard import is_internal
+from qaeval.comparison.run_data import same_letter
 from qaeval.corpus.sampling import sample_set_digest
+from qaeval.environment import now
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.inspect_bridge.scoring import LETTERS, read_entry
 from qaeval.inspect_bridge.settings import read_settings
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
-from qaeval.joining import same_letter
 from qaeval.records import (
     Failure,
     GenerateRow,
@@ -33,11 +35,9 @@ from qaeval.records import (
     author,
     record_id,
 )
-from qaeval.serving.guard import is_internal
-from qaeval.stages import generate as generating
-from qaeval.stages import grade as grading
-from qaeval.store import GENERATIONS, GRADES, SESSIONS, RunStore
-from qaeval.surroundings import now
+from qaeval.run import generate as generating
+from qaeval.run import grade as grading
+from qaeval.storage.run_directory import GENERATIONS, GRADES, SESSIONS, RunStore
 
 _INSIDE: Final = re.compile(r"localhost|[^.]+|.+\.(?:local|internal|lan|svc|home\.arpa)", re.IGNORECASE)
 """Names that no public host has; no name is looked up."""

@@ -6,13 +6,13 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
-from qaeval.documents import validated
 from qaeval.errors import DataError
-from qaeval.evaldef import EvalDefinition
-from qaeval.modelspec import ModelSpec
-from qaeval.prepare import described
+from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.rubric import Rubric
+from qaeval.files.yaml import validated
 from qaeval.records import Record, Session, digest
-from qaeval.rubric import Rubric
+from qaeval.registry.model import ModelSpec
+from qaeval.run.plan import described
 
 _NO_PART: Final = ("directory", "label_paths")
 """Where an eval stands on somebody's disk; no log says it."""

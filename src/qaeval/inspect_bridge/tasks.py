@@ -17,7 +17,9 @@ from qaeval.chat.wire import MayPassError
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw
 from qaeval.errors import DataError, UsageError
-from qaeval.evaldef import EvalDefinition
+from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.find import find_eval, find_rubric
+from qaeval.evals.rubric import Rubric
 from qaeval.inspect_bridge.chat import InspectChat, as_chat_messages, read_output
 from qaeval.inspect_bridge.scoring import (
     CLUSTER,
@@ -29,12 +31,11 @@ from qaeval.inspect_bridge.scoring import (
     usable_rate,
     usable_score,
 )
-from qaeval.prepare import Plan, find_eval, find_rubric
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample
-from qaeval.rubric import Rubric
-from qaeval.stages import generate as generating
-from qaeval.stages import grade as grading
-from qaeval.stages.grade import JudgeMode
+from qaeval.run import generate as generating
+from qaeval.run import grade as grading
+from qaeval.run.grade import JudgeMode
+from qaeval.run.plan import Plan
 
 FORMAT: Final = 1
 """Layout of what the logs hold for qaeval; an import refuses another one."""

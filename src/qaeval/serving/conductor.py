@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qaeval.config import ModelSpec, Serving
 from qaeval.errors import UsageError
+from qaeval.registry.config import ModelSpec, Serving
 from qaeval.serving.server import (
     VllmServer,
     check_arguments,

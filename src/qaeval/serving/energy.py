@@ -10,7 +10,7 @@ from typing import Final, Self, TypeAlias
 
 from qaeval.records import Energy, EnergyMethod, GpuEnergy
 from qaeval.serving.gpus import Gpu, Meter, NotMeteredError
-from qaeval.serving.meanwhile import meanwhile
+from qaeval.serving.server import meanwhile
 
 _EVERY_S: Final = 1.0
 _IDLE_S: Final = 3.0
@@ -157,6 +157,8 @@ class EnergyWatch:
         alone: Whether no other stage runs at the same time.
         idle_s: How long `before` measures.
         every_s: Time between two readings.
+        sleep: Waits; tests give one that takes no time.
+        clock: Seconds of a clock that `sleep` moves; None: the event loop's.
     """
 
     def __init__(
@@ -168,6 +170,8 @@ class EnergyWatch:
         alone: bool = True,
         idle_s: float = _IDLE_S,
         every_s: float = _EVERY_S,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._meter = meter
         self._idle_watts = idle_watts
@@ -176,6 +180,8 @@ class EnergyWatch:
         self._alone = alone
         self._idle_s = idle_s
         self._every_s = every_s
+        self._sleep = sleep
+        self._clock = clock
         self._notes: list[str] = []
         self._reason = ""
         self._looks: list[Look] = []
@@ -200,7 +206,7 @@ class EnergyWatch:
         async with self._meter:
             for _ in range(_IDLE_LOOKS):
                 looks.append(await self._look())
-                await asyncio.sleep(self._idle_s / _IDLE_LOOKS)
+                await self._sleep(self._idle_s / _IDLE_LOOKS)
             looks.append(await self._look())
         found = measure(looks)
         if not await self._is_idle():
@@ -250,7 +256,7 @@ class EnergyWatch:
 
     async def _keep_reading(self) -> None:
         while not self._reason:
-            await asyncio.sleep(self._every_s)
+            await self._sleep(self._every_s)
             try:
                 await self._read()
             except NotMeteredError as error:
@@ -261,7 +267,7 @@ class EnergyWatch:
 
     async def _look(self) -> Look:
         # the middle of an answer that takes long is when its numbers are from
-        clock = asyncio.get_running_loop().time
+        clock = self._clock or asyncio.get_running_loop().time
         asked = clock()
         gpus = await self._meter.read()
         return Look((asked + clock()) / 2, gpus)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from qaeval.modelspec import ModelSpec
+from qaeval.registry.model import ModelSpec
 from qaeval.serving.client import Server
 
 ENERGY: Final = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"

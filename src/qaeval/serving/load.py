@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
+from qaeval.records import LOAD, RUNNING, WAITING
 from qaeval.serving.client import Server
-from qaeval.serving.meanwhile import meanwhile
-from qaeval.vllm_metrics import LOAD, RUNNING, WAITING
+from qaeval.serving.server import meanwhile
 
 _SOON_S: Final = 0.1
 _LATER_S: Final = 1.0

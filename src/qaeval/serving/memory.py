@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from qaeval.config import ModelSpec
+from qaeval.registry.config import ModelSpec
 
 OVERHEAD_GIB: Final = 1.0
 """Activations, CUDA context and graphs of a 7 to 14 B model; vLLM measures its own when it starts."""

@@ -8,9 +8,9 @@ from typing import Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from qaeval.records import COUNTERS, GAUGES, HISTOGRAMS, KV_CACHE, SUCCESSES
 from qaeval.serving.client import Server
-from qaeval.serving.meanwhile import meanwhile
-from qaeval.vllm_metrics import COUNTERS, GAUGES, HISTOGRAMS, KV_CACHE, SUCCESSES
+from qaeval.serving.server import meanwhile
 
 _OK: Final = 200
 

@@ -1,7 +1,13 @@
-"""What an endpoint is and what it can do, asked once; a fact that a server does not tell is None."""
+"""What an endpoint is and what it can do, asked once; a fact that a server does not tell is None.
+
+Which files a server was started with, as far as this machine can see them.
+"""
 
 import asyncio
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field
@@ -284,3 +290,28 @@ async def _max_logprobs(server: Server, model: str) -> int | None:
 def _choice(answer: Answer) -> Mapping[str, Any] | None:
     choices = answer.body.get("choices") if answer.status == _OK and isinstance(answer.body, dict) else None
     return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+
+
+_READ: Final = frozenset({".json", ".model", ".txt", ".jinja"})
+"""Settings, tokenizer, index of the weights: read. Of the others, the weights, name and size count."""
+_MOST_READ: Final = 64 * 2**20
+
+
+def files_digest(folder: Path) -> str:
+    """Hash a model's folder: names and sizes of all its files, and what the small ones say.
+
+    Weights themselves are not read: 15 GB would take minutes before every stage. Files that were swapped for others of the same
+    names and sizes are not noticed.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        size = path.stat().st_size
+        is_read = path.suffix in _READ and size <= _MOST_READ
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if is_read else "-"
+        lines.append(f"{path.name}\t{size}\t{content}\n")
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()

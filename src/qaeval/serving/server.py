@@ -1,16 +1,20 @@
-"""One ``vllm serve`` of qaeval's own: started, waited for, and gone again, whatever happens in between."""
+"""One ``vllm serve`` of qaeval's own: started, waited for, and gone again, whatever happens in between.
+
+Something that runs beside a block and ends with it.
+"""
 
 import asyncio
 import re
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
-from qaeval.config import ModelSpec, Serving
 from qaeval.errors import EndpointError, Interrupted, UsageError, closest
+from qaeval.registry.config import ModelSpec, Serving
 from qaeval.serving.client import Server
 from qaeval.serving.diagnosis import diagnose, progress
 
@@ -259,3 +263,14 @@ class VllmServer:
         with self.log.open("rb") as file:
             file.seek(self._start_of_log)
             return file.read().decode(errors="replace")
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine for as long as the block does; cancelled at its end, and waited for."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -14,12 +14,9 @@ does not exist is NaN with a reason in its `Estimate`, never 0.
 `multirater`              Krippendorff's alpha, Fleiss' kappa and relatives for many raters
 `bounds`                  what a coefficient can reach given the marginals
 `published`               can the numbers printed in a paper or a blog be true?
-`iid`                     standard errors for independent items, to check published tables
-`homogeneity`             McNemar, Stuart-Maxwell, Bhapkar, Bowker, plain and clustered
-`equivalence`             non-inferiority and equivalence
+`homogeneity`             do two raters use the letters at the same rates? plain and clustered
+`margins`                 non-inferiority and equivalence
 `sequential`              bounds of a mean that hold however often one looks, by betting
-`mixtures`                the same in closed form: normal and beta-binomial mixtures, Wald's lines
-`effects`                 shares of wins, probability of superiority
 `ranking`                 Bradley-Terry
 `power`                   how many chunks are needed, and what a run could have seen
 ========================  ====================================================================

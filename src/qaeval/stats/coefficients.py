@@ -4,8 +4,6 @@ A table has shape (..., K, K): rows are the reference's letters, columns the jud
 function takes counts or proportions and returns shape (...): NaN where the coefficient does not exist.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -101,12 +99,6 @@ def brennan_prediger(table: ArrayLike, *, weights: "Weights | ArrayLike" = None)
     return chance_corrected(weighted_agreement(table, weights=weights), w.sum() / k**2)
 
 
-def pabak(table: ArrayLike) -> Floats:
-    r"""Prevalence- and bias-adjusted kappa of a 2x2 table, :math:`2 p_o - 1`, in [-1, 1]. Source: Byrt 1993."""
-    _two_by_two(table)
-    return np.asarray(2 * weighted_agreement(table) - 1, dtype=np.float64)
-
-
 def gwet_ac(table: ArrayLike, *, weights: "Weights | ArrayLike" = None) -> Floats:
     r"""Gwet's AC1 (no weights) or AC2: chance :math:`\frac{\sum w}{K(K-1)} \sum_j q_j (1 - q_j)`.
 
@@ -167,36 +159,3 @@ def balanced_accuracy(table: ArrayLike) -> Floats:
     total = recall.sum(axis=-1)
     out: Floats = np.divide(total, used, out=np.full(total.shape, np.nan), where=used > 0)
     return out
-
-
-def macro_f1(table: ArrayLike) -> Floats:
-    """Mean over letters of F1, :math:`2 n_{ii}/(r_i + c_i)`, in [0, 1]; letters that nobody gave do not count."""
-    f1 = specific_agreement(table)
-    used = ~np.isnan(f1)
-    total, number = np.where(used, f1, 0.0).sum(axis=-1), used.sum(axis=-1)
-    out: Floats = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-    return out
-
-
-def leniency_index(table: ArrayLike) -> Floats:
-    """P(column rater better) minus P(column rater worse), in [-1, 1]; swapping the raters changes its sign."""
-    p = proportions(table)
-    levels = np.arange(p.shape[-1])
-    return np.asarray((p * np.sign(levels[:, None] - levels[None, :])).sum(axis=(-2, -1)), dtype=np.float64)
-
-
-AGREEMENT_STATISTICS: dict[str, Callable[[Floats], Floats]] = {
-    "agreement": weighted_agreement,
-    "kappa": kappa,
-    "kappa_linear": partial(kappa, weights="linear"),
-    "kappa_quadratic": partial(kappa, weights="quadratic"),
-    "scott_pi": scott_pi,
-    "brennan_prediger": brennan_prediger,
-    "gwet_ac1": gwet_ac,
-    "gwet_ac2_linear": partial(gwet_ac, weights="linear"),
-    "gwet_ac2_quadratic": partial(gwet_ac, weights="quadratic"),
-    "balanced_accuracy": balanced_accuracy,
-    "macro_f1": macro_f1,
-    "leniency": leniency_index,
-}
-"""The full agreement table: every number that describes one confusion table, by name."""

@@ -9,21 +9,6 @@ from scipy import special
 
 from qaeval.stats._arrays import TINY, TWO, Floats, as_values, check_level, cluster_codes, same_length
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
-from qaeval.stats.resampling import cluster_bootstrap
-
-__all__ = [
-    "clopper_pearson",
-    "cluster_bootstrap",
-    "clustered_mean",
-    "clustered_rate",
-    "clustered_ratio",
-    "jeffreys",
-    "t_interval",
-    "t_quantile",
-    "wilson",
-    "wilson_bounds",
-    "z_quantile",
-]
 
 
 def z_quantile(level: float) -> float:
@@ -72,19 +57,6 @@ def clopper_pearson(k: float, n: float, *, level: float = 0.95) -> Estimate:
     low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, tail))
     high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - tail))
     return _rate(k, n, low, high, level=level, method="Clopper-Pearson")
-
-
-def jeffreys(k: float, n: float, *, level: float = 0.95) -> Estimate:
-    """Jeffreys' interval, quantiles of Beta(k + 1/2, n - k + 1/2), with the end at 0 or 1 when k is 0 or n.
-
-    Within [0, 1]. Raises ValueError for n = 0 or k outside [0, n]. Source: Brown, Cai and DasGupta 2001.
-    """
-    _check_count(k, n)
-    check_level(level)
-    tail = (1 - level) / 2
-    low = 0.0 if k == 0 else float(special.betaincinv(k + 0.5, n - k + 0.5, tail))
-    high = 1.0 if k == n else float(special.betaincinv(k + 0.5, n - k + 0.5, 1 - tail))
-    return _rate(k, n, low, high, level=level, method="Jeffreys")
 
 
 def clustered_rate(

@@ -131,7 +131,7 @@ def krippendorff_interval(
 
 
 @dataclass(frozen=True, slots=True)
-class MultiRater:
+class MultiRaterCoefficient:
     """A chance-corrected coefficient of several raters, with its standard error for independent items."""
 
     value: float
@@ -144,12 +144,12 @@ class MultiRater:
     """Agreement by chance."""
 
 
-def multirater(
+def multirater_coefficient(
     counts: ArrayLike,
     *,
     coefficient: Literal["fleiss", "brennan_prediger", "gwet_ac"] = "fleiss",
     weights: "Weights | ArrayLike" = None,
-) -> MultiRater:
+) -> MultiRaterCoefficient:
     r"""Fleiss' kappa, Brennan-Prediger (Randolph's free-marginal kappa) or Gwet's AC1/AC2 of several raters.
 
     :math:`(p_a - p_e)/(1 - p_e)`: :math:`p_a` averages the agreeing pairs of raters over items with two or more
@@ -180,11 +180,11 @@ def multirater(
     expected, slopes = _chance_of_many(m / raters[:, None], w, coefficient)
     value = float(chance_corrected(agreement, expected))
     if np.isnan(value) or len(m) == 1:
-        return MultiRater(value, nan, agreement, expected)
+        return MultiRaterCoefficient(value, nan, agreement, expected)
     direct = len(m) / paired.sum() * (each - expected * paired) / (1 - expected)
     linear = direct - 2 * (1 - value) * (slopes - expected) / (1 - expected)
     se = sqrt(float(((linear - value) ** 2).sum()) / (len(m) * (len(m) - 1)))
-    return MultiRater(value, se, agreement, expected)
+    return MultiRaterCoefficient(value, se, agreement, expected)
 
 
 def _chance_of_many(shares: Floats, w: Floats, coefficient: str) -> tuple[float, Floats]:
@@ -199,38 +199,3 @@ def _chance_of_many(shares: Floats, w: Floats, coefficient: str) -> tuple[float,
         expected = float(w.sum()) / k**2
         return expected, np.full(len(shares), expected)
     raise ValueError(f"coefficient must be 'fleiss', 'brennan_prediger' or 'gwet_ac', got {coefficient!r}")
-
-
-def fleiss_null_se(counts: ArrayLike) -> float:
-    r"""Fleiss' kappa's standard error under no agreement, for the same number of raters *m* on each of *n* items.
-
-    :math:`\sqrt{2}\,\sqrt{(\sum p q)^2 - \sum p q (q - p)} / (\sum p q \sqrt{n m (m - 1)})`. NaN when one letter
-    has all the ratings. Source: Fleiss, Nee and Landis 1979.
-    """
-    m = np.asarray(counts, dtype=np.float64)
-    raters = m.sum(axis=1)
-    if m.ndim != TWO or (raters != raters[0]).any() or raters[0] < TWO:
-        raise ValueError("every item needs the same number of letters, at least two")
-    p = m.sum(axis=0) / m.sum()
-    spread = float((p * (1 - p)).sum())
-    if spread <= TINY:
-        return nan
-    inner = spread**2 - float((p * (1 - p) * (1 - 2 * p)).sum())
-    return sqrt(2 * inner) / (spread * sqrt(len(m) * float(raters[0]) * (float(raters[0]) - 1)))
-
-
-def conger_kappa(ratings: ArrayLike, *, n_levels: int) -> float:
-    r"""Conger's kappa: like Fleiss' but with each rater's own marginals.
-
-    :math:`p_e = \sum_k \{(\sum_g p_{gk})^2 - \sum_g p_{gk}^2\} / (R (R - 1))`. For two raters it is Cohen's kappa.
-    In [-1, 1]; NaN when chance agreement is 1. Source: Conger 1980.
-    """
-    raw = np.asarray(ratings, dtype=np.float64)
-    agreement = multirater(rating_counts(raw, n_levels=n_levels), coefficient="brennan_prediger").agreement
-    given = (~np.isnan(raw)).sum(axis=0)
-    if (given == 0).any():
-        raise ValueError(f"rater {int(np.argmin(given))} gave no letter at all: leave that column out")
-    shares = np.stack([(raw == k).sum(axis=0) / given for k in range(n_levels)])
-    n_raters = raw.shape[1]
-    cross = (shares.sum(axis=1) ** 2 - (shares**2).sum(axis=1)).sum() / (n_raters * (n_raters - 1))
-    return float(chance_corrected(agreement, cross))

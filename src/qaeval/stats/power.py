@@ -89,11 +89,6 @@ def design_effect(size: float, icc: float, *, cv: float = 0.0) -> float:
     return 1 + ((1 + cv * cv) * size - 1) * icc
 
 
-def chunk_sd(item_sd: float, items_per_chunk: int, icc: float) -> float:
-    r"""Standard deviation of a chunk's mean, :math:`\sigma \sqrt{(1 + (k - 1)\rho)/k}`, from that of its items."""
-    return item_sd * sqrt(design_effect(items_per_chunk, icc) / items_per_chunk)
-
-
 def icc1(values: ArrayLike, clusters: ArrayLike) -> float:
     r"""Intraclass correlation ICC(1) of items within clusters, by one-way analysis of variance.
 

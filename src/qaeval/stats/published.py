@@ -9,10 +9,7 @@ from numpy.typing import ArrayLike
 
 from qaeval.stats._arrays import Floats, Ints, as_values
 from qaeval.stats.bounds import AgreementBounds, agreement_bounds
-from qaeval.stats.coefficients import Weights, kappa
 
-MAX_TABLES = 200_000
-"""More compatible tables than this are not listed one by one."""
 NEARLY_CONSTANT = 0.95
 """A judge that gives one letter more often than this is flagged."""
 LOW_KAPPA_MAX = 0.4
@@ -62,35 +59,6 @@ def compatible_tables(
     return sum(int((last - first + 1).sum()) for _, first, last in parts)
 
 
-def tables_with(
-    row_marginal: ArrayLike, column_marginal: ArrayLike, *, agreements: int | None = None
-) -> Ints:
-    """List those tables, shape (T, K, K); raises ValueError when there are more than `MAX_TABLES`."""
-    r, c = _whole(row_marginal, column_marginal)
-    number = compatible_tables(r, c, agreements=agreements)
-    if number > MAX_TABLES:
-        raise ValueError(f"{number} tables have these marginals; at most {MAX_TABLES} are listed")
-    tables = [
-        _fill(r, c, diagonal, free)
-        for diagonals, firsts, lasts in _diagonals(r, c, agreements)
-        for diagonal, first, last in zip(diagonals, firsts.tolist(), lasts.tolist(), strict=True)
-        for free in range(first, last + 1)
-    ]
-    return np.array(tables, dtype=np.int64).reshape(-1, len(r), len(r))
-
-
-def kappa_range(
-    row_marginal: ArrayLike,
-    column_marginal: ArrayLike,
-    *,
-    agreements: int | None = None,
-    weights: Weights = None,
-) -> tuple[float, float]:
-    """Smallest and largest kappa over the listed tables of `tables_with`; NaN when there is no such table."""
-    values = kappa(tables_with(row_marginal, column_marginal, agreements=agreements), weights=weights)
-    return (float(values.min()), float(values.max())) if len(values) else (nan, nan)
-
-
 def _whole(row_marginal: ArrayLike, column_marginal: ArrayLike) -> tuple[Ints, Ints]:
     r, c = as_values(row_marginal, name="row_marginal"), as_values(column_marginal, name="column_marginal")
     if len(r) != len(c) or len(r) not in {2, 3}:
@@ -132,20 +100,6 @@ def _free_cell(rows: Ints, columns: Ints) -> tuple[Ints, Ints]:
     floors = (0 * left, columns[:, 1] - rows[:, 2], left - rows[:, 1])
     ceilings = (rows[:, 0], columns[:, 1], left)
     return np.max(floors, axis=0), np.min(ceilings, axis=0)
-
-
-def _fill(r: Ints, c: Ints, diagonal: Ints, free: int) -> list[list[int]]:
-    """Complete a table from its marginals, its diagonal and, for 3 levels, the cell (0, 1)."""
-    rows, columns, agreed = (r - diagonal).tolist(), (c - diagonal).tolist(), diagonal.tolist()
-    if len(rows) == 2:  # noqa: PLR2004
-        return [[agreed[0], rows[0]], [rows[1], agreed[1]]]
-    down = columns[1] - free
-    left = rows[2] - down
-    return [
-        [agreed[0], free, rows[0] - free],
-        [columns[0] - left, agreed[1], rows[1] - columns[0] + left],
-        [left, down, agreed[2]],
-    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

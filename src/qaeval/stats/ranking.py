@@ -74,26 +74,6 @@ def _mm(wins: Floats) -> Floats:
     return log_strength
 
 
-def bradley_terry_se(wins: ArrayLike, *, reference: int = 0) -> Floats:
-    """Standard errors of the log-strengths against `reference` for independent games, from the Fisher information.
-
-    Shape (M,), 0 for the reference; NaN where the strengths do not exist. Games of one chunk are not
-    independent: reports use `bradley_terry_bootstrap`.
-    """
-    w = np.asarray(wins, dtype=np.float64)
-    strength = bradley_terry(w, reference=reference)
-    chance = 1 / (1 + np.exp(strength[None, :] - strength[:, None]))
-    games = w + w.T
-    np.fill_diagonal(games, 0.0)
-    weight = games * chance * (1 - chance)
-    information = np.diag(weight.sum(axis=1)) - weight
-    others = np.flatnonzero(np.arange(len(w)) != reference)
-    out = np.full(len(w), nan) if np.isnan(strength).any() else np.zeros(len(w))
-    if not np.isnan(strength).any():
-        out[others] = np.sqrt(np.diag(np.linalg.inv(information[np.ix_(others, others)])))
-    return out
-
-
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """One candidate's place in a Bradley-Terry ranking."""

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qaeval.stats._arrays import Floats, Ints, as_codes, check_level, cluster_codes, same_length
-from qaeval.stats.bounds import agreement_bounds
 from qaeval.stats.coefficients import Weights, expected_agreement, kappa
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import clopper_pearson, clustered_rate, clustered_ratio
@@ -39,12 +38,6 @@ def cluster_tables(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels:
     return counts.reshape(n_clusters, n_levels, n_levels).astype(np.int64)
 
 
-def observed_agreement(a: ArrayLike, b: ArrayLike, *, n_levels: int) -> float:
-    """Share of items with the same letter from both, in [0, 1]. Symmetric."""
-    table = confusion_matrix(a, b, n_levels)
-    return float(np.trace(table) / table.sum())
-
-
 def cohen_kappa(a: ArrayLike, b: ArrayLike, *, n_levels: int, weights: Weights = None) -> float:
     r"""Cohen's kappa of two raters over the same items.
 
@@ -61,16 +54,6 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, *, n_levels: int, weights: Weights =
         A number in [-1, 1]; NaN when both raters used one and the same letter throughout (:math:`p_e = 1`).
     """
     return float(kappa(confusion_matrix(a, b, n_levels), weights=weights))
-
-
-def kappa_max(a: ArrayLike, b: ArrayLike, *, n_levels: int, weights: Weights = None) -> float:
-    """Largest kappa that the two raters' marginals allow, in [0, 1]; NaN where kappa is.
-
-    Much below 1 it says that the raters use the letters at different rates, which no agreement on items can
-    make up for.
-    """
-    table = confusion_matrix(a, b, n_levels)
-    return agreement_bounds(table.sum(axis=1), table.sum(axis=0), weights=weights).kappa_max
 
 
 def majority_baseline(reference: ArrayLike, *, n_levels: int) -> float:

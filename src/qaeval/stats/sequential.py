@@ -1,9 +1,9 @@
-r"""Looking at the data as often as one likes: bounds of a mean that hold at every look.
+r"""Tests and bounds of a mean that hold at every look at the data, by betting.
 
-A gambler bets that a mean is above :math:`\mu_0`. Each value multiplies the capital by
-:math:`1 + \lambda w (x - \mu_0)`, where the bet :math:`\lambda` is fixed before the value is seen. Where the mean is
-:math:`\mu_0` or less, the capital is not expected to grow, so the probability that it ever reaches :math:`1/\alpha` is
-:math:`\alpha` at most (Ville 1939): no normal distribution, no known spread, no looks agreed upon beforehand. The
+A bettor stakes a part of the capital on each value against a null mean :math:`\mu_0`: it is multiplied by
+:math:`1 + \lambda w (x - \mu_0)`, with the bet :math:`\lambda` fixed before the value is seen. Where the mean is
+:math:`\mu_0` or less, the expected capital does not grow, so the probability that it ever reaches :math:`1/\alpha` is
+at most :math:`\alpha` (Ville 1939): no normal distribution, no known variance, no looks agreed upon beforehand. The
 :math:`\mu_0` at which it reached :math:`1/\alpha` are below the mean. Source: Waudby-Smith and Ramdas 2024, *Estimating
 means of bounded random variables by betting*.
 """
@@ -16,37 +16,49 @@ from numpy.typing import ArrayLike, NDArray
 
 from qaeval.stats._arrays import TINY, Floats
 
-_WORST: Final = 0.9
-"""Share of the capital that one value may take."""
-_GUESS: Final = 0.04
-"""What the spread is taken for before it is seen, as a share of the squared range."""
-_GUESS_WEIGHT: Final = 2.0
-"""So many values the guess counts for."""
-_LEAST_SPREAD: Final = 1e-4
-"""The spread is never taken for less, as a share of the squared range."""
+_MAX_STAKE: Final = 0.9
+"""Share of the capital that one value may take.
+
+At 1 a single worst value would leave nothing to bet with; the less it is, the more values a margin takes where nothing differs:
+log(1/alpha) / log(1 + stake * margin / (1 - margin)), 65 at 0.9 and
+116 at 0.5 for a margin of 0.05 and an alpha of 0.05.
+"""
+_PRIOR_VARIANCE: Final = 0.04
+"""Variance assumed before the first value, as a share of the squared range.
+
+For differences in [-1, 1] a standard deviation of 0.4: those of three items a chunk have 0.22 to 0.43 (docs/gate-validity.md).
+"""
+_PRIOR_WEIGHT: Final = 2.0
+"""Number of values that the assumed variance counts for: enough to bet on the first values, soon outweighed."""
+_MIN_VARIANCE: Final = 1e-4
+"""Smallest variance that is bet with, as a share of the squared range: where all chunks tie the estimate goes to 0 and the bets to infinity."""
 _GRID: Final = 401
-"""Means that `Bounds` bets against."""
+"""Null means of a `ConfidenceSequence`: a step is 1/400 of the range, half a percentage point for differences of rates."""
 
 
-class Wager:
-    """Gamblers, each of whom bets that a mean is above a value of their own.
+class BettingTest:
+    """Test by betting that a mean is above a null value, or several null values at once, at every look.
 
-    The mean is that of the values weighted by ``weight``: with weights that are known beforehand, the number of a chunk's
-    items say, it is a ratio of sums, and the guarantee is that of the ratio.
+    The mean is that of the values weighted by ``weight``: with weights known beforehand, such as the number of a chunk's
+    items, it is a ratio of sums, and the guarantee is that of the ratio. One value for each chunk: items of a chunk are not
+    independent. The order of the chunks must not depend on their values.
 
     Args:
-        nulls: What is bet against; its shape and that of the values seen must go together.
-        alpha: Error rate of each gambler.
-        n_values: How many values there will be at most.
-        low: The least that a value can be.
-        high: The most that a value can be.
-        heaviest: The largest weight of any value; bets do not depend on the weight of the next value, only on this.
-        bets: Sets the bets; see `deadline_bets`.
+        nulls: Null means, a scalar or any shape; values must broadcast with it.
+        alpha: Error rate of each null, one-sided, over all looks.
+        n_values: Largest number of values; more are taken, with less power.
+        low: Smallest possible value.
+        high: Largest possible value.
+        max_weight: Largest weight of any value. Bets depend on it instead of the next value's weight.
+        bets: Rule that sets the bets; `deadline_bets` when left out.
 
     Attributes:
-        log_capital: Natural logarithm of each capital; 0 at the start.
-        log_peak: The highest that it ever was.
+        log_capital: Natural logarithm of the capital against each null; 0 at the start.
+        log_peak: Largest logarithm so far.
         n: Values seen.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -57,7 +69,7 @@ class Wager:
         n_values: int,
         low: float = -1.0,
         high: float = 1.0,
-        heaviest: float = 1.0,
+        max_weight: float = 1.0,
         bets: "Bets | None" = None,
     ) -> None:
         if not 0 < alpha < 1:
@@ -68,7 +80,7 @@ class Wager:
             raise ValueError(f"low must be below high, got {low!r} and {high!r}")
         self.nulls: Floats = np.asarray(nulls, dtype=np.float64)
         self.target = float(np.log(1 / alpha))
-        self.n_values, self.low, self.high, self.heaviest = n_values, low, high, heaviest
+        self.n_values, self.low, self.high, self.max_weight = n_values, low, high, max_weight
         self.log_capital: Floats = np.zeros_like(self.nulls)
         self.log_peak: Floats = np.zeros_like(self.nulls)
         self.n = 0
@@ -78,45 +90,46 @@ class Wager:
 
     @property
     def is_above(self) -> NDArray[np.bool_]:
-        """Whether the capital ever reached 1 / alpha: the mean is above this null."""
+        """Whether the capital ever reached 1 / alpha, so that the mean is shown to be above the null; shape of the nulls."""
         return np.asarray(self.log_peak >= self.target)
 
     @property
     def p_value(self) -> Floats:
-        """Of the hypothesis that the mean is at most the null; holds at every look."""
+        """P-value of "the mean is at most the null", in (0, 1], shape of the nulls; it holds at every look."""
         return np.exp(-self.log_peak)
 
     @property
     def mean(self) -> Floats:
-        """Weighted mean of what was seen; 0 before anything was."""
+        """Weighted mean of the values so far; 0 before the first."""
         return np.asarray(self._sum / np.maximum(self._weight, TINY))
 
     @property
     def variance(self) -> Floats:
-        """Mean square of a weighted value's distance from the mean, with a guess counted in."""
+        """Mean squared distance of the weighted values from their mean, with the assumed variance counted in."""
         square = (self.high - self.low) ** 2
         mean = self.mean
         seen = self._squares - 2 * mean * self._sum2 + mean**2 * self._weight2
-        mixed = (_GUESS_WEIGHT * _GUESS * square + seen) / (_GUESS_WEIGHT + self.n)
-        return np.asarray(np.maximum(mixed, _LEAST_SPREAD * square))
+        mixed = (_PRIOR_WEIGHT * _PRIOR_VARIANCE * square + seen) / (_PRIOR_WEIGHT + self.n)
+        return np.asarray(np.maximum(mixed, _MIN_VARIANCE * square))
 
-    def see(self, value: ArrayLike, weight: ArrayLike = 1.0) -> None:
-        """Bet on a value, then see it.
+    def update(self, value: ArrayLike, weight: ArrayLike = 1.0) -> None:
+        """Place the bets, then take the next value into account.
 
         Args:
-            value: In [low, high].
-            weight: In (0, heaviest], known before the value.
+            value: Next value in [low, high], or an array that broadcasts with the nulls.
+            weight: Weight in (0, max_weight], known before the value.
 
         Raises:
-            ValueError: the value cannot be, or the weight is not positive.
+            ValueError: The value or the weight is out of range.
         """
         x, w = np.asarray(value, dtype=np.float64), np.asarray(weight, dtype=np.float64)
         if not ((x >= self.low - TINY) & (x <= self.high + TINY)).all():
             raise ValueError(f"values must be in [{self.low}, {self.high}], got {value!r}")
-        if not ((w > 0) & (w <= self.heaviest + TINY)).all():
-            raise ValueError(f"weights must be in (0, {self.heaviest}], got {weight!r}")
-        most = _WORST / np.maximum(self.heaviest * (self.nulls - self.low), TINY)
-        bets = np.clip(self._bets(self), 0.0, most)
+        if not ((w > 0) & (w <= self.max_weight + TINY)).all():
+            raise ValueError(f"weights must be in (0, {self.max_weight}], got {weight!r}")
+        # a bet may lose at most the stake when the smallest value comes with the largest weight
+        max_bet = _MAX_STAKE / np.maximum(self.max_weight * (self.nulls - self.low), TINY)
+        bets = np.clip(self._bets(self), 0.0, max_bet)
         self.log_capital = self.log_capital + np.log1p(bets * w * (x - self.nulls))
         self.log_peak = np.maximum(self.log_peak, self.log_capital)
         self.n += 1
@@ -125,40 +138,51 @@ class Wager:
         self._squares = self._squares + (w * x) ** 2
 
 
-Bets: TypeAlias = Callable[[Wager], ArrayLike]
-"""Sets the bets on the next value from what was seen: capital per unit above the null, by gambler."""
+Bets: TypeAlias = Callable[[BettingTest], ArrayLike]
+"""Rule for the bets on the next value: share of the capital per unit above the null, shape of the nulls."""
 
 
-def deadline_bets(wager: Wager) -> Floats:
-    r"""Bet so that the capital gets to its target early where it can, and by the last value where it cannot.
+def deadline_bets(test: BettingTest) -> Floats:
+    r"""Bet to reach the target early where the data allow it, and by the last value where they do not.
 
-    The mean of two bets, with the spread v seen so far. :math:`\sqrt{2 \log(1/\alpha) / (v N)}` is the best constant bet for
-    N values. :math:`\sqrt{2 L / (v n)}` is the best for the n values that are left and the logarithm L that the capital has
-    still to grow by: calm when ahead, bold when time runs out (Voracek and Orabona 2025, *STaR-Bets*). Together they
-    find most of what a test of all values finds; ``benchmarks/gate.py`` compares them with bets that know no last value.
-    """
-    left = max(wager.n_values - wager.n, 1)
-    needed = np.maximum(wager.target - wager.log_capital, 0.0)
-    spread = wager.variance
-    constant = np.sqrt(2 * wager.target / (spread * wager.n_values))
-    return np.asarray((constant + np.sqrt(2 * needed / (spread * left))) / 2)
-
-
-class Bounds:
-    """Bounds of a mean, each of which holds at all looks together: a confidence sequence.
+    The mean of two bets, with the variance v of the values so far. :math:`\sqrt{2 \log(1/\alpha) / (v N)}` is the best constant
+    bet for N values. :math:`\sqrt{2 L / (v n)}` is the best for the n values left and the logarithm L that the capital still has
+    to grow by: small when ahead, large when few values are left. The first finds large changes early, the second uses the last
+    values (docs/decisions/0007); ``benchmarks/gate.py`` compares other bets. Sources: Waudby-Smith and Ramdas 2024; Voracek and Orabona 2025, *STaR-Bets*.
 
     Args:
-        alpha_low: Error rate of the lower bound.
-        alpha_high: Error rate of the upper bound.
-        n_values: How many values there will be at most.
-        low: The least that a value can be.
-        high: The most that a value can be.
-        heaviest: The largest weight of any value.
-        at: Values that the bounds must tell apart exactly, a margin say; others are told apart by 1/400 of the range.
+        test: Test before its next value.
+
+    Returns:
+        Bets, at least 0, shape of the nulls.
+    """
+    left = max(test.n_values - test.n, 1)
+    missing = np.maximum(test.target - test.log_capital, 0.0)
+    spread = test.variance
+    constant = np.sqrt(2 * test.target / (spread * test.n_values))
+    return np.asarray((constant + np.sqrt(2 * missing / (spread * left))) / 2)
+
+
+class ConfidenceSequence:
+    """Bounds of a mean that hold at all looks together.
+
+    Each bound is read off a `BettingTest` on a grid of null means. Before the first value they are the range.
+
+    Args:
+        alpha_low: Error rate of the lower bound, over all looks.
+        alpha_high: Error rate of the upper bound, over all looks.
+        n_values: Largest number of values; more are taken, with less power.
+        low: Smallest possible value.
+        high: Largest possible value.
+        max_weight: Largest weight of any value.
+        thresholds: Means that the bounds must decide exactly, such as a margin; others are on a grid of 1/400 of the range.
 
     Attributes:
-        low: Lower bound; above each of ``at`` that the mean is above.
-        high: Upper bound; below each of ``at`` that the mean is below.
+        low: Lower bound; above each threshold that the mean is shown to be above. It never falls.
+        high: Upper bound; below each threshold that the mean is shown to be below. It never rises.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -169,14 +193,16 @@ class Bounds:
         n_values: int,
         low: float = -1.0,
         high: float = 1.0,
-        heaviest: float = 1.0,
-        at: tuple[float, ...] = (),
+        max_weight: float = 1.0,
+        thresholds: tuple[float, ...] = (),
     ) -> None:
-        grid = np.unique([*np.linspace(low, high, _GRID), *at])
+        grid = np.unique([*np.linspace(low, high, _GRID), *thresholds])
         self.low, self.high = low, high
-        self._above = Wager(grid, alpha=alpha_low, n_values=n_values, low=low, high=high, heaviest=heaviest)
-        self._below = Wager(
-            -grid[::-1], alpha=alpha_high, n_values=n_values, low=-high, high=-low, heaviest=heaviest
+        self._above = BettingTest(
+            grid, alpha=alpha_low, n_values=n_values, low=low, high=high, max_weight=max_weight
+        )
+        self._below = BettingTest(
+            -grid[::-1], alpha=alpha_high, n_values=n_values, low=-high, high=-low, max_weight=max_weight
         )
 
     @property
@@ -186,18 +212,18 @@ class Bounds:
 
     @property
     def mean(self) -> float:
-        """Weighted mean of what was seen; 0 before anything was."""
+        """Weighted mean of the values so far; 0 before the first."""
         return float(self._above.mean)
 
-    def see(self, value: float, weight: float = 1.0) -> None:
-        """Take one more value into account; arguments as in `Wager.see`."""
-        self._above.see(value, weight)
-        self._below.see(-value, weight)
+    def update(self, value: float, weight: float = 1.0) -> None:
+        """Take the next value into account; arguments and errors as in `BettingTest.update`."""
+        self._above.update(value, weight)
+        self._below.update(-value, weight)
         self.low = _reached(self._above)
         self.high = -_reached(self._below)
 
 
-def _reached(wager: Wager) -> float:
-    """Return the least number above the nulls up to which all are excluded, or the least value where none is."""
-    n_excluded = int(np.cumprod(wager.is_above).sum())
-    return float(np.nextafter(wager.nulls[n_excluded - 1], np.inf)) if n_excluded else wager.low
+def _reached(test: BettingTest) -> float:
+    """Return the smallest number above the nulls that are all excluded, or the smallest possible value."""
+    n_excluded = int(np.cumprod(test.is_above).sum())
+    return float(np.nextafter(test.nulls[n_excluded - 1], np.inf)) if n_excluded else test.low

@@ -1,0 +1,439 @@
+"""The judge against the raters, and the raters against each other.
+
+The document of ``qaeval agreement``, of a run or of a table with a column of letters per rater.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import isnan
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from qaeval.agreement import messages as words
+from qaeval.agreement.coefficients import Paired
+from qaeval.agreement.model import (
+    AgreementReport,
+    FlagAgreement,
+    GroupAgreement,
+    LabelledCandidate,
+    LetterAgreement,
+    RaterAgreement,
+    RaterPair,
+    Several,
+)
+from qaeval.analysis.letters import GRADED, flag_column
+from qaeval.errors import DataError
+from qaeval.records import Label
+from qaeval.report.facts import Meaning, RubricFacts
+from qaeval.report.measure import Measure
+from qaeval.stats import multirater, reliability
+from qaeval.stats.estimate import Estimate, undefined
+
+
+def fits(label: Label, rubric: RubricFacts) -> bool:
+    """Whether a label was given under this rubric, or does not say; letters of two rubrics are never compared."""
+    return label.rubric in {"", rubric.label_name}
+
+
+def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Label]]:
+    """Tell labels apart by rater, and check them.
+
+    Raises:
+        DataError: a rater labelled an item twice, or used a letter or flag that the rubric does not have.
+    """
+    raters: dict[str, dict[str, Label]] = {}
+    doubled, off = [], []
+    for label in labels:
+        own = raters.setdefault(label.rater, {})
+        before = own.get(label.item_id)
+        if before is not None and (before.letter, before.flags) != (label.letter, label.flags):
+            doubled.append(label.item_id)
+        unknown = label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names)
+        if unknown and fits(label, rubric):
+            off.append(
+                f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
+            )
+        own[label.item_id] = label
+    if doubled:
+        raise DataError(
+            f"labels: {len(doubled)} items have two different labels by one rater: {', '.join(doubled[:3])}"
+        )
+    if off:
+        known = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
+        raise DataError(f"labels: {len(off)} use letters or flags other than {known}: {', '.join(off[:3])}")
+    return {rater: list(raters[rater].values()) for rater in sorted(raters)}
+
+
+def judge_agreement(
+    table: pd.DataFrame, labels: Iterable[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
+) -> tuple[RaterAgreement, ...]:
+    """Compare the judge with every rater; labels that a tuned judge has seen are left out and counted."""
+    raters = by_rater(labels, rubric)
+    return tuple(
+        _with_rater(table, own, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
+        for own in raters.values()
+    )
+
+
+def _with_rater(
+    table: pd.DataFrame, labels: Sequence[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
+) -> RaterAgreement:
+    own = [label for label in labels if fits(label, rubric)]
+    kept = [label for label in own if not (judge_tuned and label.split == "tuning")]
+    in_run, graded = set(table["item_id"]), table[table["status"] == GRADED]
+    items = graded.drop_duplicates("item_id").set_index("item_id")
+    known = [label for label in kept if label.item_id in in_run]
+    joined = [label for label in known if label.item_id in items.index]
+    found = RaterAgreement(
+        rater=labels[0].rater,
+        rater_kind=_kind(labels),
+        n_labels=len(labels),
+        n_tuning_excluded=len(own) - len(kept),
+        n_other_rubric=len(labels) - len(own),
+        n_ungraded=len(known) - len(joined),
+        n_not_in_run=len(kept) - len(known),
+        standing="no labels joined",
+        sentences=(),
+        coefficients=None,
+    )
+    if joined:
+        found = _measured(found, joined, items, graded, rubric)
+    return found.model_copy(update={"sentences": words.sentences(found, judge=judge, rubric=rubric)})
+
+
+def _kind(labels: Sequence[Label]) -> Literal["human", "model", "mixed"]:
+    kinds = {label.rater_kind for label in labels}
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _measured(
+    found: RaterAgreement,
+    labels: Sequence[Label],
+    items: pd.DataFrame,
+    graded: pd.DataFrame,
+    rubric: RubricFacts,
+) -> RaterAgreement:
+    own = items.loc[[label.item_id for label in labels]]
+    code = {letter: place for place, letter in enumerate(rubric.letters)}
+    reference = np.array([code[label.letter] for label in labels])
+    judged = own["letter"].map(code).to_numpy(int)
+    pair = Paired(reference, judged, own["cluster"].to_numpy(object), len(code))
+    return measured(found, pair, rubric.letters).model_copy(
+        update={
+            "flags": tuple(_flag(name, labels, own) for name in rubric.flag_names),
+            "candidates": _by_candidate(labels, graded, rubric.best),
+        }
+    )
+
+
+def measured(found: RaterAgreement, pair: Paired, letters: Sequence[str]) -> RaterAgreement:
+    """Fill in all that follows from the letters of a rater (`pair.a`) and of the judge (`pair.b`)."""
+    k = len(letters)
+    coefficients = pair.coefficients()
+    baseline = reliability.majority_baseline(pair.a, n_levels=k)
+    accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
+    return found.model_copy(
+        update={
+            "standing": words.standing(coefficients, baseline),
+            "coefficients": coefficients,
+            "majority_letter": letters[int(np.bincount(pair.a).argmax())],
+            "majority_baseline": baseline,
+            "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
+            "letters": tuple(
+                LetterAgreement(
+                    letter=letters[one.letter],
+                    recall=_rate(one.recall, found.rater, "gave"),
+                    precision=_rate(one.precision, "the judge", "gave"),
+                )
+                for one in accuracy
+            ),
+        }
+    )
+
+
+def _flag(name: str, labels: Sequence[Label], own: pd.DataFrame) -> FlagAgreement:
+    reference = np.array([int(name in label.flags) for label in labels])
+    judged = own[flag_column(name)].to_numpy(int)
+    clusters = own["cluster"].to_numpy(object)
+    counts = reliability.confusion_matrix(reference, judged, 2)
+    raised = reliability.letter_accuracy(reference, judged, clusters, n_levels=2)[1]
+    return FlagAgreement(
+        flag=name,
+        n_both=int(counts[1, 1]),
+        n_rater_only=int(counts[1, 0]),
+        n_judge_only=int(counts[0, 1]),
+        n_neither=int(counts[0, 0]),
+        recall=_rate(raised.recall, labels[0].rater, "raised"),
+        precision=_rate(raised.precision, "the judge", "raised"),
+    )
+
+
+def _rate(estimate: Estimate, who: str, did: str) -> Measure:
+    """Take a rate over; where it does not exist, say who never gave the letter or raised the flag."""
+    measure = Measure.of(estimate)
+    return measure if estimate.is_defined else measure.model_copy(update={"reason": f"{who} never {did} it"})
+
+
+def _by_candidate(labels: Sequence[Label], graded: pd.DataFrame, best: str) -> tuple[LabelledCandidate, ...]:
+    given = {label.item_id: label.letter for label in labels}
+    rows = graded[graded["item_id"].isin(list(given))]
+    rows = rows.assign(by_rater=rows["item_id"].map(given) == best, by_judge=rows["letter"] == best)
+    return tuple(
+        LabelledCandidate(
+            candidate=str(name),
+            n=len(own),
+            n_best_by_rater=int(own["by_rater"].sum()),
+            n_best_by_judge=int(own["by_judge"].sum()),
+        )
+        for name, own in rows.groupby("candidate", sort=False)
+    )
+
+
+def rater_agreement(
+    table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts, judged: Sequence[RaterAgreement]
+) -> tuple[RaterPair, ...]:
+    """Compare the raters with each other on the items that both labelled: the ceiling for any judge.
+
+    Args:
+        table: The table of letters, which says what chunk an item belongs to.
+        labels: Of all raters.
+        rubric: Its scale.
+        judged: The judge against the same raters, to tell where the raters agree less than that.
+    """
+    clusters = dict(zip(table["item_id"], table["cluster"], strict=True))
+    code = {letter: place for place, letter in enumerate(rubric.letters)}
+    pairs = []
+    own = [label for label in labels if fits(label, rubric)]
+    for (a, first), (b, second) in combinations(by_rater(own, rubric).items(), 2):
+        others = {label.item_id: label for label in second}
+        shared = [(label, others[label.item_id]) for label in first if label.item_id in others]
+        if shared:
+            belongs = [clusters.get(one.item_id, one.chunk_id or one.item_id) for one, _ in shared]
+            pair = Paired(
+                np.array([code[one.letter] for one, _ in shared]),
+                np.array([code[two.letter] for _, two in shared]),
+                np.array(belongs, dtype=object),
+                len(code),
+            )
+            pairs.append(rater_pair(a, b, pair, judged))
+    return tuple(pairs)
+
+
+def rater_pair(a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement]) -> RaterPair:
+    """Compare two raters with each other."""
+    found = pair.coefficients()
+    return RaterPair(a=a, b=b, sentence=words.ceiling(a, b, found, judged), coefficients=found)
+
+
+def several(
+    raters: Sequence[str], ratings: np.ndarray, clusters: np.ndarray, n_levels: int
+) -> Several | None:
+    """Compare all raters at once; None with fewer than three, or where no item has two letters.
+
+    Args:
+        raters: Names, in the order of the columns.
+        ratings: Codes of the letters, shape (n_items, n_raters), NaN where a letter is missing.
+        clusters: What makes items dependent, shape (n_items,).
+        n_levels: Letters on the scale.
+    """
+    counts = multirater.rating_counts(ratings, n_levels=n_levels)
+    n_items = int((counts.sum(axis=1) > 1).sum())
+    if len(raters) < 3 or not n_items:  # noqa: PLR2004 - two are a pair
+        return None
+    kappa = multirater.multirater_coefficient(counts)
+    alpha, ordinal = (
+        multirater.krippendorff_interval(ratings, clusters, n_levels=n_levels, metric=metric)
+        for metric in ("nominal", "ordinal")
+    )
+    return Several(
+        raters=tuple(raters),
+        n_items=n_items,
+        fleiss=_fleiss(kappa, n_items),
+        alpha=Measure.of(alpha),
+        alpha_ordinal=Measure.of(ordinal),
+    )
+
+
+def _fleiss(kappa: multirater.MultiRaterCoefficient, n_items: int) -> Measure:
+    method = "linearisation, independent items"
+    if isnan(kappa.value):
+        return Measure.of(undefined("only one letter occurs", method=method, n=n_items, n_clusters=n_items))
+    half = float(ndtri(0.975)) * kappa.se
+    return Measure(
+        value=kappa.value,
+        low=None if isnan(half) else max(-1.0, kappa.value - half),
+        high=None if isnan(half) else min(1.0, kappa.value + half),
+        method=method,
+        n=n_items,
+        n_clusters=n_items,
+        reason="the interval takes the items for independent",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns of a table hold what."""
+
+    raters: tuple[str, ...]
+    """Columns of letters; the first one is the reference where nothing else is said."""
+    judge: str = ""
+    """The rater that is compared with all others; empty: the raters are compared with each other alone."""
+    cluster: str = ""
+    """What makes items dependent; empty: every row is taken for independent."""
+    by: str = ""
+    """Column of groups to look at one by one."""
+
+
+def report_of_run(
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+    *,
+    source: str,
+    judge: str,
+    rubric: RubricFacts,
+    judge_tuned: bool,
+    by: str = "",
+) -> AgreementReport:
+    """Compare a run's judge with the labels, and the raters with each other.
+
+    Args:
+        table: The table of letters.
+        labels: Labels of all raters.
+        source: The run, for the reader.
+        judge: Its judge.
+        rubric: Its rubric.
+        judge_tuned: Whether labels of the tuning half are to be left out.
+        by: ``"candidate"``, ``"stratum"`` or ``"type"``; empty: no groups.
+
+    Raises:
+        DataError: there are no labels, a rater labelled an item twice, or used a letter off the scale.
+    """
+    if not labels:
+        raise DataError(f"{source}: no labels to compare the judge with; name a file with --labels")
+    if not set(table["item_id"]) & {label.item_id for label in labels}:
+        raise DataError(
+            f"{source}: none of the {len(labels):,} labels is of an item of this run; are they of another run or eval?"
+        )
+    agreement = judge_agreement(table, labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
+    groups = []
+    for group in sorted(set(table.loc[table["status"] == GRADED, by])) if by else []:
+        own = judge_agreement(
+            table[table[by] == group], labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned
+        )
+        groups += [GroupAgreement(group=group, agreement=one) for one in own if one.coefficients is not None]
+    return AgreementReport(
+        source=source,
+        judge=judge,
+        letters=rubric.letters,
+        agreement=agreement,
+        raters=rater_agreement(table, labels, rubric, agreement),
+        several=_several_of(labels, rubric, table),
+        by=by,
+        groups=tuple(groups),
+    )
+
+
+def _several_of(labels: Iterable[Label], rubric: RubricFacts, table: pd.DataFrame) -> Several | None:
+    raters = by_rater([label for label in labels if fits(label, rubric)], rubric)
+    code = {letter: place for place, letter in enumerate(rubric.letters)}
+    given = pd.DataFrame(
+        {
+            rater: pd.Series({label.item_id: code[label.letter] for label in own})
+            for rater, own in raters.items()
+        }
+    )
+    belongs = dict(zip(table["item_id"], table["cluster"], strict=True))
+    clusters = np.array([belongs.get(item, item) for item in given.index], dtype=object)
+    return several(tuple(raters), given.to_numpy(float), clusters, len(code))
+
+
+def report_of_columns(
+    table: pd.DataFrame, columns: Columns, *, source: str, letters: Sequence[str]
+) -> AgreementReport:
+    """Compare the columns of a table.
+
+    Args:
+        table: A row per item, all cells text, a missing letter the empty text.
+        columns: What to compare.
+        source: The file, for the reader.
+        letters: The scale, best first.
+
+    Raises:
+        DataError: no item has letters of two raters.
+    """
+    rubric = RubricFacts(name="", sha="", scale=tuple(Meaning(name=one, meaning="") for one in letters))
+    clusters = table[columns.cluster] if columns.cluster else pd.Series(table.index.astype(str), table.index)
+    agreement = _against(table, clusters, columns, rubric)
+    raters = [name for name in columns.raters if name != columns.judge]
+    pairs = [
+        rater_pair(a, b, pair, agreement)
+        for a, b in combinations(raters, 2)
+        if (pair := _paired(table, clusters, a, b, letters)) is not None
+    ]
+    if not agreement and not pairs:
+        raise DataError(f"{source}: no row has letters in two of the columns {', '.join(columns.raters)}")
+    groups = [
+        GroupAgreement(group=str(group), agreement=one)
+        for group, rows in (table.groupby(columns.by, sort=True) if columns.by else ())
+        for one in _against(rows, clusters.loc[rows.index], columns, rubric)
+    ]
+    code = {letter: float(place) for place, letter in enumerate(letters)}
+    ratings = np.column_stack([table[name].map(code).to_numpy(float) for name in raters])
+    return AgreementReport(
+        source=source,
+        judge=columns.judge,
+        letters=tuple(letters),
+        agreement=agreement,
+        raters=tuple(pairs),
+        several=several(raters, ratings, clusters.to_numpy(object), len(letters)),
+        by=columns.by,
+        groups=tuple(groups),
+        n_without_cluster=0 if columns.cluster else len(table),
+    )
+
+
+def _against(
+    table: pd.DataFrame, clusters: "pd.Series[str]", columns: Columns, rubric: RubricFacts
+) -> tuple[RaterAgreement, ...]:
+    """Compare the judge with every other rater that shares an item with it."""
+    if not columns.judge:
+        return ()
+    found = []
+    for rater in columns.raters:
+        pair = (
+            _paired(table, clusters, rater, columns.judge, rubric.letters) if rater != columns.judge else None
+        )
+        if pair is None:
+            continue
+        n_labels = int((table[rater] != "").sum())
+        one = RaterAgreement(
+            rater=rater,
+            rater_kind="unknown",
+            n_labels=n_labels,
+            n_tuning_excluded=0,
+            n_ungraded=n_labels - len(pair.a),
+            n_not_in_run=0,
+            standing="no labels joined",
+            sentences=(),
+            coefficients=None,
+        )
+        one = measured(one, pair, rubric.letters)
+        found.append(
+            one.model_copy(update={"sentences": words.sentences(one, judge=columns.judge, rubric=rubric)})
+        )
+    return tuple(found)
+
+
+def _paired(
+    table: pd.DataFrame, clusters: "pd.Series[str]", a: str, b: str, letters: Sequence[str]
+) -> Paired | None:
+    both = (table[a] != "") & (table[b] != "")
+    if not both.any():
+        return None
+    code = {letter: place for place, letter in enumerate(letters)}
+    first, second = (table.loc[both, name].map(code).to_numpy(int) for name in (a, b))
+    return Paired(first, second, clusters[both].to_numpy(object), len(letters))

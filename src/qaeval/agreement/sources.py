@@ -1,0 +1,123 @@
+"""Agreement of a run's judge with labels, or of the columns of any table of letters."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from qaeval.agreement.analysis import Columns, report_of_columns
+from qaeval.agreement.model import AgreementReport
+from qaeval.errors import DataError, UsageError, closest
+from qaeval.files.yaml import read_csv, read_text
+
+DEFAULT_SCALE: Final = ("A", "B", "C")
+"""Letters that are looked for where no scale is given, best first."""
+
+_SHOWN: Final = 5
+
+
+def agreement_of_file(
+    path: Path,
+    *,
+    columns: Sequence[str] = (),
+    judge: str = "",
+    cluster: str = "",
+    scale: Sequence[str] = (),
+    by: str = "",
+) -> AgreementReport:
+    """Compare columns of letters in a CSV or JSONL file.
+
+    Args:
+        path: The file; ``.jsonl`` and ``.ndjson`` are read as JSON lines, ``.tsv`` with tabs, all else as CSV.
+        columns: Columns of letters; all that hold letters of the scale alone when left out.
+        judge: The judge's column; with two columns the second one when left out.
+        cluster: Column that says what items belong to (their chunk, say).
+        scale: Letters, best first; A, B, C when left out, or the letters of `columns` in their order.
+        by: Column of groups.
+
+    Raises:
+        UsageError: a column is not there, or fewer than two columns are left.
+        DataError: the file cannot be read, or holds a letter off the scale.
+    """
+    table = (
+        _read_json_lines(path)
+        if path.suffix in {".jsonl", ".ndjson"}
+        else pd.DataFrame(read_csv(path), dtype=str)
+    )
+    for name in (*columns, *(one for one in (judge, cluster, by) if one)):
+        if name not in table.columns:
+            raise UsageError(
+                f"{path}: no column {name!r}.{closest(name, list(table.columns))} It has {', '.join(table.columns)}."
+            )
+    letters = tuple(scale) or (_letters_of(table, columns) if columns else DEFAULT_SCALE)
+    raters = tuple(columns) or _columns_of_letters(table, letters)
+    if judge and judge not in raters:
+        raters = (*raters, judge)
+    if len(raters) < 2:  # noqa: PLR2004 - agreement needs two
+        raise UsageError(
+            f"{path}: agreement needs two columns of letters, found {', '.join(raters) or 'none'} on the scale "
+            f"{'/'.join(letters)}. Name them with --columns, and the letters with --scale. It has {_shown(table)}."
+        )
+    if len(letters) < 2:  # noqa: PLR2004 - one letter agrees with itself
+        raise DataError(
+            f"{path}: all letters are {'/'.join(letters)}; name the scale with --scale, best first"
+        )
+    _check_letters(path, table, raters, letters)
+    if not judge and len(raters) == 2:  # noqa: PLR2004 - a reference and a judge
+        judge = raters[1]
+    return report_of_columns(
+        table,
+        Columns(raters=raters, judge=judge, cluster=cluster, by=by),
+        source=str(path),
+        letters=letters,
+    )
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected an object with a key per column, got {line[:40]!r}")
+        rows.append({key: "" if value is None else str(value).strip() for key, value in row.items()})
+    if not rows:
+        raise DataError(f"{path}: holds no row")
+    return pd.DataFrame(rows).fillna("").astype(str)
+
+
+def _letters_of(table: pd.DataFrame, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the letters of the columns in their order, numbers by size."""
+    found = {letter for name in columns for letter in table[name] if letter}
+    if all(letter.lstrip("-").isdigit() for letter in found):
+        return tuple(sorted(found, key=int, reverse=True))
+    return tuple(sorted(found))
+
+
+def _columns_of_letters(table: pd.DataFrame, letters: Sequence[str]) -> tuple[str, ...]:
+    allowed = {*letters, ""}
+    return tuple(name for name in table.columns if set(table[name]) <= allowed and (table[name] != "").any())
+
+
+def _check_letters(path: Path, table: pd.DataFrame, raters: Sequence[str], letters: Sequence[str]) -> None:
+    for name in raters:
+        off = table.index[~table[name].isin([*letters, ""])]
+        if len(off):
+            raise DataError(
+                f"{path}: column {name!r} holds {table.loc[off[0], name]!r} (row {off[0] + 1}), which is not on the scale "
+                f"{'/'.join(letters)}; name the letters with --scale, best first"
+            )
+
+
+def _shown(table: pd.DataFrame) -> str:
+    """Show the columns with what they hold."""
+    return "; ".join(
+        f"{name} ({', '.join(map(repr, list(dict.fromkeys(table[name]))[:_SHOWN]))}…)"[:80]
+        for name in table.columns
+    )

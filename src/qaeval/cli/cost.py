@@ -1,0 +1,236 @@
+"""`qaeval decide` and `qaeval cost`: which candidate to host by the user's weights, and what it costs in which way."""
+
+import re
+from contextlib import ExitStack
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+import typer
+
+from qaeval.cli.options import AsJson, Machine, Margin, Registry, mapping
+from qaeval.errors import UsageError
+
+if TYPE_CHECKING:
+    from qaeval.comparison.analysis import Analysis
+    from qaeval.registry.config import Config
+    from qaeval.report.facts import MachineFacts
+
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
+
+_Runs: TypeAlias = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Run directory; several side by side.")
+]
+_Weights: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weight",
+        metavar="CRITERION=NUMBER",
+        help="How much a criterion counts: quality, reliability, cost, speed, licence, maintenance, sovereignty; repeat for several. "
+        "The others keep the weight that qaeval proposes; 0 leaves one out.",
+    ),
+]
+_MaybeRuns: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[RUN...]",
+        help="Run directory; several side by side. Without one: --items, --per-second and --price.",
+    ),
+]
+_Kept: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--always-on",
+        metavar="NAME",
+        help="Machine of the registry whose price counts for one that is always on; that of the run when left out.",
+    ),
+]
+_Start: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--start",
+        min=0,
+        metavar="SECONDS",
+        help="Until a machine is there and, where the run found its servers up, until they answer.",
+    ),
+]
+_Linger: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--linger",
+        min=0,
+        metavar="SECONDS",
+        help="How long a machine is paid after a run until it is given back.",
+    ),
+]
+_Rate: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--hourly-rate", min=0, help="What an hour of somebody who waits costs; not counted when left out."
+    ),
+]
+_Currency: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--currency", metavar="EUR", help="Of --hourly-rate or --price; that of the machines when left out."
+    ),
+]
+_Items: TypeAlias = Annotated[
+    int | None, typer.Option("--items", min=1, help="Without a run: how many items.")
+]
+_Speeds: TypeAlias = Annotated[
+    list[float] | None,
+    typer.Option("--per-second", help="Without a run: items per second; repeat to compare several speeds."),
+]
+_Price: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--price", help="Without a run: price of one machine per hour; that of --hardware when left out."
+    ),
+]
+
+
+def decide(
+    runs: _Runs,
+    weight: _Weights = None,
+    hardware: Machine = None,
+    margin: Margin = None,
+    config: Registry = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which candidate comes first by your weights. Also how far each weight can move before another does."""
+    from qaeval.cli.tables import print_sections
+    from qaeval.comparison.decision import decide as weigh
+    from qaeval.comparison.decision import write_decision
+    from qaeval.registry.find import find_config
+
+    weights = {name: _number(name, text) for name, text in mapping(weight, "--weight").items()}
+    report = _read(runs, find_config(config), hardware, margin).report
+    found = weigh(report, weights)
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print_sections(write_decision(found))
+
+
+def cost(
+    runs: _MaybeRuns = None,
+    hardware: Machine = None,
+    always_on: _Kept = None,
+    start: _Start = None,
+    linger: _Linger = 0.0,
+    hourly_rate: _Rate = None,
+    currency: _Currency = None,
+    items: _Items = None,
+    per_second: _Speeds = None,
+    price: _Price = None,
+    config: Registry = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run cost and would have cost elsewhere. Also from how many runs a day which way is cheapest."""
+    from qaeval.cli.tables import print_sections
+    from qaeval.cost.run_cost import Asked, cost_run
+    from qaeval.cost.sections import write_cost_report
+    from qaeval.registry.find import find_config, find_hosted
+
+    registry = find_config(config)
+    if currency and not _CURRENCY.fullmatch(currency):
+        raise UsageError(f"--currency: expected three capitals, like EUR, got {currency!r}")
+    if not runs:
+        _steady(registry, items, per_second or [], price, hardware, currency, as_json=as_json)
+        return
+    if items is not None or per_second or price is not None:
+        raise UsageError(
+            "--items, --per-second and --price are for a plan without a run; a run knows its own"
+        )
+    asked = Asked(
+        start_s=start,
+        linger_s=linger,
+        kept=_priced(registry, always_on, "--always-on") if always_on else None,
+        hourly_rate=hourly_rate,
+        currency=currency or "",
+    )
+    read = _read(runs, registry, hardware, None)
+    found = cost_run(read.report, read.rows.sessions, find_hosted(registry), asked)
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print_sections(write_cost_report(found))
+
+
+def _steady(
+    registry: "Config",
+    items: int | None,
+    speeds: list[float],
+    price: float | None,
+    hardware: str | None,
+    currency: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Say what items cost at steady speeds, without a run."""
+    import json
+
+    from qaeval.cli.tables import print_sections
+    from qaeval.cost.alternatives import steady_work
+    from qaeval.cost.sections import write_work
+
+    if items is None or not speeds or (price is None and hardware is None):
+        raise UsageError(
+            "cost needs a run directory; or, without one, --items, --per-second and a price: --price with --currency, or --hardware NAME"
+        )
+    if price is not None and not currency:
+        raise UsageError("--price: in which currency? Add --currency USD")
+    if price is None:
+        machine = _priced(registry, hardware or "", "--hardware")
+        price, currency, priced = machine.price_per_hour or 0.0, machine.currency, machine.priced
+    else:
+        priced = f"{currency} {price:,.2f} per hour, as you typed it"
+    try:
+        works = [steady_work(items, per_s=speed, price_per_hour=price) for speed in sorted(speeds)]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if as_json:
+        print(json.dumps([one.model_dump() for one in works]))
+    else:
+        print_sections(write_work(works, currency or "", priced))
+
+
+def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
+    from qaeval.registry.find import find_machine
+
+    machine = find_machine(registry, name)
+    if machine.price_per_hour is None:
+        raise UsageError(
+            f"{option} {name}: the registry has no price of it; add price_per_hour, as_of and source under hardware.{name}"
+        )
+    return machine
+
+
+def _read(runs: list[Path], registry: "Config", hardware: str | None, margin: float | None) -> "Analysis":
+    """Analyse the runs; nothing is written."""
+    from qaeval.comparison.analysis import ReportOptions
+    from qaeval.comparison.write_report import read_report
+    from qaeval.evals.find import find_labels
+    from qaeval.registry.find import find_machines
+    from qaeval.storage.run_directory import RunStore
+
+    with ExitStack() as stack:
+        stores = [stack.enter_context(RunStore.open(run)) for run in runs]
+        settings = [store.settings() for store in stores]
+        options = ReportOptions(
+            label_paths=find_labels(settings[0]["eval"]["name"]),
+            margin=margin or registry.defaults.margin,
+            machines=find_machines(registry, settings, hardware),
+        )
+        return read_report(stores, options)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not isfinite(value) or value < 0:
+        raise UsageError(f"--weight {name}: expected a number, 0 or more, like {name}=5; got {text!r}")
+    return value

@@ -1,0 +1,299 @@
+"""Commands that carry runs elsewhere: training data, tables, Inspect's logs, and back."""
+
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from qaeval.cli.options import Labels, Out, RunDirectory, Seed
+from qaeval.errors import UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from qaeval.export import Written
+    from qaeval.records import Label
+    from qaeval.storage.run_directory import RunStore
+
+TARGETS = ("sft", "dpo", "parquet", "csv", "labels", "inspect")
+"""What `qaeval export --to` knows."""
+
+_SHARES = 3
+
+
+Target: TypeAlias = Annotated[str, typer.Option("--to", help=f"{', '.join(TARGETS)}.")]
+Folder: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", help="Folder to write; RUN-TO when left out.")
+]
+Letters: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--letter", help="sft, dpo: letters of items that become training data; the best one when left out."
+    ),
+]
+MinProbability: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--min-probability",
+        min=0,
+        max=1,
+        help="sft, dpo: least probability that the judge gave its letter.",
+    ),
+]
+ChecksPassed: TypeAlias = Annotated[
+    bool,
+    typer.Option("--checks-passed", help="sft, dpo: leave out items on which a check found something."),
+]
+ModelLabels: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--model-labels",
+        help="sft, dpo: labels by models win over the grade too; labels by people always do.",
+    ),
+]
+Candidates: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--candidate", help="Items of this candidate alone; repeat for several."),
+]
+Context: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--context/--no-context",
+        help="sft: put the chunk before the question; when left out, in evals of answers from a chunk alone.",
+    ),
+]
+Split: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="A,B,C",
+        help="sft, dpo: shares of train, validation and test, by chunk; 0.8,0.1,0.1 when left out.",
+    ),
+]
+SplitBy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        help="sft, dpo: what stays on one side of the split, chunk or document; chunk when left out.",
+    ),
+]
+PerSample: TypeAlias = Annotated[
+    int | None, typer.Option("--per-sample", min=1, help="dpo: most pairs of one sample; 3 when left out.")
+]
+Drawn: TypeAlias = Annotated[
+    int | None, typer.Option("--n", min=1, help="labels: how many items to draw; all when left out.")
+]
+Precomputed: TypeAlias = Annotated[
+    bool, typer.Option("--precomputed", help="labels: write letters as Inspect takes precomputed scores.")
+]
+AcceptLicence: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept-licence",
+        help="sft, dpo: model or licence whose terms on training you have read; repeat for several.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options of an export that were typed; what has no value was not."""
+
+    labels: list[Path] | None
+    letter: list[str] | None
+    min_probability: float | None
+    checks_passed: bool
+    model_labels: bool
+    candidate: list[str] | None
+    context: bool | None
+    split: str | None
+    by: str | None
+    per_sample: int | None
+    n: int | None
+    seed: int | None
+    precomputed: bool
+    accept_licence: list[str] | None
+
+
+_TRAINING = ("sft", "dpo")
+_TABLES = ("parquet", "csv")
+_TAKEN: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((field.name for field in fields(Asked)), _TRAINING),
+    "labels": (*_TRAINING, *_TABLES, "labels"),
+    "candidate": (*_TRAINING, *_TABLES, "labels"),
+    "seed": (*_TRAINING, "labels"),
+    "context": ("sft",),
+    "per_sample": ("dpo",),
+    "n": ("labels",),
+    "precomputed": ("labels",),
+}
+"""Options of an export with the targets that take them."""
+
+
+def export(
+    run: RunDirectory,
+    to: Target,
+    out: Folder = None,
+    labels: Labels = None,
+    letter: Letters = None,
+    min_probability: MinProbability = None,
+    checks_passed: ChecksPassed = False,
+    model_labels: ModelLabels = False,
+    candidate: Candidates = None,
+    context: Context = None,
+    split: Split = None,
+    by: SplitBy = None,
+    per_sample: PerSample = None,
+    n: Drawn = None,
+    seed: Seed = None,
+    precomputed: Precomputed = False,
+    accept_licence: AcceptLicence = None,
+) -> None:
+    """Write a run as training data, tables, labels or logs. To sft, dpo, parquet, csv, a sheet to label, or logs for Inspect."""
+    from qaeval.storage.run_directory import RunStore
+
+    asked = Asked(
+        labels=labels,
+        letter=letter,
+        min_probability=min_probability,
+        checks_passed=checks_passed,
+        model_labels=model_labels,
+        candidate=candidate,
+        context=context,
+        split=split,
+        by=by,
+        per_sample=per_sample,
+        n=n,
+        seed=seed,
+        precomputed=precomputed,
+        accept_licence=accept_licence,
+    )
+    _require_taken(to, asked)
+    target = out or run.resolve().with_name(f"{run.resolve().name}-{to}")
+    with RunStore.open(run) as store:
+        if to == "inspect":
+            _export_logs(store, target)
+        else:
+            _tell(_write(store, to, target, asked))
+
+
+def _require_taken(to: str, asked: Asked) -> None:
+    """Refuse a target that is none, and options that it would pass over in silence."""
+    if to not in TARGETS:
+        raise UsageError(f"--to is {', '.join(TARGETS)}, not {to!r}")
+    for field in fields(asked):
+        value = getattr(asked, field.name)
+        # a switch that was left out is False; of the context both words can be typed
+        left_out = value in (None, []) or (field.type is bool and not value)
+        takers = _TAKEN[field.name]
+        if not left_out and to not in takers:
+            name = field.name.replace("_", "-")
+            shown = f"--no-{name}" if field.name == "context" and value is False else f"--{name}"
+            raise UsageError(f"{shown} does nothing with --to {to}: it is for {' and '.join(takers)}")
+
+
+def _write(store: "RunStore", to: str, target: Path, asked: Asked) -> "Written":
+    from qaeval.export import Filters, write_export
+    from qaeval.export.select import Grading
+    from qaeval.export.training import PER_SAMPLE
+
+    by = asked.by or "chunk"
+    if by not in {"chunk", "document"}:
+        raise UsageError(f"--by is chunk or document, not {by!r}")
+    return write_export(
+        store,
+        to,  # type: ignore[arg-type]
+        target,
+        filters=Filters(
+            letters=tuple(asked.letter or Grading.of(store).scale[:1]),
+            min_probability=asked.min_probability,
+            checks_passed=asked.checks_passed,
+            candidates=tuple(asked.candidate or ()),
+            model_labels=asked.model_labels,
+        ),
+        labels=_labels(store, asked.labels),
+        split=_shares("0.8,0.1,0.1" if asked.split is None else asked.split),
+        seed=asked.seed or 0,
+        accept=tuple(asked.accept_licence or ()),
+        by=by,  # type: ignore[arg-type]
+        with_context=asked.context,
+        per_sample=PER_SAMPLE if asked.per_sample is None else asked.per_sample,
+        n=asked.n,
+        precomputed=asked.precomputed,
+    )
+
+
+def _export_logs(store: "RunStore", target: Path) -> None:
+    from qaeval.export.select import require_finished
+
+    bridge = _bridge()
+    require_finished(store)
+    was_there = target.exists()
+    try:
+        paths = bridge.export_logs(store, target)
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):
+                target.rmdir()  # where it is empty
+        raise
+    for path in paths:
+        print(path)
+    print(f"next: inspect view --log-dir {target}")
+
+
+def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
+    """Read the labels that were named, else those of the run's eval."""
+    from qaeval.comparison.run_data import read_labels
+    from qaeval.evals.find import find_labels
+
+    found = paths or find_labels(store.settings()["eval"]["name"])
+    return [label for path in found for label in read_labels(path)]
+
+
+def _tell(written: "Written") -> None:
+    for path in written.paths:
+        print(path)
+    for name, rows in written.counts.items():
+        print(f"{name}: {rows:,} rows")
+    for reason, rows in written.dropped.items():
+        if rows:
+            print(f"left out by the filter or step {reason!r}: {rows:,}")
+    for note in written.notes:
+        print(f"! {note}")
+
+
+def _shares(typed: str) -> tuple[float, float, float]:
+    try:
+        shares = tuple(float(part) for part in typed.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != _SHARES:
+        raise UsageError(f"--split: expected three shares such as 0.8,0.1,0.1, got {typed!r}")
+    return shares[0], shares[1], shares[2]
+
+
+def _bridge() -> "ModuleType":
+    """Import the bridge to Inspect, which is not in the core."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    if find_spec("inspect_ai") is None:
+        raise UsageError("Inspect AI is not installed here: pip install 'qaeval[inspect]'")
+    return import_module("qaeval.inspect_bridge")
+
+
+def import_(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(metavar="LOG...", help="Inspect's .eval logs; several are several candidates."),
+    ],
+    out: Out = None,
+) -> None:
+    """Make a run of Inspect's logs. `qaeval report` and what follows take it."""
+    from qaeval.environment import new_run_name
+
+    target = out or Path("results", new_run_name())
+    _bridge().import_log(logs, target)
+    print(f"{target}\nnext: qaeval report {target}")

@@ -1,0 +1,308 @@
+"""`qaeval gate` and `qaeval baseline`: may this change ship?"""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from qaeval.cli.options import (
+    AsJson,
+    Concurrency,
+    Endpoints,
+    Labels,
+    Machine,
+    NoCache,
+    Registry,
+    RunDirectory,
+    mapping,
+)
+from qaeval.errors import UsageError
+
+if TYPE_CHECKING:
+    from qaeval.gate.baseline import Sources
+    from qaeval.gate.decide import Order
+    from qaeval.gate.model import GateReport
+    from qaeval.run.runner import Runner
+    from qaeval.storage.run_directory import RunStore
+
+baseline_app = typer.Typer(
+    help="Look after baselines: what a gate compares with.", no_args_is_help=True, rich_markup_mode=None
+)
+
+_Baseline: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="RUN|FILE",
+        help="Run directory, baseline file or s3:// address; what the policy says, else baselines/<eval>.json, when left out.",
+    ),
+]
+_Policy: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy", help="The rules; gate.yaml where it is there, else a default one, when left out."
+    ),
+]
+_Pairs: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--candidate",
+        metavar="NEW=OLD",
+        help="Gate this candidate of the run, against that one of the baseline; repeat for several. All, each against its "
+        "namesake, when left out.",
+    ),
+]
+_Regrade: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--regrade", help="Have the run's judge grade the baseline's stored replies, in a copy beside it."
+    ),
+]
+_Unpaired: TypeAlias = Annotated[
+    bool,
+    typer.Option("--unpaired", help="Compare though the samples differ: without pairs, which sees less."),
+]
+_Sequential: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--sequential",
+        help="Grade the run in random order and stop as soon as the answer is certain.",
+    ),
+]
+_Judge: TypeAlias = Annotated[
+    str | None, typer.Option("--judge", help="With --sequential: who grades, by its name in the registry.")
+]
+_Rubric: TypeAlias = Annotated[
+    str | None, typer.Option("--rubric", help="With --sequential: name or file of the rubric.")
+]
+_Seed: TypeAlias = Annotated[
+    int | None, typer.Option("--seed", min=0, help="With --sequential: seed of the order of the chunks.")
+]
+_Junit: TypeAlias = Annotated[
+    Path | None, typer.Option("--junit", help="Also write JUnit XML, a case for each rule.")
+]
+_Summary: TypeAlias = Annotated[
+    Path | None, typer.Option("--summary", help="Also append a Markdown summary to this file.")
+]
+_Comment: TypeAlias = Annotated[
+    Path | None, typer.Option("--comment", help="Also write the body of a pull-request comment.")
+]
+_Link: TypeAlias = Annotated[
+    str, typer.Option("--link", metavar="URL", help="Where the comment's reader finds the full report.")
+]
+
+
+def gate(
+    run: RunDirectory,
+    baseline: _Baseline = None,
+    policy: _Policy = None,
+    candidate: _Pairs = None,
+    regrade: _Regrade = False,
+    unpaired: _Unpaired = False,
+    sequential: _Sequential = False,
+    judge: _Judge = None,
+    rubric: _Rubric = None,
+    seed: _Seed = None,
+    labels: Labels = None,
+    hardware: Machine = None,
+    endpoint: Endpoints = None,
+    concurrency: Concurrency = None,
+    no_cache: NoCache = False,
+    config: Registry = None,
+    junit: _Junit = None,
+    summary: _Summary = None,
+    comment: _Comment = None,
+    link: _Link = "",
+    as_json: AsJson = False,
+) -> int:
+    """Say whether a run may replace its baseline.
+
+    Exit code 0: passed, 1: regression, 2: inconclusive, 3: the judge is not trusted, 4: not comparable.
+    """
+    from qaeval.gate.decide import Order
+    from qaeval.gate.decide import gate as decide
+
+    sources = _sources(config, labels, hardware, endpoint)
+    order = Order(
+        run=run,
+        baseline=baseline,
+        policy=policy,
+        candidates=mapping(candidate, "--candidate"),
+        unpaired=unpaired,
+    )
+    runner = _runners(sources, concurrency, no_cache=no_cache)
+    if sequential:
+        if regrade:
+            raise UsageError("--sequential grades the run, --regrade the baseline: gate in two steps")
+        report = _sequentially(order, sources, runner, judge=judge, rubric=rubric, seed=seed or 0)
+    elif judge or rubric or seed is not None:
+        raise UsageError("--judge, --rubric and --seed belong to --sequential; a finished run knows its own")
+    else:
+        report = decide(order, sources, runner if regrade else None)
+    write_views(report, junit=junit, summary=summary, comment=comment, link=link)
+    with suppress(SystemExit, BrokenPipeError):  # a reader that has seen enough does not change the verdict
+        show(report, as_json=as_json)
+    return report.exit_code
+
+
+def show(report: "GateReport", *, as_json: bool) -> None:
+    """Print a verdict."""
+    if as_json:
+        print(report.model_dump_json())
+        return
+    from qaeval.cli.gate_tables import print_gate
+
+    print_gate(report)
+
+
+def write_views(
+    report: "GateReport", *, junit: Path | None, summary: Path | None, comment: Path | None, link: str
+) -> None:
+    """Write what CI shows of a verdict: JUnit XML, a job's summary, a comment."""
+    from qaeval.files.rows import explained
+
+    if junit is not None:
+        from qaeval.gate.views import to_junit
+
+        with explained(junit, "writing"):
+            junit.write_text(to_junit(report), encoding="utf-8")
+    if summary is not None:
+        from qaeval.gate.views import to_markdown
+
+        with explained(summary, "writing"), summary.open("a", encoding="utf-8") as file:
+            file.write(to_markdown(report))
+    if comment is not None:
+        from qaeval.gate.views import to_comment
+
+        with explained(comment, "writing"):
+            comment.write_text(to_comment(report, link), encoding="utf-8")
+
+
+def _sources(
+    config: Path | None, labels: list[Path] | None, hardware: str | None, endpoint: list[str] | None = None
+) -> "Sources":
+    from qaeval.gate.baseline import Sources
+    from qaeval.registry.find import find_config, with_endpoints
+
+    registry = with_endpoints(find_config(config), endpoint or [])
+    return Sources(config=registry, labels=labels or [], hardware=hardware)
+
+
+def _runners(
+    sources: "Sources", concurrency: str | None, *, no_cache: bool
+) -> "Callable[[RunStore], Runner]":
+    from qaeval.cli.compare import runner_of
+
+    def make(store: "RunStore") -> "Runner":
+        return runner_of(store, sources.config, concurrency, no_cache=no_cache, exporter=None)
+
+    return make
+
+
+def _sequentially(
+    order: "Order",
+    sources: "Sources",
+    runner: "Callable[[RunStore], Runner]",
+    *,
+    judge: str | None,
+    rubric: str | None,
+    seed: int,
+) -> "GateReport":
+    from qaeval.gate.decide import asked_of, write_gate
+    from qaeval.gate.early_stop import gate_sequentially
+    from qaeval.run.plan import find_judging
+    from qaeval.storage.run_directory import RunStore
+
+    with RunStore.open(order.run) as store:
+        settings = store.settings()
+        graded = settings.get("grading") or {"judge": {"name": None}}
+        candidates = tuple(sources.config.candidate(name) for name in settings["candidates"])
+        judging = find_judging(
+            sources.config,
+            candidates,
+            judge=judge or graded["judge"]["name"],
+            rubric=rubric or settings["eval"]["rubric"],
+        )
+        with runner(store) as at_work:
+            report = gate_sequentially(
+                store, at_work, judging, sources, lambda run: asked_of(order, sources, run), seed=seed
+            )
+    write_gate(report, order.run)
+    return report
+
+
+_Folder: TypeAlias = Annotated[Path, typer.Option("--folder", help="Folder of the baselines.")]
+_File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="Baseline file.")]
+
+
+@baseline_app.command("set")
+def set_baseline(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or s3:// address of one.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; baselines/<eval>.json when left out.")
+    ] = None,
+    pointer: Annotated[
+        bool,
+        typer.Option(
+            "--pointer", help="Write the run's address and hash alone; the run must stay where it is."
+        ),
+    ] = False,
+    labels: Labels = None,
+    hardware: Machine = None,
+    config: Registry = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run the baseline. That is a small file for git, with letters and ids, without texts."""
+    import json
+
+    from qaeval.gate.baseline import FOLDER, write_baseline, write_pointer
+    from qaeval.storage.location import is_store
+
+    if Path(run).is_file():
+        raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
+    sources = _sources(config, labels, hardware)
+    evidence = sources.baseline(run) if is_store(run) else sources.run(Path(run))
+    path = out or FOLDER / f"{evidence.side.identity.eval}.json"
+    earlier = ", in place of the earlier one" if path.is_file() else ""
+    size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
+    if as_json:
+        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence.digest}))
+    else:
+        print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
+        print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
+
+
+@baseline_app.command("show")
+def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False) -> None:
+    """Say what a baseline rests on, and how old it is."""
+    from qaeval.cli.gate_tables import print_baseline
+    from qaeval.environment import now
+
+    evidence = _sources(config, None, None).baseline(str(file))
+    if as_json:
+        print(evidence.model_dump_json())
+    else:
+        print_baseline(file, evidence, now())
+
+
+@baseline_app.command("list")
+def list_baselines(folder: _Folder = Path("baselines"), as_json: AsJson = False) -> None:
+    """List the baselines of a folder with their age."""
+    import json
+
+    from qaeval.cli.gate_tables import baseline_rows, print_baselines
+    from qaeval.environment import now
+    from qaeval.gate.baseline import list_baselines as found_in
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; `qaeval baseline set RUN` makes the first baseline")
+    rows = baseline_rows(found_in(folder), now())
+    if as_json:
+        print(json.dumps(rows))
+    elif rows:
+        print_baselines(rows)
+    else:
+        print(f"{folder}: no baseline here", file=sys.stderr)

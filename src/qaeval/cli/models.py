@@ -1,0 +1,108 @@
+"""`qaeval models`, `doctor` and `rubric`: what the registry has, and whether it answers."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from qaeval.cli.options import (
+    AsJson,
+    ChunksFile,
+    Endpoints,
+    EvalName,
+    Fields,
+    JudgeName,
+    Number,
+    Registry,
+    RubricName,
+    SamplesFile,
+    Seed,
+)
+
+
+def models(config: Registry = None, as_json: AsJson = False) -> None:
+    """List the models and judges of the registry."""
+    from qaeval.cli.tables import print_models
+    from qaeval.registry.find import find_config
+
+    print_models(find_config(config), as_json=as_json)
+
+
+def doctor(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL...]", help="The candidates of the run; the embedded ones when left out."
+        ),
+    ] = None,
+    eval_name: EvalName = None,
+    chunks: ChunksFile = None,
+    samples: SamplesFile = None,
+    field: Fields = None,
+    judge: JudgeName = None,
+    rubric: RubricName = None,
+    n: Number = None,
+    seed: Seed = None,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Also count the memory that each model needs on one GPU.")
+    ] = False,
+) -> None:
+    """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
+    from qaeval.cli.compare import planned as plan_of
+    from qaeval.cli.doctor import look, next_command, print_machine, print_memory, print_plan
+    from qaeval.registry.find import find_config, with_endpoints
+    from qaeval.run.plan import find_judging
+
+    print_machine()
+    registry = with_endpoints(find_config(config), endpoint or [])
+    names = models or ["embedded-lead", "embedded-salient"]
+    planned = plan_of(registry, names, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
+    judging = find_judging(
+        registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
+    )
+    print_plan(planned, judging)
+    if plan:
+        print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
+    answers = look([*planned.candidates, judging.judge], registry)
+    given = {
+        "eval": eval_name,
+        "chunks": chunks,
+        "samples": samples,
+        "judge": judge,
+        "rubric": rubric,
+        "n": n,
+        "seed": seed,
+    }
+    given["config"] = config
+    typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
+    typed += [word for name in field or [] for word in ("--field", name)]
+    print(f"\nnext: {next_command(planned, judging, answers, typed)}")
+
+
+def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
+    """Check a rubric and print its scale and hash."""
+    from qaeval.evals.find import find_rubric, is_taken
+
+    checked = find_rubric(rubric)
+    print(f"{checked.name} version {checked.version}: fine")
+    print("\n".join(f"  {level.letter}  {level.name}: {level.meaning}" for level in checked.scale))
+    print(
+        f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
+    )
+    print(f"  sha {checked.sha}")
+    if is_taken(checked):
+        print(
+            f"note: {checked.name} version {checked.version} is the name of a rubric that comes with qaeval and says something else: "
+            "give yours a name of its own, or labels of the two cannot be told apart",
+            file=sys.stderr,
+        )
+
+
+def rubric_show(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
+    """Print a rubric's file. To read it, or to make one of your own from it."""
+    from qaeval.evals.find import rubric_file
+
+    print(rubric_file(rubric).read_text(encoding="utf-8"), end="")

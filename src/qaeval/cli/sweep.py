@@ -1,0 +1,165 @@
+"""`qaeval sweep`: one server under more and more load, and where its knee is."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+
+import typer
+
+from qaeval.cli.options import (
+    AsJson,
+    ChunksFile,
+    Endpoints,
+    EvalName,
+    Fields,
+    Machine,
+    Number,
+    Registry,
+    RubricName,
+    SamplesFile,
+    Seed,
+)
+from qaeval.errors import UsageError
+
+if TYPE_CHECKING:
+    from qaeval.registry.config import Config
+    from qaeval.sweep.load import Load
+
+_LEVELS: Final = (1, 2, 4, 8, 16, 32, 64)
+_MOST: Final = 4096
+
+_Model: TypeAlias = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Name from the registry; see `qaeval models`.")
+]
+_Run: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--run", help="Run whose items are graded: the prompts of a judge. Those of the eval when left out."
+    ),
+]
+_Levels: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--concurrency",
+        metavar="N,N,...",
+        help="Requests in flight, level by level; 1,2,4,8,16,32,64 when left out.",
+    ),
+]
+_Requests: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--requests",
+        min=1,
+        help="Of each level and repeat; 5 for each in flight, 20 at least, when left out.",
+    ),
+]
+_Repeats: TypeAlias = Annotated[
+    int, typer.Option("--repeats", min=1, help="Of each level; an interval needs three.")
+]
+_Out: TypeAlias = Annotated[
+    Path | None, typer.Option("--out", help="New directory; results/sweep-<time> when left out.")
+]
+
+
+def sweep(
+    model: _Model,
+    eval_name: EvalName = None,
+    chunks: ChunksFile = None,
+    samples: SamplesFile = None,
+    field: Fields = None,
+    run: _Run = None,
+    rubric: RubricName = None,
+    n: Number = None,
+    seed: Seed = None,
+    concurrency: _Levels = None,
+    requests: _Requests = None,
+    repeats: _Repeats = 3,
+    out: _Out = None,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+    hardware: Machine = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find with how many requests at once a server works best. That is its knee, with the eval's own prompts."""
+    from rich.console import Console
+
+    from qaeval.cli.progress import progress_for
+    from qaeval.cli.tables import print_sections
+    from qaeval.environment import new_run_name
+    from qaeval.registry.find import find_config, find_machines, with_endpoints
+    from qaeval.sweep.loops import Course
+    from qaeval.sweep.sections import write_sweep
+    from qaeval.sweep.sweeper import Sweeper
+
+    registry = with_endpoints(find_config(config), endpoint or [])
+    machines = find_machines(registry, [{"candidates": [model], "grading": None}], hardware)
+    given = {"--eval": eval_name, "--chunks": chunks, "--samples": samples, "--n": n, "--seed": seed}
+    if run is not None and (both := [option for option, value in given.items() if value is not None]):
+        raise UsageError(f"{both[0]} and --run: the prompts are those of an eval, or those of a run's judge")
+    if run is None and rubric is not None:
+        raise UsageError("--rubric is of a judge's prompts: name a run whose items it grades with --run")
+    load = (
+        _of_eval(registry, model, eval_name, (chunks, samples, field), n, seed)
+        if run is None
+        else _of_run(registry, model, run, rubric)
+    )
+    course = Course(levels=_levels(concurrency), repeats=repeats, requests=requests)
+    folder = out or Path("results", f"sweep-{new_run_name()}")
+    sweeper = Sweeper(
+        folder,
+        progress_for(Console(stderr=True)),
+        serving=registry.serving,
+        allow_external=registry.allow_external,
+        on_stop=lambda: print(
+            "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
+        ),
+    )
+    with sweeper:
+        measured = sweeper.measure(load, course)
+    found = sweeper.publish(
+        measured, machine=machines.get(model), command=shlex.join(["qaeval", *sys.argv[1:]])
+    )
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print_sections(write_sweep(found))
+        print(f"\npage: {folder / 'sweep.html'}")
+    if measured.ended is not None:
+        raise measured.ended
+
+
+def _of_eval(
+    registry: "Config",
+    model: str,
+    eval_name: str | None,
+    source: tuple[Path | None, Path | None, list[str] | None],
+    n: int | None,
+    seed: int | None,
+) -> "Load":
+    from qaeval.cli.compare import planned
+    from qaeval.sweep.load import generation_load
+
+    if model in registry.judges and model not in registry.models:
+        raise UsageError(f"{model} is a judge: name a run whose items it grades with --run")
+    return generation_load(planned(registry, [model], eval_name=eval_name, source=source, n=n, seed=seed))
+
+
+def _of_run(registry: "Config", model: str, run: Path, rubric: str | None) -> "Load":
+    from qaeval.run.plan import find_judging
+    from qaeval.storage.run_directory import RunStore
+    from qaeval.sweep.load import grading_load
+
+    with RunStore.open(run) as store:
+        judging = find_judging(registry, (), judge=model, rubric=rubric or store.settings()["eval"]["rubric"])
+        return grading_load(store, judging)
+
+
+def _levels(typed: str | None) -> tuple[int, ...]:
+    """Read ``--concurrency``: numbers with commas between, brought into order."""
+    if typed is None:
+        return _LEVELS
+    words = [word.strip() for word in typed.split(",")]
+    if not all(word.isdecimal() and 1 <= int(word) <= _MOST for word in words):
+        raise UsageError(f"--concurrency: expected numbers from 1 to {_MOST:,} like 1,2,4,8, got {typed!r}")
+    return tuple(sorted({int(word) for word in words}))

@@ -1,0 +1,1 @@
+"""Which candidate to use: the report of a run, from its rows to its pages."""

@@ -1,0 +1,260 @@
+"""From the rows of a run to its report."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
+from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
+from qaeval.analysis.failures import gather_failures
+from qaeval.analysis.letters import letter_table
+from qaeval.analysis.model import CandidateSummary, JudgeSummary
+from qaeval.analysis.replies import Replies, Tally, worked_s
+from qaeval.analysis.server_metrics import server_span
+from qaeval.comparison.differences import compare_candidates, rank_candidates
+from qaeval.comparison.findings import gather_findings, near_duplicates, select
+from qaeval.comparison.headline import write_headline
+from qaeval.comparison.items import ChunkItems, gather_items
+from qaeval.comparison.report import Report
+from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage, write_cost
+from qaeval.cost.energy import run_wh, stage_energies
+from qaeval.cost.machines import node_costs
+from qaeval.cost.model import RunTiming
+from qaeval.cost.run_cost import hosting_of
+from qaeval.cost.weights import weigh
+from qaeval.errors import DataError
+from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
+from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
+
+
+class Samples(Protocol):
+    """Samples that can be counted, and gone through more than once."""
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRows:
+    """Everything that a run directory and the label files hold; the order of rows does not matter."""
+
+    samples: Samples
+    """The frozen sample set, in its order."""
+    generations: Iterable[GenerateRow]
+    """The last row of every generation task; gone through once by each analysis."""
+    grades: Iterable[GradeRow]
+    """The last row of every grading task; gone through once by each analysis."""
+    sessions: Sequence[Session] = field(default=())
+    readings: Sequence[Reading] = field(default=())
+    """What the servers said of themselves, in the order of time."""
+    labels: Sequence[Label] = field(default=())
+    """The labels of all files; told apart by their rater."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """Rows and facts of a graded run."""
+
+    rows: RunRows
+    eval_facts: EvalFacts
+    rubric: RubricFacts
+    judge: ModelFacts
+    candidates: tuple[ModelFacts, ...]
+    """In the order of the report."""
+    judge_tuned: bool = False
+    """Whether the judge was tuned on labels of this eval; the labels it was tuned on are then left out."""
+
+    def table(self, tally: Tally | None = None) -> pd.DataFrame:
+        """Join the rows into the table of letters.
+
+        Args:
+            tally: Counts tokens and times of the rows on the way; None: nothing is counted.
+
+        Raises:
+            DataError: rows are missing, doubled or foreign; the message names the first three.
+        """
+        n_samples = self.eval_facts.n_samples
+        if len(self.rows.samples) != n_samples:
+            raise DataError(f"samples: expected {n_samples}, the run holds {len(self.rows.samples)}")
+        counted = tally or Tally()
+        return letter_table(
+            self.rows.samples,
+            counted.generations(self.rows.generations),
+            counted.grades(self.rows.grades),
+            candidates=[facts.name for facts in self.candidates],
+            items_per_sample=self.eval_facts.items_per_sample,
+            judge=self.judge.name,
+            rubric=self.rubric,
+        )
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A report, and the table of letters behind it."""
+
+    report: Report
+    table: pd.DataFrame
+    rows: RunRows
+    has_charts: bool = True
+    """Whether charts stand beside the documents; of runs side by side nothing is written."""
+
+    def items(self, *, most: int | None = None, marked: bool = False) -> tuple[ChunkItems, ...]:
+        """Gather the items for reading.
+
+        Args:
+            most: Items of the chunks that are shown; of more, those come first in which something failed, the judge and a
+                label differ, the candidates differ, or the judge is unsure. None: all.
+            marked: Whether to find the parts of the chunks in which the answers stand.
+        """
+        rubric = self.report.rubric
+        labels = [label for label in self.rows.labels if fits(label, rubric)]
+        return gather_items(
+            self.table,
+            self.rows.samples,
+            labels,
+            candidates=[one.facts.name for one in self.report.candidates],
+            flags=rubric.flag_names,
+            most=most,
+            marked=marked,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What a report needs besides the run."""
+
+    label_paths: Sequence[Path] = ()
+    """Files of labels, one or more raters each."""
+    margin: float = 0.05
+    """Smallest difference of usable rates that matters, in (0, 1)."""
+    machines: Mapping[str, MachineFacts] = field(default_factory=dict)
+    """What each model runs on, by its name; a model without an entry has no cost."""
+    hosted_prices: Sequence[HostedFacts] = ()
+    """Prices of hosted APIs, for a comparison with the cost of the run."""
+    command: str = ""
+    """The command line or call that made the report."""
+
+
+def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
+    """Analyse a finished run, or several that were joined.
+
+    Args:
+        data: Rows and facts of the run; `eval_facts.n_samples` must be the number of samples.
+        run: Everything in which two equal runs may differ; its seconds are taken from the sessions.
+        options: Margin, machines and prices.
+
+    Raises:
+        DataError: rows are missing, doubled or foreign; the message names the first three.
+    """
+    rows, rubric, judge = data.rows, data.rubric, data.judge
+    names = [facts.name for facts in data.candidates]
+    tally = Tally()
+    table = data.table(tally)
+    summaries = tuple(
+        summarise_candidate(
+            facts,
+            table[table["candidate"] == facts.name],
+            tally.of("generate", facts.name),
+            rows.sessions,
+            readings=rows.readings,
+            rubric=rubric,
+            item_types=data.eval_facts.item_types,
+            near=_near(table, facts.name) if data.eval_facts.item_kind == "qa_pair" else None,
+        )
+        for facts in data.candidates
+    )
+    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=options.margin)
+    agreement = judge_agreement(
+        table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=data.judge_tuned
+    )
+    judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
+    n_chunks = table["cluster"].nunique()
+    report = Report(
+        run=_run(run, rows.sessions),
+        headline=write_headline(
+            summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
+        ),
+        eval=data.eval_facts,
+        rubric=rubric,
+        judge=judge_summary,
+        candidates=summaries,
+        margin=options.margin,
+        differences=differences,
+        ranking=rank_candidates(table, candidates=names, best=rubric.best),
+        agreement=agreement,
+        raters=rater_agreement(table, rows.labels, rubric, agreement),
+        strata=summarise_strata(table, candidates=names, best=rubric.best),
+        types=summarise_types(table, candidates=names, best=rubric.best),
+        failures=gather_failures(table, names),
+        checks=gather_findings(table, data.eval_facts.checks, names),
+        selection=select(table, rows.samples, names)
+        if data.eval_facts.item_kind == "preference_pair"
+        else (),
+        timing=_timing(summaries, judge_summary, rows, options.machines, run.finished),
+        data_left=tuple(sorted(hosts_outside(rows.sessions))),
+    )
+    timing = report.timing.model_copy(
+        update={"hosting": hosting_of(report, rows.sessions, options.hosted_prices)}
+    )
+    return Analysis(report.model_copy(update={"timing": timing}), table, rows)
+
+
+def _near(table: pd.DataFrame, candidate: str) -> int | None:
+    return near_duplicates(
+        table.loc[(table["candidate"] == candidate) & (table["item_id"] != ""), "question"]
+    )
+
+
+def _timing(
+    candidates: Sequence[CandidateSummary],
+    judge: JudgeSummary,
+    rows: RunRows,
+    machines: Mapping[str, MachineFacts],
+    finished: str,
+) -> RunTiming:
+    """Say what depends on times: cost, and the choice that cost and speed are part of."""
+    energies = stage_energies(rows.sessions)
+    costs = cost_candidates(candidates, machines, finished, energies)
+    unit = common_unit(costs)
+    grading = cost_stage(
+        judge.facts, judge.timing, machines, finished, energies.get(("grade", judge.facts.name))
+    )
+    external = {one.model for one in rows.sessions if one.external}
+    return RunTiming(
+        headline=write_cost(costs, unit, grading),
+        costs=costs,
+        cost_unit=unit,
+        grading=grading,
+        nodes=node_costs(rows.sessions, rows.readings, machines, finished),
+        choice=weigh(candidates, costs, unit, external, finished),
+        energy_wh=run_wh(rows.sessions),
+    )
+
+
+def _judge(facts: ModelFacts, rows: RunRows, replies: Replies, *, tuned: bool) -> JudgeSummary:
+    sessions = [one for one in rows.sessions if (one.stage, one.model) == ("grade", facts.name)]
+    return JudgeSummary(
+        facts=facts,
+        tuned=tuned,
+        n_asked=replies.n,
+        n_graded=replies.n - replies.n_failed,
+        tokens=replies.tokens,
+        timing=replies.timing(
+            sessions,
+            n_items=replies.n,
+            server=server_span(rows.readings, "grade", facts.name),
+            alongside=any(one.alongside for one in rows.sessions),
+        ),
+    )
+
+
+def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
+    stages: dict[str, list[Session]] = {}
+    for session in sessions:
+        stages.setdefault(f"{session.stage} {session.model}", []).append(session)
+    seconds = {name: worked_s(own) for name, own in stages.items()}
+    return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})

@@ -1,0 +1,68 @@
+"""The letters of a run as CSV, a row for each expected item: for spreadsheets and for statistics of one's own."""
+
+import csv
+import re
+from collections.abc import Sequence
+from io import StringIO
+from typing import Final
+
+from qaeval.comparison.items import ChunkItems
+
+COLUMNS = (
+    "item_id",
+    "chunk_id",
+    "stratum",
+    "candidate",
+    "position",
+    "type",
+    "status",
+    "letter",
+    "flags",
+    "labels",
+    "question",
+    "answer",
+    "rejected",
+    "findings",
+    "reason",
+)
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\n")
+"""What a spreadsheet starts a formula with."""
+
+
+def render_csv(items: Sequence[ChunkItems]) -> str:
+    """Write the items, chunk by chunk; a cell that a spreadsheet would run as a formula gets an apostrophe before it."""
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for chunk in items:
+        for own in chunk.candidates:
+            for item in own.items:
+                cells = (
+                    item.item_id,
+                    chunk.chunk_id,
+                    chunk.stratum,
+                    own.candidate,
+                    str(item.position),
+                    item.type,
+                    item.status,
+                    item.letter,
+                    " ".join(item.flags),
+                    " ".join(f"{rater}:{letter}" for rater, letter in item.labels),
+                    item.question,
+                    item.answer,
+                    item.rejected,
+                    "; ".join(f"{check}: {found}" for check, found in item.findings),
+                    item.reason,
+                )
+                writer.writerow([harmless(cell) for cell in cells])
+    return out.getvalue()
+
+
+def harmless(cell: object) -> str:
+    """Write a cell so that no spreadsheet runs it; a carriage return, which would start a row unquoted, becomes a line feed."""
+    if not isinstance(cell, str):
+        # a number of our own is no formula, whatever its sign
+        return "" if cell is None else str(cell)
+    text = re.sub(r"\r\n?", "\n", cell)
+    return f"'{text}" if text.startswith(_FORMULA) else text

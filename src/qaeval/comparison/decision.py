@@ -1,0 +1,489 @@
+"""Which candidate comes first by the user's weights, and how far each weight, and the quality, can move before another does.
+
+The weighted sum of a candidate is linear in every weight, so each answer is the root of one inequality per rival: exact, no search.
+
+A decision as data: the document of ``qaeval decide``. What is undefined is ``null`` with a reason, never 0.
+
+What ``qaeval decide`` says: who comes first, what that hangs on, then the numbers behind it.
+
+The section that weighs the candidates for hosting.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, TypeAlias
+
+from qaeval.comparison.report import Report
+from qaeval.cost.model import Choice, Criterion
+from qaeval.errors import UsageError, closest
+from qaeval.report import numbers
+from qaeval.report.facts import Part
+from qaeval.report.measure import Measure
+from qaeval.report.tables import Section, Table
+
+_QUALITY: Final = "quality"
+_TIE: Final = 1e-12
+"""Sums closer than this are one."""
+
+FORMAT: Final = 1
+"""Version of the layout of `Decision`."""
+
+
+class LeftOut(Part):
+    """A criterion that is not known for every candidate, so that nobody is weighed by it."""
+
+    criterion: str
+    weight: float
+    unknown: tuple[str, ...]
+    """Candidates for which it is not known."""
+    could_win: tuple[str, ...]
+    """Who could come first instead if it were known, at the scores that suit them best and the choice least."""
+
+
+Standing: TypeAlias = Literal["stands", "open", "not known"]
+"""``open``: the interval of the difference in quality holds values at which the rival comes first."""
+
+
+class Rival(Part):
+    """The choice against one other candidate."""
+
+    candidate: str
+    lead: float
+    """Weighted mean of the choice minus the rival's."""
+    needed: float | None
+    """The choice stands while its usable rate minus the rival's is above this share; None where quality decides nothing."""
+    difference: Measure | None
+    """Usable rate of the choice minus the rival's; None where there is none."""
+    standing: Standing
+    reason: str | None = None
+    """Why it is not known whether the choice stands."""
+
+
+class WeightRange(Part):
+    """How far the weight of one criterion can move, all others as they are, before another candidate comes first."""
+
+    criterion: str
+    weight: float
+    is_given: bool
+    """Whether the user gave it; else it is qaeval's proposal."""
+    low: float | None
+    """Below this weight `below` comes first; None where no smaller weight changes the choice."""
+    below: str
+    high: float | None
+    """Above this weight `above` comes first; None where no larger weight changes the choice."""
+    above: str
+
+
+class Decision(Part):
+    """What ``qaeval decide`` found."""
+
+    format: int = FORMAT
+    source: str
+    """The run, or the runs."""
+    choice: str | None
+    """Who comes first; None where several do."""
+    tied: tuple[str, ...]
+    """Those that come first together; empty where one does."""
+    weights: Mapping[str, float]
+    candidates: tuple[Choice, ...]
+    """With the weights of the user, the highest mean first."""
+    ranges: tuple[WeightRange, ...]
+    """Of the criteria that count; empty without a choice."""
+    rivals: tuple[Rival, ...]
+    """Empty without a choice."""
+    left_out: tuple[LeftOut, ...]
+    quality: str
+    """What the report says of quality, in a sentence."""
+
+
+def decide(report: Report, given: Mapping[str, float]) -> Decision:
+    """Weigh the candidates of a report anew.
+
+    Args:
+        report: Of at least two candidates.
+        given: The user's weights by criterion, 0 or more; what is not there keeps the weight that qaeval proposes.
+
+    Raises:
+        UsageError: there is nothing to choose, a criterion is unknown, a weight is negative, or nothing has a weight.
+    """
+    if not report.timing.choice:
+        raise UsageError(
+            f"{report.run.id}: one candidate, so there is nothing to decide; compare two, or name two runs"
+        )
+    weights = _weights(report.timing.choice[0], given)
+    choices = sorted((_weighed(one, weights) for one in report.timing.choice), key=lambda one: -one.mean)
+    scores = {one.candidate: _scores(one) for one in choices}
+    sums = {name: _sum(own, weights) for name, own in scores.items()}
+    best = max(sums.values())
+    first = tuple(name for name, total in sums.items() if best - total <= _TIE)
+    counting = [one.name for one in choices[0].criteria if one.counts]
+    leader = first[0] if len(first) == 1 else None
+    verdict = next((one.text for one in report.headline if one.kind == "verdict"), "")
+    return Decision(
+        source=report.run.id,
+        choice=leader,
+        tied=() if leader else first,
+        weights=weights,
+        candidates=tuple(choices),
+        ranges=tuple(weight_range(name, leader, scores, weights, is_given=name in given) for name in counting)
+        if leader
+        else (),
+        rivals=tuple(_rival(report, leader, name, scores, weights) for name in scores if name != leader)
+        if leader
+        else (),
+        left_out=tuple(
+            _left_out(name, choices, leader, sums, weights[name]) for name in weights if name not in counting
+        ),
+        quality=verdict,
+    )
+
+
+def weight_range(
+    criterion: str,
+    leader: str,
+    scores: Mapping[str, Mapping[str, float]],
+    weights: Mapping[str, float],
+    *,
+    is_given: bool = False,
+) -> WeightRange:
+    """Say between which weights of a criterion the leader stays first, all others as they are.
+
+    Against each rival the leader's lead is ``w x d + rest``: `d` is their difference in score on the criterion, `rest` what the
+    other criteria add. It is 0 at ``w = -rest / d``; the range is the narrowest of all rivals. At its ends two are tied. A
+    weight is never below 0, so a root at 0 or below changes no choice.
+
+    Args:
+        criterion: Which weight moves.
+        leader: Who comes first, alone.
+        scores: 0 to 1, by candidate and criterion; the same criteria for all.
+        weights: 0 or more, by criterion.
+        is_given: Whether the weight is the user's.
+    """
+    low: tuple[float, str] | None = None
+    high: tuple[float, str] | None = None
+    own, weight = scores[leader], weights[criterion]
+    for rival, theirs in scores.items():
+        gap = own[criterion] - theirs[criterion]
+        if rival == leader or not gap:
+            continue
+        rest = sum(weights[name] * (own[name] - theirs[name]) for name in own if name != criterion)
+        turn = -rest / gap
+        if gap > 0 and turn > 0 and (low is None or turn > low[0]):
+            low = turn, rival
+        if gap < 0 and (high is None or turn < high[0]):
+            high = turn, rival
+    return WeightRange(
+        criterion=criterion,
+        weight=weight,
+        is_given=is_given,
+        low=low[0] if low else None,
+        below=low[1] if low else "",
+        high=high[0] if high else None,
+        above=high[1] if high else "",
+    )
+
+
+def _weights(choice: Choice, given: Mapping[str, float]) -> dict[str, float]:
+    proposed = {one.name: one.weight for one in choice.criteria}
+    for name, weight in given.items():
+        if name not in proposed:
+            raise UsageError(
+                f"--weight {name}: no criterion is called {name!r}.{closest(name, proposed)} Known: {', '.join(proposed)}"
+            )
+        if weight < 0:
+            raise UsageError(f"--weight {name}: a weight is 0 or more, got {weight:g}")
+    weights = {**proposed, **given}
+    if not sum(weights[one.name] for one in choice.criteria if one.counts):
+        raise UsageError(
+            "every criterion that is known for all candidates has the weight 0; give one with --weight"
+        )
+    return weights
+
+
+def _weighed(choice: Choice, weights: Mapping[str, float]) -> Choice:
+    criteria = tuple(one.model_copy(update={"weight": weights[one.name]}) for one in choice.criteria)
+    total = sum(one.weight for one in criteria if one.counts)
+    mean = sum(one.weight * (one.score or 0.0) for one in criteria if one.counts) / total
+    return choice.model_copy(update={"criteria": criteria, "mean": mean})
+
+
+def _scores(choice: Choice) -> dict[str, float]:
+    return {one.name: one.score for one in choice.criteria if one.counts and one.score is not None}
+
+
+def _sum(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    return sum(weights[name] * score for name, score in scores.items())
+
+
+def _rival(
+    report: Report,
+    leader: str,
+    rival: str,
+    scores: Mapping[str, Mapping[str, float]],
+    weights: Mapping[str, float],
+) -> Rival:
+    """Compare the choice with another candidate, and say whether what is known of quality can turn it.
+
+    A score of quality is a usable rate as a share of the best one. With that scale held, the choice stands while the difference
+    of the two rates is above ``-rest x best / weight``; the interval of the paired difference lies above it, or does not.
+    """
+    own, theirs = scores[leader], scores[rival]
+    lead = (_sum(own, weights) - _sum(theirs, weights)) / sum(weights[name] for name in own)
+    if _QUALITY not in own:
+        return Rival(
+            candidate=rival,
+            lead=lead,
+            needed=None,
+            difference=None,
+            standing="not known",
+            reason="quality is not known: no item is usable",
+        )
+    difference = _difference(report, leader, rival)
+    if not weights[_QUALITY]:
+        reason = "quality has no weight"
+        return Rival(
+            candidate=rival, lead=lead, needed=None, difference=difference, standing="stands", reason=reason
+        )
+    rest = sum(weights[name] * (own[name] - theirs[name]) for name in own if name != _QUALITY)
+    best = max(one.usable.value or 0.0 for one in report.candidates if one.facts.name in scores)
+    needed = -rest * best / weights[_QUALITY]
+    if difference is None or difference.low is None:
+        reason = (difference.reason if difference else None) or "the run has no interval of their difference"
+        return Rival(
+            candidate=rival,
+            lead=lead,
+            needed=needed,
+            difference=difference,
+            standing="not known",
+            reason=reason,
+        )
+    standing = "stands" if difference.low > needed else "open"
+    return Rival(candidate=rival, lead=lead, needed=needed, difference=difference, standing=standing)
+
+
+def _difference(report: Report, leader: str, rival: str) -> Measure | None:
+    """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared."""
+    for pair in report.differences:
+        if (pair.a, pair.b) == (rival, leader):
+            return pair.difference
+        if (pair.a, pair.b) == (leader, rival):
+            one = pair.difference
+            ends = {"value": one.value, "low": one.high, "high": one.low}
+            return one.model_copy(update={name: None if end is None else -end for name, end in ends.items()})
+    return None
+
+
+def _left_out(
+    name: str, choices: Sequence[Choice], leader: str | None, sums: Mapping[str, float], weight: float
+) -> LeftOut:
+    known = {one.candidate: _score(one, name) for one in choices}
+    worst = 0.0 if leader is None else known[leader] or 0.0
+    could = tuple(
+        rival
+        for rival, score in known.items()
+        if leader is not None
+        and rival != leader
+        and sums[rival] + weight * (1.0 if score is None else score) >= sums[leader] + weight * worst - _TIE
+    )
+    unknown = tuple(candidate for candidate, score in known.items() if score is None)
+    return LeftOut(criterion=name, weight=weight, unknown=unknown, could_win=could)
+
+
+def _score(choice: Choice, name: str) -> float | None:
+    criterion: Criterion = next(one for one in choice.criteria if one.name == name)
+    return criterion.score
+
+
+_RANGES: Final = (
+    "Each row moves one weight and leaves the others as they are; at its ends two candidates are tied. Computed, not searched: the "
+    "lead over a rival is linear in every weight."
+)
+_ONCE: Final = (
+    "Cost and speed were measured once and have no interval. Cost is of usable items and would move with their rate; here it is held. "
+    "Licence, maintenance and sovereignty are what the registry and the run say."
+)
+_ALL: Final = 1.0
+"""No two rates are further apart."""
+
+
+def write_decision(found: Decision) -> tuple[Section, ...]:
+    """Turn a decision into one section."""
+    first = (
+        f"{found.choice} comes first."
+        if found.choice
+        else f"No choice: {numbers.listed(found.tied)} are tied with these weights. Give one that tells them apart, `--weight quality=5`."
+    )
+    return (
+        Section(
+            anchor="decision",
+            title=first,
+            paragraphs=(
+                *(_rival_sentence(one, found.choice or "") for one in found.rivals),
+                *_closest(found),
+                *(_left_out_sentence(one) for one in found.left_out),
+                *((f"Of quality alone the report says: {found.quality}",) if found.quality else ()),
+                _ONCE,
+            ),
+            tables=(_score_table(found), *_ranges(found)),
+        ),
+    )
+
+
+def _rival_sentence(one: Rival, choice: str) -> str:
+    lead = f"It leads {one.candidate} by {numbers.decimal(one.lead)}"
+    if one.needed is None:
+        return f"{lead}; {one.reason}."
+    if one.needed <= -_ALL:
+        return f"{lead}, and would whatever the quality of both."
+    apart = numbers.size(one.needed)
+    condition = f"{lead}, and does as long as its usable rate is " + (
+        f"more than {apart} above {one.candidate}'s"
+        if one.needed > 0
+        else f"less than {apart} below {one.candidate}'s"
+        if one.needed < 0
+        else f"above {one.candidate}'s"
+    )
+    if one.difference is None or one.standing == "not known":
+        return (
+            f"{condition}. Whether it is, is not known: {(one.reason or '').replace('clusters', 'chunks')}."
+        )
+    said = f"{condition}. The run says {numbers.difference(one.difference)}"
+    if one.standing == "stands":
+        return f"{said}: the choice stands against what is uncertain in quality."
+    return f"{said}: {one.candidate} may come first. {choice} does by what was measured; more chunks would tell (`qaeval plan`)."
+
+
+def _closest(found: Decision) -> tuple[str, ...]:
+    """Name the weight whose smallest relative change turns the choice."""
+    turns = [
+        (abs(end - one.weight) / one.weight, end, to, one) for one in found.ranges for end, to in _ends(one)
+    ]
+    if not turns:
+        return (f"No single weight changes the choice: {found.choice} stays first.",) if found.choice else ()
+    share, end, to, one = min(turns, key=lambda turn: turn[0])
+    side, sign = ("below", numbers.MINUS) if end < one.weight else ("above", "+")
+    how_far = f"{sign}{numbers.percent(share)}" if share <= 1 else f"{_weight(end / one.weight)} times"
+    text = (
+        f"It hangs most on the weight of {one.criterion}: {side} {_weight(end)} instead of {_weight(one.weight)} "
+        f"({how_far}) {to} comes first."
+    )
+    return (text,)
+
+
+def _ends(one: WeightRange) -> list[tuple[float, str]]:
+    ends = ((one.low, one.below), (one.high, one.above))
+    return [(end, to) for end, to in ends if end is not None and one.weight]
+
+
+def _left_out_sentence(one: LeftOut) -> str:
+    text = f"{one.criterion} (weight {_weight(one.weight)}) is not known for {numbers.listed(one.unknown)} and is left out for everybody"
+    if not one.could_win:
+        return f"{text}; alone it could not change the choice."
+    return f"{text}; were it known, {numbers.listed(one.could_win, 'or')} could come first."
+
+
+def _score_table(found: Decision) -> Table:
+    criteria = found.candidates[0].criteria
+    rows = [
+        (
+            one.name,
+            _weight(one.weight) if one.counts else "left out",
+            *(
+                "not known"
+                if choice.criteria[place].score is None
+                else numbers.decimal(choice.criteria[place].score)
+                for choice in found.candidates
+            ),
+        )
+        for place, one in enumerate(criteria)
+    ]
+    rows.append(("weighted mean", "", *(numbers.decimal(one.mean) for one in found.candidates)))
+    header = ("Criterion", "Weight", *(one.candidate for one in found.candidates))
+    return Table(caption="Scores from 0 to 1", header=header, rows=tuple(rows))
+
+
+def _ranges(found: Decision) -> tuple[Table, ...]:
+    if not found.ranges:
+        return ()
+    rows = tuple(
+        (
+            one.criterion,
+            _weight(one.weight),
+            "yours" if one.is_given else "proposed",
+            "0" if one.low is None else _weight(one.low),
+            one.below or "–",
+            "any" if one.high is None else _weight(one.high),
+            one.above or "–",
+        )
+        for one in found.ranges
+    )
+    header = ("Criterion", "Weight", "Whose", "First from", "below that", "First up to", "above that")
+    caption = f"How far each weight can move before {found.choice} is not first"
+    return (Table(caption=caption, header=header, rows=rows, notes=(_RANGES,), words=frozenset({2, 4, 6})),)
+
+
+def _weight(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - three digits, or all that stand before the point
+
+
+_HOW: Final = (
+    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's, reliability as the share of items that came and "
+    "got a letter, licence 1 for open source and 0 for restricted, maintenance 1 at the model's release and 0 three years after it, "
+    "sovereignty 1 where nothing left. The weights are a proposal, not a "
+    "finding: a difference in the mean says nothing that the differences above do not show."
+)
+
+
+def hosting(report: Report) -> Section:
+    """Scores by criterion, the weights that they were taken with, and the means."""
+    choices = report.timing.choice
+    if not choices:
+        return Section(
+            anchor="hosting",
+            title="Choosing one to host",
+            paragraphs=("One candidate: there is nothing to choose.",),
+        )
+    names = [one.candidate for one in choices]
+    weights = {one.name: one.weight for one in choices[0].criteria}
+    rows = [
+        (
+            criterion,
+            numbers.decimal(weight, 0),
+            *(numbers.decimal(_score_in_report(report, name, criterion)) for name in names),
+        )
+        for criterion, weight in weights.items()
+    ]
+    rows.append(("weighted mean", "", *(numbers.decimal(one.mean) for one in choices)))
+    facts = {one.facts.name: one.facts for one in report.candidates}
+    licences = [
+        f"{name}: {facts[name].licence or 'licence not known'} ({facts[name].openness or 'openness not known'})."
+        for name in names
+    ]
+    return Section(
+        anchor="hosting",
+        title="Choosing one to host",
+        paragraphs=(
+            _HOW,
+            *_left_out_of_choice(choices),
+            " ".join(licences),
+            "`qaeval decide RUN` says how far each weight can move before another candidate comes first.",
+        ),
+        tables=(
+            Table(
+                caption="Weighed for hosting",
+                header=("Criterion", "Weight", *names),
+                rows=tuple(rows),
+            ),
+        ),
+    )
+
+
+def _left_out_of_choice(choices: Sequence[Choice]) -> tuple[str, ...]:
+    names = [one.name for one in choices[0].criteria if not one.counts]
+    if not names:
+        return ()
+    return (f"Not known for every candidate and left out of the means: {numbers.listed(names)}.",)
+
+
+def _score_in_report(report: Report, candidate: str, criterion: str) -> float | None:
+    (choice,) = (one for one in report.timing.choice if one.candidate == candidate)
+    return next(one.score for one in choice.criteria if one.name == criterion)

@@ -1,0 +1,234 @@
+"""Candidates against each other, paired by chunk."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import isnan, sqrt
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from qaeval.comparison.model import Difference, Outcome, Rank
+from qaeval.report.measure import Measure
+from qaeval.report.numbers import difference as shown
+from qaeval.report.numbers import level, p_value, plural, size, two_digits_up
+from qaeval.stats.margins import equivalence
+from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
+from qaeval.stats.power import chunks_needed
+from qaeval.stats.ranking import bradley_terry_bootstrap
+
+ALPHA: Final = 0.05
+"""Error rate of the family of comparisons."""
+
+_LARGEST_TABLE: Final = 6
+"""Items of a chunk; with more the table of chunks by usable items is left out."""
+
+_SEED: Final = 20_240_229
+"""Of the sign patterns, drawn only where the test cannot be exact."""
+
+
+def compare_candidates(
+    table: pd.DataFrame,
+    *,
+    candidates: Sequence[str],
+    best: str,
+    margin: float,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> tuple[Difference, ...]:
+    """Compare every pair of candidates by the usable rate in each chunk.
+
+    The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
+    is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
+    whose sign-flip test swaps the candidates' items of a chunk.
+
+    Args:
+        table: The table of letters.
+        candidates: Names, in the order of the report.
+        best: The letter of a usable item.
+        margin: Smallest difference that matters, in (0, 1). Where larger ones are neither shown nor ruled out, there
+            is not enough data.
+        pairs: The pairs to compare; all when left out.
+    """
+    usable = table.assign(usable=(table["letter"] == best).astype(float))
+    means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)
+    pairs = list(combinations(candidates, 2)) if pairs is None else pairs
+    if not pairs:
+        return ()
+    weights = _weights(usable, means.index)
+    columns = {name: means[name].to_numpy(float) for name in candidates}
+    counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
+    size_of = int(usable.groupby(["cluster", "candidate"], sort=False).size().max())
+    p_values = [_p(weights * columns[a], weights * columns[b]) for a, b in pairs]
+    adjusted = holm(p_values)
+    return tuple(
+        _difference(
+            a,
+            b,
+            columns[a],
+            columns[b],
+            weights=weights,
+            p=p,
+            p_holm=float(p_holm),
+            n_pairs=len(pairs),
+            margin=margin,
+        ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
+        for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
+    )
+
+
+def _weights(usable: pd.DataFrame, chunks: "pd.Index[str]") -> np.ndarray:
+    """Return each chunk's number of items over the mean number, shape (n_chunks,); 1 where all have the same."""
+    sizes = usable.groupby("cluster", sort=False).size()[chunks].to_numpy(float)
+    return np.asarray(sizes / sizes.mean())
+
+
+def _linearised(d: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return values whose mean is the difference of the rates and whose spread is its error; ``d`` where all chunks weigh the same."""
+    difference = float((weights * d).mean())
+    return np.asarray(difference + weights * (d - difference))
+
+
+def _within_one(measure: Measure) -> Measure:
+    """Cut an interval to what a difference of rates can be."""
+    if measure.low is None or measure.high is None:
+        return measure
+    return measure.model_copy(update={"low": max(-1.0, measure.low), "high": min(1.0, measure.high)})
+
+
+def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str) -> tuple[Rank, ...]:
+    """Rank three candidates or more by who has more usable items in how many chunks; a tie is half a win."""
+    if len(candidates) < 3:  # noqa: PLR2004 - two are a pair
+        return ()
+    usable = table.assign(usable=(table["letter"] == best).astype(float))
+    means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)[list(candidates)]
+    rates = means.to_numpy(float)
+    ahead = np.sign(np.round(rates[:, :, None] - rates[:, None, :], 9))
+    wins = (ahead + 1) / 2
+    wins[:, np.arange(len(candidates)), np.arange(len(candidates))] = 0.0
+    ranked = bradley_terry_bootstrap(wins, rng=np.random.default_rng(_SEED))
+    ranks = [
+        Rank(
+            candidate=name,
+            rank=one.rank or None,
+            rank_low=one.rank_low or None,
+            rank_high=one.rank_high or None,
+            strength=Measure.of(one.strength),
+        )
+        for name, one in zip(candidates, ranked, strict=True)
+    ]
+    return tuple(sorted(ranks, key=lambda one: one.rank or len(ranks)))
+
+
+def _crossed(of_a: "pd.Series[float]", of_b: "pd.Series[float]", most: int) -> tuple[tuple[int, ...], ...]:
+    """Count chunks by the usable items of both; nothing where the table would be too large to read."""
+    if most > _LARGEST_TABLE:
+        return ()
+    table = np.zeros((most + 1, most + 1), dtype=int)
+    both = of_a.notna() & of_b.notna()
+    for row, column in zip(of_a[both].astype(int), of_b[both].astype(int), strict=True):
+        table[row, column] += 1
+    return tuple(map(tuple, table.tolist()))
+
+
+def _p(mean_a: np.ndarray, mean_b: np.ndarray) -> float:
+    d, _ = chunk_differences(mean_a, mean_b)
+    return sign_flip_test(d, rng=np.random.default_rng(_SEED))
+
+
+def _difference(
+    a: str,
+    b: str,
+    mean_a: np.ndarray,
+    mean_b: np.ndarray,
+    *,
+    weights: np.ndarray,
+    p: float,
+    p_holm: float,
+    n_pairs: int,
+    margin: float,
+) -> Difference:
+    values = _linearised(mean_b - mean_a, weights)
+    nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
+    measure = _within_one(Measure.of(paired_difference(nothing, values, span=span)))
+    d, _ = chunk_differences(mean_a, mean_b)
+    d = np.round(d, 9)
+    outcome = _outcome(measure, p_holm, n_pairs, margin)
+    within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
+    more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
+    return Difference(
+        a=a,
+        b=b,
+        difference=measure,
+        p=p,
+        p_holm=p_holm,
+        p_equivalent=None if isnan(within) else within,
+        n_chunks_b_better=int((d > 0).sum()),
+        n_chunks_equal=int((d == 0).sum()),
+        n_chunks_a_better=int((d < 0).sum()),
+        outcome=outcome,
+        n_more_chunks=more,
+        sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs, more=more),
+    )
+
+
+def _outcome(measure: Measure, p_holm: float, n_pairs: int, margin: float) -> Outcome:
+    """Decide in words: the interval excludes 0 and, in a family of pairs, the adjusted test agrees."""
+    if measure.low is None or measure.high is None:
+        return "too few chunks"
+    shown_apart = measure.low > 0 or measure.high < 0
+    if shown_apart and (n_pairs == 1 or p_holm <= ALPHA):
+        return "b is better" if measure.low > 0 else "a is better"
+    return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
+
+
+def _more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
+    """Estimate how many chunks more would decide if the difference stays as it is, with a power of 80 %.
+
+    A difference is decided when it is told from 0, or from the margin: whichever is farther away. The spread is read
+    off the interval, which has a width even where all chunks agree.
+    """
+    seen, low, high = abs(measure.value or 0.0), measure.low or 0.0, measure.high or 0.0
+    spread = (high - low) / 2 * sqrt(measure.n_clusters) / float(ndtri(1 - ALPHA / 2))
+    needed = chunks_needed(spread, max(seen, margin - seen), alpha=ALPHA / n_pairs)
+    return max(1, needed - measure.n_clusters)
+
+
+def _sentence(
+    a: str,
+    b: str,
+    measure: Measure,
+    outcome: Outcome,
+    *,
+    p_holm: float,
+    n_pairs: int,
+    more: int | None,
+) -> str:
+    if measure.low is None or measure.high is None:
+        seen = "no difference was seen" if not measure.value else f"{b} − {a} was {shown(measure)}"
+        return f"{a} and {b}: too few chunks for an interval ({measure.n_clusters}); {seen}, which proves nothing."
+    test = p_value(p_holm) + (f" after correction for {n_pairs} pairs" if n_pairs > 1 else "")
+    if outcome in {"a is better", "b is better"}:
+        better, worse = (b, a) if outcome == "b is better" else (a, b)
+        return (
+            f"{better} is better than {worse}: {size(measure.value or 0)} more usable items, {_ends(measure)} "
+            f"({test}, {measure.n_clusters} chunks)."
+        )
+    limit = size(max(abs(measure.low), abs(measure.high)))
+    why = ""
+    if measure.low > 0 or measure.high < 0:
+        why = " (its interval leaves out 0, but not after correction for the number of pairs)"
+    elif p_holm <= ALPHA:
+        why = " (the test alone would show one, the interval does not)"
+    seen = f"{b} − {a} is {shown(measure)}{why} ({test}, {measure.n_clusters} chunks)"
+    if more is not None:
+        return (
+            f"{a} and {b}: not enough data; {seen}. About {plural(two_digits_up(more), 'more chunk', 'more chunks')} would decide if "
+            f"the difference stays as it is; so far only one above {limit} is ruled out."
+        )
+    return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
+
+
+def _ends(measure: Measure) -> str:
+    low, high = sorted((abs(measure.low or 0), abs(measure.high or 0)))
+    return f"{level(measure)} interval {size(low, unit='')} to {size(high, unit='')}"

@@ -1,0 +1,276 @@
+"""What the eval's checks found: counted by candidate, with a few of them shown; and questions that come again and again.
+
+Sections of what the eval's checks found, and of what preference pairs are like.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from qaeval.analysis.candidates import rate_by_cluster
+from qaeval.analysis.letters import FAILED
+from qaeval.comparison.report import CheckExample, CheckGroup, CheckRate, Report, Selection
+from qaeval.cost.model import CandidateCost
+from qaeval.records import Sample
+from qaeval.report import numbers
+from qaeval.report.facts import CheckFacts
+from qaeval.report.tables import Notes, Section, Table
+from qaeval.text.near import NearIndex
+from qaeval.text.units import content_words
+
+N_EXAMPLES: Final = 3
+"""Of each check and candidate."""
+N_CHARACTERS: Final = 200
+
+_ALIKE: Final = 8
+"""Two questions with so many tenths of their content words in common (Jaccard) are nearly the same."""
+_MOST_QUESTIONS: Final = 100_000
+_MOST_COMPARED: Final = 2_000_000
+"""Pairs of questions of one candidate that are compared; questions made from one template share all their rare words."""
+
+
+def gather_findings(
+    table: pd.DataFrame, checks: Sequence[CheckFacts], candidates: Sequence[str]
+) -> tuple[CheckGroup, ...]:
+    """Count each check's findings among the items that it looked at, in the eval's order of checks."""
+    items = table[table["status"] != FAILED]
+    found = items[items["findings"].notna()]
+    groups = []
+    for check in checks:
+        hit = pd.Series(data=False, index=items.index)
+        hit[found.index[[check.name in own for own in found["findings"]]]] = True
+        looked = items["type"].isin(check.types) if check.types else pd.Series(data=True, index=items.index)
+        rates, examples = [], []
+        for name in candidates:
+            own = items[looked & (items["candidate"] == name)]
+            mine = hit[own.index]
+            rates.append(
+                CheckRate(
+                    candidate=name,
+                    n_checked=len(own),
+                    n_found=int(mine.sum()),
+                    share=rate_by_cluster(own, mine),
+                )
+            )
+            examples += [_example(row, check.name) for row in own[mine].head(N_EXAMPLES).to_dict("records")]
+        groups.append(CheckGroup(check=check, rates=tuple(rates), examples=tuple(examples)))
+    return tuple(groups)
+
+
+def _example(row: Mapping[Any, Any], check: str) -> CheckExample:
+    return CheckExample(
+        candidate=row["candidate"],
+        chunk_id=row["cluster"],
+        item_id=row["item_id"],
+        finding=row["findings"][check][:N_CHARACTERS],
+        question=row["question"][:N_CHARACTERS],
+        answer=row["answer"][:N_CHARACTERS],
+    )
+
+
+def near_duplicates(questions: Collection[str]) -> int | None:
+    """Count the questions that have nearly the words of an earlier one, of the whole set.
+
+    Returns:
+        The count; None where there are too many questions to compare.
+    """
+    if len(questions) > _MOST_QUESTIONS:
+        return None
+    sets = Counter(frozenset(content_words(question)) for question in questions)
+    index = NearIndex(sets, _ALIKE)
+    n = n_compared = 0
+    for own, times in sets.items():
+        near = index.candidates(own)
+        n_compared += len(near)
+        if n_compared > _MOST_COMPARED:
+            return None
+        n += times - 1 + any(index.is_near(own, other) for other in near)
+        index.add(own)
+    return n
+
+
+def select(
+    table: pd.DataFrame, samples: Iterable[Sample], candidates: Sequence[str]
+) -> tuple[Selection, ...]:
+    """Say of each candidate what its preference pairs are like, and which personas and scenarios they cover."""
+    cards = {sample.sample_id: sample.given for sample in samples}
+    personas = {str(given.get("persona", "")) for given in cards.values()}
+    made = []
+    for name in candidates:
+        own = table[(table["candidate"] == name) & (table["status"] != FAILED)]
+        covered = Counter(str(cards[sample_id].get("persona", "")) for sample_id in own["sample_id"])
+        scenarios = Counter(own["type"])
+        made.append(
+            Selection(
+                candidate=name,
+                prompt_words=_mean_words(own["question"]),
+                chosen_words=_mean_words(own["answer"]),
+                rejected_words=_mean_words(own["rejected"]),
+                n_without_findings=int(own["findings"].isna().sum()),
+                n_personas=len(covered),
+                n_personas_expected=len(personas),
+                scenarios=dict(sorted(scenarios.items(), key=lambda entry: -entry[1])),
+                scenarios_expected=dict(
+                    Counter(str(given.get("type", "")) for given in cards.values()).most_common()
+                ),
+            )
+        )
+    return tuple(made)
+
+
+def _mean_words(texts: "pd.Series[str]") -> float | None:
+    return float(sum(len(text.split()) for text in texts) / len(texts)) if len(texts) else None
+
+
+_HOW: Final = (
+    "Rules, not judgements: each looks for one thing in the words of an item and can be wrong. What they find stands beside "
+    "the grade and changes no letter and no rate."
+)
+_SELECTION: Final = (
+    "Speed is that of the whole stage, all requests together. Shares of scenarios are of the valid pairs; the first "
+    "column names the share among the cards that were drawn."
+)
+
+
+def checks(report: Report) -> Section | None:
+    """What the checks found in each candidate's items, with examples."""
+    if not report.checks:
+        return None
+    return Section(
+        anchor="checks",
+        title="Checks without a model",
+        paragraphs=(_HOW,),
+        tables=check_tables(report.checks, [one.facts.name for one in report.candidates]),
+    )
+
+
+def check_tables(groups: Sequence[CheckGroup], names: Sequence[str]) -> tuple[Table, ...]:
+    """Count what each check found in each candidate's items, and show examples."""
+    if not groups:
+        return ()
+    notes = Notes()
+    rows = tuple(
+        (
+            _named(group),
+            *(
+                f"{rate.n_found:,} of {rate.n_checked:,} · {notes.rate(rate.share, f'{group.check.name} of {rate.candidate}')}"
+                for rate in group.rates
+            ),
+        )
+        for group in groups
+    )
+    examples = tuple(
+        (
+            example.candidate,
+            group.check.name,
+            example.chunk_id,
+            example.finding,
+            example.question,
+            example.answer,
+        )
+        for group in groups
+        for example in group.examples
+    )
+    counts = Table(
+        caption="Items in which a check found something",
+        header=("Check", *names),
+        rows=rows,
+        notes=(*(f"{group.check.name}: {group.check.meaning}" for group in groups), *notes.lines()),
+    )
+    shown = Table(
+        caption="Examples, texts cut after 200 characters",
+        header=("Candidate", "Check", "Chunk", "Finding", "Question", "Answer"),
+        rows=examples,
+        kind="text",
+    )
+    return (counts, shown) if examples else (counts,)
+
+
+def _named(group: CheckGroup) -> str:
+    return f"{group.check.name} ({', '.join(group.check.types)})" if group.check.types else group.check.name
+
+
+def selection(report: Report) -> Section | None:
+    """What each candidate's preference pairs are like: the table that a model is selected by."""
+    if not report.selection:
+        return None
+    names = [one.candidate for one in report.selection]
+    costs = {one.candidate: one for one in report.timing.costs}
+    speeds = {
+        one.facts.name: one.tokens.completion / one.timing.wall_s
+        for one in report.candidates
+        if one.tokens.completion and one.timing.wall_s
+    }
+    valid = {one.facts.name: one.n_valid for one in report.candidates}
+    unit = report.timing.cost_unit
+    lines: list[tuple[str, ...]] = [
+        ("Words of the prompt, mean", *(numbers.decimal(one.prompt_words, 1) for one in report.selection)),
+        ("Words of the chosen answer", *(numbers.decimal(one.chosen_words, 1) for one in report.selection)),
+        (
+            "Words of the rejected answer",
+            *(numbers.decimal(one.rejected_words, 1) for one in report.selection),
+        ),
+        ("Completion tokens per second", *(_measured(speeds.get(name), 1) for name in names)),
+        (
+            f"Cost of 1,000 pairs{f', {unit}' if unit else ''}",
+            *(_measured(_cost(costs, name, unit), 2) for name in names),
+        ),
+        (
+            "Pairs in which no check found anything",
+            *(_share(one.n_without_findings, valid[one.candidate]) for one in report.selection),
+        ),
+        *(
+            (
+                f"passes {group.check.name}",
+                *(_share(rate.n_checked - rate.n_found, rate.n_checked) for rate in group.rates),
+            )
+            for group in report.checks
+        ),
+        (
+            "Personas with a pair",
+            *(_share(one.n_personas, one.n_personas_expected) for one in report.selection),
+        ),
+        *_scenarios(report),
+    ]
+    header = ("", *names)
+    return Section(
+        anchor="selection",
+        title="Preference pairs",
+        paragraphs=(_SELECTION,),
+        tables=(
+            Table(caption="Selecting a model to write preference pairs", header=header, rows=tuple(lines)),
+        ),
+    )
+
+
+def _scenarios(report: Report) -> list[tuple[str, ...]]:
+    drawn: Mapping[str, int] = report.selection[0].scenarios_expected
+    total = sum(drawn.values())
+    return [
+        (
+            f"{name} ({numbers.percent(n / total)} of cards)",
+            *(_share(one.scenarios.get(name, 0), _total(one)) for one in report.selection),
+        )
+        for name, n in drawn.items()
+    ]
+
+
+def _total(one: Selection) -> int:
+    return sum(one.scenarios.values())
+
+
+def _share(n: int, total: int) -> str:
+    return f"{n:,} of {total:,} · {numbers.percent(n / total)}" if total else numbers.UNDEFINED
+
+
+def _measured(value: float | None, digits: int) -> str:
+    return "not measured" if value is None else numbers.decimal(value, digits)
+
+
+def _cost(costs: Mapping[str, CandidateCost], name: str, unit: str) -> float | None:
+    found = costs.get(name)
+    if found is None or not unit:
+        return None
+    return found.seconds_per_1000 if unit == "seconds" else found.price_per_1000

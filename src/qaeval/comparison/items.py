@@ -1,0 +1,204 @@
+"""Every item with its letter, its reason and its labels, chunk by chunk, to be read.
+
+Where in a chunk an answer stands: for the reader's eye, not for a grade.
+
+The items of a run as the HTML report shows them; they are not part of ``report.json``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from qaeval.analysis.letters import GRADED, flag_column
+from qaeval.records import FAILURES, Label, Sample
+from qaeval.report.facts import Part
+from qaeval.text.units import content_words, sentences
+
+
+class ItemView(Part):
+    """One expected item, to be read."""
+
+    item_id: str = ""
+    """What a label names it by; empty where there is no item."""
+    position: int
+    status: Literal["graded", "ungraded", "failed"]
+    type: str = ""
+    question: str = ""
+    answer: str = ""
+    rejected: str = ""
+    """Of a preference pair."""
+    findings: tuple[tuple[str, str], ...] = ()
+    """Check and what it found."""
+    letter: str = ""
+    flags: tuple[str, ...] = ()
+    reason: str = ""
+    """The judge's reason, or why there is no item or no letter."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Rater and letter."""
+    sure: float | None = None
+    """The judge's probability of its letter; None where the server gives none."""
+    support: tuple[int, ...] = ()
+    """Parts of the chunk in which the answer stands, by position."""
+
+
+class CandidateItems(Part):
+    """What one candidate wrote about one chunk."""
+
+    candidate: str
+    items: tuple[ItemView, ...]
+
+
+class ChunkItems(Part):
+    """A chunk and everything that was written about it."""
+
+    chunk_id: str
+    sample_id: str
+    question: str = ""
+    """What all candidates were asked about it; empty where they write their questions."""
+    title: str
+    stratum: str
+    document: str
+    text: str
+    parts: tuple[str, ...]
+    """The text, cut after sentences and at line ends."""
+    candidates: tuple[CandidateItems, ...]
+
+
+def gather_items(
+    table: pd.DataFrame,
+    samples: Iterable[Sample],
+    labels: Iterable[Label],
+    *,
+    candidates: Sequence[str],
+    flags: Sequence[str],
+    most: int | None,
+    marked: bool,
+) -> tuple[ChunkItems, ...]:
+    """Gather the items by sample, in the order of the sample set; arguments as in `comparison.analysis.Analysis.items`."""
+    given: dict[str, list[tuple[str, str]]] = {}
+    for label in sorted(labels, key=lambda label: label.rater):
+        given.setdefault(label.item_id, []).append((label.rater, label.letter))
+    if most is not None and len(table) > most:
+        table = table[table["sample_id"].isin(_telling(table, given, most))]
+    written = set(table["sample_id"])
+    shown = {sample.sample_id: sample for sample in samples if sample.sample_id in written}
+    parts = {name: split_parts(sample.chunk.text) for name, sample in shown.items()}
+    words = {name: part_words(own) if marked else () for name, own in parts.items()}
+    views: dict[tuple[str, str], list[ItemView]] = {}
+    columns = list(table.columns)
+    for values in zip(*(table[name] for name in columns), strict=True):
+        row = dict(zip(columns, values, strict=True))
+        own = views.setdefault((row["sample_id"], row["candidate"]), [])
+        own.append(_view(row, given, flags, words[row["sample_id"]]))
+    return tuple(
+        ChunkItems(
+            chunk_id=sample.chunk.chunk_id,
+            sample_id=name,
+            question=sample.question,
+            title=sample.chunk.title,
+            stratum=sample.stratum,
+            document=sample.chunk.document,
+            text=sample.chunk.text,
+            parts=parts[name],
+            candidates=tuple(
+                CandidateItems(candidate=one, items=tuple(views[name, one])) for one in candidates
+            ),
+        )
+        for name, sample in shown.items()
+    )
+
+
+def _telling(table: pd.DataFrame, given: Mapping[str, list[tuple[str, str]]], most: int) -> set[str]:
+    """Pick the samples whose items tell most, as many as fit."""
+    labelled = {item: {letter for _, letter in own} for item, own in given.items()}
+    differs = [
+        bool(own := labelled.get(item)) and own != {letter}
+        for item, letter in zip(table["item_id"], table["letter"], strict=True)
+    ]
+    rows = pd.DataFrame(
+        {
+            "sample_id": table["sample_id"],
+            "candidate": table["candidate"],
+            "letter": table["letter"],
+            "lost": table["status"] != GRADED,
+            "differs": differs,
+            "unsure": table["sure"] < UNSURE,
+        }
+    )
+    samples = rows.groupby("sample_id", sort=False)
+    written = rows.groupby(["sample_id", "candidate"], sort=False)["letter"].agg(
+        lambda own: "".join(sorted(own))
+    )
+    apart = written.groupby("sample_id", sort=False).nunique() > 1  # noqa: PD101 - of each sample
+    rank = 8 * samples["lost"].any() + 4 * samples["differs"].any() + 2 * apart + samples["unsure"].any()
+    order = rank.sort_values(ascending=False, kind="stable").index
+    sizes = samples.size()[order].cumsum()
+    return set(order[sizes <= most])
+
+
+def _view(
+    row: Mapping[Any, Any],
+    given: Mapping[str, list[tuple[str, str]]],
+    flags: Sequence[str],
+    words: Sequence[frozenset[str]],
+) -> ItemView:
+    why = row["why"] if row["status"] == GRADED else f"{FAILURES[row['failure']]}: {row['detail']}"
+    return ItemView(
+        item_id=row["item_id"],
+        position=row["position"],
+        status=row["status"],
+        type=row["type"],
+        question=row["question"],
+        answer=row["answer"],
+        rejected=row["rejected"],
+        findings=tuple(row["findings"].items()) if isinstance(row["findings"], dict) else (),
+        letter=row["letter"],
+        flags=tuple(flag for flag in flags if row[flag_column(flag)]),
+        reason=why,
+        labels=tuple(given.get(row["item_id"], ())),
+        sure=None if pd.isna(row["sure"]) else float(row["sure"]),
+        support=supporting_parts(words, row["answer"]) if words else (),
+    )
+
+
+_PART: Final = re.compile(r".+?(?:[.!?…][\"”’»)\]]*\s+|\n+|$)", re.DOTALL)
+_LEAST: Final = 0.5
+"""Share of a sentence's content words from which a part of the chunk supports it."""
+
+
+def split_parts(text: str) -> tuple[str, ...]:
+    """Cut a text after sentences and at line ends; the parts put together are the text."""
+    return tuple(_PART.findall(text))
+
+
+def part_words(parts: Sequence[str]) -> tuple[frozenset[str], ...]:
+    """Return the content words of each part, for all answers about the chunk."""
+    return tuple(frozenset(content_words(part)) for part in parts)
+
+
+def supporting_parts(words: Sequence[frozenset[str]], answer: str) -> tuple[int, ...]:
+    """Find the part that each sentence of an answer has most words in common with, if it is at least half of them.
+
+    Args:
+        words: From `part_words`.
+        answer: Any text.
+
+    Returns:
+        Positions of parts, ascending; empty where nothing of the answer stands in the chunk.
+    """
+    found = set()
+    for sentence in sentences(answer):
+        wanted = set(content_words(sentence))
+        if not wanted:
+            continue
+        shares = [len(wanted & own) / len(wanted) for own in words]
+        best = max(range(len(shares)), key=lambda place: shares[place], default=None)
+        if best is not None and shares[best] >= _LEAST:
+            found.add(best)
+    return tuple(sorted(found))
+
+
+UNSURE: Final = 0.8
+"""Below this probability of its letter the judge counts as unsure."""

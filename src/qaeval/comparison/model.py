@@ -1,0 +1,47 @@
+"""Differences between candidates and their ranks, as data."""
+
+from typing import Literal, TypeAlias
+
+from qaeval.report.facts import Part
+from qaeval.report.measure import Measure
+
+Outcome: TypeAlias = Literal[
+    "a is better", "b is better", "no difference shown", "not enough data", "too few chunks"
+]
+"""``no difference shown`` rules out every difference above the margin; ``not enough data`` does not."""
+
+
+class Difference(Part):
+    """Two candidates on the same chunks: usable rate of `b` minus usable rate of `a`."""
+
+    a: str
+    b: str
+    difference: Measure
+    p: float
+    """Exact sign-flip test over chunks, two-sided."""
+    p_holm: float
+    """The same, adjusted for the number of pairs (Holm)."""
+    p_equivalent: float | None = None
+    """Two one-sided tests that the true difference is within the margin; None where there is no interval."""
+    n_chunks_b_better: int
+    n_chunks_equal: int
+    n_chunks_a_better: int
+    chunks: tuple[tuple[int, ...], ...] = ()
+    """Chunks by how many usable items each of the two made of them: `a` in rows, `b` in columns, from 0 up."""
+    outcome: Outcome
+    n_more_chunks: int | None = None
+    """With ``not enough data``: about how many chunks more would decide if the difference stays as it is."""
+    sentence: str
+
+
+class Rank(Part):
+    """One candidate's place among all, by Bradley-Terry strengths from wins and losses in each chunk."""
+
+    candidate: str
+    rank: int | None
+    """1 for the strongest; None where strengths do not exist."""
+    rank_low: int | None
+    """Best place inside the interval."""
+    rank_high: int | None
+    strength: Measure
+    """Logarithm; the mean of all candidates is 0."""

@@ -1,0 +1,302 @@
+"""Sections about the candidates: quality, differences, reliability, strata, failures."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from qaeval.analysis.model import CandidateSummary, Count, FailureGroup, StratumSummary
+from qaeval.comparison.report import Report
+from qaeval.records import FailureReason
+from qaeval.report import numbers
+from qaeval.report.tables import Notes, Section, Table
+
+REPEATED: Final = ("Repeated questions", "nearly repeated")
+"""Columns of `repeated`; only where candidates write their questions."""
+
+
+def quality(report: Report) -> Section:
+    """How good the candidates' items are."""
+    best, level = report.rubric.best, _level(report)
+    paragraphs = (
+        (
+            f"Usable means graded {best}, of the {numbers.plural(report.eval.n_expected, 'item')} that each candidate was asked "
+            f"for: an item that failed or got no letter is not usable. Brackets hold {level} intervals; the chunk is the unit "
+            f"that was sampled."
+        ),
+    )
+    return Section(
+        anchor="quality",
+        title="Quality",
+        paragraphs=paragraphs,
+        tables=(_rates(report), _letters(report), *_types(report), _answers(report)),
+    )
+
+
+def _level(report: Report) -> str:
+    return numbers.level(report.candidates[0].usable)
+
+
+def _rates(report: Report) -> Table:
+    notes, best = Notes(), report.rubric.best
+    header = [
+        f"Usable ({best} of expected)",
+        f"{best} of graded",
+        *(f"{flag.name} of graded" for flag in report.rubric.flags),
+    ]
+    rows = [
+        (
+            one.facts.name,
+            notes.rate(one.usable, f"usable of {one.facts.name}"),
+            notes.rate(one.usable_of_graded, f"{best} of graded of {one.facts.name}"),
+            *(notes.rate(flag.share, f"{flag.name} of {one.facts.name}") for flag in one.flags),
+        )
+        for one in report.candidates
+    ]
+    bounds = tuple(
+        f"{one.facts.name}: if every item without a letter were {best}, its usable rate would be "
+        f"{numbers.percent(one.usable_if_ungraded_were)}."
+        for one in report.candidates
+        if one.ungraded.n
+    )
+    return Table(
+        caption="Usable items and flags",
+        header=("Candidate", *header),
+        rows=tuple(rows),
+        notes=(*notes.lines(), *bounds),
+    )
+
+
+def _letters(report: Report) -> Table:
+    notes = Notes()
+    rows = [
+        (one.facts.name, *(_count(cell, notes, one) for cell in (*one.letters, one.ungraded, one.failed)))
+        for one in report.candidates
+    ]
+    header = ("Candidate", *report.rubric.letters, "no letter", "failed")
+    return Table(
+        caption="Letters of all expected items", header=header, rows=tuple(rows), notes=notes.lines()
+    )
+
+
+def _count(cell: Count, notes: Notes, one: CandidateSummary) -> str:
+    return f"{numbers.count(cell.n)} · {notes.rate(cell.share, f'{cell.name} of {one.facts.name}')}"
+
+
+class _Asks(Protocol):
+    """Whoever wrote questions."""
+
+    @property
+    def n_duplicate_questions(self) -> int: ...
+
+    @property
+    def n_near_questions(self) -> int | None: ...
+
+
+def repeated(one: _Asks) -> tuple[str, str]:
+    """Count the questions that come again, word for word and nearly."""
+    near = one.n_near_questions
+    return numbers.count(one.n_duplicate_questions), "too many" if near is None else numbers.count(near)
+
+
+def _answers(report: Report) -> Table:
+    own = report.eval.item_kind == "qa_pair"
+    rows = []
+    for one in report.candidates:
+        words = one.answer_words
+        rows.append(
+            (
+                one.facts.name,
+                numbers.decimal(words.mean, 1),
+                numbers.decimal(words.median, 0),
+                numbers.decimal(words.p95, 0),
+                numbers.percent(words.share_over_60),
+                *(repeated(one) if own else ()),
+                mix(one.question_types, one.n_valid),
+            )
+        )
+    header = (
+        "Candidate",
+        "Words, mean",
+        "median",
+        "95th percentile",
+        "over 60 words",
+        *(REPEATED if own else ()),
+        "Question types" if own else "Types",
+    )
+    return Table(
+        caption="Answers and questions", header=header, rows=tuple(rows), words=frozenset({len(header) - 1})
+    )
+
+
+def mix(types: Mapping[str, int], total: int) -> str:
+    """Say which share of the items has which type."""
+    return ", ".join(f"{name} {numbers.percent(n / total)}" for name, n in types.items() if total) or "none"
+
+
+def differences(report: Report) -> Section:
+    """Candidates against each other."""
+    if not report.differences:
+        return Section(
+            anchor="differences",
+            title="Differences",
+            paragraphs=("One candidate: there is nothing to compare.",),
+        )
+    notes = Notes()
+    several = len(report.differences) > 1
+    rows = tuple(
+        (
+            f"{pair.b} {numbers.MINUS} {pair.a}",
+            notes.difference(pair.difference, f"{pair.b} {numbers.MINUS} {pair.a}"),
+            numbers.p_value(pair.p),
+            *((numbers.p_value(pair.p_holm),) if several else ()),
+            numbers.UNDEFINED if pair.p_equivalent is None else numbers.p_value(pair.p_equivalent),
+            f"{pair.n_chunks_b_better} / {pair.n_chunks_equal} / {pair.n_chunks_a_better}",
+        )
+        for pair in report.differences
+    )
+    header = (
+        "Pair",
+        "Difference in usable rate",
+        "Sign-flip test",
+        *(("Holm",) if several else ()),
+        f"Within ±{numbers.size(report.margin, unit='')} points (TOST)",
+        "Chunks better / equal / worse",
+    )
+    table = Table(caption="Paired by chunk", header=header, rows=rows, notes=notes.lines())
+    return Section(
+        anchor="differences",
+        title="Differences",
+        paragraphs=tuple(pair.sentence for pair in report.differences),
+        tables=(table, *_crossed(report), *_ranking(report)),
+    )
+
+
+def _crossed(report: Report) -> tuple[Table, ...]:
+    """Count chunks by what the best candidate and each other made of them: what is off the diagonal tells them apart."""
+    best = max(report.candidates, key=lambda one: one.usable.value or 0.0).facts.name
+    return tuple(
+        Table(
+            caption=f"Chunks by usable items: {pair.a} in rows, {pair.b} in columns",
+            header=("Usable items", *(f"{pair.b}: {n}" for n in range(len(pair.chunks)))),
+            rows=tuple((f"{pair.a}: {n}", *map(numbers.count, row)) for n, row in enumerate(pair.chunks)),
+            kind="crossed",
+        )
+        for pair in report.differences
+        if pair.chunks and best in {pair.a, pair.b}
+    )
+
+
+def _ranking(report: Report) -> tuple[Table, ...]:
+    if not report.ranking:
+        return ()
+    notes = Notes()
+    rows = tuple(
+        (
+            one.candidate,
+            numbers.UNDEFINED if one.rank is None else str(one.rank),
+            "–" if one.rank_low is None else f"{one.rank_low} to {one.rank_high}",
+            notes.coefficient(one.strength, one.candidate),
+        )
+        for one in report.ranking
+    )
+    header = ("Candidate", "Place", f"{numbers.level(report.ranking[0].strength)} interval", "Strength (log)")
+    caption = "Order of all candidates (Bradley-Terry over chunks; a tie is half a win)"
+    return (Table(caption=caption, header=header, rows=rows, notes=notes.lines()),)
+
+
+def reliability(report: Report) -> Section:
+    """How often generation and grading brought a result."""
+    rows = tuple(
+        (
+            one.facts.name,
+            numbers.count(one.n_expected),
+            numbers.count(one.n_valid),
+            f"{numbers.count(one.failed.n)} · {numbers.percent(one.failed.share.value)}",
+            _reasons(one.failed_by_reason),
+            f"{numbers.count(one.ungraded.n)} · {numbers.percent(one.ungraded.share.value)}",
+            _reasons(one.ungraded_by_reason),
+        )
+        for one in report.candidates
+    )
+    header = ("Candidate", "Expected", "Valid", "Failed", "because of", "No letter", "because of")
+    return Section(
+        anchor="reliability",
+        title="Reliability of generation",
+        paragraphs=(
+            "A reply that breaks the schema costs all of its items; nothing is repaired or filled in.",
+        ),
+        tables=(
+            Table(caption="Expected and valid items", header=header, rows=rows, words=frozenset({4, 6})),
+        ),
+    )
+
+
+def _reasons(found: Mapping[FailureReason, int]) -> str:
+    return ", ".join(f"{reason} {n:,}" for reason, n in found.items()) or "–"
+
+
+def strata(report: Report) -> Section:
+    """Usable rates by stratum."""
+    table = _usable_by(report, report.strata, "Stratum", "Usable items by stratum")
+    return Section(anchor="strata", title="Strata", tables=(table,))
+
+
+def _types(report: Report) -> tuple[Table, ...]:
+    if not report.types:
+        return ()
+    caption = "Usable items by the type that the candidate gave its question, of the items that there are"
+    if report.eval.item_kind != "qa_pair":
+        caption = "Usable items by type of sample, failed ones included"
+    return (_usable_by(report, report.types, "Type", caption),)
+
+
+def _usable_by(report: Report, groups: Iterable[StratumSummary], what: str, caption: str) -> Table:
+    notes, names = Notes(), [one.facts.name for one in report.candidates]
+    rows = []
+    for group in groups:
+        cells = {
+            cell.candidate: (
+                f"{cell.n_usable:,} of {cell.n_expected:,} · {notes.rate(cell.usable, group.stratum)}"
+            )
+            for cell in group.rates
+        }
+        rows.append(
+            (
+                group.stratum or "none",
+                numbers.count(group.n_chunks),
+                *(cells.get(name, "–") for name in names),
+            )
+        )
+    return Table(caption=caption, header=(what, "Chunks", *names), rows=tuple(rows), notes=notes.lines())
+
+
+def failures(report: Report) -> Section:
+    """Failures by kind, with examples."""
+    if not report.failures:
+        return Section(anchor="failures", title="Failures", paragraphs=("Nothing failed.",))
+    return Section(anchor="failures", title="Failures", tables=failure_tables(report.failures))
+
+
+def failure_tables(groups: Sequence[FailureGroup]) -> tuple[Table, ...]:
+    """Count failures by kind, and show examples."""
+    if not groups:
+        return ()
+    kinds = tuple((one.candidate, one.stage, one.reason, f"{one.n_items:,}", one.meaning) for one in groups)
+    examples = tuple(
+        (one.candidate, one.reason, example.chunk_id, example.detail, example.text or "(no text)")
+        for one in groups
+        for example in one.examples
+    )
+    return (
+        Table(
+            caption="Items lost, by kind",
+            header=("Candidate", "Stage", "Reason", "Items", "Meaning"),
+            rows=kinds,
+            kind="text",
+        ),
+        Table(
+            caption="Examples, raw replies cut after 300 characters",
+            header=("Candidate", "Reason", "Chunk", "Detail", "Raw reply"),
+            rows=examples,
+            kind="text",
+        ),
+    )

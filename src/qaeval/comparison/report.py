@@ -1,0 +1,101 @@
+"""``report.json``: what a run showed, as data. A gate reads it; markdown, HTML and terminal are views of it.
+
+Two runs of the same deterministic models give the same document, apart from `run` and the objects named
+`timing`. A number that does not exist is ``null`` with a reason, never NaN and never 0. Rates and differences
+of rates are shares (0.05 is 5 %, or 5 points).
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import Field
+
+from qaeval.agreement.model import RaterAgreement, RaterPair
+from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
+from qaeval.comparison.model import Difference, Rank
+from qaeval.cost.model import RunTiming
+from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts
+from qaeval.report.measure import Measure
+
+FORMAT: Final = 1
+"""Version of the document's layout."""
+
+
+class CheckRate(Part):
+    """How often a check found something in one candidate's items."""
+
+    candidate: str
+    n_checked: int
+    n_found: int
+    share: Measure
+    """Of the items that were checked."""
+
+
+class CheckExample(Part):
+    """One finding of a check."""
+
+    candidate: str
+    chunk_id: str
+    item_id: str
+    finding: str
+    question: str
+    """The first 200 characters."""
+    answer: str
+    """The first 200 characters."""
+
+
+class CheckGroup(Part):
+    """What one check found."""
+
+    check: CheckFacts
+    rates: tuple[CheckRate, ...]
+    """In the order of the candidates."""
+    examples: tuple[CheckExample, ...]
+
+
+class Selection(Part):
+    """What one candidate's preference pairs are like."""
+
+    candidate: str
+    prompt_words: float | None
+    """Mean; None where there is no pair."""
+    chosen_words: float | None
+    rejected_words: float | None
+    n_without_findings: int
+    """Pairs in which no check found anything."""
+    n_personas: int
+    """Personas with a valid pair."""
+    n_personas_expected: int
+    scenarios: Mapping[str, int]
+    """Valid pairs by type of scenario."""
+    scenarios_expected: Mapping[str, int]
+
+
+class Report(Part):
+    """What a run showed."""
+
+    format: int = FORMAT
+    run: RunFacts
+    headline: tuple[Sentence, ...]
+    eval: EvalFacts
+    rubric: RubricFacts
+    judge: JudgeSummary
+    candidates: tuple[CandidateSummary, ...] = Field(min_length=1)
+    margin: float
+    """Smallest difference of usable rates that matters, as a share; it decides what is enough data."""
+    differences: tuple[Difference, ...]
+    ranking: tuple[Rank, ...] = ()
+    """The strongest first; of three candidates or more."""
+    agreement: tuple[RaterAgreement, ...]
+    raters: tuple[RaterPair, ...]
+    strata: tuple[StratumSummary, ...]
+    types: tuple[StratumSummary, ...] = ()
+    """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
+    failures: tuple[FailureGroup, ...]
+    checks: tuple[CheckGroup, ...] = ()
+    """In the order of the eval's checks."""
+    selection: tuple[Selection, ...] = ()
+    """Of preference pairs."""
+    timing: RunTiming = RunTiming()
+    data_left: tuple[str, ...] = ()
+    """Hosts outside the user's network that were sent chunks; empty when nothing left."""

@@ -1,0 +1,337 @@
+"""What a run directory holds, as the analysis takes it.
+
+Several runs of the same eval as one: the same samples, rubric and judge, the candidates of all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from qaeval.agreement.analysis import report_of_run
+from qaeval.agreement.model import AgreementReport
+from qaeval.checks.registry import meaning
+from qaeval.comparison.analysis import RunData, RunRows
+from qaeval.errors import DataError, NotComparableError
+from qaeval.files.rows import read_rows
+from qaeval.files.yaml import read_csv, validated
+from qaeval.records import Failure, Generation, GradeRow, Label, Reading, Session, digest
+from qaeval.report.facts import CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.report.numbers import plural
+from qaeval.storage.run_directory import RunStore
+
+GROUPS: Final = ("candidate", "stratum", "type")
+"""What the items of a run can be grouped by."""
+
+
+def agreement_of_run(store: RunStore, *, label_paths: Sequence[Path], by: str = "") -> AgreementReport:
+    """Compare the judge of a graded run with labels, and by one of `GROUPS` where wanted.
+
+    Raises:
+        DataError: the run is not graded, or labels are missing or wrong.
+    """
+    data = read_run(store, label_paths=label_paths)
+    return report_of_run(
+        data.table(),
+        data.rows.labels,
+        source=str(store.path),
+        judge=data.judge.name,
+        rubric=data.rubric,
+        judge_tuned=data.judge_tuned,
+        by=by,
+    )
+
+
+FILES: Final = "files sha-256 (names, sizes, settings; weights not read)"
+"""How a report names the hash of a model's folder."""
+
+
+def read_run(
+    store: RunStore, *, label_paths: Sequence[Path] = (), grading: Mapping[str, Any] | None = None
+) -> RunData:
+    """Read a run and the labels of its items.
+
+    Args:
+        store: The run.
+        label_paths: Files of labels.
+        grading: Who is going to grade, of a run that nobody grades yet.
+
+    Raises:
+        DataError: the run is not graded, or a label file is not readable.
+    """
+    settings = store.settings()
+    if "shard" in settings:
+        one = settings["shard"]
+        raise DataError(
+            f"{store.path}: shard {one['index']}/{one['of']} of a run; `qaeval merge` puts all of them together first"
+        )
+    grading = settings.get("grading") or grading
+    if grading is None:
+        raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
+    facts = eval_facts_of(settings)
+    sessions = store.sessions()
+    return RunData(
+        rows=RunRows(
+            samples=store.samples(),
+            generations=store.generations(),
+            grades=store.grades(),
+            sessions=sessions,
+            readings=store.readings(),
+            labels=tuple(label for path in label_paths for label in read_labels(path)),
+        ),
+        eval_facts=facts,
+        rubric=_rubric_facts(grading["rubric"]),
+        judge=_served(_model_facts(grading["judge"]["name"], grading["judge"]), "grade", sessions),
+        candidates=tuple(
+            _served(_model_facts(name, about), "generate", sessions)
+            for name, about in settings["candidates"].items()
+        ),
+        judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
+    )
+
+
+def require_labels(paths: Sequence[Path]) -> None:
+    """Read label files before the first request is sent, so that a mistake in them costs nothing.
+
+    Raises:
+        DataError: one of them is not readable.
+    """
+    for path in paths:
+        read_labels(path)
+
+
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read a file of labels: JSONL of labels or of a sheet that was filled in, or CSV with ``item_id`` and ``label``.
+
+    A row of CSV or of a sheet may have ``rater`` (else the file's name is it), ``rater_kind`` (else a person), ``rubric`` and
+    ``note``; those without a label are skipped. So a sheet of ``qaeval export --to labels``, and the output of ``qaeval
+    report --format csv`` with a column more, can be used as they are.
+
+    Raises:
+        DataError: the file is not readable, a column is missing, or a row is not a label.
+    """
+    if path.suffix not in {".csv", ".tsv"}:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        return tuple(
+            label for label in read_rows(path, lambda line: _label(line, path.stem)) if label is not None
+        )
+    rows = read_csv(path)
+    if missing := {"item_id", "label"} - set(rows[0]):
+        raise DataError(
+            f"{path}: expected the columns item_id and label, {' and '.join(sorted(missing))} is missing; it has {', '.join(rows[0])}"
+        )
+    return tuple(
+        validated(
+            Label,
+            {
+                "item_id": row["item_id"],
+                "letter": row["label"],
+                "rater": row.get("rater") or path.stem,
+                "rater_kind": row.get("rater_kind") or "human",
+                "rubric": row.get("rubric", ""),
+                "note": row.get("note", ""),
+            },
+            f"{path}: item {row['item_id']}",
+        )
+        for row in rows
+        if row["label"]
+    )
+
+
+def _label(line: bytes, rater: str) -> Label | None:
+    """Read a line of labels or of a sheet; None where a row of a sheet has no label yet."""
+    row = orjson.loads(line)
+    if not isinstance(row, dict) or "label" not in row:
+        return Label.model_validate_json(line)
+    letter = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    if letter is None or letter == "":
+        return None
+    own = {name: value for name, value in row.items() if name in Label.model_fields}
+    who = {"rater": row.get("rater") or rater, "rater_kind": row.get("rater_kind") or "human"}
+    return Label.model_validate({**own, **who, "letter": letter})
+
+
+def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
+    """Say what was asked, from a run's settings."""
+    definition, drawn = settings["eval"], settings["sample_set"]
+    return EvalFacts(
+        name=definition["name"],
+        title=definition["title"],
+        sha=definition["digest"],
+        prompt_sha=digest(definition["prompt"]),
+        sample_set_digest=drawn["digest"],
+        n_samples=drawn["n"],
+        seed=drawn["seed"],
+        items_per_sample=definition["items_per_sample"],
+        item_kind=definition.get("item_kind", "qa_pair"),
+        item_types=tuple(definition["item_types"]),
+        checks=tuple(
+            CheckFacts(name=check["name"], meaning=meaning(check["name"]), types=tuple(check["types"]))
+            for check in definition.get("checks", ())
+        ),
+    )
+
+
+def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+    return RubricFacts(
+        name=rubric["name"],
+        version=rubric["version"],
+        sha=rubric["sha"],
+        scale=tuple(Meaning(name=level["letter"], meaning=level["name"]) for level in rubric["scale"]),
+        flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
+    )
+
+
+def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
+    return ModelFacts(
+        name=name,
+        kind=about["kind"],
+        hf_id=about.get("hf_id") or "",
+        revision=about.get("revision") or "",
+        licence=about.get("licence") or "",
+        openness=about.get("openness") or "",
+        released=about.get("released") or "",
+        sampling={key: value for key, value in about.get("sampling", {}).items() if value is not None},
+    )
+
+
+def _served(facts: ModelFacts, stage: str, sessions: Sequence[Session]) -> ModelFacts:
+    """Add what the servers said of themselves; where sessions differ, all of it."""
+    found = [
+        one.endpoint for one in sessions if (one.stage, one.model) == (stage, facts.name) and one.endpoint
+    ]
+
+    def said(name: str) -> str:
+        return " and ".join(sorted({str(one[name]) for one in found if one.get(name)}))
+
+    lengths = [one["max_model_len"] for one in found if one.get("max_model_len")]
+    more = {"served from": said("root"), FILES: said("files_sha256")}
+    return facts.model_copy(
+        update={
+            "server": f"vllm {version}" if (version := said("version")) else facts.server,
+            "max_model_len": min(lengths, default=facts.max_model_len),
+            "more": {**facts.more, **{name: text for name, text in more.items() if text}},
+        }
+    )
+
+
+_Timed = TypeVar("_Timed", Session, Reading)
+
+
+def join_runs(runs: Mapping[str, RunData]) -> RunData:
+    """Put the candidates of several runs side by side.
+
+    A candidate that two runs have becomes ``name@run`` in the later one. An item that two runs graded differently stays
+    two items: each run's letter counts for its own candidates, and none is chosen.
+
+    Args:
+        runs: By name, at least one, in the order of the report.
+
+    Raises:
+        NotComparableError: eval, samples, rubric or judge differ; the message names what.
+        DataError: one of several runs is not graded to its end.
+    """
+    (first_name, first), *others = runs.items()
+    if others:
+        _require_graded(runs)
+    for name, run in others:
+        _require_alike(first_name, first, name, run)
+    for name, run in others:
+        first = _joined(first, run, name)
+    return first
+
+
+def _require_graded(runs: Mapping[str, RunData]) -> None:
+    """Refuse a run that lacks letters: an item that another run has too would take the other's letter."""
+    for name, run in runs.items():
+        graded = {row.item_id for row in run.rows.grades}
+        items = {
+            item.item_id for row in run.rows.generations if isinstance(row, Generation) for item in row.items
+        }
+        if missing := len(items - graded):
+            raise DataError(
+                f"{name}: {plural(missing, 'item has', 'items have')} no grade; finish it with `qaeval grade`"
+            )
+
+
+def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> None:
+    aspects = {
+        "eval": (
+            f"{first.eval_facts.name} {first.eval_facts.sha[:8]}",
+            f"{run.eval_facts.name} {run.eval_facts.sha[:8]}",
+        ),
+        "samples": (first.eval_facts.sample_set_digest, run.eval_facts.sample_set_digest),
+        "rubric": (first.rubric.sha, run.rubric.sha),
+        "judge": (first.judge.name, run.judge.name),
+        "judge's model": (
+            f"{first.judge.hf_id} {first.judge.revision}".strip(),
+            f"{run.judge.hf_id} {run.judge.revision}".strip(),
+        ),
+        "judge's sampling": (str(dict(first.judge.sampling)), str(dict(run.judge.sampling))),
+    }
+    different = [f"{what} ({a[:24]} and {b[:24]})" for what, (a, b) in aspects.items() if a != b]
+    if different:
+        raise NotComparableError(
+            f"{first_name} and {name} are not comparable: they differ in {', '.join(different)}. Runs are put side by side "
+            f"only when nothing but the candidates differs"
+        )
+
+
+def _joined(first: RunData, run: RunData, name: str) -> RunData:
+    taken = {facts.name for facts in first.candidates}
+    names = {
+        facts.name: f"{facts.name}@{name}" if facts.name in taken else facts.name for facts in run.candidates
+    }
+    first_grades, own_grades = tuple(first.rows.grades), tuple(run.rows.grades)
+    known = {row.item_id: row for row in first_grades}
+    ids = {
+        str(row.item_id): f"{row.item_id}@{name}"
+        for row in own_grades
+        if row.item_id in known and not same_letter(row, known[row.item_id])
+    }
+    grades = [
+        row.model_copy(update={"item_id": ids.get(str(row.item_id), row.item_id)})
+        for row in own_grades
+        if row.item_id in ids or row.item_id not in known
+    ]
+    labels = {label.item_id: label for label in first.rows.labels}
+    rows = RunRows(
+        samples=first.rows.samples,
+        generations=(*first.rows.generations, *(_renamed(row, names, ids) for row in run.rows.generations)),
+        grades=(*first_grades, *grades),
+        sessions=(*first.rows.sessions, *(_of(row, names) for row in run.rows.sessions)),
+        readings=(*first.rows.readings, *(_of(row, names) for row in run.rows.readings)),
+        labels=(*first.rows.labels, *(label for label in run.rows.labels if label.item_id not in labels)),
+    )
+    candidates = (
+        *first.candidates,
+        *(facts.model_copy(update={"name": names[facts.name]}) for facts in run.candidates),
+    )
+    return replace(first, rows=rows, candidates=candidates)
+
+
+def same_letter(one: GradeRow, other: GradeRow) -> bool:
+    """Whether two grades say the same; two failures do."""
+    if isinstance(one, Failure) or isinstance(other, Failure):
+        return isinstance(one, Failure) and isinstance(other, Failure)
+    return (one.letter, one.flags) == (other.letter, other.flags)
+
+
+def _renamed(
+    row: Generation | Failure, names: Mapping[str, str], ids: Mapping[str, str]
+) -> Generation | Failure:
+    if isinstance(row, Failure):
+        return row.model_copy(update={"model": names[row.model]})
+    items = tuple(
+        item.model_copy(update={"item_id": ids.get(item.item_id, item.item_id)}) for item in row.items
+    )
+    return row.model_copy(update={"candidate": names[row.candidate], "items": items})
+
+
+def _of(row: _Timed, names: Mapping[str, str]) -> _Timed:
+    return (
+        row.model_copy(update={"model": names.get(row.model, row.model)}) if row.stage == "generate" else row
+    )

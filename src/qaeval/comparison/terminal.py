@@ -1,0 +1,78 @@
+"""What the command line prints at the end of a run: plain strings, drawn by the command line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from qaeval.analysis.model import CandidateSummary
+from qaeval.comparison.report import Report
+from qaeval.comparison.sections import headline
+from qaeval.report import numbers
+
+_BAR: Final = 20
+"""Width of the bar of letters."""
+_NONE, _FAILED = "·", "×"
+
+
+@dataclass(frozen=True)
+class TextSummary:
+    """Sentences and one table."""
+
+    headline: tuple[tuple[str, str], ...]
+    """Kind (``finding``, ``caution``, ``note``) and sentence."""
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """One per candidate, as long as the header."""
+
+
+def render_text_rows(report: Report) -> TextSummary:
+    """Put the report's most important numbers into strings that fit a terminal of 80 columns."""
+    level = numbers.level(report.candidates[0].usable)
+    flags = [flag.name for flag in report.rubric.flags if _raised(report, flag.name)]
+    legend = {
+        _NONE: any(one.ungraded.n for one in report.candidates),
+        _FAILED: any(one.failed.n for one in report.candidates),
+    }
+    named = {_NONE: f"{_NONE} none", _FAILED: f"{_FAILED} failed"}
+    return TextSummary(
+        headline=tuple((one.kind, one.text) for one in headline(report)),
+        header=(
+            "candidate",
+            f"usable {report.rubric.best} [{level}]",
+            " ".join([*report.rubric.letters, *(named[mark] for mark, used in legend.items() if used)]),
+            *flags,
+            "time",
+        ),
+        rows=tuple(_row(one, flags) for one in report.candidates),
+    )
+
+
+def _raised(report: Report, name: str) -> bool:
+    return any(flag.n for one in report.candidates for flag in one.flags if flag.name == name)
+
+
+def _row(one: CandidateSummary, flags: Sequence[str]) -> tuple[str, ...]:
+    shares = {flag.name: numbers.percent(flag.share.value) for flag in one.flags}
+    return (
+        one.facts.name,
+        f"{numbers.percent(one.usable.value)}{numbers.rate_interval(one.usable) or ' too few chunks'}",
+        _bar(one),
+        *(shares[name] for name in flags),
+        numbers.seconds(one.timing.wall_s),
+    )
+
+
+def _bar(one: CandidateSummary) -> str:
+    """Draw the letters of all expected items as a bar; what occurs at all has at least one place."""
+    counts = [
+        *((letter.name, letter.n) for letter in one.letters),
+        (_NONE, one.ungraded.n),
+        (_FAILED, one.failed.n),
+    ]
+    present = [(mark, n) for mark, n in counts if n]
+    places = [max(1, round(_BAR * n / one.n_expected)) for _, n in present]
+    while sum(places) > _BAR:
+        places[places.index(max(places))] -= 1
+    while sum(places) < _BAR:
+        places[places.index(max(places))] += 1
+    return "".join(mark * n for (mark, _), n in zip(present, places, strict=True))

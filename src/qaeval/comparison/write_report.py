@@ -1,0 +1,114 @@
+"""From finished run directories to reports: one run with its files written, or several side by side."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any, Final, Literal, TypeAlias
+
+from qaeval import __version__
+from qaeval.comparison.analysis import Analysis, ReportOptions, analyse
+from qaeval.comparison.charts import charts
+from qaeval.comparison.csv import render_csv
+from qaeval.comparison.html import render_html
+from qaeval.comparison.markdown import CHARTS, render_markdown
+from qaeval.comparison.run_data import join_runs, read_run
+from qaeval.environment import git_commit, now
+from qaeval.errors import UsageError
+from qaeval.records import Session, hosts_outside
+from qaeval.report.facts import RunFacts
+from qaeval.storage.run_directory import (
+    GENERATIONS,
+    GRADES,
+    MANIFEST,
+    SAMPLES,
+    SETTINGS,
+    RunStore,
+    model_json,
+)
+
+Format: TypeAlias = Literal["html", "md", "json", "csv"]
+"""``csv`` has a row for each item; the others are the report."""
+
+REPORTS: Final = ("report.json", "report.md", "report.html")
+
+_PACKAGES: Final = ("aiohttp", "matplotlib", "numpy", "pandas", "pydantic", "scipy")
+"""Packages whose version can change a number or a picture of a report."""
+_MAX_PAGE_ITEMS: Final = 20_000
+"""Items of a page; a browser reads and filters so many without a pause."""
+
+
+def write_report(store: RunStore, options: ReportOptions) -> Analysis:
+    """Analyse a run; write report.json, report.md with its charts, report.html and, last, manifest.json.
+
+    Raises:
+        DataError: the run is not finished, or a label file is not readable.
+    """
+    analysis = read_report([store], options)
+    for name in REPORTS:
+        store.write_text(name, render(analysis, name.rpartition(".")[2]))  # type: ignore[arg-type]
+    pictures = {f"{CHARTS}/{chart.name}.svg": chart.svg() for chart in charts(analysis.report)}
+    for name, svg in pictures.items():
+        store.write_text(name, svg)
+    manifest = _manifest(store, analysis.report.run, (*REPORTS, *pictures))
+    store.write_text(MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    return analysis
+
+
+def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
+    """Analyse a finished run, or several of the same eval, samples, rubric and judge side by side; write nothing.
+
+    Raises:
+        NotComparableError: several runs differ in more than their candidates.
+        DataError: a run is not finished, or a label file is not readable.
+    """
+    runs = {store.path.name: read_run(store, label_paths=options.label_paths) for store in stores}
+    if len(runs) < len(stores):
+        raise UsageError(
+            "two of the run directories have the same name; rename one, it tells candidates apart"
+        )
+    data = join_runs(runs)
+    facts = RunFacts(
+        id=" and ".join(runs),
+        **_times(data.rows.sessions),
+        qaeval_version=__version__,
+        git_commit=git_commit(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        command=options.command,
+        warnings=tuple(text for store in stores for text in store.warnings),
+    )
+    if len(stores) == 1:
+        return analyse(data, facts, options)
+    # a candidate that two runs have is called NAME@RUN in the later one, and runs on the machine of NAME
+    models = {model.name: model.name.partition("@")[0] for model in (*data.candidates, data.judge)}
+    machines = {name: options.machines[model] for name, model in models.items() if model in options.machines}
+    return replace(analyse(data, facts, replace(options, machines=machines)), has_charts=False)
+
+
+def render(analysis: Analysis, format_: Format) -> str:
+    """Render a report in one of the formats; the same analysis gives the same text."""
+    if format_ == "html":
+        return render_html(analysis.report, analysis.items(most=_MAX_PAGE_ITEMS, marked=True))
+    if format_ == "md":
+        return render_markdown(analysis.report, with_charts=analysis.has_charts)
+    return render_csv(analysis.items()) if format_ == "csv" else model_json(analysis.report)
+
+
+def _times(sessions: Sequence[Session]) -> dict[str, str]:
+    finished = now()
+    return {"started": min((session.started for session in sessions), default=finished), "finished": finished}
+
+
+def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
+    sessions = store.sessions()
+    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *reports)
+    return {
+        "run": run.model_dump(mode="json"),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "data_left": sorted(hosts_outside(sessions)),
+        "sessions": [session.model_dump(mode="json") for session in sessions],
+        "sha256": {name: hashlib.sha256((store.path / name).read_bytes()).hexdigest() for name in files},
+    }

@@ -1,0 +1,1 @@
+"""Files that people write (YAML) and files of rows (JSONL)."""

@@ -1,0 +1,399 @@
+"""What the data say about times, cost and the judge: quantities that are no share of the items.
+
+A run is one sample of its machine: nobody repeated it. The intervals here hold what the samples add, never what the machine
+does on another day, and every sentence says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from math import ceil, inf, isnan, log, nan, sqrt
+from typing import Final
+
+import numpy as np
+from scipy import special
+
+from qaeval.analysis.server_metrics import histogram_quantile
+from qaeval.gate.claims import (
+    Claim,
+    Counts,
+    Floats,
+    Interval,
+    PairedRates,
+    count,
+    independent_difference,
+    logarithm,
+    mapped,
+    relative,
+)
+from qaeval.gate.evidence import Candidate, Evidence, Labelled
+from qaeval.gate.policy import Rule
+from qaeval.report.numbers import percent
+from qaeval.stats.estimate import Estimate, too_few, undefined, warning
+from qaeval.stats.intervals import clustered_rate, t_interval
+from qaeval.stats.reliability import kappa_interval
+
+_ONE_MACHINE: Final = "the interval does not hold what the machine adds from day to day"
+_SEED: Final = 20_240_229
+_N_RESAMPLES: Final = 4000
+_BLOCK: Final = 250
+_FEWEST_REQUESTS: Final = 100
+"""Of a server's histogram; fewer say nothing about 95 %."""
+
+Both = tuple[Evidence, Candidate]
+"""A run or its baseline, and the candidate in it."""
+
+
+def time_claim(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+    """Claim about latency, time to the first token, throughput or cost."""
+    for _, candidate in (run, *([baseline] if baseline else [])):
+        if not candidate.spent.has_server:
+            return Claim.none(f"{candidate.name} has no server whose times could be measured")
+    if rule.quantity.endswith("_latency"):
+        return _latency(rule, run, baseline)
+    if rule.quantity.endswith("_ttft"):
+        return _ttft(rule, run, baseline)
+    return _per_item(rule, run, baseline)
+
+
+def kappa_claim(rule: Rule, run: Evidence, baseline: Evidence | None) -> Claim:
+    """Claim about the judge's agreement with a rater."""
+    own = _rater(run, rule.rater)
+    if isinstance(own, str):
+        return Claim.none(own)
+    current = _kappa(own, run.scale)
+    if baseline is None:
+        return Claim(deciding=current, current=current, unit="kappa")
+    other = _rater(baseline, rule.rater or own.rater)
+    if isinstance(other, str):
+        return Claim.none(f"baseline: {other}")
+    before = _kappa(other, baseline.scale)
+    return Claim(
+        deciding=independent_difference(before, current), baseline=before, current=current, unit="kappa"
+    )
+
+
+def _rater(evidence: Evidence, name: str) -> Labelled | str:
+    """Find the labels of a rater, or say why there are none."""
+    names = [one.rater for one in evidence.labels]
+    if not names:
+        return "no item has a label to compare the judge with (--labels FILE)"
+    if not name and len(names) > 1:
+        return f"several raters have labels: name one with rater: {', '.join(names)}"
+    found = [one for one in evidence.labels if name in {"", one.rater}]
+    return found[0] if found else f"no label is by the rater {name!r}; there are {', '.join(names)}"
+
+
+def _kappa(labels: Labelled, scale: tuple[str, ...]) -> Interval:
+    reference, judged = (
+        [scale.index(letter) for letter in word] for word in (labels.reference, labels.judged)
+    )
+
+    def interval(level: float) -> Estimate:
+        return kappa_interval(reference, judged, labels.clusters, n_levels=len(scale), level=level)
+
+    return interval
+
+
+# -------------------------------------------------------------------- latency
+
+
+def _latency(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+    share = 0.5 if rule.quantity.startswith("p50") else 0.95
+    paired = baseline is not None and run[0].has_samples_of(baseline[0])
+    timed = _timed(run) & _timed(baseline) if paired and baseline is not None else None
+    sides = [_requests(*one, timed) for one in (run, *([baseline] if baseline else []))]
+    for (_, candidate), requests in zip((run, *([baseline] if baseline else [])), sides, strict=True):
+        if not len(requests[0]):
+            return Claim.none(
+                f"no reply of {candidate.name} was timed{' on both sides' if paired else ''}: they came from earlier runs, or the "
+                f"baseline keeps no times"
+            )
+    current = _quantile(sides[0], share)
+    if baseline is None:
+        return Claim(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
+    before = _quantile(sides[1], share)
+    base = before(0.95).value
+    change = _log_ratio(sides[1], sides[0], share, paired=paired)
+    return Claim(
+        deciding=relative(change, base),
+        baseline=before,
+        current=current,
+        unit="s",
+        scale_by=base,
+        caution=_ONE_MACHINE,
+    )
+
+
+Requests = tuple[Floats, Floats, tuple[str, ...]]
+"""Seconds of each timed reply, rising; the code of its chunk; the names of all chunks."""
+
+
+def _timed(side: Both) -> frozenset[str]:
+    """Return the ids of the samples whose reply was asked for and timed."""
+    evidence, candidate = side
+    times = zip(evidence.samples.split(), candidate.spent.latency_s, strict=False)
+    return frozenset(sample for sample, seconds in times if seconds is not None)
+
+
+def _requests(evidence: Evidence, candidate: Candidate, only: frozenset[str] | None = None) -> Requests:
+    """Return the times of a candidate; of these samples alone, so that pairs of replies are to the same questions."""
+    names = sorted(set(evidence.chunks))
+    code = {name: place for place, name in enumerate(names)}
+    timed = sorted(
+        (seconds, code[chunk])
+        for sample, seconds, chunk in zip(
+            evidence.samples.split(), candidate.spent.latency_s, evidence.chunks, strict=False
+        )
+        if seconds is not None and (only is None or sample in only)
+    )
+    return np.array([one for one, _ in timed]), np.array([one for _, one in timed], dtype=int), tuple(names)
+
+
+def _quantile(requests: Requests, share: float) -> Interval:
+    seconds, chunks, _ = requests
+    n_chunks = len(np.unique(chunks))
+
+    def interval(level: float) -> Estimate:
+        value = float(np.quantile(seconds, share))
+        n, method = len(seconds), "bootstrap over chunks, percentile"
+        if reason := too_few(n_chunks) or _too_few_for(share, n_chunks, level):
+            return undefined(reason, value=value, method=method, n=n, n_clusters=n_chunks, level=level)
+        low, high = _ends(_draws(requests, share), level)
+        return Estimate(
+            value=value,
+            low=low,
+            high=high,
+            level=level,
+            method=method,
+            n=n,
+            n_clusters=n_chunks,
+            reason=warning(n_chunks),
+        )
+
+    return interval
+
+
+def _log_ratio(a: Requests, b: Requests, share: float, *, paired: bool) -> Interval:
+    """Logarithm of the quantile of b over that of a; the same resampled chunks on both sides where they are paired."""
+    one, other = (_quantile(side, share) for side in (a, b))
+
+    def interval(level: float) -> Estimate:
+        before, after = one(level), other(level)
+        found = replace(
+            after,
+            value=log(after.value / before.value),
+            n=min(before.n, after.n),
+            n_clusters=min(before.n_clusters, after.n_clusters),
+            method=f"{'paired' if paired else 'unpaired'} bootstrap over chunks, percentile",
+        )
+        if not (before.has_interval and after.has_interval):
+            return replace(found, low=nan, high=nan, reason=before.reason or after.reason)
+        draws = np.log(_draws(b, share, salt=0 if paired else 1) / _draws(a, share))
+        low, high = _ends(draws, level)
+        return replace(found, low=low, high=high)
+
+    return interval
+
+
+def _too_few_for(share: float, n_chunks: int, level: float) -> str:
+    """Say why so few chunks show no interval of a quantile; empty where they do.
+
+    The slowest of n independent replies is below the quantile q with the probability q^n. While that is more than the error
+    rate, no reply is surely above it. The same holds for the resamples, of which one at least must lie outside.
+    """
+    tail = (1 - level) / 2
+    if tail * _N_RESAMPLES < 1:
+        return f"an error rate of {tail:.2g} is less than {_N_RESAMPLES:,} resamples can tell"
+    needed = ceil(log(tail) / log(max(share, 1 - share)))
+    if n_chunks >= needed:
+        return ""
+    return f"replies about {n_chunks} chunks were timed, and it takes {needed} to bound the time of {percent(share)} of all replies"
+
+
+def _ends(draws: Floats, level: float) -> tuple[float, float]:
+    """Return the percentiles of a level."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _draws(requests: Requests, share: float, *, salt: int = 0) -> Floats:
+    seconds, chunks, names = requests
+    return _resampled(seconds.tobytes(), chunks.tobytes(), len(names), share, salt)
+
+
+@lru_cache(maxsize=16)
+def _resampled(seconds: bytes, chunks: bytes, n_chunks: int, share: float, salt: int) -> Floats:
+    """Draw chunks with replacement and take the smallest time that `share` of the drawn replies do not exceed."""
+    values, codes = np.frombuffer(seconds), np.frombuffer(chunks, dtype=int)
+    rng = np.random.default_rng([_SEED, salt])
+    drawn = []
+    for _ in range(_N_RESAMPLES // _BLOCK):
+        times = rng.multinomial(n_chunks, np.full(n_chunks, 1 / n_chunks), size=_BLOCK)
+        cumulated = times[:, codes].cumsum(axis=1)
+        reached = cumulated >= share * np.maximum(cumulated[:, -1:], 1)
+        drawn.append(values[reached.argmax(axis=1)])
+    return np.concatenate(drawn)
+
+
+# -------------------------------------------------------------------- time to the first token
+
+
+def _ttft(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+    share = 0.5 if rule.quantity.startswith("p50") else 0.95
+    for _, candidate in (run, *([baseline] if baseline else [])):
+        n = candidate.spent.ttft.get("inf", 0.0)
+        if n < _FEWEST_REQUESTS:
+            return Claim.none(
+                f"the server of {candidate.name} told the time to the first token of {n:.0f} requests; {_FEWEST_REQUESTS} are needed"
+            )
+    current = _from_histogram(run[1].spent.ttft, share)
+    if baseline is None:
+        return Claim(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
+    before = _from_histogram(baseline[1].spent.ttft, share)
+    base = before(0.95).value
+    if isnan(base) or isnan(current(0.95).value):
+        return Claim.none("the quantile is above the last bound of the server's histogram")
+    change = independent_difference(mapped(before, logarithm), mapped(current, logarithm))
+    return Claim(
+        deciding=relative(change, base),
+        baseline=before,
+        current=current,
+        unit="s",
+        scale_by=base,
+        caution=_ONE_MACHINE,
+    )
+
+
+def _from_histogram(counts: Mapping[str, float], share: float) -> Interval:
+    r"""Quantile with a binomial interval: the quantiles at :math:`q \pm z \sqrt{q (1 - q) / n}`; requests count as independent."""
+    cumulated = dict(sorted((float(bound), n) for bound, n in counts.items()))
+    n = round(cumulated[inf])
+
+    def interval(level: float) -> Estimate:
+        reach = float(special.ndtri((1 + level) / 2)) * sqrt(share * (1 - share) / n)
+        ends = [
+            histogram_quantile(cumulated, one) if one < 1 else None for one in (share - reach, share + reach)
+        ]
+        value = histogram_quantile(cumulated, share)
+        known = value is not None and None not in ends
+        return Estimate(
+            value=nan if value is None else value,
+            low=float(ends[0]) if known and ends[0] is not None else nan,
+            high=float(ends[1]) if known and ends[1] is not None else nan,
+            level=level,
+            method="server's histogram, binomial ranks",
+            n=n,
+            n_clusters=n,
+            reason=None
+            if known
+            else "the quantile or its interval is above the last bound of the server's histogram",
+        )
+
+    return interval
+
+
+# -------------------------------------------------------------------- throughput and cost
+
+
+def _per_item(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+    """Claim about a rate of items times or divided by what the stage took."""
+    sides = [run, *([baseline] if baseline else [])]
+    factors = []
+    for evidence, candidate in sides:
+        factor = _factor(rule, evidence, candidate)
+        if isinstance(factor, str):
+            return Claim.none(factor)
+        factors.append(factor)
+    units = {unit for _, unit in factors}
+    if len(units) > 1:
+        return Claim.none(
+            f"the run's price is in {factors[0][1]}, the baseline's in {factors[1][1]}: they cannot be compared"
+        )
+    counts = [count(evidence, candidate, _counted(rule), None) for evidence, candidate in sides]
+    if any(not one.hits.sum() for one in counts):
+        return Claim.none("no item counts: nothing can be divided by their number")
+    power = 1 if rule.about.higher_is_better else -1
+    current = _scaled(counts[0], factors[0][0], power)
+    unit = factors[0][1]
+    if baseline is None:
+        return Claim(deciding=current, current=current, unit=unit, caution=_ONE_MACHINE)
+    before = _scaled(counts[1], factors[1][0], power)
+    base = before(0.95).value
+    same = run[0].has_samples_of(baseline[0])
+    logs = _log_rates(counts[1], counts[0]) if same else _apart(counts[1], counts[0])
+    shift = log(factors[0][0] / factors[1][0])
+    change = mapped(logs, lambda x: power * x + shift)
+    now, then = (candidate.spent.priced for _, candidate in (run, baseline))
+    apart = (
+        ""
+        if now == then or rule.quantity != "cost_per_1000_usable"
+        else f"priced at {now}, the baseline at {then}; "
+    )
+    return Claim(
+        deciding=relative(change, base),
+        baseline=before,
+        current=current,
+        unit=unit,
+        scale_by=base,
+        caution=f"{apart}{_ONE_MACHINE}",
+    )
+
+
+def _counted(rule: Rule) -> Rule:
+    name = "valid_rate" if rule.quantity == "items_per_s" else "usable_rate"
+    return Rule(quantity=name, margin=0.5)
+
+
+def _factor(rule: Rule, evidence: Evidence, candidate: Candidate) -> tuple[float, str] | str:
+    """Return what the rate is multiplied by, or divided into, with its unit; or why there is none."""
+    spent, n = candidate.spent, len(evidence.strata) * evidence.items_per_sample
+    if not spent.work_s or not spent.fresh:
+        return f"the time of {candidate.name} is not known: all its replies came from earlier runs"
+    if rule.quantity == "items_per_s":
+        return n * spent.fresh / spent.work_s, "/s"
+    if rule.quantity == "seconds_per_1000_usable":
+        return 1000 * spent.work_s / (spent.fresh * n), "s"
+    if spent.price is None:
+        return f"the machine of {candidate.name} has no price: add one to the registry, or ask for seconds_per_1000_usable"
+    return 1000 * spent.price / (spent.fresh * n), spent.currency
+
+
+def _scaled(counts: Counts, factor: float, power: int) -> Interval:
+    def into(rate: float) -> float:
+        return factor * rate**power if rate > 0 else nan
+
+    return mapped(lambda level: clustered_rate(counts.hits, counts.totals, level=level), into)
+
+
+def _log_rates(a: Counts, b: Counts) -> Interval:
+    """Logarithm of rate b over rate a on the same chunks, linearised, Student's t on chunks."""
+    values = (
+        b.hits / b.hits.mean()
+        - a.hits / a.hits.mean()
+        - (b.totals / b.totals.mean() - a.totals / a.totals.mean())
+    )
+    ratio = (b.hits.sum() / b.totals.sum()) / (a.hits.sum() / a.totals.sum())
+    flat = PairedRates.of(a, b)
+
+    def interval(level: float) -> Estimate:
+        n_chunks = len(values)
+        spread = float(np.std(values, ddof=1) / sqrt(n_chunks)) if n_chunks > 1 else nan
+        if spread < 1e-12:  # noqa: PLR2004 - all chunks alike: the guard of the difference of rates holds for the ratio too
+            rate = float(a.hits.sum() / a.totals.sum())
+            return mapped(flat, lambda d: log(max(1e-9, 1 + d / rate)))(level)
+        return t_interval(
+            log(ratio),
+            spread,
+            n=round(float(b.totals.sum())),
+            n_clusters=n_chunks,
+            level=level,
+            method="paired ratio by chunk, CR1 t",
+        )
+
+    return interval
+
+
+def _apart(a: Counts, b: Counts) -> Interval:
+    return independent_difference(mapped(a.rate, logarithm), mapped(b.rate, logarithm))

@@ -1,0 +1,1 @@
+"""Finished runs over time: one rate per run, cut where a change makes them incomparable."""

@@ -1,0 +1,89 @@
+"""The chart of a history: usable rates over time."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from qaeval.history.model import EvalHistory, HistoryRun
+from qaeval.report import numbers
+from qaeval.report.chart import SERIES, Chart, Look, draw_bars
+from qaeval.report.measure import Measure
+
+
+def trend(history: EvalHistory, name: str) -> Chart:
+    """Draw usable rates over time; a line goes through a stretch of comparable runs alone, and a mark stands between two."""
+    names = history.candidates
+
+    def draw(axes: Any, look: Look) -> None:  # noqa: ANN401
+        labelled = set()
+        for stretch in history.stretches:
+            for candidate, points in _points(stretch.runs).items():
+                place = names.index(candidate)
+                times, rates = zip(*points, strict=True)
+                axes.plot(
+                    times,
+                    [100 * (rate.value or 0) for rate in rates],
+                    color=SERIES[place % len(SERIES)],
+                    marker="osD^v"[place % 5],
+                    markersize=5,
+                    linestyle=("-", "--", ":", "-.")[place // len(SERIES) % 4],
+                    label=candidate if candidate not in labelled else None,
+                )
+                draw_bars(axes, times, rates, SERIES[place % len(SERIES)])
+                labelled.add(candidate)
+        for before, after in zip(history.stretches, history.stretches[1:], strict=False):
+            start, end = _moment(before.runs[-1].started), _moment(after.runs[0].started)
+            middle = start + (end - start) / 2
+            axes.axvline(middle, color=look.soft, linewidth=1, linestyle="--")
+            what = ", ".join(change.partition(":")[0] for change in after.changes)
+            axes.annotate(
+                what,
+                (middle, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -2),
+                textcoords="offset points",
+                rotation=90,
+                va="top",
+                fontsize=8,
+                color=look.soft,
+            )
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("usable items, %")
+        _dates(axes, [_moment(run.started) for stretch in history.stretches for run in stretch.runs])
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=min(3, len(names)))
+
+    last = history.stretches[-1].runs[-1]
+    alt = "; ".join(f"{one.candidate}: {numbers.rate(one.usable)} usable" for one in last.rates)
+    marks = numbers.plural(len(history.stretches) - 1, "change")
+    return Chart(
+        name,
+        f"Usable rate of {history.eval}",
+        f"{marks} of what runs hang on. Last run {last.name}: {alt}",
+        draw,
+        3.6,
+    )
+
+
+def _points(runs: Sequence[HistoryRun]) -> dict[str, list[tuple[datetime, Measure]]]:
+    """Collect time and rate by candidate; a rate that does not exist is no point."""
+    found: dict[str, list[tuple[datetime, Measure]]] = {}
+    for run in runs:
+        for one in run.rates:
+            if one.usable.value is not None:
+                found.setdefault(one.candidate, []).append((_moment(run.started), one.usable))
+    return found
+
+
+def _moment(utc: str) -> datetime:
+    return datetime.fromisoformat(utc)
+
+
+def _dates(axes: Any, times: Sequence[datetime]) -> None:  # noqa: ANN401
+    """Set a scale of time that has a width also for one run."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
+
+    locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    margin = max(0.04 * (times[-1] - times[0]), timedelta(minutes=30))
+    axes.set_xlim(times[0] - margin, times[-1] + margin)

@@ -1,0 +1,157 @@
+"""Runs kept on an MLflow tracking server of the user's own: written there, and read back.
+
+A run of ``qaeval`` is a run of MLflow: its usable rates are metrics that MLflow can draw, and the tag ``qaeval.run`` with one
+``qaeval.rate.<n>`` for each candidate holds all that a history needs, so that nothing is lost on the way.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+from yarl import URL
+
+from qaeval.chat.guard import check_host
+from qaeval.environment import quiet_mlflow
+from qaeval.errors import EndpointError, UsageError
+from qaeval.history.model import HistoryRate, HistoryRun, Unread
+from qaeval.records import record_id
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+_KEY: Final = "qaeval.key"
+_RUN: Final = "qaeval.run"
+_RATE: Final = "qaeval.rate."
+_PAGE: Final = 1000
+
+
+def fetch(url: str, experiment: str) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]:
+    """Read the runs of an experiment; those that are not qaeval's are told apart.
+
+    Args:
+        url: Of the tracking server, in the user's own network.
+        experiment: Its name.
+
+    Raises:
+        EndpointError: the server stands outside the user's network, does not answer, or has no such experiment.
+        UsageError: MLflow is not installed.
+    """
+    client = _client(url)
+    with _explained(url):
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise EndpointError(f"{url}: no experiment {experiment!r} there; name another with --experiment")
+        runs, unread = [], []
+        for run in _runs(client, found.experiment_id):
+            try:
+                runs.append(_read(run))
+            except (KeyError, ValidationError):
+                name = str(run.info.run_name or run.info.run_id)
+                unread.append(Unread(name=name, reason="not written by this version of qaeval"))
+    return tuple(runs), tuple(unread)
+
+
+def push(url: str, experiment: str, runs: Sequence[HistoryRun]) -> tuple[str, ...]:
+    """Write runs that are not there yet; the experiment is made where it is missing.
+
+    Returns:
+        The names of those that were written.
+
+    Raises:
+        EndpointError: the server stands outside the user's network, or does not answer.
+        UsageError: MLflow is not installed.
+    """
+    client = _client(url)
+    with _explained(url):
+        found = client.get_experiment_by_name(experiment)
+        where = found.experiment_id if found else client.create_experiment(experiment)
+        known = {run.data.tags.get(_KEY) for run in _runs(client, where)}
+        new = [run for run in runs if _key(run) not in known]
+        for run in new:
+            _write(client, where, run)
+    return tuple(run.name for run in new)
+
+
+def _client(url: str) -> "MlflowClient":
+    host = URL(url).raw_host or ""
+    if check_host(url, allow_external=(host,)).external:
+        raise EndpointError(
+            f"{url}: a tracking server has to stand in your own network, and {host!r} does not; results are sent nowhere else"
+        )
+    quiet_mlflow(host)
+    try:
+        from mlflow.tracking import MlflowClient  # noqa: PLC0415 - an extra that takes seconds to import
+    except ImportError as error:
+        raise UsageError("a tracking server needs MLflow's client: pip install 'qaeval[mlflow]'") from error
+    return MlflowClient(tracking_uri=url)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise EndpointError(f"{url}: expected an MLflow tracking server, got: {_said(str(error))}") from error
+
+
+def _said(text: str) -> str:
+    """Shorten what MLflow's client says to what the system said, where it said something."""
+    cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    return cause[1] if cause else " ".join(text.split())[:200]
+
+
+def _runs(client: "MlflowClient", experiment_id: str) -> Iterator["Run"]:
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _read(run: "Run") -> HistoryRun:
+    tags = run.data.tags
+    bare = HistoryRun.model_validate_json(tags[_RUN])
+    n = sum(name.startswith(_RATE) for name in tags)
+    rates = tuple(HistoryRate.model_validate_json(tags[f"{_RATE}{place}"]) for place in range(n))
+    return bare.model_copy(update={"rates": rates})
+
+
+def _write(client: "MlflowClient", experiment_id: str, run: HistoryRun) -> None:
+    from mlflow.entities import Param  # noqa: PLC0415
+
+    rates = {f"{_RATE}{place}": rate.model_dump_json() for place, rate in enumerate(run.rates)}
+    bare = run.model_copy(update={"rates": ()}).model_dump_json()
+    started = int(datetime.fromisoformat(run.started).timestamp() * 1000)
+    made = client.create_run(
+        experiment_id, start_time=started, run_name=run.name, tags={_KEY: _key(run), _RUN: bare, **rates}
+    )
+    facts = {"eval": run.eval, "judge": run.judge, "rubric": run.rubric, "samples": str(run.n_samples)}
+    client.log_batch(
+        made.info.run_id,
+        metrics=list(_metrics(run, started)),
+        params=[Param(name, value) for name, value in facts.items()],
+    )
+    client.set_terminated(made.info.run_id, "FINISHED")
+
+
+def _metrics(run: HistoryRun, started: int) -> Iterator["Metric"]:
+    from mlflow.entities import Metric  # noqa: PLC0415
+
+    for rate in run.rates:
+        name = re.sub(r"[^\w.\- ]", "_", rate.candidate)
+        for end in ("value", "low", "high"):
+            number = getattr(rate.usable, end)
+            if number is not None:
+                yield Metric(f"usable_rate/{name}/{end}", number, started, 0)
+
+
+def _key(run: HistoryRun) -> str:
+    return record_id("history", run.name, run.started)

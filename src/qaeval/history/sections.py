@@ -1,0 +1,144 @@
+"""What ``qaeval history`` and ``qaeval compare-runs`` say: tables of runs, and where their numbers stop being comparable.
+
+``history.html``: runs over time as one page that loads nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from markupsafe import Markup
+
+from qaeval.history.chart import trend
+from qaeval.history.model import EvalHistory, History, RunComparison, Unread
+from qaeval.report import numbers
+from qaeval.report.page import STYLE, content_policy, data_url, page_environment
+from qaeval.report.tables import Notes, Section, Table
+
+_ALONE: Final = "All runs were graded by the same judge with the same rubric on the same samples: their rates can be compared."
+_APART: Final = "Rates can be compared inside a stretch alone. A new one begins where the judge, the rubric, the samples or the eval changed."
+_NO_VERDICT: Final = "Differences are paired by chunk, over the items that both runs graded. `qaeval gate` says whether one is a regression."
+
+
+def write_history(history: History) -> tuple[Section, ...]:
+    """Turn a history into one section for each eval, and one for what could not be read."""
+    sections = [_eval(one, place) for place, one in enumerate(history.evals)]
+    return (*sections, *([_unread(history.unread)] if history.unread else []))
+
+
+def write_comparison(found: RunComparison) -> tuple[Section, ...]:
+    """Turn the comparison of runs into one section."""
+    notes = Notes()
+    rows = tuple(
+        (
+            pair.candidate,
+            pair.difference.b.rpartition("@")[2],
+            notes.rate(pair.first.usable, f"{pair.candidate} in {found.runs[0]}"),
+            notes.rate(pair.other.usable, pair.difference.b),
+            notes.difference(pair.difference.difference, pair.difference.b),
+            f"{pair.difference.n_chunks_b_better} / {pair.difference.n_chunks_equal} / {pair.difference.n_chunks_a_better}",
+        )
+        for pair in found.pairs
+    )
+    header = (
+        "candidate",
+        "run",
+        f"usable in {found.runs[0]}",
+        "usable in run",
+        "change",
+        "better / same / worse",
+    )
+    left_out = (
+        f"In one of the runs alone, and left out: {', '.join(found.left_out)}." if found.left_out else ""
+    )
+    return (
+        Section(
+            anchor="runs",
+            title=f"{numbers.listed(found.runs[1:])} against {found.runs[0]}",
+            paragraphs=(
+                *(pair.difference.sentence for pair in found.pairs),
+                *found.settings,
+                *([left_out] if left_out else []),
+                _NO_VERDICT,
+            ),
+            tables=(
+                Table(
+                    caption="Usable items in both; chunks that got better, stayed the same, got worse",
+                    header=header,
+                    rows=rows,
+                    notes=notes.lines(),
+                    words=frozenset({1}),
+                ),
+            ),
+        ),
+    )
+
+
+def _eval(one: EvalHistory, place: int) -> Section:
+    notes, rows = Notes(), []
+    has_gate = any(run.gate for stretch in one.stretches for run in stretch.runs)
+    for number, stretch in enumerate(one.stretches, start=1):
+        for run in stretch.runs:
+            for rate in run.rates:
+                usable = notes.rate(rate.usable, f"{rate.candidate} in {run.name}")
+                when = numbers.moment(run.started).removesuffix(" UTC")
+                cells = (run.name, when, str(number), rate.candidate, usable)
+                rows.append((*cells, run.gate or "–") if has_gate else cells)
+    header = ("run", "started (UTC)", "stretch", "candidate", "usable")
+    return Section(
+        anchor=f"eval-{place}",
+        title=one.eval,
+        paragraphs=(_APART if len(one.stretches) > 1 else _ALONE, *_stretches(one)),
+        tables=(
+            Table(
+                caption=f"Usable items of {one.eval}, the oldest run first",
+                header=(*header, "gate") if has_gate else header,
+                rows=tuple(rows),
+                notes=notes.lines(),
+                words=frozenset({1, 3, 5}),
+            ),
+        ),
+    )
+
+
+def _stretches(one: EvalHistory) -> Iterator[str]:
+    for number, stretch in enumerate(one.stretches, start=1):
+        first = stretch.runs[0]
+        if stretch.changes:
+            yield f"Stretch {number} begins with {first.name} ({'; '.join(stretch.changes)})."
+        else:
+            yield f"Stretch {number}: judge {first.judge}, rubric {first.rubric}, {first.n_samples:,} samples."
+
+
+def _unread(unread: tuple[Unread, ...]) -> Section:
+    return Section(
+        anchor="unread",
+        title="Not read",
+        tables=(
+            Table(
+                caption="Folders without numbers of a finished run",
+                header=("folder", "why"),
+                rows=tuple((one.name, one.reason) for one in unread),
+                kind="text",
+            ),
+        ),
+    )
+
+
+def render_history(history: History, *, version: str) -> str:
+    """Render a history as one self-contained page; the same arguments give the same text.
+
+    Args:
+        history: The history.
+        version: Of qaeval.
+    """
+    environment = page_environment()
+    style = environment.get_template(STYLE).render(widths=[]).strip()
+    charts = (trend(one, f"eval-{place}") for place, one in enumerate(history.evals))
+    return environment.get_template("history.html.j2").render(
+        sections=write_history(history),
+        pictures={chart.name: chart for chart in charts},
+        image=data_url,
+        version=version,
+        style=Markup(style),  # noqa: S704 - our own file, numbers filled in
+        policy=content_policy(style),
+    )

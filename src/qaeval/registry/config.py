@@ -1,0 +1,393 @@
+"""The registry: which models there are, how they are served, and what a command uses when nothing is said.
+
+``qaeval.yaml`` holds the default registry; a user's own files are laid over it entry by entry and field by field.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from qaeval.errors import DataError, UsageError, closest
+from qaeval.files.yaml import read_yaml, validated
+from qaeval.records import Record
+from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
+from qaeval.registry.plugins import MODELS, find_plugin, registered_names
+
+__all__ = [
+    "Config",
+    "Defaults",
+    "Hardware",
+    "HostedPrice",
+    "ModelSpec",
+    "SamplingOverrides",
+    "Serving",
+    "base_url",
+    "load_config",
+]
+
+_SECTIONS: Final = frozenset({"models", "judges"})
+_SECRETS: Final = frozenset({"api_key", "apikey", "key", "token", "hf_token", "secret", "password"})
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+_Host: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]+$")]
+
+
+def _currency(code: str) -> str:
+    if not re.fullmatch(r"[A-Z]{3}", code):
+        raise ValueError(f"expected a currency of three capital letters, like EUR, got {code!r}")
+    return code
+
+
+_Currency: TypeAlias = Annotated[str, AfterValidator(_currency)]
+
+
+class Defaults(Record):
+    """What a command uses when nothing is said."""
+
+    eval: str = "qa_pairs"
+    judge: str | None = None
+    """Grades whenever a candidate is a server."""
+    embedded_judge: str | None = None
+    """Grades when no candidate has a server."""
+    seed: int = Field(default=0, ge=0)
+    concurrency: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    """Requests in flight; ``auto``: as many as keep the servers busy."""
+    outage_s: float = Field(default=120.0, ge=0)
+    """Longest wait for a server that stopped answering."""
+    cache: bool = True
+    """Whether a question that was answered before, in any run, is not asked again."""
+    margin: float = Field(default=0.05, gt=0, lt=1)
+    """Smallest difference of usable rates that matters, as a share."""
+    hardware: str | None = None
+    """The machine that models run on whose entry names none."""
+
+
+class Hardware(Record):
+    """One machine that models run on. A price is never assumed: it comes with its day and its source, or not at all."""
+
+    instance: str = ""
+    """What its provider calls it, ``g6.xlarge``."""
+    gpu: str = ""
+    gpu_watts: float | None = Field(default=None, gt=0)
+    """Power limit of all its GPUs together."""
+    grid_g_per_kwh: float | None = Field(default=None, gt=0)
+    """Grams of CO2 for a kilowatt-hour where it stands."""
+    grid_source: str = ""
+    price_per_hour: float | None = Field(default=None, gt=0)
+    currency: _Currency = "USD"
+    terms: Literal["on demand", "spot", "reserved", "own", ""] = ""
+    region: str = ""
+    as_of: date | None = None
+    """The day on which the price was looked up."""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _dated(self) -> "Hardware":
+        if self.price_per_hour is not None and not (self.as_of and self.source):
+            raise ValueError("a price needs as_of (the day it was looked up) and source (where)")
+        if self.grid_g_per_kwh is not None and not self.grid_source:
+            raise ValueError("grid_g_per_kwh needs grid_source (where the factor is from, and its year)")
+        return self
+
+
+class HostedPrice(Record):
+    """What somebody else's API takes for tokens, to compare with; nothing is ever sent there."""
+
+    model: str = ""
+    """What is offered at this price."""
+    input_per_million: float = Field(ge=0)
+    """Price of a million tokens of prompts."""
+    output_per_million: float = Field(ge=0)
+    """Price of a million tokens of replies."""
+    currency: _Currency = "USD"
+    region: str = ""
+    as_of: date
+    """The day on which the price was looked up."""
+    source: str = Field(min_length=1)
+
+
+class Serving(Record):
+    """How qaeval starts a server of its own, for a model without a url."""
+
+    command: tuple[Argument, ...] = Field(default=("vllm",), min_length=1)
+    """How vLLM is called."""
+    env: dict[str, Argument] = Field(default_factory=dict)
+    """Further environment variables of the server."""
+    startup_s: float = Field(default=1800.0, gt=0)
+    """Longest wait for a server, weights and compilation included."""
+    gpu_gib: float = Field(default=21.96, gt=0)
+    """Memory of the GPU as CUDA reports it; 21.96 is an L4's."""
+
+
+class _Layer(Record):
+    """One file's share of the registry."""
+
+    models: dict[str, ModelSpec] = Field(default_factory=dict)
+    judges: dict[str, ModelSpec] = Field(default_factory=dict)
+    defaults: Defaults = Defaults()
+    hardware: dict[str, Hardware] = Field(default_factory=dict)
+    hosted_prices: dict[str, HostedPrice] = Field(default_factory=dict)
+    serving: Serving = Serving()
+    allow_external: tuple[_Host, ...] = ()
+    """Hosts outside the user's own network that may be sent data."""
+    vllm_args: tuple[Argument, ...] = ()
+    """Arguments of ``vllm serve`` common to all servers; an entry's own come after them, and the last one wins."""
+
+
+class Config(_Layer):
+    """The whole registry."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Config":
+        for section, specs in {"models": self.models, "judges": self.judges}.items():
+            for name, spec in specs.items():
+                self._check_entry(f"{section}.{name}", spec)
+        for where, name in self._machines():
+            if name not in self.hardware:
+                raise ValueError(
+                    f"{where}: no hardware is called {name!r}.{closest(name, self.hardware)} "
+                    f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
+                )
+        known = {**self.models, **self.judges}
+        for key in ("judge", "embedded_judge"):
+            name = getattr(self.defaults, key)
+            if name is not None and name not in known and find_plugin(MODELS, name) is None:
+                raise ValueError(
+                    f"defaults.{key}: no model or judge is called {name!r}.{closest(name, known)}"
+                )
+        return self
+
+    def _check_entry(self, where: str, spec: ModelSpec) -> None:
+        """Refuse an entry that could not be reached, or an adapter of nothing.
+
+        Raises:
+            ValueError: what is wrong with it.
+        """
+        if spec.lora and spec.lora.base not in self.models:
+            raise ValueError(
+                f"{where}.lora.base: no model is called {spec.lora.base!r}.{closest(spec.lora.base, self.models)}"
+            )
+        if spec.lora and self.models[spec.lora.base].lora:
+            raise ValueError(f"{where}.lora.base: {spec.lora.base!r} is an adapter itself")
+        if spec.kind == "server" and not (spec.hf_id or spec.url):
+            raise ValueError(f"{where}: a server needs hf_id (what to serve) or url (where it runs)")
+        if spec.replicas and spec.url is None:
+            raise ValueError(f"{where}: replicas are servers beside the one at url; url is missing")
+        if spec.in_process and (spec.hf_id or spec.url):
+            raise ValueError(f"{where}: {_a_model(spec)} runs inside qaeval; it has no hf_id and no url")
+
+    def _machines(self) -> Iterator[tuple[str, str]]:
+        """Yield every place that names a machine, and the name."""
+        for section, specs in {"models": self.models, "judges": self.judges}.items():
+            for name, spec in specs.items():
+                if spec.hardware is not None:
+                    yield f"{section}.{name}.hardware", spec.hardware
+        if self.defaults.hardware is not None:
+            yield "defaults.hardware", self.defaults.hardware
+
+    def machine(self, name: str, hardware: str | None = None) -> tuple[str, Hardware] | None:
+        """Find what a model runs on: its own machine, else the one given, else the default; None where nobody says.
+
+        Raises:
+            UsageError: no machine has the name that was given.
+        """
+        if hardware is not None and hardware not in self.hardware:
+            raise UsageError(
+                f"no hardware is called {hardware!r}.{closest(hardware, self.hardware)} "
+                f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
+            )
+        spec = self.models.get(name) or self.judges.get(name)
+        found = (spec.hardware if spec else None) or hardware or self.defaults.hardware
+        return None if found is None else (found, self.hardware[found])
+
+    def candidate(self, name: str) -> ModelSpec:
+        """Find a model under test, in the registry or among those that installed packages register.
+
+        Raises:
+            UsageError: no model has that name.
+        """
+        if name in self.models:
+            return self.models[name]
+        if name in self.judges:
+            raise UsageError(
+                f"no model is called {name!r} (it is registered under judges; add it under models to compare it)."
+                f"{closest(name, self.models)} Known: {', '.join(sorted(self.models))}"
+            )
+        return self._plugin(name, "model", self.models)
+
+    def judge(self, name: str) -> ModelSpec:
+        """Find a judge; every model can be one, those that installed packages register too.
+
+        Raises:
+            UsageError: neither a judge nor a model has that name.
+        """
+        known = {**self.models, **self.judges}
+        return known[name] if name in known else self._plugin(name, "judge", known)
+
+    def _plugin(self, name: str, noun: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
+        """Make the entry of a model that the registry does not have and an installed package registers."""
+        if _NAME.fullmatch(name) and find_plugin(MODELS, name) is not None:
+            return ModelSpec(name=name, kind="plugin")
+        others = [other for other in registered_names(MODELS) if other not in {**self.models, **self.judges}]
+        more = f"; registered by packages: {', '.join(others)}" if others else ""
+        raise UsageError(
+            f"no {noun} is called {name!r}.{closest(name, [*known, *others])} Known: {', '.join(sorted(known))}{more}"
+        )
+
+    def default_judge(self, candidates: tuple[ModelSpec, ...]) -> ModelSpec:
+        """Return the judge for these candidates when none is named.
+
+        Raises:
+            UsageError: the registry has no default.
+        """
+        embedded = all(spec.in_process for spec in candidates)
+        name = self.defaults.embedded_judge if embedded else self.defaults.judge
+        if name is None:
+            key = "embedded_judge" if embedded else "judge"
+            raise UsageError(
+                f"no judge is named and the registry has no default; add defaults.{key} or name one"
+            )
+        return self.judge(name)
+
+    def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
+        """Return the registry with other URLs; a name that is both model and judge changes in both places.
+
+        Several URLs of one model stand behind each other with commas between them.
+
+        Raises:
+            UsageError: a name is unknown or embedded, or a URL is none.
+        """
+        known = {**self.models, **self.judges}
+        urls = {}
+        for name, url in endpoints.items():
+            if name not in known:
+                raise UsageError(
+                    f"endpoint for {name!r}: no model or judge has that name.{closest(name, known)} "
+                    f"Known: {', '.join(sorted(known))}"
+                )
+            if known[name].in_process:
+                raise UsageError(
+                    f"endpoint for {name!r}: {_a_model(known[name])} has none, it runs inside qaeval"
+                )
+            try:
+                urls[name] = tuple(base_url(one) for one in url.split(","))
+            except ValueError as error:
+                raise UsageError(f"endpoint for {name!r}: {error}") from error
+        for name, spec in known.items():
+            if spec.lora and spec.lora.base in urls:
+                urls.setdefault(name, urls[spec.lora.base])
+        return self.model_copy(
+            update={
+                "models": _with_urls(self.models, urls),
+                "judges": _with_urls(self.judges, urls),
+            }
+        )
+
+
+def _a_model(spec: ModelSpec) -> str:
+    return "an embedded model" if spec.kind == "embedded" else "a plugin"
+
+
+def _with_urls(specs: Mapping[str, ModelSpec], urls: Mapping[str, tuple[str, ...]]) -> dict[str, ModelSpec]:
+    return {
+        name: spec.model_copy(update={"url": urls[name][0], "replicas": urls[name][1:]})
+        if name in urls
+        else spec
+        for name, spec in specs.items()
+    }
+
+
+def load_config(default: Path, *overrides: Path) -> Config:
+    """Read the default registry and lay other files over it, the last one on top.
+
+    A new entry is added, a known one changes in the fields that are given; lists are replaced, not joined.
+
+    Raises:
+        DataError: a file is not a registry, or holds a secret; the message names file and key.
+    """
+    paths = (default, *overrides)
+    merged = reduce(_merged, (_read_layer(path) for path in paths))
+    return validated(Config, _with_bases(_with_common_args(merged)), " + ".join(map(str, paths)))
+
+
+def _read_layer(path: Path) -> dict[str, Any]:
+    data = read_yaml(path)
+    for where in _secrets(data):
+        raise DataError(
+            f"{path}: {where}: a secret never stands in a file; put the name of an environment variable there: "
+            f"`api_key_env: VLLM_API_KEY`"
+        )
+    layer = dict(data)
+    for section in _SECTIONS & data.keys():
+        layer[section] = _named(data[section], f"{path}: {section}")
+    validated(_Layer, layer, path)
+    return layer
+
+
+def _named(entries: Any, where: str) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
+    if not isinstance(entries, dict):
+        return entries
+    named: dict[str, Any] = {}
+    for name, entry in entries.items():
+        if not _NAME.fullmatch(name):
+            raise DataError(f"{where}: a name is made of a-z, 0-9, '.', '_' and '-', got {name!r}")
+        if isinstance(entry, dict) and entry.get("name", name) != name:
+            raise DataError(f"{where}.{name}.name: the key is the name; leave `name` out")
+        named[name] = {**entry, "name": name} if isinstance(entry, dict) else entry
+    return named
+
+
+def _secrets(data: object, where: str = "") -> Iterator[str]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            place = f"{where}.{key}" if where else key
+            if key.lower() in _SECRETS and value is not None:
+                yield place
+            yield from _secrets(value, place)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        merged[key] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+    return merged
+
+
+def _with_common_args(registry: dict[str, Any]) -> dict[str, Any]:
+    common = registry.get("vllm_args", [])
+    complete = dict(registry)
+    for section in _SECTIONS & registry.keys():
+        complete[section] = {name: _with_args(entry, common) for name, entry in registry[section].items()}
+    return complete
+
+
+def _with_bases(registry: dict[str, Any]) -> dict[str, Any]:
+    """Give an adapter what it leaves out and its base has; a name that is not there is told later."""
+    models = registry.get("models", {})
+    complete = dict(registry)
+    for section in _SECTIONS & registry.keys():
+        complete[section] = {name: _with_base(entry, models) for name, entry in registry[section].items()}
+    return complete
+
+
+def _with_base(entry: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
+    lora = entry.get("lora")
+    base = models.get(str(lora.get("base"))) if isinstance(lora, dict) else None
+    if not isinstance(base, dict):
+        return entry
+    inherited = {
+        key: value for key, value in base.items() if key not in {"name", "served_name", "notes", "lora"}
+    }
+    return {**inherited, **entry}
+
+
+def _with_args(entry: dict[str, Any], common: list[Any]) -> dict[str, Any]:
+    if not entry.get("hf_id"):
+        return entry  # nothing that qaeval could start
+    return {**entry, "vllm_args": [*common, *entry.get("vllm_args", [])]}

@@ -1,0 +1,57 @@
+"""What every page of qaeval is made with: the template environment, its filters, and the content security policy."""
+
+import base64
+import hashlib
+import re
+from typing import Final, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from qaeval.report.chart import DARK, LIGHT, Chart
+
+STYLE: Final = "style.css.j2"
+"""The style sheet of all pages."""
+
+
+def data_url(chart: Chart, look: Literal["light", "dark"]) -> str:
+    """Return a chart as a data URL: an image, in which nothing runs."""
+    svg = chart.svg(LIGHT if look == "light" else DARK)
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def page_environment() -> Environment:
+    """Return what fills in the templates of pages: everything is escaped, and what is not given is an error."""
+    environment = Environment(
+        loader=PackageLoader("qaeval.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = prose
+    environment.filters["sentence"] = sentence
+    return environment
+
+
+def prose(text: str) -> Markup:
+    """Escape a sentence and keep numbers with their units and intervals whole at the end of a line."""
+    tied = re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
+    tied = re.sub(r"\[[^\[\]]*\d\]", lambda found: found.group().replace(" ", "\u00a0"), tied)
+    tied = re.sub(r"(?<=[=<]) (?=\d)|(?<=\bp) (?=[=<])", "\u00a0", tied)
+    return escape(tied)
+
+
+def sentence(text: str) -> Markup:
+    """Escape a sentence of qaeval's own as `prose` does, and set what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(prose(text))))  # noqa: S704 - escaped before
+
+
+def content_policy(style: str, *scripts: str) -> str:
+    """Return the policy of a page that loads nothing: its own style sheet and scripts, and images that stand in it."""
+    runs = f"script-src {' '.join(map(_source, scripts))}; " if scripts else ""
+    return f"default-src 'none'; style-src {_source(style)}; {runs}img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

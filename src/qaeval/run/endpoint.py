@@ -1,0 +1,232 @@
+"""From a name in the registry to a model that answers: the endpoint is checked before anything is asked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from ipaddress import ip_address
+from pathlib import Path
+from traceback import extract_tb
+
+from qaeval.chat.guard import check_host
+from qaeval.chat.http import HttpChat
+from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion
+from qaeval.errors import EndpointError, QaevalError, UsageError
+from qaeval.registry.config import ModelSpec
+from qaeval.registry.plugins import MODELS, load_plugin
+from qaeval.serving.probe import EndpointFacts, files_digest, probe
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model answers and what it can do.
+
+    Attributes:
+        spec: the registry's entry.
+        facts: what the probe found; None for models without a server.
+        host: the server's host; None for models without a server.
+        addresses: what the host resolved to when it was checked; nothing else is connected to.
+        external: whether requests leave the user's own network.
+        load_s: what the start of a server of our own took; 0 where it was up.
+        replicas: base URL and addresses of further servers of the same model.
+        gpu_addresses: of the exporter that the entry names for the energy of its GPUs.
+        factory: makes a model that runs inside this process; None for servers.
+    """
+
+    spec: ModelSpec
+    facts: EndpointFacts | None = None
+    host: str | None = None
+    addresses: tuple[str, ...] = ()
+    external: bool = False
+    load_s: float = 0.0
+    replicas: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    gpu_addresses: tuple[str, ...] = ()
+    factory: Callable[[], object] | None = None
+
+
+async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Collection[str]) -> Endpoint:
+    """Find the model's endpoint and probe it once.
+
+    Raises:
+        UsageError: the registry has no URL for the model, or no installed package registers it.
+        EndpointError: the host is not allowed, nothing answers there, the server does not serve the model, or the package
+            that registers it cannot be imported.
+    """
+    if spec.in_process:
+        return Endpoint(spec, factory=load_plugin(MODELS, spec.name))
+    if spec.url is None:
+        raise UsageError(without_server(spec))
+    location = check_host(spec.url, allow_external=allow_external)
+    exporter = _gpu_addresses(spec, allow_external)
+    facts = await probe(
+        spec.url, spec.served_name or spec.name, api_key=api_key, addresses=location.addresses
+    )
+    _require(spec, facts)
+    facts = await asyncio.to_thread(_with_files, facts, location.addresses)
+    others = [
+        await resolve(
+            spec.model_copy(update={"url": url, "replicas": ()}),
+            api_key=api_key,
+            allow_external=allow_external,
+        )
+        for url in spec.replicas
+    ]
+    for other in others:
+        _require_alike(spec, facts, other)
+    return Endpoint(
+        spec,
+        facts,
+        location.host,
+        location.addresses,
+        external=location.external or any(one.external for one in others),
+        replicas=tuple((one.spec.url or "", one.addresses) for one in others),
+        gpu_addresses=exporter,
+    )
+
+
+def _gpu_addresses(spec: ModelSpec, allow_external: Collection[str]) -> tuple[str, ...]:
+    if spec.gpu_metrics is None:
+        return ()
+    try:
+        return check_host(spec.gpu_metrics.url, allow_external=allow_external).addresses
+    except EndpointError as error:
+        raise EndpointError(f"{spec.name}: gpu_metrics: {error}") from error
+
+
+def _with_files(facts: EndpointFacts, addresses: Sequence[str]) -> EndpointFacts:
+    """Add the hash of the model's folder where the server is on this machine, and so is the folder."""
+    folder = Path(facts.root or "")
+    is_here = all(ip_address(one).is_loopback for one in addresses)
+    with suppress(
+        OSError
+    ):  # a container's folder: here it may be another one, or one that nobody may look into
+        if is_here and folder.is_absolute() and folder.is_dir():
+            return facts.model_copy(update={"files_sha256": files_digest(folder)})
+    return facts
+
+
+def _require_alike(spec: ModelSpec, facts: EndpointFacts, other: Endpoint) -> None:
+    """Refuse servers behind one name that would not answer alike."""
+    aspects = ("version", "max_model_len", "structured_output", "system_role")
+    for aspect in aspects:
+        one, another = getattr(facts, aspect), getattr(other.facts, aspect)
+        if one != another:
+            raise EndpointError(
+                f"{spec.name}: its servers differ in {aspect.replace('_', ' ')}: {one!r} at {spec.url}, {another!r} at "
+                f"{other.spec.url}; letters and replies of both would be mixed"
+            )
+
+
+def without_server(spec: ModelSpec) -> str:
+    """Say what to do about a model that nobody serves."""
+    command = " ".join(spec.serve_arguments())
+    return (
+        f"{spec.name!r} has no server: the registry names no url for it, and no vLLM is installed here to start one. Three "
+        f"ways on: (1) a server that runs already: add --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml; "
+        f"(2) where the GPU is, install vLLM (qaeval then starts it by itself, see serving.command in qaeval.yaml), or type: "
+        f"vllm serve {command}; "
+        f"(3) without a GPU: try embedded-lead and embedded-salient first"
+    )
+
+
+def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
+    if spec.structured == "json_schema" and facts.structured_output is False:
+        raise EndpointError(
+            f"{spec.url}: the server ignores response_format json_schema (a reply did not obey the schema). Serve the "
+            f"model with structured outputs, or set `structured: off` for {spec.name!r} in qaeval.yaml to parse free replies"
+        )
+
+
+@asynccontextmanager
+async def connect(
+    endpoint: Endpoint,
+    *,
+    api_key: str | None,
+    outage_s: float = 120.0,
+    told: Callable[[str], None] = lambda _text: None,
+    on_busy: Callable[[], None] = lambda: None,
+) -> AsyncIterator[ChatModel]:
+    """Open the model for one stage.
+
+    Args:
+        endpoint: Where it answers.
+        api_key: Sent to all its servers.
+        outage_s: Longest wait for a server that is gone.
+        told: Called when one is gone, and when it is back.
+        on_busy: Called when one asks for fewer requests.
+
+    Raises:
+        EndpointError: the factory of a model without a server fails, or makes no chat model.
+    """
+    spec, facts = endpoint.spec, endpoint.facts
+    if endpoint.factory is not None:
+        yield InProcess(spec.name, endpoint.factory)
+        return
+    assert facts is not None  # noqa: S101 - a server was probed
+    async with HttpChat(
+        base_url=spec.url or "",
+        model=spec.served_name or spec.name,
+        api_key=api_key,
+        structured=spec.structured,
+        system_role="merge" if facts.system_role is False else spec.system_role,
+        max_top_logprobs=20 if facts.max_logprobs is None else facts.max_logprobs,
+        context=facts.max_model_len if facts.tokenizer else None,
+        addresses=endpoint.addresses,
+        replicas=endpoint.replicas,
+        outage_s=outage_s,
+        told=told,
+        on_busy=on_busy,
+        extra_body=spec.request_extras(),
+    ) as model:
+        yield model
+
+
+class InProcess:
+    """A model that runs inside this process; errors of its code are reported as the model's.
+
+    Args:
+        name: Of the model.
+        factory: Makes it.
+
+    Raises:
+        EndpointError: the factory raised, or what it returned has no ``async def complete``.
+    """
+
+    def __init__(self, name: str, factory: Callable[[], object]) -> None:
+        self._name = name
+        try:
+            model = factory()
+        except Exception as error:
+            raise EndpointError(f"{name}: making the model failed: {_described(error)}") from error
+        if isinstance(model, type) or not isinstance(model, ChatModel):
+            raise EndpointError(
+                f"{name}: its factory returned {model!r}, which is no chat model; expected an object with "
+                f"`async def complete(self, request)` (qaeval.chat.protocol.ChatModel)"
+            )
+        if not iscoroutinefunction(model.complete):
+            raise EndpointError(f"{name}: `complete` of {type(model).__name__} is not an `async def`")
+        self._model = model
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Ask the model.
+
+        Raises:
+            ChatError: when the model has no reply.
+            EndpointError: its code raised something else, or returned something else than a completion.
+        """
+        try:
+            completion = await self._model.complete(request)
+        except (ChatError, QaevalError):
+            raise
+        except Exception as error:
+            raise EndpointError(f"{self._name}: the model failed: {_described(error)}") from error
+        if not isinstance(completion, Completion):
+            raise EndpointError(f"{self._name}: expected a Completion as its reply, got {completion!r}")
+        return completion
+
+
+def _described(error: Exception) -> str:
+    """Name an exception and the line that raised it: its traceback is not shown."""
+    *_, last = extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"

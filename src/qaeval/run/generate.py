@@ -1,0 +1,102 @@
+"""The generate stage: a sample becomes a prompt, a reply becomes items, or a failure with a reason.
+
+Building messages and parsing replies are pure; the one effect is the call of the model.
+"""
+
+import json
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from string import Template
+from types import MappingProxyType
+
+from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion, Message, Sampling
+from qaeval.chat.reply import ReplyError
+from qaeval.evals.definition import EvalDefinition, item_schema
+from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Sample, record_id
+from qaeval.run.items import read_items
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateTask:
+    """One sample to be asked of one candidate."""
+
+    task_id: str
+    candidate: str
+    sample: Sample
+
+
+def tasks(candidate: str, samples: Iterable[Sample], done: Container[str] = ()) -> Iterator[GenerateTask]:
+    """Yield what has to be asked of a candidate and is not done, in the order of the samples."""
+    for sample in samples:
+        key = task_id(candidate, sample.sample_id)
+        if key not in done:
+            yield GenerateTask(key, candidate, sample)
+
+
+def task_id(candidate: str, sample_id: str) -> str:
+    """Name the task; the run's settings fix everything else that the reply depends on."""
+    return record_id("generate", candidate, sample_id)
+
+
+def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling) -> ChatRequest:
+    """Render the eval's prompt for one sample. The chunk goes in whole; nothing is ever cut."""
+    values = {"chunk": sample.chunk.text, "title": sample.chunk.title, "question": sample.question}
+    messages = [Message("user", Template(definition.prompt.user).substitute(values))]
+    if definition.prompt.system:
+        messages.insert(0, Message("system", Template(definition.prompt.system).substitute(values)))
+    return ChatRequest(
+        messages=tuple(messages),
+        schema=item_schema(definition) if definition.enforce_schema else None,
+        sampling=sampling,
+        inputs=MappingProxyType(
+            {**values, "kind": definition.item_kind, "given": json.dumps(dict(sample.given))}
+        ),
+    )
+
+
+async def generate_one(
+    model: ChatModel, task: GenerateTask, definition: EvalDefinition, sampling: Sampling, *, lenient: bool
+) -> GenerateRow:
+    """Ask the candidate once and turn what comes into a row; only bugs raise."""
+    request = build_request(task.sample, definition, sampling)
+    try:
+        completion = await model.complete(request)
+    except ChatError as error:
+        return _failure(task, error.reason, error.detail)
+    if completion.finish_reason == "length":
+        detail = f"the reply reached max_tokens={sampling.max_tokens} before its end"
+        return _failure(task, "truncated", detail, completion)
+    if completion.finish_reason == "abort":
+        return _failure(
+            task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
+        )
+    try:
+        items = read_items(completion.text, task.sample, definition, lenient=lenient)
+    except ReplyError as error:
+        return _failure(task, error.reason, error.detail, completion)
+    return Generation(
+        task_id=task.task_id,
+        candidate=task.candidate,
+        sample_id=task.sample.sample_id,
+        items=items,
+        text=completion.text,
+        usage=completion.usage,
+        latency_s=completion.latency_s,
+        cached=completion.cached,
+    )
+
+
+def _failure(
+    task: GenerateTask, reason: FailureReason, detail: str, completion: Completion | None = None
+) -> Failure:
+    return Failure(
+        task_id=task.task_id,
+        stage="generate",
+        model=task.candidate,
+        sample_id=task.sample.sample_id,
+        reason=reason,
+        detail=detail,
+        text=completion.text if completion else "",
+        usage=completion.usage if completion else None,
+        latency_s=completion.latency_s if completion else 0.0,
+    )

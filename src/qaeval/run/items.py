@@ -1,0 +1,123 @@
+"""From a candidate's reply to its items, by the eval's item kind. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from qaeval.chat.reply import ReplyError, extract_json
+from qaeval.checks.case import checked
+from qaeval.checks.registry import CHECKS
+from qaeval.evals.definition import PREFERENCE, EvalDefinition
+from qaeval.records import FORM, REJECTED, Item, Sample
+
+_INVISIBLE: Final = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+_FIELDS: Final = ("type", "question", "answer")
+
+
+def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient: bool) -> tuple[Item, ...]:
+    """Read the items from a reply, with what the eval's checks find in them.
+
+    Args:
+        text: the reply.
+        sample: what the candidate was given; its id becomes part of each item's id.
+        definition: says how many items of which kind are expected.
+        lenient: the server did not enforce the schema, so JSON may stand in a code fence or between words.
+
+    Raises:
+        ReplyError: the reply as a whole fails; nothing is invented, dropped or padded.
+    """
+    value = extract_json(text, lenient=lenient or not definition.enforce_schema)
+    if (
+        isinstance(value, list)
+        and not _holds_objects(value)
+        and not text.lstrip().startswith(("[", "\ufeff[", "```"))
+    ):
+        raise ReplyError("invalid_json", f"expected JSON, got words with {json.dumps(value)[:40]} among them")
+    items = _READERS[definition.item_kind](value, sample, definition)
+    return checked(items, sample, text, definition.checks, CHECKS) if definition.checks else items
+
+
+def _pairs(value: Any, sample: Sample, definition: EvalDefinition) -> tuple[Item, ...]:  # noqa: ANN401 - parsed JSON
+    if isinstance(value, dict) and "pairs" in value and (unknown := sorted(set(value) - {"pairs"})):
+        raise ReplyError("missing_field", f"unknown field {unknown[0]!r} beside 'pairs'")
+    pairs = value.get("pairs") if isinstance(value, dict) else value
+    if not isinstance(pairs, list):
+        raise ReplyError("missing_field", f"expected an object with a list 'pairs', got {_kind(value)}")
+    if len(pairs) != definition.items_per_sample:
+        raise ReplyError(
+            "wrong_item_count", f"expected {definition.items_per_sample} pairs, got {len(pairs)}"
+        )
+    return tuple(_pair(pair, place, sample, definition) for place, pair in enumerate(pairs))
+
+
+def _pair(pair: Any, position: int, sample: Sample, definition: EvalDefinition) -> Item:  # noqa: ANN401 - parsed JSON
+    fields = _texts(pair, f"pair {position + 1}: ", _FIELDS)
+    if fields["type"] not in definition.item_types:
+        known = list(definition.item_types)
+        raise ReplyError("missing_field", f"pair {position + 1}: type {fields['type']!r} is none of {known}")
+    return Item.of(
+        sample.sample_id, position, type=fields["type"], question=fields["question"], answer=fields["answer"]
+    )
+
+
+def _answer(value: Any, sample: Sample, definition: EvalDefinition) -> tuple[Item, ...]:  # noqa: ANN401 - parsed JSON
+    """Read an answer; whether the form beside it is filled in as it should be is a check's matter."""
+    form = definition.form.name if definition.form else ""
+    fields = _texts(value, "", ("answer",), besides=(form,) if form else ())
+    parts = {FORM: json.dumps(value[form], ensure_ascii=False)} if form in value else {}
+    return (
+        Item.of(
+            sample.sample_id,
+            0,
+            type=sample.type,
+            question=sample.question,
+            answer=fields["answer"],
+            parts=parts,
+        ),
+    )
+
+
+def _preference_pair(value: Any, sample: Sample, _definition: EvalDefinition) -> tuple[Item, ...]:  # noqa: ANN401 - parsed JSON
+    fields = _texts(value, "", PREFERENCE)
+    parts = {REJECTED: fields["rejected"]}
+    return (
+        Item.of(
+            sample.sample_id,
+            0,
+            type=sample.type,
+            question=fields["prompt"],
+            answer=fields["chosen"],
+            parts=parts,
+        ),
+    )
+
+
+_READERS: Final = {"qa_pair": _pairs, "answer": _answer, "preference_pair": _preference_pair}
+
+
+def _texts(value: Any, where: str, names: Sequence[str], besides: Sequence[str] = ()) -> dict[str, str]:  # noqa: ANN401 - parsed JSON
+    """Read the text fields of an object that has them all and no others besides those named."""
+    if not isinstance(value, dict):
+        raise ReplyError("missing_field", f"{where}expected an object, got {_kind(value)}")
+    if unknown := sorted(set(value) - {*names, *besides}):
+        raise ReplyError(
+            "missing_field", f"{where}unknown field {unknown[0]!r}; expected {[*names, *besides]}"
+        )
+    return {name: _text(value, name, where) for name in names}
+
+
+def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.translate(_INVISIBLE).strip():
+        came = "nothing" if name not in fields else repr(value)[:60]
+        raise ReplyError("missing_field", f"{where}expected text in {name!r}, got {came}")
+    return value.strip()
+
+
+def _holds_objects(value: list[Any]) -> bool:
+    return any(isinstance(one, dict | list) for one in value)
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+    return names.get(type(value), repr(value)[:40])

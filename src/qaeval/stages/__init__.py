@@ -1,1 +1,0 @@
-"""Generate and grade: rows in, rows out, one bounded loop."""

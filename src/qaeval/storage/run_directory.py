@@ -1,0 +1,303 @@
+"""The run directory: append rows, resume, lock, manifest.
+
+::
+
+    results/<run>/settings.json       what the run is; written first, compared on resume
+                  samples.jsonl       the sample set, frozen
+                  generations.jsonl   Generation and Failure rows, appended as they come
+                  grades.jsonl        Grade and Failure rows, appended as they come
+                  sessions.jsonl      one row per process and stage: when, how long, which server
+                  order.json          of a sequential gate: the seed of the order in which it grades
+                  report.{json,md,html}
+                  manifest.json       written last, by rename: its existence means that the run is complete
+
+A row is one line and one write, so a killed process loses at most the line it was writing; such a torn line
+is cut off when the run is opened again. For one task the last row wins.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self, TypeVar
+
+import orjson
+from pydantic import BaseModel, TypeAdapter
+
+from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
+from qaeval.files.rows import (
+    EachRow,
+    Finished,
+    LastRows,
+    Replies,
+    RowWriter,
+    end_of_last_line,
+    explained,
+    read_rows,
+)
+from qaeval.records import GenerateRow, GradeRow, Reading, Record, Sample, Session
+
+SETTINGS: Final = "settings.json"
+SAMPLES: Final = "samples.jsonl"
+GENERATIONS: Final = "generations.jsonl"
+GRADES: Final = "grades.jsonl"
+SESSIONS: Final = "sessions.jsonl"
+METRICS: Final = "metrics.jsonl"
+MANIFEST: Final = "manifest.json"
+COMMITTED: Final = "_committed"
+"""Folder of the marks of committed shards, where a run is made in shards."""
+
+_GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
+_GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
+
+_Row = TypeVar("_Row", bound=Record)
+
+
+class InUseError(StoreError):
+    """Another process writes the run directory."""
+
+
+class RunStore:
+    """One run directory, locked for this process while it is open.
+
+    Attributes:
+        path: the directory.
+        warnings: what was healed when the directory was opened, one sentence each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.warnings: list[str] = []
+        self._lock: IO[bytes] | None = None
+
+    # ---------------------------------------------------------------- opening
+
+    @classmethod
+    def create(
+        cls, path: Path, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool
+    ) -> "RunStore":
+        """Start a run in a new directory, or go on in one that was made with the same settings.
+
+        Raises:
+            UsageError: the directory holds a run and ``resume`` is off, or holds none and ``resume`` is on, or holds shards.
+            NotComparableError: the directory's settings differ; the message names how.
+            StoreError: another process writes the directory, or it cannot be written.
+        """
+        if (path / COMMITTED).is_dir():
+            raise UsageError(f"{path}: holds shards of a run; add --shard i/N, or choose another --out")
+        store = cls(path)
+        with explained(path, "making the directory"):
+            path.mkdir(parents=True, exist_ok=True)
+        store._acquire()
+        try:
+            store._begin(settings, samples, resume=resume)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> "RunStore":
+        """Open a run that exists, to grade or report it.
+
+        Raises:
+            DataError: there is no run at ``path``.
+            StoreError: another process writes it.
+        """
+        if (path / COMMITTED).is_dir():
+            raise DataError(
+                f"{path}: holds shards of a run; `qaeval merge {path} --out DIR` puts them together first"
+            )
+        if str(path).startswith("s3:"):
+            address = f"s3://{str(path).removeprefix('s3:').lstrip('/')}"
+            raise DataError(
+                f"{address}: a run in a store is fetched first: `qaeval merge {address} --out DIR`"
+            )
+        if not (path / SETTINGS).is_file():
+            raise DataError(
+                f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` make one"
+            )
+        store = cls(path)
+        store._acquire()
+        store._heal()
+        return store
+
+    def _acquire(self) -> None:
+        lock_path = self.path / ".lock"
+        with explained(lock_path, "opening the lock"):
+            self._lock = lock_path.open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            self._lock = None
+            raise InUseError(
+                f"{self.path}: another qaeval process is writing this run; wait for it, or choose another --out"
+            ) from error
+
+    def _begin(self, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool) -> None:
+        exists = (self.path / SETTINGS).is_file()
+        if exists and not resume:
+            raise UsageError(
+                f"{self.path}: already holds a run; add --resume to go on with it, or choose another --out"
+            )
+        if resume and not exists:
+            raise UsageError(
+                f"{self.path}: nothing to resume (no {SETTINGS}); leave --resume out to start a run here"
+            )
+        if exists:
+            self.require_settings(settings)
+        else:
+            self.write_text(SAMPLES, "".join(sample.model_dump_json() + "\n" for sample in samples))
+            self.write_settings(settings)
+        self._heal()
+
+    def _heal(self) -> None:
+        """Cut off a last line that a killed process left without its end."""
+        for name in (GENERATIONS, GRADES, SESSIONS, METRICS):
+            path = self.path / name
+            if not path.is_file():
+                continue
+            with explained(path, "reading"), path.open("rb+") as file:
+                size = file.seek(0, os.SEEK_END)
+                keep = end_of_last_line(file, size)
+                if keep < size:
+                    file.truncate(keep)
+                    self.warnings.append(
+                        f"{path}: dropped a last line that was cut short ({size - keep} bytes); it will be asked again"
+                    )
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- settings and documents
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the run is."""
+        path = self.path / SETTINGS
+        try:
+            value = orjson.loads(path.read_bytes())
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise DataError(f"{path}: not readable as JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: expected an object, got {type(value).__name__}")
+        return value
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write what the run is, whole or not at all."""
+        self.write_text(SETTINGS, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+    def require_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that differ from the run's, naming every difference.
+
+        Raises:
+            NotComparableError: when anything differs.
+        """
+        if different := differences(self.settings(), settings):
+            raise NotComparableError(
+                f"{self.path}: made with other settings: {different}. Use the settings of the run, or choose another --out"
+            )
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of the run by rename: it is there whole or not at all."""
+        path = self.path / name
+        temporary = path.with_name(f".{path.name}.partial")
+        with explained(path, "writing"):
+            path.parent.mkdir(exist_ok=True)
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        return path
+
+    def drop_manifest(self) -> None:
+        """Take the mark of completeness away while rows are being added."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+
+    # ---------------------------------------------------------------- rows
+
+    def samples(self) -> EachRow:
+        """Return the frozen sample set in its order, read when it is iterated over."""
+        return EachRow(self.path / SAMPLES, Sample.model_validate_json)
+
+    def generations(self) -> LastRows:
+        """Return the last row of every generation task, read when they are iterated over."""
+        return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json)
+
+    def grades(self) -> LastRows:
+        """Return the last row of every grading task, read when they are iterated over."""
+        return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
+
+    def sample_ids(self) -> Iterator[str]:
+        """Read the ids of the frozen sample set in its order."""
+        return read_rows(self.path / SAMPLES, lambda line: str(orjson.loads(line)["sample_id"]))
+
+    def finished(self, name: str) -> Finished:
+        """Return the ids of the tasks of a stage's file that are not asked again."""
+        return Finished.read(self.path / name)
+
+    def replies(self) -> Replies:
+        """Find the replies that came, sample by sample; an open file, to be closed."""
+        return Replies(self.path / GENERATIONS)
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Return who worked on the run, when and for how long."""
+        return tuple(read_rows(self.path / SESSIONS, Session.model_validate_json))
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Return what the servers said of themselves."""
+        return tuple(read_rows(self.path / METRICS, Reading.model_validate_json))
+
+    def writer(self, name: str) -> RowWriter:
+        """Open one of the row files for appending."""
+        return RowWriter(self.path / name)
+
+
+def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
+    """Read a JSONL file of records of one kind (label files, say).
+
+    Raises:
+        DataError: naming path, line and what was expected.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    return tuple(read_rows(path, model.model_validate_json))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Name where settings differ, the first five places; empty where they do not."""
+    found = list(_differences(old, json.loads(json.dumps(new))))
+    return "; ".join(found[:5]) + ("; …" if len(found) > 5 else "")  # noqa: PLR2004
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON values
+    """Name every place where two JSON values differ: ``candidates.alpha.revision was "a", now "b"``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    elif old != new:
+        yield f"{where} was {_short(old)}, now {_short(new)}"
+
+
+def _short(value: Any, limit: int = 60) -> str:  # noqa: ANN401 - a JSON value
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def model_json(model: BaseModel) -> str:
+    """Serialise a document of the run with sorted, readable layout, ending in a newline."""
+    return json.dumps(model.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
