@@ -1,6 +1,7 @@
 """The three evals, and evals of one's own, as a user runs them."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from qaeval.run.items import read_items
 from replay.server import LoopbackServer
 
 EVALS = ("qa_pairs", "rag_qa", "dpo_pairs")
+PAIRS_RUN = Path(__file__).parent / "data" / "dpo_pairs_templates"
+"""A run of `dpo_pairs` by candidates and a judge that are gone, with labels of its items."""
 CHUNK = Chunk(chunk_id="c", text="The server listens on port 8000. A probe asks for /health.", language="en")
 
 
@@ -38,8 +41,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---------------------------------------------------------------------------- each eval runs
 
 
-@pytest.mark.parametrize("name", EVALS)
-def test_each_eval_runs_by_one_command_on_the_embedded_models(name: str, here: Path) -> None:
+@pytest.mark.parametrize("name", ["qa_pairs", "rag_qa"])
+def test_each_eval_that_they_grade_runs_by_one_command_on_the_embedded_models(name: str, here: Path) -> None:
     assert (
         run(["compare", "embedded-lead", "embedded-salient", "--eval", name, "--n", "12", "--out", "run"])
         == 0
@@ -52,7 +55,33 @@ def test_each_eval_runs_by_one_command_on_the_embedded_models(name: str, here: P
     assert [group["check"]["name"] for group in report["checks"]] == checks
     page = (here / "run" / "report.html").read_text()
     assert "Checks without a model" in page
-    assert ("Selecting a model to write preference pairs" in page) == (name == "dpo_pairs")
+    assert "Selecting a model to write preference pairs" not in page
+
+
+def test_preference_pairs_need_a_judge_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--n", "12", "--out", "run"]
+    assert run(["compare", *words]) == 64
+    assert "'embedded-lexical' does not grade preference pairs" in capsys.readouterr().err
+    assert not (here / "run").exists()
+    assert run(["generate", *words]) == 0
+    assert run(["grade", "run"]) == 64
+    assert "name a judge model with --judge" in capsys.readouterr().err
+    assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
+
+
+def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(here: Path) -> None:
+    with LoopbackServer(models=("judge",)) as server:
+        (here / "qaeval.yaml").write_text(f"judges: {{mine: {{url: '{server.url}', served_name: judge}}}}\n")
+        words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--judge", "mine", "--n", "12"]
+        assert run(["compare", *words, "--out", "run"]) == 0
+    report = json.loads((here / "run" / "report.json").read_text())
+    assert [one["n_expected"] for one in report["candidates"]] == [12] * 2
+    assert all(one["failed"]["n"] == 0 for one in report["candidates"])
+    checks = [spec.name for spec in find_eval("dpo_pairs").checks]
+    assert [group["check"]["name"] for group in report["checks"]] == checks
+    page = (here / "run" / "report.html").read_text()
+    assert "Checks without a model" in page
+    assert "Selecting a model to write preference pairs" in page
 
 
 @pytest.mark.parametrize("name", EVALS)
@@ -107,8 +136,9 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
     definition = find_eval(name)
     rubric = find_rubric(definition.rubric)
     chunks = {sample.chunk.chunk_id for sample in load_samples(definition)}
-    assert definition.label_paths
-    for path in definition.label_paths:
+    paths = definition.label_paths or sorted((PAIRS_RUN / "labels").glob("*.jsonl"))
+    assert (not definition.label_paths) == (name == "dpo_pairs")
+    for path in paths:
         labels = rows(path)
         assert len({label["item_id"] for label in labels}) == len(labels) >= 30
         assert {label["rubric"] for label in labels} == {f"{rubric.name}/{rubric.version}"}
@@ -118,10 +148,36 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
 
 
 def test_a_run_without_anything_usable_takes_nobody(here: Path) -> None:
-    assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--out", "run"]) == 0
+    shutil.copytree(PAIRS_RUN, here / "run")
+    assert run(["report", "run"]) == 0
     report = json.loads((here / "run" / "report.json").read_text())
     assert [one["usable"]["value"] for one in report["candidates"]] == [0, 0]
     assert report["headline"][0]["text"].startswith("None to take: ")
+
+
+@pytest.mark.parametrize(("rater", "n"), [("claude", 54), ("claude-2", 34)])
+def test_labels_of_pairs_that_nobody_writes_any_more_are_of_the_run_that_they_are_kept_with(
+    rater: str, n: int
+) -> None:
+    items = {
+        item["item_id"]: (item["question"], item["answer"], item["parts"][REJECTED])
+        for row in rows(PAIRS_RUN / "generations.jsonl")
+        for item in row["items"]
+    }
+    labels = rows(PAIRS_RUN / "labels" / f"{rater}.jsonl")
+    assert len(labels) == n
+    for label in labels:
+        assert (label["question"], label["answer"], label["rejected"]) == items[label["item_id"]]
+
+
+def test_rules_did_not_grade_pairs_better_than_the_same_letter_for_all(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(PAIRS_RUN, here / "run")
+    assert run(["agreement", "run", "--labels", "run/labels/claude.jsonl"]) == 0
+    said = capsys.readouterr().out
+    assert "17 of 27 items" in said
+    assert "embedded-lexical is not shown to agree more often than always answering C would" in said
 
 
 def test_rag_qa_has_the_questions_that_it_promises() -> None:
@@ -364,13 +420,19 @@ def test_what_sample_draws_is_what_a_run_draws(
 @pytest.mark.parametrize("kind", ["qa_pair", "answer", "preference_pair"])
 def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["new-eval", "mine", "--kind", kind]) == 0
-    assert "next: qaeval compare embedded-lead embedded-salient --eval evals/mine" in capsys.readouterr().out
+    verb = "generate" if kind == "preference_pair" else "compare"
+    command = f"qaeval {verb} embedded-lead embedded-salient --eval evals/mine"
+    assert f"next: {command}\n" in capsys.readouterr().out
+    assert f"Try it: `{command}`" in (here / "evals" / "mine" / "README.md").read_text()
     made = load_eval(here / "evals" / "mine")
     assert (made.name, made.item_kind) == ("mine", kind)
     assert made.samples_path is None or made.samples_path.parent == here / "evals" / "mine"
     assert "mine" in (here / "evals" / "mine" / "task.py").read_text()
-    assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "mine", "--out", "run"]) == 0
-    assert json.loads((here / "run" / "report.json").read_text())["eval"]["n_samples"] == 6
+    assert run([*command.split()[1:], "--out", "run"]) == 0
+    assert json.loads((here / "run" / "settings.json").read_text())["sample_set"]["n"] == 6
+    assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
+    if verb == "compare":
+        assert json.loads((here / "run" / "report.json").read_text())["eval"]["n_samples"] == 6
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ SOURCES: Final[Mapping[str, str]] = {
 _N: Final = 6
 """Samples that a skeleton starts with; they are there to be replaced."""
 _SEED: Final = 0
+_UNGRADED: Final = frozenset({"preference_pair"})
+"""Kinds that no embedded judge grades."""
 _COPIED: Final = ("prompt.md", "facts.yaml")
 
 
@@ -75,6 +77,11 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
     return path
 
 
+def first_command(path: Path, kind: str) -> str:
+    """Return the command by which a new eval of a kind is tried without a server."""
+    return f"qaeval {'generate' if kind in _UNGRADED else 'compare'} embedded-lead embedded-salient --eval {path}"
+
+
 def _definition(text: str, name: str, source: str) -> str:
     """Rename a definition; its comments say what each key is for."""
     text = re.sub(rf"^name: {source}$", f'name: "{name}"', text, flags=re.MULTILINE)
@@ -105,7 +112,7 @@ def _readme(path: Path, kind: str, rubric: str) -> str:
     }[kind]
     return f"""# {path.name}
 
-Try it: `qaeval compare embedded-lead embedded-salient --eval {path}`
+Try it: `{first_command(path, kind)}`
 
 What to change, in this order:
 

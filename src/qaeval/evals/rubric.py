@@ -87,6 +87,11 @@ class Rubric(Record):
         """The scale's letters, best first."""
         return tuple(level.letter for level in self.scale)
 
+    @property
+    def grades_pairs(self) -> bool:
+        """Whether it is for preference pairs: its worked examples have a rejected answer."""
+        return any(example.rejected for example in self.examples)
+
     @cached_property
     def sha(self) -> str:
         """Hash of the content, 64 hex digits; layout and comments of the file do not count."""

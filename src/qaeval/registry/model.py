@@ -106,6 +106,8 @@ class ModelSpec(Record):
     thinking: bool | None = None
     """Sent to the chat template where it is set."""
     judge_mode: Literal["reason_first", "letter"] = "reason_first"
+    grades_pairs: bool = True
+    """Whether it can grade preference pairs, as a judge."""
     lora: Lora | None = None
     """Set where this is an adapter of another entry."""
     weights_gib: float | None = Field(default=None, gt=0)

@@ -45,10 +45,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Judging:
-    """Who grades, and by which rubric."""
+    """Who grades, and by which rubric.
+
+    Raises:
+        UsageError: the rubric is for preference pairs, and the judge cannot grade them.
+    """
 
     judge: ModelSpec
     rubric: Rubric
+
+    def __post_init__(self) -> None:
+        if self.rubric.grades_pairs and not self.judge.grades_pairs:
+            raise UsageError(
+                f"{self.judge.name!r} does not grade preference pairs, which rubric {self.rubric.name!r} is for, and qaeval has no judge "
+                f"of its own that does: name a judge model with --judge NAME (`qaeval generate` needs no judge)"
+            )
 
     def settings(self) -> dict[str, Any]:
         """What must be the same when grading is resumed, as JSON."""
