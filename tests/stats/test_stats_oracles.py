@@ -3,18 +3,10 @@
 from unittest.mock import patch
 
 import numpy as np
-import statsmodels.api as sm
+import scipy
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pytest import approx  # noqa: PT013
-from scipy import stats as sps
-from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
-from statsmodels.stats.contingency_tables import SquareTable
-from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
-from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
-from statsmodels.stats.weightstats import ttost_paired
 
 from qaeval.stats.coefficients import balanced_accuracy, macro_f1
 from qaeval.stats.effects import probability_of_superiority
@@ -39,15 +31,19 @@ COUNTS = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.j
 @ORACLE
 @given(PAIRS, st.sampled_from([None, "linear", "quadratic"]))
 def test_kappa_matches_scikit_learn(pairs: list[tuple[int, int]], weights: str | None) -> None:
+    from sklearn import metrics
+
     a, b = zip(*pairs, strict=True)
     assume(len({*a, *b}) > 1)
-    theirs = cohen_kappa_score(a, b, labels=[0, 1, 2], weights=weights)
+    theirs = metrics.cohen_kappa_score(a, b, labels=[0, 1, 2], weights=weights)
     assert cohen_kappa(a, b, n_levels=3, weights=weights) == approx(theirs)
 
 
 @ORACLE
 @given(TABLES, st.sampled_from([None, "linear", "quadratic"]))
 def test_both_variances_of_kappa_match_statsmodels(table: np.ndarray, weights: str | None) -> None:
+    from statsmodels.stats.inter_rater import cohens_kappa
+
     # a rater who uses one letter alone has Var0 = 0, and statsmodels divides by it
     assume(all((table.sum(axis=axis) > 0).sum() > 1 for axis in (0, 1)))
     ours = iid_coefficient(table, weights=weights)
@@ -62,16 +58,20 @@ def test_both_variances_of_kappa_match_statsmodels(table: np.ndarray, weights: s
 @ORACLE
 @given(PAIRS)
 def test_balanced_accuracy_and_f1_match_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    from sklearn import metrics
+
     a, b = zip(*pairs, strict=True)
     assume(set(b) <= set(a) and len(set(a)) > 1)
     table = confusion_matrix(a, b, 3)
-    assert float(balanced_accuracy(table)) == approx(balanced_accuracy_score(a, b))
-    assert float(macro_f1(table)) == approx(f1_score(a, b, average="macro"))
+    assert float(balanced_accuracy(table)) == approx(metrics.balanced_accuracy_score(a, b))
+    assert float(macro_f1(table)) == approx(metrics.f1_score(a, b, average="macro"))
 
 
 @ORACLE
 @given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=2, max_size=20))
 def test_fleiss_matches_statsmodels(ratings: list[list[int]]) -> None:
+    from statsmodels.stats.inter_rater import fleiss_kappa
+
     counts = np.array([[row.count(level) for level in range(3)] for row in ratings])
     assume((counts.sum(axis=0) > 0).sum() > 1)
     assert multirater(counts).value == approx(fleiss_kappa(counts))
@@ -82,6 +82,8 @@ def test_fleiss_matches_statsmodels(ratings: list[list[int]]) -> None:
 @ORACLE
 @given(COUNTS, st.sampled_from([0.8, 0.95, 0.99]))
 def test_intervals_of_rates_match_statsmodels(count: tuple[int, int], level: float) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
     k, n = count
     for interval, name in ((wilson, "wilson"), (clopper_pearson, "beta")):
         ours = interval(k, n, level=level)
@@ -94,6 +96,8 @@ def test_intervals_of_rates_match_statsmodels(count: tuple[int, int], level: flo
 @ORACLE
 @given(FULL_TABLES)
 def test_homogeneity_matches_statsmodels(table: np.ndarray) -> None:
+    from statsmodels.stats.contingency_tables import SquareTable
+
     theirs = SquareTable(table, shift_zeros=False)
     assume(np.linalg.matrix_rank(theirs.table + theirs.table.T) > 0)
     for test, name in ((stuart_maxwell, "stuart_maxwell"), (bhapkar, "bhapkar")):
@@ -107,6 +111,8 @@ def test_homogeneity_matches_statsmodels(table: np.ndarray) -> None:
 @ORACLE
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_matches_statsmodels(b: int, c: int) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+
     assume(b + c > 0)
     table = [[5, b], [c, 5]]
     assert mcnemar(b, c, method="exact").p_value == approx(float(sm_mcnemar(table, exact=True).pvalue))
@@ -117,6 +123,8 @@ def test_mcnemar_matches_statsmodels(b: int, c: int) -> None:
 @ORACLE
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_matches_statsmodels(p_values: list[float]) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     with patch("gc.collect"):  # it collects garbage at each call, 0.2 s
         theirs = multipletests(p_values, method="holm")[1]
     assert holm(p_values) == approx(theirs)
@@ -125,6 +133,8 @@ def test_holm_matches_statsmodels(p_values: list[float]) -> None:
 @ORACLE
 @given(st.integers(0, 2**31))
 def test_clustered_mean_matches_a_regression(seed: int) -> None:
+    import statsmodels.api as sm
+
     rng = np.random.default_rng(seed)
     clusters = rng.integers(0, 15, 80)
     values = rng.normal(size=80) + clusters / 5
@@ -141,6 +151,8 @@ def test_clustered_mean_matches_a_regression(seed: int) -> None:
 @ORACLE
 @given(st.integers(0, 2**31))
 def test_tost_matches_statsmodels(seed: int) -> None:
+    from statsmodels.stats.weightstats import ttost_paired
+
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, 25))
     p_value, (_, p_low, _), (_, p_high, _) = ttost_paired(b, a, -0.5, 0.5)
@@ -153,7 +165,7 @@ def test_tost_matches_statsmodels(seed: int) -> None:
 def test_superiority_matches_brunner_munzel(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, 4, 15), rng.integers(0, 5, 12)
-    theirs = sps.brunnermunzel(x, y)
+    theirs = scipy.stats.brunnermunzel(x, y)
     ours = probability_of_superiority(x, y, level=0.9)
     half = (ours.high - ours.value) if ours.high < 1 else (ours.value - ours.low)
     # the interval reaches 1/2 where the test's p-value is 10 %
@@ -164,7 +176,7 @@ def test_superiority_matches_brunner_munzel(seed: int) -> None:
 @ORACLE
 @given(st.lists(st.integers(-3, 3), min_size=2, max_size=10))
 def test_sign_flips_match_scipys_permutation_test(steps: list[int]) -> None:
-    theirs = sps.permutation_test(
+    theirs = scipy.stats.permutation_test(
         (np.array(steps),), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="greater"
     )
     assert sign_flip_test(np.array(steps) / 3, alternative="greater") == approx(theirs.pvalue)
