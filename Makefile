@@ -47,7 +47,7 @@ test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
 	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, stores, simulations
-	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow tests/browser tests $(ARGS)
+	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow -o "norecursedirs=.* faults k8s vllm" $(ARGS)
 
 test-k8s: $(VENV)/.dev checkov promtool  ## render and check the Kubernetes manifests
 	@$(BIN)/python -m pytest -n auto tests/k8s $(ARGS)
@@ -68,7 +68,7 @@ test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs 
 
 fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break the readers; SECONDS=20 for each kind
 	@$(PIP) atheris==3.0.0
-	@for kind in reply completion rows files documents samples; do $(BIN)/python tests/fuzz/search.py $$kind $(or $(SECONDS),20) || exit 1; done
+	@printf '%s\n' reply completion rows files documents samples | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
 
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
@@ -97,7 +97,7 @@ ci:  ## everything that has to hold before a merge: .ci/run, about half an hour
 	@.ci/run
 
 ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, bars of the benchmark; needed by no merge
-	@$(MAKE) test test-slow ARGS=--nightly
+	@$(BIN)/python -m pytest --nightly  # one worker: others would be in the way of the clock
 	@$(MAKE) test-faults ARGS=--nightly
 	@$(MAKE) test-vllm ARGS=--nightly
 	@$(MAKE) fuzz SECONDS=300
