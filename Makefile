@@ -10,8 +10,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
 
-# Workers for suites that wait more than they work.
-WAITING := -n 4
+# Suites that wait more than they work: more workers than cores, and time for what a busy core puts off.
+WAITING := -n 4 --timeout 600
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
