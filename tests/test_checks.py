@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from figures import Bar
 from qaeval.checks.answers import refuses
 from qaeval.checks.case import Case, CheckSpec, checked, problem
 from qaeval.checks.claims import Facts, claims, load_facts
@@ -826,12 +827,12 @@ BOMBS: Final = {
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", CHECKS)
-def test_no_check_is_slow_on_a_long_text(name: str) -> None:
-    assert _slow(name, BOMBS) == {}
+def test_no_check_is_slow_on_a_long_text(name: str, bar: Bar) -> None:
+    run_timed(name, BOMBS, bar)
 
 
 @pytest.mark.parametrize("name", ["new_names", "reality"])
-def test_no_check_that_splits_sentences_is_slow_on_a_long_text(name: str) -> None:
+def test_no_check_that_splits_sentences_is_slow_on_a_long_text(name: str, bar: Bar) -> None:
     table = "| a | b |\n| --- | --- "
     bombs = {
         "dots": "." * N,
@@ -839,15 +840,12 @@ def test_no_check_that_splits_sentences_is_slow_on_a_long_text(name: str) -> Non
         "empty cells": f"{table}{'|  ' * 2_000}x",
         "colons": f"{table}{'|:' * 2_000}x",
     }
-    assert _slow(name, bombs) == {}
+    run_timed(name, bombs, bar)
 
 
-def _slow(name: str, bombs: Mapping[str, str]) -> dict[str, float]:
-    found = {}
+def run_timed(name: str, bombs: Mapping[str, str], bar: Bar) -> None:
     for piece, bomb in bombs.items():
         whole = everything(bomb)
         start = time.process_time()
         CHECKS[name](whole, **OPTIONS.get(name, {}))
-        if (took := time.process_time() - start) > 5:
-            found[piece] = round(took, 1)
-    return found
+        bar(f"{name} on {piece!r}, CPU s", time.process_time() - start, 5)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from gate_runs import TODAY, evidence, words, write_run
 from qaeval.errors import DataError
@@ -131,7 +131,7 @@ def test_few_chunks_that_differ_are_guarded_whatever_the_sizes_of_the_chunks() -
     hits[[4, 44, 84]] -= 1
     names = tuple(map(str, range(100)))
     found = PairedRates.of(Counts(names, totals, totals), Counts(names, hits, totals))(0.9)
-    assert found.high - found.low > 2 * stats.t.ppf(0.95, 101) * np.sqrt(2 / 101 / 102)
+    assert found.high - found.low > 2 * scipy.stats.t.ppf(0.95, 101) * np.sqrt(2 / 101 / 102)
 
 
 def test_chunks_without_a_loss_rule_out_what_the_rule_of_three_does() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from gate_runs import TODAY, evidence, run_data, words
 from qaeval.errors import DataError, UsageError
@@ -62,7 +62,7 @@ def estimated(value: float, se: float) -> Any:
     """Return a normal interval with these."""
 
     def interval(level: float) -> Estimate:
-        half = stats.norm.ppf((1 + level) / 2) * se
+        half = scipy.stats.norm.ppf((1 + level) / 2) * se
         return Estimate(
             value=value,
             low=value - half,
@@ -84,7 +84,7 @@ def test_a_run_against_itself_passes_and_says_how_much_was_ruled_out() -> None:
     report = gate(run, run)
     assert (report.outcome, report.exit_code, one(report).verdict) == ("pass", 0, "pass")
     # all 100 chunks tie: two chunks of +1 and -1 are added, se = sqrt(2/101/102), t on 99 degrees of freedom
-    assert one(report).change.high == pytest.approx(stats.t.ppf(0.95, 99) * np.sqrt(2 / 101 / 102))
+    assert one(report).change.high == pytest.approx(scipy.stats.t.ppf(0.95, 99) * np.sqrt(2 / 101 / 102))
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ def test_two_independent_rates_are_compared_as_newcombe_does() -> None:
 @pytest.mark.parametrize(("value", "se"), [(-0.03, 0.02), (-0.1, 0.02), (-0.001, 0.02)])
 def test_the_p_value_of_an_interval_is_that_of_its_test(value: float, se: float) -> None:
     assert p_beyond(estimated(value, se), 0.0, below=True) == pytest.approx(
-        stats.norm.cdf(value / se), rel=1e-3
+        scipy.stats.norm.cdf(value / se), rel=1e-3
     )
     assert p_beyond(estimated(-value, se), 0.0, below=False) == pytest.approx(
-        stats.norm.cdf(value / se), rel=1e-3
+        scipy.stats.norm.cdf(value / se), rel=1e-3
     )
 
 
@@ -200,7 +200,7 @@ def test_too_little_data_is_inconclusive_and_says_how_many_chunks_more_would_dec
         for a, b in zip(words(40, 0.8, seed=6), words(40, 0.8, seed=5), strict=True)
     ]
     spread, nearest = np.std(d, ddof=1), max(0.05 + np.mean(d), -np.mean(d))
-    needed = ((stats.norm.ppf(0.95) + stats.norm.ppf(0.8)) * spread / nearest) ** 2
+    needed = ((scipy.stats.norm.ppf(0.95) + scipy.stats.norm.ppf(0.8)) * spread / nearest) ** 2
     assert rule.n_more_chunks == pytest.approx(needed - 40, rel=0.15)
     assert "more chunks would decide with a probability of 80 %" in rule.sentence
     assert "more chunks would decide" in report.headline
@@ -480,7 +480,7 @@ def test_the_bootstrap_interval_of_a_quantile_covers_like_the_binomial_one() -> 
     seconds = np.sort(np.random.default_rng(1).exponential(size=400))
     run = served(evidence({"alpha": words(400, 0.8)}), latency_s=tuple(seconds))
     rule = one(gate(run, None, {"quantity": "p50_latency", "at_most": 2.0}))
-    low, high = (seconds[int(stats.binom.ppf(q, 400, 0.5))] for q in (0.05, 0.95))
+    low, high = (seconds[int(scipy.stats.binom.ppf(q, 400, 0.5))] for q in (0.05, 0.95))
     assert (rule.current.low, rule.current.high) == pytest.approx((low, high), rel=0.05)
 
 

@@ -107,7 +107,6 @@ def test_evals_are_kept_apart_and_the_page_runs_nothing() -> None:
     assert render_history(found, version="0.1.0") == page
 
 
-@pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_the_page_shows_its_chart_and_its_policy_stops_nothing_of_its_own(tmp_path: Path, look: Any) -> None:

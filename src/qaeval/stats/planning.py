@@ -11,8 +11,9 @@ from functools import lru_cache
 from math import nan, sqrt
 
 import numpy as np
+import scipy  # its `stats` is loaded at the first use: half a second that few runs need
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from qaeval.stats._arrays import TINY, Floats, Ints, as_values, same_length
 
@@ -118,8 +119,8 @@ class Pilot:
         left = np.arange(self.size + 1)
         cells, times = np.unique(np.stack([better, worse], axis=1), axis=0, return_counts=True)
         for (n_better, n_worse), count in zip(cells.tolist(), times.tolist(), strict=True):
-            of_better = stats.binom.pmf(left, n_better, keep_better)
-            of_worse = stats.binom.pmf(left, n_worse, max(0.0, keep_worse))
+            of_better = scipy.stats.binom.pmf(left, n_better, keep_better)
+            of_worse = scipy.stats.binom.pmf(left, n_worse, max(0.0, keep_worse))
             shares += count * np.convolve(of_worse, of_better[::-1])
         values = np.arange(-self.size, self.size + 1) / self.size
         return values, shares / shares.sum()
@@ -225,7 +226,7 @@ def _tails(sizes: tuple[int, ...]) -> Floats:
     law = np.ones(1)
     for step, n in enumerate(sizes, start=1):
         flips = np.zeros(2 * step * n + 1)
-        flips[:: 2 * step] = stats.binom.pmf(np.arange(n + 1), n, 0.5)
+        flips[:: 2 * step] = scipy.stats.binom.pmf(np.arange(n + 1), n, 0.5)
         law = np.convolve(law, flips)
     middle = len(law) // 2
     folded = law[middle:] + np.append(0.0, law[:middle][::-1])
