@@ -46,7 +46,6 @@ FORMATS = ("html", "md", "json", "csv")
 
 if TYPE_CHECKING:
     from qaeval.api import Run
-    from qaeval.run.watch import Progress
 
 
 def compare(
@@ -75,6 +74,7 @@ def compare(
 ) -> None:
     """Compare models: generate, grade, report. One model alone is evaluated without a comparison."""
     from qaeval import api
+    from qaeval.cli.progress import progress_on_stderr
 
     if shard is not None or (out is not None and out.startswith("s3:")):
         from qaeval.cli.shards import compare_shard
@@ -153,6 +153,7 @@ def generate(
 ) -> None:
     """Run the first stage alone: the models write their items. `qaeval grade` continues from there."""
     from qaeval import api
+    from qaeval.cli.progress import progress_on_stderr
 
     path = out or _new_run()
     with _resumable(path):
@@ -190,6 +191,7 @@ def grade(
 ) -> None:
     """Run the second stage alone: the judge grades the items. Those that have a letter keep it."""
     from qaeval import api
+    from qaeval.cli.progress import progress_on_stderr
 
     api.grade(
         run,
@@ -234,15 +236,6 @@ def report(
         sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:
         _show(loaded, runs[0] if len(runs) == 1 else None, as_json=as_json)
-
-
-def progress_on_stderr() -> "Progress":
-    """Draw progress on stderr: bars on a terminal, lines elsewhere."""
-    from rich.console import Console
-
-    from qaeval.cli.progress import progress_for
-
-    return progress_for(Console(stderr=True))
 
 
 def _new_run() -> Path:

@@ -121,7 +121,7 @@ def gate(
     Exit code 0: passed, 1: regression, 2: inconclusive, 3: the judge is not trusted, 4: not comparable.
     """
     from qaeval import api
-    from qaeval.cli.compare import progress_on_stderr
+    from qaeval.cli.progress import progress_on_stderr
 
     report = api.gate(
         run,

@@ -147,3 +147,8 @@ def _is_failed(row: GenerateRow | GradeRow | TimedRequest) -> bool:
 def progress_for(console: Console) -> BarProgress | PlainProgress:
     """Choose bars on a terminal, plain lines elsewhere."""
     return BarProgress(console) if console.is_terminal else PlainProgress(console.file)  # type: ignore[arg-type]
+
+
+def progress_on_stderr() -> BarProgress | PlainProgress:
+    """Draw progress on stderr: bars on a terminal, lines elsewhere."""
+    return progress_for(Console(stderr=True))

@@ -63,7 +63,7 @@ def compare_shard(
 ) -> None:
     """Generate and grade one shard, and commit it; a shard that is committed is left as it is."""
     from qaeval.api import make_runner
-    from qaeval.cli.compare import progress_on_stderr
+    from qaeval.cli.progress import progress_on_stderr
     from qaeval.registry.find import find_config, find_machines
     from qaeval.run.metrics_port import metrics_served
     from qaeval.run.plan import find_judging, make_plan
