@@ -35,7 +35,7 @@ _CONFLICTS: Final = 6
 
 @dataclass(frozen=True)
 class Bucket:
-    """A prefix in a bucket; its methods are those of `qaeval.places.Place`.
+    """A prefix in a bucket; its methods are those of `qaeval.storage.location.Place`.
 
     Attributes:
         name: As the user typed it.
@@ -120,7 +120,7 @@ class Bucket:
         return sorted(name.rpartition("/")[2] for name in found)
 
     def blocks(self, file: str) -> Iterator[bytes]:
-        """Read a file piece by piece; errors as in `qaeval.places.Place.blocks`."""
+        """Read a file piece by piece; errors as in `qaeval.storage.location.Place.blocks`."""
         with self._told(f"reading {file}"):
             try:
                 size = self.files.info(f"{self.root}/{file}", refresh=True)["size"]
