@@ -24,8 +24,8 @@ from qaeval.report.facts import MachineFacts
 from qaeval.serving import client
 from qaeval.serving.client import Server
 from qaeval.serving.conductor import Conductor
-from qaeval.serving.energy import EnergyWatch, Look, measure
-from qaeval.serving.gpus import Dcgm, Gpu, NotMeteredError, Nvml, gpu_meter, load_nvml, read_exporter
+from qaeval.serving.energy import NOT_ALONE, NOT_IDLE, EnergyWatch, MeterReading, measure
+from qaeval.serving.gpus import Dcgm, GpuReading, NotMeteredError, Nvml, gpu_meter, load_nvml, read_exporter
 from qaeval.storage.run_directory import RunStore
 from replay.server import LoopbackServer
 from report_builders import JUDGE, Case, case
@@ -37,13 +37,15 @@ FIRST, SECOND = "GPU-c2f76b33-7953-256e-8f33-1343419b1a1c", "GPU-5b4e07f6-3a86-4
 # ------------------------------------------------------------------------------------------------ adding up
 
 
-def looks(*values: float | None, every_s: float = 1.0, what: str = "joules", gpu: str = FIRST) -> list[Look]:
+def looks(
+    *values: float | None, every_s: float = 1.0, what: str = "joules", gpu: str = FIRST
+) -> list[MeterReading]:
     """One look each second; None: the GPU does not answer."""
     empty = {"joules": None, "watts": None}
     return [
-        Look(
+        MeterReading(
             number * every_s,
-            {} if value is None else {gpu: Gpu("NVIDIA L4", **{**empty, what: value})},
+            {} if value is None else {gpu: GpuReading("NVIDIA L4", **{**empty, what: value})},
         )
         for number, value in enumerate(values)
     ]
@@ -62,7 +64,7 @@ def test_power_is_integrated_by_trapezoids() -> None:
 
 def test_several_gpus_are_added_up_and_kept_apart() -> None:
     both = [
-        Look(one.at_s, {**one.gpus, **two.gpus})
+        MeterReading(one.at_s, {**one.gpus, **two.gpus})
         for one, two in zip(looks(0, 50), looks(100, 130, gpu=SECOND), strict=True)
     ]
     assert [(one.gpu, one.joules) for one in measure(both).gpus] == [(FIRST, 50), (SECOND, 30)]
@@ -70,7 +72,7 @@ def test_several_gpus_are_added_up_and_kept_apart() -> None:
 
 def test_one_gpu_without_a_counter_makes_it_integrated_power_for_all() -> None:
     both = [
-        Look(at_s, {FIRST: Gpu("", joules, 20.0), SECOND: Gpu("", None, 40.0)})
+        MeterReading(at_s, {FIRST: GpuReading("", joules, 20.0), SECOND: GpuReading("", None, 40.0)})
         for at_s, joules in ((0.0, 0.0), (1.0, 25.0))
     ]
     assert (measure(both).method, measure(both).joules) == ("integrated power", approx(60))
@@ -80,14 +82,14 @@ def test_a_counter_that_starts_anew_counts_on_and_is_told() -> None:
     # 100 to 150, then from 0: 20, 50
     found = measure(looks(100, 150, 20, 50))
     assert found.joules == approx(100)
-    assert "started anew" in found.notes[0]
+    assert f"{FIRST} was reset" in found.notes[0]
 
 
 def test_a_gap_in_the_power_is_bridged_and_told() -> None:
     gap = [look for look in looks(10, 10, *[None] * 9, 30, what="watts") if look.gpus]
     found = measure(gap)
     assert found.joules == approx(10 + 10 * 20)
-    assert "no reading for more than 5 s: 1 gap, 10 s in all" in found.notes[0]
+    assert "1 gap, 10 s" in found.notes[0]
 
 
 def test_a_gap_does_not_matter_to_a_counter() -> None:
@@ -95,7 +97,7 @@ def test_a_gap_does_not_matter_to_a_counter() -> None:
 
 
 def test_readings_that_end_before_the_stage_are_no_measurement() -> None:
-    with pytest.raises(NotMeteredError, match="not read over the whole of 10 s"):
+    with pytest.raises(NotMeteredError, match="10 s"):
         measure(looks(*range(6), *[None] * 5))
 
 
@@ -107,18 +109,18 @@ def test_no_reading_and_one_reading_are_no_measurement() -> None:
 
 def test_a_counter_that_is_renewed_too_seldom_for_the_stage_says_so() -> None:
     # every 30 s over 80 s: 2 moves
-    with pytest.raises(NotMeteredError, match=r"renewed 2 times in 80 s.*every 30 s unless"):
+    with pytest.raises(NotMeteredError, match="2 times in 80 s"):
         measure(looks(*[number // 30 * 600.0 for number in range(81)]))
 
 
 def test_over_a_long_stage_it_is_taken_and_its_grain_is_told() -> None:
     found = measure(looks(*[number // 30 * 600.0 for number in range(601)]))
     assert (found.joules, found.seconds) == (approx(12_000), approx(600))
-    assert "renewed about every 30 s" in found.notes[0]
+    assert "every 30 s" in found.notes[0]
 
 
 def test_a_last_reading_right_after_another_is_no_sign_of_a_slow_counter() -> None:
-    last = [*looks(0, 20, 40), Look(2.01, {FIRST: Gpu("", 40.0, None)})]
+    last = [*looks(0, 20, 40), MeterReading(2.01, {FIRST: GpuReading("", 40.0, None)})]
     assert (measure(last).joules, measure(last).notes) == (approx(40), ())
 
 
@@ -209,25 +211,25 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     return made
 
 
-async def read(*wanted: str) -> Mapping[str, Gpu]:
+async def read(*wanted: str) -> Mapping[str, GpuReading]:
     async with Nvml(load_nvml(), wanted) as meter:
         return await meter.read()
 
 
 async def test_nvml_counts_in_millijoules_and_milliwatts(driver: Driver) -> None:
     driver.cards[0].millijoules = 2**33 + 776  # more than 32 bits
-    assert await read() == {FIRST: Gpu("NVIDIA L4", (2**33 + 776) / 1000, 16.365)}
+    assert await read() == {FIRST: GpuReading("NVIDIA L4", (2**33 + 776) / 1000, 16.365)}
     assert driver.n_open == 0
 
 
 async def test_a_gpu_without_the_counter_is_read_by_its_power(driver: Driver) -> None:
     driver.cards[0].millijoules = None
-    assert (await read())[FIRST] == Gpu("NVIDIA L4", None, 16.365)
+    assert (await read())[FIRST] == GpuReading("NVIDIA L4", None, 16.365)
 
 
 async def test_a_gpu_that_tells_neither_is_told(driver: Driver) -> None:
     driver.cards[0] = Card(millijoules=None, milliwatts=None)
-    with pytest.raises(NotMeteredError, match="neither the energy nor the power"):
+    with pytest.raises(NotMeteredError, match=FIRST):
         await read()
 
 
@@ -237,7 +239,7 @@ async def test_a_partitioned_gpu_is_not_measured(driver: Driver) -> None:
         await read()
     driver.cards[0].mig = 0
     assert await read()
-    with pytest.raises(NotMeteredError, match="part of a GPU"):
+    with pytest.raises(NotMeteredError, match="MIG-1f027ee8"):
         await read("MIG-1f027ee8")
 
 
@@ -245,7 +247,7 @@ async def test_of_several_gpus_the_named_ones_are_read(driver: Driver) -> None:
     driver.cards.append(Card(SECOND))
     assert list(await read("1")) == [SECOND]
     assert list(await read("GPU-c2f7", "1")) == [FIRST, SECOND]
-    with pytest.raises(NotMeteredError, match="no GPU '2'; it has 2, counted from 0"):
+    with pytest.raises(NotMeteredError, match="no GPU '2'; it has 2"):
         await read("2")
 
 
@@ -253,10 +255,10 @@ async def test_where_nobody_names_them_it_is_the_one_on_which_a_process_computes
     driver.cards.append(Card(SECOND, n_processes=0))
     assert list(await read()) == [FIRST]
     driver.cards[1].n_processes = 1
-    with pytest.raises(NotMeteredError, match=r"processes compute on 2 GPUs.*`gpus:`"):
+    with pytest.raises(NotMeteredError, match=r" 2 GPUs .*`gpus:`"):
         await read()
     driver.cards[0].n_processes = driver.cards[1].n_processes = 0
-    with pytest.raises(NotMeteredError, match="no process that NVML can see"):
+    with pytest.raises(NotMeteredError, match=r"no process.*`gpus:`"):
         await read()
 
 
@@ -264,7 +266,8 @@ async def test_a_gpu_that_others_use_too_is_told(driver: Driver) -> None:
     driver.cards[0].n_processes = 2
     async with Nvml(load_nvml(), ()) as meter:
         await meter.read()
-        assert await meter.notes() == (f"2 processes compute on {FIRST}: what all of them used is counted",)
+        (note,) = await meter.notes()
+    assert note.startswith(f"2 processes compute on {FIRST}")
 
 
 def spec(**more: Any) -> ModelSpec:
@@ -348,8 +351,8 @@ def exported(*gpus: tuple[str, float, float], more: str = "") -> str:
 def test_an_exporter_counts_in_millijoules_and_watts() -> None:
     text = exported((FIRST, 4742776, 16.365), (SECOND, 5551899580, 35.686))
     assert read_exporter(text, {}) == {
-        FIRST: Gpu("NVIDIA L4", 4742.776, 16.365),
-        SECOND: Gpu("NVIDIA L4", 5551899.58, 35.686),
+        FIRST: GpuReading("NVIDIA L4", 4742.776, 16.365),
+        SECOND: GpuReading("NVIDIA L4", 5551899.58, 35.686),
     }
     assert list(read_exporter(text, {"gpu": "1"})) == [SECOND]
     assert list(read_exporter(text, {"Hostname": "node-2"})) == []
@@ -357,21 +360,21 @@ def test_an_exporter_counts_in_millijoules_and_watts() -> None:
 
 def test_one_gpu_with_a_line_for_each_pod_counts_once() -> None:
     twice = exported((FIRST, 1000, 16)) + exported((FIRST, 1000, 16), more=',pod="vllm-1"')
-    assert read_exporter(twice, {}) == {FIRST: Gpu("NVIDIA L4", 1.0, 16.0)}
+    assert read_exporter(twice, {}) == {FIRST: GpuReading("NVIDIA L4", 1.0, 16.0)}
 
 
 def test_what_dcgm_leaves_blank_is_not_a_number() -> None:
     # DCGM_INT64_BLANK and its kin; DCGM_FP64_BLANK
     text = exported((FIRST, 9223372036854775794, 16), (SECOND, 7, 140737488355328.0))
     assert read_exporter(text, {}) == {
-        FIRST: Gpu("NVIDIA L4", None, 16.0),
-        SECOND: Gpu("NVIDIA L4", 0.007, None),
+        FIRST: GpuReading("NVIDIA L4", None, 16.0),
+        SECOND: GpuReading("NVIDIA L4", 0.007, None),
     }
 
 
 def test_a_number_below_0_is_none() -> None:
     text = exported((FIRST, -1, -16)) + exported((SECOND, 2000, 16))
-    assert read_exporter(text, {}) == {SECOND: Gpu("NVIDIA L4", 2.0, 16.0)}
+    assert read_exporter(text, {}) == {SECOND: GpuReading("NVIDIA L4", 2.0, 16.0)}
 
 
 def test_parts_of_a_gpu_have_no_counter_of_their_own() -> None:
@@ -449,7 +452,7 @@ async def stage(exporter: ExporterServer, **more: Any) -> Energy:
     await watched.before()
     async with watched:
         await exporter.sleep(10)
-    return watched.found()
+    return watched.result()
 
 
 async def test_a_stage_is_measured_and_idle_before_it(exporter: ExporterServer) -> None:
@@ -461,7 +464,7 @@ async def test_a_stage_is_measured_and_idle_before_it(exporter: ExporterServer) 
     async with watched:
         while exporter.n_asked < before + 5:  # noqa: ASYNC110 - counted in the thread of the server
             await asyncio.sleep(0)
-    found = watched.found()
+    found = watched.result()
     assert (found.method, found.source, found.idle) == ("energy counter", "DCGM exporter", "measured")
     assert found.idle_watts == approx(16)
     (gpu,) = found.gpus
@@ -486,9 +489,7 @@ async def busy() -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    ("more", "why"), [({"is_idle": busy}, "requests of others"), ({"alone": False}, "the other stage")]
-)
+@pytest.mark.parametrize(("more", "why"), [({"is_idle": busy}, NOT_IDLE), ({"alone": False}, NOT_ALONE)])
 async def test_where_something_runs_idle_is_not_measured_and_said(
     exporter: ExporterServer, more: dict[str, Any], why: str
 ) -> None:
@@ -506,13 +507,13 @@ async def test_a_request_before_or_while_idle_is_measured_is_said(
 
     found = await stage(exporter, is_idle=is_idle)
     assert (found.idle_watts, found.idle) == (None, "")
-    assert "requests of others" in found.notes[-1]
+    assert NOT_IDLE in found.notes[-1]
 
 
 async def test_an_exporter_of_several_gpus_needs_labels(exporter: ExporterServer) -> None:
     exporter.text = exported((FIRST, 1, 16), (SECOND, 1, 16))
     found = await stage(exporter, idle_watts=1.0)
-    assert (found.method, "shows 2 GPUs, the server takes 1" in found.reason) == (None, True)
+    assert (found.method, "2 GPUs, the server takes 1" in found.reason) == (None, True)
     assert "node-9" in (await stage(exporter, labels={"Hostname": "node-9"})).reason
 
 
@@ -525,10 +526,10 @@ async def test_an_exporter_that_is_not_there_costs_the_stage_nothing(exporter: E
 async def test_an_exporter_that_sends_without_end_is_not_heard_to_its_end(
     exporter: ExporterServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr(client, "_MAX_BYTES", 2**20)
     exporter.text = "# " + "x" * 2**21
     found = await stage(exporter, idle_watts=1.0)
-    assert (found.method, "got an answer of more than 1 MiB" in found.reason) == (None, True)
+    assert (found.method, "more than 1 MiB" in found.reason) == (None, True)
 
 
 async def test_what_an_exporter_packs_is_not_unpacked(exporter: ExporterServer) -> None:
@@ -551,7 +552,7 @@ async def test_an_exporter_that_goes_away_is_no_measurement(exporter: ExporterSe
     async with watched:
         exporter.status = 503
         await exporter.sleep(10)
-    assert "not read over the whole" in watched.found().reason
+    assert "11 s" in watched.result().reason
 
 
 # ------------------------------------------------------------------------------------------------ from sessions to a report

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from qaeval.chat.circuit import Circuit
+from qaeval.chat.circuit_breaker import CircuitBreaker
 from qaeval.chat.http import HttpChat
-from qaeval.chat.patience import Patience
 from qaeval.chat.protocol import ChatError, ChatRequest, Message
+from qaeval.chat.timeouts import AdaptiveTimeout
 from qaeval.errors import EndpointError
 from qaeval.records import PREEMPTIONS, RUNNING, WAITING
-from qaeval.run.loop import Feed, for_each
-from qaeval.run.pace import Auto, Fixed
+from qaeval.run.loop import TaskQueue, for_each
+from qaeval.run.pace import AdaptiveLimit, FixedLimit
 from qaeval.serving.load import read_load
 from replay.server import LoopbackServer
 
@@ -25,7 +25,7 @@ class Never:
         return False
 
 
-async def ignore(_row: object) -> None:
+async def ignore(_task: object, _row: object) -> None:
     pass
 
 
@@ -33,33 +33,33 @@ async def ignore(_row: object) -> None:
 
 
 async def test_workers_follow_the_limit_up_and_down() -> None:
-    pace, at_work, most = Fixed(2), 0, 0
-    seen: list[int] = []
+    limit, at_work, peak = FixedLimit(2), 0, 0
+    peaks: list[int] = []
 
     async def work(number: int) -> int:
-        nonlocal at_work, most
+        nonlocal at_work, peak
         at_work += 1
-        most = max(most, at_work)
+        peak = max(peak, at_work)
         await asyncio.sleep(0)
         if number == 10:
-            pace.limit = 8
-            pace.changed()
+            limit.value = 8
+            limit.on_rise()
         if number == 50:
-            most, pace.limit = 0, 3
+            peak, limit.value = 0, 3
         at_work -= 1
-        seen.append(most)
+        peaks.append(peak)
         return number
 
     rows: list[int] = []
 
-    async def emit(row: int) -> None:
+    async def emit(_task: int, row: int) -> None:
         rows.append(row)
 
-    await for_each(range(100), work, emit, pace=pace, stop=Never())
+    await for_each(range(100), work, emit, limit=limit, stop=Never())
     assert sorted(rows) == list(range(100))
-    assert max(seen[:10]) == 2
-    assert max(seen[20:50]) == 8
-    assert max(seen[70:]) <= 3
+    assert max(peaks[:10]) == 2
+    assert max(peaks[20:50]) == 8
+    assert max(peaks[70:]) <= 3
 
 
 async def test_tasks_are_pulled_one_by_one() -> None:
@@ -80,22 +80,22 @@ async def test_tasks_are_pulled_one_by_one() -> None:
         finished += 1
         return number
 
-    await for_each(tasks(), work, ignore, pace=Fixed(4), stop=Never())
+    await for_each(tasks(), work, ignore, limit=FixedLimit(4), stop=Never())
     assert (pulled, finished) == (1000, 1000)
 
 
-async def test_who_feeds_waits_for_room_and_not_once_nobody_takes() -> None:
-    feed: Feed[int] = Feed(room=10)
-    put = asyncio.ensure_future(feed.put(range(30)))
+async def test_who_queues_waits_for_room_and_not_once_nobody_takes() -> None:
+    queue: TaskQueue[int] = TaskQueue(maxsize=10)
+    put = asyncio.ensure_future(queue.put(range(30)))
     await asyncio.sleep(0)
     assert not put.done()
     for _ in range(20):
-        await feed.take()
+        await queue.take()
     await asyncio.wait_for(put, 1)
-    put = asyncio.ensure_future(feed.put(range(30)))
+    put = asyncio.ensure_future(queue.put(range(30)))
     await asyncio.sleep(0)
     assert not put.done()
-    feed.abandon()
+    queue.abandon()
     await asyncio.wait_for(put, 1)
 
 
@@ -107,7 +107,7 @@ async def test_what_a_task_raises_ends_the_loop_as_it_is() -> None:
         return number
 
     with pytest.raises(EndpointError, match="gone"):
-        await for_each(range(100), work, ignore, pace=Fixed(4), stop=Never())
+        await for_each(range(100), work, ignore, limit=FixedLimit(4), stop=Never())
 
 
 # ------------------------------------------------------------------------------ how many at once
@@ -127,19 +127,19 @@ class Machine:
     def values(self, **more: float) -> dict[str, float]:
         return {RUNNING: float(len(self.running)), WAITING: float(self.waiting), **more}
 
-    def tick(self, pace: Auto, *, told: bool) -> None:
+    def tick(self, limit: AdaptiveLimit, *, reports: bool) -> None:
         """Let a tenth of a second pass: what is due ends, what waits begins, new requests come up to the limit."""
         self.now += 0.1
         due = [end for end in self.running if end <= self.now + 1e-9]
         self.running = [end for end in self.running if end > self.now + 1e-9]
         for _ in due:
-            pace.ended()
+            limit.task_ended()
             self.done += 1
         self._fill()
-        if told:
-            pace.reading(self.values())
-        while len(self.running) + self.waiting < pace.limit:
-            pace.began()
+        if reports:
+            limit.reading(self.values())
+        while len(self.running) + self.waiting < limit.value:
+            limit.task_started()
             self.waiting += 1
         self._fill()
 
@@ -152,12 +152,12 @@ class Machine:
 @pytest.mark.parametrize("slots", [4, 16, 64, 256, 700])
 def test_a_server_that_tells_is_full_within_a_second_and_its_queue_is_short(slots: int) -> None:
     machine = Machine(slots)
-    pace = Auto(clock=machine.clock)
+    limit = AdaptiveLimit(clock=machine.clock)
     for _ in range(10):
-        machine.tick(pace, told=True)
+        machine.tick(limit, reports=True)
     assert len(machine.running) == slots
     for _ in range(100):
-        machine.tick(pace, told=True)
+        machine.tick(limit, reports=True)
         assert len(machine.running) >= 0.98 * slots
     assert machine.waiting <= 0.25 * slots + 4
 
@@ -165,56 +165,56 @@ def test_a_server_that_tells_is_full_within_a_second_and_its_queue_is_short(slot
 @pytest.mark.parametrize("slots", [16, 64, 256])
 def test_a_server_that_tells_nothing_is_filled_while_that_brings_more(slots: int) -> None:
     machine = Machine(slots)
-    pace = Auto(clock=machine.clock)
+    limit = AdaptiveLimit(clock=machine.clock)
     for _ in range(200):
-        machine.tick(pace, told=False)
+        machine.tick(limit, reports=False)
     before = machine.done
     for _ in range(100):
-        machine.tick(pace, told=False)
+        machine.tick(limit, reports=False)
     assert machine.done - before >= 0.9 * 10 * slots  # of ten seconds with every slot at work
-    assert pace.limit <= 4 * slots
+    assert limit.value <= 4 * slots
 
 
 def test_a_preemption_and_a_refusal_cut_the_limit_and_keep_it_down_for_a_while() -> None:
     for cut in ("preemption", "refusal"):
         machine = Machine(1000)
-        pace = Auto(clock=machine.clock)
+        limit = AdaptiveLimit(clock=machine.clock)
         for _ in range(6):
-            machine.tick(pace, told=True)
-        before = pace.limit
+            machine.tick(limit, reports=True)
+        before = limit.value
         if cut == "preemption":
-            pace.reading(machine.values(**{PREEMPTIONS: 0.0}))
-            pace.reading(machine.values(**{PREEMPTIONS: 2.0}))
+            limit.reading(machine.values(**{PREEMPTIONS: 0.0}))
+            limit.reading(machine.values(**{PREEMPTIONS: 2.0}))
         else:
-            pace.refused()
-        after = pace.limit
+            limit.refused()
+        after = limit.value
         assert after < before
-        pace.refused()  # many requests are refused at the same moment: one cut
+        limit.refused()  # many requests are refused at the same moment: one cut
         if cut == "refusal":
-            assert pace.limit == after
+            assert limit.value == after
         for _ in range(40):
-            machine.tick(pace, told=True)
-        assert pace.limit <= after
+            machine.tick(limit, reports=True)
+        assert limit.value <= after
         for _ in range(60):
-            machine.tick(pace, told=True)
-        assert pace.limit > after
+            machine.tick(limit, reports=True)
+        assert limit.value > after
 
 
 def test_a_queue_does_not_raise_the_limit_right_after_a_cut() -> None:
-    pace = Auto(clock=lambda: 0.0)
-    pace.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 0.0})
-    assert pace.limit > 100
-    pace.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 5.0})
-    cut = pace.limit
-    pace.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 5.0})
-    assert pace.limit == cut == 75
+    limit = AdaptiveLimit(clock=lambda: 0.0)
+    limit.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 0.0})
+    assert limit.value > 100
+    limit.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 5.0})
+    cut = limit.value
+    limit.reading({RUNNING: 100.0, WAITING: 10.0, PREEMPTIONS: 5.0})
+    assert limit.value == cut == 75
 
 
 def test_without_work_the_limit_does_not_rise() -> None:
-    pace = Auto(clock=lambda: 0.0)
+    limit = AdaptiveLimit(clock=lambda: 0.0)
     for _ in range(10):
-        pace.reading({RUNNING: 1.0, WAITING: 0.0})
-    assert pace.limit == 16
+        limit.reading({RUNNING: 1.0, WAITING: 0.0})
+    assert limit.value == 16
 
 
 def test_the_load_of_all_engines_is_added_up() -> None:
@@ -233,7 +233,7 @@ def test_the_load_of_all_engines_is_added_up() -> None:
 
 
 async def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_how_fast_it_is() -> None:
-    patience = Patience()
+    patience = AdaptiveTimeout()
     assert patience.seconds(512) == 60 + 256
     for _ in range(32):
         patience.learn(2.0)
@@ -244,7 +244,7 @@ async def test_a_reply_is_waited_for_by_its_tokens_until_the_server_has_shown_ho
 
 
 async def test_a_slow_reply_counts_among_256_and_no_longer() -> None:
-    patience = Patience()
+    patience = AdaptiveTimeout()
     for latency_s in (30.0, 20.0, *[2.0] * 254):
         patience.learn(latency_s)
     assert patience.seconds(512) == 150
@@ -255,7 +255,7 @@ async def test_a_slow_reply_counts_among_256_and_no_longer() -> None:
 
 
 async def test_what_was_sent_before_much_was_known_is_not_waited_for_longer_than_the_rest() -> None:
-    patience = Patience()
+    patience = AdaptiveTimeout()
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(patience.seconds(512)) as limit:
         patience.begin(limit, 512)
@@ -287,14 +287,16 @@ async def no_time(_seconds: float) -> None:
 
 async def test_many_failures_at_once_are_one_look() -> None:
     health = Health(True)
-    circuit = Circuit("m", health, outage_s=1)
+    circuit = CircuitBreaker("m", health, outage_s=1)
     assert all(await asyncio.gather(*(circuit.answers() for _ in range(50))))
     assert health.n == 1
 
 
 async def test_requests_wait_for_a_server_that_comes_back_and_are_told() -> None:
     said: list[str] = []
-    circuit = Circuit("m", Health(False, False, False, True), outage_s=60, told=said.append, sleep=no_time)
+    circuit = CircuitBreaker(
+        "m", Health(False, False, False, True), outage_s=60, on_message=said.append, sleep=no_time
+    )
     assert not await circuit.answers()
     assert circuit.is_open
     await asyncio.wait_for(asyncio.gather(*(circuit.wait() for _ in range(20))), 1)
@@ -305,7 +307,7 @@ async def test_requests_wait_for_a_server_that_comes_back_and_are_told() -> None
 
 async def test_one_that_does_not_come_back_ends_the_stage() -> None:
     ticks = iter(range(1000))
-    circuit = Circuit("m", Health(False), outage_s=10, sleep=no_time, clock=lambda: float(next(ticks)))
+    circuit = CircuitBreaker("m", Health(False), outage_s=10, sleep=no_time, clock=lambda: float(next(ticks)))
     await circuit.answers()
     with pytest.raises(EndpointError, match="did not come back within 10 s"):
         await circuit.wait()
@@ -347,7 +349,7 @@ async def test_requests_go_to_the_server_with_the_fewest_in_flight() -> None:
             async def ask(_number: int) -> object:
                 return await model.complete(ASK)
 
-            await for_each(range(60), ask, ignore, pace=Fixed(6), stop=Never())
+            await for_each(range(60), ask, ignore, limit=FixedLimit(6), stop=Never())
     assert len(quick.requests) + len(slow.requests) == 60
     assert len(quick.requests) > 3 * len(slow.requests) > 0
     assert abs(quick.most_in_flight - slow.most_in_flight) <= 1

@@ -20,7 +20,7 @@ from qaeval.gate.policy import Policy
 from qaeval.records import digest
 from qaeval.registry.find import find_config
 from qaeval.report.measure import Measure
-from qaeval.storage.location import place_of
+from qaeval.storage.location import find_location
 from sharding import KEYS, s3_server
 
 
@@ -119,7 +119,7 @@ def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
     with s3_server() as url:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": url, "QAEVAL_SHARDS": str(tmp_path / "work")}.items():
             monkeypatch.setenv(name, value)
-        place = place_of("s3://results/kept", allow_external=())
+        place = find_location("s3://results/kept", allow_external=())
         for path in run.glob("*.json*"):
             place.put(path, f"release/{path.name}")
         place.put(tmp_path / "x.json", "x.json")

@@ -118,7 +118,7 @@ def test_every_spelling_of_a_public_address_is_looked_up() -> None:
 
 
 def test_an_address_to_listen_on_is_not_one_to_ask() -> None:
-    assert "write 127.0.0.1" in refusal("http://0.0.0.0:8000/v1", "0.0.0.0")  # noqa: S104 - not bound
+    assert "127.0.0.1" in refusal("http://0.0.0.0:8000/v1", "0.0.0.0")  # noqa: S104 - not bound
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,6 @@ def test_the_host_is_the_one_that_the_client_will_ask() -> None:
 
 
 def test_a_name_without_addresses_is_an_endpoint_error() -> None:
-    assert "resolves to none" in refusal("http://gpu/v1")
+    assert "'gpu'" in refusal("http://gpu/v1")
     with pytest.raises(EndpointError, match=r"gpu\.invalid"):
         check_host("http://gpu.invalid/v1", allow_external=())

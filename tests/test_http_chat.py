@@ -328,8 +328,8 @@ async def test_a_reply_that_the_context_cut_is_an_overflow_not_a_truncation(serv
         ("220_unknown_model", "Valid aliases: tiny-gen"),
         ("224_temperature_string", "float_parsing"),
         ("132_top_logprobs_21_error", "greater than max allowed: 20"),
-        ("201_context_prompt_plus_max_tokens", "max_tokens=100000 cannot be greater than max_model_len=2048"),
-        ("250_not_found_route", "must the URL end with /v1?"),
+        ("201_context_prompt_plus_max_tokens", "max_model_len=2048"),
+        ("250_not_found_route", "/v1?"),
         ("251_method_not_allowed", "Method Not Allowed"),
         ("260_wrong_api_key", "api_key_env"),
     ],
@@ -347,8 +347,10 @@ async def test_a_refusal_is_final_and_quotes_the_server(
 
 async def test_a_refused_key_and_a_missing_key_are_told_apart(server: LoopbackServer) -> None:
     server.replay("260_wrong_api_key", "260_wrong_api_key")
-    assert "wants a key" in (await refused(server)).detail
-    assert "does not accept the key" in (await refused(server, api_key=SECRET)).detail
+    missing, wrong = await refused(server), await refused(server, api_key=SECRET)
+    assert missing.reason == wrong.reason == "rejected"
+    assert "api_key_env" in missing.detail
+    assert "refused the API key" in wrong.detail
 
 
 async def test_a_redirect_is_not_followed_and_its_secrets_not_shown(server: LoopbackServer) -> None:

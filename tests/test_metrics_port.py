@@ -249,19 +249,19 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
     words = ["compare", "embedded-lead", "embedded-salient", "--out", str(out), "--metrics-port", str(taken)]
     assert run(words) == 64
     said = capsys.readouterr().err
-    assert f"--metrics-port {taken}: 127.0.0.1 cannot be listened at (Address already in use)" in said
-    assert "another port" in said
+    assert f"--metrics-port {taken}: " in said
+    assert "127.0.0.1 (Address already in use)" in said
     assert not out.exists()
     assert run([*words, "--shard", "0/2"]) == 64
-    assert "the same again" not in capsys.readouterr().err, "the port would be taken again"
+    assert "to resume" not in capsys.readouterr().err, "the port would be taken again"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--metrics-host", "0.0.0.0"], "give --metrics-port too"),  # noqa: S104 - never reached
-        (["--metrics-port", "65536"], "less than or equal to 65535"),
-        (["--metrics-port", "0", "--metrics-host", "192.0.2.1"], "192.0.2.1 cannot be listened at"),
+        (["--metrics-host", "0.0.0.0"], "--metrics-host needs --metrics-port"),  # noqa: S104 - never reached
+        (["--metrics-port", "65536"], "65535"),
+        (["--metrics-port", "0", "--metrics-host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--metrics-port", "0", "--metrics-host", "ü" * 300], "another --metrics-host"),
     ],
 )

@@ -146,9 +146,9 @@ def test_entry_points_are_read_for_unknown_names_alone(tmp_path: Path) -> None:
     [
         ("nothing", "importing 'plugin_under_test_"),
         ("number", "is 3; expected a function without arguments"),
-        ("fail", "mymodel: making the model failed: RuntimeError: no weights here ("),
-        ("Model.complete", "mymodel: making the model failed: TypeError"),
-        ("dict", "mymodel: its factory returned {}, which is no chat model"),
+        ("fail", "mymodel: its factory failed: RuntimeError: no weights here ("),
+        ("Model.complete", "mymodel: its factory failed: TypeError"),
+        ("dict", "mymodel: its factory returned {}"),
         ("Sync", "mymodel: `complete` of Sync is not an `async def`"),
         ("Broken", "mymodel: the model failed: KeyError: 'no such key' ("),
         ("Mute", "mymodel: expected a Completion as its reply, got 'a string'"),
@@ -168,7 +168,7 @@ def test_a_factory_that_returns_its_class_is_refused(site: Site, tmp_path: Path)
     site.install("mypackage", f"{MODEL}\ndef make():\n    return Model\n", mymodel="make")
     shown = compare(tmp_path)
     assert shown.returncode == EndpointError.exit_code
-    assert "which is no chat model" in shown.stderr
+    assert "mymodel: its factory returned <class" in shown.stderr
 
 
 def test_a_package_that_cannot_be_imported_is_named_before_anything_is_asked(

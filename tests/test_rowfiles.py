@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qaeval.errors import DataError
-from qaeval.files.rows import EachRow, Finished, LastRows, Replies, RowWriter
+from qaeval.files.rows import EachRow, Finished, LastRows, ReplyIndex, RowWriter
 from qaeval.records import Failure, Generation, Item
 
 
@@ -50,7 +50,7 @@ def write(path: Path, *rows: Generation | Failure) -> None:
 
 def test_replies_are_found_by_sample_whatever_their_order(path: Path) -> None:
     write(path, reply("b", 2, "x"), reply("a", 1, "y"), reply("aa", 2, "z"), failed(7, 3))
-    with Replies(path) as replies:
+    with ReplyIndex(path) as replies:
         found = [[row.candidate for row in replies.of(f"{sample:016x}")] for sample in (1, 2, 3, 4)]
         assert found == [["a"], ["b", "aa"], [], []]
         assert (len(replies), replies.n_items) == (3, 3)
@@ -58,7 +58,7 @@ def test_replies_are_found_by_sample_whatever_their_order(path: Path) -> None:
 
 def test_the_last_row_of_a_task_is_the_one_that_counts(path: Path) -> None:
     write(path, reply("a", 1, "x", "y", task=5), failed(6, 2), reply("b", 2, "z", task=6), failed(5, 1))
-    with Replies(path) as replies:
+    with ReplyIndex(path) as replies:
         assert [row.candidate for row in replies.of(f"{2:016x}")] == ["b"]
         assert replies.of(f"{1:016x}") == []
         assert replies.n_items == 1
@@ -67,7 +67,7 @@ def test_the_last_row_of_a_task_is_the_one_that_counts(path: Path) -> None:
 
 def test_the_same_item_of_two_candidates_is_one_item(path: Path) -> None:
     write(path, reply("a", 1, "same", "own"), reply("bb", 1, "same", "other"))
-    with Replies(path) as replies:
+    with ReplyIndex(path) as replies:
         assert replies.n_items == 3
 
 
@@ -81,7 +81,7 @@ def test_rows_are_read_anew_each_time(path: Path) -> None:
 
 
 def test_no_file_is_no_rows(path: Path) -> None:
-    with Replies(path) as replies:
+    with ReplyIndex(path) as replies:
         assert (len(replies), replies.n_items, replies.of("0" * 16)) == (0, 0, [])
     assert len(Finished.read(path)) == 0
     assert list(LastRows(path, len)) == []
@@ -94,6 +94,6 @@ def test_a_line_that_is_no_row_is_named(path: Path, line: str) -> None:
     write(path, reply("a", 1))
     with path.open("ab") as file:
         file.write(line.encode("latin-1") + b"\n")
-    for read in (Replies, Finished.read):
+    for read in (ReplyIndex, Finished.read):
         with pytest.raises(DataError, match=r"rows\.jsonl:2: not a valid row"):
             read(path)

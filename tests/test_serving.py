@@ -21,7 +21,7 @@ from qaeval.registry.model import Lora
 from qaeval.run.hosting import in_turns
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.diagnosis import diagnose, progress
-from qaeval.serving.memory import budget, fit_together
+from qaeval.serving.memory import estimate_memory, fit_together
 from qaeval.serving.metrics import read_metrics
 from qaeval.serving.server import (
     VllmServer,
@@ -120,7 +120,7 @@ async def test_the_installed_version_is_asked_for_its_options() -> None:
     assert await known_options(FAKE, ENV) == OPTIONS
     with pytest.raises(UsageError, match="cannot be started"):
         await known_options(("/no/such/vllm",), ENV)
-    with pytest.raises(UsageError, match="failed, so vLLM is not usable"):
+    with pytest.raises(UsageError, match="serve --help=all` failed"):
         await known_options((sys.executable, "-c", "raise SystemExit(3)"), ENV)
 
 
@@ -205,7 +205,7 @@ def test_progress_is_the_last_step() -> None:
 async def test_a_server_is_started_told_of_and_gone(tmp_path: Path) -> None:
     server = server_of("slow", tmp_path)
     steps: list[str] = []
-    seconds = await server.start(deadline_s=30, told=steps.append)
+    seconds = await server.start(deadline_s=30, on_step=steps.append)
     assert server.is_alive
     assert seconds > 1
     assert "loading weights 2/3" in steps
@@ -290,7 +290,7 @@ async def test_one_server_is_alive_at_a_time_and_a_needed_one_is_kept(tmp_path: 
     second = await conductor.serve(other)
     assert second != first
     assert [start.model for start in conductor.starts] == ["one", "other"]
-    assert conductor.lost() == ""
+    assert conductor.why_dead() == ""
     await conductor.close()
     await conductor.close()
 
@@ -492,9 +492,9 @@ def test_death_is_waited_for_for_ever_without_a_server(tmp_path: Path) -> None:
 def test_the_memory_of_one_gpu_is_counted_by_hand() -> None:
     # 0.9 x 21.96 - 3.9 - 1 = 14.864 GiB; at 128 KiB a token: 14.864 x 8192 = 121,765
     registry = load_config(HERE.parent / "qaeval.yaml")
-    found = budget(registry.candidate("mistral"), 21.96)
+    found = estimate_memory(registry.candidate("mistral"), 21.96)
     assert found is not None
-    assert (found.left, found.tokens, found.fits) == (pytest.approx(14.864), 121_765, True)
+    assert (found.kv_cache, found.tokens, found.fits) == (pytest.approx(14.864), 121_765, True)
     assert found.arithmetic == (
         "0.9 x 21.96 - 3.9 - 1 = 14.86 GiB for the KV cache, 121,765 tokens: 7.4 sequences of 16,384"
     )
@@ -508,16 +508,17 @@ def test_a_model_that_is_too_large_does_not_fit() -> None:
         kv_kib_per_token=256,
         vllm_args=("--gpu-memory-utilization=0.9", "--max-model-len=8192"),
     )
-    found = budget(large, 21.96)
+    found = estimate_memory(large, 21.96)
     assert found is not None
     assert (found.tokens, found.fits) == (3129, False)  # 0.764 GiB
-    assert budget(ModelSpec(name="unknown", hf_id="x/y"), 21.96) is None
+    assert estimate_memory(ModelSpec(name="unknown", hf_id="x/y"), 21.96) is None
 
 
 def test_two_models_fit_at_once_when_weights_and_one_sequence_of_each_do() -> None:
     registry = load_config(HERE.parent / "qaeval.yaml")
     mistral, judge = (
-        budget(one, 21.96) for one in (registry.candidate("mistral"), registry.judge("compass-judger"))
+        estimate_memory(one, 21.96)
+        for one in (registry.candidate("mistral"), registry.judge("compass-judger"))
     )
     assert mistral is not None
     assert judge is not None
@@ -531,7 +532,7 @@ def test_doctor_shows_the_arithmetic(capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     assert "one GPU of 21.96 GiB" in out
     assert "mistral: 0.9 x 21.96 - 3.9 - 1 = 14.86 GiB" in out
-    assert "mistral and compass-judger would fit side by side" in out
+    assert "mistral and compass-judger fit" in out
 
 
 def test_doctor_says_that_qaeval_starts_what_has_no_url(
@@ -540,5 +541,5 @@ def test_doctor_says_that_qaeval_starts_what_has_no_url(
     registry = registry_file(tmp_path, mistral=entry("ok"), qwen=entry("ok"))
     assert run(["doctor", "mistral", "qwen", "--n", "3", "--config", str(registry)]) == 0
     out = capsys.readouterr().out
-    assert "qaeval starts it itself" in out
+    assert out.count(f"qaeval starts it with {FAKE[0]}") == 3
     assert "next: qaeval compare mistral qwen" in out

@@ -17,7 +17,7 @@ from qaeval.errors import EndpointError, StoreError
 from qaeval.registry.find import find_config
 from qaeval.run.plan import find_judging, make_plan
 from qaeval.storage.location import Folder
-from qaeval.storage.merge import merge as put_together
+from qaeval.storage.merge import merge_shards
 from qaeval.storage.run_directory import RunStore
 from qaeval.storage.shards import Shard, begin, commit
 from sharding import KEYS, Answer, Asked, in_front_of, in_order, rows_of, s3_server
@@ -120,8 +120,8 @@ def test_of_two_processes_on_one_shard_the_first_that_commits_counts(
 ) -> None:
     place = bucket(store, server, tmp_path)
     one, other = attempts(place, 2)
-    assert commit(place, Shard(0, 1), other.path).mark.attempt == other.path.name
-    assert commit(place, Shard(0, 1), one.path).mark.attempt == other.path.name
+    assert commit(place, Shard(0, 1), other.path).record.attempt == other.path.name
+    assert commit(place, Shard(0, 1), one.path).record.attempt == other.path.name
     one.close()
     other.close()
 
@@ -144,7 +144,7 @@ def test_a_store_that_fails_in_the_middle_of_an_upload_leaves_no_mark(
         assert compare(store, "1/2") == 74
         said = capsys.readouterr().err
     assert "grades.jsonl" in said
-    assert "to go on, the same again" in said
+    assert "to resume: qaeval compare" in said
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     assert merge(store, "--out", tmp_path / "merged") == 65
     assert "1 of 2 shards is not committed: 1/2" in capsys.readouterr().err
@@ -170,7 +170,7 @@ def test_a_store_without_conditional_puts_is_found_out_before_any_request(
     with in_front_of(server, forgets) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         assert compare(store, "0/1") == 74
-    assert "lets two processes write the same file" in capsys.readouterr().err
+    assert "`If-None-Match: *`" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
 
 
@@ -331,7 +331,7 @@ def test_a_merged_run_says_where_its_shards_were_kept_outside(
 ) -> None:
     assert compare(store, "0/1") == 0
     outside = replace(bucket(store, server, tmp_path), external="store.example")
-    put_together([outside], Folder(tmp_path / "merged"))
+    merge_shards([outside], Folder(tmp_path / "merged"))
     assert run(["report", str(tmp_path / "merged")]) == 0
     assert json.loads((tmp_path / "merged" / "manifest.json").read_text())["data_left"] == ["store.example"]
     assert "store.example" in (tmp_path / "merged" / "report.md").read_text()

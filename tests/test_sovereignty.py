@@ -8,8 +8,8 @@ import pytest
 
 from command import sockets_of
 from qaeval.chat.http import HttpChat
-from qaeval.chat.pinned import Pinned, sockets_to
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
+from qaeval.chat.resolver import PinnedResolver, sockets_to
 from qaeval.errors import EndpointError
 from qaeval.registry.config import ModelSpec
 from qaeval.run.endpoint import connect, resolve
@@ -63,11 +63,11 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 async def test_both_families_are_pinned() -> None:
-    pinned = Pinned(("10.0.0.1", "fd00::1"))
+    pinned = PinnedResolver(("10.0.0.1", "fd00::1"))
     both = await pinned.resolve("x", 80, 0)  # type: ignore[arg-type]
     assert [one["host"] for one in both] == ["10.0.0.1", "fd00::1"]
     with pytest.raises(OSError, match="no address"):
-        await Pinned(("10.0.0.1",)).resolve("x", 80, asyncio.base_events.socket.AF_INET6)  # type: ignore[attr-defined]
+        await PinnedResolver(("10.0.0.1",)).resolve("x", 80, asyncio.base_events.socket.AF_INET6)  # type: ignore[attr-defined]
 
 
 def test_a_socket_is_made_for_the_checked_address_and_port_alone() -> None:
@@ -80,22 +80,21 @@ def test_a_socket_is_made_for_the_checked_address_and_port_alone() -> None:
         (socket.AF_INET, ("127.0.0.1", 9001)),
         (socket.AF_INET6, ("::2", 9000, 0, 0)),
     ):
-        with pytest.raises(ConnectionRefusedError, match="was not named"):
+        with pytest.raises(ConnectionRefusedError, match=str(place[1])):
             make((family, stream, any_protocol, "", place))
 
 
 # ------------------------------------------------------------------------------ what cannot fit is not sent
 
 
-@pytest.mark.parametrize(("n_words", "said"), [(220, "tokens"), (400, "the prompt alone is longer")])
-async def test_a_prompt_that_cannot_fit_is_counted_and_not_sent(n_words: int, said: str) -> None:
+@pytest.mark.parametrize("n_words", [220, 400])  # with the answer, alone
+async def test_a_prompt_that_cannot_fit_is_counted_and_not_sent(n_words: int) -> None:
     long = ChatRequest(messages=(Message("user", "memory " * n_words),), sampling=Sampling(max_tokens=100))
     with LoopbackServer({"one": 300}) as server:
         async with HttpChat(base_url=server.url, model="one", context=300) as model:
-            with pytest.raises(ChatError, match="It was not sent") as caught:
+            with pytest.raises(ChatError, match="300 tokens, 100 ") as caught:
                 await model.complete(long)
         assert caught.value.reason == "context_overflow"
-        assert said in caught.value.detail
         assert server.requests == []
 
 

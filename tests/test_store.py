@@ -69,7 +69,7 @@ def test_of_two_rows_of_a_task_the_last_one_says_whether_it_is_done(tmp_path: Pa
 
 
 def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path) -> None:
-    with create(tmp_path), pytest.raises(StoreError, match="another qaeval process"):
+    with create(tmp_path), pytest.raises(StoreError, match="in use"):
         create(tmp_path, resume=True)
 
 

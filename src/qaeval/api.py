@@ -748,7 +748,7 @@ def make_runner(
         serving=registry.serving,
         allow_external=registry.allow_external,
         exporter=exporter,
-        only=sample_ids,
+        sample_ids=sample_ids,
         on_stop=lambda: _LOG.warning("stopping: requests in flight finish; interrupt again to abandon them"),
     )
     stoppable(runner)

@@ -1,4 +1,4 @@
-"""The only reader of clock, git and environment."""
+"""Clock, git and environment: no other module reads them."""
 
 import os
 import subprocess
@@ -10,17 +10,17 @@ from qaeval.records import record_id
 
 
 def now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
+    """Return the time in UTC, ISO 8601, with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def new_run_name() -> str:
-    """Name a run by the time it starts."""
+    """Return a name for a run: the present time."""
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
 def git_commit() -> str:
-    """Return the commit of the working directory, ``-dirty`` appended where files differ; "" without git."""
+    """Return the commit of the working directory, with ``-dirty`` where files differ; empty without git."""
     try:
         run = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607 - the user's git
@@ -35,18 +35,21 @@ def git_commit() -> str:
 
 
 def cache_folder() -> Path | None:
-    """Return where replies of earlier runs are kept: ``results/.cache``, or what QAEVAL_CACHE says; None for ``off``."""
-    said = os.environ.get("QAEVAL_CACHE", "")
-    return None if said == "off" else Path(said or "results/.cache")
+    """Return the folder of the reply cache: QAEVAL_CACHE, default ``results/.cache``; None for ``off``."""
+    folder = os.environ.get("QAEVAL_CACHE", "")
+    return None if folder == "off" else Path(folder or "results/.cache")
 
 
 def shard_folder(store: str) -> Path:
-    """Return where shards that are kept in a store are made: in ``results/.shards``, or where QAEVAL_SHARDS says."""
+    """Return the local folder for shards of a store: in QAEVAL_SHARDS, default ``results/.shards``."""
     return Path(os.environ.get("QAEVAL_SHARDS") or "results/.shards", record_id("store", store.rstrip("/")))
 
 
 def quiet_mlflow(host: str) -> None:
-    """Before MLflow is imported: no telemetry, no redirect or proxy on the way to the host, and an answer soon."""
+    """Set MLflow's environment: no telemetry, no redirect or proxy on the way to the host, short timeouts.
+
+    Call it before MLflow is imported, which reads these variables once.
+    """
     os.environ.update(
         MLFLOW_DISABLE_TELEMETRY="true",
         DO_NOT_TRACK="true",
@@ -59,5 +62,5 @@ def quiet_mlflow(host: str) -> None:
 
 
 def environment() -> Mapping[str, str]:
-    """Return the environment that a server of qaeval's own inherits."""
+    """Return the environment that a server started by qaeval inherits."""
     return os.environ

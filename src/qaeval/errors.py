@@ -1,17 +1,17 @@
-"""The exceptions that a user can do something about.
+"""Exceptions that a user can do something about.
 
 ::
 
     QaevalError                 exit code
-    ├── UsageError              64   the command cannot mean what was typed
-    ├── DataError               65   a file is not what it has to be
+    ├── UsageError              64   arguments are invalid or contradict each other
+    ├── DataError               65   a file is invalid or missing
     ├── EndpointError           69   a model cannot be reached
-    ├── NotComparableError       4   two things that must agree do not
+    ├── NotComparableError       4   two runs, or a run and its new settings, differ where they must agree
     ├── StoreError              74   the run directory cannot be read or written
     └── Interrupted            130   the user stopped the run; it can be resumed
 
-Every message says where, what was expected, what came and what to do. Anything else that is raised is a
-bug in qaeval and ends with exit code 70.
+Every message says where, what was expected, what was found and what to do. Any other exception is a bug in qaeval and ends with
+exit code 70.
 """
 
 from collections.abc import Iterable
@@ -20,31 +20,31 @@ from typing import ClassVar
 
 
 class QaevalError(Exception):
-    """The user can mend this; the command line prints it without a traceback."""
+    """An error that the user can fix; the command line prints it without a traceback."""
 
     exit_code: ClassVar[int] = 70
 
 
 class UsageError(QaevalError):
-    """The command, or a name in it, cannot mean what was typed."""
+    """Arguments are invalid or contradict each other, or a name is unknown."""
 
     exit_code = 64
 
 
 class DataError(QaevalError):
-    """A file (chunks, rubric, registry, labels, run) is not what it has to be."""
+    """A file (chunks, rubric, registry, labels, run) is invalid or missing."""
 
     exit_code = 65
 
 
 class EndpointError(QaevalError):
-    """A model's endpoint cannot be reached, or may not be."""
+    """A model's endpoint cannot be reached, or is not allowed."""
 
     exit_code = 69
 
 
 class NotComparableError(QaevalError):
-    """Two runs, or a run and its new settings, differ in something that must agree."""
+    """Two runs, or a run and its new settings, differ where they must agree."""
 
     exit_code = 4
 
@@ -55,13 +55,13 @@ class StoreError(QaevalError):
     exit_code = 74
 
 
-class Interrupted(QaevalError):  # noqa: N818 - nothing went wrong
-    """The user stopped the run; what is finished is kept."""
+class Interrupted(QaevalError):  # noqa: N818 - not an error: the user asked for it
+    """The user stopped the run; finished rows are kept."""
 
     exit_code = 130
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known name closest to a mistyped one, else ``""``."""
-    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
+def closest(name: str, candidates: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the candidate closest to a mistyped name, else ``""``."""
+    match = get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""

@@ -1,10 +1,9 @@
-"""Every row on disk, and how it gets its id.
+"""All rows on disk, and their ids.
 
-Ids are hashes of content. Two runs over the same chunk share its sample id, and the same question and
-answer about the same chunk share one item id whichever candidate wrote them: a label given once is found
-again, and no pair is graded twice with two different results.
+Ids are hashes of content. Two runs over the same chunk share its sample id, and the same question and answer about the same
+chunk share one item id whichever candidate wrote them: a label is found again in later runs, and no pair is graded twice.
 
-The names of vLLM's metrics that qaeval reads, each written once.
+The names of vLLM's metrics that qaeval reads are here too.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ FailureReason: TypeAlias = Literal[
     "unparseable",
     "interrupted",
 ]
-"""Why a stage could not finish something; the meanings stand in ``FAILURES``."""
+"""Why a task has no result; ``FAILURES`` has the meanings."""
 
 FAILURES: Mapping[FailureReason, str] = {
     "wrong_item_count": "the reply holds more or fewer items than the eval asks for",
@@ -42,13 +41,14 @@ FAILURES: Mapping[FailureReason, str] = {
     "interrupted": "the server stopped the reply before its end; retried on resume",
 }
 
-PASSING_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
-"""Failures that may pass: a resumed run asks again. All others are the model's own result."""
+TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
+"""Failures that a resumed run asks again. All others are results of the model."""
 
 
 def record_id(*parts: str) -> str:
     """Hash parts into an id of 16 hex digits; ``("ab", "c")`` and ``("a", "bc")`` differ."""
-    text = f"[{', '.join(map(encode_basestring, parts))}]"  # a JSON list, written without an encoder: there are millions
+    # a JSON list, so that no two lists of parts give the same text; without an encoder, since a run hashes millions
+    text = f"[{', '.join(map(encode_basestring, parts))}]"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -59,18 +59,18 @@ def digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def _nothing(value: object) -> bool:
-    """Leave a field out of a row that has nothing in it."""
+    """Whether a field is empty, so that the row omits it."""
     return not value
 
 
 REJECTED: Final = "rejected"
 """Name of the part of a preference pair that is the worse answer."""
 FORM: Final = "form"
-"""Name of the part of an answer that is the form it was to fill in, as JSON."""
+"""Name of the part of an answer that is its form, as JSON."""
 
 
 class Record(BaseModel):
-    """A frozen row that rejects fields it does not know."""
+    """A frozen row that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -83,7 +83,7 @@ class Chunk(Record):
     stratum: str = "all"
     """The topic; samples are drawn in proportion from every stratum."""
     document: str = ""
-    """Where the passage stands; empty when unknown."""
+    """The document of the passage; empty when unknown."""
     title: str = ""
     language: str = ""
 
@@ -94,18 +94,18 @@ class Sample(Record):
     sample_id: str
     chunk: Chunk
     question: str = Field(default="", exclude_if=_nothing)
-    """What is asked about the chunk; empty where the chunk alone is the sample."""
+    """The question about the chunk; empty where the chunk alone is the sample."""
     given: Mapping[str, Any] = Field(default_factory=dict, exclude_if=_nothing)
-    """What else the eval's data says about the sample: its type, the answer that is expected, a topic card's fields."""
+    """Further fields of the eval's data: type, expected answer, the fields of a topic card."""
 
     @classmethod
     def of(cls, chunk: Chunk, question: str = "", given: Mapping[str, Any] | None = None) -> "Sample":
-        """Make a sample; the id depends on the chunk's id and text and on the question alone."""
+        """Create a sample; its id depends on the chunk's id and text and on the question alone."""
         parts = ("sample", chunk.chunk_id, chunk.text, *((question,) if question else ()))
         return cls(sample_id=record_id(*parts), chunk=chunk, question=question, given=given or {})
 
     def row(self) -> dict[str, Any]:
-        """Return the row of a file that evals read samples from: a chunk, a question about one, or a topic card."""
+        """Return the sample as a row of an eval's data file: a chunk, a question about one, or a topic card."""
         if self.question:
             return {"chunk_id": self.chunk.chunk_id, "question": self.question, **self.given}
         if self.given:
@@ -114,12 +114,12 @@ class Sample(Record):
 
     @property
     def type(self) -> str:
-        """What kind of input the eval's data calls it; empty where it says nothing."""
+        """The type in the eval's data; empty without one."""
         return str(self.given.get("type", ""))
 
     @property
     def stratum(self) -> str:
-        """What samples are drawn in proportion from: a stratum or type that the data gives the sample, else its chunk's topic."""
+        """The stratum for proportional sampling: the sample's own stratum or type, else its chunk's."""
         return str(self.given.get("stratum") or self.type or self.chunk.stratum)
 
 
@@ -128,17 +128,17 @@ class Item(Record):
 
     item_id: str
     position: int = Field(ge=0)
-    """Place in the candidate's reply, from 0."""
+    """Index in the candidate's reply, from 0."""
     type: str
-    """Question type, as the candidate labelled it; of an answer or a preference pair, the type of its sample."""
+    """Question type given by the candidate; of an answer or a preference pair, the type of its sample."""
     question: str
     """The question; of a preference pair, the prompt."""
     answer: str
     """The answer; of a preference pair, the chosen one."""
     parts: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
-    """Further parts by name: ``rejected`` of a preference pair, ``form`` (JSON) of an answer that carries one."""
+    """Further parts by name: ``rejected`` of a preference pair, ``form`` (JSON) of an answer that has one."""
     findings: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
-    """What the eval's checks found, by check; they stand beside the grade and never replace it."""
+    """Findings of the eval's checks, by check; they never replace the grade."""
 
     @classmethod
     def of(
@@ -151,7 +151,7 @@ class Item(Record):
         answer: str,
         parts: Mapping[str, str] | None = None,
     ) -> "Item":
-        """Make an item; the id depends on the sample and the words that are graded, not on who wrote them."""
+        """Create an item; its id depends on the sample and the graded text, not on the candidate."""
         parts = parts or {}
         graded = (question, answer, *((parts[REJECTED],) if REJECTED in parts else ()))
         item_id = record_id("item", sample_id, *graded)
@@ -166,7 +166,7 @@ class Usage(Record):
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(ge=0)
     cached_tokens: int = Field(default=0, ge=0)
-    """Prompt tokens that the server took from its prefix cache."""
+    """Prompt tokens from the server's prefix cache."""
 
 
 class Generation(Record):
@@ -180,15 +180,15 @@ class Generation(Record):
     text: str
     """The raw reply."""
     usage: Usage | None = None
-    """None when the model counts no tokens (embedded models)."""
+    """None for models that count no tokens (embedded models)."""
     latency_s: float = Field(ge=0)
     """Wall time of the request, seconds; 0 where none was sent."""
     cached: bool = False
-    """Whether the reply was given in an earlier run to the same question."""
+    """Whether the reply is from the cache of earlier runs."""
 
 
 class Grade(Record):
-    """The letter that the judge gave to one item."""
+    """The judge's letter for one item."""
 
     kind: Literal["grade"] = "grade"
     task_id: str
@@ -200,37 +200,37 @@ class Grade(Record):
     """Names of the rubric's flags that the judge raised, sorted."""
     reason: str = ""
     probabilities: Mapping[str, float] | None = None
-    """Distribution over the scale's letters where the server gave logprobs."""
+    """Distribution over the letters of the scale, where the server returned logprobs."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
     latency_s: float = Field(ge=0)
     cached: bool = False
-    """Whether the reply was given in an earlier run to the same question."""
+    """Whether the reply is from the cache of earlier runs."""
 
 
 class Failure(Record):
-    """Something that a stage could not finish: a row with a reason, never a default letter."""
+    """A task without a result: a row with a reason, never a default letter."""
 
     kind: Literal["failure"] = "failure"
     task_id: str
     stage: Literal["generate", "grade"]
     model: str
-    """The candidate or the judge that was asked."""
+    """The candidate or judge that was asked."""
     sample_id: str
     item_id: str | None = None
-    """The item that has no grade; None for a failed generation."""
+    """The item without a grade; None for a failed generation."""
     reason: FailureReason
     detail: str
     text: str = ""
-    """The raw reply, where there was one."""
+    """The raw reply, if any."""
     usage: Usage | None = None
     latency_s: float = Field(default=0.0, ge=0)
 
     @property
-    def may_pass(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether a resumed run asks again."""
-        return self.reason in PASSING_REASONS
+        return self.reason in TRANSIENT_REASONS
 
 
 GenerateRow: TypeAlias = Annotated[Generation | Failure, Field(discriminator="kind")]
@@ -238,12 +238,12 @@ GradeRow: TypeAlias = Annotated[Grade | Failure, Field(discriminator="kind")]
 
 
 def author(row: Generation | Failure) -> str:
-    """Name the candidate that was asked."""
+    """Return the name of the candidate that was asked."""
     return row.candidate if isinstance(row, Generation) else row.model
 
 
 class Label(Record):
-    """The letter that a rater other than the judge gave to an item, with the item's words beside it."""
+    """The letter of a rater other than the judge for an item, with the item's text."""
 
     item_id: str
     rater: str
@@ -251,9 +251,9 @@ class Label(Record):
     letter: str
     flags: tuple[str, ...] = ()
     rubric: str = ""
-    """Name and version of the rubric it was given under, ``qa_pair_abc/1``; empty: whatever a run grades by."""
+    """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
-    """A judge that was tuned on this eval's labels is measured on the held-out ones alone; split by chunk."""
+    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. The split is by chunk."""
     note: str = ""
     chunk_id: str = ""
     question: str = ""
@@ -263,50 +263,50 @@ class Label(Record):
 
 
 EnergyMethod: TypeAlias = Literal["energy counter", "integrated power"]
-"""How energy was measured: by what the GPU itself counts, or by adding up readings of its power."""
+"""Measured by the GPU's own energy counter, or by integrating readings of its power."""
 
 
 class GpuEnergy(Record):
-    """What one GPU used while a stage ran."""
+    """Energy of one GPU during a stage."""
 
     gpu: str
     """Its UUID."""
     name: str = ""
     joules: float = Field(ge=0)
-    """What it uses when it idles included."""
+    """Idle consumption included."""
 
 
 class Energy(Record):
-    """What the GPUs of a server used while a stage ran, or why that is not known."""
+    """Energy of a server's GPUs during a stage, or the reason why it is unknown."""
 
     method: EnergyMethod | None = None
-    """None where it was tried and is not known; then `reason` says why."""
+    """None where the measurement failed; `reason` says why."""
     source: Literal["NVML", "DCGM exporter"]
     seconds: float = Field(default=0.0, ge=0)
     """From the first reading to the last."""
     gpus: tuple[GpuEnergy, ...] = ()
     idle_watts: float | None = Field(default=None, ge=0)
-    """What all of them together use with the model loaded and no request; None where that is not known."""
+    """Power of all GPUs together with the model loaded and no request; None where unknown."""
     idle: Literal["measured", "registry", ""] = ""
-    """Where `idle_watts` is from: measured before the stage, or given by the user."""
+    """Source of `idle_watts`: measured before the stage, or given in the registry."""
     notes: tuple[str, ...] = ()
-    """What to know of the numbers: gaps, other processes, counters that started anew."""
+    """Remarks: gaps, other processes, counters that were reset."""
     reason: str = ""
 
 
 class Session(Record):
-    """One process's work on one stage with one model; a resumed stage has several."""
+    """The work of one process on one stage with one model; a resumed stage has several."""
 
     stage: Literal["generate", "grade"]
     model: str
     started: str
     """UTC, ISO 8601."""
     seconds: float = Field(ge=0)
-    """Wall time of the stage; finding, starting and probing the server not counted."""
+    """Wall time of the stage, without finding, starting and probing the server."""
     load_s: float = Field(default=0.0, ge=0)
-    """What a server of our own took to start for this session; 0 where it was up."""
+    """Seconds that the start of the server took; 0 where it was up."""
     n_tasks: int = Field(ge=0)
-    """Tasks finished in this session, failures among them."""
+    """Tasks finished in this session, failures included."""
     qaeval_version: str
     git_commit: str = ""
     """Commit of the working directory, with ``-dirty`` where files differ; empty outside a repository."""
@@ -317,46 +317,46 @@ class Session(Record):
     alongside: bool = False
     """Whether the other stage ran at the same time."""
     shard: str = Field(default="", exclude_if=_nothing)
-    """Of a merged run, the shard that this was work on, ``0/4``; those of other shards may have run at the same time."""
+    """Of a merged run, the shard, ``0/4``; sessions of other shards may have run at the same time."""
     stored: str = Field(default="", exclude_if=_nothing)
-    """Of a merged run, the host outside the user's own network that kept the shard: the chunks left it."""
+    """Of a merged run, the host of the store outside the user's own network: the chunks left it."""
     endpoint: Mapping[str, Any] | None = None
-    """What the probe found; None for embedded models."""
+    """Facts of the probe; None for embedded models."""
     energy: Energy | None = Field(default=None, exclude_if=_nothing)
-    """None where nothing could read the server's GPUs."""
+    """None where no meter can read the server's GPUs."""
 
 
 def hosts_outside(sessions: Iterable[Session]) -> set[str]:
-    """Name the hosts outside the user's own network that were sent chunks."""
+    """Return the hosts outside the user's own network that received chunks."""
     sessions = tuple(sessions)
-    servers = {one.host for one in sessions if one.external}
-    return servers | {one.stored for one in sessions if one.stored}
+    servers = {session.host for session in sessions if session.external}
+    return servers | {session.stored for session in sessions if session.stored}
 
 
 class Reading(Record):
-    """What a server said of itself at one moment of a stage."""
+    """A server's metrics at one moment of a stage."""
 
     stage: Literal["generate", "grade"]
     model: str
     session: str
-    """When the session began; counters are compared inside one session alone."""
+    """Start of the session; counters are compared within one session alone."""
     at_s: float = Field(ge=0)
     """Seconds since the stage began."""
     values: Mapping[str, float]
     """By the server's own names; see `qaeval.serving.metrics`."""
     missing: tuple[str, ...] = ()
-    """Names that were looked for and that the server does not have."""
+    """Names that the server does not have."""
 
 
 class TimedRequest(Record):
-    """One request of a sweep, as it was timed; what failed has no times but its length."""
+    """One timed request of a sweep; a failed one has start and end alone."""
 
     concurrency: int = Field(ge=1)
-    """Requests in flight while it was."""
+    """Requests in flight at the same time."""
     repeat: int = Field(ge=1)
     sample_id: str
     warm_up: bool = False
-    """Whether it only fills the server: its times count nowhere."""
+    """Whether it only fills the server; its times are not counted."""
     start_s: float = Field(ge=0)
     """When it was sent, seconds since its repeat began."""
     end_s: float = Field(ge=0)
@@ -370,9 +370,9 @@ class TimedRequest(Record):
     usage: Usage | None = None
     finish_reason: str = ""
     n_items: int = Field(default=0, ge=0)
-    """Items that the reply holds: pairs or answers of a candidate, a letter of a judge."""
+    """Items in the reply: pairs or answers of a candidate, a letter of a judge."""
     reason: FailureReason | None = None
-    """Why there is no whole reply; None where there is one."""
+    """Why there is no whole reply; None where there is a reply."""
     detail: str = ""
 
     @property

@@ -9,7 +9,7 @@ from typing import Final
 
 from qaeval.chat.protocol import ChatError
 from qaeval.chat.reply import ReplyError, extract_json
-from qaeval.chat.wire import MayPassError, is_overflow, read_completion, retry_after_s, server_says
+from qaeval.chat.wire import TransientError, is_overflow, read_completion, retry_after_s, server_message
 from qaeval.checks.claims import load_facts
 from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.chunking import chunk_documents, words_counter
@@ -20,7 +20,7 @@ from qaeval.errors import QaevalError
 from qaeval.evals.definition import EvalDefinition, load_eval
 from qaeval.evals.find import data_root
 from qaeval.evals.rubric import Rubric, load_rubric
-from qaeval.files.rows import Finished, LastRows, Replies
+from qaeval.files.rows import Finished, LastRows, ReplyIndex
 from qaeval.records import Chunk, GenerateRow, Label, Sample
 from qaeval.registry.config import load_config
 from qaeval.run import grade
@@ -68,10 +68,17 @@ def reply(data: bytes) -> None:
 
 def completion(data: bytes) -> None:
     """The body of a server's answer."""
-    expected = (MayPassError, ChatError, LookupError, TypeError, ValueError, AttributeError)  # by `HttpChat`
+    expected = (
+        TransientError,
+        ChatError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    )  # by `HttpChat`
     with suppress(*expected):
-        read_completion(data, latency_s=0.0, max_tokens=8, place=grade._LETTER)
-    server_says(data, secret="secret")  # noqa: S106 - made up
+        read_completion(data, latency_s=0.0, max_tokens=8, pattern=grade._LETTER)
+    server_message(data, secret="secret")  # noqa: S106 - made up
     is_overflow(data)
     retry_after_s(
         {"Retry-After": data[:40].decode(errors="replace"), "Date": data[40:80].decode(errors="replace")}
@@ -83,7 +90,7 @@ def rows(data: bytes) -> None:
     path = _file(data, "rows.jsonl")
     for read in (
         lambda: len(Finished.read(path)),
-        lambda: Replies(path).__exit__(None, None, None),
+        lambda: ReplyIndex(path).__exit__(None, None, None),
         lambda: list(LastRows(path, generate_row)),
         lambda: read_records(path, Label),
         lambda: load_chunks(path),

@@ -92,8 +92,8 @@ def exported() -> dict[str, set[str]]:
     exporter = Exporter("127.0.0.1", 0, run="first", eval_name="qa_pairs", machines={"j": machine})
     row = Grade(task_id="t", judge="j", rubric_sha="", item_id="i", letter="A", text="", latency_s=1)
     with exporter:
-        exporter.tally("grade", "j").row(row)
-        exporter.tally("grade", "j").node_s = 1.0
+        exporter.counts("grade", "j").row(row)
+        exporter.counts("grade", "j").node_s = 1.0
         with urllib.request.urlopen(exporter.url, timeout=5) as reply:  # noqa: S310 - the exporter's own
             text = reply.read().decode()
     return {

@@ -1,8 +1,7 @@
-"""Questions that were answered before, in any run, and are not asked again.
+"""A cache of replies: a request that was answered in any earlier run is not sent again.
 
-The same question is the same messages, schema, sampling and wish for alternatives, put to the same revision of a model on the
-same version of a server. The file holds replies, so it is as confidential as the runs beside it; whatever goes wrong with it,
-the question is asked.
+Two requests are the same when messages, schema, sampling and alternatives are, and so are the model's revision and the server's
+version. The file holds replies, so it is as confidential as the runs. When it cannot be used, every request is sent.
 """
 
 import hashlib
@@ -20,21 +19,22 @@ from qaeval.records import Usage
 FILE: Final = "replies.sqlite"
 
 _COMMIT_S: Final = 0.5
+"""Replies are committed together; a killed process loses those of this time."""
 _BUSY_S: Final = 2.0
-"""Another process may be writing; longer than this nobody waits for it."""
+"""Longest wait for another process that writes the file; it holds up all requests of this one."""
 
 
 class Cache:
-    """Replies by question, in one SQLite file; a context manager.
+    """Replies by the hash of their request, in one SQLite file; a context manager.
 
     Args:
-        folder: Where the file stands; made when it is not there.
-        told: Called once when the file cannot be used.
+        folder: Folder of the file; created when it does not exist.
+        on_message: Called once, when the file cannot be used.
     """
 
-    def __init__(self, folder: Path, told: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(self, folder: Path, on_message: Callable[[str], None] = lambda _text: None) -> None:
         self._path = folder / FILE
-        self._told = told
+        self._on_message = on_message
         self._file: sqlite3.Connection | None = None
         self._is_usable = True
         self._committed_at = perf_counter()
@@ -51,23 +51,21 @@ class Cache:
         if self._file is not None:
             self._file.close()
 
-    def get(self, question: bytes) -> bytes | None:
-        """Return the reply to a question; None where there is none."""
+    def get(self, key: bytes) -> bytes | None:
+        """Return the reply to a request; None where there is none."""
         try:
             file = self._opened()
-            found = (
-                file and file.execute("SELECT reply FROM reply WHERE question = ?", (question,)).fetchone()
-            )
+            row = file and file.execute("SELECT reply FROM reply WHERE question = ?", (key,)).fetchone()
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
             return None
-        return found[0] if found else None
+        return row[0] if row else None
 
-    def put(self, question: bytes, reply: bytes) -> None:
-        """Keep a reply; it is written at the latest half a second after, or with the next one."""
+    def put(self, key: bytes, reply: bytes) -> None:
+        """Keep a reply; it is committed with the first reply that comes half a second later, or at the end."""
         try:
             if file := self._opened():
-                file.execute("INSERT OR REPLACE INTO reply VALUES (?, ?)", (question, reply))
+                file.execute("INSERT OR REPLACE INTO reply VALUES (?, ?)", (key, reply))
                 if perf_counter() - self._committed_at >= _COMMIT_S:
                     file.commit()
                     self._committed_at = perf_counter()
@@ -75,7 +73,7 @@ class Cache:
             self._give_up(error)
 
     def _opened(self) -> sqlite3.Connection | None:
-        """Open the file when it is needed first: a run without a pinned model leaves none behind."""
+        """Open the file at the first use, so that a run without a pinned model creates none."""
         if self._file is None and self._is_usable:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = sqlite3.connect(self._path, timeout=_BUSY_S)
@@ -92,16 +90,16 @@ class Cache:
             self._file.close()
             self._file = None
         self._is_usable = False
-        self._told(f"{self._path}: not used ({error}); every question is asked")
+        self._on_message(f"{self._path}: cannot be used ({error}); every request is sent")
 
 
 class Cached:
-    """A model that is asked what it was not asked before.
+    """A model behind a cache.
 
     Args:
-        model: Is asked.
+        model: The model.
         cache: Replies of all models.
-        identity: What the replies of this one depend on beside the request, as JSON.
+        identity: What the model's replies depend on beside the request, as JSON.
     """
 
     def __init__(self, model: ChatModel, cache: Cache, identity: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -110,62 +108,62 @@ class Cached:
         self._identity = identity
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """Ask once, retries included, unless the reply is known.
+        """Return the cached reply, or ask once, retries included.
 
         Raises:
             ChatError: when there is no reply.
         """
-        question = self._question(request)
-        if known := self._cache.get(question):
+        key = self._key(request)
+        if content := self._cache.get(key):
             try:
-                return read_reply(known)
+                return read_reply(content)
             except (LookupError, TypeError, ValueError):
-                pass  # of another version, or damaged: asked, and written anew
+                pass  # written by another version, or damaged: the reply below replaces it
         completion = await self._model.complete(request)
         if completion.finish_reason != "abort":
-            self._cache.put(question, write_reply(completion))
+            self._cache.put(key, write_reply(completion))
         return completion
 
-    def _question(self, request: ChatRequest) -> bytes:
-        place = request.alternatives_at
+    def _key(self, request: ChatRequest) -> bytes:
+        pattern = request.alternatives_at
         parts = [
             self._identity,
             [(turn.role, turn.content) for turn in request.messages],
             request.schema,
             request.sampling,
             request.top_logprobs,
-            place.pattern if place else None,
+            pattern.pattern if pattern else None,
         ]
         return hashlib.sha256(orjson.dumps(parts, default=dict, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def write_reply(completion: Completion) -> bytes:
-    """Write what is kept of a reply."""
-    usage, found = completion.usage, completion.alternatives
+    """Serialise a reply for the cache."""
+    usage, alternatives = completion.usage, completion.alternatives
     return orjson.dumps(
         {
             "text": completion.text,
             "finish": completion.finish_reason,
             "usage": usage.model_dump() if usage else None,
-            "alternatives": [found.token, found.at, found.top] if found else None,
+            "alternatives": [alternatives.token, alternatives.at, alternatives.top] if alternatives else None,
         },
         default=dict,
     )
 
 
 def read_reply(content: bytes) -> Completion:
-    """Read what was kept of a reply.
+    """Read a reply from the cache.
 
     Raises:
-        LookupError, TypeError, ValueError: it is not what `write_reply` writes.
+        LookupError, TypeError, ValueError: the content is not in the form that `write_reply` writes.
     """
-    kept = orjson.loads(content)
-    usage, found = kept["usage"], kept["alternatives"]
+    fields = orjson.loads(content)
+    usage, alternatives = fields["usage"], fields["alternatives"]
     return Completion(
-        text=kept["text"],
-        finish_reason=kept["finish"],
+        text=fields["text"],
+        finish_reason=fields["finish"],
         usage=Usage.model_validate(usage) if usage else None,
         latency_s=0.0,
-        alternatives=Alternatives(*found) if found else None,
+        alternatives=Alternatives(*alternatives) if alternatives else None,
         cached=True,
     )

@@ -1,4 +1,4 @@
-"""The sovereignty guard: requests go to the user's own network, or to hosts that the user named."""
+"""The sovereignty guard: requests go to the user's own network, or to hosts in ``allow_external``."""
 
 import socket
 from collections.abc import Callable, Collection, Iterable
@@ -47,14 +47,14 @@ class EndpointLocation:
 def check_host(
     url: str, *, allow_external: Collection[str], resolver: Resolver | None = None
 ) -> EndpointLocation:
-    """Check that a URL leads to the user's own network, or to a host that the user named.
+    """Check that a URL leads to the user's own network, or to a host in ``allow_external``.
 
-    The URL is read by the parser that the client uses, so that both mean the same host.
+    The URL is read by the parser that the client uses, so that guard and client see the same host.
 
     Args:
         url: base URL of a server.
         allow_external: hosts outside the network that may be sent data, without scheme or port.
-        resolver: looks names up; the system's by default.
+        resolver: looks names up; default: the system's.
 
     Raises:
         EndpointError: not an HTTP URL, credentials in it, a name that does not resolve, or an address outside.
@@ -62,9 +62,9 @@ def check_host(
     host = _host(url)
     addresses = tuple(sorted(set((resolver or resolve)(host))))
     if not addresses:
-        raise EndpointError(f"{host!r}: expected an address, the name resolves to none; check the URL")
+        raise EndpointError(f"{host!r}: expected a name with an address, it has none; check the URL")
     outside = [address for address in addresses if not is_internal(address)]
-    if outside and host.rstrip(".") not in {_named(name) for name in allow_external}:
+    if outside and host.rstrip(".") not in {_host_of_entry(entry) for entry in allow_external}:
         raise EndpointError(_refusal(host, outside[0], mixed=len(outside) < len(addresses)))
     return EndpointLocation(host, addresses, external=bool(outside))
 
@@ -84,44 +84,44 @@ def resolve(host: str) -> list[str]:
         EndpointError: the name is unknown.
     """
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise EndpointError(
             f"{host!r}: expected a host that resolves to an address, got: {error}; check the URL"
         ) from error
-    return [str(entry[4][0]) for entry in found]
+    return [str(entry[4][0]) for entry in entries]
 
 
 def _host(url: str) -> str:
     try:
         parsed = URL(url)
     except ValueError:
-        raise EndpointError(f"expected a URL such as http://127.0.0.1:8000/v1, got {_shown(url)}") from None
+        raise EndpointError(f"expected a URL such as http://127.0.0.1:8000/v1, got {_excerpt(url)}") from None
     if parsed.scheme not in {"http", "https"} or not parsed.raw_host:
-        raise EndpointError(f"expected a URL such as http://127.0.0.1:8000/v1, got {_shown(url)}")
+        raise EndpointError(f"expected a URL such as http://127.0.0.1:8000/v1, got {_excerpt(url)}")
     if parsed.user is not None or parsed.password is not None:
         origin = f"{parsed.scheme}://***@{parsed.host_port_subcomponent}"
         raise EndpointError(
-            f"{origin}: a URL holds no user or password; name a variable in `api_key_env` instead"
+            f"{origin}: a URL cannot have a user or password; name an environment variable in `api_key_env` instead"
         )
     if parsed.query_string or parsed.fragment:
         raise EndpointError(
-            f"{parsed.origin()}{parsed.path}: a base URL ends with its path, got a query or fragment"
+            f"{parsed.origin()}{parsed.path}: expected a base URL that ends with its path, got a query or fragment"
         )
     return parsed.raw_host.lower()
 
 
-def _named(name: str) -> str:
-    """Return the host of an entry in ``allow_external``, also where it was written with a scheme or port."""
+def _host_of_entry(entry: str) -> str:
+    """Return the host of an entry of ``allow_external``, which may have a scheme or a port."""
     try:
-        host = URL(name if "://" in name else f"http://{name}").raw_host
+        host = URL(entry if "://" in entry else f"http://{entry}").raw_host
     except ValueError:  # a bare IPv6 address
         host = None
-    return (host or name).lower().rstrip(".")
+    return (host or entry).lower().rstrip(".")
 
 
-def _shown(url: str) -> str:
-    """Quote a URL without what may be a password or a key."""
+def _excerpt(url: str) -> str:
+    """Quote a URL without the parts that may hold a password or a key."""
     scheme, _, rest = url.partition("://")
     hidden = f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in url else url
     return repr(hidden.partition("?")[0][:100])
@@ -130,9 +130,9 @@ def _shown(url: str) -> str:
 def _refusal(host: str, address: str, *, mixed: bool) -> str:
     parsed: IPv4Address | IPv6Address = ip_address(address)
     if parsed.is_unspecified:
-        return f"{host!r} is an address to listen on, not one to ask; write 127.0.0.1 instead"
+        return f"{host!r} is an address for listening only; use 127.0.0.1 instead"
     also = " (and to addresses inside it)" if mixed else ""
     return (
-        f"{host!r} resolves to {address}, outside your own network{also}: prompts and documents would leave it. If that is "
-        f"what you want, add to qaeval.yaml: allow_external: [{host}]"
+        f"{host!r} resolves to {address}, outside your own network{also}: prompts and documents would leave it. To allow "
+        f"that, add to qaeval.yaml: allow_external: [{host}]"
     )

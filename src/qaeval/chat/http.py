@@ -1,9 +1,9 @@
-"""Any OpenAI-compatible server as a ``ChatModel``, or several that serve the same model: bytes in, bytes out, bounded retries.
+"""An OpenAI-compatible server, or several that serve the same model, as a ``ChatModel`` with bounded retries.
 
-How many requests are in flight is the stage loop's business; there is no limit here. What may pass (connection,
-timeout, 408, 429, 5xx, a body that is not a reply, ``abort``) is asked again; everything else is final. A request goes to
-the server with the fewest in flight. A server that does not answer is left alone until it does (`Circuit`), and requests wait
-for it: an outage costs no attempts. A server that asks for patience (429, 503) is obeyed, and the loop is told.
+The stage loop limits how many requests are in flight; there is no limit here. Transient errors (connection, timeout, 408,
+429, 5xx, a body that is not a reply, ``abort``) are retried; all others are final. A request goes to the server with the
+fewest in flight. Requests wait for a server that stopped answering (`CircuitBreaker`): an outage costs no attempts. A server
+that asks for fewer requests (429, 503) gets fewer, through ``on_busy``.
 """
 
 import asyncio
@@ -15,42 +15,43 @@ from typing import Any, Final, Literal, Self
 
 import orjson
 
-from qaeval.chat.circuit import Circuit
-from qaeval.chat.patience import Patience
+from qaeval.chat.circuit_breaker import CircuitBreaker
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
+from qaeval.chat.timeouts import AdaptiveTimeout
 from qaeval.chat.transport import Transport, origin
 from qaeval.chat.wire import (
     FIXED_FIELDS,
-    MayPassError,
+    TransientError,
     as_sent,
     encode,
     is_overflow,
     masked,
     read_completion,
     retry_after_s,
-    server_says,
+    server_message,
 )
 from qaeval.errors import UsageError
 
-_MOST_ATTEMPTS: Final = 8
-"""A server that fails every fourth request fails one request of 65,000 so often, and one that always does costs half a minute."""
+_MAX_ATTEMPTS: Final = 8
+"""A server that fails a quarter of all requests fails one in 65,000 this often; one that fails all costs half a minute each."""
 _BACKOFF_S: Final = 0.5
-_BACKOFF_MAX_S: Final = 30.0
-_SHOWN: Final = 200
+"""Upper end of the first wait; it doubles with every attempt."""
+_MAX_BACKOFF_S: Final = 30.0
+_EXCERPT: Final = 200
 
 _TEMPLATE_TOKENS: Final = 256
-"""More than the chat templates of today's models put around the messages."""
+"""More tokens than the chat templates of today's models put around the messages."""
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _KEY_REFUSED: Final = frozenset({401, 403})
 _REDIRECT: Final = range(300, 400)
 _BUSY: Final = frozenset({429, 503})
-_PASSING: Final = frozenset({408, *_BUSY, *range(500, 600)})
-_MOST_OUTAGES: Final = 3
-"""A request that meets this many outages may be what causes them."""
-_MOST_BUSY: Final = 30
-"""So often a request does as a busy server asks, beside its attempts."""
+_TRANSIENT: Final = frozenset({408, *_BUSY, *range(500, 600)})
+_MAX_OUTAGES: Final = 3
+"""A request that meets so many outages may be their cause, for instance a prompt that crashes the server."""
+_MAX_BUSY_WAITS: Final = 30
+"""So often a request waits as a busy server asks (``Retry-After``); these waits cost no attempts."""
 
 
 class HttpChat:
@@ -65,22 +66,22 @@ class HttpChat:
         structured: ``json_schema`` has the server enforce a request's schema, ``off`` sends none.
         system_role: ``merge`` puts the system message at the head of the first user turn.
         replicas: further servers of the same model: base URL and addresses of each.
-        timeout_s: for one attempt, from sending to the last byte; None: what `Patience` says.
-        max_attempts: how often a request is sent at most, outages and a busy server's wishes not counted.
-        outage_s: longest wait for a server that is gone.
+        timeout_s: for one attempt, from sending to the last byte; None: an `AdaptiveTimeout`.
+        max_attempts: attempts for one request, without those that an outage or a busy server ended.
+        outage_s: longest wait for a server that stopped answering, in seconds.
         max_top_logprobs: the server's limit; requests that ask for more alternatives get this many.
-        context: the server's context length in tokens, where it counts tokens itself; a request that does not fit
+        context: the server's context length in tokens, where it has a tokenizer route; a request that does not fit
             with its whole answer is then not sent.
         addresses: the only ones that are connected to; empty: what the name resolves to.
         extra_body: further fields of the request, e.g. ``chat_template_kwargs``.
-        told: called when a server is gone, and when it is back.
+        on_message: called when a server stopped answering, and when it answers again.
         on_busy: called when a server asks for fewer requests.
         sleep: waits between attempts.
         rng: draws the waits.
 
     Raises:
-        EndpointError: the URL is not one of a server.
-        UsageError: ``extra_body`` sets a field that qaeval sets, or the key cannot be a header.
+        EndpointError: a URL is not the base URL of a server.
+        UsageError: ``extra_body`` sets a field that qaeval sets, or the key cannot be part of a header.
     """
 
     def __init__(
@@ -93,33 +94,31 @@ class HttpChat:
         system_role: Literal["keep", "merge"] = "keep",
         replicas: Sequence[tuple[str, Sequence[str]]] = (),
         timeout_s: float | None = None,
-        max_attempts: int = _MOST_ATTEMPTS,
+        max_attempts: int = _MAX_ATTEMPTS,
         outage_s: float = 120.0,
         max_top_logprobs: int = 20,
         context: int | None = None,
         addresses: Sequence[str] = (),
         extra_body: Mapping[str, Any] = MappingProxyType({}),
-        told: Callable[[str], None] = lambda _text: None,
+        on_message: Callable[[str], None] = lambda _text: None,
         on_busy: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
         if fixed := sorted(FIXED_FIELDS & set(extra_body)):
-            raise UsageError(
-                f"{model}: extra fields may not set {fixed}; qaeval sets and records them itself"
-            )
-        self._servers = [Transport(url, of_it) for url, of_it in ((base_url, addresses), *replicas)]
+            raise UsageError(f"{model}: extra fields must not set {fixed}; qaeval sets and records these")
+        self._servers = [Transport(*server) for server in ((base_url, addresses), *replicas)]
         self._api_key = _checked_key(api_key)
         self._model = model
         self._structured = structured == "json_schema"
         self._merge_system = system_role == "merge"
         self._timeout_s = timeout_s
-        self._patience = Patience()
+        self._adaptive_timeout = AdaptiveTimeout()
         self._max_attempts = max(1, max_attempts)
         self._max_top_logprobs = max_top_logprobs
         self._context = context
         self._outage_s = outage_s
-        self._told = told
+        self._on_message = on_message
         self._on_busy = on_busy
         self._extra_body = dict(extra_body)
         self._sleep = sleep
@@ -132,11 +131,11 @@ class HttpChat:
     async def __aenter__(self) -> Self:
         for server in self._servers:
             server.open(self._api_key)
-            server.circuit = Circuit(
+            server.breaker = CircuitBreaker(
                 f"{self._model} at {server.url.origin()}",
                 server.is_healthy,
                 outage_s=self._outage_s,
-                told=self._told,
+                on_message=self._on_message,
                 sleep=self._sleep,
             )
         self._is_open = True
@@ -154,7 +153,7 @@ class HttpChat:
 
         Raises:
             ChatError: when there is no reply.
-            EndpointError: when no server came back from an outage.
+            EndpointError: when no server answers after an outage.
         """
         body = encode(
             request,
@@ -170,31 +169,32 @@ class HttpChat:
             server = await self._least_busy()
             try:
                 return await self._attempt(server, body, request)
-            except MayPassError as failure:
-                last = failure
-            if last.what == "lost" and outages < _MOST_OUTAGES and not await server.circuit.answers():
+            except TransientError as raised:
+                error = raised
+            if error.kind == "no_reply" and outages < _MAX_OUTAGES and not await server.breaker.answers():
                 outages += 1  # the server's fault, not the request's: wait for it, and ask again
                 continue
-            if last.what == "busy":
+            if error.kind == "busy":
                 self._on_busy()
-            if last.what == "busy" and last.retry_after_s and busy < _MOST_BUSY:
+            if error.kind == "busy" and error.retry_after_s and busy < _MAX_BUSY_WAITS:
                 busy += 1
-                await self._sleep(last.retry_after_s * self._rng.uniform(1.0, 1.5))
+                # up to half as long again, so that waiting requests do not come back at the same moment
+                await self._sleep(error.retry_after_s * self._rng.uniform(1.0, 1.5))
                 continue
             attempts += 1
             if attempts >= self._max_attempts:
-                raise ChatError(last.reason, f"{last.detail} (attempts: {self._max_attempts})")
-            await self._sleep(self._delay_s(attempts, last.retry_after_s))
+                raise ChatError(error.reason, f"{error.detail} (attempts: {self._max_attempts})")
+            await self._sleep(self._delay_s(attempts, error.retry_after_s))
 
     async def _least_busy(self) -> Transport:
-        """Pick the server with the fewest requests in flight; where all are gone, wait for the first."""
+        """Pick the server with the fewest requests in flight; where none answers, wait for the first that does."""
         if not self._is_open:
             raise RuntimeError("HttpChat is used outside `async with`")
         while True:
-            up = [server for server in self._servers if not server.circuit.is_open]
+            up = [server for server in self._servers if not server.breaker.is_open]
             if up:
                 return min(up, key=lambda server: (server.in_flight, server.n_sent))
-            waits = [asyncio.ensure_future(server.circuit.wait()) for server in self._servers]
+            waits = [asyncio.ensure_future(server.breaker.wait()) for server in self._servers]
             try:
                 done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -205,12 +205,12 @@ class HttpChat:
                     wait.result()
 
     async def _require_fit(self, request: ChatRequest) -> None:
-        """Have the server count the prompt, where it may be too long to leave room for the whole answer.
+        """Have the server count the prompt, where it may leave no room for the whole answer.
 
-        vLLM would shorten the answer without a word. A token is at least one byte, so most prompts need no counting.
+        vLLM would lower ``max_tokens`` without an error. A token is at least one byte, so most prompts need no counting.
 
         Raises:
-            ChatError: it does not fit.
+            ChatError: prompt and answer do not fit the context.
         """
         if self._context is None:
             return
@@ -224,111 +224,113 @@ class HttpChat:
         }
         server = await self._least_busy()
         try:
-            wait_s = self._wait_s(request.sampling.max_tokens)
-            status, _, content = await server.post(orjson.dumps(body), wait_s, server.beside("/tokenize"))
+            timeout_s = self._timeout_for(request.sampling.max_tokens)
+            status, _, content = await server.post(
+                orjson.dumps(body), timeout_s, server.root_url("/tokenize")
+            )
             count = orjson.loads(content)["count"] if status == _OK else None
-        except (MayPassError, LookupError, TypeError, ValueError):
-            return  # the request itself will tell what is wrong
+        except (TransientError, LookupError, TypeError, ValueError):
+            return  # the request itself will report the error
         if isinstance(count, int) and count <= room:
             return
         if isinstance(count, int):
-            found = f"the prompt has {count:,} tokens"
+            size = f"the prompt has {count:,} tokens"
         elif is_overflow(content):
-            found = "the prompt alone is longer"
+            size = "the prompt alone is longer"
         else:
             return
         raise ChatError(
             "context_overflow",
-            f"{self._model} has {self._context:,} tokens in all, {request.sampling.max_tokens:,} of them for the answer: {found}. "
-            f"It was not sent; start the server with a larger --max-model-len, or lower max_tokens",
+            f"{self._model} has a context of {self._context:,} tokens, {request.sampling.max_tokens:,} of them for the answer; "
+            f"{size}. The request was not sent; start the server with a larger --max-model-len, or lower max_tokens",
         )
 
     def _delay_s(self, attempt: int, at_least_s: float) -> float:
-        """Full jitter on an exponential back-off, on top of what the server asked for."""
-        return at_least_s + self._rng.uniform(0.0, min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (attempt - 1)))
+        """Return a wait: what the server asked for, and an exponential back-off with full jitter."""
+        return at_least_s + self._rng.uniform(0.0, min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (attempt - 1)))
 
-    def _wait_s(self, max_tokens: int) -> float:
-        return self._timeout_s or self._patience.seconds(max_tokens)
+    def _timeout_for(self, max_tokens: int) -> float:
+        return self._timeout_s or self._adaptive_timeout.seconds(max_tokens)
 
-    async def _in_time(
+    async def _post(
         self, server: Transport, body: bytes, max_tokens: int
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Send a body and wait for the reply as long as patience says, which may change meanwhile."""
-        limit = asyncio.timeout(self._wait_s(max_tokens))
-        began = perf_counter()
+        """Send a body and wait for the reply; an adaptive timeout may be shortened meanwhile."""
+        timeout = asyncio.timeout(self._timeout_for(max_tokens))
+        sent = perf_counter()
         try:
-            async with limit:
+            async with timeout:
                 if self._timeout_s is None:
-                    self._patience.begin(limit, max_tokens)
+                    self._adaptive_timeout.begin(timeout, max_tokens)
                 return await server.post(body)
         except TimeoutError:
-            waited = perf_counter() - began
+            waited_s = perf_counter() - sent
         finally:
-            self._patience.end(limit)
-        raise server.lost(f"nothing within {waited:.3g} s")
+            self._adaptive_timeout.end(timeout)
+        raise server.no_reply(f"nothing within {waited_s:.3g} s")
 
     async def _attempt(self, server: Transport, body: bytes, request: ChatRequest) -> Completion:
         started, max_tokens = perf_counter(), request.sampling.max_tokens
-        status, headers, content = await self._in_time(server, body, max_tokens)
+        status, headers, content = await self._post(server, body, max_tokens)
         if status != _OK:
             raise self._refusal(server, status, headers, content)
         latency_s = perf_counter() - started
         try:
             completion = read_completion(
-                content, latency_s=latency_s, max_tokens=max_tokens, place=request.alternatives_at
+                content, latency_s=latency_s, max_tokens=max_tokens, pattern=request.alternatives_at
             )
-        except MayPassError as error:
-            raise MayPassError(error.reason, f"{server.url}: {error.detail}") from None
+        except TransientError as error:
+            raise TransientError(error.reason, f"{server.url}: {error.detail}") from None
         except ChatError as error:
             raise ChatError(error.reason, f"{server.url}: {error.detail}") from None
         except (LookupError, TypeError, ValueError, AttributeError):
-            came = repr(masked(content[: 4 * _SHOWN].decode(errors="replace"), self._api_key)[:_SHOWN])
+            excerpt = repr(masked(content[: 4 * _EXCERPT].decode(errors="replace"), self._api_key)[:_EXCERPT])
         else:
-            self._patience.learn(latency_s)
+            self._adaptive_timeout.learn(latency_s)
             return completion
-        detail = f"{server.url}: expected a chat completion, got {came}; is this an OpenAI-compatible server?"
-        raise MayPassError("endpoint", detail)
+        detail = (
+            f"{server.url}: expected a chat completion, got {excerpt}; is this an OpenAI-compatible server?"
+        )
+        raise TransientError("endpoint", detail)
 
     def _refusal(
         self, server: Transport, status: int, headers: Mapping[str, str], content: bytes
     ) -> Exception:
-        said = server_says(content, secret=self._api_key)
-        came = f"{server.url}: expected HTTP 200, got {status}"
+        message = server_message(content, secret=self._api_key)
+        got = f"{server.url}: expected HTTP 200, got {status}"
         if status in _REDIRECT:
             target = origin(headers.get("Location", ""))
             return ChatError(
-                "rejected", f"{came}, a redirect to {target}, which is not followed; give the final URL"
+                "rejected", f"{got}, a redirect to {target}, which is not followed; give the final URL"
             )
-        if status in _PASSING:
-            detail = f"{came} {said}; see the server's log"
-            return MayPassError(
-                "endpoint", detail, "busy" if status in _BUSY else "lost", retry_after_s(headers)
+        if status in _TRANSIENT:
+            detail = f"{got} {message}; see the server's log"
+            return TransientError(
+                "endpoint", detail, "busy" if status in _BUSY else "no_reply", retry_after_s(headers)
             )
         if is_overflow(content):
-            return ChatError("context_overflow", f"{came} {said}")
-        return ChatError("rejected", f"{came} {said}; {self._advice(status, content)}")
+            return ChatError("context_overflow", f"{got} {message}")
+        return ChatError("rejected", f"{got} {message}; {self._advice(status, content)}")
 
     def _advice(self, status: int, content: bytes) -> str:
         if status in _KEY_REFUSED and self._api_key:
-            return (
-                "the server does not accept the key; check the environment variable that `api_key_env` names"
-            )
+            return "the server refused the API key; check the environment variable that `api_key_env` names"
         if status in _KEY_REFUSED:
             return (
-                "the server wants a key: name the environment variable that holds it as `api_key_env` of this model in "
-                "qaeval.yaml, and set it"
+                "the server needs an API key: set an environment variable, and name it as `api_key_env` of this model in "
+                "qaeval.yaml"
             )
         if status == _NOT_FOUND and b"model" in content:
-            return f"model {self._model!r} was asked for; set `served_name` to a name that the server serves"
+            return f"the server does not serve {self._model!r}; set `served_name` to one of its names"
         if status == _NOT_FOUND:
-            return "the server has no such route: must the URL end with /v1?"
-        return "the same request would be refused again"
+            return "the server has no such route; should the URL end with /v1?"
+        return "a retry would be refused too"
 
 
 def _checked_key(api_key: str | None) -> str | None:
     key = (api_key or "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UsageError(
-            "the API key holds characters that no HTTP header may hold; check its environment variable"
+            "the API key has characters that an HTTP header cannot have; check its environment variable"
         )
     return key or None

@@ -22,7 +22,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling parameters; always sent, so that no server default leaks in."""
+    """Sampling parameters; all of them are sent, so that no default of the server applies."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -38,10 +38,10 @@ class ChatRequest:
         messages: the turns, as they are sent.
         schema: JSON schema of the reply, or None for free text.
         sampling: temperature, top_p, max_tokens, seed.
-        inputs: what the messages were made from (``chunk``, ``question``, ``answer``, …). Models
-            that run inside qaeval may read these; servers never see them.
+        inputs: the parts of the messages (``chunk``, ``question``, ``answer``, …). Models that run inside qaeval
+            may read these; servers never see them.
         top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
-        alternatives_at: the place whose alternatives are kept: the first group of the last match in the reply.
+        alternatives_at: finds the token whose alternatives are kept: the first group of the last match in the reply.
     """
 
     messages: tuple[Message, ...]
@@ -54,13 +54,13 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """What could have stood in a reply at the place that the request named.
+    """The tokens that a model considered at one position of its reply.
 
     Attributes:
         token: the token that was generated there.
-        at: where in the token the place is.
-        top: natural logarithm of the probability of each alternative token, the generated one included; those of the same
-            text are added up.
+        at: index of the position inside the token.
+        top: natural logarithm of the probability of each token, the generated one included; tokens of the same text are
+            added up.
     """
 
     token: str
@@ -73,12 +73,12 @@ class Completion:
     """A model's reply.
 
     Attributes:
-        text: the content; thinking is never part of it.
+        text: the content, without thinking.
         finish_reason: ``stop``, ``length`` (max_tokens reached) or ``abort`` (the server gave up).
         usage: tokens, or None when the model counts none.
-        latency_s: wall time from sending to the last byte, seconds, the last attempt only.
-        alternatives: None when none were asked for or given, or the place is not in the reply.
-        cached: whether it was given in an earlier run; its latency is then 0.
+        latency_s: wall time of the last attempt, from sending to the last byte, in seconds.
+        alternatives: None when none were asked for or given, or the reply has no match.
+        cached: whether it is the reply of an earlier run; its latency is then 0.
     """
 
     text: str
@@ -94,7 +94,7 @@ class ChatError(Exception):
 
     Attributes:
         reason: ``context_overflow``, ``rejected``, ``interrupted`` or ``endpoint``.
-        detail: where, what was expected, what came.
+        detail: where, what was expected, what was received.
     """
 
     def __init__(self, reason: FailureReason, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON out of a model's reply: exactly what is there, or an error. Pure."""
+"""JSON from a model's reply: the value exactly as written, or an error. Pure."""
 
 import json
 import math
@@ -10,17 +10,18 @@ from typing import Any, Final, NoReturn
 from qaeval.records import FailureReason
 
 _MAX_DEPTH: Final = 100
-_SHOWN: Final = 80
+"""Far below Python's recursion limit, so that later code can walk the value."""
+_EXCERPT: Final = 80
 
 _BRACKET: Final = re.compile(r"[\[{]")
 _FLAT: Final = re.compile(r"\[[^\[\]{}\"]*\]|\{[^\[\]{}\"]*\}")
 """Brackets without strings or brackets inside: a citation mark such as [1], a placeholder, or a small value."""
 
 _FIELD: Final = re.compile(r"\{\s*(?:'[^']*'|\w+)\s*:")
-"""Begins an object with keys that JSON does not know."""
+"""The beginning of an object whose keys are not JSON strings."""
 _PATH: Final = re.compile(r"\b[A-Za-z]:\\")
 _CONTROL: Final = re.compile(r"(?<!\\)\\[bfnrt](?=\w)")
-"""An escape that may also be the beginning of a folder's name."""
+"""An escape that can also be a backslash and the first letter of a folder's name."""
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]|[^\s\[\]{},"]+', re.DOTALL)
 _INVALID_ESCAPE: Final = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
@@ -32,11 +33,11 @@ _LATEX: Final = re.compile(
 
 
 class ReplyError(Exception):
-    """A reply that does not hold what it has to.
+    """A reply without the expected content.
 
     Attributes:
-        reason: why, as it goes into the failure row.
-        detail: what was expected, what came.
+        reason: reason of the failure row.
+        detail: what was expected, what was received.
     """
 
     def __init__(self, reason: FailureReason, detail: str) -> None:
@@ -46,16 +47,16 @@ class ReplyError(Exception):
 
 
 def extract_json(text: str, *, lenient: bool) -> Any:  # noqa: ANN401 - any JSON value
-    r"""Return the JSON value that a reply holds.
+    r"""Return the JSON value in a reply.
 
-    Always accepted: raw control characters inside strings, which vLLM's grammar lets through. Never: a key that
-    an object has twice, NaN, numbers too large for a float, half a surrogate pair, nesting deeper than 100.
+    Always accepted: raw control characters inside strings, which vLLM's grammar allows. Never accepted: a duplicate key, NaN,
+    numbers too large for a float, half a surrogate pair, nesting deeper than 100.
 
     Args:
         text: the reply.
         lenient: for servers that enforce no schema. Words and code fences around the value, a byte order mark,
             trailing commas and backslashes that escape nothing (``\_``, LaTeX) are then accepted; such a backslash
-            is kept as it stands. Two values are ambiguous and refused.
+            is kept. Two values are ambiguous and refused.
 
     Raises:
         ReplyError: ``empty`` or ``invalid_json``.
@@ -67,17 +68,17 @@ def extract_json(text: str, *, lenient: bool) -> Any:  # noqa: ANN401 - any JSON
         return _loads(stripped)
     except _Malformed as error:
         if not lenient:
-            raise ReplyError("invalid_json", f"expected JSON, got {stripped[:_SHOWN]!r}: {error}") from None
+            raise ReplyError("invalid_json", f"expected JSON, got {stripped[:_EXCERPT]!r}: {error}") from None
     try:
-        return _only([*_values(stripped)])
+        return _single([*_values(stripped)])
     except _Malformed as error:
         raise ReplyError(
-            "invalid_json", f"expected one JSON value, got {stripped[:_SHOWN]!r}: {error}"
+            "invalid_json", f"expected one JSON value, got {stripped[:_EXCERPT]!r}: {error}"
         ) from None
 
 
 class _Malformed(Exception):  # noqa: N818 - never leaves this module
-    """Text that is not JSON; ``final`` when it is, but not a value that may be used."""
+    """Text that is not JSON, or (``final``) JSON that is not accepted, so that no repair is tried."""
 
     def __init__(self, message: str, *, final: bool = False) -> None:
         super().__init__(message)
@@ -85,8 +86,8 @@ class _Malformed(Exception):  # noqa: N818 - never leaves this module
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A value inside the reply."""
+class _JsonValue:
+    """A value inside the reply; ``flat`` without strings or brackets inside."""
 
     value: Any
     flat: bool
@@ -112,8 +113,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Malformed(f"the key {twice!r} stands twice in one object", final=True)
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise _Malformed(f"duplicate key {duplicate!r} in an object", final=True)
     return value
 
 
@@ -156,15 +157,15 @@ def _has_surrogate(value: Any, text: str) -> bool:  # noqa: ANN401 - any JSON va
     return False
 
 
-def _values(text: str) -> Iterator[_Found]:
-    """Find the JSON values between the words; brackets of plain words are words.
+def _values(text: str) -> Iterator[_JsonValue]:
+    """Find the JSON values in a text; brackets in plain prose are not values.
 
-    What closes after a value although nothing opened it was inside the value: a quotation mark in it was not escaped.
+    A closing bracket after a value that has no opening one belongs into the value: a quotation mark in it was not escaped.
     """
     at, is_after = 0, False
     while bracket := _BRACKET.search(text, at):
         if is_after and _closes(text[at : bracket.start()]):
-            raise _Malformed("a bracket closes after the value that nothing opened")
+            raise _Malformed("a closing bracket after the value has no opening one")
         flat = _FLAT.match(text, bracket.start())
         if flat:
             at = flat.end()
@@ -172,48 +173,48 @@ def _values(text: str) -> Iterator[_Found]:
             continue
         repaired, at = _repaired(text, bracket.start())
         is_after = True
-        yield _Found(_loads(repaired), flat=False)
+        yield _JsonValue(_loads(repaired), flat=False)
     if is_after and _closes(text[at:]):
-        raise _Malformed("a bracket closes after the value that nothing opened")
+        raise _Malformed("a closing bracket after the value has no opening one")
 
 
-def _closes(words: str) -> bool:
-    """Whether words hold a closing bracket further on; one too many right behind a value does no harm."""
-    return any(bracket in words.lstrip("]} \t\r\n") for bracket in "]}")
+def _closes(text: str) -> bool:
+    """Whether prose has a closing bracket; surplus ones right after a value are ignored, since they change nothing."""
+    return any(bracket in text.lstrip("]} \t\r\n") for bracket in "]}")
 
 
-def _small(text: str) -> Iterator[_Found]:
+def _small(text: str) -> Iterator[_JsonValue]:
     try:
-        yield _Found(_loads(_repaired(text, 0)[0]), flat=True)
+        yield _JsonValue(_loads(_repaired(text, 0)[0]), flat=True)
     except _Malformed as error:
         if error.final or _FIELD.match(text):
             raise
 
 
-def _only(found: list[_Found]) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the one value; small ones (citation marks) count only where there is no other."""
-    values = [entry.value for entry in found if not entry.flat]
+def _single(entries: list[_JsonValue]) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the only value; flat ones (citation marks) count where there is no other."""
+    values = [entry.value for entry in entries if not entry.flat]
     if not values:
-        small = [entry.value for entry in found]
+        small = [entry.value for entry in entries]
         values = [value for value in small if isinstance(value, dict)] or small
     if len(values) > 1:
-        raise _Malformed(f"it holds {len(values)} JSON values; which one counts is ambiguous")
+        raise _Malformed(f"{len(values)} JSON values are ambiguous")
     if not values:
-        raise _Malformed("it holds none")
+        raise _Malformed("it has none")
     return values[0]
 
 
 def _repaired(text: str, start: int) -> tuple[str, int]:
     """Return the bracketed text from ``start`` to its closing bracket as strict JSON, and where it ends."""
     parts: list[str] = []
-    depth, last = 0, ""
+    depth, previous = 0, ""
     for token in _TOKEN.finditer(text, start):
         part = token.group()
-        if part in "]}" and last == "," and len(parts) > 1 and parts[-2] not in "[{,":
+        if part in "]}" and previous == "," and len(parts) > 1 and parts[-2] not in "[{,":
             parts.pop()
         parts.append(_string(part) if part[0] == '"' else part)
         depth += (part in "[{") - (part in "]}")
-        last = part
+        previous = part
         if depth == 0:
             return " ".join(parts), token.end()
     raise _Malformed(f"the bracket at character {start} is never closed")
@@ -222,13 +223,13 @@ def _repaired(text: str, start: int) -> tuple[str, int]:
 def _string(quoted: str) -> str:
     r"""Double the backslashes that escape nothing.
 
-    In a string that has one, ``\f`` and ``\b`` before a letter and LaTeX commands such as ``\times`` are no
-    escapes either: whoever wrote it did not escape backslashes.
+    In a string that has one, ``\f`` and ``\b`` before a letter and LaTeX commands such as ``\times`` are not escapes
+    either: the model did not escape backslashes in it.
     """
     if not any(match.group(1) for match in _INVALID_ESCAPE.finditer(quoted)):
         return quoted
     if _PATH.search(quoted) and _CONTROL.search(quoted):
-        raise _Malformed("a path whose backslashes are not escaped can be read in two ways")
+        raise _Malformed("a path with unescaped backslashes is ambiguous")
     return _LATEX.sub(_doubled, quoted)
 
 

@@ -1,8 +1,7 @@
-"""A model asked once, its reply streamed and timed; nothing is asked again, for a sweep measures what happens.
+"""Streamed, timed requests to one server. Nothing is retried: a sweep measures the failures too.
 
-The clock starts before the request is sent. Time to the first token ends with the first chunk that has a choice, the whole
-request with the last one, as ``vllm bench serve`` counts. Tokens are what the server counts in ``usage``, never chunks: one
-chunk may hold several tokens.
+The clock starts before the request is sent. Time to first token ends with the first chunk that has a choice, end-to-end time
+with the last one, as in ``vllm bench serve``. Tokens are those that the server counts in ``usage``: one chunk may hold several.
 """
 
 import re
@@ -15,21 +14,21 @@ from typing import Any, Final, Self
 
 import orjson
 
-from qaeval.chat.circuit import Circuit
-from qaeval.chat.patience import Patience
+from qaeval.chat.circuit_breaker import CircuitBreaker
 from qaeval.chat.protocol import ChatError, ChatRequest
+from qaeval.chat.timeouts import AdaptiveTimeout
 from qaeval.chat.transport import Transport
-from qaeval.chat.wire import MayPassError, encode, is_overflow, masked, server_says, without_thinking
+from qaeval.chat.wire import TransientError, encode, is_overflow, masked, server_message, without_thinking
 from qaeval.errors import EndpointError
 from qaeval.records import Usage
 
 _OK: Final = 200
 _BUSY: Final = frozenset({408, 429})
-_ILL: Final = 500
-_SHOWN: Final = 200
+_SERVER_ERROR: Final = 500
+_EXCERPT: Final = 200
 _END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
-_LONGEST_END: Final = 3
-"""Bytes of an event's end that may have come before its last one."""
+_PARTIAL_END: Final = 3
+"""Bytes of an event's end (``\\r\\n\\r\\n``) that may have come in an earlier piece."""
 _DATA: Final = b"data:"
 _DONE: Final = b"[DONE]"
 _STREAMED: Final = MappingProxyType({"stream": True, "stream_options": {"include_usage": True}})
@@ -37,15 +36,15 @@ _STREAMED: Final = MappingProxyType({"stream": True, "stream_options": {"include
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A whole reply, and when its pieces came; seconds.
+    """A whole reply with the times of its chunks, in seconds.
 
     Attributes:
-        text: the content; thinking is never part of it.
-        finish_reason: ``stop``, ``length``, or what else the server calls it.
+        text: the content, without thinking.
+        finish_reason: ``stop``, ``length``, or another reason of the server.
         usage: tokens, as the server counted them.
         ttft_s: from sending to the first chunk.
         e2e_s: from sending to the last chunk.
-        gaps_s: between two chunks, one less than there were.
+        gaps_s: between two chunks.
     """
 
     text: str
@@ -66,11 +65,11 @@ class StreamingChat:
         structured: whether the server enforces a request's schema.
         merge_system: whether the system message goes to the head of the first user turn.
         max_top_logprobs: the server's limit.
-        addresses: the only ones that are connected to; empty: what the name resolves to.
+        addresses: the only addresses to connect to; empty: what the name resolves to.
         extra_body: further fields of every request.
 
     Raises:
-        EndpointError: the URL is not one of a server.
+        EndpointError: the URL is not the base URL of a server.
     """
 
     def __init__(
@@ -92,11 +91,11 @@ class StreamingChat:
         self._merge_system = merge_system
         self._max_top_logprobs = max_top_logprobs
         self._extra_body = dict(extra_body)
-        self._patience = Patience()
+        self._timeout = AdaptiveTimeout()
 
     async def __aenter__(self) -> Self:
         self._server.open(self._api_key)
-        self._server.circuit = Circuit(str(self._server.url), self._server.is_healthy, outage_s=0.0)
+        self._server.breaker = CircuitBreaker(str(self._server.url), self._server.is_healthy, outage_s=0.0)
         return self
 
     async def __aexit__(
@@ -104,16 +103,18 @@ class StreamingChat:
     ) -> None:
         await self._server.close()
 
-    async def ask(self, request: ChatRequest, more: Mapping[str, Any] = MappingProxyType({})) -> Streamed:
+    async def ask(
+        self, request: ChatRequest, extra_fields: Mapping[str, Any] = MappingProxyType({})
+    ) -> Streamed:
         """Ask once.
 
         Args:
             request: what is asked.
-            more: fields of this request alone.
+            extra_fields: further fields of this request alone.
 
         Raises:
             ChatError: no whole reply came.
-            EndpointError: the server is gone.
+            EndpointError: the server does not answer.
         """
         body = encode(
             request,
@@ -121,37 +122,37 @@ class StreamingChat:
             structured=self._structured,
             merge_system=self._merge_system,
             max_top_logprobs=self._max_top_logprobs,
-            extra_body={**self._extra_body, **more, **_STREAMED},
+            extra_body={**self._extra_body, **extra_fields, **_STREAMED},
         )
         stream = _Stream()
-        wait_s = self._patience.seconds(request.sampling.max_tokens)
+        timeout_s = self._timeout.seconds(request.sampling.max_tokens)
         started = perf_counter()
         try:
-            status, _, content = await self._server.post(body, wait_s, took=stream.take)
-        except MayPassError as failure:
-            lost = failure
+            status, _, content = await self._server.post(body, timeout_s, on_chunk=stream.take)
+        except TransientError as raised:
+            error: TransientError | None = raised
         except (LookupError, TypeError, ValueError, AttributeError):
-            lost = None
+            error = None
         else:
             if status != _OK:
                 raise self._refusal(status, content)
             return stream.reply(started, str(self._server.url), self._api_key)
-        if lost is None:
-            raise ChatError("endpoint", stream.strange(str(self._server.url), self._api_key))
-        if lost.what == "lost" and not await self._server.circuit.answers():
-            raise EndpointError(f"{lost.detail} (its /health does not answer either)")
-        raise ChatError(lost.reason, lost.detail)
+        if error is None:
+            raise ChatError("endpoint", stream.unexpected(str(self._server.url), self._api_key))
+        if error.kind == "no_reply" and not await self._server.breaker.answers():
+            raise EndpointError(f"{error.detail} (its /health does not answer either)")
+        raise ChatError(error.reason, error.detail)
 
     def _refusal(self, status: int, content: bytes) -> ChatError:
-        said = server_says(content, secret=self._api_key)
-        detail = f"{self._server.url}: expected HTTP 200, got {status} {said}"
+        message = server_message(content, secret=self._api_key)
+        detail = f"{self._server.url}: expected HTTP 200, got {status} {message}"
         if is_overflow(content):
             return ChatError("context_overflow", detail)
-        return ChatError("endpoint" if status in _BUSY or status >= _ILL else "rejected", detail)
+        return ChatError("endpoint" if status in _BUSY or status >= _SERVER_ERROR else "rejected", detail)
 
 
 class _Stream:
-    """Puts a reply together from the pieces of its events."""
+    """Assembles a reply from the pieces of its events."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -159,22 +160,22 @@ class _Stream:
         self._texts: list[str] = []
         self._times: list[float] = []
         self._usage: Usage | None = None
-        self._finished: str | None = None
+        self._finish_reason: str | None = None
         self._error: bytes | None = None
 
     def take(self, piece: bytes) -> None:
-        """Read what came.
+        """Read a piece of the stream.
 
         Raises:
-            LookupError, TypeError, ValueError, AttributeError: it is no stream of chat completion chunks.
+            LookupError, TypeError, ValueError, AttributeError: it is not a stream of chat completion chunks.
         """
         at = perf_counter()
-        self._head = self._head or piece[: 4 * _SHOWN]
-        start, done = max(0, len(self._rest) - _LONGEST_END), 0
+        self._head = self._head or piece[: 4 * _EXCERPT]
+        start, done = max(0, len(self._rest) - _PARTIAL_END), 0
         self._rest += piece
-        while found := _END_OF_EVENT.search(self._rest, start):
-            self._read(bytes(self._rest[done : found.start()]), at)
-            start = done = found.end()
+        while end := _END_OF_EVENT.search(self._rest, start):
+            self._read(bytes(self._rest[done : end.start()]), at)
+            start = done = end.end()
         del self._rest[:done]
 
     def _read(self, event: bytes, at: float) -> None:
@@ -195,39 +196,39 @@ class _Stream:
         if choices := chunk.get("choices"):
             self._times.append(at)
             self._texts.append(_text(choices[0]["delta"].get("content")))
-            self._finished = _text(choices[0].get("finish_reason")) or self._finished
+            self._finish_reason = _text(choices[0].get("finish_reason")) or self._finish_reason
 
     def reply(self, started: float, url: str, secret: str | None) -> Streamed:
         """Return the whole reply.
 
         Raises:
-            ChatError: it is not whole, or its tokens were not counted.
+            ChatError: it is incomplete, or the server did not count its tokens.
         """
         if self._error is not None:
             raise ChatError(
-                "endpoint", f"{url}: the stream ended with {server_says(self._error, secret=secret)}"
+                "endpoint", f"{url}: the stream ended with {server_message(self._error, secret=secret)}"
             )
         if not self._times:
-            raise ChatError("endpoint", self.strange(url, secret))
-        if self._finished in {None, "abort", "error"}:
-            detail = f"{url}: the stream stopped before its end (finish_reason {self._finished!r})"
+            raise ChatError("endpoint", self.unexpected(url, secret))
+        if self._finish_reason in {None, "abort", "error"}:
+            detail = f"{url}: the stream stopped before its end (finish_reason {self._finish_reason!r})"
             raise ChatError("interrupted", detail)
         if self._usage is None:
-            detail = f"{url}: expected usage in the last chunk, got none; the server must know stream_options.include_usage"
+            detail = f"{url}: expected usage in the last chunk, got none; the server must support stream_options.include_usage"
             raise ChatError("endpoint", detail)
         return Streamed(
             text=without_thinking("".join(self._texts)),
-            finish_reason=self._finished or "",
+            finish_reason=self._finish_reason or "",
             usage=self._usage,
             ttft_s=self._times[0] - started,
             e2e_s=self._times[-1] - started,
             gaps_s=tuple(later - earlier for earlier, later in pairwise(self._times)),
         )
 
-    def strange(self, url: str, secret: str | None) -> str:
-        """Say what came instead of a stream."""
-        came = repr(masked(self._head.decode(errors="replace"), secret)[:_SHOWN])
-        return f"{url}: expected a stream of chat completion chunks, got {came}; is this an OpenAI-compatible server?"
+    def unexpected(self, url: str, secret: str | None) -> str:
+        """Return an error message about content that is not a stream."""
+        got = repr(masked(self._head.decode(errors="replace"), secret)[:_EXCERPT])
+        return f"{url}: expected a stream of chat completion chunks, got {got}; is this an OpenAI-compatible server?"
 
 
 def _text(value: object) -> str:

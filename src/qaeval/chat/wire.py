@@ -16,13 +16,14 @@ from qaeval.records import FailureReason, Usage
 FIXED_FIELDS: Final = frozenset(
     "model messages temperature top_p max_tokens seed stream n response_format logprobs top_logprobs".split()  # noqa: SIM905 - a list of words
 )
-"""Fields that qaeval sets (or relies on the absence of) and records; nothing else may set them."""
+"""Fields that qaeval sets and records, or must not be sent; `extra_body` cannot set them."""
 
-_FINISHED: Final[Mapping[str, FinishReason]] = {"stop": "stop", "eos_token": "stop", "length": "length"}
-_STOPPED_SHORT: Final = frozenset({"abort", "error", None})
-_RETRY_AFTER_MAX_S: Final = 60.0
-_SHOWN: Final = 200
-_SHOWN_MESSAGE: Final = 500
+_COMPLETE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "eos_token": "stop", "length": "length"}
+_ABORTED: Final = frozenset({"abort", "error", None})
+"""vLLM answers 200 with ``abort`` when it is stopped while it writes a reply."""
+_MAX_RETRY_AFTER_S: Final = 60.0
+_BODY_EXCERPT: Final = 200
+_MESSAGE_EXCERPT: Final = 500
 
 _OVERFLOW: Final = re.compile(
     r"maximum context length|context_length_exceeded|exceeds?\b.{0,60}\bcontext (?:length|size|window)"
@@ -31,31 +32,31 @@ _OVERFLOW: Final = re.compile(
 )
 _THINKING: Final = re.compile(r"\s*<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
 _TAIL_OF_THINKING: Final = re.compile(r"\s*[^\s{\[`<](?:(?!<think>).)*?</think>\s*", re.DOTALL)
-"""Templates that open the thinking inside the prompt leave a reply with the closing tag alone."""
+"""A chat template that puts the opening tag into the prompt leaves a reply with the closing tag alone."""
 
 
-class MayPassError(Exception):
-    """An attempt failed in a way that another one may not.
+class TransientError(Exception):
+    """An attempt failed, and the next one may succeed.
 
     Attributes:
-        reason: what the failure is called when no attempt succeeds.
-        detail: where, what was expected, what came.
-        what: ``reply`` (one came, and is of no use), ``lost`` (none came, or the server failed: is it still there?) or
-            ``busy`` (it asks for patience).
-        retry_after_s: how much patience.
+        reason: reason of the failure row when no attempt succeeds.
+        detail: where, what was expected, what was received.
+        kind: ``bad_reply`` (a reply came and cannot be used), ``no_reply`` (none came, or the server failed: it may be
+            gone) or ``busy`` (the server asks for fewer requests).
+        retry_after_s: how long the server asks to wait; 0 where it does not say.
     """
 
     def __init__(
         self,
         reason: FailureReason,
         detail: str,
-        what: Literal["reply", "lost", "busy"] = "reply",
+        kind: Literal["bad_reply", "no_reply", "busy"] = "bad_reply",
         retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
-        self.what = what
+        self.kind = kind
         self.retry_after_s = retry_after_s
 
 
@@ -68,10 +69,10 @@ def encode(
     max_top_logprobs: int,
     extra_body: Mapping[str, Any],
 ) -> bytes:
-    """Write the body of a request.
+    """Serialise a request.
 
     Raises:
-        ChatError: the messages hold something that JSON cannot, such as half a surrogate pair.
+        ChatError: the messages have something that JSON cannot express, such as half a surrogate pair.
     """
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -84,8 +85,8 @@ def encode(
         "seed": sampling.seed,
     }
     if structured and request.schema is not None:
-        named = {"name": "reply", "schema": request.schema, "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": named}
+        schema = {"name": "reply", "schema": request.schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
         body |= {"logprobs": True, "top_logprobs": top}
     try:
@@ -95,7 +96,7 @@ def encode(
 
 
 def as_sent(messages: Iterable[Message], *, merge_system: bool) -> list[dict[str, str]]:
-    """Write the turns as a server takes them."""
+    """Return the turns in the form of the request."""
     turns = merge_system_turns(messages) if merge_system else messages
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
@@ -104,40 +105,40 @@ def merge_system_turns(messages: Iterable[Message]) -> list[Message]:
     """Put the system messages at the head of the first user turn."""
     turns = list(messages)
     system = [turn.content for turn in turns if turn.role == "system"]
-    others = [turn for turn in turns if turn.role != "system"]
+    dialogue = [turn for turn in turns if turn.role != "system"]
     if not system:
-        return others
-    if others and others[0].role == "user":
-        system.append(others.pop(0).content)
-    return [Message("user", "\n\n".join(system)), *others]
+        return dialogue
+    if dialogue and dialogue[0].role == "user":
+        system.append(dialogue.pop(0).content)
+    return [Message("user", "\n\n".join(system)), *dialogue]
 
 
 def read_completion(
-    content: bytes, *, latency_s: float, max_tokens: int, place: re.Pattern[str] | None = None
+    content: bytes, *, latency_s: float, max_tokens: int, pattern: re.Pattern[str] | None = None
 ) -> Completion:
     """Read the body of a 200.
 
     Args:
         content: the body.
         latency_s: becomes part of the completion.
-        max_tokens: what was asked for; a reply that was cut before that was cut by the context.
-        place: whose alternatives are kept.
+        max_tokens: the limit of the request; a reply that was cut earlier was cut by the context.
+        pattern: finds the token whose alternatives are kept.
 
     Raises:
-        MayPassError: the server stopped the reply before its end.
-        ChatError: the reply is whole but of no use, or the context was too small for it.
-        LookupError, TypeError, ValueError, AttributeError: the body is no chat completion.
+        TransientError: the server stopped the reply before its end.
+        ChatError: the reply ended for an unknown reason, or the context was too small for it.
+        LookupError, TypeError, ValueError, AttributeError: the body is not a chat completion.
     """
     reply = orjson.loads(content)
     choice = reply["choices"][0]
-    finished, usage = choice.get("finish_reason"), _usage(reply.get("usage"))
-    if finished in _STOPPED_SHORT:
-        raise MayPassError(
-            "interrupted", f"the server stopped the reply before its end (finish_reason {finished!r})"
+    finish_reason, usage = choice.get("finish_reason"), _usage(reply.get("usage"))
+    if finish_reason in _ABORTED:
+        raise TransientError(
+            "interrupted", f"the server stopped the reply before its end (finish_reason {finish_reason!r})"
         )
-    if finished not in _FINISHED:
-        raise ChatError("rejected", f"expected finish_reason 'stop' or 'length', got {finished!r}")
-    if finished == "length" and usage and usage.completion_tokens < max_tokens:
+    if finish_reason not in _COMPLETE:
+        raise ChatError("rejected", f"expected finish_reason 'stop' or 'length', got {finish_reason!r}")
+    if finish_reason == "length" and usage and usage.completion_tokens < max_tokens:
         detail = (
             f"prompt ({usage.prompt_tokens} tokens) and max_tokens ({max_tokens}) do not fit the model's context: the "
             f"server cut the reply after {usage.completion_tokens} tokens"
@@ -145,22 +146,22 @@ def read_completion(
         raise ChatError("context_overflow", detail)
     text = without_thinking(_text(choice["message"]))
     return Completion(
-        text, _FINISHED[finished], usage, latency_s, _alternatives(choice.get("logprobs"), place)
+        text, _COMPLETE[finish_reason], usage, latency_s, _alternatives(choice.get("logprobs"), pattern)
     )
 
 
 def without_thinking(text: str) -> str:
-    """Drop a ``<think>…</think>`` prefix, also one that was never closed or whose start stood in the prompt."""
+    """Drop a ``<think>…</think>`` prefix, also one that was never closed or that begins in the prompt."""
     if "think>" not in text:
         return text
-    found = _THINKING.match(text) or _TAIL_OF_THINKING.match(text)
-    return text[found.end() :] if found else text
+    thinking = _THINKING.match(text) or _TAIL_OF_THINKING.match(text)
+    return text[thinking.end() :] if thinking else text
 
 
 def _text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if content is not None and not isinstance(content, str):
-        raise TypeError("content is no text")
+        raise TypeError("content is not text")
     return content or ""
 
 
@@ -172,15 +173,15 @@ def _usage(usage: Mapping[str, Any] | None) -> Usage | None:
     return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
 
 
-def _alternatives(logprobs: Mapping[str, Any] | None, place: re.Pattern[str] | None) -> Alternatives | None:
-    """Find the token at the place, and keep its alternatives alone: those of all tokens are a hundred times as many."""
+def _alternatives(logprobs: Mapping[str, Any] | None, pattern: re.Pattern[str] | None) -> Alternatives | None:
+    """Return the alternatives at the match alone: those of all tokens are a hundred times as many."""
     tokens = (logprobs or {}).get("content") or ()
-    if place is None or not tokens:
+    if pattern is None or not tokens:
         return None
-    found = list(place.finditer("".join(token["token"] for token in tokens)))
-    if not found:
+    matches = list(pattern.finditer("".join(token["token"] for token in tokens)))
+    if not matches:
         return None
-    at = found[-1].start(1)  # the last one: a reason may quote the same words
+    at = matches[-1].start(1)  # the last match: a reason may quote the field
     for token in tokens:
         if at < len(token["token"]):
             return Alternatives(token["token"], at, _top(token))
@@ -189,7 +190,7 @@ def _alternatives(logprobs: Mapping[str, Any] | None, place: re.Pattern[str] | N
 
 
 def _top(token: Mapping[str, Any]) -> dict[str, float]:
-    """Return log-probability by text; tokens of different ids with the same text are added up."""
+    """Return log-probabilities by text; tokens with the same text and different ids are added up."""
     top: dict[str, float] = {}
     for alternative in token.get("top_logprobs") or ():
         text, logprob = alternative["token"], alternative["logprob"]
@@ -201,39 +202,39 @@ def _top(token: Mapping[str, Any]) -> dict[str, float]:
     return top
 
 
-def server_says(content: bytes, *, secret: str | None) -> str:
-    """Quote the server's own words, whatever their envelope, or the head of the body; the secret is masked."""
-    text, limit = content.decode(errors="replace"), _SHOWN
+def server_message(content: bytes, *, secret: str | None) -> str:
+    """Quote a server's error message from any usual envelope, else the beginning of the body; the secret is masked."""
+    text, limit = content.decode(errors="replace"), _BODY_EXCERPT
     try:
         body = orjson.loads(content)
     except ValueError:
         body = None
-    said = body.get("error", body.get("detail", body.get("message"))) if isinstance(body, dict) else None
-    if isinstance(said, dict):
-        said = said.get("message")
-    if isinstance(said, str):
-        text, limit = said, _SHOWN_MESSAGE
+    message = body.get("error", body.get("detail", body.get("message"))) if isinstance(body, dict) else None
+    if isinstance(message, dict):
+        message = message.get("message")
+    if isinstance(message, str):
+        text, limit = message, _MESSAGE_EXCERPT
     return repr(masked(text, secret)[:limit])
 
 
 def masked(text: str, secret: str | None) -> str:
-    """Hide the secret in a text."""
+    """Replace the secret in a text by asterisks."""
     return text.replace(secret, "***") if secret else text
 
 
 def is_overflow(content: bytes) -> bool:
-    """Return whether a refusal says that the context is too small."""
+    """Return whether a refusal is about a context that is too small."""
     return _OVERFLOW.search(content.decode(errors="replace")) is not None
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Read Retry-After: seconds, or a date, which is compared with the server's own clock. At most a minute."""
+    """Read ``Retry-After``, up to a minute: seconds, or a date, which is compared with the server's ``Date``."""
     value = headers.get("Retry-After", "")
     try:
         seconds = float(value)
     except ValueError:
         seconds = _seconds_between(headers.get("Date", ""), value)
-    return min(_RETRY_AFTER_MAX_S, seconds) if seconds > 0 else 0.0
+    return min(_MAX_RETRY_AFTER_S, seconds) if seconds > 0 else 0.0
 
 
 def _seconds_between(start: str, end: str) -> float:
@@ -244,7 +245,7 @@ def _seconds_between(start: str, end: str) -> float:
 
 
 def connection_problem(error: Exception) -> str:
-    """Say in words why no reply came; the library's own text where there is no plainer one."""
+    """Describe why no reply came, in plainer words than the library where there are some."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"no address for the host {error.host!r}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):

@@ -1,4 +1,4 @@
-"""What `qaeval doctor` prints: what is installed, which endpoints answer, what a run would do."""
+"""Output of `qaeval doctor`: installed software, endpoints, and the plan of a run."""
 
 import asyncio
 import shlex
@@ -21,7 +21,7 @@ from qaeval.registry.plugins import MODELS, load_plugin
 from qaeval.run.hosting import in_turns
 from qaeval.run.plan import Judging, Plan
 from qaeval.serving.gpus import NotMeteredError, gpu_meter
-from qaeval.serving.memory import Budget, budget, fit_together
+from qaeval.serving.memory import MemoryEstimate, estimate_memory, fit_together
 from qaeval.serving.probe import reach
 
 _FIRST_PORT: Final = 8001
@@ -29,8 +29,8 @@ _GIB: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Whether a model can be asked right now, and what was seen."""
+class Availability:
+    """Whether a model can be asked now, and why."""
 
     usable: bool
     detail: str
@@ -48,18 +48,18 @@ def print_machine() -> None:
 def _gpu() -> str:
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return "none found (no nvidia-smi); needed only to serve models on this machine"
+        return "none (nvidia-smi is missing); needed only to serve models on this machine"
     query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        found = _run(query)
+        result = _run(query)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi does not answer: {error}"
-    lines = (found.stdout if found.returncode == 0 else found.stderr or found.stdout).strip().splitlines()
-    return "; ".join(lines) or f"nvidia-smi ended with code {found.returncode}"
+    lines = (result.stdout if result.returncode == 0 else result.stderr or result.stdout).strip().splitlines()
+    return "; ".join(lines) or f"nvidia-smi ended with code {result.returncode}"
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - nothing of it comes from outside
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - a fixed command
 
 
 def _vllm() -> str:
@@ -70,7 +70,7 @@ def _vllm() -> str:
 
 
 def print_plan(plan: Plan, judging: Judging) -> None:
-    """Print what `compare` would ask of whom."""
+    """Print samples, candidates, judge and number of requests of a `compare`."""
     strata = {sample.stratum for sample in plan.samples}
     n_samples, n_candidates = len(plan.samples), len(plan.candidates)
     n_items = plan.definition.items_per_sample
@@ -86,75 +86,75 @@ def print_plan(plan: Plan, judging: Judging) -> None:
 
 
 def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:
-    """Print how each server fits on the GPU, in the order of their turns, and whether two would fit at once."""
+    """Print the memory of each server, in the order of their turns, and whether two fit on the GPU together."""
     servers = [spec for spec in in_turns(specs) if spec.kind == "server"]
     print(f"\none GPU of {gpu_gib:g} GiB (serving.gpu_gib), one server at a time")
     if not servers:
         print("  no model of this run needs a GPU")
-    known: dict[str, Budget] = {}
+    by_name: dict[str, MemoryEstimate] = {}
     for spec in servers:
-        found = budget(spec, gpu_gib)
-        if found is None:
+        estimate = estimate_memory(spec, gpu_gib)
+        if estimate is None:
             print(f"  {spec.hosting.name}: weights_gib and kv_kib_per_token are not in the registry")
-        elif found.name not in known:
-            known[found.name] = found
-            print(f"  {found.name}: {found.arithmetic}{'' if found.fits else '; DOES NOT FIT'}")
-    budgets = list(known.values())
-    for one in budgets[:-1]:
-        if fit_together(one, judge := budgets[-1]):
+        elif estimate.name not in by_name:
+            by_name[estimate.name] = estimate
+            print(f"  {estimate.name}: {estimate.arithmetic}{'' if estimate.fits else '; DOES NOT FIT'}")
+    estimates = list(by_name.values())
+    for candidate in estimates[:-1]:
+        if fit_together(candidate, judge := estimates[-1]):
             print(
-                f"  {one.name} and {judge.name} would fit side by side with shares of --gpu-memory-utilization of their own: "
-                f"start both, name their URLs, and generation and grading overlap"
+                f"  {candidate.name} and {judge.name} fit together, each with its share of --gpu-memory-utilization: "
+                f"start both and name their URLs, then generation and grading overlap"
             )
 
 
-def look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
-    """Ask every server for its health and models, print and return what came; nothing is asked of a model."""
-    answers = asyncio.run(_look(specs, config))
+def check_endpoints(specs: Sequence[ModelSpec], config: Config) -> dict[str, Availability]:
+    """Ask every server for its health and models, print and return the answers; no model is asked."""
+    answers = asyncio.run(_check_endpoints(specs, config))
     print("\nendpoints")
     for name, answer in answers.items():
         print(printable(f"  {name}: {answer.detail}"))
     return answers
 
 
-async def _look(specs: Sequence[ModelSpec], config: Config) -> dict[str, Answer]:
+async def _check_endpoints(specs: Sequence[ModelSpec], config: Config) -> dict[str, Availability]:
     answers = await asyncio.gather(
-        *(_answer(spec, config.allow_external, config.serving.command[0]) for spec in specs)
+        *(_availability(spec, config.allow_external, config.serving.command[0]) for spec in specs)
     )
     return {spec.name: answer for spec, answer in zip(specs, answers, strict=True)}
 
 
-async def _answer(spec: ModelSpec, allow_external: Sequence[str], command: str) -> Answer:
+async def _availability(spec: ModelSpec, allow_external: Sequence[str], command: str) -> Availability:
     if spec.in_process:
         load_plugin(MODELS, spec.name)
-        return Answer(usable=True, detail="runs inside qaeval")
+        return Availability(usable=True, detail="runs inside qaeval")
     if spec.is_hosted and shutil.which(command):
-        return Answer(
-            usable=True, detail=f"no url, so qaeval starts it itself with {command}, when its turn comes"
+        return Availability(
+            usable=True, detail=f"no url; qaeval starts it with {command} when its turn comes"
         )
     if spec.url is None:
-        return Answer(usable=False, detail="no server known (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
+        return Availability(usable=False, detail="no server (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
     try:
         key = api_key(spec)
         check_host(spec.url, allow_external=allow_external)
     except QaevalError as error:
-        return Answer(usable=False, detail=str(error))
-    found = await reach(spec.url, key)
-    if found.ok and found.models and spec.served not in found.models:
-        wanted = f"it does not serve {spec.served!r}; `served_name: {found.models[0]}` in qaeval.yaml, if that is it"
-        return Answer(usable=False, detail=f"{spec.url}: {found.detail}; {wanted}")
-    energy = await energy_of(spec, allow_external) if found.ok else ""
-    return Answer(usable=found.ok, detail=f"{spec.url}: {found.detail}{energy}")
+        return Availability(usable=False, detail=str(error))
+    answer = await reach(spec.url, key)
+    if answer.ok and answer.models and spec.served not in answer.models:
+        advice = f"it does not serve {spec.served!r}; set `served_name: {answer.models[0]}` in qaeval.yaml if this is the model"
+        return Availability(usable=False, detail=f"{spec.url}: {answer.detail}; {advice}")
+    energy = await energy_of(spec, allow_external) if answer.ok else ""
+    return Availability(usable=answer.ok, detail=f"{spec.url}: {answer.detail}{energy}")
 
 
 async def energy_of(spec: ModelSpec, allow_external: Sequence[str]) -> str:
-    """Say which GPUs the exporter of an entry shows, or why they cannot be measured; nothing where it names none."""
+    """Return the GPUs of an entry's exporter, or why they cannot be measured; empty without an exporter."""
     if spec.gpu_metrics is None:
         return ""
     try:
         addresses = check_host(spec.gpu_metrics.url, allow_external=allow_external).addresses
         meter = gpu_meter(spec, addresses=(), exporter_addresses=addresses)
-        assert meter is not None  # noqa: S101 - an entry that names an exporter has one
+        assert meter is not None  # noqa: S101 - for mypy: an entry with an exporter has a meter
         async with meter:
             gpus = await meter.read()
     except (QaevalError, NotMeteredError) as error:
@@ -162,24 +162,26 @@ async def energy_of(spec: ModelSpec, allow_external: Sequence[str]) -> str:
     return f"; energy by {meter.source}: {', '.join(f'{gpu.name} {uuid}' for uuid, gpu in gpus.items())}"
 
 
-def next_command(plan: Plan, judging: Judging, answers: Mapping[str, Answer], typed: Sequence[str]) -> str:
-    """Return the exact command to type next: serve what is missing, else compare.
+def next_command(
+    plan: Plan, judging: Judging, answers: Mapping[str, Availability], options: Sequence[str]
+) -> str:
+    """Return the next command: start the servers that are missing, else compare.
 
     Args:
-        plan: what would be asked.
-        judging: who would grade it.
-        answers: of every model of the run.
-        typed: the options that shaped the plan, to be repeated.
+        plan: the plan of the run.
+        judging: judge and rubric.
+        answers: availability of every model of the run.
+        options: the options that shaped the plan, which are repeated.
     """
     specs = {spec.name: spec for spec in (*plan.candidates, judging.judge)}
     missing = [spec for name, spec in specs.items() if not answers[name].usable]
-    compare = ["qaeval", "compare", *(spec.name for spec in plan.candidates), *typed]
+    compare = ["qaeval", "compare", *(spec.name for spec in plan.candidates), *options]
     unserved = [spec for spec in missing if spec.url is None]
     if not missing:
         return shlex.join(compare)
     if not unserved:
         return f"start {', '.join(spec.name for spec in missing)}, then: {shlex.join(compare)}"
-    ports = {spec.name: _FIRST_PORT + place for place, spec in enumerate(unserved)}
+    ports = {spec.name: _FIRST_PORT + index for index, spec in enumerate(unserved)}
     starts = [
         shlex.join(["vllm", "serve", *spec.serve_arguments(), "--port", str(ports[spec.name])])
         for spec in unserved

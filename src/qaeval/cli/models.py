@@ -52,7 +52,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
-    from qaeval.cli.doctor import look, next_command, print_machine, print_memory, print_plan
+    from qaeval.cli.doctor import check_endpoints, next_command, print_machine, print_memory, print_plan
     from qaeval.registry.find import find_config
     from qaeval.run.plan import find_judging, make_plan
 
@@ -75,7 +75,7 @@ def doctor(
     print_plan(planned, judging)
     if plan:
         print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
-    answers = look([*planned.candidates, judging.judge], registry)
+    answers = check_endpoints([*planned.candidates, judging.judge], registry)
     given = {
         "eval": eval_name,
         "chunks": chunks,

@@ -1,7 +1,4 @@
-"""Progress on stderr: live bars on a terminal, plain lines elsewhere.
-
-`--metrics-port`: what the progress is told is counted for a Prometheus as well.
-"""
+"""Progress on stderr: live bars on a terminal, plain lines elsewhere; with `--metrics-port` also counts for Prometheus."""
 
 import time
 from typing import Final, TextIO
@@ -13,6 +10,7 @@ from rich.progress import Progress as ProgressBars
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
 
 _PLAIN_EVERY_S: Final = 5.0
+"""At most 720 lines an hour in a log."""
 
 
 class BarProgress:
@@ -33,18 +31,18 @@ class BarProgress:
         )
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> "Bar":
-        """Begin a bar of its own for the stage."""
+        """Begin a stage with a bar."""
         self._running += 1
         self._bars.start()
         return Bar(self, self._bars, f"{name} {model}", total=total, done=done)
 
     @property
     def is_drawing(self) -> bool:
-        """Whether a stage is under way."""
+        """Whether a stage is running."""
         return self._running > 0
 
     def ended(self) -> None:
-        """Stop drawing when the last bar has ended; finished bars are left standing."""
+        """Stop drawing when the last stage has ended; finished bars stay on the screen."""
         self._running -= 1
         if not self._running:
             self._bars.stop()
@@ -74,12 +72,12 @@ class Bar:
         self._bars.update(self._task, advance=1, failed=failed, rate=f"{rate:,.1f}/s")
 
     def more(self, n: int) -> None:
-        """Make the bar longer."""
+        """Add tasks to the bar."""
         self._total += n
         self._bars.update(self._task, total=self._total)
 
     def end(self) -> None:
-        """Leave the finished bar standing."""
+        """End the bar; it stays on the screen."""
         if not self._ended:
             self._ended = True
             self._bars.stop_task(self._task)
@@ -109,34 +107,36 @@ class Lines:
         self._total, self._before = total, done
         self._done = self._failed = 0
         self._ended = False
-        self._started = self._said = time.perf_counter()
+        self._started = self._printed_at = time.perf_counter()
 
     def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
-        """Count a finished task; say so when the last line is some seconds old."""
+        """Count a finished task; print a line when the last one is some seconds old."""
         self._done += 1
         self._failed += _is_failed(row)
         now = time.perf_counter()
-        if now - self._said >= _PLAIN_EVERY_S:
-            self._said = now
-            self._say(now)
+        if now - self._printed_at >= _PLAIN_EVERY_S:
+            self._printed_at = now
+            self._print(now)
 
     def more(self, n: int) -> None:
-        """Expect more."""
+        """Add tasks to the total."""
         self._total += n
 
     def end(self) -> None:
-        """Say how the stage went."""
+        """Print the last line."""
         if not self._ended:
             self._ended = True
-            self._say(time.perf_counter())
+            self._print(time.perf_counter())
 
-    def _say(self, now: float) -> None:
+    def _print(self, now: float) -> None:
         done = self._before + self._done
         rate = self._done / max(now - self._started, 1e-9)
-        left = f", {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
+        remaining = f", {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
         failed = f", {self._failed} failed" if self._failed else ""
         print(
-            f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{left}", file=self._stream, flush=True
+            f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{remaining}",
+            file=self._stream,
+            flush=True,
         )
 
 
@@ -145,7 +145,7 @@ def _is_failed(row: GenerateRow | GradeRow | TimedRequest) -> bool:
 
 
 def progress_for(console: Console) -> BarProgress | PlainProgress:
-    """Choose bars on a terminal, plain lines elsewhere."""
+    """Return bars on a terminal, plain lines elsewhere."""
     return BarProgress(console) if console.is_terminal else PlainProgress(console.file)  # type: ignore[arg-type]
 
 

@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from qaeval.registry.config import Config
-    from qaeval.storage.location import Place
-    from qaeval.storage.shards import Committed, Shard
+    from qaeval.storage.location import Location
+    from qaeval.storage.shards import CommittedShard, Shard
 
 
-def where(typed: str | None, out: str | None, registry: "Config") -> "tuple[Shard, Place]":
-    """Read ``--shard`` and the ``--out`` that goes with it.
+def where(argument: str | None, out: str | None, registry: "Config") -> "tuple[Shard, Location]":
+    """Read ``--shard`` and its ``--out``.
 
     Raises:
-        UsageError: not i/N, no place, or a place that cannot be one.
-        EndpointError: a store outside the user's own network that is not named in ``allow_external``.
+        UsageError: the shard is not i/N, or ``--out`` is missing or not a location.
+        EndpointError: the store is outside the user's own network and not in ``allow_external``.
     """
-    from qaeval.storage.location import place_of
+    from qaeval.storage.location import find_location
     from qaeval.storage.shards import Shard
 
-    if typed is None:
+    if argument is None:
         raise UsageError(
-            f"--out {out}: a store takes shards; add --shard 0/1 for the whole run as one, then `qaeval merge {out} --out DIR`"
+            f"--out {out}: a store takes shards; add --shard 0/1 for the whole run, then `qaeval merge {out} --out DIR`"
         )
-    shard = Shard.parse(typed)
+    shard = Shard.parse(argument)
     if out is None:
         raise UsageError(
-            "--shard needs --out: where all shards of the run are kept, a folder or s3://BUCKET/PREFIX"
+            "--shard needs --out: the location of all shards of the run, a folder or s3://BUCKET/PREFIX"
         )
-    return shard, place_of(out, allow_external=registry.allow_external)
+    return shard, find_location(out, allow_external=registry.allow_external)
 
 
 def compare_shard(
-    typed: str | None,
+    argument: str | None,
     out: str | None,
     models: list[str],
     *,
@@ -61,33 +61,33 @@ def compare_shard(
     as_json: bool,
     **source: "Any",  # noqa: ANN401 - the arguments of `make_plan`
 ) -> None:
-    """Generate and grade one shard, and commit it; a shard that is committed is left as it is."""
+    """Generate and grade one shard, and commit it; a committed shard stays as it is."""
     from qaeval.api import make_runner
     from qaeval.cli.progress import progress_on_stderr
     from qaeval.registry.find import find_config, find_machines
     from qaeval.run.metrics_port import metrics_served
     from qaeval.run.plan import find_judging, make_plan
-    from qaeval.storage.shards import Committed, begin, commit
+    from qaeval.storage.shards import CommittedShard, begin, commit
 
     registry = find_config(config).with_endpoints(endpoints)
-    shard, place = where(typed, out, registry)
+    shard, location = where(argument, out, registry)
     plan = make_plan(registry, models, **source)
     judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
     settings = {**plan.settings(), "grading": judging.settings()}
     machines = find_machines(registry, [settings], hardware)
-    begun = begin(place, shard, settings, plan.samples)
-    if isinstance(begun, Committed):
-        _tell(begun, "was committed before, there is nothing to do", as_json=as_json)
+    begun = begin(location, shard, settings, plan.samples)
+    if isinstance(begun, CommittedShard):
+        _print_shard(begun, "was committed before; there is nothing to do", as_json=as_json)
         return
     progress = progress_on_stderr()
     with begun as store:
-        own = shard.samples(plan.samples)
-        with _repeatable():
-            if own:
+        sample_ids = shard.samples(plan.samples)
+        with _print_resume():
+            if sample_ids:
                 serve = metrics_served(
                     metrics_port,
                     metrics_host,
-                    run=Path(place.name),
+                    run=Path(location.name),
                     settings=settings,
                     machines=machines,
                     note=progress.note,
@@ -101,62 +101,62 @@ def compare_shard(
                         cache=cache,
                         progress=progress,
                         exporter=exporter,
-                        sample_ids=own,
+                        sample_ids=sample_ids,
                     ) as runner,
                 ):
                     runner.check(*plan.candidates, judging.judge)
                     runner.compare(plan.candidates, plan.definition, judging)
-            stands = commit(place, shard, store.path)
-    place.tidy(store.path)
-    ours = stands.mark.attempt == store.path.name
-    said = f"committed: {len(own):,} of {len(plan.samples):,} samples"
-    lost = "was committed by another process first; the rows of this one are not used"
-    _tell(stands, said if ours else lost, as_json=as_json)
+            committed = commit(location, shard, store.path)
+    location.tidy(store.path)
+    if committed.record.attempt == store.path.name:
+        outcome = f"committed: {len(sample_ids):,} of {len(plan.samples):,} samples"
+    else:
+        outcome = "was committed by another process first; the rows of this process are not used"
+    _print_shard(committed, outcome, as_json=as_json)
 
 
 def merge(
     places: Annotated[
         list[str],
         typer.Argument(
-            metavar="PLACE...", help="Where the shards are kept: their --out, a folder or s3://BUCKET/PREFIX."
+            metavar="PLACE...", help="Location of the shards: their --out, a folder or s3://BUCKET/PREFIX."
         ),
     ],
-    out: Annotated[str, typer.Option("--out", help="Run directory to make, or s3://BUCKET/PREFIX.")],
+    out: Annotated[str, typer.Option("--out", help="Run directory to create, or s3://BUCKET/PREFIX.")],
     config: Registry = None,
 ) -> None:
-    """Put the committed shards of a run together. The run directory is like that of a run made in one."""
+    """Merge the committed shards of a run. The result is a run directory like that of a run without shards."""
     from qaeval.registry.find import find_config
-    from qaeval.storage.location import is_store, place_of
-    from qaeval.storage.merge import merge as put_together
+    from qaeval.storage.location import find_location, is_store
+    from qaeval.storage.merge import merge_shards
 
-    allowed = find_config(config).allow_external
-    found = [place_of(place, allow_external=allowed) for place in places]
-    target = place_of(out, allow_external=allowed)
-    merged = put_together(found, target)
-    rows = f"{merged.n_samples:,} samples, {merged.n_generations:,} generations, {merged.n_grades:,} grades"
-    print(
-        f"{target.name}: {merged.n_shards:,} shards, {rows}{'' if merged.is_new else '; the same run was there'}"
-    )
+    allow_external = find_config(config).allow_external
+    locations = [find_location(place, allow_external=allow_external) for place in places]
+    target = find_location(out, allow_external=allow_external)
+    result = merge_shards(locations, target)
+    rows = f"{result.n_samples:,} samples, {result.n_generations:,} generations, {result.n_grades:,} grades"
+    unchanged = "" if result.is_new else "; the same run was there, nothing was written"
+    print(f"{target.name}: {result.n_shards:,} shards, {rows}{unchanged}")
     following = f"merge {shlex.quote(out)} --out DIR" if is_store(out) else f"report {shlex.quote(out)}"
     print(f"next: qaeval {following}")
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
-    """Tell how to go on when a shard ends before its end; what was typed wrong is not typed again."""
+def _print_resume() -> Iterator[None]:
+    """Print the command that resumes the shard when it ends early; a usage error would only come again."""
     try:
         yield
     except UsageError:
         raise
     except (QaevalError, KeyboardInterrupt):
-        print(f"to go on, the same again: {shlex.join(['qaeval', *sys.argv[1:]])}", file=sys.stderr)
+        print(f"to resume: {shlex.join(['qaeval', *sys.argv[1:]])}", file=sys.stderr)
         raise
 
 
-def _tell(stands: "Committed", what: str, *, as_json: bool) -> None:
-    mark = stands.mark
+def _print_shard(committed: "CommittedShard", outcome: str, *, as_json: bool) -> None:
+    record, location = committed.record, committed.location
     if as_json:
-        print(json.dumps({"place": stands.place.name, **mark.model_dump(mode="json")}))
+        print(json.dumps({"place": location.name, **record.model_dump(mode="json")}))
         return
-    print(f"{stands.place.name}: shard {mark.shard} {what} ({mark.attempt}, {mark.committed})")
-    print(f"when all {mark.of} are committed: qaeval merge {shlex.quote(stands.place.name)} --out DIR")
+    print(f"{location.name}: shard {record.shard} {outcome} ({record.attempt}, {record.committed})")
+    print(f"when all {record.of} are committed: qaeval merge {shlex.quote(location.name)} --out DIR")

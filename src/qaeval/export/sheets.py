@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from qaeval.errors import UsageError
 from qaeval.export.select import GradedItem, Grading, graded_items
-from qaeval.records import FORM, PASSING_REASONS, REJECTED, Failure, Label, record_id
+from qaeval.records import FORM, REJECTED, TRANSIENT_REASONS, Failure, Label, record_id
 from qaeval.storage.run_directory import RunStore
 
 SHEET_COLUMNS: Final = (
@@ -89,7 +89,7 @@ def precomputed_rows(
     for row in store.generations():
         if (
             isinstance(row, Failure)
-            and row.reason not in PASSING_REASONS
+            and row.reason not in TRANSIENT_REASONS
             and (not candidates or row.model in candidates)
         ):
             lost = {

@@ -1,6 +1,6 @@
-"""Files of rows: appended to, read one row at a time, and looked up without holding them in memory.
+"""Files of rows: append, read one row at a time, look up by id without holding rows in memory.
 
-A million rows take some bytes each here: an id is 64 bits, a reply is its place in the file.
+For a million rows some bytes each are held: an id is 64 bits, a reply is its offset in the file.
 """
 
 import errno
@@ -21,33 +21,38 @@ import orjson
 from pydantic import ValidationError
 
 from qaeval.errors import DataError, StoreError
-from qaeval.records import PASSING_REASONS, Generation, Record
+from qaeval.records import TRANSIENT_REASONS, Generation, Record
 
 _SYNC_S: Final = 0.5
+"""A machine that loses its power loses the rows of this time; a sync takes milliseconds, writing a row microseconds."""
 _ID: Final = re.compile(r"[0-9a-f]{1,16}")
 
 
 @contextmanager
 def explained(path: Path, doing: str) -> Iterator[None]:
-    """Turn the operating system's refusal into a sentence with a way on."""
+    """Raise errors of the operating system as `StoreError` with what to do.
+
+    Args:
+        path: The file or folder.
+        doing: What is done with it: "reading", "writing".
+    """
     try:
         yield
     except OSError as error:
-        what_to_do = {
+        advice = {
             errno.ENOSPC: "free some space, then run the same command again (with --resume for a run: finished rows are kept)",
             errno.EDQUOT: "free some quota, then run the same command again (with --resume for a run: finished rows are kept)",
             errno.EFBIG: "raise the file size limit, then run the same command again (with --resume for a run: finished rows are kept)",
-            errno.EACCES: "choose a directory that you may write with --out",
-            errno.EROFS: "choose a directory that you may write with --out",
-        }.get(error.errno or 0, "look at the path, then run the same command again (with --resume for a run)")
-        raise StoreError(f"{path}: {doing} failed: {error.strerror or error}; {what_to_do}") from error
+            errno.EACCES: "choose a writable directory with --out",
+            errno.EROFS: "choose a writable directory with --out",
+        }.get(error.errno or 0, "check the path, then run the same command again (with --resume for a run)")
+        raise StoreError(f"{path}: {doing} failed: {error.strerror or error}; {advice}") from error
 
 
 class RowWriter:
-    """Appends rows to one file of a run; one write call per row, so that a kill tears one line at most.
+    """Appends rows to one file of a run, each in one write call: a kill cuts off one line at most.
 
-    What was written is brought to the disk at least every half second while rows come, so that a machine that loses its
-    power loses no more than that.
+    While rows come, the file is synced to disk every half second in a thread, which does not hold the event loop up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +77,7 @@ class RowWriter:
                 self._start_sync()
 
     def _start_sync(self) -> None:
-        """Bring what was written to the disk, in a thread; raise what the last time went wrong."""
+        """Sync the file in a thread; raise the error of the sync before."""
         if self._sync is not None:
             if not self._sync.done():
                 return
@@ -98,10 +103,10 @@ class RowWriter:
 
 
 def read_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[Any]:
-    """Read a file of rows, one at a time; none where there is no file.
+    """Read a file of rows, one at a time; none where the file does not exist.
 
     Raises:
-        DataError: a line is no such row; path and line are named.
+        DataError: a line is not a valid row; path and line are named.
     """
     for _, row in placed_rows(path, parse):
         yield row
@@ -135,7 +140,7 @@ def placed_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[tuple[int
 
 
 def end_of_last_line(file: IO[bytes], size: int, block: int = 65536) -> int:
-    """Return the offset just behind the last newline (0 when there is none)."""
+    """Return the offset after the last newline, 0 when there is none."""
     end = size
     while end > 0:
         start = max(0, end - block)
@@ -148,11 +153,11 @@ def end_of_last_line(file: IO[bytes], size: int, block: int = 65536) -> int:
 
 
 class EachRow:
-    """The rows of a file, read anew each time they are iterated over.
+    """The rows of a file, read again at every iteration.
 
     Args:
         path: The file.
-        parse: Makes a line a row.
+        parse: Reads a row from a line.
     """
 
     def __init__(self, path: Path, parse: Callable[[bytes], Any]) -> None:
@@ -167,28 +172,28 @@ class EachRow:
 
 
 class LastRows(EachRow):
-    """The last row of every task of a file, read anew each time they are iterated over; arguments as in `EachRow`."""
+    """The last row of every task of a file, read again at every iteration; arguments as in `EachRow`."""
 
     def __iter__(self) -> Iterator[Any]:
         tasks = array("Q", read_rows(self._path, lambda line: _number(orjson.loads(line)["task_id"])))
-        kept = _is_last(tasks)
-        place = -1
+        is_last = _is_last(tasks)
+        index = -1
 
-        def parsed(line: bytes) -> Any:  # noqa: ANN401 - a row of the parser's type
-            nonlocal place
-            place += 1
-            return self._parse(line) if kept[place] else None
+        def parse(line: bytes) -> Any:  # noqa: ANN401 - a row of the parser's type
+            nonlocal index
+            index += 1
+            return self._parse(line) if is_last[index] else None
 
-        for row in read_rows(self._path, parsed):
+        for row in read_rows(self._path, parse):
             if row is not None:
                 yield row
 
 
 class Finished:
-    """Ids of tasks that are not asked again: what has a row that is no failure, or a failure that would not pass.
+    """Ids of finished tasks: those with a result, or with a failure that a retry would not change.
 
     Args:
-        ids: Of 16 hex digits, as numbers.
+        ids: Ids of 16 hex digits, as numbers.
     """
 
     def __init__(self, ids: "np.ndarray[Any, np.dtype[np.uint64]]") -> None:
@@ -198,61 +203,61 @@ class Finished:
     def read(cls, path: Path) -> "Finished":
         """Read the ids from a file of rows; of two rows with one id the last one counts."""
         ids, done = array("Q"), array("b")
-        for task, is_done in read_rows(path, _finished_one):
+        for task, is_done in read_rows(path, _is_finished):
             ids.append(task)
             done.append(is_done)
         return cls(np.asarray(ids, dtype=np.uint64)[_is_last(ids) & np.asarray(done, dtype=bool)])
 
     def __contains__(self, task_id: object) -> bool:
-        wanted = int(str(task_id), 16)
-        at = bisect_left(self._ids, wanted)
-        return at < len(self._ids) and self._ids[at] == wanted
+        number = int(str(task_id), 16)
+        at = bisect_left(self._ids, number)
+        return at < len(self._ids) and self._ids[at] == number
 
     def __len__(self) -> int:
         return len(self._ids)
 
 
-class Replies:
-    """The replies that came, by sample, read from the file when they are asked for; a context manager.
+class ReplyIndex:
+    """Candidates' replies by sample, read from the file when they are looked up; a context manager.
 
     Args:
         path: ``generations.jsonl``.
 
     Attributes:
-        n_items: Different items in all of them.
+        n_items: Number of different items in all replies.
     """
 
     def __init__(self, path: Path) -> None:
         tasks, samples, items = array("Q"), array("Q"), array("Q")
-        starts, counts, came = array("Q"), array("I"), array("b")
-        for start, (task, sample, is_reply, own) in placed_rows(path, _reply_one):
+        starts, counts, replied = array("Q"), array("I"), array("b")
+        for start, (task, sample, is_reply, item_ids) in placed_rows(path, _reply_index):
             tasks.append(task)
             samples.append(sample)
             starts.append(start)
-            came.append(is_reply)
-            items.extend(own)
-            counts.append(len(own))
-        kept = _is_last(tasks) & np.asarray(came, dtype=bool)
-        self.n_items = _distinct(items, np.asarray(counts, dtype=np.uint32), kept)
-        sample = np.asarray(samples, dtype=np.uint64)[kept]
+            replied.append(is_reply)
+            items.extend(item_ids)
+            counts.append(len(item_ids))
+        is_current = _is_last(tasks) & np.asarray(replied, dtype=bool)
+        self.n_items = _distinct(items, np.asarray(counts, dtype=np.uint32), is_current)
+        sample = np.asarray(samples, dtype=np.uint64)[is_current]
         order = np.argsort(sample, kind="stable")
-        self._samples, self._starts = sample[order], np.asarray(starts, dtype=np.uint64)[kept][order]
+        self._samples, self._starts = sample[order], np.asarray(starts, dtype=np.uint64)[is_current][order]
         self._file = path.open("rb") if path.is_file() else None
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def of(self, sample_id: str) -> list[Generation]:
-        """Read the replies to one sample, in the order in which they came."""
+        """Read the replies to one sample, in the order of the file."""
         if self._file is None:
             return []
-        wanted = np.uint64(int(sample_id, 16))
-        low, high = (int(np.searchsorted(self._samples, wanted, side)) for side in ("left", "right"))
-        found = []
+        number = np.uint64(int(sample_id, 16))
+        low, high = (int(np.searchsorted(self._samples, number, side)) for side in ("left", "right"))
+        generations = []
         for start in self._starts[low:high]:
             self._file.seek(int(start))
-            found.append(Generation.model_validate_json(self._file.readline()))
-        return found
+            generations.append(Generation.model_validate_json(self._file.readline()))
+        return generations
 
     def __enter__(self) -> Self:
         return self
@@ -271,12 +276,12 @@ def _number(record_id: object) -> int:
     return int(record_id, 16)
 
 
-def _finished_one(line: bytes) -> tuple[int, bool]:
+def _is_finished(line: bytes) -> tuple[int, bool]:
     row = orjson.loads(line)
-    return _number(row["task_id"]), not (row["kind"] == "failure" and row["reason"] in PASSING_REASONS)
+    return _number(row["task_id"]), not (row["kind"] == "failure" and row["reason"] in TRANSIENT_REASONS)
 
 
-def _reply_one(line: bytes) -> tuple[int, int, bool, list[int]]:
+def _reply_index(line: bytes) -> tuple[int, int, bool, list[int]]:
     row = orjson.loads(line)
     items = [_number(item["item_id"]) for item in row.get("items") or ()]
     return _number(row["task_id"]), _number(row["sample_id"]), row["kind"] == "generation", items
@@ -285,19 +290,20 @@ def _reply_one(line: bytes) -> tuple[int, int, bool, list[int]]:
 def _distinct(
     items: "array[int]",
     counts: "np.ndarray[Any, np.dtype[np.uint32]]",
-    kept: "np.ndarray[Any, np.dtype[np.bool_]]",
+    is_current: "np.ndarray[Any, np.dtype[np.bool_]]",
 ) -> int:
-    """Count the different items of the rows that are kept; sorts in place, so that a million take no more room than they have."""
+    """Count the different items of the current rows; sorts in place, so that a million ids take no further memory."""
     ids = np.asarray(items, dtype=np.uint64)
-    if not kept.all():
-        ids = ids[np.repeat(kept, counts)]
+    if not is_current.all():
+        ids = ids[np.repeat(is_current, counts)]
     ids.sort()
     return int(np.count_nonzero(ids[1:] != ids[:-1])) + bool(len(ids))
 
 
 def _is_last(ids: "array[int]") -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    """Say of every occurrence of an id whether it is the last one."""
-    _, first_from_behind = np.unique(np.asarray(ids, dtype=np.uint64)[::-1], return_index=True)
-    found = np.zeros(len(ids), dtype=bool)
-    found[len(ids) - 1 - first_from_behind] = True
-    return found
+    """Return for every occurrence of an id whether it is the last one."""
+    # np.unique gives the first occurrence: reversed, that is the last one
+    _, reversed_index = np.unique(np.asarray(ids, dtype=np.uint64)[::-1], return_index=True)
+    is_last = np.zeros(len(ids), dtype=bool)
+    is_last[len(ids) - 1 - reversed_index] = True
+    return is_last

@@ -1,4 +1,4 @@
-"""Reading the files that people write: text and YAML in, checked models or one clear sentence out."""
+"""Files that people write: text, YAML and CSV, validated, with errors that name the line or key."""
 
 import csv
 import re
@@ -16,10 +16,10 @@ from qaeval.errors import DataError, closest
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-"""Half a character: it can stand in an escape like ``\\ud83d`` and cannot be written as UTF-8."""
+"""Half a character: it can come from an escape like ``\\ud83d`` and cannot be encoded as UTF-8."""
 
-_MAX_VALUE: Final = 60
-"""Characters of a wrong value that a message repeats."""
+_MAX_EXCERPT: Final = 60
+"""Characters of a wrong value that a message shows."""
 
 _KINDS: Final = {
     "string_type": "text (put it in quotes)",
@@ -41,10 +41,10 @@ _KINDS: Final = {
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file; a byte order mark is dropped and line ends become a single line feed.
+    """Read a UTF-8 file; drop a byte order mark, and turn line ends into line feeds.
 
     Raises:
-        DataError: the file is missing, a directory, unreadable or not UTF-8.
+        DataError: the file is missing, a directory, not readable or not UTF-8.
     """
     try:
         raw = path.read_bytes()
@@ -66,7 +66,7 @@ def read_text(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain values, so that `off`, `no` and `2026-01-01` stay text; keys are text, once each."""
+    """YAML 1.2's plain values, so that `off`, `no` and `2026-01-01` stay text; keys are unique text."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - the library's own class attribute
     source: str = "YAML"
@@ -86,13 +86,11 @@ class _Loader(yaml.SafeLoader):
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise DataError(
-                    f"{self.source}:{line}: keys are text, got {_shown(key)}; put it in quotes, or, where it is the end of a number "
-                    f"like 1,5, write 1.5"
+                    f"{self.source}:{line}: expected a text key, got {_excerpt(key)}; put it in quotes, or write a number like "
+                    f"1,5 as 1.5"
                 )
             if key in lines:
-                raise DataError(
-                    f"{self.source}:{line}: duplicate key {key!r}; it stands on line {lines[key]} already"
-                )
+                raise DataError(f"{self.source}:{line}: duplicate key {key!r}, first on line {lines[key]}")
             lines[key] = line
         return super().construct_mapping(node, deep=deep)
 
@@ -107,7 +105,7 @@ for _tag, _pattern, _first in (
 
 
 def _whole_number(_: _Loader, node: yaml.ScalarNode) -> int:
-    return int(node.value)  # 012 is twelve, as in YAML 1.2
+    return int(node.value)  # 012 is twelve in YAML 1.2; PyYAML reads YAML 1.1, where it is ten
 
 
 _Loader.yaml_constructors = {
@@ -122,7 +120,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        DataError: the file is missing, not UTF-8, not YAML, not a mapping, or names a key twice.
+        DataError: the file is missing, not UTF-8, not YAML, not a mapping, or has a duplicate key.
     """
     text = read_text(path)
     loader = None
@@ -143,44 +141,44 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not usable YAML: nested too deeply") from error
     except ValueError as error:
         raise DataError(
-            f"{path}: not usable YAML: a number that cannot be read: {str(error)[:_MAX_VALUE]}"
+            f"{path}: not usable YAML: a number that cannot be read: {str(error)[:_MAX_EXCERPT]}"
         ) from error
     finally:
         if loader is not None:
             loader.dispose()
     if not isinstance(data, dict):
-        came = "an empty file" if data is None else _shown(data)
-        raise DataError(f"{path}: expected a mapping (key: value) at the top level, got {came}")
+        got = "an empty file" if data is None else _excerpt(data)
+        raise DataError(f"{path}: expected a mapping (key: value) at the top level, got {got}")
     return data
 
 
 def validated(model_cls: type[ModelT], data: Mapping[str, Any], source: Path | str) -> ModelT:
-    """Make a model from parsed data.
+    """Validate parsed data as a model.
 
     Args:
-        model_cls: what the data has to be.
+        model_cls: the model.
         data: the parsed data.
-        source: where it came from; messages start with it.
+        source: origin of the data; messages begin with it.
 
     Raises:
-        DataError: one sentence that names source, key, what was expected and what came.
+        DataError: one sentence with source, key, what was expected and what was found.
     """
     try:
         return model_cls.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A mistyped key is both unknown and missing; the unknown one says more.
-        first = min(found, key=lambda problem: problem["type"] != "extra_forbidden")
-        more = f" ({len(found) - 1} more problems)" if len(found) > 2 else ""  # noqa: PLR2004 - see above
-        raise DataError(f"{source}: {_sentence(model_cls, first)}{more}") from error
+        problems = error.errors(include_url=False)
+        # A mistyped key is reported twice, as unknown and as missing; the unknown one says more.
+        first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+        further = f" ({len(problems) - 1} more problems)" if len(problems) > 2 else ""  # noqa: PLR2004 - a mistyped key has two
+        raise DataError(f"{source}: {_sentence(model_cls, first)}{further}") from error
 
 
 def _sentence(model_cls: type[BaseModel], problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
     loc, kind = problem["loc"], problem["type"]
     where = _key_path(loc)
     if kind == "extra_forbidden":
-        known = _known_keys(model_cls, loc[:-1])
-        return f"unknown key {where!r}.{closest(str(loc[-1]), known)} Known: {', '.join(known)}"
+        keys = _keys_at(model_cls, loc[:-1])
+        return f"unknown key {where!r}.{closest(str(loc[-1]), keys)} Known: {', '.join(keys)}"
     if kind == "missing":
         return f"missing key {where!r}"
     if kind == "value_error":
@@ -188,14 +186,14 @@ def _sentence(model_cls: type[BaseModel], problem: Any) -> str:  # noqa: ANN401 
         return f"{where}: {text}" if where else text
     if kind == "literal_error":
         expected = f"one of {problem['ctx']['expected']}"
-        return f"{where}: expected {expected}, got {_shown(problem['input'])}{_closest_literal(problem)}"
+        return f"{where}: expected {expected}, got {_excerpt(problem['input'])}{_closest_literal(problem)}"
     message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{where}: expected {_KINDS.get(kind, message)}, got {_shown(problem['input'])}"
+    return f"{where}: expected {_KINDS.get(kind, message)}, got {_excerpt(problem['input'])}"
 
 
 def _closest_literal(problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
-    known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
-    hint = closest(problem["input"], known) if isinstance(problem["input"], str) else ""
+    values = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    hint = closest(problem["input"], values) if isinstance(problem["input"], str) else ""
     return f".{hint}" if hint else ""
 
 
@@ -206,15 +204,15 @@ def _key_path(loc: Sequence[str | int]) -> str:
     return text
 
 
-def _known_keys(model_cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """Name the keys of the model at a place inside another one; lists and mappings of models are passed through."""
+def _keys_at(model_cls: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Return the keys of the model at a path inside another one; the path may lead through lists and mappings."""
     at: Any = model_cls
     for part in loc:
         if _is_model(at):
             at = at.model_fields[str(part)].annotation
         else:
             at = [inner for inner in get_args(at) if inner is not Ellipsis][-1]
-        # a model that may be left out
+        # an optional model
         at = next((inner for inner in get_args(at) if _is_model(inner) and NoneType in get_args(at)), at)
     return sorted(at.model_fields) if _is_model(at) else []
 
@@ -223,25 +221,26 @@ def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _shown(value: object) -> str:
+def _excerpt(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
+    return text if len(text) <= _MAX_EXCERPT else f"{text[:_MAX_EXCERPT]}…"
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a table of text: CSV, or with tabs where the name ends in ``.tsv``; blank lines are skipped, cells stripped.
+    """Read a CSV file, or a TSV file by its name; blank lines are skipped, cells stripped.
 
-    A header with semicolons and no comma is what spreadsheets write in countries with a decimal comma.
+    The delimiter is a semicolon where the header has one and no comma: spreadsheets write such files in countries with a
+    decimal comma.
 
     Raises:
         DataError: the file cannot be read, has no row, two columns of one name, or a row of another length.
     """
     text = read_text(path)
     if "\0" in text:
-        raise DataError(f"{path}: holds a NUL character; it is not a text table")
+        raise DataError(f"{path}: holds a NUL character; expected a text table")
     first = text.lstrip("\ufeff\r\n").partition("\n")[0]
-    mark = ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else mark, strict=True)
+    delimiter = ";" if ";" in first and "," not in first else ","
+    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else delimiter, strict=True)
     header: list[str] = []
     rows = []
     try:
@@ -253,7 +252,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
                 header = row
             elif len(row) != len(header):
                 raise DataError(
-                    f"{path}:{reader.line_num}: expected {len(header)} cells as in the header, found {len(row)}"
+                    f"{path}:{reader.line_num}: expected {len(header)} cells as in the header, got {len(row)}"
                 )
             else:
                 rows.append(row)

@@ -25,7 +25,7 @@ from qaeval.records import digest
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
 from qaeval.report.facts import Part
-from qaeval.storage.location import Place, is_store, place_of
+from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
 
 FOLDER: Final = Path("baselines")
@@ -210,23 +210,23 @@ class Sources:
             )
         return evidence
 
-    def _place(self, where: str) -> Place:
-        return place_of(where, allow_external=self.config.allow_external)
+    def _location(self, where: str) -> Location:
+        return find_location(where, allow_external=self.config.allow_external)
 
     def _of_store_file(self, where: str) -> BaselineFile | Pointer:
         folder, _, name = where.rpartition("/")
-        return parse_baseline(b"".join(self._place(folder).blocks(name)), where)
+        return parse_baseline(b"".join(self._location(folder).blocks(name)), where)
 
     def _fetched(self, where: str) -> Evidence:
         """Read a run that is kept in a store, by a copy that is not kept."""
-        place = self._place(where)
-        files = set(place.names(""))
+        location = self._location(where)
+        files = set(location.names(""))
         if SETTINGS not in files:
             raise DataError(f"{where}: no run here (no {SETTINGS})")
         with tempfile.TemporaryDirectory() as folder:
             for name in (*_NEEDED, *({METRICS} & files)):
                 copy = Path(folder, name)
                 with explained(copy, "writing"), copy.open("wb") as file:
-                    file.writelines(place.blocks(name))
+                    file.writelines(location.blocks(name))
             with RunStore.open(Path(folder)) as store:
                 return self.of_store(store, name=where.rstrip("/").rpartition("/")[2])

@@ -88,9 +88,11 @@ def gate_sequentially(
 
 
 def _grade(runner: Runner, judging: Judging, work: "_Work") -> None:
-    most = max(_LEAST_IN_FLIGHT, work.n_items // _IN_VAIN)
+    max_concurrency = max(_LEAST_IN_FLIGHT, work.n_items // _IN_VAIN)
     try:
-        runner.grade(judging, samples=work, candidates=work.gated, then=work.note, most=most)
+        runner.grade(
+            judging, samples=work, candidates=work.gated, on_row=work.note, max_concurrency=max_concurrency
+        )
     except Interrupted as error:
         raise Interrupted(f"{error}; not decided yet, and the same command goes on from there") from error
 

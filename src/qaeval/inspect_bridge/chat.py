@@ -24,7 +24,7 @@ from inspect_ai.util import JSONSchema, LimitExceededError
 from pydantic import ConfigDict
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
-from qaeval.chat.wire import MayPassError, is_overflow, merge_system_turns, read_completion
+from qaeval.chat.wire import TransientError, is_overflow, merge_system_turns, read_completion
 from qaeval.records import Usage
 
 _STOPPED: Final[Mapping[str, str]] = {"stop": "stop", "max_tokens": "length", "unknown": "abort"}
@@ -81,7 +81,7 @@ class InspectChat:
             self.output = output
             try:
                 return read_output(output, request, latency_s)
-            except MayPassError as error:
+            except TransientError as error:
                 last = error
         raise ChatError(last.reason, last.detail)
 
@@ -104,12 +104,12 @@ def read_output(output: ModelOutput, request: ChatRequest, latency_s: float) -> 
     """Read what a model said as qaeval reads the body of a reply.
 
     Raises:
-        MayPassError: the server stopped the reply before its end.
+        TransientError: the server stopped the reply before its end.
         ChatError: there is no reply of use.
     """
     body = orjson.dumps(_body(output))
     limit, place = request.sampling.max_tokens, request.alternatives_at
-    return read_completion(body, latency_s=latency_s, max_tokens=limit, place=place)
+    return read_completion(body, latency_s=latency_s, max_tokens=limit, pattern=place)
 
 
 def as_chat_messages(request: ChatRequest, *, merge_system: bool) -> list[ChatMessage]:

@@ -13,7 +13,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import collect
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion, Sampling
-from qaeval.chat.wire import MayPassError
+from qaeval.chat.wire import TransientError
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw
 from qaeval.errors import DataError, UsageError
@@ -229,7 +229,7 @@ class _Said:
     async def complete(self, request: ChatRequest) -> Completion:
         try:
             return read_output(self._output, request, self._output.time or 0.0)
-        except MayPassError as error:
+        except TransientError as error:
             raise ChatError(error.reason, error.detail) from None
 
 

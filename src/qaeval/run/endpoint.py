@@ -1,4 +1,4 @@
-"""From a name in the registry to a model that answers: the endpoint is checked before anything is asked."""
+"""From a name in the registry to a model that can be asked: the endpoint is checked before the first request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -28,10 +28,10 @@ class Endpoint:
         host: the server's host; None for models without a server.
         addresses: what the host resolved to when it was checked; nothing else is connected to.
         external: whether requests leave the user's own network.
-        load_s: what the start of a server of our own took; 0 where it was up.
+        load_s: seconds that the start of its server took; 0 where it was up.
         replicas: base URL and addresses of further servers of the same model.
-        gpu_addresses: of the exporter that the entry names for the energy of its GPUs.
-        factory: makes a model that runs inside this process; None for servers.
+        gpu_addresses: addresses of the exporter that reports the energy of its GPUs.
+        factory: creates a model that runs inside this process; None for servers.
     """
 
     spec: ModelSpec
@@ -64,7 +64,7 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
     )
     _require(spec, facts)
     facts = await asyncio.to_thread(_with_files, facts, location.addresses)
-    others = [
+    replicas = [
         await resolve(
             spec.model_copy(update={"url": url, "replicas": ()}),
             api_key=api_key,
@@ -72,15 +72,15 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         )
         for url in spec.replicas
     ]
-    for other in others:
-        _require_alike(spec, facts, other)
+    for replica in replicas:
+        _require_alike(spec, facts, replica)
     return Endpoint(
         spec,
         facts,
         location.host,
         location.addresses,
-        external=location.external or any(one.external for one in others),
-        replicas=tuple((one.spec.url or "", one.addresses) for one in others),
+        external=location.external or any(replica.external for replica in replicas),
+        replicas=tuple((replica.spec.url or "", replica.addresses) for replica in replicas),
         gpu_addresses=exporter,
     )
 
@@ -97,44 +97,47 @@ def _gpu_addresses(spec: ModelSpec, allow_external: Collection[str]) -> tuple[st
 def _with_files(facts: EndpointFacts, addresses: Sequence[str]) -> EndpointFacts:
     """Add the hash of the model's folder where the server is on this machine, and so is the folder."""
     folder = Path(facts.root or "")
-    is_here = all(ip_address(one).is_loopback for one in addresses)
+    is_here = all(ip_address(address).is_loopback for address in addresses)
     with suppress(
         OSError
-    ):  # a container's folder: here it may be another one, or one that nobody may look into
+    ):  # the path is one in the server's container; a folder of that name here may be unreadable
         if is_here and folder.is_absolute() and folder.is_dir():
             return facts.model_copy(update={"files_sha256": files_digest(folder)})
     return facts
 
 
-def _require_alike(spec: ModelSpec, facts: EndpointFacts, other: Endpoint) -> None:
-    """Refuse servers behind one name that would not answer alike."""
-    aspects = ("version", "max_model_len", "structured_output", "system_role")
-    for aspect in aspects:
-        one, another = getattr(facts, aspect), getattr(other.facts, aspect)
-        if one != another:
+def _require_alike(spec: ModelSpec, facts: EndpointFacts, replica: Endpoint) -> None:
+    """Refuse servers behind one name whose replies would differ.
+
+    Raises:
+        EndpointError: they differ in version, context length, structured output or system role.
+    """
+    for aspect in ("version", "max_model_len", "structured_output", "system_role"):
+        first, second = getattr(facts, aspect), getattr(replica.facts, aspect)
+        if first != second:
             raise EndpointError(
-                f"{spec.name}: its servers differ in {aspect.replace('_', ' ')}: {one!r} at {spec.url}, {another!r} at "
-                f"{other.spec.url}; letters and replies of both would be mixed"
+                f"{spec.name}: its servers differ in {aspect.replace('_', ' ')}: {first!r} at {spec.url}, {second!r} at "
+                f"{replica.spec.url}; their replies would be mixed in one run"
             )
 
 
 def without_server(spec: ModelSpec) -> str:
-    """Say what to do about a model that nobody serves."""
+    """Return a message for a model without a server: three ways to get one."""
     command = " ".join(spec.serve_arguments())
     return (
-        f"{spec.name!r} has no server: the registry names no url for it, and no vLLM is installed here to start one. Three "
-        f"ways on: (1) a server that runs already: add --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml; "
-        f"(2) where the GPU is, install vLLM (qaeval then starts it by itself, see serving.command in qaeval.yaml), or type: "
+        f"{spec.name!r} has no server: the registry has no url for it, and vLLM is not installed here to start one. Either "
+        f"(1) name a running server: --endpoint {spec.name}=http://127.0.0.1:8000/v1, or `url:` in qaeval.yaml; "
+        f"(2) install vLLM on the machine with the GPU (qaeval then starts it, see serving.command in qaeval.yaml), or run: "
         f"vllm serve {command}; "
-        f"(3) without a GPU: try embedded-lead and embedded-salient first"
+        f"(3) without a GPU, use embedded-lead and embedded-salient"
     )
 
 
 def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
     if spec.structured == "json_schema" and facts.structured_output is False:
         raise EndpointError(
-            f"{spec.url}: the server ignores response_format json_schema (a reply did not obey the schema). Serve the "
-            f"model with structured outputs, or set `structured: off` for {spec.name!r} in qaeval.yaml to parse free replies"
+            f"{spec.url}: the server ignores response_format json_schema (a reply did not match the schema). Serve the "
+            f"model with structured outputs, or set `structured: off` for {spec.name!r} in qaeval.yaml to parse free text"
         )
 
 
@@ -144,7 +147,7 @@ async def connect(
     *,
     api_key: str | None,
     outage_s: float = 120.0,
-    told: Callable[[str], None] = lambda _text: None,
+    on_message: Callable[[str], None] = lambda _text: None,
     on_busy: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[ChatModel]:
     """Open the model for one stage.
@@ -152,12 +155,12 @@ async def connect(
     Args:
         endpoint: Where it answers.
         api_key: Sent to all its servers.
-        outage_s: Longest wait for a server that is gone.
-        told: Called when one is gone, and when it is back.
-        on_busy: Called when one asks for fewer requests.
+        outage_s: Longest wait for a server that stopped answering, in seconds.
+        on_message: Called when a server stopped answering, and when it answers again.
+        on_busy: Called when a server asks for fewer requests.
 
     Raises:
-        EndpointError: the factory of a model without a server fails, or makes no chat model.
+        EndpointError: the factory of a model without a server fails, or returns no chat model.
     """
     spec, facts = endpoint.spec, endpoint.facts
     if endpoint.factory is not None:
@@ -175,7 +178,7 @@ async def connect(
         addresses=endpoint.addresses,
         replicas=endpoint.replicas,
         outage_s=outage_s,
-        told=told,
+        on_message=on_message,
         on_busy=on_busy,
         extra_body=spec.request_extras(),
     ) as model:
@@ -186,8 +189,8 @@ class InProcess:
     """A model that runs inside this process; errors of its code are reported as the model's.
 
     Args:
-        name: Of the model.
-        factory: Makes it.
+        name: The model's name.
+        factory: Creates the model.
 
     Raises:
         EndpointError: the factory raised, or what it returned has no ``async def complete``.
@@ -198,10 +201,10 @@ class InProcess:
         try:
             model = factory()
         except Exception as error:
-            raise EndpointError(f"{name}: making the model failed: {_described(error)}") from error
+            raise EndpointError(f"{name}: its factory failed: {_described(error)}") from error
         if isinstance(model, type) or not isinstance(model, ChatModel):
             raise EndpointError(
-                f"{name}: its factory returned {model!r}, which is no chat model; expected an object with "
+                f"{name}: its factory returned {model!r}, which is not a chat model; expected an object with "
                 f"`async def complete(self, request)` (qaeval.chat.protocol.ChatModel)"
             )
         if not iscoroutinefunction(model.complete):
@@ -213,7 +216,7 @@ class InProcess:
 
         Raises:
             ChatError: when the model has no reply.
-            EndpointError: its code raised something else, or returned something else than a completion.
+            EndpointError: its code raised another exception, or returned no completion.
         """
         try:
             completion = await self._model.complete(request)
@@ -228,5 +231,5 @@ class InProcess:
 
 def _described(error: Exception) -> str:
     """Name an exception and the line that raised it: its traceback is not shown."""
-    *_, last = extract_tb(error.__traceback__)
-    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+    *_, frame = extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"

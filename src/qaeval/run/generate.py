@@ -18,7 +18,7 @@ from qaeval.run.items import read_items
 
 @dataclass(frozen=True, slots=True)
 class GenerateTask:
-    """One sample to be asked of one candidate."""
+    """One sample for one candidate."""
 
     task_id: str
     candidate: str
@@ -26,20 +26,20 @@ class GenerateTask:
 
 
 def tasks(candidate: str, samples: Iterable[Sample], done: Container[str] = ()) -> Iterator[GenerateTask]:
-    """Yield what has to be asked of a candidate and is not done, in the order of the samples."""
+    """Yield a candidate's tasks that are not done, in the order of the samples."""
     for sample in samples:
-        key = task_id(candidate, sample.sample_id)
-        if key not in done:
-            yield GenerateTask(key, candidate, sample)
+        sample_task = task_id(candidate, sample.sample_id)
+        if sample_task not in done:
+            yield GenerateTask(sample_task, candidate, sample)
 
 
 def task_id(candidate: str, sample_id: str) -> str:
-    """Name the task; the run's settings fix everything else that the reply depends on."""
+    """Return the id of a task; the run's settings fix everything else that the reply depends on."""
     return record_id("generate", candidate, sample_id)
 
 
 def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling) -> ChatRequest:
-    """Render the eval's prompt for one sample. The chunk goes in whole; nothing is ever cut."""
+    """Render the eval's prompt for one sample, with the whole chunk."""
     values = {"chunk": sample.chunk.text, "title": sample.chunk.title, "question": sample.question}
     messages = [Message("user", Template(definition.prompt.user).substitute(values))]
     if definition.prompt.system:
@@ -57,7 +57,7 @@ def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling
 async def generate_one(
     model: ChatModel, task: GenerateTask, definition: EvalDefinition, sampling: Sampling, *, lenient: bool
 ) -> GenerateRow:
-    """Ask the candidate once and turn what comes into a row; only bugs raise."""
+    """Ask the candidate once and turn the reply into a row; only bugs raise."""
     request = build_request(task.sample, definition, sampling)
     try:
         completion = await model.complete(request)

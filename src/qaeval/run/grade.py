@@ -1,7 +1,7 @@
-"""The grade stage: an item becomes a prompt for the judge, the reply becomes a letter, or a failure.
+"""The grade stage: an item becomes a prompt for the judge, the reply becomes a letter or a failure.
 
-The judge sees the rubric, the whole chunk, the question and the answer, and never who wrote them. The text to
-grade is untrusted: it stands between marks that it cannot know.
+The judge sees the rubric, the whole chunk, the question and the answer, and never the candidate's name. The text to grade is
+untrusted: it is put between marks that its writer cannot know.
 """
 
 import json
@@ -40,7 +40,7 @@ JudgeMode: TypeAlias = Literal["reason_first", "letter"]
 """``reason_first``: reasoning, then the letter. ``letter``: the letter alone, with its logprobs."""
 
 SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
-"""Room for a paragraph of reasons; a judge that runs over is ``truncated``, never cut to a letter."""
+"""512 tokens hold a paragraph of reasons; a longer reply is ``truncated``, and no letter is read from it."""
 
 _TOP_LOGPROBS: Final = 20
 """vLLM's default upper limit; enough for every letter in each tokenisation."""
@@ -61,28 +61,28 @@ class GradeTask:
 def tasks(
     judge: str, sample: Sample, generations: Iterable[Generation], done: Container[str] = ()
 ) -> Iterator[GradeTask]:
-    """Yield what has to be graded of one sample and is not done.
+    """Yield the grading tasks of one sample that are not done.
 
-    All items of a chunk follow each other, so that the judge's prefix cache is used. The same question and answer about the
-    same chunk is one task, whichever candidates wrote it.
+    All items of a chunk follow each other, so that the judge's server reuses the prefix. The same question and answer about
+    the same chunk is one task, whichever candidates wrote it.
     """
-    seen = set()
+    yielded = set()
     for generation in sorted(generations, key=lambda row: row.candidate):
         for item in generation.items:
-            key = task_id(judge, item.item_id)
-            if key not in seen and key not in done:
-                seen.add(key)
-                yield GradeTask(key, judge, sample, item)
+            item_task = task_id(judge, item.item_id)
+            if item_task not in yielded and item_task not in done:
+                yielded.add(item_task)
+                yield GradeTask(item_task, judge, sample, item)
 
 
 def task_id(judge: str, item_id: str) -> str:
-    """Name the task; the run's settings fix everything else that the letter depends on."""
+    """Return the id of a task; the run's settings fix everything else that the letter depends on."""
     return record_id("grade", judge, item_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """What every request to the judge has in common, rendered once."""
+    """The part that all requests to the judge share, rendered once."""
 
     rubric: Rubric
     sampling: Sampling
@@ -100,8 +100,8 @@ class Instructions:
 def build_request(sample: Sample, item: Item, instructions: Instructions) -> ChatRequest:
     """Render the prompt: rubric, then chunk, then the parts of the item, each between marks.
 
-    The marks are a hash of the chunk's own text: nobody who writes a chunk or an answer can write them, and all
-    items of a chunk share them, so that the server reuses the prefix.
+    The marks are a hash of the chunk's text, so that neither a chunk nor an answer can contain its own marks, and all items
+    of a chunk share them: the server reuses the prefix up to the item.
     """
     mark = _mark(sample.chunk.chunk_id, sample.chunk.text)
     parts = {"question": item.question, "answer": item.answer}
@@ -135,7 +135,7 @@ def build_request(sample: Sample, item: Item, instructions: Instructions) -> Cha
 
 @lru_cache(maxsize=64)
 def _mark(chunk_id: str, text: str) -> str:
-    """Name the marks around a chunk and its items, which follow each other."""
+    """Return the mark of a chunk and its items. The cache helps because the items of a chunk follow each other."""
     return record_id("mark", chunk_id, text)
 
 
@@ -143,7 +143,7 @@ def parse_reply(text: str, rubric: Rubric, *, lenient: bool) -> tuple[str, tuple
     """Read letter, raised flags and reason from the judge's reply.
 
     Raises:
-        ReplyError: there is no letter of the scale where the schema wants it; none is ever guessed.
+        ReplyError: the reply has no letter of the scale in the schema's field; no letter is guessed.
     """
     value = extract_json(text, lenient=lenient)
     if not isinstance(value, dict):
@@ -162,22 +162,23 @@ def _flag(value: Mapping[str, Any], name: str) -> bool:
     return raised
 
 
-def letter_probabilities(found: Alternatives, letters: Iterable[str]) -> dict[str, float] | None:
+def letter_probabilities(alternatives: Alternatives, letters: Iterable[str]) -> dict[str, float] | None:
     """Return the distribution over the scale at the token that holds the letter.
 
-    Alternatives that spell the same letter are added up; the sum over the scale is brought to 1.
+    Alternatives that spell the same letter are added up; the probabilities are scaled to a sum of 1 over the scale.
 
     Args:
-        found: the token that holds the letter, and its alternatives.
+        alternatives: the token that holds the letter, and the other tokens that the model considered there.
         letters: the scale.
 
     Returns:
         Probability by letter, or None when no letter of the scale is among the alternatives.
     """
-    before, mass = found.token[: found.at], dict.fromkeys(letters, 0.0)
-    for text, logprob in found.top.items():
-        letter, rest = text[found.at : found.at + 1], text[found.at + 1 :]
-        if text[: found.at] == before and letter in mass and rest.strip(' "},') == "":
+    at = alternatives.at
+    before, mass = alternatives.token[:at], dict.fromkeys(letters, 0.0)
+    for text, logprob in alternatives.top.items():
+        letter, rest = text[at : at + 1], text[at + 1 :]
+        if text[:at] == before and letter in mass and rest.strip(' "},') == "":
             mass[letter] += math.exp(logprob)
     total = sum(mass.values())
     return {letter: value / total for letter, value in mass.items()} if total > 0 else None
@@ -186,7 +187,7 @@ def letter_probabilities(found: Alternatives, letters: Iterable[str]) -> dict[st
 async def grade_one(
     model: ChatModel, task: GradeTask, instructions: Instructions, *, lenient: bool
 ) -> GradeRow:
-    """Ask the judge once and turn what comes into a row; only bugs raise."""
+    """Ask the judge once and turn the reply into a row; only bugs raise."""
     rubric = instructions.rubric
     request = build_request(task.sample, task.item, instructions)
     try:

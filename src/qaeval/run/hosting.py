@@ -1,10 +1,10 @@
-"""From an entry of the registry to an endpoint that answers: one that is up, or a server of qaeval's own, kept alive."""
+"""Servers of a run's models: one that is up is found, one that qaeval has to start is started and watched."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from qaeval.environment import environment
 from qaeval.errors import EndpointError, UsageError
@@ -14,53 +14,42 @@ from qaeval.run.endpoint import Endpoint, without_server
 from qaeval.run.endpoint import resolve as find_endpoint
 from qaeval.serving.conductor import Conductor
 
-_RESTARTS: Final = 2
-"""So often a server of ours that died during a stage is started again."""
 
-_Todo = TypeVar("_Todo")
-
-
-class Hosting:
-    """Where the models of a run answer.
+class ServerManager:
+    """Finds the servers of a run's models, and starts those that have none.
 
     Args:
-        conductor: Serves those that nobody else serves.
+        serving: How servers are started; default: ``vllm`` on the path.
+        logs: Folder of the servers' output.
+        on_message: Called with a sentence when a server starts, or died.
+        stopped: Returns whether the user asked to stop.
         allow_external: Hosts outside the user's network that may be sent data.
+
+    Attributes:
+        adapters: LoRA adapters of the run, so that a base model is started with all of its own.
     """
 
-    def __init__(self, conductor: Conductor, *, allow_external: Sequence[str] = ()) -> None:
-        self._conductor = conductor
-        self._allow_external = tuple(allow_external)
-        self.adapters: tuple[ModelSpec, ...] = ()
-
-    @classmethod
-    def with_servers(
-        cls,
+    def __init__(
+        self,
         serving: Serving | None,
         *,
         logs: Path,
-        told: Callable[[str], None],
+        on_message: Callable[[str], None],
         stopped: Callable[[], bool],
         allow_external: Sequence[str] = (),
-    ) -> "Hosting":
-        """Host with servers of qaeval's own for models without a URL.
-
-        Args:
-            serving: How they are started; vLLM on the path where left out.
-            logs: Folder of what they print.
-            told: Takes a sentence when a server starts, or died.
-            stopped: Whether the user asked to stop.
-            allow_external: Hosts outside the user's network that may be sent data.
-        """
-        conductor = Conductor(serving or Serving(), env=environment(), logs=logs, told=told, stopped=stopped)
-        return cls(conductor, allow_external=allow_external)
+    ) -> None:
+        self._conductor = Conductor(
+            serving or Serving(), env=environment(), logs=logs, on_message=on_message, stopped=stopped
+        )
+        self._allow_external = tuple(allow_external)
+        self.adapters: tuple[ModelSpec, ...] = ()
 
     async def close(self) -> None:
-        """Stop the server that is up, if it is one of ours."""
+        """Stop the server that is up, if qaeval started it."""
         await self._conductor.close()
 
     async def check(self, specs: Sequence[ModelSpec]) -> None:
-        """Look at every endpoint, and at the arguments of every server to start; start none.
+        """Probe every endpoint, and check the arguments of every server to start; start none.
 
         Raises:
             as `resolve`.
@@ -75,36 +64,29 @@ class Hosting:
                 api_key(spec)
         await self._conductor.check(hosted)
 
-    async def through(
-        self,
-        spec: ModelSpec,
-        unfinished: Callable[[], _Todo],
-        stage: Callable[[Endpoint, _Todo], Coroutine[Any, Any, None]],
-    ) -> None:
-        """Work through a model's stage; a server of ours that dies meanwhile is started again, a few times."""
-        for restarts_left in range(_RESTARTS, -1, -1):
-            todo = unfinished()
-            if not todo:
-                return
-            endpoint = await self.resolve(spec)
-            if not spec.is_hosted:
-                await stage(endpoint, todo)
-                return
-            try:
-                await self._until_death(asyncio.ensure_future(stage(endpoint, todo)))
-            except EndpointError:
-                if not self._conductor.lost():
-                    raise
-            why = self._conductor.lost()
-            if not why:
-                return
-            if not restarts_left:
-                raise EndpointError(
-                    f"{why}\nstarted {_RESTARTS + 1} times and given up; finished rows are kept"
-                )
+    async def run_while_alive(self, spec: ModelSpec, work: Coroutine[Any, Any, None]) -> str:
+        """Run the work on a model's server; where qaeval started that server, drop the work when it dies.
+
+        Requests in flight are then not recorded as failed: they are asked again.
+
+        Returns:
+            Why the server died; empty when it is alive, and the work is done.
+
+        Raises:
+            whatever ``work`` raises while the server is alive.
+        """
+        if not spec.is_hosted:
+            await work
+            return ""
+        try:
+            await self._until_death(asyncio.ensure_future(work))
+        except EndpointError:
+            if not self._conductor.why_dead():
+                raise
+        return self._conductor.why_dead()
 
     async def _until_death(self, work: "asyncio.Future[None]") -> None:
-        """Wait for the work; where the server dies first, what is in flight is dropped, not recorded as failed."""
+        """Wait for the work, or for the death of the server, which cancels it."""
         death = asyncio.ensure_future(self._conductor.death())
         try:
             await asyncio.wait([work, death], return_when=asyncio.FIRST_COMPLETED)
@@ -119,9 +101,12 @@ class Hosting:
         finally:
             work.cancel()
             death.cancel()
+            await asyncio.gather(
+                work, death, return_exceptions=True
+            )  # the session is written before this returns
 
     async def resolve(self, spec: ModelSpec) -> Endpoint:
-        """Find where a model answers, and start its server where nobody else serves it.
+        """Find where a model answers, and start its server where there is none.
 
         Raises:
             UsageError: it cannot be reached or started, or its key is missing.
@@ -129,17 +114,21 @@ class Hosting:
             Interrupted: the user asked to stop meanwhile.
         """
         key = api_key(spec)
-        started = len(self._conductor.starts)
+        n_starts = len(self._conductor.starts)
         if spec.is_hosted:
             if not self._conductor.is_available:
                 raise UsageError(without_server(spec))
-            beside = [one for one in self.adapters if one.lora and one.lora.base == spec.hosting.name]
+            beside = [
+                adapter
+                for adapter in self.adapters
+                if adapter.lora and adapter.lora.base == spec.hosting.name
+            ]
             url = await self._conductor.serve(spec, adapters=beside, api_key=key)
             spec = spec.model_copy(
                 update={"url": url, "gpus": spec.gpus or self._conductor.gpus(spec.n_gpus)}
             )
         endpoint = await find_endpoint(spec, api_key=key, allow_external=self._allow_external)
-        return replace(endpoint, load_s=sum(one.seconds for one in self._conductor.starts[started:]))
+        return replace(endpoint, load_s=sum(start.seconds for start in self._conductor.starts[n_starts:]))
 
 
 def in_turns(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
@@ -149,6 +138,6 @@ def in_turns(specs: Sequence[ModelSpec]) -> list[ModelSpec]:
 
 
 def runs_apart(candidates: Sequence[ModelSpec], judge: ModelSpec) -> bool:
-    """Whether the judge has a server of its own that is up, and so has every candidate."""
+    """Whether the judge and every candidate have servers that are up, and the judge shares none with a candidate."""
     running = all(spec.kind == "server" and spec.url is not None for spec in (*candidates, judge))
     return running and judge.url not in {spec.url for spec in candidates}

@@ -15,16 +15,16 @@ _FIELDS: Final = ("type", "question", "answer")
 
 
 def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient: bool) -> tuple[Item, ...]:
-    """Read the items from a reply, with what the eval's checks find in them.
+    """Read the items from a reply, with the findings of the eval's checks.
 
     Args:
         text: the reply.
-        sample: what the candidate was given; its id becomes part of each item's id.
-        definition: says how many items of which kind are expected.
-        lenient: the server did not enforce the schema, so JSON may stand in a code fence or between words.
+        sample: the sample that was asked about; its id becomes part of each item's id.
+        definition: the eval, with kind and number of the items.
+        lenient: the server did not enforce the schema, so that JSON may come in a code fence or between words.
 
     Raises:
-        ReplyError: the reply as a whole fails; nothing is invented, dropped or padded.
+        ReplyError: the reply is not what the eval asks for; it then has no items at all.
     """
     value = extract_json(text, lenient=lenient or not definition.enforce_schema)
     if (
@@ -32,7 +32,7 @@ def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient
         and not _holds_objects(value)
         and not text.lstrip().startswith(("[", "\ufeff[", "```"))
     ):
-        raise ReplyError("invalid_json", f"expected JSON, got words with {json.dumps(value)[:40]} among them")
+        raise ReplyError("invalid_json", f"expected JSON, got text that contains {json.dumps(value)[:40]}")
     items = _READERS[definition.item_kind](value, sample, definition)
     return checked(items, sample, text, definition.checks, CHECKS) if definition.checks else items
 
@@ -47,23 +47,25 @@ def _pairs(value: Any, sample: Sample, definition: EvalDefinition) -> tuple[Item
         raise ReplyError(
             "wrong_item_count", f"expected {definition.items_per_sample} pairs, got {len(pairs)}"
         )
-    return tuple(_pair(pair, place, sample, definition) for place, pair in enumerate(pairs))
+    return tuple(_pair(pair, position, sample, definition) for position, pair in enumerate(pairs))
 
 
 def _pair(pair: Any, position: int, sample: Sample, definition: EvalDefinition) -> Item:  # noqa: ANN401 - parsed JSON
     fields = _texts(pair, f"pair {position + 1}: ", _FIELDS)
     if fields["type"] not in definition.item_types:
-        known = list(definition.item_types)
-        raise ReplyError("missing_field", f"pair {position + 1}: type {fields['type']!r} is none of {known}")
+        types = list(definition.item_types)
+        raise ReplyError(
+            "missing_field", f"pair {position + 1}: expected a type of {types}, got {fields['type']!r}"
+        )
     return Item.of(
         sample.sample_id, position, type=fields["type"], question=fields["question"], answer=fields["answer"]
     )
 
 
 def _answer(value: Any, sample: Sample, definition: EvalDefinition) -> tuple[Item, ...]:  # noqa: ANN401 - parsed JSON
-    """Read an answer; whether the form beside it is filled in as it should be is a check's matter."""
+    """Read an answer; a check looks at the form that comes with it."""
     form = definition.form.name if definition.form else ""
-    fields = _texts(value, "", ("answer",), besides=(form,) if form else ())
+    fields = _texts(value, "", ("answer",), optional=(form,) if form else ())
     parts = {FORM: json.dumps(value[form], ensure_ascii=False)} if form in value else {}
     return (
         Item.of(
@@ -95,13 +97,13 @@ def _preference_pair(value: Any, sample: Sample, _definition: EvalDefinition) ->
 _READERS: Final = {"qa_pair": _pairs, "answer": _answer, "preference_pair": _preference_pair}
 
 
-def _texts(value: Any, where: str, names: Sequence[str], besides: Sequence[str] = ()) -> dict[str, str]:  # noqa: ANN401 - parsed JSON
-    """Read the text fields of an object that has them all and no others besides those named."""
+def _texts(value: Any, where: str, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, str]:  # noqa: ANN401 - parsed JSON
+    """Read the text fields of an object that has all of them, and otherwise optional ones alone."""
     if not isinstance(value, dict):
         raise ReplyError("missing_field", f"{where}expected an object, got {_kind(value)}")
-    if unknown := sorted(set(value) - {*names, *besides}):
+    if unknown := sorted(set(value) - {*names, *optional}):
         raise ReplyError(
-            "missing_field", f"{where}unknown field {unknown[0]!r}; expected {[*names, *besides]}"
+            "missing_field", f"{where}unknown field {unknown[0]!r}; expected {[*names, *optional]}"
         )
     return {name: _text(value, name, where) for name in names}
 
@@ -109,13 +111,13 @@ def _texts(value: Any, where: str, names: Sequence[str], besides: Sequence[str] 
 def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not value.translate(_INVISIBLE).strip():
-        came = "nothing" if name not in fields else repr(value)[:60]
-        raise ReplyError("missing_field", f"{where}expected text in {name!r}, got {came}")
+        got = "nothing" if name not in fields else repr(value)[:60]
+        raise ReplyError("missing_field", f"{where}expected text in {name!r}, got {got}")
     return value.strip()
 
 
 def _holds_objects(value: list[Any]) -> bool:
-    return any(isinstance(one, dict | list) for one in value)
+    return any(isinstance(element, dict | list) for element in value)
 
 
 def _kind(value: object) -> str:

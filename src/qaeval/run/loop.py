@@ -4,53 +4,57 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from qaeval.run.pace import Pace
+from qaeval.run.pace import ConcurrencyLimit
 
 _Task = TypeVar("_Task")
 _Row = TypeVar("_Row")
 
 
-class Feed(Generic[_Task]):
-    """Tasks that become known while others are worked on; whoever feeds it says when there are no more.
+class TaskQueue(Generic[_Task]):
+    """Tasks that one stage produces while another one works on them.
 
     Args:
-        room: Tasks that may wait to be taken; who puts more waits until some are.
+        maxsize: Tasks that may wait; a producer that finds more waits until the queue has drained to this size.
     """
 
-    def __init__(self, room: int = 4096) -> None:
+    def __init__(self, maxsize: int = 4096) -> None:
+        # 4096: four times the highest concurrency, so that the consumer never runs dry, and still some megabytes at most
         self._queue: asyncio.Queue[_Task | None] = asyncio.Queue()
-        self._room = room
-        self._moved = asyncio.Event()
+        self._maxsize = maxsize
+        self._taken = asyncio.Event()
         self._is_abandoned = False
 
     async def put(self, tasks: Iterable[_Task]) -> None:
-        """Add tasks; then wait while too many wait to be taken."""
+        """Add tasks, then wait while the queue holds more than ``maxsize``.
+
+        Tasks of one call are added together, so the queue can exceed ``maxsize`` by one call of each producer.
+        """
         for task in tasks:
             self._queue.put_nowait(task)
-        while self._queue.qsize() > self._room and not self._is_abandoned:
-            self._moved.clear()
-            await self._moved.wait()
+        while self._queue.qsize() > self._maxsize and not self._is_abandoned:
+            self._taken.clear()
+            await self._taken.wait()
 
     def close(self) -> None:
-        """Let the workers end once they have worked through what is there."""
+        """End the queue: consumers finish what is in it."""
         self._queue.put_nowait(None)
 
     def abandon(self) -> None:
-        """Let nobody wait for room any more: nothing is taken from now on."""
+        """Release producers that wait: nothing is taken any more."""
         self._is_abandoned = True
-        self._moved.set()
+        self._taken.set()
 
     async def take(self) -> _Task | None:
-        """Return the next task; None when there are no more, to everybody who asks."""
+        """Return the next task; None, to every consumer, once the queue is closed and empty."""
         task = await self._queue.get()
-        self._moved.set()
+        self._taken.set()
         if task is None:
-            self._queue.put_nowait(None)
+            self._queue.put_nowait(None)  # for the next consumer
         return task
 
 
-class Stop(Protocol):
-    """Says whether the user asked to stop (Ctrl-C)."""
+class StopFlag(Protocol):
+    """Says whether the user asked to stop."""
 
     def is_set(self) -> bool:
         """Return True once no new work may begin."""
@@ -58,48 +62,48 @@ class Stop(Protocol):
 
 
 async def for_each(
-    tasks: Iterable[_Task] | Feed[_Task],
+    tasks: Iterable[_Task] | TaskQueue[_Task],
     work: Callable[[_Task], Awaitable[_Row]],
-    emit: Callable[[_Row], Awaitable[None]],
+    emit: Callable[[_Task, _Row], Awaitable[None]],
     *,
-    pace: Pace,
-    stop: Stop,
+    limit: ConcurrencyLimit,
+    stop: StopFlag,
 ) -> None:
-    """Work through tasks, as many at a time as the pace says; emit each row as it is ready.
+    """Work through tasks, as many at a time as the limit allows; emit each row as it is ready.
 
     Workers pull from one shared iterator, so memory is bounded by the limit, not by the number of tasks. Where the
     limit rises workers are added, where it falls they end after their task. When ``stop`` is set no new task begins
     and those in flight finish.
 
     Args:
-        tasks: pulled lazily, each by exactly one worker; of a feed until it is closed.
+        tasks: pulled lazily, each by exactly one worker; a queue until it is closed.
         work: asks the model; must not raise for what a model did (that is a failure row).
         emit: called once per finished task, in the order of finishing; while it waits its worker takes nothing new.
-        pace: says how many; is told of every task.
+        limit: of the number of workers; notified of every task.
         stop: checked before each task.
 
     Raises:
         Exception: the first that ``work`` or ``emit`` raised; the other workers are cancelled.
     """
-    source = iter(()) if isinstance(tasks, Feed) else iter(tasks)
+    source = iter(()) if isinstance(tasks, TaskQueue) else iter(tasks)
     n_workers, is_empty = 0, False
 
     async def worker() -> None:
         nonlocal n_workers, is_empty
         try:
-            while n_workers <= pace.limit and not stop.is_set():
-                task = await tasks.take() if isinstance(tasks, Feed) else next(source, None)
+            while n_workers <= limit.value and not stop.is_set():
+                task = await tasks.take() if isinstance(tasks, TaskQueue) else next(source, None)
                 if task is None:
                     is_empty = True
                     return
                 if stop.is_set():
                     return
-                pace.began()
+                limit.task_started()
                 try:
                     row = await work(task)
                 finally:
-                    pace.ended()
-                await emit(row)
+                    limit.task_ended()
+                await emit(task, row)
         finally:
             n_workers -= 1
 
@@ -108,15 +112,15 @@ async def for_each(
 
             def fill() -> None:
                 nonlocal n_workers
-                while n_workers < pace.limit and not is_empty and not stop.is_set():
+                while n_workers < limit.value and not is_empty and not stop.is_set():
                     n_workers += 1
                     group.create_task(worker())
 
-            pace.changed = fill
+            limit.on_rise = fill
             fill()
     except ExceptionGroup as raised:
         raise raised.exceptions[0] from None
     finally:
-        pace.changed = lambda: None
-        if isinstance(tasks, Feed):
+        limit.on_rise = lambda: None
+        if isinstance(tasks, TaskQueue):
             tasks.abandon()

@@ -10,7 +10,7 @@ from qaeval.errors import UsageError
 from qaeval.records import GenerateRow, GradeRow
 from qaeval.report.facts import MachineFacts
 from qaeval.run.watch import Progress, StageProgress
-from qaeval.serving.exporter import Exporter, Tally
+from qaeval.serving.exporter import Exporter, StageCounts
 
 _LOOPBACK: Final = "127.0.0.1"
 
@@ -51,39 +51,39 @@ def metrics_served(
 
 @dataclass(frozen=True)
 class Metered:
-    """A progress whose stages are counted."""
+    """A progress whose rows are counted."""
 
     progress: Progress
     exporter: Exporter
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> "MeteredStage":
-        """Begin a stage; one that goes on, with a server that was started again, keeps its counts."""
-        tally = self.exporter.tally(name, model)
-        tally.n_planned, tally.n_finished = total, done
-        return MeteredStage(self.progress.stage(name, model, total=total, done=done), tally)
+        """Begin a stage; after the restart of a server it keeps its counts."""
+        counts = self.exporter.counts(name, model)
+        counts.n_planned, counts.n_finished = total, done
+        return MeteredStage(self.progress.stage(name, model, total=total, done=done), counts)
 
     def note(self, text: str) -> None:
-        """Pass it on."""
+        """Pass a message on."""
         self.progress.note(text)
 
 
 @dataclass(frozen=True)
 class MeteredStage:
-    """A stage's progress, counted."""
+    """The progress of a stage whose rows are counted."""
 
     progress: StageProgress
-    tally: Tally
+    counts: StageCounts
 
     def row(self, row: GenerateRow | GradeRow) -> None:
         """Count a finished task."""
-        self.tally.row(row)
+        self.counts.row(row)
         self.progress.row(row)
 
     def more(self, n: int) -> None:
-        """Expect more."""
-        self.tally.n_planned += n
+        """Add tasks to the total."""
+        self.counts.n_planned += n
         self.progress.more(n)
 
     def end(self) -> None:
-        """Leave the counts as they are: they are read until the process ends."""
+        """End the stage; its counts stay, since they are read until the process ends."""
         self.progress.end()

@@ -1,4 +1,4 @@
-"""From what was typed to what a run is: files found and read, names resolved, defaults filled in."""
+"""From arguments to the plan of a run: files read, names resolved, defaults filled in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from qaeval.records import Sample
 from qaeval.registry.config import Config, ModelSpec
 
 _FORMAT: Final = 1
-"""Layout of the run directory; the settings check refuses another one."""
+"""Version of the run directory's layout; a run of another version cannot be resumed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run asks of whom."""
+    """The eval, samples and candidates of a run."""
 
     definition: EvalDefinition
     samples: tuple[Sample, ...]
@@ -29,7 +29,7 @@ class Plan:
     seed: int
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same when the run is resumed, as JSON. Where a model is served may change."""
+        """Return what must be equal when the run is resumed, as JSON. The address of a model may change."""
         return {
             "format": _FORMAT,
             "eval": {**self.definition.model_dump(mode="json"), "digest": self.definition.digest},
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Judging:
-    """Who grades, and by which rubric.
+    """The judge and its rubric.
 
     Raises:
         UsageError: the rubric is for preference pairs, and the judge cannot grade them.
@@ -62,24 +62,24 @@ class Judging:
             )
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same when grading is resumed, as JSON."""
+        """Return what must be equal when grading is resumed, as JSON."""
         rubric = {**self.rubric.model_dump(mode="json"), "sha": self.rubric.sha}
         return {"judge": {"name": self.judge.name, **described(self.judge)}, "rubric": rubric}
 
 
 def described(spec: ModelSpec) -> dict[str, Any]:
-    """Return what a report says about a model and its replies depend on."""
-    about = spec.model_dump(
+    """Return what identifies a model in a report, and all settings that its replies depend on."""
+    facts = spec.model_dump(
         mode="json",
         include={"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"},
     )
-    return {**spec.identity(), **about}
+    return {**spec.identity(), **facts}
 
 
 def find_judging(
     config: Config, candidates: tuple[ModelSpec, ...], *, judge: str | None, rubric: str
 ) -> Judging:
-    """Resolve who grades these candidates, the registry's default where nobody is named, and by what."""
+    """Resolve judge and rubric; without a name the judge is the registry's default for these candidates."""
     return Judging(config.judge(judge) if judge else config.default_judge(candidates), find_rubric(rubric))
 
 
@@ -94,17 +94,17 @@ def make_plan(
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
-    """Resolve the candidates and draw the one sample set that all of them get.
+    """Resolve the candidates and draw the sample set that all of them share.
 
     Raises:
-        UsageError: a name is unknown or given twice, or ``n`` is more than there is.
-        DataError: a file is not what it has to be.
+        UsageError: a name is unknown or given twice, or ``n`` exceeds the number of samples.
+        DataError: a file is not valid.
     """
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise UsageError(f"{twice[0]!r} is named twice; each candidate is compared once")
+    duplicates = sorted({name for name in names if list(names).count(name) > 1})
+    if duplicates:
+        raise UsageError(f"{duplicates[0]!r} is named twice; name each candidate once")
     candidates = tuple(config.candidate(name) for name in names)
     definition = find_eval(eval_name or config.defaults.eval)
     seed = config.defaults.seed if seed is None else seed
-    drawn = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
-    return Plan(definition, drawn, candidates, seed)
+    sample_set = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
+    return Plan(definition, sample_set, candidates, seed)

@@ -1,50 +1,49 @@
-"""The order of the stages.
+"""The stages of a run, in order.
 
-A run directory goes through ``generate``, ``grade`` and ``report``; ``compare`` is the three in order. Each can be
-stopped at any moment and called again: what is finished is never asked again.
+A run directory goes through ``generate``, ``grade`` and ``report``; ``compare`` is the first two. Each can be stopped at
+any moment and called again: finished tasks are not asked again.
+
+The core is asynchronous (``async with Runner(…) as runner: await runner.acompare(…)``). Every method has a synchronous
+form for scripts and the command line, which runs an event loop of its own.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Container, Coroutine, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from qaeval.chat.cached import Cache
-from qaeval.chat.protocol import ChatModel, Sampling
 from qaeval.errors import DataError, Interrupted
 from qaeval.evals.definition import EvalDefinition
-from qaeval.records import Failure, Generation, Record, Sample
+from qaeval.records import Failure, GradeRow, Sample
 from qaeval.registry.config import ModelSpec, Serving
-from qaeval.run import generate as generating
-from qaeval.run import grade as grading
-from qaeval.run.endpoint import Endpoint
-from qaeval.run.hosting import Hosting, in_turns, runs_apart
-from qaeval.run.loop import Feed
+from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
-from qaeval.run.session import Sessions, Todo
-from qaeval.run.watch import Progress, StageProgress, Stop, listening, nobody
+from qaeval.run.session import RunContext, run_stage
+from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredReplies, ignore
+from qaeval.run.watch import Progress, Stop, stop_on_signals
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
 
 
 class Runner:
-    """Takes one run directory through its stages; a context manager, so that no server of its own outlives it.
+    """Takes one run directory through its stages; a context manager, so that no server it starts outlives it.
 
     Args:
-        store: the open run directory.
-        progress: told of every stage and row.
-        concurrency: requests in flight; None: as many as keep the servers busy.
-        serving: how a model without a URL is served.
-        allow_external: hosts outside the user's network that may be sent data.
-        outage_s: longest wait for a server that stopped answering.
-        cache: folder of the replies of earlier runs; None asks every question.
-        exporter: told which model works on which machine; None: nobody reads.
-        only: ids of the samples to ask about, where the run is one shard of several; None: all of them.
-        on_stop: called when the user asks to stop for the first time.
+        store: The open run directory.
+        progress: Notified of every stage and row.
+        concurrency: Requests in flight; None: as many as keep the servers busy.
+        serving: How a model without a URL is served.
+        allow_external: Hosts outside the user's network that may be sent data.
+        outage_s: Longest wait for a server that stopped answering, in seconds.
+        cache: Folder of the replies of earlier runs; None: every request is sent.
+        exporter: Counts requests in flight and machine time; None: no metrics are served.
+        sample_ids: Samples to ask about, where the run is one shard of several; None: all.
+        on_stop: Called once, when a stop is requested for the first time.
+        handle_signals: Whether Ctrl-C and SIGTERM request a stop while a stage runs; never outside the main thread.
     """
 
     def __init__(
@@ -58,16 +57,26 @@ class Runner:
         outage_s: float = 120.0,
         cache: Path | None = None,
         exporter: Exporter | None = None,
-        only: Container[str] | None = None,
+        sample_ids: Container[str] | None = None,
         on_stop: Callable[[], None] = lambda: None,
+        handle_signals: bool = True,
     ) -> None:
         self._store = store
-        self._only = only
+        self._sample_ids = sample_ids
         self._progress = progress
         self._stop = Stop(on_stop)
-        self._cache = None if cache is None else Cache(cache, told=progress.note)
-        self._sessions = Sessions(
+        self._handle_signals = handle_signals
+        self._cache = None if cache is None else Cache(cache, on_message=progress.note)
+        self._servers = ServerManager(
+            serving,
+            logs=store.path / "logs",
+            on_message=progress.note,
+            stopped=self._stop.is_set,
+            allow_external=allow_external,
+        )
+        self._context = RunContext(
             store=store,
+            servers=self._servers,
             progress=progress,
             stop=self._stop,
             concurrency=concurrency,
@@ -75,68 +84,182 @@ class Runner:
             cache=self._cache,
             exporter=exporter,
         )
-        self._hosting = Hosting.with_servers(
-            serving,
-            logs=store.path / "logs",
-            told=progress.note,
-            stopped=self._stop.is_set,
-            allow_external=allow_external,
-        )
-
-    def __enter__(self) -> Self:
         self._open = ExitStack()
+        self._loop: asyncio.Runner | None = None
+
+    def stop(self) -> None:
+        """Request a stop, from any thread: no new task begins, those in flight finish, the stage raises `Interrupted`."""
+        self._stop.request()
+
+    # ---------------------------------------------------------------- asynchronous
+
+    async def __aenter__(self) -> Self:
         if self._cache is not None:
             self._open.enter_context(self._cache)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._servers.close()
+        finally:
+            self._open.close()
+
+    async def acheck(self, *specs: ModelSpec) -> None:
+        """Probe every endpoint, and check the arguments of every server to start, before the first GPU second is spent.
+
+        Raises:
+            UsageError: a model cannot be reached or started, or its key is missing.
+            EndpointError: a server cannot be used.
+        """
+        await self._servers.check(specs)
+
+    async def acompare(
+        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
+    ) -> None:
+        """Generate and grade: at the same time where candidates and judge have servers of their own, else in turn.
+
+        Raises:
+            as ``agenerate`` and ``agrade``.
+        """
+        if not runs_apart(candidates, judging.judge):
+            await self.agenerate(candidates, definition)
+            await self.agrade(judging)
+            return
+        _record_judging(self._store, judging)
+        with self._signals():
+            await self._generate_and_grade(candidates, definition, judging)
+
+    async def agenerate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
+        """Ask every candidate for what it has not answered yet.
+
+        Models that qaeval serves itself come last and next to their adapters, in the order given, so that each is loaded
+        once; a candidate that is also the judge should be named last.
+
+        Raises:
+            Interrupted: the user asked to stop; requests in flight finish and are kept.
+            EndpointError: a server cannot be used, or stopped answering; finished rows are kept.
+            StoreError: a row could not be written.
+        """
+        with self._signals():
+            await self._generate(candidates, definition)
+
+    async def agrade(
+        self,
+        judging: Judging,
+        *,
+        samples: Iterable[Sample] | None = None,
+        candidates: Container[str] | None = None,
+        on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
+        max_concurrency: int | None = None,
+    ) -> None:
+        """Have the judge grade every item that has no grade yet.
+
+        Args:
+            judging: Judge and rubric.
+            samples: Samples whose items are graded, in this order, read while the judge works; None: all.
+            candidates: Names of the candidates whose items are graded; None: all.
+            on_row: Called with every row after it is written.
+            max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
+
+        Raises:
+            DataError: there is nothing to grade.
+            NotComparableError: the run was graded by another judge or rubric.
+            Interrupted, EndpointError, StoreError: as in ``agenerate``.
+        """
+        _record_judging(self._store, judging)
+        with self._store.replies() as replies:
+            if not replies.n_items:
+                self._require_items(has_items=False)
+                return
+            tasks = StoredReplies(
+                store=self._store,
+                replies=replies,
+                judge=judging.judge.name,
+                samples=samples,
+                candidates=candidates,
+            )
+            stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row)
+            with self._signals():
+                await run_stage(stage, self._context)
+
+    async def _generate(
+        self,
+        candidates: Sequence[ModelSpec],
+        definition: EvalDefinition,
+        queue: GradingQueue | None = None,
+    ) -> None:
+        self._servers.adapters = tuple(spec for spec in candidates if spec.lora)
+        for spec in in_turns(candidates):
+            stage = GenerateStage(spec, definition, self._store, sample_ids=self._sample_ids, queue=queue)
+            await run_stage(stage, self._context)
+
+    async def _generate_and_grade(
+        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
+    ) -> None:
+        """Grade items as they are written. A bounded queue between the stages holds the candidates back for a slow judge."""
+        n_done = len(self._store.finished(GRADES))
+        progress = self._progress.stage("grade", judging.judge.name, total=n_done, done=n_done)
+        queue = GradingQueue(self._store, judging.judge.name, progress)
+
+        async def produce() -> None:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(queue.put_stored())
+                    await self._generate(candidates, definition, queue)
+            except ExceptionGroup as raised:
+                raise raised.exceptions[0] from None
+            finally:
+                queue.close()
+
+        try:
+            grading = run_stage(GradeStage(judging, queue, alongside=True), self._context, progress=progress)
+            await _run_both(produce(), grading)
+        finally:
+            progress.end()
+        self._require_items(has_items=not queue.is_empty)
+
+    def _signals(self) -> AbstractContextManager[None]:
+        return stop_on_signals(self._stop) if self._handle_signals else nullcontext()
+
+    def _require_items(self, *, has_items: bool) -> None:
+        """Refuse to grade nothing; of a shard alone that is fine, since others may have items.
+
+        Raises:
+            DataError: the run has no item.
+        """
+        if not has_items and self._sample_ids is None:
+            raise _nothing_to_grade(self._store)
+
+    # ---------------------------------------------------------------- synchronous
+
+    def __enter__(self) -> Self:
+        _require_no_loop()
         self._loop = asyncio.Runner()
+        self._run(self.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._loop.run(self._hosting.close())
+            self._run(self.__aexit__(kind, error, traceback))
         finally:
-            self._loop.close()
-            self._open.close()
-
-    def stop(self) -> None:
-        """Ask the stages to stop, from any thread: requests in flight finish, then `Interrupted` is raised."""
-        self._stop.ask()
+            if self._loop is not None:
+                self._loop.close()
 
     def check(self, *specs: ModelSpec) -> None:
-        """Look at every endpoint, and at the arguments of every server to start, before the first GPU second is spent.
-
-        Raises:
-            UsageError: a model cannot be reached or started, or its key is missing.
-            EndpointError: a server cannot be used.
-        """
-        self._loop.run(self._hosting.check(specs))
+        """Do what `acheck` does, from a thread without an event loop."""
+        self._run(self.acheck(*specs))
 
     def compare(self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging) -> None:
-        """Generate and grade: side by side where candidates and judge run on servers of their own, else one after the other.
-
-        Raises:
-            as ``generate`` and ``grade``.
-        """
-        if runs_apart(candidates, judging.judge):
-            _record_judging(self._store, judging)
-            self._loop.run(self._side_by_side(candidates, definition, judging))
-        else:
-            self.generate(candidates, definition)
-            self.grade(judging)
+        """Do what `acompare` does, from a thread without an event loop."""
+        self._run(self.acompare(candidates, definition, judging))
 
     def generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
-        """Ask every candidate for what it has not answered yet.
-
-        Models that qaeval serves itself come last and side by side with their adapters, in the order given, so that each
-        is loaded once; one that is also the judge should be named last.
-
-        Raises:
-            Interrupted: the user asked to stop; what was in flight is finished and kept.
-            EndpointError: a server cannot be used, or stopped answering; finished rows are kept.
-            StoreError: a row could not be written.
-        """
-        self._loop.run(self._generate(candidates, definition))
+        """Do what `agenerate` does, from a thread without an event loop."""
+        self._run(self.agenerate(candidates, definition))
 
     def grade(
         self,
@@ -144,190 +267,51 @@ class Runner:
         *,
         samples: Iterable[Sample] | None = None,
         candidates: Container[str] | None = None,
-        then: Callable[[Any], Coroutine[Any, Any, None]] = nobody,
-        most: int | None = None,
+        on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
+        max_concurrency: int | None = None,
     ) -> None:
-        """Have the judge grade every item that has no letter yet.
+        """Do what `agrade` does, from a thread without an event loop."""
+        grading = self.agrade(
+            judging, samples=samples, candidates=candidates, on_row=on_row, max_concurrency=max_concurrency
+        )
+        self._run(grading)
 
-        Args:
-            judging: Who grades by what.
-            samples: Those whose items are graded, in this order, gone through while the judge works; None: all.
-            candidates: Those whose items are graded; None: all.
-            then: Told of every row after it is written.
-            most: Requests in flight at most, where few must be begun in vain; None: as many as keep the server busy.
-
-        Raises:
-            DataError: there is nothing to grade.
-            NotComparableError: the run was graded by another judge or rubric.
-            Interrupted, EndpointError, StoreError: as in ``generate``.
-        """
-        _record_judging(self._store, judging)
-        self._sessions = replace(self._sessions, most=most)
-        self._loop.run(self._grade(judging, samples, candidates, then))
-
-    async def _generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
-        self._hosting.adapters = tuple(spec for spec in candidates if spec.lora)
-        with listening(self._stop):
-            for spec in in_turns(candidates):
-                await self._generate_with(spec, definition)
-
-    async def _side_by_side(
-        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
-    ) -> None:
-        """Grade items as they are written; each task once, whoever wrote the same item again."""
-        feed: Feed[grading.GradeTask] = Feed()
-        name = judging.judge.name
-        done = self._store.finished(GRADES)
-        grades = self._progress.stage("grade", name, total=len(done), done=len(done))
-        given: set[int] = set()
-        in_work: dict[str, Sample] = {}
-
-        async def hand_over(sample: Sample, generations: Sequence[Generation]) -> None:
-            tasks = list(grading.tasks(name, sample, generations, done))
-            new = [task for task in tasks if int(task.task_id, 16) not in given]
-            given.update(int(task.task_id, 16) for task in new)
-            grades.more(len(new))
-            await feed.put(new)
-
-        async def then(row: Any) -> None:  # noqa: ANN401 - a row of the generate stage
-            sample = in_work.pop(row.sample_id)
-            if isinstance(row, Generation):
-                await hand_over(sample, [row])
-
-        async def backlog() -> None:
-            with self._store.replies() as replies:
-                for sample in self._store.samples() if len(replies) else ():
-                    await hand_over(sample, replies.of(sample.sample_id))
-
-        async def write() -> None:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(backlog())
-                    for spec in candidates:
-                        await self._generate_with(spec, definition, in_work=in_work, then=then)
-            except ExceptionGroup as raised:
-                raise raised.exceptions[0] from None
-            finally:
-                feed.close()
-
-        self._sessions = replace(self._sessions, alongside=True)
-        with listening(self._stop):
-            try:
-                await _both(write(), self._grade_fed(judging, Todo(1, 0, feed), grades))
-            finally:
-                grades.end()
-        if not (given or len(done)) and self._only is None:
-            raise _nothing_to_grade(self._store)
-
-    async def _generate_with(
-        self,
-        spec: ModelSpec,
-        definition: EvalDefinition,
-        *,
-        in_work: dict[str, Sample] | None = None,
-        then: Callable[[Any], Coroutine[Any, Any, None]] = nobody,
-    ) -> None:
-        sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
-        lenient = spec.structured == "off"
-
-        async def ask(model: ChatModel, task: generating.GenerateTask) -> Record:
-            if in_work is not None:
-                in_work[task.sample.sample_id] = task.sample
-            return await generating.generate_one(model, task, definition, sampling, lenient=lenient)
-
-        def unfinished() -> Todo[generating.GenerateTask]:
-            done = self._store.finished(GENERATIONS)
-            keys = [
-                generating.task_id(spec.name, sample_id) in done
-                for sample_id in self._store.sample_ids()
-                if self._asks(sample_id)
-            ]
-            samples = (sample for sample in self._store.samples() if self._asks(sample.sample_id))
-            tasks = generating.tasks(spec.name, samples, done)
-            return Todo(len(keys), sum(keys), tasks)
-
-        async def stage(endpoint: Endpoint, todo: Todo[generating.GenerateTask]) -> None:
-            await self._sessions.run("generate", endpoint, todo, ask, GENERATIONS, then=then)
-
-        await self._hosting.through(spec, unfinished, stage)
-
-    def _asks(self, sample_id: str) -> bool:
-        return self._only is None or sample_id in self._only
-
-    async def _grade(
-        self,
-        judging: Judging,
-        samples: Iterable[Sample] | None,
-        candidates: Container[str] | None,
-        then: Callable[[Any], Coroutine[Any, Any, None]],
-    ) -> None:
-        name = judging.judge.name
-        with self._store.replies() as replies:
-            if not replies.n_items:
-                if self._only is not None:
-                    return  # other shards may have something
-                raise _nothing_to_grade(self._store)
-
-            def unfinished() -> Todo[grading.GradeTask]:
-                done = self._store.finished(GRADES)
-                tasks = (
-                    task
-                    for sample in (self._store.samples() if samples is None else samples)
-                    for task in grading.tasks(
-                        name, sample, _by(candidates, replies.of(sample.sample_id)), done
-                    )
-                )
-                return Todo(replies.n_items, len(done), tasks)
-
-            async def stage(endpoint: Endpoint, todo: Todo[grading.GradeTask]) -> None:
-                await self._sessions.run("grade", endpoint, todo, _asking(judging), GRADES, then=then)
-
-            with listening(self._stop):
-                await self._hosting.through(judging.judge, unfinished, stage)
-
-    async def _grade_fed(
-        self, judging: Judging, todo: Todo[grading.GradeTask], progress: StageProgress
-    ) -> None:
-        endpoint = await self._hosting.resolve(judging.judge)
-        await self._sessions.run("grade", endpoint, todo, _asking(judging), GRADES, progress=progress)
+    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
+        if self._loop is None:
+            work.close()
+            raise RuntimeError("a method of Runner was called outside `with`; enter it first")
+        try:
+            _require_no_loop()
+        except RuntimeError:
+            work.close()
+            raise
+        self._loop.run(work)
 
 
-def _by(candidates: Container[str] | None, replies: Iterable[Generation]) -> Iterator[Generation]:
-    return (reply for reply in replies if candidates is None or reply.candidate in candidates)
+def _require_no_loop() -> None:
+    """Refuse to block a running event loop.
 
-
-def _asking(judging: Judging) -> Callable[[ChatModel, grading.GradeTask], Coroutine[Any, Any, Record]]:
-    spec = judging.judge
-    instructions = grading.Instructions.of(judging.rubric, spec.sampled(grading.SAMPLING), spec.judge_mode)
-    lenient = spec.structured == "off"
-
-    async def ask(model: ChatModel, task: grading.GradeTask) -> Record:
-        return await grading.grade_one(model, task, instructions, lenient=lenient)
-
-    return ask
-
-
-def _nothing_to_grade(store: RunStore) -> DataError:
-    lost = [row for row in store.generations() if isinstance(row, Failure)]
-    reasons = Counter(row.reason for row in lost)
-    why = "; ".join(
-        f"{n:,} × {reason}: {next(row.detail for row in lost if row.reason == reason)}"
-        for reason, n in reasons.most_common(3)
-    )
-    return DataError(
-        f"{store.path}: no generation succeeded, so there is nothing to grade ({why or 'nothing was asked'}); "
-        f"all of them stand in {store.path / GENERATIONS}"
-    )
-
-
-async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
-    """Run both; when one fails the other is cancelled, but a user who asks to stop lets both finish what is in flight."""
-    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    Raises:
+        RuntimeError: this thread runs one.
+    """
     try:
-        while waiting := [task for task in tasks if not task.done()]:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            failed = [task.exception() for task in tasks if task.done()]
-            if any(error is not None and not isinstance(error, Interrupted) for error in failed):
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "Runner was used synchronously in a running event loop: use `async with Runner(...)` with acheck, acompare, agenerate and "
+        "agrade, or call it in a thread"
+    )
+
+
+async def _run_both(*work: Coroutine[Any, Any, None]) -> None:
+    """Run coroutines together. When one fails the others are cancelled; when the user asks to stop, all finish what is in flight."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
+    try:
+        while pending := [task for task in tasks if not task.done()]:
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            errors = [task.exception() for task in tasks if task.done()]
+            if any(error is not None and not isinstance(error, Interrupted) for error in errors):
                 break
     finally:
         for task in tasks:
@@ -338,11 +322,28 @@ async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]
             raise error
 
 
+def _nothing_to_grade(store: RunStore) -> DataError:
+    failures = [row for row in store.generations() if isinstance(row, Failure)]
+    reasons = Counter(row.reason for row in failures)
+    why = "; ".join(
+        f"{n:,} × {reason}: {next(row.detail for row in failures if row.reason == reason)}"
+        for reason, n in reasons.most_common(3)
+    )
+    return DataError(
+        f"{store.path}: no generation succeeded, so there is nothing to grade ({why or 'nothing was asked'}); "
+        f"see {store.path / GENERATIONS}"
+    )
+
+
 def _record_judging(store: RunStore, judging: Judging) -> None:
-    """Write who grades into the run's settings, or refuse another judge or rubric than the first one."""
+    """Write judge and rubric into the run's settings, or refuse others than those of the first grading.
+
+    Raises:
+        NotComparableError: the run was graded by another judge or rubric.
+    """
     settings = store.settings()
-    wanted = {**settings, "grading": judging.settings()}
+    requested = {**settings, "grading": judging.settings()}
     if settings.get("grading") is None:
-        store.write_settings(wanted)
+        store.write_settings(requested)
     else:
-        store.require_settings(wanted)
+        store.require_settings(requested)

@@ -1,24 +1,26 @@
-"""One process's work on one stage with one model: ask, write, watch, and put on record how long it took."""
+"""One stage with one model, in this process: ask, write, measure, record how long it took."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
 from qaeval import __version__
 from qaeval.chat.cached import Cache, Cached
 from qaeval.chat.protocol import ChatModel
 from qaeval.environment import git_commit, now
-from qaeval.errors import Interrupted
+from qaeval.errors import EndpointError, Interrupted
 from qaeval.records import Reading, Record, Session
 from qaeval.registry.config import ModelSpec
 from qaeval.registry.find import api_key
 from qaeval.run.endpoint import Endpoint, connect
-from qaeval.run.loop import Feed, for_each
-from qaeval.run.pace import Auto, Fixed
-from qaeval.run.watch import Progress, StageProgress, Stop, Watch, nobody
+from qaeval.run.hosting import ServerManager
+from qaeval.run.loop import for_each
+from qaeval.run.pace import AdaptiveLimit, FixedLimit
+from qaeval.run.stages import PendingTasks, Stage
+from qaeval.run.watch import Progress, RowRecorder, StageProgress, Stop
 from qaeval.serving.client import Server
 from qaeval.serving.energy import EnergyWatch
 from qaeval.serving.exporter import Exporter
@@ -27,171 +29,185 @@ from qaeval.serving.load import LoadWatcher, is_idle
 from qaeval.serving.metrics import Scraper
 from qaeval.storage.run_directory import METRICS, SESSIONS, RunStore
 
-Stage: TypeAlias = Literal["generate", "grade"]
-
 _METRICS_S: Final = 3.0
 """Longest wait for a server's metrics; a busy one must not hold up the stage."""
-_EMBEDDED_AT_ONCE: Final = 4
-"""Embedded models think on the one core that writes, too: more at once only wait."""
+_IN_PROCESS_CONCURRENCY: Final = 4
+"""A model inside qaeval computes in the thread that writes rows: more at once only wait."""
+_MAX_RESTARTS: Final = 2
+"""Restarts of a server that qaeval started and that died in a stage. A server that dies three times has a cause that lasts."""
 
 _Task = TypeVar("_Task")
-
-
-@dataclass(frozen=True)
-class Todo(Generic[_Task]):
-    """What a model has to do in a stage.
-
-    Attributes:
-        n: All of it.
-        n_done: What was done by earlier sessions.
-        tasks: The rest, one at a time.
-    """
-
-    n: int
-    n_done: int
-    tasks: Iterable[_Task] | Feed[_Task]
-
-    def __bool__(self) -> bool:
-        return self.n > self.n_done
+_Row = TypeVar("_Row", bound=Record)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sessions:
-    """Runs sessions of one run.
+class RunContext:
+    """What all stages of a run share.
 
     Attributes:
         store: The open run directory.
-        progress: Told of every stage and row.
+        servers: Finds and starts the servers of models.
+        progress: Notified of every stage and row.
         stop: Set when the user asks to stop.
         concurrency: Requests in flight; None: as many as keep the servers busy.
         outage_s: Longest wait for a server that stopped answering.
-        cache: Replies of earlier runs; None asks every question.
-        alongside: Whether the other stage runs at the same time.
-        exporter: Told which model works on which machine; None: nobody reads.
-        most: Requests in flight at most, whatever keeps the servers busy; None: no such limit.
+        cache: Replies of earlier runs; None: every request is sent.
+        exporter: Counts requests in flight and machine time; None: no metrics are served.
     """
 
     store: RunStore
+    servers: ServerManager
     progress: Progress
     stop: Stop
     concurrency: int | None = None
     outage_s: float = 120.0
     cache: Cache | None = None
-    alongside: bool = False
     exporter: Exporter | None = None
-    most: int | None = None
 
-    async def run(
+
+async def run_stage(
+    stage: Stage[_Task, _Row], context: RunContext, *, progress: StageProgress | None = None
+) -> None:
+    """Work through the pending tasks of a stage; a server that qaeval started and that dies meanwhile is started again.
+
+    Args:
+        stage: What to do.
+        context: Of the run.
+        progress: Of this stage, where the caller has begun it already.
+
+    Raises:
+        Interrupted: the user asked to stop; requests in flight finish and are kept.
+        EndpointError: a server cannot be used, stopped answering, or died too often; finished rows are kept.
+        StoreError: a row could not be written.
+    """
+    why_dead = ""
+    for _ in range(1 + _MAX_RESTARTS):
+        pending = stage.pending()
+        if not pending:
+            return
+        endpoint = await context.servers.resolve(stage.spec)
+        session = _Session(stage, context, endpoint, pending, progress)
+        why_dead = await context.servers.run_while_alive(stage.spec, session.run())
+        if not why_dead:
+            return
+    raise EndpointError(f"{why_dead}\nstarted {1 + _MAX_RESTARTS} times and given up; finished rows are kept")
+
+
+class _Session(Generic[_Task, _Row]):
+    """One process's work on a stage with a model at one endpoint."""
+
+    def __init__(
         self,
-        stage: Stage,
+        stage: Stage[_Task, _Row],
+        context: RunContext,
         endpoint: Endpoint,
-        todo: Todo[_Task],
-        ask: Callable[[ChatModel, _Task], Awaitable[Record]],
-        file: str,
-        *,
-        progress: StageProgress | None = None,
-        then: Callable[[Any], Awaitable[None]] = nobody,
+        pending: PendingTasks[_Task],
+        progress: StageProgress | None,
     ) -> None:
-        """Work through one model's tasks; whatever ends the stage, its session is written.
+        self._stage, self._context, self._endpoint, self._pending = stage, context, endpoint, pending
+        self._progress = progress
+        self._started = ""
 
-        Args:
-            stage: Which one.
-            endpoint: Where the model answers.
-            todo: What there is to do.
-            ask: Makes a task a row; must not raise for what a model did.
-            file: Takes the rows.
-            progress: Where the caller began the stage itself.
-            then: Told of every row after it is written; while it waits less is asked.
-
-        Raises:
-            Interrupted: the user asked to stop; what was in flight is finished and kept.
-            EndpointError: the server stopped answering; finished rows are kept.
-            StoreError: a row could not be written.
-        """
-        self.store.drop_manifest()
-        spec = endpoint.spec
-        energy = await self._energy(endpoint)
-        shown = progress or self.progress.stage(stage, spec.name, total=todo.n, done=todo.n_done)
-        started, clock = now(), time.perf_counter()
-        with self.store.writer(file) as rows:
-            watch = Watch(rows.append, shown, then=then)
+    async def run(self) -> None:
+        """Work through the tasks; whatever ends the stage, its session is written."""
+        stage, store, pending = self._stage, self._context.store, self._pending
+        store.drop_manifest()  # before the first row: a manifest says that the run is complete
+        energy = await self._energy_watch()
+        progress = self._progress or self._context.progress.stage(
+            stage.name, stage.spec.name, total=pending.n, done=pending.n_done
+        )
+        self._started, start_s = now(), time.perf_counter()
+        with store.writer(stage.file) as rows:
+            recorder = RowRecorder(rows.append, progress, stage.on_row)
             try:
-                async with AsyncExitStack() as context:
-                    pace = self._pace(endpoint)
-                    model: ChatModel = await context.enter_async_context(
-                        connect(
-                            endpoint,
-                            api_key=api_key(spec),
-                            outage_s=self.outage_s,
-                            told=self.progress.note,
-                            on_busy=pace.refused,
-                        )
-                    )
-                    if self.exporter is not None:
-                        counted = self.exporter.at_work(
-                            stage, spec.name, model, host=endpoint.host, load_s=endpoint.load_s
-                        )
-                        model = context.enter_context(counted)
-                    model = self._cached(model, endpoint)
-                    await self._watch_server(context, stage, endpoint, started, pace)
-                    if energy is not None:
-                        await context.enter_async_context(energy)
-                    await for_each(
-                        todo.tasks, lambda task: ask(model, task), watch, pace=pace, stop=self.stop
-                    )
+                await self._work(recorder, energy)
             finally:
-                shown.end()
-                self._write(stage, endpoint, started, time.perf_counter() - clock, watch.n_done, energy)
-        if self.stop.is_set():
-            raise Interrupted(f"stopped; everything that finished is kept in {self.store.path}")
+                progress.end()
+                self._write_session(time.perf_counter() - start_s, recorder.n_rows, energy)
+        if self._context.stop.is_set():
+            raise Interrupted(f"stopped; everything that finished is kept in {store.path}")
 
-    def _pace(self, endpoint: Endpoint) -> Auto | Fixed:
-        if endpoint.facts is None:
-            return Fixed(_EMBEDDED_AT_ONCE)
-        if self.most is None:
-            return Auto() if self.concurrency is None else Fixed(self.concurrency)
-        return Auto(most=self.most) if self.concurrency is None else Fixed(min(self.concurrency, self.most))
+    async def _work(self, recorder: RowRecorder, energy: EnergyWatch | None) -> None:
+        stage, endpoint, context = self._stage, self._endpoint, self._context
+        limit = self._limit()
+        async with AsyncExitStack() as stack:
+            model: ChatModel = await stack.enter_async_context(
+                connect(
+                    endpoint,
+                    api_key=api_key(endpoint.spec),
+                    outage_s=context.outage_s,
+                    on_message=context.progress.note,
+                    on_busy=limit.refused,
+                )
+            )
+            if context.exporter is not None:
+                model = stack.enter_context(
+                    context.exporter.at_work(
+                        stage.name, stage.spec.name, model, host=endpoint.host, load_s=endpoint.load_s
+                    )
+                )
+            model = self._cached(model)
+            await self._watch_server(stack, limit)
+            if energy is not None:  # last, so that it measures the work and not the connecting
+                await stack.enter_async_context(energy)
+            await for_each(
+                self._pending.tasks,
+                lambda task: stage.ask(model, task),
+                recorder,
+                limit=limit,
+                stop=context.stop,
+            )
 
-    def _cached(self, model: ChatModel, endpoint: Endpoint) -> ChatModel:
-        """Put the cache before a model whose replies hang on nothing that qaeval does not know."""
-        spec, facts = endpoint.spec, endpoint.facts
-        if self.cache is None or facts is None or not (is_pinned(spec) and facts.version):
+    def _limit(self) -> AdaptiveLimit | FixedLimit:
+        if self._endpoint.facts is None:
+            return FixedLimit(_IN_PROCESS_CONCURRENCY)
+        maximum, concurrency = self._stage.max_concurrency, self._context.concurrency
+        if concurrency is None:
+            return AdaptiveLimit() if maximum is None else AdaptiveLimit(maximum=maximum)
+        return FixedLimit(concurrency if maximum is None else min(concurrency, maximum))
+
+    def _cached(self, model: ChatModel) -> ChatModel:
+        """Put the cache before a model whose replies depend on nothing that qaeval does not know."""
+        spec, facts, cache = self._endpoint.spec, self._endpoint.facts, self._context.cache
+        if cache is None or facts is None or not (is_pinned(spec) and facts.version):
             return model
         merged = facts.system_role is False or spec.system_role == "merge"
         identity = [spec.identity(), facts.version, facts.max_model_len, merged]
-        return Cached(model, self.cache, identity)
+        return Cached(model, cache, identity)
 
-    async def _watch_server(
-        self, context: AsyncExitStack, stage: Stage, endpoint: Endpoint, started: str, pace: Auto | Fixed
-    ) -> None:
-        """Read the server's metrics for the length of the stage, where it has any: for the record, and for the pace."""
-        spec = endpoint.spec
+    async def _watch_server(self, stack: AsyncExitStack, limit: AdaptiveLimit | FixedLimit) -> None:
+        """Read the server's metrics during the stage, where it has any: for the record, and for the limit."""
+        endpoint, spec = self._endpoint, self._endpoint.spec
         if endpoint.facts is None or not endpoint.facts.metrics or spec.url is None:
             return
+        await stack.enter_async_context(
+            Scraper(_metrics_of(spec.url, spec, endpoint.addresses), self._write_reading)
+        )
+        if isinstance(limit, AdaptiveLimit):
+            servers = [
+                _metrics_of(url, spec, addresses)
+                for url, addresses in ((spec.url, endpoint.addresses), *endpoint.replicas)
+            ]
+            await stack.enter_async_context(LoadWatcher(servers, limit.reading, lambda: limit.is_searching))
 
-        def server(url: str, addresses: tuple[str, ...]) -> Server:
-            return Server(url, api_key(spec), _METRICS_S, addresses=addresses)
+    def _write_reading(self, at_s: float, values: Mapping[str, float], missing: tuple[str, ...]) -> None:
+        reading = Reading(
+            stage=self._stage.name,
+            model=self._endpoint.spec.name,
+            session=self._started,
+            at_s=at_s,
+            values=values,
+            missing=missing,
+        )
+        with self._context.store.writer(METRICS) as rows:
+            rows.append(reading)
 
-        def write(at_s: float, values: Mapping[str, float], missing: tuple[str, ...]) -> None:
-            reading = Reading(
-                stage=stage, model=spec.name, session=started, at_s=at_s, values=values, missing=missing
-            )
-            with self.store.writer(METRICS) as rows:
-                rows.append(reading)
-
-        await context.enter_async_context(Scraper(server(spec.url, endpoint.addresses), write))
-        if isinstance(pace, Auto):
-            places = ((spec.url, endpoint.addresses), *endpoint.replicas)
-            watcher = LoadWatcher(
-                [server(*place) for place in places], pace.reading, lambda: pace.is_searching
-            )
-            await context.enter_async_context(watcher)
-
-    async def _energy(self, endpoint: Endpoint) -> EnergyWatch | None:
-        """Find what reads the server's GPUs, and see what they use before the stage; None where nothing reads them."""
-        spec = endpoint.spec
+    async def _energy_watch(self) -> EnergyWatch | None:
+        """Find what reads the server's GPUs, and measure their idle power; None where nothing reads them."""
+        endpoint, spec = self._endpoint, self._endpoint.spec
         if spec.url is None:
             return None
+        url = spec.url
         meter = await asyncio.to_thread(
             gpu_meter, spec, addresses=endpoint.addresses, exporter_addresses=endpoint.gpu_addresses
         )
@@ -200,28 +216,18 @@ class Sessions:
         watch = EnergyWatch(
             meter,
             idle_watts=spec.idle_watts,
-            is_idle=lambda: is_idle(
-                Server(spec.url or "", api_key(spec), _METRICS_S, addresses=endpoint.addresses)
-            ),
-            alone=not self.alongside,
+            is_idle=lambda: is_idle(_metrics_of(url, spec, endpoint.addresses)),
+            alone=not self._stage.alongside,
         )
         await watch.before()
         return watch
 
-    def _write(
-        self,
-        stage: Stage,
-        endpoint: Endpoint,
-        started: str,
-        seconds: float,
-        n_tasks: int,
-        energy: EnergyWatch | None,
-    ) -> None:
-        facts = endpoint.facts
+    def _write_session(self, seconds: float, n_tasks: int, energy: EnergyWatch | None) -> None:
+        endpoint = self._endpoint
         session = Session(
-            stage=stage,
+            stage=self._stage.name,
             model=endpoint.spec.name,
-            started=started,
+            started=self._started,
             seconds=seconds,
             n_tasks=n_tasks,
             qaeval_version=__version__,
@@ -229,12 +235,16 @@ class Sessions:
             host=endpoint.host or "",
             external=endpoint.external,
             load_s=endpoint.load_s,
-            alongside=self.alongside,
-            endpoint=facts.model_dump(mode="json") if facts else None,
-            energy=None if energy is None else energy.found(),
+            alongside=self._stage.alongside,
+            endpoint=endpoint.facts.model_dump(mode="json") if endpoint.facts else None,
+            energy=None if energy is None else energy.result(),
         )
-        with self.store.writer(SESSIONS) as sessions:
+        with self._context.store.writer(SESSIONS) as sessions:
             sessions.append(session)
+
+
+def _metrics_of(url: str, spec: ModelSpec, addresses: tuple[str, ...]) -> Server:
+    return Server(url, api_key(spec), _METRICS_S, addresses=addresses)
 
 
 def is_pinned(spec: ModelSpec) -> bool:

@@ -1,118 +1,137 @@
-"""What a stage is watched for: rows to write, a server that is gone, a user who asks to stop.
-
-What a stage tells whoever is watching.
-"""
+"""What a stage reports to and listens to: progress, a request to stop, rows that are written."""
 
 import asyncio
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 
 from qaeval.errors import EndpointError
 from qaeval.records import Failure, GenerateRow, GradeRow, Record
 
-_LOST_AFTER: Final = 64
-"""So many tasks in a row without an answer: the server says that it is well and is not."""
-
-
-async def nobody(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
-    """Take note of nothing."""
+_MAX_UNANSWERED: Final = 64
+"""Tasks in a row without an answer after which a stage ends: its server reports itself healthy and answers nothing."""
 
 
 class Stop:
-    """Set by the first Ctrl-C; the second one abandons what is in flight."""
+    """A request to stop: no new task begins, those in flight finish.
 
-    def __init__(self, on_first: Callable[[], None]) -> None:
-        self._asked = False
-        self._on_first = on_first
+    Args:
+        on_request: Called once, at the first request, in the thread that makes it.
+    """
+
+    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
+        self._is_set = False
+        self._lock = threading.Lock()
+        self._on_request = on_request
 
     def is_set(self) -> bool:
-        """Return True once the user asked."""
-        return self._asked
+        """Return True once a stop was requested."""
+        return self._is_set
 
-    def ask(self) -> None:
-        """Ask; the second time abandons."""
-        if self._asked:
+    def request(self) -> None:
+        """Request a stop, from any thread; a second request changes nothing."""
+        with self._lock:
+            is_first, self._is_set = not self._is_set, True
+        if is_first:
+            self._on_request()
+
+    def request_or_abandon(self) -> None:
+        """Request a stop; when there was one already, raise KeyboardInterrupt, which drops what is in flight."""
+        if self._is_set:
             raise KeyboardInterrupt
-        self._asked = True
-        self._on_first()
+        self.request()
 
 
 @contextmanager
-def listening(stop: Stop) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM ask the stages to stop while the block runs."""
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM request a stop while the block runs, a second one abandon it.
+
+    Outside the main thread this does nothing: Python runs signal handlers in the main thread alone.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can take signals
+        yield
         return
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.ask)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum in before:
+        loop.add_signal_handler(signum, stop.request_or_abandon)
     try:
         yield
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum, handler in before.items():
             loop.remove_signal_handler(signum)
+            # asyncio would leave Python's own handler, where a notebook or a server had installed another one
+            signal.signal(signum, handler)
 
 
 class StageProgress(Protocol):
     """Watches one stage."""
 
     def row(self, row: GenerateRow | GradeRow) -> None:
-        """Take note of a finished task, after its row is on disk."""
+        """Count a finished task, after its row was written."""
         ...
 
     def more(self, n: int) -> None:
-        """Expect ``n`` tasks more than were known at the beginning."""
+        """Expect ``n`` more tasks than were known at the beginning."""
         ...
 
     def end(self) -> None:
-        """End the stage; a second time changes nothing."""
+        """End the stage; a second call changes nothing."""
         ...
 
 
-class Watch:
-    """Writes each row before anybody hears of it, and notices when a server is gone."""
+@runtime_checkable
+class Progress(Protocol):
+    """Watches the stages of a run. Two stages may run at the same time."""
+
+    def stage(self, name: str, model: str, *, total: int, done: int) -> StageProgress:
+        """Begin a model's stage with ``total`` tasks, of which earlier sessions finished ``done``."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Show a message about something else than a row: a server that starts, or died."""
+        ...
+
+
+class RowRecorder:
+    """Writes rows as they come, reports them, and notices a server that answers nothing any more.
+
+    Args:
+        append: Writes a row.
+        progress: Of the stage.
+        on_row: Called with task and row at the end; while it waits less is asked.
+
+    Attributes:
+        n_rows: Rows written.
+    """
 
     def __init__(
         self,
         append: Callable[[Record], None],
         progress: StageProgress,
-        *,
-        then: Callable[[Any], Awaitable[None]] = nobody,
+        on_row: Callable[[Any, Any], Awaitable[None]],
     ) -> None:
         self._append = append
         self._progress = progress
-        self._then = then
-        self._lost = 0
-        self.n_done = 0
+        self._on_row = on_row
+        self._n_unanswered = 0
+        self.n_rows = 0
 
-    async def __call__(self, row: Any) -> None:  # noqa: ANN401 - a row of either stage
-        """Write a row, tell of it, and count tasks in a row that nobody answered.
+    async def __call__(self, task: Any, row: Any) -> None:  # noqa: ANN401 - a task and a row of either stage
+        """Write a row, then report it: whatever is reported survives a kill.
 
         Raises:
-            EndpointError: the server is gone.
+            EndpointError: the last 64 tasks got no answer.
         """
         self._append(row)
         self._progress.row(row)
-        self.n_done += 1
-        await self._then(row)
-        self._lost = self._lost + 1 if isinstance(row, Failure) and row.reason == "endpoint" else 0
-        if self._lost >= _LOST_AFTER:
+        self.n_rows += 1
+        await self._on_row(task, row)
+        is_unanswered = isinstance(row, Failure) and row.reason == "endpoint"
+        self._n_unanswered = self._n_unanswered + 1 if is_unanswered else 0
+        if self._n_unanswered >= _MAX_UNANSWERED:
             raise EndpointError(
-                f"{row.model}: the server stopped answering ({self._lost} in a row: {row.detail}); finished rows are kept"
+                f"{row.model}: the server stopped answering ({self._n_unanswered} in a row: {row.detail}); finished rows are kept"
             )
-
-
-@runtime_checkable
-class Progress(Protocol):
-    """Watches the stages; the command line draws it, tests count with it. Two stages may run side by side."""
-
-    def stage(self, name: str, model: str, *, total: int, done: int) -> StageProgress:
-        """Begin a model's stage with ``total`` tasks, of which ``done`` were finished by an earlier run."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Pass on what happens between stages: a server that starts, or died."""
-        ...

@@ -1,4 +1,4 @@
-"""A server, asked without exceptions: whatever happens is an answer."""
+"""A client of a server's information routes that raises nothing: every outcome is an answer."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -7,21 +7,21 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
-from qaeval.chat.pinned import Pinned
+from qaeval.chat.resolver import PinnedResolver
 from qaeval.chat.wire import connection_problem
 
-_SHOWN: Final = 200
-_MOST_BYTES: Final = 2**25
-"""The metrics of a server with many engines are a tenth of this; what is larger is not taken in."""
+_EXCERPT: Final = 200
+_MAX_BYTES: Final = 2**25
+"""Ten times the metrics of a server with many engines; a larger answer is not read."""
 _REFUSED: Final = frozenset({400, 422})
 
 
-class Answer:
-    """What came.
+class HttpAnswer:
+    """The outcome of a request.
 
     Attributes:
-        status: of HTTP; 0 when there was no answer at all.
-        content: the bytes, the API key masked.
+        status: HTTP status; 0 when no answer came.
+        content: the bytes, with the API key masked.
         body: the content, where it is JSON; else None.
     """
 
@@ -36,13 +36,13 @@ class Answer:
 
     @property
     def refused(self) -> bool:
-        """Whether the server understood the request and will not do what it asks for."""
+        """Whether the server understood the request and refused it."""
         return self.status in _REFUSED
 
     @property
-    def shown(self) -> str:
-        """What came, in one line."""
-        return self._problem or f"HTTP {self.status} {self.content.decode(errors='replace')[:_SHOWN]!r}"
+    def summary(self) -> str:
+        """The outcome in one line."""
+        return self._problem or f"HTTP {self.status} {self.content.decode(errors='replace')[:_EXCERPT]!r}"
 
 
 class Server:
@@ -52,7 +52,7 @@ class Server:
         base_url: up to and with ``/v1``.
         api_key: sent as bearer token, masked in answers.
         timeout_s: for one request.
-        addresses: the only ones that are connected to; empty: what the name resolves to.
+        addresses: the only addresses to connect to; empty: what the name resolves to.
     """
 
     def __init__(
@@ -66,8 +66,10 @@ class Server:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=Pinned(self._addresses) if self._addresses else None),
-            # nothing compressed: a small answer cannot unpack into a large one
+            connector=aiohttp.TCPConnector(
+                resolver=PinnedResolver(self._addresses) if self._addresses else None
+            ),
+            # no compression: a small answer cannot unpack into a large one
             headers={
                 "Accept-Encoding": "identity",
                 **({"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}),
@@ -84,13 +86,15 @@ class Server:
     ) -> None:
         await self._session.close()
 
-    async def ask(self, path: str, body: Mapping[str, Any] | None = None, *, root: bool = False) -> Answer:
-        """Send GET, or POST where there is a body. A redirect is an answer; it is not followed.
+    async def ask(
+        self, path: str, body: Mapping[str, Any] | None = None, *, root: bool = False
+    ) -> HttpAnswer:
+        """Send GET, or POST with a body. A redirect is an answer and is not followed.
 
         Args:
             path: with its leading slash.
-            body: becomes JSON.
-            root: the path is vLLM's own and stands beside ``/v1``, not below it.
+            body: sent as JSON.
+            root: the path is one of vLLM's own routes, which are not under ``/v1``.
         """
         url = f"{self.root if root else self.base}{path}"
         data = None if body is None else orjson.dumps(body, default=dict)
@@ -103,13 +107,13 @@ class Server:
                 content = bytearray()
                 async for piece in reply.content.iter_any():
                     content += piece
-                    if len(content) > _MOST_BYTES:
-                        return Answer(0, problem=f"an answer of more than {_MOST_BYTES // 2**20} MiB")
-                return Answer(reply.status, self._masked(bytes(content)))
+                    if len(content) > _MAX_BYTES:
+                        return HttpAnswer(0, problem=f"an answer of more than {_MAX_BYTES // 2**20} MiB")
+                return HttpAnswer(reply.status, self._masked(bytes(content)))
         except TimeoutError:
-            return Answer(0, problem=f"no answer within {self._timeout.total:g} s")
+            return HttpAnswer(0, problem=f"no answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer(0, problem=connection_problem(error)[:_SHOWN])
+            return HttpAnswer(0, problem=connection_problem(error)[:_EXCERPT])
 
     def _masked(self, content: bytes) -> bytes:
         return content.replace(self._api_key.encode(), b"***") if self._api_key else content

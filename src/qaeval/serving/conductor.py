@@ -1,4 +1,4 @@
-"""One GPU, several models in turns: whoever is needed next is served, and whoever was served before is stopped first."""
+"""Several models on one GPU in turn: the server of the next model starts after that of the previous one has stopped."""
 
 import asyncio
 import shlex
@@ -29,14 +29,14 @@ class Start:
 
 
 class Conductor:
-    """Serves one model at a time; use it as an async context manager, so that nothing outlives it.
+    """Serves one model at a time; `close` it, so that no server outlives it.
 
     Args:
         serving: How servers are started.
-        env: Environment that they inherit.
-        logs: Folder of their logs.
-        told: Called with what happens: a start, its steps, a stop.
-        stopped: Whether the user asked to stop.
+        env: Environment that servers inherit.
+        logs: Folder of the servers' logs.
+        on_message: Called when a server starts, makes progress, is ready or died.
+        stopped: Returns whether the user asked to stop.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Conductor:
         *,
         env: Mapping[str, str],
         logs: Path,
-        told: Callable[[str], None] = lambda _text: None,
+        on_message: Callable[[str], None] = lambda _text: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._serving = serving
         self._env = dict(env)
         self._logs = logs
-        self._told = told
+        self._on_message = on_message
         self._stopped = stopped
         self._options: frozenset[str] = frozenset()
         self._current: tuple[str, VllmServer] | None = None
@@ -59,17 +59,17 @@ class Conductor:
 
     @property
     def is_available(self) -> bool:
-        """Whether the command that starts servers is there."""
+        """Whether the command that starts servers is on the path."""
         return shutil.which(self._serving.command[0], path=self._env.get("PATH")) is not None
 
     def gpus(self, n: int) -> tuple[str, ...]:
-        """Name the GPUs of this machine that a server of ours takes, by index or UUID: the first of those that it may see."""
+        """Return index or UUID of the GPUs that a server of this process takes: the first n visible ones."""
         visible = {**self._env, **self._serving.env}.get("CUDA_VISIBLE_DEVICES")
-        named = map(str, range(n)) if visible is None else (one.strip() for one in visible.split(","))
-        return tuple(one for one in named if one)[:n]
+        names = map(str, range(n)) if visible is None else (name.strip() for name in visible.split(","))
+        return tuple(name for name in names if name)[:n]
 
     async def check(self, specs: Collection[ModelSpec]) -> None:
-        """Refuse arguments that the installed vLLM does not know, before anything is started.
+        """Check arguments against those of the installed vLLM, before a server is started.
 
         Raises:
             UsageError: vLLM cannot be called, or does not know an argument.
@@ -77,7 +77,7 @@ class Conductor:
         if not specs:
             return
         if not self._options:
-            self._told(f"asking {self._serving.command[0]} which arguments it knows")
+            self._on_message(f"reading the arguments of {self._serving.command[0]}")
             self._options = await known_options(self._serving.command, self._env)
         for spec in specs:
             argv = serve_command(spec.hosting, command=self._serving.command, port=1)
@@ -92,12 +92,12 @@ class Conductor:
         """Serve a model, unless it is served already, and return its base URL.
 
         Args:
-            spec: The model; of an adapter its base is served.
-            adapters: All adapters of that base that the run needs, so that one start serves them all.
-            api_key: The key that the server is to ask for.
+            spec: The model; of an adapter the base is served.
+            adapters: All adapters of the base that the run needs, so that one start serves all of them.
+            api_key: Key that the server requires.
 
         Raises:
-            UsageError: the entry does not say what to serve.
+            UsageError: the entry has no model to serve.
             EndpointError: the server died or was not ready in time.
             Interrupted: the user asked to stop.
         """
@@ -108,38 +108,38 @@ class Conductor:
             if current == key and server.is_alive:
                 return server.url
             if not server.is_alive:
-                self._told(f"{server.name}: the server died; starting it again (log: {server.log})")
+                self._on_message(f"{server.name}: the server died; starting it again (log: {server.log})")
             await self.close()
         port = free_port()
         argv = serve_command(base, command=self._serving.command, port=port, adapters=adapters)
         env = environment(base, self._serving, self._env, api_key=api_key)
         server = VllmServer(base.name, argv, env, port=port, log=self._logs / f"{base.name}.log")
-        self._told(f"starting {base.name}: {shlex.join(argv)}")
+        self._on_message(f"starting {base.name}: {shlex.join(argv)}")
         self._current = (key, server)
         seconds = await server.start(
             deadline_s=self._serving.startup_s,
-            told=lambda step: self._told(f"starting {base.name}: {step}"),
+            on_step=lambda step: self._on_message(f"starting {base.name}: {step}"),
             stopped=self._stopped,
         )
         self.starts.append(Start(base.name, shlex.join(argv), seconds))
-        self._told(f"{base.name} is ready after {seconds:.0f} s")
+        self._on_message(f"{base.name} is ready after {seconds:.0f} s")
         return server.url
 
-    def lost(self) -> str:
-        """Say why the server that was last served is dead; empty while it lives, or where there is none."""
+    def why_dead(self) -> str:
+        """Return why the current server died; empty while it is alive, and without a server."""
         if self._current is None or self._current[1].is_alive:
             return ""
         return self._current[1].why_dead()
 
     async def death(self) -> None:
-        """Wait until the present server dies; for ever where there is none."""
+        """Wait until the current server dies; forever without a server."""
         if self._current is None:
             await asyncio.Event().wait()
         else:
             await self._current[1].wait()
 
     async def close(self) -> None:
-        """Stop the present server."""
+        """Stop the current server."""
         if self._current is not None:
             _, server = self._current
             self._current = None

@@ -1,7 +1,7 @@
-"""Why a server died, from its log: what vLLM says, and what to do about it.
+"""Why a server died, from its log, and what to do.
 
-The texts are those of vLLM 0.32 (run on a CPU: missing weights, wrong arguments, cache too small, port in use) and of
-its public issue threads where they need a GPU (out of memory, compute capability) or the hub (gated weights).
+The patterns are from logs of vLLM 0.32 (on a CPU: missing weights, wrong arguments, cache too small, port in use), and from its
+public issue threads for errors that need a GPU (out of memory, compute capability) or the hub (gated weights).
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A cause that is known."""
+    """A known cause of death."""
 
     pattern: re.Pattern[str]
     meaning: str
@@ -76,14 +76,14 @@ _CAUSES: Final = (
 
 
 def diagnose(log: str) -> str:
-    """Return what the log says of the cause, with what to do; empty where nothing known stands in it."""
-    found = [(match.start(), cause.meaning) for cause in _CAUSES if (match := cause.pattern.search(log))]
-    # a failure drags others behind it: the first one said is the cause
-    return min(found)[1] if found else ""
+    """Return the cause with what to do; empty where the log has no known one."""
+    causes = [(match.start(), cause.meaning) for cause in _CAUSES if (match := cause.pattern.search(log))]
+    # one error causes others: the first in the log is the cause
+    return min(causes)[1] if causes else ""
 
 
 def progress(log: str) -> str:
-    """Return how far the start is, from the last lines of the log; empty where they do not tell."""
+    """Return the present step of a start; empty where the log has none."""
     steps = re.findall(
         r"Loading safetensors checkpoint shards: +\d+% Completed \| (\d+/\d+)"
         r"|(Starting to load model|Loading weights took|Capturing CUDA graphs?|GPU KV cache size|torch\.compile takes"
@@ -95,11 +95,11 @@ def progress(log: str) -> str:
     shards, step = steps[-1]
     if shards:
         return f"loading weights {shards}"
-    named = {
+    names = {
         "Starting to load model": "loading weights",
         "Loading weights took": "weights loaded",
         "torch.compile takes": "compiling",
         "GPU KV cache size": "reserving the KV cache",
         "Application startup complete": "ready",
     }
-    return named.get(step, "capturing graphs")
+    return names.get(step, "capturing graphs")

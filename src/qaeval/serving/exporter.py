@@ -1,7 +1,7 @@
-"""What a run says of itself to a Prometheus while it works: ``--metrics-port``.
+"""Metrics of a running command for Prometheus: ``--metrics-port``.
 
-The counts are plain numbers that are added to on the way of a row and turned into metrics only when somebody asks, so that nobody
-pays for what nobody reads. Nothing is sent anywhere: who wants the numbers fetches them.
+The counts are plain numbers, which become metrics when they are read: a row costs a few additions. Nothing is sent; a scraper
+fetches the metrics.
 """
 
 import threading
@@ -27,35 +27,37 @@ from qaeval.records import FAILURES, Failure, Generation, Grade
 from qaeval.report.facts import MachineFacts
 
 _HOUR: Final = 3600.0
-_PATIENCE_S: Final = 10.0
+_READ_TIMEOUT_S: Final = 10.0
 """Longest wait for a scraper's next byte."""
 _POLL_S: Final = 0.1
-"""At the run's end nobody waits longer than this for the endpoint to close."""
+"""Longest time that the end of the run waits for the endpoint to close."""
 
 
 @dataclass
-class Tally:
-    """What one model has done in one stage."""
+class StageCounts:
+    """Counts of one model in one stage."""
 
     stage: str
     model: str
     n_planned: int = 0
     n_finished: int = 0
-    """Of the planned ones; those of earlier sessions and failures included."""
+    """Tasks of earlier sessions and failures included."""
     n_items: int = 0
     n_cached: int = 0
     n_prompt_tokens: int = 0
     n_completion_tokens: int = 0
     n_in_flight: int = 0
     node_s: float = 0.0
-    """Seconds of the machine that were this model's: loading and work."""
+    """Seconds of the machine for this model: loading and work."""
     failures: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(FAILURES, 0)))
     letters: Counter[str] = field(default_factory=Counter)
 
     def row(self, row: Generation | Grade | Failure) -> None:
         """Count a finished task."""
         self.n_finished += 1
-        if row.usage is not None and row.latency_s:  # a known reply's tokens were paid by an earlier run
+        if (
+            row.usage is not None and row.latency_s
+        ):  # the tokens of a cached reply were paid by an earlier run
             self.n_prompt_tokens += row.usage.prompt_tokens
             self.n_completion_tokens += row.usage.completion_tokens
         if isinstance(row, Failure):
@@ -69,58 +71,58 @@ class Tally:
             self.n_items += len(row.items)
 
 
-class _Counted:
+class _CountedModel:
     """A model whose requests in flight are counted."""
 
-    def __init__(self, model: ChatModel, tally: Tally) -> None:
-        self._model, self._tally = model, tally
+    def __init__(self, model: ChatModel, counts: StageCounts) -> None:
+        self._model, self._counts = model, counts
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Ask once; raises what the model raises."""
-        self._tally.n_in_flight += 1
+        self._counts.n_in_flight += 1
         try:
             return await self._model.complete(request)
         finally:
-            self._tally.n_in_flight -= 1
+            self._counts.n_in_flight -= 1
 
 
-class _Node:
-    """A machine's seconds, shared evenly by the models that are at work on it at the same time."""
+class _Machine:
+    """A machine's seconds, shared evenly by the models that work on it at the same time."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._at_work: list[Tally] = []
-        self._settled = clock()
+        self._working: list[StageCounts] = []
+        self._settled_at = clock()
 
     def settle(self) -> None:
-        """Give the seconds since the last time to who was at work."""
+        """Distribute the seconds since the last call over the models at work."""
         now = self._clock()
-        for tally in self._at_work:
-            tally.node_s += (now - self._settled) / len(self._at_work)
-        self._settled = now
+        for counts in self._working:
+            counts.node_s += (now - self._settled_at) / len(self._working)
+        self._settled_at = now
 
-    def begin(self, tally: Tally, load_s: float) -> None:
-        """Let a model work on the machine, which has loaded it for so long."""
+    def begin(self, counts: StageCounts, load_s: float) -> None:
+        """Begin a model's work, after ``load_s`` seconds of loading."""
         self.settle()
-        tally.node_s += load_s
-        self._at_work.append(tally)
+        counts.node_s += load_s
+        self._working.append(counts)
 
-    def end(self, tally: Tally) -> None:
-        """Let a model be done."""
+    def end(self, counts: StageCounts) -> None:
+        """End a model's work."""
         self.settle()
-        self._at_work.remove(tally)
+        self._working.remove(counts)
 
 
 class Exporter:
-    """Serves the numbers of one process at ``/metrics``; a context manager.
+    """Serves the counts of one process at ``/metrics``; a context manager.
 
     Args:
-        host: Address to listen at.
+        host: Address to listen on.
         port: 0 takes a free one.
         run: The run directory's name.
-        eval_name: What is run.
-        machines: What each model runs on, by its name; without a price nothing is said about money.
-        clock: Seconds since any moment.
+        eval_name: The eval's name.
+        machines: Machine of each model, by the model's name; without a price there is no `qaeval_spend`.
+        clock: Monotonic, in seconds.
     """
 
     def __init__(
@@ -136,8 +138,8 @@ class Exporter:
         self._host, self._port, self._clock = host, port, clock
         self._info = {"run": run, "eval": eval_name, "version": __version__}
         self._machines = machines
-        self._tallies: dict[tuple[str, str], Tally] = {}
-        self._nodes: dict[tuple[str, str], _Node] = {}
+        self._counts: dict[tuple[str, str], StageCounts] = {}
+        self._busy_machines: dict[tuple[str, str], _Machine] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -145,9 +147,14 @@ class Exporter:
         registry.register(self)
         try:
             self._server = _server(self._host, self._port, registry)
-        except (OSError, OverflowError, TypeError, UnicodeError) as error:  # the last three: no host, no port
+        except (
+            OSError,
+            OverflowError,
+            TypeError,
+            UnicodeError,
+        ) as error:  # the last three: invalid host or port
             raise UsageError(
-                f"--metrics-port {self._port}: {self._host} cannot be listened at ({getattr(error, 'strerror', None) or error}); "
+                f"--metrics-port {self._port}: cannot listen on {self._host} ({getattr(error, 'strerror', None) or error}); "
                 "choose another port, 0 for a free one, or another --metrics-host"
             ) from None
         serve = partial(self._server.serve_forever, poll_interval=_POLL_S)
@@ -164,72 +171,75 @@ class Exporter:
 
     @property
     def url(self) -> str:
-        """Where the numbers are."""
+        """URL of the metrics."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._server.server_address[1]}/metrics"
 
-    def tally(self, stage: str, model: str) -> Tally:
-        """Return the counts of a model's stage, always the same ones."""
-        return self._tallies.setdefault((stage, model), Tally(stage, model))
+    def counts(self, stage: str, model: str) -> StageCounts:
+        """Return the counts of a model's stage, the same object at every call."""
+        return self._counts.setdefault((stage, model), StageCounts(stage, model))
 
     @contextmanager
     def at_work(
-        self, stage: str, model: str, asked: ChatModel, *, host: str | None, load_s: float
+        self, stage: str, name: str, model: ChatModel, *, host: str | None, load_s: float
     ) -> Iterator[ChatModel]:
-        """Count requests in flight and, of a model with a server, the machine's seconds while the block runs.
+        """Count a model's requests in flight and, with a server, its machine's seconds while the block runs.
 
         Args:
-            stage: Which one.
-            model: Its name.
-            asked: The model.
-            host: Of its server; None for embedded models.
-            load_s: What its server took to start.
+            stage: ``generate`` or ``grade``.
+            name: The model's name.
+            model: The model.
+            host: Host of its server; None for embedded models.
+            load_s: Seconds that the start of its server took.
 
         Yields:
             The model to ask instead.
         """
-        tally = self.tally(stage, model)
+        counts = self.counts(stage, name)
         if host is None:
-            yield _Counted(asked, tally)
+            yield _CountedModel(model, counts)
             return
-        machine = self._machines.get(model)
+        facts = self._machines.get(name)
         with self._lock:
-            node = self._nodes.setdefault((host, machine.name if machine else ""), _Node(self._clock))
-            node.begin(tally, load_s)
+            key = (host, facts.name if facts else "")
+            machine = self._busy_machines.setdefault(key, _Machine(self._clock))
+            machine.begin(counts, load_s)
         try:
-            yield _Counted(asked, tally)
+            yield _CountedModel(model, counts)
         finally:
             with self._lock:
-                node.end(tally)
+                machine.end(counts)
 
     def collect(self) -> Iterable[Metric]:
-        """Make metrics of the counts; called in a thread of the endpoint for each reading."""
+        """Return the counts as metrics; called in a thread of the endpoint at each scrape."""
         with self._lock:
-            for node in self._nodes.values():
-                node.settle()
-        tallies = list(self._tallies.values())
-        yield InfoMetricFamily("qaeval_run", "What this process works on.", self._info)
-        yield from _by_model(tallies)
-        yield from _by_kind(tallies)
-        yield self._spend(tallies)
+            for machine in self._busy_machines.values():
+                machine.settle()
+        all_counts = list(self._counts.values())
+        yield InfoMetricFamily("qaeval_run", "The run and eval of this process.", self._info)
+        yield from _by_model(all_counts)
+        yield from _by_kind(all_counts)
+        yield self._spend(all_counts)
 
-    def _spend(self, tallies: Iterable[Tally]) -> Metric:
+    def _spend(self, all_counts: Iterable[StageCounts]) -> Metric:
         spend: dict[tuple[str, str], float] = {}
-        for tally in tallies:
-            machine = self._machines.get(tally.model)
-            if machine is not None and machine.price_per_hour is not None and tally.node_s:
-                labels = (machine.currency, tally.model)
-                spend[labels] = spend.get(labels, 0.0) + tally.node_s / _HOUR * machine.price_per_hour
-        said = "Node seconds so far times the registry's price, in the currency; where no price is known, nothing."
-        family = GaugeMetricFamily("qaeval_spend", said, labels=["currency", "model"])
+        for counts in all_counts:
+            machine = self._machines.get(counts.model)
+            if machine is not None and machine.price_per_hour is not None and counts.node_s:
+                labels = (machine.currency, counts.model)
+                spend[labels] = spend.get(labels, 0.0) + counts.node_s / _HOUR * machine.price_per_hour
+        description = (
+            "Node seconds so far times the registry's price, in its currency; missing without a price."
+        )
+        family = GaugeMetricFamily("qaeval_spend", description, labels=["currency", "model"])
         for labels, value in spend.items():
             family.add_metric(labels, value)
         return family
 
 
-def _by_model(tallies: Iterable[Tally]) -> Iterator[Metric]:
-    """Yield what has no label but stage and model."""
-    for kind, name, said, of in (
+def _by_model(all_counts: Iterable[StageCounts]) -> Iterator[Metric]:
+    """Yield the metrics whose labels are stage and model."""
+    for kind, name, description, attribute in (
         (GaugeMetricFamily, "tasks_planned", "Tasks known so far.", "n_planned"),
         (
             GaugeMetricFamily,
@@ -241,7 +251,7 @@ def _by_model(tallies: Iterable[Tally]) -> Iterator[Metric]:
         (
             CounterMetricFamily,
             "cached_replies",
-            "Replies known from earlier runs; nothing was asked.",
+            "Replies from the cache of earlier runs; no request was sent.",
             "n_cached",
         ),
         (
@@ -252,51 +262,54 @@ def _by_model(tallies: Iterable[Tally]) -> Iterator[Metric]:
         ),
         (CounterMetricFamily, "node_seconds", "Seconds of the machine: loading and work.", "node_s"),
     ):
-        family = kind(f"qaeval_{name}", said, labels=["stage", "model"])
-        for tally in tallies:
-            family.add_metric((tally.stage, tally.model), getattr(tally, of))
+        family = kind(f"qaeval_{name}", description, labels=["stage", "model"])
+        for counts in all_counts:
+            family.add_metric((counts.stage, counts.model), getattr(counts, attribute))
         yield family
 
 
-def _by_kind(tallies: Iterable[Tally]) -> Iterator[Metric]:
-    """Yield tokens, failures and letters; all reasons from the beginning, so that the first failure is an increase."""
+def _by_kind(all_counts: Iterable[StageCounts]) -> Iterator[Metric]:
+    """Yield tokens, failures and letters.
+
+    All failure reasons are there from the beginning: Prometheus sees an increase only between two readings of a series.
+    """
     tokens = CounterMetricFamily(
-        "qaeval_tokens", "Tokens as the servers counted them.", labels=["stage", "model", "kind"]
+        "qaeval_tokens", "Tokens as counted by the servers.", labels=["stage", "model", "kind"]
     )
     failures = CounterMetricFamily(
         "qaeval_failures", "Tasks without a result.", labels=["stage", "model", "reason"]
     )
-    letters = CounterMetricFamily("qaeval_grades", "Letters that the judge gave.", labels=["model", "letter"])
-    for tally in tallies:
-        of = (tally.stage, tally.model)
-        tokens.add_metric((*of, "prompt"), tally.n_prompt_tokens)
-        tokens.add_metric((*of, "completion"), tally.n_completion_tokens)
-        for reason, n in tally.failures.copy().items():
-            failures.add_metric((*of, reason), n)
-        for letter, n in sorted(tally.letters.copy().items()):
-            letters.add_metric((tally.model, letter), n)
+    letters = CounterMetricFamily("qaeval_grades", "Letters given by the judge.", labels=["model", "letter"])
+    for counts in all_counts:
+        labels = (counts.stage, counts.model)
+        tokens.add_metric((*labels, "prompt"), counts.n_prompt_tokens)
+        tokens.add_metric((*labels, "completion"), counts.n_completion_tokens)
+        for reason, n in counts.failures.copy().items():  # a copy: the stage's thread adds to it
+            failures.add_metric((*labels, reason), n)
+        for letter, n in sorted(counts.letters.copy().items()):
+            letters.add_metric((counts.model, letter), n)
     yield from (tokens, failures, letters)
 
 
 class _Handler(MetricsHandler):
-    timeout = _PATIENCE_S
+    timeout = _READ_TIMEOUT_S
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        """Bind; the parent would look its own name up in the DNS as well."""
+        """Bind; the parent class would also look up the host's name in the DNS."""
         TCPServer.server_bind(self)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the parent's
-        """Say nothing of a scraper that hung up."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the parent's signature
+        """Ignore a scraper that disconnects."""
 
 
-class _ServerOf6(_Server):
+class _Ipv6Server(_Server):
     address_family = AF_INET6
 
 
 def _server(host: str, port: int, registry: CollectorRegistry) -> _Server:
-    server = _ServerOf6 if ":" in host else _Server
+    server = _Ipv6Server if ":" in host else _Server
     return server((host, port), _Handler.factory(registry))

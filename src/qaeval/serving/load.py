@@ -1,4 +1,4 @@
-"""How busy the servers of a model are, several times a second while that is news."""
+"""The load of a model's servers, read several times a second while it changes."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -8,20 +8,21 @@ from typing import Final, Self
 
 from qaeval.records import LOAD, RUNNING, WAITING
 from qaeval.serving.client import Server
-from qaeval.serving.server import meanwhile
+from qaeval.serving.server import background_task
 
-_SOON_S: Final = 0.1
-_LATER_S: Final = 1.0
+_FAST_S: Final = 0.1
+"""While the limit of requests rises: a server of any size is then full within a second."""
+_SLOW_S: Final = 1.0
 _OK: Final = 200
 
 
 def read_load(text: bytes) -> dict[str, float]:
     """Read running and waiting requests and preemptions, added up over a server's engines.
 
-    The whole of ``/metrics`` has hundreds of lines; parsing all of them several times a second would cost a tenth of a core.
+    ``/metrics`` has hundreds of lines; parsing all of them several times a second would cost a tenth of a core.
 
     Raises:
-        ValueError: a value is no number.
+        ValueError: a value is not a number.
     """
     values: dict[str, float] = {}
     for line in text.splitlines():
@@ -33,7 +34,7 @@ def read_load(text: bytes) -> dict[str, float]:
 
 
 def read_gauge(text: bytes, name: str) -> float | None:
-    """Read one gauge, the largest of a server's engines; None where it is not there or no number."""
+    """Read a gauge, the maximum over a server's engines; None where it is missing or not a number."""
     start = name.encode()
     lines = (line for line in text.splitlines() if line.startswith((start + b"{", start + b" ")))
     try:
@@ -43,7 +44,7 @@ def read_gauge(text: bytes, name: str) -> float | None:
 
 
 async def is_idle(server: Server) -> bool:
-    """Whether a server says that it has no request; False where it does not say."""
+    """Whether a server reports no request; False where it reports nothing."""
     async with server:
         answer = await server.ask("/metrics", root=True)
     try:
@@ -57,26 +58,26 @@ class LoadWatcher:
     """Reads the load of all servers of a model while a stage runs; an async context manager.
 
     Args:
-        servers: All of them; one that does not answer counts as idle.
-        told: Takes the numbers, added up.
-        is_soon: Whether the next reading should come soon.
+        servers: All servers of the model; one that does not answer counts as idle.
+        on_reading: Called with the sum over all servers.
+        is_changing: Returns whether the next reading should come soon.
     """
 
     def __init__(
         self,
         servers: Sequence[Server],
-        told: Callable[[Mapping[str, float]], None],
-        is_soon: Callable[[], bool],
+        on_reading: Callable[[Mapping[str, float]], None],
+        is_changing: Callable[[], bool],
     ) -> None:
         self._servers = servers
-        self._told = told
-        self._is_soon = is_soon
+        self._on_reading = on_reading
+        self._is_changing = is_changing
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for server in self._servers:
             await self._open.enter_async_context(server)
-        await self._open.enter_async_context(meanwhile(self._keep_reading()))
+        await self._open.enter_async_context(background_task(self._keep_reading()))
         return self
 
     async def __aexit__(
@@ -95,5 +96,5 @@ class LoadWatcher:
                     values = {}
                 for name, value in values.items():
                     total[name] = total.get(name, 0.0) + value
-            self._told(total)
-            await asyncio.sleep(_SOON_S if self._is_soon() else _LATER_S)
+            self._on_reading(total)
+            await asyncio.sleep(_FAST_S if self._is_changing() else _SLOW_S)

@@ -1,4 +1,4 @@
-"""What vLLM says of itself at ``/metrics``, read while a stage runs."""
+"""vLLM's ``/metrics``, read while a stage runs."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -10,48 +10,48 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qaeval.records import COUNTERS, GAUGES, HISTOGRAMS, KV_CACHE, SUCCESSES
 from qaeval.serving.client import Server
-from qaeval.serving.server import meanwhile
+from qaeval.serving.server import background_task
 
 _OK: Final = 200
 
 
 def read_metrics(text: str) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Read the numbers that qaeval keeps.
+    """Read the numbers that qaeval records.
 
     Args:
-        text: Of ``/metrics``, in Prometheus' format.
+        text: Content of ``/metrics``, in Prometheus' format.
 
     Returns:
-        The numbers by name, summed over engines (the cache's use is the largest one's), and the names that the server
-        does not have; a missing number is never 0.
+        The numbers by name, summed over engines (of the cache's use the maximum), and the names that the server does not
+        have; a missing number is never 0.
 
     Raises:
         ValueError: the text is not in that format.
     """
-    wanted = {*COUNTERS, *GAUGES, *(f"{name}_{part}" for name in HISTOGRAMS for part in ("sum", "count"))}
+    names = {*COUNTERS, *GAUGES, *(f"{name}_{part}" for name in HISTOGRAMS for part in ("sum", "count"))}
     buckets = {f"{name}_bucket" for name in HISTOGRAMS}
     values: dict[str, float] = {}
-    seen = set()
+    present = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name not in wanted | buckets:
+            if sample.name not in names | buckets:
                 continue
-            seen.add(sample.name)
+            present.add(sample.name)
             label = "finished_reason" if sample.name == SUCCESSES else "le" if sample.name in buckets else ""
             key = f"{sample.name} {sample.labels.get(label, '')}".strip()
             before = values.get(key, 0.0)
-            most = sample.name == KV_CACHE
-            values[key] = max(before, sample.value) if most else before + sample.value
-    return values, tuple(sorted(wanted - seen))
+            is_share = sample.name == KV_CACHE  # shares of several engines do not add up
+            values[key] = max(before, sample.value) if is_share else before + sample.value
+    return values, tuple(sorted(names - present))
 
 
 class Scraper:
     """Reads a server's metrics when a stage begins, every few seconds, and when it ends.
 
     Args:
-        server: Base URL, key and addresses are its own.
-        emit: Takes the seconds since the beginning, the numbers and the missing names; a reading that fails has
-            neither, and is told with all names missing.
+        server: The server.
+        emit: Called with the seconds since the beginning, the numbers and the missing names; after a failed reading there
+            are no numbers, and all names are missing.
         every_s: Time between two readings.
     """
 
@@ -68,10 +68,10 @@ class Scraper:
         self._reading = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._began = asyncio.get_running_loop().time()
+        self._start_s = asyncio.get_running_loop().time()
         await self._server.__aenter__()
         await self._read()
-        await self._reading.enter_async_context(meanwhile(self._keep_reading()))
+        await self._reading.enter_async_context(background_task(self._keep_reading()))
         return self
 
     async def __aexit__(
@@ -91,7 +91,7 @@ class Scraper:
 
     async def _read(self) -> None:
         answer = await self._server.ask("/metrics", root=True)
-        at = asyncio.get_running_loop().time() - self._began
+        at = asyncio.get_running_loop().time() - self._start_s
         try:
             text = answer.content.decode() if answer.status == _OK else ""
             values, missing = read_metrics(text)

@@ -1,6 +1,6 @@
-"""What an endpoint is and what it can do, asked once; a fact that a server does not tell is None.
+"""Facts about an endpoint: version, models, capabilities; None for those that a server does not reveal.
 
-Which files a server was started with, as far as this machine can see them.
+`files_digest` identifies the files of a server that runs on this machine.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ from pydantic import Field
 
 from qaeval.errors import EndpointError, closest
 from qaeval.records import Record
-from qaeval.serving.client import Answer, Server
+from qaeval.serving.client import HttpAnswer, Server
 
 _OK: Final = 200
 _KEY_REFUSED: Final = frozenset({401, 403})
 _REDIRECT: Final = range(300, 400)
-_ATTEMPTS: Final = 4
-_WAIT_S: Final = 0.1
-_LONG_S: Final = 10.0
-"""A server that takes so long to fail is not asked again."""
-_PASSING: Final = frozenset({0, 408, 429, *range(500, 600)})
-"""No answer at all, or one that asks for patience."""
+_MAX_ATTEMPTS: Final = 4
+_FIRST_WAIT_S: Final = 0.1
+_SLOW_S: Final = 10.0
+"""A server that fails this slowly is not asked again: the probe runs before every stage."""
+_TRANSIENT: Final = frozenset({0, 408, 429, *range(500, 600)})
+"""No answer at all, or a status that may change."""
 _NOT_FOUND: Final = 404
 _SERVER_ERROR: Final = range(500, 600)
 _LOGPROB_LIMITS: Final = (20, 5, 1)
 
 _WORD: Final = "quokka-7319"
-"""No model says this of its own accord; a reply that holds it was forced to."""
+"""A model writes this only if the schema forces it to."""
 
 _WORD_SCHEMA: Final[Mapping[str, Any]] = {
     "type": "object",
@@ -48,13 +48,13 @@ class ServedModel(Record):
     name: str
     max_model_len: int | None = None
     adapter_of: str | None = None
-    """The base model, where this is a LoRA adapter."""
+    """The base model of a LoRA adapter."""
     root: str | None = None
-    """What the server was started with for it."""
+    """Path or id that the server loaded it from."""
 
 
 class EndpointFacts(Record):
-    """What the probe found; None means that the server does not tell."""
+    """Results of the probe; None for facts that the server does not reveal."""
 
     base_url: str
     model: str
@@ -67,17 +67,17 @@ class EndpointFacts(Record):
     system_role: bool | None = None
     """Whether a system message reaches the model; False where the template refuses or drops it."""
     structured_output: bool | None = None
-    """Whether a JSON schema is enforced, as one reply proved."""
+    """Whether a JSON schema is enforced, proved by one reply."""
     max_logprobs: int | None = None
-    """How many alternatives per token the server gives, up to 20; 0 for none."""
+    """Alternatives per token that the server returns, up to 20; 0 for none."""
     tokenizer: bool | None = None
     """Whether ``/tokenize`` renders messages and counts their tokens."""
     metrics: bool | None = None
     """Whether ``/metrics`` answers."""
     root: str | None = None
-    """What the server says that it was started with: an id on Hugging Face, or a folder on its machine."""
+    """Path or id that the server reports to have loaded: an id on Hugging Face, or a folder on its machine."""
     files_sha256: str | None = None
-    """Hash of that folder where it is on this machine; see `qaeval.serving.weights`."""
+    """Hash of that folder, where it is on this machine; see `files_digest`."""
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -86,11 +86,11 @@ class EndpointFacts(Record):
 
 
 class Reach(Record):
-    """Whether something answers at an endpoint."""
+    """Whether an endpoint answers."""
 
     ok: bool
     detail: str
-    """What came, in one line."""
+    """The answer in one line."""
     models: tuple[str, ...] = ()
     seconds: float = Field(default=0.0, ge=0)
 
@@ -103,13 +103,13 @@ async def probe(
     addresses: Sequence[str] = (),
     timeout_s: float = 60.0,
 ) -> EndpointFacts:
-    """Ask a server what it is and what it can do, with six small requests to the model at most.
+    """Probe a server, with at most six small requests to the model.
 
     Args:
         base_url: up to and with ``/v1``.
         model: the served name.
         api_key: sent as bearer token.
-        addresses: the only ones that are connected to; empty: what the name resolves to.
+        addresses: the only addresses to connect to; empty: what the name resolves to.
         timeout_s: for one request.
 
     Raises:
@@ -129,7 +129,7 @@ async def probe(
     return EndpointFacts(
         base_url=base_url,
         model=model,
-        root=next((one.root for one in served or () if one.name == model), None),
+        root=next((entry.root for entry in served or () if entry.name == model), None),
         version=version,
         served=served,
         model_found=None if served is None else True,
@@ -143,7 +143,7 @@ async def probe(
 
 
 async def reach(base_url: str, api_key: str | None = None, *, timeout_s: float = 3.0) -> Reach:
-    """Ask for health and model names, and say in one line what came; never raises."""
+    """Ask for health and model names; never raises."""
     started = asyncio.get_running_loop().time()
     async with Server(base_url, api_key, timeout_s) as server:
         health, models = await asyncio.gather(server.ask("/health", root=True), server.ask("/models"))
@@ -154,25 +154,25 @@ async def reach(base_url: str, api_key: str | None = None, *, timeout_s: float =
             ok=True, detail=f"serves {', '.join(names) or 'no model'}", models=names, seconds=seconds
         )
     if health.status == _OK and models.status not in _KEY_REFUSED:
-        return Reach(ok=True, detail=f"healthy; /models: {models.shown}", seconds=seconds)
-    return Reach(ok=False, detail=models.shown, seconds=seconds)
+        return Reach(ok=True, detail=f"healthy; /models: {models.summary}", seconds=seconds)
+    return Reach(ok=False, detail=models.summary, seconds=seconds)
 
 
 async def _served(server: Server) -> tuple[ServedModel, ...] | None:
     answer = await server.ask("/models")
-    expected = f"{server.base}/models: expected the list of models, got {answer.shown}"
+    expected = f"{server.base}/models: expected the list of models, got {answer.summary}"
     if answer.status == 0:
         raise EndpointError(f"{expected}; is the server up, and the URL right?")
     if answer.status in _KEY_REFUSED:
         raise EndpointError(
-            f"{expected}; name the variable that holds the key as `api_key_env` in qaeval.yaml, and set it"
+            f"{expected}; set an environment variable to the API key, and name it as `api_key_env` in qaeval.yaml"
         )
     if answer.status in _REDIRECT:
         raise EndpointError(f"{expected}, a redirect, which is not followed; give the final URL")
     if answer.status in _SERVER_ERROR:
         raise EndpointError(f"{expected}; it may still be loading, see its log")
     if answer.status == _NOT_FOUND and server.root == server.base:
-        raise EndpointError(f"{expected}; must the URL end with /v1?")
+        raise EndpointError(f"{expected}; should the URL end with /v1?")
     return _models(answer.body)
 
 
@@ -220,17 +220,17 @@ async def _version(server: Server) -> str | None:
 
 
 async def _system_by_tokenizer(server: Server, model: str) -> bool | None:
-    """Render the template with and without a system message: refused, dropped (no more tokens), or kept."""
-    plain, both = await asyncio.gather(
+    """Count tokens with and without a system message: the template refuses it, drops it (no more tokens), or keeps it."""
+    plain, with_system = await asyncio.gather(
         _count(server, model, [_USER]), _count(server, model, [_SYSTEM, _USER])
     )
     if not plain:
         return None
-    return None if both is None else both > plain
+    return None if with_system is None else with_system > plain
 
 
 async def _count(server: Server, model: str, messages: list[dict[str, str]]) -> int | None:
-    """Count tokens; 0 when the messages are refused, None when the server does not count."""
+    """Count tokens; 0 when the server refuses the messages, None when it does not count."""
     answer = await server.ask("/tokenize", {"model": model, "messages": messages}, root=True)
     if answer.refused:
         return 0
@@ -239,28 +239,31 @@ async def _count(server: Server, model: str, messages: list[dict[str, str]]) -> 
 
 
 async def _system_by_request(server: Server, model: str) -> bool | None:
-    """Send a one-token request with a system message; a refusal counts only where one without it is answered."""
+    """Send a one-token request with a system message; a refusal counts only if the server answers one without."""
     if (await _chat(server, model, [_SYSTEM, _USER])).status == _OK:
         return True
     return False if (await _chat(server, model, [_USER])).status == _OK else None
 
 
-async def _chat(server: Server, model: str, messages: list[dict[str, str]], **fields: object) -> Answer:
-    """Ask the model for a short deterministic reply, again where a failure may pass: what is found shapes every request."""
+async def _chat(server: Server, model: str, messages: list[dict[str, str]], **fields: object) -> HttpAnswer:
+    """Ask the model for a short deterministic reply.
+
+    Transient errors are retried, because a wrong fact would change all requests of the run.
+    """
     fixed = {"model": model, "messages": messages, "temperature": 0, "top_p": 1, "seed": 0, "max_tokens": 1}
-    began = asyncio.get_running_loop().time()
-    for attempt in range(_ATTEMPTS):
+    start_s = asyncio.get_running_loop().time()
+    for attempt in range(_MAX_ATTEMPTS):
         answer = await server.ask("/chat/completions", {**fixed, **fields})
-        if answer.status not in _PASSING or asyncio.get_running_loop().time() - began > _LONG_S:
+        if answer.status not in _TRANSIENT or asyncio.get_running_loop().time() - start_s > _SLOW_S:
             break
-        await asyncio.sleep(_WAIT_S * 2**attempt)
+        await asyncio.sleep(_FIRST_WAIT_S * 2**attempt)
     return answer
 
 
 async def _structured(server: Server, model: str) -> bool | None:
-    """Ask for a constant that the prompt does not name: only an enforced schema brings it."""
-    named = {"name": "probe", "schema": _WORD_SCHEMA, "strict": True}
-    fields = {"response_format": {"type": "json_schema", "json_schema": named}, "max_tokens": 64}
+    """Ask for a constant that the prompt does not contain: only an enforced schema produces it."""
+    schema = {"name": "probe", "schema": _WORD_SCHEMA, "strict": True}
+    fields = {"response_format": {"type": "json_schema", "json_schema": schema}, "max_tokens": 64}
     answer = await _chat(server, model, [_USER], **fields)
     choice = _choice(answer)
     if choice is None:
@@ -268,10 +271,10 @@ async def _structured(server: Server, model: str) -> bool | None:
     message = choice.get("message")
     content = message.get("content") if isinstance(message, dict) else None
     text = "".join(content.split()) if isinstance(content, str) else ""
-    wanted = f'{{"word":"{_WORD}"}}'
-    if choice.get("finish_reason") == "length" and wanted.startswith(text):
-        return None
-    return text == wanted
+    expected = f'{{"word":"{_WORD}"}}'
+    if choice.get("finish_reason") == "length" and expected.startswith(text):
+        return None  # cut off on the way to the constant: neither proved nor refuted
+    return text == expected
 
 
 async def _max_logprobs(server: Server, model: str) -> int | None:
@@ -287,21 +290,21 @@ async def _max_logprobs(server: Server, model: str) -> int | None:
     return 0
 
 
-def _choice(answer: Answer) -> Mapping[str, Any] | None:
+def _choice(answer: HttpAnswer) -> Mapping[str, Any] | None:
     choices = answer.body.get("choices") if answer.status == _OK and isinstance(answer.body, dict) else None
     return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
 
 
 _READ: Final = frozenset({".json", ".model", ".txt", ".jinja"})
-"""Settings, tokenizer, index of the weights: read. Of the others, the weights, name and size count."""
-_MOST_READ: Final = 64 * 2**20
+"""Suffixes of files whose content is hashed: settings, tokenizer, index of the weights. Of the weights name and size count."""
+_MAX_READ: Final = 64 * 2**20
 
 
 def files_digest(folder: Path) -> str:
-    """Hash a model's folder: names and sizes of all its files, and what the small ones say.
+    """Hash a model's folder: names and sizes of all files, and the content of small ones.
 
-    Weights themselves are not read: 15 GB would take minutes before every stage. Files that were swapped for others of the same
-    names and sizes are not noticed.
+    Weights are not read: 15 GB would take minutes before every stage. Weights that were replaced by others of the same names
+    and sizes are therefore not noticed.
 
     Raises:
         OSError: the folder cannot be read.
@@ -311,7 +314,7 @@ def files_digest(folder: Path) -> str:
         if path.name.startswith(".") or not path.is_file():
             continue
         size = path.stat().st_size
-        is_read = path.suffix in _READ and size <= _MOST_READ
+        is_read = path.suffix in _READ and size <= _MAX_READ
         content = hashlib.sha256(path.read_bytes()).hexdigest() if is_read else "-"
         lines.append(f"{path.name}\t{size}\t{content}\n")
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()

@@ -1,7 +1,4 @@
-"""One ``vllm serve`` of qaeval's own: started, waited for, and gone again, whatever happens in between.
-
-Something that runs beside a block and ends with it.
-"""
+"""A ``vllm serve`` that qaeval starts: its command, its start, its end, whatever happens in between."""
 
 import asyncio
 import re
@@ -19,17 +16,19 @@ from qaeval.serving.client import Server
 from qaeval.serving.diagnosis import diagnose, progress
 
 GRACE_S: Final = 15.0
-"""Time between asking a server to end and killing it; vLLM needs 0.5 s."""
+"""Time between SIGTERM and SIGKILL; vLLM needs 0.5 s."""
 
 QUIET: Final[Mapping[str, str]] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-"""No server that qaeval starts reports anything to anybody."""
+"""Servers that qaeval starts send no telemetry."""
 
 _OFFLINE: Final[Mapping[str, str]] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _OPTION: Final = re.compile(r"^  (?:-\w(?: [A-Z_]+)?, )?(--[^\s,]+.*)$", re.MULTILINE)
 _NAME: Final = re.compile(r"--[\w.-]+")
 _POLL_S: Final = 0.25
-_LAST_LINES: Final = 30
+_LOG_TAIL: Final = 30
+"""Lines of the log in an error message."""
 _HELP_S: Final = 120.0
+"""Longest wait for ``vllm serve --help=all``, which imports all of vLLM."""
 _OK: Final = 200
 
 
@@ -41,72 +40,75 @@ def serve_command(
     Args:
         spec: The registry's entry of the base model.
         command: How vLLM is called, for example ``["vllm"]``.
-        port: Where it listens.
-        adapters: Entries of LoRA adapters of this model, served beside it.
+        port: Port to listen on.
+        adapters: Entries of LoRA adapters of this model, which are served too.
 
     Raises:
-        UsageError: the entry does not say what to serve.
+        UsageError: the entry has no `hf_id`.
     """
     if not spec.hf_id:
-        raise UsageError(f"{spec.name}: qaeval cannot start it, the registry has no hf_id (what to serve)")
-    loras = [one.lora for one in adapters if one.lora is not None]
-    lora = []
+        raise UsageError(f"{spec.name}: qaeval cannot start it: the registry has no hf_id")
+    loras = [adapter.lora for adapter in adapters if adapter.lora is not None]
+    lora_options = []
     if loras:
-        modules = [f"{one.served}={one.lora.path}" for one in adapters if one.lora is not None]
-        lora = [
+        modules = [
+            f"{adapter.served}={adapter.lora.path}" for adapter in adapters if adapter.lora is not None
+        ]
+        lora_options = [
             "--enable-lora",
             "--max-lora-rank",
-            str(max(one.rank for one in loras)),
+            str(max(lora.rank for lora in loras)),
             "--lora-modules",
             *modules,
         ]
-    return [*command, "serve", *spec.serve_arguments(), *lora, "--host", "127.0.0.1", "--port", str(port)]
+    arguments = [*spec.serve_arguments(), *lora_options, "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "serve", *arguments]
 
 
 def environment(
     spec: ModelSpec, serving: Serving, base: Mapping[str, str], *, api_key: str | None
 ) -> dict[str, str]:
-    """Return the server's environment: qaeval's, no telemetry, no hub where the weights are a folder, the key."""
+    """Return the server's environment: qaeval's, no telemetry, no hub for weights in a folder, the API key."""
     offline = _OFFLINE if Path(spec.hf_id or "").is_dir() else {}
     key = {"VLLM_API_KEY": api_key} if api_key else {}
     return {**base, **QUIET, **offline, **serving.env, **key}
 
 
 def options_of(help_text: str) -> frozenset[str]:
-    """Read the long options that ``vllm serve --help=all`` lists."""
+    """Read the long options from ``vllm serve --help=all``."""
     return frozenset(
         name for line in _OPTION.findall(help_text) for name in _NAME.findall(line.split("  ")[0])
     )
 
 
-def check_arguments(argv: Sequence[str], known: Collection[str]) -> None:
-    """Refuse an option that the installed version does not list, before a model is loaded for it.
+def check_arguments(argv: Sequence[str], options: Collection[str]) -> None:
+    """Check options against those of the installed version, before a model is loaded.
 
-    A dotted option (``--structured-outputs-config.backend``) is known where its first part is, and a spelling with
-    underscores is the one with dashes, as vLLM has it.
+    A dotted option (``--structured-outputs-config.backend``) is checked by its first part; vLLM accepts underscores for
+    dashes.
 
     Raises:
-        UsageError: naming the option and the closest known one.
+        UsageError: an option is unknown; the message names the closest one.
     """
     for word in argv:
         name = word.partition("=")[0]
         if not name.startswith("--"):
             continue
         spelled = name.partition(".")[0].replace("_", "-")
-        if spelled not in known:
+        if spelled not in options:
             raise UsageError(
-                f"vllm serve does not know {name}.{closest(spelled, list(known))} Correct `vllm_args` in qaeval.yaml, or "
-                f"install the version that has it"
+                f"vllm serve does not know {name}.{closest(spelled, list(options))} Correct `vllm_args` in qaeval.yaml, or "
+                f"install a version that has it"
             )
 
 
 async def known_options(command: Sequence[str], env: Mapping[str, str]) -> frozenset[str]:
-    """Ask the installed vLLM for its options.
+    """Read the options of the installed vLLM.
 
     Raises:
         UsageError: it cannot be called.
     """
-    shown = shlex.join(command)
+    program = shlex.join(command)
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -119,37 +121,37 @@ async def known_options(command: Sequence[str], env: Mapping[str, str]) -> froze
         )
     except OSError as error:
         raise UsageError(
-            f"{shown!r} cannot be started ({error.strerror}): install vLLM where the model is to run, or set "
+            f"{program!r} cannot be started ({error.strerror}): install vLLM on the machine of the model, or set "
             f"serving.command in qaeval.yaml"
         ) from error
     try:
         output, _ = await asyncio.wait_for(process.communicate(), _HELP_S)
     except TimeoutError:
         process.kill()
-        raise UsageError(f"`{shown} serve --help=all` did not end within {_HELP_S:g} s") from None
+        raise UsageError(f"`{program} serve --help=all` did not end within {_HELP_S:g} s") from None
     options = options_of(output.decode(errors="replace"))
     if process.returncode or not options:
-        last = "\n".join(output.decode(errors="replace").splitlines()[-5:])
-        raise UsageError(f"`{shown} serve --help=all` failed, so vLLM is not usable:\n{last}")
+        tail = "\n".join(output.decode(errors="replace").splitlines()[-5:])
+        raise UsageError(f"`{program} serve --help=all` failed, so that vLLM cannot be used:\n{tail}")
     return options
 
 
 def free_port() -> int:
-    """Return a port that is free on loopback at this moment."""
+    """Return a port that is free on loopback at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class VllmServer:
-    """A running ``vllm serve``; `stop` it, or let the supervisor do so when qaeval dies.
+    """A ``vllm serve`` process; the supervisor stops it when qaeval dies without `stop`.
 
     Args:
-        name: Of the model, for messages.
+        name: The model's name, for messages.
         argv: From `serve_command`.
         env: From `environment`.
-        port: Where it listens.
-        log: Takes its output, behind what earlier starts wrote there.
+        port: Port that it listens on.
+        log: File of its output; appended to.
     """
 
     def __init__(
@@ -173,22 +175,25 @@ class VllmServer:
         self,
         *,
         deadline_s: float,
-        told: Callable[[str], None] = lambda _step: None,
+        on_step: Callable[[str], None] = lambda _step: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> float:
-        """Start it and wait until it answers; return the seconds that took.
+        """Start the server and wait until it answers.
 
         Args:
             deadline_s: Longest wait.
-            told: Called with each new step: "loading weights 3/5".
-            stopped: Whether the user asked to stop meanwhile.
+            on_step: Called with each new step: "loading weights 3/5".
+            stopped: Returns whether the user asked to stop meanwhile.
+
+        Returns:
+            Seconds until it answered.
 
         Raises:
-            EndpointError: it died or is not ready in time; the message explains and has the end of its log.
+            EndpointError: it died or is not ready in time; the message has the cause and the end of its log.
             Interrupted: the user asked to stop.
         """
         clock = asyncio.get_running_loop().time
-        began = clock()
+        start_s = clock()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._output = self.log.open("ab")
         self._start_of_log = self._output.tell()
@@ -203,31 +208,33 @@ class VllmServer:
             start_new_session=True,
         )
         try:
-            await self._ready(began + deadline_s, told, stopped)
+            await self._wait_ready(start_s + deadline_s, on_step, stopped)
         except BaseException:
             await self.stop()
             raise
-        return clock() - began
+        return clock() - start_s
 
-    async def _ready(self, until: float, told: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+    async def _wait_ready(
+        self, until: float, on_step: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> None:
         clock = asyncio.get_running_loop().time
-        last = ""
+        last_step = ""
         async with Server(self.url, None, timeout_s=5.0) as server:
             while (await server.ask("/health", root=True)).status != _OK:
                 if not self.is_alive:
-                    raise EndpointError(self._said("the server died while it started"))
+                    raise EndpointError(self._explain("the server died while it started"))
                 if stopped():
                     raise Interrupted(f"stopped while {self.name} was starting")
                 if clock() > until:
-                    raise EndpointError(self._said("the server was not ready in time (serving.startup_s)"))
+                    raise EndpointError(self._explain("the server was not ready in time (serving.startup_s)"))
                 step = progress(self._log_text())
-                if step and step != last:
-                    told(step)
-                    last = step
+                if step and step != last_step:
+                    on_step(step)
+                    last_step = step
                 await asyncio.sleep(_POLL_S)
         if not self.is_alive:
-            # something else answers on its port
-            raise EndpointError(self._said("the server died while it started"))
+            # another process answers on its port
+            raise EndpointError(self._explain("the server died while it started"))
 
     async def wait(self) -> None:
         """Wait until it ends."""
@@ -235,11 +242,11 @@ class VllmServer:
             await self._process.wait()
 
     async def stop(self) -> None:
-        """End it and its whole group; nothing is left when this returns."""
+        """Stop the server and all its child processes; none is left when this returns."""
         process = self._process
         if process is not None and process.returncode is None:
             if process.stdin is not None:
-                process.stdin.close()
+                process.stdin.close()  # the supervisor reads the end of its input as a request to stop
             try:
                 await asyncio.wait_for(asyncio.shield(process.wait()), GRACE_S + 5)
             except TimeoutError:  # pragma: no cover - a supervisor that hangs
@@ -250,14 +257,14 @@ class VllmServer:
             self._output = None
 
     def why_dead(self) -> str:
-        """Explain the death of a server that had been ready."""
-        return self._said("the server died")
+        """Explain the death of a server that had answered before."""
+        return self._explain("the server died")
 
-    def _said(self, what: str) -> str:
+    def _explain(self, event: str) -> str:
         text = self._log_text()
         cause = diagnose(text)
-        last = "\n".join(f"  | {line}" for line in text.splitlines()[-_LAST_LINES:])
-        return f"{self.name}: {what}{f': {cause}' if cause else ''}. The end of {self.log}:\n{last}"
+        tail = "\n".join(f"  | {line}" for line in text.splitlines()[-_LOG_TAIL:])
+        return f"{self.name}: {event}{f': {cause}' if cause else ''}. The end of {self.log}:\n{tail}"
 
     def _log_text(self) -> str:
         with self.log.open("rb") as file:
@@ -266,8 +273,8 @@ class VllmServer:
 
 
 @asynccontextmanager
-async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine for as long as the block does; cancelled at its end, and waited for."""
+async def background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine in the background of a block; cancel it at the end, and wait for it."""
     task = asyncio.create_task(work)
     try:
         yield

@@ -1,8 +1,8 @@
-"""Keeps a server from outliving qaeval: ``python -m qaeval.serving.supervisor GRACE COMMAND...``.
+"""Stops a server when qaeval ends: ``python -m qaeval.serving.supervisor GRACE COMMAND...``.
 
-It starts the command in a process group of its own and holds qaeval's end of a pipe as its standard input. When the
-pipe closes, because qaeval stopped the server, died of an exception or was killed with SIGKILL, the group is asked
-to end, and killed after GRACE seconds. It imports nothing of qaeval, so it starts in an instant.
+The supervisor starts the command in a new process group. Its standard input is a pipe from qaeval, which closes when qaeval
+stops the server, ends with an exception or is killed with SIGKILL. The group then gets SIGTERM, and SIGKILL after GRACE
+seconds. This module imports nothing of qaeval, so that it starts in milliseconds.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _POLL_S = 0.1
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command until it ends or standard input does; return its exit code, 128 + n after signal n."""
+    """Run the command until it or standard input ends; return its exit code, 128 + n after signal n."""
     grace, *command = arguments
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _as_exit)
@@ -41,7 +41,7 @@ def _is_closed() -> bool:
 
 
 def _end(server: "subprocess.Popen[bytes]", grace: float) -> None:
-    """End the whole group, also where the server itself is gone and left others behind."""
+    """Stop the whole group, also where the server has ended and left child processes."""
     until = time.monotonic() + grace
     _signal(server.pid, signal.SIGTERM)
     while server.poll() is None and time.monotonic() < until:

@@ -15,16 +15,16 @@ from qaeval.files.rows import explained
 BLOCK: Final = 1 << 20
 """Bytes that are read at once."""
 _S3: Final = "s3:"
-"""Also what was meant as an address and is not quite one; no folder is called so by chance."""
+"""Also the beginning of a mistyped address; no folder has such a name by accident."""
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
-class Place(Protocol):
-    """What shards need from where they are kept. Names of files are relative, with slashes."""
+class Location(Protocol):
+    """A folder or store that keeps shards. File names are relative, with slashes."""
 
     @property
     def name(self) -> str:
-        """The place as the user typed it."""
+        """The location as the user typed it."""
 
     @property
     def external(self) -> str:
@@ -32,28 +32,28 @@ class Place(Protocol):
 
     @property
     def work(self) -> Path:
-        """The local folder in which attempts are made."""
+        """The local folder in which attempts are written."""
 
     def names(self, folder: str) -> list[str]:
-        """List the files of a folder, sorted; none where there is no folder."""
+        """List the files of a folder, sorted; none where the folder does not exist."""
 
     def blocks(self, file: str) -> Iterator[bytes]:
         """Read a file piece by piece.
 
         Raises:
-            DataError: there is no such file.
+            DataError: the file does not exist.
             StoreError: it cannot be read.
         """
 
     def put(self, source: Path, file: str) -> None:
-        """Keep a file that was made in ``work``.
+        """Store a file that was written in ``work``.
 
         Raises:
             StoreError: it cannot be written.
         """
 
     def create(self, file: str, content: bytes) -> bool:
-        """Write a file whole, unless it is there: of all who try, one succeeds.
+        """Write a whole file, unless it exists: of all writers that try, exactly one succeeds.
 
         Returns:
             Whether this call wrote it.
@@ -63,29 +63,29 @@ class Place(Protocol):
         """
 
     def tidy(self, attempt: Path) -> None:
-        """Take away what was made in ``work`` and is kept elsewhere."""
+        """Delete an attempt in ``work`` that is stored elsewhere."""
 
 
 def is_store(text: str) -> bool:
-    """Whether a place is typed as one in a store."""
+    """Whether a location is one in a store."""
     return text.lower().startswith(_S3)
 
 
-def place_of(text: str, *, allow_external: Collection[str]) -> Place:
-    """Find a place by what was typed: the path of a folder, or ``s3://BUCKET/PREFIX``.
+def find_location(text: str, *, allow_external: Collection[str]) -> Location:
+    """Return the location of an argument: the path of a folder, or ``s3://BUCKET/PREFIX``.
 
     Args:
-        text: What was typed.
+        text: The argument.
         allow_external: Hosts outside the user's own network that may be sent data.
 
     Raises:
-        UsageError: not such an address, no credentials in the environment, or s3fs is not installed.
-        EndpointError: the store stands outside the user's own network and is not named in ``allow_external``.
+        UsageError: the address is not valid, the environment has no credentials, or s3fs is not installed.
+        EndpointError: the store is outside the user's own network and not in ``allow_external``.
     """
     if not is_store(text):
         return Folder(Path(text))
     try:
-        from qaeval.storage.s3 import Bucket  # noqa: PLC0415 - half a second, and an extra
+        from qaeval.storage.s3 import Bucket  # noqa: PLC0415 - takes half a second, and needs an extra
     except ImportError as error:
         raise UsageError(f"{text}: an S3 store needs s3fs: pip install 'qaeval[s3]' ({error})") from error
     return Bucket.at(text, environment(), allow_external=allow_external, work=shard_folder(text))
@@ -93,7 +93,7 @@ def place_of(text: str, *, allow_external: Collection[str]) -> Place:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on a disk of this machine, or on a volume that several share."""
+    """A folder on a disk of this machine, or on a volume that several machines share."""
 
     path: Path
 
@@ -104,22 +104,22 @@ class Folder:
 
     @property
     def external(self) -> str:
-        """Nothing leaves."""
+        """Empty: nothing leaves the user's network."""
         return ""
 
     @property
     def work(self) -> Path:
-        """Attempts are made where they stay."""
+        """The folder itself: attempts are written where they are kept."""
         return self.path
 
     def names(self, folder: str) -> list[str]:
-        """List the files of a folder, sorted; none where there is no folder."""
+        """List the files of a folder, sorted; none where the folder does not exist."""
         path = self.path / folder
         with explained(path, "reading"):
             return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
     def blocks(self, file: str) -> Iterator[bytes]:
-        """Read a file piece by piece; errors as in `Place.blocks`."""
+        """Read a file piece by piece; errors as in `Location.blocks`."""
         path = self.path / file
         if not path.is_file():
             raise DataError(f"{path}: no such file")
@@ -127,13 +127,17 @@ class Folder:
             while block := opened.read(BLOCK):
                 yield block
 
-    def put(self, source: Path, file: str) -> None:  # noqa: ARG002 - it stays where it was made
-        """Bring the folder of a file to the disk; its rows are there."""
+    def put(self, source: Path, file: str) -> None:  # noqa: ARG002 - the file stays where it was written
+        """Sync the folder of a file to disk; the row writer has synced the rows themselves."""
         with explained(source, "syncing"):
             _sync(source.parent)
 
     def create(self, file: str, content: bytes) -> bool:
-        """Write a file whole, unless it is there, by a hard link; see `Place.create`."""
+        """Write a whole file, unless it exists, by a hard link; see `Location.create`.
+
+        A hard link to an existing name fails (POSIX), while a rename would replace the
+        other writer's file. The content is on disk before the link makes it visible.
+        """
         path = self.path / file
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with explained(path, "writing"):
@@ -150,8 +154,8 @@ class Folder:
                 if error.errno not in _NO_LINKS:
                     raise
                 raise StoreError(
-                    f"{path}: this file system has no hard links ({error.strerror}), and a shard is committed by one; "
-                    f"choose another --out, or a store with s3://"
+                    f"{path}: this file system has no hard links ({error.strerror}), which commit a shard; choose another "
+                    f"--out, or a store with s3://"
                 ) from error
             finally:
                 temporary.unlink(missing_ok=True)
@@ -159,11 +163,11 @@ class Folder:
         return True
 
     def tidy(self, attempt: Path) -> None:
-        """Do nothing: the attempt is the one that is kept."""
+        """Do nothing: the attempt is kept where it was written."""
 
 
 def _sync(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
+    """Sync the entries of a folder to disk: without it a new name can be lost with the machine's power."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -1,9 +1,9 @@
-"""Committed shards become one run: each row once, in one order, whoever made it and when.
+"""Committed shards become one run: each row once, in an order that does not depend on who wrote it or when.
 
-The run's settings and samples are those of every shard. Its rows are copied as they are, the last one of each task: generations by
-sample and then candidate, in the order of the settings; grades by the item's first place among them. So the files of two runs
-whose models reply alike differ in nothing but what a clock measured (``latency_s``) and what a server's cache gave
-(``cached_tokens``). No row is held: of each its place in a file is, in 16 bytes.
+The run's settings and samples are those of every shard. Its rows are copied unchanged, the last one of each task: generations
+by sample and then candidate, in the order of the settings; grades by the first position of their item among them. Two runs whose
+models reply alike therefore differ in measured times (``latency_s``) and cache hits (``cached_tokens``) alone. No row is held in
+memory: each takes 16 bytes, for its position and its offset in a file.
 """
 
 import os
@@ -26,176 +26,196 @@ import orjson
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.files.rows import explained, placed_rows, read_rows
 from qaeval.records import Reading, Sample, Session
-from qaeval.storage.location import Folder, Place
+from qaeval.storage.location import Folder, Location
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, RunStore
-from qaeval.storage.shards import FILES, Committed, Shard, commit, committed, owners, sha256_of
+from qaeval.storage.shards import (
+    FILES,
+    CommittedShard,
+    Shard,
+    assign_shards,
+    commit,
+    committed_shards,
+    sha256_of,
+)
 
 _Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 _Ids: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
 
-_SHARD: Final = re.compile(r"shard=[0-9]{4,9}")
-_SHOWN: Final = 3
+_SHARD_FOLDER: Final = re.compile(r"shard=([0-9]{4,9})")
+_MAX_IDS: Final = 3
 """Ids that a message names."""
+_MAX_SHARDS: Final = 20
+"""Shards that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """What a merge came to."""
+class MergeResult:
+    """Size of a merged run."""
 
     n_shards: int
     n_samples: int
     n_generations: int
     n_grades: int
     is_new: bool
-    """False where the same run was there."""
+    """False where the output held the same run already."""
 
 
-def merge(places: Sequence[Place], out: Place) -> Merged:
-    """Put the committed shards of a run together.
+def merge_shards(locations: Sequence[Location], out: Location) -> MergeResult:
+    """Merge the committed shards of a run.
 
     Args:
-        places: Where shards are kept, one place for all or several.
-        out: Takes the run: a folder becomes its run directory; a store gets it as the one shard of a run in one.
+        locations: Where the shards are kept, in one location or several.
+        out: Takes the run: a folder becomes its run directory; a store gets it as the one shard of a run.
 
     Raises:
-        DataError: a shard is missing, was changed since, or has rows that are not its own.
+        DataError: a shard is missing, was changed since its commit, or has rows of another shard.
         NotComparableError: shards were made with different settings or samples.
         UsageError: ``out`` holds something else.
-        StoreError: something cannot be read or written.
+        StoreError: a file cannot be read or written.
     """
-    shards = gather(places)
+    shards = find_shards(locations)
     target = out.path if isinstance(out, Folder) else out.work / "merged"
-    with _folder_beside(target) as made:
-        counts = _write(shards, made)
-        is_new = _take_place(made, target) if isinstance(out, Folder) else _send(made, out)
-    return Merged(len(shards), *counts, is_new=is_new)
+    with _folder_beside(target) as folder:
+        counts = _write(shards, folder)
+        is_new = _move(folder, target) if isinstance(out, Folder) else _send(folder, out)
+    return MergeResult(len(shards), *counts, is_new=is_new)
 
 
-def gather(places: Sequence[Place]) -> list[Committed]:
-    """Find every shard of a run, in order, each by its one mark.
+def find_shards(locations: Sequence[Location]) -> list[CommittedShard]:
+    """Find all shards of a run, in order, each by its only commit record.
 
     Raises:
-        DataError: none is committed, some are missing, or a shard has two marks.
-        NotComparableError: they were made with different settings or samples.
+        DataError: no shard is committed, some are missing, or a shard has two commit records.
+        NotComparableError: they were made with different settings.
     """
-    found: dict[int, Committed] = {}
-    for place in places:
-        for index, one in committed(place).items():
-            other = found.setdefault(index, one)
-            if other.mark.attempt != one.mark.attempt:
+    by_index: dict[int, CommittedShard] = {}
+    for location in locations:
+        for index, shard in committed_shards(location).items():
+            earlier = by_index.setdefault(index, shard)
+            if earlier.record.attempt != shard.record.attempt:
                 raise DataError(
-                    f"shard {one.mark.shard} is committed twice: {other.mark.attempt} in {other.place.name} and {one.mark.attempt} in "
-                    f"{one.place.name}; name the one place that counts"
+                    f"shard {shard.record.shard} is committed twice: {earlier.record.attempt} in {earlier.location.name} and "
+                    f"{shard.record.attempt} in {shard.location.name}; leave one of these locations out"
                 )
-    names = " ".join(place.name for place in places)
-    if not found:
-        begun = sorted(
-            {int(name[6:]) for place in places for name in place.names("") if _SHARD.fullmatch(name)}
-        )
-        if begun:
-            raise DataError(
-                f"{names}: no shard is committed; begun: {', '.join(map(str, begun[:20]))}. The same command again goes on with one: "
-                f"`qaeval compare … --shard {begun[0]}/N --out PLACE`"
-            )
+    if not by_index:
+        raise _no_shard(locations)
+    shards = [by_index[index] for index in sorted(by_index)]
+    _require_one_run(shards)
+    n_shards = shards[0].record.of
+    if missing := [Shard(index, n_shards) for index in range(n_shards) if index not in by_index]:
         raise DataError(
-            f"{names}: no committed shard here; `qaeval compare … --shard i/N --out PLACE` makes one, and a run that was not made in "
-            f"shards needs no merge: `qaeval report RUN`"
-        )
-    shards = [found[index] for index in sorted(found)]
-    first, *others = shards
-    settings = first.settings()
-    for one in others:
-        one.require_part_of(settings, first.mark.of)
-        if one.mark.files[SAMPLES] != first.mark.files[SAMPLES]:
-            raise NotComparableError(
-                f"{one.place.name}: shard {one.mark.shard} has other samples than shard {first.mark.shard}: the ids agree, and what the "
-                f"data says of them (title, document, language) does not. Run it again on the same chunks"
-            )
-    if missing := [Shard(index, first.mark.of) for index in range(first.mark.of) if index not in found]:
-        raise DataError(
-            f"{names}: {len(missing)} of {first.mark.of} shards {'is' if len(missing) == 1 else 'are'} not committed: "
-            f"{', '.join(map(str, missing[:20]))}{', …' if missing[20:] else ''}. Run them, or run them again: "
+            f"{_names(locations)}: {len(missing)} of {n_shards} shards {'is' if len(missing) == 1 else 'are'} not committed: "
+            f"{', '.join(map(str, missing[:_MAX_SHARDS]))}{', …' if missing[_MAX_SHARDS:] else ''}. Run them, or run them again: "
             f"`qaeval compare … --shard {missing[0]}`; nothing was written"
         )
     return shards
 
 
+def _no_shard(locations: Sequence[Location]) -> DataError:
+    names = (name for location in locations for name in location.names(""))
+    begun = sorted({int(match[1]) for name in names if (match := _SHARD_FOLDER.fullmatch(name))})
+    if begun:
+        return DataError(
+            f"{_names(locations)}: no shard is committed; begun: {', '.join(map(str, begun[:_MAX_SHARDS]))}. Run the same command "
+            f"again to resume one: `qaeval compare … --shard {begun[0]}/N --out PLACE`"
+        )
+    return DataError(
+        f"{_names(locations)}: no committed shard here; `qaeval compare … --shard i/N --out PLACE` makes one. A run without shards "
+        f"needs no merge: `qaeval report RUN`"
+    )
+
+
+def _names(locations: Iterable[Location]) -> str:
+    return " ".join(location.name for location in locations)
+
+
+def _require_one_run(shards: Sequence[CommittedShard]) -> None:
+    first = shards[0]
+    settings = first.settings()
+    for shard in shards[1:]:
+        shard.require_part_of(settings, first.record.of)
+        if shard.record.files[SAMPLES] != first.record.files[SAMPLES]:
+            raise NotComparableError(
+                f"{shard.location.name}: shard {shard.record.shard} has other samples than shard {first.record.shard}: the ids agree, "
+                f"but other fields (title, document, language) differ. Run it again on the same chunks"
+            )
+
+
 # ---------------------------------------------------------------- writing
 
 
-def _write(shards: Sequence[Committed], folder: Path) -> tuple[int, int, int]:
+def _write(shards: Sequence[CommittedShard], folder: Path) -> tuple[int, int, int]:
     """Write the run; return the numbers of its samples, generations and grades."""
     store = RunStore(folder)
     settings = shards[0].settings()
-    with _writing(folder / SAMPLES) as file:
+    with _synced(folder / SAMPLES) as file:
         file.writelines(shards[0].blocks(SAMPLES))
     samples = list(store.samples())
     n_generations = _write_generations(shards, folder, samples, list(settings["candidates"]))
     n_grades = _write_grades(shards, folder)
     sessions = list(_sessions(shards))
-    kept = _apart(sessions)
     _write_rows(folder / SESSIONS, sessions)
-    if any(METRICS in one.mark.files for one in shards):
-        _write_rows(folder / METRICS, _readings(shards, kept))
-    store.write_settings(settings)
+    if any(METRICS in shard.record.files for shard in shards):
+        _write_rows(folder / METRICS, _readings(shards, _without_overlap(sessions)))
+    store.write_settings(settings)  # last: they make the folder a run
     return len(samples), n_generations, n_grades
 
 
 def _write_generations(
-    shards: Sequence[Committed], folder: Path, samples: Sequence[Sample], candidates: Sequence[str]
+    shards: Sequence[CommittedShard], folder: Path, samples: Sequence[Sample], candidates: Sequence[str]
 ) -> int:
-    rank = {sample.sample_id: place for place, sample in enumerate(samples)}
-    owner = owners(samples, len(shards))
-    column = {name: place for place, name in enumerate(candidates)}
-    with _together(shards, GENERATIONS, folder) as (path, shard_at):
+    row_of = {sample.sample_id: row for row, sample in enumerate(samples)}
+    shard_of = assign_shards(samples, len(shards))
+    column_of = {name: column for column, name in enumerate(candidates)}
+    with _concatenated(shards, GENERATIONS, folder) as (path, shard_at):
 
-        def place_of(start: int, line: bytes) -> int:
+        def position_of(start: int, line: bytes) -> int:
             row = orjson.loads(line)
-            sample, who = row["sample_id"], row.get("candidate") or row["model"]
-            if owner[sample] != shard_at(start):
-                raise ValueError(f"a reply to sample {sample}, which is shard {owner[sample]}'s")
-            return rank[sample] * len(candidates) + column[who]
+            sample, candidate = row["sample_id"], row.get("candidate") or row["model"]
+            if shard_of[sample] != shard_at(start):
+                raise ValueError(f"a reply to sample {sample}, which is shard {shard_of[sample]}'s")
+            return row_of[sample] * len(candidates) + column_of[candidate]
 
-        places, starts = _last_of_each(path, place_of)
-        wanted = len(samples) * len(candidates)
-        if len(places) != wanted:
-            there = set(places.tolist())
-            lost = [place for place in range(wanted) if place not in there]
-            named = ", ".join(
-                f"{candidates[place % len(candidates)]} on {samples[place // len(candidates)].sample_id}"
-                for place in lost[:_SHOWN]
+        positions, starts = _last_of_each(path, position_of)
+        n_expected = len(samples) * len(candidates)
+        if len(positions) != n_expected:
+            present = set(positions.tolist())
+            missing = [position for position in range(n_expected) if position not in present]
+            examples = ", ".join(
+                f"{candidates[position % len(candidates)]} on {samples[position // len(candidates)].sample_id}"
+                for position in missing[:_MAX_IDS]
             )
             raise DataError(
-                f"{len(lost)} replies are in no shard ({named}); shards were committed unfinished"
+                f"{len(missing)} replies are in no shard ({examples}); shards were committed unfinished"
             )
         _copy_lines(path, starts, folder / GENERATIONS)
-    return wanted
+    return n_expected
 
 
-def _write_grades(shards: Sequence[Committed], folder: Path) -> int:
+def _write_grades(shards: Sequence[CommittedShard], folder: Path) -> int:
     items, first = _items(folder / GENERATIONS)
-    with _together(shards, GRADES, folder) as (path, _):
+    with _concatenated(shards, GRADES, folder) as (path, _):
 
-        def place_of(_start: int, line: bytes) -> int:
+        def position_of(_start: int, line: bytes) -> int:
             item = np.uint64(int(orjson.loads(line)["item_id"], 16))
             at = int(np.searchsorted(items, item))
             if at == len(items) or items[at] != item:
                 raise ValueError(f"a grade of item {int(item):016x}, which no reply holds")
             return int(first[at])
 
-        places, starts = _last_of_each(path, place_of)
-        if len(places) != len(items):
-            lost = items[~np.isin(first, places)]
-            named = ", ".join(f"{int(item):016x}" for item in lost[:_SHOWN])
+        positions, starts = _last_of_each(path, position_of)
+        if len(positions) != len(items):
+            missing = items[~np.isin(first, positions)]
+            examples = ", ".join(f"{int(item):016x}" for item in missing[:_MAX_IDS])
             raise DataError(
-                f"{len(lost)} items have no grade in any shard ({named}); shards were committed unfinished"
+                f"{len(missing)} items have no grade in any shard ({examples}); shards were committed unfinished"
             )
         _copy_lines(path, starts, folder / GRADES)
-    return len(places)
+    return len(positions)
 
 
 def _items(path: Path) -> tuple[_Ids, _Numbers]:
-    """Return the ids of the different items of a file, sorted, and the place of the first occurrence of each."""
+    """Return the ids of the different items of a file, sorted, and the position of the first occurrence of each."""
     ids = array("Q")
     for row in read_rows(path, orjson.loads):
         ids.extend(int(item["item_id"], 16) for item in row.get("items") or ())
@@ -203,37 +223,42 @@ def _items(path: Path) -> tuple[_Ids, _Numbers]:
     return items, first
 
 
-def _last_of_each(path: Path, place_of: Callable[[int, bytes], int]) -> tuple[_Numbers, _Numbers]:
-    """Find the last line of each place, in the order of the places.
+def _last_of_each(path: Path, position_of: Callable[[int, bytes], int]) -> tuple[_Numbers, _Numbers]:
+    """Find the last line of each position, in the order of the positions.
 
     Returns:
-        The places, sorted, and where their lines start in the file.
+        The positions, sorted, and the offsets of their lines in the file.
     """
     at = 0
 
-    def placed(line: bytes) -> int:
+    def parse(line: bytes) -> int:
         nonlocal at
         start, at = at, at + len(line)
-        return place_of(start, line)
+        return position_of(start, line)
 
-    starts, found = array("q"), array("q")
-    for start, place in placed_rows(path, placed):
+    starts, positions = array("q"), array("q")
+    for start, position in placed_rows(path, parse):
         starts.append(start)
-        found.append(place)
-    places, first_from_behind = np.unique(np.asarray(found, dtype=np.int64)[::-1], return_index=True)
-    return places, np.asarray(starts, dtype=np.int64)[::-1][first_from_behind]
+        positions.append(position)
+    # np.unique gives the first occurrence: reversed, that is the last one
+    unique, reversed_index = np.unique(np.asarray(positions, dtype=np.int64)[::-1], return_index=True)
+    return unique, np.asarray(starts, dtype=np.int64)[::-1][reversed_index]
 
 
 @contextmanager
-def _together(
-    shards: Sequence[Committed], name: str, folder: Path
+def _concatenated(
+    shards: Sequence[CommittedShard], name: str, folder: Path
 ) -> Iterator[tuple[Path, Callable[[int], int]]]:
-    """Put one file of all shards behind each other for a while; also tells which shard a place in it is from."""
+    """Concatenate one file of all shards for the length of a block.
+
+    Yields:
+        The file, and a function from an offset in it to the shard that it comes from.
+    """
     path = folder / f".{name}.together"
     ends: list[int] = []
     with explained(path, "writing"), path.open("wb") as file:
-        for one in shards:
-            file.writelines(one.blocks(name))
+        for shard in shards:
+            file.writelines(shard.blocks(name))
             ends.append(file.tell())
     try:
         yield path, partial(bisect_right, ends)
@@ -242,20 +267,20 @@ def _together(
 
 
 def _copy_lines(source: Path, starts: Iterable[int], target: Path) -> None:
-    with source.open("rb") as lines, _writing(target) as file:
+    with source.open("rb") as lines, _synced(target) as file:
         for start in starts:
             lines.seek(int(start))
             file.write(lines.readline())
 
 
 def _write_rows(path: Path, rows: Iterable[Session | Reading]) -> None:
-    with _writing(path) as file:
+    with _synced(path) as file:
         file.writelines(row.model_dump_json(exclude_none=True).encode() + b"\n" for row in rows)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that is on the disk when the block ends."""
+def _synced(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing; it is on disk when the block ends."""
     with explained(path, "writing"), path.open("wb") as file:
         yield file
         file.flush()
@@ -265,36 +290,36 @@ def _writing(path: Path) -> Iterator[IO[bytes]]:
 # ---------------------------------------------------------------- sessions
 
 
-def _sessions(shards: Iterable[Committed]) -> Iterator[Session]:
-    for one in shards:
-        more = {"shard": str(one.mark.shard), "stored": one.place.external}
-        for row in one.rows(SESSIONS, Session):
-            yield row.model_copy(update=more)
+def _sessions(shards: Iterable[CommittedShard]) -> Iterator[Session]:
+    for shard in shards:
+        origin = {"shard": str(shard.record.shard), "stored": shard.location.external}
+        for session in shard.rows(SESSIONS, Session):
+            yield session.model_copy(update=origin)
 
 
-def _apart(sessions: Sequence[Session]) -> set[tuple[str, str, str, str]]:
-    """Choose sessions whose readings are kept: of those of one stage that ran side by side the longest.
+def _without_overlap(sessions: Sequence[Session]) -> set[tuple[str, str, str, str]]:
+    """Choose sessions whose readings are kept: the longest of those that overlap in one stage.
 
-    A server's counters are the server's, whoever reads them: added up over shards that ran side by side, they would count it twice.
+    A server counts the requests of all its clients. The readings of two sessions that overlap would count them twice.
     """
-    kept: list[Session] = []
-    for one in sorted(sessions, key=lambda session: -session.seconds):
-        same = [other for other in kept if (other.stage, other.model) == (one.stage, one.model)]
-        if not any(_overlap(one, other) for other in same):
-            kept.append(one)
-    return {(one.shard, one.stage, one.model, one.started) for one in kept}
+    chosen: list[Session] = []
+    for session in sorted(sessions, key=lambda session: -session.seconds):
+        same = [other for other in chosen if (other.stage, other.model) == (session.stage, session.model)]
+        if not any(_overlap(session, other) for other in same):
+            chosen.append(session)
+    return {(session.shard, session.stage, session.model, session.started) for session in chosen}
 
 
-def _readings(shards: Iterable[Committed], kept: set[tuple[str, str, str, str]]) -> Iterator[Reading]:
-    for one in shards:
-        for row in one.rows(METRICS, Reading):
-            if (str(one.mark.shard), row.stage, row.model, row.session) in kept:
-                yield row
+def _readings(shards: Iterable[CommittedShard], chosen: set[tuple[str, str, str, str]]) -> Iterator[Reading]:
+    for shard in shards:
+        for reading in shard.rows(METRICS, Reading):
+            if (str(shard.record.shard), reading.stage, reading.model, reading.session) in chosen:
+                yield reading
 
 
-def _overlap(one: Session, other: Session) -> bool:
-    (first, first_end), (second, second_end) = _span(one), _span(other)
-    return first <= second_end and second <= first_end
+def _overlap(first: Session, second: Session) -> bool:
+    (first_start, first_end), (second_start, second_end) = _span(first), _span(second)
+    return first_start <= second_end and second_start <= first_end
 
 
 def _span(session: Session) -> tuple[float, float]:
@@ -302,28 +327,32 @@ def _span(session: Session) -> tuple[float, float]:
     return start, start + session.seconds
 
 
-# ---------------------------------------------------------------- the finished run
+# ---------------------------------------------------------------- the merged run
 
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """Make a folder beside a path, to be renamed to it when it is finished; what is left of it is taken away."""
-    made = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    with explained(made, "making the directory"):
-        made.mkdir(parents=True)
+    """Create a folder next to a path, on the same file system, so that a rename can move it there; delete it if it is left."""
+    folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    with explained(folder, "making the directory"):
+        folder.mkdir(parents=True)
     try:
-        yield made
+        yield folder
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take_place(made: Path, target: Path) -> bool:
-    """Rename a finished run to its place; say whether it was not there before."""
+def _move(folder: Path, target: Path) -> bool:
+    """Rename a finished run to its path; return False where the path has the same run already.
+
+    Raises:
+        UsageError: the path has something else.
+    """
     with explained(target, "writing"):
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-            made.replace(target)
+            folder.replace(target)
             return True
-    differing = [name for name in FILES if _sum(made / name) != _sum(target / name)]
+    differing = [name for name in FILES if _sha256_or_empty(folder / name) != _sha256_or_empty(target / name)]
     if differing:
         raise UsageError(
             f"{target}: holds something else than these shards (other: {', '.join(differing)}); choose another --out"
@@ -331,19 +360,23 @@ def _take_place(made: Path, target: Path) -> bool:
     return False
 
 
-def _sum(path: Path) -> str:
+def _sha256_or_empty(path: Path) -> str:
     return sha256_of(path) if path.is_file() else ""
 
 
-def _send(made: Path, out: Place) -> bool:
-    """Commit a finished run as the one shard of a run in one; say whether it was not there before."""
-    attempt = made.with_name(f"attempt-{uuid.uuid4().hex}")
-    made.rename(attempt)
+def _send(folder: Path, out: Location) -> bool:
+    """Commit a merged run as the one shard of a run; return False where the location has the same run already.
+
+    Raises:
+        UsageError: the location has something else.
+    """
+    attempt = folder.with_name(f"attempt-{uuid.uuid4().hex}")
+    folder.rename(attempt)
     try:
-        stands = commit(out, Shard(0, 1), attempt).mark
-        same = all(_sum(attempt / name) == known for name, known in stands.files.items())
+        record = commit(out, Shard(0, 1), attempt).record
+        same = all(_sha256_or_empty(attempt / name) == sha256 for name, sha256 in record.files.items())
     finally:
         out.tidy(attempt)
     if not same:
         raise UsageError(f"{out.name}: holds something else than these shards; choose another --out")
-    return stands.attempt == attempt.name
+    return record.attempt == attempt.name

@@ -1,4 +1,4 @@
-"""The run directory: append rows, resume, lock, manifest.
+"""The run directory: rows, resume, lock, manifest.
 
 ::
 
@@ -6,13 +6,13 @@
                   samples.jsonl       the sample set, frozen
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
-                  sessions.jsonl      one row per process and stage: when, how long, which server
-                  order.json          of a sequential gate: the seed of the order in which it grades
+                  sessions.jsonl      one row per process and stage: time, duration, server
+                  order.json          of a sequential gate: the seed of its grading order
                   report.{json,md,html}
                   manifest.json       written last, by rename: its existence means that the run is complete
 
-A row is one line and one write, so a killed process loses at most the line it was writing; such a torn line
-is cut off when the run is opened again. For one task the last row wins.
+A row is one line and one write, so that a killed process loses at most the line it was writing; a torn line is cut off when the
+run is opened again. The last row of a task wins.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ from qaeval.files.rows import (
     EachRow,
     Finished,
     LastRows,
-    Replies,
+    ReplyIndex,
     RowWriter,
     end_of_last_line,
     explained,
@@ -47,24 +47,27 @@ SESSIONS: Final = "sessions.jsonl"
 METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
 COMMITTED: Final = "_committed"
-"""Folder of the marks of committed shards, where a run is made in shards."""
+"""Folder of the commit records of a run in shards."""
 
 _GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
 _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 _Row = TypeVar("_Row", bound=Record)
 
+_MAX_DIFFERENCES: Final = 5
+"""Differences that a message names."""
+
 
 class InUseError(StoreError):
-    """Another process writes the run directory."""
+    """Another process, or another part of this one, writes the run directory."""
 
 
 class RunStore:
-    """One run directory, locked for this process while it is open.
+    """One run directory, locked while it is open.
 
     Attributes:
         path: the directory.
-        warnings: what was healed when the directory was opened, one sentence each.
+        warnings: what was repaired when the directory was opened, one sentence each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,11 +81,11 @@ class RunStore:
     def create(
         cls, path: Path, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool
     ) -> "RunStore":
-        """Start a run in a new directory, or go on in one that was made with the same settings.
+        """Start a run in a new directory, or resume one that was made with the same settings.
 
         Raises:
-            UsageError: the directory holds a run and ``resume`` is off, or holds none and ``resume`` is on, or holds shards.
-            NotComparableError: the directory's settings differ; the message names how.
+            UsageError: the directory has a run and ``resume`` is off, has none and ``resume`` is on, or has shards.
+            NotComparableError: the directory's settings differ; the message names the differences.
             StoreError: another process writes the directory, or it cannot be written.
         """
         if (path / COMMITTED).is_dir():
@@ -100,28 +103,26 @@ class RunStore:
 
     @classmethod
     def open(cls, path: Path) -> "RunStore":
-        """Open a run that exists, to grade or report it.
+        """Open an existing run, to grade or report it.
 
         Raises:
-            DataError: there is no run at ``path``.
+            DataError: ``path`` is not a run.
             StoreError: another process writes it.
         """
         if (path / COMMITTED).is_dir():
             raise DataError(
-                f"{path}: holds shards of a run; `qaeval merge {path} --out DIR` puts them together first"
+                f"{path}: holds shards of a run; merge them first: `qaeval merge {path} --out DIR`"
             )
         if str(path).startswith("s3:"):
             address = f"s3://{str(path).removeprefix('s3:').lstrip('/')}"
-            raise DataError(
-                f"{address}: a run in a store is fetched first: `qaeval merge {address} --out DIR`"
-            )
+            raise DataError(f"{address}: fetch a run from a store first: `qaeval merge {address} --out DIR`")
         if not (path / SETTINGS).is_file():
             raise DataError(
-                f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` make one"
+                f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` makes one"
             )
         store = cls(path)
         store._acquire()
-        store._heal()
+        store._repair()
         return store
 
     def _acquire(self) -> None:
@@ -134,28 +135,28 @@ class RunStore:
             self._lock.close()
             self._lock = None
             raise InUseError(
-                f"{self.path}: another qaeval process is writing this run; wait for it, or choose another --out"
+                f"{self.path}: in use: this or another process is writing the run; wait for it, or choose another --out"
             ) from error
 
     def _begin(self, settings: Mapping[str, Any], samples: Iterable[Sample], *, resume: bool) -> None:
         exists = (self.path / SETTINGS).is_file()
         if exists and not resume:
             raise UsageError(
-                f"{self.path}: already holds a run; add --resume to go on with it, or choose another --out"
+                f"{self.path}: already holds a run; add --resume to continue it, or choose another --out"
             )
         if resume and not exists:
             raise UsageError(
-                f"{self.path}: nothing to resume (no {SETTINGS}); leave --resume out to start a run here"
+                f"{self.path}: nothing to resume (no {SETTINGS}); omit --resume to start a run here"
             )
         if exists:
             self.require_settings(settings)
         else:
             self.write_text(SAMPLES, "".join(sample.model_dump_json() + "\n" for sample in samples))
-            self.write_settings(settings)
-        self._heal()
+            self.write_settings(settings)  # last: their existence says that the samples are complete
+        self._repair()
 
-    def _heal(self) -> None:
-        """Cut off a last line that a killed process left without its end."""
+    def _repair(self) -> None:
+        """Cut off a last line that a killed process did not finish."""
         for name in (GENERATIONS, GRADES, SESSIONS, METRICS):
             path = self.path / name
             if not path.is_file():
@@ -166,7 +167,7 @@ class RunStore:
                 if keep < size:
                     file.truncate(keep)
                     self.warnings.append(
-                        f"{path}: dropped a last line that was cut short ({size - keep} bytes); it will be asked again"
+                        f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be asked again"
                     )
 
     def close(self) -> None:
@@ -186,7 +187,11 @@ class RunStore:
     # ---------------------------------------------------------------- settings and documents
 
     def settings(self) -> dict[str, Any]:
-        """Return what the run is."""
+        """Read the settings of the run.
+
+        Raises:
+            DataError: they are missing or not JSON.
+        """
         path = self.path / SETTINGS
         try:
             value = orjson.loads(path.read_bytes())
@@ -197,14 +202,14 @@ class RunStore:
         return value
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write what the run is, whole or not at all."""
+        """Write the settings of the run, whole or not at all."""
         self.write_text(SETTINGS, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that differ from the run's, naming every difference.
+        """Require that settings equal those of the run.
 
         Raises:
-            NotComparableError: when anything differs.
+            NotComparableError: they differ; the message names the differences.
         """
         if different := differences(self.settings(), settings):
             raise NotComparableError(
@@ -212,7 +217,7 @@ class RunStore:
             )
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a file of the run by rename: it is there whole or not at all."""
+        """Write a file of the run by rename, whole or not at all."""
         path = self.path / name
         temporary = path.with_name(f".{path.name}.partial")
         with explained(path, "writing"):
@@ -225,41 +230,41 @@ class RunStore:
         return path
 
     def drop_manifest(self) -> None:
-        """Take the mark of completeness away while rows are being added."""
+        """Delete the manifest: while rows are added the run is not complete."""
         (self.path / MANIFEST).unlink(missing_ok=True)
 
     # ---------------------------------------------------------------- rows
 
     def samples(self) -> EachRow:
-        """Return the frozen sample set in its order, read when it is iterated over."""
+        """Return the sample set in its order, read at every iteration."""
         return EachRow(self.path / SAMPLES, Sample.model_validate_json)
 
     def generations(self) -> LastRows:
-        """Return the last row of every generation task, read when they are iterated over."""
+        """Return the last row of every generation task, read at every iteration."""
         return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json)
 
     def grades(self) -> LastRows:
-        """Return the last row of every grading task, read when they are iterated over."""
+        """Return the last row of every grading task, read at every iteration."""
         return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
 
     def sample_ids(self) -> Iterator[str]:
-        """Read the ids of the frozen sample set in its order."""
+        """Read the ids of the sample set in its order."""
         return read_rows(self.path / SAMPLES, lambda line: str(orjson.loads(line)["sample_id"]))
 
     def finished(self, name: str) -> Finished:
-        """Return the ids of the tasks of a stage's file that are not asked again."""
+        """Return the ids of the finished tasks of a stage's file."""
         return Finished.read(self.path / name)
 
-    def replies(self) -> Replies:
-        """Find the replies that came, sample by sample; an open file, to be closed."""
-        return Replies(self.path / GENERATIONS)
+    def replies(self) -> ReplyIndex:
+        """Index the candidates' replies by sample; holds an open file, to be closed."""
+        return ReplyIndex(self.path / GENERATIONS)
 
     def sessions(self) -> tuple[Session, ...]:
-        """Return who worked on the run, when and for how long."""
+        """Return the sessions of all processes that worked on the run."""
         return tuple(read_rows(self.path / SESSIONS, Session.model_validate_json))
 
     def readings(self) -> tuple[Reading, ...]:
-        """Return what the servers said of themselves."""
+        """Return the metrics that were read from the servers."""
         return tuple(read_rows(self.path / METRICS, Reading.model_validate_json))
 
     def writer(self, name: str) -> RowWriter:
@@ -268,10 +273,10 @@ class RunStore:
 
 
 def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
-    """Read a JSONL file of records of one kind (label files, say).
+    """Read a JSONL file of records of one kind, such as a label file.
 
     Raises:
-        DataError: naming path, line and what was expected.
+        DataError: the file does not exist, or a line is not valid.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -279,13 +284,13 @@ def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Name where settings differ, the first five places; empty where they do not."""
-    found = list(_differences(old, json.loads(json.dumps(new))))
-    return "; ".join(found[:5]) + ("; …" if len(found) > 5 else "")  # noqa: PLR2004
+    """Name the first five keys in which settings differ; empty where they are equal."""
+    different = list(_differences(old, json.loads(json.dumps(new))))
+    return "; ".join(different[:_MAX_DIFFERENCES]) + ("; …" if different[_MAX_DIFFERENCES:] else "")
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON values
-    """Name every place where two JSON values differ: ``candidates.alpha.revision was "a", now "b"``."""
+    """Name every key in which two JSON values differ: ``candidates.alpha.revision was "a", now "b"``."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
@@ -299,5 +304,5 @@ def _short(value: Any, limit: int = 60) -> str:  # noqa: ANN401 - a JSON value
 
 
 def model_json(model: BaseModel) -> str:
-    """Serialise a document of the run with sorted, readable layout, ending in a newline."""
+    """Serialise a document of the run, indented, with a newline at the end."""
     return json.dumps(model.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ from qaeval.run import generate as generating
 from qaeval.run import grade as grading
 from qaeval.run.items import read_items
 from qaeval.run.plan import Judging, Plan
-from qaeval.run.session import Stage
+from qaeval.run.stages import StageName
 from qaeval.storage.run_directory import RunStore
 
 _NOUNS: Final = {"qa_pair": "pair", "answer": "answer", "preference_pair": "preference pair"}
@@ -32,7 +32,7 @@ class Load:
     """What a model is asked: the prompts of a stage, in its order."""
 
     spec: ModelSpec
-    stage: Stage
+    stage: StageName
     source: str
     noun: str
     prompts: tuple[Prompt, ...]

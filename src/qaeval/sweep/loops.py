@@ -20,12 +20,12 @@ from qaeval.records import KV_CACHE, Reading, TimedRequest
 from qaeval.registry.find import api_key
 from qaeval.run.endpoint import Endpoint
 from qaeval.run.loop import for_each
-from qaeval.run.pace import Fixed
+from qaeval.run.pace import FixedLimit
 from qaeval.run.watch import Stop
 from qaeval.serving.client import Server
 from qaeval.serving.load import read_gauge
 from qaeval.serving.metrics import Scraper
-from qaeval.serving.server import meanwhile
+from qaeval.serving.server import background_task
 from qaeval.storage.run_directory import METRICS, RunStore
 from qaeval.sweep.load import Load
 
@@ -117,20 +117,20 @@ class Loops:
             if self._endpoint.facts is not None and self._endpoint.facts.metrics:
                 await context.enter_async_context(Scraper(self._server(), read, every_s=_NEVER_S))
                 watched = await context.enter_async_context(self._server())
-                await context.enter_async_context(meanwhile(_watch(watched, read)))
+                await context.enter_async_context(background_task(_watch(watched, read)))
             with self._store.writer(REQUESTS) as requests:
                 began = perf_counter()
 
                 async def ask(place: int) -> TimedRequest:
                     return await self._ask(model, place, began, level, repeat, warm_up=place >= n)
 
-                async def emit(row: TimedRequest) -> None:
+                async def emit(_place: int, row: TimedRequest) -> None:
                     requests.append(row)
                     rows.append(row)
                     self._shown.row(row)
 
                 places = iter([*range(n, n + level), *range(n)])
-                await for_each(places, ask, emit, pace=Fixed(level), stop=self._stop)
+                await for_each(places, ask, emit, limit=FixedLimit(level), stop=self._stop)
         with self._store.writer(METRICS) as metrics:
             for reading in readings:
                 metrics.append(reading)

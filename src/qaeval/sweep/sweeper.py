@@ -18,8 +18,8 @@ from qaeval.registry.config import ModelSpec, Serving
 from qaeval.report import numbers
 from qaeval.report.facts import MachineFacts, ModelFacts
 from qaeval.run.endpoint import Endpoint
-from qaeval.run.hosting import Hosting
-from qaeval.run.watch import Stop, listening
+from qaeval.run.hosting import ServerManager
+from qaeval.run.watch import Stop, stop_on_signals
 from qaeval.storage.run_directory import RunStore, model_json
 from qaeval.sweep.knee import find_knee, level_costs, summarise
 from qaeval.sweep.load import Load
@@ -72,10 +72,10 @@ class Sweeper:
         self._store = RunStore(folder)
         self._progress = progress
         self._stop = Stop(on_stop)
-        self._hosting = Hosting.with_servers(
+        self._servers = ServerManager(
             serving,
             logs=folder / "logs",
-            told=progress.note,
+            on_message=progress.note,
             stopped=self._stop.is_set,
             allow_external=allow_external,
         )
@@ -88,7 +88,7 @@ class Sweeper:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._loop.run(self._hosting.close())
+            self._loop.run(self._servers.close())
         finally:
             self._loop.close()
 
@@ -109,7 +109,7 @@ class Sweeper:
         return self._loop.run(self._measure(load, course))
 
     async def _measure(self, load: Load, course: Course) -> Measured:
-        with listening(self._stop):
+        with stop_on_signals(self._stop):
             started, endpoint = now(), await self._resolve(load.spec)
             with explained(self._store.path, "making the directory"):
                 self._store.path.mkdir(parents=True, exist_ok=True)  # a server of our own has its log there
@@ -154,9 +154,9 @@ class Sweeper:
     async def _resolve(self, spec: ModelSpec) -> Endpoint:
         """Find where the model answers; a server of our own is looked at before it is started."""
         if spec.is_hosted:
-            self._hosting.adapters = (spec,) if spec.lora else ()
-            await self._hosting.check([spec])
-        return await self._hosting.resolve(spec)
+            self._servers.adapters = (spec,) if spec.lora else ()
+            await self._servers.check([spec])
+        return await self._servers.resolve(spec)
 
     def publish(self, measured: Measured, *, machine: MachineFacts | None, command: str) -> Sweep:
         """Sum up, and write sweep.json, sweep.md with its charts, and sweep.html.

@@ -1,0 +1,278 @@
+"""The two stages of a run: which tasks are pending, how a model is asked, where its rows go.
+
+A stage knows nothing of servers, concurrency or sessions; `run_stage` works it through. Where generation and grading
+overlap, a generate stage puts the items of each reply into a `GradingQueue`, which the grade stage takes its tasks from.
+"""
+
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from qaeval.chat.protocol import ChatModel, Sampling
+from qaeval.evals.definition import EvalDefinition
+from qaeval.files.rows import ReplyIndex
+from qaeval.records import GenerateRow, Generation, GradeRow, Sample
+from qaeval.registry.config import ModelSpec
+from qaeval.run import generate, grade
+from qaeval.run.generate import GenerateTask
+from qaeval.run.grade import GradeTask, Instructions
+from qaeval.run.loop import TaskQueue
+from qaeval.run.plan import Judging
+from qaeval.run.watch import StageProgress
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
+
+StageName: TypeAlias = Literal["generate", "grade"]
+
+_Task = TypeVar("_Task")
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True)
+class PendingTasks(Generic[_Task]):
+    """What a model has to do in a stage.
+
+    Attributes:
+        n: All tasks of the stage.
+        n_done: Tasks that earlier sessions finished.
+        tasks: The others, one at a time.
+    """
+
+    n: int
+    n_done: int
+    tasks: Iterable[_Task] | TaskQueue[_Task]
+
+    def __bool__(self) -> bool:
+        return self.n > self.n_done
+
+
+class Stage(Protocol[_Task, _Row]):
+    """One model's work in a run."""
+
+    @property
+    def name(self) -> StageName:
+        """``generate`` or ``grade``."""
+        ...
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that is asked."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """The file of the run directory that takes the rows."""
+        ...
+
+    @property
+    def alongside(self) -> bool:
+        """Whether the other stage runs at the same time."""
+        ...
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """Highest number of requests in flight, whatever would keep the server busy; None: no such limit."""
+        ...
+
+    def pending(self) -> PendingTasks[_Task]:
+        """Read from the run directory what is left to do; called again after a server was restarted."""
+        ...
+
+    async def ask(self, model: ChatModel, task: _Task) -> _Row:
+        """Ask the model once and make a row of the reply; only bugs raise."""
+        ...
+
+    async def on_row(self, task: _Task, row: _Row) -> None:
+        """Take note of a row after it was written; while this waits less is asked."""
+        ...
+
+
+class GradingTasks(Protocol):
+    """Where a grade stage takes its tasks from."""
+
+    def pending(self) -> PendingTasks[GradeTask]:
+        """Return what is left to grade."""
+        ...
+
+
+class GradingQueue:
+    """Grading tasks of replies as these are written; each item becomes one task, whoever wrote it again.
+
+    Args:
+        store: The open run directory.
+        judge: The judge's name.
+        progress: Of the grade stage; its total grows with the queue.
+    """
+
+    def __init__(self, store: RunStore, judge: str, progress: StageProgress) -> None:
+        self._store, self._judge, self._progress = store, judge, progress
+        self._queue: TaskQueue[GradeTask] = TaskQueue()
+        self._done = store.finished(GRADES)
+        self._queued: set[int] = set()  # ids as numbers: a million strings would take 70 MB
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the run has nothing to grade: no task so far, and none that an earlier session finished."""
+        return not (self._queued or len(self._done))
+
+    def pending(self) -> PendingTasks[GradeTask]:
+        """Return the queue; how many tasks it will hold is not known yet."""
+        return PendingTasks(1, 0, self._queue)
+
+    async def put(self, sample: Sample, generations: Sequence[Generation]) -> None:
+        """Queue the items of some replies to one sample; waits while the judge is far behind."""
+        pending = grade.tasks(self._judge, sample, generations, self._done)
+        tasks = [task for task in pending if int(task.task_id, 16) not in self._queued]
+        self._queued.update(int(task.task_id, 16) for task in tasks)
+        self._progress.more(len(tasks))
+        await self._queue.put(tasks)
+
+    async def put_stored(self) -> None:
+        """Queue the items of earlier sessions' replies."""
+        with self._store.replies() as replies:
+            for sample in self._store.samples() if len(replies) else ():
+                await self.put(sample, replies.of(sample.sample_id))
+
+    def close(self) -> None:
+        """End the queue: the judge finishes what is in it."""
+        self._queue.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredReplies:
+    """Grading tasks of replies that are in the run directory.
+
+    Attributes:
+        store: The open run directory.
+        replies: Its replies.
+        judge: The judge's name.
+        samples: Samples whose items are graded, in this order, read while the judge works; None: all.
+        candidates: Candidates whose items are graded; None: all.
+    """
+
+    store: RunStore
+    replies: ReplyIndex
+    judge: str
+    samples: Iterable[Sample] | None = None
+    candidates: Container[str] | None = None
+
+    def pending(self) -> PendingTasks[GradeTask]:
+        """Return the items that have no grade."""
+        done = self.store.finished(GRADES)
+        tasks = (
+            task
+            for sample in (self.store.samples() if self.samples is None else self.samples)
+            for task in grade.tasks(self.judge, sample, self._replies_to(sample), done)
+        )
+        return PendingTasks(self.replies.n_items, len(done), tasks)
+
+    def _replies_to(self, sample: Sample) -> Iterable[Generation]:
+        replies = self.replies.of(sample.sample_id)
+        return (row for row in replies if self.candidates is None or row.candidate in self.candidates)
+
+
+class GenerateStage:
+    """A candidate answers the samples of a run.
+
+    Args:
+        spec: The candidate.
+        definition: The eval.
+        store: The open run directory.
+        sample_ids: Samples to ask about, where the run is one shard of several; None: all.
+        queue: Takes the items of each reply, where the judge works at the same time.
+    """
+
+    name: Final = "generate"
+    file: Final = GENERATIONS
+    max_concurrency: Final = None
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        definition: EvalDefinition,
+        store: RunStore,
+        *,
+        sample_ids: Container[str] | None = None,
+        queue: GradingQueue | None = None,
+    ) -> None:
+        self.spec = spec
+        self.alongside = queue is not None
+        self._definition = definition
+        self._store = store
+        self._sample_ids = sample_ids
+        self._queue = queue
+        self._sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
+        self._lenient = spec.structured == "off"
+
+    def pending(self) -> PendingTasks[GenerateTask]:
+        """Return the samples that the candidate has not answered."""
+        done = self._store.finished(GENERATIONS)
+        is_done = [
+            generate.task_id(self.spec.name, sample_id) in done
+            for sample_id in self._store.sample_ids()
+            if self._asks(sample_id)
+        ]
+        samples = (sample for sample in self._store.samples() if self._asks(sample.sample_id))
+        return PendingTasks(len(is_done), sum(is_done), generate.tasks(self.spec.name, samples, done))
+
+    def _asks(self, sample_id: str) -> bool:
+        return self._sample_ids is None or sample_id in self._sample_ids
+
+    async def ask(self, model: ChatModel, task: GenerateTask) -> GenerateRow:
+        """Ask for the items of one sample."""
+        return await generate.generate_one(
+            model, task, self._definition, self._sampling, lenient=self._lenient
+        )
+
+    async def on_row(self, task: GenerateTask, row: GenerateRow) -> None:
+        """Hand the items of a reply to the judge, where it works at the same time."""
+        if self._queue is not None and isinstance(row, Generation):
+            await self._queue.put(task.sample, [row])
+
+
+async def ignore(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
+    """Take no note of a row."""
+
+
+class GradeStage:
+    """The judge grades the items of a run.
+
+    Args:
+        judging: Judge and rubric.
+        tasks: What is graded.
+        alongside: Whether candidates generate at the same time.
+        max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
+        on_row: Called with every row after it was written.
+    """
+
+    name: Final = "grade"
+    file: Final = GRADES
+
+    def __init__(
+        self,
+        judging: Judging,
+        tasks: GradingTasks,
+        *,
+        alongside: bool = False,
+        max_concurrency: int | None = None,
+        on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
+    ) -> None:
+        self.spec = judging.judge
+        self.alongside = alongside
+        self.max_concurrency = max_concurrency
+        self._tasks = tasks
+        self._on_row = on_row
+        sampling = self.spec.sampled(grade.SAMPLING)
+        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self._lenient = self.spec.structured == "off"
+
+    def pending(self) -> PendingTasks[GradeTask]:
+        """Return the items that have no grade."""
+        return self._tasks.pending()
+
+    async def ask(self, model: ChatModel, task: GradeTask) -> GradeRow:
+        """Ask for the grade of one item."""
+        return await grade.grade_one(model, task, self._instructions, lenient=self._lenient)
+
+    async def on_row(self, _task: GradeTask, row: GradeRow) -> None:
+        """Pass a row on."""
+        await self._on_row(row)

@@ -1,0 +1,209 @@
+"""The runner as a library uses it: stages after each other, in a thread, in a running event loop, and stopped from code."""
+
+import asyncio
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaeval.errors import Interrupted
+from qaeval.records import GenerateRow, GradeRow
+from qaeval.registry.find import find_config
+from qaeval.run.plan import Judging, Plan, find_judging, make_plan
+from qaeval.run.runner import Runner
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
+from replay.server import LoopbackServer
+
+CANDIDATES = ("mistral", "qwen")
+N_SAMPLES = 12
+N_PROBES = 4
+"""Requests in flight while a server is probed."""
+
+
+@dataclass
+class CountingProgress:
+    """Counts rows, and does something after one of them."""
+
+    rows: list[GenerateRow | GradeRow] = field(default_factory=list)
+    after: int = -1
+    action: Callable[[], None] = lambda: None
+
+    def stage(self, _name: str, _model: str, *, total: int, done: int) -> "CountingProgress":
+        assert total >= done
+        return self
+
+    def row(self, row: GenerateRow | GradeRow) -> None:
+        self.rows.append(row)
+        if len(self.rows) == self.after:
+            self.action()
+
+    def more(self, _n: int) -> None: ...
+
+    def end(self) -> None: ...
+
+    def note(self, _text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Candidates on one server, the judge on another, and what they are asked."""
+
+    writers: LoopbackServer
+    judge: LoopbackServer
+    plan: Plan
+    judging: Judging
+    folder: Path
+
+    def store(self, name: str = "run") -> RunStore:
+        settings = {**self.plan.settings(), "grading": self.judging.settings()}
+        return RunStore.create(self.folder / name, settings, self.plan.samples, resume=False)
+
+    def rows(self, file: str, name: str = "run") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / name / file).read_text().splitlines()]
+
+    def sessions(self) -> list[tuple[str, bool]]:
+        """Stage of each session, and whether the other stage ran at the same time."""
+        return [(row["stage"], row["alongside"]) for row in self.rows("sessions.jsonl")]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with LoopbackServer(CANDIDATES) as writers, LoopbackServer(["judge"], latency_s=0.02) as judge:
+        registry = tmp_path / "registry.yaml"
+        models = {name: {"url": writers.url} for name in CANDIDATES}
+        registry.write_text(json.dumps({"models": models, "judges": {"judge": {"url": judge.url}}}))
+        config = find_config(registry)
+        plan = make_plan(config, CANDIDATES, eval_name="qa_pairs", chunks=None, n=N_SAMPLES, seed=0)
+        judging = find_judging(config, plan.candidates, judge="judge", rubric=plan.definition.rubric)
+        yield Bench(writers, judge, plan, judging, tmp_path)
+
+
+def test_a_stage_after_an_overlapped_compare_is_recorded_as_running_alone(bench: Bench) -> None:
+    with bench.store() as store, Runner(store, CountingProgress()) as runner:
+        runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        assert set(bench.sessions()) == {("generate", True), ("grade", True)}
+        (store.path / GRADES).unlink()
+        runner.grade(bench.judging)
+        (store.path / GENERATIONS).unlink()
+        runner.generate(bench.plan.candidates, bench.plan.definition)
+    assert bench.sessions()[3:] == [("grade", False), ("generate", False), ("generate", False)]
+
+
+def test_a_limit_of_one_stage_does_not_hold_for_the_next_one(bench: Bench) -> None:
+    with bench.store() as store, Runner(store, CountingProgress(), concurrency=16) as runner:
+        runner.generate(bench.plan.candidates, bench.plan.definition)
+        runner.grade(bench.judging, max_concurrency=2)
+        (store.path / GENERATIONS).unlink()
+        bench.writers.latency_s = 0.05
+        runner.generate(bench.plan.candidates, bench.plan.definition)
+    assert bench.judge.most_in_flight <= N_PROBES
+    assert bench.writers.most_in_flight == N_SAMPLES
+
+
+def test_a_compare_in_a_thread_sets_no_signal_handler(bench: Bench) -> None:
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    errors: list[BaseException] = []
+
+    def compare() -> None:
+        try:
+            with bench.store() as store, Runner(store, CountingProgress()) as runner:
+                runner.check(*bench.plan.candidates, bench.judging.judge)
+                runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        except BaseException as error:  # noqa: BLE001 - asserted on below, in the test's own thread
+            errors.append(error)
+
+    thread = threading.Thread(target=compare)
+    thread.start()
+    thread.join(30)
+    assert not errors
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
+    assert len(bench.rows(GENERATIONS)) == 2 * N_SAMPLES
+    assert {row["kind"] for row in bench.rows(GRADES)} == {"grade"}
+
+
+async def test_a_compare_in_a_running_loop_writes_the_rows_of_a_synchronous_one(bench: Bench) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with bench.store("async") as store:
+        async with Runner(store, CountingProgress(), handle_signals=False) as runner:
+            await runner.acheck(*bench.plan.candidates, bench.judging.judge)
+            await runner.acompare(bench.plan.candidates, bench.plan.definition, bench.judging)
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def compare() -> None:
+        with bench.store("sync") as store, Runner(store, CountingProgress()) as runner:
+            runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+
+    await asyncio.to_thread(compare)
+    for file in (GENERATIONS, GRADES):
+        rows = [{row["task_id"]: row for row in bench.rows(file, name)} for name in ("async", "sync")]
+        assert rows[0].keys() == rows[1].keys()
+        assert all(row["kind"] != "failure" for row in rows[0].values())
+
+
+async def test_an_interrupt_handler_of_the_program_is_put_back(bench: Bench) -> None:
+    def handler(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with bench.store() as store:
+            async with Runner(store, CountingProgress()) as runner:
+                await runner.agenerate(bench.plan.candidates, bench.plan.definition)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def test_a_synchronous_method_in_a_running_loop_is_refused(bench: Bench) -> None:
+    with bench.store() as store:
+        with pytest.raises(RuntimeError, match="acompare"):
+            Runner(store, CountingProgress()).__enter__()
+        runner = await asyncio.to_thread(Runner(store, CountingProgress()).__enter__)
+        with pytest.raises(RuntimeError, match="acompare"):
+            runner.generate(bench.plan.candidates, bench.plan.definition)
+        await asyncio.to_thread(runner.__exit__, None, None, None)
+
+
+def test_a_method_of_a_runner_that_was_not_entered_is_refused(bench: Bench) -> None:
+    with bench.store() as store, pytest.raises(RuntimeError, match="with"):
+        Runner(store, CountingProgress()).grade(bench.judging)
+
+
+def test_a_stop_from_another_thread_keeps_what_was_in_flight_and_the_run_resumes(bench: Bench) -> None:
+    bench.writers.latency_s = 0.05
+    n_stops: list[int] = []
+    progress = CountingProgress(after=5)
+    with bench.store() as store:
+        runner = Runner(store, progress, concurrency=2, on_stop=lambda: n_stops.append(1))
+        progress.action = lambda: [threading.Thread(target=runner.stop).start() for _ in range(2)]  # type: ignore[assignment, func-returns-value]
+        with runner, pytest.raises(Interrupted):
+            runner.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+        assert n_stops == [1]
+        stopped = bench.rows(GENERATIONS) + bench.rows(GRADES)
+        assert 5 <= len(stopped) < 2 * N_SAMPLES
+        with Runner(store, CountingProgress()) as again:
+            again.compare(bench.plan.candidates, bench.plan.definition, bench.judging)
+    finished = [row["task_id"] for row in bench.rows(GENERATIONS) + bench.rows(GRADES)]
+    assert len(finished) == len(set(finished))
+    assert {row["task_id"] for row in stopped} < set(finished)
+
+
+async def test_a_cancelled_compare_writes_its_sessions_and_no_failure(bench: Bench) -> None:
+    bench.judge.latency_s = 0.2
+    graded = asyncio.Event()
+    progress = CountingProgress(after=2 * N_SAMPLES + 2, action=graded.set)
+    with bench.store() as store:
+        async with Runner(store, progress, concurrency=4) as runner:
+            comparing = asyncio.ensure_future(
+                runner.acompare(bench.plan.candidates, bench.plan.definition, bench.judging)
+            )
+            await asyncio.wait_for(graded.wait(), 30)
+            comparing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await comparing
+            assert ("grade", True) in bench.sessions()
+    assert {row["kind"] for row in bench.rows(GENERATIONS) + bench.rows(GRADES)} == {"generation", "grade"}
