@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.checks.case import checked
+from qaeval.checks.check import run_checks
 from qaeval.checks.registry import CHECKS
 from qaeval.corpus.samples import load_cards
 from qaeval.evals.definition import load_eval
@@ -76,7 +76,7 @@ def findings(sample: Sample, pair: dict[str, str]) -> dict[str, str]:
         answer=pair["chosen"],
         parts={"rejected": pair["rejected"]},
     )
-    return dict(checked([item], sample, "", EVAL.checks, CHECKS)[0].findings)
+    return dict(run_checks([item], sample, "", EVAL.checks, CHECKS)[0].findings)
 
 
 # --- the candidates

@@ -178,7 +178,7 @@ TICKET = {"priority": "low", "category": "fact", "department": "platform"}
             "Port 9000.",
             {
                 "new_numbers": "not in the chunk: 9000",
-                "bare_json": "the reply is not JSON alone; it begins with 'Sure!\\n```json\\n{\"answ'",
+                "bare_json": "the reply is not bare JSON; it begins with 'Sure!\\n```json\\n{\"answ'",
             },
         ),
         (

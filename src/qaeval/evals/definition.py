@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from qaeval.checks.case import CheckSpec, problem
+from qaeval.checks.check import CheckSpec, spec_problem
 from qaeval.checks.claims import load_facts
 from qaeval.checks.registry import CHECKS, KINDS
 from qaeval.errors import DataError, closest
@@ -122,8 +122,8 @@ class EvalDefinition(Record):
         if self.form is not None and self.item_kind != "answer":
             raise ValueError("form: only an answer carries one")
         for spec in self.checks:
-            if found := problem(spec, CHECKS):
-                raise ValueError(f"checks: {found}")
+            if problem := spec_problem(spec, CHECKS):
+                raise ValueError(f"checks: {problem}")
             if (only := KINDS.get(spec.name)) and only != self.item_kind:
                 raise ValueError(f"checks: {spec.name} looks at items of kind {only}, not {self.item_kind}")
             if unknown := sorted(set(spec.types) - set(self.item_types)):
