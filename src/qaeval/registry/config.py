@@ -87,7 +87,7 @@ class Hardware(Record):
     source: str = ""
 
     @model_validator(mode="after")
-    def _dated(self) -> "Hardware":
+    def _check_sources(self) -> "Hardware":
         if self.price_per_hour is not None and not (self.as_of and self.source):
             raise ValueError("a price needs as_of (the day it was looked up) and source (where)")
         if self.grid_g_per_kwh is not None and not self.grid_source:
@@ -143,26 +143,26 @@ class Config(_Layer):
     """The whole registry."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "Config":
+    def _check_references(self) -> "Config":
         for section, specs in {"models": self.models, "judges": self.judges}.items():
             for name, spec in specs.items():
                 self._check_entry(f"{section}.{name}", spec)
-        for where, name in self._machines():
+        for key, name in self._hardware_names():
             if name not in self.hardware:
                 raise ValueError(
-                    f"{where}: no hardware is called {name!r}.{closest(name, self.hardware)} "
+                    f"{key}: no hardware is called {name!r}.{closest(name, self.hardware)} "
                     f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
                 )
-        known = {**self.models, **self.judges}
+        names = {**self.models, **self.judges}
         for key in ("judge", "embedded_judge"):
             name = getattr(self.defaults, key)
-            if name is not None and name not in known and find_plugin(MODELS, name) is None:
+            if name is not None and name not in names and find_plugin(MODELS, name) is None:
                 raise ValueError(
-                    f"defaults.{key}: no model or judge is called {name!r}.{closest(name, known)}"
+                    f"defaults.{key}: no model or judge is called {name!r}.{closest(name, names)}"
                 )
         return self
 
-    def _check_entry(self, where: str, spec: ModelSpec) -> None:
+    def _check_entry(self, key: str, spec: ModelSpec) -> None:
         """Refuse an entry that could not be reached, or an adapter of nothing.
 
         Raises:
@@ -170,18 +170,18 @@ class Config(_Layer):
         """
         if spec.lora and spec.lora.base not in self.models:
             raise ValueError(
-                f"{where}.lora.base: no model is called {spec.lora.base!r}.{closest(spec.lora.base, self.models)}"
+                f"{key}.lora.base: no model is called {spec.lora.base!r}.{closest(spec.lora.base, self.models)}"
             )
         if spec.lora and self.models[spec.lora.base].lora:
-            raise ValueError(f"{where}.lora.base: {spec.lora.base!r} is an adapter itself")
+            raise ValueError(f"{key}.lora.base: {spec.lora.base!r} is an adapter itself")
         if spec.kind == "server" and not (spec.hf_id or spec.url):
-            raise ValueError(f"{where}: a server needs hf_id (what to serve) or url (where it runs)")
+            raise ValueError(f"{key}: a server needs hf_id (what to serve) or url (where it runs)")
         if spec.replicas and spec.url is None:
-            raise ValueError(f"{where}: replicas are servers beside the one at url; url is missing")
+            raise ValueError(f"{key}: replicas are servers beside the one at url; url is missing")
         if spec.in_process and (spec.hf_id or spec.url):
-            raise ValueError(f"{where}: {_a_model(spec)} runs inside qaeval; it has no hf_id and no url")
+            raise ValueError(f"{key}: {_kind_label(spec)} runs inside qaeval; it has no hf_id and no url")
 
-    def _machines(self) -> Iterator[tuple[str, str]]:
+    def _hardware_names(self) -> Iterator[tuple[str, str]]:
         """Yield every place that names a machine, and the name."""
         for section, specs in {"models": self.models, "judges": self.judges}.items():
             for name, spec in specs.items():
@@ -202,8 +202,8 @@ class Config(_Layer):
                 f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
             )
         spec = self.models.get(name) or self.judges.get(name)
-        found = (spec.hardware if spec else None) or hardware or self.defaults.hardware
-        return None if found is None else (found, self.hardware[found])
+        hardware_name = (spec.hardware if spec else None) or hardware or self.defaults.hardware
+        return None if hardware_name is None else (hardware_name, self.hardware[hardware_name])
 
     def candidate(self, name: str) -> ModelSpec:
         """Find a model under test, in the registry or among those that installed packages register.
@@ -226,17 +226,21 @@ class Config(_Layer):
         Raises:
             UsageError: neither a judge nor a model has that name.
         """
-        known = {**self.models, **self.judges}
-        return known[name] if name in known else self._plugin(name, "judge", known)
+        entries = {**self.models, **self.judges}
+        return entries[name] if name in entries else self._plugin(name, "judge", entries)
 
     def _plugin(self, name: str, noun: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
         """Make the entry of a model that the registry does not have and an installed package registers."""
         if _NAME.fullmatch(name) and find_plugin(MODELS, name) is not None:
             return ModelSpec(name=name, kind="plugin")
-        others = [other for other in registered_names(MODELS) if other not in {**self.models, **self.judges}]
-        more = f"; registered by packages: {', '.join(others)}" if others else ""
+        registered = [
+            candidate
+            for candidate in registered_names(MODELS)
+            if candidate not in {**self.models, **self.judges}
+        ]
+        more = f"; registered by packages: {', '.join(registered)}" if registered else ""
         raise UsageError(
-            f"no {noun} is called {name!r}.{closest(name, [*known, *others])} Known: {', '.join(sorted(known))}{more}"
+            f"no {noun} is called {name!r}.{closest(name, [*known, *registered])} Known: {', '.join(sorted(known))}{more}"
         )
 
     def default_judge(self, candidates: tuple[ModelSpec, ...]) -> ModelSpec:
@@ -262,23 +266,23 @@ class Config(_Layer):
         Raises:
             UsageError: a name is unknown or embedded, or a URL is none.
         """
-        known = {**self.models, **self.judges}
+        entries = {**self.models, **self.judges}
         urls = {}
         for name, url in endpoints.items():
-            if name not in known:
+            if name not in entries:
                 raise UsageError(
-                    f"endpoint for {name!r}: no model or judge has that name.{closest(name, known)} "
-                    f"Known: {', '.join(sorted(known))}"
+                    f"endpoint for {name!r}: no model or judge has that name.{closest(name, entries)} "
+                    f"Known: {', '.join(sorted(entries))}"
                 )
-            if known[name].in_process:
+            if entries[name].in_process:
                 raise UsageError(
-                    f"endpoint for {name!r}: {_a_model(known[name])} has none, it runs inside qaeval"
+                    f"endpoint for {name!r}: {_kind_label(entries[name])} has none, it runs inside qaeval"
                 )
             try:
-                urls[name] = tuple(base_url(one) for one in url.split(","))
+                urls[name] = tuple(base_url(part) for part in url.split(","))
             except ValueError as error:
                 raise UsageError(f"endpoint for {name!r}: {error}") from error
-        for name, spec in known.items():
+        for name, spec in entries.items():
             if spec.lora and spec.lora.base in urls:
                 urls.setdefault(name, urls[spec.lora.base])
         return self.model_copy(
@@ -289,7 +293,7 @@ class Config(_Layer):
         )
 
 
-def _a_model(spec: ModelSpec) -> str:
+def _kind_label(spec: ModelSpec) -> str:
     return "an embedded model" if spec.kind == "embedded" else "a plugin"
 
 
@@ -311,51 +315,53 @@ def load_config(default: Path, *overrides: Path) -> Config:
         DataError: a file is not a registry, or holds a secret; the message names file and key.
     """
     paths = (default, *overrides)
-    merged = reduce(_merged, (_read_layer(path) for path in paths))
+    merged = reduce(_merge, (_read_layer(path) for path in paths))
     return validated(Config, _with_bases(_with_common_args(merged)), " + ".join(map(str, paths)))
 
 
 def _read_layer(path: Path) -> dict[str, Any]:
     data = read_yaml(path)
-    for where in _secrets(data):
+    for key in _secret_keys(data):
         raise DataError(
-            f"{path}: {where}: a secret never stands in a file; put the name of an environment variable there: "
+            f"{path}: {key}: a secret never stands in a file; put the name of an environment variable there: "
             f"`api_key_env: VLLM_API_KEY`"
         )
     layer = dict(data)
     for section in _SECTIONS & data.keys():
-        layer[section] = _named(data[section], f"{path}: {section}")
+        layer[section] = _with_names(data[section], f"{path}: {section}")
     validated(_Layer, layer, path)
     return layer
 
 
-def _named(entries: Any, where: str) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
+def _with_names(entries: Any, location: str) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
     if not isinstance(entries, dict):
         return entries
     named: dict[str, Any] = {}
     for name, entry in entries.items():
         if not _NAME.fullmatch(name):
-            raise DataError(f"{where}: a name is made of a-z, 0-9, '.', '_' and '-', got {name!r}")
+            raise DataError(f"{location}: a name is made of a-z, 0-9, '.', '_' and '-', got {name!r}")
         if isinstance(entry, dict) and entry.get("name", name) != name:
-            raise DataError(f"{where}.{name}.name: the key is the name; leave `name` out")
+            raise DataError(f"{location}.{name}.name: the key is the name; leave `name` out")
         named[name] = {**entry, "name": name} if isinstance(entry, dict) else entry
     return named
 
 
-def _secrets(data: object, where: str = "") -> Iterator[str]:
+def _secret_keys(data: object, prefix: str = "") -> Iterator[str]:
     if isinstance(data, dict):
         for key, value in data.items():
-            place = f"{where}.{key}" if where else key
+            path = f"{prefix}.{key}" if prefix else key
             if key.lower() in _SECRETS and value is not None:
-                yield place
-            yield from _secrets(value, place)
+                yield path
+            yield from _secret_keys(value, path)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        under = below.get(key)
-        merged[key] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(lower)
+    for key, value in upper.items():
+        lower_value = lower.get(key)
+        merged[key] = (
+            _merge(lower_value, value) if isinstance(value, dict) and isinstance(lower_value, dict) else value
+        )
     return merged
 
 

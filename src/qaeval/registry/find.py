@@ -37,14 +37,14 @@ def find_machines(
         UsageError: no machine has that name.
     """
     names = {name for run in runs for name in (*run["candidates"], *_judges(run))}
-    found = {name: config.machine(name, hardware) for name in names}
-    for machine in found.values():
-        if machine is not None:
-            _require_past(f"hardware.{machine[0]}", machine[1].as_of)
+    machines = {name: config.machine(name, hardware) for name in names}
+    for entry in machines.values():
+        if entry is not None:
+            _require_past(f"hardware.{entry[0]}", entry[1].as_of)
     return {
-        name: MachineFacts(name=machine[0], **machine[1].model_dump(mode="json"))
-        for name, machine in found.items()
-        if machine is not None
+        name: MachineFacts(name=entry[0], **entry[1].model_dump(mode="json"))
+        for name, entry in machines.items()
+        if entry is not None
     }
 
 

@@ -240,15 +240,15 @@ class ModelSpec(Record):
 
 def _last_value(args: tuple[str, ...], name: str) -> str | None:
     value = None
-    for place, arg in enumerate(args):
+    for index, arg in enumerate(args):
         head, equals, tail = arg.partition("=")
         if head == name:
-            value = tail if equals else next(iter(args[place + 1 :]), None)
+            value = tail if equals else next(iter(args[index + 1 :]), None)
     return value
 
 
 def _without(args: tuple[str, ...], names: frozenset[str]) -> list[str]:
-    kept, skip = [], False
+    remaining, skip = [], False
     for arg in args:
         head, equals, _ = arg.partition("=")
         if head in names:
@@ -256,9 +256,9 @@ def _without(args: tuple[str, ...], names: frozenset[str]) -> list[str]:
         elif skip and not arg.startswith("--"):
             skip = False
         else:
-            kept.append(arg)
+            remaining.append(arg)
             skip = False
-    return kept
+    return remaining
 
 
 def base_url(url: str) -> str:

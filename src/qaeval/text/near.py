@@ -1,8 +1,8 @@
 """Search for overlapping sets of words without comparing all pairs.
 
 Prefix filtering, after Chaudhuri, Ganti and Kaushik (2006) and Bayardo, Ma and Srikant (2007): two sets whose
-Jaccard index reaches the threshold share at least one of their rarest words, so each set is compared only with
-those that do. The search is exact.
+Jaccard index reaches the threshold share at least one of their rarest words, so each set is compared only
+with those that do. The search is exact.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ class NearIndex:
 
     Args:
         sets: All sets that will be added or searched for; they define which words are rare.
-        tenths: The threshold in tenths; an integer, since rounding of 0.9 × n would miss a pair at the threshold.
+        tenths: The threshold in tenths; an integer, since rounding 0.9 × n would miss pairs at the threshold.
     """
 
     def __init__(self, sets: Iterable[WordSet], tenths: int) -> None:

@@ -149,7 +149,7 @@ def _content_words(text: str) -> tuple[str, ...]:
 
 
 def numbers(text: str) -> list[str]:
-    """Return normalised numbers in their order: ``1,000`` is ``1000``, ``1,5`` is ``1.5``, ``three`` is ``3``.
+    """Return normalised numbers in order: ``1,000`` is ``1000``, ``1,5`` is ``1.5``, ``three`` is ``3``.
 
     Args:
         text: Any text. Digits inside a name (``qwen2.5-7b``, ``utf-8``) are not numbers.
@@ -171,7 +171,7 @@ def _numbers(text: str) -> tuple[str, ...]:
 
 
 def named_terms(text: str) -> list[str]:
-    """Return names and identifiers: capitalised in a sentence, CamelCase, ALLCAPS, with digits or underscores.
+    """Return names and identifiers: capitalised words, CamelCase, ALLCAPS, with digits or underscores.
 
     Args:
         text: Any text. In German, where every noun is capitalised, a capital alone does not make a name.
