@@ -1,6 +1,7 @@
-"""Each check on natural cases with and without a finding, in English and German, near the bounds of options."""
+"""Each check on natural cases with and without a finding, in English and German, near its options' bounds."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -529,11 +530,17 @@ def test_all_checks_are_known() -> None:
     assert meaning("no such check") == ""
 
 
-def test_a_refusal_after_an_answer_is_no_refusal() -> None:
-    assert refuses("Unfortunately this is unclear. The text does not give the price.")
-    assert refuses("The chunk describes Docker. It does not give a version.")
-    assert not refuses("Docker is used. It does not restart by itself.")
-    assert not refuses("")
+@pytest.mark.parametrize(
+    ("answer", "is_refusal"),
+    [
+        ("Unfortunately this is unclear. The text does not give the price.", True),
+        ("The chunk describes Docker. It does not give a version.", True),
+        ("Docker is used. It does not restart by itself.", False),
+        ("", False),
+    ],
+)
+def test_a_refusal_after_an_answer_is_no_refusal(answer: str, *, is_refusal: bool) -> None:
+    assert refuses(answer) == is_refusal
 
 
 # What cannot be.
@@ -545,11 +552,15 @@ def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
     usd = hours * 3.43
     assert (tokens, round(hours), round(usd)) == (12.5e9, 3339, 11452)
     found = impossible({**DREAM, "method": "full", "n_gpus": 1}, FACTS)
-    memory, duration, cost = found.split("; ")
-    assert memory == "memory: 20B × 16 GB (full training) = 320 GB, 1 × A100-80GB have 80 GB"
-    assert "6 × 20e9 parameters × 1.25e+10 tokens ÷ (40% of 312 TFLOP/s) = 3,339 A100-80GB hours" in duration
-    assert duration.endswith("3 days of 1 have 72")
-    assert cost == "cost: 3,339 hours × 3.43 USD (2026-11-09) = 11,452 USD, the budget is 500"
+    problems = dict(part.split(": ", 1) for part in found.split("; "))
+    figures = {
+        name: re.findall(r"\d[\d,.e+]*", text.replace("A100-80GB", "")) for name, text in problems.items()
+    }
+    assert figures == {
+        "memory": ["20", "16", "320", "1", "80"],  # 20B x 16 GB; 1 GPU of 80 GB
+        "time": ["6", "20e9", "1.25e+10", "40", "312", "3,339", "3", "1", "72"],  # 3 days of 1 GPU: 72 hours
+        "cost": ["3,339", "3.43", "2026", "11", "09", "11,452", "500"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -683,9 +694,11 @@ def test_items_without_findings_stay_as_they_are() -> None:
     specs = [CheckSpec(name="answer_length", types=("factual",)), CheckSpec(name="repeated_question")]
     one, two, three = run_checks([good, short, again], sample, "", specs, CHECKS)
     assert one is good
-    assert two.findings == {"answer_length": "2 words, expected 3 to 120"}
+    assert two.findings.keys() == {"answer_length"}
+    assert "2 words" in two.findings["answer_length"]
     assert two == short.model_copy(update={"findings": two.findings})
-    assert three.findings == {"repeated_question": "the same question as item 1"}
+    assert three.findings.keys() == {"repeated_question"}
+    assert "item 1" in three.findings["repeated_question"]
     assert run_checks([good, short], sample, "", [], CHECKS) == (good, short)
 
 

@@ -109,7 +109,7 @@ def test_a_prompt_that_cannot_work_is_refused(folder: Folder, prompt: str, words
         (EVAL + "item_types: []\n", "item_types: expected"),
         (
             EVAL + "item_kind: anser\n",
-            "item_kind: expected one of qa_pair, answer, preference_pair, got 'anser'. Did you mean 'answer'?",
+            "got 'anser'. Did you mean 'answer'?",
         ),
         (
             EVAL + "item_kind: preference_pair\n",
@@ -166,7 +166,8 @@ def test_the_shipped_eval_names_a_rubric_that_exists(shipped: EvalDefinition) ->
 
 
 def test_the_shipped_prompt_names_every_type_and_shows_a_reply_that_fits(shipped: EvalDefinition) -> None:
-    filled = Template(shipped.prompt.user).substitute(chunk="The chunk {with} $braces.", title="T")
-    assert "<source>\nThe chunk {with} $braces.\n</source>" in filled
+    chunk = "The chunk {with} $braces."
+    filled = Template(shipped.prompt.user).substitute(chunk=chunk, title="T")
+    assert f"<source>\n{chunk}\n</source>" in filled
     shown = json.loads(filled[filled.index('{"pairs"') :])
     assert [pair["type"] for pair in shown["pairs"]] == list(shipped.item_types)

@@ -52,7 +52,7 @@ def test_each_eval_runs_by_one_command_on_the_embedded_models(name: str, here: P
     assert [group["check"]["name"] for group in report["checks"]] == checks
     page = (here / "run" / "report.html").read_text()
     assert "Checks without a model" in page
-    assert ("Selecting a model to write preference pairs" in page) == (name == "dpo_pairs")
+    assert ("to write preference pairs" in page) == (name == "dpo_pairs")
 
 
 @pytest.mark.parametrize("name", EVALS)
@@ -323,25 +323,24 @@ def test_a_card_that_lacks_something_is_refused_with_its_line(
 
 
 def test_files_that_an_eval_does_not_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--samples: qa_pairs asks about whole chunks"):
+    with pytest.raises(UsageError, match=r"--samples: .*qa_pairs.* --chunks"):
         load_samples(find_eval("qa_pairs"), samples=tmp_path)
-    with pytest.raises(UsageError, match="--chunks: dpo_pairs starts from topic cards"):
+    with pytest.raises(UsageError, match=r"--chunks: .*dpo_pairs.* --samples"):
         load_samples(DPO, chunks=tmp_path)
-    with pytest.raises(UsageError, match="--chunks alone: the questions of rag_qa are about its own chunks"):
+    with pytest.raises(UsageError, match=r"--chunks .*rag_qa.* --samples"):
         load_samples(RAG, chunks=tmp_path)
 
 
 def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = here / "foreign.jsonl"
-    path.write_text(
-        json.dumps({"nr": 7, "id": "no", "inhalt": "Der Server hört auf Port 8000.", "amt": "IT"}) + "\n"
-    )
+    text = "Der Server hört auf Port 8000."
+    path.write_text(json.dumps({"nr": 7, "id": "no", "inhalt": text, "amt": "IT"}) + "\n")
     names = ["--field", "chunk_id=nr", "--field", "text=inhalt", "--field", "stratum=amt"]
     assert run(["sample", "--chunks", str(path), *names]) == 0
     row = json.loads(capsys.readouterr().out)
-    assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", "Der Server hört auf Port 8000.", "IT")
+    assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", text, "IT")
     assert run(["sample", "--chunks", str(path), "--field", "txt=inhalt"]) == 64
-    assert "chunks have no field 'txt'. Did you mean 'text'?" in capsys.readouterr().err
+    assert "'txt'. Did you mean 'text'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", EVALS)
@@ -364,7 +363,7 @@ def test_what_sample_draws_is_what_a_run_draws(
 @pytest.mark.parametrize("kind", ["qa_pair", "answer", "preference_pair"])
 def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["new-eval", "mine", "--kind", kind]) == 0
-    assert "next: qaeval compare embedded-lead embedded-salient --eval evals/mine" in capsys.readouterr().out
+    assert "--eval evals/mine" in capsys.readouterr().out
     made = load_eval(here / "evals" / "mine")
     assert (made.name, made.item_kind) == ("mine", kind)
     assert made.samples_path is None or made.samples_path.parent == here / "evals" / "mine"
@@ -473,7 +472,8 @@ def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[st
 def test_many_questions_from_one_template_take_no_time() -> None:
     made = [f"What does setting w{number} mean for the model server?" for number in range(20_000)]
     assert near_duplicates(made) is None
-    assert near_duplicates(["What does it mean for the server?"] * 20_000) == 19_999
+    repeated = ["What does it mean for the server?"] * 20_000
+    assert near_duplicates(repeated) == 19_999
 
 
 def test_a_candidate_that_leads_by_rate_and_loses_in_most_chunks_is_not_taken() -> None:
