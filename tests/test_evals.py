@@ -274,7 +274,7 @@ def test_questions_about_one_chunk_are_one_cluster(here: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "no chunk 'serving-1'"),
+        ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "unknown chunk 'serving-1'"),
         (
             {"chunk_id": "serving-02-openai-compatible-api", "type": "answerable"},
             "expected 'chunk_id' and 'question'",
@@ -375,9 +375,9 @@ def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["Mine"], "an eval's name has small letters"),
-        (["mine", "--kind", "qa_pairs"], "no kind 'qa_pairs'. Did you mean 'qa_pair'?"),
-        (["taken"], "is there already"),
+        (["Mine"], "eval name 'Mine'"),
+        (["mine", "--kind", "qa_pairs"], "unknown kind 'qa_pairs'. Did you mean 'qa_pair'?"),
+        (["taken"], "evals/taken exists"),
     ],
 )
 def test_a_new_eval_that_cannot_be_made_is_refused(

@@ -258,7 +258,7 @@ class Config(_Layer):
         return self.judge(name)
 
     def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
-        """Return the registry with other URLs; a name in both models and judges changes in both sections.
+        """Return the registry with other URLs; a name in both models and judges changes in both.
 
         Several servers of a model are separated by commas.
 
@@ -274,9 +274,8 @@ class Config(_Layer):
                     f"Known: {', '.join(sorted(entries))}"
                 )
             if entries[name].in_process:
-                raise UsageError(
-                    f"endpoint for {name!r}: {_kind_label(entries[name])} runs inside qaeval, without a server"
-                )
+                kind = _kind_label(entries[name])
+                raise UsageError(f"endpoint for {name!r}: {kind} runs inside qaeval, without a server")
             try:
                 urls[name] = tuple(base_url(part) for part in url.split(","))
             except ValueError as error:
