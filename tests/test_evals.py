@@ -234,7 +234,7 @@ TICKET = {"priority": "low", "category": "fact", "department": "platform"}
             "Port 9000.",
             {
                 "new_numbers": "not in the chunk: 9000",
-                "bare_json": "the reply is not JSON alone; it begins with 'Sure!\\n```json\\n{\"answ'",
+                "bare_json": "the reply is not bare JSON; it begins with 'Sure!\\n```json\\n{\"answ'",
             },
         ),
         (
@@ -330,7 +330,7 @@ def test_questions_about_one_chunk_are_one_cluster(here: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "no chunk 'serving-1'"),
+        ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "unknown chunk 'serving-1'"),
         (
             {"chunk_id": "serving-02-openai-compatible-api", "type": "answerable"},
             "expected 'chunk_id' and 'question'",
@@ -379,25 +379,24 @@ def test_a_card_that_lacks_something_is_refused_with_its_line(
 
 
 def test_files_that_an_eval_does_not_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--samples: qa_pairs asks about whole chunks"):
+    with pytest.raises(UsageError, match=r"--samples: .*qa_pairs.* --chunks"):
         load_samples(find_eval("qa_pairs"), samples=tmp_path)
-    with pytest.raises(UsageError, match="--chunks: dpo_pairs starts from topic cards"):
+    with pytest.raises(UsageError, match=r"--chunks: .*dpo_pairs.* --samples"):
         load_samples(DPO, chunks=tmp_path)
-    with pytest.raises(UsageError, match="--chunks alone: the questions of rag_qa are about its own chunks"):
+    with pytest.raises(UsageError, match=r"--chunks .*rag_qa.* --samples"):
         load_samples(RAG, chunks=tmp_path)
 
 
 def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = here / "foreign.jsonl"
-    path.write_text(
-        json.dumps({"nr": 7, "id": "no", "inhalt": "Der Server hört auf Port 8000.", "amt": "IT"}) + "\n"
-    )
+    text = "Der Server hört auf Port 8000."
+    path.write_text(json.dumps({"nr": 7, "id": "no", "inhalt": text, "amt": "IT"}) + "\n")
     names = ["--field", "chunk_id=nr", "--field", "text=inhalt", "--field", "stratum=amt"]
     assert run(["sample", "--chunks", str(path), *names]) == 0
     row = json.loads(capsys.readouterr().out)
-    assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", "Der Server hört auf Port 8000.", "IT")
+    assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", text, "IT")
     assert run(["sample", "--chunks", str(path), "--field", "txt=inhalt"]) == 64
-    assert "chunks have no field 'txt'. Did you mean 'text'?" in capsys.readouterr().err
+    assert "'txt'. Did you mean 'text'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", EVALS)
@@ -438,9 +437,9 @@ def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["Mine"], "an eval's name has small letters"),
-        (["mine", "--kind", "qa_pairs"], "no kind 'qa_pairs'. Did you mean 'qa_pair'?"),
-        (["taken"], "is there already"),
+        (["Mine"], "eval name 'Mine'"),
+        (["mine", "--kind", "qa_pairs"], "unknown kind 'qa_pairs'. Did you mean 'qa_pair'?"),
+        (["taken"], "evals/taken exists"),
     ],
 )
 def test_a_new_eval_that_cannot_be_made_is_refused(
@@ -535,7 +534,8 @@ def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[st
 def test_many_questions_from_one_template_take_no_time() -> None:
     made = [f"What does setting w{number} mean for the model server?" for number in range(20_000)]
     assert near_duplicates(made) is None
-    assert near_duplicates(["What does it mean for the server?"] * 20_000) == 19_999
+    repeated = ["What does it mean for the server?"] * 20_000
+    assert near_duplicates(repeated) == 19_999
 
 
 def test_a_candidate_that_leads_by_rate_and_loses_in_most_chunks_is_not_taken() -> None:

@@ -94,7 +94,7 @@ def doctor(
 
 def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
     """Check a rubric and print its scale and hash."""
-    from qaeval.evals.find import find_rubric, is_taken
+    from qaeval.evals.find import conflicts_with_shipped, find_rubric
 
     checked = find_rubric(rubric)
     print(f"{checked.name} version {checked.version}: fine")
@@ -103,7 +103,7 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
     print(f"  sha {checked.sha}")
-    if is_taken(checked):
+    if conflicts_with_shipped(checked):
         print(
             f"note: {checked.name} version {checked.version} is the name of a rubric that comes with qaeval and says something else: "
             "give yours a name of its own, or labels of the two cannot be told apart",
