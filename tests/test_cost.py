@@ -344,7 +344,8 @@ def costed(*, machines: bool = True, offers: tuple[HostedFacts, ...] = (API,), *
     report = made.with_rows(sessions=sessions).report(
         machines=dict.fromkeys(starts, OURS) if machines else {}
     )
-    return cost_run(report, sessions, offers, Asked(**asked))
+    measured = report.measured(sessions, (), priced_at=RUN.finished)
+    return cost_run(measured, report.timing, offers, Asked(**asked))
 
 
 def test_tokens_elsewhere_are_worked_by_hand() -> None:
@@ -398,7 +399,8 @@ def test_replies_known_from_earlier_runs_make_no_break_even() -> None:
     report = made.with_rows(generations=known, sessions=sessions).report(
         machines=dict.fromkeys(["alpha", "beta", JUDGE.name], OURS)
     )
-    assert "--no-cache" in (cost_run(report, sessions, (), Asked()).ways[0].reason or "")
+    measured = report.measured(sessions, (), priced_at=RUN.finished)
+    assert "--no-cache" in (cost_run(measured, report.timing, (), Asked()).ways[0].reason or "")
 
 
 def test_waiting_costs_only_at_the_users_rate() -> None:

@@ -151,7 +151,9 @@ def cost(
         currency=currency or "",
     )
     read = _read(runs, registry, hardware, None)
-    found = cost_run(read.report, read.rows.sessions, find_hosted(registry), asked)
+    report, rows = read.report, read.rows
+    measured = report.measured(rows.sessions, rows.readings, priced_at=report.run.finished)
+    found = cost_run(measured, report.timing, find_hosted(registry), asked)
     if as_json:
         print(found.model_dump_json())
     else:

@@ -11,7 +11,7 @@ from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.letters import letter_table
-from qaeval.analysis.model import CandidateSummary, JudgeSummary
+from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import Replies, Tally, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.comparison.differences import compare_candidates, rank_candidates
@@ -19,12 +19,7 @@ from qaeval.comparison.findings import gather_findings, near_duplicates, select
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, gather_items
 from qaeval.comparison.report import Report
-from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage, write_cost
-from qaeval.cost.energy import run_wh, stage_energies
-from qaeval.cost.machines import node_costs
-from qaeval.cost.model import RunTiming
-from qaeval.cost.run_cost import hosting_of
-from qaeval.cost.weights import weigh
+from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
 from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
 from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
@@ -194,44 +189,16 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         selection=select(table, rows.samples, names)
         if data.eval_facts.item_kind == "preference_pair"
         else (),
-        timing=_timing(summaries, judge_summary, rows, options.machines, run.finished),
         data_left=tuple(sorted(hosts_outside(rows.sessions))),
     )
-    timing = report.timing.model_copy(
-        update={"hosting": hosting_of(report, rows.sessions, options.hosted_prices)}
-    )
+    measured = report.measured(rows.sessions, rows.readings, priced_at=run.finished)
+    timing = run_timing(measured, options.machines, options.hosted_prices)
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
 
 
 def _near(table: pd.DataFrame, candidate: str) -> int | None:
     return near_duplicates(
         table.loc[(table["candidate"] == candidate) & (table["item_id"] != ""), "question"]
-    )
-
-
-def _timing(
-    candidates: Sequence[CandidateSummary],
-    judge: JudgeSummary,
-    rows: RunRows,
-    machines: Mapping[str, MachineFacts],
-    finished: str,
-) -> RunTiming:
-    """Say what depends on times: cost, and the choice that cost and speed are part of."""
-    energies = stage_energies(rows.sessions)
-    costs = cost_candidates(candidates, machines, finished, energies)
-    unit = common_unit(costs)
-    grading = cost_stage(
-        judge.facts, judge.timing, machines, finished, energies.get(("grade", judge.facts.name))
-    )
-    external = {one.model for one in rows.sessions if one.external}
-    return RunTiming(
-        headline=write_cost(costs, unit, grading),
-        costs=costs,
-        cost_unit=unit,
-        grading=grading,
-        nodes=node_costs(rows.sessions, rows.readings, machines, finished),
-        choice=weigh(candidates, costs, unit, external, finished),
-        energy_wh=run_wh(rows.sessions),
     )
 
 

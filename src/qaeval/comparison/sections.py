@@ -12,7 +12,7 @@ from qaeval.comparison import provenance as sections_provenance
 from qaeval.comparison import quality as candidates
 from qaeval.comparison import speed as sections_speed
 from qaeval.comparison.report import Report
-from qaeval.cost import sections as sections_cost
+from qaeval.cost.sections import hosting_section
 from qaeval.report import numbers
 from qaeval.report.numbers import listed, moment
 from qaeval.report.tables import Section
@@ -43,6 +43,11 @@ def _of_others(raters: Sequence[str]) -> str:
     return f"The labels by {numbers.listed(raters)} are of other items than this run's: they say nothing about it."
 
 
+def _hosted(report: Report) -> Section | None:
+    hosting = report.timing.hosting
+    return None if hosting is None else hosting_section(hosting)
+
+
 SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     candidates.quality,
     candidates.differences,
@@ -50,7 +55,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     candidates.reliability,
     sections_checks.checks,
     sections_speed.speed,
-    sections_cost.elsewhere,
+    _hosted,
     sections_choice.hosting,
     agreement,
     candidates.strata,

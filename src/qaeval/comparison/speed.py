@@ -44,15 +44,15 @@ def speed(report: Report) -> Section:
         paragraphs=(
             *((_ALONGSIDE,) if judge.timing.alongside else ()),
             *_known(report),
-            *how_counted(report),
+            *how_counted(report.timing),
         ),
         tables=(
             Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)),
             *_servers(spans),
             *item_costs(report.timing.costs),
-            *stage_costs(report),
+            *stage_costs(report.timing),
             *node_table(report.timing.nodes),
-            *energy_table(report),
+            *energy_table(report.timing),
         ),
     )
 

@@ -8,9 +8,8 @@ from itertools import combinations
 from typing import Final
 
 from qaeval.analysis.model import CandidateSummary, Tokens
-from qaeval.comparison.report import Report
 from qaeval.cost.candidates import days_stale
-from qaeval.cost.model import BreakEven, HostedCost, Way, Work
+from qaeval.cost.model import BreakEven, HostedCost, MeasuredRun, Way, Work
 from qaeval.report.facts import HostedFacts
 
 DAY_S: Final = 86_400.0
@@ -136,15 +135,14 @@ def token_price(prices: HostedFacts, tokens: Tokens) -> float | None:
     ) / _MILLION
 
 
-def hosted_costs(report: Report, offers: Sequence[HostedFacts]) -> tuple[HostedCost, ...]:
+def hosted_costs(run: MeasuredRun, offers: Sequence[HostedFacts]) -> tuple[HostedCost, ...]:
     """Price the tokens of every stage that a server worked on, at each offer.
 
     The tokens are those that the own servers counted, of failed replies too; another model cuts the same text into another
     number of tokens and writes replies of another length. Prompts are priced in full: what an offer takes less for cached ones
     is not known.
     """
-    finished = report.run.finished
-    return tuple(_price(prices, finished, *stage) for prices in offers for stage in _stages(report))
+    return tuple(_price(prices, run.priced_at, *stage) for prices in offers for stage in _stages(run))
 
 
 def per_run(costs: Iterable[HostedCost]) -> float | None:
@@ -154,19 +152,19 @@ def per_run(costs: Iterable[HostedCost]) -> float | None:
     return sum(known) if prices and len(known) == len(prices) else None
 
 
-def _stages(report: Report) -> Iterator[tuple[str, str, Tokens, int, CandidateSummary | None]]:
+def _stages(run: MeasuredRun) -> Iterator[tuple[str, str, Tokens, int, CandidateSummary | None]]:
     """Yield stage, model, its tokens, how many replies it owed, and the candidate."""
-    for one in report.candidates:
+    for one in run.candidates:
         if not one.facts.is_embedded:
-            yield "generate", one.facts.name, one.tokens, report.eval.n_samples, one
-    judge = report.judge
+            yield "generate", one.facts.name, one.tokens, run.n_samples, one
+    judge = run.judge
     if not judge.facts.is_embedded:
         yield "grade", judge.facts.name, judge.tokens, judge.n_asked, None
 
 
 def _price(
     prices: HostedFacts,
-    finished: str,
+    priced_at: str,
     stage: str,
     model: str,
     tokens: Tokens,
@@ -191,5 +189,5 @@ def _price(
         price=price,
         price_per_1000_usable=1000 * price / n_usable if price is not None and n_usable else None,
         reason=reason,
-        stale_days=days_stale(prices.as_of, finished),
+        stale_days=days_stale(prices.as_of, priced_at),
     )

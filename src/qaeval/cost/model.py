@@ -1,25 +1,38 @@
-"""What stages and items cost, as data.
+"""Costs of stages, items and runs as data, and the document of ``qaeval cost``.
 
-Costs as data: the document of ``qaeval cost``. What is undefined is ``null`` with a reason, never 0.
-
-The ways to have runs done, and what each costs, as data.
-
-What the machines of a run did with their time, as data.
-
-What the GPUs of a stage used, as data.
+An undefined number is ``null`` with a reason, never 0.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from qaeval.analysis.model import Sentence
+from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
+from qaeval.records import Reading, Session
 from qaeval.report.facts import HostedFacts, MachineFacts, Part
 from qaeval.report.measure import Measure
 
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredRun:
+    """What a run measured, as far as its cost depends on it."""
+
+    name: str
+    """Of the run, for the reader."""
+    n_samples: int
+    candidates: Sequence[CandidateSummary]
+    judge: JudgeSummary
+    sessions: Sequence[Session] = ()
+    readings: Sequence[Reading] = ()
+    """Metrics of the servers, in the order of time."""
+    priced_at: str
+    """ISO 8601; the age of a price is counted up to this time."""
 
 
 class Criterion(Part):

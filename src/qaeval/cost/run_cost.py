@@ -1,10 +1,9 @@
 """From a finished run to everything that it cost, or would have: machines, tokens elsewhere, break-even, waiting."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from qaeval.comparison.report import Report
 from qaeval.cost.alternatives import (
     always_on,
     break_evens,
@@ -14,10 +13,21 @@ from qaeval.cost.alternatives import (
     per_run,
     scale_to_zero,
 )
-from qaeval.cost.machines import run_seconds
-from qaeval.cost.model import CostReport, HostedCost, Hosting, NodeCost, Waiting, Way
+from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage, write_cost
+from qaeval.cost.energy import run_wh, stage_energies
+from qaeval.cost.machines import node_costs, run_seconds
+from qaeval.cost.model import (
+    CostReport,
+    HostedCost,
+    Hosting,
+    MeasuredRun,
+    NodeCost,
+    RunTiming,
+    Waiting,
+    Way,
+)
+from qaeval.cost.weights import weigh
 from qaeval.errors import UsageError
-from qaeval.records import Session
 from qaeval.report.facts import HostedFacts, MachineFacts
 
 _HOUR: Final = 3600.0
@@ -39,31 +49,64 @@ class Asked:
     """Of the hourly rate; that of the machines where left out."""
 
 
-def cost_run(
-    report: Report, sessions: Sequence[Session], offers: Sequence[HostedFacts], asked: Asked
-) -> CostReport:
+def run_timing(
+    run: MeasuredRun, machines: Mapping[str, MachineFacts], offers: Sequence[HostedFacts] = ()
+) -> RunTiming:
+    """Compute everything that depends on times: costs, and the choice that cost and speed are part of.
+
+    Args:
+        run: The run.
+        machines: What each model runs on, by its name; a model without an entry has no price.
+        offers: Prices of hosted APIs.
+    """
+    judge, energies = run.judge, stage_energies(run.sessions)
+    costs = cost_candidates(run.candidates, machines, run.priced_at, energies)
+    unit = common_unit(costs)
+    grading = cost_stage(
+        judge.facts, judge.timing, machines, run.priced_at, energies.get(("grade", judge.facts.name))
+    )
+    external = {session.model for session in run.sessions if session.external}
+    timing = RunTiming(
+        headline=write_cost(costs, unit, grading),
+        costs=costs,
+        cost_unit=unit,
+        grading=grading,
+        nodes=node_costs(run.sessions, run.readings, machines, run.priced_at),
+        choice=weigh(run.candidates, costs, unit, external, run.priced_at),
+        energy_wh=run_wh(run.sessions),
+    )
+    return timing.model_copy(update={"hosting": _hosting(run, timing, offers)})
+
+
+def cost_run(run: MeasuredRun, timing: RunTiming, offers: Sequence[HostedFacts], asked: Asked) -> CostReport:
     """Put together what a run cost, what its tokens would have cost elsewhere, and which way is cheapest for how many runs.
+
+    Args:
+        run: The run.
+        timing: Its costs, from `run_timing`.
+        offers: Prices of hosted APIs.
+        asked: The user's own numbers.
 
     Raises:
         UsageError: an hourly rate has no currency.
     """
-    nodes, run_s = report.timing.nodes, run_seconds(sessions)
+    nodes, run_s = timing.nodes, run_seconds(run.sessions)
     reason = _priceless(nodes)
     currency = "" if reason else _currencies(nodes)[0]
-    elsewhere = hosted_costs(report, offers)
+    elsewhere = hosted_costs(run, offers)
     ways = (
-        *_own(report, nodes, run_s, reason, asked),
+        *_own(run, nodes, run_s, reason, asked),
         *(_elsewhere(one, elsewhere) for one in offers),
     )
     return CostReport(
-        source=report.run.id,
+        source=run.name,
         run_s=run_s,
         nodes=nodes,
         price=None if reason else sum(one.price or 0.0 for one in nodes),
         currency=currency,
         reason=reason,
-        candidates=report.timing.costs,
-        unit=report.timing.cost_unit,
+        candidates=timing.costs,
+        unit=timing.cost_unit,
         hosted=elsewhere,
         ways=ways,
         break_evens=break_evens(ways),
@@ -72,9 +115,9 @@ def cost_run(
     )
 
 
-def hosting_of(report: Report, sessions: Sequence[Session], offers: Sequence[HostedFacts]) -> Hosting | None:
+def _hosting(run: MeasuredRun, timing: RunTiming, offers: Sequence[HostedFacts]) -> Hosting | None:
     """Compare a run's own machines with other people's offers; None where there is no offer, or no server whose tokens it prices."""
-    found = cost_run(report, sessions, offers, Asked()) if offers else None
+    found = cost_run(run, timing, offers, Asked()) if offers else None
     if found is None or not found.hosted:
         return None
     return Hosting(
@@ -104,11 +147,11 @@ def _currencies(nodes: Sequence[NodeCost]) -> list[str]:
 
 
 def _own(
-    report: Report, nodes: Sequence[NodeCost], run_s: float, reason: str | None, asked: Asked
+    run: MeasuredRun, nodes: Sequence[NodeCost], run_s: float, reason: str | None, asked: Asked
 ) -> tuple[Way, Way]:
     """Return the two ways of having machines of one's own."""
-    judge = report.judge
-    stages = [(one.facts, one.timing) for one in report.candidates] + [(judge.facts, judge.timing)]
+    judge = run.judge
+    stages = [(one.facts, one.timing) for one in run.candidates] + [(judge.facts, judge.timing)]
     if any(timing.fresh < 1 for facts, timing in stages if not facts.is_embedded):
         reason = "replies known from earlier runs took no time here: make the run again with --no-cache"
     if reason:

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from qaeval.comparison.report import Report
 from qaeval.cost.model import (
     BreakEven,
     CandidateCost,
     CostReport,
     HostedCost,
+    Hosting,
     NodeCost,
+    RunTiming,
     StageCost,
     StageEnergy,
     Way,
@@ -48,11 +49,8 @@ def write_cost_report(found: CostReport) -> tuple[Section, ...]:
     return (run, _hosted(found.hosted), _ways(found.ways, found.break_evens), *_waiting(found))
 
 
-def elsewhere(report: Report) -> Section | None:
+def hosting_section(found: Hosting) -> Section:
     """Say what a run's tokens would have cost at the registry's offers, and from how many runs a day a machine of one's own pays."""
-    found = report.timing.hosting
-    if found is None:
-        return None
     offers, ways = _hosted(found.costs), _ways(found.ways, found.break_evens)
     return Section(
         anchor="elsewhere",
@@ -230,9 +228,9 @@ _PRICELESS: Final = (
 )
 
 
-def how_counted(report: Report) -> tuple[str, ...]:
+def how_counted(timing: RunTiming) -> tuple[str, ...]:
     """Say how cost was counted, and in which prices."""
-    stages = _costed(report)
+    stages = _costed(timing)
     if not stages:
         return ()
     machines = {one.machine.name: one.machine for one in stages if one.machine is not None}
@@ -263,9 +261,9 @@ def _energy_words(stages: Sequence[StageCost]) -> tuple[str, ...]:
     return (_MEASURED,) if all(one.is_measured for one in known) else (_MEASURED, _MIXED)
 
 
-def _costed(report: Report) -> list[StageCost]:
-    grading = report.timing.grading
-    return [*(one.stage for one in report.timing.costs), *([grading] if grading else [])]
+def _costed(timing: RunTiming) -> list[StageCost]:
+    grading = timing.grading
+    return [*(one.stage for one in timing.costs), *([grading] if grading else [])]
 
 
 def item_costs(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
@@ -342,14 +340,14 @@ def _currency(stage: StageCost) -> str:
     return stage.machine.currency if stage.machine is not None else ""
 
 
-def stage_costs(report: Report) -> tuple[Table, ...]:
+def stage_costs(timing: RunTiming) -> tuple[Table, ...]:
     """Return what the run itself cost, stage by stage."""
-    stages = _costed(report)
+    stages = _costed(timing)
     if not stages:
         return ()
     rows = tuple(
         (
-            f"{'grade' if one is report.timing.grading else 'generate'} {one.model}",
+            f"{'grade' if one is timing.grading else 'generate'} {one.model}",
             one.machine.name if one.machine is not None else "not named",
             numbers.seconds(one.work_s),
             numbers.seconds(one.load_s) if one.load_s else "–",
@@ -383,11 +381,11 @@ def node_table(nodes: Sequence[NodeCost]) -> tuple[Table, ...]:
     )
 
 
-def energy_table(report: Report) -> tuple[Table, ...]:
+def energy_table(timing: RunTiming) -> tuple[Table, ...]:
     """Return what the GPUs of each stage used and how that is known; nothing where it was neither measured nor tried."""
     energies = [
-        (f"{'grade' if one is report.timing.grading else 'generate'} {one.model}", one.energy)
-        for one in _costed(report)
+        (f"{'grade' if one is timing.grading else 'generate'} {one.model}", one.energy)
+        for one in _costed(timing)
     ]
     known = [(name, one) for name, one in energies if one is not None]
     if not any(one.is_measured or one.reason for _, one in known):
@@ -406,7 +404,7 @@ def energy_table(report: Report) -> tuple[Table, ...]:
         for name, one in known
     )
     header = ("Stage", "How it is known", "GPUs", "Time", "Used", "of it idle", "Work")
-    total = report.timing.energy_wh
+    total = timing.energy_wh
     notes = (
         _ENERGY,
         *(
