@@ -12,7 +12,8 @@ from qaeval.cli.options import AsJson, Machine, Margin, Registry, mapping
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.comparison.analysis import Analysis
+    from qaeval.comparison.report import Report
+    from qaeval.cost.model import MeasuredRun
     from qaeval.registry.config import Config
     from qaeval.report.facts import MachineFacts
 
@@ -105,8 +106,8 @@ def decide(
     from qaeval.registry.find import find_config
 
     weights = {name: _number(name, text) for name, text in mapping(weight, "--weight").items()}
-    report = _read(runs, find_config(config), hardware, margin).report
-    found = weigh(report, weights)
+    report, _ = _priced_runs(runs, find_config(config), hardware, margin)
+    found = weigh(report, weights, margin=margin)
     if as_json:
         print(found.model_dump_json())
     else:
@@ -150,9 +151,7 @@ def cost(
         hourly_rate=hourly_rate,
         currency=currency or "",
     )
-    read = _read(runs, registry, hardware, None)
-    report, rows = read.report, read.rows
-    measured = report.measured(rows.sessions, rows.readings, priced_at=report.run.finished)
+    report, measured = _priced_runs(runs, registry, hardware, None)
     found = cost_run(measured, report.timing, find_hosted(registry), asked)
     if as_json:
         print(found.model_dump_json())
@@ -209,23 +208,34 @@ def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
     return machine
 
 
-def _read(runs: list[Path], registry: "Config", hardware: str | None, margin: float | None) -> "Analysis":
-    """Analyse the runs; nothing is written."""
-    from qaeval.comparison.analysis import ReportOptions
-    from qaeval.comparison.write_report import read_report
-    from qaeval.evals.find import find_labels
+def _priced_runs(
+    runs: list[Path], registry: "Config", hardware: str | None, margin: float | None
+) -> "tuple[Report, MeasuredRun]":
+    """Read the report of a run, or analyse several runs as one; the costs are at the registry's prices."""
     from qaeval.registry.find import find_machines
     from qaeval.storage.run_directory import RunStore
 
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(run)) for run in runs]
         settings = [store.settings() for store in stores]
+        machines = find_machines(registry, settings, hardware)
+        if len(stores) == 1:
+            from qaeval.comparison.report_file import load_priced
+
+            return load_priced(stores[0], machines)
+        # no run has a report of all candidates: differences and the judge's tokens need the letters of all runs
+        from qaeval.comparison.analysis import ReportOptions
+        from qaeval.comparison.write_report import read_report
+        from qaeval.evals.find import find_labels
+
         options = ReportOptions(
             label_paths=find_labels(settings[0]["eval"]["name"]),
             margin=margin or registry.defaults.margin,
-            machines=find_machines(registry, settings, hardware),
+            machines=machines,
         )
-        return read_report(stores, options)
+        analysis = read_report(stores, options)
+    report, rows = analysis.report, analysis.rows
+    return report, report.measured(rows.sessions, rows.readings, priced_at=report.run.finished)
 
 
 def _number(name: str, text: str) -> float:

@@ -104,7 +104,7 @@ def compare_runs(
 ) -> None:
     """Compare the same candidates in several runs. Says what changed, paired by chunk, and which settings differ."""
     from qaeval.cli.tables import print_sections
-    from qaeval.history.read import compare_runs as compare
+    from qaeval.history.compare import compare_runs as compare
     from qaeval.history.sections import write_comparison
     from qaeval.registry.find import find_config
     from qaeval.storage.run_directory import RunStore

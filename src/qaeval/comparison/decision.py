@@ -12,6 +12,8 @@ The section that weighs the candidates for hosting.
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
+from qaeval.comparison.headline import write_verdict
+from qaeval.comparison.model import outcome_of
 from qaeval.comparison.report import Report
 from qaeval.cost.model import Choice, Criterion
 from qaeval.errors import UsageError, closest
@@ -95,12 +97,13 @@ class Decision(Part):
     """What the report says of quality, in a sentence."""
 
 
-def decide(report: Report, given: Mapping[str, float]) -> Decision:
+def decide(report: Report, given: Mapping[str, float], *, margin: float | None = None) -> Decision:
     """Weigh the candidates of a report anew.
 
     Args:
         report: Of at least two candidates.
         given: The user's weights by criterion, 0 or more; what is not there keeps the weight that qaeval proposes.
+        margin: Smallest difference of usable rates that matters, in (0, 1); default: that of the report.
 
     Raises:
         UsageError: there is nothing to choose, a criterion is unknown, a weight is negative, or nothing has a weight.
@@ -117,7 +120,6 @@ def decide(report: Report, given: Mapping[str, float]) -> Decision:
     first = tuple(name for name, total in sums.items() if best - total <= _TIE)
     counting = [one.name for one in choices[0].criteria if one.counts]
     leader = first[0] if len(first) == 1 else None
-    verdict = next((one.text for one in report.headline if one.kind == "verdict"), "")
     return Decision(
         source=report.run.id,
         choice=leader,
@@ -133,8 +135,23 @@ def decide(report: Report, given: Mapping[str, float]) -> Decision:
         left_out=tuple(
             _left_out(name, choices, leader, sums, weights[name]) for name in weights if name not in counting
         ),
-        quality=verdict,
+        quality=_verdict(report, report.margin if margin is None else margin),
     )
+
+
+def _verdict(report: Report, margin: float) -> str:
+    """Write the report's verdict on quality for a margin; the differences keep their intervals and tests."""
+    differences = [
+        pair.model_copy(
+            update={
+                "outcome": outcome_of(
+                    pair.difference, pair.p_holm, n_pairs=len(report.differences), margin=margin
+                )
+            }
+        )
+        for pair in report.differences
+    ]
+    return write_verdict(report.candidates, differences, report.agreement)
 
 
 def weight_range(

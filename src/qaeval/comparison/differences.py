@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from qaeval.comparison.model import Difference, Outcome, Rank
+from qaeval.comparison.model import ALPHA, Difference, Outcome, Rank, outcome_of
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
 from qaeval.report.numbers import level, p_value, plural, size, two_digits_up
@@ -17,9 +17,6 @@ from qaeval.stats.margins import equivalence
 from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
 from qaeval.stats.power import chunks_needed
 from qaeval.stats.ranking import bradley_terry_bootstrap
-
-ALPHA: Final = 0.05
-"""Error rate of the family of comparisons."""
 
 _LARGEST_TABLE: Final = 6
 """Items of a chunk; with more the table of chunks by usable items is left out."""
@@ -153,7 +150,7 @@ def _difference(
     measure = _within_one(Measure.of(paired_difference(nothing, values, span=span)))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
-    outcome = _outcome(measure, p_holm, n_pairs, margin)
+    outcome = outcome_of(measure, p_holm, n_pairs=n_pairs, margin=margin)
     within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
     more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
     return Difference(
@@ -170,16 +167,6 @@ def _difference(
         n_more_chunks=more,
         sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs, more=more),
     )
-
-
-def _outcome(measure: Measure, p_holm: float, n_pairs: int, margin: float) -> Outcome:
-    """Decide in words: the interval excludes 0 and, in a family of pairs, the adjusted test agrees."""
-    if measure.low is None or measure.high is None:
-        return "too few chunks"
-    shown_apart = measure.low > 0 or measure.high < 0
-    if shown_apart and (n_pairs == 1 or p_holm <= ALPHA):
-        return "b is better" if measure.low > 0 else "a is better"
-    return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
 
 
 def _more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:

@@ -31,7 +31,7 @@ def write_headline(
     n_chunks: int,
 ) -> tuple[Sentence, ...]:
     """Write the headline: the verdict, what it rests on, then what to beware of."""
-    order = sorted(candidates, key=lambda one: -(one.usable.value or 0.0))
+    order = _ordered(candidates)
     findings = [*_pairs(order[0].facts.name, differences), _rates(order, rubric)]
     cautions = [
         *_few(n_chunks),
@@ -43,7 +43,7 @@ def write_headline(
     ]
     trusted = [one for one in agreement if one.standing == "beats both"]
     notes = [*(_trust(judge.facts.name, one) for one in trusted), *_embedded(candidates)]
-    verdict = _verdict(order, differences, agreement)
+    verdict = write_verdict(candidates, differences, agreement)
     return (
         Sentence(kind="verdict", text=verdict),
         *(Sentence(kind="finding", text=text) for text in findings),
@@ -52,12 +52,13 @@ def write_headline(
     )
 
 
-def _verdict(
-    order: Sequence[CandidateSummary],
+def write_verdict(
+    candidates: Sequence[CandidateSummary],
     differences: Sequence[Difference],
     agreement: Sequence[RaterAgreement],
 ) -> str:
     """Say in one sentence which candidate to take, or why none can be named yet, and what that rests on."""
+    order = _ordered(candidates)
     leader, names = order[0].facts.name, [one.facts.name for one in order]
     if len(order) == 1:
         return f"One candidate: there is nothing to compare {leader} with."
@@ -89,6 +90,11 @@ def _verdict(
     else:
         verdict = f"Take {leader}: it is better than {won}"
     return f"{verdict}." if sure else f"{verdict}. But this judge is not shown to be reliable."
+
+
+def _ordered(candidates: Sequence[CandidateSummary]) -> list[CandidateSummary]:
+    """Sort candidates by usable rate, the highest first."""
+    return sorted(candidates, key=lambda one: -(one.usable.value or 0.0))
 
 
 def _undecided(order: Sequence[CandidateSummary], others: Mapping[str, Sequence[str]]) -> str:

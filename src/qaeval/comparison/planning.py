@@ -12,7 +12,7 @@ from typing import Final
 
 import pandas as pd
 
-from qaeval.comparison.differences import ALPHA
+from qaeval.comparison.model import ALPHA
 from qaeval.report import numbers
 from qaeval.report.facts import Part
 from qaeval.report.numbers import percent, plural, size

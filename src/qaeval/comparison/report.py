@@ -77,7 +77,7 @@ class Report(Part):
 
     format: int = FORMAT
     run: RunFacts
-    headline: tuple[Sentence, ...]
+    headline: tuple[Sentence, ...] = ()
     eval: EvalFacts
     rubric: RubricFacts
     judge: JudgeSummary
@@ -87,12 +87,12 @@ class Report(Part):
     differences: tuple[Difference, ...]
     ranking: tuple[Rank, ...] = ()
     """The strongest first; of three candidates or more."""
-    agreement: tuple[RaterAgreement, ...]
-    raters: tuple[RaterPair, ...]
-    strata: tuple[StratumSummary, ...]
+    agreement: tuple[RaterAgreement, ...] = ()
+    raters: tuple[RaterPair, ...] = ()
+    strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
-    failures: tuple[FailureGroup, ...]
+    failures: tuple[FailureGroup, ...] = ()
     checks: tuple[CheckGroup, ...] = ()
     """In the order of the eval's checks."""
     selection: tuple[Selection, ...] = ()

@@ -19,14 +19,19 @@ FORMAT: Final = 1
 """Version of the layout of `History`."""
 
 
-def _in_utc(text: str) -> str:
+def in_utc(text: str) -> str:
+    """Bring a time in ISO 8601 to UTC.
+
+    Raises:
+        ValueError: It is no time, or has no offset from UTC.
+    """
     when = datetime.fromisoformat(text)
     if when.utcoffset() is None:
         raise ValueError(f"expected a time with its offset from UTC, got {text!r}")
     return when.astimezone(UTC).isoformat(timespec="seconds")
 
 
-Moment: TypeAlias = Annotated[str, AfterValidator(_in_utc)]
+Moment: TypeAlias = Annotated[str, AfterValidator(in_utc)]
 """A time in ISO 8601, brought to UTC, so that the order of texts is that of times."""
 
 
