@@ -89,8 +89,8 @@ class Case:
     def report(self, **options: Any) -> Report:
         return self.analysis(**options).report
 
-    def items(self, most: int | None = 20_000) -> Any:
-        return self.analysis().items(most=most, marked=True)
+    def items(self, max_items: int | None = 20_000) -> Any:
+        return self.analysis().items(max_items=max_items, marked=True)
 
 
 def case(letters: Mapping[str, Sequence[str]], *, items_per_sample: int = 3, **facts: ModelFacts) -> Case:

@@ -107,11 +107,11 @@ def decide(
 
     weights = {name: _number(name, text) for name, text in mapping(weight, "--weight").items()}
     report, _ = _priced_runs(runs, find_config(config), hardware, margin)
-    found = weigh(report, weights, margin=margin)
+    decision = weigh(report, weights, margin=margin)
     if as_json:
-        print(found.model_dump_json())
+        print(decision.model_dump_json())
     else:
-        print_sections(write_decision(found))
+        print_sections(write_decision(decision))
 
 
 def cost(
@@ -130,7 +130,7 @@ def cost(
 ) -> None:
     """Say what a run cost and would have cost elsewhere. Also from how many runs a day which way is cheapest."""
     from qaeval.cli.tables import print_sections
-    from qaeval.cost.run_cost import Asked, cost_run
+    from qaeval.cost.run_cost import CostAssumptions, cost_run
     from qaeval.cost.sections import write_cost_report
     from qaeval.registry.find import find_config, find_hosted
 
@@ -144,19 +144,19 @@ def cost(
         raise UsageError(
             "--items, --per-second and --price are for a plan without a run; a run knows its own"
         )
-    asked = Asked(
+    assumptions = CostAssumptions(
         start_s=start,
-        linger_s=linger,
-        kept=_priced(registry, always_on, "--always-on") if always_on else None,
+        idle_timeout_s=linger,
+        always_on_machine=_priced(registry, always_on, "--always-on") if always_on else None,
         hourly_rate=hourly_rate,
         currency=currency or "",
     )
     report, measured = _priced_runs(runs, registry, hardware, None)
-    found = cost_run(measured, report.timing, find_hosted(registry), asked)
+    cost_report = cost_run(measured, report.timing, find_hosted(registry), assumptions)
     if as_json:
-        print(found.model_dump_json())
+        print(cost_report.model_dump_json())
     else:
-        print_sections(write_cost_report(found))
+        print_sections(write_cost_report(cost_report))
 
 
 def _steady(
@@ -192,7 +192,7 @@ def _steady(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if as_json:
-        print(json.dumps([one.model_dump() for one in works]))
+        print(json.dumps([work.model_dump() for work in works]))
     else:
         print_sections(write_work(works, currency or "", priced))
 

@@ -42,8 +42,8 @@ def load_report(run: Path) -> Report:
         raise DataError(f"{path}: {error.strerror}; {command} writes it") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        problem = f"{place}: {first['msg']}" if place else first["msg"]
+        location = ".".join(map(str, first["loc"]))
+        problem = f"{location}: {first['msg']}" if location else first["msg"]
         raise DataError(
             f"{path}: expected a report of qaeval, got {problem}; {command} writes it anew"
         ) from error

@@ -35,7 +35,7 @@ class MeasuredRun:
     """ISO 8601; the age of a price is counted up to this time."""
 
 
-class Criterion(Part):
+class WeightedCriterion(Part):
     """What one candidate scores on one criterion."""
 
     name: str
@@ -50,7 +50,7 @@ class Choice(Part):
     """One candidate, weighed for hosting."""
 
     candidate: str
-    criteria: tuple[Criterion, ...]
+    criteria: tuple[WeightedCriterion, ...]
     mean: float
     """Weighted mean of the scores that count."""
 
@@ -169,7 +169,7 @@ class HostedCost(Part):
     """Age of the prices in days where that is more than it should be."""
 
 
-class Way(Part):
+class HostingOption(Part):
     """A way to have runs done: what a day of it costs is ``per_day + per_run × runs``."""
 
     name: str
@@ -184,11 +184,11 @@ class Way(Part):
     """Why it has no cost."""
 
 
-class Hosting(Part):
+class HostingComparison(Part):
     """A run's tokens at other people's prices, beside machines of one's own."""
 
     costs: tuple[HostedCost, ...]
-    ways: tuple[Way, ...]
+    ways: tuple[HostingOption, ...]
     break_evens: tuple[BreakEven, ...]
     cautions: tuple[str, ...] = ()
     """Prices that are old, counts that are not whole."""
@@ -237,7 +237,7 @@ class RunTiming(Part):
     """The candidates weighed for hosting, the best first; speed is part of it."""
     energy_wh: float | None = Field(default=None, exclude_if=_is_none)
     """What all GPUs used in all stages, idle included, stages side by side once; None where a stage was not measured."""
-    hosting: Hosting | None = Field(default=None, exclude_if=_is_none)
+    hosting: HostingComparison | None = Field(default=None, exclude_if=_is_none)
     """The same tokens elsewhere, and how many runs a day make which way the cheapest; None where no offer has a price."""
 
 
@@ -288,7 +288,7 @@ class CostReport(Part):
     unit: str
     """What the candidates' costs can be compared in."""
     hosted: tuple[HostedCost, ...]
-    ways: tuple[Way, ...]
+    ways: tuple[HostingOption, ...]
     break_evens: tuple[BreakEven, ...]
     waiting: Waiting | None = None
     """None where the user gave no hourly rate."""

@@ -44,13 +44,13 @@ def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
     table = joined.table()
     table = table.assign(candidate=table["candidate"].map(lambda name: _at(name, first, first_name)))
     best = joined.rubric.best
-    wanted = list(dict.fromkeys(name for pair in pairs for name in pair))
-    found = compare_candidates(
-        table[table["candidate"].isin(wanted)], candidates=wanted, best=best, margin=margin, pairs=pairs
+    compared = list(dict.fromkeys(name for pair in pairs for name in pair))
+    results = compare_candidates(
+        table[table["candidate"].isin(compared)], candidates=compared, best=best, margin=margin, pairs=pairs
     )
     rates = {
-        name: rate_by_cluster(own, own["letter"] == best)
-        for name, own in table.groupby("candidate", sort=False)
+        name: rate_by_cluster(rows, rows["letter"] == best)
+        for name, rows in table.groupby("candidate", sort=False)
     }
     settings = {store.path.name: store.settings() for store in stores}
     return RunComparison(
@@ -60,12 +60,12 @@ def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
                 candidate=a.rpartition("@")[0],
                 first=HistoryRate(candidate=a, usable=rates[a]),
                 other=HistoryRate(candidate=b, usable=rates[b]),
-                difference=one,
+                difference=pair,
             )
-            for (a, b), one in zip(pairs, found, strict=True)
+            for (a, b), pair in zip(pairs, results, strict=True)
         ),
         settings=tuple(_settings(first_name, name, settings) for name in names),
-        left_out=_left_out(runs, wanted),
+        left_out=_left_out(runs, compared),
     )
 
 
@@ -74,13 +74,13 @@ def _at(name: str, first: Iterable[str], first_name: str) -> str:
     return f"{name}@{first_name}" if name in first else name
 
 
-def _left_out(runs: Mapping[str, RunData], wanted: Sequence[str]) -> tuple[str, ...]:
-    every = (f"{facts.name}@{name}" for name, run in runs.items() for facts in run.candidates)
-    return tuple(name for name in every if name not in wanted)
+def _left_out(runs: Mapping[str, RunData], compared: Sequence[str]) -> tuple[str, ...]:
+    names = (f"{facts.name}@{name}" for name, run in runs.items() for facts in run.candidates)
+    return tuple(name for name in names if name not in compared)
 
 
 def _settings(first_name: str, name: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
-    found = differences(settings[first_name], settings[name])
-    if not found:
+    changed = differences(settings[first_name], settings[name])
+    if not changed:
         return f"{name} has the settings of {first_name}."
-    return f"{name} has other settings than {first_name}: {found}."
+    return f"{name} has other settings than {first_name}: {changed}."

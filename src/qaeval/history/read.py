@@ -81,7 +81,10 @@ def _read_run(path: Path) -> HistoryRun:
         rubric_digest=report.rubric.sha,
         judge=judge.name,
         judge_digest=digest(judge.model_dump_json(include=_IDENTITY)),
-        rates=tuple(HistoryRate(candidate=one.facts.name, usable=one.usable) for one in report.candidates),
+        rates=tuple(
+            HistoryRate(candidate=candidate.facts.name, usable=candidate.usable)
+            for candidate in report.candidates
+        ),
         gate=_gate_outcome(path / _GATE),
     )
 
