@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from qaeval.agreement.analysis import by_rater, fits
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
-from qaeval.analysis.replies import Tally
+from qaeval.analysis.replies import ReplyTally
 from qaeval.analysis.server_metrics import histogram
 from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError
@@ -155,7 +155,7 @@ def evidence_of(data: RunData, side: Side, *, machines: Mapping[str, MachineFact
     names = [facts.name for facts in data.candidates]
     if not names:
         raise DataError(f"{side.name}: the run has no candidate, so there is nothing to gate")
-    tally = Tally()
+    tally = ReplyTally()
     table = data.table(tally)
     latencies = _latencies(data)
     samples = table[table["candidate"] == names[0]].drop_duplicates("sample_id")
@@ -256,7 +256,7 @@ def _latencies(data: RunData) -> dict[tuple[str, str], float]:
 def _spent(
     data: RunData,
     name: str,
-    tally: Tally,
+    tally: ReplyTally,
     machines: Mapping[str, MachineFacts],
     latency_s: Sequence[float | None],
 ) -> Spent:
