@@ -258,7 +258,7 @@ def set_baseline(
     """Make a run the baseline. That is a small file for git, with letters and ids, without texts."""
     import json
 
-    from qaeval.gate.baseline import FOLDER, write_baseline, write_pointer
+    from qaeval.gate.baseline import FOLDER, evidence_digest, write_baseline, write_pointer
     from qaeval.storage.location import is_store
 
     if Path(run).is_file():
@@ -269,7 +269,7 @@ def set_baseline(
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
     if as_json:
-        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence.digest}))
+        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence_digest(evidence)}))
     else:
         print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
         print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
@@ -280,10 +280,11 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
     """Say what a baseline rests on, and how old it is."""
     from qaeval.cli.gate_tables import print_baseline
     from qaeval.environment import now
+    from qaeval.gate.baseline import evidence_json
 
     evidence = _sources(config, None, None).baseline(str(file))
     if as_json:
-        print(evidence.model_dump_json())
+        print(evidence_json(evidence))
     else:
         print_baseline(file, evidence, now())
 

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from scipy import special
 
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.evidence import CandidateEvidence, Evidence, Floats, Mask
 from qaeval.gate.policy import Rule
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined
@@ -18,7 +18,6 @@ from qaeval.stats.power import chunks_needed
 
 Interval: TypeAlias = Callable[[float], Estimate]
 """A two-sided confidence level to an estimate with an interval of that level."""
-Floats: TypeAlias = np.ndarray
 
 _SMALLEST_ALPHA: Final = 1e-9
 _STEPS: Final = 60
@@ -68,45 +67,62 @@ class Counts:
         """The rate of hits, clustered by chunk."""
         return lambda level: clustered_rate(self.hits, self.totals, level=level)
 
+    @property
+    def share(self) -> float:
+        """The rate of hits as a number; at least one item must count."""
+        return float(self.hits.sum() / self.totals.sum())
 
-def count(evidence: Evidence, candidate: Candidate, rule: Rule, stratum: str | None) -> Counts:
-    """Count by chunk what a rule about a share of items is about.
+
+def count(evidence: Evidence, candidate: CandidateEvidence, rule: Rule, stratum: str | None) -> Counts:
+    """Count by chunk the items that a rule about a share of items is about.
 
     Args:
         evidence: The run or its baseline.
         candidate: One of its candidates.
         rule: About a share.
-        stratum: Only samples of this one; None: all.
+        stratum: Only samples of this stratum; None: all.
     """
-    marks = np.array(list(candidate.letters.replace(" ", "")))
-    places = np.arange(len(marks))
-    hit, counts = _masks(candidate, rule, marks, places, evidence.scale[0])
-    if stratum is not None:
-        inside = np.array([one == stratum for one in evidence.strata])[places // evidence.items_per_sample]
-        hit, counts = hit & inside, counts & inside
-    names = sorted(set(evidence.chunks))
-    code = {name: place for place, name in enumerate(names)}
-    clusters = np.array([code[name] for name in evidence.chunks])[places // evidence.items_per_sample]
-    sums = [np.bincount(clusters, weights=one, minlength=len(names)) for one in (hit & counts, counts)]
-    return Counts(tuple(names), sums[0], sums[1])
+    hits, counted = masks_of(candidate, rule)
+    return count_by_chunk(evidence, hits, counted, stratum=stratum)
 
 
-def _masks(
-    candidate: Candidate, rule: Rule, marks: Floats, places: Floats, best: str
-) -> tuple[Floats, Floats]:
-    """Return which items are hits, and which count at all."""
-    delivered, graded = marks != FAILED_MARK, ~np.isin(marks, [FAILED_MARK, UNGRADED_MARK])
-    everything = np.ones(len(marks), dtype=bool)
+def masks_of(candidate: CandidateEvidence, rule: Rule) -> tuple[Mask, Mask]:
+    """Return which items are hits of a rule about a share of items, and which count at all."""
+    requested = np.ones_like(candidate.graded)
     if rule.quantity == "usable_rate":
-        return marks == best, everything
+        return candidate.usable, requested
     if rule.quantity == "success_rate":
-        return graded, everything
+        return candidate.graded, requested
     if rule.quantity == "valid_rate":
-        return delivered, everything
+        return candidate.delivered, requested
     if rule.of_flag:
-        return np.isin(places, candidate.flags[rule.of_flag]), graded
-    looked = delivered & ~np.isin(places, candidate.not_looked.get(rule.check, ()))
-    return np.isin(places, candidate.found[rule.check]), looked
+        return candidate.flags[rule.of_flag], candidate.graded
+    unchecked = candidate.unchecked.get(rule.check, ~requested)
+    return candidate.findings[rule.check], candidate.delivered & ~unchecked
+
+
+def count_by_chunk(
+    evidence: Evidence, hits: Mask, counted: Mask | None = None, *, stratum: str | None = None
+) -> Counts:
+    """Count items by chunk.
+
+    Args:
+        evidence: The run or its baseline, for its chunks and strata.
+        hits: Items that are hits, shape (n_samples, items_per_sample).
+        counted: Items that count; None: all.
+        stratum: Only samples of this stratum; None: all.
+    """
+    counted = np.ones_like(hits) if counted is None else counted
+    if stratum is not None:
+        counted = counted & (evidence.strata == stratum)[:, np.newaxis]
+    names, codes = evidence.chunk_names, evidence.chunk_codes
+    n_hits, n_counted = (
+        np.bincount(codes, weights=mask.sum(axis=1, dtype=np.float64), minlength=len(names)).astype(
+            np.float64
+        )
+        for mask in (hits & counted, counted)
+    )
+    return Counts(names, n_hits, n_counted)
 
 
 def is_mostly_tied(n_differing: float, n_chunks: int) -> bool:

@@ -11,9 +11,9 @@ from typing import Final
 from qaeval.environment import now
 from qaeval.errors import UsageError, closest
 from qaeval.gate import messages as sentences
-from qaeval.gate.baseline import FOLDER, Sources
+from qaeval.gate.baseline import FOLDER, Sources, letters_digest
 from qaeval.gate.certificate import age_days, check
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Evidence
+from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import EXIT_CODES, Certificate, GateReport, Identity, Outcome, RuleVerdict
 from qaeval.gate.policy import Policy, default_policy, read_policy
 from qaeval.gate.regrade import regrade
@@ -178,7 +178,8 @@ def _is_same(run: Evidence, baseline: Evidence) -> bool:
     return (
         bool(run.side.created)
         and run.side.created == baseline.side.created
-        and run.letters_digest == baseline.letters_digest
+        and run.is_graded
+        and letters_digest(run) == letters_digest(baseline)
     )
 
 
@@ -200,9 +201,8 @@ def _share(evidence: Evidence, name: str, *, is_graded: bool) -> float | None:
     candidate = evidence.candidate(name)
     if candidate is None:
         return None
-    marks = candidate.letters.replace(" ", "")
-    lost = marks.count(FAILED_MARK) + (marks.count(UNGRADED_MARK) if is_graded else 0)
-    return 1 - lost / len(marks)
+    counted = candidate.graded if is_graded else candidate.delivered
+    return 1 - int((~counted).sum()) / counted.size
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
@@ -217,14 +217,16 @@ def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
         )
 
 
-def _letters(evidence: Evidence) -> dict[str, str]:
-    """Read the letter of each graded item by its id."""
+def _letters(evidence: Evidence) -> dict[str, int]:
+    """Return the letter of each graded item by its id."""
     return {
-        item: letter
-        for one in evidence.candidates
-        for items, letters in zip(one.items.split(), one.letters.split(), strict=True)
-        for item, letter in zip(items.split(","), letters, strict=True)
-        if letter not in {FAILED_MARK, UNGRADED_MARK}
+        item_id: letter
+        for candidate in evidence.candidates
+        for item_id, letter in zip(
+            candidate.item_ids[candidate.graded].tolist(),
+            candidate.letters[candidate.graded].tolist(),
+            strict=True,
+        )
     }
 
 

@@ -1,7 +1,7 @@
 """Each rule of a policy becomes a verdict for each candidate: pass, regression or inconclusive."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Final
@@ -16,12 +16,13 @@ from qaeval.gate.claims import (
     PairedRates,
     chunks_to_decide,
     count,
+    count_by_chunk,
     independent_difference,
     p_beyond,
     permutation_p_value,
     without_letters,
 )
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.evidence import CandidateEvidence, Evidence, Mask
 from qaeval.gate.model import RuleVerdict, Verdict
 from qaeval.gate.performance_claims import kappa_claim, time_claim
 from qaeval.gate.policy import Policy, Rule
@@ -111,7 +112,7 @@ def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> N
         wanted = [
             ("flag", [rule.of_flag] if rule.of_flag else [], run.flags, "the rubric"),
             ("check", [rule.check] if rule.check else [], run.checks, "the eval"),
-            ("stratum", [rule.stratum] if rule.stratum else [], sorted(set(run.strata)), "the run"),
+            ("stratum", [rule.stratum] if rule.stratum else [], np.unique(run.strata).tolist(), "the run"),
             ("candidates", rule.candidates, tuple(pairs), "the gate"),
         ]
         for key, names, known, where in wanted:
@@ -131,8 +132,10 @@ def _names(rule: Rule, run: Evidence, pairs: Mapping[str, str]) -> Sequence[str]
 
 def _strata(rule: Rule, run: Evidence, baseline: Evidence | None) -> Sequence[str | None]:
     """Return the strata of a rule; those that only the baseline has too, so that a lost one is no pass."""
-    before = () if baseline is None or rule.limit is not None else baseline.strata
-    return sorted({*run.strata, *before}) if rule.by else [rule.stratum or None]
+    if not rule.by:
+        return [rule.stratum or None]
+    before = [] if baseline is None or rule.limit is not None else baseline.strata.tolist()
+    return sorted({*run.strata.tolist(), *before})
 
 
 def _require_one_sample_set(run: Evidence, baseline: Evidence | None) -> None:
@@ -143,7 +146,10 @@ def _require_one_sample_set(run: Evidence, baseline: Evidence | None) -> None:
     """
     if baseline is None or not run.has_samples_of(baseline):
         return
-    own, others = (dict(zip(one.samples.split(), one.chunks, strict=True)) for one in (run, baseline))
+    own, others = (
+        dict(zip(evidence.sample_ids.tolist(), evidence.chunks.tolist(), strict=True))
+        for evidence in (run, baseline)
+    )
     if own != others:
         odd = sorted(name for name in {*own, *others} if own.get(name) != others.get(name))
         raise DataError(
@@ -194,14 +200,14 @@ def _claim(
     if rule.quantity == "judge_kappa":
         return kappa_claim(rule, run, against)
     sides = [(run, name), *([(against, pairs[name])] if against else [])]
-    found: list[tuple[Evidence, Candidate]] = []
+    found: list[tuple[Evidence, CandidateEvidence]] = []
     for evidence, who in sides:
         candidate = evidence.candidate(who)
         if candidate is None:
             return Claim.none(
                 f"the baseline has no candidate {name}: name its counterpart with --candidate {name}=NAME"
             )
-        if not any(_graded(candidate)):
+        if not candidate.graded.any():
             return Claim.none(f"no item of {who} was graded in {evidence.side.name}")
         found.append((evidence, candidate))
     if rule.about.scale == "ratio":
@@ -209,11 +215,7 @@ def _claim(
     return _share(rule, stratum, found)
 
 
-def _graded(candidate: Candidate) -> Iterator[str]:
-    return (mark for mark in candidate.letters if mark not in {FAILED_MARK, UNGRADED_MARK, " "})
-
-
-def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, Candidate]]) -> Claim:
+def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, CandidateEvidence]]) -> Claim:
     counts = [count(evidence, candidate, rule, stratum) for evidence, candidate in sides]
     for one, (evidence, candidate) in zip(counts, sides, strict=True):
         if not one.totals.sum():
@@ -240,15 +242,18 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, Cand
     if rule.quantity != "usable_rate":
         return claim
     now, before = (
-        _rate("valid_rate", stratum, *side) - _rate("success_rate", stratum, *side) for side in sides
+        _share_of(evidence, candidate.delivered, stratum) - _share_of(evidence, candidate.graded, stratum)
+        for evidence, candidate in sides
     )
     return without_letters(claim, before=before, now=now)
 
 
-def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: Candidate) -> str:
+def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: CandidateEvidence) -> str:
     """Say why a rate of graded or delivered items says nothing about a candidate; empty where it does."""
-    quantity = rule.counts_among
-    share = _rate(quantity, stratum, evidence, candidate) if quantity else 1.0
+    if not rule.counts_among:
+        return ""
+    among = candidate.graded if rule.counts_among == "success_rate" else candidate.delivered
+    share = _share_of(evidence, among, stratum)
     return "" if share >= LEAST_SHARE else gap_of(rule, share, candidate.name, evidence.side.name)
 
 
@@ -261,10 +266,9 @@ def gap_of(rule: Rule, share: float, candidate: str, side: str) -> str:
     )
 
 
-def _rate(quantity: str, stratum: str | None, evidence: Evidence, candidate: Candidate) -> float:
-    """Return a share of all items that were asked for."""
-    found = count(evidence, candidate, Rule(quantity=quantity, margin=0.5), stratum)
-    return float(found.hits.sum() / found.totals.sum())
+def _share_of(evidence: Evidence, items: Mask, stratum: str | None) -> float:
+    """Return the share of some items among all that were requested."""
+    return count_by_chunk(evidence, items, stratum=stratum).share
 
 
 def _verdict(case: Case, alpha: float, alpha_worse: float, p_adjusted: float, n_rules: int) -> RuleVerdict:
