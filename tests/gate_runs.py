@@ -10,7 +10,7 @@ import numpy as np
 
 from qaeval.comparison.analysis import RunData
 from qaeval.gate.evidence import PENDING, Evidence, evidence_of, identity_of
-from qaeval.gate.model import Side
+from qaeval.gate.model import RunIdentity
 from qaeval.records import digest
 from qaeval.storage.run_directory import GENERATIONS, GRADES, SAMPLES, SESSIONS, SETTINGS
 from report_builders import JUDGE, RUBRIC, Case, candidate, case
@@ -52,7 +52,7 @@ def evidence(
 ) -> Evidence:
     data = run_data(letters, **more)
     own = identity_of(data, {"grading": {"judge": {"name": JUDGE.name, **JUDGE_SETTINGS}}})
-    side = Side(
+    side = RunIdentity(
         name=name,
         created="2026-01-05T10:00:00+00:00",
         identity=own.model_copy(update=dict(identity or {})),

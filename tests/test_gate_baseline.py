@@ -9,7 +9,7 @@ import pytest
 from gate_runs import evidence, pending, words, write_run
 from qaeval.errors import DataError
 from qaeval.gate.baseline import (
-    Sources,
+    EvidenceReader,
     evidence_digest,
     evidence_json,
     list_baselines,
@@ -29,8 +29,8 @@ from sharding import KEYS, s3_server
 
 
 @pytest.fixture
-def sources() -> Sources:
-    return Sources(config=find_config(None))
+def sources() -> EvidenceReader:
+    return EvidenceReader(config=find_config(None))
 
 
 def test_a_baseline_file_gives_back_the_evidence_that_it_was_made_of(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_600_items_with_times_need_less_than_200_kb_and_hold_no_text(tmp_path: P
 
 
 def test_a_run_and_its_baseline_file_are_the_same_evidence_and_its_columns_stand_on_lines(
-    tmp_path: Path, sources: Sources
+    tmp_path: Path, sources: EvidenceReader
 ) -> None:
     run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
     made = sources.run(run)
@@ -131,19 +131,21 @@ def test_what_is_no_baseline_is_refused(text: str, tmp_path: Path) -> None:
         read_baseline(tmp_path / "x.json")
 
 
-def test_a_mistyped_baseline_is_refused_with_the_closest_name(tmp_path: Path, sources: Sources) -> None:
+def test_a_mistyped_baseline_is_refused_with_the_closest_name(
+    tmp_path: Path, sources: EvidenceReader
+) -> None:
     write_baseline(evidence({"alpha": ["AAA"] * 10}), tmp_path / "release.json")
     with pytest.raises(DataError, match=r"no such file\. Did you mean 'release\.json'"):
         sources.baseline(str(tmp_path / "relaese.json"))
 
 
 def test_a_pointer_gives_the_run_and_is_refused_when_the_run_changed(
-    tmp_path: Path, sources: Sources
+    tmp_path: Path, sources: EvidenceReader
 ) -> None:
     run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
     size = write_pointer(str(run), sources.run(run), tmp_path / "x.json")
     assert size < 300
-    assert sources.baseline(str(tmp_path / "x.json")).side.name == "run"
+    assert sources.baseline(str(tmp_path / "x.json")).source.name == "run"
     grades = (run / "grades.jsonl").read_text()
     (run / "grades.jsonl").write_text(grades.replace('"letter": "A"', '"letter": "C"', 1))
     with pytest.raises(DataError, match="is not what it was"):
@@ -152,7 +154,7 @@ def test_a_pointer_gives_the_run_and_is_refused_when_the_run_changed(
 
 @pytest.mark.slow
 def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
-    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sources: EvidenceReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write_run(tmp_path / "release", {"alpha": words(20, 0.8)})
     made = sources.run(run)
@@ -186,7 +188,7 @@ def test_all_baselines_are_listed_and_a_broken_one_with_its_problem(tmp_path: Pa
 # -------------------------------------------------------------------- certificates
 
 
-RUN = evidence({"alpha": ["AAA"] * 12}).side.identity
+RUN = evidence({"alpha": ["AAA"] * 12}).source.identity
 
 
 def certificate(**more: object) -> CertificateFile:

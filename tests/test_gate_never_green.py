@@ -12,9 +12,9 @@ from scipy import stats
 
 from gate_runs import TODAY, evidence, served, words, write_run
 from qaeval.errors import DataError
-from qaeval.gate.baseline import Sources
-from qaeval.gate.claims import Counts, PairedRates, permutation_p_value
-from qaeval.gate.decide import Asked, decide
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateInputs, decide
+from qaeval.gate.estimates import Counts, PairedRates, permutation_p_value
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
@@ -27,7 +27,7 @@ P95 = {"quantity": "p95_latency", "margin": "20%"}
 
 def gate(run: Evidence, baseline: Evidence | None, *rules: Mapping[str, Any], **policy: Any) -> GateReport:
     asked = Policy.model_validate({"rules": rules, **policy})
-    return decide(Asked(policy=asked, run=run, baseline=baseline, candidates={}, today=TODAY))
+    return decide(GateInputs(policy=asked, run=run, baseline=baseline, candidates={}, today=TODAY))
 
 
 def timed(n: int, seconds: Any) -> Evidence:
@@ -191,7 +191,7 @@ def test_an_error_rate_below_what_resamples_can_tell_is_said() -> None:
 
 def test_a_baseline_whose_chunks_are_not_those_of_its_hash_is_refused() -> None:
     run, other = evidence({"alpha": words(100, 0.8)}), evidence({"alpha": words(90, 0.8)})
-    same = replace(other, side=run.side.model_copy(update={"name": "before"}))
+    same = replace(other, source=run.source.model_copy(update={"name": "before"}))
     with pytest.raises(DataError, match=r"before: its samples are not those of run, .* \(10 differ"):
         gate(run, same, USABLE)
 
@@ -203,7 +203,7 @@ def test_a_run_without_candidates_is_refused(tmp_path: Path) -> None:
     for name in ("generations.jsonl", "grades.jsonl"):
         (run / name).write_text("")
     with pytest.raises(DataError, match="run: the run has no candidate"):
-        Sources(config=Config()).run(run)
+        EvidenceReader(config=Config()).run(run)
 
 
 def test_a_stratum_that_only_the_baseline_has_is_no_pass() -> None:

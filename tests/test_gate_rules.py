@@ -11,20 +11,20 @@ from scipy import stats
 from gate_runs import TODAY, evidence, run_data, served, words
 from qaeval.errors import DataError, UsageError
 from qaeval.gate.baseline import evidence_digest
-from qaeval.gate.claims import (
-    Claim,
+from qaeval.gate.decide import GateInputs, decide
+from qaeval.gate.estimates import (
     Counts,
     PairedRates,
+    RuleEstimate,
     independent_difference,
     p_beyond,
     permutation_p_value,
 )
-from qaeval.gate.decide import Asked, decide
 from qaeval.gate.evidence import Evidence, RaterLabels
 from qaeval.gate.model import GateReport, RuleVerdict
-from qaeval.gate.performance_claims import _resampled
+from qaeval.gate.performance import _resampled
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.rules import Case, verdicts_of
+from qaeval.gate.rules import RuleCase, verdicts_of
 from qaeval.report.facts import MachineFacts
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import wilson
@@ -44,7 +44,9 @@ def gate(
     **policy: Any,
 ) -> GateReport:
     asked = Policy.model_validate({"rules": rules or (USABLE,), **policy})
-    return decide(Asked(policy=asked, run=run, baseline=baseline, candidates=candidates or {}, today=TODAY))
+    return decide(
+        GateInputs(policy=asked, run=run, baseline=baseline, candidates=candidates or {}, today=TODAY)
+    )
 
 
 def one(report: GateReport) -> RuleVerdict:
@@ -260,13 +262,13 @@ def verdicts(*cases: tuple[float, float]) -> tuple[RuleVerdict, ...]:
     """Decide rules of a margin of 5 points from normal estimates of the change."""
     rule = Rule.model_validate(USABLE)
     made = [
-        Case(
+        RuleCase(
             rule=rule,
             id=f"rule {place}",
             candidate="alpha",
             against="alpha",
             stratum=None,
-            claim=Claim(deciding=estimated(value, se)),
+            estimate=RuleEstimate(deciding=estimated(value, se)),
             p_worse=p_beyond(estimated(value, se), 0.0, below=True),
         )
         for place, (value, se) in enumerate(cases)
@@ -445,7 +447,7 @@ def test_a_judge_that_gives_the_same_item_another_letter_is_noted() -> None:
 
 def test_an_old_baseline_is_noted_with_its_age() -> None:
     run, before = (evidence({"alpha": words(100, 0.8, seed=seed)}) for seed in (0, 1))
-    run = replace(run, candidates=before.candidates, side=run.side.model_copy(update={"created": ""}))
+    run = replace(run, candidates=before.candidates, source=run.source.model_copy(update={"created": ""}))
     assert gate(run, before).notes == ()
     assert "The baseline is 15 days old" in gate(run, before, stale_after_days=14).notes[0]
 

@@ -21,8 +21,8 @@ from qaeval.cli import run as cli
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError, Interrupted, NotComparableError
 from qaeval.evals.find import data_root, find_eval
-from qaeval.gate.baseline import Sources
-from qaeval.gate.decide import Asked
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateInputs
 from qaeval.gate.early_stop import gate_sequentially
 from qaeval.gate.evidence import UNGRADED, Evidence
 from qaeval.gate.messages import sequential_line
@@ -100,7 +100,7 @@ class Bench:
     """A judge, a registry that knows it, and runs for it to grade."""
 
     server: Judge
-    sources: Sources
+    sources: EvidenceReader
     judging: Judging
     folder: Path
 
@@ -156,8 +156,8 @@ class Bench:
     ) -> GateReport:
         before = self.sources.baseline(str(baseline))
 
-        def ask(own: Evidence) -> Asked:
-            return Asked(
+        def ask(own: Evidence) -> GateInputs:
+            return GateInputs(
                 policy=asked or policy(), run=own, baseline=before, candidates=pairs or {}, today="2026-11-21"
             )
 
@@ -198,7 +198,7 @@ def made_bench(folder: Path) -> Iterator[Bench]:
         )
         config = find_config(registry)
         judging = find_judging(config, (), judge="judge", rubric=find_eval("qa_pairs").rubric)
-        yield Bench(server, Sources(config=config, labels=[_no_labels(folder)]), judging, folder)
+        yield Bench(server, EvidenceReader(config=config, labels=[_no_labels(folder)]), judging, folder)
 
 
 def _no_labels(folder: Path) -> Path:

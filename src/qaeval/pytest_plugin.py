@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from qaeval.gate.baseline import Sources
+    from qaeval.gate.baseline import EvidenceReader
     from qaeval.gate.model import GateReport
 
 
@@ -58,9 +58,9 @@ class Gates:
             QaevalError: there is no such run, baseline or policy, or it cannot be read.
         """
         __tracebackhide__ = True
-        from qaeval.gate.decide import Order, gate
+        from qaeval.gate.decide import GateRequest, gate
 
-        order = Order(
+        order = GateRequest(
             run=Path(run),
             baseline=None if baseline is None else str(baseline),
             policy=None if policy is None else Path(policy),
@@ -104,7 +104,7 @@ class Gates:
         __tracebackhide__ = True
         from qaeval.environment import now
         from qaeval.files.yaml import validated
-        from qaeval.gate.decide import Asked, decide
+        from qaeval.gate.decide import GateInputs, decide
         from qaeval.gate.policy import Policy
 
         rule = {"quantity": quantity, "margin": margin, "flag": flag, "check": check}
@@ -112,7 +112,7 @@ class Gates:
         def ask() -> "GateReport":
             policy = validated(Policy, {"name": "assert_not_worse", "rules": [rule]}, "assert_not_worse")
             sources = _sources(config, labels)
-            asked = Asked(
+            asked = GateInputs(
                 policy=policy,
                 run=sources.run(Path(run)),
                 baseline=sources.baseline(str(baseline)),
@@ -124,12 +124,12 @@ class Gates:
         return _passed(ask)
 
 
-def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "Sources":
-    from qaeval.gate.baseline import Sources
+def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "EvidenceReader":
+    from qaeval.gate.baseline import EvidenceReader
     from qaeval.registry.find import find_config
 
     registry = find_config(None if config is None else Path(config))
-    return Sources(config=registry, labels=tuple(Path(path) for path in labels))
+    return EvidenceReader(config=registry, labels=tuple(Path(path) for path in labels))
 
 
 def _passed(ask: Callable[[], "GateReport"]) -> "GateReport":

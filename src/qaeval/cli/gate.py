@@ -22,8 +22,8 @@ from qaeval.cli.options import (
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.gate.baseline import Sources
-    from qaeval.gate.decide import Order
+    from qaeval.gate.baseline import EvidenceReader
+    from qaeval.gate.decide import GateRequest
     from qaeval.gate.model import GateReport
     from qaeval.run.runner import Runner
     from qaeval.storage.run_directory import RunStore
@@ -122,11 +122,11 @@ def gate(
 
     Exit code 0: passed, 1: regression, 2: inconclusive, 3: the judge is not trusted, 4: not comparable.
     """
-    from qaeval.gate.decide import Order
+    from qaeval.gate.decide import GateRequest
     from qaeval.gate.decide import gate as decide
 
     sources = _sources(config, labels, hardware, endpoint)
-    order = Order(
+    order = GateRequest(
         run=run,
         baseline=baseline,
         policy=policy,
@@ -183,16 +183,16 @@ def write_views(
 
 def _sources(
     config: Path | None, labels: list[Path] | None, hardware: str | None, endpoint: list[str] | None = None
-) -> "Sources":
-    from qaeval.gate.baseline import Sources
+) -> "EvidenceReader":
+    from qaeval.gate.baseline import EvidenceReader
     from qaeval.registry.find import find_config, with_endpoints
 
     registry = with_endpoints(find_config(config), endpoint or [])
-    return Sources(config=registry, labels=labels or [], hardware=hardware)
+    return EvidenceReader(config=registry, labels=labels or [], hardware=hardware)
 
 
 def _runners(
-    sources: "Sources", concurrency: str | None, *, no_cache: bool
+    sources: "EvidenceReader", concurrency: str | None, *, no_cache: bool
 ) -> "Callable[[RunStore], Runner]":
     from qaeval.cli.compare import runner_of
 
@@ -203,8 +203,8 @@ def _runners(
 
 
 def _sequentially(
-    order: "Order",
-    sources: "Sources",
+    order: "GateRequest",
+    sources: "EvidenceReader",
     runner: "Callable[[RunStore], Runner]",
     *,
     judge: str | None,
@@ -265,7 +265,7 @@ def set_baseline(
         raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
     sources = _sources(config, labels, hardware)
     evidence = sources.baseline(run) if is_store(run) else sources.run(Path(run))
-    path = out or FOLDER / f"{evidence.side.identity.eval}.json"
+    path = out or FOLDER / f"{evidence.source.identity.eval}.json"
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
     if as_json:

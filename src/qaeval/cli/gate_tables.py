@@ -101,7 +101,7 @@ def _described(one: ListedBaseline, today: str) -> dict[str, object]:
     if isinstance(one.content, Pointer):
         return {**row, "run": one.content.run}
     if isinstance(one.content, Evidence):
-        side = one.content.side
+        side = one.content.source
         names = [candidate.name for candidate in one.content.candidates]
         return {
             **row,
@@ -134,7 +134,7 @@ def print_baselines(rows: Sequence[Mapping[str, object]]) -> None:
 def print_baseline(path: Path, evidence: Evidence, today: str) -> None:
     """Print what a baseline rests on."""
     console = Console(highlight=False)
-    side = evidence.side
+    side = evidence.source
     identity = side.identity
     age = _age(age_days(side.created, today))
     console.print(

@@ -36,7 +36,7 @@ from qaeval.gate.evidence import (
     evidence_of,
     identity_of,
 )
-from qaeval.gate.model import Side
+from qaeval.gate.model import RunIdentity
 from qaeval.records import Failure, Generation, digest
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
@@ -97,7 +97,7 @@ class _PackedLabels(Part):
 class _PackedEvidence(Part):
     """`Evidence` in a baseline file."""
 
-    side: Side
+    side: RunIdentity
     scale: tuple[str, ...]
     flags: tuple[str, ...]
     checks: tuple[str, ...] = ()
@@ -220,9 +220,9 @@ def letters_digest(evidence: Evidence) -> str:
 
 def _packed(evidence: Evidence) -> _PackedEvidence:
     if not evidence.is_graded:
-        raise ValueError(f"{evidence.side.name}: a run whose grading goes on has no file")
+        raise ValueError(f"{evidence.source.name}: a run whose grading goes on has no file")
     return _PackedEvidence(
-        side=evidence.side,
+        side=evidence.source,
         scale=evidence.scale,
         flags=evidence.flags,
         checks=evidence.checks,
@@ -288,7 +288,7 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
     """
     sample_ids, size = packed.samples.split(), packed.items_per_sample
     return Evidence(
-        side=packed.side,
+        source=packed.side,
         scale=packed.scale,
         flags=packed.flags,
         checks=packed.checks,
@@ -405,7 +405,7 @@ _NEEDED: Final = (SETTINGS, SAMPLES, GENERATIONS, GRADES, SESSIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class EvidenceReader:
     """Reads evidence from runs and baselines."""
 
     config: Config
@@ -441,7 +441,7 @@ class Sources:
             placeholders = _placeholders(data)
             data = replace(data, rows=replace(data.rows, grades=[*data.rows.grades, *placeholders]))
         first = min(store.sessions(), key=lambda session: session.started, default=None)
-        side = Side(
+        source = RunIdentity(
             name=name,
             created="" if first is None else first.started,
             identity=identity_of(data, settings),
@@ -450,7 +450,7 @@ class Sources:
         )
         return evidence_of(
             data,
-            side,
+            source,
             machines=find_machines(self.config, [settings], self.hardware),
             pending={row.item_id for row in placeholders if row.item_id is not None},
         )

@@ -14,11 +14,11 @@ import orjson
 
 from qaeval.analysis.letters import cluster_of
 from qaeval.errors import Interrupted, NotComparableError
-from qaeval.gate.baseline import Sources
-from qaeval.gate.decide import Asked, decide, pairs_of
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateInputs, decide, pairs_of
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
-from qaeval.gate.rules import Case, cases_of, verdicts_of
+from qaeval.gate.rules import RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import (
     SequentialMonitor,
     grading_order,
@@ -42,8 +42,8 @@ def gate_sequentially(
     store: RunStore,
     runner: Runner,
     judging: Judging,
-    sources: Sources,
-    ask: Callable[[Evidence], Asked],
+    sources: EvidenceReader,
+    ask: Callable[[Evidence], GateInputs],
     *,
     seed: int = 0,
 ) -> GateReport:
@@ -109,7 +109,7 @@ class _Work:
     Iterating gives the samples whose items are to be graded next; it ends when the gate is decided.
     """
 
-    def __init__(self, store: RunStore, asked: Asked, read: Callable[[], Evidence], seed: int) -> None:
+    def __init__(self, store: RunStore, asked: GateInputs, read: Callable[[], Evidence], seed: int) -> None:
         self._asked, self._read = asked, read
         self._pairs = pairs_of(asked.run, asked.baseline, asked.candidates)
         cases = cases_of(asked.policy, asked.run, asked.baseline, self._pairs)
@@ -168,7 +168,7 @@ class _Work:
         self._monitor.update_others(cases)
         self._passed = {one.id: one.verdict == "pass" for one in verdicts_of(cases, asked.policy.alpha)}
 
-    def cases(self, run: Evidence) -> list[Case]:
+    def cases(self, run: Evidence) -> list[RuleCase]:
         """Return all cases as the data are now."""
         self._learn(run)
         return self._monitor.cases()
@@ -201,7 +201,7 @@ def _items_by_chunk(run: Evidence) -> dict[str, set[str]]:
 
 def _keep_seed(store: RunStore, run: Evidence, seed: int) -> None:
     """Write down the order before anything is graded in it, and refuse another one later: it may not be chosen by its result."""
-    wanted = {"seed": seed, "samples": run.side.identity.samples_digest}
+    wanted = {"seed": seed, "samples": run.source.identity.samples_digest}
     path = store.path / ORDER
     if not path.is_file():
         store.write_text(ORDER, json.dumps(wanted) + "\n")

@@ -19,7 +19,7 @@ from qaeval.analysis.replies import Tally
 from qaeval.analysis.server_metrics import histogram
 from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError
-from qaeval.gate.model import Identity, Side
+from qaeval.gate.model import ComparisonKey, RunIdentity
 from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
 from qaeval.report.facts import MachineFacts
 
@@ -165,7 +165,7 @@ class Evidence:
         ValueError: Arrays of different lengths.
     """
 
-    side: Side
+    source: RunIdentity
     scale: tuple[str, ...]
     """Letters, best first."""
     flags: tuple[str, ...]
@@ -213,7 +213,7 @@ class Evidence:
 
     def has_samples_of(self, other: "Evidence") -> bool:
         """Whether both are about the same samples, so that they can be paired."""
-        return self.side.identity.samples_digest == other.side.identity.samples_digest
+        return self.source.identity.samples_digest == other.source.identity.samples_digest
 
     def candidate(self, name: str) -> CandidateEvidence | None:
         """Return a candidate by its name; None where there is none."""
@@ -225,13 +225,13 @@ def _rows(masks: Mapping[str, Mask], samples: Integers) -> dict[str, Mask]:
 
 
 def evidence_of(
-    data: RunData, side: Side, *, machines: Mapping[str, MachineFacts], pending: Collection[str] = ()
+    data: RunData, source: RunIdentity, *, machines: Mapping[str, MachineFacts], pending: Collection[str] = ()
 ) -> Evidence:
     """Collect from a run what a gate needs.
 
     Args:
         data: The run, with a row of the judge for each item.
-        side: Name and identity of the run.
+        source: Name and identity of the run.
         machines: Machine of each model by the model's name; a model without one has no cost.
         pending: Ids of the items that wait for the judge; their rows do not count.
 
@@ -239,7 +239,7 @@ def evidence_of(
         DataError: Rows are missing, doubled or foreign, or there is no candidate.
     """
     if not data.candidates:
-        raise DataError(f"{side.name}: the run has no candidate, so there is nothing to gate")
+        raise DataError(f"{source.name}: the run has no candidate, so there is nothing to gate")
     tally = Tally()
     table = data.table(tally)
     latencies = _latencies(data)
@@ -247,7 +247,7 @@ def evidence_of(
     samples = table[table["candidate"] == data.candidates[0].name].iloc[::size]
     labels = _labels(data, table)
     return Evidence(
-        side=side,
+        source=source,
         scale=data.rubric.letters,
         flags=data.rubric.flag_names,
         checks=tuple(check.name for check in data.eval_facts.checks),
@@ -277,10 +277,10 @@ def evidence_of(
     )
 
 
-def identity_of(data: RunData, settings: Mapping[str, Any]) -> Identity:
+def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
     """Return what a run must have in common with another one to be compared."""
     judge = settings["grading"]["judge"]
-    return Identity(
+    return ComparisonKey(
         eval=data.eval_facts.name,
         eval_digest=data.eval_facts.sha,
         rubric=data.rubric.label_name,

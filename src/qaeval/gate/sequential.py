@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 
 from qaeval.errors import DataError, NotComparableError
-from qaeval.gate.claims import (
-    Claim,
+from qaeval.gate.estimates import (
     Counts,
     PairedRates,
+    RuleEstimate,
     count,
     count_by_chunk,
     is_mostly_tied,
@@ -27,7 +27,7 @@ from qaeval.gate.claims import (
 )
 from qaeval.gate.evidence import PENDING, CandidateEvidence, Evidence, Floats, Mask, Strings
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.rules import LEAST_SHARE, Case, gap_of
+from qaeval.gate.rules import LEAST_SHARE, RuleCase, gap_of
 from qaeval.records import GradeRow
 from qaeval.stats.estimate import Estimate, undefined
 from qaeval.stats.margins import non_inferiority
@@ -65,7 +65,7 @@ def require_same_samples(run: Evidence, baseline: Evidence | None) -> None:
     """
     if baseline is not None and not run.has_samples_of(baseline):
         raise NotComparableError(
-            f"{baseline.side.name} has other samples than {run.side.name}: a sequential gate compares chunk by chunk. Grade "
+            f"{baseline.source.name} has other samples than {run.source.name}: a sequential gate compares chunk by chunk. Grade "
             "all of the run and gate without --sequential, or set a baseline on these samples"
         )
 
@@ -75,7 +75,7 @@ def grading_order(evidence: Evidence, seed: int) -> tuple[str, ...]:
 
     The order is that of a hash of sample set, seed and chunk: random as far as letters go, and not chosen by anybody.
     """
-    digest = evidence.side.identity.samples_digest
+    digest = evidence.source.identity.samples_digest
 
     def position(chunk: str) -> bytes:
         return sha256(f"{digest} {seed} {chunk}".encode()).digest()
@@ -87,7 +87,7 @@ class SequentialMonitor:
     """All rules of a gate, updated chunk after chunk.
 
     Args:
-        cases: Rules, with the claims of those that no letter changes.
+        cases: Rules, with the estimates of those that no letter changes.
         run: The run; items may wait for the judge.
         baseline: What the run is compared with; None where every rule is a limit.
         alpha: Error rate of the policy.
@@ -99,7 +99,7 @@ class SequentialMonitor:
     """
 
     def __init__(
-        self, cases: Sequence[Case], run: Evidence, baseline: Evidence | None, *, alpha: float
+        self, cases: Sequence[RuleCase], run: Evidence, baseline: Evidence | None, *, alpha: float
     ) -> None:
         self._run, self._alpha = run, alpha
         self._cases = list(cases)
@@ -141,14 +141,14 @@ class SequentialMonitor:
         for test in self._tests.values():
             test.update(chunk, items[test.candidate], self._run.strata[samples])
 
-    def update_others(self, cases: Sequence[Case]) -> None:
-        """Replace the claims of the rules that are not tested chunk by chunk, known once any item is graded."""
+    def update_others(self, cases: Sequence[RuleCase]) -> None:
+        """Replace the estimates of the rules that are not tested chunk by chunk, known once any item is graded."""
         self._cases = [
             known if index in self._tests else case
             for index, (known, case) in enumerate(zip(self._cases, cases, strict=True))
         ]
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[RuleCase]:
         """Return all cases with what the data say by now."""
         return [
             self._tests[index].case() if index in self._tests else case
@@ -242,7 +242,7 @@ class ItemCounts:
         return float(graded / requested) if requested else 1.0
 
 
-def _is_sequential(case: Case, run: Evidence, baseline: Evidence | None) -> bool:
+def _is_sequential(case: RuleCase, run: Evidence, baseline: Evidence | None) -> bool:
     if case.rule.quantity not in SEQUENTIAL or run.candidate(case.candidate) is None:
         return False
     if case.rule.limit is not None:
@@ -258,12 +258,12 @@ class _RuleTest:
     """
 
     def __init__(
-        self, case: Case, run: Evidence, baseline: Evidence | None, *, alpha: float, n_rules: int
+        self, case: RuleCase, run: Evidence, baseline: Evidence | None, *, alpha: float, n_rules: int
     ) -> None:
         self._case, self._alpha = case, alpha
         self.candidate = case.candidate
         self._weights = _weights(run, case.stratum)
-        self._run_items = ItemCounts(case.candidate, run.side.name)
+        self._run_items = ItemCounts(case.candidate, run.source.name)
         self._reference = None
         if case.rule.limit is None and baseline is not None:
             self._reference = _Reference(case, baseline)
@@ -358,30 +358,32 @@ class _RuleTest:
                 return gap_of(self._case.rule, items.graded, items.candidate, items.run)
         return ""
 
-    def case(self) -> Case:
+    def case(self) -> RuleCase:
         """Return the case with what the chunks so far say."""
         if not self._values:
-            return replace(self._case, claim=Claim.none("no chunk with an item that counts was graded"))
+            return replace(
+                self._case, estimate=RuleEstimate.unavailable("no chunk with an item that counts was graded")
+            )
         if self._gap:
-            return replace(self._case, claim=Claim.none(self._gap), p_worse=nan)
+            return replace(self._case, estimate=RuleEstimate.unavailable(self._gap), p_worse=nan)
         if self._reference is None:
-            claim = Claim(deciding=self._estimate, current=self._estimate)
+            estimate = RuleEstimate(deciding=self._estimate, current=self._estimate)
         else:
             current, before = (
                 Counts(tuple(self._chunks), *np.array(counts, dtype=np.float64).T)
                 for counts in (self._current, self._before)
             )
-            claim = Claim(
+            estimate = RuleEstimate(
                 deciding=self._estimate,
                 larger=PairedRates.of(before, current, higher_is_better=self._sign > 0).larger,
                 current=current.rate,
                 baseline=before.rate,
             )
             if self._unseen:
-                claim = without_letters(
-                    claim, before=self._reference.items.without_letter, now=self._run_items.without_letter
+                estimate = without_letters(
+                    estimate, before=self._reference.items.without_letter, now=self._run_items.without_letter
                 )
-        return replace(self._case, claim=claim, p_worse=self.p_worse)
+        return replace(self._case, estimate=estimate, p_worse=self.p_worse)
 
     def _estimate(self, level: float) -> Estimate:
         """Return the mean with its bounds, which have the policy's level alone."""
@@ -414,10 +416,10 @@ class _RuleTest:
 class _Reference:
     """Counts of a rule in the baseline, chunk by chunk."""
 
-    def __init__(self, case: Case, baseline: Evidence) -> None:
+    def __init__(self, case: RuleCase, baseline: Evidence) -> None:
         candidate = baseline.candidate(case.against)
         assert candidate is not None  # noqa: S101 - see `_is_sequential`
-        self.items = ItemCounts(case.against, baseline.side.name)
+        self.items = ItemCounts(case.against, baseline.source.name)
         counts = count(baseline, candidate, case.rule, case.stratum)
         self._counts = {
             chunk: (float(hits), float(total))

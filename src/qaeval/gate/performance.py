@@ -14,11 +14,11 @@ import numpy as np
 from scipy import special
 
 from qaeval.analysis.server_metrics import histogram_quantile
-from qaeval.gate.claims import (
-    Claim,
+from qaeval.gate.estimates import (
     Counts,
     Interval,
     PairedRates,
+    RuleEstimate,
     count_by_chunk,
     independent_difference,
     logarithm,
@@ -43,11 +43,11 @@ Both = tuple[Evidence, CandidateEvidence]
 """A run or its baseline, and the candidate in it."""
 
 
-def time_claim(rule: Rule, run: Both, baseline: Both | None) -> Claim:
-    """Claim about latency, time to the first token, throughput or cost."""
+def performance_estimate(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
+    """RuleEstimate about latency, time to the first token, throughput or cost."""
     for _, candidate in (run, *([baseline] if baseline else [])):
         if not candidate.resources.has_server:
-            return Claim.none(f"{candidate.name} has no server whose times could be measured")
+            return RuleEstimate.unavailable(f"{candidate.name} has no server whose times could be measured")
     if rule.quantity.endswith("_latency"):
         return _latency(rule, run, baseline)
     if rule.quantity.endswith("_ttft"):
@@ -55,19 +55,19 @@ def time_claim(rule: Rule, run: Both, baseline: Both | None) -> Claim:
     return _per_item(rule, run, baseline)
 
 
-def kappa_claim(rule: Rule, run: Evidence, baseline: Evidence | None) -> Claim:
-    """Claim about the judge's agreement with a rater."""
+def kappa_estimate(rule: Rule, run: Evidence, baseline: Evidence | None) -> RuleEstimate:
+    """RuleEstimate about the judge's agreement with a rater."""
     own = _rater(run, rule.rater)
     if isinstance(own, str):
-        return Claim.none(own)
+        return RuleEstimate.unavailable(own)
     current = _kappa(own, len(run.scale))
     if baseline is None:
-        return Claim(deciding=current, current=current, unit="kappa")
+        return RuleEstimate(deciding=current, current=current, unit="kappa")
     other = _rater(baseline, rule.rater or own.rater)
     if isinstance(other, str):
-        return Claim.none(f"baseline: {other}")
+        return RuleEstimate.unavailable(f"baseline: {other}")
     before = _kappa(other, len(baseline.scale))
-    return Claim(
+    return RuleEstimate(
         deciding=independent_difference(before, current), baseline=before, current=current, unit="kappa"
     )
 
@@ -95,7 +95,7 @@ def _kappa(labels: RaterLabels, n_levels: int) -> Interval:
 # -------------------------------------------------------------------- latency
 
 
-def _latency(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+def _latency(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
     share = 0.5 if rule.quantity.startswith("p50") else 0.95
     paired = baseline is not None and run[0].has_samples_of(baseline[0])
     sides = [_requests(*run), *([_requests(*baseline)] if baseline else [])]
@@ -106,17 +106,17 @@ def _latency(rule: Rule, run: Both, baseline: Both | None) -> Claim:
         ]
     for (_, candidate), requests in zip((run, *([baseline] if baseline else [])), sides, strict=True):
         if not len(requests[0]):
-            return Claim.none(
+            return RuleEstimate.unavailable(
                 f"no reply of {candidate.name} was timed{' on both sides' if paired else ''}: they came from earlier runs, or the "
                 f"baseline keeps no times"
             )
     current = _quantile(sides[0], share)
     if baseline is None:
-        return Claim(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
+        return RuleEstimate(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
     before = _quantile(sides[1], share)
     base = before(0.95).value
     change = _log_ratio(sides[1], sides[0], share, paired=paired)
-    return Claim(
+    return RuleEstimate(
         deciding=relative(change, base),
         baseline=before,
         current=current,
@@ -234,23 +234,23 @@ def _resampled(seconds: bytes, chunks: bytes, n_chunks: int, share: float, salt:
 # -------------------------------------------------------------------- time to the first token
 
 
-def _ttft(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+def _ttft(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
     share = 0.5 if rule.quantity.startswith("p50") else 0.95
     for _, candidate in (run, *([baseline] if baseline else [])):
         n = candidate.resources.ttft.get(inf, 0.0)
         if n < _FEWEST_REQUESTS:
-            return Claim.none(
+            return RuleEstimate.unavailable(
                 f"the server of {candidate.name} told the time to the first token of {n:.0f} requests; {_FEWEST_REQUESTS} are needed"
             )
     current = _from_histogram(run[1].resources.ttft, share)
     if baseline is None:
-        return Claim(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
+        return RuleEstimate(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
     before = _from_histogram(baseline[1].resources.ttft, share)
     base = before(0.95).value
     if isnan(base) or isnan(current(0.95).value):
-        return Claim.none("the quantile is above the last bound of the server's histogram")
+        return RuleEstimate.unavailable("the quantile is above the last bound of the server's histogram")
     change = independent_difference(mapped(before, logarithm), mapped(current, logarithm))
-    return Claim(
+    return RuleEstimate(
         deciding=relative(change, base),
         baseline=before,
         current=current,
@@ -290,18 +290,18 @@ def _from_histogram(cumulated: Mapping[float, float], share: float) -> Interval:
 # -------------------------------------------------------------------- throughput and cost
 
 
-def _per_item(rule: Rule, run: Both, baseline: Both | None) -> Claim:
-    """Claim about a rate of items times or divided by what the stage took."""
+def _per_item(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
+    """RuleEstimate about a rate of items times or divided by what the stage took."""
     sides = [run, *([baseline] if baseline else [])]
     factors = []
     for _, candidate in sides:
         factor = _factor(rule, candidate)
         if isinstance(factor, str):
-            return Claim.none(factor)
+            return RuleEstimate.unavailable(factor)
         factors.append(factor)
     units = {unit for _, unit in factors}
     if len(units) > 1:
-        return Claim.none(
+        return RuleEstimate.unavailable(
             f"the run's price is in {factors[0][1]}, the baseline's in {factors[1][1]}: they cannot be compared"
         )
     counts = [
@@ -309,12 +309,12 @@ def _per_item(rule: Rule, run: Both, baseline: Both | None) -> Claim:
         for evidence, candidate in sides
     ]
     if any(not one.hits.sum() for one in counts):
-        return Claim.none("no item counts: nothing can be divided by their number")
+        return RuleEstimate.unavailable("no item counts: nothing can be divided by their number")
     power = 1 if rule.about.higher_is_better else -1
     current = _scaled(counts[0], factors[0][0], power)
     unit = factors[0][1]
     if baseline is None:
-        return Claim(deciding=current, current=current, unit=unit, caution=_ONE_MACHINE)
+        return RuleEstimate(deciding=current, current=current, unit=unit, caution=_ONE_MACHINE)
     before = _scaled(counts[1], factors[1][0], power)
     base = before(0.95).value
     same = run[0].has_samples_of(baseline[0])
@@ -327,7 +327,7 @@ def _per_item(rule: Rule, run: Both, baseline: Both | None) -> Claim:
         if now == then or rule.quantity != "cost_per_1000_usable"
         else f"priced at {now}, the baseline at {then}; "
     )
-    return Claim(
+    return RuleEstimate(
         deciding=relative(change, base),
         baseline=before,
         current=current,
