@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from qaeval.gate.claims import Counts, PairedRates, permutation_p_value
+from qaeval.gate.estimates import Counts, PairedRates, permutation_p_value
 from qaeval.stats.sequential import Bets, BettingTest
 
 Array = NDArray[Any]

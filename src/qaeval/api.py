@@ -41,8 +41,8 @@ from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import QaevalError, UsageError
 from qaeval.evals.find import find_labels
 from qaeval.files.yaml import validated
-from qaeval.gate.baseline import Sources
-from qaeval.gate.decide import Order, asked_of, decide, write_gate
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateRequest, asked_of, decide, write_gate
 from qaeval.gate.early_stop import gate_sequentially
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
@@ -666,13 +666,13 @@ def gate(
     if not sequential and (judge or rubric or seed is not None):
         raise UsageError("judge, rubric and seed belong to sequential; a finished run has its own")
     (path,) = _run_paths(run)
-    sources = Sources(
+    sources = EvidenceReader(
         config=_registry(config, endpoints),
         labels=() if labels is None else _paths(labels),
         hardware=hardware,
     )
     rules = validated(Policy, dict(policy), "policy") if isinstance(policy, Mapping) else _path(policy)
-    order = Order(
+    order = GateRequest(
         run=path,
         baseline=str(baseline.path) if isinstance(baseline, Run) else _text(baseline),
         policy=rules,

@@ -23,7 +23,7 @@ from qaeval.cli.options import (
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.gate.baseline import Sources
+    from qaeval.gate.baseline import EvidenceReader
     from qaeval.gate.model import GateReport
 
 baseline_app = typer.Typer(
@@ -181,11 +181,11 @@ def write_views(
             comment.write_text(to_comment(report, link), encoding="utf-8")
 
 
-def _sources(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "Sources":
-    from qaeval.gate.baseline import Sources
+def _sources(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "EvidenceReader":
+    from qaeval.gate.baseline import EvidenceReader
     from qaeval.registry.find import find_config
 
-    return Sources(config=find_config(config), labels=labels or [], hardware=hardware)
+    return EvidenceReader(config=find_config(config), labels=labels or [], hardware=hardware)
 
 
 _Folder: TypeAlias = Annotated[Path, typer.Option("--folder", help="Folder of the baselines.")]
@@ -212,18 +212,18 @@ def set_baseline(
     """Make a run the baseline. That is a small file for git, with letters and ids, without texts."""
     import json
 
-    from qaeval.gate.baseline import FOLDER, write_baseline, write_pointer
+    from qaeval.gate.baseline import FOLDER, evidence_digest, write_baseline, write_pointer
     from qaeval.storage.location import is_store
 
     if Path(run).is_file():
         raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
     sources = _sources(config, labels, hardware)
     evidence = sources.baseline(run) if is_store(run) else sources.run(Path(run))
-    path = out or FOLDER / f"{evidence.side.identity.eval}.json"
+    path = out or FOLDER / f"{evidence.source.identity.eval}.json"
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
     if as_json:
-        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence.digest}))
+        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence_digest(evidence)}))
     else:
         print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
         print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
@@ -234,10 +234,11 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
     """Say what a baseline rests on, and how old it is."""
     from qaeval.cli.gate_tables import print_baseline
     from qaeval.environment import now
+    from qaeval.gate.baseline import evidence_json
 
     evidence = _sources(config, None, None).baseline(str(file))
     if as_json:
-        print(evidence.model_dump_json())
+        print(evidence_json(evidence))
     else:
         print_baseline(file, evidence, now())
 
