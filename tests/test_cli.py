@@ -135,7 +135,7 @@ def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> No
         (["compare", *EMBEDDED, "--chunks", "none.jsonl"], 65, "none.jsonl"),
         (["compare", *EMBEDDED, "--n", "100000"], 64, "100,000"),
         (["compare", *EMBEDDED, "--nosuch"], 64, "--nosuch"),
-        (["compare", "mistral", "qwen"], 64, "Three ways on"),
+        (["compare", "mistral", "qwen"], 64, "without a GPU"),
         (["report", "."], 65, "no run here"),
         (["rubric", "check", "nosuch"], 64, "qa_pair_abc"),
     ],

@@ -41,8 +41,8 @@ def test_plain_values_follow_yaml_1_2(tmp_path: Path) -> None:
     [
         ("a: [1\n", ":2:1: not valid YAML", "expected ',' or ']'"),
         ("a: 1\nb:\n  c: 1\n  c: 2\n", ":4: duplicate key 'c'", "line 3"),
-        ("a: 1\n1: b\n", ":2: keys are text", "got 1"),
-        ("a: {price: 1,23, b: 2}\n", ":1: keys are text, got 23", "write 1.5"),
+        ("a: 1\n1: b\n", ":2: expected a text key", "got 1"),
+        ("a: {price: 1,23, b: 2}\n", ":1: expected a text key, got 23", "as 1.5"),
         ("a: \x01\n", ":1: not valid YAML", "not allowed"),
         ("a: !!python/object:os.system x\n", ":1:4: not valid YAML", "tag"),
         ("a: !!timestamp x\n", ":1:4: not valid YAML", "tag"),

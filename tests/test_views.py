@@ -14,7 +14,7 @@ import pytest
 
 from gate_builders import measure
 from qaeval.agreement.sections import write_agreement
-from qaeval.agreement.sources import agreement_of_file
+from qaeval.api import agreement
 from qaeval.cli.tables import print_summary
 from qaeval.comparison.decision import decide, write_decision
 from qaeval.comparison.generation import analyse_generation, write_generation
@@ -233,7 +233,7 @@ def test_a_report_of_one_candidate_on_few_chunks() -> None:
 def agreement_text(tmp_path: Path, header: str, *rows: str, **options: Any) -> str:
     path = tmp_path / "labels.csv"
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    report = agreement_of_file(path, **options)
+    report = agreement(path, **options)
     return markdown(write_agreement(report))
 
 

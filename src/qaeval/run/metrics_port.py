@@ -40,7 +40,7 @@ def metrics_served(
     """
     if port is None:
         if host is not None:
-            raise UsageError("--metrics-host is the address of --metrics-port: give --metrics-port too")
+            raise UsageError("--metrics-host needs --metrics-port")
         yield None
         return
     name = settings["eval"]["name"]
