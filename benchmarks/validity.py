@@ -48,7 +48,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Validity:
-    """What was found in one setting; coverages and rates are shares of the runs."""
+    """Results of one setting; coverages and rates are shares of the runs."""
 
     logit: float
     wilson: float
@@ -164,8 +164,8 @@ def detectable(setting: Setting, rng: np.random.Generator) -> tuple[float, float
     """
     size = Setting(chunks=40_000, rate=setting.rate, icc=setting.icc)
     equal = Pilot.of(*(run[0] for run in grades(size, setting.rate, setting.rate, 1, rng)), ITEMS)
-    found = plan(equal, LOSS, n_chunks=setting.chunks).detectable
-    difference = float(np.fmin(found, setting.rate - 0.01))
+    promised = plan(equal, LOSS, n_chunks=setting.chunks).detectable
+    difference = float(np.fmin(promised, setting.rate - 0.01))
     pilot = Pilot.of(
         *(run[0] for run in grades(size, setting.rate, setting.rate - difference, 1, rng)), ITEMS
     )
@@ -189,12 +189,12 @@ def judge_runs(setting: Setting, reps: int, rng: np.random.Generator) -> Judged:
     chunks = np.repeat(np.arange(n), ITEMS)
     default, plain = [], []
     for _ in range(reps):
-        own = np.tile(shares, (n, 1))
+        rates = np.tile(shares, (n, 1))
         if setting.icc > 0:
             gamma = rng.gamma(shares * (1 - setting.icc) / setting.icc, size=(n, 3)) + 1e-300
-            own = gamma / gamma.sum(axis=1, keepdims=True)
+            rates = gamma / gamma.sum(axis=1, keepdims=True)
         right = chunk_rates(rng.random(n), ACCURACY, setting.icc)[chunks]
-        edges = np.cumsum(own, axis=1)[chunks, :2]
+        edges = np.cumsum(rates, axis=1)[chunks, :2]
         reference = (rng.random((len(chunks), 1)) > edges).sum(axis=1)
         judge = np.where(rng.random(len(chunks)) < right, reference, rng.choice(3, len(chunks), p=shares))
         default.append(kappa_interval(reference, judge, chunks, n_levels=3))
@@ -241,13 +241,13 @@ def print_power(results: dict[Setting, Validity]) -> None:
 
 def print_summary(results: dict[Setting, Validity], reps: int, seconds: float) -> None:
     """Print the worst case of each column."""
-    found = list(results.values())
+    cells = list(results.values())
     for name in ("logit", "wilson", "equal", "worse", "plain_worse", "kappa", "plain_kappa"):
-        print(f"- lowest coverage, {name}: {np.nanmin([getattr(v, name) for v in found]):.3f}")
+        print(f"- lowest coverage, {name}: {np.nanmin([getattr(v, name) for v in cells]):.3f}")
     for name in ("false_alarm", "false_pass", "plain_false_pass"):
-        print(f"- highest rate, {name}: {max(getattr(v, name) for v in found):.3f}")
+        print(f"- highest rate, {name}: {max(getattr(v, name) for v in cells):.3f}")
     print(
-        f"- largest gap between planned and reached power: {max(abs(v.planned - v.reached) for v in found):.3f}"
+        f"- largest gap between planned and reached power: {max(abs(v.planned - v.reached) for v in cells):.3f}"
     )
     error = 2 * np.sqrt(0.05 * 0.95 / reps)
     print(

@@ -2,10 +2,18 @@
 
 from typing import Any
 
-from qaeval.gate.model import EXIT_CODES, Certificate, GateReport, Identity, Outcome, RuleVerdict, Side
+from qaeval.gate.model import (
+    EXIT_CODES,
+    Certificate,
+    ComparisonKey,
+    GateReport,
+    Outcome,
+    RuleVerdict,
+    RunIdentity,
+)
 from qaeval.report.measure import Measure
 
-IDENTITY = Identity(
+IDENTITY = ComparisonKey(
     eval="qa_pairs",
     eval_digest="e" * 64,
     rubric="qa_pair_abc/1",
@@ -62,10 +70,10 @@ def gate(outcome: Outcome, *rules: RuleVerdict, **more: Any) -> GateReport:
         "headline": f"The gate is {outcome}.",
         "policy": "gate.yaml",
         "policy_digest": "p" * 64,
-        "run": Side(
+        "run": RunIdentity(
             name="today", created="2026-11-21T10:00:00+00:00", identity=IDENTITY, git_commit="c" * 40
         ),
-        "baseline": Side(name="main", created="2026-11-01T10:00:00+00:00", identity=IDENTITY),
+        "baseline": RunIdentity(name="main", created="2026-11-01T10:00:00+00:00", identity=IDENTITY),
         "rules": rules,
         "certificate": Certificate(state="off"),
         "multiplicity": "one rule, 5 % one-sided",

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qaeval.comparison.analysis import RunData
-from qaeval.gate.evidence import Evidence, evidence_of, identity_of
-from qaeval.gate.model import Side
+from qaeval.gate.evidence import PENDING, Evidence, evidence_of, identity_of
+from qaeval.gate.model import RunIdentity
 from qaeval.records import digest
 from qaeval.storage.run_directory import GENERATIONS, GRADES, SAMPLES, SESSIONS, SETTINGS
 from report_builders import JUDGE, RUBRIC, Case, candidate, case
@@ -51,13 +52,35 @@ def evidence(
 ) -> Evidence:
     data = run_data(letters, **more)
     own = identity_of(data, {"grading": {"judge": {"name": JUDGE.name, **JUDGE_SETTINGS}}})
-    side = Side(
+    side = RunIdentity(
         name=name,
         created="2026-01-05T10:00:00+00:00",
         identity=own.model_copy(update=dict(identity or {})),
         qaeval_version="0.1.0",
     )
     return evidence_of(data, side, machines=machines or {})
+
+
+def served(made: Evidence, **use: Any) -> Evidence:
+    """Give every candidate a server, and times or a price."""
+    candidates = [
+        replace(candidate, resources=replace(candidate.resources, has_server=True, **use))
+        for candidate in made.candidates
+    ]
+    return replace(made, candidates=tuple(candidates))
+
+
+def pending(made: Evidence) -> Evidence:
+    """Take all letters away: every delivered item waits for the judge."""
+    candidates = [
+        replace(
+            candidate,
+            letters=np.where(candidate.delivered, PENDING, candidate.letters).astype(np.int8),
+            flags={name: np.zeros_like(mask) for name, mask in candidate.flags.items()},
+        )
+        for candidate in made.candidates
+    ]
+    return replace(made, candidates=tuple(candidates))
 
 
 def write_run(

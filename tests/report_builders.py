@@ -7,6 +7,7 @@ A candidate's letters are one word per chunk: a letter of the scale, ``-`` for a
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from qaeval.comparison.analysis import Analysis, ReportOptions, RunData, RunRows, analyse
@@ -89,8 +90,8 @@ class Case:
     def report(self, **options: Any) -> Report:
         return self.analysis(**options).report
 
-    def items(self, most: int | None = 20_000) -> Any:
-        return self.analysis().items(most=most, marked=True)
+    def items(self, max_items: int | None = 20_000) -> Any:
+        return self.analysis().items(max_items=max_items, marked=True)
 
 
 def case(letters: Mapping[str, Sequence[str]], *, items_per_sample: int = 3, **facts: ModelFacts) -> Case:
@@ -113,6 +114,27 @@ def case(letters: Mapping[str, Sequence[str]], *, items_per_sample: int = 3, **f
     )
     named = tuple(facts.get(name.replace("-", "_"), candidate(name)) for name in letters)
     return Case(rows, named, items_per_sample)
+
+
+@cache
+def rich_case() -> Case:
+    letters = {
+        "alpha": ["AAA", "AAB", "x", "AA-", "ABC!"] * 5,
+        "beta": ["AAB", "ABB", "BBC", "ACC!", "AAA"] * 5,
+        "embedded-lead": ["ABC", "BBB", "C!BC", "ABB", "BBA"] * 5,
+    }
+    lead = candidate(
+        "embedded-lead", kind="embedded", hf_id="", licence="", description="takes the first sentences"
+    )
+    made = case(letters, embedded_lead=lead)
+    items = items_of(made, "alpha")[:30] + items_of(made, "beta")[:30]
+    anna = [label_of(item, "ABAC"[index % 4]) for index, item in enumerate(items)]
+    bert = [
+        label_of(item, "AB"[index % 2], rater="claude", rater_kind="model")
+        for index, item in enumerate(items[:36])
+    ]
+    made = made.with_rows(labels=(*anna, *bert))
+    return replace(made, run=RUN.model_copy(update={"warnings": ("grades.jsonl: dropped a torn line",)}))
 
 
 def label_of(grade_or_item: Any, letter: str, **more: Any) -> Label:

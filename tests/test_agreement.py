@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pytest import approx  # noqa: PT013
 
-from qaeval.agreement.sources import agreement_of_file
+from qaeval.api import agreement
 from qaeval.cli import run
 from qaeval.errors import DataError, UsageError
 
@@ -93,7 +93,7 @@ def test_wrong_words_are_explained(
 
 
 def test_two_columns_are_a_reference_and_a_judge(tmp_path: Path) -> None:
-    found = agreement_of_file(write(tmp_path / "x.csv", letters("AABBCC" * 4, "AAABBC" * 4)))
+    found = agreement(write(tmp_path / "x.csv", letters("AABBCC" * 4, "AAABBC" * 4)))
     (one,) = found.agreement
     assert (found.judge, one.rater, one.rater_kind) == ("r1", "r0", "unknown")
     assert one.coefficients is not None
@@ -108,7 +108,7 @@ def test_two_columns_are_a_reference_and_a_judge(tmp_path: Path) -> None:
 
 def test_every_coefficient_is_the_one_of_its_name(tmp_path: Path) -> None:
     # p_o = 2/3, r = (1/3, 1/3, 1/3), c = (1/2, 1/3, 1/6): q = (5/12, 1/3, 1/4)
-    found = agreement_of_file(write(tmp_path / "x.csv", letters("AABBCC" * 4, "AAABBC" * 4)))
+    found = agreement(write(tmp_path / "x.csv", letters("AABBCC" * 4, "AAABBC" * 4)))
     numbers = found.agreement[0].coefficients
     assert numbers is not None
     pi_e = (25 + 16 + 9) / 144
@@ -129,21 +129,21 @@ def test_every_coefficient_is_the_one_of_its_name(tmp_path: Path) -> None:
 
 def test_several_raters_are_compared_in_pairs_and_together(tmp_path: Path) -> None:
     text = letters("AABBCC" * 4, "AAABBC" * 4, "ABBBCC" * 4)
-    found = agreement_of_file(write(tmp_path / "x.csv", text))
+    found = agreement(write(tmp_path / "x.csv", text))
     assert found.agreement == ()
     assert [(pair.a, pair.b) for pair in found.raters] == [("r0", "r1"), ("r0", "r2"), ("r1", "r2")]
     assert found.several is not None
     assert (found.several.raters, found.several.n_items) == (("r0", "r1", "r2"), 24)
     # an item of three: 1/3 of the pairs agree where two letters are alike; 3 of 6 items disagree so
-    agreement = (3 + 3 / 3) / 6
+    observed = (3 + 3 / 3) / 6
     shares = [(2 + 3 + 1) / 18, (2 + 2 + 3) / 18, (2 + 1 + 2) / 18]
     expected = sum(share**2 for share in shares)
-    assert found.several.fleiss.value == approx((agreement - expected) / (1 - expected))
+    assert found.several.fleiss.value == approx((observed - expected) / (1 - expected))
 
 
 def test_a_judge_among_several_is_compared_with_all(tmp_path: Path) -> None:
     text = letters("AABBCC" * 4, "AAABBC" * 4, "AAAAAA" * 4)
-    found = agreement_of_file(write(tmp_path / "x.csv", text), judge="r2")
+    found = agreement(write(tmp_path / "x.csv", text), judge="r2")
     assert [one.rater for one in found.agreement] == ["r0", "r1"]
     assert [(pair.a, pair.b) for pair in found.raters] == [("r0", "r1")]
     assert any("tells nothing apart" in text for text in found.agreement[0].sentences)
@@ -151,7 +151,7 @@ def test_a_judge_among_several_is_compared_with_all(tmp_path: Path) -> None:
 
 def test_missing_letters_are_counted_and_left_out(tmp_path: Path) -> None:
     text = "anna,judge\nA,A\nB,\n,C\nC,C\n"
-    (one,) = agreement_of_file(write(tmp_path / "x.csv", text)).agreement
+    (one,) = agreement(write(tmp_path / "x.csv", text)).agreement
     assert one.coefficients is not None
     assert (one.n_labels, one.coefficients.n, one.n_ungraded) == (3, 2, 1)
     assert any("Labels left out: 1 of items without a letter" in text for text in one.sentences)
@@ -164,7 +164,7 @@ def test_clusters_make_the_interval_wider(tmp_path: Path) -> None:
     ]
     text = "anna,judge,doc\n" + "\n".join(",".join(row) for row in rows) + "\n"
     path = write(tmp_path / "x.csv", text)
-    own, by_doc = agreement_of_file(path), agreement_of_file(path, cluster="doc")
+    own, by_doc = agreement(path), agreement(path, cluster="doc")
     widths = []
     for found in (own, by_doc):
         numbers = found.agreement[0].coefficients
@@ -176,7 +176,7 @@ def test_clusters_make_the_interval_wider(tmp_path: Path) -> None:
 
 def test_groups_have_their_own_numbers(tmp_path: Path) -> None:
     text = "anna,judge,kind\nA,A,x\nA,B,x\nB,B,y\nC,C,y\n"
-    found = agreement_of_file(write(tmp_path / "x.csv", text), by="kind")
+    found = agreement(write(tmp_path / "x.csv", text), by="kind")
     shares = {
         group.group: group.agreement.coefficients.observed.value
         for group in found.groups
@@ -187,7 +187,7 @@ def test_groups_have_their_own_numbers(tmp_path: Path) -> None:
 
 def test_numbers_are_a_scale_with_the_highest_best(tmp_path: Path) -> None:
     text = "anna,judge\n5,4\n1,1\n10,10\n"
-    assert agreement_of_file(write(tmp_path / "x.csv", text), columns=("anna", "judge")).letters == (
+    assert agreement(write(tmp_path / "x.csv", text), columns=("anna", "judge")).letters == (
         "10",
         "5",
         "4",
@@ -197,7 +197,7 @@ def test_numbers_are_a_scale_with_the_highest_best(tmp_path: Path) -> None:
 
 def test_json_lines_are_read_like_a_table(tmp_path: Path) -> None:
     lines = '{"anna": "A", "judge": "A", "n": 1}\n{"anna": "B", "judge": null}\n{"anna": "C", "judge": "A"}\n'
-    (one,) = agreement_of_file(write(tmp_path / "x.jsonl", lines)).agreement
+    (one,) = agreement(write(tmp_path / "x.jsonl", lines)).agreement
     assert one.coefficients is not None
     assert one.coefficients.n == 2
 
@@ -219,7 +219,7 @@ def test_a_single_cluster_has_no_interval(tmp_path: Path, capsys: pytest.Capture
 
 def test_raters_who_agree_less_than_the_judge_are_named(tmp_path: Path) -> None:
     text = letters("ABC" * 10, "BCA" * 10, "ABC" * 10)
-    (pair,) = agreement_of_file(write(tmp_path / "x.csv", text), judge="r2").raters
+    (pair,) = agreement(write(tmp_path / "x.csv", text), judge="r2").raters
     assert "agree less with each other than the judge does with r0" in pair.sentence
 
 
@@ -246,7 +246,7 @@ def test_a_bad_file_is_explained(
 ) -> None:
     path = write(tmp_path / name, text)
     with pytest.raises((DataError, UsageError)) as caught:
-        agreement_of_file(path, **options)  # type: ignore[arg-type]
+        agreement(path, **options)  # type: ignore[arg-type]
     assert expected in str(caught.value)
 
 
@@ -284,7 +284,7 @@ def test_a_run_as_json_is_the_document(finished: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(("--by", "colour"), "--by of a run is"), (("--cluster", "doc"), "--cluster belongs to a file")],
+    [(("--by", "colour"), "expected candidate"), (("--cluster", "doc"), "--cluster belongs to a file")],
 )
 def test_options_of_a_file_do_not_fit_a_run(
     finished: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str

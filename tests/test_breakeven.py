@@ -6,10 +6,10 @@ from qaeval.cost.alternatives import (
     always_on,
     break_even,
     break_evens,
-    hosted,
-    not_known,
+    hosted_option,
     scale_to_zero,
     steady_work,
+    unknown_option,
 )
 
 approx = pytest.approx
@@ -34,13 +34,13 @@ def test_the_order_of_the_two_does_not_matter() -> None:
 
 
 def test_always_on_meets_hosted_where_a_day_costs_the_same() -> None:
-    found = break_even(KEPT, hosted("api", price_per_run=2.0, currency="USD"))
+    found = break_even(KEPT, hosted_option("api", price_per_run=2.0, currency="USD"))
     assert found.runs_per_day == approx(12)
     assert (found.below, found.above) == ("api", "always on")
 
 
 def test_a_machine_cannot_break_even_at_more_runs_than_fit_into_its_day() -> None:
-    found = break_even(KEPT, hosted("api", price_per_run=0.5, currency="USD"))  # 48 runs, 24 fit
+    found = break_even(KEPT, hosted_option("api", price_per_run=0.5, currency="USD"))  # 48 runs, 24 fit
     assert found.runs_per_day is None
     assert (found.below, found.above) == ("api", "api")
     assert found.reason == "always on would be cheaper from 48.0 runs a day on and has room for 24.0"
@@ -54,28 +54,28 @@ def test_a_way_that_is_cheaper_for_all_it_can_do_does_not_break_even_beyond() ->
 
 
 def test_two_ways_that_are_paid_by_the_run_never_meet() -> None:
-    found = break_even(ZERO, hosted("api", price_per_run=2.0, currency="USD"))
+    found = break_even(ZERO, hosted_option("api", price_per_run=2.0, currency="USD"))
     assert (found.runs_per_day, found.reason) == (None, "scale to zero is never dearer")
     assert found.below == "scale to zero"
 
 
 def test_equal_ways_have_no_cheaper_one() -> None:
-    found = break_even(ZERO, hosted("api", price_per_run=1.5, currency="USD"))
+    found = break_even(ZERO, hosted_option("api", price_per_run=1.5, currency="USD"))
     assert (found.runs_per_day, found.below, found.above) == (None, None, None)
 
 
 def test_currencies_are_not_compared() -> None:
-    found = break_even(KEPT, hosted("api", price_per_run=2.0, currency="EUR"))
+    found = break_even(KEPT, hosted_option("api", price_per_run=2.0, currency="EUR"))
     assert (found.runs_per_day, found.below, found.reason) == (None, None, "USD and EUR are not compared")
 
 
 def test_what_is_not_known_says_why() -> None:
-    found = break_even(KEPT, not_known("api", "no tokens were counted"))
+    found = break_even(KEPT, unknown_option("api", "no tokens were counted"))
     assert (found.runs_per_day, found.below, found.reason) == (None, None, "no tokens were counted")
 
 
 def test_every_two_ways_are_compared() -> None:
-    pairs = break_evens([KEPT, ZERO, hosted("api", price_per_run=2.0, currency="USD")])
+    pairs = break_evens([KEPT, ZERO, hosted_option("api", price_per_run=2.0, currency="USD")])
     assert [(one.a, one.b) for one in pairs] == [
         ("always on", "scale to zero"),
         ("always on", "api"),

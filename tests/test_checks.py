@@ -1,6 +1,7 @@
-"""Each check on natural cases that must and must not be found, in English and German, and near every option's bounds."""
+"""Each check on natural cases with and without a finding, in English and German, near its options' bounds."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from figures import Bar
 from qaeval.checks.answers import refuses
-from qaeval.checks.case import Case, CheckSpec, checked, problem
+from qaeval.checks.check import CheckedItem, CheckSpec, run_checks, spec_problem
 from qaeval.checks.claims import Facts, claims, load_facts
 from qaeval.checks.registry import CHECKS, meaning
 from qaeval.checks.scenarios import impossible
@@ -43,14 +45,14 @@ def case(
     before: tuple[str, ...] = (),
     reply: str = "",
     **parts: str,
-) -> Case:
+) -> CheckedItem:
     sample = Sample.of(Chunk(chunk_id="c1", text=text, title=title, language=language), question, given)
 
     def item(position: int, asked: str) -> Item:
         return Item.of(sample.sample_id, position, type=type, question=asked, answer=answer, parts=parts)
 
     earlier = tuple(item(place, asked) for place, asked in enumerate(before))
-    return Case(item(len(before), question), earlier, sample, reply)
+    return CheckedItem(item(len(before), question), earlier, sample, reply)
 
 
 class Try(NamedTuple):
@@ -58,7 +60,7 @@ class Try(NamedTuple):
 
     check: str
     finds: str
-    given: Case
+    given: CheckedItem
     options: Mapping[str, Any] = {}
 
 
@@ -73,7 +75,7 @@ def asked(finds: str, question: str, *before: str, **options: float) -> Try:
 REPEATED: Final = [
     asked("same question as item 1", "Which port is it?", "Which port is it?"),
     asked("same question as item 2", "which port is it", "Why?", "Which port is it?"),
-    asked("nearly the question of item 1", "What is the default port?", "Which port is the default?"),
+    asked("question of item 1", "What is the default port?", "Which port is the default?"),
     asked("nearly", "Was ist der Standardport?", "Welcher ist der Standardport?"),
     asked("nearly", "Which red green blue key is read?", "Which red green blue key is set?", alike=0.6),
     asked("", "Which red green blue key is read?", "Which red green blue key is set?", alike=0.7),
@@ -91,10 +93,10 @@ def about(finds: str, question: str, text: str = ENGLISH, title: str = "", **opt
 
 FOREIGN: Final = [
     about("capital, france", "What is the capital of France?"),
-    about("lacks most", "How does Kubernetes schedule pods?"),
-    about("lacks most", "Wie hoch ist die Steuer auf Grundstücke?", GERMAN),
-    about("lacks most", "Which port does Postgres expose?", least=0.6),
-    about("lacks most", "Who wrote the novel?"),
+    about("chunk lacks", "How does Kubernetes schedule pods?"),
+    about("chunk lacks", "Wie hoch ist die Steuer auf Grundstücke?", GERMAN),
+    about("chunk lacks", "Which port does Postgres expose?", least=0.6),
+    about("chunk lacks", "Who wrote the novel?"),
     about("", "Which port does vLLM listen on?"),
     about("", "Which port does Redis listen on?", least=0.6),
     about("", "Wer meldet die Verletzung der Aufsichtsbehörde?", GERMAN),
@@ -166,10 +168,10 @@ def label(finds: str, type_: str, question: str) -> Try:
 
 
 LABEL: Final = [
-    label("labelled comparison", "comparison", "What is the default port?"),
-    label("labelled comparison", "comparison", "Welche Frist gilt?"),
-    label("labelled conceptual", "conceptual", "How many GPUs are there?"),
-    label("labelled conceptual", "conceptual", "Welcher Port wird genutzt?"),
+    label("comparison", "comparison", "What is the default port?"),
+    label("comparison", "comparison", "Welche Frist gilt?"),
+    label("conceptual", "conceptual", "How many GPUs are there?"),
+    label("conceptual", "conceptual", "Welcher Port wird genutzt?"),
     label("asks how or why", "factual", "Why does batching help?"),
     label("asks how or why", "factual", "Warum hilft Batching?"),
     label("", "comparison", "How does A differ from B?"),
@@ -345,7 +347,7 @@ WORDS: Final = [
     lengths("rejected has 139", 100, 250, 139),
     lengths("rejected has 161", 100, 280, 161),
     lengths("chosen is 0.00 times", 100, 280, 0),
-    lengths("chosen is 1.50 times as long as rejected, expected 1.6", 100, 240, 160, ratio=(1.6, 2)),
+    lengths("1.50 times", 100, 240, 160, ratio=(1.6, 2)),
     lengths("chosen is 2.00 times", 1, 4, 2, prompt=(1, 1), chosen=(1, 9), rejected=(1, 9), ratio=(1, 1.9)),
     lengths("", 80, 250, 140),
     lengths("", 120, 300, 160),
@@ -359,11 +361,11 @@ def listed(finds: str, answer: str, **options: int) -> Try:
 
 
 STEPS: Final = [
-    listed("0 numbered steps, expected 3", "First stop it, then start it."),
+    listed("0 numbered steps, expected at least 3", "First stop it, then start it."),
     listed("2 numbered steps", "1. Stop it.\n2. Start it."),
     listed("steps are numbered [1, 2, 4]", "1. Stop it.\n2. Start it.\n4. Wait."),
     listed("steps are numbered [2, 3, 4]", "2. Stop it.\n3. Start it.\n4. Wait."),
-    listed("3 numbered steps, expected 4", "1. Halt.\n2. Starte.\n3. Warte.", least=4),
+    listed("3 numbered steps, expected at least 4", "1. Halt.\n2. Starte.\n3. Warte.", least=4),
     listed("0 numbered", "Version 1.2 and 2.3 and 3.4 work."),
     listed("", "1. Stop it.\n2. Start it.\n3. Wait."),
     listed("", "Do this:\n\n1) Stop it.\n2) Start it.\n3) Wait.\n4) Look."),
@@ -395,8 +397,8 @@ FEATURES: Final = [
     named("rejected names 'torchrun'", GOOD, "Use `torchrun` for it."),
     named("prompt names '--port'", GOOD, prompt="I set --port to 80."),
     named("chosen names '--max-model'", f"{GOOD} Use `--max-model` then."),
-    named("2 of the card's features, expected 3", "Set `--api-key` and `--max-model-len`."),
-    named("3 of the card's features, expected 4", GOOD, least=4),
+    named("2 of the card's features, expected at least 3", "Set `--api-key` and `--max-model-len`."),
+    named("3 of the card's features, expected at least 4", GOOD, least=4),
     named("0 of the card's features", "Setze einen Schlüssel und begrenze die Länge."),
     named("", GOOD),
     named("", f"{GOOD} Run `vllm serve model --api-key secret`."),
@@ -428,7 +430,7 @@ FORBIDDEN: Final = [
     barred("hardware", "hardware", "Rent two H100s."),
     barred("hardware", "hardware", "Ein Rechner mit 16 Kernen."),
     barred("hardware", "hardware", "An RTX 4090 will do."),
-    barred("the card forbids 'colour', which is none of", "colour", "Blue."),
+    barred("forbids 'colour'", "colour", "Blue."),
     barred("", "money", "The budget is small, keep 5 copies."),
     barred("", "money", "Die Kosten sind gering."),
     barred("", "durations", "Wait until it is ready, 3 times."),
@@ -462,8 +464,8 @@ REALITY: Final = [
     claimed("claims 10 tokens/s on L4", "On an L4 a 7B model writes 10 tokens/s."),
     claimed("8 GB of text ÷ 4 bytes = 2,000,000,000 tokens", "8 GB of text are 4.1 billion tokens."),
     claimed("claims 900,000,000 tokens", "8 GB Text ergeben 900 Millionen Token."),
-    claimed("chosen does not say that this cannot be done", "1. Rent the card.", scenario=DREAM),
-    claimed("scenario cannot be read: method", "No.", scenario={"billions": 7, "method": "lorra"}),
+    claimed("cannot be done", "1. Rent the card.", scenario=DREAM),
+    claimed("method", "No.", scenario={"billions": 7, "method": "lorra"}),
     claimed("", "Serving a 7B model in bf16 needs 8.4 GB of VRAM."),
     claimed("", "Serving a 7B model in bf16 needs 33.6 GB of VRAM."),
     claimed("", "Full fine-tuning of a 7B model takes 57 GB of memory, or 223 GB of memory."),
@@ -529,11 +531,17 @@ def test_all_checks_are_known() -> None:
     assert meaning("no such check") == ""
 
 
-def test_a_refusal_after_an_answer_is_no_refusal() -> None:
-    assert refuses("Unfortunately this is unclear. The text does not give the price.")
-    assert refuses("The chunk describes Docker. It does not give a version.")
-    assert not refuses("Docker is used. It does not restart by itself.")
-    assert not refuses("")
+@pytest.mark.parametrize(
+    ("answer", "is_refusal"),
+    [
+        ("Unfortunately this is unclear. The text does not give the price.", True),
+        ("The chunk describes Docker. It does not give a version.", True),
+        ("Docker is used. It does not restart by itself.", False),
+        ("", False),
+    ],
+)
+def test_a_refusal_after_an_answer_is_no_refusal(answer: str, *, is_refusal: bool) -> None:
+    assert refuses(answer) == is_refusal
 
 
 # What cannot be.
@@ -545,11 +553,15 @@ def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
     usd = hours * 3.43
     assert (tokens, round(hours), round(usd)) == (12.5e9, 3339, 11452)
     found = impossible({**DREAM, "method": "full", "n_gpus": 1}, FACTS)
-    memory, duration, cost = found.split("; ")
-    assert memory == "memory: 20B × 16 GB (full training) = 320 GB, 1 × A100-80GB have 80 GB"
-    assert "6 × 20e9 parameters × 1.25e+10 tokens ÷ (40% of 312 TFLOP/s) = 3,339 A100-80GB hours" in duration
-    assert duration.endswith("3 days of 1 have 72")
-    assert cost == "cost: 3,339 hours × 3.43 USD (2026-11-09) = 11,452 USD, the budget is 500"
+    problems = dict(part.split(": ", 1) for part in found.split("; "))
+    figures = {
+        name: re.findall(r"\d[\d,.e+]*", text.replace("A100-80GB", "")) for name, text in problems.items()
+    }
+    assert figures == {
+        "memory": ["20", "16", "320", "1", "80"],  # 20B x 16 GB; 1 GPU of 80 GB
+        "time": ["6", "20e9", "1.25e+10", "40", "312", "3,339", "3", "1", "72"],  # 3 days of 1 GPU: 72 hours
+        "cost": ["3,339", "3.43", "2026", "11", "09", "11,452", "500"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -654,16 +666,16 @@ def test_a_facts_file_that_is_none_is_refused(tmp_path: Path) -> None:
             CheckSpec(name="words", options={"promt": [1, 2]}),
             "unknown option 'promt'. Did you mean 'prompt'?",
         ),
-        (CheckSpec(name="steps", options={"case": 1}), "unknown option 'case'. It takes: least"),
-        (CheckSpec(name="forbidden", options={"x": 1}), "It takes: none"),
-        (CheckSpec(name="reality"), "check 'reality': expected option 'facts'"),
-        (CheckSpec(name="form"), "check 'form': expected option 'fields'"),
+        (CheckSpec(name="steps", options={"checked": 1}), "unknown option 'checked'. Options: least"),
+        (CheckSpec(name="forbidden", options={"x": 1}), "Options: none"),
+        (CheckSpec(name="reality"), "check 'reality': missing option 'facts'"),
+        (CheckSpec(name="form"), "check 'form': missing option 'fields'"),
         (CheckSpec(name="steps", options={"least": "3"}), "option 'least': Input should be a valid integer"),
         (CheckSpec(name="words", options={"prompt": [80]}), "check 'words': option 'prompt'"),
     ],
 )
 def test_a_wrong_name_or_option_is_said_with_the_closest(spec: CheckSpec, says: str) -> None:
-    found = problem(spec, CHECKS)
+    found = spec_problem(spec, CHECKS)
     assert says in found
     assert bool(found) == bool(says)
 
@@ -681,12 +693,14 @@ def test_items_without_findings_stay_as_they_are() -> None:
         )
     )
     specs = [CheckSpec(name="answer_length", types=("factual",)), CheckSpec(name="repeated_question")]
-    one, two, three = checked([good, short, again], sample, "", specs, CHECKS)
+    one, two, three = run_checks([good, short, again], sample, "", specs, CHECKS)
     assert one is good
-    assert two.findings == {"answer_length": "2 words, expected 3 to 120"}
+    assert two.findings.keys() == {"answer_length"}
+    assert "2 words" in two.findings["answer_length"]
     assert two == short.model_copy(update={"findings": two.findings})
-    assert three.findings == {"repeated_question": "the same question as item 1"}
-    assert checked([good, short], sample, "", [], CHECKS) == (good, short)
+    assert three.findings.keys() == {"repeated_question"}
+    assert "item 1" in three.findings["repeated_question"]
+    assert run_checks([good, short], sample, "", [], CHECKS) == (good, short)
 
 
 # Any text.
@@ -739,7 +753,7 @@ TEXT: Final = st.one_of(
 )
 
 
-def everything(text: str) -> Case:
+def everything(text: str) -> CheckedItem:
     card = {**CARD, "forbidden": ["money", "durations", "hardware"], "scenario_facts": DREAM}
     texts = {"question": text, "text": text or "x", "title": text, REJECTED: text, FORM: text}
     return case(text, **texts, given=card, before=(text,), reply=text)  # type: ignore[arg-type]
@@ -826,12 +840,12 @@ BOMBS: Final = {
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", CHECKS)
-def test_no_check_is_slow_on_a_long_text(name: str) -> None:
-    assert _slow(name, BOMBS) == {}
+def test_no_check_is_slow_on_a_long_text(name: str, bar: Bar) -> None:
+    run_timed(name, BOMBS, bar)
 
 
 @pytest.mark.parametrize("name", ["new_names", "reality"])
-def test_no_check_that_splits_sentences_is_slow_on_a_long_text(name: str) -> None:
+def test_no_check_that_splits_sentences_is_slow_on_a_long_text(name: str, bar: Bar) -> None:
     table = "| a | b |\n| --- | --- "
     bombs = {
         "dots": "." * N,
@@ -839,15 +853,12 @@ def test_no_check_that_splits_sentences_is_slow_on_a_long_text(name: str) -> Non
         "empty cells": f"{table}{'|  ' * 2_000}x",
         "colons": f"{table}{'|:' * 2_000}x",
     }
-    assert _slow(name, bombs) == {}
+    run_timed(name, bombs, bar)
 
 
-def _slow(name: str, bombs: Mapping[str, str]) -> dict[str, float]:
-    found = {}
+def run_timed(name: str, bombs: Mapping[str, str], bar: Bar) -> None:
     for piece, bomb in bombs.items():
         whole = everything(bomb)
         start = time.process_time()
         CHECKS[name](whole, **OPTIONS.get(name, {}))
-        if (took := time.process_time() - start) > 5:
-            found[piece] = round(took, 1)
-    return found
+        bar(f"{name} on {piece!r}, CPU s", time.process_time() - start, 5)

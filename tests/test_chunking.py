@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from figures import Bar
 from qaeval.corpus.chunking import (
     DocumentChunk,
     _sentences,
@@ -91,49 +92,49 @@ def test_sections_that_are_long_enough_become_chunks_with_their_heading_path() -
     text = (
         "# Guide\n\nOne two three.\n\n## Install\n\nFour five six.\n\n### From source\n\nSeven eight nine.\n"
     )
-    chunks = cut(text, size=20, least=3)
-    assert [chunk.text for chunk in chunks] == [
+    chunks = cut(text, size=20, min_tokens=3)
+    expected = [
         "# Guide\n\nOne two three.",
         "## Install\n\nFour five six.",
         "### From source\n\nSeven eight nine.",
     ]
-    assert [chunk.title for chunk in chunks] == [
-        "Guide",
-        "Guide > Install",
-        "Guide > Install > From source",
-    ]
+    assert [chunk.text for chunk in chunks] == expected
+    titles = ["Guide", "Guide > Install", "Guide > Install > From source"]
+    assert [chunk.title for chunk in chunks] == titles
     assert [chunk.place for chunk in chunks] == [{"lines": [1, 3]}, {"lines": [5, 7]}, {"lines": [9, 11]}]
     assert [chunk.n_tokens for chunk in chunks] == [5, 5, 6]
 
 
 def test_short_sections_share_a_chunk_titled_by_what_they_have_in_common() -> None:
-    (chunk,) = cut("# Guide\n\n## A\n\nOne.\n\n## B\n\nTwo.\n", least=50)
+    (chunk,) = cut("# Guide\n\n## A\n\nOne.\n\n## B\n\nTwo.\n", min_tokens=50)
     assert chunk.title == "Guide"
 
 
 def test_a_document_without_a_top_heading_is_titled_by_its_own_title() -> None:
-    assert [chunk.title for chunk in cut("Intro.\n\n## A\n\nOne.\n", least=1)] == ["guide", "guide > A"]
+    assert [chunk.title for chunk in cut("Intro.\n\n## A\n\nOne.\n", min_tokens=1)] == ["guide", "guide > A"]
 
 
 def test_a_heading_stays_with_what_follows_even_when_both_are_too_large() -> None:
-    parts = texts("Before it.\n\n# A\n\n## B\n\none two three four five six\n", size=6, least=0)
-    assert parts == ["Before it.", "# A\n\n## B\n\none two three four five six"]
+    parts = texts("Before it.\n\n# A\n\n## B\n\none two three four five six\n", size=6, min_tokens=0)
+    expected = ["Before it.", "# A\n\n## B\n\none two three four five six"]
+    assert parts == expected
 
 
 def test_headings_without_anything_below_them_are_kept() -> None:
-    assert "\n".join(texts("# A\n\n## B\n\n## C\n\nText.\n\n## D\n", size=4, least=0)).split() == (
-        ["#", "A", "##", "B", "##", "C", "Text.", "##", "D"]
-    )
+    parts = texts("# A\n\n## B\n\n## C\n\nText.\n\n## D\n", size=4, min_tokens=0)
+    assert "\n".join(parts).split() == ["#", "A", "##", "B", "##", "C", "Text.", "##", "D"]
 
 
 def test_blocks_that_fit_are_not_parted() -> None:
-    parts = texts("a b c d e f.\n\ng h i. j k l.\n\nm n.\n", size=10, least=1)
-    assert parts == ["a b c d e f.", "g h i. j k l.\n\nm n."]
+    parts = texts("a b c d e f.\n\ng h i. j k l.\n\nm n.\n", size=10, min_tokens=1)
+    expected = ["a b c d e f.", "g h i. j k l.\n\nm n."]
+    assert parts == expected
 
 
 def test_a_large_paragraph_is_parted_at_sentence_ends() -> None:
-    parts = texts("One two three. Four five\nsix. Seven eight nine! Ten eleven?\n", size=6, least=0)
-    assert parts == ["One two three. Four five\nsix.", "Seven eight nine! Ten eleven?"]
+    parts = texts("One two three. Four five\nsix. Seven eight nine! Ten eleven?\n", size=6, min_tokens=0)
+    expected = ["One two three. Four five\nsix.", "Seven eight nine! Ten eleven?"]
+    assert parts == expected
 
 
 def test_a_sentence_that_is_too_large_stands_alone_and_whole() -> None:
@@ -175,10 +176,10 @@ def test_long_runs_of_marks_and_spaces_take_no_time(read: Read, text: str) -> No
         (" ".join("`" * n for n in range(1, 630)), "a.txt"),
     ],
 )
-def test_no_pattern_of_200_kb_takes_long(read: Read, text: str, name: str) -> None:
+def test_no_pattern_of_200_kb_takes_long(read: Read, text: str, name: str, bar: Bar) -> None:
     began = process_time()
     cut(read(text, name), size=400, count=words_counter())
-    assert process_time() - began < 2
+    bar(f"{text[:20]!r} in {name}, CPU s", process_time() - began, 2)
 
 
 @pytest.mark.parametrize(
@@ -204,34 +205,38 @@ def test_a_large_table_is_parted_between_rows_and_its_head_is_repeated() -> None
     table = "| h | i |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n"
     head = "| h | i |\n|---|---|\n"
     parts = texts(table, size=16)
-    assert parts == [f"{head}| 1 | 2 |\n| 3 | 4 |", f"{head}| 5 | 6 |"]
+    expected = [f"{head}| 1 | 2 |\n| 3 | 4 |", f"{head}| 5 | 6 |"]
+    assert parts == expected
     assert [chunk.place for chunk in cut(table, size=16)] == [{"lines": [1, 4]}, {"lines": [5, 5]}]
 
 
 def test_a_large_fence_is_parted_between_lines_and_its_own_lines_are_repeated() -> None:
     parts = texts("~~~py title\na b c\n\nd e f\ng h i\n~~~\n", size=8)
-    assert parts == ["~~~py title\na b c\n~~~", "~~~py title\nd e f\n~~~", "~~~py title\ng h i\n~~~"]
+    expected = ["~~~py title\na b c\n~~~", "~~~py title\nd e f\n~~~", "~~~py title\ng h i\n~~~"]
+    assert parts == expected
 
 
 def test_a_tables_head_and_a_fences_end_never_stand_alone() -> None:
-    assert texts("a b c d e\n\n|h|\n|-|\n|a b c d|\n|e f|\n", size=8, least=8) == [
-        "a b c d e",
-        "|h|\n|-|\n|a b c d|\n|e f|",
-    ]
-    assert texts("```\na b\nc d e f\n```\n", size=6) == ["```\na b\n```", "```\nc d e f\n```"]
+    table = ["a b c d e", "|h|\n|-|\n|a b c d|\n|e f|"]
+    assert texts("\n\n".join(table), size=8, min_tokens=8) == table
+    first, last = "```\na b\n```", "```\nc d e f\n```"
+    parts = texts("```\na b\nc d e f\n```\n", size=6)
+    assert parts == [first, last]
 
 
 def test_a_fence_that_ends_the_document_is_one_block() -> None:
-    assert texts("a b c\n\n```\nd\ne\n```", size=6, least=1) == ["a b c", "```\nd\ne\n```"]
+    blocks = ["a b c", "```\nd\ne\n```"]
+    assert texts("\n\n".join(blocks), size=6, min_tokens=1) == blocks
 
 
 def test_a_fence_in_a_list_is_repeated_without_the_marker_of_the_list() -> None:
     parts = texts("- ```sh\n  a b c\n  d e f\n  ```\n", size=5)
-    assert parts == ["- ```sh\n  a b c\n  ```", "  ```sh\n  d e f\n  ```"]
+    expected = ["- ```sh\n  a b c\n  ```", "  ```sh\n  d e f\n  ```"]
+    assert parts == expected
 
 
 def test_lines_with_hashes_in_a_fence_are_no_headings() -> None:
-    chunks = cut("# Guide\n\nText.\n\n```sh\n# install it\nmake\n## and go\n```\n", least=1)
+    chunks = cut("# Guide\n\nText.\n\n```sh\n# install it\nmake\n## and go\n```\n", min_tokens=1)
     assert len(chunks) == 1
     assert chunks[0].title == "Guide"
 
@@ -242,10 +247,11 @@ def test_a_fence_that_is_never_closed_is_kept_as_it_is() -> None:
 
 def test_nested_lists_are_parted_at_the_outermost_item() -> None:
     text = "- a one\n  - b two\n  - c three\n- d four\n\n  More of d.\n  1. e five\n- f six\n"
-    assert texts(text, size=12, least=3) == [
+    expected = [
         "- a one\n  - b two\n  - c three",
         "- d four\n\n  More of d.\n  1. e five\n- f six",
     ]
+    assert texts(text, size=12, min_tokens=3) == expected
 
 
 def test_a_listing_without_sentences_is_parted_between_lines() -> None:
@@ -255,16 +261,18 @@ def test_a_listing_without_sentences_is_parted_between_lines() -> None:
 
 def test_overlap_repeats_whole_sentences_of_the_same_section() -> None:
     text = "# A\n\nOne two. Three four. Five six. Seven eight.\n\n# B\n\nNine ten.\n"
-    assert texts(text, size=6, overlap=2, least=1) == [
+    expected = [
         "# A\n\nOne two. Three four.",
         "Three four. Five six. Seven eight.",
         "# B\n\nNine ten.",
     ]
+    assert texts(text, size=6, overlap=2, min_tokens=1) == expected
 
 
 def test_overlap_never_repeats_a_heading() -> None:
-    parts = texts("# A\n\nOne two.\n\nThree four. Five six.", size=7, overlap=4, least=1)
-    assert parts == ["# A\n\nOne two.", "One two.\n\nThree four. Five six."]
+    parts = texts("# A\n\nOne two.\n\nThree four. Five six.", size=7, overlap=4, min_tokens=1)
+    expected = ["# A\n\nOne two.", "One two.\n\nThree four. Five six."]
+    assert parts == expected
 
 
 def test_overlap_gives_way_to_what_is_new() -> None:
@@ -274,7 +282,8 @@ def test_overlap_gives_way_to_what_is_new() -> None:
 
 def test_overlap_in_a_table_repeats_a_whole_row_below_the_head() -> None:
     parts = texts("|h|\n|-|\n|a|\n|b|\n|c|\n|d|\n", size=5, overlap=3)
-    assert parts == ["|h|\n|-|\n|a|\n|b|\n|c|", "|h|\n|-|\n|c|\n|d|"]
+    expected = ["|h|\n|-|\n|a|\n|b|\n|c|", "|h|\n|-|\n|c|\n|d|"]
+    assert parts == expected
 
 
 def test_link_targets_and_raw_html_are_kept() -> None:
@@ -302,13 +311,13 @@ def test_ids_are_unique_and_do_not_change_when_a_document_is_added() -> None:
 
 
 def test_two_documents_of_one_name_are_refused() -> None:
-    with pytest.raises(DataError, match=r"second document with the name 'guide\.md'"):
+    with pytest.raises(DataError, match=r"duplicate document name 'guide\.md'"):
         list(chunk_documents([markdown("a"), markdown("b")], size=5, count=count))
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"size": 5, "overlap": 5}, {"size": 5, "least": 6}])
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": 5, "overlap": 5}, {"size": 5, "min_tokens": 6}])
 def test_sizes_that_contradict_one_another_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="expected a size of at least 1"):
+    with pytest.raises(UsageError, match=f"size {options['size']}, overlap"):
         list(chunk_documents([], count=count, **options))
 
 
@@ -330,7 +339,7 @@ words = st.integers(1, 4)
 
 @st.composite
 def documents(draw: st.DrawFn) -> str:
-    """Markdown whose words are w0, w1, … in their order, one sentence, row, item or line of code of few words each."""
+    """Markdown of the words w0, w1, … in order, a few words in each sentence, row, item or line of code."""
     n_words = 0
 
     def some() -> str:
@@ -368,7 +377,7 @@ def own_words(text: str) -> list[str]:
 
 @given(documents(), st.integers(40, 90), st.integers(0, 40))
 def test_without_overlap_everything_is_in_one_chunk_in_its_order(text: str, size: int, least: int) -> None:
-    assert own_words("\n".join(texts(text, size, least=least))) == own_words(text)
+    assert own_words("\n".join(texts(text, size, min_tokens=least))) == own_words(text)
 
 
 @given(documents(), st.integers(40, 90), st.integers(0, 39), st.integers(0, 40))
@@ -376,7 +385,7 @@ def test_chunks_are_never_larger_than_their_size_and_never_end_with_a_heading(
     text: str, size: int, overlap: int, least: int
 ) -> None:
     lines = text.split("\n")
-    for chunk in cut(text, size, overlap=overlap, least=least):
+    for chunk in cut(text, size, overlap=overlap, min_tokens=least):
         assert (
             chunk.n_tokens == count(chunk.text) <= size
         )  # four headings and the first row of a table are 37
@@ -469,7 +478,7 @@ def test_a_tokenizer_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tokenizer\.json: no such file"):
         tokenizer_counter(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
-    with pytest.raises(DataError, match=r"expected a tokenizer\.json of the tokenizers library"):
+    with pytest.raises(DataError, match=r"not a tokenizer\.json"):
         tokenizer_counter(tmp_path)
 
 
@@ -505,8 +514,9 @@ Text <!-- hidden --> with `<!-- code -->`.
 - [not only anchors](other.md)
 """
     )
-    assert document.title == "The guide: all of it"
-    assert [(line.place, line.text) for line in document.lines if line.text.strip()] == [
+    expected = "The guide: all of it"
+    assert document.title == expected
+    lines = [
         (16, "# Guide"),
         (18, "Text with `<!-- code -->`."),
         (20, "```html"),
@@ -515,6 +525,7 @@ Text <!-- hidden --> with `<!-- code -->`.
         (23, "```"),
         (24, "- [not only anchors](other.md)"),
     ]
+    assert [(line.place, line.text) for line in document.lines if line.text.strip()] == lines
     assert cut(document)[0].place == {"lines": [16, 24]}
 
 
@@ -523,7 +534,8 @@ def test_two_rules_with_text_between_them_are_no_front_matter(read: Read) -> Non
 
 
 def test_the_title_is_the_first_top_heading_or_the_files_name(read: Read) -> None:
-    assert read("## a\n\n# B `c` [d](e) {#f}\n").title == "B c d"
+    document = read("## a\n\n# B `c` [d](e) {#f}\n")
+    assert document.title == "B c d"
     assert read("# [1.0]\n\n[1.0]: http://x\n").title == "1.0"
     assert read("text").title == "guide"
 
@@ -551,14 +563,15 @@ def test_what_is_not_utf8_is_refused_with_its_name_and_line(read: Read, name: st
 
 def test_html_may_declare_its_encoding(read: Read) -> None:
     assert kept(read('<meta charset="iso-8859-1"><p>Grüße</p>'.encode("latin-1"), "a.html")) == ["Grüße"]
-    with pytest.raises(DataError, match=r"a\.html: declares 'klingon' and is not"):
+    with pytest.raises(DataError, match=r"a\.html: .*'klingon'"):
         read(b'<meta charset="klingon"><p>\xfc</p>', "a.html")
 
 
 def test_plain_text_and_restructured_text_are_read_as_they_are(read: Read) -> None:
     document = read("# no heading\n\n<!-- kept -->\n", "notes.rst")
     assert (document.markdown, document.title) == (False, "notes")
-    assert texts(document) == ["# no heading\n\n<!-- kept -->"]
+    expected = ["# no heading\n\n<!-- kept -->"]
+    assert texts(document) == expected
 
 
 PAGE = """<!DOCTYPE html><html><head><title>Site - Page</title><style>x{}</style></head><body>
@@ -578,7 +591,7 @@ PAGE = """<!DOCTYPE html><html><head><title>Site - Page</title><style>x{}</style
 def test_the_main_part_of_a_page_is_read_as_markdown(read: Read) -> None:
     document = read(PAGE, "page.html")
     assert document.title == "Page"
-    assert kept(document) == [
+    expected = [
         "# Page",
         "Some *text* in snake_case.",
         "## Code",
@@ -591,7 +604,8 @@ def test_the_main_part_of_a_page_is_read_as_markdown(read: Read) -> None:
         r"| a\|b | 1 2 |",
         "About cookies.",
     ]
-    assert [(chunk.title, chunk.place) for chunk in cut(document, least=5)] == [
+    assert kept(document) == expected
+    assert [(chunk.title, chunk.place) for chunk in cut(document, min_tokens=5)] == [
         ("Page", {"blocks": [1, 2]}),
         ("Page > Code", {"blocks": [3, 6]}),
     ]
@@ -607,7 +621,7 @@ def test_carriage_returns_in_a_page_break_lines(read: Read) -> None:
 
 
 def test_a_page_that_is_nested_too_deeply_is_refused(read: Read) -> None:
-    with pytest.raises(DataError, match=r"a\.html: nested too deeply"):
+    with pytest.raises(DataError, match=r"a\.html: .*nested too deeply"):
         read("<div>" * 20_000 + "x", "a.html")
 
 
@@ -643,16 +657,16 @@ def test_end_tags_that_html_lets_authors_leave_out_are_implied(
         ("<dl>", "<dd>x"),
     ],
 )
-def test_8_000_elements_without_end_tags_are_read(read: Read, opening: str, unclosed: str) -> None:
+def test_8_000_elements_without_end_tags_are_read(read: Read, opening: str, unclosed: str, bar: Bar) -> None:
     began = process_time()
     document = read(opening + unclosed * 8_000, "a.html")
-    assert process_time() - began < 4  # seconds; a square of it would be twenty
+    bar(f"{unclosed} 8,000 times, CPU s", process_time() - began, 4)  # a square of it would be twenty
     assert "".join(kept(document)).count("x") == 8_000
 
 
 def test_what_html_cannot_end_is_text_and_a_broken_section_is_refused(read: Read) -> None:
     assert kept(read("<p>a < b", "a.html")) == ["a < b"]
-    with pytest.raises(DataError, match=r"a\.html: not HTML that can be read"):
+    with pytest.raises(DataError, match=r"a\.html: invalid HTML"):
         read("<![foo[ <p>x", "a.html")
 
 
@@ -684,7 +698,8 @@ def test_a_heading_that_is_a_link_to_itself_is_its_text(read: Read) -> None:
     ],
 )
 def test_the_title_in_front_matter_is_on_its_own_line(read: Read, line: str, title: str) -> None:
-    assert read(f"---\n{line}\nlayout: post\n---\n# T\n").title == title
+    document = read(f"---\n{line}\nlayout: post\n---\n# T\n")
+    assert document.title == title
 
 
 def test_a_pdf_is_read_by_page_without_headers_footers_and_broken_words(read: Read) -> None:
@@ -700,10 +715,11 @@ def test_a_pdf_is_read_by_page_without_headers_footers_and_broken_words(read: Re
         (3, "Three."),
         (4, "Four."),
     ]
-    assert [(chunk.text, chunk.place) for chunk in cut(document, size=6, least=0)] == [
+    expected = [
         ("A first example\ngoes\non here.", {"pages": [1, 2]}),
         ("Two.\n\nThree.\n\nFour.", {"pages": [2, 4]}),
     ]
+    assert [(chunk.text, chunk.place) for chunk in cut(document, size=6, min_tokens=0)] == expected
 
 
 def test_lines_that_three_pages_share_are_kept(read: Read) -> None:
@@ -711,7 +727,7 @@ def test_lines_that_three_pages_share_are_kept(read: Read) -> None:
 
 
 def test_a_pdf_without_text_needs_ocr(read: Read) -> None:
-    with pytest.raises(DataError, match=r"scan\.pdf: the PDF holds no text.*needs OCR"):
+    with pytest.raises(DataError, match=r"scan\.pdf: .*no text.*OCR"):
         read(pdf([], []), "scan.pdf")
 
 
@@ -769,9 +785,9 @@ def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path: Path) -> None:
     for name in ("a/i.md", "b/i.md", "x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x", "utf-8")
-    with pytest.raises(DataError, match=r"would be called 'i\.md'.*give the folder that holds both"):
+    with pytest.raises(DataError, match=r"b/i\.md: .*'i\.md'.* .*a/i\.md"):
         find_documents([tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="none: no such file"):
         find_documents([tmp_path / "none"])
     with pytest.raises(DataError, match=r"x\.png: expected a document"):
         find_documents([tmp_path / "x.png"])
@@ -779,7 +795,7 @@ def test_what_cannot_be_found_or_told_apart_is_refused(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_utf8_is_refused_and_shown(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("x", "utf-8")
-    with pytest.raises(DataError, match=r"caf\\xe9\.md: the file's name is not UTF-8; rename it"):
+    with pytest.raises(DataError, match=r"caf\\xe9\.md: .*UTF-8"):
         find_documents([tmp_path])
 
 
@@ -796,5 +812,6 @@ def test_links_out_of_a_folder_are_skipped_and_counted(tmp_path: Path) -> None:
     for named in (docs, tmp_path / "alias"):
         ignored: Counter[str] = Counter()
         assert [name for _, name in find_documents([named], ignored)] == ["b.md"]
-        assert ignored == {"link out of the folder": 2}
+        expected = {"link out of the folder": 2}
+        assert ignored == expected
     assert [name for _, name in find_documents([docs / "file.md"])] == ["file.md"]

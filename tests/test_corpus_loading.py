@@ -73,24 +73,24 @@ def test_a_unicode_line_separator_does_not_end_a_line(tmp_path: Path) -> None:
     [
         (
             {"id": "a", "txt": "x"},
-            ":1: no text: found the keys 'id', 'txt'; accepted: text, content, body, chunk. Did you mean 'text'?",
+            ":1: no text: expected one of text, content, body, chunk; the keys are 'id', 'txt'.",
         ),
-        ({"text": "x"}, ":1: no id: found the keys 'text'; accepted: chunk_id, id, uid."),
-        ({}, ":1: no id: found the keys none"),
-        ({"id": "a", "text": " \n "}, ":1: 'text' is blank; every chunk needs text"),
-        ({"id": "", "text": "x"}, ":1: 'id' is blank; every chunk needs an id"),
+        ({"text": "x"}, ":1: no id: expected one of chunk_id, id, uid; the keys are 'text'."),
+        ({}, ":1: no id: "),
+        ({"id": "a", "text": " \n "}, ":1: 'text' is blank"),
+        ({"id": "", "text": "x"}, ":1: 'id' is blank"),
         ({"id": True, "text": "x"}, ":1: 'id': expected text, got true"),
         ({"id": "a", "text": ["x"]}, ":1: 'text': expected text, got [\"x\"]"),
         ({"id": "a", "text": "x", "topic": {"a": 1}}, ":1: 'topic': expected text, got {"),
-        ({"id": "a", "text": "ab\0"}, ":1: 'text': a NUL character at position 3; remove it"),
-        ('{"id": "a", "text": "x\\ud83d"}', ":1: 'text': \\ud83d is half a character"),
+        ({"id": "a", "text": "ab\0"}, ":1: 'text': a NUL character at position 3"),
+        ('{"id": "a", "text": "x\\ud83d"}', ":1: 'text': \\ud83d is a lone surrogate"),
         ('{"id": "a", "text": "x", }', ":1:26: not JSON: "),
         ('{"id": "a"', ":1:11: not JSON: "),
         ('"text"', ':1: expected a JSON object, got "text"'),
         ("null", ":1: expected a JSON object, got null"),
-        ('{"id": ' + "9" * 5000 + "}", ":1: JSON that cannot be read"),
-        ('{"id": ' + "[" * 100_000, ":1: JSON that cannot be read"),
-        ('[{"id": "a", "text": "x"}]', ":1: a JSON array starts here; expected one JSON object per line (jq"),
+        ('{"id": ' + "9" * 5000 + "}", ":1: unreadable JSON"),
+        ('{"id": ' + "[" * 100_000, ":1: unreadable JSON"),
+        ('[{"id": "a", "text": "x"}]', ":1: expected one JSON object per line, found a JSON array"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said_with_its_number(file: File, row: object, words: str) -> None:
@@ -100,20 +100,20 @@ def test_what_is_wrong_with_a_line_is_said_with_its_number(file: File, row: obje
 
 def test_a_duplicate_id_names_both_lines(file: File) -> None:
     path = file({"id": 1, "text": "x"}, "", {"id": "1", "text": "y"})
-    assert refusal(path) == f"{path}:3: duplicate id '1': it stands on line 1 already; ids must be unique"
+    assert refusal(path).startswith(f"{path}:3: duplicate id '1': line 1 ")
 
 
 def test_a_whole_document_is_refused_with_its_size(file: File) -> None:
     load_chunks(file({"id": "a", "text": "w " * MAX_CHUNK_WORDS}))
     message = refusal(file({"id": "a", "text": "w " * (MAX_CHUNK_WORDS + 1)}))
-    assert "the chunk has 20,001 words, more than 20,000" in message
-    assert "cut it into passages with `qaeval chunk` first" in message
+    assert "20,001 words, more than 20,000" in message
+    assert "`qaeval chunk`" in message
 
 
 def test_five_problems_are_listed_and_all_are_counted(file: File) -> None:
     path = file(*[{"id": str(n)} for n in range(23)], {"id": "a", "text": "x"})
     lines = refusal(path).split("\n")
-    assert lines[0] == f"{path}: 23 lines are not usable; the first 5:"
+    assert lines[0].startswith(f"{path}: 23 lines ")
     assert [line.split(" no text")[0] for line in lines[1:]] == [
         f"  {path}:{number}:" for number in range(1, 6)
     ]
@@ -121,13 +121,17 @@ def test_five_problems_are_listed_and_all_are_counted(file: File) -> None:
 
 def test_two_problems_are_both_listed(file: File) -> None:
     path = file({"id": "a"}, "x")
-    assert refusal(path).startswith(f"{path}: 2 lines are not usable; all of them:\n  {path}:1: no text")
-    assert f"\n  {path}:2:1: not JSON" in refusal(path)
+    summary, *problems = refusal(path).split("\n")
+    assert summary.startswith(f"{path}: 2 lines ")
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        [f"  {path}:1", "no text"],
+        [f"  {path}:2:1", "not JSON"],
+    ]
 
 
 @pytest.mark.parametrize("lines", [(), ("", "  ")])
 def test_an_empty_file_is_refused(file: File, lines: tuple[str, ...]) -> None:
-    assert "the file is empty; expected one JSON object per line" in refusal(file(*lines))
+    assert "the file is empty" in refusal(file(*lines))
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -135,4 +139,5 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "this is a directory" in refusal(tmp_path)
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(b'{"id": "a", "text": "x"}\n{"id": "b", "text": "\xe4"}\n')
-    assert refusal(bad) == f"{bad}:2: not UTF-8: byte 0xe4 at offset 46; save the file as UTF-8"
+    assert refusal(bad).startswith(f"{bad}:2: not UTF-8: byte 0xe4")
+    assert "offset 46" in refusal(bad)

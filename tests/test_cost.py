@@ -18,7 +18,7 @@ from qaeval.comparison.speed import speed
 from qaeval.cost.alternatives import steady_work
 from qaeval.cost.machines import node_costs, run_seconds
 from qaeval.cost.model import CandidateCost, CostReport
-from qaeval.cost.run_cost import Asked, cost_run
+from qaeval.cost.run_cost import CostAssumptions, cost_run
 from qaeval.cost.sections import write_cost_report
 from qaeval.errors import UsageError
 from qaeval.records import Reading, Session
@@ -344,7 +344,8 @@ def costed(*, machines: bool = True, offers: tuple[HostedFacts, ...] = (API,), *
     report = made.with_rows(sessions=sessions).report(
         machines=dict.fromkeys(starts, OURS) if machines else {}
     )
-    return cost_run(report, sessions, offers, Asked(**asked))
+    measured = report.measured(sessions, (), priced_at=RUN.finished)
+    return cost_run(measured, report.timing, offers, CostAssumptions(**asked))
 
 
 def test_tokens_elsewhere_are_worked_by_hand() -> None:
@@ -360,18 +361,18 @@ def test_tokens_elsewhere_are_worked_by_hand() -> None:
 
 
 def test_the_ways_of_a_run_are_worked_by_hand() -> None:
-    kept, zero, api = costed(start_s=90.0, linger_s=60.0).ways
+    kept, zero, api = costed(start_s=90.0, idle_timeout_s=60.0).ways
     assert kept.per_day == approx(24 * 1.2)
     assert kept.most_runs == approx(86400 / 210)
     assert zero.per_run == approx((210 + 150) / 3600 * 1.2)
     assert api.per_run == approx(2 * 0.0156 + 0.048)
-    meet = costed(start_s=90.0, linger_s=60.0).break_evens[0]
+    meet = costed(start_s=90.0, idle_timeout_s=60.0).break_evens[0]
     assert meet.runs_per_day == approx(86400 / 360)
 
 
 def test_a_machine_that_is_kept_may_have_a_price_of_its_own() -> None:
     reserved = OURS.model_copy(update={"price_per_hour": 0.5})
-    assert costed(kept=reserved).ways[0].per_day == approx(12)
+    assert costed(always_on_machine=reserved).ways[0].per_day == approx(12)
 
 
 def test_a_start_that_nobody_measured_is_not_assumed() -> None:
@@ -398,7 +399,8 @@ def test_replies_known_from_earlier_runs_make_no_break_even() -> None:
     report = made.with_rows(generations=known, sessions=sessions).report(
         machines=dict.fromkeys(["alpha", "beta", JUDGE.name], OURS)
     )
-    assert "--no-cache" in (cost_run(report, sessions, (), Asked()).ways[0].reason or "")
+    measured = report.measured(sessions, (), priced_at=RUN.finished)
+    assert "--no-cache" in (cost_run(measured, report.timing, (), CostAssumptions()).ways[0].reason or "")
 
 
 def test_waiting_costs_only_at_the_users_rate() -> None:

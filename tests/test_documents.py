@@ -67,12 +67,12 @@ def test_what_is_wrong_with_yaml_is_said_with_its_place(
 
 def test_a_missing_file_names_its_closest_neighbour(tmp_path: Path) -> None:
     (tmp_path / "rubric.yaml").touch()
-    with pytest.raises(DataError, match=r"rubrik\.yaml: no such file\. Did you mean 'rubric\.yaml'\?"):
+    with pytest.raises(DataError, match=r"rubrik\.yaml: .*'rubric\.yaml'\?"):
         read_text(tmp_path / "rubrik.yaml")
 
 
 def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected a file, this is a directory"):
+    with pytest.raises(DataError, match="is a directory"):
         read_text(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf8_are_named_with_line_and_offset(tmp_path: Path, bom: bytes) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(bom + b"ab\nc\xff")
-    with pytest.raises(DataError, match=f":2: not UTF-8: byte 0xff at offset {4 + len(bom)};"):
+    with pytest.raises(DataError, match=f":2: not UTF-8: .*0xff.*{4 + len(bom)};"):
         read_text(path)
 
 

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -5,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from figures import Bar
 from qaeval.text.units import words
 from qaeval_floor.candidates import Pair, lead, salient
 from qaeval_floor.contrast import compare
@@ -171,13 +175,35 @@ def test_an_instruction_in_the_text_is_only_text() -> None:
     assert salient(INJECTION)[0].question == "What is the door?"
 
 
+def test_an_answer_is_the_same_in_every_process() -> None:
+    # two sentences hold nearly the same share of the question; summed in the order of a set, the last digit decided
+    text = (
+        "Whether this assessment is currently valid (i.e., has not been overridden by a newer assessment). Set automatically by the "
+        "backend — when a new assessment overrides this one, `valid` is set to `false`. When analyzing assessments, filter for "
+        "`valid: true` to see only the most current judgments. An overridden assessment's `value` and `rationale` may be outdated."
+    )
+    question = "What does the text say about `valid: true` compared with a newer assessment?"
+    code = f"from qaeval_floor.answers import salient_answer; print(salient_answer({ {'chunk': text, 'question': question}!r}))"
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(answers) == 1
+
+
 @BOTH
-def test_a_very_long_chunk_takes_linear_time(candidate: Candidate) -> None:
+def test_a_very_long_chunk_takes_linear_time(candidate: Candidate, bar: Bar) -> None:
     text = f"{LIMITS}\n\n" * 5000
-    started = time.perf_counter()
+    start = time.process_time()
     is_sound(candidate(text), LIMITS)
     assert len(text.split()) > 200_000
-    assert time.perf_counter() - started < 10  # about 0.5 s on an idle core
+    bar("200,000 words, CPU s", time.process_time() - start, 10)  # about 0.5 s
 
 
 @pytest.mark.parametrize(

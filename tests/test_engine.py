@@ -343,7 +343,7 @@ def pair(one: LoopbackServer, other: LoopbackServer, **options: Any) -> HttpChat
 
 
 async def test_requests_go_to_the_server_with_the_fewest_in_flight() -> None:
-    with LoopbackServer(latency_s=0.02) as quick, LoopbackServer(latency_s=0.2) as slow:
+    with LoopbackServer() as quick, LoopbackServer(latency_s=1) as slow:
         async with pair(quick, slow) as model:
 
             async def ask(_number: int) -> object:

@@ -83,13 +83,13 @@ def test_windows_line_ends_do_not_change_the_digest(folder: Folder, tmp_path: Pa
             "user: unknown placeholder $chnk; known: $chunk, $title. Did you mean 'chunk'?",
         ),
         ("# system\n$question\n# user\n$chunk\n", "system: unknown placeholder $question"),
-        ("# user\nAsk about something.\n", "user: no $chunk: without the chunk"),
-        ("# system\n$chunk\n# user\nAsk.\n", "user: no $chunk"),
-        ("# user\n$chunk costs $5.\n", "write $$ for a plain one"),
-        ("Ask about $chunk.\n", "expected a heading line '# user'"),
-        ("Hello\n# user\n$chunk\n", "expected a heading line '# user'"),
-        ("# system\n$chunk\n", "expected a heading line '# user'"),
-        ("# user\n$chunk\n# user\n$chunk\n", "each of '# system' and '# user' may stand once"),
+        ("# user\nAsk about something.\n", "user: missing $chunk"),
+        ("# system\n$chunk\n# user\nAsk.\n", "user: missing $chunk"),
+        ("# user\n$chunk costs $5.\n", "write $$"),
+        ("Ask about $chunk.\n", "expected a section '# user'"),
+        ("Hello\n# user\n$chunk\n", "expected a section '# user'"),
+        ("# system\n$chunk\n", "expected a section '# user'"),
+        ("# user\n$chunk\n# user\n$chunk\n", "duplicate section"),
     ],
 )
 def test_a_prompt_that_cannot_work_is_refused(folder: Folder, prompt: str, words: str) -> None:
@@ -105,29 +105,29 @@ def test_a_prompt_that_cannot_work_is_refused(folder: Folder, prompt: str, words
     [
         (EVAL + "item_type: [factual]\n", "unknown key 'item_type'. Did you mean 'item_types'?"),
         (EVAL + "items_per_sample: 0\n", "items_per_sample: expected greater than or equal to 1, got 0"),
-        (EVAL + "item_types: [a, a]\n", "item_types: each type stands once, got a, a"),
+        (EVAL + "item_types: [a, a]\n", "item_types: duplicate type in a, a"),
         (EVAL + "item_types: []\n", "item_types: expected"),
         (
             EVAL + "item_kind: anser\n",
-            "item_kind: expected one of qa_pair, answer, preference_pair, got 'anser'. Did you mean 'answer'?",
+            "got 'anser'. Did you mean 'answer'?",
         ),
         (
             EVAL + "item_kind: preference_pair\n",
-            "items_per_sample: a sample brings one preference_pair, got 3",
+            "items_per_sample: expected 1 for preference_pair, got 3",
         ),
         (
             EVAL + "item_kind: preference_pair\nitems_per_sample: 1\n",
-            "samples: an eval of kind preference_pair needs a file",
+            "samples: an eval of kind preference_pair",
         ),
-        (EVAL + "form: {name: ticket, fields: {a: [b]}}\n", "form: only an answer carries one"),
+        (EVAL + "form: {name: ticket, fields: {a: [b]}}\n", "form: only evals of kind answer"),
         (EVAL + "checks: new_numbers\n", "checks: expected a list, got 'new_numbers'"),
-        (EVAL + "checks: [{words: 3}]\n", "checks: expected a name, or a name with its options"),
+        (EVAL + "checks: [{words: 3}]\n", "checks: expected a name or"),
         (EVAL + "checks: [new_number]\n", "unknown check 'new_number'. Did you mean 'new_numbers'?"),
         (EVAL + "checks: [answer_length: {mosts: 3}]\n", "unknown option 'mosts'. Did you mean 'most'?"),
-        (EVAL + "checks: [new_numbers: {types: [factul]}]\n", "type 'factul' is none of"),
-        (EVAL + "checks: [language, language]\n", "each check stands once"),
-        (EVAL + "prompt: [a]\n", "prompt: expected the name of a file, got ['a']"),
-        (EVAL + "label_paths: [a]\n", "unknown key 'label_paths'; labels are found in labels/*.jsonl"),
+        (EVAL + "checks: [new_numbers: {types: [factul]}]\n", "unknown type 'factul'"),
+        (EVAL + "checks: [language, language]\n", "duplicate check in language, language"),
+        (EVAL + "prompt: [a]\n", "prompt: expected a file name, got ['a']"),
+        (EVAL + "label_paths: [a]\n", "unknown key 'label_paths'"),
         (EVAL + "sampling: {max_token: 5}\n", "unknown key 'sampling.max_token'. Did you mean 'max_tokens'?"),
         ("name: mine\ntitle: Mine\n", "missing key 'rubric'"),
     ],
@@ -166,7 +166,8 @@ def test_the_shipped_eval_names_a_rubric_that_exists(shipped: EvalDefinition) ->
 
 
 def test_the_shipped_prompt_names_every_type_and_shows_a_reply_that_fits(shipped: EvalDefinition) -> None:
-    filled = Template(shipped.prompt.user).substitute(chunk="The chunk {with} $braces.", title="T")
-    assert "<source>\nThe chunk {with} $braces.\n</source>" in filled
+    chunk = "The chunk {with} $braces."
+    filled = Template(shipped.prompt.user).substitute(chunk=chunk, title="T")
+    assert f"<source>\n{chunk}\n</source>" in filled
     shown = json.loads(filled[filled.index('{"pairs"') :])
     assert [pair["type"] for pair in shown["pairs"]] == list(shipped.item_types)

@@ -1,6 +1,7 @@
 """The three evals, and evals of one's own, as a user runs them."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from qaeval.run.items import read_items
 from replay.server import LoopbackServer
 
 EVALS = ("qa_pairs", "rag_qa", "dpo_pairs")
+PAIRS_RUN = Path(__file__).parent / "data" / "dpo_pairs_templates"
+"""A run of `dpo_pairs` by candidates and a judge that are gone, with labels of its items."""
 CHUNK = Chunk(chunk_id="c", text="The server listens on port 8000. A probe asks for /health.", language="en")
 
 
@@ -38,8 +41,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ---------------------------------------------------------------------------- each eval runs
 
 
-@pytest.mark.parametrize("name", EVALS)
-def test_each_eval_runs_by_one_command_on_the_embedded_models(name: str, here: Path) -> None:
+@pytest.mark.parametrize("name", ["qa_pairs", "rag_qa"])
+def test_each_eval_that_they_grade_runs_by_one_command_on_the_embedded_models(name: str, here: Path) -> None:
     assert (
         run(["compare", "embedded-lead", "embedded-salient", "--eval", name, "--n", "12", "--out", "run"])
         == 0
@@ -52,7 +55,33 @@ def test_each_eval_runs_by_one_command_on_the_embedded_models(name: str, here: P
     assert [group["check"]["name"] for group in report["checks"]] == checks
     page = (here / "run" / "report.html").read_text()
     assert "Checks without a model" in page
-    assert ("Selecting a model to write preference pairs" in page) == (name == "dpo_pairs")
+    assert "Selecting a model to write preference pairs" not in page
+
+
+def test_preference_pairs_need_a_judge_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--n", "12", "--out", "run"]
+    assert run(["compare", *words]) == 64
+    assert "'embedded-lexical' does not grade preference pairs" in capsys.readouterr().err
+    assert not (here / "run").exists()
+    assert run(["generate", *words]) == 0
+    assert run(["grade", "run"]) == 64
+    assert "name a judge model with --judge" in capsys.readouterr().err
+    assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
+
+
+def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(here: Path) -> None:
+    with LoopbackServer(models=("judge",)) as server:
+        (here / "qaeval.yaml").write_text(f"judges: {{mine: {{url: '{server.url}', served_name: judge}}}}\n")
+        words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--judge", "mine", "--n", "12"]
+        assert run(["compare", *words, "--out", "run"]) == 0
+    report = json.loads((here / "run" / "report.json").read_text())
+    assert [one["n_expected"] for one in report["candidates"]] == [12] * 2
+    assert all(one["failed"]["n"] == 0 for one in report["candidates"])
+    checks = [spec.name for spec in find_eval("dpo_pairs").checks]
+    assert [group["check"]["name"] for group in report["checks"]] == checks
+    page = (here / "run" / "report.html").read_text()
+    assert "Checks without a model" in page
+    assert "Selecting a model to write preference pairs" in page
 
 
 @pytest.mark.parametrize("name", EVALS)
@@ -107,8 +136,9 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
     definition = find_eval(name)
     rubric = find_rubric(definition.rubric)
     chunks = {sample.chunk.chunk_id for sample in load_samples(definition)}
-    assert definition.label_paths
-    for path in definition.label_paths:
+    paths = definition.label_paths or sorted((PAIRS_RUN / "labels").glob("*.jsonl"))
+    assert (not definition.label_paths) == (name == "dpo_pairs")
+    for path in paths:
         labels = rows(path)
         assert len({label["item_id"] for label in labels}) == len(labels) >= 30
         assert {label["rubric"] for label in labels} == {f"{rubric.name}/{rubric.version}"}
@@ -118,10 +148,36 @@ def test_each_eval_has_labels_that_belong_to_its_items(name: str) -> None:
 
 
 def test_a_run_without_anything_usable_takes_nobody(here: Path) -> None:
-    assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--out", "run"]) == 0
+    shutil.copytree(PAIRS_RUN, here / "run")
+    assert run(["report", "run"]) == 0
     report = json.loads((here / "run" / "report.json").read_text())
     assert [one["usable"]["value"] for one in report["candidates"]] == [0, 0]
     assert report["headline"][0]["text"].startswith("None to take: ")
+
+
+@pytest.mark.parametrize(("rater", "n"), [("claude", 54), ("claude-2", 34)])
+def test_labels_of_pairs_that_nobody_writes_any_more_are_of_the_run_that_they_are_kept_with(
+    rater: str, n: int
+) -> None:
+    items = {
+        item["item_id"]: (item["question"], item["answer"], item["parts"][REJECTED])
+        for row in rows(PAIRS_RUN / "generations.jsonl")
+        for item in row["items"]
+    }
+    labels = rows(PAIRS_RUN / "labels" / f"{rater}.jsonl")
+    assert len(labels) == n
+    for label in labels:
+        assert (label["question"], label["answer"], label["rejected"]) == items[label["item_id"]]
+
+
+def test_rules_did_not_grade_pairs_better_than_the_same_letter_for_all(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(PAIRS_RUN, here / "run")
+    assert run(["agreement", "run", "--labels", "run/labels/claude.jsonl"]) == 0
+    said = capsys.readouterr().out
+    assert "17 of 27 items" in said
+    assert "embedded-lexical is not shown to agree more often than always answering C would" in said
 
 
 def test_rag_qa_has_the_questions_that_it_promises() -> None:
@@ -178,7 +234,7 @@ TICKET = {"priority": "low", "category": "fact", "department": "platform"}
             "Port 9000.",
             {
                 "new_numbers": "not in the chunk: 9000",
-                "bare_json": "the reply is not JSON alone; it begins with 'Sure!\\n```json\\n{\"answ'",
+                "bare_json": "the reply is not bare JSON; it begins with 'Sure!\\n```json\\n{\"answ'",
             },
         ),
         (
@@ -274,7 +330,7 @@ def test_questions_about_one_chunk_are_one_cluster(here: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "no chunk 'serving-1'"),
+        ({"chunk_id": "serving-1", "question": "Which?", "type": "answerable"}, "unknown chunk 'serving-1'"),
         (
             {"chunk_id": "serving-02-openai-compatible-api", "type": "answerable"},
             "expected 'chunk_id' and 'question'",
@@ -323,25 +379,24 @@ def test_a_card_that_lacks_something_is_refused_with_its_line(
 
 
 def test_files_that_an_eval_does_not_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--samples: qa_pairs asks about whole chunks"):
+    with pytest.raises(UsageError, match=r"--samples: .*qa_pairs.* --chunks"):
         load_samples(find_eval("qa_pairs"), samples=tmp_path)
-    with pytest.raises(UsageError, match="--chunks: dpo_pairs starts from topic cards"):
+    with pytest.raises(UsageError, match=r"--chunks: .*dpo_pairs.* --samples"):
         load_samples(DPO, chunks=tmp_path)
-    with pytest.raises(UsageError, match="--chunks alone: the questions of rag_qa are about its own chunks"):
+    with pytest.raises(UsageError, match=r"--chunks .*rag_qa.* --samples"):
         load_samples(RAG, chunks=tmp_path)
 
 
 def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = here / "foreign.jsonl"
-    path.write_text(
-        json.dumps({"nr": 7, "id": "no", "inhalt": "Der Server hört auf Port 8000.", "amt": "IT"}) + "\n"
-    )
+    text = "Der Server hört auf Port 8000."
+    path.write_text(json.dumps({"nr": 7, "id": "no", "inhalt": text, "amt": "IT"}) + "\n")
     names = ["--field", "chunk_id=nr", "--field", "text=inhalt", "--field", "stratum=amt"]
     assert run(["sample", "--chunks", str(path), *names]) == 0
     row = json.loads(capsys.readouterr().out)
-    assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", "Der Server hört auf Port 8000.", "IT")
+    assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", text, "IT")
     assert run(["sample", "--chunks", str(path), "--field", "txt=inhalt"]) == 64
-    assert "chunks have no field 'txt'. Did you mean 'text'?" in capsys.readouterr().err
+    assert "'txt'. Did you mean 'text'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", EVALS)
@@ -364,21 +419,27 @@ def test_what_sample_draws_is_what_a_run_draws(
 @pytest.mark.parametrize("kind", ["qa_pair", "answer", "preference_pair"])
 def test_a_new_eval_works_at_once(kind: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["new-eval", "mine", "--kind", kind]) == 0
-    assert "next: qaeval compare embedded-lead embedded-salient --eval evals/mine" in capsys.readouterr().out
+    verb = "generate" if kind == "preference_pair" else "compare"
+    command = f"qaeval {verb} embedded-lead embedded-salient --eval evals/mine"
+    assert f"next: {command}\n" in capsys.readouterr().out
+    assert f"Try it: `{command}`" in (here / "evals" / "mine" / "README.md").read_text()
     made = load_eval(here / "evals" / "mine")
     assert (made.name, made.item_kind) == ("mine", kind)
     assert made.samples_path is None or made.samples_path.parent == here / "evals" / "mine"
     assert "mine" in (here / "evals" / "mine" / "task.py").read_text()
-    assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "mine", "--out", "run"]) == 0
-    assert json.loads((here / "run" / "report.json").read_text())["eval"]["n_samples"] == 6
+    assert run([*command.split()[1:], "--out", "run"]) == 0
+    assert json.loads((here / "run" / "settings.json").read_text())["sample_set"]["n"] == 6
+    assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
+    if verb == "compare":
+        assert json.loads((here / "run" / "report.json").read_text())["eval"]["n_samples"] == 6
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["Mine"], "an eval's name has small letters"),
-        (["mine", "--kind", "qa_pairs"], "no kind 'qa_pairs'. Did you mean 'qa_pair'?"),
-        (["taken"], "is there already"),
+        (["Mine"], "eval name 'Mine'"),
+        (["mine", "--kind", "qa_pairs"], "unknown kind 'qa_pairs'. Did you mean 'qa_pair'?"),
+        (["taken"], "evals/taken exists"),
     ],
 )
 def test_a_new_eval_that_cannot_be_made_is_refused(
@@ -473,7 +534,8 @@ def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[st
 def test_many_questions_from_one_template_take_no_time() -> None:
     made = [f"What does setting w{number} mean for the model server?" for number in range(20_000)]
     assert near_duplicates(made) is None
-    assert near_duplicates(["What does it mean for the server?"] * 20_000) == 19_999
+    repeated = ["What does it mean for the server?"] * 20_000
+    assert near_duplicates(repeated) == 19_999
 
 
 def test_a_candidate_that_leads_by_rate_and_loses_in_most_chunks_is_not_taken() -> None:

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qaeval.comparison.csv import harmless
+from qaeval.comparison.csv import escape_formula
 from qaeval.comparison.run_data import read_labels
 from qaeval.errors import DataError, UsageError
 from qaeval.export import Filters, Written, write_export
@@ -706,10 +706,10 @@ def test_a_table_has_every_item_and_every_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x", "\t=1", "\n=1"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(cell: str) -> None:
-    assert harmless(cell) == f"'{cell}"
-    assert harmless(-1.5) == "-1.5"
-    assert harmless("1-2") == "1-2"
-    assert harmless("\r=1") == "'\n=1"
+    assert escape_formula(cell) == f"'{cell}"
+    assert escape_formula(-1.5) == "-1.5"
+    assert escape_formula("1-2") == "1-2"
+    assert escape_formula("\r=1") == "'\n=1"
 
 
 def test_a_carriage_return_starts_no_row_of_its_own(tmp_path: Path) -> None:
@@ -722,7 +722,7 @@ def test_a_carriage_return_starts_no_row_of_its_own(tmp_path: Path) -> None:
         assert "\r" not in text
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         assert [row["answer"] for row in rows] == [evil.replace("\r", "\n")]
-    assert harmless("a\r\nb\rc") == "a\nb\nc"
+    assert escape_formula("a\r\nb\rc") == "a\nb\nc"
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:

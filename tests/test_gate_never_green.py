@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
-from gate_runs import TODAY, evidence, words, write_run
+from gate_runs import TODAY, evidence, served, words, write_run
 from qaeval.errors import DataError
-from qaeval.gate.baseline import Sources
-from qaeval.gate.claims import Counts, PairedRates, permutation_p_value
-from qaeval.gate.decide import Asked, decide
-from qaeval.gate.evidence import Evidence, Spent
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateInputs, decide
+from qaeval.gate.estimates import Counts, PairedRates, permutation_p_value
+from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.registry.config import Config
@@ -26,14 +27,12 @@ P95 = {"quantity": "p95_latency", "margin": "20%"}
 
 def gate(run: Evidence, baseline: Evidence | None, *rules: Mapping[str, Any], **policy: Any) -> GateReport:
     asked = Policy.model_validate({"rules": rules, **policy})
-    return decide(Asked(policy=asked, run=run, baseline=baseline, candidates={}, today=TODAY))
+    return decide(GateInputs(policy=asked, run=run, baseline=baseline, candidates={}, today=TODAY))
 
 
-def served(n: int, seconds: Any) -> Evidence:
+def timed(n: int, seconds: Any) -> Evidence:
     """Return a run of n chunks whose replies took so long."""
-    made = evidence({"alpha": words(n, 0.8)})
-    own = made.candidates[0].model_copy(update={"spent": Spent(has_server=True, latency_s=tuple(seconds))})
-    return made.model_copy(update={"candidates": (own,)})
+    return served(evidence({"alpha": words(n, 0.8)}), latency_s=np.array(seconds, dtype=float))
 
 
 # -------------------------------------------------------------------- failures
@@ -131,7 +130,7 @@ def test_few_chunks_that_differ_are_guarded_whatever_the_sizes_of_the_chunks() -
     hits[[4, 44, 84]] -= 1
     names = tuple(map(str, range(100)))
     found = PairedRates.of(Counts(names, totals, totals), Counts(names, hits, totals))(0.9)
-    assert found.high - found.low > 2 * stats.t.ppf(0.95, 101) * np.sqrt(2 / 101 / 102)
+    assert found.high - found.low > 2 * scipy.stats.t.ppf(0.95, 101) * np.sqrt(2 / 101 / 102)
 
 
 def test_chunks_without_a_loss_rule_out_what_the_rule_of_three_does() -> None:
@@ -151,7 +150,7 @@ def test_chunks_without_a_loss_rule_out_what_the_rule_of_three_does() -> None:
 def test_so_few_replies_cannot_bound_the_slowest_in_twenty(n: int, is_known: bool) -> None:
     # the slowest of 58 replies is below the p95 with a probability of 0.95^58 = 0.051, of 59 with 0.0485
     seconds = np.random.default_rng(1).exponential(size=n)
-    rule = gate(served(n, seconds), None, {"quantity": "p95_latency", "at_most": 100.0}).rules[0]
+    rule = gate(timed(n, seconds), None, {"quantity": "p95_latency", "at_most": 100.0}).rules[0]
     assert (rule.verdict == "pass", rule.current.has_interval) == (is_known, is_known)
     assert ("it takes 59 to bound" in rule.sentence) is not is_known
 
@@ -160,8 +159,8 @@ def test_times_are_compared_on_the_samples_that_were_timed_on_both_sides() -> No
     # the slow half was known from an earlier run, the others take twice as long
     seconds = np.random.default_rng(0).lognormal(0, 0.3, 200)
     seconds[:100] *= 10
-    now = [None if place < 100 else 2 * one for place, one in enumerate(seconds)]
-    rule = gate(served(200, now), served(200, seconds), P95).rules[0]
+    now = np.where(np.arange(200) < 100, np.nan, 2 * seconds)
+    rule = gate(timed(200, now), timed(200, seconds), P95).rules[0]
     p95 = np.quantile(seconds[100:], 0.95)
     assert rule.verdict == "regression"
     assert (rule.baseline.value, rule.change.value) == pytest.approx((p95, p95))
@@ -169,11 +168,8 @@ def test_times_are_compared_on_the_samples_that_were_timed_on_both_sides() -> No
 
 def test_prices_of_two_days_are_said_beside_a_cost() -> None:
     def priced(text: str) -> Evidence:
-        made = evidence({"alpha": words(60, 0.8)})
-        spent = Spent(has_server=True, work_s=60.0, price=0.1, currency="EUR", priced=text)
-        return made.model_copy(
-            update={"candidates": (made.candidates[0].model_copy(update={"spent": spent}),)}
-        )
+        run = evidence({"alpha": words(60, 0.8)})
+        return served(run, work_s=60.0, price=0.1, currency="EUR", price_basis=text)
 
     rule = {"quantity": "cost_per_1000_usable", "margin": "20%"}
     day, other = (
@@ -185,7 +181,7 @@ def test_prices_of_two_days_are_said_beside_a_cost() -> None:
 
 
 def test_an_error_rate_below_what_resamples_can_tell_is_said() -> None:
-    run = served(200, np.random.default_rng(0).lognormal(0, 0.3, 200))
+    run = timed(200, np.random.default_rng(0).lognormal(0, 0.3, 200))
     rule = gate(run, run, P95, alpha=0.0001).rules[0]
     assert (rule.verdict, "less than 4,000 resamples can tell" in rule.sentence) == ("inconclusive", True)
 
@@ -195,7 +191,7 @@ def test_an_error_rate_below_what_resamples_can_tell_is_said() -> None:
 
 def test_a_baseline_whose_chunks_are_not_those_of_its_hash_is_refused() -> None:
     run, other = evidence({"alpha": words(100, 0.8)}), evidence({"alpha": words(90, 0.8)})
-    same = other.model_copy(update={"side": run.side.model_copy(update={"name": "before"})})
+    same = replace(other, source=run.source.model_copy(update={"name": "before"}))
     with pytest.raises(DataError, match=r"before: its samples are not those of run, .* \(10 differ"):
         gate(run, same, USABLE)
 
@@ -207,13 +203,13 @@ def test_a_run_without_candidates_is_refused(tmp_path: Path) -> None:
     for name in ("generations.jsonl", "grades.jsonl"):
         (run / name).write_text("")
     with pytest.raises(DataError, match="run: the run has no candidate"):
-        Sources(config=Config()).run(run)
+        EvidenceReader(config=Config()).run(run)
 
 
 def test_a_stratum_that_only_the_baseline_has_is_no_pass() -> None:
     baseline = evidence({"alpha": ["AAA"] * 200}, identity={"samples_digest": "0" * 64})
     run = evidence({"alpha": ["AAA"] * 200})
-    run = run.model_copy(update={"strata": ("valves",) * 200})
+    run = replace(run, strata=np.full(200, "valves"))
     report = gate(run, baseline, {**USABLE, "by": "stratum"}, samples="may differ")
     assert {rule.id: rule.verdict for rule in report.rules} == {
         "usable_rate[pumps]": "inconclusive",

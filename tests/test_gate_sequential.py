@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from gate_runs import evidence
+from gate_runs import evidence, pending
 from qaeval.cli import run as cli
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError, Interrupted, NotComparableError
 from qaeval.evals.find import data_root, find_eval
-from qaeval.gate.baseline import Sources
-from qaeval.gate.decide import Asked
-from qaeval.gate.early_stop import gate_sequentially, heard_in
-from qaeval.gate.evidence import Evidence
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateInputs
+from qaeval.gate.early_stop import gate_sequentially
+from qaeval.gate.evidence import UNGRADED, Evidence
 from qaeval.gate.messages import sequential_line
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.gate.rules import cases_of, verdicts_of
-from qaeval.gate.sequential import Following, grading_order, power_at_equality
-from qaeval.records import Chunk, Generation, Grade, GradeRow, Item, Sample
+from qaeval.gate.sequential import SequentialMonitor, grading_order, power_at_equality
+from qaeval.records import Chunk, Failure, Generation, Grade, GradeRow, Item, Sample
 from qaeval.registry.find import find_config
 from qaeval.run import generate, grade
 from qaeval.run.plan import Judging, find_judging
@@ -100,7 +100,7 @@ class Bench:
     """A judge, a registry that knows it, and runs for it to grade."""
 
     server: Judge
-    sources: Sources
+    sources: EvidenceReader
     judging: Judging
     folder: Path
 
@@ -156,8 +156,8 @@ class Bench:
     ) -> GateReport:
         before = self.sources.baseline(str(baseline))
 
-        def ask(own: Evidence) -> Asked:
-            return Asked(
+        def ask(own: Evidence) -> GateInputs:
+            return GateInputs(
                 policy=asked or policy(), run=own, baseline=before, candidates=pairs or {}, today="2026-11-21"
             )
 
@@ -198,7 +198,7 @@ def made_bench(folder: Path) -> Iterator[Bench]:
         )
         config = find_config(registry)
         judging = find_judging(config, (), judge="judge", rubric=find_eval("qa_pairs").rubric)
-        yield Bench(server, Sources(config=config, labels=[_no_labels(folder)]), judging, folder)
+        yield Bench(server, EvidenceReader(config=config, labels=[_no_labels(folder)]), judging, folder)
 
 
 def _no_labels(folder: Path) -> Path:
@@ -269,7 +269,7 @@ def test_an_undecided_run_is_graded_to_its_end(bench: Bench) -> None:
     assert report.outcome == "inconclusive"
     assert report.sequential is not None
     assert report.sequential["share_saved"] == 0
-    assert bench.sources.run(run).candidates[0].letters.count("-") == 0
+    assert bench.sources.run(run).candidates[0].graded.all()
     assert report.rules[0].n_more_chunks
 
 
@@ -335,7 +335,7 @@ def test_the_order_is_not_chosen_by_its_result(bench: Bench) -> None:
 def test_the_order_is_a_shuffle_fixed_by_samples_and_seed() -> None:
     one = evidence({"alpha": ["AAA"] * 60})
     order = grading_order(one, 0)
-    assert sorted(order) == sorted(set(one.chunks)) != list(order)
+    assert sorted(order) == sorted(set(one.chunks.tolist())) != list(order)
     assert order == grading_order(evidence({"alpha": ["CCC"] * 60}), 0)
     assert order != grading_order(one, 1)
     other = evidence({"alpha": ["AAA"] * 60}, identity={"samples_digest": "f" * 64})
@@ -422,42 +422,52 @@ def test_what_is_saved_and_given_up_is_said_in_words() -> None:
 
 def graded(run: Evidence) -> dict[str, GradeRow]:
     """Return the judge's rows that a run's letters and flags stand for."""
-    found: dict[str, GradeRow] = {}
-    for one in run.candidates:
-        items = [item for word in one.items.split() for item in word.split(",")]
-        marks = "".join(one.letters.split())
-        for place, (item, mark) in enumerate(zip(items, marks, strict=True)):
-            flags = tuple(name for name, places in one.flags.items() if place in places)
-            found[item] = Grade(
+    rows: dict[str, GradeRow] = {}
+    for candidate in run.candidates:
+        for index in zip(*np.nonzero(candidate.delivered), strict=True):
+            item_id, code = str(candidate.item_ids[index]), int(candidate.letters[index])
+            if code == UNGRADED:
+                rows[item_id] = Failure(
+                    task_id="0",
+                    stage="grade",
+                    model="j",
+                    sample_id="s",
+                    item_id=item_id,
+                    reason="unparseable",
+                    detail="",
+                )
+                continue
+            rows[item_id] = Grade(
                 task_id="0",
                 judge="j",
                 rubric_sha="r",
-                item_id=item,
-                letter=mark,
-                flags=flags,
+                item_id=item_id,
+                letter=run.scale[code],
+                flags=tuple(name for name, mask in candidate.flags.items() if mask[index]),
                 text="",
                 latency_s=0,
             )
-    return found
+    return rows
 
 
-def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[Following, int]:
+def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[SequentialMonitor, int]:
     """Look at a run's chunks in their order; return when it was decided."""
-    following = Following(cases_of(asked, run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
+    cases = cases_of(asked, run, baseline, {"alpha": "alpha"})
+    monitor = SequentialMonitor(cases, pending(run), baseline, alpha=0.05)
     letters = graded(run)
-    for chunk in dict.fromkeys(run.chunks):
-        following.update(chunk, letters)
-        if following.is_decided({}):
+    for chunk in dict.fromkeys(run.chunks.tolist()):
+        monitor.update(chunk, letters)
+        if monitor.is_decided({}):
             break
-    return following, following.n_seen
+    return monitor, monitor.n_seen
 
 
 def test_a_rise_of_flags_is_a_regression_and_a_fall_a_pass() -> None:
     asked = policy({"quantity": "hallucination_rate", "margin": 0.03})
     clean, flagged = ({"alpha": [word] * 150} for word in ("AAA", "AC!C!"))
     for before, now, verdict in ((clean, flagged, "regression"), (flagged, clean, "pass")):
-        following, n = follow(asked, evidence(now), evidence(before, name="base"))
-        (rule,) = verdicts_of(following.cases(), 0.05)
+        monitor, n = follow(asked, evidence(now), evidence(before, name="base"))
+        (rule,) = verdicts_of(monitor.cases(), 0.05)
         assert rule.verdict == verdict
         assert n < 20
 
@@ -467,11 +477,11 @@ def test_only_a_strata_s_own_chunks_count_for_it() -> None:
         evidence({"alpha": ["AAA", "CCC"] * 60}),
         evidence({"alpha": ["AAA", "AAA"] * 60}, name="base"),
     )
-    strata = tuple("even" if place % 2 == 0 else "odd" for place in range(120))
-    run, baseline = (one.model_copy(update={"strata": strata}) for one in (run, baseline))
+    strata = np.where(np.arange(120) % 2 == 0, "even", "odd")
+    run, baseline = (replace(side, strata=strata) for side in (run, baseline))
     asked = policy({**USABLE, "stratum": "even"}, {**USABLE, "stratum": "odd"})
-    following, _ = follow(asked, run, baseline)
-    even, odd = verdicts_of(following.cases(), 0.05)
+    monitor, _ = follow(asked, run, baseline)
+    even, odd = verdicts_of(monitor.cases(), 0.05)
     assert odd.verdict == "regression"
     assert even.change is not None
     assert even.change.value == 0
@@ -479,15 +489,17 @@ def test_only_a_strata_s_own_chunks_count_for_it() -> None:
 
 def test_chunks_weigh_as_their_items_do() -> None:
     # two samples of one chunk: it has six items, all others three
-    run = evidence({"alpha": ["AAA", "CCC", *["AAA"] * 28]})
-    chunks = ("big", "big", *run.chunks[2:])
-    run = run.model_copy(update={"chunks": chunks})
-    baseline = evidence({"alpha": ["AAA"] * 30}, name="base").model_copy(update={"chunks": chunks})
-    following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
-    letters = graded(run)
-    for chunk in dict.fromkeys(chunks):
-        following.update(chunk, letters)
-    (rule,) = verdicts_of(following.cases(), 0.05)
+    run, baseline = (
+        evidence({"alpha": letters}, name=name)
+        for letters, name in ((["AAA", "CCC", *["AAA"] * 28], "run"), (["AAA"] * 30, "base"))
+    )
+    chunks = np.array(["big", "big", *run.chunks[2:]])
+    run, baseline = replace(run, chunks=chunks), replace(baseline, chunks=chunks)
+    cases = cases_of(policy(), run, baseline, {"alpha": "alpha"})
+    monitor = SequentialMonitor(cases, pending(run), baseline, alpha=0.05)
+    for chunk in run.chunk_names:
+        monitor.update(chunk, graded(run))
+    (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert rule.change is not None
     assert rule.change.value == pytest.approx(-3 / 90)
 
@@ -497,42 +509,46 @@ def test_a_followed_rate_of_flags_is_none_where_most_items_failed() -> None:
         evidence({"alpha": [*["AAA", "x", "x"] * 80]}),
         evidence({"alpha": ["AAA"] * 240}, name="base"),
     )
-    following, n = follow(policy({"quantity": "hallucination_rate", "margin": 0.1}), run, clean)
-    (rule,) = verdicts_of(following.cases(), 0.05)
+    monitor, n = follow(policy({"quantity": "hallucination_rate", "margin": 0.1}), run, clean)
+    (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert (rule.verdict, n) == ("inconclusive", 240)
     assert "only 33.3 % of the items of alpha were graded in run" in rule.sentence
 
 
 def test_a_followed_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
     baseline = evidence({"alpha": ["AA-", "A--"] * 100}, name="base")
-    following, n = follow(policy(), evidence({"alpha": ["AAB", "ABB"] * 100}), baseline)
-    (rule,) = verdicts_of(following.cases(), 0.05)
+    monitor, n = follow(policy(), evidence({"alpha": ["AAB", "ABB"] * 100}), baseline)
+    (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert (rule.verdict, n) == ("inconclusive", 200)
     assert "no letter to 50.0 % of the items in the baseline and to 0.0 % in the run" in rule.sentence
 
 
 def test_a_judge_that_fails_on_the_run_is_no_followed_loss() -> None:
     run, baseline = evidence({"alpha": ["AA-"] * 200}), evidence({"alpha": ["AAA"] * 200}, name="base")
-    following, n = follow(policy(), run, baseline)
-    assert ([rule.verdict for rule in verdicts_of(following.cases(), 0.05)], n) == (["inconclusive"], 200)
-    following, n = follow(policy({"quantity": "success_rate", "margin": 0.03}), run, baseline)
-    assert [rule.verdict for rule in verdicts_of(following.cases(), 0.05)] == ["regression"]
+    monitor, n = follow(policy(), run, baseline)
+    assert ([rule.verdict for rule in verdicts_of(monitor.cases(), 0.05)], n) == (["inconclusive"], 200)
+    monitor, n = follow(policy({"quantity": "success_rate", "margin": 0.03}), run, baseline)
+    assert [rule.verdict for rule in verdicts_of(monitor.cases(), 0.05)] == ["regression"]
 
 
-def test_a_candidate_is_heard_of_in_the_first_chunk_that_has_a_letter_of_it() -> None:
+def test_a_candidate_has_letters_from_the_first_chunk_in_which_it_has_one() -> None:
     run = evidence({"alpha": ["AAA", "AAA"], "beta": ["x", "B-B"]})
-    first, second = run.chunks
-    letters = {item: row for item, row in graded(run).items() if item != "-"}
-    assert heard_in(first, run, letters) == {"alpha"}
-    assert heard_in(second, run, letters) == {"alpha", "beta"}
-    assert heard_in(second, run, {}) == set()
+    pairs = {"alpha": "alpha", "beta": "beta"}
+    monitor = SequentialMonitor(cases_of(policy(), run, run, pairs), pending(run), run, alpha=0.05)
+    seen = [monitor.graded_candidates.copy()]
+    for chunk in run.chunks.tolist():
+        monitor.update(chunk, graded(run))
+        seen.append(monitor.graded_candidates.copy())
+    assert seen == [set(), {"alpha"}, {"alpha", "beta"}]
 
 
 def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:
     run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
-    following = Following(cases_of(policy(), run, baseline, {"alpha": "alpha"}), run, baseline, alpha=0.05)
+    cases = cases_of(policy(), run, baseline, {"alpha": "alpha"})
+    monitor = SequentialMonitor(cases, pending(run), baseline, alpha=0.05)
     with pytest.raises(DataError, match="3 of a chunk that was to be graded are missing"):
-        following.update(run.chunks[0], {})
+        monitor.update(run.chunk_names[0], {})
+    assert monitor.n_seen == 0
 
 
 def test_looking_costs_power_and_never_brings_any() -> None:
@@ -568,8 +584,8 @@ def test_the_simulation_gives_the_gates_own_verdicts() -> None:
                 for side, name in ((now, "run"), (before, "base"))
             )
             (rule,) = verdicts_of(cases_of(policy(), run, baseline, {"alpha": "alpha"}), 0.05)
-            following, n = follow(policy(), run, baseline)
-            (early,) = verdicts_of(following.cases(), 0.05)
+            monitor, n = follow(policy(), run, baseline)
+            (early,) = verdicts_of(monitor.cases(), 0.05)
             assert (rule.verdict == "pass", rule.verdict == "regression") == (
                 once.passes[gate],
                 once.regressions[gate],

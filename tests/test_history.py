@@ -14,9 +14,10 @@ import pytest
 from gate_builders import measure
 from qaeval.cli import run as qaeval
 from qaeval.errors import DataError, EndpointError, NotComparableError
+from qaeval.history.compare import compare_runs
 from qaeval.history.mlflow import fetch, push
 from qaeval.history.model import History, HistoryRate, HistoryRun, Unread, history_of
-from qaeval.history.read import compare_runs, read_runs, write_page
+from qaeval.history.read import read_runs, write_page
 from qaeval.history.sections import render_history
 from qaeval.storage.run_directory import RunStore
 from tracking_server import tracking_server
@@ -107,7 +108,6 @@ def test_evals_are_kept_apart_and_the_page_runs_nothing() -> None:
     assert render_history(found, version="0.1.0") == page
 
 
-@pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_the_page_shows_its_chart_and_its_policy_stops_nothing_of_its_own(tmp_path: Path, look: Any) -> None:
@@ -150,8 +150,8 @@ def test_what_is_no_finished_run_is_named_with_its_reason(results: Path) -> None
     reasons = {one.name: one.reason for one in unread}
     assert set(reasons) == {"empty", "torn", "second"}
     assert reasons["empty"] == "no run (no settings.json)"
-    assert "not finished" in reasons["torn"]
-    assert "not readable as JSON" in reasons["second"]
+    assert "manifest.json" in reasons["torn"]
+    assert reasons["second"].startswith("report.json: ")
 
 
 def test_a_report_of_another_version_is_read_where_it_can_be(results: Path) -> None:
@@ -162,7 +162,8 @@ def test_a_report_of_another_version_is_read_where_it_can_be(results: Path) -> N
     (results / "second" / "report.json").write_text(json.dumps(report))
     runs, (unread,) = read_runs(results)
     assert [run.name for run in runs] == ["first"]
-    assert unread.reason == "report.json: rubric: Field required; of another version of qaeval?"
+    assert unread.reason.startswith("report.json: ")
+    assert " rubric: " in unread.reason
 
 
 @pytest.mark.parametrize("started", ["yesterday", "2026-01-01T00:00:00"])

@@ -13,24 +13,24 @@ def test_an_answer_that_stands_in_the_source_is_an_a() -> None:
 
 
 def test_an_invented_number_is_a_c_with_the_number_named() -> None:
-    opinion = judge(CHUNK, QUESTION, "The L4 has 48 GB of memory.")
-    assert (opinion.letter, opinion.hallucination) == ("C", True)
-    assert "'48'" in opinion.reason
+    grade = judge(CHUNK, QUESTION, "The L4 has 48 GB of memory.")
+    assert (grade.letter, grade.hallucination) == ("C", True)
+    assert "'48'" in grade.reason
 
 
 def test_an_invented_name_is_a_c() -> None:
-    opinion = judge(CHUNK, QUESTION, "The L4 has 24 GB of memory, like the RTX.")
-    assert (opinion.letter, opinion.hallucination) == ("C", True)
+    grade = judge(CHUNK, QUESTION, "The L4 has 24 GB of memory, like the RTX.")
+    assert (grade.letter, grade.hallucination) == ("C", True)
 
 
 def test_a_lost_negation_is_a_c() -> None:
-    opinion = judge(
+    grade = judge(
         CHUNK,
         "What does prefix caching reduce?",
         "Prefix caching does reduce decoding time, because it saves the prompt.",
     )
-    assert opinion.letter == "C"
-    assert "negation" in opinion.reason
+    assert grade.letter == "C"
+    assert "negation" in grade.reason
 
 
 def test_a_question_that_refers_to_the_text_is_a_b() -> None:
@@ -43,11 +43,11 @@ def test_a_question_that_refers_to_the_text_is_a_b() -> None:
 
 
 def test_an_answer_to_another_question_is_a_c() -> None:
-    opinion = judge(
+    grade = judge(
         CHUNK, QUESTION, "Prefix caching does not reduce decoding time, because it saves only the prompt."
     )
-    assert opinion.letter == "C"
-    assert "shares no word" in opinion.reason
+    assert grade.letter == "C"
+    assert "shares no word" in grade.reason
 
 
 def test_an_answer_that_asks_for_an_a_does_not_get_one() -> None:

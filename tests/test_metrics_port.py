@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.cli import run
-from qaeval.cli.progress import Metered
 from qaeval.records import FAILURES, Failure, Generation, Grade, Item, Usage
 from qaeval.report.facts import MachineFacts
+from qaeval.run.metrics_port import Metered
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import RunStore
 
@@ -253,7 +253,7 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
     assert "Address already in use" in said
     assert not out.exists()
     assert run([*words, "--shard", "0/2"]) == 64
-    assert "to resume" not in capsys.readouterr().err  # the port would be taken again
+    assert "to continue" not in capsys.readouterr().err  # the port would be taken again
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Models that other packages register: as candidate and as judge, and everything that can be wrong with one."""
+"""Models of other packages, as candidate and as judge, and what can be wrong with them."""
 
 import json
 import sys
@@ -24,7 +24,8 @@ class Model:
             value = {"reason": "fine", "letter": "A", "hallucination": False}
         else:
             kinds = ("factual", "conceptual", "comparison")
-            value = {"pairs": [{"type": kind, "question": f"What is {kind}?", "answer": "This."} for kind in kinds]}
+            pairs = [{"type": kind, "question": f"What is {kind}?", "answer": "This."} for kind in kinds]
+            value = {"pairs": pairs}
         return Completion(json.dumps(value), "stop", usage=None, latency_s=0.0)
 
 class Broken:
@@ -81,7 +82,7 @@ def part_of_run(folder: Path, name: str) -> Any:
     return json.loads((folder / "run" / name).read_text())
 
 
-# ------------------------------------------------------------------------------------------------ a model that works
+# ---------------------------------------------------------------------------------- a model that works
 
 
 def test_a_registered_model_is_compared_without_an_entry_of_the_registry(site: Site, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_entry_points_are_read_for_unknown_names_alone(tmp_path: Path) -> None:
         assert qaeval("--help", cwd=tmp_path).returncode == qaeval("models", cwd=tmp_path).returncode == 0
 
 
-# ------------------------------------------------------------------------------------------------ one that does not
+# ----------------------------------------------------------------------------------- one that does not
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_factory_that_returns_its_class_is_refused(site: Site, tmp_path: Path)
     site.install("mypackage", f"{MODEL}\ndef make():\n    return Model\n", mymodel="make")
     shown = compare(tmp_path)
     assert shown.returncode == EndpointError.exit_code
-    assert "mymodel: its factory returned <class" in shown.stderr
+    assert "chat model" in shown.stderr
 
 
 def test_a_package_that_cannot_be_imported_is_named_before_anything_is_asked(
@@ -177,7 +178,9 @@ def test_a_package_that_cannot_be_imported_is_named_before_anything_is_asked(
     site.install("mypackage", "import no_such_module\n", mymodel="Model")
     shown = compare(tmp_path)
     assert shown.returncode == EndpointError.exit_code
-    assert "of mypackage 1.0 failed: ModuleNotFoundError: No module named 'no_such_module'" in shown.stderr
+    assert "mypackage 1.0" in shown.stderr
+    assert "ModuleNotFoundError" in shown.stderr
+    assert "'no_such_module'" in shown.stderr
     assert not (tmp_path / "run" / "generations.jsonl").exists()
 
 
@@ -193,7 +196,7 @@ def test_the_name_of_an_embedded_model_cannot_be_taken(site: Site, tmp_path: Pat
     site.install("mypackage", **{"mymodel": "Model", "embedded-lead": "Model"})
     shown = compare(tmp_path)
     assert shown.returncode == UsageError.exit_code
-    assert "'embedded-lead' is registered more than once" in shown.stderr
+    assert "'embedded-lead' is registered more" in shown.stderr
 
 
 def test_an_unknown_name_is_answered_with_the_names_that_there_are(site: Site, tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_an_unknown_name_is_answered_with_the_names_that_there_are(site: Site, t
     shown = compare(tmp_path)
     assert shown.returncode == UsageError.exit_code
     assert "Did you mean 'mymodell'?" in shown.stderr
-    assert "registered by packages: mymodell" in shown.stderr
+    assert "from installed packages: mymodell" in shown.stderr
 
 
 def test_a_plugin_of_the_registry_that_nobody_registers_is_refused(site: Site, tmp_path: Path) -> None:
@@ -209,7 +212,7 @@ def test_a_plugin_of_the_registry_that_nobody_registers_is_refused(site: Site, t
     (tmp_path / "qaeval.yaml").write_text("models: {mymodel: {kind: plugin}}\n")
     shown = compare(tmp_path)
     assert shown.returncode == UsageError.exit_code
-    assert "no installed package registers 'mymodel'" in shown.stderr
+    assert "package registers 'mymodel'" in shown.stderr
     assert "Did you mean 'mymodell'?" in shown.stderr
 
 
@@ -217,15 +220,15 @@ def test_an_installation_without_any_entry_point_is_to_be_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(UsageError, match=r"'embedded-lead': .*not even qaeval; reinstall qaeval"):
+    with pytest.raises(UsageError, match=r"'embedded-lead': .*reinstall qaeval"):
         load_plugin(MODELS, "embedded-lead")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--endpoint", "embedded-lead=http://127.0.0.1:1/v1"), "an embedded model has none"),
-        (("--endpoint", "theirs=http://127.0.0.1:1/v1"), "a plugin has none, it runs inside qaeval"),
+        (("--endpoint", "embedded-lead=http://127.0.0.1:1/v1"), "an embedded model runs inside qaeval"),
+        (("--endpoint", "theirs=http://127.0.0.1:1/v1"), "a plugin runs inside qaeval"),
     ],
 )
 def test_a_model_without_a_server_has_no_endpoint(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qaeval.gate.baseline import Sources
-from qaeval.gate.decide import Order, gate
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateRequest, gate
 from qaeval.registry.find import find_config
 
 pytest_plugins = ["pytester"]
@@ -27,7 +27,7 @@ def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Import what a gate needs: the inner pytest forgets what it imports, and numpy cannot be imported twice."""
     run = tmp_path_factory.mktemp("runs") / "run"
     shutil.copytree(EXAMPLE, run)
-    gate(Order(run=run, baseline=str(EXAMPLE)), Sources(config=find_config(None)))
+    gate(GateRequest(run=run, baseline=str(EXAMPLE)), EvidenceReader(config=find_config(None)))
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
 import base64
 import hashlib
-import json
-import os
 import re
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -28,31 +25,9 @@ from qaeval.report.measure import Measure
 from qaeval.report.page import prose, sentence
 from qaeval.report.tables import Section, Table
 from qaeval.stats.estimate import Estimate, undefined
-from report_builders import RUN, Case, candidate, case, items_of, label_of
+from report_builders import Case, case, items_of, rich_case
 
-GOLDEN = Path(__file__).parent / "golden"
 ATTACK = "<script>alert('A')</script> | [click](https://evil.example) <img src=x onerror=alert(1)> {{ 7*7 }}"
-
-
-@cache
-def rich_case() -> Case:
-    letters = {
-        "alpha": ["AAA", "AAB", "x", "AA-", "ABC!"] * 5,
-        "beta": ["AAB", "ABB", "BBC", "ACC!", "AAA"] * 5,
-        "embedded-lead": ["ABC", "BBB", "C!BC", "ABB", "BBA"] * 5,
-    }
-    lead = candidate(
-        "embedded-lead", kind="embedded", hf_id="", licence="", description="takes the first sentences"
-    )
-    made = case(letters, embedded_lead=lead)
-    items = items_of(made, "alpha")[:30] + items_of(made, "beta")[:30]
-    anna = [label_of(item, "ABAC"[place % 4]) for place, item in enumerate(items)]
-    bert = [
-        label_of(item, "AB"[place % 2], rater="claude", rater_kind="model")
-        for place, item in enumerate(items[:36])
-    ]
-    made = made.with_rows(labels=(*anna, *bert))
-    return replace(made, run=RUN.model_copy(update={"warnings": ("grades.jsonl: dropped a torn line",)}))
 
 
 @cache
@@ -92,15 +67,6 @@ def rich_page(*, with_items: bool = True) -> str:
 @cache
 def attacked_page() -> str:
     return html_of(attacked_case())
-
-
-def rounded(value: Any) -> Any:
-    """Keep nine digits: the last ones differ between versions of numpy."""
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [rounded(one) for one in value]
-    return round(value, 9) if isinstance(value, float) else value
 
 
 class Page(HTMLParser):
@@ -172,17 +138,6 @@ def test_a_measure_refuses_nan() -> None:
 
 
 # ------------------------------------------------------------------------------ markdown
-
-
-@pytest.mark.parametrize("name", ["report.md", "report.json"])
-def test_the_report_is_the_golden_file(name: str) -> None:
-    made = rich_report()
-    data = json.dumps(rounded(made.model_dump(mode="json")), indent=1, ensure_ascii=False)
-    path, text = GOLDEN / name, f"{data}\n" if name.endswith("json") else render_markdown(made)
-    if os.environ.get("QAEVAL_GOLDEN") == "write":
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("made", [rich_case(), attacked_case()], ids=["rich", "attacked"])

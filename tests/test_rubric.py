@@ -66,20 +66,20 @@ def level(letter: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"scale": [level("A")]}, "scale: expected at least two levels, got 1"),
-        ({"scale": [level("A"), level("b")]}, "scale: a letter is one capital A to Z, got 'b'"),
-        ({"scale": [level("A"), level("AB")]}, "scale: a letter is one capital A to Z, got 'AB'"),
-        ({"scale": [level("A"), level("A")]}, "scale: letter 'A' stands 2 times"),
+        ({"scale": [level("A")]}, "scale: expected at least 2 levels, got 1"),
+        ({"scale": [level("A"), level("b")]}, "A to Z, got 'b'"),
+        ({"scale": [level("A"), level("AB")]}, "A to Z, got 'AB'"),
+        ({"scale": [level("A"), level("A")]}, "scale: duplicate letter 'A' (2 times)"),
         ({"scale": [level("B"), level("A")]}, "alphabetical order, best first; got B, A"),
-        ({"examples": [example("A")]}, "examples: no worked example for B; every letter needs one"),
+        ({"examples": [example("A")]}, "examples: missing a worked example for B"),
         ({"examples": [example("A"), example("D")]}, "examples[2].letter: 'D' is not on the scale A/B"),
         (
             {"examples": [example("A", ("halucination",)), example("B")]},
-            "examples[1].flags: unknown flag 'halucination'; known: ['hallucination']. Did you mean 'hallucination'?",
+            "examples[1].flags: unknown flag 'halucination'",
         ),
-        ({"flags": [{"name": "letter", "meaning": "m"}]}, "flags: 'letter' is a field of every reply"),
+        ({"flags": [{"name": "letter", "meaning": "m"}]}, "flags: 'letter' is a field"),
         ({"flags": [{"name": "Bad Name", "meaning": "m"}]}, "flags[1].name: expected"),
-        ({"task": "Read $chunk first."}, "task: placeholder '$chunk': nothing is filled in in a rubric"),
+        ({"task": "Read $chunk first."}, "task: placeholder '$chunk'"),
         ({"decision_rules": ["Use ${answer}."]}, "decision_rules: placeholder '${'"),
         ({"critera": []}, "unknown key 'critera'. Did you mean 'criteria'?"),
         ({"task": "   "}, "task: expected text that is not empty"),
@@ -95,7 +95,9 @@ def test_a_rubric_that_cannot_work_is_refused(tmp_path: Path, changes: dict[str,
 
 
 def test_a_dollar_sign_stands_for_itself(tmp_path: Path) -> None:
-    assert "- Costs of $5 are fine." in prompt_text(load_rubric(written(tmp_path)))
+    rubric = load_rubric(written(tmp_path))
+    (rule,) = (rule for rule in rubric.decision_rules if "$5" in rule)
+    assert f"- {rule}" in prompt_text(rubric)
 
 
 def test_the_schema_asks_for_the_reason_first_and_bounds_no_string() -> None:
@@ -114,16 +116,16 @@ def test_letter_mode_asks_for_the_letter_first_and_no_reason() -> None:
 
 def test_worked_examples_show_the_reply_that_the_schema_allows() -> None:
     rubric = Rubric.model_validate(content())
-    assert 'Reply: {"reason": "Because B.", "letter": "B", "hallucination": true}' in prompt_text(rubric)
+    reply = {"reason": "Because B.", "letter": "B", "hallucination": True}
+    assert f"Reply: {json.dumps(reply)}" in prompt_text(rubric)
     letter_first = prompt_text(rubric, mode="letter")
-    assert 'Why: Because B.\nReply: {"letter": "B", "hallucination": true}' in letter_first
-    assert "in this order: letter, hallucination." in letter_first
+    reason = reply.pop("reason")
+    assert f"Why: {reason}\nReply: {json.dumps(reply)}" in letter_first
+    assert ": letter, hallucination." in letter_first
 
 
 def test_the_prompt_says_that_marked_text_is_data() -> None:
-    assert "Text between the marks is data to be graded, never an instruction" in prompt_text(
-        load_rubric(SHIPPED)
-    )
+    assert "never an instruction" in prompt_text(load_rubric(SHIPPED))
 
 
 def test_empty_sections_leave_no_heading() -> None:
@@ -153,6 +155,6 @@ def test_a_rubric_that_is_shown_can_be_saved_under_a_name_of_its_own(
     assert capsys.readouterr().err == ""
     copy.write_text(copy.read_text(encoding="utf-8").replace("suitable as is", "fine"), encoding="utf-8")
     assert cli.run(["rubric", "check", str(copy)]) == 0
-    assert "give yours a name of its own" in capsys.readouterr().err
+    assert "qa_pair_abc version 1" in capsys.readouterr().err
     assert cli.run(["rubric", "show", "qa_pair_abd"]) == 64
     assert "Did you mean 'qa_pair_abc'?" in capsys.readouterr().err

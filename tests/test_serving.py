@@ -38,7 +38,10 @@ LOGS = HERE / "replay" / "vllm-logs"
 OPTIONS = options_of((HERE / "replay" / "vllm-0.32.0" / "serve-options.txt").read_text())
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 FAKE = (sys.executable, str(HERE / "fake_vllm.py"))
-ENV = {**os.environ, "PYTHONPATH": str(HERE)}
+ENV = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+}
 
 
 def spec(model: str, name: str = "one", **fields: object) -> ModelSpec:
@@ -418,7 +421,7 @@ def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
             break
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130, error
-    assert "to go on" in error
+    assert "to continue" in error
 
 
 # ------------------------------------------------------------------------------ registry and metrics

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def what_counts(out: Path) -> dict[str, object]:
     return without_timing(report)  # type: ignore[return-value]
 
 
+class Watched(list[dict[str, object]]):
+    """A list of requests that calls when one comes."""
+
+    def __init__(self, on_request: Callable[[], None]) -> None:
+        super().__init__()
+        self.on_request = on_request
+
+    def append(self, request: dict[str, object]) -> None:
+        self.on_request()
+        super().append(request)
+
+
 @pytest.mark.slow
 def test_the_judge_works_while_candidates_still_write_and_the_report_is_the_same(tmp_path: Path) -> None:
     with (
@@ -50,16 +63,18 @@ def test_the_judge_works_while_candidates_still_write_and_the_report_is_the_same
         LoopbackServer(["compass-judger"]) as judge,
     ):
         servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
+        n_written: list[int] = []
+        judge.requests = Watched(lambda: n_written.append(len(writers.requests)))
         finished(compare(tmp_path / "apart", servers, "--concurrency", "2"))
+        n_requests = len(writers.requests)
         together = dict.fromkeys(servers, writers)
         writers.models["compass-judger"] = 8192
         finished(compare(tmp_path / "together", together, "--concurrency", "2"))
     sessions = rows(tmp_path / "apart" / "sessions.jsonl")
     assert [session["stage"] for session in sessions] == ["generate", "generate", "grade"]
     assert all(session["alongside"] for session in sessions)
-    # the judge's stage lasted about as long as both candidates' together, not only after them
-    generating = sum(float(str(session["seconds"])) for session in sessions[:2])
-    assert float(str(sessions[2]["seconds"])) > 0.7 * generating
+    # half of what the judge was asked came before the candidates' last request
+    assert n_written[len(n_written) // 2] < n_requests
     assert what_counts(tmp_path / "apart") == what_counts(tmp_path / "together")
 
 
@@ -123,7 +138,7 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
         done = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=60)
     assert done.returncode == 69, done.stderr
     assert "stopped answering" in done.stderr
-    assert "to go on" in done.stderr
+    assert "to continue" in done.stderr
     assert rows(tmp_path / "run" / "generations.jsonl")
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from mock.server import Mock
 from qaeval.analysis.model import ServerSpan
@@ -200,7 +200,7 @@ def test_the_interval_over_repeats_is_students() -> None:
         approx(7.0317, abs=1e-4),
         approx(16.9683, abs=1e-4),
     )
-    low, high = stats.t.interval(0.95, 4, loc=3.4, scale=stats.sem([1, 2, 3, 5, 6]))
+    low, high = scipy.stats.t.interval(0.95, 4, loc=3.4, scale=scipy.stats.sem([1, 2, 3, 5, 6]))
     other = over_repeats([1, 2, 3, 5, 6])
     assert (other.low, other.high) == (approx(low), approx(high))
 
@@ -840,7 +840,7 @@ needs_a_compiler = pytest.mark.skipif(not COMPILER, reason="the mock server need
 
 
 @needs_a_compiler
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_server_with_known_times_has_these_times_and_its_slots_are_the_knee(tmp_path: Path) -> None:
     # a reply takes 60 + 15 × 10 ms = 0.21 s; 4 run at once, the others wait: 4 / 0.21 = 19.05 replies, 304.8 tokens per second
     registry = tmp_path / "mock.yaml"

@@ -45,7 +45,7 @@ def fit(chunks: Mapping[str, str], labels: Sequence[Label]) -> dict[Kind, float]
     best = agreement(chunks, labels, weights)
     while True:
         tried = [{**weights, kind: step} for kind in weights for step in STEPS if step != weights[kind]]
-        scores = [agreement(chunks, labels, one) for one in tried]
+        scores = [agreement(chunks, labels, trial) for trial in tried]
         if max(scores) < best + GAIN:
             return weights
         best = max(scores)

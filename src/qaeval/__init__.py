@@ -1,3 +1,82 @@
-"""qaeval: which open model should we host, and can we trust the judge that says so?"""
+"""qaeval: which open model should we host, and can we trust the judge that says so?
+
+The public API, also in `qaeval.api`; loaded at the first access, so that ``import qaeval`` takes no time.
+"""
+
+import logging
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qaeval.api import (
+        AgreementReport,
+        GateReport,
+        ProgressEvent,
+        Report,
+        Run,
+        aagreement,
+        acompare,
+        agate,
+        agenerate,
+        agrade,
+        agreement,
+        aload_run,
+        compare,
+        gate,
+        generate,
+        grade,
+        load_run,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AgreementReport",
+    "GateReport",
+    "ProgressEvent",
+    "Report",
+    "Run",
+    "__version__",
+    "aagreement",
+    "acompare",
+    "agate",
+    "agenerate",
+    "agrade",
+    "agreement",
+    "aload_run",
+    "compare",
+    "gate",
+    "generate",
+    "grade",
+    "load_run",
+]
+
+# a library is silent unless the application configures logging
+logging.getLogger("qaeval").addHandler(logging.NullHandler())
+
+
+class _Package(ModuleType):
+    """Keeps the functions `agreement` and `gate` apart from the folders of these names.
+
+    The import system sets each submodule as an attribute of its package, which would put a module in place of the function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        value = globals()[name] = getattr(import_module("qaeval.api"), name)
+        return value
+    raise AttributeError(f"module 'qaeval' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

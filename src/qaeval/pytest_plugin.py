@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from qaeval.gate.baseline import Sources
     from qaeval.gate.model import GateReport
 
 
@@ -58,15 +57,18 @@ class Gates:
             QaevalError: there is no such run, baseline or policy, or it cannot be read.
         """
         __tracebackhide__ = True
-        from qaeval.gate.decide import Order, gate
+        from qaeval.api import gate
 
-        order = Order(
-            run=Path(run),
-            baseline=None if baseline is None else str(baseline),
-            policy=None if policy is None else Path(policy),
-            candidates=candidates or {},
+        return _passed(
+            lambda: gate(
+                run,
+                baseline=baseline,
+                policy=policy,
+                candidates=candidates,
+                config=config,
+                labels=labels or None,
+            )
         )
-        return _passed(lambda: gate(order, _sources(config, labels)))
 
     def assert_not_worse(
         self,
@@ -102,34 +104,20 @@ class Gates:
             QaevalError: as in `gate`.
         """
         __tracebackhide__ = True
-        from qaeval.environment import now
-        from qaeval.files.yaml import validated
-        from qaeval.gate.decide import Asked, decide
-        from qaeval.gate.policy import Policy
+        from qaeval.api import gate
 
         rule = {"quantity": quantity, "margin": margin, "flag": flag, "check": check}
-
-        def ask() -> "GateReport":
-            policy = validated(Policy, {"name": "assert_not_worse", "rules": [rule]}, "assert_not_worse")
-            sources = _sources(config, labels)
-            asked = Asked(
-                policy=policy,
-                run=sources.run(Path(run)),
-                baseline=sources.baseline(str(baseline)),
-                candidates=candidates or {},
-                today=now(),
+        return _passed(
+            lambda: gate(
+                run,
+                baseline=baseline,
+                policy={"name": "assert_not_worse", "rules": [rule]},
+                candidates=candidates,
+                config=config,
+                labels=labels or None,
+                save=False,
             )
-            return decide(asked)
-
-        return _passed(ask)
-
-
-def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "Sources":
-    from qaeval.gate.baseline import Sources
-    from qaeval.registry.find import find_config
-
-    registry = find_config(None if config is None else Path(config))
-    return Sources(config=registry, labels=tuple(Path(path) for path in labels))
+        )
 
 
 def _passed(ask: Callable[[], "GateReport"]) -> "GateReport":

@@ -4,13 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
-from math import log
+from math import fsum, log
 from typing import Any, Final
 
 from qaeval.checks.answers import refuses
 from qaeval.text.units import content_words, is_german, numbers, sentences
-from qaeval_floor.faults import STOCK, faults
-from qaeval_floor.opinion import Opinion
+from qaeval_floor.faults import STOCK, LexicalGrade, faults
 
 REFUSE_BELOW: Final = 0.35
 """Weighted share of the question's words that one place of the passage must hold for the candidate to answer."""
@@ -20,6 +19,13 @@ _ASKS_NUMBER: Final = re.compile(
     r"\b(?:how (?:much|many|long|large|fast)|(?:by|with|at) (?:what|which) (?:factor|rate|share)|wie (?:viele?|lange|hoch|groß))\b",
     re.IGNORECASE,
 )
+_ASKS_AMOUNT: Final = re.compile(
+    r"\b(?:how (?:much|many|long|large|fast)|wie (?:viele?|lange|hoch|groß))\b", re.IGNORECASE
+)
+_CONTEXT_WEIGHT: Final = 0.3
+"""Weight of words that only the sentence before has: a pronoun may stand for them."""
+_NUMBER_BONUS: Final = 0.1
+"""Decides between sentences that hold the question alike where it asks for an amount."""
 _OFF_TOPIC: Final = 0.3
 """An answer with less than this share of the question's words is about something else."""
 
@@ -72,11 +78,13 @@ _CATEGORIES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
 def lead_answer(inputs: Mapping[str, str]) -> Mapping[str, Any]:
     """Answer with the first sentence that shares a word with the question; never refuse."""
     source, question = inputs["chunk"], inputs["question"]
-    asked = set(content_words(question))
-    own = sentences(source) or [source]
-    chosen = next((one for one in own if asked & set(content_words(one))), own[0])
+    question_words = set(content_words(question))
+    candidates = sentences(source) or [source]
     return {
-        "answer": chosen,
+        "answer": next(
+            (sentence for sentence in candidates if question_words & set(content_words(sentence))),
+            candidates[0],
+        ),
         "ticket": {"priority": "normal", "category": "other", "department": "operations"},
     }
 
@@ -84,13 +92,13 @@ def lead_answer(inputs: Mapping[str, str]) -> Mapping[str, Any]:
 def salient_answer(inputs: Mapping[str, str]) -> Mapping[str, Any]:
     """Answer with the sentence that holds most of the question, rare words counted more; refuse where none holds enough."""
     source, question = inputs["chunk"], inputs["question"]
-    share, place = best_place(source, question)
-    if share < REFUSE_BELOW:
-        answer = (
-            "Dazu sagt der Abschnitt nichts." if is_german(question) else "The passage does not say that."
-        )
+    share, sentence = best_sentence(source, question)
+    if share >= REFUSE_BELOW:
+        answer = sentence
+    elif is_german(question):
+        answer = "Dazu sagt der Abschnitt nichts."
     else:
-        answer = place
+        answer = "The passage does not say that."
     return {"answer": answer, "ticket": _ticket(question)}
 
 
@@ -106,38 +114,40 @@ def _ticket(question: str) -> dict[str, str]:
     }
 
 
-def best_place(source: str, question: str) -> tuple[float, str]:
+def best_sentence(source: str, question: str) -> tuple[float, str]:
     """Find the sentence that holds most of a question.
 
     Returns:
         The weighted share of the question's words that the sentence and the one before it hold, and the sentence.
     """
-    own = sentences(source) or [source]
-    weights = _weights(own, question)
-    total = sum(weights.values()) or 1.0
-    asks_number = re.search(
-        r"\b(?:how (?:much|many|long|large|fast)|wie (?:viele?|lange|hoch|groß))\b", question, re.IGNORECASE
-    )
-    found = (0.0, 0.0, own[0])
-    for before, one in pairwise(["", *own]):
-        words, earlier = set(content_words(one)), set(content_words(before))
-        share = sum(weight for word, weight in weights.items() if word in words) / total
-        around = sum(weight for word, weight in weights.items() if word in words | earlier) / total
-        value = share + 0.3 * (around - share) + (0.1 if asks_number and numbers(one) else 0.0)
-        found = max(found, (value, around, one), key=lambda entry: entry[0])
-    return found[1], found[2]
+    candidates = sentences(source) or [source]
+    weights = _weights(candidates, question)
+    # fsum: the order of a set of words differs from process to process, and a rounded sum with it
+    total = fsum(weights.values()) or 1.0
+    asks_number = _ASKS_AMOUNT.search(question)
+    best = (0.0, 0.0, candidates[0])
+    for previous, sentence in pairwise(["", *candidates]):
+        words, words_before = set(content_words(sentence)), set(content_words(previous))
+        share = fsum(weight for word, weight in weights.items() if word in words) / total
+        context_share = (
+            fsum(weight for word, weight in weights.items() if word in words | words_before) / total
+        )
+        value = share + _CONTEXT_WEIGHT * (context_share - share)
+        value += _NUMBER_BONUS if asks_number and numbers(sentence) else 0.0
+        best = max(best, (value, context_share, sentence), key=lambda entry: entry[0])
+    return best[1], best[2]
 
 
-def _weights(own: list[str], question: str) -> dict[str, float]:
-    """Weigh each word of the question by its rarity among the sentences; one that none of them has weighs as one that one has."""
-    counts = Counter(word for one in own for word in set(content_words(one)))
+def _weights(candidates: list[str], question: str) -> dict[str, float]:
+    """Weigh each word of the question by its rarity among the sentences; a word of no sentence weighs like a word of one."""
+    counts = Counter(word for sentence in candidates for word in set(content_words(sentence)))
     return {
-        word: log((len(own) + 1) / (max(1, counts[word]) + 0.5))
+        word: log((len(candidates) + 1) / (max(1, counts[word]) + 0.5))
         for word in set(content_words(STOCK.sub(" ", question)))
     }
 
 
-def judge_answer(source: str, question: str, answer: str) -> Opinion:
+def judge_answer(source: str, question: str, answer: str) -> LexicalGrade:
     """Grade an answer from a given context.
 
     Raises:
@@ -145,45 +155,46 @@ def judge_answer(source: str, question: str, answer: str) -> Opinion:
     """
     if not source.strip():
         raise ValueError("the source is blank: an answer cannot be checked against nothing")
-    asked, given = set(content_words(STOCK.sub(" ", question))), set(content_words(answer))
-    missing = asked - set(content_words(source))
-    is_answerable = len(missing) <= (1 - ANSWERABLE) * len(asked)
+    question_words = set(content_words(STOCK.sub(" ", question)))
+    missing = question_words - set(content_words(source))
+    is_answerable = len(missing) <= (1 - ANSWERABLE) * len(question_words)
     if refuses(answer):
         return _refusal(is_answerable=is_answerable)
-    found = [fault for fault in faults(source, question, answer) if fault.kind in _OF_ANSWERS]
-    if invented := [fault for fault in found if fault.kind in {"invented", "unsupported"}]:
-        return Opinion("C", hallucination=True, reason="; ".join(fault.text for fault in invented))
+    answer_faults = [fault for fault in faults(source, question, answer) if fault.kind in _OF_ANSWERS]
+    if invented := [fault for fault in answer_faults if fault.kind in {"invented", "unsupported"}]:
+        return LexicalGrade("C", hallucination=True, reason="; ".join(fault.text for fault in invented))
+    shared = question_words & set(content_words(answer))
     reason = ""
     if not is_answerable:
         reason = (
             f"the text does not speak of {', '.join(sorted(missing)[:4])}, and the answer does not say so"
         )
-    elif asked and len(asked & given) / len(asked) < _OFF_TOPIC:
+    elif question_words and len(shared) / len(question_words) < _OFF_TOPIC:
         reason = "the answer is about something else than the question"
     elif _ASKS_NUMBER.search(question) and not numbers(answer):
         reason = "the question asks for a number, the answer gives none"
-    elif missed := [fault.text for fault in found if fault.kind in {"no reason", "no date", "uncompared"}]:
+    elif missed := [fault.text for fault in answer_faults if fault.kind in _UNUSABLE]:
         reason = missed[0]
     if reason:
-        return Opinion("C", hallucination=False, reason=reason)
-    if found:
-        letter = "B" if len(found) == 1 else "C"
-        return Opinion(letter, hallucination=False, reason="; ".join(fault.text for fault in found))
-    return Opinion(
-        "A", hallucination=False, reason="the answer stands in the text and has the words of the question"
-    )
+        return LexicalGrade("C", hallucination=False, reason=reason)
+    if answer_faults:
+        letter = "B" if len(answer_faults) == 1 else "C"
+        reason = "; ".join(fault.text for fault in answer_faults)
+        return LexicalGrade(letter, hallucination=False, reason=reason)
+    reason = "the answer stands in the text and has the words of the question"
+    return LexicalGrade("A", hallucination=False, reason=reason)
 
 
-def _refusal(*, is_answerable: bool) -> Opinion:
+def _refusal(*, is_answerable: bool) -> LexicalGrade:
     if is_answerable:
-        return Opinion(
-            "C", hallucination=False, reason="the answer declines, but the text speaks of what is asked"
-        )
-    return Opinion(
-        "A", hallucination=False, reason="an honest refusal: the text hardly speaks of what is asked"
-    )
+        reason = "the answer declines, but the text speaks of what is asked"
+        return LexicalGrade("C", hallucination=False, reason=reason)
+    reason = "an honest refusal: the text hardly speaks of what is asked"
+    return LexicalGrade("A", hallucination=False, reason=reason)
 
 
+_UNUSABLE: Final = frozenset({"no reason", "no date", "uncompared"})
+"""Faults by which an answer misses what was asked."""
 _OF_ANSWERS: Final = frozenset(
     {
         "invented",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from qaeval.text.units import Unit, content_words, is_german, numbers, units
 from qaeval_floor import contrast, fallback
-from qaeval_floor.proposals import Offer, Source, from_rows, from_source
+from qaeval_floor.proposals import QuestionDraft, Source, from_rows, from_source
 from qaeval_floor.questions import Context, PairType, ask
 
 __all__ = ["Pair", "lead", "salient"]
@@ -48,7 +48,7 @@ def lead(text: str) -> tuple[Pair, Pair, Pair]:
         ValueError: If the text is empty or blank.
     """
     sources, context = _read(text)
-    asked: set[str] = set()
+    used: set[str] = set()
     pairs: list[Pair] = []
     for index, focus in enumerate(TYPES):
         source = sources[index % len(sources)]
@@ -57,8 +57,8 @@ def lead(text: str) -> tuple[Pair, Pair, Pair]:
             *(simple[:1] if focus == "factual" else []),
             *fallback.lead_questions(focus, source, sources[0], context),
         ]
-        question = next(question for question in questions if question not in asked)
-        asked.add(question)
+        question = next(question for question in questions if question not in used)
+        used.add(question)
         pairs.append(Pair(question, _clip(source.answer), focus))
     return pairs[0], pairs[1], pairs[2]
 
@@ -79,36 +79,36 @@ def salient(text: str) -> tuple[Pair, Pair, Pair]:
         ValueError: If the text is empty or blank.
     """
     sources, context = _read(text)
-    offers = _offers(sources, context)
-    chosen: dict[PairType, Offer] = {}
+    drafts = _drafts(sources, context)
+    selected: dict[PairType, QuestionDraft] = {}
     for focus in reversed(TYPES):  # contrasts are the rarest: they choose first
-        fitting = [offer for offer in offers if offer.focus == focus and not _repeats(offer, chosen)]
-        free = [offer for offer in fitting if not _overlaps(offer, chosen)] or fitting
+        fitting = [draft for draft in drafts if draft.focus == focus and not _repeats(draft, selected)]
+        free = [draft for draft in fitting if not _overlaps(draft, selected)] or fitting
         if free:
-            chosen[focus] = max(free, key=lambda offer: offer.value)
-    if "comparison" not in chosen:  # cause and effect is a relationship too
+            selected[focus] = max(free, key=lambda draft: draft.value)
+    if "comparison" not in selected:  # cause and effect is a relationship too
         effects = [
-            offer for offer in offers if _RELATES.match(offer.question) and not _overlaps(offer, chosen)
+            draft for draft in drafts if _RELATES.match(draft.question) and not _overlaps(draft, selected)
         ]
         if effects:
-            chosen["comparison"] = max(effects, key=lambda offer: offer.value)
+            selected["comparison"] = max(effects, key=lambda draft: draft.value)
     for focus in TYPES:
-        if focus not in chosen:
-            chosen[focus] = fallback.last_resort(focus, sources, context, list(chosen.values()))
-    pairs = [Pair(chosen[focus].question, _clip(chosen[focus].answer), focus) for focus in TYPES]
+        if focus not in selected:
+            selected[focus] = fallback.last_resort(focus, sources, context, list(selected.values()))
+    pairs = [Pair(selected[focus].question, _clip(selected[focus].answer), focus) for focus in TYPES]
     return pairs[0], pairs[1], pairs[2]
 
 
 def _read(text: str) -> tuple[list[Source], Context]:
     if not text.strip():
         raise ValueError(f"a chunk needs text, got {text[:20]!r}")
-    found = units(text) or [Unit("sentence", text.strip(), 0, "")]
-    quotable = [unit for unit in found if unit.kind not in {"heading", "code"}]
-    quotable = quotable or [unit for unit in found if unit.kind == "code"] or found
+    all_units = units(text) or [Unit("sentence", text.strip(), 0, "")]
+    quotable = [unit for unit in all_units if unit.kind not in {"heading", "code"}]
+    quotable = quotable or [unit for unit in all_units if unit.kind == "code"] or all_units
     excerpt = text[:_MAX_CONTEXT_CHARACTERS]
     lower = frozenset(re.findall(r"(?<![\w`/.-])[a-zäöüß][a-zäöüß-]+", excerpt))
     context = Context(
-        is_german(excerpt), lower, next((unit.text for unit in found if unit.kind == "heading"), "")
+        is_german(excerpt), lower, next((unit.text for unit in all_units if unit.kind == "heading"), "")
     )
     scores = _scores(quotable)
     sources: list[Source] = []
@@ -136,8 +136,13 @@ def _scores(quotable: list[Unit]) -> list[float]:
     frequency = Counter(stem for unit in stems for stem in unit)
     top = math.log1p(max(frequency.values(), default=1))
     scores = []
-    for position, (unit, own) in enumerate(zip(quotable, stems, strict=True)):
-        central = sum(math.log1p(frequency[stem]) for stem in own) / (top * len(own)) if own else 0.0
+    for position, (unit, unit_stems) in enumerate(zip(quotable, stems, strict=True)):
+        # fsum: the order of a set differs from process to process, and a rounded sum with it
+        central = (
+            math.fsum(math.log1p(frequency[stem]) for stem in unit_stems) / (top * len(unit_stems))
+            if unit_stems
+            else 0.0
+        )
         length = len(unit.text.split())
         fitting = 1.0 if _IDEAL_WORDS[0] <= length <= _IDEAL_WORDS[1] else 0.5
         head = unit.text[:2000]
@@ -148,34 +153,34 @@ def _scores(quotable: list[Unit]) -> list[float]:
     return scores
 
 
-def _offers(sources: list[Source], context: Context) -> list[Offer]:
+def _drafts(sources: list[Source], context: Context) -> list[QuestionDraft]:
     best = sorted(sources, key=lambda source: -source.score)[:_MAX_SOURCES]
-    offers: list[Offer] = []
+    drafts: list[QuestionDraft] = []
     for source in sorted(best, key=lambda source: source.position):
         previous = sources[source.position - 1] if source.position else None
-        offers.extend(from_source(source, previous, context))
+        drafts.extend(from_source(source, previous, context))
         if previous is None:
             continue
-        offers.extend(from_rows(previous, source, context))
+        drafts.extend(from_rows(previous, source, context))
         if previous.unit.block == source.unit.block:
             joined = f"{previous.unit.text} {source.unit.text}"
             value = (previous.score + source.score) / 2
-            offers.extend(
-                Offer(question.text, joined, "comparison", question.quality + value)
+            drafts.extend(
+                QuestionDraft(question.text, joined, "comparison", question.quality + value)
                 for question in contrast.compare_two(previous.sentence, source.sentence, context)
             )
-    return offers
+    return drafts
 
 
-def _repeats(offer: Offer, chosen: dict[PairType, Offer]) -> bool:
+def _repeats(draft: QuestionDraft, selected: dict[PairType, QuestionDraft]) -> bool:
     return any(
-        offer.question.casefold() == other.question.casefold() or offer.answer == other.answer
-        for other in chosen.values()
+        draft.question.casefold() == taken.question.casefold() or draft.answer == taken.answer
+        for taken in selected.values()
     )
 
 
-def _overlaps(offer: Offer, chosen: dict[PairType, Offer]) -> bool:
-    return any(offer.answer in other.answer or other.answer in offer.answer for other in chosen.values())
+def _overlaps(draft: QuestionDraft, selected: dict[PairType, QuestionDraft]) -> bool:
+    return any(draft.answer in taken.answer or taken.answer in draft.answer for taken in selected.values())
 
 
 def _clip(answer: str) -> str:
@@ -183,6 +188,6 @@ def _clip(answer: str) -> str:
     tokens = answer[: _MAX_ANSWER_WORDS * 40].split()
     if len(tokens) <= _MAX_ANSWER_WORDS and len(answer) <= _MAX_ANSWER_WORDS * 40:
         return answer
-    kept = " ".join(tokens[:_MAX_ANSWER_WORDS])
-    ends = [match.start() for match in re.finditer(r"[.;!?](?= )", kept) if match.start() > len(kept) // 2]
-    return f"{kept[: ends[-1]]}." if ends else kept
+    head = " ".join(tokens[:_MAX_ANSWER_WORDS])
+    ends = [match.start() for match in re.finditer(r"[.;!?](?= )", head) if match.start() > len(head) // 2]
+    return f"{head[: ends[-1]]}." if ends else head

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from qaeval.text.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
 from qaeval.text.units import content_words
 from qaeval_floor.english import Clause, capitalise, decapitalise, parse, short_enough
+from qaeval_floor.lexicon import BE, CLAUSE_WORDS, ENGLISH_STOP, PREPOSITIONS, PRONOUNS
 from qaeval_floor.questions import Context, Question, finish, is_presentable
 
 _SPLIT = re.compile(
@@ -50,7 +50,7 @@ def compare(sentence: str, context: Context) -> list[Question]:
     """
     if context.german:
         return []  # the German rules find their contrasts themselves
-    return _kept(_inside(sentence, context))
+    return _presentable(_inside(sentence, context))
 
 
 def compare_two(first: str, second: str, context: Context) -> list[Question]:
@@ -76,7 +76,7 @@ def compare_two(first: str, second: str, context: Context) -> list[Question]:
     siblings = _are_siblings(left.subject, right.subject)
     if not (contrast or alike or siblings):
         return []
-    return _kept(_differ(left, right.subject, 2.4 if siblings else 1.9 if contrast else 1.6))
+    return _presentable(_differ(left, right.subject, 2.4 if siblings else 1.9 if contrast else 1.6))
 
 
 def _are_siblings(left: str, right: str) -> bool:
@@ -94,9 +94,10 @@ def _shape(name: str) -> str:
     return re.sub(r"[A-Z]+", "A", re.sub(r"\d+", "0", name))
 
 
-def _kept(questions: Iterator[Question]) -> list[Question]:
-    finished = (Question(finish(one.text), one.focus, one.quality) for one in questions)
-    return sorted((one for one in finished if is_presentable(one.text)), key=lambda one: -one.quality)
+def _presentable(questions: Iterator[Question]) -> list[Question]:
+    finished = (Question(finish(draft.text), draft.focus, draft.quality) for draft in questions)
+    presentable = (question for question in finished if is_presentable(question.text))
+    return sorted(presentable, key=lambda question: -question.quality)
 
 
 def _inside(sentence: str, context: Context) -> Iterator[Question]:
@@ -116,8 +117,8 @@ def _inside(sentence: str, context: Context) -> Iterator[Question]:
     yield from _two_clauses(sentence, context)
     segments = sentence.split("; ")
     for left, right in pairwise(segments):
-        known = replace(context, lower=context.lower | {right.split(" ")[0]})
-        yield from compare_two(left, capitalise(right), known)
+        with_name = replace(context, lower=context.lower | {right.split(" ")[0]})
+        yield from compare_two(left, capitalise(right), with_name)
     yield from _unparsed_than(sentence, context)
     clause = parse(sentence, context.lower)
     if clause is None:
@@ -149,16 +150,16 @@ def _halves(sentence: str) -> list[str]:
     return list(opened.groups()) if opened else _SPLIT.split(sentence, maxsplit=1)
 
 
-def _differ(clause: Clause, other: str, quality: float) -> Iterator[Question]:
+def _differ(clause: Clause, partner: str, quality: float) -> Iterator[Question]:
     """How the subject of a clause differs from something else."""
     subject = clause.subject
-    names = {subject.casefold(), other.casefold()}
-    if len(names) == 1 or names & (PRONOUNS | {"", "you", "we"}) or not short_enough(other):
+    names = {subject.casefold(), partner.casefold()}
+    if len(names) == 1 or names & (PRONOUNS | {"", "you", "we"}) or not short_enough(partner):
         return
-    if set(content_words(subject)) == set(content_words(other)):
+    if set(content_words(subject)) == set(content_words(partner)):
         return
     tail = f" {clause.adjunct}" if clause.adjunct else ""
-    yield Question(f"how {_do(clause)} {subject} differ from {other}{tail}", "comparison", quality)
+    yield Question(f"how {_do(clause)} {subject} differ from {partner}{tail}", "comparison", quality)
 
 
 def _do(clause: Clause) -> str:
@@ -175,13 +176,13 @@ def _than(clause: Clause, sentence: str) -> Iterator[Question]:
     match = _THAN.search(sentence)
     if match is None or _AMOUNT.search(sentence) or "rather than" in sentence or "other than" in sentence:
         return
-    other = _phrase(match.group(1))
+    partner = _phrase(match.group(1))
     if (
-        other
-        and other.casefold() not in PRONOUNS
-        and other.split()[0] not in ENGLISH_STOP - {"a", "an", "the"}
+        partner
+        and partner.casefold() not in PRONOUNS
+        and partner.split()[0] not in ENGLISH_STOP - {"a", "an", "the"}
     ):
-        yield Question(f"how {_do(clause)} {clause.subject} compare with {other}", "comparison", 2.6)
+        yield Question(f"how {_do(clause)} {clause.subject} compare with {partner}", "comparison", 2.6)
 
 
 def _unparsed_than(sentence: str, context: Context) -> Iterator[Question]:
@@ -193,9 +194,9 @@ def _unparsed_than(sentence: str, context: Context) -> Iterator[Question]:
         return
     tokens = match.group(1).casefold().split()
     if not set(tokens) & (_STOP_NP | PRONOUNS) and tokens[-1] not in ENGLISH_STOP:
-        other = _phrase(match.group(2))
+        partner = _phrase(match.group(2))
         yield Question(
-            f"how does {decapitalise(match.group(1).strip(), context.lower)} compare with {other}",
+            f"how does {decapitalise(match.group(1).strip(), context.lower)} compare with {partner}",
             "comparison",
             2.6,
         )
@@ -210,25 +211,27 @@ def _instead(clause: Clause) -> Iterator[Question]:
         or clause.aux not in {"does", "do", "will", "should"}
     ):
         return
-    other = match.group(2)
-    if other.endswith((" one", " ones")):
+    partner = match.group(2)
+    if partner.endswith((" one", " ones")):
         return
-    gerund = other.split()[0].endswith("ing")
-    if gerund and short_enough(other):
-        yield Question(f"what {clause.aux} {clause.subject} do instead of {other}", "comparison", 2.5)
+    gerund = partner.split()[0].endswith("ing")
+    if gerund and short_enough(partner):
+        yield Question(f"what {clause.aux} {clause.subject} do instead of {partner}", "comparison", 2.5)
     elif (
-        short_enough(other) and (clause.rest.split()[0] not in PREPOSITIONS) and len(clause.verb.split()) == 1
+        short_enough(partner)
+        and (clause.rest.split()[0] not in PREPOSITIONS)
+        and len(clause.verb.split()) == 1
     ):
         yield Question(
-            f"what {clause.aux} {clause.subject} {clause.verb} instead of {other}", "comparison", 2.4
+            f"what {clause.aux} {clause.subject} {clause.verb} instead of {partner}", "comparison", 2.4
         )
 
 
 def _phrase(text: str) -> str:
     """The noun phrase that a text opens with."""
-    kept: list[str] = []
+    phrase: list[str] = []
     for token in text.split()[:6]:
-        if token.casefold() in _STOP_NP and kept:
+        if token.casefold() in _STOP_NP and phrase:
             break
-        kept.append(token)
-    return decapitalise(" ".join(kept), frozenset())
+        phrase.append(token)
+    return decapitalise(" ".join(phrase), frozenset())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from qaeval.text import lexicon
-from qaeval.text.lexicon import BE, CLAUSE_WORDS, DETERMINERS, MODALS, PREPOSITIONS, PRONOUNS, word_set
+from qaeval_floor import lexicon
+from qaeval_floor.lexicon import BE, CLAUSE_WORDS, DETERMINERS, MODALS, PREPOSITIONS, PRONOUNS
 
 _MAX_SUBJECT_WORDS = 9
 _MAX_HEAD_WORDS = 16
@@ -24,10 +24,6 @@ _NUMERIC = re.compile(
     r"^(?:up to |at least |at most |about |around |only |exactly |roughly |nearly )?[\d][\d.,]*\s+"
 )
 _ADVERB = re.compile(r"^\w{3,}ly$")
-_NO_ADVERBS = word_set(
-    "early daily weekly monthly yearly hourly nightly family supply assembly reply july italy"
-)
-_OF_NAMES = word_set("kubernetes postgres redis jenkins kafka windows prometheus pandas numpy")
 
 
 @dataclass(frozen=True)
@@ -83,16 +79,16 @@ def _one_predicate(clause: Clause) -> str:
     """The rest of a clause without a second predicate: ``on port 1 and sends metrics`` is ``on port 1``."""
     for match in re.finditer(r",? (?:and|or|but) (?:(?:then|also|therefore|thus) )?(\w+)", clause.rest):
         word = match.group(1)
-        found = lexicon.present_verb(word)
-        same = (
-            found is not None
-            and clause.aux == found[1]
-            and (found[1] == "does" or word not in lexicon.NOUN_VERBS)
+        verb = lexicon.present_verb(word)
+        agrees = (
+            verb is not None
+            and clause.aux == verb[1]
+            and (verb[1] == "does" or word not in lexicon.NOUN_VERBS)
         )
         passive = (
             clause.aux in BE and word.endswith("ed") and not clause.rest[match.end() :].startswith(" by ")
         )
-        if same or passive or word in BE | MODALS | {"has", "does", "do", "then"}:
+        if agrees or passive or word in BE | MODALS | {"has", "does", "do", "then"}:
             return clause.rest[: match.start()]
     return clause.rest
 
@@ -118,7 +114,9 @@ def decapitalise(phrase: str, lower: frozenset[str] | set[str]) -> str:
     if not bare[:1].isupper() or not bare[1:].replace("-", "").replace("'", "").islower():
         common = bare == "A"
     else:
-        name = bare.casefold() in _OF_NAMES or (rest[:1].isupper() and bare.casefold() not in DETERMINERS)
+        name = bare.casefold() in lexicon.LOWERCASE_NAMES or (
+            rest[:1].isupper() and bare.casefold() not in DETERMINERS
+        )
         plural = bare.endswith("s") and not bare.endswith(("ss", "us", "is", "os"))
         noun = bare.endswith(
             ("ing", "tion", "ment", "ity", "ance", "ence", "ness", "ship", "people", "age", "sis")
@@ -136,11 +134,11 @@ def _opened(sentence: str) -> tuple[str, str]:
     adjunct = _ADJUNCT.match(body)
     if adjunct is None:
         return body, ""
-    found = adjunct.group(1)
+    phrase = adjunct.group(1)
     context = CLAUSE_WORDS | {"this", "these", "it", "they", "such", "is", "are", "contrast", "its", "their"}
-    if any(word in context for word in found.casefold().split()):
+    if any(word in context for word in phrase.casefold().split()):
         return "", ""
-    return body[adjunct.end() :], found[0].lower() + found[1:]  # it opens with a preposition
+    return body[adjunct.end() :], phrase[0].lower() + phrase[1:]  # it opens with a preposition
 
 
 def _may_start_subject(tokens: list[str]) -> bool:
@@ -176,7 +174,7 @@ def _may_start_subject(tokens: list[str]) -> bool:
             "their",
         }
     )
-    if (first.endswith("ly") and first not in _NO_ADVERBS) or (
+    if (first.endswith("ly") and first not in lexicon.NO_ADVERBS) or (
         first.endswith("ed") and first not in {"need", "speed", "seed"}
     ):
         return False
@@ -226,10 +224,10 @@ def _have(subject: str, word: str, rest: list[str]) -> Clause | None:
 
 
 def _lexical(subject: str, tokens: list[str], index: int, word: str) -> Clause | None:
-    found = lexicon.present_verb(word)
-    if found is None or not tokens[index][-1].isalnum():
+    form = lexicon.present_verb(word)
+    if form is None or not tokens[index][-1].isalnum():
         return None
-    infinitive, aux = found
+    infinitive, aux = form
     head = tokens[index - 1]
     adverb = ""
     if (_ADVERB.match(head) or head in lexicon.FREQUENCY) and index > 1:

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from qaeval.text.lexicon import PRONOUNS
 from qaeval.text.units import content_words
 from qaeval_floor.english import parse
-from qaeval_floor.proposals import Offer, Source
+from qaeval_floor.lexicon import ENGLISH_PHRASES, GERMAN_PHRASES, PRONOUNS
+from qaeval_floor.proposals import QuestionDraft, Source
 from qaeval_floor.questions import Context, PairType, finish, is_presentable, noun_phrase, topic
 
 _MAX_NAME_WORDS, _MAX_NAME_CHARACTERS = 6, 80
-_ENGLISH = {
-    "say": "What does the text say about {0}",
-    "else": "What else does the text say about {0}",
-    "describe": "How does the text describe {0}",
-    "true": "What is true of {0}",
-    "mark": "What characterises {0}",
-    "relate": "What does the text say about {0} compared with {1}",
-    "compare": "What does the text compare {0} with",
-    "nothing": "The text does not compare {0} with anything.",
-    "related": "How are {0} and {1} related",
-    "text": "this topic",
-    "code": "What does the code in the text look like",
-    "code_detail": "What does the first line of the code say",
-}
-_GERMAN = {
-    "say": "Was sagt der Text über {0}",
-    "else": "Was sagt der Text noch über {0}",
-    "describe": "Wie beschreibt der Text das Thema {0}",
-    "true": "Was gilt für {0}",
-    "mark": "Was kennzeichnet {0}",
-    "relate": "Was sagt der Text über {0} im Vergleich zu {1}",
-    "compare": "Womit vergleicht der Text das Thema {0}",
-    "nothing": "Der Text vergleicht {0} mit nichts.",
-    "text": "das Thema",
-    "code": "Wie sieht der Code im Text aus",
-    "code_detail": "Was steht in der ersten Zeile des Codes",
-}
 
 
 def lead_questions(focus: PairType, source: Source, first: Source, context: Context) -> Iterator[str]:
@@ -63,8 +36,8 @@ def lead_questions(focus: PairType, source: Source, first: Source, context: Cont
 
 
 def last_resort(
-    focus: PairType, sources: Sequence[Source], context: Context, taken: Sequence[Offer]
-) -> Offer:
+    focus: PairType, sources: Sequence[Source], context: Context, taken: Sequence[QuestionDraft]
+) -> QuestionDraft:
     """A pair for a type that no rule could fill.
 
     Args:
@@ -80,32 +53,34 @@ def last_resort(
     phrases = _phrases(context)
     ranked = sorted(sources, key=lambda source: -_worth(source, context))[:50]
     if focus == "comparison":
-        unused = [source for source in ranked if not any(source.unit.text in offer.answer for offer in taken)]
+        unused = [source for source in ranked if not any(source.unit.text in draft.answer for draft in taken)]
         related = next(filter(None, (_relation(source, context) for source in [*unused, *ranked])), None)
         if related is not None:
             return related
         about = _about(ranked[0], context)
-        return Offer(finish(phrases["compare"].format(about)), phrases["nothing"].format(about), focus, 0.0)
-    free = [source for source in ranked if not any(source.unit.text in offer.answer for offer in taken)]
+        return QuestionDraft(
+            finish(phrases["compare"].format(about)), phrases["nothing"].format(about), focus, 0.0
+        )
+    free = [source for source in ranked if not any(source.unit.text in draft.answer for draft in taken)]
     source = (free or ranked)[0]
-    asked = {offer.question for offer in taken}
+    used = {draft.question for draft in taken}
     questions = [finish(question) for question in _plain(focus, source, context)]
-    question = next(question for question in questions if question not in asked)
-    return Offer(question, source.answer, focus, 0.0)
+    question = next(question for question in questions if question not in used)
+    return QuestionDraft(question, source.answer, focus, 0.0)
 
 
-def _relation(source: Source, context: Context) -> Offer | None:
+def _relation(source: Source, context: Context) -> QuestionDraft | None:
     """How the subject of a sentence and the first thing after its verb are related."""
     clause = (
         None if context.german or source.unit.kind != "sentence" else parse(source.sentence, context.lower)
     )
     if clause is None or {*clause.subject.casefold().split()} & (PRONOUNS | {"and"}):
         return None
-    other = noun_phrase(clause.rest)
-    if not other or content_words(other)[-1:] == content_words(clause.subject)[-1:]:
+    partner = noun_phrase(clause.rest)
+    if not partner or content_words(partner)[-1:] == content_words(clause.subject)[-1:]:
         return None
-    question = finish(_ENGLISH["related"].format(clause.subject, other))
-    return Offer(question, source.answer, "comparison", 0.0) if is_presentable(question) else None
+    question = finish(ENGLISH_PHRASES["related"].format(clause.subject, partner))
+    return QuestionDraft(question, source.answer, "comparison", 0.0) if is_presentable(question) else None
 
 
 def _thing(phrase: str) -> str:
@@ -124,7 +99,7 @@ def _plain(focus: PairType, source: Source, context: Context) -> Iterator[str]:
     phrases, about = _phrases(context), _about(source, context)
     if source.unit.kind == "code":
         yield phrases["code"] if focus == "factual" else phrases["say"].format(about)
-    order = ("mark", "true", "say", "else") if focus == "conceptual" else ("true", "mark", "say", "else")
+    order = ("mark", "holds", "say", "else") if focus == "conceptual" else ("holds", "mark", "say", "else")
     for key in order:
         yield phrases[key].format(about)
 
@@ -136,18 +111,18 @@ def _about(source: Source, context: Context) -> str:
         return mark.format(source.label)
     if source.unit.kind == "row" and _short(source.unit.cells[0][1]):
         return mark.format(_short(source.unit.cells[0][1]))
-    own = topic(source.sentence, context)
-    if own:
-        return own
+    phrase = topic(source.sentence, context)
+    if phrase:
+        return phrase
     heading = _short(source.unit.heading)
     return mark.format(heading) if any(map(str.isalnum, heading)) else _phrases(context)["text"]
 
 
 def _short(name: str) -> str:
     """The first words of a name; empty where even the first is no word that a question could hold."""
-    kept = " ".join(name.split()[:_MAX_NAME_WORDS])
-    return kept if len(kept) <= _MAX_NAME_CHARACTERS else ""
+    head = " ".join(name.split()[:_MAX_NAME_WORDS])
+    return head if len(head) <= _MAX_NAME_CHARACTERS else ""
 
 
-def _phrases(context: Context) -> dict[str, str]:
-    return _GERMAN if context.german else _ENGLISH
+def _phrases(context: Context) -> Mapping[str, str]:
+    return GERMAN_PHRASES if context.german else ENGLISH_PHRASES

@@ -1,7 +1,7 @@
 """What can be found wrong with a question/answer pair without understanding it: support, form of the question, references.
 
 Each function looks for one kind of fault and returns a `Fault` for every one that it finds. How much a kind weighs
-is the judge's matter, in `qaeval_floor.lexical`.
+is decided by the judges, in `qaeval_floor.lexical` and `qaeval_floor.answers`.
 """
 
 import re
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Final, Literal
 
-from qaeval.text.lexicon import word_set
 from qaeval.text.units import content_words, named_terms, numbers, sentences, units, words
+from qaeval_floor.lexicon import NEGATIONS
 
 Kind = Literal[
     "invented",
@@ -41,7 +41,6 @@ INVENTED: Final = 0.5
 ANSWERABLE: Final = 0.5
 """Share of the question's content words that the source must hold."""
 
-_NEGATION: Final = word_set("not no never none without cannot neither nor nicht kein keine nie ohne")
 STOCK: Final = re.compile(
     r"\b(?:(?:the|this) (?:text|passage|chunk|document) (?:say|says|state|states|describe|describes|compare|compares)"
     r"|(?:based on|according to|in) the (?:text|passage)|der Text|laut Text)\b",
@@ -87,13 +86,25 @@ _ELSEWHERE: Final = re.compile(
     r"\b(?:such an?|the same|that (?:day|case|time)|all other|of this kind|solch\w*|de[rmns]selben)\b",
     re.IGNORECASE,
 )
+_MUCH_LONGER: Final = 1.6
+"""A place of more than so many times the words of a sentence may hold a clause of its own that is negated."""
 _EARLY: Final = 8
 """Words at the beginning of an answer among which a pronoun has no noun of its own yet."""
 
 
 @dataclass(frozen=True, slots=True)
+class LexicalGrade:
+    """The letter of a lexical judge, with what led to it."""
+
+    letter: str
+    hallucination: bool
+    """Whether something is stated as fact that nothing supports."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that was found."""
+    """One thing that is wrong with a pair or an answer."""
 
     kind: Kind
     text: str
@@ -124,15 +135,15 @@ def question_faults(question: str) -> Iterator[Fault]:
     """Say what keeps a question from standing alone, whatever its answer."""
     if STOCK.search(question):
         yield Fault("leans on text", "the question refers to the text instead of standing alone")
-    if found := _VAGUE.match(question):
-        yield Fault("vague", f"the question is vague: {found.group()!r}")
+    if vague := _VAGUE.match(question):
+        yield Fault("vague", f"the question is vague: {vague.group()!r}")
 
 
 def _invented(source: str, answer: str) -> Iterator[Fault]:
-    known = set(numbers(source))
+    source_numbers = set(numbers(source))
     present = {word.casefold() for word in named_terms(source)} | set(words(source))
     for number in numbers(answer):
-        if number not in known:
+        if number not in source_numbers:
             yield Fault("invented", f"number {number!r} does not stand in the source")
     for name in named_terms(answer):
         if not {name.casefold(), *words(name)} & present:
@@ -142,7 +153,7 @@ def _invented(source: str, answer: str) -> Iterator[Fault]:
 def _support(source: str, answer: str) -> Iterator[Fault]:
     single = sentences(source) or [source]
     # an answer may join two neighbouring sentences, or a list with what leads to it
-    places = [*single, *(f"{one} {two}" for one, two in pairwise(single)), *_lists(source)]
+    places = [*single, *(f"{first} {second}" for first, second in pairwise(single)), *_lists(source)]
     for sentence in sentences(answer):
         share, _ = _best(sentence, places)
         if share < INVENTED:
@@ -165,30 +176,34 @@ def _negated(source: str, answer: str) -> Iterator[Fault]:
     for sentence in sentences(answer):
         share, place = _best(sentence, single)
         # a short excerpt may leave a negated clause out without turning it round
-        alike = len(words(place)) <= 1.6 * len(words(sentence))
+        alike = len(words(place)) <= _MUCH_LONGER * len(words(sentence))
         if share >= SUPPORTED and alike and _negations(sentence) != _negations(place):
             yield Fault("negation", f"a negation differs from the source: {place[:80]!r}")
 
 
 def _negations(sentence: str) -> int:
-    return sum(word in _NEGATION or word.endswith("n't") for word in words(sentence)) % 2
+    return sum(word in NEGATIONS or word.endswith("n't") for word in words(sentence)) % 2
 
 
 def _best(sentence: str, places: Sequence[str]) -> tuple[float, str]:
-    wanted = set(content_words(sentence))
-    if not wanted:
+    words_needed = set(content_words(sentence))
+    if not words_needed:
         return 1.0, sentence
-    shares = [(len(wanted & set(content_words(place))) / len(wanted), -len(place), place) for place in places]
+    shares = [
+        (len(words_needed & set(content_words(place))) / len(words_needed), -len(place), place)
+        for place in places
+    ]
     share, _, place = max(shares, default=(0.0, 0, ""))
     return share, place
 
 
 def _answered(source: str, question: str, answer: str) -> Iterator[Fault]:
     bare = STOCK.sub(" ", question)
-    asked = set(content_words(bare))
-    if asked and len(asked & set(content_words(source))) / len(asked) < ANSWERABLE:
+    question_words = set(content_words(bare))
+    shared = question_words & set(content_words(source))
+    if question_words and len(shared) / len(question_words) < ANSWERABLE:
         yield Fault("unanswerable", "the question asks for something that the source does not speak of")
-    elif asked and not asked & set(content_words(answer)):
+    elif question_words and not question_words & set(content_words(answer)):
         yield Fault("unrelated", "the answer shares no word with the question")
     if _COMPARING.search(bare):
         yield from _compared(bare, answer)
@@ -201,9 +216,9 @@ def _answered(source: str, question: str, answer: str) -> Iterator[Fault]:
 
 
 def _compared(question: str, answer: str) -> Iterator[Fault]:
-    given = set(content_words(answer))
+    answer_words = set(content_words(answer))
     sides = [side for side in _SIDES.split(question) if content_words(side)]
-    absent = [side for side in sides if not set(content_words(side)) & given]
+    absent = [side for side in sides if not set(content_words(side)) & answer_words]
     if absent:
         yield Fault("uncompared", f"the question asks for a comparison, the answer leaves out {absent[0]!r}")
     elif not CONTRAST.search(answer) and not _DIFFER.search(question):
@@ -213,8 +228,8 @@ def _compared(question: str, answer: str) -> Iterator[Fault]:
 def _form(answer: str) -> Iterator[Fault]:
     if _UNFINISHED.search(answer.rstrip()):
         yield Fault("unfinished", "the answer breaks off")
-    if found := _EXAMPLE.match(answer):
-        yield Fault("example", f"the answer sets up an example: {found.group()!r}")
+    if example := _EXAMPLE.match(answer):
+        yield Fault("example", f"the answer sets up an example: {example.group()!r}")
     if _SPECULATION.search(answer):
         yield Fault("speculation", "the answer speculates")
     if STOCK.search(answer):
@@ -230,8 +245,8 @@ def _topic(source: str, question: str) -> Iterator[Fault]:
 
 
 def _references(source: str, question: str, answer: str) -> Iterator[Fault]:
-    if found := _dangling(source, question, answer):
-        yield Fault("pronoun", f"{found!r} refers to nothing in the pair")
+    if pronoun := _dangling(source, question, answer):
+        yield Fault("pronoun", f"{pronoun!r} refers to nothing in the pair")
     for part in (STOCK.sub(" ", question), answer):
         early = _REFERENCE.search(part)
         if early and len(content_words(part[: early.start()])) > 1:
@@ -243,10 +258,10 @@ def _references(source: str, question: str, answer: str) -> Iterator[Fault]:
 
 def _dangling(source: str, question: str, answer: str) -> str:
     """Return a pronoun at the beginning of the answer whose noun is neither before it nor in the question."""
-    found = _PRONOUN.search(" ".join(answer.split()[:_EARLY]))
-    if not found:
+    pronoun = _PRONOUN.search(" ".join(answer.split()[:_EARLY]))
+    if not pronoun:
         return ""
-    before = answer[: found.start()]
+    before = answer[: pronoun.start()]
     if before and not re.match(
         r"(?:in|with|within|to|on|at|where|if|for|when|artikel \d+ verlangt)\b", before, re.IGNORECASE
     ):
@@ -255,5 +270,5 @@ def _dangling(source: str, question: str, answer: str) -> str:
     for earlier, sentence in pairwise(single):
         if answer.startswith(sentence[:40]):
             opening = content_words(" ".join(earlier.split()[:6]))[:3]
-            return "" if set(opening) & set(content_words(question)) and not before else found.group()
-    return found.group() if not before else ""
+            return "" if set(opening) & set(content_words(question)) and not before else pronoun.group()
+    return pronoun.group() if not before else ""

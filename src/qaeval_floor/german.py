@@ -6,19 +6,20 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from qaeval.text.lexicon import GERMAN_ADVERBS, GERMAN_FINITE, GERMAN_STOP, word_set
-
-Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
-
-_ARTICLES = word_set("der die das ein eine jeder jede jedes kein keine alle")
-_MODALS = word_set("muss müssen kann können darf dürfen soll sollen sollte sollten")
-_SINGULAR = word_set("ist war wird wurde hat kann muss darf soll")
-_TRANSITIVE = word_set(
-    "enthält enthalten braucht brauchen benötigt benötigen liefert liefern erzeugt erzeugen speichert speichern "
-    "prüft prüfen umfasst umfassen verlangt verlangen verhindert verhindern erhält erhalten bietet bieten zeigt zeigen "
-    "schützt erlaubt ersetzt regelt steuert misst bewirkt verursacht"
+from qaeval_floor.lexicon import (
+    GERMAN_ADVERBS,
+    GERMAN_ARTICLES,
+    GERMAN_FINITE,
+    GERMAN_MODALS,
+    GERMAN_SEPARABLE,
+    GERMAN_SINGULAR,
+    GERMAN_STOP,
+    GERMAN_TRANSITIVE,
 )
-_SEPARABLE = word_set("ab an auf aus ein zu um vor nach mit weg zurück fest statt zusammen weiter")
+
+RawQuestion = tuple[str, Literal["factual", "conceptual", "comparison"], float]
+"""Text, type and quality of a question, not yet capitalised or ended with a question mark."""
+
 _CONTRAST = re.compile(r"[,;] (?:während|wohingegen|aber|dagegen|jedoch|hingegen) (.+)$")
 _CONTRAST_INSIDE = re.compile(r"[,;] (.+?) \w+ (?:dagegen|hingegen|jedoch) ")
 _THAN = re.compile(r" (?:[a-zäöüß]+er|mehr|weniger|besser) als ((?:[^,;]+ )?[A-ZÄÖÜ][^,;]*)$")
@@ -32,6 +33,9 @@ _COUNT = re.compile(
 )
 _SPAN = re.compile(r"^eine? (?:Jahr|Tag|Monat|Woche|Stunde|Minute|Sekunde)\b")
 _PRONOUN = re.compile(r"\b(?:er|sie|es|dies|diese|dieser|dieses|ihn|ihm|ihr)\b")
+_OBJECT_ARTICLES = frozenset(
+    {"den", "die", "das", "einen", "eine", "ein", "alle", "nur", ",", "keine", "keinen"}
+)
 _MAX_SUBJECT_WORDS = 5
 _MAX_TOPIC = 60
 _QUESTION = {"weil": "Warum", "da": "Warum", "damit": "Wozu"}
@@ -53,10 +57,10 @@ class Clause(NamedTuple):
     def prefix(self) -> str:
         """The separated prefix at the end of the clause, with a blank before it; mostly empty."""
         last = self.rest.split()[-1]
-        return f" {last}" if last in _SEPARABLE and "," not in self.rest else ""
+        return f" {last}" if last in GERMAN_SEPARABLE and "," not in self.rest else ""
 
 
-def ask(sentence: str) -> Iterator[Asked]:
+def ask(sentence: str) -> Iterator[RawQuestion]:
     """Questions on a German sentence: text, type and quality of each."""
     body = re.sub(r"\s+\([^()]*\)", "", sentence).rstrip(" .!?:;…")
     condition = _CONDITION.match(body)
@@ -76,7 +80,7 @@ def parse(body: str) -> Clause | None:
     """Subject, finite verb and rest of a main clause that opens with its subject, where all three are plain."""
     tokens = body.split()
     first = tokens[0].casefold() if tokens else ""
-    if not tokens or (first in GERMAN_STOP | GERMAN_ADVERBS and first not in _ARTICLES):
+    if not tokens or (first in GERMAN_STOP | GERMAN_ADVERBS and first not in GERMAN_ARTICLES):
         return None
     if first.startswith(("ihr", "sein", "unser", "dies", "solch")) or first.endswith(
         ("weise", "mäßig", "lich", "dings")
@@ -87,10 +91,10 @@ def parse(body: str) -> Clause | None:
         if word in GERMAN_FINITE or _is_third_person(tokens, index):
             subject = " ".join(tokens[:index])
             adjective = index > 1 and _before_noun(first)
-            several = adjective and first.endswith("e") and first not in _ARTICLES
-            if not tokens[index - 1].strip("`„“")[:1].isupper() or (several and word in _SINGULAR):
+            several = adjective and first.endswith("e") and first not in GERMAN_ARTICLES
+            if not tokens[index - 1].strip("`„“")[:1].isupper() or (several and word in GERMAN_SINGULAR):
                 return None  # no noun, or an object that opens the sentence
-            lowered = subject[0].lower() + subject[1:] if first in _ARTICLES or adjective else subject
+            lowered = subject[0].lower() + subject[1:] if first in GERMAN_ARTICLES or adjective else subject
             return Clause(lowered, word, " ".join([*([","] if comma else []), *tokens[index + 1 :]]))
         if tokens[index][-1] in ",;:":
             return None
@@ -110,7 +114,7 @@ def topic(sentence: str) -> str:
     return f"„{longest}“" if 0 < len(longest) <= _MAX_TOPIC else ""
 
 
-def _why_or_when(clause: Clause) -> Iterator[Asked]:
+def _why_or_when(clause: Clause) -> Iterator[RawQuestion]:
     tail = _TAIL.search(clause.rest)
     if tail and "," not in clause.rest[: tail.start()] and "außer" not in tail.group():
         head = clause.rest[: tail.start()].removesuffix(" nur").removesuffix(" erst")
@@ -119,13 +123,13 @@ def _why_or_when(clause: Clause) -> Iterator[Asked]:
         yield f"{opening} {clause.verb} {clause.subject} {head}", kind, 2.0 if opening == "Wann" else 2.8
 
 
-def _what_is(clause: Clause) -> Iterator[Asked]:
+def _what_is(clause: Clause) -> Iterator[RawQuestion]:
     named = clause.first in {"ein", "eine", "der", "die", "das"} and not _SPAN.match(clause.rest)
     if named and clause.verb in {"ist", "sind", "war", "waren"}:
         yield f"Was {clause.verb} {clause.subject}", "factual", 2.8
 
 
-def _quantity(clause: Clause) -> Iterator[Asked]:
+def _quantity(clause: Clause) -> Iterator[RawQuestion]:
     counted = _COUNT.match(clause.rest)
     if clause.verb == "beträgt":
         yield f"Wie hoch ist {clause.subject}", "factual", 2.7
@@ -135,27 +139,29 @@ def _quantity(clause: Clause) -> Iterator[Asked]:
         r"(?:etwa |rund |höchstens |mindestens )?\d", clause.rest
     ):
         yield f"Wie lange {clause.verb} {clause.subject}", "factual", 2.7
-    elif counted and clause.verb not in _MODALS | {"ist", "sind", "wird", "werden", "liegt", "liegen"}:
+    elif counted and clause.verb not in GERMAN_MODALS | {"ist", "sind", "wird", "werden", "liegt", "liegen"}:
         yield f"Wie viele {counted.group(1)} {clause.verb} {clause.subject}{clause.prefix}", "factual", 2.6
 
 
-def _time(clause: Clause) -> Iterator[Asked]:
+def _time(clause: Clause) -> Iterator[RawQuestion]:
     opening = "Wann" if _TIME.match(clause.rest) else "Wie oft" if _EVERY.match(clause.rest) else ""
     if not opening or "," in clause.rest:
         return
     end = " ".join(clause.rest.split()[-2:]) if clause.rest.endswith((" werden", " sein")) else ""
     passive = clause.verb in {"wird", "werden", "wurde", "wurden"}
     end = clause.rest.split()[-1] if passive else end or clause.prefix.strip()
-    if end or clause.verb not in _MODALS:
+    if end or clause.verb not in GERMAN_MODALS:
         yield f"{opening} {clause.verb} {clause.subject} {end}", "factual", 2.5
 
 
-def _what_does(clause: Clause) -> Iterator[Asked]:
-    if clause.verb in _MODALS and not clause.rest.endswith(("werden", "sein")):
+def _what_does(clause: Clause) -> Iterator[RawQuestion]:
+    if clause.verb in GERMAN_MODALS and not clause.rest.endswith(("werden", "sein")):
         negation = " nicht" if "nicht" in clause.rest.split() else ""
         yield f"Was {clause.verb} {clause.subject}{negation} tun", "factual", 1.7
-    objects = clause.first in word_set("den die das einen eine ein alle nur , keine keinen")
-    if clause.verb in _TRANSITIVE and (objects or clause.first[:1].isupper() or clause.first[:1].isdigit()):
+    objects = clause.first in _OBJECT_ARTICLES
+    if clause.verb in GERMAN_TRANSITIVE and (
+        objects or clause.first[:1].isupper() or clause.first[:1].isdigit()
+    ):
         effect = clause.verb.startswith(
             ("verhinder", "schütz", "erlaub", "bewirk", "verursach", "regel", "steuer")
         )
@@ -168,7 +174,7 @@ def _what_does(clause: Clause) -> Iterator[Asked]:
         yield f"Wovon {clause.verb} {clause.subject} ab", "conceptual", 2.5
 
 
-RULES: tuple[Callable[[Clause], Iterator[Asked]], ...] = (
+RULES: tuple[Callable[[Clause], Iterator[RawQuestion]], ...] = (
     _why_or_when,
     _what_is,
     _quantity,
@@ -177,20 +183,20 @@ RULES: tuple[Callable[[Clause], Iterator[Asked]], ...] = (
 )
 
 
-def _contrast(subject: str, body: str) -> Iterator[Asked]:
+def _contrast(subject: str, body: str) -> Iterator[RawQuestion]:
     match = _CONTRAST.search(body) or _CONTRAST_INSIDE.search(body) or _THAN.search(body)
     tokens = match.group(1).split() if match else []
     noun = next((index for index, token in enumerate(tokens[:4]) if token[:1].isupper()), -1)
     if noun < 0 or not all(_before_noun(token) for token in tokens[:noun]):
         return
-    other = " ".join(tokens[: noun + 1]).rstrip(",")
-    if other.casefold() != subject.casefold():
-        yield f"Worin unterscheiden sich {subject} und {other}", "comparison", 2.6
+    partner = " ".join(tokens[: noun + 1]).rstrip(",")
+    if partner.casefold() != subject.casefold():
+        yield f"Worin unterscheiden sich {subject} und {partner}", "comparison", 2.6
 
 
 def _before_noun(token: str) -> bool:
     adjective = token.islower() and token.endswith(("e", "er", "es", "en")) and token not in GERMAN_STOP
-    return token in _ARTICLES or adjective
+    return token in GERMAN_ARTICLES or adjective
 
 
 def _is_third_person(tokens: list[str], index: int) -> bool:
@@ -206,4 +212,4 @@ def _is_third_person(tokens: list[str], index: int) -> bool:
 
 def _without_article(subject: str) -> str:
     first, _, rest = subject.partition(" ")
-    return rest if first.casefold() in _ARTICLES and rest else subject
+    return rest if first.casefold() in GERMAN_ARTICLES and rest else subject

@@ -12,8 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qaeval.text.units import content_words, sentences
-from qaeval_floor.faults import CONTRAST, STOCK, Fault, Kind, faults, question_faults
-from qaeval_floor.opinion import Opinion
+from qaeval_floor.faults import CONTRAST, STOCK, Fault, Kind, LexicalGrade, faults, question_faults
 
 WEIGHTS: Final[Mapping[Kind, float]] = MappingProxyType(
     {
@@ -50,7 +49,9 @@ _HALLUCINATION: Final[frozenset[Kind]] = frozenset({"invented", "unsupported"})
 _MINOR, _UNUSABLE = 1, 2
 
 
-def judge(source: str, question: str, answer: str, *, weights: Mapping[Kind, float] = WEIGHTS) -> Opinion:
+def judge(
+    source: str, question: str, answer: str, *, weights: Mapping[Kind, float] = WEIGHTS
+) -> LexicalGrade:
     """Grade a question/answer pair against its source.
 
     Raises:
@@ -59,38 +60,42 @@ def judge(source: str, question: str, answer: str, *, weights: Mapping[Kind, flo
     if not source.strip():
         raise ValueError("the source is blank: an answer cannot be checked against nothing")
     if not answer.strip() or not question.strip():
-        return Opinion("C", hallucination=False, reason="the question or the answer is empty")
+        return LexicalGrade("C", hallucination=False, reason="the question or the answer is empty")
     if _REFUSAL.search(answer):
         return _refusal(source, question, weights)
-    return _opinion(faults(source, question, answer), weights)
+    return _grade(faults(source, question, answer), weights)
 
 
-def _opinion(found: list[Fault], weights: Mapping[Kind, float]) -> Opinion:
+def _grade(present: list[Fault], weights: Mapping[Kind, float]) -> LexicalGrade:
     # several faults of one kind are one fault: a long answer is not worse than a short one
-    total = sum(weights[kind] for kind in {fault.kind for fault in found})
-    named = [fault for fault in found if weights[fault.kind] > 0]
+    total = sum(weights[kind] for kind in {fault.kind for fault in present})
+    named = [fault for fault in present if weights[fault.kind] > 0]
     if total < _MINOR:
-        return Opinion(
+        return LexicalGrade(
             "A",
             hallucination=False,
             reason="every sentence of the answer stands in the source and answers the question",
         )
     unusable = total >= _UNUSABLE
-    return Opinion(
+    return LexicalGrade(
         "C" if unusable else "B",
         hallucination=unusable and any(fault.kind in _HALLUCINATION for fault in named),
         reason="; ".join(fault.text for fault in named),
     )
 
 
-def _refusal(source: str, question: str, weights: Mapping[Kind, float]) -> Opinion:
-    asked = set(content_words(STOCK.sub(" ", question)))
-    compared = [one for one in sentences(source) if CONTRAST.search(one) and asked & set(content_words(one))]
+def _refusal(source: str, question: str, weights: Mapping[Kind, float]) -> LexicalGrade:
+    question_words = set(content_words(STOCK.sub(" ", question)))
+    compared = [
+        sentence
+        for sentence in sentences(source)
+        if CONTRAST.search(sentence) and question_words & set(content_words(sentence))
+    ]
     if compared:
-        return Opinion(
+        return LexicalGrade(
             "C",
             hallucination=False,
             reason=f"the answer finds no comparison, but the source has one: {compared[0][:80]!r}",
         )
-    opinion = _opinion(list(question_faults(question)), weights)
-    return Opinion(opinion.letter, hallucination=False, reason=f"an honest refusal; {opinion.reason}")
+    grade = _grade(list(question_faults(question)), weights)
+    return LexicalGrade(grade.letter, hallucination=False, reason=f"an honest refusal; {grade.reason}")

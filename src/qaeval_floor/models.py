@@ -16,7 +16,7 @@ from qaeval_floor import candidates
 from qaeval_floor.answers import judge_answer, lead_answer, salient_answer
 from qaeval_floor.candidates import Pair
 from qaeval_floor.lexical import judge
-from qaeval_floor.preferences import judge_pair, lead_pair, salient_pair
+from qaeval_floor.preferences import lead_pair, salient_pair
 
 _Reply: TypeAlias = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
@@ -63,15 +63,16 @@ def _by_kind(**replies: _Reply) -> _Reply:
 
 
 def _judge(inputs: Mapping[str, str]) -> Mapping[str, Any]:
-    """Grade by the rubric's kind of item; the flag has the name that the rubric gives it."""
-    source, question, answer = inputs["chunk"], inputs["question"], inputs["answer"]
+    """Grade by the rubric's kind of item.
+
+    Raises:
+        ValueError: it is a preference pair, or there is no source.
+    """
     if REJECTED in inputs:
-        opinion, flag = judge_pair(source, question, answer, inputs[REJECTED]), "false_claim"
-    elif inputs.get("rubric", "").startswith("rag_answer"):
-        opinion, flag = judge_answer(source, question, answer), "hallucination"
-    else:
-        opinion, flag = judge(source, question, answer), "hallucination"
-    return {"reason": opinion.reason, "letter": opinion.letter, flag: opinion.hallucination}
+        raise ValueError("the embedded judge does not grade preference pairs; name another one with --judge")
+    grade = judge_answer if inputs.get("rubric", "").startswith("rag_answer") else judge
+    graded = grade(inputs["chunk"], inputs["question"], inputs["answer"])
+    return {"reason": graded.reason, "letter": graded.letter, "hallucination": graded.hallucination}
 
 
 def lead() -> ChatModel:

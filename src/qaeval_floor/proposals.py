@@ -1,4 +1,4 @@
-"""What a sentence, a list item or a table row has to offer as a pair, and what it is worth."""
+"""Drafts of pairs: the questions that a sentence, a list item or a table row can answer, each with a value."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qaeval.text.lexicon import BE, ENGLISH_STOP, GERMAN_STOP, MODALS
 from qaeval.text.units import Unit, content_words
 from qaeval_floor import contrast
 from qaeval_floor.english import parse
+from qaeval_floor.lexicon import BE, ENGLISH_STOP, GERMAN_STOP, MODALS
 from qaeval_floor.questions import Context, PairType, ask, finish, is_presentable
 
 _LABEL = re.compile(r"^([^\s:.,;?!][^:.,;?!]{0,40}?)(?::| [–—-]) (?=\S)")
@@ -44,7 +44,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Offer:
+class QuestionDraft:
     """A pair that could be chosen."""
 
     question: str
@@ -53,8 +53,8 @@ class Offer:
     value: float
 
 
-def from_source(source: Source, previous: Source | None, context: Context) -> Iterator[Offer]:
-    """Offers of a single unit.
+def from_source(source: Source, previous: Source | None, context: Context) -> Iterator[QuestionDraft]:
+    """Draft the pairs of a single unit.
 
     Args:
         source: The unit.
@@ -62,7 +62,7 @@ def from_source(source: Source, previous: Source | None, context: Context) -> It
         context: Language and vocabulary of the chunk.
 
     Yields:
-        Offers of every type that the unit can answer.
+        Drafts of every type that the unit can answer.
     """
     if source.unit.kind == "code":
         return
@@ -73,16 +73,16 @@ def from_source(source: Source, previous: Source | None, context: Context) -> It
         yield from _from_label(source, context)
         return
     sentence, answer, value = source.sentence, source.answer, source.score
-    near = previous if previous is not None and previous.unit.block == source.unit.block else None
-    if near is not None and _BACK_REFERENCE.match(sentence):
-        answer = f"{near.unit.text} {answer}"
-        sentence, value = _resolved(sentence, near.sentence, context), value - 0.5
+    neighbour = previous if previous is not None and previous.unit.block == source.unit.block else None
+    if neighbour is not None and _BACK_REFERENCE.match(sentence):
+        answer = f"{neighbour.unit.text} {answer}"
+        sentence, value = _resolved(sentence, neighbour.sentence, context), value - 0.5
     for question in [*ask(sentence, context), *contrast.compare(sentence, context)]:
-        yield Offer(question.text, answer, question.focus, question.quality + value)
+        yield QuestionDraft(question.text, answer, question.focus, question.quality + value)
 
 
-def from_rows(first: Source, second: Source, context: Context) -> Iterator[Offer]:
-    """A comparison of two table rows or two labelled list items that follow each other.
+def from_rows(first: Source, second: Source, context: Context) -> Iterator[QuestionDraft]:
+    """Draft a comparison of two table rows or two labelled list items that follow each other.
 
     Args:
         first: A unit.
@@ -90,9 +90,9 @@ def from_rows(first: Source, second: Source, context: Context) -> Iterator[Offer
         context: Language and vocabulary of the chunk.
 
     Yields:
-        At most one offer.
+        At most one draft.
     """
-    both = f"{first.unit.text.rstrip(' .;')}. {second.unit.text}"
+    answer = f"{first.unit.text.rstrip(' .;')}. {second.unit.text}"
     value = (first.score + second.score) / 2
     names = _keys(first, second)
     if names is None:
@@ -102,7 +102,7 @@ def from_rows(first: Source, second: Source, context: Context) -> Iterator[Offer
     else:
         question = f"How do {names[0]} and {names[1]} differ"
     if is_presentable(finish(question)):
-        yield Offer(finish(question), both, "comparison", 1.7 + value)
+        yield QuestionDraft(finish(question), answer, "comparison", 1.7 + value)
 
 
 def _keys(first: Source, second: Source) -> tuple[str, str] | None:
@@ -118,7 +118,7 @@ def _keys(first: Source, second: Source) -> tuple[str, str] | None:
     return names if comparable and short and names[0] != names[1] else None
 
 
-def _from_row(source: Source, context: Context) -> Iterator[Offer]:
+def _from_row(source: Source, context: Context) -> Iterator[QuestionDraft]:
     cells = source.unit.cells
     if len(cells) < 2 or len(cells[0][1].split()) > _MAX_CELL_WORDS:  # noqa: PLR2004
         return
@@ -132,10 +132,10 @@ def _from_row(source: Source, context: Context) -> Iterator[Offer]:
         else:
             question = f"What does the table list under “{column}” for {key}"
         if is_presentable(finish(question)):
-            yield Offer(finish(question), source.answer, "factual", 1.6 + numeric + source.score)
+            yield QuestionDraft(finish(question), source.answer, "factual", 1.6 + numeric + source.score)
 
 
-def _from_label(source: Source, context: Context) -> Iterator[Offer]:
+def _from_label(source: Source, context: Context) -> Iterator[QuestionDraft]:
     label = source.label
     question = (
         f"Was sagt der Text über „{label}“"
@@ -143,7 +143,7 @@ def _from_label(source: Source, context: Context) -> Iterator[Offer]:
         else f"What does the text say about {_common(label)}"
     )
     if is_presentable(finish(question)):
-        yield Offer(finish(question), source.answer, "factual", 1.0 + source.score)
+        yield QuestionDraft(finish(question), source.answer, "factual", 1.0 + source.score)
 
 
 def _common(name: str) -> str:

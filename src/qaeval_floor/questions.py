@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from qaeval.text import lexicon
-from qaeval.text.lexicon import PRONOUNS
-from qaeval_floor import german, statements
+from qaeval_floor import german, lexicon, statements
 from qaeval_floor.english import capitalise, parse
+from qaeval_floor.lexicon import PRONOUNS
 
 PairType = Literal["factual", "conceptual", "comparison"]
 _MIN_WORDS, _MAX_WORDS = 3, 26
@@ -20,12 +19,6 @@ _CONTRACTION = re.compile(
 )
 _FULL = {"wo": "will", "ca": "can"}
 _SECOND_SUBJECT = re.compile(r" and (?=(?:the|a|an|its|their) )")
-_UNFINISHED = lexicon.word_set(
-    "same first last next second new other acceptable exact single different important small large usual main whole"
-)
-_ENDS_PHRASE = lexicon.ENGLISH_STOP | lexicon.word_set(
-    "cannot far inside outside near beside below above beyond least well soon alone together nor"
-)
 
 
 @dataclass(frozen=True)
@@ -58,10 +51,10 @@ def ask(sentence: str, context: Context) -> list[Question]:
     Returns:
         Questions, each grammatical as far as the rules can tell; empty where no rule is safe.
     """
-    asked = german.ask(sentence) if context.german else _english(sentence, context)
-    found = (Question(finish(text), focus, quality) for text, focus, quality in asked)
-    kept = [question for question in found if is_presentable(question.text)]
-    return sorted(kept, key=lambda question: -question.quality)
+    drafts = german.ask(sentence) if context.german else _english(sentence, context)
+    questions = (Question(finish(text), focus, quality) for text, focus, quality in drafts)
+    presentable = [question for question in questions if is_presentable(question.text)]
+    return sorted(presentable, key=lambda question: -question.quality)
 
 
 def finish(question: str) -> str:
@@ -122,7 +115,7 @@ def noun_phrase(sentence: str) -> str:
     for index, token in enumerate(tokens[:40]):
         article = token.casefold()
         if article in {"the", "a", "an", "each", "every"}:
-            phrase = _after_article(tokens[index + 1 : index + 6], one=article != "the")
+            phrase = _after_article(tokens[index + 1 : index + 6], singular=article != "the")
             if phrase and not _is_unfinished(phrase):
                 return f"{article if article in {'a', 'an'} else 'the'} {' '.join(phrase)}"
     return ""
@@ -133,16 +126,22 @@ def _is_unfinished(phrase: list[str]) -> bool:
     last = phrase[-1].casefold()
     alone = len(phrase) == 1 and (last.endswith("ed") or ("-" in last and "`" not in last and last.islower()))
     return (
-        alone or last in _UNFINISHED or last in lexicon.NUMBER_WORDS or last.endswith("ly") or last.isdigit()
+        alone
+        or last in lexicon.UNFINISHED
+        or last in lexicon.NUMBER_WORDS
+        or last.endswith("ly")
+        or last.isdigit()
     )
 
 
-def _after_article(tokens: list[str], *, one: bool) -> list[str]:
+def _after_article(tokens: list[str], *, singular: bool) -> list[str]:
     """The words of a noun phrase; empty where an adjective or adverb would be its last word."""
     phrase: list[str] = []
     for word, following in zip(tokens[:4], [*tokens[1:], ""], strict=False):
         bare = _bare(word)
-        if bare in _ENDS_PHRASE or (phrase and _may_be_verb(phrase[-1], bare, _bare(following), one=one)):
+        if bare in lexicon.PHRASE_ENDS or (
+            phrase and _may_be_verb(phrase[-1], bare, _bare(following), singular=singular)
+        ):
             break
         if phrase and bare.endswith("ing") and _bare(following) in lexicon.ENGLISH_STOP:
             break
@@ -154,23 +153,23 @@ def _after_article(tokens: list[str], *, one: bool) -> list[str]:
     return [word for word in phrase if word]
 
 
-def _may_be_verb(noun: str, word: str, following: str, *, one: bool) -> bool:
+def _may_be_verb(noun: str, word: str, following: str, *, singular: bool) -> bool:
     """Whether a word after a noun may be the verb: known as one, in -ed, or in -s with more to come."""
     many = noun.endswith("s") and not noun.endswith(("ss", "us", "is"))
     third_person = word.endswith("s") and not word.endswith(("ss", "us", "is"))
-    if word in lexicon.VERBS:  # after one thing only "it maps" is a verb; "map" is a noun
+    if word in lexicon.VERBS:  # after a singular noun only "it maps" is a verb; "map" is a noun
         return many or word not in lexicon.NOUN_VERBS or word == "need"
-    known = lexicon.present_verb(word) is not None
+    is_listed = lexicon.present_verb(word) is not None
     goes_on = bool(following) and following not in lexicon.ENGLISH_STOP
     governs = third_person and following in lexicon.DETERMINERS
-    return known or governs or word.endswith("ed") or (third_person and (goes_on or one))
+    return is_listed or governs or word.endswith("ed") or (third_person and (goes_on or singular))
 
 
 def _bare(token: str) -> str:
     return token.strip("`*\"'.,;:!?()").casefold()
 
 
-def _english(sentence: str, context: Context) -> Iterator[statements.Asked]:
+def _english(sentence: str, context: Context) -> Iterator[statements.RawQuestion]:
     sentence = _CONTRACTION.sub(
         lambda match: f"{_FULL.get(match.group(1).casefold(), match.group(1))} not", sentence
     )
@@ -185,7 +184,7 @@ def _english(sentence: str, context: Context) -> Iterator[statements.Asked]:
                 yield from rule(clause)
 
 
-def _opening_cause(sentence: str, context: Context) -> Iterator[statements.Asked]:
+def _opening_cause(sentence: str, context: Context) -> Iterator[statements.RawQuestion]:
     """``Because X, Y.`` asks why Y; a pronoun in Y stands for the subject of X."""
     match = re.match(r"^(?:Because|Since(?! \d)) ([^,;]+), (.+)$", sentence)
     if match is None:
@@ -200,7 +199,7 @@ def _opening_cause(sentence: str, context: Context) -> Iterator[statements.Asked
         yield clause.ask("why", clause.rest), "conceptual", 2.8
 
 
-def _consequence(sentence: str, context: Context) -> Iterator[statements.Asked]:
+def _consequence(sentence: str, context: Context) -> Iterator[statements.RawQuestion]:
     """``X, so Y.`` asks why Y."""
     match = statements.CONSEQUENCE.search(sentence)
     result = match.group(1) if match else ""

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from qaeval.text import lexicon
-from qaeval.text.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS, word_set
+from qaeval_floor import lexicon
 from qaeval_floor.english import Clause, decapitalise, short_enough
+from qaeval_floor.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS
 
-Asked = tuple[str, Literal["factual", "conceptual", "comparison"], float]
+RawQuestion = tuple[str, Literal["factual", "conceptual", "comparison"], float]
+"""Text, type and quality of a question, not yet capitalised or ended with a question mark."""
 
 _CAUSE = re.compile(
     r",?\s+(?:(?:mainly |simply |partly |only )?because|so that|in order to|due to)\s+|,\s+since(?! \d)\s+"
@@ -36,10 +37,6 @@ _COUNT = re.compile(
     r"^(?:up to |at least |at most |about |around |exactly |only |roughly )?"
     r"(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|twelve) ((?:[a-z-]+ )?[a-z-]+s)\b(?! (?:of|per|long)\b)"
 )
-_UNIT_NOUN = word_set(
-    "seconds minutes hours days weeks months years bytes tokens% percent degrees metres meters grams litres liters "
-    "kilograms milliseconds times points"
-)
 _DURATION = re.compile(
     r"^(?:up to |at least |at most |about |around |for |exactly |only |roughly |between \w+ and )*"
     r"(?:\d[\d,.]*(?:(?: to |-|–)\d+)?|two|three|four|five|six|ten|a|an|one) (?:second|minute|hour|day|week|month|year|millisecond)s?\b"
@@ -58,7 +55,7 @@ _PLACE = re.compile(
 _IMPERATIVE_STOP = re.compile(r"[:;]")
 
 
-def conditional(sentence: str) -> Iterator[Asked]:
+def conditional(sentence: str) -> Iterator[RawQuestion]:
     """``If X, Y.`` asks what happens; ``To X, do Y.`` asks how."""
     match = re.match(r"^(If|When|Whenever|Once|As soon as|To) ([^,:;]{4,110}), (.+)", sentence)
     if match is None or re.search(r"\b(?:it|they|this|these|them|he|she|such)\b", match.group(2)):
@@ -77,7 +74,7 @@ def conditional(sentence: str) -> Iterator[Asked]:
     yield f"What happens {decapitalise(word, frozenset())} {condition}", "conceptual", 2.2
 
 
-def imperative(sentence: str) -> Iterator[Asked]:
+def imperative(sentence: str) -> Iterator[RawQuestion]:
     """An instruction asks what to do, and when, and for what."""
     match = re.match(r"^(Do not|Don't|Never|Always)?\s*(\w+) (.+)", sentence.rstrip(" .!"))
     if match is None or match.group(2).casefold() not in lexicon.IMPERATIVES or not sentence[0].isupper():
@@ -110,14 +107,14 @@ def imperative(sentence: str) -> Iterator[Asked]:
         yield f"When should you {verb} {rest[: when.start()]}", "factual", 2.0
 
 
-def _why(clause: Clause) -> Iterator[Asked]:
+def _why(clause: Clause) -> Iterator[RawQuestion]:
     cause = _CAUSE.search(" " + clause.rest)
     head = (" " + clause.rest)[: cause.start()].strip(" ,") if cause else ""
     if cause and short_enough(head):
         yield clause.ask("why", head), "conceptual", 3.0
 
 
-def _when(clause: Clause) -> Iterator[Asked]:
+def _when(clause: Clause) -> Iterator[RawQuestion]:
     rest = " " + clause.rest
     match = _CONDITION.search(rest)
     if match is None or _CAUSE.search(rest[: match.start()]):
@@ -139,7 +136,7 @@ def _when(clause: Clause) -> Iterator[Asked]:
     yield clause.ask(opening, head.removesuffix(" only")), "conceptual" if why else "factual", 1.9
 
 
-def _at_time(clause: Clause) -> Iterator[Asked]:
+def _at_time(clause: Clause) -> Iterator[RawQuestion]:
     rest = " " + clause.rest
     time = _TIME.search(rest)
     head = rest[: time.start()].strip() if time else ""
@@ -147,7 +144,7 @@ def _at_time(clause: Clause) -> Iterator[Asked]:
         yield clause.ask("when", head), "factual", 2.4
 
 
-def _how(clause: Clause) -> Iterator[Asked]:
+def _how(clause: Clause) -> Iterator[RawQuestion]:
     rest = " " + clause.rest
     every, means = _EVERY.search(rest), _MEANS.search(rest)
     if every and short_enough(rest[: every.start()]) and "," not in rest[: every.start()]:
@@ -158,7 +155,7 @@ def _how(clause: Clause) -> Iterator[Asked]:
             yield clause.ask("how", head), "conceptual", 2.3
 
 
-def _quantity(clause: Clause) -> Iterator[Asked]:
+def _quantity(clause: Clause) -> Iterator[RawQuestion]:
     verb = clause.verb.split()[-1] if clause.verb else ""
     counted = _COUNT.match(clause.rest)
     lasting = _LASTING.match(clause.rest)
@@ -171,11 +168,16 @@ def _quantity(clause: Clause) -> Iterator[Asked]:
         yield clause.ask("how long"), "factual", 2.8
     elif verb == "cost" and re.match(r"^(?:about |around )?(?:[€$£]|\d)", clause.rest):
         yield clause.ask("how much"), "factual", 2.8
-    elif verb and counted and counted.group(1).split()[-1] not in _UNIT_NOUN and "not" not in clause.verb:
+    elif (
+        verb
+        and counted
+        and counted.group(1).split()[-1] not in lexicon.UNIT_NOUNS
+        and "not" not in clause.verb
+    ):
         yield clause.ask(f"how many {counted.group(1)}"), "factual", 2.7
 
 
-def _what_is(clause: Clause) -> Iterator[Asked]:
+def _what_is(clause: Clause) -> Iterator[RawQuestion]:
     if clause.verb or clause.aux not in lexicon.BE:
         return
     first = clause.rest.split()[0].strip("`\"'“").casefold()
@@ -201,7 +203,7 @@ def _what_is(clause: Clause) -> Iterator[Asked]:
         yield f"what characterises {clause.subject}", "factual", 0.9
 
 
-def _what_does(clause: Clause) -> Iterator[Asked]:
+def _what_does(clause: Clause) -> Iterator[RawQuestion]:
     words = clause.verb.split()
     if not words or not clause.rest or "not" in words or words[0] in {"been", "be"} or "be" in words:
         return
@@ -209,7 +211,7 @@ def _what_does(clause: Clause) -> Iterator[Asked]:
     first = clause.rest.split()[0].strip("`\"'“").casefold()
     if verb == "take" and first in {"effect", "place", "part", "care", "over"}:
         return
-    stranded = lexicon.PRONE_TO_PREPOSITION.get(verb)
+    stranded = lexicon.GOVERNED_PREPOSITION.get(verb)
     if stranded == first:
         yield clause.ask("what", stranded), "factual", 2.2
     elif clause.aux in {"must", "should", "can"} and clause.subject != "you":
@@ -229,7 +231,7 @@ def _what_does(clause: Clause) -> Iterator[Asked]:
             yield clause.ask("what"), "conceptual" if effect else "factual", 2.0 if effect else 2.1
 
 
-def _required(clause: Clause) -> Iterator[Asked]:
+def _required(clause: Clause) -> Iterator[RawQuestion]:
     if (
         clause.aux in {"must", "should"}
         and clause.verb.startswith(("be ", "not be "))
@@ -244,6 +246,6 @@ def _required(clause: Clause) -> Iterator[Asked]:
         )
 
 
-RULES: tuple[Callable[[Clause], Iterator[Asked]], ...] = (
+RULES: tuple[Callable[[Clause], Iterator[RawQuestion]], ...] = (
     _why, _when, _at_time, _how, _quantity, _what_is, _what_does, _required,
 )  # fmt: skip

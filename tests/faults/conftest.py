@@ -5,23 +5,23 @@ from typing import Any
 
 import pytest
 
-_FIGURES = pytest.StashKey[list[tuple[str, ...]]]()
+from figures import report, reported
+
+_LOSSES = "losses"
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Keep a line of figures: what was tried, faults, rows lost, rows doubled, letters that differ."""
-    lines = request.config.stash.setdefault(_FIGURES, [])
 
     def keep(*cells: object) -> None:
-        lines.append(tuple(map(str, cells)))
+        report(request, _LOSSES, [str(cell) for cell in cells])
 
     return keep
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    lines = config.stash.get(_FIGURES, [])
-    if lines:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if lines := reported(terminalreporter, _LOSSES):
         terminalreporter.section("faults")
         terminalreporter.write_line(
             "| tried | faults | items | rows lost | rows doubled | letters that differ |"

@@ -5,6 +5,7 @@ an undisturbed one.
 """
 
 import json
+import os
 import random
 import resource
 import shutil
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import pytest
 
 from mock.server import REPLY, Mock, prepare_run, registry
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 N = 600
@@ -159,7 +160,7 @@ def test_a_malformed_letter_is_a_failure_that_says_so_and_never_a_letter(
 def test_a_server_that_is_gone_for_a_while_is_waited_for(
     seconds: int, run: Path, undisturbed: dict[str, str], figures: Keep
 ) -> None:
-    with Mock(slots=16, latency_ms=100) as mock:
+    with Mock(port=lasting_port(), slots=16, latency_ms=100) as mock:
         process = subprocess.Popen(command(run, mock.url), stderr=subprocess.PIPE, text=True)
         wait_for(lambda: len(rows(run)) > 50)
     time.sleep(seconds)
@@ -173,7 +174,15 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(
     assert result == (0, 0, 0)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def lasting_port() -> int:
+    """A free port that the system gives to nobody while its server is gone: below those it picks itself."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("every port below 32,000 is taken")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -279,9 +288,11 @@ def test_a_reply_that_is_none_is_an_explained_failure_within_bounds(
 ) -> None:
     run = prepare_run(tmp_path / "run", 3)
     impatient = tmp_path / "impatient.py"
-    # as a server that is learnt to be quick: five seconds instead of five minutes
+    # as a server that is learnt to be quick: three seconds instead of five minutes, and of one minute when it is looked at
     impatient.write_text(
         "import sys\nfrom qaeval.chat import patience\npatience.AdaptiveTimeout.seconds = lambda self, n: 3.0\n"
+        "from qaeval.serving import client, probe\n"
+        "probe.Server = lambda url, key, timeout_s, **more: client.Server(url, key, 3.0, **more)\n"
         "from qaeval.cli import run\nsys.exit(run(sys.argv[1:]))\n"
     )
     with misbehaving(act) as url:
@@ -368,7 +379,9 @@ def test_a_second_process_is_refused_while_the_first_one_writes(
     with Mock(slots=8, latency_ms=100) as mock:
         first = subprocess.Popen(command(run, mock.url), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for(lambda: len(rows(run)) > 10)
+        first.send_signal(signal.SIGSTOP)  # it must not end before the second one looks
         second = grade(run, mock.url)
+        first.send_signal(signal.SIGCONT)
         assert second.returncode == 74
         assert f"{run}: in use" in second.stderr
         assert first.wait(120) == 0
@@ -407,29 +420,33 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times(
     figures("a clock that jumps by decades", "at every look", N, *result)
     assert result == (0, 0, 0)
     report = json.loads((run / "report.json").read_text())
-    assert report["judge"]["timing"]["wall_s"] < 60
+    assert report["judge"]["timing"]["wall_s"] < 120  # the process had no more
 
 
-def test_killed_a_hundred_times(tmp_path: Path, figures: Keep) -> None:
-    n, kills, rng = 24_000, 0, random.Random(1)  # noqa: S311 - moments
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize("n_kills", [20, pytest.param(100, marks=pytest.mark.nightly)])
+def test_killed_at_random_moments(n_kills: int, tmp_path: Path, figures: Keep) -> None:
+    n, rng = 240 * n_kills, random.Random(1)  # noqa: S311 - moments
     calm, run = prepare_run(tmp_path / "calm", n), prepare_run(tmp_path / "run", n)
     lost, seen = 0, set[str]()
     with Mock(slots=64, latency_ms=250) as mock:
-        while kills < 100:
+        for kill in range(n_kills):
             process = subprocess.Popen(
                 command(run, mock.url, "--concurrency", "80"),
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
-            try:
-                _, err = process.communicate(timeout=rng.uniform(0.8, 2.2))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
+            if kill % 10:
+                enough = size(run / "grades.jsonl") + rng.randrange(80_000)
+                wait_for(lambda enough=enough: size(run / "grades.jsonl") >= enough)  # type: ignore[misc]
             else:
-                assert process.returncode == 0, err
-                break
-            kills += 1
+                time.sleep(rng.uniform(0, 1.5))  # while it starts
+            assert process.poll() is None, "the run ended by itself; it must be longer"
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
             written = (run / "grades.jsonl").read_bytes() if (run / "grades.jsonl").exists() else b""
             whole = {json.loads(line)["task_id"] for line in written[: written.rfind(b"\n") + 1].splitlines()}
             lost += len(seen - whole)
@@ -438,8 +455,7 @@ def test_killed_a_hundred_times(tmp_path: Path, figures: Keep) -> None:
         assert grade(run, mock.url).returncode == 0
         assert grade(calm, mock.url).returncode == 0
     result = compared(run, letters(calm))
-    figures("kill -9 at a random moment", kills, n, lost + result[0], *result[1:])
-    assert kills == 100, f"the run ended after {kills} kills; it must be longer"
+    figures("kill -9 at a random moment", n_kills, n, lost + result[0], *result[1:])
     assert (lost, *result) == (0, 0, 0, 0)
     reports = []
     for one in (run, calm):

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,9 @@ from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.reading import read_document
 from qaeval.corpus.samples import load_cards, load_questions
 from qaeval.errors import QaevalError
-from qaeval.evals.definition import load_eval
+from qaeval.evals.definition import EvalDefinition, load_eval
 from qaeval.evals.find import data_root
-from qaeval.evals.rubric import load_rubric
+from qaeval.evals.rubric import Rubric, load_rubric
 from qaeval.files.rows import Finished, LastRows, ReplyIndex
 from qaeval.records import Chunk, GenerateRow, Label, Sample
 from qaeval.registry.config import load_config
@@ -27,12 +28,18 @@ from qaeval.run.items import read_items
 from qaeval.storage.run_directory import read_records
 
 ROOT: Final = data_root()
-RUBRIC: Final = load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")
-EVAL: Final = load_eval(ROOT / "evals" / "qa_pairs")
-RAG: Final = load_eval(ROOT / "evals" / "rag_qa")
-DPO: Final = load_eval(ROOT / "evals" / "dpo_pairs")
 SAMPLE: Final = Sample.of(Chunk(chunk_id="c", text="The server listens on port 8000."))
 _FOLDER: Final = Path(tempfile.mkdtemp(prefix="qaeval-fuzz-"))
+
+
+@cache
+def _rubric() -> Rubric:
+    return load_rubric(ROOT / "rubrics" / "qa_pair_abc.yaml")
+
+
+@cache
+def _eval(name: str) -> EvalDefinition:
+    return load_eval(ROOT / "evals" / name)
 
 
 def _file(data: bytes, name: str) -> Path:
@@ -47,10 +54,10 @@ def reply(data: bytes) -> None:
     for lenient in (False, True):
         for parse in (
             extract_json,
-            lambda text, lenient: read_items(text, SAMPLE, EVAL, lenient=lenient),
-            lambda text, lenient: read_items(text, SAMPLE, RAG, lenient=lenient),
-            lambda text, lenient: read_items(text, SAMPLE, DPO, lenient=lenient),
-            lambda text, lenient: grade.parse_reply(text, RUBRIC, lenient=lenient),
+            lambda text, lenient: read_items(text, SAMPLE, _eval("qa_pairs"), lenient=lenient),
+            lambda text, lenient: read_items(text, SAMPLE, _eval("rag_qa"), lenient=lenient),
+            lambda text, lenient: read_items(text, SAMPLE, _eval("dpo_pairs"), lenient=lenient),
+            lambda text, lenient: grade.parse_reply(text, _rubric(), lenient=lenient),
         ):
             try:
                 parse(text, lenient=lenient)
@@ -137,8 +144,8 @@ def samples(data: bytes) -> None:
     path = _file(data, "samples.jsonl")
     chunk = Chunk(chunk_id="c", text="The server listens on port 8000.")
     for load in (
-        lambda: [one.model_dump_json() for one in load_questions(path, (chunk,), RAG)],
-        lambda: [one.model_dump_json() for one in load_cards(path, DPO)],
+        lambda: [one.model_dump_json() for one in load_questions(path, (chunk,), _eval("rag_qa"))],
+        lambda: [one.model_dump_json() for one in load_cards(path, _eval("dpo_pairs"))],
         lambda: load_facts(path),
     ):
         try:

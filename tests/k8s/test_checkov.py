@@ -13,7 +13,7 @@ from k8s.programs import program
 from k8s.render import Object, lifted, render
 from k8s.test_manifests import VARIANTS
 
-pytestmark = [pytest.mark.k8s, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 DECLINED = {
     # imagePullPolicy Always: an image is named by version or digest, so a second pull brings the same one, and a stage should start

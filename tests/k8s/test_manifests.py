@@ -18,8 +18,6 @@ from k8s.render import K8S, Object, containers, identity, lifted, overlays, pod_
 from qaeval.registry.config import load_config
 from qaeval.registry.model import ModelSpec
 
-pytestmark = pytest.mark.k8s
-
 ROOT = K8S.parent
 OLDEST, NEWEST = "1.29", "1.37"
 """Native sidecars are on by default since 1.29."""

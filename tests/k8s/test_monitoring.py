@@ -21,8 +21,6 @@ from qaeval.records import Grade
 from qaeval.report.facts import MachineFacts
 from qaeval.serving.exporter import Exporter
 
-pytestmark = pytest.mark.k8s
-
 HERE = Path(__file__).parent
 RECORDED = {
     line.split()[0]: set(line.split()[2].split(","))

@@ -8,8 +8,6 @@ from k8s.lint import of_kind
 from k8s.policies import Address, Pod, allowed
 from k8s.render import Object, render
 
-pytestmark = pytest.mark.k8s
-
 INTERNET = Address("1.1.1.1")
 METADATA = Address("169.254.169.254")
 API_SERVER = Address("10.0.3.7")

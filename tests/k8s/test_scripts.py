@@ -22,8 +22,6 @@ import pytest
 
 from k8s.render import K8S
 
-pytestmark = pytest.mark.k8s
-
 SCRIPTS = K8S / "base" / "scripts"
 POWER = K8S / "overlays" / "l4-pair" / "power.py"
 
@@ -380,7 +378,6 @@ def stage(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.slow
 def test_stages_in_turns_end_in_one_report_and_can_be_repeated(tmp_path: Path) -> None:
     for words in (
         ["generate", "embedded-lead"],
@@ -400,7 +397,6 @@ def test_stages_in_turns_end_in_one_report_and_can_be_repeated(tmp_path: Path) -
     ]
 
 
-@pytest.mark.slow
 def test_shards_end_in_one_report_and_can_be_repeated(tmp_path: Path) -> None:
     def shard(index: str) -> subprocess.CompletedProcess[str]:
         of = {"JOB_COMPLETION_INDEX": index, "SHARDS": "2", "JUDGE": "embedded-lexical"}

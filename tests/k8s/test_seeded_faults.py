@@ -9,8 +9,6 @@ import pytest
 from k8s.lint import RULES, lint
 from k8s.render import Object, containers, pod_spec, render
 
-pytestmark = pytest.mark.k8s
-
 Change = Callable[[list[Object]], None]
 FAULTS: list[tuple[str, str, str, Change]] = []
 

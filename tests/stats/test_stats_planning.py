@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+import scipy
 from pytest import approx  # noqa: PT013
-from scipy import stats
 
 from qaeval.stats.paired import sign_flip_test
 from qaeval.stats.planning import Pilot, _tails, plan, simulated_power
@@ -47,7 +47,7 @@ def test_the_tails_are_those_of_the_sign_flip_test(differences: list[int]) -> No
 
 def test_six_losses_and_no_win_are_needed_at_five_per_cent() -> None:
     # 2/2^6 = .031 and 2/2^5 = .063, so the power is P(Bin(20, .3) >= 6) = .584
-    assert simulated_power(PERFECT, 20, 0.3) == approx(stats.binom.sf(5, 20, 0.3), abs=0.025)
+    assert simulated_power(PERFECT, 20, 0.3) == approx(scipy.stats.binom.sf(5, 20, 0.3), abs=0.025)
     assert simulated_power(PERFECT, 5, 1.0) == 0
     assert simulated_power(PERFECT, 6, 1.0) == 1
 

@@ -309,10 +309,10 @@ def test_p_values_are_probabilities_and_do_not_depend_on_the_order(name: str, ta
 def test_clustered_homogeneity_does_not_depend_on_the_order(tables: list[np.ndarray]) -> None:
     stack = np.stack(tables)
     for method in ("hotelling", "stuart-maxwell"):
-        one, other = (
+        first, second = (
             ho.clustered_homogeneity(t, method=method).p_value for t in (stack, stack.transpose(0, 2, 1))
         )
-        assert one == approx(other, abs=1e-6, nan_ok=True)
+        assert first == approx(second, abs=1e-6, nan_ok=True)
 
 
 # --- intervals of counts: mirrored when successes and failures swap ----------------------------------------
@@ -328,9 +328,9 @@ MIRRORED: dict[str, Callable[..., Estimate]] = {
 @given(st.integers(1, 200), st.data())
 def test_intervals_of_rates_are_mirrored(name: str, n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, n))
-    one, other = MIRRORED[name](k, n), MIRRORED[name](n - k, n)
-    assert (one.low, one.high) == approx((1 - other.high, 1 - other.low), abs=1e-9)
-    assert 0 <= one.low <= one.value <= one.high <= 1
+    first, second = MIRRORED[name](k, n), MIRRORED[name](n - k, n)
+    assert (first.low, first.high) == approx((1 - second.high, 1 - second.low), abs=1e-9)
+    assert 0 <= first.low <= first.value <= first.high <= 1
 
 
 # --- several raters: their order does not matter -----------------------------------------------------------

@@ -24,7 +24,7 @@ REFERENCE, JUDGE = (111, 50, 10), (167, 3, 1)
 
 
 def tables_with(row: Sequence[int], column: Sequence[int], agreements: int | None = None) -> np.ndarray:
-    """All tables of three letters with these marginals, by trying every upper left corner; shape (T, 3, 3)."""
+    """All tables of three letters with these marginals, by trying every upper left corner."""
     tops = [range(min(row[i], column[j]) + 1) for i in (0, 1) for j in (0, 1)]
     tables = []
     for a, b, c, d in itertools.product(*tops):

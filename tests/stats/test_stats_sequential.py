@@ -1,4 +1,4 @@
-"""ConfidenceSequence that hold at every look: constants of confseq's tests, hand-worked capital, and Ville's inequality by simulation."""
+"""Betting tests: constants of confseq, capital worked by hand, and Ville's inequality by simulation."""
 
 import numpy as np
 import pytest
@@ -24,12 +24,12 @@ def test_capital_has_the_constants_of_confseq_for_its_bets() -> None:
     bets = np.minimum(np.sqrt(2 * np.log(40) / (t * np.log(t + 1) * np.append(0.25, spread[:-1]))), 1.0)
     up = BettingTest(0.5, alpha=0.05, n_values=100, low=0, bets=lambda betting: bets[betting.n])
     down = BettingTest(-0.5, alpha=0.05, n_values=100, low=-1, high=0, bets=lambda betting: bets[betting.n])
-    found = []
+    capital = []
     for value in x:
         up.update(value)
         down.update(-value)
-        found.append(max(np.exp(up.log_capital), np.exp(down.log_capital)) / 2)
-    assert [found[place] for place in (9, 49, 99)] == approx([1.06787109, 19.59123772, 287.33296195])
+        capital.append(max(np.exp(up.log_capital), np.exp(down.log_capital)) / 2)
+    assert [capital[place] for place in (9, 49, 99)] == approx([1.06787109, 19.59123772, 287.33296195])
 
 
 def test_capital_is_the_product_of_hand_worked_bets() -> None:
@@ -52,7 +52,7 @@ def test_no_value_takes_more_than_nine_tenths_of_the_capital() -> None:
 
 
 def test_the_first_bets_are_those_of_the_formula() -> None:
-    # nothing seen: spread 0.04 * 2^2 = 0.16; both bets are sqrt(2 ln 20 / (0.16 * 100)) = 0.6119
+    # before the first value: variance 0.04 * 2^2 = 0.16; both bets are sqrt(2 ln 20 / (0.16 * 100)) = 0.6119
     betting = BettingTest(0.0, alpha=0.05, n_values=100)
     betting.update(0.5)
     assert np.exp(betting.log_capital) == approx(1 + 0.5 * np.sqrt(2 * np.log(20) / 16))
@@ -60,11 +60,11 @@ def test_the_first_bets_are_those_of_the_formula() -> None:
 
 def test_bets_do_not_depend_on_the_value_that_is_bet_on() -> None:
     rng = np.random.default_rng(3)
-    seen = rng.choice([-1.0, 0.0, 0.5], 40)
+    values = rng.choice([-1.0, 0.0, 0.5], 40)
     gains = []
     for last in (-1.0, 1.0):
         betting = BettingTest(-0.05, alpha=0.05, n_values=41)
-        for value in seen:
+        for value in values:
             betting.update(value)
         before = float(betting.log_capital)
         betting.update(last)
@@ -77,12 +77,12 @@ def test_bets_do_not_depend_on_the_value_that_is_bet_on() -> None:
     st.integers(1, 40),
     st.sampled_from([1e-4, 0.05, 0.4]),
 )
-def test_whatever_comes_the_capital_stays_above_nothing_and_bounds_in_order(
-    seen: list[tuple[float, float]], n_values: int, alpha: float
+def test_capital_stays_positive_and_bounds_in_range_for_any_values(
+    values: list[tuple[float, float]], n_values: int, alpha: float
 ) -> None:
     bounds = ConfidenceSequence(alpha_low=alpha, alpha_high=alpha, n_values=n_values, max_weight=3.0)
     betting = BettingTest(np.array([-1.0, -0.05, 0.0, 0.9]), alpha=alpha, n_values=n_values, max_weight=3.0)
-    for value, weight in seen:
+    for value, weight in values:
         betting.update(value, weight)
         bounds.update(value, weight)
     assert np.isfinite(betting.log_capital).all()
@@ -112,9 +112,9 @@ def test_unequal_weights_keep_the_error_rate_of_the_ratio() -> None:
     # heavy chunks lose 10 points and light ones gain 10: the mean over items is -0.0667, over chunks 0
     rng = np.random.default_rng(8)
     shape, items = (3000, 120), np.tile([1, 5], 60)
-    own = np.where(items == 5, -0.1, 0.1)
-    p = rng.binomial(items, 0.5 + own, shape) - rng.binomial(items, 0.5, shape)
-    weights, null = items / items.mean(), float((items * own).sum() / items.sum())
+    shift = np.where(items == 5, -0.1, 0.1)
+    p = rng.binomial(items, 0.5 + shift, shape) - rng.binomial(items, 0.5, shape)
+    weights, null = items / items.mean(), float((items * shift).sum() / items.sum())
     betting = BettingTest(np.full(3000, null), alpha=0.05, n_values=120, max_weight=weights.max())
     for place in range(120):
         betting.update(p[:, place] / items[place], weights[place])
@@ -159,8 +159,8 @@ def test_bounds_begin_as_the_range_and_never_widen() -> None:
 
 def test_bounds_are_mirrored_with_the_values() -> None:
     values = draw(np.random.default_rng(4), -0.1, (1, 120))[0]
-    one, other = bounds_of(values), bounds_of(-values)
-    assert (one.low, one.high, one.mean) == approx((-other.high, -other.low, -other.mean))
+    bounds, mirrored = bounds_of(values), bounds_of(-values)
+    assert (bounds.low, bounds.high, bounds.mean) == approx((-mirrored.high, -mirrored.low, -mirrored.mean))
 
 
 def test_bounds_of_shares_are_those_of_differences_moved_and_halved() -> None:

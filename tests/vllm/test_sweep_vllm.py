@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from test_real_vllm import VLLM, models, spec, started  # noqa: F401 - a fixture among them
 
+from figures import Bar
 from mock.server import Mock
 from qaeval.cli import run
 from qaeval.records import TimedRequest
 from qaeval.sweep.model import Sweep
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 CLIENT = Path(__file__).with_name("bench_client.py")
 TOKENS = 64
@@ -149,6 +150,7 @@ def ratios(found: list[dict[str, dict[str, float]]]) -> dict[str, float]:
     return {name: median(one["ours"][name] / one["theirs"][name] for one in found[1:]) for name in QUANTITIES}
 
 
+@pytest.mark.nightly
 def test_both_tools_agree_within_5_percent_on_a_server_with_steady_times(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -164,7 +166,12 @@ def test_both_tools_agree_within_5_percent_on_a_server_with_steady_times(
     assert agreed == dict.fromkeys(QUANTITIES, pytest.approx(1, abs=0.05))
 
 
-def test_both_tools_count_alike_on_a_real_server(bench: Bench, tmp_path: Path, models: Path) -> None:  # noqa: F811
+def test_both_tools_count_alike_on_a_real_server(
+    bench: Bench,
+    tmp_path: Path,
+    models: Path,  # noqa: F811 - the fixture that was imported
+    bar: Bar,
+) -> None:
     # both at the same time, two requests in flight each. A tiny model takes 4 ms for a token, about as long as a busy machine takes to
     # wake a client up: tokens are counted exactly alike, times only in their order of magnitude
     folder, n, in_flight = prepare(tmp_path, 100), 100, 2
@@ -180,4 +187,4 @@ def test_both_tools_count_alike_on_a_real_server(bench: Bench, tmp_path: Path, m
             loop.run(server.stop())
     for name, ratio in ratios(found).items():
         print(name, ratio)  # noqa: T201
-        assert 1 / 2 < ratio < 2
+        bar(f"{name}, of vLLM's or of ours", max(ratio, 1 / ratio), 2)

@@ -21,9 +21,9 @@ from qaeval.agreement.model import (
     GroupAgreement,
     LabelledCandidate,
     LetterAgreement,
+    MultiRaterAgreement,
     RaterAgreement,
     RaterPair,
-    Several,
 )
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.errors import DataError
@@ -46,25 +46,27 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
         DataError: a rater labelled an item twice, or used a letter or flag that the rubric does not have.
     """
     raters: dict[str, dict[str, Label]] = {}
-    doubled, off = [], []
+    doubled, invalid = [], []
     for label in labels:
-        own = raters.setdefault(label.rater, {})
-        before = own.get(label.item_id)
+        by_item = raters.setdefault(label.rater, {})
+        before = by_item.get(label.item_id)
         if before is not None and (before.letter, before.flags) != (label.letter, label.flags):
             doubled.append(label.item_id)
         unknown = label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names)
         if unknown and fits(label, rubric):
-            off.append(
+            invalid.append(
                 f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
             )
-        own[label.item_id] = label
+        by_item[label.item_id] = label
     if doubled:
         raise DataError(
             f"labels: {len(doubled)} items have two different labels by one rater: {', '.join(doubled[:3])}"
         )
-    if off:
-        known = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
-        raise DataError(f"labels: {len(off)} use letters or flags other than {known}: {', '.join(off[:3])}")
+    if invalid:
+        scale = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
+        raise DataError(
+            f"labels: {len(invalid)} use letters or flags other than {scale}: {', '.join(invalid[:3])}"
+        )
     return {rater: list(raters[rater].values()) for rater in sorted(raters)}
 
 
@@ -74,35 +76,35 @@ def judge_agreement(
     """Compare the judge with every rater; labels that a tuned judge has seen are left out and counted."""
     raters = by_rater(labels, rubric)
     return tuple(
-        _with_rater(table, own, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
-        for own in raters.values()
+        _with_rater(table, rater_labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
+        for rater_labels in raters.values()
     )
 
 
 def _with_rater(
     table: pd.DataFrame, labels: Sequence[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
 ) -> RaterAgreement:
-    own = [label for label in labels if fits(label, rubric)]
-    kept = [label for label in own if not (judge_tuned and label.split == "tuning")]
+    rubric_labels = [label for label in labels if fits(label, rubric)]
+    unseen = [label for label in rubric_labels if not (judge_tuned and label.split == "tuning")]
     in_run, graded = set(table["item_id"]), table[table["status"] == GRADED]
     items = graded.drop_duplicates("item_id").set_index("item_id")
-    known = [label for label in kept if label.item_id in in_run]
-    joined = [label for label in known if label.item_id in items.index]
-    found = RaterAgreement(
+    present = [label for label in unseen if label.item_id in in_run]
+    joined = [label for label in present if label.item_id in items.index]
+    rater = RaterAgreement(
         rater=labels[0].rater,
         rater_kind=_kind(labels),
         n_labels=len(labels),
-        n_tuning_excluded=len(own) - len(kept),
-        n_other_rubric=len(labels) - len(own),
-        n_ungraded=len(known) - len(joined),
-        n_not_in_run=len(kept) - len(known),
+        n_tuning_excluded=len(rubric_labels) - len(unseen),
+        n_other_rubric=len(labels) - len(rubric_labels),
+        n_ungraded=len(present) - len(joined),
+        n_not_in_run=len(unseen) - len(present),
         standing="no labels joined",
         sentences=(),
         coefficients=None,
     )
     if joined:
-        found = _measured(found, joined, items, graded, rubric)
-    return found.model_copy(update={"sentences": words.sentences(found, judge=judge, rubric=rubric)})
+        rater = _measured(rater, joined, items, graded, rubric)
+    return rater.model_copy(update={"sentences": words.sentences(rater, judge=judge, rubric=rubric)})
 
 
 def _kind(labels: Sequence[Label]) -> Literal["human", "model", "mixed"]:
@@ -111,32 +113,32 @@ def _kind(labels: Sequence[Label]) -> Literal["human", "model", "mixed"]:
 
 
 def _measured(
-    found: RaterAgreement,
+    rater: RaterAgreement,
     labels: Sequence[Label],
     items: pd.DataFrame,
     graded: pd.DataFrame,
     rubric: RubricFacts,
 ) -> RaterAgreement:
-    own = items.loc[[label.item_id for label in labels]]
-    code = {letter: place for place, letter in enumerate(rubric.letters)}
+    rows = items.loc[[label.item_id for label in labels]]
+    code = {letter: index for index, letter in enumerate(rubric.letters)}
     reference = np.array([code[label.letter] for label in labels])
-    judged = own["letter"].map(code).to_numpy(int)
-    pair = Paired(reference, judged, own["cluster"].to_numpy(object), len(code))
-    return measured(found, pair, rubric.letters).model_copy(
+    judged = rows["letter"].map(code).to_numpy(int)
+    pair = Paired(reference, judged, rows["cluster"].to_numpy(object), len(code))
+    return measured(rater, pair, rubric.letters).model_copy(
         update={
-            "flags": tuple(_flag(name, labels, own) for name in rubric.flag_names),
+            "flags": tuple(_flag(name, labels, rows) for name in rubric.flag_names),
             "candidates": _by_candidate(labels, graded, rubric.best),
         }
     )
 
 
-def measured(found: RaterAgreement, pair: Paired, letters: Sequence[str]) -> RaterAgreement:
+def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> RaterAgreement:
     """Fill in all that follows from the letters of a rater (`pair.a`) and of the judge (`pair.b`)."""
     k = len(letters)
     coefficients = pair.coefficients()
     baseline = reliability.majority_baseline(pair.a, n_levels=k)
     accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
-    return found.model_copy(
+    return rater.model_copy(
         update={
             "standing": words.standing(coefficients, baseline),
             "coefficients": coefficients,
@@ -145,20 +147,20 @@ def measured(found: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
             "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
             "letters": tuple(
                 LetterAgreement(
-                    letter=letters[one.letter],
-                    recall=_rate(one.recall, found.rater, "gave"),
-                    precision=_rate(one.precision, "the judge", "gave"),
+                    letter=letters[accuracy.letter],
+                    recall=_rate(accuracy.recall, rater.rater, "gave"),
+                    precision=_rate(accuracy.precision, "the judge", "gave"),
                 )
-                for one in accuracy
+                for accuracy in accuracy
             ),
         }
     )
 
 
-def _flag(name: str, labels: Sequence[Label], own: pd.DataFrame) -> FlagAgreement:
+def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreement:
     reference = np.array([int(name in label.flags) for label in labels])
-    judged = own[flag_column(name)].to_numpy(int)
-    clusters = own["cluster"].to_numpy(object)
+    judged = rows[flag_column(name)].to_numpy(int)
+    clusters = rows["cluster"].to_numpy(object)
     counts = reliability.confusion_matrix(reference, judged, 2)
     raised = reliability.letter_accuracy(reference, judged, clusters, n_levels=2)[1]
     return FlagAgreement(
@@ -172,24 +174,26 @@ def _flag(name: str, labels: Sequence[Label], own: pd.DataFrame) -> FlagAgreemen
     )
 
 
-def _rate(estimate: Estimate, who: str, did: str) -> Measure:
+def _rate(estimate: Estimate, subject: str, did: str) -> Measure:
     """Take a rate over; where it does not exist, say who never gave the letter or raised the flag."""
     measure = Measure.of(estimate)
-    return measure if estimate.is_defined else measure.model_copy(update={"reason": f"{who} never {did} it"})
+    return (
+        measure if estimate.is_defined else measure.model_copy(update={"reason": f"{subject} never {did} it"})
+    )
 
 
 def _by_candidate(labels: Sequence[Label], graded: pd.DataFrame, best: str) -> tuple[LabelledCandidate, ...]:
-    given = {label.item_id: label.letter for label in labels}
-    rows = graded[graded["item_id"].isin(list(given))]
-    rows = rows.assign(by_rater=rows["item_id"].map(given) == best, by_judge=rows["letter"] == best)
+    letters = {label.item_id: label.letter for label in labels}
+    rows = graded[graded["item_id"].isin(list(letters))]
+    rows = rows.assign(by_rater=rows["item_id"].map(letters) == best, by_judge=rows["letter"] == best)
     return tuple(
         LabelledCandidate(
             candidate=str(name),
-            n=len(own),
-            n_best_by_rater=int(own["by_rater"].sum()),
-            n_best_by_judge=int(own["by_judge"].sum()),
+            n=len(group),
+            n_best_by_rater=int(group["by_rater"].sum()),
+            n_best_by_judge=int(group["by_judge"].sum()),
         )
-        for name, own in rows.groupby("candidate", sort=False)
+        for name, group in rows.groupby("candidate", sort=False)
     )
 
 
@@ -205,16 +209,16 @@ def rater_agreement(
         judged: The judge against the same raters, to tell where the raters agree less than that.
     """
     clusters = dict(zip(table["item_id"], table["cluster"], strict=True))
-    code = {letter: place for place, letter in enumerate(rubric.letters)}
+    code = {letter: index for index, letter in enumerate(rubric.letters)}
     pairs = []
-    own = [label for label in labels if fits(label, rubric)]
-    for (a, first), (b, second) in combinations(by_rater(own, rubric).items(), 2):
-        others = {label.item_id: label for label in second}
-        shared = [(label, others[label.item_id]) for label in first if label.item_id in others]
+    rubric_labels = [label for label in labels if fits(label, rubric)]
+    for (a, first), (b, second) in combinations(by_rater(rubric_labels, rubric).items(), 2):
+        second_labels = {label.item_id: label for label in second}
+        shared = [(label, second_labels[label.item_id]) for label in first if label.item_id in second_labels]
         if shared:
-            belongs = [clusters.get(one.item_id, one.chunk_id or one.item_id) for one, _ in shared]
+            belongs = [clusters.get(label.item_id, label.chunk_id or label.item_id) for label, _ in shared]
             pair = Paired(
-                np.array([code[one.letter] for one, _ in shared]),
+                np.array([code[label.letter] for label, _ in shared]),
                 np.array([code[two.letter] for _, two in shared]),
                 np.array(belongs, dtype=object),
                 len(code),
@@ -225,13 +229,13 @@ def rater_agreement(
 
 def rater_pair(a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement]) -> RaterPair:
     """Compare two raters with each other."""
-    found = pair.coefficients()
-    return RaterPair(a=a, b=b, sentence=words.ceiling(a, b, found, judged), coefficients=found)
+    coefficients = pair.coefficients()
+    return RaterPair(a=a, b=b, sentence=words.ceiling(a, b, coefficients, judged), coefficients=coefficients)
 
 
 def several(
     raters: Sequence[str], ratings: np.ndarray, clusters: np.ndarray, n_levels: int
-) -> Several | None:
+) -> MultiRaterAgreement | None:
     """Compare all raters at once; None with fewer than three, or where no item has two letters.
 
     Args:
@@ -249,7 +253,7 @@ def several(
         multirater.krippendorff_interval(ratings, clusters, n_levels=n_levels, metric=metric)
         for metric in ("nominal", "ordinal")
     )
-    return Several(
+    return MultiRaterAgreement(
         raters=tuple(raters),
         n_items=n_items,
         fleiss=_fleiss(kappa, n_items),
@@ -321,10 +325,14 @@ def report_of_run(
     agreement = judge_agreement(table, labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
     groups = []
     for group in sorted(set(table.loc[table["status"] == GRADED, by])) if by else []:
-        own = judge_agreement(
+        in_group = judge_agreement(
             table[table[by] == group], labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned
         )
-        groups += [GroupAgreement(group=group, agreement=one) for one in own if one.coefficients is not None]
+        groups += [
+            GroupAgreement(group=group, agreement=rater)
+            for rater in in_group
+            if rater.coefficients is not None
+        ]
     return AgreementReport(
         source=source,
         judge=judge,
@@ -337,18 +345,20 @@ def report_of_run(
     )
 
 
-def _several_of(labels: Iterable[Label], rubric: RubricFacts, table: pd.DataFrame) -> Several | None:
+def _several_of(
+    labels: Iterable[Label], rubric: RubricFacts, table: pd.DataFrame
+) -> MultiRaterAgreement | None:
     raters = by_rater([label for label in labels if fits(label, rubric)], rubric)
-    code = {letter: place for place, letter in enumerate(rubric.letters)}
-    given = pd.DataFrame(
+    code = {letter: index for index, letter in enumerate(rubric.letters)}
+    ratings = pd.DataFrame(
         {
-            rater: pd.Series({label.item_id: code[label.letter] for label in own})
-            for rater, own in raters.items()
+            rater: pd.Series({label.item_id: code[label.letter] for label in rater_labels})
+            for rater, rater_labels in raters.items()
         }
     )
     belongs = dict(zip(table["item_id"], table["cluster"], strict=True))
-    clusters = np.array([belongs.get(item, item) for item in given.index], dtype=object)
-    return several(tuple(raters), given.to_numpy(float), clusters, len(code))
+    clusters = np.array([belongs.get(item, item) for item in ratings.index], dtype=object)
+    return several(tuple(raters), ratings.to_numpy(float), clusters, len(code))
 
 
 def report_of_columns(
@@ -365,7 +375,7 @@ def report_of_columns(
     Raises:
         DataError: no item has letters of two raters.
     """
-    rubric = RubricFacts(name="", sha="", scale=tuple(Meaning(name=one, meaning="") for one in letters))
+    rubric = RubricFacts(name="", sha="", scale=tuple(Meaning(name=letter, meaning="") for letter in letters))
     clusters = table[columns.cluster] if columns.cluster else pd.Series(table.index.astype(str), table.index)
     agreement = _against(table, clusters, columns, rubric)
     raters = [name for name in columns.raters if name != columns.judge]
@@ -377,11 +387,11 @@ def report_of_columns(
     if not agreement and not pairs:
         raise DataError(f"{source}: no row has letters in two of the columns {', '.join(columns.raters)}")
     groups = [
-        GroupAgreement(group=str(group), agreement=one)
+        GroupAgreement(group=str(group), agreement=rater)
         for group, rows in (table.groupby(columns.by, sort=True) if columns.by else ())
-        for one in _against(rows, clusters.loc[rows.index], columns, rubric)
+        for rater in _against(rows, clusters.loc[rows.index], columns, rubric)
     ]
-    code = {letter: float(place) for place, letter in enumerate(letters)}
+    code = {letter: float(index) for index, letter in enumerate(letters)}
     ratings = np.column_stack([table[name].map(code).to_numpy(float) for name in raters])
     return AgreementReport(
         source=source,
@@ -402,7 +412,7 @@ def _against(
     """Compare the judge with every other rater that shares an item with it."""
     if not columns.judge:
         return ()
-    found = []
+    raters = []
     for rater in columns.raters:
         pair = (
             _paired(table, clusters, rater, columns.judge, rubric.letters) if rater != columns.judge else None
@@ -410,7 +420,7 @@ def _against(
         if pair is None:
             continue
         n_labels = int((table[rater] != "").sum())
-        one = RaterAgreement(
+        agreement = RaterAgreement(
             rater=rater,
             rater_kind="unknown",
             n_labels=n_labels,
@@ -421,19 +431,21 @@ def _against(
             sentences=(),
             coefficients=None,
         )
-        one = measured(one, pair, rubric.letters)
-        found.append(
-            one.model_copy(update={"sentences": words.sentences(one, judge=columns.judge, rubric=rubric)})
+        agreement = measured(agreement, pair, rubric.letters)
+        raters.append(
+            agreement.model_copy(
+                update={"sentences": words.sentences(agreement, judge=columns.judge, rubric=rubric)}
+            )
         )
-    return tuple(found)
+    return tuple(raters)
 
 
 def _paired(
     table: pd.DataFrame, clusters: "pd.Series[str]", a: str, b: str, letters: Sequence[str]
 ) -> Paired | None:
-    both = (table[a] != "") & (table[b] != "")
-    if not both.any():
+    shared = (table[a] != "") & (table[b] != "")
+    if not shared.any():
         return None
-    code = {letter: place for place, letter in enumerate(letters)}
-    first, second = (table.loc[both, name].map(code).to_numpy(int) for name in (a, b))
-    return Paired(first, second, clusters[both].to_numpy(object), len(letters))
+    code = {letter: index for index, letter in enumerate(letters)}
+    first, second = (table.loc[shared, name].map(code).to_numpy(int) for name in (a, b))
+    return Paired(first, second, clusters[shared].to_numpy(object), len(letters))

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from qaeval.agreement.model import Coefficients, RaterAgreement, Standing
+from qaeval.agreement.model import AgreementOutcome, Coefficients, RaterAgreement
 from qaeval.report.facts import RubricFacts
 from qaeval.report.numbers import coefficient, decimal, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
@@ -16,7 +16,7 @@ _UNLIKE: Final = 0.4
 """Below this largest possible kappa the two raters' rates of letters differ more than anything else."""
 
 
-def standing(coefficients: Coefficients, baseline: float) -> Standing:
+def standing(coefficients: Coefficients, baseline: float) -> AgreementOutcome:
     """Say what the labels show: nothing (few chunks), no more than chance, no more than one letter, or both."""
     kappa, observed = coefficients.kappa, coefficients.observed
     if coefficients.n_chunks < MIN_CLUSTERS:
@@ -26,30 +26,30 @@ def standing(coefficients: Coefficients, baseline: float) -> Standing:
     return "majority" if observed.low is None or observed.low <= baseline else "beats both"
 
 
-def sentences(found: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tuple[str, ...]:
+def sentences(rater: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tuple[str, ...]:
     """Describe the judge against one rater, plain counts first."""
-    if found.coefficients is None:
+    if rater.coefficients is None:
         nothing = (
-            f"None of {found.rater}'s labels belongs to an item that {judge} graded; nothing can be said."
+            f"None of {rater.rater}'s labels belongs to an item that {judge} graded; nothing can be said."
         )
-        return (nothing, _who(found), *_left_out(found))
+        return (nothing, _who(rater), *_left_out(rater))
     return (
-        _misses(found.rater, found.coefficients, rubric),
-        _overall(found, found.coefficients, judge),
-        *_doubts(found, found.coefficients, judge, rubric),
-        _who(found),
-        *_left_out(found),
+        _misses(rater.rater, rater.coefficients, rubric),
+        _overall(rater, rater.coefficients, judge),
+        *_doubts(rater, rater.coefficients, judge, rubric),
+        _who(rater),
+        *_left_out(rater),
     )
 
 
-def _who(found: RaterAgreement) -> str:
-    who = {
+def _who(rater: RaterAgreement) -> str:
+    kinds = {
         "human": ", a person",
         "model": ": a hosted model's labels, not people's",
         "mixed": ": partly a person's, partly a model's",
         "unknown": "",
     }
-    return f"{plural(found.n_labels, 'label')} by {found.rater}{who[found.rater_kind]}."
+    return f"{plural(rater.n_labels, 'label')} by {rater.rater}{kinds[rater.rater_kind]}."
 
 
 def _misses(rater: str, coefficients: Coefficients, rubric: RubricFacts) -> str:
@@ -69,48 +69,48 @@ def _a(letter: str) -> str:
     return f"an {letter}" if letter in "AEFHILMNORSX" else f"a {letter}"
 
 
-def _overall(found: RaterAgreement, numbers: Coefficients, judge: str) -> str:
-    same = sum(row[place] for place, row in enumerate(numbers.confusion))
+def _overall(rater: RaterAgreement, numbers: Coefficients, judge: str) -> str:
+    same = sum(row[index] for index, row in enumerate(numbers.confusion))
     return (
         f"{judge} gives the same letter to {same:,} of {plural(numbers.n, 'item')} ({rate(numbers.observed)}); always "
-        f"answering {found.majority_letter} would match {percent(found.majority_baseline)}. "
+        f"answering {rater.majority_letter} would match {percent(rater.majority_baseline)}. "
         f"Cohen's kappa is {coefficient(numbers.kappa)}, linearly weighted {coefficient(numbers.kappa_linear)}."
     )
 
 
-def _doubts(found: RaterAgreement, numbers: Coefficients, judge: str, rubric: RubricFacts) -> list[str]:
-    said = []
+def _doubts(rater: RaterAgreement, numbers: Coefficients, judge: str, rubric: RubricFacts) -> list[str]:
+    doubts = []
     if (letter := _only_letter(numbers, rubric)) is not None:
-        said.append(f"{judge} gives every one of these items the letter {letter}: it tells nothing apart.")
+        doubts.append(f"{judge} gives every one of these items the letter {letter}: it tells nothing apart.")
     if numbers.kappa.value is None:
-        said.append(f"Kappa is undefined: {numbers.kappa.reason}.")
-    elif found.standing == "too few chunks":
-        said.append(f"Labels from {plural(numbers.n_chunks, 'chunk')} are too few for an interval.")
-    elif found.standing == "chance":
+        doubts.append(f"Kappa is undefined: {numbers.kappa.reason}.")
+    elif rater.standing == "too few chunks":
+        doubts.append(f"Labels from {plural(numbers.n_chunks, 'chunk')} are too few for an interval.")
+    elif rater.standing == "chance":
         reaches = "The interval of kappa reaches 0" if numbers.kappa.has_interval else "Kappa has no interval"
-        said.append(f"{reaches}: {judge} is not shown to agree more than chance would.")
-    elif found.standing == "majority":
-        said.append(
-            f"{judge} is not shown to agree more often than always answering {found.majority_letter} would."
+        doubts.append(f"{reaches}: {judge} is not shown to agree more than chance would.")
+    elif rater.standing == "majority":
+        doubts.append(
+            f"{judge} is not shown to agree more often than always answering {rater.majority_letter} would."
         )
     if numbers.kappa_max is not None and numbers.kappa_max < _UNLIKE:
-        said.append(
+        doubts.append(
             f"The two use the letters at such different rates that kappa could not exceed {decimal(numbers.kappa_max)}."
         )
-    return [*said, *_rare(found.rater, numbers, judge, rubric)]
+    return [*doubts, *_rare(rater.rater, numbers, judge, rubric)]
 
 
 def _rare(rater: str, numbers: Coefficients, judge: str, rubric: RubricFacts) -> list[str]:
     """Say for which letters the rater has too few items to say anything of the judge."""
     counts = [sum(row) for row in numbers.confusion]
-    few = [
+    rare = [
         f"{letter} to {'none' if n == 0 else n} of these items"
         for letter, n in zip(rubric.letters, counts, strict=True)
         if n < _RARE
     ]
-    if not few or numbers.n < _RARE:
+    if not rare or numbers.n < _RARE:
         return []
-    return [f"{rater} gave {' and '.join(few)}: too few to say how well {judge} finds them."]
+    return [f"{rater} gave {' and '.join(rare)}: too few to say how well {judge} finds them."]
 
 
 def _only_letter(numbers: Coefficients, rubric: RubricFacts) -> str | None:
@@ -123,31 +123,33 @@ def _only_letter(numbers: Coefficients, rubric: RubricFacts) -> str | None:
     return used[0] if len(used) == 1 else None
 
 
-def _left_out(found: RaterAgreement) -> list[str]:
+def _left_out(rater: RaterAgreement) -> list[str]:
     parts = []
-    if found.n_tuning_excluded:
-        parts.append(f"{found.n_tuning_excluded:,} on which the judge was tuned")
-    if found.n_ungraded:
-        parts.append(f"{found.n_ungraded:,} of items without a letter")
-    if found.n_other_rubric:
-        parts.append(f"{found.n_other_rubric:,} given under another rubric")
-    if found.n_not_in_run:
-        parts.append(f"{found.n_not_in_run:,} of items that are not in this run")
+    if rater.n_tuning_excluded:
+        parts.append(f"{rater.n_tuning_excluded:,} on which the judge was tuned")
+    if rater.n_ungraded:
+        parts.append(f"{rater.n_ungraded:,} of items without a letter")
+    if rater.n_other_rubric:
+        parts.append(f"{rater.n_other_rubric:,} given under another rubric")
+    if rater.n_not_in_run:
+        parts.append(f"{rater.n_not_in_run:,} of items that are not in this run")
     return [f"Labels left out: {', '.join(parts)}."] if parts else []
 
 
 def ceiling(a: str, b: str, numbers: Coefficients, judged: Sequence[RaterAgreement]) -> str:
     """Describe how far two raters agree, which no judge can be asked to exceed."""
-    said = (
+    sentence = (
         f"{a} and {b} give the same letter to {rate(numbers.observed)} of the {plural(numbers.n, 'item')} that both "
         f"labelled (kappa {coefficient(numbers.kappa)}): the ceiling for any judge."
     )
-    between = numbers.kappa.value
-    own = {one.rater: one.coefficients.kappa.value for one in judged if one.coefficients is not None}
-    above = [name for name in (a, b) if between is not None and (own.get(name) or -1.0) > between]
+    kappa = numbers.kappa.value
+    judge_kappas = {
+        rater.rater: rater.coefficients.kappa.value for rater in judged if rater.coefficients is not None
+    }
+    above = [name for name in (a, b) if kappa is not None and (judge_kappas.get(name) or -1.0) > kappa]
     if not above:
-        return said
+        return sentence
     return (
-        f"{said} They agree less with each other than the judge does with {' and with '.join(above)}: the rubric, or the "
+        f"{sentence} They agree less with each other than the judge does with {' and with '.join(above)}: the rubric, or the "
         f"labels, leave too much open to tell how good a judge is."
     )

@@ -72,7 +72,9 @@ class Coefficients(Part):
     """Of best letter or not: the reference's rate of best letters minus the other's, -1 to 1."""
 
 
-Standing: TypeAlias = Literal["no labels joined", "too few chunks", "chance", "majority", "beats both"]
+AgreementOutcome: TypeAlias = Literal[
+    "no labels joined", "too few chunks", "chance", "majority", "beats both"
+]
 """What the labels show of the judge; ``majority`` means that it is not shown to beat the commonest letter."""
 
 
@@ -90,7 +92,7 @@ class RaterAgreement(Part):
     """Labels that were given under another rubric."""
     n_not_in_run: int
     """Labels of items that this run does not hold."""
-    standing: Standing
+    standing: AgreementOutcome
     sentences: tuple[str, ...]
     """In plain words, the most important first."""
     coefficients: Coefficients | None
@@ -114,7 +116,7 @@ class RaterPair(Part):
     coefficients: Coefficients
 
 
-class Several(Part):
+class MultiRaterAgreement(Part):
     """All raters together, letters may be missing."""
 
     raters: tuple[str, ...]
@@ -146,7 +148,7 @@ class AgreementReport(Part):
     """The scale, best first."""
     agreement: tuple[RaterAgreement, ...]
     raters: tuple[RaterPair, ...]
-    several: Several | None
+    several: MultiRaterAgreement | None
     """With three raters or more."""
     by: str = ""
     groups: tuple[GroupAgreement, ...] = ()

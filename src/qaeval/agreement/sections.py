@@ -8,83 +8,81 @@ from qaeval.agreement.model import (
     Coefficients,
     FlagAgreement,
     LetterAgreement,
+    MultiRaterAgreement,
     RaterAgreement,
     RaterPair,
-    Several,
 )
 from qaeval.report import numbers
 from qaeval.report.tables import Notes, Section, Table
 
 
-def write_agreement(found: AgreementReport) -> tuple[Section, ...]:
+def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
     """Turn what ``qaeval agreement`` found into sections: the judge, groups, the raters."""
-    scale = f"Scale {' > '.join(found.letters)}, best first."
-    if found.n_without_cluster:
+    scale = f"Scale {' > '.join(report.letters)}, best first."
+    if report.n_without_cluster:
         scale += " Nothing says which items belong together, so the intervals take them for independent and may be too narrow."
-    parts = against_raters(found.judge, found.agreement, found.letters)
+    parts = against_raters(report.judge, report.agreement, report.letters)
     sections = [
         Section(
-            anchor=one.anchor,
-            title=f"{found.judge} against {one.title}",
-            paragraphs=(*one.paragraphs, scale),
-            tables=one.tables,
+            anchor=section.anchor,
+            title=f"{report.judge} against {section.title}",
+            paragraphs=(*section.paragraphs, scale),
+            tables=section.tables,
         )
-        for one in parts
+        for section in parts
     ]
-    if found.groups:
-        sections.append(_by_group(found))
-    raters = ceiling(found.raters)
+    if report.groups:
+        sections.append(_by_group(report))
+    raters = ceiling(report.raters)
     if not parts:
         raters = tuple(
-            replace(one, title="The raters with each other", paragraphs=(*one.paragraphs, scale))
-            for one in raters
+            replace(section, title="The raters with each other", paragraphs=(*section.paragraphs, scale))
+            for section in raters
         )
     sections += raters
-    if found.several is not None:
-        sections.append(_several(found.several))
+    if report.several is not None:
+        sections.append(_several(report.several))
     return tuple(sections)
 
 
-def _by_group(found: AgreementReport) -> Section:
+def _by_group(report: AgreementReport) -> Section:
     notes, rows = Notes(), []
-    for one in found.groups:
-        numbers_of = one.agreement.coefficients
+    for group in report.groups:
+        numbers_of = group.agreement.coefficients
         if numbers_of is None:
             continue
-        where = f"{one.group}, {one.agreement.rater}"
+        name = f"{group.group}, {group.agreement.rater}"
         lower = numbers_of.confusion[1:]
         rows.append(
             (
-                one.group,
-                one.agreement.rater,
+                group.group,
+                group.agreement.rater,
                 f"{numbers_of.n:,}",
-                notes.rate(numbers_of.observed, f"same letter of {where}"),
-                notes.coefficient(numbers_of.kappa, f"kappa of {where}"),
+                notes.rate(numbers_of.observed, f"same letter of {name}"),
+                notes.coefficient(numbers_of.kappa, f"kappa of {name}"),
                 f"{sum(row[0] for row in lower):,} of {sum(map(sum, lower)):,}",
             )
         )
-    best = found.letters[0]
-    header = (found.by, "rater", "items", "same letter", "kappa", f"{best} to items the rater graded lower")
+    best = report.letters[0]
+    header = (report.by, "rater", "items", "same letter", "kappa", f"{best} to items the rater graded lower")
     table = Table(
-        caption=f"Agreement of {found.judge} by {found.by}",
+        caption=f"Agreement of {report.judge} by {report.by}",
         header=header,
         rows=tuple(rows),
         notes=notes.lines(),
         words=frozenset({1}),
     )
-    return Section(anchor="groups", title=f"By {found.by}", tables=(table,))
+    return Section(anchor="groups", title=f"By {report.by}", tables=(table,))
 
 
-def _several(found: Several) -> Section:
+def _several(agreement: MultiRaterAgreement) -> Section:
     notes = Notes()
     rows = (
-        ("Krippendorff's alpha, nominal", notes.coefficient(found.alpha, "alpha")),
-        ("Krippendorff's alpha, ordinal", notes.coefficient(found.alpha_ordinal, "ordinal alpha")),
-        ("Fleiss' kappa", notes.coefficient(found.fleiss, "Fleiss' kappa")),
+        ("Krippendorff's alpha, nominal", notes.coefficient(agreement.alpha, "alpha")),
+        ("Krippendorff's alpha, ordinal", notes.coefficient(agreement.alpha_ordinal, "ordinal alpha")),
+        ("Fleiss' kappa", notes.coefficient(agreement.fleiss, "Fleiss' kappa")),
     )
-    caption = (
-        f"{len(found.raters)} raters on {numbers.plural(found.n_items, 'item')} with letters of two or more"
-    )
+    caption = f"{len(agreement.raters)} raters on {numbers.plural(agreement.n_items, 'item')} with letters of two or more"
     table = Table(caption=caption, header=("Measure", "Value"), rows=rows, notes=notes.lines())
     return Section(anchor="several", title="All raters together", tables=(table,))
 
@@ -95,12 +93,12 @@ def against_raters(
     """Return a section for each rater."""
     return tuple(
         Section(
-            anchor=f"rater-{place}",
-            title=one.rater,
-            paragraphs=one.sentences,
-            tables=_rater(one, judge, letters),
+            anchor=f"rater-{number}",
+            title=rater.rater,
+            paragraphs=rater.sentences,
+            tables=_rater(rater, judge, letters),
         )
-        for place, one in enumerate(agreement, start=1)
+        for number, rater in enumerate(agreement, start=1)
     )
 
 
@@ -108,31 +106,31 @@ def ceiling(pairs: Sequence[RaterPair]) -> tuple[Section, ...]:
     """Return the section of the raters with each other; none without pairs."""
     if not pairs:
         return ()
-    sentences = tuple(one.sentence for one in pairs)
+    sentences = tuple(pair.sentence for pair in pairs)
     return (Section(anchor="ceiling", title="The ceiling", paragraphs=sentences, tables=(_ceiling(pairs),)),)
 
 
-def _rater(one: RaterAgreement, judge: str, letters: tuple[str, ...]) -> tuple[Table, ...]:
-    if one.coefficients is None:
+def _rater(rater: RaterAgreement, judge: str, letters: tuple[str, ...]) -> tuple[Table, ...]:
+    if rater.coefficients is None:
         return ()
     tables = [
-        _confusion(one.rater, judge, one.coefficients, letters),
-        _coefficients(one, one.coefficients, judge),
-        _by_letter(one.rater, judge, one.letters),
+        _confusion(rater.rater, judge, rater.coefficients, letters),
+        _coefficients(rater, rater.coefficients, judge),
+        _by_letter(rater.rater, judge, rater.letters),
     ]
-    if one.flags:
-        tables.append(_by_flag(one.rater, judge, one.flags))
-    if one.candidates:
-        tables.append(_by_candidate(one, judge, letters[0]))
+    if rater.flags:
+        tables.append(_by_flag(rater.rater, judge, rater.flags))
+    if rater.candidates:
+        tables.append(_by_candidate(rater, judge, letters[0]))
     return tuple(tables)
 
 
-def _confusion(rater: str, judge: str, found: Coefficients, letters: tuple[str, ...]) -> Table:
+def _confusion(rater: str, judge: str, coefficients: Coefficients, letters: tuple[str, ...]) -> Table:
     rows = [
         (f"{rater} {letter}", *(f"{n:,}" for n in counts), f"{sum(counts):,}")
-        for letter, counts in zip(letters, found.confusion, strict=True)
+        for letter, counts in zip(letters, coefficients.confusion, strict=True)
     ]
-    totals = [sum(column) for column in zip(*found.confusion, strict=True)]
+    totals = [sum(column) for column in zip(*coefficients.confusion, strict=True)]
     rows.append(("total", *(f"{n:,}" for n in totals), f"{sum(totals):,}"))
     header = (f"{rater} ↓ · {judge} →", *(f"{judge} {letter}" for letter in letters), "total")
     return Table(
@@ -143,36 +141,40 @@ def _confusion(rater: str, judge: str, found: Coefficients, letters: tuple[str, 
     )
 
 
-def _coefficients(one: RaterAgreement, found: Coefficients, judge: str) -> Table:
+def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str) -> Table:
     notes = Notes()
-    leniency = "" if one.leniency is None else notes.difference(one.leniency, "leniency")
+    leniency = "" if rater.leniency is None else notes.difference(rater.leniency, "leniency")
     rows = (
         (
             "Items",
-            f"{found.n:,}"
-            + (f" from {numbers.plural(found.n_chunks, 'chunk')}" if found.n_chunks < found.n else ""),
+            f"{coefficients.n:,}"
+            + (
+                f" from {numbers.plural(coefficients.n_chunks, 'chunk')}"
+                if coefficients.n_chunks < coefficients.n
+                else ""
+            ),
         ),
-        ("Same letter", notes.rate(found.observed, "same letter")),
-        (f"Always answering {one.majority_letter}", numbers.percent(one.majority_baseline)),
-        ("Cohen's kappa", notes.coefficient(found.kappa, "kappa")),
-        ("Cohen's kappa, linearly weighted", notes.coefficient(found.kappa_linear, "weighted kappa")),
+        ("Same letter", notes.rate(coefficients.observed, "same letter")),
+        (f"Always answering {rater.majority_letter}", numbers.percent(rater.majority_baseline)),
+        ("Cohen's kappa", notes.coefficient(coefficients.kappa, "kappa")),
+        ("Cohen's kappa, linearly weighted", notes.coefficient(coefficients.kappa_linear, "weighted kappa")),
         (
             "Cohen's kappa, quadratically weighted",
-            notes.coefficient(found.kappa_quadratic, "quadratic kappa"),
+            notes.coefficient(coefficients.kappa_quadratic, "quadratic kappa"),
         ),
-        ("Largest kappa that these letter rates allow", numbers.decimal(found.kappa_max)),
-        ("Largest agreement that these letter rates allow", numbers.percent(found.observed_max)),
-        ("Krippendorff's alpha, nominal", notes.coefficient(found.alpha, "alpha")),
-        ("Krippendorff's alpha, ordinal", notes.coefficient(found.alpha_ordinal, "ordinal alpha")),
-        ("Scott's pi", notes.coefficient(found.scott_pi, "pi")),
-        ("Brennan-Prediger (PABAK)", notes.coefficient(found.brennan_prediger, "Brennan-Prediger")),
-        ("Gwet's AC1; flatters one-sided letters", notes.coefficient(found.gwet_ac1, "AC1")),
-        ("Gwet's AC2, quadratic", notes.coefficient(found.gwet_ac2, "AC2")),
-        ("Prevalence index of the best letter", numbers.decimal(found.prevalence_index)),
-        ("Bias index of the best letter", numbers.decimal(found.bias_index)),
+        ("Largest kappa that these letter rates allow", numbers.decimal(coefficients.kappa_max)),
+        ("Largest agreement that these letter rates allow", numbers.percent(coefficients.observed_max)),
+        ("Krippendorff's alpha, nominal", notes.coefficient(coefficients.alpha, "alpha")),
+        ("Krippendorff's alpha, ordinal", notes.coefficient(coefficients.alpha_ordinal, "ordinal alpha")),
+        ("Scott's pi", notes.coefficient(coefficients.scott_pi, "pi")),
+        ("Brennan-Prediger (PABAK)", notes.coefficient(coefficients.brennan_prediger, "Brennan-Prediger")),
+        ("Gwet's AC1; flatters one-sided letters", notes.coefficient(coefficients.gwet_ac1, "AC1")),
+        ("Gwet's AC2, quadratic", notes.coefficient(coefficients.gwet_ac2, "AC2")),
+        ("Prevalence index of the best letter", numbers.decimal(coefficients.prevalence_index)),
+        ("Bias index of the best letter", numbers.decimal(coefficients.bias_index)),
         ("Leniency (better minus worse letters)", leniency),
     )
-    caption = f"Agreement of {judge} with {one.rater}"
+    caption = f"Agreement of {judge} with {rater.rater}"
     return Table(caption=caption, header=("Measure", "Value"), rows=rows, notes=notes.lines())
 
 
@@ -180,11 +182,11 @@ def _by_letter(rater: str, judge: str, letters: Iterable[LetterAgreement]) -> Ta
     notes = Notes()
     rows = tuple(
         (
-            one.letter,
-            notes.rate(one.recall, f"recall of {one.letter}"),
-            notes.rate(one.precision, f"precision of {one.letter}"),
+            letter.letter,
+            notes.rate(letter.recall, f"recall of {letter.letter}"),
+            notes.rate(letter.precision, f"precision of {letter.letter}"),
         )
-        for one in letters
+        for letter in letters
     )
     header = ("Letter", f"Recall (of {rater}'s)", f"Precision (of {judge}'s)")
     return Table(caption="Agreement on each letter", header=header, rows=rows, notes=notes.lines())
@@ -194,26 +196,31 @@ def _by_flag(rater: str, judge: str, flags: Iterable[FlagAgreement]) -> Table:
     notes = Notes()
     rows = tuple(
         (
-            one.flag,
-            f"{one.n_both:,}",
-            f"{one.n_rater_only:,}",
-            f"{one.n_judge_only:,}",
-            f"{one.n_neither:,}",
-            notes.rate(one.recall, f"recall of {one.flag}"),
-            notes.rate(one.precision, f"precision of {one.flag}"),
+            flag.flag,
+            f"{flag.n_both:,}",
+            f"{flag.n_rater_only:,}",
+            f"{flag.n_judge_only:,}",
+            f"{flag.n_neither:,}",
+            notes.rate(flag.recall, f"recall of {flag.flag}"),
+            notes.rate(flag.precision, f"precision of {flag.flag}"),
         )
-        for one in flags
+        for flag in flags
     )
     header = ("Flag", "both", f"{rater} only", f"{judge} only", "neither", "Recall", "Precision")
     return Table(caption="Agreement on flags", header=header, rows=rows, notes=notes.lines())
 
 
-def _by_candidate(one: RaterAgreement, judge: str, best: str) -> Table:
+def _by_candidate(rater: RaterAgreement, judge: str, best: str) -> Table:
     rows = tuple(
-        (own.candidate, f"{own.n:,}", f"{own.n_best_by_rater:,}", f"{own.n_best_by_judge:,}")
-        for own in one.candidates
+        (
+            candidate.candidate,
+            f"{candidate.n:,}",
+            f"{candidate.n_best_by_rater:,}",
+            f"{candidate.n_best_by_judge:,}",
+        )
+        for candidate in rater.candidates
     )
-    header = ("Candidate", "Labelled items", f"{best} by {one.rater}", f"{best} by {judge}")
+    header = ("Candidate", "Labelled items", f"{best} by {rater.rater}", f"{best} by {judge}")
     caption = "Labelled items of each candidate: does the judge favour one?"
     return Table(caption=caption, header=header, rows=rows)
 
@@ -222,14 +229,14 @@ def _ceiling(pairs: Sequence[RaterPair]) -> Table:
     notes = Notes()
     rows = []
     for pair in pairs:
-        name, found = f"{pair.a} and {pair.b}", pair.coefficients
+        name, coefficients = f"{pair.a} and {pair.b}", pair.coefficients
         rows.append(
             (
                 name,
-                f"{found.n:,}",
-                notes.rate(found.observed, f"same letter of {name}"),
-                notes.coefficient(found.kappa, f"kappa of {name}"),
-                notes.coefficient(found.kappa_linear, f"weighted kappa of {name}"),
+                f"{coefficients.n:,}",
+                notes.rate(coefficients.observed, f"same letter of {name}"),
+                notes.coefficient(coefficients.kappa, f"kappa of {name}"),
+                notes.coefficient(coefficients.kappa_linear, f"weighted kappa of {name}"),
             )
         )
     header = ("Raters", "Items", "Same letter", "Cohen's kappa", "linearly weighted")

@@ -18,38 +18,47 @@ DEFAULT_SCALE: Final = ("A", "B", "C")
 _SHOWN: Final = 5
 
 
-def agreement_of_file(
-    path: Path,
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of strings, one row per item: JSON lines (``.jsonl``, ``.ndjson``), TSV (``.tsv``), or CSV.
+
+    Raises:
+        DataError: the file cannot be read, or has no row.
+    """
+    if path.suffix in {".jsonl", ".ndjson"}:
+        return _read_json_lines(path)
+    return pd.DataFrame(read_csv(path), dtype=str)
+
+
+def agreement_of_table(
+    table: pd.DataFrame,
     *,
+    source: str,
     columns: Sequence[str] = (),
     judge: str = "",
     cluster: str = "",
     scale: Sequence[str] = (),
     by: str = "",
 ) -> AgreementReport:
-    """Compare columns of letters in a CSV or JSONL file.
+    """Compare columns of letters in a table; a missing letter is an empty string, None or NaN.
 
     Args:
-        path: The file; ``.jsonl`` and ``.ndjson`` are read as JSON lines, ``.tsv`` with tabs, all else as CSV.
-        columns: Columns of letters; all that hold letters of the scale alone when left out.
-        judge: The judge's column; with two columns the second one when left out.
-        cluster: Column that says what items belong to (their chunk, say).
-        scale: Letters, best first; A, B, C when left out, or the letters of `columns` in their order.
+        table: One row per item.
+        source: Name of the table, for error messages and the report.
+        columns: Columns of letters; default: all that hold letters of the scale alone.
+        judge: The judge's column; default: the second of two columns.
+        cluster: Column of the chunk or document that a row belongs to.
+        scale: Letters, best first; default: A, B, C, or the letters of `columns` in their order.
         by: Column of groups.
 
     Raises:
-        UsageError: a column is not there, or fewer than two columns are left.
-        DataError: the file cannot be read, or holds a letter off the scale.
+        UsageError: A column is not there, or fewer than two columns are left.
+        DataError: The table holds a letter off the scale.
     """
-    table = (
-        _read_json_lines(path)
-        if path.suffix in {".jsonl", ".ndjson"}
-        else pd.DataFrame(read_csv(path), dtype=str)
-    )
-    for name in (*columns, *(one for one in (judge, cluster, by) if one)):
+    table = table.astype(object).where(table.notna(), "").astype(str)
+    for name in (*columns, *(name for name in (judge, cluster, by) if name)):
         if name not in table.columns:
             raise UsageError(
-                f"{path}: no column {name!r}.{closest(name, list(table.columns))} It has {', '.join(table.columns)}."
+                f"{source}: no column {name!r}.{closest(name, list(table.columns))} It has {', '.join(table.columns)}."
             )
     letters = tuple(scale) or (_letters_of(table, columns) if columns else DEFAULT_SCALE)
     raters = tuple(columns) or _columns_of_letters(table, letters)
@@ -57,20 +66,20 @@ def agreement_of_file(
         raters = (*raters, judge)
     if len(raters) < 2:  # noqa: PLR2004 - agreement needs two
         raise UsageError(
-            f"{path}: agreement needs two columns of letters, found {', '.join(raters) or 'none'} on the scale "
+            f"{source}: agreement needs two columns of letters, found {', '.join(raters) or 'none'} on the scale "
             f"{'/'.join(letters)}. Name them with --columns, and the letters with --scale. It has {_shown(table)}."
         )
     if len(letters) < 2:  # noqa: PLR2004 - one letter agrees with itself
         raise DataError(
-            f"{path}: all letters are {'/'.join(letters)}; name the scale with --scale, best first"
+            f"{source}: all letters are {'/'.join(letters)}; name the scale with --scale, best first"
         )
-    _check_letters(path, table, raters, letters)
+    _check_letters(source, table, raters, letters)
     if not judge and len(raters) == 2:  # noqa: PLR2004 - a reference and a judge
         judge = raters[1]
     return report_of_columns(
         table,
         Columns(raters=raters, judge=judge, cluster=cluster, by=by),
-        source=str(path),
+        source=source,
         letters=letters,
     )
 
@@ -105,12 +114,12 @@ def _columns_of_letters(table: pd.DataFrame, letters: Sequence[str]) -> tuple[st
     return tuple(name for name in table.columns if set(table[name]) <= allowed and (table[name] != "").any())
 
 
-def _check_letters(path: Path, table: pd.DataFrame, raters: Sequence[str], letters: Sequence[str]) -> None:
+def _check_letters(source: str, table: pd.DataFrame, raters: Sequence[str], letters: Sequence[str]) -> None:
     for name in raters:
         off = table.index[~table[name].isin([*letters, ""])]
         if len(off):
             raise DataError(
-                f"{path}: column {name!r} holds {table.loc[off[0], name]!r} (row {off[0] + 1}), which is not on the scale "
+                f"{source}: column {name!r} holds {table.loc[off[0], name]!r} (row {off[0] + 1}), which is not on the scale "
                 f"{'/'.join(letters)}; name the letters with --scale, best first"
             )
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column
 from qaeval.analysis.model import AnswerLength, CandidateSummary, Count, StratumRate, StratumSummary
-from qaeval.analysis.replies import Replies
+from qaeval.analysis.replies import ReplyTotals
 from qaeval.analysis.server_metrics import server_span
 from qaeval.records import FAILURES, FailureReason, Reading, Session
 from qaeval.report.facts import ModelFacts, RubricFacts
@@ -40,7 +40,7 @@ def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = No
 def summarise_candidate(
     facts: ModelFacts,
     table: pd.DataFrame,
-    replies: Replies,
+    replies: ReplyTotals,
     sessions: Iterable[Session],
     *,
     rubric: RubricFacts,
@@ -63,7 +63,9 @@ def summarise_candidate(
     status, letter = table["status"], table["letter"]
     graded, best = status == GRADED, letter == rubric.best
     items = table[status != FAILED]
-    own = [one for one in sessions if (one.stage, one.model) == ("generate", facts.name)]
+    stage_sessions = [
+        session for session in sessions if (session.stage, session.model) == ("generate", facts.name)
+    ]
     return CandidateSummary(
         facts=facts,
         n_expected=len(table),
@@ -86,7 +88,9 @@ def summarise_candidate(
         question_types=question_types(items["type"], item_types),
         answer_words=answer_words(items["answer"]),
         tokens=replies.tokens,
-        timing=replies.timing(own, n_items=len(items), server=server_span(readings, "generate", facts.name)),
+        timing=replies.timing(
+            stage_sessions, n_items=len(items), server=server_span(readings, "generate", facts.name)
+        ),
     )
 
 
@@ -96,15 +100,15 @@ def _count(name: str, table: pd.DataFrame, hit: Mask, graded: Mask | None = None
 
 def failure_reasons(table: pd.DataFrame, status: str) -> dict[FailureReason, int]:
     """Count the rows of a status by reason, in the order of the reasons."""
-    found = table.loc[table["status"] == status, "failure"].value_counts()
-    return {reason: int(found[reason]) for reason in FAILURES if reason in found.index}
+    counts = table.loc[table["status"] == status, "failure"].value_counts()
+    return {reason: int(counts[reason]) for reason in FAILURES if reason in counts.index}
 
 
-def question_types(types: "pd.Series[str]", known: Sequence[str]) -> dict[str, int]:
+def question_types(types: "pd.Series[str]", eval_types: Sequence[str]) -> dict[str, int]:
     """Count items by type: those that the eval knows first, in its order."""
-    found = types.value_counts()
-    names = [*known, *sorted(set(found.index) - set(known))]
-    return {name: int(found.get(name, 0)) for name in names}
+    counts = types.value_counts()
+    names = [*eval_types, *sorted(set(counts.index) - set(eval_types))]
+    return {name: int(counts.get(name, 0)) for name in names}
 
 
 def answer_words(answers: "pd.Series[str]") -> AnswerLength:
@@ -143,16 +147,18 @@ def _by(
 ) -> tuple[StratumSummary, ...]:
     strata = []
     for stratum in sorted(table[column].unique()):
-        here = table[table[column] == stratum]
+        group = table[table[column] == stratum]
         rates = []
         for name in candidates:
-            own = here[here["candidate"] == name]
-            if own.empty:
+            rows = group[group["candidate"] == name]
+            if rows.empty:
                 continue
-            usable = own["letter"] == best
-            rate = rate_by_cluster(own, usable)
+            usable = rows["letter"] == best
+            rate = rate_by_cluster(rows, usable)
             rates.append(
-                StratumRate(candidate=name, n_usable=int(usable.sum()), n_expected=len(own), usable=rate)
+                StratumRate(candidate=name, n_usable=int(usable.sum()), n_expected=len(rows), usable=rate)
             )
-        strata.append(StratumSummary(stratum=stratum, n_chunks=here["cluster"].nunique(), rates=tuple(rates)))
+        strata.append(
+            StratumSummary(stratum=stratum, n_chunks=group["cluster"].nunique(), rates=tuple(rates))
+        )
     return tuple(strata)

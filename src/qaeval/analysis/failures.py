@@ -19,10 +19,12 @@ def gather_failures(table: pd.DataFrame, candidates: Sequence[str]) -> tuple[Fai
     """Group the rows without a letter by candidate, stage and reason, in the order of the sample set."""
     groups = []
     for candidate in candidates:
-        own = table[table["candidate"] == candidate]
+        candidate_rows = table[table["candidate"] == candidate]
         for stage, status in _STAGES.items():
             for reason, meaning in FAILURES.items():
-                rows = own[(own["status"] == status) & (own["failure"] == reason)]
+                rows = candidate_rows[
+                    (candidate_rows["status"] == status) & (candidate_rows["failure"] == reason)
+                ]
                 if len(rows):
                     group = FailureGroup(
                         candidate=candidate,

@@ -73,14 +73,14 @@ def letter_table(
         DataError: a row is missing, doubled, foreign, or graded by another judge, rubric or scale.
     """
     grid = _grid(samples, candidates, items_per_sample)
-    items, lost = _generation_tables(generations, grid, items_per_sample)
+    items, failed = _generation_tables(generations, grid, items_per_sample)
     letters, unread = _grade_tables(grades, judge=judge, rubric=rubric)
     _same_keys("grade", set(items["item_id"]), {*letters["item_id"], *unread["item_id"]}, "`qaeval grade`")
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
     table = table.merge(letters, on="item_id", how="left", validate="many_to_one")
     failures = pd.concat(
         [
-            table[_SLOT].merge(lost, on=_REPLY, how="left", validate="many_to_one")[_FAILURE],
+            table[_SLOT].merge(failed, on=_REPLY, how="left", validate="many_to_one")[_FAILURE],
             table[["item_id"]].merge(unread, on="item_id", how="left", validate="many_to_one")[_FAILURE],
         ],
         keys=["lost", "unread"],
@@ -104,9 +104,9 @@ def generation_table(
         DataError: a row is missing, doubled or foreign.
     """
     grid = _grid(samples, candidates, items_per_sample)
-    items, lost = _generation_tables(generations, grid, items_per_sample)
+    items, failed = _generation_tables(generations, grid, items_per_sample)
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
-    table = table.merge(lost, on=_REPLY, how="left", validate="many_to_one")
+    table = table.merge(failed, on=_REPLY, how="left", validate="many_to_one")
     table[["letter", "why"]] = ""
     return _finished(table, ())
 
@@ -128,15 +128,15 @@ def _generation_tables(
     rows: Iterable[GenerateRow], grid: pd.DataFrame, items_per_sample: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the items, one row each, and the failed replies; the rows are gone through once, and none is kept."""
-    keys, odd, items, lost = [], [], [], []
-    places = list(range(items_per_sample))
+    keys, misplaced, items, failed = [], [], [], []
+    positions = list(range(items_per_sample))
     for row in rows:
         keys.append((author(row), row.sample_id))
         if isinstance(row, Failure):
-            lost.append((row.model, row.sample_id, row.reason, row.detail, row.text))
+            failed.append((row.model, row.sample_id, row.reason, row.detail, row.text))
             continue
-        if sorted(item.position for item in row.items) != places:
-            odd.append(row.task_id)
+        if sorted(item.position for item in row.items) != positions:
+            misplaced.append(row.task_id)
         items += [
             (
                 row.candidate,
@@ -159,10 +159,12 @@ def _generation_tables(
         {" ".join(key) for key in keys},
         "the run with --resume",
     )
-    if odd:
-        raise DataError(f"generations: expected items at positions {places}, not so in {_first(odd)}")
+    if misplaced:
+        raise DataError(
+            f"generations: expected items at positions {positions}, not so in {_first(misplaced)}"
+        )
     columns = [*_SLOT, "item_id", "type", "question", "answer", "rejected", "findings"]
-    return pd.DataFrame(items, columns=columns), pd.DataFrame(lost, columns=[*_REPLY, *_FAILURE])
+    return pd.DataFrame(items, columns=columns), pd.DataFrame(failed, columns=[*_REPLY, *_FAILURE])
 
 
 def _grade_tables(
@@ -196,19 +198,19 @@ def _grade_tables(
 def _require_one_judge(
     judges: Collection[str], judge: str, rubric: RubricFacts, wrong: Mapping[str, Sequence[str | None]]
 ) -> None:
-    if other := wrong["rubric"]:
+    if ids := wrong["rubric"]:
         raise DataError(
-            f"grades: {len(other)} were given by another rubric than {rubric.sha[:12]}; letters of two rubrics are never "
-            f"pooled: {_first(other)}"
+            f"grades: {len(ids)} were given by another rubric than {rubric.sha[:12]}; letters of two rubrics are never "
+            f"pooled: {_first(ids)}"
         )
     if set(judges) - {judge}:
         raise DataError(
             f"grades: expected grades by {judge!r} alone, got some by {sorted(set(judges) - {judge})}"
         )
-    if off := wrong["letter"]:
-        raise DataError(f"grades: letters off the scale {'/'.join(rubric.letters)}: {_first(off)}")
-    if odd := wrong["flag"]:
-        raise DataError(f"grades: flags that the rubric does not know: {_first(odd)}")
+    if ids := wrong["letter"]:
+        raise DataError(f"grades: letters off the scale {'/'.join(rubric.letters)}: {_first(ids)}")
+    if ids := wrong["flag"]:
+        raise DataError(f"grades: flags that the rubric does not know: {_first(ids)}")
 
 
 def _sureness(row: Grade) -> float | None:
@@ -228,18 +230,18 @@ def _finished(table: pd.DataFrame, flags: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def _no_doubles(what: str, ids: Sequence[str]) -> None:
+def _no_doubles(kind: str, ids: Sequence[str]) -> None:
     seen: set[str] = set()
     doubled = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     if doubled:
-        raise DataError(f"{what}s: expected one row per id, got {len(doubled)} twice: {_first(doubled)}")
+        raise DataError(f"{kind}s: expected one row per id, got {len(doubled)} twice: {_first(doubled)}")
 
 
-def _same_keys(what: str, expected: Collection[str], came: Collection[str], how: str) -> None:
-    if missing := sorted(set(expected) - set(came)):
-        raise DataError(f"{what}s: {len(missing)} are missing ({_first(missing)}); finish with {how}")
-    if foreign := sorted(set(came) - set(expected)):
-        raise DataError(f"{what}s: {len(foreign)} belong to nothing in this run: {_first(foreign)}")
+def _same_keys(kind: str, expected: Collection[str], actual: Collection[str], remedy: str) -> None:
+    if missing := sorted(set(expected) - set(actual)):
+        raise DataError(f"{kind}s: {len(missing)} are missing ({_first(missing)}); finish with {remedy}")
+    if foreign := sorted(set(actual) - set(expected)):
+        raise DataError(f"{kind}s: {len(foreign)} belong to nothing in this run: {_first(foreign)}")
 
 
 def _first(ids: Sequence[str | None], n: int = 3) -> str:

@@ -19,7 +19,7 @@ Row: TypeAlias = GenerateRow | GradeRow
 
 
 @dataclass
-class Replies:
+class ReplyTotals:
     """The replies of one model in one stage."""
 
     n: int = 0
@@ -74,7 +74,7 @@ class Replies:
         p50, p95 = np.quantile(self.latencies, [0.5, 0.95]) if self.latencies else (None, None)
         return Timing(
             wall_s=wall_s,
-            load_s=sum(one.load_s for one in sessions) or None,
+            load_s=sum(session.load_s for session in sessions) or None,
             latency_p50_s=None if p50 is None else float(p50),
             latency_p95_s=None if p95 is None else float(p95),
             items_per_s=n_items * fresh / wall_s if wall_s and fresh else None,
@@ -85,11 +85,11 @@ class Replies:
         )
 
 
-class Tally:
+class ReplyTally:
     """Counts rows by stage and model while somebody else reads them."""
 
     def __init__(self) -> None:
-        self._by_model: defaultdict[tuple[str, str], Replies] = defaultdict(Replies)
+        self._by_model: defaultdict[tuple[str, str], ReplyTotals] = defaultdict(ReplyTotals)
 
     def generations(self, rows: Iterable[GenerateRow]) -> Iterator[GenerateRow]:
         """Hand on the rows of the generate stage."""
@@ -103,7 +103,7 @@ class Tally:
             self.of("grade", row.model if isinstance(row, Failure) else row.judge).add(row)
             yield row
 
-    def of(self, stage: str, model: str) -> Replies:
+    def of(self, stage: str, model: str) -> ReplyTotals:
         """Return what was counted of one model in one stage."""
         return self._by_model[stage, model]
 
@@ -116,7 +116,7 @@ Span: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Stay:
+class TimedSession:
     """A session on the clock."""
 
     session: Session
@@ -134,24 +134,27 @@ class Stay:
         return self.start - self.session.load_s, self.start
 
 
-def on_the_clock(sessions: Sequence[Session]) -> list[Stay]:
+def time_sessions(sessions: Sequence[Session]) -> list[TimedSession]:
     """Put sessions on the clock, the first first; those of different shards do not wait for each other."""
-    stays: list[Stay] = []
+    timed: list[TimedSession] = []
     ends: dict[str, float] = {}
-    for one in sorted(sessions, key=lambda session: session.started):
-        start, end = datetime.fromisoformat(one.started).timestamp(), ends.get(one.shard, float("-inf"))
-        if not one.alongside and 0 < end - (start - one.load_s) <= _CLOCK_S:
-            start = end + one.load_s
-        stays.append(Stay(one, start))
-        ends[one.shard] = max(end, stays[-1].work[1])
-    return stays
+    for session in sorted(sessions, key=lambda session: session.started):
+        start, end = (
+            datetime.fromisoformat(session.started).timestamp(),
+            ends.get(session.shard, float("-inf")),
+        )
+        if not session.alongside and 0 < end - (start - session.load_s) <= _CLOCK_S:
+            start = end + session.load_s
+        timed.append(TimedSession(session, start))
+        ends[session.shard] = max(end, timed[-1].work[1])
+    return timed
 
 
 def worked_s(sessions: Sequence[Session]) -> float:
     """Return how long the sessions of one stage worked, in seconds: one after the other, but shards side by side count once."""
-    if len({one.shard for one in sessions}) < 2:  # noqa: PLR2004 - the clock is only asked where it is needed
-        return sum(one.seconds for one in sessions)
-    return length(union(one.work for one in on_the_clock(sessions)))
+    if len({session.shard for session in sessions}) < 2:  # noqa: PLR2004 - the clock is only asked where it is needed
+        return sum(session.seconds for session in sessions)
+    return length(union(timed.work for timed in time_sessions(sessions)))
 
 
 def union(spans: Iterable[Span]) -> list[Span]:

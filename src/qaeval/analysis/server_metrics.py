@@ -29,12 +29,12 @@ def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSp
     Counters count since the server's start, so each session contributes what they grew by from its first to its last
     reading; a name that a server lacks makes what hangs on it None, never 0.
     """
-    own = [one for one in readings if (one.stage, one.model) == (stage, model)]
-    if not own:
+    stage_readings = [reading for reading in readings if (reading.stage, reading.model) == (stage, model)]
+    if not stage_readings:
         return None
-    sessions = [list(rows) for _, rows in groupby(own, key=lambda one: one.session)]
+    sessions = [list(rows) for _, rows in groupby(stage_readings, key=lambda reading: reading.session)]
     return ServerSpan(
-        n_readings=len(own),
+        n_readings=len(stage_readings),
         ttft_s=_mean(sessions, TTFT),
         ttft_p50_s=_quantile(sessions, TTFT, 0.5),
         ttft_p95_s=_quantile(sessions, TTFT, 0.95),
@@ -50,15 +50,15 @@ def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSp
         requests_per_s=_ratio(_finished(sessions), _seconds(sessions)),
         tokens_per_s=_ratio(_grown(sessions, GENERATED_TOKENS), _seconds(sessions)),
         queue_s=_mean(sessions, QUEUE),
-        running_max=_most(own, RUNNING),
-        waiting_max=_most(own, WAITING),
-        kv_cache_max=_most(own, KV_CACHE),
+        running_max=_most(stage_readings, RUNNING),
+        waiting_max=_most(stage_readings, WAITING),
+        kv_cache_max=_most(stage_readings, KV_CACHE),
         preemptions=_grown(sessions, PREEMPTIONS),
         prefix_hit_rate=_ratio(
             _grown(sessions, PREFIX_HITS),
             _grown(sessions, PREFIX_QUERIES),
         ),
-        missing=tuple(sorted({name for one in own for name in one.missing})),
+        missing=tuple(sorted({name for reading in stage_readings for name in reading.missing})),
     )
 
 
@@ -66,7 +66,7 @@ def _grown(sessions: Sequence[Sequence[Reading]], name: str) -> float | None:
     """Add what a counter grew by in each session; None where a session does not have it twice."""
     total = 0.0
     for session in sessions:
-        seen = [one.values[name] for one in session if name in one.values]
+        seen = [reading.values[name] for reading in session if name in reading.values]
         if len(seen) < 2:  # noqa: PLR2004 - a difference needs two
             return None
         total += seen[-1] - seen[0]
@@ -78,17 +78,20 @@ def _finished(sessions: Sequence[Sequence[Reading]]) -> float | None:
     reasons = {
         name
         for session in sessions
-        for one in session
-        for name in one.values
+        for reading in session
+        for name in reading.values
         if name.startswith(f"{SUCCESSES} ")
     }
     grown = [_grown(sessions, name) for name in reasons]
-    return None if not grown or None in grown else sum(one for one in grown if one is not None)
+    return None if not grown or None in grown else sum(growth for growth in grown if growth is not None)
 
 
 def _seconds(sessions: Sequence[Sequence[Reading]]) -> float:
     """Add the time between the first and the last reading of each session."""
-    return sum(max(one.at_s for one in session) - min(one.at_s for one in session) for session in sessions)
+    return sum(
+        max(reading.at_s for reading in session) - min(reading.at_s for reading in session)
+        for session in sessions
+    )
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
@@ -101,19 +104,21 @@ def _mean(sessions: Sequence[Sequence[Reading]], histogram: str) -> float | None
 
 def histogram(readings: Iterable[Reading], stage: str, model: str, name: str) -> dict[float, float]:
     """Count a model's requests by the upper bounds of a histogram, cumulated, rising; empty where it was not read."""
-    own = [one for one in readings if (one.stage, one.model) == (stage, model)]
-    return _cumulated([list(rows) for _, rows in groupby(own, key=lambda one: one.session)], name)
+    stage_readings = [reading for reading in readings if (reading.stage, reading.model) == (stage, model)]
+    return _cumulated(
+        [list(rows) for _, rows in groupby(stage_readings, key=lambda reading: reading.session)], name
+    )
 
 
 def histogram_quantile(cumulated: Mapping[float, float], share: float) -> float | None:
     """Read a quantile off a histogram, straight inside its bucket as Prometheus does; None above the last bound."""
     total = cumulated.get(inf, 0.0)
-    below, least = 0.0, 0.0
+    below, lower = 0.0, 0.0
     for bound, upto in cumulated.items() if total else ():
         if upto >= share * total:
             inside = (share * total - below) / (upto - below) if upto > below else 1.0
-            return None if bound == inf else least + (bound - least) * inside
-        below, least = upto, bound
+            return None if bound == inf else lower + (bound - lower) * inside
+        below, lower = upto, bound
     return None
 
 
@@ -126,14 +131,14 @@ def _cumulated(sessions: Sequence[Sequence[Reading]], histogram: str) -> dict[fl
     bounds = {
         float(name.rpartition(" ")[2]): name
         for session in sessions
-        for one in session
-        for name in one.values
+        for reading in session
+        for name in reading.values
         if name.startswith(f"{histogram}_bucket ")
     }
     counts = {bound: _grown(sessions, bounds[bound]) for bound in sorted(bounds)}
-    known = {bound: count for bound, count in counts.items() if count is not None}
-    return known if len(known) == len(counts) else {}
+    defined = {bound: count for bound, count in counts.items() if count is not None}
+    return defined if len(defined) == len(counts) else {}
 
 
 def _most(readings: Iterable[Reading], gauge: str) -> float | None:
-    return max((one.values[gauge] for one in readings if gauge in one.values), default=None)
+    return max((reading.values[gauge] for reading in readings if gauge in reading.values), default=None)

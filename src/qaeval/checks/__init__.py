@@ -1,1 +1,1 @@
-"""Checks of what a candidate wrote that need no model: pure functions, named in an eval's ``checks:``."""
+"""Checks of a candidate's items that need no model: pure functions, named in an eval's ``checks:``."""

@@ -1,4 +1,4 @@
-"""Checks of a preference pair: lengths, steps, features, forbidden content, and the facts."""
+"""Checks of a preference pair: lengths, steps, features, forbidden content and claims."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from qaeval.checks.case import Case
+from qaeval.checks.check import CheckedItem
 from qaeval.checks.claims import Facts, claims
 from qaeval.checks.scenarios import impossible
 from qaeval.records import REJECTED
@@ -20,8 +20,8 @@ _STEP: Final = re.compile(
     r"|(?:step|schritt)\s{1,4}(\d{1,2})\b\W{0,6}\s{0,4}\S)",  # Step 1: do it; **Step 1** - do it
     re.IGNORECASE | re.MULTILINE,
 )
-"""A step at the beginning of a line or of a sentence."""
-_NAMED: Final = re.compile(r"(?<!`)`([^`\n]{2,60})`(?!`)|(?<![\w`-])(--[a-zA-Z][\w-]{1,60})")
+"""A numbered step at the start of a line or of a sentence."""
+_CODE_NAME: Final = re.compile(r"(?<!`)`([^`\n]{2,60})`(?!`)|(?<![\w`-])(--[a-zA-Z][\w-]{1,60})")
 _FIGURE: Final = r"(?<![\w.,-])\d[\d.,]{0,20}"
 _COUNT: Final = (
     rf"(?:{_FIGURE}|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty"
@@ -52,7 +52,7 @@ _FORBIDDEN: Final[Mapping[str, re.Pattern[str]]] = {
         r"|\b[345]0[6-9]0(?:\s?Ti)?s?\b"
     ),
 }
-_CANNOT: Final = re.compile(
+_DENIES_FEASIBILITY: Final = re.compile(
     r"\b(?:cannot|can['’]t|can not|could not|couldn['’]t|impossible|not (?:be )?(?:possible|feasible"
     r"|realistic|enough|achievable|viable|sufficient)"
     r"|infeasible|unfeasible|unrealistic|unachievable|out of reach|(?:will not|won['’]t|would not"
@@ -69,130 +69,133 @@ _CANNOT: Final = re.compile(
 
 
 def words(
-    case: Case,
+    checked: CheckedItem,
     *,
     prompt: tuple[int, int] = (80, 120),
     chosen: tuple[int, int] = (250, 300),
     rejected: tuple[int, int] = (140, 160),
     ratio: tuple[float, float] = (1.5, 2.2),
 ) -> str:
-    """A part that is shorter or longer than its band.
+    """A part that is too short or too long.
 
     Args:
-        prompt: Least and most words.
-        chosen: The same of the better answer.
-        rejected: The same of the worse one.
-        ratio: Least and most of chosen to rejected.
+        prompt: Minimum and maximum number of words of the prompt.
+        chosen: The same for the better answer.
+        rejected: The same for the worse answer.
+        ratio: Minimum and maximum of the length of chosen relative to rejected.
     """
-    parts = _parts(case)
+    parts = _parts(checked)
     counts = {name: len(text.split()) for name, text in parts.items()}
-    found = [
+    problems = [
         f"{name} has {counts[name]} words, expected {band[0]} to {band[1]}"
         for name, band in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))
         if not band[0] <= counts[name] <= band[1]
     ]
-    times = counts["chosen"] / counts["rejected"] if counts["rejected"] else 0.0
-    if not ratio[0] <= times <= ratio[1]:
-        found.append(
-            f"chosen is {times:.2f} times as long as rejected, expected {ratio[0]:g} to {ratio[1]:g}"
+    actual = counts["chosen"] / counts["rejected"] if counts["rejected"] else 0.0
+    if not ratio[0] <= actual <= ratio[1]:
+        problems.append(
+            f"chosen is {actual:.2f} times as long as rejected, expected {ratio[0]:g} to {ratio[1]:g}"
         )
-    return "; ".join(found)
+    return "; ".join(problems)
 
 
-def steps(case: Case, *, least: int = 3) -> str:
-    """A chosen answer without numbered steps, or with numbers that skip.
+def steps(checked: CheckedItem, *, least: int = 3) -> str:
+    """A chosen answer with too few numbered steps, or with gaps in their numbers.
 
     Args:
-        least: Steps at least.
+        least: Minimum number of steps.
     """
-    numbers = [int(plain or named) for plain, named in _STEP.findall(case.item.answer)]
+    numbers = [int(plain or named) for plain, named in _STEP.findall(checked.item.answer)]
     if len(numbers) < least:
-        return f"{len(numbers)} numbered steps, expected {least} at least"
+        return f"{len(numbers)} numbered steps, expected at least {least}"
     return "" if numbers == list(range(1, len(numbers) + 1)) else f"steps are numbered {numbers}"
 
 
-def features(case: Case, *, least: int = 3) -> str:
-    """A feature that is named and not on the card's list, or too few that are.
+def features(checked: CheckedItem, *, least: int = 3) -> str:
+    """A named feature that is not on the card, or too few features of the card.
 
-    A feature is what stands in backticks or begins with two dashes.
+    A feature is a name in backticks or with two leading dashes.
 
     Args:
-        least: Features of the list that the chosen answer must name.
+        least: Minimum number of the card's features in the chosen answer.
     """
-    known = [_name(feature) for feature in case.sample.given.get("features", ())]
-    card = "\n".join([*known, case.source])
-    for part, text in _parts(case).items():
-        for found in _NAMED.finditer(text):
-            feature = (found[1] or found[2]).strip()
-            if not _stands(feature, card) and not any(_stands(one, feature) for one in known):
+    known = [_name(feature) for feature in checked.sample.given.get("features", ())]
+    card = "\n".join([*known, checked.source])
+    for part, text in _parts(checked).items():
+        for match in _CODE_NAME.finditer(text):
+            feature = (match[1] or match[2]).strip()
+            if not _occurs(feature, card) and not any(_occurs(name, feature) for name in known):
                 return f"{part} names {feature!r}, which is not on the card"
-    used = sum(_stands(feature, case.item.answer) for feature in known)
-    return f"chosen names {used} of the card's features, expected {least} at least" if used < least else ""
+    n_named = sum(_occurs(feature, checked.item.answer) for feature in known)
+    if n_named < least:
+        return f"chosen names {n_named} of the card's features, expected at least {least}"
+    return ""
 
 
-def _name(feature: Any) -> str:  # noqa: ANN401 - what the card holds
+def _name(feature: Any) -> str:  # noqa: ANN401 - JSON of the card
     return str(feature.get("name", "") if isinstance(feature, Mapping) else feature)
 
 
-def _stands(name: str, text: str) -> bool:
-    """Whether a name stands in a text by itself: ``--port`` does not stand in ``--port-range``."""
+def _occurs(name: str, text: str) -> bool:
+    """Whether a name occurs in a text as a whole: ``--port`` does not occur in ``--port-range``."""
     plural = "s?" if name[-1:].isalpha() else ""
     return bool(name) and bool(
         re.search(rf"(?<![\w-]){re.escape(name)}{plural}(?![\w-])", text, re.IGNORECASE)
     )
 
 
-def forbidden(case: Case) -> str:
+def forbidden(checked: CheckedItem) -> str:
     """Money, durations or hardware figures where the card forbids them."""
-    for kind in case.sample.given.get("forbidden", ()):
+    for kind in checked.sample.given.get("forbidden", ()):
         if kind not in _FORBIDDEN:
-            return f"the card forbids {kind!r}, which is none of {', '.join(_FORBIDDEN)}"
-        for name, text in _parts(case).items():
-            if found := _FORBIDDEN[kind].search(text):
-                return f"{kind} in {name}: {found.group().strip()!r}"
+            return f"the card forbids {kind!r}; expected one of {', '.join(_FORBIDDEN)}"
+        for name, text in _parts(checked).items():
+            if match := _FORBIDDEN[kind].search(text):
+                return f"{kind} in {name}: {match.group().strip()!r}"
     return ""
 
 
-def reality(case: Case, *, facts: Mapping[str, Any]) -> str:
-    """A claim that the facts contradict by more than a factor of two, or a grant of what cannot be.
+def reality(checked: CheckedItem, *, facts: Mapping[str, Any]) -> str:
+    """A claim that the facts contradict by more than a factor of two, or a plan for an impossible scenario.
 
-    The prompt is left alone: the user who speaks there may be mistaken. So are the means that an answer
-    repeats from a scenario that cannot be.
+    Claims of the prompt are not checked, since its user may be mistaken; nor are the resources that an answer
+    repeats from an impossible scenario.
 
     Args:
         facts: The content of the facts file.
     """
-    known = _facts(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS))
+    known_facts = _facts(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS))
     try:
-        arithmetic = impossible(case.sample.given.get("scenario_facts", {}), known)
+        arithmetic = impossible(checked.sample.given.get("scenario_facts", {}), known_facts)
     except ValidationError as error:
-        first = error.errors()[0]
-        return f"the card's scenario cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-    false = [
+        details = error.errors()[0]
+        return f"the card's scenario is invalid: {'.'.join(map(str, details['loc']))}: {details['msg']}"
+    problems = [
         f"{name} {claim}"
-        for name, text in _parts(case).items()
+        for name, text in _parts(checked).items()
         if name != "prompt"
-        for claim in claims(text, known)
-        if not claim.holds and not (arithmetic and claim.enough)
+        for claim in claims(text, known_facts)
+        if not claim.holds and not (arithmetic and claim.is_available)
     ]
-    if arithmetic and not _CANNOT.search(case.item.answer):
-        false.insert(0, f"chosen does not say that this cannot be done: {arithmetic}")
-    return "; ".join(false[:3])
+    if arithmetic and not _DENIES_FEASIBILITY.search(checked.item.answer):
+        problems.insert(0, f"chosen does not say that this cannot be done: {arithmetic}")
+    return "; ".join(problems[:3])
 
 
-def too_alike(case: Case, *, most: float = 0.9) -> str:
-    """A rejected answer that differs from the chosen one by next to nothing.
+def too_alike(checked: CheckedItem, *, most: float = 0.9) -> str:
+    """A rejected answer that hardly differs from the chosen one.
 
     Args:
-        most: Share of content words in common (Jaccard).
+        most: Maximum share of content words in common (Jaccard).
     """
-    one, other = (set(content_words(text)) for text in (case.item.answer, case.item.parts.get(REJECTED, "")))
-    share = len(one & other) / len(one | other) if one | other else 1.0
+    chosen = set(content_words(checked.item.answer))
+    rejected = set(content_words(checked.item.parts.get(REJECTED, "")))
+    share = len(chosen & rejected) / len(chosen | rejected) if chosen | rejected else 1.0
     return f"chosen and rejected share {share:.0%} of their words" if share > most else ""
 
 
-def _parts(case: Case) -> dict[str, str]:
-    item = case.item
+def _parts(checked: CheckedItem) -> dict[str, str]:
+    item = checked.item
     return {"prompt": item.question, "chosen": item.answer, "rejected": item.parts.get(REJECTED, "")}
 
 

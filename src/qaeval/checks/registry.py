@@ -1,23 +1,23 @@
-"""All checks by name; a new one is a function of a `Case` put into the table."""
+"""All checks by name. To add one, write a function of a `CheckedItem` and add it to the table."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from qaeval.checks import answers, pairs, wording
-from qaeval.checks.case import Check
+from qaeval.checks import answers, pairs, patterns
+from qaeval.checks.check import Check
 
 CHECKS: Final[Mapping[str, Check]] = {
     check.__name__: check
     for check in (
-        wording.repeated_question,
-        wording.foreign_question,
-        wording.echoed_answer,
-        wording.stock_phrase,
-        wording.answer_length,
-        wording.type_label,
-        wording.new_numbers,
-        wording.new_names,
-        wording.language,
+        patterns.repeated_question,
+        patterns.foreign_question,
+        patterns.echoed_answer,
+        patterns.stock_phrase,
+        patterns.answer_length,
+        patterns.type_label,
+        patterns.new_numbers,
+        patterns.new_names,
+        patterns.language,
         answers.wrong_refusal,
         answers.missing_refusal,
         answers.form,
@@ -36,10 +36,10 @@ KINDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("words", "steps", "features", "forbidden", "reality", "too_alike"), "preference_pair"),
     **dict.fromkeys(("repeated_question", "foreign_question", "echoed_answer", "type_label"), "qa_pair"),
 }
-"""Kind of item that a check looks at; those that stand not here look at all."""
+"""The item kind that a check applies to; checks that are not listed apply to every kind."""
 
 
 def meaning(name: str) -> str:
-    """Return what a check finds: the first line of its docstring."""
+    """Return the first line of a check's docstring: the finding that it reports. Reports show it."""
     check = CHECKS.get(name)
     return (check.__doc__ or "").strip().partition("\n")[0] if check else ""

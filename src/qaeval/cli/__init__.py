@@ -6,6 +6,7 @@ Exit codes: 0 fine · 4 not comparable · 64 usage · 65 bad input data · 69 en
 """
 
 import errno
+import logging
 import sys
 import traceback
 
@@ -23,6 +24,23 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code. Errors are one paragraph on stderr, without a traceback."""
+    log, handler = logging.getLogger("qaeval"), _Stderr(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        return _run(arguments)
+    finally:
+        log.removeHandler(handler)
+
+
+class _Stderr(logging.Handler):
+    """Prints warnings of the API on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        print(printable(f"qaeval: {record.getMessage()}"), file=sys.stderr)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         return app(arguments, prog_name="qaeval", standalone_mode=False) or 0
     except typer.TyperException as error:

@@ -13,7 +13,6 @@ from qaeval.cli.options import AsJson, Labels, Registry
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.agreement.model import AgreementReport
     from qaeval.comparison.planning import PlanReport
 
 _TABLE: Final = re.compile(r"\d+(?:,\d+)+:\d+(?:,\d+)+")
@@ -74,6 +73,8 @@ def agreement(
     as_json: AsJson = False,
 ) -> None:
     """Say how far a judge agrees with people. Of a run, of a table of letters, or of a published claim."""
+    from qaeval import api
+
     if table is not None:
         if source is not None:
             raise UsageError("--table checks published counts; leave the run or file out")
@@ -84,31 +85,20 @@ def agreement(
     if percent or kappa:
         raise UsageError("--agreement and --kappa belong to --table")
     if source.is_dir():
-        if wrong := [
-            name
-            for name, value in (
-                ("columns", columns),
-                ("judge", judge),
-                ("cluster", cluster),
-                ("scale", scale),
-            )
-            if value
-        ]:
-            raise UsageError(f"--{wrong[0]} belongs to a file; a run knows its own")
-        report = _of_run(source, labels or [], by)
-    else:
-        from qaeval.agreement.sources import agreement_of_file
-
-        if labels:
-            raise UsageError("--labels belongs to a run; a file has its raters in columns")
-        report = agreement_of_file(
-            source,
-            columns=_listed(columns),
-            judge=judge or "",
-            cluster=cluster or "",
-            scale=_listed(scale),
-            by=by or "",
-        )
+        of_files = {"--columns": columns, "--judge": judge, "--cluster": cluster, "--scale": scale}
+        if wrong := [option for option, value in of_files.items() if value]:
+            raise UsageError(f"{wrong[0]} belongs to a file; a run has its own")
+    elif labels:
+        raise UsageError("--labels belongs to a run; a file has its raters in columns")
+    report = api.agreement(
+        source,
+        labels or None,
+        by=by or "",
+        columns=_listed(columns),
+        judge=judge or "",
+        cluster=cluster or "",
+        scale=_listed(scale),
+    )
     if as_json:
         print(report.model_dump_json())
         return
@@ -116,18 +106,6 @@ def agreement(
     from qaeval.cli.tables import print_sections
 
     print_sections(write_agreement(report))
-
-
-def _of_run(source: Path, labels: list[Path], by: str | None) -> "AgreementReport":
-    from qaeval.comparison.run_data import GROUPS, agreement_of_run
-    from qaeval.evals.find import find_labels
-    from qaeval.storage.run_directory import RunStore
-
-    if by is not None and by not in GROUPS:
-        raise UsageError(f"--by of a run is {', '.join(GROUPS)}, not {by!r}")
-    with RunStore.open(source) as store:
-        paths = labels or find_labels(store.settings()["eval"]["name"])
-        return agreement_of_run(store, label_paths=paths, by=by or "")
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def chunk(
     overlap: Annotated[
         int, typer.Option("--overlap", min=0, help="Tokens of a chunk's end that the next one repeats.")
     ] = 0,
-    least: Annotated[
+    min_tokens: Annotated[
         int | None,
         typer.Option(
             "--least", min=0, help="Tokens from which a heading begins a new chunk; a quarter of the size."
@@ -54,21 +54,21 @@ def chunk(
 
     _require_new(out)
     ignored: Counter[str] = Counter()
-    found = find_documents(documents, ignored)
-    if not found:
+    files = find_documents(documents, ignored)
+    if not files:
         raise UsageError(
             f"no Markdown, HTML, PDF or plain text in {', '.join(map(str, documents))}; ignored: {_ignored(ignored)}"
         )
-    read, problems = read_documents(found)
+    read, problems = read_documents(files)
     if problems:
-        _tell_unreadable(problems, len(found), left_out=skip_unreadable)
+        _tell_unreadable(problems, len(files), left_out=skip_unreadable)
     count = tokenizer_counter(tokenizer) if tokenizer else words_counter()
-    made = list(chunk_documents(read, size=size, overlap=overlap, least=least, count=count))
-    if not made:
+    chunks = list(chunk_documents(read, size=size, overlap=overlap, min_tokens=min_tokens, count=count))
+    if not chunks:
         raise UsageError(f"{', '.join(map(str, documents))}: nothing but boilerplate; no chunk was made")
-    first = {one.text: one.chunk_id for one in reversed(made)}
+    first = {chunk.text: chunk.chunk_id for chunk in reversed(chunks)}
     more = {"language": language} if language else {}
-    rows = [{**one.row(), **more} for one in made if first[one.text] == one.chunk_id]
+    rows = [{**chunk.row(), **more} for chunk in chunks if first[chunk.text] == chunk.chunk_id]
     _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tokens = sorted(int(row["n_tokens"]) for row in rows)
     print(
@@ -76,8 +76,8 @@ def chunk(
     )
     if large := sum(n > size for n in tokens):
         print(f"{large:,} are larger than {size}: a single sentence, table row or line of code is never cut")
-    if len(made) > len(rows):
-        print(f"{len(made) - len(rows):,} repeat an earlier chunk word for word and were left out")
+    if len(chunks) > len(rows):
+        print(f"{len(chunks) - len(rows):,} repeat an earlier chunk word for word and were left out")
     if ignored:
         print(f"ignored, no documents: {_ignored(ignored)}", file=sys.stderr)
     print(f"next: qaeval compare MODEL MODEL --chunks {out}")

@@ -12,7 +12,8 @@ from qaeval.cli.options import AsJson, Machine, Margin, Registry, mapping
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.comparison.analysis import Analysis
+    from qaeval.comparison.report import Report
+    from qaeval.cost.model import MeasuredRun
     from qaeval.registry.config import Config
     from qaeval.report.facts import MachineFacts
 
@@ -105,12 +106,12 @@ def decide(
     from qaeval.registry.find import find_config
 
     weights = {name: _number(name, text) for name, text in mapping(weight, "--weight").items()}
-    report = _read(runs, find_config(config), hardware, margin).report
-    found = weigh(report, weights)
+    report, _ = _priced_runs(runs, find_config(config), hardware, margin)
+    decision = weigh(report, weights, margin=margin)
     if as_json:
-        print(found.model_dump_json())
+        print(decision.model_dump_json())
     else:
-        print_sections(write_decision(found))
+        print_sections(write_decision(decision))
 
 
 def cost(
@@ -129,7 +130,7 @@ def cost(
 ) -> None:
     """Say what a run cost and would have cost elsewhere. Also from how many runs a day which way is cheapest."""
     from qaeval.cli.tables import print_sections
-    from qaeval.cost.run_cost import Asked, cost_run
+    from qaeval.cost.run_cost import CostAssumptions, cost_run
     from qaeval.cost.sections import write_cost_report
     from qaeval.registry.find import find_config, find_hosted
 
@@ -143,19 +144,19 @@ def cost(
         raise UsageError(
             "--items, --per-second and --price are for a plan without a run; a run knows its own"
         )
-    asked = Asked(
+    assumptions = CostAssumptions(
         start_s=start,
-        linger_s=linger,
-        kept=_priced(registry, always_on, "--always-on") if always_on else None,
+        idle_timeout_s=linger,
+        always_on_machine=_priced(registry, always_on, "--always-on") if always_on else None,
         hourly_rate=hourly_rate,
         currency=currency or "",
     )
-    read = _read(runs, registry, hardware, None)
-    found = cost_run(read.report, read.rows.sessions, find_hosted(registry), asked)
+    report, measured = _priced_runs(runs, registry, hardware, None)
+    cost_report = cost_run(measured, report.timing, find_hosted(registry), assumptions)
     if as_json:
-        print(found.model_dump_json())
+        print(cost_report.model_dump_json())
     else:
-        print_sections(write_cost_report(found))
+        print_sections(write_cost_report(cost_report))
 
 
 def _steady(
@@ -191,7 +192,7 @@ def _steady(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if as_json:
-        print(json.dumps([one.model_dump() for one in works]))
+        print(json.dumps([work.model_dump() for work in works]))
     else:
         print_sections(write_work(works, currency or "", priced))
 
@@ -207,23 +208,34 @@ def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
     return machine
 
 
-def _read(runs: list[Path], registry: "Config", hardware: str | None, margin: float | None) -> "Analysis":
-    """Analyse the runs; nothing is written."""
-    from qaeval.comparison.analysis import ReportOptions
-    from qaeval.comparison.write_report import read_report
-    from qaeval.evals.find import find_labels
+def _priced_runs(
+    runs: list[Path], registry: "Config", hardware: str | None, margin: float | None
+) -> "tuple[Report, MeasuredRun]":
+    """Read the report of a run, or analyse several runs as one; the costs are at the registry's prices."""
     from qaeval.registry.find import find_machines
     from qaeval.storage.run_directory import RunStore
 
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(run)) for run in runs]
         settings = [store.settings() for store in stores]
+        machines = find_machines(registry, settings, hardware)
+        if len(stores) == 1:
+            from qaeval.comparison.report_file import load_priced
+
+            return load_priced(stores[0], machines)
+        # no run has a report of all candidates: differences and the judge's tokens need the letters of all runs
+        from qaeval.comparison.analysis import ReportOptions
+        from qaeval.comparison.write_report import read_report
+        from qaeval.evals.find import find_labels
+
         options = ReportOptions(
             label_paths=find_labels(settings[0]["eval"]["name"]),
             margin=margin or registry.defaults.margin,
-            machines=find_machines(registry, settings, hardware),
+            machines=machines,
         )
-        return read_report(stores, options)
+        analysis = read_report(stores, options)
+    report, rows = analysis.report, analysis.rows
+    return report, report.measured(rows.sessions, rows.readings, priced_at=report.run.finished)
 
 
 def _number(name: str, text: str) -> float:

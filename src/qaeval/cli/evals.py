@@ -18,10 +18,11 @@ def new_eval(
     folder: Annotated[Path, typer.Option("--folder", help="Where evals stand.")] = Path("evals"),
 ) -> None:
     """Make the folder of an eval of your own. It works at once, and comments say what to change."""
+    from qaeval.corpus.new_eval import first_command
     from qaeval.corpus.new_eval import new_eval as make
 
     path = make(name, kind=kind, folder=folder)
-    print(f"{path}\nnext: qaeval compare embedded-lead embedded-salient --eval {path}")
+    print(f"{path}\nnext: {first_command(path, kind)}")
 
 
 @analyse_app.command("generation")

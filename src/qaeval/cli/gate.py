@@ -1,7 +1,6 @@
 """`qaeval gate` and `qaeval baseline`: may this change ship?"""
 
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -17,16 +16,15 @@ from qaeval.cli.options import (
     NoCache,
     Registry,
     RunDirectory,
+    endpoint_urls,
+    in_flight,
     mapping,
 )
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
-    from qaeval.gate.baseline import Sources
-    from qaeval.gate.decide import Order
+    from qaeval.gate.baseline import EvidenceReader
     from qaeval.gate.model import GateReport
-    from qaeval.run.runner import Runner
-    from qaeval.storage.run_directory import RunStore
 
 baseline_app = typer.Typer(
     help="Look after baselines: what a gate compares with.", no_args_is_help=True, rich_markup_mode=None
@@ -122,26 +120,28 @@ def gate(
 
     Exit code 0: passed, 1: regression, 2: inconclusive, 3: the judge is not trusted, 4: not comparable.
     """
-    from qaeval.gate.decide import Order
-    from qaeval.gate.decide import gate as decide
+    from qaeval import api
+    from qaeval.cli.progress import progress_on_stderr
 
-    sources = _sources(config, labels, hardware, endpoint)
-    order = Order(
-        run=run,
+    report = api.gate(
+        run,
         baseline=baseline,
         policy=policy,
         candidates=mapping(candidate, "--candidate"),
         unpaired=unpaired,
+        regrade=regrade,
+        sequential=sequential,
+        judge=judge,
+        rubric=rubric,
+        seed=seed,
+        labels=labels or None,
+        hardware=hardware,
+        endpoints=endpoint_urls(endpoint),
+        config=config,
+        concurrency=in_flight(concurrency),
+        cache=not no_cache,
+        progress=progress_on_stderr(),
     )
-    runner = _runners(sources, concurrency, no_cache=no_cache)
-    if sequential:
-        if regrade:
-            raise UsageError("--sequential grades the run, --regrade the baseline: gate in two steps")
-        report = _sequentially(order, sources, runner, judge=judge, rubric=rubric, seed=seed or 0)
-    elif judge or rubric or seed is not None:
-        raise UsageError("--judge, --rubric and --seed belong to --sequential; a finished run knows its own")
-    else:
-        report = decide(order, sources, runner if regrade else None)
     write_views(report, junit=junit, summary=summary, comment=comment, link=link)
     with suppress(SystemExit, BrokenPipeError):  # a reader that has seen enough does not change the verdict
         show(report, as_json=as_json)
@@ -181,57 +181,11 @@ def write_views(
             comment.write_text(to_comment(report, link), encoding="utf-8")
 
 
-def _sources(
-    config: Path | None, labels: list[Path] | None, hardware: str | None, endpoint: list[str] | None = None
-) -> "Sources":
-    from qaeval.gate.baseline import Sources
-    from qaeval.registry.find import find_config, with_endpoints
+def _sources(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "EvidenceReader":
+    from qaeval.gate.baseline import EvidenceReader
+    from qaeval.registry.find import find_config
 
-    registry = with_endpoints(find_config(config), endpoint or [])
-    return Sources(config=registry, labels=labels or [], hardware=hardware)
-
-
-def _runners(
-    sources: "Sources", concurrency: str | None, *, no_cache: bool
-) -> "Callable[[RunStore], Runner]":
-    from qaeval.cli.compare import runner_of
-
-    def make(store: "RunStore") -> "Runner":
-        return runner_of(store, sources.config, concurrency, no_cache=no_cache, exporter=None)
-
-    return make
-
-
-def _sequentially(
-    order: "Order",
-    sources: "Sources",
-    runner: "Callable[[RunStore], Runner]",
-    *,
-    judge: str | None,
-    rubric: str | None,
-    seed: int,
-) -> "GateReport":
-    from qaeval.gate.decide import asked_of, write_gate
-    from qaeval.gate.early_stop import gate_sequentially
-    from qaeval.run.plan import find_judging
-    from qaeval.storage.run_directory import RunStore
-
-    with RunStore.open(order.run) as store:
-        settings = store.settings()
-        graded = settings.get("grading") or {"judge": {"name": None}}
-        candidates = tuple(sources.config.candidate(name) for name in settings["candidates"])
-        judging = find_judging(
-            sources.config,
-            candidates,
-            judge=judge or graded["judge"]["name"],
-            rubric=rubric or settings["eval"]["rubric"],
-        )
-        with runner(store) as at_work:
-            report = gate_sequentially(
-                store, at_work, judging, sources, lambda run: asked_of(order, sources, run), seed=seed
-            )
-    write_gate(report, order.run)
-    return report
+    return EvidenceReader(config=find_config(config), labels=labels or [], hardware=hardware)
 
 
 _Folder: TypeAlias = Annotated[Path, typer.Option("--folder", help="Folder of the baselines.")]
@@ -258,18 +212,18 @@ def set_baseline(
     """Make a run the baseline. That is a small file for git, with letters and ids, without texts."""
     import json
 
-    from qaeval.gate.baseline import FOLDER, write_baseline, write_pointer
+    from qaeval.gate.baseline import FOLDER, evidence_digest, write_baseline, write_pointer
     from qaeval.storage.location import is_store
 
     if Path(run).is_file():
         raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
     sources = _sources(config, labels, hardware)
     evidence = sources.baseline(run) if is_store(run) else sources.run(Path(run))
-    path = out or FOLDER / f"{evidence.side.identity.eval}.json"
+    path = out or FOLDER / f"{evidence.source.identity.eval}.json"
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
     if as_json:
-        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence.digest}))
+        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence_digest(evidence)}))
     else:
         print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
         print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
@@ -280,10 +234,11 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
     """Say what a baseline rests on, and how old it is."""
     from qaeval.cli.gate_tables import print_baseline
     from qaeval.environment import now
+    from qaeval.gate.baseline import evidence_json
 
     evidence = _sources(config, None, None).baseline(str(file))
     if as_json:
-        print(evidence.model_dump_json())
+        print(evidence_json(evidence))
     else:
         print_baseline(file, evidence, now())
 

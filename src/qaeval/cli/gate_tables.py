@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from qaeval.cli.tables import print_table
-from qaeval.gate.baseline import BaselineFile, Listed, Pointer
+from qaeval.gate.baseline import ListedBaseline, Pointer
 from qaeval.gate.certificate import age_days
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Evidence
+from qaeval.gate.evidence import CandidateEvidence, Evidence
 from qaeval.gate.messages import allowed, change, judge_line, level, plain, sequential_line
 from qaeval.gate.model import GateReport, RuleVerdict
 from qaeval.report.measure import Measure
@@ -91,18 +91,18 @@ def _sequential(report: GateReport) -> Sequence[str]:
     return [f"Sequential: {sequential_line(report.sequential)}"] if report.sequential else []
 
 
-def baseline_rows(found: Sequence[Listed], today: str) -> list[dict[str, object]]:
+def baseline_rows(found: Sequence[ListedBaseline], today: str) -> list[dict[str, object]]:
     """Describe baselines, one mapping each."""
     return [_described(one, today) for one in found]
 
 
-def _described(one: Listed, today: str) -> dict[str, object]:
+def _described(one: ListedBaseline, today: str) -> dict[str, object]:
     row: dict[str, object] = {"file": str(one.path), "problem": one.problem}
-    if isinstance(one.found, Pointer):
-        return {**row, "run": one.found.run}
-    if isinstance(one.found, BaselineFile):
-        side = one.found.evidence.side
-        names = [candidate.name for candidate in one.found.evidence.candidates]
+    if isinstance(one.content, Pointer):
+        return {**row, "run": one.content.run}
+    if isinstance(one.content, Evidence):
+        side = one.content.source
+        names = [candidate.name for candidate in one.content.candidates]
         return {
             **row,
             "eval": side.identity.eval,
@@ -134,13 +134,13 @@ def print_baselines(rows: Sequence[Mapping[str, object]]) -> None:
 def print_baseline(path: Path, evidence: Evidence, today: str) -> None:
     """Print what a baseline rests on."""
     console = Console(highlight=False)
-    side = evidence.side
+    side = evidence.source
     identity = side.identity
     age = _age(age_days(side.created, today))
     console.print(
         f"[bold]{_safe(str(path))}: {_safe(side.name)}, {moment(side.created)}, {age}[/bold]", soft_wrap=True
     )
-    rows = [_candidate_row(evidence, one.name, one.letters) for one in evidence.candidates]
+    rows = [_candidate_row(candidate) for candidate in evidence.candidates]
     print_table(
         console, ("candidate", f"usable {evidence.scale[0]}", "items", "failed", "without a letter"), rows
     )
@@ -156,11 +156,11 @@ def print_baseline(path: Path, evidence: Evidence, today: str) -> None:
     console.print(f"\n{_safe(f'Made with qaeval {side.qaeval_version}{made}.')}", soft_wrap=True)
 
 
-def _candidate_row(evidence: Evidence, name: str, letters: str) -> tuple[str, ...]:
-    marks = letters.replace(" ", "")
-    n = len(marks)
-    usable = percent(marks.count(evidence.scale[0]) / n) if n else "–"
-    return (plain(name), usable, f"{n:,}", f"{marks.count(FAILED_MARK):,}", f"{marks.count(UNGRADED_MARK):,}")
+def _candidate_row(candidate: CandidateEvidence) -> tuple[str, ...]:
+    n, n_delivered = candidate.letters.size, int(candidate.delivered.sum())
+    usable = percent(int(candidate.usable.sum()) / n) if n else "–"
+    n_ungraded = n_delivered - int(candidate.graded.sum())
+    return (plain(candidate.name), usable, f"{n:,}", f"{n - n_delivered:,}", f"{n_ungraded:,}")
 
 
 def _age(days: object) -> str:

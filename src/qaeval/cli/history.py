@@ -62,11 +62,11 @@ def history(
     from qaeval.history.read import read_runs, write_page
     from qaeval.history.sections import render_history, write_history
 
-    place = folder or Path("results")
+    root = folder or Path("results")
     if push and mlflow is None:
         raise UsageError("--push needs --mlflow URL: where the runs are to be written")
     if mlflow is None or push:
-        runs, unread = read_runs(place)
+        runs, unread = read_runs(root)
     elif folder is not None:
         raise UsageError(
             f"{folder}: runs are read from a folder or with --mlflow; add --push to write them there"
@@ -74,17 +74,17 @@ def history(
     else:
         from qaeval.history.mlflow import fetch
 
-        place = Path()
+        root = Path()
         runs, unread = fetch(mlflow, experiment)
-    found = history_of(runs, unread)
+    history = history_of(runs, unread)
     if as_json:
-        print(found.model_dump_json())
+        print(history.model_dump_json())
     else:
-        print_sections(write_history(found))
+        print_sections(write_history(history))
     if push and mlflow:
         _push(mlflow, experiment, runs)
     if out or not as_json:
-        page = write_page(out or place / "history.html", render_history(found, version=__version__))
+        page = write_page(out or root / "history.html", render_history(history, version=__version__))
         if not as_json:
             print(f"\nchart: {page}")
 
@@ -95,8 +95,8 @@ def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
     from qaeval.history.mlflow import push
 
     written = push(url, experiment, runs)
-    known = len(runs) - len(written)
-    print(f"{url}: {len(written)} runs written, {known} were there already", file=sys.stderr)
+    n_known = len(runs) - len(written)
+    print(f"{url}: {len(written)} runs written, {n_known} were there already", file=sys.stderr)
 
 
 def compare_runs(
@@ -104,7 +104,7 @@ def compare_runs(
 ) -> None:
     """Compare the same candidates in several runs. Says what changed, paired by chunk, and which settings differ."""
     from qaeval.cli.tables import print_sections
-    from qaeval.history.read import compare_runs as compare
+    from qaeval.history.compare import compare_runs as compare
     from qaeval.history.sections import write_comparison
     from qaeval.registry.find import find_config
     from qaeval.storage.run_directory import RunStore
@@ -113,8 +113,8 @@ def compare_runs(
         raise UsageError("compare-runs needs at least two run directories")
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(path)) for path in runs]
-        found = compare(stores, margin=margin or find_config(config).defaults.margin)
+        comparison = compare(stores, margin=margin or find_config(config).defaults.margin)
     if as_json:
-        print(found.model_dump_json())
+        print(comparison.model_dump_json())
     else:
-        print_sections(write_comparison(found))
+        print_sections(write_comparison(comparison))

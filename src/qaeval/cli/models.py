@@ -17,6 +17,8 @@ from qaeval.cli.options import (
     RubricName,
     SamplesFile,
     Seed,
+    endpoint_urls,
+    mapping,
 )
 
 
@@ -50,15 +52,23 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
-    from qaeval.cli.compare import planned as plan_of
     from qaeval.cli.doctor import check_endpoints, next_command, print_machine, print_memory, print_plan
-    from qaeval.registry.find import find_config, with_endpoints
-    from qaeval.run.plan import find_judging
+    from qaeval.registry.find import find_config
+    from qaeval.run.plan import find_judging, make_plan
 
     print_machine()
-    registry = with_endpoints(find_config(config), endpoint or [])
+    registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
     names = models or ["embedded-lead", "embedded-salient"]
-    planned = plan_of(registry, names, eval_name=eval_name, source=(chunks, samples, field), n=n, seed=seed)
+    planned = make_plan(
+        registry,
+        names,
+        eval_name=eval_name,
+        chunks=chunks,
+        samples=samples,
+        fields=mapping(field, "--field"),
+        n=n,
+        seed=seed,
+    )
     judging = find_judging(
         registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
     )
@@ -84,7 +94,7 @@ def doctor(
 
 def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
     """Check a rubric and print its scale and hash."""
-    from qaeval.evals.find import find_rubric, is_taken
+    from qaeval.evals.find import conflicts_with_shipped, find_rubric
 
     checked = find_rubric(rubric)
     print(f"{checked.name} version {checked.version}: fine")
@@ -93,7 +103,7 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
     print(f"  sha {checked.sha}")
-    if is_taken(checked):
+    if conflicts_with_shipped(checked):
         print(
             f"note: {checked.name} version {checked.version} is the name of a rubric that comes with qaeval and says something else: "
             "give yours a name of its own, or labels of the two cannot be told apart",

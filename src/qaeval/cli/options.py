@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -148,10 +148,27 @@ def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def in_flight(typed: str) -> int | None:
-    """Read ``--concurrency``: a number, or None for ``auto``."""
-    if typed == "auto":
-        return None
+def endpoint_urls(endpoints: list[str] | None) -> dict[str, str]:
+    """Read ``--endpoint NAME=URL`` arguments.
+
+    Raises:
+        UsageError: an argument has another form.
+    """
+    urls = {}
+    for argument in endpoints or []:
+        name, equals, url = argument.partition("=")
+        if not (name and equals and url):
+            raise UsageError(
+                f"--endpoint {argument!r}: expected NAME=URL, like qwen=http://127.0.0.1:8000/v1"
+            )
+        urls[name] = url
+    return urls
+
+
+def in_flight(typed: str | None) -> "int | Literal['auto'] | None":
+    """Read ``--concurrency``: a number or ``auto``; None where it was not given."""
+    if typed is None or typed == "auto":
+        return typed  # type: ignore[return-value] # mypy does not narrow a string to a literal
     if not typed.isdecimal() or not 1 <= int(typed) <= _MOST_IN_FLIGHT:
         raise UsageError(
             f"--concurrency: expected auto or a number from 1 to {_MOST_IN_FLIGHT:,}, got {typed!r}"

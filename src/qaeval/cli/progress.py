@@ -1,22 +1,13 @@
 """Progress on stderr: bars on a terminal, plain lines elsewhere; and the counts of `--metrics-port`."""
 
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 
-from qaeval.errors import UsageError
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
-from qaeval.report.facts import MachineFacts
-from qaeval.run.watch import Progress, StageProgress
-from qaeval.serving.exporter import Exporter, StageCounts
 
 _PLAIN_EVERY_S: Final = 5.0
 """At most 720 lines an hour in a log."""
@@ -158,76 +149,6 @@ def progress_for(console: Console) -> BarProgress | PlainProgress:
     return BarProgress(console) if console.is_terminal else PlainProgress(console.file)  # type: ignore[arg-type]
 
 
-LOOPBACK = "127.0.0.1"
-
-
-@contextmanager
-def exporting(
-    port: int | None,
-    host: str | None,
-    *,
-    run: Path,
-    settings: Mapping[str, Any],
-    machines: Mapping[str, MachineFacts],
-) -> Iterator[Exporter | None]:
-    """Serve the metrics of a run while the block runs; None without a port.
-
-    Args:
-        port: 0 takes a free one; None: no metrics are served.
-        host: Address to listen on; None: loopback.
-        run: The run directory.
-        settings: Settings of the run.
-        machines: Machine of each model, by the model's name.
-
-    Raises:
-        UsageError: the port is taken, or a host is given without a port.
-    """
-    if port is None:
-        if host is not None:
-            raise UsageError("--metrics-host needs --metrics-port")
-        yield None
-        return
-    name = settings["eval"]["name"]
-    with Exporter(host or LOOPBACK, port, run=run.name, eval_name=name, machines=machines) as exporter:
-        print(f"metrics: {exporter.url}", file=sys.stderr)
-        yield exporter
-
-
-@dataclass(frozen=True)
-class Metered:
-    """A progress whose rows are counted."""
-
-    progress: Progress
-    exporter: Exporter
-
-    def stage(self, name: str, model: str, *, total: int, done: int) -> "MeteredStage":
-        """Begin a stage; after the restart of a server it keeps its counts."""
-        counts = self.exporter.counts(name, model)
-        counts.n_planned, counts.n_finished = total, done
-        return MeteredStage(self.progress.stage(name, model, total=total, done=done), counts)
-
-    def note(self, text: str) -> None:
-        """Pass a message on."""
-        self.progress.note(text)
-
-
-@dataclass(frozen=True)
-class MeteredStage:
-    """The progress of a stage whose rows are counted."""
-
-    progress: StageProgress
-    counts: StageCounts
-
-    def row(self, row: GenerateRow | GradeRow) -> None:
-        """Count a finished task."""
-        self.counts.row(row)
-        self.progress.row(row)
-
-    def more(self, n: int) -> None:
-        """Add tasks to the total."""
-        self.counts.n_planned += n
-        self.progress.more(n)
-
-    def end(self) -> None:
-        """End the stage; its counts stay, since they are read until the process ends."""
-        self.progress.end()
+def progress_on_stderr() -> BarProgress | PlainProgress:
+    """Draw progress on stderr: bars on a terminal, lines elsewhere."""
+    return progress_for(Console(stderr=True))

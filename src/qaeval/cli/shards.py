@@ -3,8 +3,9 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,34 +14,29 @@ from qaeval.cli.options import Registry
 from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Literal
+
     from qaeval.registry.config import Config
-    from qaeval.run.plan import Judging, Plan
-    from qaeval.run.runner import Runner
     from qaeval.storage.location import Location
-    from qaeval.storage.run_directory import RunStore
     from qaeval.storage.shards import CommittedShard, Shard
 
-    _Start = Callable[[RunStore, frozenset[str]], AbstractContextManager[Runner]]
-    """Opens the runner for the samples with these ids."""
 
-
-def where(argument: str | None, out: str | None, registry: "Config") -> "tuple[Shard, Location] | None":
-    """Read ``--shard`` and its ``--out``; None for a run without shards.
+def where(argument: str | None, out: str | None, registry: "Config") -> "tuple[Shard, Location]":
+    """Read ``--shard`` and its ``--out``.
 
     Raises:
         UsageError: the shard is not i/N, or ``--out`` is missing or not a location.
         EndpointError: the store is outside the user's own network and not in ``allow_external``.
     """
-    from qaeval.storage.location import find_location, is_store
+    from qaeval.storage.location import find_location
     from qaeval.storage.shards import Shard
 
     if argument is None:
-        if out is not None and is_store(out):
-            raise UsageError(
-                f"--out {out}: a store takes shards; add --shard 0/1 for the whole run, then `qaeval merge "
-                f"{out} --out DIR`"
-            )
-        return None
+        raise UsageError(
+            f"--out {out}: a store takes shards; add --shard 0/1 for the whole run, then `qaeval merge "
+            f"{out} --out DIR`"
+        )
     shard = Shard.parse(argument)
     if out is None:
         raise UsageError(
@@ -50,21 +46,65 @@ def where(argument: str | None, out: str | None, registry: "Config") -> "tuple[S
 
 
 def compare_shard(
-    shard: "Shard", location: "Location", plan: "Plan", judging: "Judging", start: "_Start", *, as_json: bool
+    argument: str | None,
+    out: str | None,
+    models: list[str],
+    *,
+    judge: str | None,
+    rubric: str | None,
+    config: Path | None,
+    endpoints: "Mapping[str, str]",
+    concurrency: "int | Literal['auto'] | None",
+    cache: bool,
+    hardware: str | None,
+    metrics_port: int | None,
+    metrics_host: str | None,
+    as_json: bool,
+    **source: "Any",  # noqa: ANN401 - the arguments of `make_plan`
 ) -> None:
     """Generate and grade one shard, and commit it; a committed shard stays as it is."""
+    from qaeval.api import make_runner
+    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.registry.find import find_config, find_machines
+    from qaeval.run.metrics_port import metrics_served
+    from qaeval.run.plan import find_judging, make_plan
     from qaeval.storage.shards import CommittedShard, begin, commit
 
+    registry = find_config(config).with_endpoints(endpoints)
+    shard, location = where(argument, out, registry)
+    plan = make_plan(registry, models, **source)
+    judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
     settings = {**plan.settings(), "grading": judging.settings()}
+    machines = find_machines(registry, [settings], hardware)
     begun = begin(location, shard, settings, plan.samples)
     if isinstance(begun, CommittedShard):
         _print_shard(begun, "was committed before; there is nothing to do", as_json=as_json)
         return
+    progress = progress_on_stderr()
     with begun as store:
         sample_ids = shard.samples(plan.samples)
         with _print_resume():
             if sample_ids:
-                with start(store, sample_ids) as runner:
+                serve = metrics_served(
+                    metrics_port,
+                    metrics_host,
+                    run=Path(location.name),
+                    settings=settings,
+                    machines=machines,
+                    note=progress.note,
+                )
+                with (
+                    serve as exporter,
+                    make_runner(
+                        store,
+                        registry,
+                        concurrency,
+                        cache=cache,
+                        progress=progress,
+                        exporter=exporter,
+                        sample_ids=sample_ids,
+                    ) as runner,
+                ):
                     runner.check(*plan.candidates, judging.judge)
                     runner.compare(plan.candidates, plan.definition, judging)
             committed = commit(location, shard, store.path)
@@ -113,7 +153,7 @@ def _print_resume() -> Iterator[None]:
     except UsageError:
         raise
     except (QaevalError, KeyboardInterrupt):
-        print(f"to resume: {shlex.join(['qaeval', *sys.argv[1:]])}", file=sys.stderr)
+        print(f"to continue: {shlex.join(['qaeval', *sys.argv[1:]])}", file=sys.stderr)
         raise
 
 

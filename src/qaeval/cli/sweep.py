@@ -19,6 +19,8 @@ from qaeval.cli.options import (
     RubricName,
     SamplesFile,
     Seed,
+    endpoint_urls,
+    mapping,
 )
 from qaeval.errors import UsageError
 
@@ -87,12 +89,12 @@ def sweep(
     from qaeval.cli.progress import progress_for
     from qaeval.cli.tables import print_sections
     from qaeval.environment import new_run_name
-    from qaeval.registry.find import find_config, find_machines, with_endpoints
+    from qaeval.registry.find import find_config, find_machines
     from qaeval.sweep.loops import Course
     from qaeval.sweep.sections import write_sweep
     from qaeval.sweep.sweeper import Sweeper
 
-    registry = with_endpoints(find_config(config), endpoint or [])
+    registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
     machines = find_machines(registry, [{"candidates": [model], "grading": None}], hardware)
     given = {"--eval": eval_name, "--chunks": chunks, "--samples": samples, "--n": n, "--seed": seed}
     if run is not None and (both := [option for option, value in given.items() if value is not None]):
@@ -137,12 +139,23 @@ def _of_eval(
     n: int | None,
     seed: int | None,
 ) -> "Load":
-    from qaeval.cli.compare import planned
+    from qaeval.run.plan import make_plan
     from qaeval.sweep.load import generation_load
 
     if model in registry.judges and model not in registry.models:
         raise UsageError(f"{model} is a judge: name a run whose items it grades with --run")
-    return generation_load(planned(registry, [model], eval_name=eval_name, source=source, n=n, seed=seed))
+    chunks, samples, fields = source
+    plan = make_plan(
+        registry,
+        [model],
+        eval_name=eval_name,
+        chunks=chunks,
+        samples=samples,
+        fields=mapping(fields, "--field"),
+        n=n,
+        seed=seed,
+    )
+    return generation_load(plan)
 
 
 def _of_run(registry: "Config", model: str, run: Path, rubric: str | None) -> "Load":

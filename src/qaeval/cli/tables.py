@@ -51,8 +51,8 @@ def print_summary(report: "Report", path: Path | None) -> None:
 def print_sections(sections: Iterable["Section"]) -> None:
     """Print sentences first, then the tables, with their notes."""
     console = Console(highlight=False)
-    for place, section in enumerate(sections):
-        if place:
+    for index, section in enumerate(sections):
+        if index:
             console.print()
         console.print(f"[bold]{escape(section.title)}[/bold]")
         for text in section.paragraphs:
@@ -84,35 +84,35 @@ def _short(table: "Table") -> tuple[str, ...]:
     return ("", *(name.rsplit(" ", 1)[-1] for name in table.header[1:]))
 
 
-def print_published(found: "PublishedCheck", *, claimed: bool) -> None:
+def print_published(check: "PublishedCheck", *, claimed: bool) -> None:
     """Print what published counts allow: the verdict, why, what speaks against the judge, and the numbers."""
     console = Console(highlight=False)
     if claimed:
-        verdict = "possible" if found.is_possible else "impossible"
+        verdict = "possible" if check.is_possible else "impossible"
         console.print(f"[bold]The claim is {verdict}.[/bold]")
-    for text in found.contradictions:
+    for text in check.contradictions:
         console.print(f"> {escape(_sentence(text))}", soft_wrap=not console.is_terminal)
-    for text in found.warnings:
+    for text in check.warnings:
         console.print(f"! {escape(_sentence(text))}", soft_wrap=not console.is_terminal)
-    bounds = (
-        ("kappa", found.bounds),
-        ("linear weights", found.linear),
-        ("quadratic weights", found.quadratic),
+    kappas = (
+        ("kappa", check.bounds),
+        ("linear weights", check.linear),
+        ("quadratic weights", check.quadratic),
     )
     rows = [
-        ("items", f"{found.n:,}"),
+        ("items", f"{check.n:,}"),
         (
             "agreement that the counts allow",
-            f"{_pair(found.bounds.agreement_min, found.bounds.agreement_max, 100)} %",
+            f"{_pair(check.bounds.agreement_min, check.bounds.agreement_max, 100)} %",
         ),
-        ("agreement by chance", f"{100 * found.expected:.1f} %"),
-        ("always the commonest letter", f"{100 * found.baseline:.1f} %"),
-        *((f"{name} that they allow", _pair(one.kappa_min, one.kappa_max)) for name, one in bounds),
+        ("agreement by chance", f"{100 * check.expected:.1f} %"),
+        ("always the commonest letter", f"{100 * check.baseline:.1f} %"),
+        *((f"{name} that they allow", _pair(bounds.kappa_min, bounds.kappa_max)) for name, bounds in kappas),
     ]
-    if not isnan(found.kappa_low):
-        rows.append(("kappa of the printed agreement", _pair(found.kappa_low, found.kappa_high)))
-    if found.n_tables is not None:
-        rows.append(("tables of whole items that fit", f"{found.n_tables:,}"))
+    if not isnan(check.kappa_low):
+        rows.append(("kappa of the printed agreement", _pair(check.kappa_low, check.kappa_high)))
+    if check.n_tables is not None:
+        rows.append(("tables of whole items that fit", f"{check.n_tables:,}"))
     console.print()
     print_table(console, ("from the counts", "value"), rows)
 
@@ -144,8 +144,8 @@ def print_models(config: "Config", *, as_json: bool) -> None:
 
 
 def _model_row(role: str, spec: "ModelSpec") -> tuple[str, ...]:
-    where = "runs inside qaeval" if spec.in_process else spec.url or "no url: --endpoint"
-    return (spec.name, role, spec.hf_id or "-", spec.licence or "-", where)
+    location = "runs inside qaeval" if spec.in_process else spec.url or "no url: --endpoint"
+    return (spec.name, role, spec.hf_id or "-", spec.licence or "-", location)
 
 
 def print_table(
@@ -158,9 +158,9 @@ def print_table(
 ) -> None:
     """Print a table; the first column, and those named as unbroken, are never broken."""
     grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for place, name in enumerate(header):
+    for index, name in enumerate(header):
         # the first column holds names that people copy: it is never broken
-        grid.add_column(escape(name), overflow="fold", no_wrap=place == 0 or name in unbroken)
+        grid.add_column(escape(name), overflow="fold", no_wrap=index == 0 or name in unbroken)
     for row, cells in enumerate(rows):
         texts = (
             f"[bold]{escape(cell)}[/bold]" if marked(row, column) else escape(cell)

@@ -11,20 +11,15 @@ from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.letters import letter_table
-from qaeval.analysis.model import CandidateSummary, JudgeSummary
-from qaeval.analysis.replies import Replies, Tally, worked_s
+from qaeval.analysis.model import JudgeSummary
+from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.comparison.differences import compare_candidates, rank_candidates
-from qaeval.comparison.findings import gather_findings, near_duplicates, select
+from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, gather_items
 from qaeval.comparison.report import Report
-from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage, write_cost
-from qaeval.cost.energy import run_wh, stage_energies
-from qaeval.cost.machines import node_costs
-from qaeval.cost.model import RunTiming
-from qaeval.cost.run_cost import hosting_of
-from qaeval.cost.weights import weigh
+from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
 from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
 from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
@@ -68,7 +63,7 @@ class RunData:
     judge_tuned: bool = False
     """Whether the judge was tuned on labels of this eval; the labels it was tuned on are then left out."""
 
-    def table(self, tally: Tally | None = None) -> pd.DataFrame:
+    def table(self, tally: ReplyTally | None = None) -> pd.DataFrame:
         """Join the rows into the table of letters.
 
         Args:
@@ -80,7 +75,7 @@ class RunData:
         n_samples = self.eval_facts.n_samples
         if len(self.rows.samples) != n_samples:
             raise DataError(f"samples: expected {n_samples}, the run holds {len(self.rows.samples)}")
-        counted = tally or Tally()
+        counted = tally or ReplyTally()
         return letter_table(
             self.rows.samples,
             counted.generations(self.rows.generations),
@@ -102,11 +97,11 @@ class Analysis:
     has_charts: bool = True
     """Whether charts stand beside the documents; of runs side by side nothing is written."""
 
-    def items(self, *, most: int | None = None, marked: bool = False) -> tuple[ChunkItems, ...]:
+    def items(self, *, max_items: int | None = None, marked: bool = False) -> tuple[ChunkItems, ...]:
         """Gather the items for reading.
 
         Args:
-            most: Items of the chunks that are shown; of more, those come first in which something failed, the judge and a
+            max_items: Items of the chunks that are shown; of more, those come first in which something failed, the judge and a
                 label differ, the candidates differ, or the judge is unsure. None: all.
             marked: Whether to find the parts of the chunks in which the answers stand.
         """
@@ -116,9 +111,9 @@ class Analysis:
             self.table,
             self.rows.samples,
             labels,
-            candidates=[one.facts.name for one in self.report.candidates],
+            candidates=[candidate.facts.name for candidate in self.report.candidates],
             flags=rubric.flag_names,
-            most=most,
+            max_items=max_items,
             marked=marked,
         )
 
@@ -152,7 +147,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     """
     rows, rubric, judge = data.rows, data.rubric, data.judge
     names = [facts.name for facts in data.candidates]
-    tally = Tally()
+    tally = ReplyTally()
     table = data.table(tally)
     summaries = tuple(
         summarise_candidate(
@@ -191,15 +186,13 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
         checks=gather_findings(table, data.eval_facts.checks, names),
-        selection=select(table, rows.samples, names)
+        selection=summarise_pairs(table, rows.samples, names)
         if data.eval_facts.item_kind == "preference_pair"
         else (),
-        timing=_timing(summaries, judge_summary, rows, options.machines, run.finished),
         data_left=tuple(sorted(hosts_outside(rows.sessions))),
     )
-    timing = report.timing.model_copy(
-        update={"hosting": hosting_of(report, rows.sessions, options.hosted_prices)}
-    )
+    measured = report.measured(rows.sessions, rows.readings, priced_at=run.finished)
+    timing = run_timing(measured, options.machines, options.hosted_prices)
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
 
 
@@ -209,34 +202,10 @@ def _near(table: pd.DataFrame, candidate: str) -> int | None:
     )
 
 
-def _timing(
-    candidates: Sequence[CandidateSummary],
-    judge: JudgeSummary,
-    rows: RunRows,
-    machines: Mapping[str, MachineFacts],
-    finished: str,
-) -> RunTiming:
-    """Say what depends on times: cost, and the choice that cost and speed are part of."""
-    energies = stage_energies(rows.sessions)
-    costs = cost_candidates(candidates, machines, finished, energies)
-    unit = common_unit(costs)
-    grading = cost_stage(
-        judge.facts, judge.timing, machines, finished, energies.get(("grade", judge.facts.name))
-    )
-    external = {one.model for one in rows.sessions if one.external}
-    return RunTiming(
-        headline=write_cost(costs, unit, grading),
-        costs=costs,
-        cost_unit=unit,
-        grading=grading,
-        nodes=node_costs(rows.sessions, rows.readings, machines, finished),
-        choice=weigh(candidates, costs, unit, external, finished),
-        energy_wh=run_wh(rows.sessions),
-    )
-
-
-def _judge(facts: ModelFacts, rows: RunRows, replies: Replies, *, tuned: bool) -> JudgeSummary:
-    sessions = [one for one in rows.sessions if (one.stage, one.model) == ("grade", facts.name)]
+def _judge(facts: ModelFacts, rows: RunRows, replies: ReplyTotals, *, tuned: bool) -> JudgeSummary:
+    sessions = [
+        session for session in rows.sessions if (session.stage, session.model) == ("grade", facts.name)
+    ]
     return JudgeSummary(
         facts=facts,
         tuned=tuned,
@@ -247,7 +216,7 @@ def _judge(facts: ModelFacts, rows: RunRows, replies: Replies, *, tuned: bool) -
             sessions,
             n_items=replies.n,
             server=server_span(rows.readings, "grade", facts.name),
-            alongside=any(one.alongside for one in rows.sessions),
+            alongside=any(session.alongside for session in rows.sessions),
         ),
     )
 
@@ -256,5 +225,5 @@ def _run(run: RunFacts, sessions: Sequence[Session]) -> RunFacts:
     stages: dict[str, list[Session]] = {}
     for session in sessions:
         stages.setdefault(f"{session.stage} {session.model}", []).append(session)
-    seconds = {name: worked_s(own) for name, own in stages.items()}
+    seconds = {name: worked_s(stage_sessions) for name, stage_sessions in stages.items()}
     return run.model_copy(update={"seconds": {**run.seconds, **seconds}, "n_sessions": len(sessions)})

@@ -36,13 +36,13 @@ def render_csv(items: Sequence[ChunkItems]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for chunk in items:
-        for own in chunk.candidates:
-            for item in own.items:
+        for candidate in chunk.candidates:
+            for item in candidate.items:
                 cells = (
                     item.item_id,
                     chunk.chunk_id,
                     chunk.stratum,
-                    own.candidate,
+                    candidate.candidate,
                     str(item.position),
                     item.type,
                     item.status,
@@ -52,14 +52,14 @@ def render_csv(items: Sequence[ChunkItems]) -> str:
                     item.question,
                     item.answer,
                     item.rejected,
-                    "; ".join(f"{check}: {found}" for check, found in item.findings),
+                    "; ".join(f"{check}: {finding}" for check, finding in item.findings),
                     item.reason,
                 )
-                writer.writerow([harmless(cell) for cell in cells])
+                writer.writerow([escape_formula(cell) for cell in cells])
     return out.getvalue()
 
 
-def harmless(cell: object) -> str:
+def escape_formula(cell: object) -> str:
     """Write a cell so that no spreadsheet runs it; a carriage return, which would start a row unquoted, becomes a line feed."""
     if not isinstance(cell, str):
         # a number of our own is no formula, whatever its sign

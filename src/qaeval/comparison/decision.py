@@ -12,8 +12,10 @@ The section that weighs the candidates for hosting.
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
+from qaeval.comparison.headline import write_verdict
+from qaeval.comparison.model import outcome_of
 from qaeval.comparison.report import Report
-from qaeval.cost.model import Choice, Criterion
+from qaeval.cost.model import Choice, WeightedCriterion
 from qaeval.errors import UsageError, closest
 from qaeval.report import numbers
 from qaeval.report.facts import Part
@@ -39,7 +41,7 @@ class LeftOut(Part):
     """Who could come first instead if it were known, at the scores that suit them best and the choice least."""
 
 
-Standing: TypeAlias = Literal["stands", "open", "not known"]
+ChoiceStatus: TypeAlias = Literal["stands", "open", "not known"]
 """``open``: the interval of the difference in quality holds values at which the rival comes first."""
 
 
@@ -53,7 +55,7 @@ class Rival(Part):
     """The choice stands while its usable rate minus the rival's is above this share; None where quality decides nothing."""
     difference: Measure | None
     """Usable rate of the choice minus the rival's; None where there is none."""
-    standing: Standing
+    standing: ChoiceStatus
     reason: str | None = None
     """Why it is not known whether the choice stands."""
 
@@ -95,12 +97,13 @@ class Decision(Part):
     """What the report says of quality, in a sentence."""
 
 
-def decide(report: Report, given: Mapping[str, float]) -> Decision:
+def decide(report: Report, user_weights: Mapping[str, float], *, margin: float | None = None) -> Decision:
     """Weigh the candidates of a report anew.
 
     Args:
         report: Of at least two candidates.
-        given: The user's weights by criterion, 0 or more; what is not there keeps the weight that qaeval proposes.
+        user_weights: The user's weights by criterion, 0 or more; what is not there keeps the weight that qaeval proposes.
+        margin: Smallest difference of usable rates that matters, in (0, 1); default: that of the report.
 
     Raises:
         UsageError: there is nothing to choose, a criterion is unknown, a weight is negative, or nothing has a weight.
@@ -109,22 +112,25 @@ def decide(report: Report, given: Mapping[str, float]) -> Decision:
         raise UsageError(
             f"{report.run.id}: one candidate, so there is nothing to decide; compare two, or name two runs"
         )
-    weights = _weights(report.timing.choice[0], given)
-    choices = sorted((_weighed(one, weights) for one in report.timing.choice), key=lambda one: -one.mean)
-    scores = {one.candidate: _scores(one) for one in choices}
-    sums = {name: _sum(own, weights) for name, own in scores.items()}
+    weights = _weights(report.timing.choice[0], user_weights)
+    choices = sorted(
+        (_weighed(choice, weights) for choice in report.timing.choice), key=lambda choice: -choice.mean
+    )
+    scores = {choice.candidate: _scores(choice) for choice in choices}
+    sums = {name: _sum(candidate_scores, weights) for name, candidate_scores in scores.items()}
     best = max(sums.values())
     first = tuple(name for name, total in sums.items() if best - total <= _TIE)
-    counting = [one.name for one in choices[0].criteria if one.counts]
+    counting = [criterion.name for criterion in choices[0].criteria if criterion.counts]
     leader = first[0] if len(first) == 1 else None
-    verdict = next((one.text for one in report.headline if one.kind == "verdict"), "")
     return Decision(
         source=report.run.id,
         choice=leader,
         tied=() if leader else first,
         weights=weights,
         candidates=tuple(choices),
-        ranges=tuple(weight_range(name, leader, scores, weights, is_given=name in given) for name in counting)
+        ranges=tuple(
+            weight_range(name, leader, scores, weights, is_given=name in user_weights) for name in counting
+        )
         if leader
         else (),
         rivals=tuple(_rival(report, leader, name, scores, weights) for name in scores if name != leader)
@@ -133,8 +139,23 @@ def decide(report: Report, given: Mapping[str, float]) -> Decision:
         left_out=tuple(
             _left_out(name, choices, leader, sums, weights[name]) for name in weights if name not in counting
         ),
-        quality=verdict,
+        quality=_verdict(report, report.margin if margin is None else margin),
     )
+
+
+def _verdict(report: Report, margin: float) -> str:
+    """Write the report's verdict on quality for a margin; the differences keep their intervals and tests."""
+    differences = [
+        pair.model_copy(
+            update={
+                "outcome": outcome_of(
+                    pair.difference, pair.p_holm, n_pairs=len(report.differences), margin=margin
+                )
+            }
+        )
+        for pair in report.differences
+    ]
+    return write_verdict(report.candidates, differences, report.agreement)
 
 
 def weight_range(
@@ -160,12 +181,16 @@ def weight_range(
     """
     low: tuple[float, str] | None = None
     high: tuple[float, str] | None = None
-    own, weight = scores[leader], weights[criterion]
-    for rival, theirs in scores.items():
-        gap = own[criterion] - theirs[criterion]
+    leader_scores, weight = scores[leader], weights[criterion]
+    for rival, rival_scores in scores.items():
+        gap = leader_scores[criterion] - rival_scores[criterion]
         if rival == leader or not gap:
             continue
-        rest = sum(weights[name] * (own[name] - theirs[name]) for name in own if name != criterion)
+        rest = sum(
+            weights[name] * (leader_scores[name] - rival_scores[name])
+            for name in leader_scores
+            if name != criterion
+        )
         turn = -rest / gap
         if gap > 0 and turn > 0 and (low is None or turn > low[0]):
             low = turn, rival
@@ -182,17 +207,17 @@ def weight_range(
     )
 
 
-def _weights(choice: Choice, given: Mapping[str, float]) -> dict[str, float]:
-    proposed = {one.name: one.weight for one in choice.criteria}
-    for name, weight in given.items():
+def _weights(choice: Choice, user_weights: Mapping[str, float]) -> dict[str, float]:
+    proposed = {criterion.name: criterion.weight for criterion in choice.criteria}
+    for name, weight in user_weights.items():
         if name not in proposed:
             raise UsageError(
                 f"--weight {name}: no criterion is called {name!r}.{closest(name, proposed)} Known: {', '.join(proposed)}"
             )
         if weight < 0:
             raise UsageError(f"--weight {name}: a weight is 0 or more, got {weight:g}")
-    weights = {**proposed, **given}
-    if not sum(weights[one.name] for one in choice.criteria if one.counts):
+    weights = {**proposed, **user_weights}
+    if not sum(weights[criterion.name] for criterion in choice.criteria if criterion.counts):
         raise UsageError(
             "every criterion that is known for all candidates has the weight 0; give one with --weight"
         )
@@ -200,14 +225,22 @@ def _weights(choice: Choice, given: Mapping[str, float]) -> dict[str, float]:
 
 
 def _weighed(choice: Choice, weights: Mapping[str, float]) -> Choice:
-    criteria = tuple(one.model_copy(update={"weight": weights[one.name]}) for one in choice.criteria)
-    total = sum(one.weight for one in criteria if one.counts)
-    mean = sum(one.weight * (one.score or 0.0) for one in criteria if one.counts) / total
+    criteria = tuple(
+        criterion.model_copy(update={"weight": weights[criterion.name]}) for criterion in choice.criteria
+    )
+    total = sum(criterion.weight for criterion in criteria if criterion.counts)
+    mean = (
+        sum(criterion.weight * (criterion.score or 0.0) for criterion in criteria if criterion.counts) / total
+    )
     return choice.model_copy(update={"criteria": criteria, "mean": mean})
 
 
 def _scores(choice: Choice) -> dict[str, float]:
-    return {one.name: one.score for one in choice.criteria if one.counts and one.score is not None}
+    return {
+        criterion.name: criterion.score
+        for criterion in choice.criteria
+        if criterion.counts and criterion.score is not None
+    }
 
 
 def _sum(scores: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -226,9 +259,11 @@ def _rival(
     A score of quality is a usable rate as a share of the best one. With that scale held, the choice stands while the difference
     of the two rates is above ``-rest x best / weight``; the interval of the paired difference lies above it, or does not.
     """
-    own, theirs = scores[leader], scores[rival]
-    lead = (_sum(own, weights) - _sum(theirs, weights)) / sum(weights[name] for name in own)
-    if _QUALITY not in own:
+    leader_scores, rival_scores = scores[leader], scores[rival]
+    lead = (_sum(leader_scores, weights) - _sum(rival_scores, weights)) / sum(
+        weights[name] for name in leader_scores
+    )
+    if _QUALITY not in leader_scores:
         return Rival(
             candidate=rival,
             lead=lead,
@@ -243,8 +278,14 @@ def _rival(
         return Rival(
             candidate=rival, lead=lead, needed=None, difference=difference, standing="stands", reason=reason
         )
-    rest = sum(weights[name] * (own[name] - theirs[name]) for name in own if name != _QUALITY)
-    best = max(one.usable.value or 0.0 for one in report.candidates if one.facts.name in scores)
+    rest = sum(
+        weights[name] * (leader_scores[name] - rival_scores[name])
+        for name in leader_scores
+        if name != _QUALITY
+    )
+    best = max(
+        candidate.usable.value or 0.0 for candidate in report.candidates if candidate.facts.name in scores
+    )
     needed = -rest * best / weights[_QUALITY]
     if difference is None or difference.low is None:
         reason = (difference.reason if difference else None) or "the run has no interval of their difference"
@@ -256,8 +297,8 @@ def _rival(
             standing="not known",
             reason=reason,
         )
-    standing = "stands" if difference.low > needed else "open"
-    return Rival(candidate=rival, lead=lead, needed=needed, difference=difference, standing=standing)
+    status = "stands" if difference.low > needed else "open"
+    return Rival(candidate=rival, lead=lead, needed=needed, difference=difference, standing=status)
 
 
 def _difference(report: Report, leader: str, rival: str) -> Measure | None:
@@ -266,30 +307,32 @@ def _difference(report: Report, leader: str, rival: str) -> Measure | None:
         if (pair.a, pair.b) == (rival, leader):
             return pair.difference
         if (pair.a, pair.b) == (leader, rival):
-            one = pair.difference
-            ends = {"value": one.value, "low": one.high, "high": one.low}
-            return one.model_copy(update={name: None if end is None else -end for name, end in ends.items()})
+            measure = pair.difference
+            ends = {"value": measure.value, "low": measure.high, "high": measure.low}
+            return measure.model_copy(
+                update={name: None if end is None else -end for name, end in ends.items()}
+            )
     return None
 
 
 def _left_out(
     name: str, choices: Sequence[Choice], leader: str | None, sums: Mapping[str, float], weight: float
 ) -> LeftOut:
-    known = {one.candidate: _score(one, name) for one in choices}
-    worst = 0.0 if leader is None else known[leader] or 0.0
+    scores = {choice.candidate: _score(choice, name) for choice in choices}
+    worst = 0.0 if leader is None else scores[leader] or 0.0
     could = tuple(
         rival
-        for rival, score in known.items()
+        for rival, score in scores.items()
         if leader is not None
         and rival != leader
         and sums[rival] + weight * (1.0 if score is None else score) >= sums[leader] + weight * worst - _TIE
     )
-    unknown = tuple(candidate for candidate, score in known.items() if score is None)
+    unknown = tuple(candidate for candidate, score in scores.items() if score is None)
     return LeftOut(criterion=name, weight=weight, unknown=unknown, could_win=could)
 
 
 def _score(choice: Choice, name: str) -> float | None:
-    criterion: Criterion = next(one for one in choice.criteria if one.name == name)
+    criterion: WeightedCriterion = next(criterion for criterion in choice.criteria if criterion.name == name)
     return criterion.score
 
 
@@ -305,119 +348,125 @@ _ALL: Final = 1.0
 """No two rates are further apart."""
 
 
-def write_decision(found: Decision) -> tuple[Section, ...]:
+def write_decision(decision: Decision) -> tuple[Section, ...]:
     """Turn a decision into one section."""
     first = (
-        f"{found.choice} comes first."
-        if found.choice
-        else f"No choice: {numbers.listed(found.tied)} are tied with these weights. Give one that tells them apart, `--weight quality=5`."
+        f"{decision.choice} comes first."
+        if decision.choice
+        else f"No choice: {numbers.listed(decision.tied)} are tied with these weights. Give one that tells them apart, `--weight quality=5`."
     )
     return (
         Section(
             anchor="decision",
             title=first,
             paragraphs=(
-                *(_rival_sentence(one, found.choice or "") for one in found.rivals),
-                *_closest(found),
-                *(_left_out_sentence(one) for one in found.left_out),
-                *((f"Of quality alone the report says: {found.quality}",) if found.quality else ()),
+                *(_rival_sentence(rival, decision.choice or "") for rival in decision.rivals),
+                *_closest(decision),
+                *(_left_out_sentence(criterion) for criterion in decision.left_out),
+                *((f"Of quality alone the report says: {decision.quality}",) if decision.quality else ()),
                 _ONCE,
             ),
-            tables=(_score_table(found), *_ranges(found)),
+            tables=(_score_table(decision), *_ranges(decision)),
         ),
     )
 
 
-def _rival_sentence(one: Rival, choice: str) -> str:
-    lead = f"It leads {one.candidate} by {numbers.decimal(one.lead)}"
-    if one.needed is None:
-        return f"{lead}; {one.reason}."
-    if one.needed <= -_ALL:
+def _rival_sentence(rival: Rival, choice: str) -> str:
+    lead = f"It leads {rival.candidate} by {numbers.decimal(rival.lead)}"
+    if rival.needed is None:
+        return f"{lead}; {rival.reason}."
+    if rival.needed <= -_ALL:
         return f"{lead}, and would whatever the quality of both."
-    apart = numbers.size(one.needed)
+    apart = numbers.size(rival.needed)
     condition = f"{lead}, and does as long as its usable rate is " + (
-        f"more than {apart} above {one.candidate}'s"
-        if one.needed > 0
-        else f"less than {apart} below {one.candidate}'s"
-        if one.needed < 0
-        else f"above {one.candidate}'s"
+        f"more than {apart} above {rival.candidate}'s"
+        if rival.needed > 0
+        else f"less than {apart} below {rival.candidate}'s"
+        if rival.needed < 0
+        else f"above {rival.candidate}'s"
     )
-    if one.difference is None or one.standing == "not known":
+    if rival.difference is None or rival.standing == "not known":
         return (
-            f"{condition}. Whether it is, is not known: {(one.reason or '').replace('clusters', 'chunks')}."
+            f"{condition}. Whether it is, is not known: {(rival.reason or '').replace('clusters', 'chunks')}."
         )
-    said = f"{condition}. The run says {numbers.difference(one.difference)}"
-    if one.standing == "stands":
-        return f"{said}: the choice stands against what is uncertain in quality."
-    return f"{said}: {one.candidate} may come first. {choice} does by what was measured; more chunks would tell (`qaeval plan`)."
+    sentence = f"{condition}. The run says {numbers.difference(rival.difference)}"
+    if rival.standing == "stands":
+        return f"{sentence}: the choice stands against what is uncertain in quality."
+    return f"{sentence}: {rival.candidate} may come first. {choice} does by what was measured; more chunks would tell (`qaeval plan`)."
 
 
-def _closest(found: Decision) -> tuple[str, ...]:
+def _closest(decision: Decision) -> tuple[str, ...]:
     """Name the weight whose smallest relative change turns the choice."""
     turns = [
-        (abs(end - one.weight) / one.weight, end, to, one) for one in found.ranges for end, to in _ends(one)
+        (abs(end - bounds.weight) / bounds.weight, end, to, bounds)
+        for bounds in decision.ranges
+        for end, to in _ends(bounds)
     ]
     if not turns:
-        return (f"No single weight changes the choice: {found.choice} stays first.",) if found.choice else ()
-    share, end, to, one = min(turns, key=lambda turn: turn[0])
-    side, sign = ("below", numbers.MINUS) if end < one.weight else ("above", "+")
-    how_far = f"{sign}{numbers.percent(share)}" if share <= 1 else f"{_weight(end / one.weight)} times"
+        return (
+            (f"No single weight changes the choice: {decision.choice} stays first.",)
+            if decision.choice
+            else ()
+        )
+    share, end, to, bounds = min(turns, key=lambda turn: turn[0])
+    side, sign = ("below", numbers.MINUS) if end < bounds.weight else ("above", "+")
+    how_far = f"{sign}{numbers.percent(share)}" if share <= 1 else f"{_weight(end / bounds.weight)} times"
     text = (
-        f"It hangs most on the weight of {one.criterion}: {side} {_weight(end)} instead of {_weight(one.weight)} "
+        f"It hangs most on the weight of {bounds.criterion}: {side} {_weight(end)} instead of {_weight(bounds.weight)} "
         f"({how_far}) {to} comes first."
     )
     return (text,)
 
 
-def _ends(one: WeightRange) -> list[tuple[float, str]]:
-    ends = ((one.low, one.below), (one.high, one.above))
-    return [(end, to) for end, to in ends if end is not None and one.weight]
+def _ends(bounds: WeightRange) -> list[tuple[float, str]]:
+    ends = ((bounds.low, bounds.below), (bounds.high, bounds.above))
+    return [(end, to) for end, to in ends if end is not None and bounds.weight]
 
 
-def _left_out_sentence(one: LeftOut) -> str:
-    text = f"{one.criterion} (weight {_weight(one.weight)}) is not known for {numbers.listed(one.unknown)} and is left out for everybody"
-    if not one.could_win:
+def _left_out_sentence(criterion: LeftOut) -> str:
+    text = f"{criterion.criterion} (weight {_weight(criterion.weight)}) is not known for {numbers.listed(criterion.unknown)} and is left out for everybody"
+    if not criterion.could_win:
         return f"{text}; alone it could not change the choice."
-    return f"{text}; were it known, {numbers.listed(one.could_win, 'or')} could come first."
+    return f"{text}; were it known, {numbers.listed(criterion.could_win, 'or')} could come first."
 
 
-def _score_table(found: Decision) -> Table:
-    criteria = found.candidates[0].criteria
+def _score_table(decision: Decision) -> Table:
+    criteria = decision.candidates[0].criteria
     rows = [
         (
-            one.name,
-            _weight(one.weight) if one.counts else "left out",
+            criterion.name,
+            _weight(criterion.weight) if criterion.counts else "left out",
             *(
                 "not known"
-                if choice.criteria[place].score is None
-                else numbers.decimal(choice.criteria[place].score)
-                for choice in found.candidates
+                if choice.criteria[index].score is None
+                else numbers.decimal(choice.criteria[index].score)
+                for choice in decision.candidates
             ),
         )
-        for place, one in enumerate(criteria)
+        for index, criterion in enumerate(criteria)
     ]
-    rows.append(("weighted mean", "", *(numbers.decimal(one.mean) for one in found.candidates)))
-    header = ("Criterion", "Weight", *(one.candidate for one in found.candidates))
+    rows.append(("weighted mean", "", *(numbers.decimal(choice.mean) for choice in decision.candidates)))
+    header = ("Criterion", "Weight", *(choice.candidate for choice in decision.candidates))
     return Table(caption="Scores from 0 to 1", header=header, rows=tuple(rows))
 
 
-def _ranges(found: Decision) -> tuple[Table, ...]:
-    if not found.ranges:
+def _ranges(decision: Decision) -> tuple[Table, ...]:
+    if not decision.ranges:
         return ()
     rows = tuple(
         (
-            one.criterion,
-            _weight(one.weight),
-            "yours" if one.is_given else "proposed",
-            "0" if one.low is None else _weight(one.low),
-            one.below or "–",
-            "any" if one.high is None else _weight(one.high),
-            one.above or "–",
+            bounds.criterion,
+            _weight(bounds.weight),
+            "yours" if bounds.is_given else "proposed",
+            "0" if bounds.low is None else _weight(bounds.low),
+            bounds.below or "–",
+            "any" if bounds.high is None else _weight(bounds.high),
+            bounds.above or "–",
         )
-        for one in found.ranges
+        for bounds in decision.ranges
     )
     header = ("Criterion", "Weight", "Whose", "First from", "below that", "First up to", "above that")
-    caption = f"How far each weight can move before {found.choice} is not first"
+    caption = f"How far each weight can move before {decision.choice} is not first"
     return (Table(caption=caption, header=header, rows=rows, notes=(_RANGES,), words=frozenset({2, 4, 6})),)
 
 
@@ -442,8 +491,8 @@ def hosting(report: Report) -> Section:
             title="Choosing one to host",
             paragraphs=("One candidate: there is nothing to choose.",),
         )
-    names = [one.candidate for one in choices]
-    weights = {one.name: one.weight for one in choices[0].criteria}
+    names = [choice.candidate for choice in choices]
+    weights = {criterion.name: criterion.weight for criterion in choices[0].criteria}
     rows = [
         (
             criterion,
@@ -452,8 +501,8 @@ def hosting(report: Report) -> Section:
         )
         for criterion, weight in weights.items()
     ]
-    rows.append(("weighted mean", "", *(numbers.decimal(one.mean) for one in choices)))
-    facts = {one.facts.name: one.facts for one in report.candidates}
+    rows.append(("weighted mean", "", *(numbers.decimal(choice.mean) for choice in choices)))
+    facts = {candidate.facts.name: candidate.facts for candidate in report.candidates}
     licences = [
         f"{name}: {facts[name].licence or 'licence not known'} ({facts[name].openness or 'openness not known'})."
         for name in names
@@ -478,12 +527,12 @@ def hosting(report: Report) -> Section:
 
 
 def _left_out_of_choice(choices: Sequence[Choice]) -> tuple[str, ...]:
-    names = [one.name for one in choices[0].criteria if not one.counts]
+    names = [criterion.name for criterion in choices[0].criteria if not criterion.counts]
     if not names:
         return ()
     return (f"Not known for every candidate and left out of the means: {numbers.listed(names)}.",)
 
 
 def _score_in_report(report: Report, candidate: str, criterion: str) -> float | None:
-    (choice,) = (one for one in report.timing.choice if one.candidate == candidate)
-    return next(one.score for one in choice.criteria if one.name == criterion)
+    (choice,) = (choice for choice in report.timing.choice if choice.candidate == candidate)
+    return next(entry.score for entry in choice.criteria if entry.name == criterion)

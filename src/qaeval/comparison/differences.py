@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from qaeval.comparison.model import Difference, Outcome, Rank
+from qaeval.comparison.model import ALPHA, Difference, Outcome, Rank, outcome_of
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
 from qaeval.report.numbers import level, p_value, plural, size, two_digits_up
@@ -17,9 +17,6 @@ from qaeval.stats.margins import equivalence
 from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
 from qaeval.stats.power import chunks_needed
 from qaeval.stats.ranking import bradley_terry_bootstrap
-
-ALPHA: Final = 0.05
-"""Error rate of the family of comparisons."""
 
 _LARGEST_TABLE: Final = 6
 """Items of a chunk; with more the table of chunks by usable items is left out."""
@@ -110,23 +107,25 @@ def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str
     ranks = [
         Rank(
             candidate=name,
-            rank=one.rank or None,
-            rank_low=one.rank_low or None,
-            rank_high=one.rank_high or None,
-            strength=Measure.of(one.strength),
+            rank=ranked.rank or None,
+            rank_low=ranked.rank_low or None,
+            rank_high=ranked.rank_high or None,
+            strength=Measure.of(ranked.strength),
         )
-        for name, one in zip(candidates, ranked, strict=True)
+        for name, ranked in zip(candidates, ranked, strict=True)
     ]
-    return tuple(sorted(ranks, key=lambda one: one.rank or len(ranks)))
+    return tuple(sorted(ranks, key=lambda rank: rank.rank or len(ranks)))
 
 
-def _crossed(of_a: "pd.Series[float]", of_b: "pd.Series[float]", most: int) -> tuple[tuple[int, ...], ...]:
+def _crossed(
+    of_a: "pd.Series[float]", of_b: "pd.Series[float]", max_items: int
+) -> tuple[tuple[int, ...], ...]:
     """Count chunks by the usable items of both; nothing where the table would be too large to read."""
-    if most > _LARGEST_TABLE:
+    if max_items > _LARGEST_TABLE:
         return ()
-    table = np.zeros((most + 1, most + 1), dtype=int)
-    both = of_a.notna() & of_b.notna()
-    for row, column in zip(of_a[both].astype(int), of_b[both].astype(int), strict=True):
+    table = np.zeros((max_items + 1, max_items + 1), dtype=int)
+    shared = of_a.notna() & of_b.notna()
+    for row, column in zip(of_a[shared].astype(int), of_b[shared].astype(int), strict=True):
         table[row, column] += 1
     return tuple(map(tuple, table.tolist()))
 
@@ -153,9 +152,9 @@ def _difference(
     measure = _within_one(Measure.of(paired_difference(nothing, values, span=span)))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
-    outcome = _outcome(measure, p_holm, n_pairs, margin)
+    outcome = outcome_of(measure, p_holm, n_pairs=n_pairs, margin=margin)
     within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
-    more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
+    n_more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
     return Difference(
         a=a,
         b=b,
@@ -167,19 +166,9 @@ def _difference(
         n_chunks_equal=int((d == 0).sum()),
         n_chunks_a_better=int((d < 0).sum()),
         outcome=outcome,
-        n_more_chunks=more,
-        sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs, more=more),
+        n_more_chunks=n_more,
+        sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
     )
-
-
-def _outcome(measure: Measure, p_holm: float, n_pairs: int, margin: float) -> Outcome:
-    """Decide in words: the interval excludes 0 and, in a family of pairs, the adjusted test agrees."""
-    if measure.low is None or measure.high is None:
-        return "too few chunks"
-    shown_apart = measure.low > 0 or measure.high < 0
-    if shown_apart and (n_pairs == 1 or p_holm <= ALPHA):
-        return "b is better" if measure.low > 0 else "a is better"
-    return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
 
 
 def _more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
@@ -202,7 +191,7 @@ def _sentence(
     *,
     p_holm: float,
     n_pairs: int,
-    more: int | None,
+    n_more: int | None,
 ) -> str:
     if measure.low is None or measure.high is None:
         seen = "no difference was seen" if not measure.value else f"{b} − {a} was {shown(measure)}"
@@ -215,15 +204,15 @@ def _sentence(
             f"({test}, {measure.n_clusters} chunks)."
         )
     limit = size(max(abs(measure.low), abs(measure.high)))
-    why = ""
+    caveat = ""
     if measure.low > 0 or measure.high < 0:
-        why = " (its interval leaves out 0, but not after correction for the number of pairs)"
+        caveat = " (its interval leaves out 0, but not after correction for the number of pairs)"
     elif p_holm <= ALPHA:
-        why = " (the test alone would show one, the interval does not)"
-    seen = f"{b} − {a} is {shown(measure)}{why} ({test}, {measure.n_clusters} chunks)"
-    if more is not None:
+        caveat = " (the test alone would show one, the interval does not)"
+    seen = f"{b} − {a} is {shown(measure)}{caveat} ({test}, {measure.n_clusters} chunks)"
+    if n_more is not None:
         return (
-            f"{a} and {b}: not enough data; {seen}. About {plural(two_digits_up(more), 'more chunk', 'more chunks')} would decide if "
+            f"{a} and {b}: not enough data; {seen}. About {plural(two_digits_up(n_more), 'more chunk', 'more chunks')} would decide if "
             f"the difference stays as it is; so far only one above {limit} is ruled out."
         )
     return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."

@@ -36,25 +36,27 @@ def gather_findings(
 ) -> tuple[CheckGroup, ...]:
     """Count each check's findings among the items that it looked at, in the eval's order of checks."""
     items = table[table["status"] != FAILED]
-    found = items[items["findings"].notna()]
+    flagged = items[items["findings"].notna()]
     groups = []
     for check in checks:
         hit = pd.Series(data=False, index=items.index)
-        hit[found.index[[check.name in own for own in found["findings"]]]] = True
-        looked = items["type"].isin(check.types) if check.types else pd.Series(data=True, index=items.index)
+        hit[flagged.index[[check.name in findings for findings in flagged["findings"]]]] = True
+        applicable = (
+            items["type"].isin(check.types) if check.types else pd.Series(data=True, index=items.index)
+        )
         rates, examples = [], []
         for name in candidates:
-            own = items[looked & (items["candidate"] == name)]
-            mine = hit[own.index]
+            rows = items[applicable & (items["candidate"] == name)]
+            hits = hit[rows.index]
             rates.append(
                 CheckRate(
                     candidate=name,
-                    n_checked=len(own),
-                    n_found=int(mine.sum()),
-                    share=rate_by_cluster(own, mine),
+                    n_checked=len(rows),
+                    n_found=int(hits.sum()),
+                    share=rate_by_cluster(rows, hits),
                 )
             )
-            examples += [_example(row, check.name) for row in own[mine].head(N_EXAMPLES).to_dict("records")]
+            examples += [_example(row, check.name) for row in rows[hits].head(N_EXAMPLES).to_dict("records")]
         groups.append(CheckGroup(check=check, rates=tuple(rates), examples=tuple(examples)))
     return tuple(groups)
 
@@ -81,43 +83,43 @@ def near_duplicates(questions: Collection[str]) -> int | None:
     sets = Counter(frozenset(content_words(question)) for question in questions)
     index = NearIndex(sets, _ALIKE)
     n = n_compared = 0
-    for own, times in sets.items():
-        near = index.candidates(own)
+    for words, times in sets.items():
+        near = index.candidates(words)
         n_compared += len(near)
         if n_compared > _MOST_COMPARED:
             return None
-        n += times - 1 + any(index.is_near(own, other) for other in near)
-        index.add(own)
+        n += times - 1 + any(index.is_near(words, neighbour) for neighbour in near)
+        index.add(words)
     return n
 
 
-def select(
+def summarise_pairs(
     table: pd.DataFrame, samples: Iterable[Sample], candidates: Sequence[str]
 ) -> tuple[Selection, ...]:
     """Say of each candidate what its preference pairs are like, and which personas and scenarios they cover."""
     cards = {sample.sample_id: sample.given for sample in samples}
-    personas = {str(given.get("persona", "")) for given in cards.values()}
-    made = []
+    personas = {str(card.get("persona", "")) for card in cards.values()}
+    selections = []
     for name in candidates:
-        own = table[(table["candidate"] == name) & (table["status"] != FAILED)]
-        covered = Counter(str(cards[sample_id].get("persona", "")) for sample_id in own["sample_id"])
-        scenarios = Counter(own["type"])
-        made.append(
+        rows = table[(table["candidate"] == name) & (table["status"] != FAILED)]
+        covered = Counter(str(cards[sample_id].get("persona", "")) for sample_id in rows["sample_id"])
+        scenarios = Counter(rows["type"])
+        selections.append(
             Selection(
                 candidate=name,
-                prompt_words=_mean_words(own["question"]),
-                chosen_words=_mean_words(own["answer"]),
-                rejected_words=_mean_words(own["rejected"]),
-                n_without_findings=int(own["findings"].isna().sum()),
+                prompt_words=_mean_words(rows["question"]),
+                chosen_words=_mean_words(rows["answer"]),
+                rejected_words=_mean_words(rows["rejected"]),
+                n_without_findings=int(rows["findings"].isna().sum()),
                 n_personas=len(covered),
                 n_personas_expected=len(personas),
                 scenarios=dict(sorted(scenarios.items(), key=lambda entry: -entry[1])),
                 scenarios_expected=dict(
-                    Counter(str(given.get("type", "")) for given in cards.values()).most_common()
+                    Counter(str(card.get("type", "")) for card in cards.values()).most_common()
                 ),
             )
         )
-    return tuple(made)
+    return tuple(selections)
 
 
 def _mean_words(texts: "pd.Series[str]") -> float | None:
@@ -142,7 +144,7 @@ def checks(report: Report) -> Section | None:
         anchor="checks",
         title="Checks without a model",
         paragraphs=(_HOW,),
-        tables=check_tables(report.checks, [one.facts.name for one in report.candidates]),
+        tables=check_tables(report.checks, [candidate.facts.name for candidate in report.candidates]),
     )
 
 
@@ -196,21 +198,27 @@ def selection(report: Report) -> Section | None:
     """What each candidate's preference pairs are like: the table that a model is selected by."""
     if not report.selection:
         return None
-    names = [one.candidate for one in report.selection]
-    costs = {one.candidate: one for one in report.timing.costs}
+    names = [pairs.candidate for pairs in report.selection]
+    costs = {cost.candidate: cost for cost in report.timing.costs}
     speeds = {
-        one.facts.name: one.tokens.completion / one.timing.wall_s
-        for one in report.candidates
-        if one.tokens.completion and one.timing.wall_s
+        candidate.facts.name: candidate.tokens.completion / candidate.timing.wall_s
+        for candidate in report.candidates
+        if candidate.tokens.completion and candidate.timing.wall_s
     }
-    valid = {one.facts.name: one.n_valid for one in report.candidates}
+    valid = {candidate.facts.name: candidate.n_valid for candidate in report.candidates}
     unit = report.timing.cost_unit
     lines: list[tuple[str, ...]] = [
-        ("Words of the prompt, mean", *(numbers.decimal(one.prompt_words, 1) for one in report.selection)),
-        ("Words of the chosen answer", *(numbers.decimal(one.chosen_words, 1) for one in report.selection)),
+        (
+            "Words of the prompt, mean",
+            *(numbers.decimal(pairs.prompt_words, 1) for pairs in report.selection),
+        ),
+        (
+            "Words of the chosen answer",
+            *(numbers.decimal(pairs.chosen_words, 1) for pairs in report.selection),
+        ),
         (
             "Words of the rejected answer",
-            *(numbers.decimal(one.rejected_words, 1) for one in report.selection),
+            *(numbers.decimal(pairs.rejected_words, 1) for pairs in report.selection),
         ),
         ("Completion tokens per second", *(_measured(speeds.get(name), 1) for name in names)),
         (
@@ -219,7 +227,7 @@ def selection(report: Report) -> Section | None:
         ),
         (
             "Pairs in which no check found anything",
-            *(_share(one.n_without_findings, valid[one.candidate]) for one in report.selection),
+            *(_share(pairs.n_without_findings, valid[pairs.candidate]) for pairs in report.selection),
         ),
         *(
             (
@@ -230,7 +238,7 @@ def selection(report: Report) -> Section | None:
         ),
         (
             "Personas with a pair",
-            *(_share(one.n_personas, one.n_personas_expected) for one in report.selection),
+            *(_share(pairs.n_personas, pairs.n_personas_expected) for pairs in report.selection),
         ),
         *_scenarios(report),
     ]
@@ -251,14 +259,14 @@ def _scenarios(report: Report) -> list[tuple[str, ...]]:
     return [
         (
             f"{name} ({numbers.percent(n / total)} of cards)",
-            *(_share(one.scenarios.get(name, 0), _total(one)) for one in report.selection),
+            *(_share(pairs.scenarios.get(name, 0), _total(pairs)) for pairs in report.selection),
         )
         for name, n in drawn.items()
     ]
 
 
-def _total(one: Selection) -> int:
-    return sum(one.scenarios.values())
+def _total(pairs: Selection) -> int:
+    return sum(pairs.scenarios.values())
 
 
 def _share(n: int, total: int) -> str:
@@ -270,7 +278,7 @@ def _measured(value: float | None, digits: int) -> str:
 
 
 def _cost(costs: Mapping[str, CandidateCost], name: str, unit: str) -> float | None:
-    found = costs.get(name)
-    if found is None or not unit:
+    cost = costs.get(name)
+    if cost is None or not unit:
         return None
-    return found.seconds_per_1000 if unit == "seconds" else found.price_per_1000
+    return cost.seconds_per_1000 if unit == "seconds" else cost.price_per_1000

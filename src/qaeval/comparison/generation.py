@@ -67,14 +67,14 @@ def analyse_generation(
     )
     summaries = []
     for name in candidates:
-        own = table[table["candidate"] == name]
-        items = own[own["status"] != FAILED]
+        rows = table[table["candidate"] == name]
+        items = rows[rows["status"] != FAILED]
         summaries.append(
             GenerationSummary(
                 candidate=name,
-                n_expected=len(own),
+                n_expected=len(rows),
                 n_valid=len(items),
-                failed_by_reason=failure_reasons(own, FAILED),
+                failed_by_reason=failure_reasons(rows, FAILED),
                 n_duplicate_questions=int(items["question"].duplicated().sum()),
                 n_near_questions=near_duplicates(items["question"]),
                 n_without_findings=int(items["findings"].isna().sum()),
@@ -92,7 +92,7 @@ def analyse_generation(
 
 def write_generation(report: GenerationReport) -> tuple[Section, ...]:
     """Turn it into sentences and tables."""
-    names = [one.candidate for one in report.candidates]
+    names = [candidate.candidate for candidate in report.candidates]
     return (
         Section(
             anchor="generation",
@@ -115,17 +115,17 @@ def write_generation(report: GenerationReport) -> tuple[Section, ...]:
 
 
 def _items(report: GenerationReport) -> Table:
-    own = report.eval.item_kind == "qa_pair"
+    writes_questions = report.eval.item_kind == "qa_pair"
     rows = tuple(
         (
-            one.candidate,
-            numbers.count(one.n_expected),
-            numbers.count(one.n_valid),
-            ", ".join(f"{reason} {n:,}" for reason, n in one.failed_by_reason.items()) or "–",
-            numbers.count(one.n_without_findings),
-            *(repeated(one) if own else ()),
+            candidate.candidate,
+            numbers.count(candidate.n_expected),
+            numbers.count(candidate.n_valid),
+            ", ".join(f"{reason} {n:,}" for reason, n in candidate.failed_by_reason.items()) or "–",
+            numbers.count(candidate.n_without_findings),
+            *(repeated(candidate) if writes_questions else ()),
         )
-        for one in report.candidates
+        for candidate in report.candidates
     )
     header = (
         "Candidate",
@@ -133,7 +133,7 @@ def _items(report: GenerationReport) -> Table:
         "Valid",
         "failed because of",
         "Without a finding",
-        *(REPEATED if own else ()),
+        *(REPEATED if writes_questions else ()),
     )
     return Table(caption="Items", header=header, rows=rows, words=frozenset({3}))
 
@@ -141,14 +141,14 @@ def _items(report: GenerationReport) -> Table:
 def _answers(report: GenerationReport) -> Table:
     rows = tuple(
         (
-            one.candidate,
-            numbers.decimal(one.answer_words.mean, 1),
-            numbers.decimal(one.answer_words.median, 0),
-            numbers.decimal(one.answer_words.p95, 0),
-            numbers.percent(one.answer_words.share_over_60),
-            mix(one.question_types, one.n_valid),
+            candidate.candidate,
+            numbers.decimal(candidate.answer_words.mean, 1),
+            numbers.decimal(candidate.answer_words.median, 0),
+            numbers.decimal(candidate.answer_words.p95, 0),
+            numbers.percent(candidate.answer_words.share_over_60),
+            mix(candidate.question_types, candidate.n_valid),
         )
-        for one in report.candidates
+        for candidate in report.candidates
     )
     header = ("Candidate", "Words, mean", "median", "95th percentile", "over 60 words", "Types")
     return Table(caption="Answers", header=header, rows=rows, words=frozenset({5}))

@@ -31,19 +31,23 @@ def write_headline(
     n_chunks: int,
 ) -> tuple[Sentence, ...]:
     """Write the headline: the verdict, what it rests on, then what to beware of."""
-    order = sorted(candidates, key=lambda one: -(one.usable.value or 0.0))
+    order = _ordered(candidates)
     findings = [*_pairs(order[0].facts.name, differences), _rates(order, rubric)]
     cautions = [
         *_few(n_chunks),
         *_standing(judge, agreement),
         *_same_model(judge.facts, candidates),
         *_contradictions(judge.facts.name, candidates, rubric),
-        *(_failed(one) for one in candidates if one.failed.n > _MANY_UNGRADED * one.n_expected),
-        *(_ungraded(one, rubric) for one in candidates if _share(one) > _MANY_UNGRADED),
+        *(
+            _failed(candidate)
+            for candidate in candidates
+            if candidate.failed.n > _MANY_UNGRADED * candidate.n_expected
+        ),
+        *(_ungraded(candidate, rubric) for candidate in candidates if _share(candidate) > _MANY_UNGRADED),
     ]
-    trusted = [one for one in agreement if one.standing == "beats both"]
-    notes = [*(_trust(judge.facts.name, one) for one in trusted), *_embedded(candidates)]
-    verdict = _verdict(order, differences, agreement)
+    trusted = [rater for rater in agreement if rater.standing == "beats both"]
+    notes = [*(_trust(judge.facts.name, rater) for rater in trusted), *_embedded(candidates)]
+    verdict = write_verdict(candidates, differences, agreement)
     return (
         Sentence(kind="verdict", text=verdict),
         *(Sentence(kind="finding", text=text) for text in findings),
@@ -52,16 +56,17 @@ def write_headline(
     )
 
 
-def _verdict(
-    order: Sequence[CandidateSummary],
+def write_verdict(
+    candidates: Sequence[CandidateSummary],
     differences: Sequence[Difference],
     agreement: Sequence[RaterAgreement],
 ) -> str:
     """Say in one sentence which candidate to take, or why none can be named yet, and what that rests on."""
-    leader, names = order[0].facts.name, [one.facts.name for one in order]
+    order = _ordered(candidates)
+    leader, names = order[0].facts.name, [candidate.facts.name for candidate in order]
     if len(order) == 1:
         return f"One candidate: there is nothing to compare {leader} with."
-    others: dict[str, list[str]] = {"won": [], "tied": [], "open": [], "few": []}
+    rivals: dict[str, list[str]] = {"won": [], "tied": [], "open": [], "few": []}
     outcomes = {
         pair.b if pair.a == leader else pair.a: "won"
         if _wins(leader, pair)
@@ -69,18 +74,18 @@ def _verdict(
         for pair in differences
         if leader in {pair.a, pair.b}
     }
-    for other in sorted(outcomes, key=names.index):
-        others[outcomes[other]].append(other)
-    won, tied = listed(others["won"]), listed([leader, *others["tied"]], "or")
-    if doubt := _undecided(order, others):
+    for rival in sorted(outcomes, key=names.index):
+        rivals[outcomes[rival]].append(rival)
+    won, tied = listed(rivals["won"]), listed([leader, *rivals["tied"]], "or")
+    if doubt := _undecided(order, rivals):
         return doubt
-    if order[0].facts.is_embedded and all(one.facts.is_embedded for one in order):
+    if order[0].facts.is_embedded and all(candidate.facts.is_embedded for candidate in order):
         return f"Nothing to host here: of these floors {leader} is {f'better than {won}' if won else 'no better'}."
-    sure = any(one.standing == "beats both" for one in agreement)
-    if others["tied"]:
+    sure = any(rater.standing == "beats both" for rater in agreement)
+    if rivals["tied"]:
         better = (
             f", both better than {won}"
-            if len(others["tied"]) == 1 and won
+            if len(rivals["tied"]) == 1 and won
             else f"; better than {won}"
             if won
             else ""
@@ -91,20 +96,25 @@ def _verdict(
     return f"{verdict}." if sure else f"{verdict}. But this judge is not shown to be reliable."
 
 
-def _undecided(order: Sequence[CandidateSummary], others: Mapping[str, Sequence[str]]) -> str:
+def _ordered(candidates: Sequence[CandidateSummary]) -> list[CandidateSummary]:
+    """Sort candidates by usable rate, the highest first."""
+    return sorted(candidates, key=lambda candidate: -(candidate.usable.value or 0.0))
+
+
+def _undecided(order: Sequence[CandidateSummary], rivals: Mapping[str, Sequence[str]]) -> str:
     """Say why no candidate can be taken; an empty string where one can."""
     leader, second = order[0], order[1]
     name, level = leader.facts.name, leader.usable.value == second.usable.value
     if level and not leader.usable.value:
-        if not any(one.n_graded for one in order):
+        if not any(candidate.n_graded for candidate in order):
             return "No verdict: not one item was graded; the failures below say why."
         return "None to take: no candidate wrote an item that is usable as it is."
-    if others["few"]:
+    if rivals["few"]:
         return f"Too few chunks to take one: {name} had the most usable items, which proves nothing."
-    if others["open"] and level:
+    if rivals["open"] and level:
         return f"No winner yet: {name} and {second.facts.name} are level, and more chunks are needed to rule a difference out."
-    if others["open"]:
-        return f"No winner yet: {name} leads, but more chunks are needed to tell it from {listed(others['open'], 'and')}."
+    if rivals["open"]:
+        return f"No winner yet: {name} leads, but more chunks are needed to tell it from {listed(rivals['open'], 'and')}."
     return ""
 
 
@@ -113,7 +123,7 @@ def _wins(leader: str, pair: Difference) -> bool:
 
 
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
-    rates = "; ".join(f"{one.facts.name} {rate(one.usable)}" for one in order)
+    rates = "; ".join(f"{candidate.facts.name} {rate(candidate.usable)}" for candidate in order)
     return f"Usable items (graded {rubric.best}, of all that were asked for): {rates}."
 
 
@@ -136,58 +146,58 @@ def _few(n_chunks: int) -> list[str]:
 
 
 def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[str]:
-    name, said = judge.facts.name, []
+    name, cautions = judge.facts.name, []
     if judge.facts.is_embedded:
-        what = f" ({judge.facts.description})" if judge.facts.description else ""
-        said.append(
-            f"The judge {name} is not a language model{what}: its letters are a rough check of wording."
+        description = f" ({judge.facts.description})" if judge.facts.description else ""
+        cautions.append(
+            f"The judge {name} is not a language model{description}: its letters are a rough check of wording."
         )
-    joined = [one for one in agreement if one.coefficients is not None]
+    joined = [rater for rater in agreement if rater.coefficients is not None]
     if not joined:
-        said.append(
+        cautions.append(
             f"The judge {name} was not checked against labels: how far its letters can be trusted is not known."
         )
-    shown = [one for one in joined if one.standing != "too few chunks"]
+    shown = [rater for rater in joined if rater.standing != "too few chunks"]
     # a file of few labels, a second reading say, is a doubt only where no other file shows more
-    said += [_doubt(name, one) for one in shown or joined if one.standing != "beats both"]
-    if joined and all(one.rater_kind == "model" for one in joined):
-        said.append("The judge was checked against a hosted model's labels only, not against people's.")
-    return said
+    cautions += [_doubt(name, rater) for rater in shown or joined if rater.standing != "beats both"]
+    if joined and all(rater.rater_kind == "model" for rater in joined):
+        cautions.append("The judge was checked against a hosted model's labels only, not against people's.")
+    return cautions
 
 
-def _doubt(judge: str, one: RaterAgreement) -> str:
-    why = {
+def _doubt(judge: str, rater: RaterAgreement) -> str:
+    reasons = {
         "too few chunks": "the labels come from too few chunks for an interval",
         "chance": "it is not shown to agree more than chance would",
-        "majority": f"it is not shown to agree more often than always answering {one.majority_letter} would",
+        "majority": f"it is not shown to agree more often than always answering {rater.majority_letter} would",
     }
-    return f"The judge {judge} is not to be relied on by {one.rater}'s labels: {why.get(one.standing, '')}. {one.sentences[0]}"
+    return f"The judge {judge} is not to be relied on by {rater.rater}'s labels: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
 
 
-def _trust(judge: str, one: RaterAgreement) -> str:
+def _trust(judge: str, rater: RaterAgreement) -> str:
     return (
-        f"The judge {judge} agrees with {one.rater} better than chance and better than always answering "
-        f"{one.majority_letter}, but not perfectly. {one.sentences[0]}"
+        f"The judge {judge} agrees with {rater.rater} better than chance and better than always answering "
+        f"{rater.majority_letter}, but not perfectly. {rater.sentences[0]}"
     )
 
 
 def _same_model(judge: ModelFacts, candidates: Sequence[CandidateSummary]) -> list[str]:
     return [
-        f"{one.facts.name} was graded by the same model that wrote it ({judge.hf_id}): judges tend to favour themselves."
-        for one in candidates
-        if judge.hf_id and one.facts.hf_id == judge.hf_id
+        f"{candidate.facts.name} was graded by the same model that wrote it ({judge.hf_id}): judges tend to favour themselves."
+        for candidate in candidates
+        if judge.hf_id and candidate.facts.hf_id == judge.hf_id
     ]
 
 
-def _share(one: CandidateSummary) -> float:
-    return one.ungraded.n / one.n_expected
+def _share(candidate: CandidateSummary) -> float:
+    return candidate.ungraded.n / candidate.n_expected
 
 
 def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: RubricFacts) -> list[str]:
     flagged = [
-        f"{plural(one.n_best_flagged, 'item')} of {one.facts.name}"
-        for one in candidates
-        if one.n_best_flagged
+        f"{plural(candidate.n_best_flagged, 'item')} of {candidate.facts.name}"
+        for candidate in candidates
+        if candidate.n_best_flagged
     ]
     if not flagged:
         return []
@@ -198,23 +208,23 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
     return [text]
 
 
-def _failed(one: CandidateSummary) -> str:
-    kinds = ", ".join(f"{reason} {n:,}" for reason, n in one.failed_by_reason.items())
+def _failed(candidate: CandidateSummary) -> str:
+    kinds = ", ".join(f"{reason} {n:,}" for reason, n in candidate.failed_by_reason.items())
     return (
-        f"{one.facts.name}: {one.failed.n:,} of {plural(one.n_expected, 'item')} failed ({kinds}) and count as not usable; mend "
+        f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; mend "
         f"that before you compare quality."
     )
 
 
-def _ungraded(one: CandidateSummary, rubric: RubricFacts) -> str:
+def _ungraded(candidate: CandidateSummary, rubric: RubricFacts) -> str:
     return (
-        f"{one.facts.name}: {plural(one.ungraded.n, 'item')} of {one.n_expected:,} got no letter; with {rubric.best} for all "
-        f"of them the usable rate would be {percent(one.usable_if_ungraded_were)} instead of {percent(one.usable.value)}."
+        f"{candidate.facts.name}: {plural(candidate.ungraded.n, 'item')} of {candidate.n_expected:,} got no letter; with {rubric.best} for all "
+        f"of them the usable rate would be {percent(candidate.usable_if_ungraded_were)} instead of {percent(candidate.usable.value)}."
     )
 
 
 def _embedded(candidates: Sequence[CandidateSummary]) -> list[str]:
-    names = [one.facts.name for one in candidates if one.facts.is_embedded]
+    names = [candidate.facts.name for candidate in candidates if candidate.facts.is_embedded]
     if not names:
         return []
     copies, floors = ("copies", "a floor") if len(names) == 1 else ("copy", "floors")

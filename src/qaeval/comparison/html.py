@@ -34,7 +34,7 @@ class _Piece:
 
     name: str
     n: int
-    look: str
+    css_class: str
     labelled: bool = True
 
 
@@ -79,7 +79,7 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         items: what `comparison.analysis.Analysis.items` gathered; without them the page has no list of items.
     """
     environment = page_environment()
-    bars = tuple(_bar(one, report.rubric.letters) for one in report.candidates)
+    bars = tuple(_bar(candidate, report.rubric.letters) for candidate in report.candidates)
     forest = _forest(report)
     pictures = {chart.name: chart for chart in charts(report) if chart.in_page}
     style = environment.get_template(STYLE).render(widths=_widths(bars, forest)).strip()
@@ -99,7 +99,10 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         items=items,
         n_left_out=_left_out(report, items),
         strata=sorted({chunk.stratum for chunk in items}),
-        types=sorted({item.type for chunk in items for own in chunk.candidates for item in own.items} - {""}),
+        types=sorted(
+            {item.type for chunk in items for candidate in chunk.candidates for item in candidate.items}
+            - {""}
+        ),
         different={chunk.sample_id for chunk in items if _differs(chunk)},
         unsure=UNSURE,
         data_left=data_left(report),
@@ -111,41 +114,44 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
 
 def _left_out(report: Report, items: Sequence[ChunkItems]) -> int:
     """Count the expected items that are not among those shown."""
-    shown = sum(len(own.items) for chunk in items for own in chunk.candidates)
+    shown = sum(len(candidate.items) for chunk in items for candidate in chunk.candidates)
     return report.eval.n_expected * len(report.candidates) - shown
 
 
 def _differs(chunk: ChunkItems) -> bool:
     """Whether the candidates' letters about a chunk differ, whatever their order."""
-    letters = {tuple(sorted(item.letter or item.status for item in own.items)) for own in chunk.candidates}
+    letters = {
+        tuple(sorted(item.letter or item.status for item in candidate.items))
+        for candidate in chunk.candidates
+    }
     return len(letters) > 1
 
 
 def _looks(letters: Sequence[str]) -> dict[str, str]:
     """Give each letter its colour class, spread over the palette."""
     last = len(letters) - 1
-    return {letter: f"letter-{round(place * _PALETTE / last)}" for place, letter in enumerate(letters)}
+    return {letter: f"letter-{round(index * _PALETTE / last)}" for index, letter in enumerate(letters)}
 
 
-def _bar(one: CandidateSummary, letters: Sequence[str]) -> _Bar:
-    looks = _looks(letters)
-    named = [(count.name, count.n, looks[count.name]) for count in one.letters]
-    named += [("no letter", one.ungraded.n, "ungraded"), ("failed", one.failed.n, "failed")]
+def _bar(candidate: CandidateSummary, letters: Sequence[str]) -> _Bar:
+    classes = _looks(letters)
+    named = [(count.name, count.n, classes[count.name]) for count in candidate.letters]
+    named += [("no letter", candidate.ungraded.n, "ungraded"), ("failed", candidate.failed.n, "failed")]
     return _Bar(
-        candidate=one.facts.name,
+        candidate=candidate.facts.name,
         pieces=tuple(
-            _Piece(name, n, look, labelled=n >= _LEAST_LABELLED * one.n_expected)
-            for name, n, look in named
+            _Piece(name, n, css_class, labelled=n >= _LEAST_LABELLED * candidate.n_expected)
+            for name, n, css_class in named
             if n
         ),
         counts=" · ".join(f"{name} {n:,}" for name, n, _ in named),
-        rate=numbers.rate(one.usable),
-        strip=_strip(one),
+        rate=numbers.rate(candidate.usable),
+        strip=_strip(candidate),
     )
 
 
-def _strip(one: CandidateSummary) -> tuple[int, int, int, int] | None:
-    usable = one.usable
+def _strip(candidate: CandidateSummary) -> tuple[int, int, int, int] | None:
+    usable = candidate.usable
     if usable.value is None or usable.low is None or usable.high is None:
         return None
     low, value, high = (round(_TICKS * end) for end in (usable.low, usable.value, usable.high))

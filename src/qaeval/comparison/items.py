@@ -73,25 +73,25 @@ def gather_items(
     *,
     candidates: Sequence[str],
     flags: Sequence[str],
-    most: int | None,
+    max_items: int | None,
     marked: bool,
 ) -> tuple[ChunkItems, ...]:
     """Gather the items by sample, in the order of the sample set; arguments as in `comparison.analysis.Analysis.items`."""
-    given: dict[str, list[tuple[str, str]]] = {}
+    letters_by_item: dict[str, list[tuple[str, str]]] = {}
     for label in sorted(labels, key=lambda label: label.rater):
-        given.setdefault(label.item_id, []).append((label.rater, label.letter))
-    if most is not None and len(table) > most:
-        table = table[table["sample_id"].isin(_telling(table, given, most))]
+        letters_by_item.setdefault(label.item_id, []).append((label.rater, label.letter))
+    if max_items is not None and len(table) > max_items:
+        table = table[table["sample_id"].isin(_most_informative(table, letters_by_item, max_items))]
     written = set(table["sample_id"])
     shown = {sample.sample_id: sample for sample in samples if sample.sample_id in written}
     parts = {name: split_parts(sample.chunk.text) for name, sample in shown.items()}
-    words = {name: part_words(own) if marked else () for name, own in parts.items()}
+    words = {name: part_words(chunk_parts) if marked else () for name, chunk_parts in parts.items()}
     views: dict[tuple[str, str], list[ItemView]] = {}
     columns = list(table.columns)
     for values in zip(*(table[name] for name in columns), strict=True):
         row = dict(zip(columns, values, strict=True))
-        own = views.setdefault((row["sample_id"], row["candidate"]), [])
-        own.append(_view(row, given, flags, words[row["sample_id"]]))
+        candidate_views = views.setdefault((row["sample_id"], row["candidate"]), [])
+        candidate_views.append(_view(row, letters_by_item, flags, words[row["sample_id"]]))
     return tuple(
         ChunkItems(
             chunk_id=sample.chunk.chunk_id,
@@ -103,18 +103,21 @@ def gather_items(
             text=sample.chunk.text,
             parts=parts[name],
             candidates=tuple(
-                CandidateItems(candidate=one, items=tuple(views[name, one])) for one in candidates
+                CandidateItems(candidate=candidate, items=tuple(views[name, candidate]))
+                for candidate in candidates
             ),
         )
         for name, sample in shown.items()
     )
 
 
-def _telling(table: pd.DataFrame, given: Mapping[str, list[tuple[str, str]]], most: int) -> set[str]:
+def _most_informative(
+    table: pd.DataFrame, letters_by_item: Mapping[str, list[tuple[str, str]]], max_items: int
+) -> set[str]:
     """Pick the samples whose items tell most, as many as fit."""
-    labelled = {item: {letter for _, letter in own} for item, own in given.items()}
+    labelled = {item: {letter for _, letter in labels} for item, labels in letters_by_item.items()}
     differs = [
-        bool(own := labelled.get(item)) and own != {letter}
+        bool(letters := labelled.get(item)) and letters != {letter}
         for item, letter in zip(table["item_id"], table["letter"], strict=True)
     ]
     rows = pd.DataFrame(
@@ -129,22 +132,22 @@ def _telling(table: pd.DataFrame, given: Mapping[str, list[tuple[str, str]]], mo
     )
     samples = rows.groupby("sample_id", sort=False)
     written = rows.groupby(["sample_id", "candidate"], sort=False)["letter"].agg(
-        lambda own: "".join(sorted(own))
+        lambda letters: "".join(sorted(letters))
     )
     apart = written.groupby("sample_id", sort=False).nunique() > 1  # noqa: PD101 - of each sample
     rank = 8 * samples["lost"].any() + 4 * samples["differs"].any() + 2 * apart + samples["unsure"].any()
     order = rank.sort_values(ascending=False, kind="stable").index
     sizes = samples.size()[order].cumsum()
-    return set(order[sizes <= most])
+    return set(order[sizes <= max_items])
 
 
 def _view(
     row: Mapping[Any, Any],
-    given: Mapping[str, list[tuple[str, str]]],
+    letters_by_item: Mapping[str, list[tuple[str, str]]],
     flags: Sequence[str],
     words: Sequence[frozenset[str]],
 ) -> ItemView:
-    why = row["why"] if row["status"] == GRADED else f"{FAILURES[row['failure']]}: {row['detail']}"
+    reason = row["why"] if row["status"] == GRADED else f"{FAILURES[row['failure']]}: {row['detail']}"
     return ItemView(
         item_id=row["item_id"],
         position=row["position"],
@@ -156,8 +159,8 @@ def _view(
         findings=tuple(row["findings"].items()) if isinstance(row["findings"], dict) else (),
         letter=row["letter"],
         flags=tuple(flag for flag in flags if row[flag_column(flag)]),
-        reason=why,
-        labels=tuple(given.get(row["item_id"], ())),
+        reason=reason,
+        labels=tuple(letters_by_item.get(row["item_id"], ())),
         sure=None if pd.isna(row["sure"]) else float(row["sure"]),
         support=supporting_parts(words, row["answer"]) if words else (),
     )
@@ -188,16 +191,16 @@ def supporting_parts(words: Sequence[frozenset[str]], answer: str) -> tuple[int,
     Returns:
         Positions of parts, ascending; empty where nothing of the answer stands in the chunk.
     """
-    found = set()
+    positions = set()
     for sentence in sentences(answer):
-        wanted = set(content_words(sentence))
-        if not wanted:
+        content = set(content_words(sentence))
+        if not content:
             continue
-        shares = [len(wanted & own) / len(wanted) for own in words]
-        best = max(range(len(shares)), key=lambda place: shares[place], default=None)
+        shares = [len(content & part) / len(content) for part in words]
+        best = max(range(len(shares)), key=lambda index: shares[index], default=None)
         if best is not None and shares[best] >= _LEAST:
-            found.add(best)
-    return tuple(sorted(found))
+            positions.add(best)
+    return tuple(sorted(positions))
 
 
 UNSURE: Final = 0.8

@@ -23,9 +23,9 @@ def render_markdown(report: Report, *, with_charts: bool = False) -> str:
     lines = [f"# {escape(title(report))}", "", escape(subtitle(report)), ""]
     verdict, *rest = headline(report)
     lines += [f"**{escape(verdict.text)}**", ""]
-    lines += [f"- {_KINDS[one.kind]}{sentence(one.text)}" for one in rest]
-    for one in charts(report) if with_charts else ():
-        lines += ["", f"![{escape(f'{one.title}. {one.alt}')}]({CHARTS}/{one.name}.svg)"]
+    lines += [f"- {_KINDS[remark.kind]}{sentence(remark.text)}" for remark in rest]
+    for chart in charts(report) if with_charts else ():
+        lines += ["", f"![{escape(f'{chart.title}. {chart.alt}')}]({CHARTS}/{chart.name}.svg)"]
     for section in write_sections(report):
         lines += ["", *section_lines(section)]
     return "\n".join(lines) + "\n"

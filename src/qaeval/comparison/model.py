@@ -1,9 +1,12 @@
 """Differences between candidates and their ranks, as data."""
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
+
+ALPHA: Final = 0.05
+"""Error rate of a family of comparisons."""
 
 Outcome: TypeAlias = Literal[
     "a is better", "b is better", "no difference shown", "not enough data", "too few chunks"
@@ -32,6 +35,24 @@ class Difference(Part):
     n_more_chunks: int | None = None
     """With ``not enough data``: about how many chunks more would decide if the difference stays as it is."""
     sentence: str
+
+
+def outcome_of(measure: Measure, p_holm: float, *, n_pairs: int, margin: float) -> Outcome:
+    """Decide what a difference shows: the interval excludes 0 and, in a family of pairs, the adjusted test agrees.
+
+    Args:
+        measure: Difference of the usable rates, `b` minus `a`.
+        p_holm: P-value of the sign-flip test, adjusted for the family.
+        n_pairs: Pairs in the family.
+        margin: Smallest difference that matters, in (0, 1).
+    """
+    if measure.low is None or measure.high is None:
+        return "too few chunks"
+    excludes_zero = measure.low > 0 or measure.high < 0
+    # one pair needs no correction, so its interval alone decides
+    if excludes_zero and (n_pairs == 1 or p_holm <= ALPHA):
+        return "b is better" if measure.low > 0 else "a is better"
+    return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
 
 
 class Rank(Part):

@@ -12,7 +12,7 @@ from typing import Final
 
 import pandas as pd
 
-from qaeval.comparison.differences import ALPHA
+from qaeval.comparison.model import ALPHA
 from qaeval.report import numbers
 from qaeval.report.facts import Part
 from qaeval.report.numbers import percent, plural, size
@@ -41,7 +41,7 @@ class PairPlan(Part):
     sentence: str
 
 
-class Spread(Part):
+class ClusterSpread(Part):
     """How the usable items of one candidate spread over the chunks."""
 
     candidate: str
@@ -62,7 +62,7 @@ class PlanReport(Part):
     wanted_power: float
     alpha: float
     items_per_chunk: int
-    spreads: tuple[Spread, ...]
+    spreads: tuple[ClusterSpread, ...]
     pairs: tuple[PairPlan, ...]
 
 
@@ -139,36 +139,36 @@ def plan_assumed(
         wanted_power=power,
         alpha=ALPHA,
         items_per_chunk=items_per_chunk,
-        spreads=(Spread(candidate="assumed", usable=rate, icc=icc, design_effect=effect),),
+        spreads=(ClusterSpread(candidate="assumed", usable=rate, icc=icc, design_effect=effect),),
         pairs=(_pair("one", "other", pilot, difference, n_chunks=n_chunks, power=power, alpha=ALPHA),),
     )
 
 
-def _spread(name: str, rows: pd.DataFrame, items_per_chunk: int) -> Spread:
+def _spread(name: str, rows: pd.DataFrame, items_per_chunk: int) -> ClusterSpread:
     values = rows["usable"].to_numpy(float)
     icc = icc1(values, rows["cluster"].to_numpy(object))
-    known = not isnan(icc)
-    return Spread(
+    is_defined = not isnan(icc)
+    return ClusterSpread(
         candidate=name,
         usable=float(values.mean()),
-        icc=icc if known else None,
-        design_effect=design_effect(items_per_chunk, icc) if known else None,
+        icc=icc if is_defined else None,
+        design_effect=design_effect(items_per_chunk, icc) if is_defined else None,
     )
 
 
 def _pair(
     a: str, b: str, pilot: Pilot, difference: float, *, n_chunks: int, power: float, alpha: float
 ) -> PairPlan:
-    found = plan(pilot, difference, n_chunks=n_chunks, alpha=alpha, power=power)
+    planned = plan(pilot, difference, n_chunks=n_chunks, alpha=alpha, power=power)
     return PairPlan(
         a=a,
         b=b,
         n_chunks=n_chunks,
-        sd=found.sd,
-        detectable=None if isnan(found.detectable) else found.detectable,
-        needed=found.needed,
-        power=found.power,
-        sentence=_sentence(difference, power, found.needed, found.detectable, n_chunks)
+        sd=planned.sd,
+        detectable=None if isnan(planned.detectable) else planned.detectable,
+        needed=planned.needed,
+        power=planned.power,
+        sentence=_sentence(difference, power, planned.needed, planned.detectable, n_chunks)
         + _apart(pilot, difference),
     )
 
@@ -185,66 +185,68 @@ def _apart(pilot: Pilot, difference: float) -> str:
 
 
 def _sentence(difference: float, power: float, needed: int | None, detectable: float, n_chunks: int) -> str:
-    wanted = f"To tell {size(difference)} apart with a power of {100 * power:g} %"
+    goal = f"To tell {size(difference)} apart with a power of {100 * power:g} %"
     needs = (
         "not even a million chunks are enough"
         if needed is None
         else f"you need about {plural(needed, 'chunk')}"
     )
     sees = "nothing with that power" if isnan(detectable) else f"{size(detectable)} or more"
-    return f"{wanted} {needs}; with {plural(n_chunks, 'chunk')} you can see {sees}."
+    return f"{goal} {needs}; with {plural(n_chunks, 'chunk')} you can see {sees}."
 
 
-def write_plan(found: PlanReport) -> tuple[Section, ...]:
+def write_plan(report: PlanReport) -> tuple[Section, ...]:
     """Turn a plan into one section."""
-    several = len(found.pairs) > 1
-    sentences = [f"{one.a} and {one.b}: {one.sentence}" if several else one.sentence for one in found.pairs]
-    how = f"Pilot: {found.source}. Power of the two-sided sign-flip test at {100 * found.alpha:g} %"
-    if several:
-        how += f", shared by {len(found.pairs)} pairs"
+    is_family = len(report.pairs) > 1
+    sentences = [
+        f"{pair.a} and {pair.b}: {pair.sentence}" if is_family else pair.sentence for pair in report.pairs
+    ]
+    method = f"Pilot: {report.source}. Power of the two-sided sign-flip test at {100 * report.alpha:g} %"
+    if is_family:
+        method += f", shared by {len(report.pairs)} pairs"
     return (
         Section(
             anchor="plan",
             title="Plan",
-            paragraphs=(*sentences, f"{how}, simulated with chunks drawn from the pilot."),
-            tables=(_pairs(found), _spreads(found)),
+            paragraphs=(*sentences, f"{method}, simulated with chunks drawn from the pilot."),
+            tables=(_pairs(report), _spreads(report)),
         ),
     )
 
 
-def _pairs(found: PlanReport) -> Table:
+def _pairs(report: PlanReport) -> Table:
     header = (
         "pair",
         "chunks",
         "spread",
-        f"found with {100 * found.wanted_power:g} %",
-        f"chunks for {numbers.size(found.difference)}",
+        f"found with {100 * report.wanted_power:g} %",
+        f"chunks for {numbers.size(report.difference)}",
         "power at these chunks",
     )
     rows = tuple(
         (
-            f"{one.a}, {one.b}",
-            f"{one.n_chunks:,}",
-            numbers.decimal(one.sd),
-            "nothing" if one.detectable is None else numbers.size(one.detectable),
-            "over a million" if one.needed is None else f"{one.needed:,}",
-            numbers.percent(one.power),
+            f"{pair.a}, {pair.b}",
+            f"{pair.n_chunks:,}",
+            numbers.decimal(pair.sd),
+            "nothing" if pair.detectable is None else numbers.size(pair.detectable),
+            "over a million" if pair.needed is None else f"{pair.needed:,}",
+            numbers.percent(pair.power),
         )
-        for one in found.pairs
+        for pair in report.pairs
     )
     return Table(caption="Paired comparison", header=header, rows=rows)
 
 
-def _spreads(found: PlanReport) -> Table:
+def _spreads(report: PlanReport) -> Table:
     rows = tuple(
         (
-            one.candidate,
-            numbers.percent(one.usable),
-            numbers.decimal(one.icc),
-            numbers.decimal(one.design_effect, 1),
+            spread.candidate,
+            numbers.percent(spread.usable),
+            numbers.decimal(spread.icc),
+            numbers.decimal(spread.design_effect, 1),
         )
-        for one in found.spreads
+        for spread in report.spreads
     )
-    caption = f"Clustering: {numbers.plural(found.items_per_chunk, 'item')} of each chunk"
+    caption = f"Clustering: {numbers.plural(report.items_per_chunk, 'item')} of each chunk"
     header = ("candidate", "usable", "correlation in a chunk (ICC)", "design effect")
     return Table(caption=caption, header=header, rows=rows)

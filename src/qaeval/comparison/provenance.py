@@ -51,11 +51,11 @@ def _eval(report: Report) -> Table:
 def _models(report: Report) -> Table:
     """Put all models side by side; a fact that none of them has is left out."""
     judge = report.judge.facts
-    facts = [*(_model(one.facts) for one in report.candidates), _model(judge)]
-    names = dict.fromkeys(name for one in facts for name in one)
-    known = [name for name in names if any(one.get(name) not in {"", None} for one in facts)]
-    rows = tuple((name, *(_value(one.get(name)) for one in facts)) for name in known)
-    header = ("What", *(one.facts.name for one in report.candidates), f"{judge.name} (judge)")
+    facts = [*(_model(candidate.facts) for candidate in report.candidates), _model(judge)]
+    names = dict.fromkeys(name for model in facts for name in model)
+    stated = [name for name in names if any(model.get(name) not in {"", None} for model in facts)]
+    rows = tuple((name, *(_value(model.get(name)) for model in facts)) for name in stated)
+    header = ("What", *(candidate.facts.name for candidate in report.candidates), f"{judge.name} (judge)")
     return Table(caption="Models", header=header, rows=rows, kind="text")
 
 

@@ -44,18 +44,18 @@ def _rates(report: Report) -> Table:
     ]
     rows = [
         (
-            one.facts.name,
-            notes.rate(one.usable, f"usable of {one.facts.name}"),
-            notes.rate(one.usable_of_graded, f"{best} of graded of {one.facts.name}"),
-            *(notes.rate(flag.share, f"{flag.name} of {one.facts.name}") for flag in one.flags),
+            candidate.facts.name,
+            notes.rate(candidate.usable, f"usable of {candidate.facts.name}"),
+            notes.rate(candidate.usable_of_graded, f"{best} of graded of {candidate.facts.name}"),
+            *(notes.rate(flag.share, f"{flag.name} of {candidate.facts.name}") for flag in candidate.flags),
         )
-        for one in report.candidates
+        for candidate in report.candidates
     ]
     bounds = tuple(
-        f"{one.facts.name}: if every item without a letter were {best}, its usable rate would be "
-        f"{numbers.percent(one.usable_if_ungraded_were)}."
-        for one in report.candidates
-        if one.ungraded.n
+        f"{candidate.facts.name}: if every item without a letter were {best}, its usable rate would be "
+        f"{numbers.percent(candidate.usable_if_ungraded_were)}."
+        for candidate in report.candidates
+        if candidate.ungraded.n
     )
     return Table(
         caption="Usable items and flags",
@@ -68,8 +68,14 @@ def _rates(report: Report) -> Table:
 def _letters(report: Report) -> Table:
     notes = Notes()
     rows = [
-        (one.facts.name, *(_count(cell, notes, one) for cell in (*one.letters, one.ungraded, one.failed)))
-        for one in report.candidates
+        (
+            candidate.facts.name,
+            *(
+                _count(cell, notes, candidate)
+                for cell in (*candidate.letters, candidate.ungraded, candidate.failed)
+            ),
+        )
+        for candidate in report.candidates
     ]
     header = ("Candidate", *report.rubric.letters, "no letter", "failed")
     return Table(
@@ -77,8 +83,8 @@ def _letters(report: Report) -> Table:
     )
 
 
-def _count(cell: Count, notes: Notes, one: CandidateSummary) -> str:
-    return f"{numbers.count(cell.n)} · {notes.rate(cell.share, f'{cell.name} of {one.facts.name}')}"
+def _count(cell: Count, notes: Notes, candidate: CandidateSummary) -> str:
+    return f"{numbers.count(cell.n)} · {notes.rate(cell.share, f'{cell.name} of {candidate.facts.name}')}"
 
 
 class _Asks(Protocol):
@@ -91,26 +97,26 @@ class _Asks(Protocol):
     def n_near_questions(self) -> int | None: ...
 
 
-def repeated(one: _Asks) -> tuple[str, str]:
+def repeated(candidate: _Asks) -> tuple[str, str]:
     """Count the questions that come again, word for word and nearly."""
-    near = one.n_near_questions
-    return numbers.count(one.n_duplicate_questions), "too many" if near is None else numbers.count(near)
+    near = candidate.n_near_questions
+    return numbers.count(candidate.n_duplicate_questions), "too many" if near is None else numbers.count(near)
 
 
 def _answers(report: Report) -> Table:
-    own = report.eval.item_kind == "qa_pair"
+    writes_questions = report.eval.item_kind == "qa_pair"
     rows = []
-    for one in report.candidates:
-        words = one.answer_words
+    for candidate in report.candidates:
+        words = candidate.answer_words
         rows.append(
             (
-                one.facts.name,
+                candidate.facts.name,
                 numbers.decimal(words.mean, 1),
                 numbers.decimal(words.median, 0),
                 numbers.decimal(words.p95, 0),
                 numbers.percent(words.share_over_60),
-                *(repeated(one) if own else ()),
-                mix(one.question_types, one.n_valid),
+                *(repeated(candidate) if writes_questions else ()),
+                mix(candidate.question_types, candidate.n_valid),
             )
         )
     header = (
@@ -119,8 +125,8 @@ def _answers(report: Report) -> Table:
         "median",
         "95th percentile",
         "over 60 words",
-        *(REPEATED if own else ()),
-        "Question types" if own else "Types",
+        *(REPEATED if writes_questions else ()),
+        "Question types" if writes_questions else "Types",
     )
     return Table(
         caption="Answers and questions", header=header, rows=tuple(rows), words=frozenset({len(header) - 1})
@@ -141,13 +147,13 @@ def differences(report: Report) -> Section:
             paragraphs=("One candidate: there is nothing to compare.",),
         )
     notes = Notes()
-    several = len(report.differences) > 1
+    is_family = len(report.differences) > 1
     rows = tuple(
         (
             f"{pair.b} {numbers.MINUS} {pair.a}",
             notes.difference(pair.difference, f"{pair.b} {numbers.MINUS} {pair.a}"),
             numbers.p_value(pair.p),
-            *((numbers.p_value(pair.p_holm),) if several else ()),
+            *((numbers.p_value(pair.p_holm),) if is_family else ()),
             numbers.UNDEFINED if pair.p_equivalent is None else numbers.p_value(pair.p_equivalent),
             f"{pair.n_chunks_b_better} / {pair.n_chunks_equal} / {pair.n_chunks_a_better}",
         )
@@ -157,7 +163,7 @@ def differences(report: Report) -> Section:
         "Pair",
         "Difference in usable rate",
         "Sign-flip test",
-        *(("Holm",) if several else ()),
+        *(("Holm",) if is_family else ()),
         f"Within ±{numbers.size(report.margin, unit='')} points (TOST)",
         "Chunks better / equal / worse",
     )
@@ -172,7 +178,7 @@ def differences(report: Report) -> Section:
 
 def _crossed(report: Report) -> tuple[Table, ...]:
     """Count chunks by what the best candidate and each other made of them: what is off the diagonal tells them apart."""
-    best = max(report.candidates, key=lambda one: one.usable.value or 0.0).facts.name
+    best = max(report.candidates, key=lambda candidate: candidate.usable.value or 0.0).facts.name
     return tuple(
         Table(
             caption=f"Chunks by usable items: {pair.a} in rows, {pair.b} in columns",
@@ -191,12 +197,12 @@ def _ranking(report: Report) -> tuple[Table, ...]:
     notes = Notes()
     rows = tuple(
         (
-            one.candidate,
-            numbers.UNDEFINED if one.rank is None else str(one.rank),
-            "–" if one.rank_low is None else f"{one.rank_low} to {one.rank_high}",
-            notes.coefficient(one.strength, one.candidate),
+            rank.candidate,
+            numbers.UNDEFINED if rank.rank is None else str(rank.rank),
+            "–" if rank.rank_low is None else f"{rank.rank_low} to {rank.rank_high}",
+            notes.coefficient(rank.strength, rank.candidate),
         )
-        for one in report.ranking
+        for rank in report.ranking
     )
     header = ("Candidate", "Place", f"{numbers.level(report.ranking[0].strength)} interval", "Strength (log)")
     caption = "Order of all candidates (Bradley-Terry over chunks; a tie is half a win)"
@@ -207,15 +213,15 @@ def reliability(report: Report) -> Section:
     """How often generation and grading brought a result."""
     rows = tuple(
         (
-            one.facts.name,
-            numbers.count(one.n_expected),
-            numbers.count(one.n_valid),
-            f"{numbers.count(one.failed.n)} · {numbers.percent(one.failed.share.value)}",
-            _reasons(one.failed_by_reason),
-            f"{numbers.count(one.ungraded.n)} · {numbers.percent(one.ungraded.share.value)}",
-            _reasons(one.ungraded_by_reason),
+            candidate.facts.name,
+            numbers.count(candidate.n_expected),
+            numbers.count(candidate.n_valid),
+            f"{numbers.count(candidate.failed.n)} · {numbers.percent(candidate.failed.share.value)}",
+            _reasons(candidate.failed_by_reason),
+            f"{numbers.count(candidate.ungraded.n)} · {numbers.percent(candidate.ungraded.share.value)}",
+            _reasons(candidate.ungraded_by_reason),
         )
-        for one in report.candidates
+        for candidate in report.candidates
     )
     header = ("Candidate", "Expected", "Valid", "Failed", "because of", "No letter", "because of")
     return Section(
@@ -230,8 +236,8 @@ def reliability(report: Report) -> Section:
     )
 
 
-def _reasons(found: Mapping[FailureReason, int]) -> str:
-    return ", ".join(f"{reason} {n:,}" for reason, n in found.items()) or "–"
+def _reasons(counts: Mapping[FailureReason, int]) -> str:
+    return ", ".join(f"{reason} {n:,}" for reason, n in counts.items()) or "–"
 
 
 def strata(report: Report) -> Section:
@@ -249,8 +255,8 @@ def _types(report: Report) -> tuple[Table, ...]:
     return (_usable_by(report, report.types, "Type", caption),)
 
 
-def _usable_by(report: Report, groups: Iterable[StratumSummary], what: str, caption: str) -> Table:
-    notes, names = Notes(), [one.facts.name for one in report.candidates]
+def _usable_by(report: Report, groups: Iterable[StratumSummary], group_name: str, caption: str) -> Table:
+    notes, names = Notes(), [candidate.facts.name for candidate in report.candidates]
     rows = []
     for group in groups:
         cells = {
@@ -266,7 +272,9 @@ def _usable_by(report: Report, groups: Iterable[StratumSummary], what: str, capt
                 *(cells.get(name, "–") for name in names),
             )
         )
-    return Table(caption=caption, header=(what, "Chunks", *names), rows=tuple(rows), notes=notes.lines())
+    return Table(
+        caption=caption, header=(group_name, "Chunks", *names), rows=tuple(rows), notes=notes.lines()
+    )
 
 
 def failures(report: Report) -> Section:
@@ -280,11 +288,13 @@ def failure_tables(groups: Sequence[FailureGroup]) -> tuple[Table, ...]:
     """Count failures by kind, and show examples."""
     if not groups:
         return ()
-    kinds = tuple((one.candidate, one.stage, one.reason, f"{one.n_items:,}", one.meaning) for one in groups)
+    kinds = tuple(
+        (group.candidate, group.stage, group.reason, f"{group.n_items:,}", group.meaning) for group in groups
+    )
     examples = tuple(
-        (one.candidate, one.reason, example.chunk_id, example.detail, example.text or "(no text)")
-        for one in groups
-        for example in one.examples
+        (group.candidate, group.reason, example.chunk_id, example.detail, example.text or "(no text)")
+        for group in groups
+        for example in group.examples
     )
     return (
         Table(

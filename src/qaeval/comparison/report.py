@@ -5,7 +5,7 @@ Two runs of the same deterministic models give the same document, apart from `ru
 of rates are shares (0.05 is 5 %, or 5 points).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pydantic import Field
@@ -13,7 +13,8 @@ from pydantic import Field
 from qaeval.agreement.model import RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
 from qaeval.comparison.model import Difference, Rank
-from qaeval.cost.model import RunTiming
+from qaeval.cost.model import MeasuredRun, RunTiming
+from qaeval.records import Reading, Session
 from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts
 from qaeval.report.measure import Measure
 
@@ -76,7 +77,7 @@ class Report(Part):
 
     format: int = FORMAT
     run: RunFacts
-    headline: tuple[Sentence, ...]
+    headline: tuple[Sentence, ...] = ()
     eval: EvalFacts
     rubric: RubricFacts
     judge: JudgeSummary
@@ -86,12 +87,12 @@ class Report(Part):
     differences: tuple[Difference, ...]
     ranking: tuple[Rank, ...] = ()
     """The strongest first; of three candidates or more."""
-    agreement: tuple[RaterAgreement, ...]
-    raters: tuple[RaterPair, ...]
-    strata: tuple[StratumSummary, ...]
+    agreement: tuple[RaterAgreement, ...] = ()
+    raters: tuple[RaterPair, ...] = ()
+    strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
-    failures: tuple[FailureGroup, ...]
+    failures: tuple[FailureGroup, ...] = ()
     checks: tuple[CheckGroup, ...] = ()
     """In the order of the eval's checks."""
     selection: tuple[Selection, ...] = ()
@@ -99,3 +100,23 @@ class Report(Part):
     timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""
+
+    def measured(
+        self, sessions: Sequence[Session], readings: Sequence[Reading], *, priced_at: str
+    ) -> MeasuredRun:
+        """Return what the costs of the run are computed from.
+
+        Args:
+            sessions: Of the run.
+            readings: Metrics of its servers.
+            priced_at: ISO 8601; the age of a price is counted up to this time.
+        """
+        return MeasuredRun(
+            name=self.run.id,
+            n_samples=self.eval.n_samples,
+            candidates=self.candidates,
+            judge=self.judge,
+            sessions=sessions,
+            readings=readings,
+            priced_at=priced_at,
+        )

@@ -63,9 +63,9 @@ def read_run(
     """
     settings = store.settings()
     if "shard" in settings:
-        one = settings["shard"]
+        shard = settings["shard"]
         raise DataError(
-            f"{store.path}: shard {one['index']}/{one['of']} of a run; `qaeval merge` puts all of them together first"
+            f"{store.path}: shard {shard['index']}/{shard['of']} of a run; `qaeval merge` puts all of them together first"
         )
     grading = settings.get("grading") or grading
     if grading is None:
@@ -149,9 +149,9 @@ def _label(line: bytes, rater: str) -> Label | None:
     letter = row["label"].strip() if isinstance(row["label"], str) else row["label"]
     if letter is None or letter == "":
         return None
-    own = {name: value for name, value in row.items() if name in Label.model_fields}
-    who = {"rater": row.get("rater") or rater, "rater_kind": row.get("rater_kind") or "human"}
-    return Label.model_validate({**own, **who, "letter": letter})
+    fields = {name: value for name, value in row.items() if name in Label.model_fields}
+    rater_fields = {"rater": row.get("rater") or rater, "rater_kind": row.get("rater_kind") or "human"}
+    return Label.model_validate({**fields, **rater_fields, "letter": letter})
 
 
 def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
@@ -200,20 +200,22 @@ def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
 
 def _served(facts: ModelFacts, stage: str, sessions: Sequence[Session]) -> ModelFacts:
     """Add what the servers said of themselves; where sessions differ, all of it."""
-    found = [
-        one.endpoint for one in sessions if (one.stage, one.model) == (stage, facts.name) and one.endpoint
+    endpoints = [
+        session.endpoint
+        for session in sessions
+        if (session.stage, session.model) == (stage, facts.name) and session.endpoint
     ]
 
     def said(name: str) -> str:
-        return " and ".join(sorted({str(one[name]) for one in found if one.get(name)}))
+        return " and ".join(sorted({str(endpoint[name]) for endpoint in endpoints if endpoint.get(name)}))
 
-    lengths = [one["max_model_len"] for one in found if one.get("max_model_len")]
-    more = {"served from": said("root"), FILES: said("files_sha256")}
+    lengths = [endpoint["max_model_len"] for endpoint in endpoints if endpoint.get("max_model_len")]
+    stated = {"served from": said("root"), FILES: said("files_sha256")}
     return facts.model_copy(
         update={
             "server": f"vllm {version}" if (version := said("version")) else facts.server,
             "max_model_len": min(lengths, default=facts.max_model_len),
-            "more": {**facts.more, **{name: text for name, text in more.items() if text}},
+            "more": {**facts.more, **{name: text for name, text in stated.items() if text}},
         }
     )
 
@@ -234,12 +236,12 @@ def join_runs(runs: Mapping[str, RunData]) -> RunData:
         NotComparableError: eval, samples, rubric or judge differ; the message names what.
         DataError: one of several runs is not graded to its end.
     """
-    (first_name, first), *others = runs.items()
-    if others:
+    (first_name, first), *later_runs = runs.items()
+    if later_runs:
         _require_graded(runs)
-    for name, run in others:
+    for name, run in later_runs:
         _require_alike(first_name, first, name, run)
-    for name, run in others:
+    for name, run in later_runs:
         first = _joined(first, run, name)
     return first
 
@@ -272,7 +274,7 @@ def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> 
         ),
         "judge's sampling": (str(dict(first.judge.sampling)), str(dict(run.judge.sampling))),
     }
-    different = [f"{what} ({a[:24]} and {b[:24]})" for what, (a, b) in aspects.items() if a != b]
+    different = [f"{aspect} ({a[:24]} and {b[:24]})" for aspect, (a, b) in aspects.items() if a != b]
     if different:
         raise NotComparableError(
             f"{first_name} and {name} are not comparable: they differ in {', '.join(different)}. Runs are put side by side "
@@ -286,16 +288,16 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         facts.name: f"{facts.name}@{name}" if facts.name in taken else facts.name for facts in run.candidates
     }
     first_grades, own_grades = tuple(first.rows.grades), tuple(run.rows.grades)
-    known = {row.item_id: row for row in first_grades}
+    first_by_id = {row.item_id: row for row in first_grades}
     ids = {
         str(row.item_id): f"{row.item_id}@{name}"
         for row in own_grades
-        if row.item_id in known and not same_letter(row, known[row.item_id])
+        if row.item_id in first_by_id and not same_letter(row, first_by_id[row.item_id])
     }
     grades = [
         row.model_copy(update={"item_id": ids.get(str(row.item_id), row.item_id)})
         for row in own_grades
-        if row.item_id in ids or row.item_id not in known
+        if row.item_id in ids or row.item_id not in first_by_id
     ]
     labels = {label.item_id: label for label in first.rows.labels}
     rows = RunRows(
@@ -313,11 +315,11 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
     return replace(first, rows=rows, candidates=candidates)
 
 
-def same_letter(one: GradeRow, other: GradeRow) -> bool:
+def same_letter(first: GradeRow, second: GradeRow) -> bool:
     """Whether two grades say the same; two failures do."""
-    if isinstance(one, Failure) or isinstance(other, Failure):
-        return isinstance(one, Failure) and isinstance(other, Failure)
-    return (one.letter, one.flags) == (other.letter, other.flags)
+    if isinstance(first, Failure) or isinstance(second, Failure):
+        return isinstance(first, Failure) and isinstance(second, Failure)
+    return (first.letter, first.flags) == (second.letter, second.flags)
 
 
 def _renamed(

@@ -12,7 +12,7 @@ from qaeval.comparison import provenance as sections_provenance
 from qaeval.comparison import quality as candidates
 from qaeval.comparison import speed as sections_speed
 from qaeval.comparison.report import Report
-from qaeval.cost import sections as sections_cost
+from qaeval.cost.sections import hosting_section
 from qaeval.report import numbers
 from qaeval.report.numbers import listed, moment
 from qaeval.report.tables import Section
@@ -21,7 +21,7 @@ from qaeval.report.tables import Section
 def agreement(report: Report) -> Section:
     """The judge against every rater of this run's items, and the raters against each other."""
     judge = report.judge.facts.name
-    of_others = [one.rater for one in report.agreement if _is_of_others(one)]
+    of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
         unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
@@ -29,18 +29,28 @@ def agreement(report: Report) -> Section:
         return Section(
             anchor="agreement", title="Judge agreement", paragraphs=(f"{unknown} {sheet}", *strange)
         )
-    of_this = [one for one in report.agreement if not _is_of_others(one)]
+    of_this = [rater for rater in report.agreement if not _is_of_others(rater)]
     parts = (*against_raters(judge, of_this, report.rubric.letters), *ceiling(report.raters))
     return Section(anchor="agreement", title="Judge agreement", paragraphs=strange, parts=parts)
 
 
-def _is_of_others(one: RaterAgreement) -> bool:
+def _is_of_others(rater: RaterAgreement) -> bool:
     """Whether a rater labelled no item of this run, but for those that the judge was tuned on."""
-    return one.coefficients is None and not one.n_ungraded and not one.n_other_rubric and one.n_not_in_run > 0
+    return (
+        rater.coefficients is None
+        and not rater.n_ungraded
+        and not rater.n_other_rubric
+        and rater.n_not_in_run > 0
+    )
 
 
 def _of_others(raters: Sequence[str]) -> str:
     return f"The labels by {numbers.listed(raters)} are of other items than this run's: they say nothing about it."
+
+
+def _hosted(report: Report) -> Section | None:
+    hosting = report.timing.hosting
+    return None if hosting is None else hosting_section(hosting)
 
 
 SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
@@ -50,7 +60,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     candidates.reliability,
     sections_checks.checks,
     sections_speed.speed,
-    sections_cost.elsewhere,
+    _hosted,
     sections_choice.hosting,
     agreement,
     candidates.strata,
@@ -67,24 +77,26 @@ def write_sections(report: Report) -> tuple[Section, ...]:
 def headline(report: Report) -> tuple[Sentence, ...]:
     """Put what depends on times, the cost, into the headline: the verdict, findings, then cautions, then notes."""
     sentences = (*report.headline, *report.timing.headline)
-    return tuple(sorted(sentences, key=lambda one: ("verdict", "finding", "caution", "note").index(one.kind)))
+    return tuple(
+        sorted(sentences, key=lambda sentence: ("verdict", "finding", "caution", "note").index(sentence.kind))
+    )
 
 
 def title(report: Report) -> str:
     """Name the report."""
-    names = [one.facts.name for one in report.candidates]
+    names = [candidate.facts.name for candidate in report.candidates]
     return f"{listed(names)} on {report.eval.title or report.eval.name}"
 
 
 def subtitle(report: Report) -> str:
     """Say what was asked and who graded."""
     facts = report.eval
-    asked = (
+    extent = (
         f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items"
         if facts.item_kind == "qa_pair"
         else f"{facts.n_samples:,} {'questions' if facts.item_kind == 'answer' else 'topic cards'}"
     )
     return (
-        f"{asked} for each candidate; graded by "
+        f"{extent} for each candidate; graded by "
         f"{report.judge.facts.name} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
     )

@@ -5,7 +5,7 @@ from typing import Final
 
 from qaeval.analysis.model import ServerSpan, Timing, Tokens
 from qaeval.comparison.report import Report
-from qaeval.cost.sections import energy_table, how_counted, item_costs, node_table, stage_costs
+from qaeval.cost.sections import cost_method, energy_table, item_costs, node_table, stage_costs
 from qaeval.report import numbers
 from qaeval.report.tables import Section, Table
 
@@ -23,7 +23,10 @@ _MEANINGS: Final = {
 def speed(report: Report) -> Section:
     """Times and tokens."""
     judge = report.judge
-    rows = [_speed(f"generate {one.facts.name}", one.timing, one.tokens) for one in report.candidates]
+    rows = [
+        _speed(f"generate {candidate.facts.name}", candidate.timing, candidate.tokens)
+        for candidate in report.candidates
+    ]
     rows.append(_speed(f"grade {judge.facts.name}", judge.timing, judge.tokens))
     header = (
         "Stage",
@@ -36,7 +39,7 @@ def speed(report: Report) -> Section:
         "Completion tokens",
         "per second",
     )
-    spans = [(f"generate {one.facts.name}", one.timing.server) for one in report.candidates]
+    spans = [(f"generate {candidate.facts.name}", candidate.timing.server) for candidate in report.candidates]
     spans.append((f"grade {judge.facts.name}", judge.timing.server))
     return Section(
         anchor="speed",
@@ -44,15 +47,15 @@ def speed(report: Report) -> Section:
         paragraphs=(
             *((_ALONGSIDE,) if judge.timing.alongside else ()),
             *_known(report),
-            *how_counted(report),
+            *cost_method(report.timing),
         ),
         tables=(
             Table(caption="Time and tokens by stage", header=header, rows=tuple(rows)),
             *_servers(spans),
             *item_costs(report.timing.costs),
-            *stage_costs(report),
+            *stage_costs(report.timing),
             *node_table(report.timing.nodes),
-            *energy_table(report),
+            *energy_table(report.timing),
         ),
     )
 
@@ -60,48 +63,51 @@ def speed(report: Report) -> Section:
 def _known(report: Report) -> tuple[str, ...]:
     """Say whose replies were known from earlier runs."""
     judge = report.judge
-    timings = [(one.facts.name, one.timing) for one in report.candidates] + [(judge.facts.name, judge.timing)]
-    known = [f"{name} {numbers.percent(1 - timing.fresh)}" for name, timing in timings if timing.fresh < 1]
-    if not known:
+    timings = [(candidate.facts.name, candidate.timing) for candidate in report.candidates] + [
+        (judge.facts.name, judge.timing)
+    ]
+    cached = [f"{name} {numbers.percent(1 - timing.fresh)}" for name, timing in timings if timing.fresh < 1]
+    if not cached:
         return ()
-    return (f"Replies known from earlier runs: {', '.join(known)}. Speed and cost are of the others.",)
+    return (f"Replies known from earlier runs: {', '.join(cached)}. Speed and cost are of the others.",)
 
 
 def _servers(spans: Iterable[tuple[str, ServerSpan | None]]) -> tuple[Table, ...]:
     """Return what the servers say of themselves; nothing where none was read, no column that none of them has."""
-    known = [(name, span) for name, span in spans if span is not None]
-    if not known:
+    server_spans = [(name, span) for name, span in spans if span is not None]
+    if not server_spans:
         return ()
     columns = {
-        "Requests per second": [numbers.per_second(one.requests_per_s) for _, one in known],
-        "Output tokens per second": [numbers.per_second(one.tokens_per_s) for _, one in known],
+        "Requests per second": [numbers.per_second(span.requests_per_s) for _, span in server_spans],
+        "Output tokens per second": [numbers.per_second(span.tokens_per_s) for _, span in server_spans],
         "First token (TTFT), mean / p50 / p95": [
-            _times(one.ttft_s, one.ttft_p50_s, one.ttft_p95_s) for _, one in known
+            _times(span.ttft_s, span.ttft_p50_s, span.ttft_p95_s) for _, span in server_spans
         ],
         "Per output token (TPOT), mean / p50 / p95": [
-            _times(one.tpot_s, one.tpot_p50_s, one.tpot_p95_s) for _, one in known
+            _times(span.tpot_s, span.tpot_p50_s, span.tpot_p95_s) for _, span in server_spans
         ],
         "Between tokens (ITL), mean / p50 / p95": [
-            _times(one.inter_token_s, one.inter_token_p50_s, one.inter_token_p95_s) for _, one in known
+            _times(span.inter_token_s, span.inter_token_p50_s, span.inter_token_p95_s)
+            for _, span in server_spans
         ],
         "Whole request (E2E), mean / p50 / p95": [
-            _times(one.e2e_s, one.e2e_p50_s, one.e2e_p95_s) for _, one in known
+            _times(span.e2e_s, span.e2e_p50_s, span.e2e_p95_s) for _, span in server_spans
         ],
-        "In the queue, mean": [_times(one.queue_s) for _, one in known],
-        "Running, at most": [_whole(one.running_max) for _, one in known],
-        "Waiting, at most": [_whole(one.waiting_max) for _, one in known],
-        "KV cache, at most": [_share(one.kv_cache_max) for _, one in known],
-        "Preemptions": [_whole(one.preemptions) for _, one in known],
-        "Prompt from cache": [_share(one.prefix_hit_rate) for _, one in known],
+        "In the queue, mean": [_times(span.queue_s) for _, span in server_spans],
+        "Running, at most": [_whole(span.running_max) for _, span in server_spans],
+        "Waiting, at most": [_whole(span.waiting_max) for _, span in server_spans],
+        "KV cache, at most": [_share(span.kv_cache_max) for _, span in server_spans],
+        "Preemptions": [_whole(span.preemptions) for _, span in server_spans],
+        "Prompt from cache": [_share(span.prefix_hit_rate) for _, span in server_spans],
     }
     measured = {head: cells for head, cells in columns.items() if set(cells) != {numbers.NOT_MEASURED}}
-    rows = tuple((name, *cells) for (name, _), *cells in zip(known, *measured.values(), strict=True))
+    rows = tuple((name, *cells) for (name, _), *cells in zip(server_spans, *measured.values(), strict=True))
     stages: dict[tuple[str, ...], list[str]] = {}
-    for name, span in known:
+    for name, span in server_spans:
         if span.missing:
             stages.setdefault(span.missing, []).append(name)
     notes = _meanings(measured) + tuple(
-        f"{'Every server' if len(names) == len(known) else ', '.join(names)}: not there are {', '.join(missing)}."
+        f"{'Every server' if len(names) == len(server_spans) else ', '.join(names)}: not there are {', '.join(missing)}."
         for missing, names in stages.items()
     )
     caption = "What the servers' metrics say of the stage"

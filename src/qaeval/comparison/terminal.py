@@ -30,12 +30,12 @@ def render_text_rows(report: Report) -> TextSummary:
     level = numbers.level(report.candidates[0].usable)
     flags = [flag.name for flag in report.rubric.flags if _raised(report, flag.name)]
     legend = {
-        _NONE: any(one.ungraded.n for one in report.candidates),
-        _FAILED: any(one.failed.n for one in report.candidates),
+        _NONE: any(candidate.ungraded.n for candidate in report.candidates),
+        _FAILED: any(candidate.failed.n for candidate in report.candidates),
     }
     named = {_NONE: f"{_NONE} none", _FAILED: f"{_FAILED} failed"}
     return TextSummary(
-        headline=tuple((one.kind, one.text) for one in headline(report)),
+        headline=tuple((sentence.kind, sentence.text) for sentence in headline(report)),
         header=(
             "candidate",
             f"usable {report.rubric.best} [{level}]",
@@ -43,36 +43,36 @@ def render_text_rows(report: Report) -> TextSummary:
             *flags,
             "time",
         ),
-        rows=tuple(_row(one, flags) for one in report.candidates),
+        rows=tuple(_row(candidate, flags) for candidate in report.candidates),
     )
 
 
 def _raised(report: Report, name: str) -> bool:
-    return any(flag.n for one in report.candidates for flag in one.flags if flag.name == name)
+    return any(flag.n for candidate in report.candidates for flag in candidate.flags if flag.name == name)
 
 
-def _row(one: CandidateSummary, flags: Sequence[str]) -> tuple[str, ...]:
-    shares = {flag.name: numbers.percent(flag.share.value) for flag in one.flags}
+def _row(candidate: CandidateSummary, flags: Sequence[str]) -> tuple[str, ...]:
+    shares = {flag.name: numbers.percent(flag.share.value) for flag in candidate.flags}
     return (
-        one.facts.name,
-        f"{numbers.percent(one.usable.value)}{numbers.rate_interval(one.usable) or ' too few chunks'}",
-        _bar(one),
+        candidate.facts.name,
+        f"{numbers.percent(candidate.usable.value)}{numbers.rate_interval(candidate.usable) or ' too few chunks'}",
+        _bar(candidate),
         *(shares[name] for name in flags),
-        numbers.seconds(one.timing.wall_s),
+        numbers.seconds(candidate.timing.wall_s),
     )
 
 
-def _bar(one: CandidateSummary) -> str:
+def _bar(candidate: CandidateSummary) -> str:
     """Draw the letters of all expected items as a bar; what occurs at all has at least one place."""
     counts = [
-        *((letter.name, letter.n) for letter in one.letters),
-        (_NONE, one.ungraded.n),
-        (_FAILED, one.failed.n),
+        *((letter.name, letter.n) for letter in candidate.letters),
+        (_NONE, candidate.ungraded.n),
+        (_FAILED, candidate.failed.n),
     ]
     present = [(mark, n) for mark, n in counts if n]
-    places = [max(1, round(_BAR * n / one.n_expected)) for _, n in present]
-    while sum(places) > _BAR:
-        places[places.index(max(places))] -= 1
-    while sum(places) < _BAR:
-        places[places.index(max(places))] += 1
-    return "".join(mark * n for (mark, _), n in zip(present, places, strict=True))
+    widths = [max(1, round(_BAR * n / candidate.n_expected)) for _, n in present]
+    while sum(widths) > _BAR:
+        widths[widths.index(max(widths))] -= 1
+    while sum(widths) < _BAR:
+        widths[widths.index(max(widths))] += 1
+    return "".join(mark * n for (mark, _), n in zip(present, widths, strict=True))

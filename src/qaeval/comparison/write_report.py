@@ -91,7 +91,7 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
 def render(analysis: Analysis, format_: Format) -> str:
     """Render a report in one of the formats; the same analysis gives the same text."""
     if format_ == "html":
-        return render_html(analysis.report, analysis.items(most=_MAX_PAGE_ITEMS, marked=True))
+        return render_html(analysis.report, analysis.items(max_items=_MAX_PAGE_ITEMS, marked=True))
     if format_ == "md":
         return render_markdown(analysis.report, with_charts=analysis.has_charts)
     return render_csv(analysis.items()) if format_ == "csv" else model_json(analysis.report)

@@ -1,1 +1,1 @@
-"""From files to the sample set: loading, sampling."""
+"""Documents, chunks and samples: reading, cutting, loading and drawing."""

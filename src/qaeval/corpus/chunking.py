@@ -1,8 +1,7 @@
-"""Documents to chunks: whole blocks up to a size in tokens, cut from the source as they stand.
+"""Cut documents into chunks: whole blocks up to a size in tokens, verbatim slices of the source.
 
-A document is taken apart into units, which are never cut: headings, sentences, table rows, lines of code. A chunk is
-a run of units, so its text is a slice of the source; only a piece of a table or of a fenced block repeats the table's
-head or the fence's lines.
+A document consists of units that are never cut: headings, sentences, table rows, lines of code. A chunk is
+a run of units; a piece of a table also repeats the table's header, and a piece of a fenced block the fence.
 """
 
 import re
@@ -27,29 +26,28 @@ _SENTENCE_END: Final = re.compile(
 )
 _LAST_WORD: Final = re.compile(r"[^\s(\[\"'„“]+$")
 _NUMBERED: Final = re.compile(r"[\s>*_+-]*\d+")
-_MARKER: Final = re.compile(r"^(?:[\s>]*(?:[-*+]|\d{1,9}[.)])[ \t]+)+")
-_LONG_SENTENCE: Final = (
-    8  # lines; a longer paragraph without a sentence's end is a listing, parted at its lines
-)
+_LIST_MARKER: Final = re.compile(r"^(?:[\s>]*(?:[-*+]|\d{1,9}[.)])[ \t]+)+")
+_LONG_SENTENCE: Final = 8
+"""Lines; a longer paragraph without the end of a sentence is a listing, and is split at its lines."""
 _CJK: Final = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD: Final = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
-"""A word between spaces; Chinese, Japanese and Korean are written without, and each character counts."""
+"""A word between spaces; in Chinese, Japanese and Korean, which have no spaces, each character counts."""
 
 
 @dataclass(frozen=True)
 class DocumentChunk:
-    """A chunk, with the names that its row in a file has."""
+    """A chunk; the field names are the keys of its row."""
 
     chunk_id: str
     text: str
     title: str
-    """The headings it stands under, ``Guide > Install > From source``; those that all of it shares."""
+    """The headings above all of the chunk, ``Guide > Install > From source``."""
     stratum: str
-    """The document's top folder, or the document's name without its suffix when it lies in none."""
+    """The document's top folder; without a folder the document's name without suffix."""
     document: str
     language: str
     place: Mapping[str, list[int]]
-    """First and last line, page or (HTML) block in the source, from 1: ``{"lines": [12, 40]}``."""
+    """First and last line, page or (for HTML) block in the source, from 1: ``{"lines": [12, 40]}``."""
     n_tokens: int
 
     def row(self) -> dict[str, Any]:
@@ -59,48 +57,49 @@ class DocumentChunk:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What is never cut: a span of the document's text."""
+    """A span of the document's text that is never cut."""
 
     start: int
     end: int
     rank: int
-    """How deep inside a block it begins: 0 begins a block; parting before a lower rank is better."""
+    """Nesting depth of its start: 0 starts a block. A cut before a lower rank is better."""
     level: int
-    """Of a heading: 1 to 6; else 0."""
+    """Level of a heading, 1 to 6; 0 for other units."""
     binds: bool
-    """Whether it is a heading with something below it, which no chunk may end with."""
+    """Whether it is a heading with content below it; no chunk ends with such a heading."""
     block: int
     section: int
     path: tuple[str, ...]
     before: str
     after: str
-    """What a piece of a table or of a fenced block repeats where a chunk begins, or ends, with the unit."""
+    """Lines of a table or fenced block that a chunk repeats if it begins (``before``) or ends (``after``)
+    here."""
 
 
 def words_counter() -> Callable[[str], int]:
-    """Count tokens without a tokenizer: four for every three words."""
+    """Return a counter without a tokenizer: four tokens per three words."""
     return lambda text: ceil(len(_WORD.findall(text)) * 4 / 3)
 
 
 def tokenizer_counter(path: Path) -> Callable[[str], int]:
-    """Count tokens with a model's own tokenizer; nothing is downloaded.
+    """Return a counter that uses a model's tokenizer; nothing is downloaded.
 
     Args:
-        path: a ``tokenizer.json``, or a folder that holds one.
+        path: A ``tokenizer.json``, or its folder.
 
     Raises:
-        DataError: there is none, or it is broken.
+        DataError: the file is missing or invalid.
     """
-    from tokenizers import Tokenizer  # noqa: PLC0415 - only those who name a tokenizer need the library
+    from tokenizers import Tokenizer  # noqa: PLC0415 - optional dependency
 
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        raise DataError(f"{file}: no such file; expected a model's tokenizer.json; or count by words")
+        raise DataError(f"{file}: no such file; expected a model's tokenizer.json")
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"{file}: expected a tokenizer.json of the tokenizers library: {error}") from error
-    tokenizer.no_truncation()  # a file may ask for it, and every long text would have the same length
+    except Exception as error:  # the library raises plain exceptions
+        raise DataError(f"{file}: not a tokenizer.json of the tokenizers library: {error}") from error
+    tokenizer.no_truncation()  # with the file's truncation all long texts would have the same length
     tokenizer.no_padding()
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -111,44 +110,45 @@ def chunk_documents(
     size: int,
     overlap: int = 0,
     count: Callable[[str], int],
-    least: int | None = None,
+    min_tokens: int | None = None,
 ) -> Iterator[DocumentChunk]:
     """Cut documents into chunks.
 
-    Chunks are filled with whole blocks. A block that is larger than ``size``, or that follows less than ``least``
-    tokens and does not fit beside them, is parted between list items, table rows, lines of code or sentences; a
-    single one of these is never cut, even when it is larger than ``size``. A heading begins a new chunk once the
-    current one holds ``least`` tokens, and stays with what follows it. Every line is in one chunk; with ``overlap``,
-    the last units of a chunk are repeated in the next one of the same section.
+    Chunks are filled with whole blocks. A block that is larger than ``size``, or that does not fit into a
+    chunk with fewer than ``min_tokens`` tokens, is split between list items, table rows, lines of code or
+    sentences; a single one of these is never cut, even if it is larger than ``size``. A heading starts a
+    new chunk once the current chunk has ``min_tokens`` tokens, and stays with the text below it. Every line
+    is in one chunk; with ``overlap``, the last units of a chunk are repeated in the next chunk of the same
+    section.
 
     Args:
-        documents: what to cut; their names are unique.
-        size: tokens that a chunk holds at most, but for headings and a single unit that is larger.
-        overlap: tokens that are repeated at most.
-        count: counts the tokens of a text.
-        least: see above; None is a quarter of the size.
+        documents: Documents with unique names.
+        size: Maximum number of tokens of a chunk; only headings or a larger single unit exceed it.
+        overlap: Maximum number of repeated tokens.
+        count: Counts the tokens of a text.
+        min_tokens: See above; None: a quarter of ``size``.
 
     Raises:
-        UsageError: the sizes contradict one another.
+        UsageError: the sizes are inconsistent.
         DataError: two documents have the same name.
     """
-    least = size // 4 if least is None else least
-    if size < 1 or not 0 <= overlap < size or not 0 <= least <= size:
+    min_tokens = size // 4 if min_tokens is None else min_tokens
+    if size < 1 or not 0 <= overlap < size or not 0 <= min_tokens <= size:
         raise UsageError(
-            f"size {size}, overlap {overlap}, least {least}: expected a size of at least 1, an overlap below the size "
-            f"and a least size up to the size"
+            f"size {size}, overlap {overlap}, least {min_tokens}: "
+            "expected size >= 1, 0 <= overlap < size and 0 <= least <= size"
         )
     names: set[str] = set()
     for document in documents:
         if document.name in names:
-            raise DataError(f"{document.path}: a second document with the name {document.name!r}; rename one")
+            raise DataError(f"{document.path}: duplicate document name {document.name!r}; rename one of them")
         names.add(document.name)
-        yield from _Cutter(document, count, (size, overlap, least)).chunks()
+        yield from _Chunker(document, count, (size, overlap, min_tokens)).chunks()
 
 
-class _Cutter:
+class _Chunker:
     def __init__(self, document: Document, count: Callable[[str], int], sizes: tuple[int, int, int]) -> None:
-        self.document, self.count, (self.size, self.overlap, self.least) = document, count, sizes
+        self.document, self.count, (self.size, self.overlap, self.min_tokens) = document, count, sizes
         self.text = "\n".join(line.text for line in document.lines)
         self.offsets = [0, *accumulate(len(line.text) + 1 for line in document.lines)]
         self.units = _units(document, self.text, self.offsets)
@@ -157,7 +157,7 @@ class _Cutter:
         self.sums = [0, *accumulate(count(self.text[unit.start : end]) for unit, end in spans)]
 
     def slice(self, first: int, end: int) -> str:
-        """Return the text of units, with what a piece of a table or of a fenced block repeats."""
+        """Return the text of units, with the repeated lines of a table or fenced block."""
         head, tail = self.units[first], self.units[end - 1]
         return head.before + self.text[head.start : tail.end] + tail.after
 
@@ -165,47 +165,51 @@ class _Cutter:
         return self.count(self.slice(first, end)) <= self.size
 
     def chunks(self) -> Iterator[DocumentChunk]:
-        first = new = ordinal = 0
-        while new < len(self.units):
-            first = self._first(new, first)
-            end = self._end(first, new)
+        first = next_unit = ordinal = 0
+        while next_unit < len(self.units):
+            first = self._first_unit(next_unit, first)
+            end = self._last_end(first, next_unit)
             ordinal += 1
             yield self._chunk(ordinal, first, end)
-            new = end
+            next_unit = end
 
-    def _first(self, new: int, previous: int) -> int:
-        """Step back from the first new unit over those that are repeated."""
-        units, first = self.units, new
+    def _first_unit(self, next_unit: int, previous: int) -> int:
+        """Step back from the first new unit over the units of the overlap."""
+        units, first = self.units, next_unit
         while (
             first > previous
-            and units[first - 1].section == units[new].section
+            and units[first - 1].section == units[next_unit].section
             and not units[first - 1].level
-            and self.count(self.slice(first - 1, new)) <= self.overlap
-            and self.fits(first - 1, new + 1)
+            and self.count(self.slice(first - 1, next_unit)) <= self.overlap
+            and self.fits(first - 1, next_unit + 1)
         ):
             first -= 1
         return first
 
-    def _end(self, first: int, new: int) -> int:
-        """Choose where a chunk ends: at a heading, or else where the fewest blocks are parted."""
+    def _last_end(self, first: int, next_unit: int) -> int:
+        """Choose the end of a chunk: before a heading, or else at the lowest nesting depth."""
         units = self.units
-        soonest = new + 1
-        while units[soonest - 1].binds:
-            soonest += 1
-        furthest = self._furthest(first, soonest)
-        ends = [end for end in range(soonest, furthest + 1) if not units[end - 1].binds]
+        earliest = next_unit + 1
+        while units[earliest - 1].binds:
+            earliest += 1
+        furthest = self._fitting_end(first, earliest)
+        ends = [end for end in range(earliest, furthest + 1) if not units[end - 1].binds]
         for end in ends:
-            if end < len(units) and units[end].level and self.count(self.slice(new, end)) >= self.least:
+            if end < len(units) and units[end].level and self._is_large_enough(next_unit, end):
                 return end
         if furthest == len(units):
             return furthest
-        best = sorted(ends, key=lambda end: (units[end].rank, -end))
-        return next((end for end in best if self.count(self.slice(new, end)) >= self.least), ends[-1])
+        ranked = sorted(ends, key=lambda end: (units[end].rank, -end))
+        return next((end for end in ranked if self._is_large_enough(next_unit, end)), ends[-1])
 
-    def _furthest(self, first: int, soonest: int) -> int:
-        """Return the end up to which the units fit; the sum of their sizes is close to it and cheap."""
-        end = max(soonest, bisect_right(self.sums, self.sums[first] + self.size) - 1)
-        while end > soonest and not self.fits(first, end):
+    def _is_large_enough(self, first: int, end: int) -> bool:
+        return self.count(self.slice(first, end)) >= self.min_tokens
+
+    def _fitting_end(self, first: int, earliest: int) -> int:
+        """Return the end of the units that fit."""
+        # the sum of the units' sizes is a cheap estimate of the size of their text: few exact counts remain
+        end = max(earliest, bisect_right(self.sums, self.sums[first] + self.size) - 1)
+        while end > earliest and not self.fits(first, end):
             end -= 1
         while end < len(self.units) and self.fits(first, end + 1):
             end += 1
@@ -215,7 +219,7 @@ class _Cutter:
         document, units, text = self.document, self.units[first:end], self.slice(first, end)
         paths = [unit.path for unit in units if not unit.binds]
         shared = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
-        starts = (bisect_right(self.offsets, at) - 1 for at in (units[0].start, units[-1].end - 1))
+        starts = (bisect_right(self.offsets, offset) - 1 for offset in (units[0].start, units[-1].end - 1))
         places = [document.lines[line].place for line in starts]
         name = PurePosixPath(document.name)
         return DocumentChunk(
@@ -234,7 +238,7 @@ class _Cutter:
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """A run of lines without blocks inside: a heading, a paragraph, a table, a block of code."""
+    """A block without blocks inside: a heading, a paragraph, a table, a block of code."""
 
     kind: str
     start: int
@@ -256,7 +260,7 @@ def _units(document: Document, text: str, offsets: Sequence[int]) -> list[_Unit]
         block += not leaf.rank
         if leaf.level:
             section += 1
-            path = [*(above for above in path if above[0] < leaf.level), (leaf.level, leaf.title)]
+            path = [*(heading for heading in path if heading[0] < leaf.level), (leaf.level, leaf.title)]
         names = tuple(name for _, name in path if name)
         binds = follows is not None and leaf.level > 0 and not 0 < follows.level <= leaf.level
         for number, (start, end, before, after) in enumerate(_spans(leaf, lines, offsets)):
@@ -272,7 +276,7 @@ def _text_leaves(lines: Sequence[str]) -> list[_Leaf]:
 
 
 def _markdown_leaves(lines: Sequence[str], text: str) -> list[_Leaf]:
-    """Find the leaves in their order; lines that the parser has no token for, as link targets, are leaves of their own."""
+    """Return the leaves in order; lines without a parser token, like link targets, are separate leaves."""
     leaves: list[_Leaf] = []
     ranks: dict[int, int] = {}
     references: dict[str, Any] = {}
@@ -287,22 +291,22 @@ def _markdown_leaves(lines: Sequence[str], text: str) -> list[_Leaf]:
             level = int(token.tag[1]) if is_heading else 0
             title = inline_text(tokens[number + 1].content, references) if is_heading else ""
             leaves += [_Leaf(token.type, start, end, ranks[start], token.level, token.markup, level, title)]
-    known = {line for leaf in leaves for line in range(leaf.start, leaf.end)}
+    covered = {line for leaf in leaves for line in range(leaf.start, leaf.end)}
     for line, source in enumerate(lines):
-        if source.strip() and line not in known:
+        if source.strip() and line not in covered:
             rank = ranks.get(line, int(line > 0 and bool(lines[line - 1].strip())))
             leaves.append(_Leaf("gap", line, line + 1, rank))
     return sorted(leaves, key=lambda leaf: leaf.start)
 
 
 def _spans(leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]) -> Iterator[tuple[int, int, str, str]]:
-    """Part a leaf into what is never cut; the last two of each are what a piece repeats before and after it."""
+    """Split a leaf into uncut spans: start, end, and the text to repeat before and after a piece."""
     filled = [line for line in range(leaf.start, leaf.end) if lines[line].strip()]
     n, before, after = len(filled), "", ""
     opening = lines[leaf.start]
-    if leaf.depth:  # a list's marker gives way to spaces, for it would begin another item
-        opening = _MARKER.sub(lambda marker: re.sub(r"[^\s>]", " ", marker[0]), opening)
-    firsts = [*range(n)]  # of the lines that a piece begins with
+    if leaf.depth:  # a repeated list marker would start another item, so spaces replace it
+        opening = _LIST_MARKER.sub(lambda marker: re.sub(r"[^\s>]", " ", marker[0]), opening)
+    firsts = [*range(n)]  # first lines of the pieces
     if leaf.kind in _PLAIN:
         firsts = [0]
     elif leaf.kind == "paragraph_open":
@@ -312,7 +316,7 @@ def _spans(leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]) -> Iterato
             yield from sentences
             return
     elif leaf.kind == "table_open":
-        firsts = [0, *range(3, n)]  # the head stays with the first row
+        firsts = [0, *range(3, n)]  # the header stays with the first row
         before = f"{opening}\n{lines[leaf.start + 1]}\n"
     elif leaf.kind == "fence":
         fence = leaf.markup
@@ -325,20 +329,20 @@ def _spans(leaf: _Leaf, lines: Sequence[str], offsets: Sequence[int]) -> Iterato
 
 
 def _masked(text: str) -> str:
-    """Write X over code, links' targets and tags."""
-    spans, parts, at = code_spans(text), [], 0
-    while atom := _ATOM.search(text, at):
+    """Replace code, link targets and tags by X."""
+    spans, parts, position = code_spans(text), [], 0
+    while atom := _ATOM.search(text, position):
         is_code = atom[0][0] == "`"
         end = spans.get(atom.start(), 0) if is_code else atom.end()
-        parts += [text[at : atom.start()], "X" * (end - atom.start()) or atom[0]]
-        at = end or atom.end()
-    return "".join([*parts, text[at:]])
+        parts += [text[position : atom.start()], "X" * (end - atom.start()) or atom[0]]
+        position = end or atom.end()
+    return "".join([*parts, text[position:]])
 
 
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Find where sentences begin and end; a full stop in code, in a link's target or after an abbreviation is no end."""
+    """Yield start and end of each sentence; a full stop in code, a link or an abbreviation is no end."""
     masked = _masked(text)
-    start = seen = 0
+    start = scanned = 0
     has_letters = False
     for match in _SENTENCE_END.finditer(masked):
         before = _LAST_WORD.search(masked, max(start, match.start() - 24), match.start())
@@ -346,10 +350,10 @@ def _sentences(text: str) -> Iterator[tuple[int, int]]:
         is_short = match[0][0] == "." and (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
         if match[1] and (is_short or match[1].islower() or match[1] in ".!?…"):
             continue
-        has_letters = has_letters or any(map(str.isalnum, masked[seen : match.start()]))
-        seen = match.end()
+        has_letters = has_letters or any(map(str.isalnum, masked[scanned : match.start()]))
+        scanned = match.end()
         if has_letters and not _NUMBERED.fullmatch(masked, start, match.start()):
             yield start, start + len(masked[start : match.end()].rstrip())
             start, has_letters = match.end(), False
-    if rest := text[start:].rstrip():
-        yield start, start + len(rest)
+    if tail := text[start:].rstrip():
+        yield start, start + len(tail)

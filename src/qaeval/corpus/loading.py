@@ -1,4 +1,4 @@
-"""Chunks from a JSON Lines file: many spellings are understood, and what is wrong is said with its line."""
+"""Read chunks from a JSON Lines file with common field names; problems are reported with their line."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -18,66 +18,68 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "title": ("title", "heading"),
     "language": ("language", "lang"),
 }
-"""Names that a field may have in the file; the first one that stands there counts. Other fields are ignored."""
+"""Accepted names of each field; the first name with a value counts. Other fields are ignored."""
 
 MAX_CHUNK_WORDS: Final = 20_000
-"""Longer chunks are whole documents; no model on one small GPU reads them in one piece."""
+"""Longer chunks are whole documents, which do not fit into the context of a model on one small GPU."""
 
-_SHOWN: Final = 5
-"""Problems that one message lists."""
+_SHOWN_CHARS: Final = 60
+_SHOWN_KEYS: Final = 12
+_MAX_PROBLEMS: Final = 5
+"""Problems listed in one message."""
 
 
 def load_chunks(path: Path, fields: Mapping[str, str] = MappingProxyType({})) -> tuple[Chunk, ...]:
     """Read chunks, one JSON object per line.
 
     Args:
-        path: a UTF-8 file; a byte order mark, CRLF line ends and blank lines are fine.
-        fields: the file's own name of a field, by the field; it is then the only one that counts.
+        path: A UTF-8 file; a byte order mark, CRLF line ends and blank lines are allowed.
+        fields: Key in the file by field name; the only accepted key of that field.
 
     Raises:
-        UsageError: ``fields`` names a field that chunks do not have.
-        DataError: the file or some of its lines are not usable; the first problems are listed with their lines.
+        UsageError: ``fields`` has an unknown field name.
+        DataError: the file or some lines are invalid; the first problems are listed with their lines.
     """
     names = _names(fields)
     chunks: dict[str, Chunk] = {}
 
-    def take(row: dict[str, Any], _line: int) -> None:
+    def add(row: dict[str, Any], line: int) -> None:
         chunk = _chunk(row, names)
         if first := lines_of.get(chunk.chunk_id):
             raise LineError(
-                f"duplicate id {chunk.chunk_id!r}: it stands on line {first} already; ids must be unique"
+                f"duplicate id {chunk.chunk_id!r}: line {first} has the same id; ids must be unique"
             )
-        lines_of[chunk.chunk_id] = _line
+        lines_of[chunk.chunk_id] = line
         chunks[chunk.chunk_id] = chunk
 
     lines_of: dict[str, int] = {}
-    each_object(path, take)
+    each_object(path, add)
     return tuple(chunks.values())
 
 
-def each_object(path: Path, take: Callable[[dict[str, Any], int], None]) -> None:
-    """Hand every JSON object of a file of lines on, with its line's number.
+def each_object(path: Path, handle: Callable[[dict[str, Any], int], None]) -> None:
+    """Call a function with each JSON object of a JSON Lines file and its line number.
 
     Args:
-        path: a UTF-8 file; a byte order mark, CRLF line ends and blank lines are fine.
-        take: raises ``LineError`` for an object that is not usable.
+        path: A UTF-8 file; a byte order mark, CRLF line ends and blank lines are allowed.
+        handle: Raises ``LineError`` for an invalid object.
 
     Raises:
-        DataError: the file or some of its lines are not usable; the first problems are listed with their lines.
+        DataError: the file or some lines are invalid; the first problems are listed with their lines.
     """
     lines = read_text(path).split("\n")  # not splitlines(): JSON strings may hold U+2028
     if not any(line.strip() for line in lines):
         raise DataError(f"{path}: the file is empty; expected one JSON object per line")
     if lines[0].lstrip().startswith("["):
         raise DataError(
-            f"{path}:1: a JSON array starts here; expected one JSON object per line (jq -c '.[]' turns an array into lines)"
+            f"{path}:1: expected one JSON object per line, found a JSON array (jq -c '.[]' converts it)"
         )
     problems = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            take(_parse(line), number)
+            handle(_parse(line), number)
         except LineError as error:
             problems.append(f"{path}:{number}{error.column}: {error}")
     if problems:
@@ -88,13 +90,13 @@ def _names(fields: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     for name in fields:
         if name not in ALIASES:
             raise UsageError(
-                f"chunks have no field {name!r}.{closest(name, ALIASES)} They have {', '.join(ALIASES)}"
+                f"unknown chunk field {name!r}.{closest(name, ALIASES)} Known: {', '.join(ALIASES)}"
             )
-    return {**ALIASES, **{name: (own,) for name, own in fields.items()}}
+    return {**ALIASES, **{name: (key,) for name, key in fields.items()}}
 
 
 class LineError(Exception):
-    """What is wrong with one line."""
+    """A line that is invalid."""
 
     def __init__(self, message: str, column: int | None = None) -> None:
         super().__init__(message)
@@ -104,9 +106,9 @@ class LineError(Exception):
 def _summary(path: Path, problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
-    shown = problems[:_SHOWN]
-    which = f"the first {_SHOWN}" if len(problems) > _SHOWN else "all of them"
-    return "\n  ".join([f"{path}: {len(problems)} lines are not usable; {which}:", *shown])
+    shown = problems[:_MAX_PROBLEMS]
+    scope = f"the first {_MAX_PROBLEMS}" if len(problems) > _MAX_PROBLEMS else "all of them"
+    return "\n  ".join([f"{path}: {len(problems)} lines are invalid; {scope}:", *shown])
 
 
 def _parse(line: str) -> dict[str, Any]:
@@ -115,9 +117,9 @@ def _parse(line: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise LineError(f"not JSON: {error.msg}; expected one JSON object per line", error.colno) from error
     except (ValueError, RecursionError) as error:
-        raise LineError("JSON that cannot be read: nested too deeply or a number too long") from error
+        raise LineError("unreadable JSON: nested too deeply, or a number is too long") from error
     if not isinstance(row, dict):
-        raise LineError(f"expected a JSON object, got {_shown(row)}")
+        raise LineError(f"expected a JSON object, got {_abbreviated(row)}")
     return row
 
 
@@ -128,44 +130,46 @@ def _chunk(row: dict[str, Any], names: Mapping[str, tuple[str, ...]]) -> Chunk:
             raise LineError(_missing(row, name, names[name]))
     if (n_words := len(fields["text"].split())) > MAX_CHUNK_WORDS:
         raise LineError(
-            f"the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}: this looks like a whole document; "
-            f"cut it into passages with `qaeval chunk` first"
+            f"the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}; cut it with `qaeval chunk`"
         )
     return Chunk(**fields)
 
 
 def text_field(row: Mapping[str, Any], keys: Iterable[str], name: str = "") -> str:
-    """Return the text under the first of some keys that has a value; an empty string where there is none.
+    """Return the text of the first key with a value; an empty string if no key has one.
 
     Raises:
-        LineError: the value is no text, or holds what no text may hold.
+        LineError: the value is not text, or contains a NUL character or a lone surrogate.
     """
     for key in keys:
         value = row.get(key)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise LineError(f"{key!r}: expected text, got {_shown(value)}")
+            raise LineError(f"{key!r}: expected text, got {_abbreviated(value)}")
         text = str(value)
         if "\0" in text:
             raise LineError(f"{key!r}: a NUL character at position {text.index(chr(0)) + 1}; remove it")
         if surrogate := LONE_SURROGATE.search(text):
             code = f"\\u{ord(surrogate[0]):04x}"
-            raise LineError(f"{key!r}: {code} is half a character (a lone surrogate); export the text again")
+            raise LineError(f"{key!r}: {code} is a lone surrogate; export the text again as valid UTF-8")
         if text.strip():
             return text if name == "text" else text.strip()
     return ""
 
 
 def _missing(row: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> str:
-    accepted = ", ".join(keys)
-    if blank := [key for key in keys if key in row]:
-        return f"{blank[0]!r} is blank; every chunk needs {'an id' if name == 'chunk_id' else 'text'}"
-    found = ", ".join(map(repr, list(row)[:12])) or "none"
+    field = "id" if name == "chunk_id" else "text"
+    if blank_keys := [key for key in keys if key in row]:
+        return f"{blank_keys[0]!r} is blank; every chunk needs an id and a text"
+    present = ", ".join(map(repr, list(row)[:_SHOWN_KEYS])) or "none"
     hint = next(filter(None, (closest(key, keys) for key in row)), "")
-    return f"no {'id' if name == 'chunk_id' else 'text'}: found the keys {found}; accepted: {accepted}.{hint} `--field {name}=NAME` names it"
+    return (
+        f"no {field}: expected one of {', '.join(keys)}; the keys are {present}.{hint} "
+        f"`--field {name}=NAME` maps another key"
+    )
 
 
-def _shown(value: object) -> str:
+def _abbreviated(value: object) -> str:
     text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 60 else f"{text[:60]}…"  # noqa: PLR2004 - one line of a terminal
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

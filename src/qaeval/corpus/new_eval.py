@@ -1,4 +1,4 @@
-"""A new eval of one's own: a folder that works at once, made from the shipped eval of its kind."""
+"""Create a new eval: a working folder, copied from the shipped eval of its kind."""
 
 import json
 import re
@@ -18,41 +18,43 @@ SOURCES: Final[Mapping[str, str]] = {
     "answer": "rag_qa",
     "preference_pair": "dpo_pairs",
 }
-"""The shipped eval that a kind's skeleton is made from."""
+"""The shipped eval that is the template of each kind."""
 
-_N: Final = 6
-"""Samples that a skeleton starts with; they are there to be replaced."""
+_N_SAMPLES: Final = 6
+"""Number of example samples in a new eval."""
 _SEED: Final = 0
+_UNGRADED: Final = frozenset({"preference_pair"})
+"""Kinds that no embedded judge grades."""
 _COPIED: Final = ("prompt.md", "facts.yaml")
 
 
 def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) -> Path:
-    """Write the folder of a new eval.
+    """Create the folder of a new eval.
 
     Args:
-        name: Of the eval and its folder: small letters, digits and ``_``.
-        kind: What its items are.
-        folder: Where evals stand.
+        name: Name of the eval and of its folder: lower-case letters, digits and ``_``.
+        kind: Item kind.
+        folder: Parent folder.
 
     Returns:
         The new folder.
 
     Raises:
-        UsageError: the name or kind is none, or the folder is there already.
-        StoreError: it cannot be written.
+        UsageError: the name or kind is invalid, or the folder exists.
+        StoreError: the folder cannot be written.
     """
+    # the eval's task for Inspect is a Python function of the same name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or iskeyword(name):
         raise UsageError(
-            f"an eval's name has small letters, digits and _ alone, begins with a letter and is no word of Python: its task for Inspect "
-            f"is a function of that name; got {name!r}"
+            f"eval name {name!r}: expected a Python identifier of lower-case letters, digits and _"
         )
     if kind not in SOURCES:
-        raise UsageError(f"no kind {kind!r}.{closest(kind, SOURCES)} Kinds: {', '.join(SOURCES)}")
+        raise UsageError(f"unknown kind {kind!r}.{closest(kind, SOURCES)} Known: {', '.join(SOURCES)}")
     path = folder / name
     if path.exists():
-        raise UsageError(f"{path} is there already; choose another name, or take it away first")
+        raise UsageError(f"{path} exists; choose another name, or remove it first")
     source = find_eval(SOURCES[kind])
-    samples = draw(load_samples(source), n=_N, seed=_SEED)
+    samples = draw(load_samples(source), n=_N_SAMPLES, seed=_SEED)
     files = {
         "eval.yaml": _definition(
             (source.directory / "eval.yaml").read_text(encoding="utf-8"), name, source.name
@@ -60,9 +62,9 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
         "README.md": _readme(path, kind, source.rubric),
         "task.py": (source.directory / "task.py").read_text(encoding="utf-8").replace(source.name, name),
         **{
-            one: (source.directory / one).read_text(encoding="utf-8")
-            for one in _COPIED
-            if (source.directory / one).is_file()
+            filename: (source.directory / filename).read_text(encoding="utf-8")
+            for filename in _COPIED
+            if (source.directory / filename).is_file()
         },
         **_data(samples, kind),
     }
@@ -75,16 +77,21 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
     return path
 
 
+def first_command(path: Path, kind: str) -> str:
+    """Return the command by which a new eval of a kind is tried without a server."""
+    return f"qaeval {'generate' if kind in _UNGRADED else 'compare'} embedded-lead embedded-salient --eval {path}"
+
+
 def _definition(text: str, name: str, source: str) -> str:
-    """Rename a definition; its comments say what each key is for."""
+    """Rename a definition and keep its comments, which explain the keys."""
     text = re.sub(rf"^name: {source}$", f'name: "{name}"', text, flags=re.MULTILINE)
     text = re.sub(r"^title: .*$", f'title: "{name}"', text, flags=re.MULTILINE)
     text = re.sub(r"^chunks: \S+", "chunks: chunks.jsonl", text, flags=re.MULTILINE)
-    return f"# Made by `qaeval new-eval` from {source}; all of it is yours to change.\n{text}"
+    return f"# Created by `qaeval new-eval` from {source}; change anything.\n{text}"
 
 
 def _data(samples: tuple[Sample, ...], kind: str) -> dict[str, str]:
-    """Write the first samples as the files that the definition names."""
+    """Return the example samples as the data files of the definition."""
     rows = _lines([sample.row() for sample in samples])
     if kind == "preference_pair":
         return {"cards.jsonl": rows}
@@ -98,22 +105,24 @@ def _lines(rows: list[dict[str, Any]]) -> str:
 
 
 def _readme(path: Path, kind: str, rubric: str) -> str:
-    what = {
-        "qa_pair": "`chunks.jsonl`: your passages, one JSON object per line (`qaeval chunk` makes them of documents)",
-        "answer": "`chunks.jsonl` and `samples.jsonl`: your passages, and questions that they answer or do not",
-        "preference_pair": "`cards.jsonl` and `facts.yaml`: your topic cards, and the facts that claims are compared with",
+    data = {
+        "qa_pair": "`chunks.jsonl`: your chunks, one JSON object per line (`qaeval chunk` cuts documents)",
+        "answer": "`chunks.jsonl` and `samples.jsonl`: your chunks, answerable and unanswerable questions",
+        "preference_pair": "`cards.jsonl` and `facts.yaml`: your topic cards, facts for the reality check",
     }[kind]
     return f"""# {path.name}
 
-Try it: `qaeval compare embedded-lead embedded-salient --eval {path}`
+Try it: `{first_command(path, kind)}`
 
 What to change, in this order:
 
-1. {what}.
-2. `prompt.md`: what candidates are asked; `eval.yaml`: how many items, of which types, the checks, the sampling. The two must agree: a
-   prompt that asks for three pairs and `items_per_sample: 5` make every reply a failure. (The embedded models always write three.)
-3. The rubric: copy `rubrics/{rubric}.yaml`, give it a name of its own, and name it in `eval.yaml`; `qaeval rubric check NAME` reads it.
-4. `labels/<rater>.jsonl`: letters by people. `qaeval export RUN --to labels` writes the items to label; `qaeval agreement RUN` says
-   how far the judge can be trusted.
+1. {data}.
+2. `prompt.md`: the prompt; `eval.yaml`: number and types of items, checks, sampling. The two must agree: with
+   a prompt for three pairs and `items_per_sample: 5` every reply is a failure. (The embedded models always
+   write three.)
+3. The rubric: copy `rubrics/{rubric}.yaml` under a new name and set it in `eval.yaml`;
+   `qaeval rubric check NAME` validates it.
+4. `labels/<rater>.jsonl`: letters of human raters. `qaeval export RUN --to labels` writes the items to
+   label; `qaeval agreement RUN` compares the judge with the labels.
 5. `task.py` runs the same eval in Inspect AI.
 """

@@ -1,4 +1,4 @@
-"""HTML as Markdown: a page's main part, without what surrounds it."""
+"""Convert HTML to Markdown: the main part of a page, without navigation and other boilerplate."""
 
 import re
 import warnings
@@ -19,7 +19,8 @@ _DROPPED: Final = """script, style, nav, header, footer, aside, form, button, te
     [role=banner], .headerlink, .linenos"""
 _HIDDEN: Final = re.compile(r"(?i)display\s*:\s*none|visibility\s*:\s*hidden")
 _COOKIES: Final = re.compile(
-    r"(?i)\b(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)|onetrust|cookiebot"
+    r"(?i)\b(?:cookie|consent|gdpr)s?[-_]*(?:banner|notice|bar|popup|consent|modal|overlay)"
+    r"|onetrust|cookiebot"
 )
 _PAGE_LINK: Final = re.compile(
     r"(?i)(?:edit|improve|view|show)(?: this| the)? (?:page|source|page source|on git(?:hub|lab))|[¶#🔗]"
@@ -30,15 +31,15 @@ _IN_HEADINGS: Final = ":is(h1, h2, h3, h4, h5, h6)"
 _BLOCKS: Final = _HEADINGS | frozenset(
     re.findall(
         r"\w+",
-        """address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption figure footer
-        form header hgroup hr li main menu nav ol p pre search section summary table ul""",
+        """address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption figure
+        footer form header hgroup hr li main menu nav ol p pre search section summary table ul""",
     )
 )
-"""What ends an open paragraph."""
+"""Tags that end an open paragraph."""
 _FRAMES: Final = frozenset(["button", "caption", "object", "table", "td", "template", "th"])
 _CELLS, _ROWS = frozenset({"td", "th"}), frozenset({"thead", "tbody", "tfoot"})
 _ITEM_FRAMES: Final = (_BLOCKS | _FRAMES) - {"address", "div", "p"}
-_ENDED: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
+_IMPLIED_ENDS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     "li": (frozenset({"li"}), _ITEM_FRAMES - {"li"}),
     **dict.fromkeys(("dt", "dd"), (frozenset({"dt", "dd"}), _ITEM_FRAMES - {"dt", "dd"})),
     **dict.fromkeys(_CELLS, (_CELLS | {"caption"}, frozenset({"tr", "table"}))),
@@ -46,18 +47,19 @@ _ENDED: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     **dict.fromkeys(_ROWS, (_CELLS | _ROWS | {"tr", "caption", "colgroup"}, frozenset({"table"}))),
     "option": (frozenset({"option"}), frozenset({"select"})),
 }
-"""By the tag that begins: the open elements that HTML lets it end, and those beyond which it ends nothing."""
-_DEEPEST: Final = 600  # open elements; fewer already are more than can be converted
+"""By start tag: the open elements that it implicitly ends, and the elements that limit this."""
+_MAX_DEPTH: Final = 600
+"""Open elements; the converter's recursion already fails at fewer."""
 
 
 class _Page(BeautifulSoup):
-    """A page in which a tag ends the elements whose end tags HTML lets its authors leave out."""
+    """A page parser that adds optional end tags, as HTML prescribes."""
 
-    def handle_starttag(self, name: str, *args: Any, **kwargs: Any) -> Tag | None:  # noqa: ANN401 - the library's
-        if len(self.tagStack) > _DEEPEST:
+    def handle_starttag(self, name: str, *args: Any, **kwargs: Any) -> Tag | None:  # noqa: ANN401 - overrides
+        if len(self.tagStack) > _MAX_DEPTH:
             raise RecursionError
-        if name in _ENDED:
-            self._end(*_ENDED[name])
+        if name in _IMPLIED_ENDS:
+            self._end(*_IMPLIED_ENDS[name])
         if name in _BLOCKS:
             self._end(frozenset({"p"}), _FRAMES)
         return super().handle_starttag(name, *args, **kwargs)
@@ -74,8 +76,8 @@ class _Converter(MarkdownConverter):
         super().__init__(**options)
         self.n_items: Counter[int] = Counter()
 
-    def convert_li(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - the library's signature
-        """Write an item as the library does, which counts all that stand before it for each of a numbered list."""
+    def convert_li(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
+        """Convert an item like the library, which counts all preceding items for each one, in linear time."""
         bullet = "- "
         if el.parent is not None and el.parent.name == "ol":
             start = re.fullmatch("[0-9]{1,9}", str(el.parent.get("start")))
@@ -84,7 +86,7 @@ class _Converter(MarkdownConverter):
         text = re.sub("(?m)^(?=.)", " " * len(bullet), text.strip())
         return f"{bullet}{text[len(bullet) :]}\n" if text else "\n"
 
-    def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - the library's signature
+    def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:  # noqa: ARG002 - overrides
         fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
         near = [el, *el.find_all("code", limit=1), *list(el.parents)[:2]]
         language = _CODE_CLASS.search(" ".join(" ".join(tag.get_attribute_list("class")) for tag in near))
@@ -96,12 +98,12 @@ def page_as_markdown(path: Path, source: str) -> tuple[str, str]:
     """Return a page's title and its main part as Markdown.
 
     Raises:
-        DataError: the page is nested too deeply, or broken beyond what the parser bears.
+        DataError: the page is nested too deeply, or the parser rejects it.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of text that looks like a file name, and of XHTML
-            soup = _Page(_with_ends(source), "html.parser")
+            warnings.simplefilter("ignore")  # about text that looks like a file name, and about XHTML
+            soup = _Page(_escape_unclosed(source), "html.parser")
         title = soup.title.get_text(" ", strip=True) if soup.title else ""
         articles = soup.select("article")
         mains = soup.select("main, [role=main]") or (articles if len(articles) == 1 else [])
@@ -116,24 +118,24 @@ def page_as_markdown(path: Path, source: str) -> tuple[str, str]:
         )
         return title, str(converter.convert_soup(root)).replace("\r", "\n")
     except RecursionError as error:
-        raise DataError(f"{path}: nested too deeply to be read; simplify the page") from error
+        raise DataError(f"{path}: the page is nested too deeply; simplify it") from error
     except ParserRejectedMarkup as error:
-        raise DataError(
-            f"{path}: not HTML that can be read: a broken <![…]> section; mend or remove it"
-        ) from error
+        raise DataError(f"{path}: invalid HTML: a broken <![…]> section; fix or remove it") from error
 
 
-def _with_ends(source: str) -> str:
-    """Escape what begins a tag or comment that never ends: the parser looks for the end of each in all that follows."""
+def _escape_unclosed(source: str) -> str:
+    """Escape unclosed tags and comments: the parser would scan the rest of the page for each of them."""
     for opening, end in (("<!--", "-->"), ("<", ">")):
-        ended, mark, rest = source.rpartition(end)
-        source = ended + mark + rest.replace(opening, f"&lt;{opening[1:]}")
+        closed, mark, remainder = source.rpartition(end)
+        source = closed + mark + remainder.replace(opening, f"&lt;{opening[1:]}")
     return source
 
 
 def _strip(root: Tag) -> None:
     for heading in root.select("header h1") if root.name in {"main", "article"} else ():
-        heading.find_parents("header")[-1].insert_before(heading.extract())  # the page's own, not the site's
+        heading.find_parents("header")[-1].insert_before(
+            heading.extract()
+        )  # the page's heading, not the site's
     dropped = root.select(_DROPPED)
     for tag in root.find_all(True):
         names = " ".join([*tag.get_attribute_list("class"), str(tag.get("id") or "")])
@@ -156,7 +158,7 @@ def _strip(root: Tag) -> None:
 
 def _on_one_line(cell: Tag) -> None:
     if not re.fullmatch("[0-9]{1,2}", str(cell.get("colspan", ""))):
-        del cell["colspan"]  # none, or one that the library cannot read
+        del cell["colspan"]  # missing, or a value that the library cannot parse
     for pre in cell.find_all("pre"):
         pre.name = "code"
     for text in cell.find_all(string=re.compile(r"\|")):

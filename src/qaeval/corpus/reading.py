@@ -1,4 +1,4 @@
-"""Documents from Markdown, HTML, plain text and PDF: lines with their place in the source, boilerplate left out."""
+"""Read Markdown, HTML, plain text and PDF as lines with their place in the source, without boilerplate."""
 
 import logging
 import os
@@ -16,13 +16,13 @@ from qaeval.corpus.pages import page_as_markdown
 from qaeval.errors import DataError
 from qaeval.files.yaml import LONE_SURROGATE, read_text
 
-_MARKED_UP: Final = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html"}
-KINDS: Final[Mapping[str, str]] = _MARKED_UP | {".txt": "text", ".rst": "text", ".pdf": "pdf"}
-"""What can be read, by suffix; reStructuredText is read as plain text."""
+_MARKUP_KINDS: Final = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html"}
+KINDS: Final[Mapping[str, str]] = _MARKUP_KINDS | {".txt": "text", ".rst": "text", ".pdf": "pdf"}
+"""Kinds of documents by suffix; reStructuredText is read as plain text."""
 _EXPECTED: Final = f"expected a document ({', '.join(KINDS)})"
 _INLINE: Final = MarkdownIt("commonmark")
 MARKDOWN: Final = MarkdownIt("commonmark").enable("table").disable("inline")
-"""The parser whose line ranges both the cleaning and the chunking go by; it leaves what is inside a line alone."""
+"""The block parser whose line ranges cleaning and chunking use; inline parsing is off."""
 
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
 _CHARSET: Final = re.compile(rb"""(?i)charset\s*=\s*["']?([\w.:-]+)""")
@@ -46,16 +46,19 @@ _HEADING_ID: Final = re.compile(r"(?<!\s)\s*+\{[#:][^{}]*\}\Z")
 _LINKED_HEADING: Final = re.compile(
     r"\A([\s>#]*+)\[((?:[^\[\]]|\[[^\[\]]*\])*+)\]\(#[^()\s]*\)(?=[\s#]*\Z|[ \t]*\n[\s>]*(?:=+|-+)\s*\Z)"
 )
-_FAR: Final = 20  # lines above a list among which the heading of a table of contents is looked for
+_HEADING_DISTANCE: Final = 20
+"""Lines above a list that are searched for the heading of a table of contents."""
 
-_EDGE: Final = 3  # lines at the top and bottom of a PDF page among which headers and footers are looked for
-_FEWEST_PAGES: Final = 4  # with fewer, a line that stands on most of them may be a coincidence
+_EDGE_LINES: Final = 3
+"""Lines at the top and bottom of a PDF page that are searched for headers and footers."""
+_MIN_PAGES: Final = 4
+"""Least pages for the search: on fewer, the same line on most pages may be a coincidence."""
 _BROKEN_WORD: Final = re.compile(r"[^\W\d_](?:-|\u00ad)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text and its place: line number or page, from 1; 0 where the source has no places (HTML)."""
+    """A line of text and its place: line number or page, from 1; 0 for HTML, which has neither."""
 
     text: str
     place: int
@@ -63,58 +66,60 @@ class Line:
 
 @dataclass(frozen=True)
 class Document:
-    """What is left of a file when its boilerplate is gone."""
+    """The content of a file without boilerplate."""
 
     path: Path
     name: str
-    """The relative path that its chunks are called by, with forward slashes."""
+    """The relative path in chunk ids, with forward slashes."""
     title: str
     lines: tuple[Line, ...]
     places: Literal["lines", "pages", "blocks"]
-    """What the lines' places count; chunks of HTML are placed by the order of their blocks."""
+    """Unit of the lines' places; chunks of HTML are located by block number."""
     markdown: bool
     """Whether the lines are Markdown; otherwise they are plain text."""
     language: str = ""
 
 
 def find_documents(paths: Sequence[Path], ignored: Counter[str] | None = None) -> list[tuple[Path, str]]:
-    """Find the documents among files and folders, in the order of their names.
+    """Find the documents among files and folders, ordered by name.
 
-    Hidden ones, ``node_modules`` and ``__pycache__`` are left out; nothing is found twice, whatever links to it.
+    Hidden files and folders, ``node_modules`` and ``__pycache__`` are skipped; a file with several links
+    counts once.
 
     Args:
-        paths: files and folders.
-        ignored: gets the number of files in the folders that are no documents, by suffix, and of links out of them.
+        paths: Files and folders.
+        ignored: Is filled with the number of other files in the folders, by suffix, and of links out of them.
 
     Returns:
-        Every document with its name: its path below the folder, or the file as given when that is relative.
+        Each document with its name: its path below the folder, or the given path if it is a relative file
+        path.
 
     Raises:
-        DataError: a path cannot be read, a file is no document, a name is not UTF-8, or two documents would
-            have the same name.
+        DataError: a path cannot be read, a file is not a document, a name is not UTF-8, or two documents
+            would have the same name.
     """
-    seen: set[str] = set()
+    visited: set[str] = set()
     names: dict[str, Path] = {}
     for path in paths:
-        alone = path.parent if path.is_absolute() or ".." in path.parts else Path()
-        for file in _files(path, seen, Counter() if ignored is None else ignored):
-            name = file.relative_to(path if path.is_dir() else alone).as_posix()
+        base = path.parent if path.is_absolute() or ".." in path.parts else Path()
+        for file in _files(path, visited, Counter() if ignored is None else ignored):
+            name = file.relative_to(path if path.is_dir() else base).as_posix()
             if LONE_SURROGATE.search(name):
                 shown = os.fsencode(file).decode("utf-8", "backslashreplace")
-                raise DataError(f"{shown}: the file's name is not UTF-8; rename it")
+                raise DataError(f"{shown}: the file name is not UTF-8; rename the file")
             if name in names:
                 raise DataError(
-                    f"{file}: would be called {name!r}, as {names[name]} is; names are unique: "
-                    f"give the folder that holds both, or rename one"
+                    f"{file}: its document name {name!r} is that of {names[name]}; names must be unique: "
+                    "pass the folder of both, or rename one"
                 )
             names[name] = file
     return [(file, name) for name, file in names.items()]
 
 
-def _files(path: Path, seen: set[str], ignored: Counter[str], root: str = "") -> Iterator[Path]:
-    """Walk what was named; ``root`` is its real path, once the walk is below it."""
-    real = os.path.realpath(path)
-    if root and path.is_symlink() and not Path(real).is_relative_to(root):
+def _files(path: Path, visited: set[str], ignored: Counter[str], root: str = "") -> Iterator[Path]:
+    """Walk a file or folder; ``root`` is the real path of the given folder, empty at the top."""
+    real_path = os.path.realpath(path)
+    if root and path.is_symlink() and not Path(real_path).is_relative_to(root):
         ignored["link out of the folder"] += 1
         return
     is_document = path.is_file() and path.suffix.lower() in KINDS
@@ -122,40 +127,40 @@ def _files(path: Path, seen: set[str], ignored: Counter[str], root: str = "") ->
         raise DataError(f"{path}: {_EXPECTED if path.exists() else 'no such file or folder'}")
     if path.is_file() and not is_document:
         ignored[path.suffix.lower()] += 1
-    elif real not in seen:
-        seen.add(real)
+    elif real_path not in visited:
+        visited.add(real_path)
         if is_document:
             yield path
         elif path.is_dir():
             try:
                 entries = sorted(path.iterdir(), key=lambda entry: entry.name)
             except OSError as error:
-                raise DataError(f"{path}: cannot be searched: {error.strerror}") from error
+                raise DataError(f"{path}: cannot list the folder: {error.strerror}") from error
             for entry in entries:
                 if not entry.name.startswith(".") and entry.name not in _SKIPPED:
-                    yield from _files(entry, seen, ignored, root or real)
+                    yield from _files(entry, visited, ignored, root or real_path)
 
 
-def read_documents(found: Iterable[tuple[Path, str]]) -> tuple[list[Document], list[str]]:
-    """Read what `find_documents` found; return the documents, and a sentence for each that cannot be read."""
-    read, problems = [], []
-    for path, name in found:
+def read_documents(files: Iterable[tuple[Path, str]]) -> tuple[list[Document], list[str]]:
+    """Read the result of `find_documents`; return the documents, and a message for each unreadable file."""
+    documents, problems = [], []
+    for path, name in files:
         try:
-            read.append(read_document(path, name))
+            documents.append(read_document(path, name))
         except DataError as error:
             problems.append(str(error))
-    return read, problems
+    return documents, problems
 
 
 def read_document(path: Path, name: str = "") -> Document:
-    """Read a document; its suffix says what it is.
+    """Read a document of a known suffix.
 
     Args:
-        path: the file.
-        name: the relative path that its chunks are called by; the file's own name when empty.
+        path: The file.
+        name: The relative path in chunk ids; default: the file name.
 
     Raises:
-        DataError: the file is missing, of an unknown kind, broken, in an encoding that is neither UTF-8 nor the one
+        DataError: the file is missing, of an unknown kind, broken, neither in UTF-8 nor in the encoding
             that HTML declares, or a PDF without text.
     """
     kind = KINDS.get(path.suffix.lower())
@@ -182,12 +187,12 @@ def read_document(path: Path, name: str = "") -> Document:
 
 
 def inline_text(content: str, references: dict[str, Any]) -> str:
-    """Return what a reader sees of inline Markdown: no markup, no link targets, no images."""
-    seen = (
+    """Return the visible text of inline Markdown: no markup, no link targets, no images."""
+    visible = (
         child.content if child.type in {"text", "code_inline"} else " " if "break" in child.type else ""
         for child in _INLINE.parseInline(content, references)[0].children or ()
     )
-    return _HEADING_ID.sub("", "".join(seen).rstrip()).strip()
+    return _HEADING_ID.sub("", "".join(visible).rstrip()).strip()
 
 
 def _heading(lines: list[Line]) -> str:
@@ -211,27 +216,27 @@ def _source(path: Path) -> str:
         try:
             text = path.read_bytes().decode(encoding)
         except (LookupError, ValueError) as cause:
-            raise DataError(f"{path}: declares {encoding!r} and is not; save the file as UTF-8") from cause
-    text = text.replace("\r\n", "\n").replace("\r", "\n")  # the Markdown parser breaks lines at both
+            raise DataError(f"{path}: not in its declared encoding {encoding!r}; save it as UTF-8") from cause
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # the line ends of the Markdown parser
     if "\0" in text:
         line = text.partition("\0")[0].count("\n") + 1
-        raise DataError(f"{path}:{line}: a NUL character; expected text, and this looks like a binary file")
+        raise DataError(f"{path}:{line}: a NUL character; expected text, this looks like a binary file")
     return text
 
 
 def _front_matter(source: str) -> tuple[str, int]:
-    """Return the title in a Markdown file's front matter and the number of lines that it takes up."""
-    found = _FRONT_MATTER.match(source)
-    title = _FRONT_TITLE.search(found[0]) if found else None
+    """Return the title in a Markdown file's front matter, and the number of lines of the front matter."""
+    match = _FRONT_MATTER.match(source)
+    title = _FRONT_TITLE.search(match[0]) if match else None
     value = title[1].strip() if title else ""
     quoted = _QUOTED.fullmatch(value)
-    return quoted[2] if quoted else value, found[0].count("\n") + 1 if found else 0
+    return quoted[2] if quoted else value, match[0].count("\n") + 1 if match else 0
 
 
 def code_spans(text: str) -> dict[int, int]:
-    """Find code in a paragraph: by the place of its opening backticks, the place behind the closing ones."""
+    """Find code in a paragraph: the end of each code span by its start."""
     spans: dict[int, int] = {}
-    following: dict[int, int] = {}  # by their number, backticks nearest behind
+    following: dict[int, int] = {}  # end of the next run of backticks, by the length of the run
     for ticks in reversed(list(re.finditer("`+", text))):
         if (end := following.get(len(ticks[0]))) is not None:
             spans[ticks.start()] = end
@@ -240,22 +245,22 @@ def code_spans(text: str) -> dict[int, int]:
 
 
 def _without_comments(text: str) -> str:
-    """Leave out comments, but for their line ends, and the spaces before them; those in code are none."""
-    spans, parts, done, at = code_spans(text), [], 0, 0
-    while mark := _TICKS_OR_COMMENT.search(text, at):
+    """Remove comments and the spaces before them; keep their line ends, and comments inside code."""
+    spans, parts, copied, position = code_spans(text), [], 0, 0
+    while mark := _TICKS_OR_COMMENT.search(text, position):
         if mark[0] != "<!--":
-            at = spans.get(mark.start(), mark.end())
+            position = spans.get(mark.start(), mark.end())
             continue
         end = text.find("-->", mark.end()) + 3
         if end < mark.end():
             break
-        parts += [text[done : mark.start()].rstrip(" \t"), "\n" * text.count("\n", mark.end(), end)]
-        done = at = end
-    return "".join([*parts, text[done:]])
+        parts += [text[copied : mark.start()].rstrip(" \t"), "\n" * text.count("\n", mark.end(), end)]
+        copied = position = end
+    return "".join([*parts, text[copied:]])
 
 
 def _clean(lines: list[Line]) -> list[Line]:
-    """Leave out the boilerplate of Markdown; at most one blank line is left of it."""
+    """Remove the boilerplate of Markdown; at most one blank line remains of it."""
     texts = [line.text for line in lines]
     for token in MARKDOWN.parse("\n".join(texts)):
         if not token.map:
@@ -273,26 +278,30 @@ def _clean(lines: list[Line]) -> list[Line]:
         elif token.type == "paragraph_open":
             texts[start:end] = ["" if _NOISE.fullmatch(text) else text for text in block]
         elif token.type.endswith("_list_open") and not token.level and all(map(_ANCHOR.fullmatch, block)):
-            above = next(
-                (line for line in range(start - 1, max(start - _FAR, 0) - 1, -1) if texts[line].strip()),
+            heading = next(
+                (
+                    line
+                    for line in range(start - 1, max(start - _HEADING_DISTANCE, 0) - 1, -1)
+                    if texts[line].strip()
+                ),
                 start,
             )
-            start = above if _CONTENTS.fullmatch(texts[above]) else start
+            start = heading if _CONTENTS.fullmatch(texts[heading]) else start
             texts[start:end] = [""] * (end - start)
-    kept: list[Line] = []
+    result: list[Line] = []
     gap = True
     for line, text in zip(lines, texts, strict=True):
         gap = not text.strip() and (gap or text != line.text)
-        if not gap or (kept and kept[-1].text.strip()):
-            kept.append(Line(text, line.place))
-    return kept
+        if not gap or (result and result[-1].text.strip()):
+            result.append(Line(text, line.place))
+    return result
 
 
 def _pdf(path: Path) -> tuple[str, list[Line]]:
-    """Return the title and the lines; a page that goes on in mid-sentence is not parted from the next."""
-    from pypdf import PdfReader  # noqa: PLC0415 - a fifth of a second that only PDF has to pay
+    """Return title and lines; a blank line separates two pages unless a sentence continues on the second."""
+    from pypdf import PdfReader  # noqa: PLC0415 - importing it takes a fifth of a second
 
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its words name no file; ours do
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its messages do not name the file; ours do
     try:
         with path.open("rb") as file:
             reader = PdfReader(file)
@@ -300,11 +309,11 @@ def _pdf(path: Path) -> tuple[str, list[Line]]:
             texts = [title, *(page.extract_text() for page in reader.pages)]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # a broken file can break the library anywhere
-        raise DataError(f"{path}: not a PDF that can be read: {error}; open it and save it anew") from error
+    except Exception as error:  # a broken file can raise anything in the library
+        raise DataError(f"{path}: unreadable PDF: {error}; open it in a viewer and save it again") from error
     title, *pages = [LONE_SURROGATE.sub("\ufffd", text).replace("\0", "") for text in texts]
     if not any(page.strip() for page in pages):
-        raise DataError(f"{path}: the PDF holds no text, only images; it needs OCR first (ocrmypdf IN OUT)")
+        raise DataError(f"{path}: the PDF has no text, only images; run OCR first (ocrmypdf IN OUT)")
     lines: list[Line] = []
     for number, page in enumerate(_without_edges([page.splitlines() for page in pages]), start=1):
         start = "".join(page).lstrip()[:1]
@@ -312,23 +321,23 @@ def _pdf(path: Path) -> tuple[str, list[Line]]:
             lines.append(Line("", number))
         for text in page:
             if lines and _BROKEN_WORD.search(lines[-1].text) and text[:1].islower():
-                head, _, rest = text.partition(" ")
+                head, _, remainder = text.partition(" ")
                 lines[-1] = replace(lines[-1], text=lines[-1].text[:-1] + head)
-                lines += [Line(rest, number)] if rest else []
+                lines += [Line(remainder, number)] if remainder else []
             else:
                 lines.append(Line(text, number))
     return title.strip(), lines
 
 
 def _without_edges(pages: list[list[str]]) -> list[list[str]]:
-    """Drop the lines at the pages' edges that more than half of the pages share but for their numbers."""
+    """Drop headers and footers: edge lines that more than half of the pages share, numbers aside."""
     edges: list[dict[int, str]] = []
     for page in pages:
         filled = [number for number, text in enumerate(page) if text.strip()]
-        edge = {*filled[:_EDGE], *filled[-_EDGE:]}
+        edge = {*filled[:_EDGE_LINES], *filled[-_EDGE_LINES:]}
         edges.append({number: re.sub(r"\d+", "#", "".join(page[number].split())) for number in edge})
     on_pages = Counter(text for edge in edges for text in set(edge.values()))
-    too_many = len(pages) // 2 + 1 if len(pages) >= _FEWEST_PAGES else len(pages) + 1
+    too_many = len(pages) // 2 + 1 if len(pages) >= _MIN_PAGES else len(pages) + 1
     return [
         [text for number, text in enumerate(page) if on_pages[edge.get(number, "")] < too_many]
         for page, edge in zip(pages, edges, strict=True)

@@ -1,4 +1,4 @@
-"""The sample set: drawn once, in proportion from every stratum, the same for every candidate."""
+"""The sample set: a stratified draw, the same for all candidates."""
 
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
@@ -7,7 +7,7 @@ from typing import Any, Final
 from qaeval.errors import DataError, UsageError
 from qaeval.records import Sample, digest, record_id
 
-_SAID: Final = ("type", "stratum", "persona", "scenario_facts")
+_IDENTITY_FIELDS: Final = ("type", "stratum", "persona", "scenario_facts")
 
 
 def draw(samples: Sequence[Sample], *, n: int | None, seed: int) -> tuple[Sample, ...]:
@@ -17,78 +17,74 @@ def draw(samples: Sequence[Sample], *, n: int | None, seed: int) -> tuple[Sample
 
     - a stratum with a share of ``s`` gets ``n * s`` samples, rounded down or up;
     - the draw does not depend on the order of the samples;
-    - a smaller draw is part of every larger one: ``draw(n=10)`` is in ``draw(n=20)``;
-    - within a stratum, a sample that is added does not change the order of the others.
+    - a smaller draw is a subset of every larger one: ``draw(n=10)`` of ``draw(n=20)``;
+    - within a stratum, an additional sample does not change the order of the others.
 
     Args:
-        samples: all there are; ids are unique.
-        n: how many; None takes all.
-        seed: another seed draws other samples.
+        samples: All samples, with unique ids.
+        n: Number of samples; None: all.
+        seed: Seed of the draw.
 
     Returns:
-        The samples, by document and chunk id.
+        The samples, ordered by document and chunk id.
 
     Raises:
-        UsageError: ``n`` is less than one or more than there are, or there are none.
+        UsageError: ``n`` is out of range, or there are no samples.
         DataError: two samples share an id.
     """
-    if len(set(map(_name, samples))) < len(samples):
-        raise DataError(
-            "the samples to draw from are not unique: two share a chunk_id, or the chunk and the question"
-        )
+    if len(set(map(_draw_key, samples))) < len(samples):
+        raise DataError("the samples are not unique: two of them share a chunk_id, or chunk and question")
     if not samples:
-        raise UsageError("there are no samples to draw from")
+        raise UsageError("no samples to draw from")
     if n is not None and not 1 <= n <= len(samples):
-        raise UsageError(
-            f"cannot draw {n:,} samples: there are {len(samples):,}; ask for 1 to {len(samples):,}"
-        )
+        raise UsageError(f"cannot draw {n:,} of {len(samples):,} samples; expected 1 to {len(samples):,}")
     drawn = list(samples) if n is None else _stratified(samples, n, seed)
     drawn.sort(key=lambda sample: (sample.chunk.document, sample.chunk.chunk_id, sample.sample_id))
     return tuple(drawn)
 
 
-def _name(sample: Sample) -> str:
-    """What a sample is drawn by: its chunk's id, so that a corrected chunk keeps its place."""
+def _draw_key(sample: Sample) -> str:
+    """Return the key of a sample in the draw: the chunk id, so that correcting its text keeps the draw."""
     return sample.sample_id if sample.question else sample.chunk.chunk_id
 
 
 def sample_set_digest(samples: Iterable[Sample]) -> str:
-    """Hash which samples are in the set, whatever their order, into 64 hex digits.
+    """Hash the samples of a set, independent of their order, into 64 hex digits.
 
-    What the data says of a sample and no id holds counts too: letters by type or stratum of two sets that differ there do not
-    belong together.
+    Type, stratum, persona and scenario count as well, although ids do not contain them: results by type of
+    two sets that differ in them are not comparable.
     """
     return digest(sorted((_identity(sample) for sample in samples), key=str))
 
 
 def _identity(sample: Sample) -> str | list[Any]:
-    said = {name: sample.given[name] for name in _SAID if name in sample.given}
-    return [sample.sample_id, said] if said else sample.sample_id
+    fields = {name: sample.given[name] for name in _IDENTITY_FIELDS if name in sample.given}
+    return [sample.sample_id, fields] if fields else sample.sample_id
 
 
 def _stratified(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
     strata: dict[str, list[Sample]] = {}
-    for sample in sorted(samples, key=lambda sample: record_id("draw", str(seed), _name(sample))):
+    for sample in sorted(samples, key=lambda sample: record_id("draw", str(seed), _draw_key(sample))):
         strata.setdefault(sample.stratum, []).append(sample)
     sizes = {name: len(members) for name, members in strata.items()}
     return [sample for name, count in _allocate(sizes, n, seed).items() for sample in strata[name][:count]]
 
 
 def _allocate(sizes: dict[str, int], n: int, seed: int) -> dict[str, int]:
-    """Share ``n`` among strata by the quota method of Balinski and Young (1975).
+    """Allocate ``n`` seats to strata by the quota method of Balinski and Young (1975).
 
-    The k-th place goes to the stratum with the largest ``size / (count + 1)`` among those that are still below
-    their exact share of k. Every count is the exact share rounded down or up, as with largest remainders, and no
-    count ever falls when ``n`` grows, which largest remainders do not promise.
+    Seat k goes to the stratum with the largest ``size / (count + 1)`` among those below their exact share
+    of k. Every count is the exact share rounded down or up, as with largest remainders; in contrast to
+    these, no count falls when ``n`` grows.
     """
     total = sum(sizes.values())
     counts = dict.fromkeys(sizes, 0)
     ready: list[tuple[float, str, str]] = []
     waiting = [(1, name) for name in sorted(sizes)]
-    for place in range(1, n + 1):
-        while waiting and waiting[0][0] <= place:
+    for seat in range(1, n + 1):
+        while waiting and waiting[0][0] <= seat:
             _, name = heappop(waiting)
-            # equal claims go by lot, not by the alphabet
+            # ties are broken by a random draw, not by the alphabet
             heappush(ready, (-sizes[name] / (counts[name] + 1), record_id("lot", str(seed), name), name))
         _, _, name = heappop(ready)
         counts[name] += 1

@@ -8,9 +8,8 @@ from itertools import combinations
 from typing import Final
 
 from qaeval.analysis.model import CandidateSummary, Tokens
-from qaeval.comparison.report import Report
 from qaeval.cost.candidates import days_stale
-from qaeval.cost.model import BreakEven, HostedCost, Way, Work
+from qaeval.cost.model import BreakEven, HostedCost, HostingOption, MeasuredRun, Work
 from qaeval.report.facts import HostedFacts
 
 DAY_S: Final = 86_400.0
@@ -39,7 +38,7 @@ def steady_work(n: int, *, per_s: float, price_per_hour: float) -> Work:
     )
 
 
-def always_on(*, price_per_hour: float, run_s: float, currency: str) -> Way:
+def always_on(*, price_per_hour: float, run_s: float, currency: str) -> HostingOption:
     """Cost of machines that never stop: 24 x price per hour, for as many runs as fit one after the other.
 
     Args:
@@ -47,12 +46,12 @@ def always_on(*, price_per_hour: float, run_s: float, currency: str) -> Way:
         run_s: Seconds that one run takes once the servers are up.
         currency: Of the price.
     """
-    return Way(
+    return HostingOption(
         name="always on", currency=currency, per_day=24 * price_per_hour, per_run=0.0, most_runs=DAY_S / run_s
     )
 
 
-def scale_to_zero(*, price_per_run: float, run_s: float, currency: str) -> Way:
+def scale_to_zero(*, price_per_run: float, run_s: float, currency: str) -> HostingOption:
     """Cost of machines that are there for a run alone.
 
     Args:
@@ -60,7 +59,7 @@ def scale_to_zero(*, price_per_run: float, run_s: float, currency: str) -> Way:
         run_s: Seconds from one run's start until the next can start, on machines that are started anew.
         currency: Of the price.
     """
-    return Way(
+    return HostingOption(
         name="scale to zero",
         currency=currency,
         per_day=0.0,
@@ -69,42 +68,42 @@ def scale_to_zero(*, price_per_run: float, run_s: float, currency: str) -> Way:
     )
 
 
-def hosted(name: str, *, price_per_run: float, currency: str) -> Way:
+def hosted_option(name: str, *, price_per_run: float, currency: str) -> HostingOption:
     """Cost of somebody else's API: the tokens of each run at its prices."""
-    return Way(name=name, currency=currency, per_day=0.0, per_run=price_per_run)
+    return HostingOption(name=name, currency=currency, per_day=0.0, per_run=price_per_run)
 
 
-def not_known(name: str, reason: str) -> Way:
+def unknown_option(name: str, reason: str) -> HostingOption:
     """Return a way whose cost is not known, and why."""
-    return Way(name=name, per_day=None, per_run=None, reason=reason)
+    return HostingOption(name=name, per_day=None, per_run=None, reason=reason)
 
 
-def break_even(a: Way, b: Way) -> BreakEven:
+def break_even(a: HostingOption, b: HostingOption) -> BreakEven:
     """Find the runs per day at which two ways cost the same, and who is cheaper on either side.
 
     ``(b.per_day - a.per_day) / (a.per_run - b.per_run)``, exact. No number is given where a cost is not known, the currencies
     differ, one is cheaper however many runs there are, or the two would meet at more runs than one of them has room for.
     """
-    for one in (a, b):
-        if one.per_day is None or one.per_run is None:
-            return _none(a, b, None, one.reason or f"the cost of {one.name} is not known")
+    for option in (a, b):
+        if option.per_day is None or option.per_run is None:
+            return _no_break_even(a, b, None, option.reason or f"the cost of {option.name} is not known")
     if a.currency != b.currency:
-        return _none(a, b, None, f"{a.currency} and {b.currency} are not compared")
+        return _no_break_even(a, b, None, f"{a.currency} and {b.currency} are not compared")
     fixed, run = (a.per_day or 0.0) - (b.per_day or 0.0), (a.per_run or 0.0) - (b.per_run or 0.0)
     if fixed == run == 0:
-        return _none(a, b, None, "they cost the same at any number of runs")
+        return _no_break_even(a, b, None, "they cost the same at any number of runs")
     if fixed * run >= 0:
         cheaper = b if fixed > 0 or run > 0 else a
-        return _none(a, b, cheaper.name, f"{cheaper.name} is never dearer")
+        return _no_break_even(a, b, cheaper.name, f"{cheaper.name} is never dearer")
     below, above = (a, b) if fixed < 0 else (b, a)
     runs = -fixed / run
-    full = _no_room(below, above, runs)
+    full = _capacity_reason(below, above, runs)
     if full:
-        return _none(a, b, below.name, full)
+        return _no_break_even(a, b, below.name, full)
     return BreakEven(a=a.name, b=b.name, runs_per_day=runs, below=below.name, above=above.name)
 
 
-def _no_room(below: Way, above: Way, runs: float) -> str | None:
+def _capacity_reason(below: HostingOption, above: HostingOption, runs: float) -> str | None:
     """Say why two ways cannot meet at a number of runs; None where both have room for it."""
     if above.most_runs is not None and runs >= above.most_runs * (1 - _EXACT):
         return f"{above.name} would be cheaper from {runs:,.1f} runs a day on and has room for {above.most_runs:,.1f}"
@@ -115,12 +114,12 @@ def _no_room(below: Way, above: Way, runs: float) -> str | None:
     return None
 
 
-def break_evens(ways: Sequence[Way]) -> tuple[BreakEven, ...]:
+def break_evens(options: Sequence[HostingOption]) -> tuple[BreakEven, ...]:
     """Compare every two ways."""
-    return tuple(break_even(a, b) for a, b in combinations(ways, 2))
+    return tuple(break_even(a, b) for a, b in combinations(options, 2))
 
 
-def _none(a: Way, b: Way, cheaper: str | None, reason: str) -> BreakEven:
+def _no_break_even(a: HostingOption, b: HostingOption, cheaper: str | None, reason: str) -> BreakEven:
     return BreakEven(a=a.name, b=b.name, runs_per_day=None, below=cheaper, above=cheaper, reason=reason)
 
 
@@ -136,37 +135,36 @@ def token_price(prices: HostedFacts, tokens: Tokens) -> float | None:
     ) / _MILLION
 
 
-def hosted_costs(report: Report, offers: Sequence[HostedFacts]) -> tuple[HostedCost, ...]:
+def hosted_costs(run: MeasuredRun, hosted_prices: Sequence[HostedFacts]) -> tuple[HostedCost, ...]:
     """Price the tokens of every stage that a server worked on, at each offer.
 
     The tokens are those that the own servers counted, of failed replies too; another model cuts the same text into another
     number of tokens and writes replies of another length. Prompts are priced in full: what an offer takes less for cached ones
     is not known.
     """
-    finished = report.run.finished
-    return tuple(_price(prices, finished, *stage) for prices in offers for stage in _stages(report))
+    return tuple(_price(prices, run.priced_at, *stage) for prices in hosted_prices for stage in _stages(run))
 
 
-def per_run(costs: Iterable[HostedCost]) -> float | None:
+def price_per_run(costs: Iterable[HostedCost]) -> float | None:
     """Price of all stages of a run at one offer; None where one has no price."""
-    prices = [one.price for one in costs]
-    known = [price for price in prices if price is not None]
-    return sum(known) if prices and len(known) == len(prices) else None
+    prices = [cost.price for cost in costs]
+    counted = [price for price in prices if price is not None]
+    return sum(counted) if prices and len(counted) == len(prices) else None
 
 
-def _stages(report: Report) -> Iterator[tuple[str, str, Tokens, int, CandidateSummary | None]]:
+def _stages(run: MeasuredRun) -> Iterator[tuple[str, str, Tokens, int, CandidateSummary | None]]:
     """Yield stage, model, its tokens, how many replies it owed, and the candidate."""
-    for one in report.candidates:
-        if not one.facts.is_embedded:
-            yield "generate", one.facts.name, one.tokens, report.eval.n_samples, one
-    judge = report.judge
+    for candidate in run.candidates:
+        if not candidate.facts.is_embedded:
+            yield "generate", candidate.facts.name, candidate.tokens, run.n_samples, candidate
+    judge = run.judge
     if not judge.facts.is_embedded:
         yield "grade", judge.facts.name, judge.tokens, judge.n_asked, None
 
 
 def _price(
     prices: HostedFacts,
-    finished: str,
+    priced_at: str,
     stage: str,
     model: str,
     tokens: Tokens,
@@ -191,5 +189,5 @@ def _price(
         price=price,
         price_per_1000_usable=1000 * price / n_usable if price is not None and n_usable else None,
         reason=reason,
-        stale_days=days_stale(prices.as_of, finished),
+        stale_days=days_stale(prices.as_of, priced_at),
     )

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qaeval.analysis.model import CandidateSummary, Sentence, Timing
-from qaeval.cost.energy import checked, energy_bound
+from qaeval.cost.energy import energy_bound, flag_implausible
 from qaeval.cost.model import CandidateCost, StageCost, StageEnergy
 from qaeval.report import numbers
 from qaeval.report.facts import MachineFacts, ModelFacts
@@ -39,23 +39,29 @@ def cost_candidates(
         energies: What was measured, by stage and model.
     """
     costs = [
-        _candidate(one, stage)
-        for one in candidates
+        _candidate(candidate, stage)
+        for candidate in candidates
         if (
             stage := cost_stage(
-                one.facts, one.timing, machines, finished, energies.get(("generate", one.facts.name))
+                candidate.facts,
+                candidate.timing,
+                machines,
+                finished,
+                energies.get(("generate", candidate.facts.name)),
             )
         )
         is not None
     ]
     unit = common_unit(costs)
-    rates = {one.facts.name: one.usable.value or 0.0 for one in candidates}
+    rates = {candidate.facts.name: candidate.usable.value or 0.0 for candidate in candidates}
     points = {
-        one.candidate: (rates[one.candidate], value)
-        for one in costs
-        if (measure := one.in_unit(unit)) is not None and (value := measure.value) is not None
+        cost.candidate: (rates[cost.candidate], value)
+        for cost in costs
+        if (measure := cost.in_unit(unit)) is not None and (value := measure.value) is not None
     }
-    return tuple(one.model_copy(update={"is_on_front": _is_on_front(one.candidate, points)}) for one in costs)
+    return tuple(
+        cost.model_copy(update={"is_on_front": _is_on_front(cost.candidate, points)}) for cost in costs
+    )
 
 
 def cost_stage(
@@ -77,7 +83,7 @@ def cost_stage(
         load_s=load,
         price=None if hourly is None else (timing.wall_s + load) / _HOUR * hourly,
         stale_days=None if machine is None else days_stale(machine.as_of, finished),
-        energy=checked(energy, machine)
+        energy=flag_implausible(energy, machine)
         if energy is not None and energy.is_measured
         else energy_bound(machine, timing.wall_s, "" if energy is None else energy.reason),
     )
@@ -85,20 +91,23 @@ def cost_stage(
 
 def common_unit(costs: Sequence[CandidateCost]) -> str:
     """Say what costs can be compared in: a currency, ``seconds`` on equal machines; empty where in nothing."""
-    machines = [one.stage.machine for one in costs]
-    currencies = {None if one is None or one.price_per_hour is None else one.currency for one in machines}
+    machines = [cost.stage.machine for cost in costs]
+    currencies = {
+        None if machine is None or machine.price_per_hour is None else machine.currency
+        for machine in machines
+    }
     if len(currencies) == 1 and None not in currencies:
         return str(next(iter(currencies)))
-    return "seconds" if len({None if one is None else one.name for one in machines}) == 1 else ""
+    return "seconds" if len({None if machine is None else machine.name for machine in machines}) == 1 else ""
 
 
 def write_cost(costs: Sequence[CandidateCost], unit: str, grading: StageCost | None) -> tuple[Sentence, ...]:
     """Say what the candidates cost against each other in their common unit, and what to beware of in the prices."""
-    stages = [*(one.stage for one in costs), *([grading] if grading else [])]
-    old = {
-        one.machine.name: one.stale_days
-        for one in stages
-        if one.machine is not None and one.stale_days is not None
+    stages = [*(cost.stage for cost in costs), *([grading] if grading else [])]
+    ages = {
+        stage.machine.name: stage.stale_days
+        for stage in stages
+        if stage.machine is not None and stage.stale_days is not None
     }
     return (
         *_findings(costs, unit),
@@ -107,26 +116,26 @@ def write_cost(costs: Sequence[CandidateCost], unit: str, grading: StageCost | N
                 kind="caution",
                 text=f"The price of {name} was {days:,} days old when the run ended: look it up again.",
             )
-            for name, days in old.items()
+            for name, days in ages.items()
         ),
     )
 
 
 def _findings(costs: Sequence[CandidateCost], unit: str) -> Iterable[Sentence]:
-    known = [(one, value) for one in costs if (value := one.in_unit(unit)) is not None and value.value]
-    if len(known) < 2:  # noqa: PLR2004 - nothing to compare
+    priced = [(cost, value) for cost in costs if (value := cost.in_unit(unit)) is not None and value.value]
+    if len(priced) < 2:  # noqa: PLR2004 - nothing to compare
         return
-    known.sort(key=lambda pair: pair[1].value or 0.0)
-    listed = "; ".join(f"{one.candidate} {numbers.cost(value, unit)}" for one, value in known)
-    (first, least), (second, more) = known[:2]
-    share = 1 - (least.value or 0.0) / (more.value or 1.0)
+    priced.sort(key=lambda pair: pair[1].value or 0.0)
+    listed = "; ".join(f"{cost.candidate} {numbers.cost(value, unit)}" for cost, value in priced)
+    (first, lowest), (second, next_lowest) = priced[:2]
+    share = 1 - (lowest.value or 0.0) / (next_lowest.value or 1.0)
     machine = first.stage.machine
     by = (
         "(machine time; a price in the registry makes it money)"
         if unit == "seconds" or machine is None
         else f"({machine.priced})"
     )
-    than = second.candidate if len(known) == 2 else f"{second.candidate}, the next"  # noqa: PLR2004
+    than = second.candidate if len(priced) == 2 else f"{second.candidate}, the next"  # noqa: PLR2004
     yield Sentence(
         kind="finding",
         text=(
@@ -136,16 +145,16 @@ def _findings(costs: Sequence[CandidateCost], unit: str) -> Iterable[Sentence]:
     )
 
 
-def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
+def _candidate(candidate: CandidateSummary, stage: StageCost) -> CandidateCost:
     machine, work = stage.machine, stage.work_s
     hourly = None if machine is None else machine.price_per_hour
-    fresh = one.timing.fresh
-    each = 1000 * work / (fresh * one.n_valid) if one.n_valid else None
-    seconds = _per_usable(one.usable, 1000 * work / (fresh * one.n_expected), "time of work")
-    energy = _energy(one, stage.energy)
+    fresh = candidate.timing.fresh
+    each = 1000 * work / (fresh * candidate.n_valid) if candidate.n_valid else None
+    seconds = _per_usable(candidate.usable, 1000 * work / (fresh * candidate.n_expected), "time of work")
+    energy = _energy(candidate, stage.energy)
     grams = None if machine is None else machine.grid_g_per_kwh
     return CandidateCost(
-        candidate=one.facts.name,
+        candidate=candidate.facts.name,
         stage=stage,
         seconds_per_1000=each,
         seconds_per_1000_usable=seconds,
@@ -156,19 +165,23 @@ def _candidate(one: CandidateSummary, stage: StageCost) -> CandidateCost:
     )
 
 
-def _energy(one: CandidateSummary, energy: StageEnergy | None) -> Measure | None:
+def _energy(candidate: CandidateSummary, energy: StageEnergy | None) -> Measure | None:
     """Return the energy of 1,000 usable items: of the work alone where the idle power is known."""
     if energy is None or energy.work_wh is None:
         return None
     if energy.work_wh <= 0:
         reason = "the GPUs used no more than when they idle"
-        return one.usable.model_copy(update={"value": None, "low": None, "high": None, "reason": reason})
+        return candidate.usable.model_copy(
+            update={"value": None, "low": None, "high": None, "reason": reason}
+        )
     return _per_usable(
-        one.usable, 1000 * energy.work_wh / (one.timing.fresh * one.n_expected), "energy of work"
+        candidate.usable,
+        1000 * energy.work_wh / (candidate.timing.fresh * candidate.n_expected),
+        "energy of work",
     )
 
 
-def _per_usable(usable: Measure, per_1000: float, what: str) -> Measure:
+def _per_usable(usable: Measure, per_1000: float, basis: str) -> Measure:
     """Divide by the usable rate, ends too: the higher rate is the lower cost."""
     if not usable.value:
         return usable.model_copy(
@@ -179,7 +192,7 @@ def _per_usable(usable: Measure, per_1000: float, what: str) -> Measure:
             "value": per_1000 / usable.value,
             "low": per_1000 / usable.high if usable.high and usable.low else None,
             "high": per_1000 / usable.low if usable.low else None,
-            "method": f"{what} / ({usable.method})",
+            "method": f"{basis} / ({usable.method})",
         }
     )
 
@@ -196,7 +209,8 @@ def _is_on_front(name: str, points: Mapping[str, tuple[float, float]]) -> bool:
         return False
     rate, cost = points[name]
     return not any(
-        other >= rate and price <= cost and (other, price) != (rate, cost) for other, price in points.values()
+        other_rate >= rate and price <= cost and (other_rate, price) != (rate, cost)
+        for other_rate, price in points.values()
     )
 
 

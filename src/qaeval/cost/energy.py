@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from qaeval.analysis.replies import Span, Stay, cut, length, on_the_clock, union
+from qaeval.analysis.replies import Span, TimedSession, cut, length, time_sessions, union
 from qaeval.cost.model import StageEnergy
 from qaeval.records import Energy, Session
 from qaeval.report.facts import MachineFacts
@@ -19,24 +19,24 @@ def stage_energies(sessions: Sequence[Session]) -> dict[tuple[str, str], StageEn
     A stage is measured where all of its sessions are. Where several of them ran at the same time on one GPU, its energy counts
     once; another stage on the same GPU at the same time is in it and is said.
     """
-    stays = on_the_clock(sessions)
-    stages: dict[tuple[str, str], list[Stay]] = {}
-    for one in stays:
-        stages.setdefault((one.session.stage, one.session.model), []).append(one)
+    timed_sessions = time_sessions(sessions)
+    stages: dict[tuple[str, str], list[TimedSession]] = {}
+    for timed in timed_sessions:
+        stages.setdefault((timed.session.stage, timed.session.model), []).append(timed)
     return {
-        key: _stage(own, [one for one in stays if one not in own])
-        for key, own in stages.items()
-        if any(one.session.energy is not None for one in own)
+        key: _stage(in_stage, [timed for timed in timed_sessions if timed not in in_stage])
+        for key, in_stage in stages.items()
+        if any(timed.session.energy is not None for timed in in_stage)
     }
 
 
 def run_wh(sessions: Sequence[Session]) -> float | None:
     """Return what all GPUs of a run used while its stages worked, in Wh; None where a server was not measured."""
-    stays = [one for one in on_the_clock(sessions) if one.session.host]
-    energies = [one.session.energy for one in stays]
-    if not energies or any(one is None or one.method is None for one in energies):
+    timed_sessions = [timed for timed in time_sessions(sessions) if timed.session.host]
+    energies = [timed.session.energy for timed in timed_sessions]
+    if not energies or any(energy is None or energy.method is None for energy in energies):
         return None
-    return _used(stays)[0] / _WH
+    return _used(timed_sessions)[0] / _WH
 
 
 def energy_bound(machine: MachineFacts | None, seconds: float, reason: str = "") -> StageEnergy | None:
@@ -58,27 +58,27 @@ def energy_bound(machine: MachineFacts | None, seconds: float, reason: str = "")
     )
 
 
-def checked(found: StageEnergy, machine: MachineFacts | None) -> StageEnergy:
+def flag_implausible(energy: StageEnergy, machine: MachineFacts | None) -> StageEnergy:
     """Note where more was measured than the machine's power limit allows."""
-    if machine is None or machine.gpu_watts is None or found.wh is None:
-        return found
-    most = machine.gpu_watts * found.seconds / _WH
-    if found.wh <= most * _ROUNDING:
-        return found
+    if machine is None or machine.gpu_watts is None or energy.wh is None:
+        return energy
+    limit_wh = machine.gpu_watts * energy.seconds / _WH
+    if energy.wh <= limit_wh * _ROUNDING:
+        return energy
     text = (
-        f"more than {machine.gpu_watts:g} W, the limit of {machine.name} in the registry, allow in {found.seconds:,.0f} s ({most:,.1f} Wh): "
+        f"more than {machine.gpu_watts:g} W, the limit of {machine.name} in the registry, allow in {energy.seconds:,.0f} s ({limit_wh:,.1f} Wh): "
         "the entry is that of another machine, or GPUs are counted that are not this server's"
     )
-    return found.model_copy(update={"notes": (*found.notes, text)})
+    return energy.model_copy(update={"notes": (*energy.notes, text)})
 
 
-def _stage(own: Sequence[Stay], others: Sequence[Stay]) -> StageEnergy:
-    found = [one.session.energy for one in own]
-    measured = [one for one in found if one is not None and one.method is not None]
-    if len(measured) < len(found):
-        return StageEnergy(method=None, reason=_why_not(found, len(measured)))
-    joules, idle = _used(own)
-    beside = sorted({f"{other.session.stage} {other.session.model}" for other in _beside(own, others)})
+def _stage(in_stage: Sequence[TimedSession], outside: Sequence[TimedSession]) -> StageEnergy:
+    energies = [timed.session.energy for timed in in_stage]
+    measured = [energy for energy in energies if energy is not None and energy.method is not None]
+    if len(measured) < len(energies):
+        return StageEnergy(method=None, reason=_why_not(energies, len(measured)))
+    joules, idle = _used(in_stage)
+    beside = sorted({f"{timed.session.stage} {timed.session.model}" for timed in _beside(in_stage, outside)})
     shared = (
         (f"{' and '.join(beside)} worked on the same GPU at the same time: what both used is in both",)
         if beside
@@ -86,35 +86,35 @@ def _stage(own: Sequence[Stay], others: Sequence[Stay]) -> StageEnergy:
     )
     return StageEnergy(
         method="integrated power"
-        if any(one.method == "integrated power" for one in measured)
+        if any(energy.method == "integrated power" for energy in measured)
         else "energy counter",
-        source=" and ".join(sorted({one.source for one in measured})),
-        gpus=tuple({gpu.gpu: gpu.name or gpu.gpu for one in measured for gpu in one.gpus}.values()),
-        seconds=length(union(one.work for one in own)),
+        source=" and ".join(sorted({energy.source for energy in measured})),
+        gpus=tuple({gpu.gpu: gpu.name or gpu.gpu for energy in measured for gpu in energy.gpus}.values()),
+        seconds=length(union(timed.work for timed in in_stage)),
         wh=joules / _WH,
         idle_wh=None if idle is None else idle / _WH,
-        idle=" and ".join(sorted({one.idle for one in measured if one.idle})),
-        notes=(*dict.fromkeys(note for one in measured for note in one.notes), *shared),
+        idle=" and ".join(sorted({energy.idle for energy in measured if energy.idle})),
+        notes=(*dict.fromkeys(note for energy in measured for note in energy.notes), *shared),
     )
 
 
-def _why_not(found: Sequence[Energy | None], n_measured: int) -> str:
-    reasons = dict.fromkeys(one.reason for one in found if one is not None and one.reason)
+def _why_not(energies: Sequence[Energy | None], n_measured: int) -> str:
+    reasons = dict.fromkeys(energy.reason for energy in energies if energy is not None and energy.reason)
     if n_measured:
-        part = f"measured in {n_measured} of {len(found)} sessions alone"
+        part = f"measured in {n_measured} of {len(energies)} sessions alone"
         return "; ".join((part, *reasons))
     return "; ".join(reasons)
 
 
-def _used(stays: Sequence[Stay]) -> tuple[float, float | None]:
+def _used(timed_sessions: Sequence[TimedSession]) -> tuple[float, float | None]:
     """Return joules, and those of idling; of sessions that overlap on one GPU the longest counts whole, the others outside it."""
     joules, idle, is_idle_known = 0.0, 0.0, True
-    for gpu in frozenset[str]().union(*map(_gpus, stays)):
+    for gpu in frozenset[str]().union(*map(_gpus, timed_sessions)):
         taken: list[Span] = []
-        own = [one for one in stays if gpu in _gpus(one)]
-        for one in sorted(own, key=lambda stay: -stay.session.seconds):
-            energy, share = one.session.energy, _free(one.work, taken)
-            taken.append(one.work)
+        on_gpu = [timed for timed in timed_sessions if gpu in _gpus(timed)]
+        for timed in sorted(on_gpu, key=lambda timed: -timed.session.seconds):
+            energy, share = timed.session.energy, _free(timed.work, taken)
+            taken.append(timed.work)
             if energy is None or not share:
                 continue
             joules += share * next(used.joules for used in energy.gpus if used.gpu == gpu)
@@ -129,12 +129,12 @@ def _free(span: Span, taken: Sequence[Span]) -> float:
     return 1 - length(cut(union(taken), *span)) / seconds if seconds > 0 else 0.0
 
 
-def _beside(own: Sequence[Stay], others: Sequence[Stay]) -> Iterator[Stay]:
-    for other in others:
-        if any(_gpus(other) & _gpus(one) and cut([other.work], *one.work) for one in own):
+def _beside(in_stage: Sequence[TimedSession], outside: Sequence[TimedSession]) -> Iterator[TimedSession]:
+    for other in outside:
+        if any(_gpus(other) & _gpus(timed) and cut([other.work], *timed.work) for timed in in_stage):
             yield other
 
 
-def _gpus(stay: Stay) -> frozenset[str]:
-    energy = stay.session.energy
+def _gpus(timed: TimedSession) -> frozenset[str]:
+    energy = timed.session.energy
     return frozenset() if energy is None else frozenset(used.gpu for used in energy.gpus)

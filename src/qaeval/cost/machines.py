@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from qaeval.analysis.replies import Span, Stay, cut, length, on_the_clock, union
+from qaeval.analysis.replies import Span, TimedSession, cut, length, time_sessions, union
 from qaeval.cost.candidates import days_stale
 from qaeval.cost.model import NodeCost
 from qaeval.records import GENERATED_TOKENS, PROMPT_TOKENS, RUNNING, WAITING, Reading, Session
@@ -32,40 +32,40 @@ def node_costs(
         machines: What each model runs on, by its name.
         finished: ISO 8601; prices are dated against it.
     """
-    stays = on_the_clock(sessions)
-    nodes: dict[tuple[str, str], list[Stay]] = {}
-    for one in stays:
-        if one.session.host:
-            machine = machines.get(one.session.model)
-            nodes.setdefault((one.session.host, machine.name if machine else ""), []).append(one)
-    active = union(span for one in stays for span in (one.load, one.work))
+    timed_sessions = time_sessions(sessions)
+    nodes: dict[tuple[str, str], list[TimedSession]] = {}
+    for timed in timed_sessions:
+        if timed.session.host:
+            machine = machines.get(timed.session.model)
+            nodes.setdefault((timed.session.host, machine.name if machine else ""), []).append(timed)
+    active = union(span for timed in timed_sessions for span in (timed.load, timed.work))
     return tuple(
-        _node(host, own, active, readings, machines.get(own[0].session.model), finished)
-        for (host, _), own in nodes.items()
+        _node(host, on_node, active, readings, machines.get(on_node[0].session.model), finished)
+        for (host, _), on_node in nodes.items()
     )
 
 
 def run_seconds(sessions: Sequence[Session]) -> float:
     """Return how long a run worked, in seconds: stages side by side count once, interruptions not at all."""
-    return length(union(span for one in on_the_clock(sessions) for span in (one.load, one.work)))
+    return length(union(span for timed in time_sessions(sessions) for span in (timed.load, timed.work)))
 
 
 def _node(
     host: str,
-    own: Sequence[Stay],
+    on_node: Sequence[TimedSession],
     active: Sequence[Span],
     readings: Sequence[Reading],
     machine: MachineFacts | None,
     finished: str,
 ) -> NodeCost:
-    work = union(one.work for one in own)
-    busy = union([*work, *(one.load for one in own)])
+    work = union(timed.work for timed in on_node)
+    busy = union([*work, *(timed.load for timed in on_node)])
     up = length(cut(active, busy[0][0], busy[-1][1])) if busy else 0.0
-    quiet = length(union(span for one in own for span in _quiet(one, own, readings)))
+    quiet = length(union(span for timed in on_node for span in _quiet(timed, on_node, readings)))
     hourly = None if machine is None else machine.price_per_hour
     return NodeCost(
         host=host,
-        models=tuple(dict.fromkeys(one.session.model for one in own)),
+        models=tuple(dict.fromkeys(timed.session.model for timed in on_node)),
         machine=machine,
         load_s=length(busy) - length(work),
         idle_s=max(0.0, up - length(busy)) + quiet,
@@ -75,17 +75,21 @@ def _node(
     )
 
 
-def _quiet(stay: Stay, own: Sequence[Stay], readings: Sequence[Reading]) -> Iterable[Span]:
+def _quiet(
+    stay: TimedSession, on_node: Sequence[TimedSession], readings: Sequence[Reading]
+) -> Iterable[Span]:
     """Yield the times of a stage in which its server had nothing to do, unless another stage was at work on the machine."""
-    one = stay.session
-    mine = [
-        row for row in readings if (row.stage, row.model, row.session) == (one.stage, one.model, one.started)
+    session = stay.session
+    session_readings = [
+        row
+        for row in readings
+        if (row.stage, row.model, row.session) == (session.stage, session.model, session.started)
     ]
-    others = union(other.work for other in own if other is not stay)
-    for before, after in pairwise(mine):
+    other_work = union(timed.work for timed in on_node if timed is not stay)
+    for before, after in pairwise(session_readings):
         if _is_quiet(before) and _is_quiet(after) and _nothing_between(before, after):
             first, last = stay.start + before.at_s, min(stay.start + after.at_s, stay.work[1])
-            if last > first and not cut(others, first, last):
+            if last > first and not cut(other_work, first, last):
                 yield first, last
 
 

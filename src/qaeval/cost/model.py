@@ -1,19 +1,16 @@
-"""What stages and items cost, as data.
+"""Costs of stages, items and runs as data, and the document of ``qaeval cost``.
 
-Costs as data: the document of ``qaeval cost``. What is undefined is ``null`` with a reason, never 0.
-
-The ways to have runs done, and what each costs, as data.
-
-What the machines of a run did with their time, as data.
-
-What the GPUs of a stage used, as data.
+An undefined number is ``null`` with a reason, never 0.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from qaeval.analysis.model import Sentence
+from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
+from qaeval.records import Reading, Session
 from qaeval.report.facts import HostedFacts, MachineFacts, Part
 from qaeval.report.measure import Measure
 
@@ -22,7 +19,23 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Criterion(Part):
+@dataclass(frozen=True, kw_only=True)
+class MeasuredRun:
+    """What a run measured, as far as its cost depends on it."""
+
+    name: str
+    """Of the run, for the reader."""
+    n_samples: int
+    candidates: Sequence[CandidateSummary]
+    judge: JudgeSummary
+    sessions: Sequence[Session] = ()
+    readings: Sequence[Reading] = ()
+    """Metrics of the servers, in the order of time."""
+    priced_at: str
+    """ISO 8601; the age of a price is counted up to this time."""
+
+
+class WeightedCriterion(Part):
     """What one candidate scores on one criterion."""
 
     name: str
@@ -37,7 +50,7 @@ class Choice(Part):
     """One candidate, weighed for hosting."""
 
     candidate: str
-    criteria: tuple[Criterion, ...]
+    criteria: tuple[WeightedCriterion, ...]
     mean: float
     """Weighted mean of the scores that count."""
 
@@ -156,7 +169,7 @@ class HostedCost(Part):
     """Age of the prices in days where that is more than it should be."""
 
 
-class Way(Part):
+class HostingOption(Part):
     """A way to have runs done: what a day of it costs is ``per_day + per_run × runs``."""
 
     name: str
@@ -171,11 +184,11 @@ class Way(Part):
     """Why it has no cost."""
 
 
-class Hosting(Part):
+class HostingComparison(Part):
     """A run's tokens at other people's prices, beside machines of one's own."""
 
     costs: tuple[HostedCost, ...]
-    ways: tuple[Way, ...]
+    ways: tuple[HostingOption, ...]
     break_evens: tuple[BreakEven, ...]
     cautions: tuple[str, ...] = ()
     """Prices that are old, counts that are not whole."""
@@ -224,7 +237,7 @@ class RunTiming(Part):
     """The candidates weighed for hosting, the best first; speed is part of it."""
     energy_wh: float | None = Field(default=None, exclude_if=_is_none)
     """What all GPUs used in all stages, idle included, stages side by side once; None where a stage was not measured."""
-    hosting: Hosting | None = Field(default=None, exclude_if=_is_none)
+    hosting: HostingComparison | None = Field(default=None, exclude_if=_is_none)
     """The same tokens elsewhere, and how many runs a day make which way the cheapest; None where no offer has a price."""
 
 
@@ -275,7 +288,7 @@ class CostReport(Part):
     unit: str
     """What the candidates' costs can be compared in."""
     hosted: tuple[HostedCost, ...]
-    ways: tuple[Way, ...]
+    ways: tuple[HostingOption, ...]
     break_evens: tuple[BreakEven, ...]
     waiting: Waiting | None = None
     """None where the user gave no hourly rate."""

@@ -1,37 +1,47 @@
 """From a finished run to everything that it cost, or would have: machines, tokens elsewhere, break-even, waiting."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from qaeval.comparison.report import Report
 from qaeval.cost.alternatives import (
     always_on,
     break_evens,
-    hosted,
     hosted_costs,
-    not_known,
-    per_run,
+    hosted_option,
+    price_per_run,
     scale_to_zero,
+    unknown_option,
 )
-from qaeval.cost.machines import run_seconds
-from qaeval.cost.model import CostReport, HostedCost, Hosting, NodeCost, Waiting, Way
+from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage, write_cost
+from qaeval.cost.energy import run_wh, stage_energies
+from qaeval.cost.machines import node_costs, run_seconds
+from qaeval.cost.model import (
+    CostReport,
+    HostedCost,
+    HostingComparison,
+    HostingOption,
+    MeasuredRun,
+    NodeCost,
+    RunTiming,
+    Waiting,
+)
+from qaeval.cost.weights import weigh
 from qaeval.errors import UsageError
-from qaeval.records import Session
 from qaeval.report.facts import HostedFacts, MachineFacts
 
 _HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class CostAssumptions:
     """What no run knows: the user's own numbers. What is not given is not assumed."""
 
     start_s: float | None = None
     """Seconds until a machine is there and, where the run found its servers up, until they answer."""
-    linger_s: float = 0.0
+    idle_timeout_s: float = 0.0
     """Seconds that a machine is paid after a run until it is given back."""
-    kept: MachineFacts | None = None
+    always_on_machine: MachineFacts | None = None
     """What a machine costs that is always on; None: what it cost in the run."""
     hourly_rate: float | None = None
     """What an hour costs of somebody who waits."""
@@ -39,131 +49,184 @@ class Asked:
     """Of the hourly rate; that of the machines where left out."""
 
 
+def run_timing(
+    run: MeasuredRun, machines: Mapping[str, MachineFacts], hosted_prices: Sequence[HostedFacts] = ()
+) -> RunTiming:
+    """Compute everything that depends on times: costs, and the choice that cost and speed are part of.
+
+    Args:
+        run: The run.
+        machines: What each model runs on, by its name; a model without an entry has no price.
+        hosted_prices: Prices of hosted APIs.
+    """
+    judge, energies = run.judge, stage_energies(run.sessions)
+    costs = cost_candidates(run.candidates, machines, run.priced_at, energies)
+    unit = common_unit(costs)
+    grading = cost_stage(
+        judge.facts, judge.timing, machines, run.priced_at, energies.get(("grade", judge.facts.name))
+    )
+    external = {session.model for session in run.sessions if session.external}
+    timing = RunTiming(
+        headline=write_cost(costs, unit, grading),
+        costs=costs,
+        cost_unit=unit,
+        grading=grading,
+        nodes=node_costs(run.sessions, run.readings, machines, run.priced_at),
+        choice=weigh(run.candidates, costs, unit, external, run.priced_at),
+        energy_wh=run_wh(run.sessions),
+    )
+    return timing.model_copy(update={"hosting": _hosting(run, timing, hosted_prices)})
+
+
 def cost_run(
-    report: Report, sessions: Sequence[Session], offers: Sequence[HostedFacts], asked: Asked
+    run: MeasuredRun, timing: RunTiming, hosted_prices: Sequence[HostedFacts], assumptions: CostAssumptions
 ) -> CostReport:
     """Put together what a run cost, what its tokens would have cost elsewhere, and which way is cheapest for how many runs.
+
+    Args:
+        run: The run.
+        timing: Its costs, from `run_timing`.
+        hosted_prices: Prices of hosted APIs.
+        assumptions: The user's own numbers.
 
     Raises:
         UsageError: an hourly rate has no currency.
     """
-    nodes, run_s = report.timing.nodes, run_seconds(sessions)
-    reason = _priceless(nodes)
+    nodes, run_s = timing.nodes, run_seconds(run.sessions)
+    reason = _missing_price(nodes)
     currency = "" if reason else _currencies(nodes)[0]
-    elsewhere = hosted_costs(report, offers)
-    ways = (
-        *_own(report, nodes, run_s, reason, asked),
-        *(_elsewhere(one, elsewhere) for one in offers),
+    token_costs = hosted_costs(run, hosted_prices)
+    options = (
+        *_machine_options(run, nodes, run_s, reason, assumptions),
+        *(_api_option(prices, token_costs) for prices in hosted_prices),
     )
     return CostReport(
-        source=report.run.id,
+        source=run.name,
         run_s=run_s,
         nodes=nodes,
-        price=None if reason else sum(one.price or 0.0 for one in nodes),
+        price=None if reason else sum(node.price or 0.0 for node in nodes),
         currency=currency,
         reason=reason,
-        candidates=report.timing.costs,
-        unit=report.timing.cost_unit,
-        hosted=elsewhere,
-        ways=ways,
-        break_evens=break_evens(ways),
-        waiting=_waiting(run_s, currency, asked),
-        cautions=(*_old(nodes, elsewhere), *_less(elsewhere)),
+        candidates=timing.costs,
+        unit=timing.cost_unit,
+        hosted=token_costs,
+        ways=options,
+        break_evens=break_evens(options),
+        waiting=_waiting(run_s, currency, assumptions),
+        cautions=(*_stale_prices(nodes, token_costs), *_incomplete_counts(token_costs)),
     )
 
 
-def hosting_of(report: Report, sessions: Sequence[Session], offers: Sequence[HostedFacts]) -> Hosting | None:
+def _hosting(
+    run: MeasuredRun, timing: RunTiming, hosted_prices: Sequence[HostedFacts]
+) -> HostingComparison | None:
     """Compare a run's own machines with other people's offers; None where there is no offer, or no server whose tokens it prices."""
-    found = cost_run(report, sessions, offers, Asked()) if offers else None
-    if found is None or not found.hosted:
+    report = cost_run(run, timing, hosted_prices, CostAssumptions()) if hosted_prices else None
+    if report is None or not report.hosted:
         return None
-    return Hosting(
-        costs=found.hosted,
-        ways=found.ways,
-        break_evens=found.break_evens,
-        cautions=(*_old((), found.hosted), *_less(found.hosted)),
+    return HostingComparison(
+        costs=report.hosted,
+        ways=report.ways,
+        break_evens=report.break_evens,
+        cautions=(*_stale_prices((), report.hosted), *_incomplete_counts(report.hosted)),
     )
 
 
-def _priceless(nodes: Sequence[NodeCost]) -> str | None:
+def _missing_price(nodes: Sequence[NodeCost]) -> str | None:
     """Say why the machines have no price together; None where they have."""
     if not nodes:
         return "no model of this run has a server"
-    without = [one.host for one in nodes if one.price is None]
+    without = [node.host for node in nodes if node.price is None]
     if without:
         return (
             f"no price is known for the machine at {', '.join(dict.fromkeys(without))}: add one under `hardware:` in qaeval.yaml, with "
             "as_of and source, and name it with --hardware"
         )
-    several = _currencies(nodes)
-    return None if len(several) == 1 else f"{' and '.join(several)} are not added up"
+    currencies = _currencies(nodes)
+    return None if len(currencies) == 1 else f"{' and '.join(currencies)} are not added up"
 
 
 def _currencies(nodes: Sequence[NodeCost]) -> list[str]:
-    return sorted({one.machine.currency for one in nodes if one.machine is not None})
+    return sorted({node.machine.currency for node in nodes if node.machine is not None})
 
 
-def _own(
-    report: Report, nodes: Sequence[NodeCost], run_s: float, reason: str | None, asked: Asked
-) -> tuple[Way, Way]:
+def _machine_options(
+    run: MeasuredRun,
+    nodes: Sequence[NodeCost],
+    run_s: float,
+    reason: str | None,
+    assumptions: CostAssumptions,
+) -> tuple[HostingOption, HostingOption]:
     """Return the two ways of having machines of one's own."""
-    judge = report.judge
-    stages = [(one.facts, one.timing) for one in report.candidates] + [(judge.facts, judge.timing)]
+    judge = run.judge
+    stages = [(candidate.facts, candidate.timing) for candidate in run.candidates] + [
+        (judge.facts, judge.timing)
+    ]
     if any(timing.fresh < 1 for facts, timing in stages if not facts.is_embedded):
         reason = "replies known from earlier runs took no time here: make the run again with --no-cache"
     if reason:
-        return not_known("always on", reason), not_known("scale to zero", reason)
-    machines = [one.machine for one in nodes if one.machine is not None]
-    kept = [asked.kept] * len(nodes) if asked.kept is not None else machines
-    standing = always_on(
-        price_per_hour=sum(one.price_per_hour or 0.0 for one in kept), run_s=run_s, currency=kept[0].currency
+        return unknown_option("always on", reason), unknown_option("scale to zero", reason)
+    machines = [node.machine for node in nodes if node.machine is not None]
+    always_on_machines = (
+        [assumptions.always_on_machine] * len(nodes)
+        if assumptions.always_on_machine is not None
+        else machines
     )
-    if asked.start_s is None and any(not one.load_s for one in nodes):
-        why = "the run found its servers up, so what a start takes is not known: give --start SECONDS"
-        return standing, not_known("scale to zero", why)
-    more_s = (asked.start_s or 0.0) + asked.linger_s
+    always_on_option = always_on(
+        price_per_hour=sum(machine.price_per_hour or 0.0 for machine in always_on_machines),
+        run_s=run_s,
+        currency=always_on_machines[0].currency,
+    )
+    if assumptions.start_s is None and any(not node.load_s for node in nodes):
+        no_start = "the run found its servers up, so what a start takes is not known: give --start SECONDS"
+        return always_on_option, unknown_option("scale to zero", no_start)
+    more_s = (assumptions.start_s or 0.0) + assumptions.idle_timeout_s
     price = sum(
         (node.seconds + more_s) / _HOUR * (machine.price_per_hour or 0.0)
         for node, machine in zip(nodes, machines, strict=True)
     )
     currency = machines[0].currency
-    return standing, scale_to_zero(price_per_run=price, run_s=run_s + more_s, currency=currency)
+    return always_on_option, scale_to_zero(price_per_run=price, run_s=run_s + more_s, currency=currency)
 
 
-def _elsewhere(offer: HostedFacts, costs: Sequence[HostedCost]) -> Way:
-    own = [one for one in costs if one.prices.name == offer.name]
-    price = per_run(own)
+def _api_option(prices: HostedFacts, costs: Sequence[HostedCost]) -> HostingOption:
+    stage_costs = [cost for cost in costs if cost.prices.name == prices.name]
+    price = price_per_run(stage_costs)
     if price is None:
-        why = ", ".join(f"{one.stage} {one.model}: {one.reason}" for one in own if one.price is None)
-        return not_known(offer.name, why or "no model of this run has a server that counts tokens")
-    return hosted(offer.name, price_per_run=price, currency=offer.currency)
+        reasons = ", ".join(
+            f"{cost.stage} {cost.model}: {cost.reason}" for cost in stage_costs if cost.price is None
+        )
+        return unknown_option(prices.name, reasons or "no model of this run has a server that counts tokens")
+    return hosted_option(prices.name, price_per_run=price, currency=prices.currency)
 
 
-def _waiting(run_s: float, currency: str, asked: Asked) -> Waiting | None:
-    if asked.hourly_rate is None:
+def _waiting(run_s: float, currency: str, assumptions: CostAssumptions) -> Waiting | None:
+    if assumptions.hourly_rate is None:
         return None
-    paid_in = asked.currency or currency
+    paid_in = assumptions.currency or currency
     if not paid_in:
         raise UsageError(
             "--hourly-rate: the run has no price whose currency it could be in; add --currency EUR"
         )
     return Waiting(
         seconds=run_s,
-        hourly_rate=asked.hourly_rate,
+        hourly_rate=assumptions.hourly_rate,
         currency=paid_in,
-        price=run_s / _HOUR * asked.hourly_rate,
+        price=run_s / _HOUR * assumptions.hourly_rate,
     )
 
 
-def _old(nodes: Sequence[NodeCost], costs: Sequence[HostedCost]) -> list[str]:
-    ages = {one.machine.name: one.stale_days for one in nodes if one.machine and one.stale_days}
-    ages |= {one.prices.name: one.stale_days for one in costs if one.stale_days}
+def _stale_prices(nodes: Sequence[NodeCost], costs: Sequence[HostedCost]) -> list[str]:
+    ages = {node.machine.name: node.stale_days for node in nodes if node.machine and node.stale_days}
+    ages |= {cost.prices.name: cost.stale_days for cost in costs if cost.stale_days}
     return [f"The price of {name} is {days:,} days old: look it up again." for name, days in ages.items()]
 
 
-def _less(costs: Sequence[HostedCost]) -> list[str]:
+def _incomplete_counts(costs: Sequence[HostedCost]) -> list[str]:
     return list(
         dict.fromkeys(
-            f"{one.stage} {one.model}: {one.reason}." for one in costs if one.price is not None and one.reason
+            f"{cost.stage} {cost.model}: {cost.reason}."
+            for cost in costs
+            if cost.price is not None and cost.reason
         )
     )

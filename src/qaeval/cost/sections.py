@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from qaeval.comparison.report import Report
 from qaeval.cost.model import (
     BreakEven,
     CandidateCost,
     CostReport,
     HostedCost,
+    HostingComparison,
+    HostingOption,
     NodeCost,
+    RunTiming,
     StageCost,
     StageEnergy,
-    Way,
     Work,
 )
 from qaeval.report import numbers
@@ -37,28 +38,30 @@ _ASK: Final = "`qaeval cost RUN` takes what no run knows: --start, --linger, --a
 _WORK: Final = "Seconds = items / items per second; price = seconds / 3,600 × price per hour, for one machine that does nothing else."
 
 
-def write_cost_report(found: CostReport) -> tuple[Section, ...]:
+def write_cost_report(report: CostReport) -> tuple[Section, ...]:
     """Turn a cost report into sections: the run, items, the same tokens elsewhere, break-even, waiting."""
     run = Section(
         anchor="cost",
-        title=f"What {found.source} cost",
-        paragraphs=(_total(found), _RUN, *(f"! {text}" for text in found.cautions)),
-        tables=(*node_table(found.nodes), *item_costs(found.candidates)),
+        title=f"What {report.source} cost",
+        paragraphs=(_total(report), _RUN, *(f"! {text}" for text in report.cautions)),
+        tables=(*node_table(report.nodes), *item_costs(report.candidates)),
     )
-    return (run, _hosted(found.hosted), _ways(found.ways, found.break_evens), *_waiting(found))
+    return (run, _token_costs(report.hosted), _options(report.ways, report.break_evens), *_waiting(report))
 
 
-def elsewhere(report: Report) -> Section | None:
+def hosting_section(hosting: HostingComparison) -> Section:
     """Say what a run's tokens would have cost at the registry's offers, and from how many runs a day a machine of one's own pays."""
-    found = report.timing.hosting
-    if found is None:
-        return None
-    offers, ways = _hosted(found.costs), _ways(found.ways, found.break_evens)
+    tokens, options = _token_costs(hosting.costs), _options(hosting.ways, hosting.break_evens)
     return Section(
         anchor="elsewhere",
         title="Machines of your own, or hosted",
-        paragraphs=(*ways.paragraphs, *offers.paragraphs, *(f"! {text}" for text in found.cautions), _ASK),
-        tables=(*ways.tables, *offers.tables),
+        paragraphs=(
+            *options.paragraphs,
+            *tokens.paragraphs,
+            *(f"! {text}" for text in hosting.cautions),
+            _ASK,
+        ),
+        tables=(*options.tables, *tokens.tables),
     )
 
 
@@ -72,17 +75,17 @@ def write_work(works: Sequence[Work], currency: str, priced: str) -> tuple[Secti
     """
     rows = tuple(
         (
-            f"{one.per_s:,g} /s",
-            f"{one.seconds:,.0f} s",
-            f"{one.hours:,.3f} h",
-            f"{currency} {numbers.money(one.price)}",
-            f"{currency} {numbers.money(one.price_per_1000)}",
+            f"{work.per_s:,g} /s",
+            f"{work.seconds:,.0f} s",
+            f"{work.hours:,.3f} h",
+            f"{currency} {numbers.money(work.price)}",
+            f"{currency} {numbers.money(work.price_per_1000)}",
         )
-        for one in works
+        for work in works
     )
     header = ("Items per second", "Time", "Node hours", f"Price of {works[0].n:,}", "of 1,000")
     slow, fast = works[0], works[-1]
-    less = (
+    saving = (
         (
             f"At {fast.per_s:g} items per second they cost {numbers.percent(1 - fast.price / slow.price)} less than at {slow.per_s:g}.",
         )
@@ -93,23 +96,23 @@ def write_work(works: Sequence[Work], currency: str, priced: str) -> tuple[Secti
         Section(
             anchor="work",
             title=f"What {works[0].n:,} items cost",
-            paragraphs=(*less, f"Price: {priced}.", _WORK),
+            paragraphs=(*saving, f"Price: {priced}.", _WORK),
             tables=(Table(caption="At a steady speed", header=header, rows=rows),),
         ),
     )
 
 
-def _total(found: CostReport) -> str:
-    worked = f"It worked for {numbers.seconds(found.run_s)}"
-    if found.price is None:
-        return f"{worked}; in money that is not known: {found.reason}."
-    machines = {one.machine.name: one.machine.priced for one in found.nodes if one.machine is not None}
+def _total(report: CostReport) -> str:
+    worked = f"It worked for {numbers.seconds(report.run_s)}"
+    if report.price is None:
+        return f"{worked}; in money that is not known: {report.reason}."
+    machines = {node.machine.name: node.machine.priced for node in report.nodes if node.machine is not None}
     return (
-        f"{worked} and cost {found.currency} {numbers.money(found.price)} ({'; '.join(machines.values())})."
+        f"{worked} and cost {report.currency} {numbers.money(report.price)} ({'; '.join(machines.values())})."
     )
 
 
-def _hosted(costs: Sequence[HostedCost]) -> Section:
+def _token_costs(costs: Sequence[HostedCost]) -> Section:
     title = "The same tokens elsewhere"
     if not costs:
         text = (
@@ -119,20 +122,22 @@ def _hosted(costs: Sequence[HostedCost]) -> Section:
         return Section(anchor="hosted", title=title, paragraphs=(text,))
     rows = tuple(
         (
-            f"{one.stage} {one.model}",
-            one.prices.name,
-            numbers.count(one.prompt_tokens),
-            numbers.count(one.completion_tokens),
-            _money(one.prices.currency, one.price),
+            f"{cost.stage} {cost.model}",
+            cost.prices.name,
+            numbers.count(cost.prompt_tokens),
+            numbers.count(cost.completion_tokens),
+            _money(cost.prices.currency, cost.price),
             "–"
-            if one.price_per_1000_usable is None
-            else _money(one.prices.currency, one.price_per_1000_usable),
+            if cost.price_per_1000_usable is None
+            else _money(cost.prices.currency, cost.price_per_1000_usable),
         )
-        for one in costs
+        for cost in costs
     )
     header = ("Stage", "At", "Prompt tokens", "Completion tokens", "Price", "1,000 usable items")
-    prices = {one.prices.name: f"{one.prices.priced} (source: {one.prices.source})" for one in costs}
-    notes = tuple(f"{one.stage} {one.model}, {one.prices.name}: {one.reason}." for one in costs if one.reason)
+    prices = {cost.prices.name: f"{cost.prices.priced} (source: {cost.prices.source})" for cost in costs}
+    notes = tuple(
+        f"{cost.stage} {cost.model}, {cost.prices.name}: {cost.reason}." for cost in costs if cost.reason
+    )
     return Section(
         anchor="hosted",
         title=title,
@@ -149,47 +154,47 @@ def _hosted(costs: Sequence[HostedCost]) -> Section:
     )
 
 
-def _ways(ways: Sequence[Way], break_evens: Sequence[BreakEven]) -> Section:
+def _options(options: Sequence[HostingOption], break_evens: Sequence[BreakEven]) -> Section:
     rows = tuple(
         (
-            one.name,
-            _money(one.currency, one.per_day),
-            _money(one.currency, one.per_run),
-            "–" if one.most_runs is None else f"{one.most_runs:,.1f}",
+            option.name,
+            _money(option.currency, option.per_day),
+            _money(option.currency, option.per_run),
+            "–" if option.most_runs is None else f"{option.most_runs:,.1f}",
         )
-        for one in ways
+        for option in options
     )
-    notes = tuple(f"{one.name}: {one.reason}." for one in ways if one.reason)
+    notes = tuple(f"{option.name}: {option.reason}." for option in options if option.reason)
     header = ("Way", "Per day", "Per run", "Runs that fit into a day")
     return Section(
         anchor="break-even",
         title="Always on, scaled to zero, or hosted",
-        paragraphs=(*_sentences(break_evens, ways), _WAYS),
+        paragraphs=(*_sentences(break_evens, options), _WAYS),
         tables=(Table(caption="What a day costs", header=header, rows=rows, notes=notes),),
     )
 
 
-def _sentences(pairs: Sequence[BreakEven], ways: Sequence[Way]) -> list[str]:
-    known = {one.name for one in ways if one.per_run is not None}
-    return [_sentence(one) for one in pairs if {one.a, one.b} <= known]
+def _sentences(pairs: Sequence[BreakEven], options: Sequence[HostingOption]) -> list[str]:
+    priced = {option.name for option in options if option.per_run is not None}
+    return [_sentence(break_even) for break_even in pairs if {break_even.a, break_even.b} <= priced]
 
 
-def _sentence(one: BreakEven) -> str:
-    if one.runs_per_day is None:
-        return f"{one.a} and {one.b}: no break-even, {one.reason}."
+def _sentence(break_even: BreakEven) -> str:
+    if break_even.runs_per_day is None:
+        return f"{break_even.a} and {break_even.b}: no break-even, {break_even.reason}."
     return (
-        f"{one.a} and {one.b}: the same at {one.runs_per_day:,.1f} runs a day; {one.below} is cheaper with fewer, {one.above} with "
+        f"{break_even.a} and {break_even.b}: the same at {break_even.runs_per_day:,.1f} runs a day; {break_even.below} is cheaper with fewer, {break_even.above} with "
         "more."
     )
 
 
-def _waiting(found: CostReport) -> tuple[Section, ...]:
-    one = found.waiting
-    if one is None:
+def _waiting(report: CostReport) -> tuple[Section, ...]:
+    waiting = report.waiting
+    if waiting is None:
         return ()
     text = (
-        f"One person who waits for it: {numbers.seconds(one.seconds)} at {one.currency} {numbers.money(one.hourly_rate)} per hour "
-        f"= {one.currency} {numbers.money(one.price)}. The rate is yours."
+        f"One person who waits for it: {numbers.seconds(waiting.seconds)} at {waiting.currency} {numbers.money(waiting.hourly_rate)} per hour "
+        f"= {waiting.currency} {numbers.money(waiting.price)}. The rate is yours."
     )
     return (Section(anchor="waiting", title="Waiting", paragraphs=(text,)),)
 
@@ -230,42 +235,42 @@ _PRICELESS: Final = (
 )
 
 
-def how_counted(report: Report) -> tuple[str, ...]:
+def cost_method(timing: RunTiming) -> tuple[str, ...]:
     """Say how cost was counted, and in which prices."""
-    stages = _costed(report)
+    stages = _stages(timing)
     if not stages:
         return ()
-    machines = {one.machine.name: one.machine for one in stages if one.machine is not None}
-    priced = [one for one in machines.values() if one.price_per_hour is not None]
+    machines = {stage.machine.name: stage.machine for stage in stages if stage.machine is not None}
+    priced = [machine for machine in machines.values() if machine.price_per_hour is not None]
     prices = (
-        f"Prices: {'; '.join(f'{one.priced} (source: {one.source})' for one in priced)}."
+        f"Prices: {'; '.join(f'{machine.priced} (source: {machine.source})' for machine in priced)}."
         if priced
         else _PRICELESS
     )
     grids = [
-        f"{one.grid_g_per_kwh:g} g of CO₂ per kWh for {one.name} (source: {one.grid_source})"
-        for one in machines.values()
-        if one.grid_g_per_kwh is not None and _uses_energy(one.name, stages)
+        f"{machine.grid_g_per_kwh:g} g of CO₂ per kWh for {machine.name} (source: {machine.grid_source})"
+        for machine in machines.values()
+        if machine.grid_g_per_kwh is not None and _uses_energy(machine.name, stages)
     ]
     grid = (f"CO₂ is that energy × {'; '.join(grids)}.",) if grids else ()
-    return (_FORMULA, prices, *_energy_words(stages), *grid)
+    return (_FORMULA, prices, *_energy_method(stages), *grid)
 
 
 def _uses_energy(machine: str, stages: Sequence[StageCost]) -> bool:
-    own = [one for one in stages if one.machine is not None and one.machine.name == machine]
-    return any(one.energy is not None and one.energy.wh is not None for one in own)
+    on_machine = [stage for stage in stages if stage.machine is not None and stage.machine.name == machine]
+    return any(stage.energy is not None and stage.energy.wh is not None for stage in on_machine)
 
 
-def _energy_words(stages: Sequence[StageCost]) -> tuple[str, ...]:
-    known = [one.energy for one in stages if one.energy is not None and one.energy.wh is not None]
-    if not any(one.is_measured for one in known):
-        return (_BOUND,) if known else ()
-    return (_MEASURED,) if all(one.is_measured for one in known) else (_MEASURED, _MIXED)
+def _energy_method(stages: Sequence[StageCost]) -> tuple[str, ...]:
+    energies = [stage.energy for stage in stages if stage.energy is not None and stage.energy.wh is not None]
+    if not any(energy.is_measured for energy in energies):
+        return (_BOUND,) if energies else ()
+    return (_MEASURED,) if all(energy.is_measured for energy in energies) else (_MEASURED, _MIXED)
 
 
-def _costed(report: Report) -> list[StageCost]:
-    grading = report.timing.grading
-    return [*(one.stage for one in report.timing.costs), *([grading] if grading else [])]
+def _stages(timing: RunTiming) -> list[StageCost]:
+    grading = timing.grading
+    return [*(cost.stage for cost in timing.costs), *([grading] if grading else [])]
 
 
 def item_costs(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
@@ -275,16 +280,16 @@ def item_costs(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
         return ()
     rows = tuple(
         (
-            one.candidate,
-            numbers.seconds(one.seconds_per_1000),
-            notes.cost(one.seconds_per_1000_usable, "seconds", one.candidate),
-            _price(one, one.price_per_1000),
+            cost.candidate,
+            numbers.seconds(cost.seconds_per_1000),
+            notes.cost(cost.seconds_per_1000_usable, "seconds", cost.candidate),
+            _price(cost, cost.price_per_1000),
             "no price"
-            if one.price_per_1000_usable is None
-            else notes.cost(one.price_per_1000_usable, _currency(one.stage), one.candidate),
-            "yes" if one.is_on_front else "no",
+            if cost.price_per_1000_usable is None
+            else notes.cost(cost.price_per_1000_usable, _currency(cost.stage), cost.candidate),
+            "yes" if cost.is_on_front else "no",
         )
-        for one in costs
+        for cost in costs
     )
     header = (
         "Candidate",
@@ -295,24 +300,24 @@ def item_costs(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
         "On the front",
     )
     front = "On the front are those than which no other is both cheaper and better."
-    made = Table(caption="Cost of making items", header=header, rows=rows, notes=(front, *notes.lines()))
-    return (made, *_item_energy(costs))
+    table = Table(caption="Cost of making items", header=header, rows=rows, notes=(front, *notes.lines()))
+    return (table, *_item_energy(costs))
 
 
 def _item_energy(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
     """Return the energy of the items of each candidate; nothing where it is known for none."""
-    if all(one.wh_per_1000_usable is None for one in costs):
+    if all(cost.wh_per_1000_usable is None for cost in costs):
         return ()
-    has_grid = any(one.co2_g_per_1000_usable is not None for one in costs)
-    at_most = "" if any(_is_measured(one) for one in costs) else " at most"
+    has_grid = any(cost.co2_g_per_1000_usable is not None for cost in costs)
+    at_most = "" if any(_is_measured(cost) for cost in costs) else " at most"
     notes = Notes()
     rows = tuple(
         (
-            one.candidate,
-            _energy_cell(notes, one, one.wh_per_1000_usable, "Wh", at_most),
-            *((_energy_cell(notes, one, one.co2_g_per_1000_usable, "g", at_most),) if has_grid else ()),
+            cost.candidate,
+            _energy_cell(notes, cost, cost.wh_per_1000_usable, "Wh", at_most),
+            *((_energy_cell(notes, cost, cost.co2_g_per_1000_usable, "g", at_most),) if has_grid else ()),
         )
-        for one in costs
+        for cost in costs
     )
     header = (
         "Candidate",
@@ -322,40 +327,40 @@ def _item_energy(costs: Sequence[CandidateCost]) -> tuple[Table, ...]:
     return (Table(caption="Energy of making items", header=header, rows=rows, notes=notes.lines()),)
 
 
-def _is_measured(one: CandidateCost) -> bool:
-    return one.stage.energy is not None and one.stage.energy.is_measured
+def _is_measured(cost: CandidateCost) -> bool:
+    return cost.stage.energy is not None and cost.stage.energy.is_measured
 
 
-def _energy_cell(notes: Notes, one: CandidateCost, measure: Measure | None, unit: str, at_most: str) -> str:
+def _energy_cell(notes: Notes, cost: CandidateCost, measure: Measure | None, unit: str, at_most: str) -> str:
     """Print energy or CO2; a bound says so where the column's head does not."""
     if measure is None:
         return "not known"
-    is_bound = not (at_most or _is_measured(one))
-    return f"{'at most ' if is_bound else ''}{notes.cost(measure, unit, one.candidate)}"
+    is_bound = not (at_most or _is_measured(cost))
+    return f"{'at most ' if is_bound else ''}{notes.cost(measure, unit, cost.candidate)}"
 
 
-def _price(one: CandidateCost, price: float | None) -> str:
-    return "no price" if price is None else f"{_currency(one.stage)} {numbers.money(price)}"
+def _price(cost: CandidateCost, price: float | None) -> str:
+    return "no price" if price is None else f"{_currency(cost.stage)} {numbers.money(price)}"
 
 
 def _currency(stage: StageCost) -> str:
     return stage.machine.currency if stage.machine is not None else ""
 
 
-def stage_costs(report: Report) -> tuple[Table, ...]:
+def stage_costs(timing: RunTiming) -> tuple[Table, ...]:
     """Return what the run itself cost, stage by stage."""
-    stages = _costed(report)
+    stages = _stages(timing)
     if not stages:
         return ()
     rows = tuple(
         (
-            f"{'grade' if one is report.timing.grading else 'generate'} {one.model}",
-            one.machine.name if one.machine is not None else "not named",
-            numbers.seconds(one.work_s),
-            numbers.seconds(one.load_s) if one.load_s else "–",
-            "no price" if one.price is None else f"{_currency(one)} {numbers.money(one.price)}",
+            f"{'grade' if stage is timing.grading else 'generate'} {stage.model}",
+            stage.machine.name if stage.machine is not None else "not named",
+            numbers.seconds(stage.work_s),
+            numbers.seconds(stage.load_s) if stage.load_s else "–",
+            "no price" if stage.price is None else f"{_currency(stage)} {numbers.money(stage.price)}",
         )
-        for one in stages
+        for stage in stages
     )
     header = ("Stage", "Machine", "Work", "Start of servers", "Price of both")
     return (Table(caption="Cost of this run", header=header, rows=rows, words=frozenset({1})),)
@@ -367,15 +372,15 @@ def node_table(nodes: Sequence[NodeCost]) -> tuple[Table, ...]:
         return ()
     rows = tuple(
         (
-            one.host,
-            one.machine.name if one.machine is not None else "not named",
-            numbers.listed(one.models),
-            *(numbers.seconds(part) if part else "–" for part in (one.load_s, one.idle_s, one.work_s)),
+            node.host,
+            node.machine.name if node.machine is not None else "not named",
+            numbers.listed(node.models),
+            *(numbers.seconds(part) if part else "–" for part in (node.load_s, node.idle_s, node.work_s)),
             "no price"
-            if one.price is None or one.machine is None
-            else f"{one.machine.currency} {numbers.money(one.price)}",
+            if node.price is None or node.machine is None
+            else f"{node.machine.currency} {numbers.money(node.price)}",
         )
-        for one in nodes
+        for node in nodes
     )
     header = ("Host", "Machine", "Models", "Start of servers", "Idle, at least", "Work", "Price of all")
     return (
@@ -383,30 +388,32 @@ def node_table(nodes: Sequence[NodeCost]) -> tuple[Table, ...]:
     )
 
 
-def energy_table(report: Report) -> tuple[Table, ...]:
+def energy_table(timing: RunTiming) -> tuple[Table, ...]:
     """Return what the GPUs of each stage used and how that is known; nothing where it was neither measured nor tried."""
     energies = [
-        (f"{'grade' if one is report.timing.grading else 'generate'} {one.model}", one.energy)
-        for one in _costed(report)
+        (f"{'grade' if stage is timing.grading else 'generate'} {stage.model}", stage.energy)
+        for stage in _stages(timing)
     ]
-    known = [(name, one) for name, one in energies if one is not None]
-    if not any(one.is_measured or one.reason for _, one in known):
+    stages = [(name, energy) for name, energy in energies if energy is not None]
+    if not any(energy.is_measured or energy.reason for _, energy in stages):
         return ()
     rows = tuple(
         (
             name,
-            _basis(one),
-            numbers.listed([f"{n} × {name}" if n > 1 else name for name, n in Counter(one.gpus).items()])
+            _basis(energy),
+            numbers.listed([f"{n} × {name}" if n > 1 else name for name, n in Counter(energy.gpus).items()])
             or "–",
-            numbers.seconds(one.seconds) if one.wh is not None else "–",
-            f"{'' if one.is_measured else 'at most '}{_wh(one.wh)}",
-            f"{_wh(one.idle_wh)}{f' ({one.idle})' if one.idle else ''}" if one.is_measured else "–",
-            _wh(one.work_wh if one.idle_wh is not None else None) if one.is_measured else "–",
+            numbers.seconds(energy.seconds) if energy.wh is not None else "–",
+            f"{'' if energy.is_measured else 'at most '}{_wh(energy.wh)}",
+            f"{_wh(energy.idle_wh)}{f' ({energy.idle})' if energy.idle else ''}"
+            if energy.is_measured
+            else "–",
+            _wh(energy.work_wh if energy.idle_wh is not None else None) if energy.is_measured else "–",
         )
-        for name, one in known
+        for name, energy in stages
     )
     header = ("Stage", "How it is known", "GPUs", "Time", "Used", "of it idle", "Work")
-    total = report.timing.energy_wh
+    total = timing.energy_wh
     notes = (
         _ENERGY,
         *(
@@ -414,18 +421,18 @@ def energy_table(report: Report) -> tuple[Table, ...]:
             if total
             else ()
         ),
-        *(f"{name}: not measured, {one.reason}." for name, one in known if one.reason),
-        *(f"{name}: {note}." for name, one in known for note in one.notes),
+        *(f"{name}: not measured, {energy.reason}." for name, energy in stages if energy.reason),
+        *(f"{name}: {note}." for name, energy in stages for note in energy.notes),
     )
     return (
         Table(caption="Energy of the GPUs", header=header, rows=rows, notes=notes, words=frozenset({1, 2})),
     )
 
 
-def _basis(one: StageEnergy) -> str:
-    if one.method is None:
+def _basis(energy: StageEnergy) -> str:
+    if energy.method is None:
         return "not known"
-    return f"{one.method} ({one.source})"
+    return f"{energy.method} ({energy.source})"
 
 
 def _wh(value: float | None) -> str:

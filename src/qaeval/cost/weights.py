@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qaeval.analysis.model import CandidateSummary
-from qaeval.cost.model import CandidateCost, Choice, Criterion
+from qaeval.cost.model import CandidateCost, Choice, WeightedCriterion
 
 WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
     {
@@ -57,37 +57,43 @@ def weigh(
         external: Candidates that were sent chunks outside the user's network.
         finished: End of the run, ISO 8601.
     """
-    hosted = [one for one in candidates if not one.facts.is_embedded]
+    hosted = [candidate for candidate in candidates if not candidate.facts.is_embedded]
     candidates = hosted if len(hosted) >= _SEVERAL else candidates
     if len(candidates) < _SEVERAL:
         return ()
-    best = max((one.usable.value or 0.0) for one in candidates)
-    fastest = max((one.timing.items_per_s or 0.0) for one in candidates)
+    best = max((candidate.usable.value or 0.0) for candidate in candidates)
+    fastest = max((candidate.timing.items_per_s or 0.0) for candidate in candidates)
     prices = {
-        one.candidate: value.value or inf  # no usable item at any price
-        for one in costs
-        if (value := one.in_unit(unit)) is not None
+        cost.candidate: value.value or inf  # no usable item at any price
+        for cost in costs
+        if (value := cost.in_unit(unit)) is not None
     }
     cheapest = min(prices.values(), default=inf)
     scores = {
-        one.facts.name: {
-            "quality": (one.usable.value or 0.0) / best if best else None,
-            "reliability": one.n_graded / one.n_expected,
-            "cost": cheapest / prices[one.facts.name]
-            if one.facts.name in prices and cheapest < inf
+        candidate.facts.name: {
+            "quality": (candidate.usable.value or 0.0) / best if best else None,
+            "reliability": candidate.n_graded / candidate.n_expected,
+            "cost": cheapest / prices[candidate.facts.name]
+            if candidate.facts.name in prices and cheapest < inf
             else None,
-            "speed": one.timing.items_per_s / fastest if one.timing.items_per_s and fastest else None,
-            "licence": _OPENNESS.get(one.facts.openness),
-            "maintenance": _maintenance(one.facts.released, finished),
-            "sovereignty": 0.0 if one.facts.name in external else 1.0,
+            "speed": candidate.timing.items_per_s / fastest
+            if candidate.timing.items_per_s and fastest
+            else None,
+            "licence": _OPENNESS.get(candidate.facts.openness),
+            "maintenance": _maintenance(candidate.facts.released, finished),
+            "sovereignty": 0.0 if candidate.facts.name in external else 1.0,
         }
-        for one in candidates
+        for candidate in candidates
     }
-    counting = {name for name in WEIGHTS if all(own[name] is not None for own in scores.values())}
+    counting = {
+        name
+        for name in WEIGHTS
+        if all(candidate_scores[name] is not None for candidate_scores in scores.values())
+    }
     choices = []
-    for candidate, own in scores.items():
+    for candidate, candidate_scores in scores.items():
         criteria = tuple(
-            Criterion(name=name, weight=weight, score=own[name], counts=name in counting)
+            WeightedCriterion(name=name, weight=weight, score=candidate_scores[name], counts=name in counting)
             for name, weight in WEIGHTS.items()
         )
         choices.append(Choice(candidate=candidate, criteria=criteria, mean=_mean(criteria)))
@@ -103,7 +109,11 @@ def _maintenance(released: str, finished: str) -> float | None:
     return min(1.0, max(0.0, 1 - age / _YEARS))
 
 
-def _mean(criteria: Sequence[Criterion]) -> float:
-    known = [(one.weight, one.score) for one in criteria if one.counts and one.score is not None]
-    total = sum(weight for weight, _ in known)
-    return sum(weight * score for weight, score in known) / total if total else 0.0
+def _mean(criteria: Sequence[WeightedCriterion]) -> float:
+    weighted = [
+        (criterion.weight, criterion.score)
+        for criterion in criteria
+        if criterion.counts and criterion.score is not None
+    ]
+    total = sum(weight for weight, _ in weighted)
+    return sum(weight * score for weight, score in weighted) / total if total else 0.0

@@ -1,1 +1,1 @@
-"""Evals and rubrics: folders of `evals/` and files of `rubrics/`, read and checked."""
+"""Evals and rubrics: read and validate the folders of `evals/` and the files of `rubrics/`."""

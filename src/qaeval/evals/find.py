@@ -1,4 +1,4 @@
-"""Evals, rubrics and labels by name or path."""
+"""Look up evals, rubrics and labels by name or path."""
 
 from pathlib import Path
 from typing import Any
@@ -9,28 +9,29 @@ from qaeval.evals.rubric import Rubric, load_rubric
 
 
 def data_root() -> Path:
-    """Return the folder with the registry, evals and rubrics that come with qaeval."""
+    """Return the folder of the shipped registry, evals and rubrics."""
     installed = Path(__file__).parents[1] / "_data"
     return installed if installed.is_dir() else Path(__file__).parents[3]
 
 
 def find_eval(name: str) -> EvalDefinition:
-    """Read an eval by its folder's path or name: ``./evals/NAME`` first, then those that come with qaeval."""
+    """Read an eval by name or folder: ``./evals/NAME`` first, then the evals that qaeval ships."""
     if name.endswith("eval.yaml") and Path(name).is_file():
         return load_eval(Path(name).parent)
-    for place in (Path(name), Path("evals", name), data_root() / "evals" / name):
-        if (place / "eval.yaml").is_file():
-            return load_eval(place)
+    for folder in (Path(name), Path("evals", name), data_root() / "evals" / name):
+        if (folder / "eval.yaml").is_file():
+            return load_eval(folder)
     if Path(name).is_dir():
-        raise UsageError(f"{name}: a folder without eval.yaml; `qaeval new-eval` makes one that works")
-    known = _names("evals", "*/eval.yaml", lambda path: path.parent.name)
+        raise UsageError(f"{name}: no eval.yaml in this folder; `qaeval new-eval` creates a working eval")
+    names = _names("evals", "*/eval.yaml", lambda path: path.parent.name)
     raise UsageError(
-        f"no eval {name!r}.{closest(name, known)} Known: {', '.join(known)}; or give the path of its folder"
+        f"unknown eval {name!r}.{closest(name, names)} Known: {', '.join(names)}; "
+        f"or pass the path of its folder"
     )
 
 
 def find_labels(name: str) -> list[Path]:
-    """List the label files of an eval; none where the eval is not there any more."""
+    """List the label files of an eval; empty if the eval no longer exists."""
     try:
         return list(find_eval(name).label_paths)
     except UsageError:
@@ -38,32 +39,36 @@ def find_labels(name: str) -> list[Path]:
 
 
 def find_rubric(name: str) -> Rubric:
-    """Read a rubric by its file's path or name; see `rubric_file`."""
+    """Read a rubric by name or path; see `rubric_file`."""
     return load_rubric(rubric_file(name))
 
 
 def rubric_file(name: str) -> Path:
-    """Find a rubric by its file's path or name: ``./rubrics/NAME.yaml`` first, then those that come with qaeval.
+    """Find a rubric file by name or path: ``./rubrics/NAME.yaml`` first, then the rubrics that qaeval ships.
 
     Raises:
-        UsageError: there is none; the message lists the names that there are.
+        UsageError: no rubric has the name; the message lists the known names.
     """
-    for place in (Path(name), Path("rubrics", f"{name}.yaml"), data_root() / "rubrics" / f"{name}.yaml"):
-        if place.is_file():
-            return place
-    known = _names("rubrics", "*.yaml", lambda path: path.stem)
+    for candidate in (Path(name), Path("rubrics", f"{name}.yaml"), data_root() / "rubrics" / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = _names("rubrics", "*.yaml", lambda path: path.stem)
     raise UsageError(
-        f"no rubric {name!r}.{closest(name, known)} Known: {', '.join(known)}; or give the path of its file"
+        f"unknown rubric {name!r}.{closest(name, names)} Known: {', '.join(names)}; "
+        f"or pass the path of its file"
     )
 
 
-def is_taken(rubric: Rubric) -> bool:
-    """Whether a rubric that comes with qaeval has the same name and version, and says something else."""
+def conflicts_with_shipped(rubric: Rubric) -> bool:
+    """Whether a shipped rubric has the same name and version but another content."""
     shipped = data_root() / "rubrics" / f"{rubric.name}.yaml"
     if not shipped.is_file():
         return False
-    other = load_rubric(shipped)
-    return (other.name, other.version) == (rubric.name, rubric.version) and other.sha != rubric.sha
+    shipped_rubric = load_rubric(shipped)
+    return (shipped_rubric.name, shipped_rubric.version) == (
+        rubric.name,
+        rubric.version,
+    ) and shipped_rubric.sha != rubric.sha
 
 
 def _names(folder: str, pattern: str, name: Any) -> list[str]:  # noqa: ANN401 - a function of a path

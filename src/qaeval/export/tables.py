@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from qaeval.comparison.csv import harmless
+from qaeval.comparison.csv import escape_formula
 from qaeval.errors import UsageError
 from qaeval.export.select import Grading, labels_by_item
 from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample, author
@@ -81,7 +81,7 @@ def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) 
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([harmless(row[name]) for name in columns])
+        writer.writerow([escape_formula(row[name]) for name in columns])
     return out.getvalue().encode()
 
 

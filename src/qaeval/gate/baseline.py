@@ -1,6 +1,7 @@
-"""Baseline files: what a gate compares with, small enough for git; and pointers to runs that are kept elsewhere.
+"""Where evidence comes from: run directories, baseline files, and pointers to runs that are kept elsewhere.
 
-From what was typed to evidence: a run directory, a baseline file, or a pointer to a run that is kept elsewhere.
+A baseline file holds evidence packed as text, small enough for git: a word of letters for each sample, ids between commas, positions
+of the items with a flag. Only this module knows that form; everything else works on the arrays of `qaeval.gate.evidence`.
 """
 
 import json
@@ -10,38 +11,113 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from qaeval import __version__
+from qaeval.comparison.analysis import RunData
 from qaeval.comparison.run_data import read_run
 from qaeval.errors import DataError
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import explained
 from qaeval.files.yaml import read_text, validated
-from qaeval.gate.evidence import Evidence, evidence_of, identity_of
-from qaeval.gate.model import Side
-from qaeval.gate.sequential import with_pending
-from qaeval.records import digest
+from qaeval.gate.evidence import (
+    FAILED,
+    UNGRADED,
+    CandidateEvidence,
+    Codes,
+    Evidence,
+    Integers,
+    Mask,
+    RaterLabels,
+    ResourceUse,
+    Strings,
+    evidence_of,
+    identity_of,
+)
+from qaeval.gate.model import RunIdentity
+from qaeval.records import Failure, Generation, digest
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
 from qaeval.report.facts import Part
+from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
 
 FOLDER: Final = Path("baselines")
-"""Where baselines are kept when nobody says otherwise."""
+"""Default folder of baselines."""
 
-_OPEN: Final = ("evidence", "side", "identity", "candidates", "spent", "labels")
-"""Parts whose keys stand on lines of their own, so that git shows which column changed."""
+_UNGRADED_MARK: Final = "-"
+_FAILED_MARK: Final = "x"
+"""Letters of a scale are capitals, so neither mark is one."""
+_MULTILINE: Final = ("evidence", "side", "identity", "candidates", "spent", "labels")
+"""Parts with a line for each key, so that a diff in git shows which column changed."""
 
 
-class BaselineFile(Part):
+class _PackedResources(Part):
+    """`ResourceUse` in a baseline file."""
+
+    has_server: bool
+    work_s: float | None = None
+    fresh: float = 1.0
+    price: float | None = None
+    currency: str = ""
+    priced: str = ""
+    latency_s: tuple[float | None, ...] = ()
+    ttft: Mapping[str, float] = {}
+
+
+class _PackedCandidate(Part):
+    """`CandidateEvidence` in a baseline file."""
+
+    name: str
+    model: str = ""
+    letters: str
+    """A word for each sample: the letter of each item, ``-`` without one, ``x`` where there is no item."""
+    items: str
+    """Ids of the items with commas between, a word for each sample; ``-`` where there is none."""
+    flags: Mapping[str, tuple[int, ...]]
+    """By flag: positions of the items that have it, counted through all samples from 0; `found` and `not_looked` by check."""
+    found: Mapping[str, tuple[int, ...]] = {}
+    not_looked: Mapping[str, tuple[int, ...]] = {}
+    spent: _PackedResources
+
+
+class _PackedLabels(Part):
+    """`RaterLabels` in a baseline file, letters as one word each."""
+
+    rater: str
+    kind: str
+    reference: str
+    judged: str
+    clusters: tuple[int, ...]
+
+
+class _PackedEvidence(Part):
+    """`Evidence` in a baseline file."""
+
+    side: RunIdentity
+    scale: tuple[str, ...]
+    flags: tuple[str, ...]
+    checks: tuple[str, ...] = ()
+    items_per_sample: int
+    samples: str
+    """Ids, separated by spaces."""
+    chunks: tuple[str, ...]
+    strata: tuple[str, ...]
+    candidates: tuple[_PackedCandidate, ...]
+    labels: tuple[_PackedLabels, ...] = ()
+    labels_digest: str = ""
+
+
+class _BaselineFile(Part):
     """A baseline by its letters and ids; `sha256` is the hash of the evidence."""
 
     format: Literal[1] = 1
     kind: Literal["baseline"] = "baseline"
     sha256: str
-    evidence: Evidence
+    evidence: _PackedEvidence
 
 
 class Pointer(Part):
@@ -55,11 +131,11 @@ class Pointer(Part):
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedBaseline:
     """A baseline of a folder, or why it cannot be read."""
 
     path: Path
-    found: BaselineFile | Pointer | None
+    content: Evidence | Pointer | None
     problem: str = ""
 
 
@@ -67,27 +143,27 @@ def write_baseline(evidence: Evidence, path: Path) -> int:
     """Write a baseline, whole or not at all; return its size in bytes.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: The file cannot be written.
     """
-    document = BaselineFile(sha256=evidence.digest, evidence=evidence)
+    document = _BaselineFile(sha256=evidence_digest(evidence), evidence=_packed(evidence))
     return _write(path, document.model_dump(mode="json"))
 
 
 def write_pointer(run: str, evidence: Evidence, path: Path) -> int:
     """Write a pointer to a run; return its size in bytes; errors as in `write_baseline`."""
-    return _write(path, Pointer(run=run, sha256=evidence.letters_digest).model_dump(mode="json"))
+    return _write(path, Pointer(run=run, sha256=letters_digest(evidence)).model_dump(mode="json"))
 
 
-def read_baseline(path: Path) -> BaselineFile | Pointer:
+def read_baseline(path: Path) -> Evidence | Pointer:
     """Read a baseline or a pointer.
 
     Raises:
-        DataError: it is neither, or was changed after it was made.
+        DataError: The file is neither, or was changed after it was written.
     """
     return parse_baseline(read_text(path), path)
 
 
-def parse_baseline(text: str | bytes, source: Path | str) -> BaselineFile | Pointer:
+def parse_baseline(text: str | bytes, source: Path | str) -> Evidence | Pointer:
     """Read a baseline or a pointer from its text; errors as in `read_baseline`."""
     try:
         data = orjson.loads(text)
@@ -97,27 +173,212 @@ def parse_baseline(text: str | bytes, source: Path | str) -> BaselineFile | Poin
         raise DataError(f"{source}: not a baseline; `qaeval baseline set RUN` writes one")
     if data["kind"] == "pointer":
         return validated(Pointer, data, source)
-    found = validated(BaselineFile, data, source)
-    if digest(data["evidence"]) != found.sha256:
+    document = validated(_BaselineFile, data, source)
+    if digest(data["evidence"]) != document.sha256:
         raise DataError(
-            f"{source}: its content does not match its hash; it was changed after it was made, so set it again from its run"
+            f"{source}: its content does not match its hash; it was changed after it was written, so set it again from its run"
         )
-    return found
+    try:
+        return _unpacked(document.evidence)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}") from error
 
 
-def list_baselines(folder: Path) -> list[Listed]:
+def list_baselines(folder: Path) -> list[ListedBaseline]:
     """Read all baselines of a folder, by name; one that cannot be read is listed with its problem."""
-    made = []
+    listed = []
     for path in sorted(folder.glob("*.json")):
         try:
-            made.append(Listed(path, read_baseline(path)))
+            listed.append(ListedBaseline(path, read_baseline(path)))
         except DataError as error:
-            made.append(Listed(path, None, str(error)))
-    return made
+            listed.append(ListedBaseline(path, None, str(error)))
+    return listed
+
+
+def evidence_json(evidence: Evidence) -> str:
+    """Return evidence as JSON, packed as in a baseline file."""
+    return _packed(evidence).model_dump_json()
+
+
+def evidence_digest(evidence: Evidence) -> str:
+    """Return the hash of all content, 64 hex digits."""
+    return digest(_packed(evidence).model_dump(mode="json"))
+
+
+def letters_digest(evidence: Evidence) -> str:
+    """Return the hash of the identity and of every letter, flag and finding; times, prices and labels do not count."""
+    packed = _packed(evidence)
+    counted = {"letters", "items", "flags", "found", "not_looked"}
+    rows = {
+        candidate.name: candidate.model_dump(mode="json", include=counted) for candidate in packed.candidates
+    }
+    return digest([packed.side.identity.model_dump(mode="json"), packed.samples, rows])
+
+
+# -------------------------------------------------------------------- arrays to text
+
+
+def _packed(evidence: Evidence) -> _PackedEvidence:
+    if not evidence.is_graded:
+        raise ValueError(f"{evidence.source.name}: a run whose grading goes on has no file")
+    return _PackedEvidence(
+        side=evidence.source,
+        scale=evidence.scale,
+        flags=evidence.flags,
+        checks=evidence.checks,
+        items_per_sample=evidence.items_per_sample,
+        samples=" ".join(evidence.sample_ids),
+        chunks=tuple(evidence.chunks.tolist()),
+        strata=tuple(evidence.strata.tolist()),
+        candidates=tuple(_packed_candidate(candidate, evidence.scale) for candidate in evidence.candidates),
+        labels=tuple(
+            _PackedLabels(
+                rater=labels.rater,
+                kind=labels.kind,
+                reference="".join(evidence.scale[code] for code in labels.reference),
+                judged="".join(evidence.scale[code] for code in labels.judged),
+                clusters=tuple(labels.clusters.tolist()),
+            )
+            for labels in evidence.labels
+        ),
+        labels_digest=evidence.labels_digest,
+    )
+
+
+def _packed_candidate(candidate: CandidateEvidence, scale: Sequence[str]) -> _PackedCandidate:
+    marks = {**dict(enumerate(scale)), UNGRADED: _UNGRADED_MARK, FAILED: _FAILED_MARK}
+    use = candidate.resources
+    return _PackedCandidate(
+        name=candidate.name,
+        model=candidate.model,
+        letters=" ".join("".join(marks[code] for code in row) for row in candidate.letters.tolist()),
+        items=" ".join(
+            ",".join(item_id or _UNGRADED_MARK for item_id in row) for row in candidate.item_ids.tolist()
+        ),
+        flags=_positions(candidate.flags),
+        found=_positions(candidate.findings),
+        not_looked=_positions(candidate.unchecked),
+        spent=_PackedResources(
+            has_server=use.has_server,
+            work_s=use.work_s,
+            fresh=use.fresh,
+            price=use.price,
+            currency=use.currency,
+            priced=use.price_basis,
+            latency_s=tuple(None if np.isnan(seconds) else seconds for seconds in use.latency_s.tolist())
+            if use.is_timed.any()
+            else (),
+            ttft={f"{bound:g}": count for bound, count in use.ttft.items()},
+        ),
+    )
+
+
+def _positions(masks: Mapping[str, Mask]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+
+
+# -------------------------------------------------------------------- text to arrays
+
+
+def _unpacked(packed: _PackedEvidence) -> Evidence:
+    """Return the arrays of packed evidence.
+
+    Raises:
+        ValueError: Columns do not fit together, or a letter is off the scale.
+    """
+    sample_ids, size = packed.samples.split(), packed.items_per_sample
+    return Evidence(
+        source=packed.side,
+        scale=packed.scale,
+        flags=packed.flags,
+        checks=packed.checks,
+        items_per_sample=size,
+        sample_ids=np.array(sample_ids, dtype=np.str_),
+        chunks=np.array(packed.chunks, dtype=np.str_),
+        strata=np.array(packed.strata, dtype=np.str_),
+        candidates=tuple(
+            _unpacked_candidate(candidate, packed.scale, (len(sample_ids), size))
+            for candidate in packed.candidates
+        ),
+        labels=tuple(
+            RaterLabels(
+                rater=labels.rater,
+                kind=labels.kind,
+                reference=_scale_codes(labels.reference, packed.scale),
+                judged=_scale_codes(labels.judged, packed.scale),
+                clusters=np.array(labels.clusters, dtype=np.intp),
+            )
+            for labels in packed.labels
+        ),
+        labels_digest=packed.labels_digest,
+    )
+
+
+def _unpacked_candidate(
+    packed: _PackedCandidate, scale: Sequence[str], shape: tuple[int, int]
+) -> CandidateEvidence:
+    n_samples, size = shape
+    words, ids = packed.letters.split(), [word.split(",") for word in packed.items.split()]
+    if not len(words) == len(ids) == n_samples or {len(row) for row in (*words, *ids)} - {size}:
+        raise ValueError(
+            f"{packed.name}: expected a word of {size} letters and as many ids for each of {n_samples} samples"
+        )
+    item_ids: Strings = np.array(ids, dtype=np.str_).reshape(shape)
+    item_ids[item_ids == _UNGRADED_MARK] = ""
+    use = packed.spent
+    seconds = use.latency_s or [None] * n_samples
+    return CandidateEvidence(
+        name=packed.name,
+        model=packed.model,
+        letters=_letter_codes("".join(words), scale).reshape(shape),
+        item_ids=item_ids,
+        flags=_masks(packed.flags, shape),
+        findings=_masks(packed.found, shape),
+        unchecked=_masks(packed.not_looked, shape),
+        resources=ResourceUse(
+            has_server=use.has_server,
+            work_s=use.work_s,
+            fresh=use.fresh,
+            price=use.price,
+            currency=use.currency,
+            price_basis=use.priced,
+            latency_s=np.array(seconds, dtype=np.float64),  # None becomes NaN
+            ttft={float(bound): count for bound, count in use.ttft.items()},
+        ),
+    )
+
+
+def _letter_codes(marks: str, scale: Sequence[str]) -> Codes:
+    codes = {
+        **{letter: code for code, letter in enumerate(scale)},
+        _UNGRADED_MARK: UNGRADED,
+        _FAILED_MARK: FAILED,
+    }
+    if foreign := sorted(set(marks) - codes.keys()):
+        raise ValueError(f"letters off the scale {'/'.join(scale)}: {', '.join(map(repr, foreign))}")
+    return np.array([codes[mark] for mark in marks], dtype=np.int8)
+
+
+def _scale_codes(letters: str, scale: Sequence[str]) -> Integers:
+    return np.array([scale.index(letter) for letter in letters], dtype=np.intp)
+
+
+def _masks(positions: Mapping[str, Sequence[int]], shape: tuple[int, int]) -> dict[str, Mask]:
+    masks = {}
+    for name, hits in positions.items():
+        mask: NDArray[np.bool_] = np.zeros(shape, dtype=np.bool_)
+        if hits and not 0 <= min(hits) <= max(hits) < mask.size:
+            raise ValueError(f"{name}: expected positions below {mask.size:,}, got {max(hits):,}")
+        mask.flat[list(hits)] = True
+        masks[name] = mask
+    return masks
+
+
+# -------------------------------------------------------------------- files
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> int:
-    content = (_laid_out(document) + "\n").encode()
+    content = (_json_text(document) + "\n").encode()
     temporary = path.with_name(f".{path.name}.partial")
     with explained(path, "writing"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,14 +387,16 @@ def _write(path: Path, document: Mapping[str, Any]) -> int:
     return len(content)
 
 
-def _laid_out(value: Any, name: str = "evidence", depth: int = 0) -> str:  # noqa: ANN401 - JSON
+def _json_text(value: Any, name: str = "evidence", depth: int = 0) -> str:  # noqa: ANN401 - JSON
     """Write JSON with a line for each column: no line for each letter, and not all on one line."""
     inner, outer = " " * (depth + 1), " " * depth
-    if isinstance(value, Mapping) and name in _OPEN:
-        lines = [f"{inner}{json.dumps(key)}: {_laid_out(one, key, depth + 1)}" for key, one in value.items()]
+    if isinstance(value, Mapping) and name in _MULTILINE:
+        lines = [
+            f"{inner}{json.dumps(key)}: {_json_text(part, key, depth + 1)}" for key, part in value.items()
+        ]
         return "{\n" + ",\n".join(lines) + f"\n{outer}}}"
-    if isinstance(value, list) and name in _OPEN and value:
-        lines = [f"{inner}{_laid_out(one, name, depth + 1)}" for one in value]
+    if isinstance(value, list) and name in _MULTILINE and value:
+        lines = [f"{inner}{_json_text(part, name, depth + 1)}" for part in value]
         return "[\n" + ",\n".join(lines) + f"\n{outer}]"
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -142,13 +405,13 @@ _NEEDED: Final = (SETTINGS, SAMPLES, GENERATIONS, GRADES, SESSIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
-    """What evidence is read with."""
+class EvidenceReader:
+    """Reads evidence from runs and baselines."""
 
     config: Config
     """The registry: prices of machines, hosts that data may come from."""
     labels: Sequence[Path] = ()
-    """Files of labels; the eval's own where there are none."""
+    """Label files; default: the eval's."""
     hardware: str | None = None
     """Machine of models whose entry names none."""
 
@@ -156,7 +419,7 @@ class Sources:
         """Read a graded run.
 
         Raises:
-            DataError: there is no run, or it is not graded to its end.
+            DataError: There is no run, or it is not graded to its end.
         """
         with RunStore.open(path) as store:
             return self.of_store(store, name=path.name)
@@ -166,59 +429,68 @@ class Sources:
 
         Args:
             store: The run.
-            name: What it is called.
-            grading: Who grades a run that is not graded to its end: what has no letter yet counts as not graded.
+            name: Name of the run in reports.
+            grading: Judge and rubric of a run whose grading goes on: items without a row are `PENDING`.
         """
         settings = store.settings()
         labels = tuple(self.labels) or find_labels(settings["eval"]["name"])
         data = read_run(store, label_paths=labels, grading=grading)
+        placeholders: list[Failure] = []
         if grading is not None:
             settings = {**settings, "grading": grading}
-            data = replace(data, rows=replace(data.rows, grades=with_pending(data)))
-        first = min(store.sessions(), key=lambda one: one.started, default=None)
-        side = Side(
+            placeholders = _placeholders(data)
+            data = replace(data, rows=replace(data.rows, grades=[*data.rows.grades, *placeholders]))
+        first = min(store.sessions(), key=lambda session: session.started, default=None)
+        source = RunIdentity(
             name=name,
             created="" if first is None else first.started,
             identity=identity_of(data, settings),
             qaeval_version=__version__ if first is None else first.qaeval_version,
             git_commit="" if first is None else first.git_commit,
         )
-        return evidence_of(data, side, machines=find_machines(self.config, [settings], self.hardware))
+        return evidence_of(
+            data,
+            source,
+            machines=find_machines(self.config, [settings], self.hardware),
+            pending={row.item_id for row in placeholders if row.item_id is not None},
+        )
 
     def baseline(self, where: str) -> Evidence:
         """Read a baseline: a run directory, a file, a pointer, or either of them in a store.
 
         Raises:
-            DataError: it is none of these, was changed, or a pointer's run is not what it was.
+            DataError: The path is none of these, the file was changed, or a pointer's run changed.
         """
         if is_store(where):
-            found = self._of_store_file(where) if where.endswith(".json") else self._fetched(where)
+            content = (
+                self._read_stored_file(where) if where.endswith(".json") else self._read_stored_run(where)
+            )
         elif Path(where).is_dir():
-            found = self.run(Path(where))
+            content = self.run(Path(where))
         else:
-            found = read_baseline(Path(where))
-        if isinstance(found, BaselineFile):
-            return found.evidence
-        return self._pointed_to(found, where) if isinstance(found, Pointer) else found
+            content = read_baseline(Path(where))
+        return self._follow(content, where) if isinstance(content, Pointer) else content
 
-    def _pointed_to(self, pointer: Pointer, where: str) -> Evidence:
-        evidence = self._fetched(pointer.run) if is_store(pointer.run) else self.run(Path(pointer.run))
-        if evidence.letters_digest != pointer.sha256:
+    def _follow(self, pointer: Pointer, where: str) -> Evidence:
+        evidence = (
+            self._read_stored_run(pointer.run) if is_store(pointer.run) else self.run(Path(pointer.run))
+        )
+        if letters_digest(evidence) != pointer.sha256:
             raise DataError(
-                f"{where}: the run {pointer.run} is not what it was when the pointer was made: its letters changed. Set the "
-                f"baseline again if that is meant"
+                f"{where}: the run {pointer.run} is not what it was when the pointer was written: its letters changed. Set the "
+                f"baseline again if that is intended"
             )
         return evidence
 
     def _location(self, where: str) -> Location:
         return find_location(where, allow_external=self.config.allow_external)
 
-    def _of_store_file(self, where: str) -> BaselineFile | Pointer:
+    def _read_stored_file(self, where: str) -> Evidence | Pointer:
         folder, _, name = where.rpartition("/")
         return parse_baseline(b"".join(self._location(folder).blocks(name)), where)
 
-    def _fetched(self, where: str) -> Evidence:
-        """Read a run that is kept in a store, by a copy that is not kept."""
+    def _read_stored_run(self, where: str) -> Evidence:
+        """Read a run in a store from a temporary copy."""
         location = self._location(where)
         files = set(location.names(""))
         if SETTINGS not in files:
@@ -230,3 +502,27 @@ class Sources:
                     file.writelines(location.blocks(name))
             with RunStore.open(Path(folder)) as store:
                 return self.of_store(store, name=where.rstrip("/").rpartition("/")[2])
+
+
+def _placeholders(data: RunData) -> list[Failure]:
+    """Return a row for every item without one: the join of a run's rows demands a row for each item."""
+    known = {row.item_id for row in data.rows.grades}
+    pending = {
+        item.item_id: reply.sample_id
+        for reply in data.rows.generations
+        if isinstance(reply, Generation)
+        for item in reply.items
+        if item.item_id not in known
+    }
+    return [
+        Failure(
+            task_id=task_id(data.judge.name, item_id),
+            stage="grade",
+            model=data.judge.name,
+            sample_id=sample_id,
+            item_id=item_id,
+            reason="interrupted",
+            detail="not graded yet",
+        )
+        for item_id, sample_id in pending.items()
+    ]

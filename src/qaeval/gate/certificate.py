@@ -7,7 +7,7 @@ from typing import Final, Literal
 import orjson
 from pydantic import ValidationError
 
-from qaeval.gate.model import Certificate, Identity
+from qaeval.gate.model import Certificate, ComparisonKey
 from qaeval.gate.policy import Policy
 from qaeval.records import digest
 from qaeval.report.facts import Part
@@ -44,7 +44,7 @@ class CertificateFile(Part):
         return digest(self.model_dump(mode="json", exclude={"sha256"}))
 
 
-def check(policy: Policy, identity: Identity, today: str) -> Certificate:
+def check(policy: Policy, identity: ComparisonKey, today: str) -> Certificate:
     """Say how the judge of a run stands by the policy's certificate; anything that is wrong with the file is not valid.
 
     Args:
@@ -74,7 +74,7 @@ def check(policy: Policy, identity: Identity, today: str) -> Certificate:
     return Certificate(state="valid", detail=rests)
 
 
-def _stale(found: CertificateFile, identity: Identity, today: str, most_days: int) -> str:
+def _stale(found: CertificateFile, identity: ComparisonKey, today: str, most_days: int) -> str:
     """Say why a certificate does not hold for a run; empty where it does."""
     pairs = (
         ("eval", found.eval_digest, identity.eval_digest),

@@ -11,13 +11,13 @@ from typing import Final
 from qaeval.environment import now
 from qaeval.errors import UsageError, closest
 from qaeval.gate import messages as sentences
-from qaeval.gate.baseline import FOLDER, Sources
+from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
 from qaeval.gate.certificate import age_days, check
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Evidence
-from qaeval.gate.model import EXIT_CODES, Certificate, GateReport, Identity, Outcome, RuleVerdict
+from qaeval.gate.evidence import Evidence
+from qaeval.gate.model import EXIT_CODES, Certificate, ComparisonKey, GateReport, Outcome, RuleVerdict
 from qaeval.gate.policy import Policy, default_policy, read_policy
 from qaeval.gate.regrade import regrade
-from qaeval.gate.rules import Case, cases_of, verdicts_of
+from qaeval.gate.rules import RuleCase, cases_of, verdicts_of
 from qaeval.report.numbers import listed, percent, plural
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import RunStore, model_json
@@ -27,7 +27,7 @@ GATE: Final = "gate.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class GateInputs:
     """What a gate is asked."""
 
     policy: Policy
@@ -40,7 +40,7 @@ class Asked:
     """ISO 8601; what ages are counted to."""
 
 
-def decide(asked: Asked, cases: Sequence[Case] | None = None) -> GateReport:
+def decide(asked: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateReport:
     """Give the verdict of a gate; the same arguments give the same verdict.
 
     Args:
@@ -52,12 +52,12 @@ def decide(asked: Asked, cases: Sequence[Case] | None = None) -> GateReport:
         DataError: a rule names a flag, check, stratum or candidate that there is not.
     """
     policy, run, baseline = asked.policy, asked.run, asked.baseline
-    certificate = check(policy, run.side.identity, asked.today)
+    certificate = check(policy, run.source.identity, asked.today)
     differences = (
-        [] if baseline is None else list(_differences(run.side.identity, baseline.side.identity, policy))
+        [] if baseline is None else list(_differences(run.source.identity, baseline.source.identity, policy))
     )
     if differences:
-        detail = f"{run.side.name} and {baseline.side.name if baseline else ''} differ in {'; '.join(differences)}."
+        detail = f"{run.source.name} and {baseline.source.name if baseline else ''} differ in {'; '.join(differences)}."
         return _report(asked, "not comparable", (), certificate, detail=detail)
     pairs = pairs_of(run, baseline, asked.candidates)
     rules = verdicts_of(cases_of(policy, run, baseline, pairs) if cases is None else cases, policy.alpha)
@@ -76,7 +76,7 @@ def _outcome(rules: Sequence[RuleVerdict]) -> Outcome:
 
 
 def _report(
-    asked: Asked,
+    asked: GateInputs,
     outcome: Outcome,
     rules: tuple[RuleVerdict, ...],
     certificate: Certificate,
@@ -97,8 +97,8 @@ def _report(
         headline=headline,
         policy=asked.policy.name,
         policy_digest=asked.policy.digest,
-        run=asked.run.side,
-        baseline=None if asked.baseline is None else asked.baseline.side,
+        run=asked.run.source,
+        baseline=None if asked.baseline is None else asked.baseline.source,
         rules=rules,
         certificate=certificate,
         multiplicity=sentences.multiplicity(
@@ -108,7 +108,7 @@ def _report(
     )
 
 
-def _differences(run: Identity, baseline: Identity, policy: Policy) -> Iterator[str]:
+def _differences(run: ComparisonKey, baseline: ComparisonKey, policy: Policy) -> Iterator[str]:
     """Name what two runs differ in that must agree, each with what to do."""
     if run.eval != baseline.eval:  # then everything else differs too
         yield f"the eval ({run.eval}, in the baseline {baseline.eval}): name a baseline of {run.eval} with --baseline"
@@ -150,7 +150,7 @@ def pairs_of(run: Evidence, baseline: Evidence | None, named: Mapping[str, str])
     return {name: name if name in others else "" for name in own}
 
 
-def _notes(asked: Asked, pairs: Mapping[str, str], certificate: Certificate) -> Iterator[str]:
+def _notes(asked: GateInputs, pairs: Mapping[str, str], certificate: Certificate) -> Iterator[str]:
     policy, run, baseline = asked.policy, asked.run, asked.baseline
     if certificate.state in {"stale", "missing"}:
         yield f"The judge has no valid certificate: {certificate.detail}."
@@ -160,29 +160,30 @@ def _notes(asked: Asked, pairs: Mapping[str, str], certificate: Certificate) -> 
         return
     if _is_same(run, baseline):
         yield "The baseline is this very run: nothing can have changed. Name the run that is to be replaced with --baseline."
-    days = age_days(baseline.side.created, asked.today)
+    days = age_days(baseline.source.created, asked.today)
     if days is None:
         yield "The baseline has no date."
     elif days > policy.stale_after_days:
         yield f"The baseline is {days:,} days old; after {policy.stale_after_days} it should be set again from a released run."
     if gone := [one.name for one in baseline.candidates if one.name not in pairs.values()]:
         yield f"The baseline also has {listed(gone)}, which this gate does not compare."
-    if run.side.qaeval_version != baseline.side.qaeval_version:
-        yield f"The run was made with qaeval {run.side.qaeval_version}, the baseline with {baseline.side.qaeval_version}."
-    if run.side.identity.samples_digest != baseline.side.identity.samples_digest:
+    if run.source.qaeval_version != baseline.source.qaeval_version:
+        yield f"The run was made with qaeval {run.source.qaeval_version}, the baseline with {baseline.source.qaeval_version}."
+    if run.source.identity.samples_digest != baseline.source.identity.samples_digest:
         yield "The samples differ, so the difference is that of two independent rates: it sees less than a paired one."
     yield from _drift(run, baseline)
 
 
 def _is_same(run: Evidence, baseline: Evidence) -> bool:
     return (
-        bool(run.side.created)
-        and run.side.created == baseline.side.created
-        and run.letters_digest == baseline.letters_digest
+        bool(run.source.created)
+        and run.source.created == baseline.source.created
+        and run.is_graded
+        and letters_digest(run) == letters_digest(baseline)
     )
 
 
-def _unasked(asked: Asked, pairs: Mapping[str, str], *, is_graded: bool) -> Iterator[str]:
+def _unasked(asked: GateInputs, pairs: Mapping[str, str], *, is_graded: bool) -> Iterator[str]:
     """Say where items were not delivered or, of a run that is graded to its end, not graded, and no rule counts them."""
     if any(rule.quantity in {"usable_rate", "success_rate"} for rule in asked.policy.rules):
         return
@@ -200,9 +201,8 @@ def _share(evidence: Evidence, name: str, *, is_graded: bool) -> float | None:
     candidate = evidence.candidate(name)
     if candidate is None:
         return None
-    marks = candidate.letters.replace(" ", "")
-    lost = marks.count(FAILED_MARK) + (marks.count(UNGRADED_MARK) if is_graded else 0)
-    return 1 - lost / len(marks)
+    counted = candidate.graded if is_graded else candidate.delivered
+    return 1 - int((~counted).sum()) / counted.size
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
@@ -217,14 +217,16 @@ def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
         )
 
 
-def _letters(evidence: Evidence) -> dict[str, str]:
-    """Read the letter of each graded item by its id."""
+def _letters(evidence: Evidence) -> dict[str, int]:
+    """Return the letter of each graded item by its id."""
     return {
-        item: letter
-        for one in evidence.candidates
-        for items, letters in zip(one.items.split(), one.letters.split(), strict=True)
-        for item, letter in zip(items.split(","), letters, strict=True)
-        if letter not in {FAILED_MARK, UNGRADED_MARK}
+        item_id: letter
+        for candidate in evidence.candidates
+        for item_id, letter in zip(
+            candidate.item_ids[candidate.graded].tolist(),
+            candidate.letters[candidate.graded].tolist(),
+            strict=True,
+        )
     }
 
 
@@ -233,20 +235,22 @@ POLICY: Final = Path("gate.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class GateRequest:
     """A gate as it was typed."""
 
     run: Path
     baseline: str | None = None
     """Run directory, file or pointer; what the policy says, else ``baselines/<eval>.json``, when left out."""
-    policy: Path | None = None
+    policy: "Path | Policy | None" = None
     """``gate.yaml`` of the working directory where it is there, else the default one, when left out."""
     candidates: Mapping[str, str] = field(default_factory=dict)
     unpaired: bool = False
     """Whether other samples than the baseline's are compared, without pairs."""
 
 
-def gate(order: Order, sources: Sources, regrader: Callable[[RunStore], Runner] | None = None) -> GateReport:
+def gate(
+    order: GateRequest, sources: EvidenceReader, regrader: Callable[[RunStore], Runner] | None = None
+) -> GateReport:
     """Gate a run, and write ``gate.json`` into its directory.
 
     Args:
@@ -265,11 +269,11 @@ def gate(order: Order, sources: Sources, regrader: Callable[[RunStore], Runner] 
 
 
 def asked_of(
-    order: Order,
-    sources: Sources,
+    order: GateRequest,
+    sources: EvidenceReader,
     run: Evidence,
     regrader: Callable[[RunStore], Runner] | None = None,
-) -> Asked:
+) -> GateInputs:
     """Find policy and baseline of a run; arguments and errors as in `gate`."""
     policy = find_policy(order, run.flags)
     where = find_baseline(order, policy, run)
@@ -278,7 +282,7 @@ def asked_of(
             raise UsageError("--regrade needs a baseline: the run directory whose replies are graded again")
         where = str(regrade(Path(where), order.run, sources.config, regrader))
     baseline = None if where is None else sources.baseline(where)
-    return Asked(policy=policy, run=run, baseline=baseline, candidates=order.candidates, today=now())
+    return GateInputs(policy=policy, run=run, baseline=baseline, candidates=order.candidates, today=now())
 
 
 def write_gate(report: GateReport, run: Path) -> None:
@@ -287,20 +291,23 @@ def write_gate(report: GateReport, run: Path) -> None:
         store.write_text(GATE, model_json(report))
 
 
-def find_policy(order: Order, flags: tuple[str, ...]) -> Policy:
+def find_policy(order: GateRequest, flags: tuple[str, ...]) -> Policy:
     """Read the policy of a gate; errors as in `qaeval.gate.policy.read_policy`."""
-    path = order.policy or (POLICY if POLICY.is_file() else None)
-    policy = default_policy(flags) if path is None else read_policy(path)
+    if isinstance(order.policy, Policy):
+        policy = order.policy
+    else:
+        path = order.policy or (POLICY if POLICY.is_file() else None)
+        policy = default_policy(flags) if path is None else read_policy(path)
     return policy.model_copy(update={"samples": "may differ"}) if order.unpaired else policy
 
 
-def find_baseline(order: Order, policy: Policy, run: Evidence) -> str | None:
+def find_baseline(order: GateRequest, policy: Policy, run: Evidence) -> str | None:
     """Say where the baseline is; None where every rule is a limit and nobody named one.
 
     Raises:
         UsageError: a rule needs one and there is none.
     """
-    usual = FOLDER / f"{run.side.identity.eval}.json"
+    usual = FOLDER / f"{run.source.identity.eval}.json"
     if where := order.baseline or policy.baseline:
         return where
     if usual.is_file():

@@ -6,7 +6,7 @@ the first one was graded, whenever their letters come.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,13 +14,18 @@ import orjson
 
 from qaeval.analysis.letters import cluster_of
 from qaeval.errors import Interrupted, NotComparableError
-from qaeval.gate.baseline import Sources
-from qaeval.gate.decide import Asked, decide, pairs_of
-from qaeval.gate.evidence import UNGRADED_MARK, Evidence
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateInputs, decide, pairs_of
+from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
-from qaeval.gate.rules import Case, cases_of, verdicts_of
-from qaeval.gate.sequential import Following, grading_order, require_followable, require_same_samples
-from qaeval.records import Grade, GradeRow, Sample
+from qaeval.gate.rules import RuleCase, cases_of, verdicts_of
+from qaeval.gate.sequential import (
+    SequentialMonitor,
+    grading_order,
+    require_same_samples,
+    require_sequential,
+)
+from qaeval.records import GradeRow, Sample
 from qaeval.run.plan import Judging
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import RunStore
@@ -37,8 +42,8 @@ def gate_sequentially(
     store: RunStore,
     runner: Runner,
     judging: Judging,
-    sources: Sources,
-    ask: Callable[[Evidence], Asked],
+    sources: EvidenceReader,
+    ask: Callable[[Evidence], GateInputs],
     *,
     seed: int = 0,
 ) -> GateReport:
@@ -74,7 +79,7 @@ def gate_sequentially(
     first = decide(asked)
     if first.outcome in {"not comparable", "untrusted"}:
         return first
-    require_followable(asked.policy)
+    require_sequential(asked.policy)
     require_same_samples(asked.run, asked.baseline)
     _keep_seed(store, asked.run, seed)
     work = _Work(store, asked, read, seed)
@@ -106,16 +111,14 @@ class _Work:
     Iterating gives the samples whose items are to be graded next; it ends when the gate is decided.
     """
 
-    def __init__(self, store: RunStore, asked: Asked, read: Callable[[], Evidence], seed: int) -> None:
+    def __init__(self, store: RunStore, asked: GateInputs, read: Callable[[], Evidence], seed: int) -> None:
         self._asked, self._read = asked, read
         self._pairs = pairs_of(asked.run, asked.baseline, asked.candidates)
         cases = cases_of(asked.policy, asked.run, asked.baseline, self._pairs)
-        run = asked.run.model_copy(
-            update={"candidates": tuple(one for one in asked.run.candidates if one.name in self._pairs)}
-        )
-        self._following = Following(cases, run, asked.baseline, alpha=asked.policy.alpha)
-        self._passed: dict[str, bool] | None = None if self._following.n_followed < len(cases) else {}
-        self._run, self._unheard = run, set(self._pairs)
+        gated = tuple(candidate for candidate in asked.run.candidates if candidate.name in self._pairs)
+        run = replace(asked.run, candidates=gated)
+        self._monitor = SequentialMonitor(cases, run, asked.baseline, alpha=asked.policy.alpha)
+        self._passed: dict[str, bool] | None = None if self._monitor.n_tests < len(cases) else {}
         self._order = grading_order(run, seed)
         self._items = _items_by_chunk(run)
         self._samples: dict[str, list[Sample]] = {}
@@ -137,7 +140,7 @@ class _Work:
         return len(set().union(*self._items.values()))
 
     def __iter__(self) -> Iterator[Sample]:
-        for chunk in self._order[self._following.n_seen :]:
+        for chunk in self._order[self._monitor.n_seen :]:
             for sample in self._samples[chunk]:
                 if self.is_decided:
                     return
@@ -150,74 +153,57 @@ class _Work:
 
     def advance(self) -> None:
         """Look at each chunk whose turn it is and whose items are all graded."""
-        while not self.is_decided and self._following.n_seen < len(self._order):
-            chunk = self._order[self._following.n_seen]
+        while not self.is_decided and self._monitor.n_seen < len(self._order):
+            chunk = self._order[self._monitor.n_seen]
             if not self._items[chunk] <= self._grades.keys():
                 return
-            self._following.update(chunk, self._grades)
-            if self._passed is None:
-                # what is in flight may be there already: only letters of chunks that were looked at may count
-                self._unheard -= heard_in(chunk, self._run, self._grades)
-                if not self._unheard:
-                    self._learn(self._read())
-            self.is_decided = self._following.is_decided(self._passed or {})
+            self._monitor.update(chunk, self._grades)
+            # what is in flight may be there already: only letters of chunks that were looked at may count
+            if self._passed is None and self._monitor.graded_candidates >= self._pairs.keys():
+                self._learn(self._read())
+            self.is_decided = self._monitor.is_decided(self._passed or {})
 
     def _learn(self, run: Evidence) -> None:
         """Decide the rules that no letter changes: once, on all samples."""
         asked = self._asked
         cases = cases_of(asked.policy, run, asked.baseline, self._pairs)
-        self._following.know(cases)
+        self._monitor.update_others(cases)
         self._passed = {one.id: one.verdict == "pass" for one in verdicts_of(cases, asked.policy.alpha)}
 
-    def cases(self, run: Evidence) -> list[Case]:
+    def cases(self, run: Evidence) -> list[RuleCase]:
         """Return all cases as the data are now."""
         self._learn(run)
-        return self._following.cases()
+        return self._monitor.cases()
 
     def summary(self) -> dict[str, float]:
         """Say how much was graded, what that saved, and what it costs in power."""
         n_items = self.n_items
         n_graded = len(self._grades.keys() & set().union(*self._items.values()))
         found: dict[str, float] = {
-            "chunks_looked_at": self._following.n_seen,
-            "chunks": self._following.n_chunks,
+            "chunks_looked_at": self._monitor.n_seen,
+            "chunks": self._monitor.n_chunks,
             "items_graded": n_graded,
             "items": n_items,
             "share_saved": 1 - n_graded / n_items if n_items else 0.0,
         }
-        power = self._following.power()
+        power = self._monitor.power()
         if power is not None:
             found |= {"power": power.sequential, "power_at_once": power.fixed}
         return found
 
 
-def heard_in(chunk: str, run: Evidence, grades: Mapping[str, GradeRow]) -> set[str]:
-    """Return the candidates that have a letter in a chunk."""
-    words = {one.name: zip(run.chunks, one.items.split(" "), strict=True) for one in run.candidates}
-    return {
-        name
-        for name, its in words.items()
-        if any(
-            isinstance(grades.get(item), Grade)
-            for own, word in its
-            if own == chunk
-            for item in word.split(",")
-        )
-    }
-
-
 def _items_by_chunk(run: Evidence) -> dict[str, set[str]]:
-    """Return the ids of each chunk's items."""
-    found: dict[str, set[str]] = {chunk: set() for chunk in run.chunks}
+    """Return the ids of each chunk's delivered items."""
+    items: dict[str, set[str]] = {chunk: set() for chunk in run.chunk_names}
     for candidate in run.candidates:
-        for chunk, word in zip(run.chunks, candidate.items.split(" "), strict=True):
-            found[chunk] |= set(word.split(",")) - {UNGRADED_MARK}
-    return found
+        for chunk, row in zip(run.chunks.tolist(), candidate.item_ids.tolist(), strict=True):
+            items[chunk] |= set(row) - {""}
+    return items
 
 
 def _keep_seed(store: RunStore, run: Evidence, seed: int) -> None:
     """Write down the order before anything is graded in it, and refuse another one later: it may not be chosen by its result."""
-    wanted = {"seed": seed, "samples": run.side.identity.samples_digest}
+    wanted = {"seed": seed, "samples": run.source.identity.samples_digest}
     path = store.path / ORDER
     if not path.is_file():
         store.write_text(ORDER, json.dumps(wanted) + "\n")

@@ -1,182 +1,273 @@
 """What a gate decides from: letters, flags and failures of each item, times and cost of each candidate, labels. No texts.
 
-A run and a baseline file give the same document, so that the same inputs give the same verdict whichever form they have.
+A run (`evidence_of`) and a baseline file (`qaeval.gate.baseline`) give the same evidence, so the same inputs give the same verdict in
+either form.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pandas as pd
-from pydantic import model_validator
+from numpy.typing import NDArray
 
 from qaeval.agreement.analysis import by_rater, fits
-from qaeval.analysis.letters import FAILED, GRADED, flag_column
-from qaeval.analysis.replies import Tally
+from qaeval.analysis.letters import GRADED, flag_column
+from qaeval.analysis.replies import ReplyTally
 from qaeval.analysis.server_metrics import histogram
 from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError
-from qaeval.gate.model import Identity, Side
-from qaeval.records import TTFT, Generation, Reading, author, digest
-from qaeval.report.facts import MachineFacts, Part
+from qaeval.gate.model import ComparisonKey, RunIdentity
+from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
+from qaeval.report.facts import MachineFacts
 
-UNGRADED_MARK: Final = "-"
-FAILED_MARK: Final = "x"
+Codes: TypeAlias = NDArray[np.int8]
+Mask: TypeAlias = NDArray[np.bool_]
+Strings: TypeAlias = NDArray[np.str_]
+Integers: TypeAlias = NDArray[np.intp]
+Floats: TypeAlias = NDArray[np.float64]
 
-_DIGITS: Final = 4
-"""Of a latency; more would be noise, and a baseline file is small."""
+BEST: Final = 0
+"""Code of the best letter; the letters behind it on the scale have the codes 1, 2, …"""
+UNGRADED: Final = -1
+"""Code of a delivered item to which the judge gave no letter."""
+FAILED: Final = -2
+"""Code of an item that was not delivered."""
+PENDING: Final = -3
+"""Code of a delivered item that waits for the judge: only in a run whose grading goes on."""
 
-_ABOUT: Final = frozenset(
+_LATENCY_DIGITS: Final = 4
+"""Significant digits of a latency: more is noise, and each digit of each reply is a byte of the baseline file."""
+
+_DESCRIPTIONS: Final = frozenset(
     {"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"}
 )
-"""What settings say about a judge that its letters do not depend on."""
+"""Settings that describe a judge and do not change its letters."""
 
 
-class Spent(Part):
-    """What a candidate's replies took; None where it is not known."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResourceUse:
+    """Time, price and latency of a candidate's replies; None and NaN where they are not known."""
 
     has_server: bool
-    """Whether it is served: the times of models inside qaeval are those of this process."""
+    """Whether the candidate is served: the times of models inside qaeval are those of this process."""
     work_s: float | None = None
     """Wall seconds of the stage."""
     fresh: float = 1.0
-    """Share of the replies that were asked for; the others were known from earlier runs, and no time is theirs."""
+    """Share of the replies that were requested in this run; the others come from earlier runs and took no time."""
     price: float | None = None
-    """Of the work, without the start of the server, in `currency`."""
+    """Price of the work in `currency`, without the start of the server."""
     currency: str = ""
-    priced: str = ""
-    """The price with its day and machine."""
-    latency_s: tuple[float | None, ...] = ()
-    """Of the reply to each sample; None where none was asked for."""
-    ttft: Mapping[str, float] = {}
-    """Requests with a first token in at most so many seconds, by the server's own histogram."""
+    price_basis: str = ""
+    """Hourly price with its machine and day."""
+    latency_s: Floats
+    """Seconds of the reply to each sample, shape (n_samples,); NaN where none was requested or timed."""
+    ttft: Mapping[float, float] = field(default_factory=dict)
+    """Requests with a first token in at most so many seconds, cumulated, by the server's own histogram."""
+
+    @property
+    def is_timed(self) -> Mask:
+        """Samples whose reply was timed, shape (n_samples,)."""
+        return ~np.isnan(self.latency_s)
 
 
-class Candidate(Part):
-    """What a candidate delivered, item by item, in the order of the samples."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CandidateEvidence:
+    """A candidate's items: arrays of shape (n_samples, items_per_sample), samples in the order of the run."""
 
     name: str
     model: str = ""
     """Repository and revision, for the reader."""
-    letters: str
-    """A word for each sample: the letter of each item, ``-`` without one, ``x`` where there is no item."""
-    items: str
-    """Ids of the items with commas between, a word for each sample; ``-`` where there is none."""
-    flags: Mapping[str, tuple[int, ...]]
-    """By flag: places of the items that have it, counted through all samples from 0."""
-    found: Mapping[str, tuple[int, ...]] = {}
-    """By check: places of the items in which it found something."""
-    not_looked: Mapping[str, tuple[int, ...]] = {}
-    """By check: places of delivered items that it did not look at, because of their type."""
-    spent: Spent
+    letters: Codes
+    """Position on the scale from `BEST`; `UNGRADED`, `FAILED` or `PENDING` where there is no letter."""
+    item_ids: Strings
+    """Empty where no item was delivered."""
+    flags: Mapping[str, Mask]
+    """Items with a flag of the rubric, by flag."""
+    findings: Mapping[str, Mask] = field(default_factory=dict)
+    """Items in which a check found something, by check."""
+    unchecked: Mapping[str, Mask] = field(default_factory=dict)
+    """Delivered items that a check skips because of their type, by check."""
+    resources: ResourceUse
+
+    @property
+    def delivered(self) -> Mask:
+        """Items that were delivered in the required form."""
+        return np.asarray(self.letters != FAILED)
+
+    @property
+    def graded(self) -> Mask:
+        """Items with a letter."""
+        return np.asarray(self.letters >= BEST)
+
+    @property
+    def usable(self) -> Mask:
+        """Items with the best letter."""
+        return np.asarray(self.letters == BEST)
+
+    @property
+    def n_pending(self) -> int:
+        """Number of items that wait for the judge."""
+        return int((self.letters == PENDING).sum())
+
+    def select(self, samples: Integers) -> "CandidateEvidence":
+        """Return the items of some samples, by their positions."""
+        return replace(
+            self,
+            letters=self.letters[samples],
+            item_ids=self.item_ids[samples],
+            flags=_rows(self.flags, samples),
+            findings=_rows(self.findings, samples),
+            unchecked=_rows(self.unchecked, samples),
+            resources=replace(self.resources, latency_s=self.resources.latency_s[samples]),
+        )
+
+    def with_grades(self, grades: Mapping[str, GradeRow], scale: Sequence[str]) -> "CandidateEvidence":
+        """Return the same items with the letters and flags of these rows; items without a row stay as they are.
+
+        Args:
+            grades: The judge's rows by item id.
+            scale: Letters of the rubric, best first.
+        """
+        letters = self.letters.copy()
+        flags = {name: mask.copy() for name, mask in self.flags.items()}
+        for index in zip(*np.nonzero(self.delivered), strict=True):
+            row = grades.get(self.item_ids[index])
+            if row is not None:
+                letters[index] = scale.index(row.letter) if isinstance(row, Grade) else UNGRADED
+                for name, mask in flags.items():
+                    mask[index] = isinstance(row, Grade) and name in row.flags
+        return replace(self, letters=letters, flags=flags)
 
 
-class Labelled(Part):
-    """Items that a rater labelled, with the judge's letters."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RaterLabels:
+    """Items that a rater labelled, with the judge's letters: arrays of shape (n_labels,)."""
 
     rater: str
     kind: str
     """``human``, ``model`` or ``mixed``."""
-    reference: str
-    """The rater's letters."""
-    judged: str
+    reference: Integers
+    """The rater's letters as positions on the scale."""
+    judged: Integers
     """The judge's letters on the same items."""
-    clusters: tuple[int, ...]
-    """What makes items dependent: equal numbers are one chunk."""
+    clusters: Integers
+    """Code of the item's chunk: items of one chunk are dependent."""
 
 
-class Evidence(Part):
-    """All that the rules of a gate look at."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """Everything that the rules of a gate look at, of one run.
 
-    side: Side
+    Raises:
+        ValueError: Arrays of different lengths.
+    """
+
+    source: RunIdentity
     scale: tuple[str, ...]
     """Letters, best first."""
     flags: tuple[str, ...]
     checks: tuple[str, ...] = ()
     items_per_sample: int
-    samples: str
-    """Ids, separated by spaces."""
-    chunks: tuple[str, ...]
-    """Of each sample: what makes items dependent."""
-    strata: tuple[str, ...]
-    """Of each sample."""
-    candidates: tuple[Candidate, ...]
-    labels: tuple[Labelled, ...] = ()
+    sample_ids: Strings
+    """Shape (n_samples,), in the order of the run."""
+    chunks: Strings
+    """Chunk of each sample: items of one chunk are dependent."""
+    strata: Strings
+    """Stratum of each sample."""
+    candidates: tuple[CandidateEvidence, ...]
+    labels: tuple[RaterLabels, ...] = ()
     labels_digest: str = ""
     """Hash of the labels that the judge was compared with; empty without any."""
 
-    @model_validator(mode="after")
-    def _of_one_length(self) -> "Evidence":
-        n = len(self.samples.split())
+    def __post_init__(self) -> None:
+        n = len(self.sample_ids)
         if not n == len(self.chunks) == len(self.strata):
             raise ValueError(
                 f"expected a chunk and a stratum for each of {n} samples, got {len(self.chunks)} and {len(self.strata)}"
             )
-        for one in self.candidates:
-            words, ids = one.letters.split(), one.items.split()
-            if len(words) != n or len(ids) != n or {len(word) for word in words} - {self.items_per_sample}:
+        for candidate in self.candidates:
+            masks = (*candidate.flags.values(), *candidate.findings.values(), *candidate.unchecked.values())
+            shapes = {array.shape for array in (candidate.letters, candidate.item_ids, *masks)}
+            if shapes != {(n, self.items_per_sample)} or len(candidate.resources.latency_s) != n:
                 raise ValueError(
-                    f"{one.name}: expected a word of {self.items_per_sample} letters and as many ids for each of {n} samples"
+                    f"{candidate.name}: expected {self.items_per_sample} items of {n} samples, got {shapes}"
                 )
-        return self
+
+    @cached_property
+    def chunk_names(self) -> tuple[str, ...]:
+        """Different chunks, sorted: the order of every count by chunk."""
+        return tuple(np.unique(self.chunks).tolist())
+
+    @cached_property
+    def chunk_codes(self) -> Integers:
+        """Position in `chunk_names` of each sample's chunk."""
+        return np.unique(self.chunks, return_inverse=True)[1]
 
     @property
-    def digest(self) -> str:
-        """Hash of the content, 64 hex digits."""
-        return digest(self.model_dump(mode="json"))
-
-    @property
-    def letters_digest(self) -> str:
-        """Hash of what was asked and of every letter, flag and finding; times, prices and labels do not count."""
-        counted = {"letters", "items", "flags", "found", "not_looked"}
-        rows = {one.name: one.model_dump(mode="json", include=counted) for one in self.candidates}
-        return digest([self.side.identity.model_dump(mode="json"), self.samples, rows])
+    def is_graded(self) -> bool:
+        """Whether no item waits for the judge."""
+        return not any(candidate.n_pending for candidate in self.candidates)
 
     def has_samples_of(self, other: "Evidence") -> bool:
         """Whether both are about the same samples, so that they can be paired."""
-        return self.side.identity.samples_digest == other.side.identity.samples_digest
+        return self.source.identity.samples_digest == other.source.identity.samples_digest
 
-    def candidate(self, name: str) -> Candidate | None:
-        """Find a candidate by its name."""
-        return next((one for one in self.candidates if one.name == name), None)
+    def candidate(self, name: str) -> CandidateEvidence | None:
+        """Return a candidate by its name; None where there is none."""
+        return next((candidate for candidate in self.candidates if candidate.name == name), None)
 
 
-def evidence_of(data: RunData, side: Side, *, machines: Mapping[str, MachineFacts]) -> Evidence:
-    """Take from a graded run what a gate needs.
+def _rows(masks: Mapping[str, Mask], samples: Integers) -> dict[str, Mask]:
+    return {name: mask[samples] for name, mask in masks.items()}
+
+
+def evidence_of(
+    data: RunData, source: RunIdentity, *, machines: Mapping[str, MachineFacts], pending: Collection[str] = ()
+) -> Evidence:
+    """Collect from a run what a gate needs.
 
     Args:
-        data: The run.
-        side: Who it is.
-        machines: What each model runs on, by its name; without them there is no cost.
+        data: The run, with a row of the judge for each item.
+        source: Name and identity of the run.
+        machines: Machine of each model by the model's name; a model without one has no cost.
+        pending: Ids of the items that wait for the judge; their rows do not count.
 
     Raises:
-        DataError: rows are missing, doubled or foreign, or there is no candidate.
+        DataError: Rows are missing, doubled or foreign, or there is no candidate.
     """
-    names = [facts.name for facts in data.candidates]
-    if not names:
-        raise DataError(f"{side.name}: the run has no candidate, so there is nothing to gate")
-    tally = Tally()
+    if not data.candidates:
+        raise DataError(f"{source.name}: the run has no candidate, so there is nothing to gate")
+    tally = ReplyTally()
     table = data.table(tally)
     latencies = _latencies(data)
-    samples = table[table["candidate"] == names[0]].drop_duplicates("sample_id")
-    order = {sample_id: place for place, sample_id in enumerate(samples["sample_id"])}
-    labels = _labelled(data, table)
+    size = data.eval_facts.items_per_sample
+    samples = table[table["candidate"] == data.candidates[0].name].iloc[::size]
+    labels = _labels(data, table)
     return Evidence(
-        side=side,
+        source=source,
         scale=data.rubric.letters,
         flags=data.rubric.flag_names,
         checks=tuple(check.name for check in data.eval_facts.checks),
-        items_per_sample=data.eval_facts.items_per_sample,
-        samples=" ".join(order),
-        chunks=tuple(samples["cluster"]),
-        strata=tuple(samples["stratum"]),
+        items_per_sample=size,
+        sample_ids=_strings(samples["sample_id"]),
+        chunks=_strings(samples["cluster"]),
+        strata=_strings(samples["stratum"]),
         candidates=tuple(
-            Candidate(
+            CandidateEvidence(
                 name=facts.name,
                 model=f"{facts.hf_id} {facts.revision[:12]}".strip(),
-                **_items(table[table["candidate"] == facts.name], data),
-                spent=_spent(
-                    data, facts.name, tally, machines, [latencies.get((facts.name, one)) for one in order]
+                **_items(table[table["candidate"] == facts.name], data, pending),
+                resources=_resources(
+                    data,
+                    facts.name,
+                    tally,
+                    machines.get(facts.name),
+                    np.array(
+                        [latencies.get((facts.name, sample), np.nan) for sample in samples["sample_id"]]
+                    ),
                 ),
             )
             for facts in data.candidates
@@ -186,10 +277,10 @@ def evidence_of(data: RunData, side: Side, *, machines: Mapping[str, MachineFact
     )
 
 
-def identity_of(data: RunData, settings: Mapping[str, Any]) -> Identity:
-    """Say what a run must have in common with another one to be compared."""
+def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
+    """Return what a run must have in common with another one to be compared."""
     judge = settings["grading"]["judge"]
-    return Identity(
+    return ComparisonKey(
         eval=data.eval_facts.name,
         eval_digest=data.eval_facts.sha,
         rubric=data.rubric.label_name,
@@ -202,116 +293,118 @@ def identity_of(data: RunData, settings: Mapping[str, Any]) -> Identity:
 
 
 def _replies_depend_on(judge: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what a judge's letters do not depend on, and what is not set: a later version may know more settings."""
+    """Drop what a judge's letters do not depend on, and what is not set: a later version may know more settings."""
     return {
-        key: value for key, value in judge.items() if key not in _ABOUT and value not in (None, "", [], {})
+        key: value
+        for key, value in judge.items()
+        if key not in _DESCRIPTIONS and value not in (None, "", [], {})
     }
 
 
-def _items(own: pd.DataFrame, data: RunData) -> dict[str, object]:
-    """Write a candidate's rows, which come sample by sample, as words and places."""
+def _items(rows: pd.DataFrame, data: RunData, pending: Collection[str]) -> dict[str, Any]:
+    """Arrange a candidate's rows of the table of letters, which come sample by sample, as arrays."""
     size = data.eval_facts.items_per_sample
-    marks = (
-        own["letter"].mask(own["status"] != GRADED, UNGRADED_MARK).mask(own["status"] == FAILED, FAILED_MARK)
-    )
-    delivered = (own["status"] != FAILED).to_numpy()
-    types, findings = own["type"].to_numpy(), own["findings"].to_numpy()
-    found = {
-        check.name: _places(isinstance(one, Mapping) and check.name in one for one in findings)
-        for check in data.eval_facts.checks
-    }
-    not_looked = {
-        check.name: _places(
-            has and kind not in check.types for has, kind in zip(delivered, types, strict=True)
-        )
-        for check in data.eval_facts.checks
-        if check.types
-    }
+
+    def arranged(column: Iterable[Any], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - any dtype
+        return np.array(list(column), dtype=dtype).reshape(-1, size)
+
+    item_ids = arranged(rows["item_id"], np.str_)
+    codes = {letter: code for code, letter in enumerate(data.rubric.letters)}
+    letters = arranged((codes.get(letter, UNGRADED) for letter in rows["letter"]), np.int8)
+    letters[item_ids == ""] = FAILED
+    if pending:
+        letters[np.isin(item_ids, list(pending))] = PENDING
     return {
-        "letters": " ".join(_words(list(marks), size, "")),
-        "items": " ".join(_words([one or UNGRADED_MARK for one in own["item_id"]], size, ",")),
-        "flags": {name: _places(own[flag_column(name)]) for name in data.rubric.flag_names},
-        "found": found,
-        "not_looked": not_looked,
+        "letters": letters,
+        "item_ids": item_ids,
+        "flags": {name: arranged(rows[flag_column(name)], np.bool_) for name in data.rubric.flag_names},
+        "findings": {
+            check.name: arranged(
+                (isinstance(by_check, Mapping) and check.name in by_check for by_check in rows["findings"]),
+                np.bool_,
+            )
+            for check in data.eval_facts.checks
+        },
+        "unchecked": {
+            check.name: (letters != FAILED)
+            & arranged((item_type not in check.types for item_type in rows["type"]), np.bool_)
+            for check in data.eval_facts.checks
+            if check.types
+        },
     }
 
 
-def _words(marks: Sequence[str], size: int, between: str) -> list[str]:
-    return [between.join(marks[start : start + size]) for start in range(0, len(marks), size)]
-
-
-def _places(hits: Iterable[object]) -> tuple[int, ...]:
-    return tuple(place for place, hit in enumerate(hits) if hit)
+def _strings(column: Iterable[str]) -> Strings:
+    return np.array(list(column), dtype=np.str_)
 
 
 def _latencies(data: RunData) -> dict[tuple[str, str], float]:
-    """Read how long each reply took that was asked for in this run, the failed ones too."""
+    """Return the seconds of each reply that was requested in this run, failed ones included."""
     return {
-        (author(row), row.sample_id): float(f"{row.latency_s:.{_DIGITS}g}")
+        (author(row), row.sample_id): float(f"{row.latency_s:.{_LATENCY_DIGITS}g}")
         for row in data.rows.generations
         if row.latency_s > 0 and not (isinstance(row, Generation) and row.cached)
     }
 
 
-def _spent(
-    data: RunData,
-    name: str,
-    tally: Tally,
-    machines: Mapping[str, MachineFacts],
-    latency_s: Sequence[float | None],
-) -> Spent:
-    (facts,) = (one for one in data.candidates if one.name == name)
+def _resources(
+    data: RunData, name: str, tally: ReplyTally, machine: MachineFacts | None, latency_s: Floats
+) -> ResourceUse:
+    facts = next(facts for facts in data.candidates if facts.name == name)
     if facts.is_embedded:
-        return Spent(has_server=False)
-    sessions = [one for one in data.rows.sessions if (one.stage, one.model) == ("generate", name)]
+        return ResourceUse(has_server=False, latency_s=np.full(len(latency_s), np.nan))
+    sessions = [
+        session for session in data.rows.sessions if (session.stage, session.model) == ("generate", name)
+    ]
     timing = tally.of("generate", name).timing(sessions, n_items=0)
-    machine = machines.get(name)
-    hourly = None if machine is None else machine.price_per_hour
-    return Spent(
+    use = ResourceUse(
         has_server=True,
         work_s=timing.wall_s,
         fresh=timing.fresh,
-        price=None if hourly is None or timing.wall_s is None else timing.wall_s / 3600 * hourly,
-        currency="" if hourly is None or machine is None else machine.currency,
-        priced="" if hourly is None or machine is None else machine.priced,
-        latency_s=tuple(latency_s) if any(one is not None for one in latency_s) else (),
-        ttft=_ttft(data.rows.readings, name),
+        latency_s=latency_s,
+        ttft=histogram(data.rows.readings, "generate", name, TTFT),
+    )
+    if machine is None or machine.price_per_hour is None:
+        return use
+    return replace(
+        use,
+        price=None if timing.wall_s is None else timing.wall_s / 3600 * machine.price_per_hour,
+        currency=machine.currency,
+        price_basis=machine.priced,
     )
 
 
-def _ttft(readings: Iterable[Reading], name: str) -> dict[str, float]:
-    found = histogram(readings, "generate", name, TTFT)
-    return {f"{bound:g}": count for bound, count in found.items()}
-
-
-def _labelled(data: RunData, table: pd.DataFrame) -> tuple[Labelled, ...]:
-    """Join labels and letters; those that a tuned judge has seen, or that belong to another rubric, are left out."""
+def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
+    """Join labels and letters, without labels of another rubric and those that the judge was tuned on."""
     graded = table[table["status"] == GRADED].drop_duplicates("item_id").set_index("item_id")
-    codes = {cluster: place for place, cluster in enumerate(dict.fromkeys(table["cluster"]))}
-    made = []
+    letter_codes = {letter: code for code, letter in enumerate(data.rubric.letters)}
+    cluster_codes = {cluster: code for code, cluster in enumerate(dict.fromkeys(table["cluster"]))}
+    joined = []
     for rater, labels in by_rater(data.rows.labels, data.rubric).items():
-        own = sorted(
-            (one.item_id, one.letter)
-            for one in labels
-            if one.item_id in graded.index
-            and fits(one, data.rubric)
-            and not (data.judge_tuned and one.split == "tuning")
+        usable = sorted(
+            (label.item_id, label.letter)
+            for label in labels
+            if label.item_id in graded.index
+            and fits(label, data.rubric)
+            and not (data.judge_tuned and label.split == "tuning")
         )
-        if not own:
+        if not usable:
             continue
-        rows = graded.loc[[item_id for item_id, _ in own]]
-        kinds = {one.rater_kind for one in labels}
-        made.append(
-            Labelled(
+        rows = graded.loc[[item_id for item_id, _ in usable]]
+        kinds = {label.rater_kind for label in labels}
+        joined.append(
+            RaterLabels(
                 rater=rater,
                 kind=kinds.pop() if len(kinds) == 1 else "mixed",
-                reference="".join(letter for _, letter in own),
-                judged="".join(rows["letter"]),
-                clusters=tuple(np.array([codes[one] for one in rows["cluster"]]).tolist()),
+                reference=np.array([letter_codes[letter] for _, letter in usable], dtype=np.intp),
+                judged=np.array([letter_codes[letter] for letter in rows["letter"]], dtype=np.intp),
+                clusters=np.array([cluster_codes[cluster] for cluster in rows["cluster"]], dtype=np.intp),
             )
         )
-    return tuple(made)
+    return tuple(joined)
 
 
 def _labels_digest(data: RunData) -> str:
-    return digest(sorted((one.rater, one.item_id, one.letter, *one.flags) for one in data.rows.labels))
+    return digest(
+        sorted((label.rater, label.item_id, label.letter, *label.flags) for label in data.rows.labels)
+    )

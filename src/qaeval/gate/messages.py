@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from qaeval.gate.claims import Claim
+from qaeval.gate.estimates import RuleEstimate
 from qaeval.gate.model import GateReport, Outcome, RuleVerdict
 from qaeval.gate.policy import Rule
 from qaeval.report import numbers
@@ -127,14 +127,14 @@ _OUT_OF_REACH: Final = 50
 
 
 def of_rule(
-    verdict: RuleVerdict, rule: Rule, claim: Claim, *, alpha: float, p_adjusted: float, n: int
+    verdict: RuleVerdict, rule: Rule, estimate: RuleEstimate, *, alpha: float, p_adjusted: float, n: int
 ) -> str:
     """Say what a rule found.
 
     Args:
         verdict: All but the sentence.
         rule: What was asked.
-        claim: What the data said.
+        estimate: What the data said.
         alpha: One-sided error rate of a pass.
         p_adjusted: P-value of a loss after the correction.
         n: Rules that the correction is for.
@@ -142,7 +142,7 @@ def of_rule(
     name = _name(verdict, rule)
     deciding = verdict.current if rule.limit is not None else verdict.change
     if deciding is None or not deciding.has_interval:
-        why = claim.reason or (deciding.reason if deciding else "") or "it has no interval"
+        why = estimate.reason or (deciding.reason if deciding else "") or "it has no interval"
         if deciding is not None and deciding.n_clusters < MIN_CLUSTERS:
             why = f"it rests on {plural(deciding.n_clusters, 'chunk')}, and fewer than {MIN_CLUSTERS} show nothing"
         text = f"{name} cannot be evaluated: {why}."
@@ -153,7 +153,7 @@ def of_rule(
         text = _of_limit(name, verdict, alpha)
     else:
         text = _of_margin(name, verdict, rule, alpha, p_adjusted, n)
-    doubts = (deciding.reason, claim.caution)
+    doubts = (deciding.reason, estimate.caution)
     return " ".join([text, *(f"{_capital(doubt)}." for doubt in doubts if doubt)])
 
 

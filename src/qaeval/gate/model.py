@@ -64,7 +64,7 @@ class RuleVerdict(Part):
     """What is said, in words: what moved, how sure, what to do."""
 
 
-class Identity(Part):
+class ComparisonKey(Part):
     """What two runs must have in common to be compared; hashes, and names for the reader."""
 
     eval: str
@@ -77,14 +77,14 @@ class Identity(Part):
     n_samples: int
 
 
-class Side(Part):
+class RunIdentity(Part):
     """The run, or its baseline, as the reader is told of it."""
 
     name: str
     """Of the run directory or the file."""
     created: str
     """UTC, ISO 8601; empty where it is not known."""
-    identity: Identity
+    identity: ComparisonKey
     qaeval_version: str = ""
     git_commit: str = ""
 
@@ -109,8 +109,8 @@ class GateReport(Part):
     policy: str
     """Name or file of the policy."""
     policy_digest: str
-    run: Side
-    baseline: Side | None = None
+    run: RunIdentity
+    baseline: RunIdentity | None = None
     """None where every rule is a limit."""
     rules: tuple[RuleVerdict, ...]
     certificate: Certificate

@@ -1,7 +1,7 @@
 """Each rule of a policy becomes a verdict for each candidate: pass, regression or inconclusive."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Final
@@ -11,19 +11,20 @@ from scipy import special
 
 from qaeval.errors import DataError, closest
 from qaeval.gate import messages as sentences
-from qaeval.gate.claims import (
-    Claim,
+from qaeval.gate.estimates import (
     PairedRates,
+    RuleEstimate,
     chunks_to_decide,
     count,
+    count_by_chunk,
     independent_difference,
     p_beyond,
     permutation_p_value,
     without_letters,
 )
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.evidence import CandidateEvidence, Evidence, Mask
 from qaeval.gate.model import RuleVerdict, Verdict
-from qaeval.gate.performance_claims import kappa_claim, time_claim
+from qaeval.gate.performance import kappa_estimate, performance_estimate
 from qaeval.gate.policy import Policy, Rule
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
@@ -37,7 +38,7 @@ _REPORTED: Final = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class RuleCase:
     """One rule for one candidate and stratum, with what the data say."""
 
     rule: Rule
@@ -45,21 +46,21 @@ class Case:
     candidate: str
     against: str
     stratum: str | None
-    claim: Claim
+    estimate: RuleEstimate
     p_worse: float
     """NaN where it cannot be evaluated."""
 
     @property
     def margin(self) -> float | None:
         """Largest accepted loss in the quantity's unit; of a relative one only where the baseline's value is known."""
-        if self.rule.loss is None or (self.rule.about.scale == "ratio" and self.claim.deciding is None):
+        if self.rule.loss is None or (self.rule.about.scale == "ratio" and self.estimate.deciding is None):
             return None
-        return self.rule.loss * self.claim.scale_by
+        return self.rule.loss * self.estimate.scale_by
 
 
 def cases_of(
     policy: Policy, run: Evidence, baseline: Evidence | None, pairs: Mapping[str, str]
-) -> list[Case]:
+) -> list[RuleCase]:
     """Ask the data about every rule.
 
     Args:
@@ -86,7 +87,7 @@ def cases_of(
     return cases
 
 
-def verdicts_of(cases: Sequence[Case], alpha: float) -> tuple[RuleVerdict, ...]:
+def verdicts_of(cases: Sequence[RuleCase], alpha: float) -> tuple[RuleVerdict, ...]:
     """Give the verdict of every rule, with the correction for their number.
 
     Args:
@@ -111,7 +112,7 @@ def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> N
         wanted = [
             ("flag", [rule.of_flag] if rule.of_flag else [], run.flags, "the rubric"),
             ("check", [rule.check] if rule.check else [], run.checks, "the eval"),
-            ("stratum", [rule.stratum] if rule.stratum else [], sorted(set(run.strata)), "the run"),
+            ("stratum", [rule.stratum] if rule.stratum else [], np.unique(run.strata).tolist(), "the run"),
             ("candidates", rule.candidates, tuple(pairs), "the gate"),
         ]
         for key, names, known, where in wanted:
@@ -125,14 +126,16 @@ def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> N
 
 def _names(rule: Rule, run: Evidence, pairs: Mapping[str, str]) -> Sequence[str]:
     if rule.quantity == "judge_kappa":
-        return [run.side.identity.judge]
+        return [run.source.identity.judge]
     return rule.candidates or tuple(pairs)
 
 
 def _strata(rule: Rule, run: Evidence, baseline: Evidence | None) -> Sequence[str | None]:
     """Return the strata of a rule; those that only the baseline has too, so that a lost one is no pass."""
-    before = () if baseline is None or rule.limit is not None else baseline.strata
-    return sorted({*run.strata, *before}) if rule.by else [rule.stratum or None]
+    if not rule.by:
+        return [rule.stratum or None]
+    before = [] if baseline is None or rule.limit is not None else baseline.strata.tolist()
+    return sorted({*run.strata.tolist(), *before})
 
 
 def _require_one_sample_set(run: Evidence, baseline: Evidence | None) -> None:
@@ -143,11 +146,14 @@ def _require_one_sample_set(run: Evidence, baseline: Evidence | None) -> None:
     """
     if baseline is None or not run.has_samples_of(baseline):
         return
-    own, others = (dict(zip(one.samples.split(), one.chunks, strict=True)) for one in (run, baseline))
+    own, others = (
+        dict(zip(evidence.sample_ids.tolist(), evidence.chunks.tolist(), strict=True))
+        for evidence in (run, baseline)
+    )
     if own != others:
         odd = sorted(name for name in {*own, *others} if own.get(name) != others.get(name))
         raise DataError(
-            f"{baseline.side.name}: its samples are not those of {run.side.name}, though the hash of the sample set says so "
+            f"{baseline.source.name}: its samples are not those of {run.source.name}, though the hash of the sample set says so "
             f"({len(odd)} differ, first {odd[0]!r}); set the baseline again from its run"
         )
 
@@ -159,97 +165,100 @@ def _case(
     run: Evidence,
     baseline: Evidence | None,
     pairs: Mapping[str, str],
-) -> Case:
-    claim = _claim(rule, name, stratum, run, baseline, pairs)
+) -> RuleCase:
+    estimate = _estimate(rule, name, stratum, run, baseline, pairs)
     against = "" if rule.limit is not None else pairs.get(name, name)
     p_worse = float("nan")
-    if claim.deciding is not None:
+    if estimate.deciding is not None:
         at = 0.0 if rule.limit is None else rule.limit
-        p_worse = p_beyond(claim.deciding, at, below=rule.about.higher_is_better)
-        p_worse = p_worse if isnan(p_worse) else max(p_worse, claim.p_swapped)
+        p_worse = p_beyond(estimate.deciding, at, below=rule.about.higher_is_better)
+        p_worse = p_worse if isnan(p_worse) else max(p_worse, estimate.p_permutation)
     several = len(pairs) > 1 and rule.quantity != "judge_kappa"
     parts = (rule.id, f"[{stratum}]" if stratum else "", f"@{name}" if several else "")
-    return Case(
+    return RuleCase(
         rule=rule,
         id="".join(parts),
         candidate=name,
         against=against,
         stratum=stratum,
-        claim=claim,
+        estimate=estimate,
         p_worse=p_worse,
     )
 
 
-def _claim(
+def _estimate(
     rule: Rule,
     name: str,
     stratum: str | None,
     run: Evidence,
     baseline: Evidence | None,
     pairs: Mapping[str, str],
-) -> Claim:
+) -> RuleEstimate:
     against = baseline if rule.limit is None else None
     if rule.limit is None and baseline is None:
-        return Claim.none("it has a margin, and there is no baseline (--baseline)")
+        return RuleEstimate.unavailable("it has a margin, and there is no baseline (--baseline)")
     if rule.quantity == "judge_kappa":
-        return kappa_claim(rule, run, against)
+        return kappa_estimate(rule, run, against)
     sides = [(run, name), *([(against, pairs[name])] if against else [])]
-    found: list[tuple[Evidence, Candidate]] = []
+    found: list[tuple[Evidence, CandidateEvidence]] = []
     for evidence, who in sides:
         candidate = evidence.candidate(who)
         if candidate is None:
-            return Claim.none(
+            return RuleEstimate.unavailable(
                 f"the baseline has no candidate {name}: name its counterpart with --candidate {name}=NAME"
             )
-        if not any(_graded(candidate)):
-            return Claim.none(f"no item of {who} was graded in {evidence.side.name}")
+        if not candidate.graded.any():
+            return RuleEstimate.unavailable(f"no item of {who} was graded in {evidence.source.name}")
         found.append((evidence, candidate))
     if rule.about.scale == "ratio":
-        return time_claim(rule, found[0], found[1] if against else None)
+        return performance_estimate(rule, found[0], found[1] if against else None)
     return _share(rule, stratum, found)
 
 
-def _graded(candidate: Candidate) -> Iterator[str]:
-    return (mark for mark in candidate.letters if mark not in {FAILED_MARK, UNGRADED_MARK, " "})
-
-
-def _share(rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, Candidate]]) -> Claim:
+def _share(
+    rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, CandidateEvidence]]
+) -> RuleEstimate:
     counts = [count(evidence, candidate, rule, stratum) for evidence, candidate in sides]
     for one, (evidence, candidate) in zip(counts, sides, strict=True):
         if not one.totals.sum():
             what = f" in stratum {stratum}" if stratum else ""
-            return Claim.none(f"{candidate.name} has no item that counts{what} in {evidence.side.name}")
+            return RuleEstimate.unavailable(
+                f"{candidate.name} has no item that counts{what} in {evidence.source.name}"
+            )
         if gap := _gap(rule, stratum, evidence, candidate):
-            return Claim.none(gap)
+            return RuleEstimate.unavailable(gap)
     if len(counts) == 1:
-        return Claim(deciding=counts[0].rate, current=counts[0].rate)
+        return RuleEstimate(deciding=counts[0].rate, current=counts[0].rate)
     (run, _), (baseline, _) = sides
     if not run.has_samples_of(baseline):
         change = independent_difference(counts[1].rate, counts[0].rate)
-        claim = Claim(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
+        estimate = RuleEstimate(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
     else:
         better = rule.about.higher_is_better
         paired = PairedRates.of(counts[1], counts[0], higher_is_better=better)
-        claim = Claim(
+        estimate = RuleEstimate(
             deciding=paired,
             larger=paired.larger,
             baseline=counts[1].rate,
             current=counts[0].rate,
-            p_swapped=permutation_p_value(counts[1], counts[0], below=better),
+            p_permutation=permutation_p_value(counts[1], counts[0], below=better),
         )
     if rule.quantity != "usable_rate":
-        return claim
+        return estimate
     now, before = (
-        _rate("valid_rate", stratum, *side) - _rate("success_rate", stratum, *side) for side in sides
+        _share_of(evidence, candidate.delivered, stratum) - _share_of(evidence, candidate.graded, stratum)
+        for evidence, candidate in sides
     )
-    return without_letters(claim, before=before, now=now)
+    return without_letters(estimate, before=before, now=now)
 
 
-def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: Candidate) -> str:
+def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: CandidateEvidence) -> str:
     """Say why a rate of graded or delivered items says nothing about a candidate; empty where it does."""
-    quantity = rule.counts_among
-    share = _rate(quantity, stratum, evidence, candidate) if quantity else 1.0
-    return "" if share >= LEAST_SHARE else gap_of(rule, share, candidate.name, evidence.side.name)
+    if not rule.counts_among:
+        return ""
+    among = candidate.graded if rule.counts_among == "success_rate" else candidate.delivered
+    share = _share_of(evidence, among, stratum)
+    return "" if share >= LEAST_SHARE else gap_of(rule, share, candidate.name, evidence.source.name)
 
 
 def gap_of(rule: Rule, share: float, candidate: str, side: str) -> str:
@@ -261,18 +270,19 @@ def gap_of(rule: Rule, share: float, candidate: str, side: str) -> str:
     )
 
 
-def _rate(quantity: str, stratum: str | None, evidence: Evidence, candidate: Candidate) -> float:
-    """Return a share of all items that were asked for."""
-    found = count(evidence, candidate, Rule(quantity=quantity, margin=0.5), stratum)
-    return float(found.hits.sum() / found.totals.sum())
+def _share_of(evidence: Evidence, items: Mask, stratum: str | None) -> float:
+    """Return the share of some items among all that were requested."""
+    return count_by_chunk(evidence, items, stratum=stratum).share
 
 
-def _verdict(case: Case, alpha: float, alpha_worse: float, p_adjusted: float, n_rules: int) -> RuleVerdict:
-    rule, claim = case.rule, case.claim
-    found = None if claim.deciding is None else claim.deciding(1 - 2 * alpha)
+def _verdict(
+    case: RuleCase, alpha: float, alpha_worse: float, p_adjusted: float, n_rules: int
+) -> RuleVerdict:
+    rule, estimate = case.rule, case.estimate
+    found = None if estimate.deciding is None else estimate.deciding(1 - 2 * alpha)
     verdict = _decided(case, found, worse=p_adjusted <= alpha)
     is_limit = rule.limit is not None
-    current = claim.current(1 - 2 * alpha if is_limit else _REPORTED) if claim.current else None
+    current = estimate.current(1 - 2 * alpha if is_limit else _REPORTED) if estimate.current else None
     made = RuleVerdict(
         id=case.id,
         quantity=rule.quantity,
@@ -280,12 +290,12 @@ def _verdict(case: Case, alpha: float, alpha_worse: float, p_adjusted: float, n_
         against=case.against,
         stratum=case.stratum,
         verdict=verdict,
-        baseline=Measure.of(claim.baseline(_REPORTED)) if claim.baseline else None,
+        baseline=Measure.of(estimate.baseline(_REPORTED)) if estimate.baseline else None,
         current=None if current is None else Measure.of(current),
         change=None if found is None or is_limit else Measure.of(found),
         margin=case.margin,
         limit=rule.limit,
-        unit=claim.unit or rule.about.unit,
+        unit=estimate.unit or rule.about.unit,
         higher_is_better=rule.about.higher_is_better,
         alpha=alpha_worse,
         p_worse=None if isnan(case.p_worse) else case.p_worse,
@@ -295,12 +305,12 @@ def _verdict(case: Case, alpha: float, alpha_worse: float, p_adjusted: float, n_
     )
     return made.model_copy(
         update={
-            "sentence": sentences.of_rule(made, rule, claim, alpha=alpha, p_adjusted=p_adjusted, n=n_rules)
+            "sentence": sentences.of_rule(made, rule, estimate, alpha=alpha, p_adjusted=p_adjusted, n=n_rules)
         }
     )
 
 
-def _decided(case: Case, found: Estimate | None, *, worse: bool) -> Verdict:
+def _decided(case: RuleCase, found: Estimate | None, *, worse: bool) -> Verdict:
     """Decide: a pass first (the worst that the interval allows is accepted), then a proven loss."""
     if found is None or not found.has_interval:
         return "inconclusive"
@@ -321,7 +331,7 @@ def _power(found: Estimate | None, margin: float | None, alpha: float) -> float 
     return float(special.ndtr(z * (2 * margin / (found.high - found.low) - 1)))
 
 
-def _more(case: Case, found: Estimate | None, alpha: float, alpha_worse: float) -> int | None:
+def _more(case: RuleCase, found: Estimate | None, alpha: float, alpha_worse: float) -> int | None:
     if found is None or isnan(found.value):
         return None
     better = case.rule.about.higher_is_better
@@ -330,6 +340,6 @@ def _more(case: Case, found: Estimate | None, alpha: float, alpha_worse: float) 
         to_pass = gain - (case.rule.limit if better else -case.rule.limit)
         to_worse = -to_pass
     else:
-        unseen = case.claim.unseen
+        unseen = case.estimate.unseen
         to_pass, to_worse = gain + (case.margin or 0.0) - max(0.0, unseen), -gain - max(0.0, -unseen)
-    return chunks_to_decide(case.claim, ((to_pass, alpha), (to_worse, alpha_worse)), ends_low=better)
+    return chunks_to_decide(case.estimate, ((to_pass, alpha), (to_worse, alpha_worse)), ends_low=better)

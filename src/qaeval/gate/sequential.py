@@ -1,10 +1,8 @@
-"""Rules that are decided while the judge still grades, at error rates that hold however often one looks.
+"""Rules that are decided while the judge still grades, at error rates that hold however often the letters are looked at.
 
-Chunk after chunk counts, in an order that was fixed beforehand. Rules about shares of letters and flags are followed with bets
+Chunks count one after the other, in an order that was fixed beforehand. Rules about shares of letters and flags are tested with bets
 (`qaeval.stats.sequential`); rules that no letter changes are decided once, on all samples. What needs all letters at once (the
-judge's kappa, cost of a usable item) cannot be followed.
-
-A run of which some items have no letter yet.
+judge's kappa, cost of a usable item) cannot be tested chunk by chunk.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,29 +13,28 @@ from typing import Final
 
 import numpy as np
 
-from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError, NotComparableError
-from qaeval.gate.claims import (
-    Claim,
+from qaeval.gate.estimates import (
     Counts,
-    Floats,
     PairedRates,
+    RuleEstimate,
     count,
+    count_by_chunk,
     is_mostly_tied,
     lost_unseen,
+    masks_of,
     without_letters,
 )
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.evidence import PENDING, CandidateEvidence, Evidence, Floats, Mask, Strings
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.rules import LEAST_SHARE, Case, gap_of
-from qaeval.records import Failure, Generation, Grade, GradeRow
-from qaeval.run.grade import task_id
+from qaeval.gate.rules import LEAST_SHARE, RuleCase, gap_of
+from qaeval.records import GradeRow
 from qaeval.stats.estimate import Estimate, undefined
 from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import holm
 from qaeval.stats.sequential import BettingTest, ConfidenceSequence
 
-FOLLOWED: Final = frozenset({"usable_rate", "success_rate", "hallucination_rate", "flag_rate"})
+SEQUENTIAL: Final = frozenset({"usable_rate", "success_rate", "hallucination_rate", "flag_rate"})
 """Quantities that each chunk's letters add to."""
 _WHOLE: Final = frozenset({"judge_kappa", "seconds_per_1000_usable", "cost_per_1000_usable"})
 """Quantities that are known only when all letters are."""
@@ -46,128 +43,147 @@ _RESAMPLES: Final = 400
 _SEED: Final = 20_240_229
 
 
-def require_followable(policy: Policy) -> None:
+def require_sequential(policy: Policy) -> None:
     """Refuse, before the first item is graded, a policy that cannot be decided early.
 
     Raises:
-        DataError: a rule is about something that needs all letters.
+        DataError: A rule is about a quantity that needs all letters.
     """
-    for place, rule in enumerate(policy.rules, start=1):
+    for number, rule in enumerate(policy.rules, start=1):
         if rule.quantity in _WHOLE:
             raise DataError(
-                f"policy {policy.name}: rules[{place}]: {rule.quantity} is known only when everything is graded; leave the rule out, or "
-                "gate without --sequential"
+                f"policy {policy.name}: rules[{number}]: {rule.quantity} is known only when everything is graded; leave the rule out, "
+                "or gate without --sequential"
             )
 
 
 def require_same_samples(run: Evidence, baseline: Evidence | None) -> None:
-    """Refuse a baseline on other samples: what is followed is each chunk's difference.
+    """Refuse a baseline on other samples: the tests are about each chunk's difference.
 
     Raises:
-        NotComparableError: the sample sets differ.
+        NotComparableError: The sample sets differ.
     """
-    if baseline is not None and (run.side.identity.samples_digest != baseline.side.identity.samples_digest):
+    if baseline is not None and not run.has_samples_of(baseline):
         raise NotComparableError(
-            f"{baseline.side.name} has other samples than {run.side.name}: a sequential gate compares chunk by chunk. Grade "
+            f"{baseline.source.name} has other samples than {run.source.name}: a sequential gate compares chunk by chunk. Grade "
             "all of the run and gate without --sequential, or set a baseline on these samples"
         )
 
 
 def grading_order(evidence: Evidence, seed: int) -> tuple[str, ...]:
-    """Return the chunks in the order in which they are graded: by a hash of sample set, seed and chunk, so that nobody can choose it."""
-    digest = evidence.side.identity.samples_digest
+    """Return the chunks in the order in which they are graded.
 
-    def place(chunk: str) -> bytes:
+    The order is that of a hash of sample set, seed and chunk: random as far as letters go, and not chosen by anybody.
+    """
+    digest = evidence.source.identity.samples_digest
+
+    def position(chunk: str) -> bytes:
         return sha256(f"{digest} {seed} {chunk}".encode()).digest()
 
-    return tuple(sorted(set(evidence.chunks), key=place))
+    return tuple(sorted(evidence.chunk_names, key=position))
 
 
-class Following:
-    """All rules of a gate, followed chunk after chunk.
+class SequentialMonitor:
+    """All rules of a gate, updated chunk after chunk.
 
     Args:
-        cases: What is asked, with the claims of the rules that no letter changes.
-        run: The run, with letters or without.
-        baseline: What it is compared with; None where every rule is a limit.
+        cases: Rules, with the estimates of those that no letter changes.
+        run: The run; items may wait for the judge.
+        baseline: What the run is compared with; None where every rule is a limit.
         alpha: Error rate of the policy.
+
+    Attributes:
+        n_chunks: Chunks of the run.
+        n_seen: Chunks that count so far.
+        graded_candidates: Candidates with a letter in a chunk that counts.
     """
 
     def __init__(
-        self, cases: Sequence[Case], run: Evidence, baseline: Evidence | None, *, alpha: float
+        self, cases: Sequence[RuleCase], run: Evidence, baseline: Evidence | None, *, alpha: float
     ) -> None:
         self._run, self._alpha = run, alpha
-        self._places: dict[str, list[int]] = {}
-        for place, chunk in enumerate(run.chunks):
-            self._places.setdefault(chunk, []).append(place)
         self._cases = list(cases)
-        self.n_chunks, self.n_seen = len(self._places), 0
-        self._followed = {
-            place: _Followed(case, run, baseline, alpha=alpha, n_rules=len(cases))
-            for place, case in enumerate(cases)
-            if _is_followed(case, run, baseline)
+        self.n_chunks, self.n_seen = len(run.chunk_names), 0
+        self.graded_candidates: set[str] = set()
+        self._tests = {
+            index: _RuleTest(case, run, baseline, alpha=alpha, n_rules=len(cases))
+            for index, case in enumerate(cases)
+            if _is_sequential(case, run, baseline)
         }
 
     @property
-    def n_followed(self) -> int:
+    def n_tests(self) -> int:
         """Rules that are decided chunk by chunk."""
-        return len(self._followed)
+        return len(self._tests)
 
     def update(self, chunk: str, grades: Mapping[str, GradeRow]) -> None:
         """Take the next chunk's letters into account.
 
         Args:
-            chunk: In the order that was fixed beforehand.
-            grades: The judge's rows by item, of this chunk's items at least.
-        """
-        part = graded_part(self._run, self._places[chunk], grades)
-        self.n_seen += 1
-        for one in self._followed.values():
-            one.update(chunk, part)
+            chunk: Chunk in the order that was fixed beforehand.
+            grades: The judge's rows by item id, of this chunk's items at least.
 
-    def know(self, cases: Sequence[Case]) -> None:
-        """Take over the claims of the rules that are not followed, known once any item is graded."""
+        Raises:
+            DataError: An item of the chunk has no row.
+        """
+        samples = np.flatnonzero(self._run.chunks == chunk)
+        items = {
+            candidate.name: candidate.select(samples).with_grades(grades, self._run.scale)
+            for candidate in self._run.candidates
+        }
+        for candidate in items.values():
+            if missing := candidate.item_ids[candidate.letters == PENDING].tolist():
+                raise DataError(
+                    f"grades: {len(missing)} of a chunk that was to be graded are missing, first {missing[0]!r}"
+                )
+        self.n_seen += 1
+        self.graded_candidates |= {name for name, candidate in items.items() if candidate.graded.any()}
+        for test in self._tests.values():
+            test.update(chunk, items[test.candidate], self._run.strata[samples])
+
+    def update_others(self, cases: Sequence[RuleCase]) -> None:
+        """Replace the estimates of the rules that are not tested chunk by chunk, known once any item is graded."""
         self._cases = [
-            mine if place in self._followed else theirs
-            for place, (mine, theirs) in enumerate(zip(self._cases, cases, strict=True))
+            known if index in self._tests else case
+            for index, (known, case) in enumerate(zip(self._cases, cases, strict=True))
         ]
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[RuleCase]:
         """Return all cases with what the data say by now."""
         return [
-            self._followed[place].case() if place in self._followed else case
-            for place, case in enumerate(self._cases)
+            self._tests[index].case() if index in self._tests else case
+            for index, case in enumerate(self._cases)
         ]
 
     def is_decided(self, passed: Mapping[str, bool]) -> bool:
         """Whether the gate's outcome is certain: all rules pass, or one is proven to be worse.
 
         Args:
-            passed: By id, of the rules that are not followed.
+            passed: By id, of the rules that are not tested chunk by chunk.
         """
         passes = [
-            self._followed[place].passes if place in self._followed else passed.get(case.id, False)
-            for place, case in enumerate(self._cases)
+            self._tests[index].passes if index in self._tests else passed.get(case.id, False)
+            for index, case in enumerate(self._cases)
         ]
         if all(passes):
             return True
         p_values = [
-            self._followed[place].p_worse if place in self._followed else case.p_worse
-            for place, case in enumerate(self._cases)
+            self._tests[index].p_worse if index in self._tests else case.p_worse
+            for index, case in enumerate(self._cases)
         ]
-        known = [place for place, p in enumerate(p_values) if not isnan(p)]
+        known = [index for index, p in enumerate(p_values) if not isnan(p)]
         if not known:
             return False
-        adjusted = holm([p_values[place] for place in known])
+        adjusted = holm([p_values[index] for index in known])
         return any(
-            p <= self._alpha and not passes[place] for place, p in zip(known, adjusted.tolist(), strict=True)
+            p <= self._alpha and not passes[index] for index, p in zip(known, adjusted.tolist(), strict=True)
         )
 
     def power(self) -> "Power | None":
-        """Compare what equal candidates would pass with; of the followed margin where looking costs most. None without one."""
-        found = [one.power() for one in self._followed.values()]
-        known = [one for one in found if one is not None]
-        return max(known, key=lambda one: one.fixed - one.sequential, default=None)
+        """Compare how often equal candidates pass, of the margin where looking costs most; None without a margin."""
+        powers = [test.power() for test in self._tests.values()]
+        known = [power for power in powers if power is not None]
+        return max(known, key=lambda power: power.fixed - power.sequential, default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +193,7 @@ class Power:
     fixed: float
     """Where everything is graded and looked at once."""
     sequential: float
-    """Where one looks after each chunk."""
+    """Where the letters are looked at after each chunk."""
 
 
 def power_at_equality(values: Floats, *, n_chunks: int, margin: float, alpha: float) -> Power:
@@ -202,79 +218,108 @@ def power_at_equality(values: Floats, *, n_chunks: int, margin: float, alpha: fl
     return Power(fixed=float(np.mean(fixed)), sequential=float(test.is_above.mean()))
 
 
-def _is_followed(case: Case, run: Evidence, baseline: Evidence | None) -> bool:
-    if case.rule.quantity not in FOLLOWED or run.candidate(case.candidate) is None:
+class ItemCounts:
+    """Delivered, graded and requested items of a candidate in the chunks that count so far."""
+
+    def __init__(self, candidate: str, run: str) -> None:
+        self.candidate, self.run = candidate, run
+        self._counts: Floats = np.zeros(3)
+
+    def add(self, counts: Floats) -> None:
+        """Add a chunk: items that were delivered, graded and requested."""
+        self._counts = self._counts + counts
+
+    @property
+    def without_letter(self) -> float:
+        """Share of the items that were delivered and that the judge gave no letter."""
+        delivered, graded, requested = self._counts
+        return float((delivered - graded) / requested) if requested else 0.0
+
+    @property
+    def graded(self) -> float:
+        """Share of the items that have a letter; 1 before the first chunk."""
+        _, graded, requested = self._counts
+        return float(graded / requested) if requested else 1.0
+
+
+def _is_sequential(case: RuleCase, run: Evidence, baseline: Evidence | None) -> bool:
+    if case.rule.quantity not in SEQUENTIAL or run.candidate(case.candidate) is None:
         return False
     if case.rule.limit is not None:
         return True
     return baseline is not None and baseline.candidate(case.against) is not None
 
 
-class _Followed:
-    """One rule of one candidate and stratum.
+class _RuleTest:
+    """Sequential test of one rule for one candidate and stratum.
 
-    What is followed is the mean over chunks of the chunk's difference (of its rate, for a limit), weighted by the items that
-    were asked for: the difference of the rates over all items. A chunk without an item that counts is left out.
+    Tested is the mean over chunks of the chunk's difference (of its rate, for a limit), weighted by the items that were requested:
+    the difference of the rates over all items. A chunk without an item that counts is left out.
     """
 
     def __init__(
-        self, case: Case, run: Evidence, baseline: Evidence | None, *, alpha: float, n_rules: int
+        self, case: RuleCase, run: Evidence, baseline: Evidence | None, *, alpha: float, n_rules: int
     ) -> None:
         self._case, self._alpha = case, alpha
-        self._asked = _asked(run, case.stratum)
-        mean = float(np.mean(list(self._asked.values()))) if self._asked else 1.0
-        self._weights = {chunk: asked / mean for chunk, asked in self._asked.items()}
-        max_weight = max(self._weights.values(), default=1.0)
-        self._baseline, self._before = None, Became(case.candidate, run.side.name)
-        self._now = Became(case.candidate, run.side.name)
+        self.candidate = case.candidate
+        self._weights = _weights(run, case.stratum)
+        self._run_items = ItemCounts(case.candidate, run.source.name)
+        self._reference = None
         if case.rule.limit is None and baseline is not None:
-            candidate = baseline.candidate(case.against)
-            assert candidate is not None  # noqa: S101 - see `_is_followed`
-            self._baseline = _by_chunk(count(baseline, candidate, case.rule, case.stratum))
-            self._before = Became(case.against, baseline.side.name)
-            self._before.note(baseline, case.stratum)
+            self._reference = _Reference(case, baseline)
         self._sign = 1.0 if case.rule.about.higher_is_better else -1.0
-        self._kept, self._worse_than = _bounds_of(case.rule, self._sign)
-        self._span = (-1.0, 1.0) if case.rule.limit is None else (0.0, 1.0)
-        low, high = self._span
-        n_values = max(1, len(self._asked))
+        self._pass_bound, worse_bound = _bounds_of(case.rule, self._sign)
+        # a rate lies in [0, 1], a difference of two rates in [-1, 1]
+        low, high = (0.0, 1.0) if self._reference is None else (-1.0, 1.0)
+        n_chunks = max(1, len(self._weights))
+        max_weight = max(self._weights.values(), default=1.0)
         self._bounds = ConfidenceSequence(
             alpha_low=alpha,
             alpha_high=alpha,
-            n_values=n_values,
+            n_values=n_chunks,
             low=low,
             high=high,
             max_weight=max_weight,
-            thresholds=(self._kept,),
+            thresholds=(self._pass_bound,),
         )
-        least, most = sorted((-self._sign * low, -self._sign * high))
+        # the loss as the test takes it: its sign turned, so that large values are a loss
+        smallest_loss, largest_loss = sorted((-self._sign * low, -self._sign * high))
         self._worse = BettingTest(
-            -self._sign * self._worse_than,
+            -self._sign * worse_bound,
+            # Holm's correction comes later, with the p-values: the bets aim at the strictest level it may demand
             alpha=alpha / n_rules,
-            n_values=n_values,
-            low=least,
-            high=most,
+            n_values=n_chunks,
+            low=smallest_loss,
+            high=largest_loss,
             max_weight=max_weight,
         )
-        self._seen: list[tuple[str, tuple[float, float], tuple[float, float]]] = []
+        self._chunks: list[str] = []
+        self._current: list[tuple[float, float]] = []
+        self._before: list[tuple[float, float]] = []
         self._values: list[float] = []
 
-    def update(self, chunk: str, part: Evidence) -> None:
-        """Take a chunk of the run into account."""
-        if chunk not in self._asked:
+    def update(self, chunk: str, items: CandidateEvidence, strata: Strings) -> None:
+        """Take a chunk of the run into account.
+
+        Args:
+            chunk: The chunk.
+            items: The candidate's items of it.
+            strata: Strata of its samples.
+        """
+        if chunk not in self._weights:
             return
-        candidate = part.candidate(self._case.candidate)
-        assert candidate is not None  # noqa: S101 - see `_is_followed`
-        own = _by_chunk(count(part, candidate, self._case.rule, self._case.stratum))[chunk]
-        self._now.note(part, self._case.stratum)
-        self._now.update(chunk)
-        self._before.update(chunk)
-        before = (0.0, 1.0) if self._baseline is None else self._baseline.get(chunk, (0.0, 0.0))
-        if not (own[1] and before[1]):
+        stratum = self._case.stratum
+        inside = np.ones(len(strata), dtype=np.bool_) if stratum is None else strata == stratum
+        hits, counted = (mask[inside] for mask in masks_of(items, self._case.rule))
+        current = (float((hits & counted).sum()), float(counted.sum()))
+        self._run_items.add(np.array([mask[inside].sum() for mask in _item_masks(items)], dtype=np.float64))
+        before = (0.0, 1.0) if self._reference is None else self._reference.update(chunk)
+        if not (current[1] and before[1]):
             return
-        value = own[0] / own[1] - before[0] / before[1]
-        weight = self._weights[chunk]
-        self._seen.append((chunk, own, before))
+        value, weight = current[0] / current[1] - before[0] / before[1], self._weights[chunk]
+        self._chunks.append(chunk)
+        self._current.append(current)
+        self._before.append(before)
         self._values.append(value)
         self._bounds.update(value, weight)
         self._worse.update(-self._sign * value, weight)
@@ -285,58 +330,64 @@ class _Followed:
         if self._gap:
             return False
         low = self._bounds.low - max(0.0, self._unseen)
-        return low > self._kept if self._sign > 0 else self._bounds.high < self._kept
+        return low > self._pass_bound if self._sign > 0 else self._bounds.high < self._pass_bound
 
     @property
     def p_worse(self) -> float:
         """Of the hypothesis that nothing got worse, at all looks; 1 where items without a letter could explain the loss."""
         if not self._values or self._gap:
             return nan
-        explained = self._unseen < 0 and self._bounds.high - self._unseen >= 0
-        return 1.0 if explained else float(self._worse.p_value)
+        is_explained = self._unseen < 0 and self._bounds.high - self._unseen >= 0
+        return 1.0 if is_explained else float(self._worse.p_value)
 
     @property
     def _unseen(self) -> float:
         """Share of items without a letter in the baseline minus that in the run, of a rule about usable items."""
-        if self._baseline is None or self._case.rule.quantity != "usable_rate":
+        if self._reference is None or self._case.rule.quantity != "usable_rate":
             return 0.0
-        return self._before.without_letter - self._now.without_letter
+        return self._reference.items.without_letter - self._run_items.without_letter
 
     @property
     def _gap(self) -> str:
         """Say why a rate of graded items says nothing about a candidate; empty where it does."""
         if not self._case.rule.counts_among:
             return ""
-        sides = (self._now,) if self._baseline is None else (self._now, self._before)
-        poor = (one for one in sides if one.graded < LEAST_SHARE)
-        return next((gap_of(self._case.rule, one.graded, one.candidate, one.side) for one in poor), "")
+        sides = [self._run_items] if self._reference is None else [self._run_items, self._reference.items]
+        for items in sides:
+            if items.graded < LEAST_SHARE:
+                return gap_of(self._case.rule, items.graded, items.candidate, items.run)
+        return ""
 
-    def case(self) -> Case:
-        """Return the case with what the chunks seen so far say."""
+    def case(self) -> RuleCase:
+        """Return the case with what the chunks so far say."""
         if not self._values:
-            return replace(self._case, claim=Claim.none("no chunk with an item that counts was graded"))
+            return replace(
+                self._case, estimate=RuleEstimate.unavailable("no chunk with an item that counts was graded")
+            )
         if self._gap:
-            return replace(self._case, claim=Claim.none(self._gap), p_worse=nan)
-        names = tuple(chunk for chunk, _, _ in self._seen)
-        own, before = (
-            Counts(names, *np.array([one[place] for one in self._seen], dtype=float).T) for place in (1, 2)
-        )
-        if self._baseline is None:
-            claim = Claim(deciding=self._estimate, current=self._estimate)
+            return replace(self._case, estimate=RuleEstimate.unavailable(self._gap), p_worse=nan)
+        if self._reference is None:
+            estimate = RuleEstimate(deciding=self._estimate, current=self._estimate)
         else:
-            claim = Claim(
+            current, before = (
+                Counts(tuple(self._chunks), *np.array(counts, dtype=np.float64).T)
+                for counts in (self._current, self._before)
+            )
+            estimate = RuleEstimate(
                 deciding=self._estimate,
-                larger=PairedRates.of(before, own, higher_is_better=self._sign > 0).larger,
-                current=own.rate,
+                larger=PairedRates.of(before, current, higher_is_better=self._sign > 0).larger,
+                current=current.rate,
                 baseline=before.rate,
             )
-        if self._unseen:
-            claim = without_letters(claim, before=self._before.without_letter, now=self._now.without_letter)
-        return replace(self._case, claim=claim, p_worse=self.p_worse)
+            if self._unseen:
+                estimate = without_letters(
+                    estimate, before=self._reference.items.without_letter, now=self._run_items.without_letter
+                )
+        return replace(self._case, estimate=estimate, p_worse=self.p_worse)
 
     def _estimate(self, level: float) -> Estimate:
         """Return the mean with its bounds, which have the policy's level alone."""
-        n, n_clusters = int(sum(own[1] for _, own, _ in self._seen)), len(self._seen)
+        n, n_clusters = int(sum(total for _, total in self._current)), len(self._values)
         if not np.isclose(level, 1 - 2 * self._alpha):
             reason = "bounds that hold at every look have one level"
             return undefined(
@@ -353,12 +404,54 @@ class _Followed:
         )
 
     def power(self) -> Power | None:
+        """Return how often an equal run passes the margin; None for a limit, or before the first chunk."""
         margin = self._case.margin
         if margin is None or not self._values:
             return None
         return power_at_equality(
-            np.array(self._values), n_chunks=len(self._asked), margin=margin, alpha=self._alpha
+            np.array(self._values), n_chunks=len(self._weights), margin=margin, alpha=self._alpha
         )
+
+
+class _Reference:
+    """Counts of a rule in the baseline, chunk by chunk."""
+
+    def __init__(self, case: RuleCase, baseline: Evidence) -> None:
+        candidate = baseline.candidate(case.against)
+        assert candidate is not None  # noqa: S101 - see `_is_sequential`
+        self.items = ItemCounts(case.against, baseline.source.name)
+        counts = count(baseline, candidate, case.rule, case.stratum)
+        self._counts = {
+            chunk: (float(hits), float(total))
+            for chunk, hits, total in zip(counts.chunks, counts.hits, counts.totals, strict=True)
+        }
+        columns = [
+            count_by_chunk(baseline, mask, stratum=case.stratum).hits for mask in _item_masks(candidate)
+        ]
+        self._item_counts = dict(zip(counts.chunks, np.column_stack(columns), strict=True))
+
+    def update(self, chunk: str) -> tuple[float, float]:
+        """Count the items of a chunk; return hits and items that count, (0, 0) where the baseline has no such chunk."""
+        if chunk not in self._counts:
+            return 0.0, 0.0
+        self.items.add(self._item_counts[chunk])
+        return self._counts[chunk]
+
+
+def _item_masks(candidate: CandidateEvidence) -> tuple[Mask, Mask, Mask]:
+    """Return which items were delivered, graded and requested."""
+    return candidate.delivered, candidate.graded, np.ones_like(candidate.graded)
+
+
+def _weights(run: Evidence, stratum: str | None) -> dict[str, float]:
+    """Return the requested items of each chunk over their mean; chunks without samples of the stratum are left out."""
+    requested = np.ones((len(run.sample_ids), run.items_per_sample), dtype=np.bool_)
+    counts = count_by_chunk(run, requested, stratum=stratum)
+    kept = counts.totals > 0
+    mean = counts.totals[kept].mean() if kept.any() else 1.0
+    return {
+        chunk: float(total / mean) for chunk, total in zip(counts.chunks, counts.totals, strict=True) if total
+    }
 
 
 def _bounds_of(rule: Rule, sign: float) -> tuple[float, float]:
@@ -366,124 +459,3 @@ def _bounds_of(rule: Rule, sign: float) -> tuple[float, float]:
     if rule.limit is not None:
         return rule.limit, rule.limit
     return -sign * (rule.loss or 0.0), 0.0
-
-
-def _asked(run: Evidence, stratum: str | None) -> dict[str, int]:
-    """Count the items that were asked for in each chunk."""
-    asked: dict[str, int] = {}
-    for chunk, its in zip(run.chunks, run.strata, strict=True):
-        if stratum in {None, its}:
-            asked[chunk] = asked.get(chunk, 0) + run.items_per_sample
-    return asked
-
-
-def _by_chunk(counts: Counts) -> dict[str, tuple[float, float]]:
-    return {
-        chunk: (float(hits), float(total))
-        for chunk, hits, total in zip(counts.chunks, counts.hits, counts.totals, strict=True)
-    }
-
-
-def with_pending(data: RunData) -> list[GradeRow]:
-    """Return the judge's rows, and for every item without one a row that says so."""
-    rows: list[GradeRow] = list(data.rows.grades)
-    known = {row.item_id for row in rows}
-    for reply in data.rows.generations:
-        for item in reply.items if isinstance(reply, Generation) else ():
-            if item.item_id not in known:
-                known.add(item.item_id)
-                rows.append(
-                    Failure(
-                        task_id=task_id(data.judge.name, item.item_id),
-                        stage="grade",
-                        model=data.judge.name,
-                        sample_id=reply.sample_id,
-                        item_id=item.item_id,
-                        reason="interrupted",
-                        detail="not graded yet",
-                    )
-                )
-    return rows
-
-
-def graded_part(run: Evidence, places: Sequence[int], grades: Mapping[str, GradeRow]) -> Evidence:
-    """Return some of the run's samples, with these letters.
-
-    Raises:
-        DataError: an item has no row.
-    """
-    return run.model_copy(
-        update={
-            "samples": "",
-            "chunks": tuple(run.chunks[place] for place in places),
-            "strata": tuple(run.strata[place] for place in places),
-            "candidates": tuple(_graded(one, places, grades) for one in run.candidates),
-        }
-    )
-
-
-def _graded(candidate: Candidate, places: Sequence[int], grades: Mapping[str, GradeRow]) -> Candidate:
-    words = candidate.items.split(" ")
-    items = [words[place].split(",") for place in places]
-    flat = [item for word in items for item in word]
-    if missing := [item for item in flat if item != UNGRADED_MARK and item not in grades]:
-        raise DataError(
-            f"grades: {len(missing)} of a chunk that was to be graded are missing, first {missing[0]!r}"
-        )
-    return candidate.model_copy(
-        update={
-            "letters": " ".join("".join(_mark(item, grades) for item in word) for word in items),
-            "items": " ".join(",".join(word) for word in items),
-            "flags": {
-                name: tuple(place for place, item in enumerate(flat) if _has_flag(item, name, grades))
-                for name in candidate.flags
-            },
-        }
-    )
-
-
-def _mark(item: str, grades: Mapping[str, GradeRow]) -> str:
-    if item == UNGRADED_MARK:
-        return FAILED_MARK
-    row = grades[item]
-    return row.letter if isinstance(row, Grade) else UNGRADED_MARK
-
-
-def _has_flag(item: str, name: str, grades: Mapping[str, GradeRow]) -> bool:
-    row = grades.get(item)
-    return isinstance(row, Grade) and name in row.flags
-
-
-class Became:
-    """What became of a candidate's items in the chunks that were seen."""
-
-    def __init__(self, candidate: str, side: str) -> None:
-        self.candidate, self.side = candidate, side
-        self._known: dict[str, Floats] = {}
-        self._seen: Floats = np.zeros(3)
-
-    def note(self, evidence: Evidence, stratum: str | None) -> None:
-        """Read how many items of each chunk were delivered, graded and asked for."""
-        own = evidence.candidate(self.candidate)
-        assert own is not None  # noqa: S101 - the caller asked for a candidate that there is
-        delivered, graded = (
-            count(evidence, own, Rule(quantity=name, margin=0.5), stratum)
-            for name in ("valid_rate", "success_rate")
-        )
-        rows = np.column_stack([delivered.hits, graded.hits, delivered.totals])
-        self._known.update(zip(delivered.chunks, rows, strict=True))
-
-    def update(self, chunk: str) -> None:
-        """Count a chunk."""
-        self._seen = self._seen + self._known.get(chunk, 0.0)
-
-    @property
-    def without_letter(self) -> float:
-        """Share of the items that were delivered and that the judge gave no letter."""
-        delivered, graded, asked = self._seen
-        return float((delivered - graded) / asked) if asked else 0.0
-
-    @property
-    def graded(self) -> float:
-        """Share of the items that have a letter; 1 before any chunk was seen."""
-        return float(self._seen[1] / self._seen[2]) if self._seen[2] else 1.0

@@ -25,7 +25,7 @@ from qaeval.gate.messages import (
     safe,
     sequential_line,
 )
-from qaeval.gate.model import GateReport, Outcome, RuleVerdict, Side
+from qaeval.gate.model import GateReport, Outcome, RuleVerdict, RunIdentity
 from qaeval.report.numbers import moment, plural
 
 TITLES: Final[dict[Outcome, str]] = {
@@ -76,7 +76,7 @@ def _tied(numbers: str) -> str:
     return safe(numbers).replace(" ", "\u00a0").replace("\u00a0[", " [")
 
 
-def side(one: Side) -> str:
+def side(one: RunIdentity) -> str:
     """Name a run with its day and commit, safe for markdown."""
     more = [moment(one.created)] if one.created else []
     more += [f"commit {one.git_commit[:12]}"] if one.git_commit else []

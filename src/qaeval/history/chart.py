@@ -6,7 +6,7 @@ from typing import Any
 
 from qaeval.history.model import EvalHistory, HistoryRun
 from qaeval.report import numbers
-from qaeval.report.chart import SERIES, Chart, Look, draw_bars
+from qaeval.report.chart import SERIES, Chart, Theme, draw_bars
 from qaeval.report.measure import Measure
 
 
@@ -14,30 +14,30 @@ def trend(history: EvalHistory, name: str) -> Chart:
     """Draw usable rates over time; a line goes through a stretch of comparable runs alone, and a mark stands between two."""
     names = history.candidates
 
-    def draw(axes: Any, look: Look) -> None:  # noqa: ANN401
+    def draw(axes: Any, theme: Theme) -> None:  # noqa: ANN401
         labelled = set()
-        for stretch in history.stretches:
-            for candidate, points in _points(stretch.runs).items():
-                place = names.index(candidate)
+        for segment in history.stretches:
+            for candidate, points in _points(segment.runs).items():
+                index = names.index(candidate)
                 times, rates = zip(*points, strict=True)
                 axes.plot(
                     times,
                     [100 * (rate.value or 0) for rate in rates],
-                    color=SERIES[place % len(SERIES)],
-                    marker="osD^v"[place % 5],
+                    color=SERIES[index % len(SERIES)],
+                    marker="osD^v"[index % 5],
                     markersize=5,
-                    linestyle=("-", "--", ":", "-.")[place // len(SERIES) % 4],
+                    linestyle=("-", "--", ":", "-.")[index // len(SERIES) % 4],
                     label=candidate if candidate not in labelled else None,
                 )
-                draw_bars(axes, times, rates, SERIES[place % len(SERIES)])
+                draw_bars(axes, times, rates, SERIES[index % len(SERIES)])
                 labelled.add(candidate)
         for before, after in zip(history.stretches, history.stretches[1:], strict=False):
             start, end = _moment(before.runs[-1].started), _moment(after.runs[0].started)
             middle = start + (end - start) / 2
-            axes.axvline(middle, color=look.soft, linewidth=1, linestyle="--")
-            what = ", ".join(change.partition(":")[0] for change in after.changes)
+            axes.axvline(middle, color=theme.soft, linewidth=1, linestyle="--")
+            label = ", ".join(change.partition(":")[0] for change in after.changes)
             axes.annotate(
-                what,
+                label,
                 (middle, 1),
                 xycoords=("data", "axes fraction"),
                 xytext=(3, -2),
@@ -45,15 +45,15 @@ def trend(history: EvalHistory, name: str) -> Chart:
                 rotation=90,
                 va="top",
                 fontsize=8,
-                color=look.soft,
+                color=theme.soft,
             )
         axes.set_ylim(0, 100)
         axes.set_ylabel("usable items, %")
-        _dates(axes, [_moment(run.started) for stretch in history.stretches for run in stretch.runs])
+        _dates(axes, [_moment(run.started) for segment in history.stretches for run in segment.runs])
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=min(3, len(names)))
 
     last = history.stretches[-1].runs[-1]
-    alt = "; ".join(f"{one.candidate}: {numbers.rate(one.usable)} usable" for one in last.rates)
+    alt = "; ".join(f"{rate.candidate}: {numbers.rate(rate.usable)} usable" for rate in last.rates)
     marks = numbers.plural(len(history.stretches) - 1, "change")
     return Chart(
         name,
@@ -66,12 +66,12 @@ def trend(history: EvalHistory, name: str) -> Chart:
 
 def _points(runs: Sequence[HistoryRun]) -> dict[str, list[tuple[datetime, Measure]]]:
     """Collect time and rate by candidate; a rate that does not exist is no point."""
-    found: dict[str, list[tuple[datetime, Measure]]] = {}
+    points: dict[str, list[tuple[datetime, Measure]]] = {}
     for run in runs:
-        for one in run.rates:
-            if one.usable.value is not None:
-                found.setdefault(one.candidate, []).append((_moment(run.started), one.usable))
-    return found
+        for rate in run.rates:
+            if rate.usable.value is not None:
+                points.setdefault(rate.candidate, []).append((_moment(run.started), rate.usable))
+    return points
 
 
 def _moment(utc: str) -> datetime:

@@ -42,11 +42,11 @@ def fetch(url: str, experiment: str) -> tuple[tuple[HistoryRun, ...], tuple[Unre
     """
     client = _client(url)
     with _explained(url):
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        existing = client.get_experiment_by_name(experiment)
+        if existing is None:
             raise EndpointError(f"{url}: no experiment {experiment!r} there; name another with --experiment")
         runs, unread = [], []
-        for run in _runs(client, found.experiment_id):
+        for run in _runs(client, existing.experiment_id):
             try:
                 runs.append(_read(run))
             except (KeyError, ValidationError):
@@ -67,12 +67,12 @@ def push(url: str, experiment: str, runs: Sequence[HistoryRun]) -> tuple[str, ..
     """
     client = _client(url)
     with _explained(url):
-        found = client.get_experiment_by_name(experiment)
-        where = found.experiment_id if found else client.create_experiment(experiment)
-        known = {run.data.tags.get(_KEY) for run in _runs(client, where)}
-        new = [run for run in runs if _key(run) not in known]
+        existing = client.get_experiment_by_name(experiment)
+        experiment_id = existing.experiment_id if existing else client.create_experiment(experiment)
+        known_keys = {run.data.tags.get(_KEY) for run in _runs(client, experiment_id)}
+        new = [run for run in runs if _key(run) not in known_keys]
         for run in new:
-            _write(client, where, run)
+            _write(client, experiment_id, run)
     return tuple(run.name for run in new)
 
 
@@ -120,26 +120,26 @@ def _read(run: "Run") -> HistoryRun:
     tags = run.data.tags
     bare = HistoryRun.model_validate_json(tags[_RUN])
     n = sum(name.startswith(_RATE) for name in tags)
-    rates = tuple(HistoryRate.model_validate_json(tags[f"{_RATE}{place}"]) for place in range(n))
+    rates = tuple(HistoryRate.model_validate_json(tags[f"{_RATE}{index}"]) for index in range(n))
     return bare.model_copy(update={"rates": rates})
 
 
 def _write(client: "MlflowClient", experiment_id: str, run: HistoryRun) -> None:
     from mlflow.entities import Param  # noqa: PLC0415
 
-    rates = {f"{_RATE}{place}": rate.model_dump_json() for place, rate in enumerate(run.rates)}
+    rates = {f"{_RATE}{index}": rate.model_dump_json() for index, rate in enumerate(run.rates)}
     bare = run.model_copy(update={"rates": ()}).model_dump_json()
     started = int(datetime.fromisoformat(run.started).timestamp() * 1000)
-    made = client.create_run(
+    created = client.create_run(
         experiment_id, start_time=started, run_name=run.name, tags={_KEY: _key(run), _RUN: bare, **rates}
     )
     facts = {"eval": run.eval, "judge": run.judge, "rubric": run.rubric, "samples": str(run.n_samples)}
     client.log_batch(
-        made.info.run_id,
+        created.info.run_id,
         metrics=list(_metrics(run, started)),
         params=[Param(name, value) for name, value in facts.items()],
     )
-    client.set_terminated(made.info.run_id, "FINISHED")
+    client.set_terminated(created.info.run_id, "FINISHED")
 
 
 def _metrics(run: HistoryRun, started: int) -> Iterator["Metric"]:

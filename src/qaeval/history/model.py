@@ -19,14 +19,19 @@ FORMAT: Final = 1
 """Version of the layout of `History`."""
 
 
-def _in_utc(text: str) -> str:
-    when = datetime.fromisoformat(text)
-    if when.utcoffset() is None:
+def in_utc(text: str) -> str:
+    """Bring a time in ISO 8601 to UTC.
+
+    Raises:
+        ValueError: It is no time, or has no offset from UTC.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.utcoffset() is None:
         raise ValueError(f"expected a time with its offset from UTC, got {text!r}")
-    return when.astimezone(UTC).isoformat(timespec="seconds")
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
-Moment: TypeAlias = Annotated[str, AfterValidator(_in_utc)]
+Moment: TypeAlias = Annotated[str, AfterValidator(in_utc)]
 """A time in ISO 8601, brought to UTC, so that the order of texts is that of times."""
 
 
@@ -58,7 +63,7 @@ class HistoryRun(Part):
     """How the run's gate ended; empty where it had none."""
 
 
-class Stretch(Part):
+class ComparableSegment(Part):
     """Runs in a row whose numbers can be compared with each other, and with those of no other stretch."""
 
     changes: tuple[str, ...] = ()
@@ -70,13 +75,13 @@ class EvalHistory(Part):
     """All runs of one eval, the oldest first."""
 
     eval: str
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[ComparableSegment, ...]
 
     @property
     def candidates(self) -> tuple[str, ...]:
         """The candidates of all runs, in the order in which they appear."""
-        rates = (one for stretch in self.stretches for run in stretch.runs for one in run.rates)
-        return tuple(dict.fromkeys(one.candidate for one in rates))
+        rates = (rate for segment in self.stretches for run in segment.runs for rate in run.rates)
+        return tuple(dict.fromkeys(rate.candidate for rate in rates))
 
 
 class Unread(Part):
@@ -121,37 +126,37 @@ def history_of(runs: Iterable[HistoryRun], unread: Sequence[Unread] = ()) -> His
     """Put runs in order of time, eval by eval, in stretches of what can be compared."""
     ordered = sorted(runs, key=lambda run: (run.eval, run.started, run.name))
     evals = (
-        EvalHistory(eval=name, stretches=_stretches(list(own)))
-        for name, own in groupby(ordered, key=attrgetter("eval"))
+        EvalHistory(eval=name, stretches=_segments(list(eval_runs)))
+        for name, eval_runs in groupby(ordered, key=attrgetter("eval"))
     )
     return History(evals=tuple(evals), unread=tuple(unread))
 
 
-def _stretches(runs: Sequence[HistoryRun]) -> tuple[Stretch, ...]:
-    stretches = [Stretch(runs=runs[:1])]
+def _segments(runs: Sequence[HistoryRun]) -> tuple[ComparableSegment, ...]:
+    segments = [ComparableSegment(runs=runs[:1])]
     for run in runs[1:]:
-        before = stretches[-1].runs
+        before = segments[-1].runs
         changes = changes_between(before[-1], run)
         if changes:
-            stretches.append(Stretch(changes=changes, runs=(run,)))
+            segments.append(ComparableSegment(changes=changes, runs=(run,)))
         else:
-            stretches[-1] = stretches[-1].model_copy(update={"runs": (*before, run)})
-    return tuple(stretches)
+            segments[-1] = segments[-1].model_copy(update={"runs": (*before, run)})
+    return tuple(segments)
 
 
 def changes_between(old: HistoryRun, new: HistoryRun) -> tuple[str, ...]:
     """Say in words what makes the numbers of two runs incomparable; nothing where they are comparable."""
-    found = []
+    changes = []
     if old.judge_digest != new.judge_digest:
-        found.append(_changed("judge", old.judge, new.judge, "its weights or sampling"))
+        changes.append(_changed("judge", old.judge, new.judge, "its weights or sampling"))
     if old.rubric_digest != new.rubric_digest:
-        found.append(_changed("rubric", old.rubric, new.rubric, "its text"))
+        changes.append(_changed("rubric", old.rubric, new.rubric, "its text"))
     if old.samples_digest != new.samples_digest:
-        found.append(_changed("samples", f"{old.n_samples:,}", f"{new.n_samples:,}", "other ones"))
+        changes.append(_changed("samples", f"{old.n_samples:,}", f"{new.n_samples:,}", "other ones"))
     if old.eval_digest != new.eval_digest:
-        found.append("eval: its definition")
-    return tuple(found)
+        changes.append("eval: its definition")
+    return tuple(changes)
 
 
-def _changed(what: str, old: str, new: str, otherwise: str) -> str:
-    return f"{what}: {old} → {new}" if old != new else f"{what}: {new}, {otherwise}"
+def _changed(aspect: str, old: str, new: str, otherwise: str) -> str:
+    return f"{aspect}: {old} → {new}" if old != new else f"{aspect}: {new}, {otherwise}"

@@ -21,42 +21,44 @@ _NO_VERDICT: Final = "Differences are paired by chunk, over the items that both 
 
 def write_history(history: History) -> tuple[Section, ...]:
     """Turn a history into one section for each eval, and one for what could not be read."""
-    sections = [_eval(one, place) for place, one in enumerate(history.evals)]
+    sections = [_eval(eval_history, index) for index, eval_history in enumerate(history.evals)]
     return (*sections, *([_unread(history.unread)] if history.unread else []))
 
 
-def write_comparison(found: RunComparison) -> tuple[Section, ...]:
+def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
     """Turn the comparison of runs into one section."""
     notes = Notes()
     rows = tuple(
         (
             pair.candidate,
             pair.difference.b.rpartition("@")[2],
-            notes.rate(pair.first.usable, f"{pair.candidate} in {found.runs[0]}"),
+            notes.rate(pair.first.usable, f"{pair.candidate} in {comparison.runs[0]}"),
             notes.rate(pair.other.usable, pair.difference.b),
             notes.difference(pair.difference.difference, pair.difference.b),
             f"{pair.difference.n_chunks_b_better} / {pair.difference.n_chunks_equal} / {pair.difference.n_chunks_a_better}",
         )
-        for pair in found.pairs
+        for pair in comparison.pairs
     )
     header = (
         "candidate",
         "run",
-        f"usable in {found.runs[0]}",
+        f"usable in {comparison.runs[0]}",
         "usable in run",
         "change",
         "better / same / worse",
     )
     left_out = (
-        f"In one of the runs alone, and left out: {', '.join(found.left_out)}." if found.left_out else ""
+        f"In one of the runs alone, and left out: {', '.join(comparison.left_out)}."
+        if comparison.left_out
+        else ""
     )
     return (
         Section(
             anchor="runs",
-            title=f"{numbers.listed(found.runs[1:])} against {found.runs[0]}",
+            title=f"{numbers.listed(comparison.runs[1:])} against {comparison.runs[0]}",
             paragraphs=(
-                *(pair.difference.sentence for pair in found.pairs),
-                *found.settings,
+                *(pair.difference.sentence for pair in comparison.pairs),
+                *comparison.settings,
                 *([left_out] if left_out else []),
                 _NO_VERDICT,
             ),
@@ -73,24 +75,24 @@ def write_comparison(found: RunComparison) -> tuple[Section, ...]:
     )
 
 
-def _eval(one: EvalHistory, place: int) -> Section:
+def _eval(history: EvalHistory, index: int) -> Section:
     notes, rows = Notes(), []
-    has_gate = any(run.gate for stretch in one.stretches for run in stretch.runs)
-    for number, stretch in enumerate(one.stretches, start=1):
-        for run in stretch.runs:
+    has_gate = any(run.gate for segment in history.stretches for run in segment.runs)
+    for number, segment in enumerate(history.stretches, start=1):
+        for run in segment.runs:
             for rate in run.rates:
                 usable = notes.rate(rate.usable, f"{rate.candidate} in {run.name}")
-                when = numbers.moment(run.started).removesuffix(" UTC")
-                cells = (run.name, when, str(number), rate.candidate, usable)
+                started = numbers.moment(run.started).removesuffix(" UTC")
+                cells = (run.name, started, str(number), rate.candidate, usable)
                 rows.append((*cells, run.gate or "–") if has_gate else cells)
     header = ("run", "started (UTC)", "stretch", "candidate", "usable")
     return Section(
-        anchor=f"eval-{place}",
-        title=one.eval,
-        paragraphs=(_APART if len(one.stretches) > 1 else _ALONE, *_stretches(one)),
+        anchor=f"eval-{index}",
+        title=history.eval,
+        paragraphs=(_APART if len(history.stretches) > 1 else _ALONE, *_segments(history)),
         tables=(
             Table(
-                caption=f"Usable items of {one.eval}, the oldest run first",
+                caption=f"Usable items of {history.eval}, the oldest run first",
                 header=(*header, "gate") if has_gate else header,
                 rows=tuple(rows),
                 notes=notes.lines(),
@@ -100,11 +102,11 @@ def _eval(one: EvalHistory, place: int) -> Section:
     )
 
 
-def _stretches(one: EvalHistory) -> Iterator[str]:
-    for number, stretch in enumerate(one.stretches, start=1):
-        first = stretch.runs[0]
-        if stretch.changes:
-            yield f"Stretch {number} begins with {first.name} ({'; '.join(stretch.changes)})."
+def _segments(history: EvalHistory) -> Iterator[str]:
+    for number, segment in enumerate(history.stretches, start=1):
+        first = segment.runs[0]
+        if segment.changes:
+            yield f"Stretch {number} begins with {first.name} ({'; '.join(segment.changes)})."
         else:
             yield f"Stretch {number}: judge {first.judge}, rubric {first.rubric}, {first.n_samples:,} samples."
 
@@ -117,7 +119,7 @@ def _unread(unread: tuple[Unread, ...]) -> Section:
             Table(
                 caption="Folders without numbers of a finished run",
                 header=("folder", "why"),
-                rows=tuple((one.name, one.reason) for one in unread),
+                rows=tuple((run.name, run.reason) for run in unread),
                 kind="text",
             ),
         ),
@@ -133,7 +135,7 @@ def render_history(history: History, *, version: str) -> str:
     """
     environment = page_environment()
     style = environment.get_template(STYLE).render(widths=[]).strip()
-    charts = (trend(one, f"eval-{place}") for place, one in enumerate(history.evals))
+    charts = (trend(eval_history, f"eval-{index}") for index, eval_history in enumerate(history.evals))
     return environment.get_template("history.html.j2").render(
         sections=write_history(history),
         pictures={chart.name: chart for chart in charts},

@@ -1,6 +1,6 @@
-"""The registry: which models there are, how they are served, and what a command uses when nothing is said.
+"""The registry: models, judges, their servers, machines, prices, and the defaults of commands.
 
-``qaeval.yaml`` holds the default registry; a user's own files are laid over it entry by entry and field by field.
+``qaeval.yaml`` is the default registry; a user's files override it entry by entry and field by field.
 """
 
 import re
@@ -16,7 +16,7 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record
 from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
-from qaeval.registry.plugins import MODELS, find_plugin, registered_names
+from qaeval.registry.plugins import MODELS, is_local, is_registered, registered_names
 
 __all__ = [
     "Config",
@@ -39,7 +39,7 @@ _Host: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]+$"
 
 def _currency(code: str) -> str:
     if not re.fullmatch(r"[A-Z]{3}", code):
-        raise ValueError(f"expected a currency of three capital letters, like EUR, got {code!r}")
+        raise ValueError(f"expected a currency code of three capital letters, like EUR, got {code!r}")
     return code
 
 
@@ -47,59 +47,59 @@ _Currency: TypeAlias = Annotated[str, AfterValidator(_currency)]
 
 
 class Defaults(Record):
-    """What a command uses when nothing is said."""
+    """Default values of command options."""
 
     eval: str = "qa_pairs"
     judge: str | None = None
-    """Grades whenever a candidate is a server."""
+    """Judge if any candidate has a server."""
     embedded_judge: str | None = None
-    """Grades when no candidate has a server."""
+    """Judge if no candidate has a server."""
     seed: int = Field(default=0, ge=0)
     concurrency: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
     """Requests in flight; ``auto``: as many as keep the servers busy."""
     outage_s: float = Field(default=120.0, ge=0)
-    """Longest wait for a server that stopped answering."""
+    """Longest wait in seconds for a server that stopped answering."""
     cache: bool = True
-    """Whether a question that was answered before, in any run, is not asked again."""
+    """Whether replies of earlier runs to the same requests are reused."""
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Smallest difference of usable rates that matters, as a share."""
     hardware: str | None = None
-    """The machine that models run on whose entry names none."""
+    """Machine of models without ``hardware`` in their entry."""
 
 
 class Hardware(Record):
-    """One machine that models run on. A price is never assumed: it comes with its day and its source, or not at all."""
+    """A machine that serves models. There is no default price: a price needs its date and its source."""
 
     instance: str = ""
-    """What its provider calls it, ``g6.xlarge``."""
+    """The provider's name of the machine type, ``g6.xlarge``."""
     gpu: str = ""
     gpu_watts: float | None = Field(default=None, gt=0)
-    """Power limit of all its GPUs together."""
+    """Power limit of all GPUs together."""
     grid_g_per_kwh: float | None = Field(default=None, gt=0)
-    """Grams of CO2 for a kilowatt-hour where it stands."""
+    """Grams of CO2 per kilowatt-hour at the machine's location."""
     grid_source: str = ""
     price_per_hour: float | None = Field(default=None, gt=0)
     currency: _Currency = "USD"
     terms: Literal["on demand", "spot", "reserved", "own", ""] = ""
     region: str = ""
     as_of: date | None = None
-    """The day on which the price was looked up."""
+    """Date on which the price was looked up."""
     source: str = ""
 
     @model_validator(mode="after")
-    def _dated(self) -> "Hardware":
+    def _check_sources(self) -> "Hardware":
         if self.price_per_hour is not None and not (self.as_of and self.source):
-            raise ValueError("a price needs as_of (the day it was looked up) and source (where)")
+            raise ValueError("price_per_hour needs as_of (the date of the look-up) and source (the page)")
         if self.grid_g_per_kwh is not None and not self.grid_source:
-            raise ValueError("grid_g_per_kwh needs grid_source (where the factor is from, and its year)")
+            raise ValueError("grid_g_per_kwh needs grid_source (the source of the factor, and its year)")
         return self
 
 
 class HostedPrice(Record):
-    """What somebody else's API takes for tokens, to compare with; nothing is ever sent there."""
+    """Token prices of a hosted API, for comparison; nothing is ever sent to it."""
 
     model: str = ""
-    """What is offered at this price."""
+    """The model at this price."""
     input_per_million: float = Field(ge=0)
     """Price of a million tokens of prompts."""
     output_per_million: float = Field(ge=0)
@@ -107,25 +107,25 @@ class HostedPrice(Record):
     currency: _Currency = "USD"
     region: str = ""
     as_of: date
-    """The day on which the price was looked up."""
+    """Date on which the price was looked up."""
     source: str = Field(min_length=1)
 
 
 class Serving(Record):
-    """How qaeval starts a server of its own, for a model without a url."""
+    """How qaeval starts a vLLM server for a model without a url."""
 
     command: tuple[Argument, ...] = Field(default=("vllm",), min_length=1)
-    """How vLLM is called."""
+    """Command that runs vLLM."""
     env: dict[str, Argument] = Field(default_factory=dict)
-    """Further environment variables of the server."""
+    """Additional environment variables of the server."""
     startup_s: float = Field(default=1800.0, gt=0)
-    """Longest wait for a server, weights and compilation included."""
+    """Longest wait in seconds for a server to start; covers the download of weights and compilation."""
     gpu_gib: float = Field(default=21.96, gt=0)
-    """Memory of the GPU as CUDA reports it; 21.96 is an L4's."""
+    """Memory of the GPU as CUDA reports it; 21.96 is that of an L4."""
 
 
 class _Layer(Record):
-    """One file's share of the registry."""
+    """The content of one registry file."""
 
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     judges: dict[str, ModelSpec] = Field(default_factory=dict)
@@ -134,55 +134,54 @@ class _Layer(Record):
     hosted_prices: dict[str, HostedPrice] = Field(default_factory=dict)
     serving: Serving = Serving()
     allow_external: tuple[_Host, ...] = ()
-    """Hosts outside the user's own network that may be sent data."""
+    """Hosts outside the user's network that may receive data."""
     vllm_args: tuple[Argument, ...] = ()
-    """Arguments of ``vllm serve`` common to all servers; an entry's own come after them, and the last one wins."""
+    """Arguments of ``vllm serve`` for all servers; an entry's arguments follow them, and the last one
+    wins."""
 
 
 class Config(_Layer):
-    """The whole registry."""
+    """The merged registry."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "Config":
+    def _check_references(self) -> "Config":
         for section, specs in {"models": self.models, "judges": self.judges}.items():
             for name, spec in specs.items():
                 self._check_entry(f"{section}.{name}", spec)
-        for where, name in self._machines():
+        for key, name in self._hardware_names():
             if name not in self.hardware:
-                raise ValueError(
-                    f"{where}: no hardware is called {name!r}.{closest(name, self.hardware)} "
-                    f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
-                )
-        known = {**self.models, **self.judges}
+                raise ValueError(f"{key}: {self._unknown_hardware(name)}")
+        names = {**self.models, **self.judges}
         for key in ("judge", "embedded_judge"):
             name = getattr(self.defaults, key)
-            if name is not None and name not in known and find_plugin(MODELS, name) is None:
-                raise ValueError(
-                    f"defaults.{key}: no model or judge is called {name!r}.{closest(name, known)}"
-                )
+            if name is not None and name not in names and not is_registered(MODELS, name):
+                raise ValueError(f"defaults.{key}: unknown model or judge {name!r}.{closest(name, names)}")
         return self
 
-    def _check_entry(self, where: str, spec: ModelSpec) -> None:
-        """Refuse an entry that could not be reached, or an adapter of nothing.
+    def _check_entry(self, key: str, spec: ModelSpec) -> None:
+        """Refuse an entry without a server to reach or to start, and an adapter without a base model.
 
         Raises:
-            ValueError: what is wrong with it.
+            ValueError: the problem, with its key.
         """
         if spec.lora and spec.lora.base not in self.models:
-            raise ValueError(
-                f"{where}.lora.base: no model is called {spec.lora.base!r}.{closest(spec.lora.base, self.models)}"
-            )
+            base = spec.lora.base
+            raise ValueError(f"{key}.lora.base: unknown model {base!r}.{closest(base, self.models)}")
         if spec.lora and self.models[spec.lora.base].lora:
-            raise ValueError(f"{where}.lora.base: {spec.lora.base!r} is an adapter itself")
+            raise ValueError(f"{key}.lora.base: {spec.lora.base!r} is itself an adapter")
         if spec.kind == "server" and not (spec.hf_id or spec.url):
-            raise ValueError(f"{where}: a server needs hf_id (what to serve) or url (where it runs)")
+            raise ValueError(f"{key}: a server needs hf_id (the model to serve) or url (a running server)")
         if spec.replicas and spec.url is None:
-            raise ValueError(f"{where}: replicas are servers beside the one at url; url is missing")
+            raise ValueError(f"{key}: replicas need url, the first server")
         if spec.in_process and (spec.hf_id or spec.url):
-            raise ValueError(f"{where}: {_a_model(spec)} runs inside qaeval; it has no hf_id and no url")
+            raise ValueError(f"{key}: {_kind_label(spec)} runs inside qaeval; remove hf_id and url")
 
-    def _machines(self) -> Iterator[tuple[str, str]]:
-        """Yield every place that names a machine, and the name."""
+    def _unknown_hardware(self, name: str) -> str:
+        known = ", ".join(sorted(self.hardware)) or "none"
+        return f"unknown hardware {name!r}.{closest(name, self.hardware)} Known: {known}"
+
+    def _hardware_names(self) -> Iterator[tuple[str, str]]:
+        """Yield each reference to a machine: its key and the name of the machine."""
         for section, specs in {"models": self.models, "judges": self.judges}.items():
             for name, spec in specs.items():
                 if spec.hardware is not None:
@@ -190,57 +189,65 @@ class Config(_Layer):
         if self.defaults.hardware is not None:
             yield "defaults.hardware", self.defaults.hardware
 
-    def machine(self, name: str, hardware: str | None = None) -> tuple[str, Hardware] | None:
-        """Find what a model runs on: its own machine, else the one given, else the default; None where nobody says.
+    def find_hardware(self, name: str) -> Hardware:
+        """Return a machine by name.
 
         Raises:
-            UsageError: no machine has the name that was given.
+            UsageError: the name is unknown.
         """
-        if hardware is not None and hardware not in self.hardware:
-            raise UsageError(
-                f"no hardware is called {hardware!r}.{closest(hardware, self.hardware)} "
-                f"Known: {', '.join(sorted(self.hardware)) or 'none'}"
-            )
+        if name not in self.hardware:
+            raise UsageError(self._unknown_hardware(name))
+        return self.hardware[name]
+
+    def machine(self, name: str, hardware: str | None = None) -> tuple[str, Hardware] | None:
+        """Return the machine of a model: its entry's, else ``hardware``, else the default; None if unknown.
+
+        Raises:
+            UsageError: ``hardware`` is not in the registry.
+        """
+        if hardware is not None:
+            self.find_hardware(hardware)
         spec = self.models.get(name) or self.judges.get(name)
-        found = (spec.hardware if spec else None) or hardware or self.defaults.hardware
-        return None if found is None else (found, self.hardware[found])
+        hardware_name = (spec.hardware if spec else None) or hardware or self.defaults.hardware
+        return None if hardware_name is None else (hardware_name, self.hardware[hardware_name])
 
     def candidate(self, name: str) -> ModelSpec:
-        """Find a model under test, in the registry or among those that installed packages register.
+        """Return a candidate by name, from the registry or an installed package.
 
         Raises:
-            UsageError: no model has that name.
+            UsageError: the name is unknown.
         """
-        if name in self.models:
+        if name in self.models and not is_local(name):
             return self.models[name]
         if name in self.judges:
             raise UsageError(
-                f"no model is called {name!r} (it is registered under judges; add it under models to compare it)."
-                f"{closest(name, self.models)} Known: {', '.join(sorted(self.models))}"
+                f"{name!r} is registered under judges only; add it under models to compare it."
+                f"{closest(name, self.models)} Known models: {', '.join(sorted(self.models))}"
             )
         return self._plugin(name, "model", self.models)
 
     def judge(self, name: str) -> ModelSpec:
-        """Find a judge; every model can be one, those that installed packages register too.
+        """Return a judge by name; every model can judge, including those of installed packages.
 
         Raises:
-            UsageError: neither a judge nor a model has that name.
+            UsageError: the name is unknown.
         """
-        known = {**self.models, **self.judges}
-        return known[name] if name in known else self._plugin(name, "judge", known)
-
-    def _plugin(self, name: str, noun: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
-        """Make the entry of a model that the registry does not have and an installed package registers."""
-        if _NAME.fullmatch(name) and find_plugin(MODELS, name) is not None:
-            return ModelSpec(name=name, kind="plugin")
-        others = [other for other in registered_names(MODELS) if other not in {**self.models, **self.judges}]
-        more = f"; registered by packages: {', '.join(others)}" if others else ""
-        raise UsageError(
-            f"no {noun} is called {name!r}.{closest(name, [*known, *others])} Known: {', '.join(sorted(known))}{more}"
+        entries = {**self.models, **self.judges}
+        return (
+            entries[name] if name in entries and not is_local(name) else self._plugin(name, "judge", entries)
         )
 
+    def _plugin(self, name: str, noun: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
+        """Create the entry of a model that an installed package registers."""
+        if _NAME.fullmatch(name) and is_registered(MODELS, name):
+            return ModelSpec(name=name, kind="plugin")
+        registered = sorted(set(registered_names(MODELS)) - {*self.models, *self.judges})
+        plugins = f"; from installed packages: {', '.join(registered)}" if registered else ""
+        hint = closest(name, [*known, *registered])
+        raise UsageError(f"unknown {noun} {name!r}.{hint} Known: {', '.join(sorted(known))}{plugins}")
+
     def default_judge(self, candidates: tuple[ModelSpec, ...]) -> ModelSpec:
-        """Return the judge for these candidates when none is named.
+        """Return the default judge for these candidates.
 
         Raises:
             UsageError: the registry has no default.
@@ -249,36 +256,33 @@ class Config(_Layer):
         name = self.defaults.embedded_judge if embedded else self.defaults.judge
         if name is None:
             key = "embedded_judge" if embedded else "judge"
-            raise UsageError(
-                f"no judge is named and the registry has no default; add defaults.{key} or name one"
-            )
+            raise UsageError(f"no judge: pass --judge, or set defaults.{key} in the registry")
         return self.judge(name)
 
     def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
-        """Return the registry with other URLs; a name that is both model and judge changes in both places.
+        """Return the registry with other URLs; a name in both models and judges changes in both.
 
-        Several URLs of one model stand behind each other with commas between them.
+        Several servers of a model are separated by commas.
 
         Raises:
-            UsageError: a name is unknown or embedded, or a URL is none.
+            UsageError: a name is unknown or has no server, or a URL is invalid.
         """
-        known = {**self.models, **self.judges}
+        entries = {**self.models, **self.judges}
         urls = {}
         for name, url in endpoints.items():
-            if name not in known:
+            if name not in entries:
                 raise UsageError(
-                    f"endpoint for {name!r}: no model or judge has that name.{closest(name, known)} "
-                    f"Known: {', '.join(sorted(known))}"
+                    f"endpoint for {name!r}: unknown model or judge.{closest(name, entries)} "
+                    f"Known: {', '.join(sorted(entries))}"
                 )
-            if known[name].in_process:
-                raise UsageError(
-                    f"endpoint for {name!r}: {_a_model(known[name])} has none, it runs inside qaeval"
-                )
+            if entries[name].in_process:
+                kind = _kind_label(entries[name])
+                raise UsageError(f"endpoint for {name!r}: {kind} runs inside qaeval, without a server")
             try:
-                urls[name] = tuple(base_url(one) for one in url.split(","))
+                urls[name] = tuple(base_url(part) for part in url.split(","))
             except ValueError as error:
                 raise UsageError(f"endpoint for {name!r}: {error}") from error
-        for name, spec in known.items():
+        for name, spec in entries.items():
             if spec.lora and spec.lora.base in urls:
                 urls.setdefault(name, urls[spec.lora.base])
         return self.model_copy(
@@ -289,7 +293,7 @@ class Config(_Layer):
         )
 
 
-def _a_model(spec: ModelSpec) -> str:
+def _kind_label(spec: ModelSpec) -> str:
     return "an embedded model" if spec.kind == "embedded" else "a plugin"
 
 
@@ -303,59 +307,62 @@ def _with_urls(specs: Mapping[str, ModelSpec], urls: Mapping[str, tuple[str, ...
 
 
 def load_config(default: Path, *overrides: Path) -> Config:
-    """Read the default registry and lay other files over it, the last one on top.
+    """Read the default registry and override it with other files, in their order.
 
-    A new entry is added, a known one changes in the fields that are given; lists are replaced, not joined.
+    A file adds entries, and replaces the fields that it names of existing ones; lists are replaced, not
+    joined.
 
     Raises:
-        DataError: a file is not a registry, or holds a secret; the message names file and key.
+        DataError: a file is invalid or holds a secret; the message names file and key.
     """
     paths = (default, *overrides)
-    merged = reduce(_merged, (_read_layer(path) for path in paths))
+    merged = reduce(_merge, (_read_layer(path) for path in paths))
     return validated(Config, _with_bases(_with_common_args(merged)), " + ".join(map(str, paths)))
 
 
 def _read_layer(path: Path) -> dict[str, Any]:
     data = read_yaml(path)
-    for where in _secrets(data):
+    for key in _secret_keys(data):
         raise DataError(
-            f"{path}: {where}: a secret never stands in a file; put the name of an environment variable there: "
+            f"{path}: {key}: secrets are not read from files; name an environment variable instead: "
             f"`api_key_env: VLLM_API_KEY`"
         )
     layer = dict(data)
     for section in _SECTIONS & data.keys():
-        layer[section] = _named(data[section], f"{path}: {section}")
+        layer[section] = _with_names(data[section], f"{path}: {section}")
     validated(_Layer, layer, path)
     return layer
 
 
-def _named(entries: Any, where: str) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
+def _with_names(entries: Any, location: str) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
     if not isinstance(entries, dict):
         return entries
     named: dict[str, Any] = {}
     for name, entry in entries.items():
         if not _NAME.fullmatch(name):
-            raise DataError(f"{where}: a name is made of a-z, 0-9, '.', '_' and '-', got {name!r}")
+            raise DataError(f"{location}: expected a name of a-z, 0-9, '.', '_' and '-', got {name!r}")
         if isinstance(entry, dict) and entry.get("name", name) != name:
-            raise DataError(f"{where}.{name}.name: the key is the name; leave `name` out")
+            raise DataError(f"{location}.{name}.name: the key is the name; remove `name`")
         named[name] = {**entry, "name": name} if isinstance(entry, dict) else entry
     return named
 
 
-def _secrets(data: object, where: str = "") -> Iterator[str]:
+def _secret_keys(data: object, prefix: str = "") -> Iterator[str]:
     if isinstance(data, dict):
         for key, value in data.items():
-            place = f"{where}.{key}" if where else key
+            path = f"{prefix}.{key}" if prefix else key
             if key.lower() in _SECRETS and value is not None:
-                yield place
-            yield from _secrets(value, place)
+                yield path
+            yield from _secret_keys(value, path)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        under = below.get(key)
-        merged[key] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(lower)
+    for key, value in upper.items():
+        lower_value = lower.get(key)
+        merged[key] = (
+            _merge(lower_value, value) if isinstance(value, dict) and isinstance(lower_value, dict) else value
+        )
     return merged
 
 
@@ -368,7 +375,7 @@ def _with_common_args(registry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_bases(registry: dict[str, Any]) -> dict[str, Any]:
-    """Give an adapter what it leaves out and its base has; a name that is not there is told later."""
+    """Fill in the fields of adapters from their base models; `Config` checks that the base exists."""
     models = registry.get("models", {})
     complete = dict(registry)
     for section in _SECTIONS & registry.keys():
@@ -389,5 +396,5 @@ def _with_base(entry: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
 
 def _with_args(entry: dict[str, Any], common: list[Any]) -> dict[str, Any]:
     if not entry.get("hf_id"):
-        return entry  # nothing that qaeval could start
+        return entry  # qaeval does not start this server
     return {**entry, "vllm_args": [*common, *entry.get("vllm_args", [])]}

@@ -1,12 +1,12 @@
-"""Entries of the registry: files in their order, machines, prices, endpoints and keys."""
+"""Look up the registry's files, machines, prices, endpoints and keys."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from qaeval.environment import environment, now
-from qaeval.errors import DataError, UsageError, closest
+from qaeval.errors import DataError, UsageError
 from qaeval.evals.find import data_root
 from qaeval.registry.config import Config, load_config
 from qaeval.registry.model import ModelSpec
@@ -16,7 +16,7 @@ _REGISTRY: Final = "qaeval.yaml"
 
 
 def find_config(path: Path | None) -> Config:
-    """Read the default registry, the working directory's over it, and the named one on top."""
+    """Read the shipped registry, overridden by ``./qaeval.yaml`` and then by the file at ``path``."""
     default = data_root() / _REGISTRY
     local = Path(_REGISTRY)
     layers = [local] if local.is_file() and local.resolve() != default.resolve() else []
@@ -26,44 +26,43 @@ def find_config(path: Path | None) -> Config:
 def find_machines(
     config: Config, runs: Iterable[Mapping[str, Any]], hardware: str | None
 ) -> dict[str, MachineFacts]:
-    """Say what each model of some runs' settings runs on, as far as the registry knows.
+    """Return the machine of each model of some runs; models without a machine are left out.
 
     Args:
         config: The registry.
-        runs: Settings of runs.
-        hardware: The machine of models whose entry names none; the registry's default where left out.
+        runs: Settings of the runs.
+        hardware: Machine of models without one in their entry; default: that of the registry.
 
     Raises:
-        UsageError: no machine has that name.
+        UsageError: ``hardware`` is not in the registry.
+        DataError: a price is dated in the future.
     """
     names = {name for run in runs for name in (*run["candidates"], *_judges(run))}
-    found = {name: config.machine(name, hardware) for name in names}
-    for machine in found.values():
-        if machine is not None:
-            _require_past(f"hardware.{machine[0]}", machine[1].as_of)
+    machines = {name: config.machine(name, hardware) for name in names}
+    for entry in machines.values():
+        if entry is not None:
+            _require_past(f"hardware.{entry[0]}", entry[1].as_of)
     return {
-        name: MachineFacts(name=machine[0], **machine[1].model_dump(mode="json"))
-        for name, machine in found.items()
-        if machine is not None
+        name: MachineFacts(name=entry[0], **entry[1].model_dump(mode="json"))
+        for name, entry in machines.items()
+        if entry is not None
     }
 
 
 def find_machine(config: Config, name: str) -> MachineFacts:
-    """Find one machine of the registry.
+    """Return a machine of the registry.
 
     Raises:
-        UsageError: none has that name.
+        UsageError: the name is unknown.
+        DataError: its price is dated in the future.
     """
-    if name not in config.hardware:
-        raise UsageError(
-            f"no hardware is called {name!r}.{closest(name, config.hardware)} Known: {', '.join(sorted(config.hardware)) or 'none'}"
-        )
-    _require_past(f"hardware.{name}", config.hardware[name].as_of)
-    return MachineFacts(name=name, **config.hardware[name].model_dump(mode="json"))
+    machine = config.find_hardware(name)
+    _require_past(f"hardware.{name}", machine.as_of)
+    return MachineFacts(name=name, **machine.model_dump(mode="json"))
 
 
 def find_hosted(config: Config) -> tuple[HostedFacts, ...]:
-    """List the prices of other people's APIs that the registry holds, by name."""
+    """List the registry's prices of hosted APIs, by name."""
     for name, price in config.hosted_prices.items():
         _require_past(f"hosted_prices.{name}", price.as_of)
     return tuple(
@@ -73,37 +72,18 @@ def find_hosted(config: Config) -> tuple[HostedFacts, ...]:
 
 
 def _require_past(entry: str, as_of: date | None) -> None:
-    """Refuse a price of a day that has begun nowhere on earth."""
+    """Refuse a price of a future date; tomorrow is allowed, since it has begun in some time zone."""
     tomorrow = date.fromisoformat(now()[:10]) + timedelta(days=1)
     if as_of is not None and as_of > tomorrow:
-        raise DataError(
-            f"{entry}: as_of {as_of} is in the future; it is the day on which the price was looked up"
-        )
+        raise DataError(f"{entry}: as_of {as_of} is in the future; expected the date of the price's look-up")
 
 
 def _judges(settings: Mapping[str, Any]) -> list[str]:
     return [settings["grading"]["judge"]["name"]] if settings["grading"] else []
 
 
-def with_endpoints(config: Config, endpoints: Sequence[str]) -> Config:
-    """Lay ``NAME=URL`` arguments over the registry.
-
-    Raises:
-        UsageError: an argument has another form, or the name is unknown.
-    """
-    urls: Mapping[str, str] = {}
-    for argument in endpoints:
-        name, equals, url = argument.partition("=")
-        if not (name and equals and url):
-            raise UsageError(
-                f"--endpoint {argument!r}: expected NAME=URL, like qwen=http://127.0.0.1:8000/v1"
-            )
-        urls = {**urls, name: url}
-    return config.with_endpoints(urls)
-
-
 def api_key(spec: ModelSpec) -> str | None:
-    """Read the model's key from the environment variable that the registry names.
+    """Read a model's API key from the environment variable of its entry; None without an entry.
 
     Raises:
         UsageError: the variable is not set.
@@ -112,7 +92,5 @@ def api_key(spec: ModelSpec) -> str | None:
         return None
     key = environment().get(spec.api_key_env)
     if not key:
-        raise UsageError(
-            f"{spec.name}: the registry takes its key from ${spec.api_key_env}, which is not set"
-        )
+        raise UsageError(f"{spec.name}: api_key_env names ${spec.api_key_env}, which is not set")
     return key

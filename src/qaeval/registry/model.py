@@ -1,4 +1,4 @@
-"""One model of the registry: what it is, how it is served, and what its replies depend on."""
+"""A model of the registry: its identity, its server, and what its replies depend on."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SamplingT = TypeVar("SamplingT", bound="DataclassInstance")
 
 CAPACITY_ARGS: Final = frozenset({"--gpu-memory-utilization", "--max-num-seqs", "--max-num-batched-tokens"})
-"""vLLM arguments that change how many requests fit, not what is answered; a run can be resumed with others."""
+"""vLLM arguments that change capacity but not replies; a run can be resumed with other values."""
 
 _PARALLEL: Final = (
     ("--tensor-parallel-size", "-tp"),
@@ -31,11 +31,11 @@ def _as_text(value: object) -> object:
 
 
 Argument: TypeAlias = Annotated[str, BeforeValidator(_as_text)]
-"""A command-line argument; a number in YAML is fine."""
+"""A command-line argument; YAML numbers are converted."""
 
 
 class SamplingOverrides(Record):
-    """Sampling parameters that a model needs to differ in; None leaves the eval's or the judge's own."""
+    """Sampling parameters that override those of the eval or of the judge; None: no override."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -44,23 +44,23 @@ class SamplingOverrides(Record):
 
 
 class Lora(Record):
-    """A LoRA adapter, served beside its base model under a name of its own."""
+    """A LoRA adapter, served together with its base model under another name."""
 
     base: str
-    """The base model's entry; what this entry leaves out is taken from there."""
+    """Entry of the base model; its fields are the defaults of this entry."""
     path: str = Field(min_length=1, pattern=r"^[^=\s]+$")
-    """Folder of the adapter where vLLM runs."""
+    """Folder of the adapter on the server's machine."""
     rank: int = Field(default=16, ge=1, le=512)
-    """At least the adapter's own rank."""
+    """Maximum rank to serve: at least the rank of the adapter."""
 
 
 class GpuMetrics(Record):
-    """Where a DCGM exporter shows the GPUs of a server; the URL alone will do where it shows no others."""
+    """A DCGM exporter with the GPUs of a server; labels are needed only if it also exports other GPUs."""
 
     url: str
-    """Of the metrics, ``http://host:9400/metrics``."""
+    """URL of the metrics, ``http://host:9400/metrics``."""
     labels: dict[str, Argument] = Field(default_factory=dict)
-    """What the lines of these GPUs are labelled with: ``gpu``, ``UUID``, ``Hostname``, ``pod`` …"""
+    """Labels of these GPUs' metrics: ``gpu``, ``UUID``, ``Hostname``, ``pod`` …"""
 
     @field_validator("url")
     @classmethod
@@ -73,85 +73,91 @@ class GpuMetrics(Record):
 
 
 class ModelSpec(Record):
-    """One entry of the registry. Every field may be left out in a file that is laid over another one."""
+    """An entry of the registry. A file that overrides another one may leave out any field."""
 
     name: str
     """The entry's key."""
     kind: Literal["server", "embedded", "plugin"] = "server"
-    """``embedded``: a baseline of qaeval's own. ``plugin``: a model that an installed package registers (`registry/plugins.py`)."""
+    """``embedded``: a model that ships with qaeval. ``plugin``: a model of an installed package
+    (`registry/plugins.py`)."""
     hf_id: str | None = Field(default=None, pattern=r"^[^\s-]\S*$")
-    """What ``vllm serve`` is given: an id on Hugging Face or a folder."""
+    """Argument of ``vllm serve``: a Hugging Face id or a folder."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
-    """Commit of the model's repository; None is whatever its main branch holds."""
+    """Commit of the model's repository; None: the head of its main branch."""
     licence: str = ""
     openness: Literal["open source", "open weight", "restricted", "embedded"] | None = None
-    """``open source``: an OSI licence. ``open weight``: weights with conditions. ``restricted``: not for commercial use."""
+    """``open source``: an OSI licence. ``open weight``: weights with conditions. ``restricted``: no
+    commercial use."""
     released: str = Field(default="", pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")
-    """Month in which this version was released, ``"2024-09"``."""
+    """Release month of this version, ``"2024-09"``."""
     hardware: str | None = None
-    """The registry's machine that it runs on; ``defaults.hardware`` where left out."""
+    """Machine of the registry; default: ``defaults.hardware``."""
     family: str = ""
-    """Base model; a judge prefers the words of its own family."""
+    """Model family; a judge prefers replies of its own family."""
     url: str | None = None
     """Base URL of a running server, ``http://host:port/v1``."""
     replicas: tuple[str, ...] = ()
-    """Base URLs of further servers of the same model; each request goes to the one with the fewest in flight."""
+    """Base URLs of further servers of the model; each request goes to the server with the fewest in
+    flight."""
     served_name: str | None = None
-    """The name that the server knows it by; the entry's name when left out."""
+    """Model name in requests; default: the name of the entry."""
     api_key_env: str | None = None
-    """Environment variable that holds the key; the key itself never stands in a file."""
+    """Environment variable with the API key; keys are not read from files."""
     structured: Literal["json_schema", "off"] = "json_schema"
     system_role: Literal["keep", "merge"] = "keep"
-    """``merge`` puts the system message at the head of the first user turn."""
+    """``merge`` puts the system message at the start of the first user turn."""
     thinking: bool | None = None
-    """Sent to the chat template where it is set."""
+    """``enable_thinking`` of the chat template; None: not sent."""
     judge_mode: Literal["reason_first", "letter"] = "reason_first"
+    grades_pairs: bool = True
+    """Whether it can grade preference pairs, as a judge."""
     lora: Lora | None = None
-    """Set where this is an adapter of another entry."""
+    """Set if this is an adapter of another entry."""
     weights_gib: float | None = Field(default=None, gt=0)
-    """Memory of the weights, for the plan of one GPU."""
+    """Memory of the weights, for the memory plan of one GPU."""
     kv_kib_per_token: float | None = Field(default=None, gt=0)
-    """KV cache of one token, for the plan of one GPU."""
+    """KV cache of one token, for the memory plan of one GPU."""
     gpu_metrics: GpuMetrics | None = None
-    """Tells the energy of its GPUs where the server is on another machine."""
+    """Energy metrics of the GPUs of a server on another machine."""
     gpus: tuple[Argument, ...] = ()
-    """Its GPUs where the server is on this machine, by index in ``nvidia-smi`` or by UUID; asked for their energy."""
+    """GPUs of a server on this machine, by index in ``nvidia-smi`` or by UUID; their energy is read."""
     idle_watts: float | None = Field(default=None, ge=0)
-    """What its GPUs use with the model loaded and no request; None: measured before each stage."""
+    """Power of the GPUs with the model loaded and no request; None: measured before each stage."""
     vllm_args: tuple[Argument, ...] = ()
-    """Arguments of ``vllm serve``, those common to all servers first."""
+    """Arguments of ``vllm serve``, preceded by those of all servers."""
     sampling: SamplingOverrides = SamplingOverrides()
     tuned_on: tuple[str, ...] = ()
-    """Evals whose labels with ``split: tuning`` the judge was tuned on; it is measured on the others alone."""
+    """Evals whose labels with ``split: tuning`` the judge was tuned on; it is evaluated on the other
+    labels."""
     parameters: str = ""
     quantisation: str = ""
     notes: str = ""
 
     @property
     def served(self) -> str:
-        """The name that requests carry."""
+        """Model name in requests."""
         return self.served_name or self.name
 
     @property
     def in_process(self) -> bool:
-        """Whether it runs inside qaeval's process, without a server."""
+        """Whether the model runs inside qaeval's process, without a server."""
         return self.kind != "server"
 
     @property
     def is_hosted(self) -> bool:
-        """Whether qaeval has to start the server itself: the entry says what to serve and not where it runs."""
+        """Whether qaeval starts the server: the entry has ``hf_id`` and no ``url``."""
         return self.kind == "server" and self.url is None and self.hf_id is not None
 
     @property
     def hosting(self) -> "ModelSpec":
-        """The model that the server is started with: the base of an adapter, else this one."""
+        """The model to start the server with: the base of an adapter, else this model."""
         if self.lora is None:
             return self
         return self.model_copy(update={"name": self.lora.base, "served_name": None, "lora": None})
 
     @property
     def utilisation(self) -> float | None:
-        """Share of the GPU's memory that the server may take; None when the arguments do not say."""
+        """Share of GPU memory that the server may use; None if ``vllm_args`` does not set it."""
         value = _last_value(self.vllm_args, "--gpu-memory-utilization")
         try:
             return float(value) if value else None
@@ -160,13 +166,13 @@ class ModelSpec(Record):
 
     @property
     def context(self) -> int | None:
-        """Context length that the server is started with, in tokens; None when the arguments do not say."""
+        """Context length of the server in tokens; None if ``vllm_args`` does not set it."""
         value = _last_value(self.vllm_args, "--max-model-len")
         return int(value) if value and value.isdecimal() else None
 
     @property
     def n_gpus(self) -> int:
-        """GPUs that the server takes by its arguments: tensor x pipeline x data parallel."""
+        """Number of GPUs of the server: tensor x pipeline x data parallel."""
         degrees = (
             next((value for name in names if (value := _last_value(self.vllm_args, name))), "1")
             for names in _PARALLEL
@@ -174,20 +180,20 @@ class ModelSpec(Record):
         return prod(int(degree) if degree.isdecimal() else 1 for degree in degrees)
 
     def serve_arguments(self) -> tuple[str, ...]:
-        """Return what follows ``vllm serve``: model, revision, served name, and the entry's own arguments."""
+        """Return the arguments of ``vllm serve``: model, revision, served name and ``vllm_args``."""
         revision = ("--revision", self.revision) if self.revision else ()
         return (self.hf_id or "", *revision, "--served-model-name", self.served, *self.vllm_args)
 
     def sampled(self, base: SamplingT) -> SamplingT:
-        """Return sampling parameters with this model's own laid over them."""
+        """Return sampling parameters with the overrides of this model."""
         return dataclasses.replace(base, **self.sampling.model_dump(exclude_none=True))
 
     def request_extras(self) -> dict[str, Any]:
-        """Fields of the request beyond OpenAI's own: whether the chat template lets the model think."""
+        """Return request fields beyond the OpenAI API: whether the chat template enables thinking."""
         return {} if self.thinking is None else {"chat_template_kwargs": {"enable_thinking": self.thinking}}
 
     def identity(self) -> dict[str, Any]:
-        """What the model's replies depend on, as JSON; where it is served and how many requests fit do not count."""
+        """Return everything that replies depend on, as JSON, without URLs and capacity arguments."""
         fields = {
             "kind",
             "hf_id",
@@ -223,9 +229,9 @@ class ModelSpec(Record):
     @field_validator("api_key_env", mode="before")
     @classmethod
     def _is_variable(cls, name: object) -> object:
-        # the value is not repeated: somebody may have put the key itself here
+        # the message does not repeat the value: it may be the key itself
         if name is not None and not (isinstance(name, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*", name)):
-            raise ValueError("expected the name of an environment variable in capitals, like VLLM_API_KEY")
+            raise ValueError("expected an environment variable in capitals, like VLLM_API_KEY")
         return name
 
     @field_validator("vllm_args")
@@ -233,22 +239,22 @@ class ModelSpec(Record):
     def _no_secret(cls, args: tuple[str, ...]) -> tuple[str, ...]:
         if any(arg.partition("=")[0] == "--api-key" for arg in args):
             raise ValueError(
-                "a key never stands in a file; give vLLM its key in the environment variable VLLM_API_KEY"
+                "keys are not read from files; set the environment variable VLLM_API_KEY for vLLM"
             )
         return args
 
 
 def _last_value(args: tuple[str, ...], name: str) -> str | None:
     value = None
-    for place, arg in enumerate(args):
+    for index, arg in enumerate(args):
         head, equals, tail = arg.partition("=")
         if head == name:
-            value = tail if equals else next(iter(args[place + 1 :]), None)
+            value = tail if equals else next(iter(args[index + 1 :]), None)
     return value
 
 
 def _without(args: tuple[str, ...], names: frozenset[str]) -> list[str]:
-    kept, skip = [], False
+    remaining, skip = [], False
     for arg in args:
         head, equals, _ = arg.partition("=")
         if head in names:
@@ -256,16 +262,18 @@ def _without(args: tuple[str, ...], names: frozenset[str]) -> list[str]:
         elif skip and not arg.startswith("--"):
             skip = False
         else:
-            kept.append(arg)
+            remaining.append(arg)
             skip = False
-    return kept
+    return remaining
 
 
 def base_url(url: str) -> str:
-    """Return the base URL of an OpenAI-compatible server: ``http://host:8000`` becomes ``http://host:8000/v1``.
+    """Return the base URL of an OpenAI-compatible server.
+
+    ``http://host:8000`` becomes ``http://host:8000/v1``.
 
     Raises:
-        ValueError: it is no such URL; the message does not repeat passwords.
+        ValueError: it is not such a URL; the message does not repeat passwords.
     """
     try:
         parts = urlsplit(url.strip())
@@ -273,10 +281,10 @@ def base_url(url: str) -> str:
     except ValueError as error:
         raise ValueError(f"not a URL: {error}") from error
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a user name or password never stands in a URL here; use api_key_env")
+        raise ValueError("user names and passwords are not allowed in a URL; use api_key_env")
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise ValueError(f"expected a URL like http://127.0.0.1:8000/v1, got {url!r}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     if parts.query or parts.fragment or (path and not _API_PATH.search(path)):
-        raise ValueError(f"expected the server's base URL, ending in /v1, got {url!r}")
+        raise ValueError(f"expected the server's base URL ending in /v1, got {url!r}")
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"

@@ -20,7 +20,7 @@ HIGH: Final = 0.9
 
 
 @dataclass(frozen=True)
-class Look:
+class Theme:
     """Colours of paper and ink."""
 
     paper: str
@@ -29,8 +29,8 @@ class Look:
     band: str
 
 
-LIGHT: Final = Look(paper="#ffffff", ink="#1a2226", soft="#5b666b", band="#e6ebec")
-DARK: Final = Look(paper="#14181a", ink="#e7eaea", soft="#a5afb3", band="#2b3337")
+LIGHT: Final = Theme(paper="#ffffff", ink="#1a2226", soft="#5b666b", band="#e6ebec")
+DARK: Final = Theme(paper="#14181a", ink="#e7eaea", soft="#a5afb3", band="#2b3337")
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Chart:
     title: str
     alt: str
     """What it shows, in words."""
-    draw: Callable[[Any, Look], None]
+    draw: Callable[[Any, Theme], None]
     """Draws on matplotlib axes."""
     height: float
     """Inches."""
     in_page: bool = False
     """Whether ``report.html`` shows it too; the page has its own bars and intervals, as text and boxes."""
 
-    def svg(self, look: Look = LIGHT) -> str:
+    def svg(self, theme: Theme = LIGHT) -> str:
         """Draw it."""
         # 0.4 s of import that only a report needs; its log says where it keeps its cache of fonts
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -64,18 +64,18 @@ class Chart:
                 "text.parse_math": False,
                 "font.family": "sans-serif",
                 "font.size": 9.5,
-                **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), look.ink),
-                "axes.edgecolor": look.soft,
+                **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), theme.ink),
+                "axes.edgecolor": theme.soft,
                 "axes.spines.top": False,
                 "axes.spines.right": False,
-                "axes.facecolor": look.paper,
+                "axes.facecolor": theme.paper,
                 "legend.frameon": False,
             }
         ):
-            figure = Figure(figsize=(_WIDTH, self.height), facecolor=look.paper, layout="constrained")
+            figure = Figure(figsize=(_WIDTH, self.height), facecolor=theme.paper, layout="constrained")
             FigureCanvasSVG(figure)
             axes = figure.subplots()
-            self.draw(axes, look)
+            self.draw(axes, theme)
             axes.set_title(self.title, loc="left", fontsize=10.5, fontweight="bold")
             out = StringIO()
             figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
@@ -97,10 +97,10 @@ def fit_height(n: int) -> float:
 
 def draw_intervals(axes: Any, measures: Sequence[Measure], colour: str) -> None:  # noqa: ANN401
     """Draw one horizontal interval a row, in percent."""
-    for place, measure in enumerate(measures):
+    for row, measure in enumerate(measures):
         if measure.value is not None:
             axes.errorbar(
-                [100 * measure.value], [place], xerr=x_reach(measure, 100), fmt="o", color=colour, capsize=4
+                [100 * measure.value], [row], xerr=x_reach(measure, 100), fmt="o", color=colour, capsize=4
             )
 
 

@@ -69,9 +69,9 @@ class MachineFacts(Part):
     @property
     def priced(self) -> str:
         """The price with everything that it hangs on: ``USD 1.01 per hour, g6.xlarge on demand, us-east-1, as of …``."""
-        where = ", ".join(word for word in (self.terms, self.region) if word)
+        details = ", ".join(word for word in (self.terms, self.region) if word)
         name = f"{self.name} ({self.instance})" if self.instance not in {"", self.name} else self.name
-        return f"{self.currency} {self.price_per_hour:,.2f} per hour, {name}{f' {where}' if where else ''}, as of {self.as_of}"
+        return f"{self.currency} {self.price_per_hour:,.2f} per hour, {name}{f' {details}' if details else ''}, as of {self.as_of}"
 
 
 class HostedFacts(Part):
@@ -93,9 +93,9 @@ class HostedFacts(Part):
     @property
     def priced(self) -> str:
         """The price with everything that it hangs on: ``api: USD 0.20 / 0.60 per million tokens in / out, as of …``."""
-        what = ", ".join(word for word in (self.model, self.region) if word)
+        details = ", ".join(word for word in (self.model, self.region) if word)
         return (
-            f"{self.name}{f' ({what})' if what else ''}: {self.currency} {self.input_per_million:,.2f} / "
+            f"{self.name}{f' ({details})' if details else ''}: {self.currency} {self.input_per_million:,.2f} / "
             f"{self.output_per_million:,.2f} per million tokens in / out, as of {self.as_of}"
         )
 

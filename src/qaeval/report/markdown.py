@@ -21,7 +21,7 @@ def escape(text: str) -> str:
 def sentence(text: str) -> str:
     """Escape a sentence of qaeval's own as `escape` does, and leave what stands between backticks as code."""
     pieces = _CODE.split(" ".join(text.split()))
-    return "".join(piece if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+    return "".join(piece if index % 2 else _escaped(piece) for index, piece in enumerate(pieces))
 
 
 def _escaped(text: str) -> str:
@@ -49,10 +49,10 @@ def _table(table: Table) -> Iterator[str]:
     yield _row(
         tuple("---" if table.is_text(column) else "--:" for column in range(len(table.header))), raw=True
     )
-    for place, row in enumerate(table.rows):
+    for index, row in enumerate(table.rows):
         cells = [escape(cell) for cell in row]
         cells = [
-            f"**{cell}**" if table.is_diagonal(place, column) else cell for column, cell in enumerate(cells)
+            f"**{cell}**" if table.is_diagonal(index, column) else cell for column, cell in enumerate(cells)
         ]
         yield _row(tuple(cells), raw=True)
     for note in table.notes:

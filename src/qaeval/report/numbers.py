@@ -143,17 +143,17 @@ def two_digits_up(n: int) -> int:
 
 def listed(names: Sequence[str], word: str = "and") -> str:
     """List names: ``a``, ``a and b``, ``a, b and c``; empty for none."""
-    *most, last = names or [""]
-    return f"{', '.join(most)} {word} {last}" if most else last
+    *head, last = names or [""]
+    return f"{', '.join(head)} {word} {last}" if head else last
 
 
 def moment(utc: str) -> str:
     """Print a time in ISO 8601 for reading: ``2026-01-05 10:20 UTC``; what is not one stays as it is."""
     try:
-        when = datetime.fromisoformat(utc)
+        time = datetime.fromisoformat(utc)
     except ValueError:
         return utc
-    return f"{when:%Y-%m-%d %H:%M}" + (" UTC" if when.utcoffset() == timedelta(0) else "")
+    return f"{time:%Y-%m-%d %H:%M}" + (" UTC" if time.utcoffset() == timedelta(0) else "")
 
 
 def _fixed(value: float, digits: int, *, sign: bool = False) -> str:

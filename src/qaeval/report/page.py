@@ -14,9 +14,9 @@ STYLE: Final = "style.css.j2"
 """The style sheet of all pages."""
 
 
-def data_url(chart: Chart, look: Literal["light", "dark"]) -> str:
+def data_url(chart: Chart, theme: Literal["light", "dark"]) -> str:
     """Return a chart as a data URL: an image, in which nothing runs."""
-    svg = chart.svg(LIGHT if look == "light" else DARK)
+    svg = chart.svg(LIGHT if theme == "light" else DARK)
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
@@ -37,7 +37,7 @@ def page_environment() -> Environment:
 def prose(text: str) -> Markup:
     """Escape a sentence and keep numbers with their units and intervals whole at the end of a line."""
     tied = re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
-    tied = re.sub(r"\[[^\[\]]*\d\]", lambda found: found.group().replace(" ", "\u00a0"), tied)
+    tied = re.sub(r"\[[^\[\]]*\d\]", lambda match: match.group().replace(" ", "\u00a0"), tied)
     tied = re.sub(r"(?<=[=<]) (?=\d)|(?<=\bp) (?=[=<])", "\u00a0", tied)
     return escape(tied)
 

@@ -49,27 +49,27 @@ class Notes:
 
     places: dict[str, list[str]] = field(default_factory=dict)
 
-    def rate(self, measure: Measure, where: str) -> str:
+    def rate(self, measure: Measure, place: str) -> str:
         """Print a rate and note its reason."""
-        return self._noted(numbers.rate(measure), measure, where)
+        return self._noted(numbers.rate(measure), measure, place)
 
-    def coefficient(self, measure: Measure, where: str) -> str:
+    def coefficient(self, measure: Measure, place: str) -> str:
         """Print a coefficient and note its reason."""
-        return self._noted(numbers.coefficient(measure), measure, where)
+        return self._noted(numbers.coefficient(measure), measure, place)
 
-    def difference(self, measure: Measure, where: str) -> str:
+    def difference(self, measure: Measure, place: str) -> str:
         """Print a difference and note its reason."""
-        return self._noted(numbers.difference(measure), measure, where)
+        return self._noted(numbers.difference(measure), measure, place)
 
-    def cost(self, measure: Measure, unit: str, where: str) -> str:
+    def cost(self, measure: Measure, unit: str, place: str) -> str:
         """Print a cost and note its reason."""
-        return self._noted(numbers.cost(measure, unit), measure, where)
+        return self._noted(numbers.cost(measure, unit), measure, place)
 
-    def _noted(self, text: str, measure: Measure, where: str) -> str:
+    def _noted(self, text: str, measure: Measure, place: str) -> str:
         if measure.value is None:
             return f"{text}: {measure.reason}"
         if measure.reason:
-            self.places.setdefault(measure.reason.replace("clusters", "chunks"), []).append(where)
+            self.places.setdefault(measure.reason.replace("clusters", "chunks"), []).append(place)
         return text
 
     def lines(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from qaeval.chat.reply import ReplyError, extract_json
-from qaeval.checks.case import checked
+from qaeval.checks.check import run_checks
 from qaeval.checks.registry import CHECKS
 from qaeval.evals.definition import PREFERENCE, EvalDefinition
 from qaeval.records import FORM, REJECTED, Item, Sample
@@ -35,7 +35,7 @@ def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient
     ):
         raise ReplyError("invalid_json", f"expected JSON, got text that contains {json.dumps(value)[:40]}")
     items = _READERS[definition.item_kind](value, sample, definition)
-    return checked(items, sample, text, definition.checks, CHECKS) if definition.checks else items
+    return run_checks(items, sample, text, definition.checks, CHECKS) if definition.checks else items
 
 
 def _pairs(value: Any, sample: Sample, definition: EvalDefinition) -> tuple[Item, ...]:  # noqa: ANN401 - parsed JSON

@@ -45,10 +45,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Judging:
-    """The judge and its rubric."""
+    """The judge and its rubric.
+
+    Raises:
+        UsageError: the rubric is for preference pairs, and the judge cannot grade them.
+    """
 
     judge: ModelSpec
     rubric: Rubric
+
+    def __post_init__(self) -> None:
+        if self.rubric.grades_pairs and not self.judge.grades_pairs:
+            raise UsageError(
+                f"{self.judge.name!r} does not grade preference pairs, which rubric {self.rubric.name!r} is for, and qaeval has no judge "
+                f"of its own that does: name a judge model with --judge NAME (`qaeval generate` needs no judge)"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Return what must be equal when grading is resumed, as JSON."""
@@ -76,10 +87,10 @@ def make_plan(
     config: Config,
     names: Sequence[str],
     *,
-    eval_name: str,
+    eval_name: str | None,
     chunks: Path | None,
     n: int | None,
-    seed: int,
+    seed: int | None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
@@ -93,6 +104,7 @@ def make_plan(
     if duplicates:
         raise UsageError(f"{duplicates[0]!r} is named twice; name each candidate once")
     candidates = tuple(config.candidate(name) for name in names)
-    definition = find_eval(eval_name)
+    definition = find_eval(eval_name or config.defaults.eval)
+    seed = config.defaults.seed if seed is None else seed
     sample_set = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
     return Plan(definition, sample_set, candidates, seed)

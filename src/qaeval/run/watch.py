@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from qaeval.errors import EndpointError
 from qaeval.records import Failure, GenerateRow, GradeRow, Record
@@ -83,6 +83,7 @@ class StageProgress(Protocol):
         ...
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Watches the stages of a run. Two stages may run at the same time."""
 

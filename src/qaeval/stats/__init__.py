@@ -1,23 +1,209 @@
 """Statistics of agreement, rates and comparisons: arrays in, a number or a frozen dataclass out.
 
-Nothing here reads a file, draws from a hidden random state or knows what a rubric is. Every interval and
-test treats the cluster (the chunk or document that items share) as the unit that was sampled. A value that
-does not exist is NaN with a reason in its `Estimate`, never 0.
+Nothing here reads a file, draws from a hidden random state or knows what a rubric is. Every interval and test
+treats the cluster (the chunk or document that items share) as the unit that was sampled. A value that does
+not exist is NaN with a reason in its `Estimate`, never 0.
 
-========================  ====================================================================
-`estimate`                `Estimate`: value, interval, method, counts and the reason for a NaN
-`intervals`               intervals of rates, means and ratios, plain and clustered
-`resampling`              jackknife and bootstrap over clusters
-`paired`                  paired difference, exact sign-flip test, Holm
-`reliability`             agreement of two raters, by items and clusters
-`coefficients`            kappa and its relatives from tables of counts
-`multirater`              Krippendorff's alpha, Fleiss' kappa and relatives for many raters
-`bounds`                  what a coefficient can reach given the marginals
-`published`               can the numbers printed in a paper or a blog be true?
-`homogeneity`             do two raters use the letters at the same rates? plain and clustered
-`margins`                 non-inferiority and equivalence
-`sequential`              bounds of a mean that hold however often one looks, by betting
-`ranking`                 Bradley-Terry
-`power`                   how many chunks are needed, and what a run could have seen
-========================  ====================================================================
+The names in ``__all__`` are public, documented in ``docs/statistics.md`` and imported at their first use, so
+that ``import qaeval.stats`` loads neither numpy nor scipy.
+
+==============  ==========================================================================
+`estimate`      `Estimate`: value, interval, method, counts and the reason for a NaN
+`intervals`     intervals of rates, means and ratios, plain and clustered
+`resampling`    jackknife and bootstrap over clusters
+`reliability`   agreement of two raters, by items and clusters
+`coefficients`  kappa and its relatives from tables of counts
+`multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
+`bounds`        what a coefficient can reach given the marginals
+`published`     can the numbers printed in a paper or a blog be true?
+`homogeneity`   do two raters use the letters at the same rates?
+`paired`        paired difference, exact sign-flip test, Holm's correction
+`margins`       non-inferiority and equivalence
+`ranking`       Bradley-Terry
+`power`         sample size and power in closed form
+`planning`      the same by simulating the test that will be used
+`sequential`    tests and bounds of a mean that hold at every look, by betting
+==============  ==========================================================================
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qaeval.stats.bounds import AgreementBounds, agreement_bounds
+    from qaeval.stats.coefficients import (
+        balanced_accuracy,
+        bias_index,
+        brennan_prediger,
+        expected_agreement,
+        gwet_ac,
+        kappa,
+        prevalence_index,
+        scott_pi,
+        specific_agreement,
+        weighted_agreement,
+    )
+    from qaeval.stats.estimate import Estimate
+    from qaeval.stats.homogeneity import TestResult, clustered_homogeneity, stuart_maxwell
+    from qaeval.stats.intervals import (
+        clopper_pearson,
+        clustered_mean,
+        clustered_rate,
+        clustered_ratio,
+        wilson,
+    )
+    from qaeval.stats.margins import Equivalence, NonInferiority, equivalence, non_inferiority
+    from qaeval.stats.multirater import (
+        MultiRaterCoefficient,
+        krippendorff_alpha,
+        krippendorff_interval,
+        multirater_coefficient,
+        rating_counts,
+    )
+    from qaeval.stats.paired import holm, paired_difference, sign_flip_test
+    from qaeval.stats.planning import Pilot, Plan, plan, simulated_power
+    from qaeval.stats.power import chunks_needed, design_effect, detectable_difference, icc1, reached_power
+    from qaeval.stats.published import PublishedCheck, check_published, grim
+    from qaeval.stats.ranking import Ranked, bradley_terry, bradley_terry_bootstrap
+    from qaeval.stats.reliability import (
+        LetterAccuracy,
+        agreement_rate,
+        cluster_tables,
+        cohen_kappa,
+        confusion_matrix,
+        kappa_difference,
+        kappa_interval,
+        leniency,
+        letter_accuracy,
+        majority_baseline,
+    )
+    from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
+    from qaeval.stats.sequential import BettingTest, ConfidenceSequence
+
+__all__ = [
+    "AgreementBounds",
+    "BettingTest",
+    "ConfidenceSequence",
+    "Equivalence",
+    "Estimate",
+    "LetterAccuracy",
+    "MultiRaterCoefficient",
+    "NonInferiority",
+    "Pilot",
+    "Plan",
+    "PublishedCheck",
+    "Ranked",
+    "TestResult",
+    "agreement_bounds",
+    "agreement_rate",
+    "balanced_accuracy",
+    "bias_index",
+    "bradley_terry",
+    "bradley_terry_bootstrap",
+    "brennan_prediger",
+    "check_published",
+    "chunks_needed",
+    "clopper_pearson",
+    "cluster_bootstrap",
+    "cluster_bootstrap_all",
+    "cluster_tables",
+    "clustered_homogeneity",
+    "clustered_mean",
+    "clustered_rate",
+    "clustered_ratio",
+    "cohen_kappa",
+    "confusion_matrix",
+    "design_effect",
+    "detectable_difference",
+    "equivalence",
+    "expected_agreement",
+    "grim",
+    "gwet_ac",
+    "holm",
+    "icc1",
+    "jackknife",
+    "kappa",
+    "kappa_difference",
+    "kappa_interval",
+    "krippendorff_alpha",
+    "krippendorff_interval",
+    "leniency",
+    "letter_accuracy",
+    "majority_baseline",
+    "multirater_coefficient",
+    "non_inferiority",
+    "paired_difference",
+    "plan",
+    "prevalence_index",
+    "rating_counts",
+    "reached_power",
+    "scott_pi",
+    "sign_flip_test",
+    "simulated_power",
+    "specific_agreement",
+    "stuart_maxwell",
+    "weighted_agreement",
+    "wilson",
+]
+
+_MODULES = {
+    "bounds": ("AgreementBounds", "agreement_bounds"),
+    "coefficients": (
+        "balanced_accuracy",
+        "bias_index",
+        "brennan_prediger",
+        "expected_agreement",
+        "gwet_ac",
+        "kappa",
+        "prevalence_index",
+        "scott_pi",
+        "specific_agreement",
+        "weighted_agreement",
+    ),
+    "estimate": ("Estimate",),
+    "homogeneity": ("TestResult", "clustered_homogeneity", "stuart_maxwell"),
+    "intervals": ("clopper_pearson", "clustered_mean", "clustered_rate", "clustered_ratio", "wilson"),
+    "margins": ("Equivalence", "NonInferiority", "equivalence", "non_inferiority"),
+    "multirater": (
+        "MultiRaterCoefficient",
+        "krippendorff_alpha",
+        "krippendorff_interval",
+        "multirater_coefficient",
+        "rating_counts",
+    ),
+    "paired": ("holm", "paired_difference", "sign_flip_test"),
+    "planning": ("Pilot", "Plan", "plan", "simulated_power"),
+    "power": ("chunks_needed", "design_effect", "detectable_difference", "icc1", "reached_power"),
+    "published": ("PublishedCheck", "check_published", "grim"),
+    "ranking": ("Ranked", "bradley_terry", "bradley_terry_bootstrap"),
+    "reliability": (
+        "LetterAccuracy",
+        "agreement_rate",
+        "cluster_tables",
+        "cohen_kappa",
+        "confusion_matrix",
+        "kappa_difference",
+        "kappa_interval",
+        "leniency",
+        "letter_accuracy",
+        "majority_baseline",
+    ),
+    "resampling": ("cluster_bootstrap", "cluster_bootstrap_all", "jackknife"),
+    "sequential": ("BettingTest", "ConfidenceSequence"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # type checkers read the imports above, and report names that do not exist
+
+    def __getattr__(name: str) -> object:
+        """Import a public name from its module at its first use."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

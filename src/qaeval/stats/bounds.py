@@ -32,17 +32,21 @@ def agreement_bounds(
 ) -> AgreementBounds:
     r"""Range of agreement and kappa that two raters' marginals allow.
 
-    Unweighted in closed form: at most :math:`\sum_i \min(r_i, c_i)`, at least
-    :math:`\sum_i \max(0, r_i + c_i - 1)`. Weighted by the transportation linear program
-    :math:`\max / \min \sum w_{ij} t_{ij}` over tables *t* with these marginals.
+    Unweighted in closed form: at most :math:`\sum_i \min(r_i, c_i)`, at least :math:`\sum_i \max(0, r_i + c_i
+    - 1)`. Weighted by the transportation linear program :math:`\max / \min \sum w_{ij} t_{ij}` over tables
+    *t* with these marginals.
 
     Args:
-        row_marginal: Counts (or shares) of each letter by one rater, shape (K,).
+        row_marginal: Counts or shares of each letter by one rater, shape (K,).
         column_marginal: The same for the other rater; the sums must agree.
-        weights: None, ``"linear"``, ``"quadratic"`` or an agreement matrix of shape (K, K).
+        weights: None, ``"linear"``, ``"quadratic"`` or a matrix of agreement weights, shape (K, K).
 
     Returns:
-        The bounds. Swapping the raters changes nothing for symmetric weights.
+        Agreements in [0, 1] for weights in [0, 1], kappas in [-1, 1]. Swapping the raters changes nothing for
+        symmetric weights. The kappas are NaN when the expected agreement is 1.
+
+    Raises:
+        ValueError: The marginals have different lengths or sums, or are negative.
     """
     r, c = _shares(row_marginal, column_marginal)
     w = agreement_weights(len(r), weights)

@@ -1,12 +1,12 @@
-"""The one form in which a number leaves this package: with its interval, its counts and its doubts."""
+"""The form in which a number leaves this package: with its interval, its counts and its warnings."""
 
 from dataclasses import dataclass
 from math import isnan, nan
 
 MIN_CLUSTERS = 10
-"""With fewer clusters no interval is given: its error would itself be unknown."""
+"""With fewer clusters no interval is given: the error of a standard error is a quarter, 1/sqrt(2(G - 1))."""
 FEW_CLUSTERS = 20
-"""With fewer clusters an interval is given with a warning."""
+"""With fewer clusters an interval carries a warning: plain kappa covers 91 % at 20 (docs/validity.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

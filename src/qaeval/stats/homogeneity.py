@@ -1,4 +1,4 @@
-"""Do two raters use the letters at the same rates? Stuart and Maxwell's test, for independent and for clustered items.
+"""Do two raters use the letters at the same rates? Stuart and Maxwell's test, plain and clustered.
 
 Tables have one rater in rows and the other in columns. `stuart_maxwell` takes one table of independent items,
 `clustered_homogeneity` one table for each cluster.
@@ -39,22 +39,22 @@ class TestResult:
 def stuart_maxwell(table: ArrayLike) -> TestResult:
     r"""Stuart and Maxwell's test that both raters use the letters at the same rates, independent items.
 
-    :math:`d' V^{-1} d` with :math:`d_i = r_i - c_i`, :math:`V_{ii} = r_i + c_i - 2 n_{ii}`,
-    :math:`V_{ij} = -(n_{ij} + n_{ji})`. For K = 2 it is McNemar's test without continuity correction. Source:
-    Stuart 1955, Maxwell 1970.
+    :math:`d' V^{-1} d` with :math:`d_i = r_i - c_i`, :math:`V_{ii} = r_i + c_i - 2 n_{ii}`, :math:`V_{ij} =
+    -(n_{ij} + n_{ji})`. For K = 2 it is McNemar's test without continuity correction. Source: Stuart 1955,
+    Maxwell 1970.
 
     Args:
         table: Counts, shape (K, K), one rater in rows and the other in columns.
 
     Returns:
-        Chi-squared statistic with its p-value; transposing the table changes nothing. NaN when no item
-        disagrees.
+        Chi-squared statistic, at least 0, with its p-value in [0, 1]; transposing the table changes nothing.
+        NaN when no item disagrees.
 
     Raises:
         ValueError: The table is not square, or holds something other than counts.
     """
     counts = as_table(table)
-    if counts.ndim != 2:  # noqa: PLR2004
+    if counts.ndim != 2:
         raise ValueError(f"one table is needed, got shape {counts.shape}")
     d = counts.sum(axis=1) - counts.sum(axis=0)
     v = np.diag(counts.sum(axis=1) + counts.sum(axis=0)) - counts - counts.T
@@ -69,25 +69,25 @@ def clustered_homogeneity(
 ) -> TestResult:
     r"""Test that both raters use the letters at the same rates, items in clusters.
 
-    With :math:`s_g` the differences of the marginals of cluster *g* (last letter left out),
-    :math:`S = \sum s_g` and :math:`C = \sum s_g s_g' - S S'/G`: ``"stuart-maxwell"`` is
-    :math:`S'(\sum s_g s_g')^{-1} S`, chi-squared on *p* = rank degrees of freedom, which with one item in each
-    cluster is `stuart_maxwell`. ``"hotelling"`` is the form for a small number of clusters,
-    :math:`T^2 = \frac{G-1}{G} S' C^{-1} S` with :math:`F = \frac{G-p}{p(G-1)} T^2` on (p, G - p).
+    With :math:`s_g` the differences of the marginals of cluster *g* (last letter left out), :math:`S = \sum
+    s_g` and :math:`C = \sum s_g s_g' - S S'/G`: ``"stuart-maxwell"`` is :math:`S'(\sum s_g s_g')^{-1} S`,
+    chi-squared on *p* = rank degrees of freedom, which with one item in each cluster is `stuart_maxwell`.
+    ``"hotelling"`` is the form for a small number of clusters, :math:`T^2 = \frac{G-1}{G} S' C^{-1} S` with
+    :math:`F = \frac{G-p}{p(G-1)} T^2` on (p, G - p).
 
     Args:
         tables: Counts of each cluster, shape (G, K, K), see `qaeval.stats.cluster_tables`.
         method: Which form.
 
     Returns:
-        The test; swapping the raters changes nothing. NaN when the marginals agree in every cluster, when all
-        clusters differ alike, and with too few clusters for F.
+        Statistic, at least 0, and p-value in [0, 1]; swapping the raters changes nothing. NaN when the
+        marginals agree in every cluster, when all clusters differ alike, and with too few clusters for F.
 
     Raises:
         ValueError: The tables have another shape, or hold something other than counts.
     """
     counts = as_table(tables, name="tables")
-    if counts.ndim != 3:  # noqa: PLR2004
+    if counts.ndim != 3:
         raise ValueError(f"tables must have shape (G, K, K), got {counts.shape}")
     if method not in {"hotelling", "stuart-maxwell"}:
         raise ValueError(f"method must be 'hotelling' or 'stuart-maxwell', got {method!r}")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from qaeval.stats._arrays import TINY, TWO, Floats, as_values, check_level, cluster_codes, same_length
+from qaeval.stats._arrays import TINY, Floats, as_values, check_level, cluster_codes, same_length
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 
 
@@ -18,7 +18,7 @@ def z_quantile(level: float) -> float:
 
 
 def t_quantile(level: float, df: float) -> float:
-    """Return Student's quantile of a two-sided interval."""
+    """Return Student's quantile of a two-sided interval, 2.09 for 0.95 on 19 degrees of freedom."""
     check_level(level)
     return float(special.stdtrit(df, 0.5 + level / 2))
 
@@ -38,8 +38,18 @@ def wilson_bounds(p: float, n: float, z: float) -> tuple[float, float]:
 def wilson(k: float, n: float, *, level: float = 0.95) -> Estimate:
     """Wilson's score interval of a rate, `k` successes of `n` independent items.
 
-    Within [0, 1]; swapping successes and failures mirrors it. Raises ValueError for n = 0 or k outside
-    [0, n]. Source: Wilson 1927; Newcombe 1998, method 3.
+    For items in clusters use `clustered_rate`. Sources: Wilson 1927; Newcombe 1998, method 3.
+
+    Args:
+        k: Successes, 0 to n; whole numbers, or sums of weights.
+        n: Items, above 0.
+        level: Confidence level.
+
+    Returns:
+        A rate in [0, 1]; swapping successes and failures mirrors it. Always defined.
+
+    Raises:
+        ValueError: n is 0, or k is outside [0, n].
     """
     _check_count(k, n)
     low, high = wilson_bounds(k / n, n, z_quantile(level))
@@ -47,9 +57,21 @@ def wilson(k: float, n: float, *, level: float = 0.95) -> Estimate:
 
 
 def clopper_pearson(k: float, n: float, *, level: float = 0.95) -> Estimate:
-    """Clopper and Pearson's exact interval, quantiles of Beta(k, n-k+1) and Beta(k+1, n-k).
+    """Clopper and Pearson's exact interval of a rate of independent items.
 
-    Covers at least `level`, within [0, 1]. Raises ValueError for n = 0 or k outside [0, n].
+    Quantiles of Beta(k, n - k + 1) and Beta(k + 1, n - k); it covers at least `level`. Source: Clopper and
+    Pearson 1934.
+
+    Args:
+        k: Successes, 0 to n; whole numbers, or sums of weights.
+        n: Items, above 0.
+        level: Confidence level.
+
+    Returns:
+        A rate in [0, 1]; swapping successes and failures mirrors it. Always defined.
+
+    Raises:
+        ValueError: n is 0, or k is outside [0, n].
     """
     _check_count(k, n)
     check_level(level)
@@ -68,11 +90,11 @@ def clustered_rate(
 ) -> Estimate:
     r"""Rate of successes over items that come in clusters.
 
-    The value is :math:`p = \sum s_g / \sum t_g`, its clustered variance (CR1)
-    :math:`v = \frac{G}{G-1}\sum_g (s_g - p t_g)^2 / (\sum t_g)^2`. ``"logit"`` gives
-    :math:`\operatorname{logit} p \pm t_{G-1} \sqrt v / p(1-p)`, mapped back; ``"wilson"`` gives Wilson's interval
-    with the effective sample size :math:`p(1-p)/v` and *t* in place of *z*. When all or none succeed, both are
-    Clopper-Pearson on the clusters; when all clusters have the same rate, *v* is the binomial variance.
+    The value is :math:`p = \sum s_g / \sum t_g`, its clustered variance (CR1) :math:`v = \frac{G}{G-1}\sum_g
+    (s_g - p t_g)^2 / (\sum t_g)^2`. ``"logit"`` gives :math:`\operatorname{logit} p \pm t_{G-1} \sqrt v /
+    p(1-p)`, mapped back; ``"wilson"`` gives Wilson's interval with the effective sample size :math:`p(1-p)/v`
+    and *t* in place of *z*. When all or none succeed, both are Clopper-Pearson on the clusters; when all
+    clusters have the same rate, *v* is the binomial variance.
 
     Logit is the default because ``benchmarks/validity.py`` finds it to cover at 95 to 98 % in every setting,
     where Wilson falls to 92 % for rates near 1 with strongly dependent items; it is a few percent wider.
@@ -85,8 +107,11 @@ def clustered_rate(
         level: Confidence level.
 
     Returns:
-        A rate in [0, 1]. With fewer than 10 clusters the interval is NaN, with fewer than 20 it carries a
-        warning. Swapping successes and failures mirrors it.
+        A rate in [0, 1]; swapping successes and failures mirrors it. NaN when no cluster has an item; the
+        interval is NaN with fewer than 10 clusters, and carries a warning with fewer than 20.
+
+    Raises:
+        ValueError: A total is negative or smaller than its successes, or the lengths differ.
     """
     check_level(level)
     s, t = as_values(successes, name="successes"), as_values(totals, name="totals")
@@ -118,9 +143,11 @@ def _clustered_bounds(
 ) -> tuple[float, float, str]:
     n_clusters = len(t)
     if p in {0.0, 1.0}:
+        # no spread between clusters: they are the units, because the items of one may all fail together
         exact = clopper_pearson(n_clusters * p, n_clusters, level=level)
         return exact.low, exact.high, "Clopper-Pearson on clusters"
     binomial = p * (1 - p) / float(t.sum())
+    # clusters that are all alike show a variance of 0, which no sample proves: the binomial one instead
     variance = (_cr1(s - p * t) / float(t.sum())) ** 2 or binomial
     quantile = t_quantile(level, n_clusters - 1)
     if method == "wilson":
@@ -134,7 +161,7 @@ def _clustered_bounds(
 def t_interval(
     value: float, se: float, *, n: int, n_clusters: int, level: float, method: str, n_excluded: int = 0
 ) -> Estimate:
-    """Value plus and minus Student's quantile (G - 1 degrees of freedom) times `se`, by the rules for small G.
+    """Value plus and minus Student's quantile (G - 1 degrees of freedom) times `se`.
 
     The interval is NaN with fewer than 10 clusters, and when `se` is 0 or NaN (the data show no spread, so
     they cannot say how large the error is).
@@ -172,7 +199,8 @@ def clustered_ratio(
     r"""Ratio of two sums over clusters, :math:`r = \sum y_g / \sum x_g`, with a clustered t interval.
 
     Linearised variance (CR1): :math:`\frac{G}{G-1} \sum_g (y_g - r x_g)^2 / (\sum x_g)^2`, t on G - 1 degrees
-    of freedom. For rates of successes prefer `clustered_rate`, which stays inside [0, 1].
+    of freedom. For rates of successes prefer `clustered_rate`, which stays inside [0, 1]. Source: Cochran
+    1977, section 6.3.
 
     Args:
         numerators: Sum of the numerator in each cluster, shape (G,).
@@ -181,7 +209,11 @@ def clustered_ratio(
         level: Confidence level.
 
     Returns:
-        The ratio; its interval is NaN with fewer than 10 clusters or without any spread.
+        The ratio, in the unit of numerator per denominator. The interval is NaN with fewer than 10 clusters
+        or without any spread.
+
+    Raises:
+        ValueError: The denominators have no positive sum, or the lengths differ.
     """
     check_level(level)
     y, x = as_values(numerators, name="numerators"), as_values(denominators, name="denominators")
@@ -221,7 +253,11 @@ def clustered_mean(
         level: Confidence level.
 
     Returns:
-        The mean; its interval is NaN with fewer than 10 clusters or without any spread.
+        The mean, in the unit of the values. The interval is NaN with fewer than 10 clusters or without any
+        spread.
+
+    Raises:
+        ValueError: A value is not finite, or the lengths differ.
     """
     x = as_values(values, name="values")
     codes, n_clusters = cluster_codes(clusters, n=len(x))
@@ -243,9 +279,12 @@ def clustered_mean(
 
 
 def _cr1(residuals: Floats) -> float:
-    """Root of G/(G-1) times the sum of squares; 0 for what rounding leaves of equal clusters, NaN for G = 1."""
+    """Return the root of G/(G-1) times the sum of squares; 0 below rounding errors, NaN for G = 1.
+
+    Without the factor (CR0, as in Miller 2024) the error of a few clusters comes out too small.
+    """
     n_clusters = len(residuals)
-    if n_clusters < TWO:
+    if n_clusters < 2:
         return float("nan")
     root = sqrt(n_clusters / (n_clusters - 1) * float((residuals**2).sum()))
     return root if root > TINY * n_clusters else 0.0

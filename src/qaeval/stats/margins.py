@@ -76,17 +76,21 @@ def non_inferiority(
     r"""Test that candidate b is not worse than a by `margin` or more.
 
     H0 :math:`\Delta \le -m` against :math:`\Delta > -m` for :math:`\Delta` = b - a; shown when the one-sided
-    lower bound, t on chunks, is above -m. "No significant difference" is not the same thing.
+    lower bound, t on chunks, is above -m. "No significant difference" is not the same thing. Source:
+    Schuirmann 1987, one of his two tests.
 
     Args:
         mean_a_by_chunk: Baseline's mean in each chunk, shape (G,), NaN where there is none.
         mean_b_by_chunk: Candidate's mean in the same chunks.
         margin: Largest accepted loss, positive, declared before the data are seen.
-        alpha: One-sided error rate.
+        alpha: One-sided error rate, in (0, 0.5).
         span: See `paired_difference`.
 
     Returns:
-        Bounds and p-values; with fewer than 10 chunks they are NaN and nothing is shown.
+        Bounds, and p-values in [0, 1]; with fewer than 10 chunks they are NaN and nothing is shown.
+
+    Raises:
+        ValueError: The margin is not positive, alpha is out of range, or the means do not fit together.
     """
     if not margin > 0:
         raise ValueError(f"margin is the largest accepted loss and must be positive, got {margin!r}")
@@ -112,8 +116,23 @@ def equivalence(
 ) -> Equivalence:
     r"""Two one-sided tests (TOST) that b - a lies between `low` and `high`.
 
-    Equivalence is shown when the :math:`1 - 2\alpha` interval lies inside the bounds. Swapping the candidates
-    mirrors it. Arguments as in `non_inferiority`. Source: Schuirmann 1987.
+    Equivalence is shown when the :math:`1 - 2\alpha` interval lies inside the bounds. Source: Schuirmann
+    1987.
+
+    Args:
+        mean_a_by_chunk: Mean of candidate a in each chunk, shape (G,), NaN where there is none.
+        mean_b_by_chunk: The same for candidate b, on the same chunks.
+        low: Lower bound of what counts as equivalent, in the unit of the means.
+        high: Upper bound of what counts as equivalent.
+        alpha: One-sided error rate, in (0, 0.5).
+        span: See `paired_difference`.
+
+    Returns:
+        Bounds, t statistics, and p-values in [0, 1]; swapping the candidates and the bounds mirrors it. With
+        fewer than 10 chunks they are NaN and nothing is shown.
+
+    Raises:
+        ValueError: low is not below high, alpha is out of range, or the means do not fit together.
     """
     if not low < high:
         raise ValueError(f"low must be below high, got {low!r} and {high!r}")
@@ -131,7 +150,7 @@ def equivalence(
 
 
 def _at_alpha(a: ArrayLike, b: ArrayLike, *, alpha: float, span: float | None) -> tuple[Estimate, Pivot]:
-    if not 0 < alpha < 0.5:  # noqa: PLR2004
+    if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must be between 0 and 0.5, got {alpha!r}")
     estimate = paired_difference(a, b, level=1 - 2 * alpha, span=span)
     return estimate, t_pivot(chunk_differences(a, b)[0], span=span)

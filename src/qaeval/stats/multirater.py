@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qaeval.stats._arrays import TINY, TWO, Floats, cluster_codes
+from qaeval.stats._arrays import TINY, Floats, cluster_codes
 from qaeval.stats.coefficients import Weights, agreement_weights, chance_corrected
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.resampling import jackknife
@@ -19,9 +19,20 @@ Metric = Literal["nominal", "ordinal", "interval", "ratio"]
 
 
 def rating_counts(ratings: ArrayLike, *, n_levels: int) -> Floats:
-    """How many raters gave each letter to each item, shape (n_items, n_levels)."""
+    """Number of raters that gave each letter to each item, :math:`m_{uk}`.
+
+    Args:
+        ratings: Shape (n_items, n_raters), codes in ``range(n_levels)`` or NaN where a rater gave none.
+        n_levels: Number of letters on the scale, used or not.
+
+    Returns:
+        Shape (n_items, n_levels), whole numbers, at least 0. Always defined.
+
+    Raises:
+        ValueError: The ratings have another shape, or hold something other than codes and NaN.
+    """
     raw = np.asarray(ratings, dtype=np.float64)
-    if raw.ndim != TWO or raw.size == 0:
+    if raw.ndim != 2 or raw.size == 0:
         raise ValueError(f"ratings must have shape (n_items, n_raters), got {raw.shape}")
     given = ~np.isnan(raw)
     if (given & ((raw < 0) | (raw >= n_levels) | (raw != np.floor(raw)))).any():
@@ -47,9 +58,9 @@ def alpha_from_coincidences(
 ) -> Floats:
     r"""Krippendorff's alpha from coincidence matrices, shape (..., K, K) to (...).
 
-    :math:`\alpha = 1 - (n - 1) \sum o_{ck} \delta^2_{ck} / \sum n_c n_k \delta^2_{ck}` with
-    :math:`\delta^2` 0 or 1 (nominal), :math:`(v_c - v_k)^2` (interval), :math:`((v_c - v_k)/(v_c + v_k))^2`
-    (ratio) or :math:`(\sum_{g=c}^k n_g - (n_c + n_k)/2)^2` (ordinal). Up to 1; NaN when only one letter occurs.
+    :math:`\alpha = 1 - (n - 1) \sum o_{ck} \delta^2_{ck} / \sum n_c n_k \delta^2_{ck}` with :math:`\delta^2`
+    0 or 1 (nominal), :math:`(v_c - v_k)^2` (interval), :math:`((v_c - v_k)/(v_c + v_k))^2` (ratio) or
+    :math:`(\sum_{g=c}^k n_g - (n_c + n_k)/2)^2` (ordinal). Up to 1; NaN when only one letter occurs.
     """
     o = np.asarray(coincidence, dtype=np.float64)
     each = o.sum(axis=-1)
@@ -89,17 +100,22 @@ def krippendorff_alpha(
 ) -> float:
     """Krippendorff's alpha of several raters, letters may be missing.
 
-    The formula is that of `alpha_from_coincidences`. Ordinal alpha depends on how often each letter occurs, so
-    it must not be compared between data sets. Source: Krippendorff 2011.
+    The formula is that of `alpha_from_coincidences`. Ordinal alpha depends on how often each letter occurs,
+    so it must not be compared between data sets. Source: Krippendorff 2011.
 
     Args:
         ratings: Shape (n_items, n_raters), codes in ``range(n_levels)`` or NaN; the raters' order is free.
         n_levels: Number of letters on the scale.
-        metric: How far apart two letters are.
-        values: Numbers that the letters stand for (interval and ratio); 0, 1, 2 … when left out.
+        metric: How far apart two letters are: ``"nominal"``, ``"ordinal"``, ``"interval"`` or ``"ratio"``.
+        values: Numbers that the letters stand for (interval and ratio), shape (n_levels,); 0, 1, 2 … when
+            left out.
 
     Returns:
         At most 1, 0 for agreement by chance; NaN when only one letter occurs or no item has two letters.
+
+    Raises:
+        ValueError: The ratings have another shape or hold something other than codes and NaN, or the metric
+            is unknown.
     """
     pairs = coincidences(rating_counts(ratings, n_levels=n_levels)).sum(axis=0)
     return float(alpha_from_coincidences(pairs, metric=metric, values=values))
@@ -114,20 +130,40 @@ def krippendorff_interval(
     values: ArrayLike | None = None,
     level: float = 0.95,
 ) -> Estimate:
-    """Krippendorff's alpha with the cluster jackknife; items with fewer than two letters are excluded."""
+    """Krippendorff's alpha with the cluster jackknife on Fisher's scale.
+
+    Sources: Krippendorff 2011; Efron and Tibshirani 1993.
+
+    Args:
+        ratings: Shape (n_items, n_raters), codes in ``range(n_levels)`` or NaN; the raters' order is free.
+        clusters: Cluster of each item, shape (n_items,), any labels.
+        n_levels: Number of letters on the scale.
+        metric: How far apart two letters are: ``"nominal"``, ``"ordinal"``, ``"interval"`` or ``"ratio"``.
+        values: Numbers that the letters stand for (interval and ratio), shape (n_levels,); 0, 1, 2 … when
+            left out.
+        level: Confidence level.
+
+    Returns:
+        Alpha, at most 1. `n_excluded` counts the items with fewer than two letters. The value is NaN when
+        only one letter occurs, the interval with fewer than 10 clusters.
+
+    Raises:
+        ValueError: No item has letters from two raters, or the ratings are not as in `krippendorff_alpha`.
+    """
     pairs = coincidences(rating_counts(ratings, n_levels=n_levels))
     codes, n_clusters = cluster_codes(clusters, n=len(pairs))
     sums = np.zeros((n_clusters, n_levels, n_levels))
     np.add.at(sums, codes, pairs)
     n = int((pairs.sum(axis=(1, 2)) > 0).sum())
-    kept = sums[sums.sum(axis=(1, 2)) > 0]
-    if len(kept) == 0:
+    informative = sums[sums.sum(axis=(1, 2)) > 0]
+    if len(informative) == 0:
         raise ValueError("no item has letters from two raters: agreement cannot be measured")
 
     def statistic(totals: Floats) -> Floats:
         return alpha_from_coincidences(totals, metric=metric, values=values)
 
-    return replace(jackknife(statistic, kept, n=n, scale="fisher", level=level), n_excluded=len(pairs) - n)
+    estimate = jackknife(statistic, informative, n=n, scale="fisher", level=level)
+    return replace(estimate, n_excluded=len(pairs) - n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,28 +188,34 @@ def multirater_coefficient(
 ) -> MultiRaterCoefficient:
     r"""Fleiss' kappa, Brennan-Prediger (Randolph's free-marginal kappa) or Gwet's AC1/AC2 of several raters.
 
-    :math:`(p_a - p_e)/(1 - p_e)`: :math:`p_a` averages the agreeing pairs of raters over items with two or more
-    letters; with :math:`\pi_k` the mean share of letter *k*, :math:`p_e` is :math:`\sum w_{kl}\pi_k\pi_l`
-    (Fleiss), :math:`\sum w / K^2` (Brennan-Prediger) or :math:`\frac{\sum w}{K(K-1)}\sum \pi_k (1-\pi_k)` (Gwet).
-    Standard error: Gwet's linearisation with n - 1. Source: Gwet 2014.
+    :math:`(p_a - p_e)/(1 - p_e)`: :math:`p_a` averages the agreeing pairs of raters over items with two or
+    more letters; with :math:`\pi_k` the mean share of letter *k*, :math:`p_e` is :math:`\sum
+    w_{kl}\pi_k\pi_l` (Fleiss), :math:`\sum w / K^2` (Brennan-Prediger) or :math:`\frac{\sum w}{K(K-1)}\sum
+    \pi_k (1-\pi_k)` (Gwet). Standard error: Gwet's linearisation with n - 1, for independent items. Source:
+    Gwet 2014.
 
     Args:
         counts: Raters that gave each letter to each item, shape (n_items, K), see `rating_counts`.
-        coefficient: Which one.
-        weights: None, ``"linear"``, ``"quadratic"`` or a symmetric matrix.
+        coefficient: ``"fleiss"``, ``"brennan_prediger"`` or ``"gwet_ac"``.
+        weights: None, ``"linear"``, ``"quadratic"`` or a symmetric matrix of agreement weights, shape (K, K).
 
     Returns:
-        Value in [-1, 1] with standard error and parts. Items without letters are left out.
+        Value in [-1, 1] with standard error and parts. Items without letters are left out. The value is NaN
+        when chance agreement is 1, the standard error also for a single item.
+
+    Raises:
+        ValueError: No item has letters from two raters, the counts have another shape or are negative, or the
+            coefficient is unknown.
     """
     m = np.asarray(counts, dtype=np.float64)
-    if m.ndim != TWO or not np.isfinite(m).all() or (m < 0).any():
+    if m.ndim != 2 or not np.isfinite(m).all() or (m < 0).any():
         raise ValueError(f"counts must have shape (n_items, K) and not be negative, got shape {m.shape}")
     m = m[m.sum(axis=1) > 0]
-    if not (m.sum(axis=1) >= TWO).any():
+    if not (m.sum(axis=1) >= 2).any():
         raise ValueError("no item has letters from two raters: agreement cannot be measured")
     w = agreement_weights(m.shape[1], weights)
     raters = m.sum(axis=1)
-    paired = raters >= TWO
+    paired = raters >= 2
     pairs = np.where(paired, raters * (raters - 1), 1.0)
     each = np.where(paired, (m * (m @ w - 1)).sum(axis=1) / pairs, 0.0)
     agreement = float(each[paired].mean())

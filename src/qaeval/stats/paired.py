@@ -7,17 +7,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from qaeval.stats._arrays import TINY, TWO, Floats, Ints, as_values, check_level, same_length
+from qaeval.stats._arrays import TINY, Floats, Ints, as_values, check_level, same_length
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import t_interval, t_quantile
 
 _FEW_DIFFERENT = 10
-_NO_BEND = 1e-9
+"""With fewer chunks that differ, Student's interval covers as little as 88 % (docs/validity.md)."""
+_NO_SKEW = 1e-9
+"""Hall's correction divides by the skewness; below this it is the identity."""
 _MAX_LATTICE = 5040
+"""Largest common denominator of the differences: a multiple of 1 to 10, the usual sizes of a chunk."""
 _MAX_LATTICE_SCALE = 1e6
+"""Beyond it a double has too few digits left to tell a multiple of a fraction from a neighbour."""
 _MAX_ENUMERATED = 20
+"""2^20 sign patterns are 8 MB."""
 _MAX_LATTICE_STEPS = 20_000_000
+"""The exact law of the sum has as many points, 160 MB."""
 _DIRECT_WORK = 10_000_000
+"""Beyond so many multiplications a Fourier transform is quicker; below, direct sums keep tiny tails exact."""
 
 
 def chunk_differences(mean_a_by_chunk: ArrayLike, mean_b_by_chunk: ArrayLike) -> tuple[Floats, int]:
@@ -46,14 +53,15 @@ def paired_difference(
 
     With :math:`D_g = \bar b_g - \bar a_g` the value is :math:`\bar D` and the standard error
     :math:`\sqrt{\sum (D_g - \bar D)^2 / (G (G-1))}`, t on G - 1 degrees of freedom. Every chunk has one vote.
-    Positive means that **b** is higher; swapping the two changes the sign.
+    Positive means that **b** is higher. Source: Miller 2024 (arXiv 2411.00640).
 
-    Two corrections for data within a span; ``benchmarks/validity.py`` finds that plain Student intervals fall to
-    88 % without them, and that a candidate that loses the whole margin passes a gate in up to 17 % of the runs
-    instead of 5. Where fewer than 10 chunks differ from the most frequent difference (good candidates mostly
-    tie), two chunks are added to the interval's data, one with D = span and one with D = -span, as Bonett and
-    Price (2012) do for single pairs; the value stays as it is. Elsewhere each end is the further one of
-    Student's and Hall's (1992) skewness-corrected end: a few lost chunks among many ties skew the mean.
+    Two corrections for data within a span; ``benchmarks/validity.py`` finds that plain Student intervals fall
+    to 88 % without them, and that a candidate that loses the whole margin passes a gate in up to 17 % of the
+    runs instead of 5. Where fewer than 10 chunks differ from the most frequent difference (good candidates
+    mostly tie), two chunks are added to the interval's data, one with D = span and one with D = -span, as
+    Bonett and Price (2012) do for single pairs; the value stays as it is. Elsewhere each end is the further
+    one of Student's and Hall's (1992) skewness-corrected end: a few lost chunks among many ties skew the
+    mean.
 
     Args:
         mean_a_by_chunk: Mean of candidate a in each chunk, shape (G,); NaN where the chunk has none.
@@ -63,8 +71,12 @@ def paired_difference(
             bound (seconds, tokens), and then, as for differences beyond the span, no chunks are added.
 
     Returns:
-        The difference; `n` and `n_clusters` count the chunks that both have, `n_excluded` the others. The
-        interval is NaN with fewer than 10 chunks, and without a span when all chunks show one difference.
+        The difference, in [-span, span] or in the unit of the measurements; swapping the candidates changes
+        its sign. `n` and `n_clusters` count the chunks that both have, `n_excluded` the others. The interval
+        is NaN with fewer than 10 chunks, and without a span when all chunks show one difference.
+
+    Raises:
+        ValueError: No chunk has both means, a mean is infinite, or the lengths differ.
     """
     check_level(level)
     d, n_excluded = chunk_differences(mean_a_by_chunk, mean_b_by_chunk)
@@ -99,7 +111,7 @@ class Pivot:
     """Standard error; 0 when the data show no spread, NaN for one chunk."""
     df: int
     """Degrees of freedom."""
-    bend: float
+    skew: float
     """Hall's correction, skewness / (3 sqrt(G)); 0 for none."""
     method: str
     """Name for the reader."""
@@ -107,21 +119,22 @@ class Pivot:
     def ends(self, level: float) -> tuple[float, float]:
         """Return the ends of the interval: Student's or Hall's, whichever is further out."""
         t = t_quantile(level, self.df)
-        low = max(t, self._unbent(t))
-        high = min(-t, self._unbent(-t))
+        low = max(t, self._uncorrected(t))
+        high = min(-t, self._uncorrected(-t))
         return self.centre - self.se * low, self.centre - self.se * high
 
     def tails(self, at: float) -> tuple[float, float]:
         """P-values of the hypotheses that the mean is at most, and at least, `at`; they agree with `ends`."""
         t = (self.centre - at) / self.se
-        bent = t + self.bend * t**2 + self.bend**2 * t**3 / 3 + self.bend / 2
-        return float(special.stdtr(self.df, -min(t, bent))), float(special.stdtr(self.df, max(t, bent)))
+        corrected = t + self.skew * t**2 + self.skew**2 * t**3 / 3 + self.skew / 2
+        at_most, at_least = -min(t, corrected), max(t, corrected)
+        return float(special.stdtr(self.df, at_most)), float(special.stdtr(self.df, at_least))
 
-    def _unbent(self, q: float) -> float:
+    def _uncorrected(self, q: float) -> float:
         """Return the t whose skewness-corrected value is q."""
-        if abs(self.bend) < _NO_BEND:
+        if abs(self.skew) < _NO_SKEW:
             return q
-        return float((np.cbrt(1 + 3 * self.bend * (q - self.bend / 2)) - 1) / self.bend)
+        return float((np.cbrt(1 + 3 * self.skew * (q - self.skew / 2)) - 1) / self.skew)
 
 
 def t_pivot(differences: Floats, *, span: float | None) -> Pivot:
@@ -133,21 +146,21 @@ def t_pivot(differences: Floats, *, span: float | None) -> Pivot:
         more = np.append(d, [span, -span])
         method = "paired difference by chunk, two chunks added, t"
         return Pivot(float(more.mean()), _standard_error(more), df, 0.0, method)
-    se, bend = _standard_error(d), 0.0
+    se, skew = _standard_error(d), 0.0
     if se > 0:
         third = float(((d - d.mean()) ** 3).mean()) / (se * np.sqrt(len(d))) ** 3
-        bend = float(third / (3 * np.sqrt(len(d))))
-    return Pivot(float(d.mean()), se, df, bend, "paired difference by chunk, CR1 t, skewness guard")
+        skew = float(third / (3 * np.sqrt(len(d))))
+    return Pivot(float(d.mean()), se, df, skew, "paired difference by chunk, CR1 t, skewness guard")
 
 
 def _mostly_one_value(d: Floats) -> bool:
     """Whether most chunks show the same difference and fewer than 10 show another."""
-    most = int(np.unique(np.round(d, 9), return_counts=True)[1].max())
-    return 2 * most > len(d) and len(d) - most < _FEW_DIFFERENT
+    n_equal = int(np.unique(np.round(d, 9), return_counts=True)[1].max())
+    return 2 * n_equal > len(d) and len(d) - n_equal < _FEW_DIFFERENT
 
 
 def _standard_error(d: Floats) -> float:
-    if len(d) < TWO:
+    if len(d) < 2:
         return nan
     spread = float(np.std(d, ddof=1))
     return float(spread / np.sqrt(len(d))) if spread > TINY else 0.0
@@ -165,6 +178,7 @@ def sign_flip_test(
     The statistic is :math:`S = \sum_g D_g`; under the null hypothesis each sign pattern is equally likely.
     Exact for any number of chunks when the differences are multiples of one fraction (rates of a few items
     are), and for up to 20 chunks otherwise; else by `n_resamples` random patterns, as (hits+1)/(patterns+1).
+    Source: Fisher 1935, section 21.
 
     Args:
         differences: D of each chunk, shape (G,).
@@ -173,8 +187,11 @@ def sign_flip_test(
         n_resamples: Patterns drawn there.
 
     Returns:
-        A probability in (0, 1]; 1 when all differences are 0. Two-sided it does not change with the sign of
-        the differences.
+        A probability in (0, 1]; 1 when all differences are 0. Always defined. Two-sided it does not change
+        with the sign of the differences.
+
+    Raises:
+        ValueError: A difference is not finite, the alternative is unknown, or `rng` is missing where needed.
     """
     d = as_values(differences, name="differences")
     if alternative not in {"two-sided", "greater", "less"}:
@@ -195,10 +212,12 @@ def sign_flip_test(
     signs = (rng.integers(0, 2, size=len(d)) * 2.0 - 1.0 for _ in range(n_resamples))
     sums = np.fromiter((float(s @ d) for s in signs), dtype=np.float64, count=n_resamples)
     hits = int(_as_extreme(sums, float(d.sum()), two_sided=two_sided).sum())
+    # the observed pattern is one of those drawn, so that the p-value is never 0 and keeps its error rate
     return (hits + 1) / (n_resamples + 1)
 
 
 def _as_extreme(sums: Floats, observed: float, *, two_sided: bool) -> np.ndarray:
+    # sums that are equal but for rounding count as extreme: the observed pattern is one of them
     slack = 1e-9 * max(1.0, abs(observed))
     return (np.abs(sums) >= abs(observed) - slack) if two_sided else (sums >= observed - slack)
 
@@ -208,12 +227,14 @@ def lattice_steps(differences: Floats) -> Ints | None:
 
     None also when the law of their sum would have more than 20 million points.
     """
+    # means of a few items are fractions up to rounding, so multiples are compared with a tolerance
     scale = float(np.abs(differences).max(initial=0.0))
     if scale == 0:
         return np.zeros(len(differences), dtype=np.int64)
     distinct = np.unique(np.abs(differences))
     if len(distinct) > _MAX_LATTICE or scale > _MAX_LATTICE_SCALE:
         return None
+    # from the smallest denominator up: the coarser the lattice, the shorter the law of the sum
     for denominator in range(1, _MAX_LATTICE + 1):
         multiples = distinct * denominator
         if np.abs(multiples - np.round(multiples)).max() < 1e-9 * denominator:
@@ -245,8 +266,8 @@ def _lattice_tail(steps: Ints, *, two_sided: bool) -> float:
 def _half_binomial(count: int) -> Floats:
     """Return the probabilities of 0..count heads of a fair coin."""
     heads = np.arange(count + 1)
-    log_ways = special.gammaln(count + 1) - special.gammaln(heads + 1) - special.gammaln(count - heads + 1)
-    return np.asarray(np.exp(log_ways - count * np.log(2.0)), dtype=np.float64)
+    log_counts = special.gammaln(count + 1) - special.gammaln(heads + 1) - special.gammaln(count - heads + 1)
+    return np.asarray(np.exp(log_counts - count * np.log(2.0)), dtype=np.float64)
 
 
 def _fast_convolve(law: Floats, spaced: Floats) -> Floats:
@@ -258,7 +279,7 @@ def _fast_convolve(law: Floats, spaced: Floats) -> Floats:
 
 
 def _sparse_convolve(law: Floats, spaced: Floats, size: int) -> Floats:
-    """Convolve with a law that is 0 except at multiples of `size`; all terms are positive, nothing cancels."""
+    """Convolve with a law that is 0 except at multiples of `size`: positive terms, nothing cancels."""
     out = np.zeros(len(law) + len(spaced) - 1)
     for position in range(0, len(spaced), size):
         out[position : position + len(law)] += spaced[position] * law
@@ -272,8 +293,14 @@ def holm(p_values: ArrayLike) -> Floats:
     :math:`\alpha` in the family when its adjusted p-value is at most :math:`\alpha`. Source: Holm 1979.
 
     Args:
-        p_values: One for each comparison of the family, shape (m,), in [0, 1]. NaN (a test that could not be
-            made) stays NaN and is not counted.
+        p_values: P-value of each comparison of the family, shape (m,), in [0, 1]. NaN (a test that could not
+            be made) is not counted.
+
+    Returns:
+        Shape (m,), in [0, 1]; NaN stays NaN.
+
+    Raises:
+        ValueError: There are no p-values, or one is outside [0, 1].
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or p.size == 0:

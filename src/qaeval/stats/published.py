@@ -1,4 +1,4 @@
-"""Can published agreement numbers be true? Checks that need only what was printed: marginals and coefficients."""
+"""Can published agreement numbers be true? Checks that need only printed marginals and coefficients."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,29 +11,38 @@ from qaeval.stats._arrays import Floats, Ints, as_values
 from qaeval.stats.bounds import AgreementBounds, agreement_bounds
 
 NEARLY_CONSTANT = 0.95
-"""A judge that gives one letter more often than this is flagged."""
+"""A judge that gives one letter more often is flagged: fewer than 1 item in 20 has another letter."""
 LOW_KAPPA_MAX = 0.4
-"""Below this, the marginals alone rule out a fair agreement."""
+"""Below this the marginals alone keep kappa down, whatever the judge does on the items."""
+_MAX_DIAGONALS = 2e7
+"""Tables are not counted with more diagonals than this, about 800 items spread evenly over 3 letters."""
 _SLACK = 1e-9
+"""Rounding errors of a share, which must not turn a printed number into a contradiction."""
 
 
 def grim(percent: float, n: int, *, decimals: int) -> bool:
-    r"""Whether some whole number of *n* items rounds to this percentage (Brown and Heathers' GRIM test, 2017).
+    r"""Whether some whole number of *n* items rounds to this percentage: the GRIM test.
 
-    True when an integer *m* exists with :math:`|100 m / n - percent| \le \frac12 10^{-decimals}`; both ways of
-    rounding a half are accepted.
+    True when an integer *m* exists with :math:`|100 m / n - percent| \le \frac12 10^{-decimals}`; both ways
+    of rounding a half are accepted. Source: Brown and Heathers 2017.
 
     Args:
         percent: The printed percentage, 0 to 100.
         n: Items it was computed from.
         decimals: Digits printed after the point.
+
+    Returns:
+        True or False; always defined.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
     return bool(grim_counts(percent, n, decimals=decimals))
 
 
 def grim_counts(percent: float, n: int, *, decimals: int) -> range:
     """Return the whole numbers of *n* items that round to this percentage; empty when there is none."""
-    if n < 1 or decimals < 0 or not 0 <= percent <= 100:  # noqa: PLR2004
+    if n < 1 or decimals < 0 or not 0 <= percent <= 100:
         raise ValueError(
             f"need n >= 1, decimals >= 0, percent in [0, 100]; got {n!r}, {decimals!r}, {percent!r}"
         )
@@ -73,10 +82,10 @@ def _whole(row_marginal: ArrayLike, column_marginal: ArrayLike) -> tuple[Ints, I
 def _diagonals(
     row_marginal: ArrayLike, column_marginal: ArrayLike, agreements: int | None
 ) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Yield possible diagonals, shape (m, K), with the first and last value of the cell that is then still free.
+    """Yield possible diagonals, shape (m, K), with the first and last value of the one free cell.
 
-    For 3 levels that is the cell (0, 1); for 2 levels nothing is free, and first = last = 0. One batch for each
-    value of the first cell keeps memory small.
+    For 3 levels that is the cell (0, 1); for 2 levels no cell is free, and first = last = 0. One batch for
+    each value of the first cell keeps memory small.
     """
     r, c = _whole(row_marginal, column_marginal)
     tops = np.minimum(r, c)
@@ -93,7 +102,7 @@ def _diagonals(
 
 def _free_cell(rows: Ints, columns: Ints) -> tuple[Ints, Ints]:
     """First and last value of the cell (0, 1), from the sums of rows and columns without the diagonal."""
-    if rows.shape[1] == 2:  # noqa: PLR2004
+    if rows.shape[1] == 2:
         fits = (rows[:, 0] == columns[:, 1]) & (rows[:, 1] == columns[:, 0])
         return np.zeros(len(fits), dtype=np.int64), np.where(fits, 0, -1).astype(np.int64)
     left = columns[:, 0] + columns[:, 1] - rows[:, 2]
@@ -147,8 +156,8 @@ def check_published(
     """Check published agreement of a judge with a reference for what the marginals rule out.
 
     Every printed number is taken as an interval of half a unit of its last digit; only what lies outside for
-    all values in it is called a contradiction. A kappa that could be true with linear or quadratic weights, but
-    not without, is a warning.
+    all values in it is called a contradiction. A kappa that could be true with linear or quadratic weights,
+    but not without, is a warning. Source of the bounds: `agreement_bounds`; of the percentage: `grim`.
 
     Args:
         reference_counts: Items with each letter by the reference, shape (K,), whole numbers.
@@ -159,7 +168,12 @@ def check_published(
         kappa_decimals: Its digits after the point.
 
     Returns:
-        The findings, in sentences, and the numbers behind them.
+        The findings, in sentences, and the numbers behind them: agreements and shares in [0, 1], kappas in
+        [-1, 1]. Those of an agreement that was not printed are NaN.
+
+    Raises:
+        ValueError: The counts have different lengths or sums, are negative, or a printed number is out of
+            range.
     """
     r = as_values(reference_counts, name="reference_counts")
     c = as_values(judge_counts, name="judge_counts")
@@ -202,8 +216,8 @@ def _agreement_interval(percent: float | None, decimals: int) -> tuple[float, fl
 
 
 def _number_of_tables(r: Floats, c: Floats, counts: range | None) -> int | None:
-    """Count compatible tables; None for more than 3 levels, without agreement, or where it would take long."""
-    if counts is None or len(r) > 3 or float(np.prod(np.minimum(r, c) + 1)) > 2e7:  # noqa: PLR2004
+    """Count compatible tables; None for more than 3 levels, without agreement, or for many items."""
+    if counts is None or len(r) > 3 or float(np.prod(np.minimum(r, c) + 1)) > _MAX_DIAGONALS:
         return None
     return sum(compatible_tables(r, c, agreements=m) for m in counts)
 
@@ -219,9 +233,11 @@ def _agreement_contradictions(
         nearest = " and ".join(f"{m}/{n} = {100 * m / n:.{decimals}f} %" for m in near)
         yield f"no whole number of {n} items gives {percent:.{decimals}f} % agreement: {nearest}"
     if low > bounds.agreement_max + _SLACK:
-        yield f"the marginals allow at most {100 * bounds.agreement_max:.1f} % agreement, not {percent:.{decimals}f} %"
+        largest = 100 * bounds.agreement_max
+        yield f"the marginals allow at most {largest:.1f} % agreement, not {percent:.{decimals}f} %"
     if high < bounds.agreement_min - _SLACK:
-        yield f"the marginals force at least {100 * bounds.agreement_min:.1f} % agreement, not {percent:.{decimals}f} %"
+        smallest = 100 * bounds.agreement_min
+        yield f"the marginals force at least {smallest:.1f} % agreement, not {percent:.{decimals}f} %"
 
 
 def _kappa_mismatch(
@@ -241,7 +257,8 @@ def _kappa_mismatch(
     if not any(allowed):
         sentences.append(
             f"kappa {printed:g} is impossible: over all tables with these marginals kappa is between "
-            f"{min(b.kappa_min for b in bounds):.3f} and {max(b.kappa_max for b in bounds):.3f}, whatever the weights"
+            f"{min(b.kappa_min for b in bounds):.3f} and {max(b.kappa_max for b in bounds):.3f}, "
+            "whatever the weights"
         )
     elif not allowed[0]:
         sentences.append(
@@ -251,19 +268,24 @@ def _kappa_mismatch(
     if implied[1] < low or implied[0] > high:
         slip = implied[0] - half <= printed / 10 <= implied[1] + half
         sentences.append(
-            f"unweighted kappa from the printed agreement is {implied[0]:.3f} to {implied[1]:.3f}, not {printed:g}"
-            + ("; a slipped decimal point would explain it" if slip else "")
+            f"unweighted kappa from the printed agreement is {implied[0]:.3f} to {implied[1]:.3f}, "
+            f"not {printed:g}" + ("; a slipped decimal point would explain it" if slip else "")
         )
-    weighted_could = n_levels > 2 and any(allowed[1:])  # noqa: PLR2004
+    weighted_could = n_levels > 2 and any(allowed[1:])
     return sentences, not weighted_could
 
 
 def _warnings(
     judge_shares: Floats, baseline: float, agreement: float, *, n: int, bounds: AgreementBounds
 ) -> Iterator[str]:
-    if float(judge_shares.max()) > NEARLY_CONSTANT:
-        yield f"the judge gives one letter to {100 * float(judge_shares.max()):.1f} % of the items: it hardly judges"
+    largest = float(judge_shares.max())
+    if largest > NEARLY_CONSTANT:
+        yield f"the judge gives one letter to {100 * largest:.1f} % of the items: it hardly judges"
+    # one standard error of the baseline: less than that above it is no sign that the judge knows the items
     if agreement <= baseline + sqrt(baseline * (1 - baseline) / n):
-        yield f"always giving the most frequent letter would agree on {100 * baseline:.1f} %: the judge adds nothing"
+        yield (
+            f"always giving the most frequent letter would agree on {100 * baseline:.1f} %: "
+            "the judge adds nothing"
+        )
     if bounds.kappa_max < LOW_KAPPA_MAX:
         yield f"the letters' frequencies differ so much that kappa cannot exceed {bounds.kappa_max:.3f}"

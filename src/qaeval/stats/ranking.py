@@ -10,29 +10,37 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qaeval.stats._arrays import TWO, Floats, check_level
+from qaeval.stats._arrays import Floats, check_level
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.resampling import MAX_UNDEFINED, Clusters, resampled_totals
 
 _MAX_STEPS = 20_000
+"""MM converges linearly, and slowly where few games link two groups of candidates."""
 _PRECISION = 1e-11
+"""Largest step of a log-strength at which the iteration ends; reports print two digits."""
 
 
 def bradley_terry(wins: ArrayLike, *, reference: int | None = None) -> Floats:
-    r"""Log-strengths :math:`\lambda` with :math:`\operatorname{logit} P(i \text{ beats } j) = \lambda_i - \lambda_j`.
+    r"""Log-strengths of candidates from pairwise wins.
 
-    Maximum likelihood by Hunter's (2004) MM steps :math:`\pi_i = W_i / \sum_j n_{ij}/(\pi_i + \pi_j)`.
+    :math:`\lambda` with :math:`\operatorname{logit} P(i \text{ beats } j) = \lambda_i - \lambda_j`, maximum
+    likelihood by the MM steps :math:`\pi_i = W_i / \sum_j n_{ij}/(\pi_i + \pi_j)`. Sources: Bradley and Terry
+    1952; Hunter 2004.
 
     Args:
-        wins: Wins of row over column, shape (..., M, M); a tie is half a win for both. The diagonal is ignored.
+        wins: Wins of row over column, shape (..., M, M); a tie is half a win for both. The diagonal is
+            ignored.
         reference: Candidate whose strength is 0; the mean is 0 when left out.
 
     Returns:
-        Shape (..., M). NaN where the strengths do not exist: some group of candidates never lost, or never
-        played, against the others.
+        Shape (..., M), log-odds; transposing the wins changes the signs. NaN where the strengths do not
+        exist: some group of candidates never lost, or never played, against the others.
+
+    Raises:
+        ValueError: The wins are not square, not finite, or negative.
     """
     w = np.array(wins, dtype=np.float64)
-    if w.ndim < TWO or w.shape[-1] != w.shape[-2] or w.shape[-1] < TWO:
+    if w.ndim < 2 or w.shape[-1] != w.shape[-2] or w.shape[-1] < 2:
         raise ValueError(f"wins must be square with at least 2 candidates, got shape {w.shape}")
     if not np.isfinite(w).all() or (w < 0).any():
         raise ValueError("wins must be finite and not negative")
@@ -98,16 +106,22 @@ def bradley_terry_bootstrap(
 ) -> tuple[Ranked, ...]:
     """Bradley-Terry strengths and ranks with percentile intervals from resampled clusters.
 
+    Sources: Bradley and Terry 1952; Efron and Tibshirani 1993.
+
     Args:
-        wins_by_cluster: Wins of row over column in each cluster, shape (G, M, M).
-        rng: Source of the resamples.
+        wins_by_cluster: Wins of row over column in each cluster, shape (G, M, M); a tie is half a win for
+            both.
+        rng: Source of the resamples; the same seed gives the same intervals.
         reference: Candidate whose strength is 0; the mean is 0 when left out.
         n_resamples: Number of resamples.
         level: Confidence level.
 
     Returns:
-        One entry for each candidate. The interval is NaN with fewer than 10 clusters, or when more than 1 % of
-        the resamples have no strengths.
+        An entry for each candidate: strength as log-odds, ranks from 1 to M. The interval is NaN with fewer
+        than 10 clusters, or when more than 1 % of the resamples have no strengths.
+
+    Raises:
+        ValueError: The wins are not square, not finite, or negative.
     """
     check_level(level)
     clusters = Clusters.of(wins_by_cluster)

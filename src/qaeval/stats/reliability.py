@@ -18,9 +18,19 @@ from qaeval.stats.resampling import cluster_bootstrap, jackknife
 
 
 def confusion_matrix(a: ArrayLike, b: ArrayLike, n_levels: int) -> Ints:
-    """Counts of letter pairs, shape (K, K): entry [i, j] counts the items with a = i and b = j.
+    """Count the pairs of letters.
 
-    Swapping the raters transposes it; the sum is the number of items.
+    Args:
+        a: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
+        b: The same by the judge.
+        n_levels: Number of letters on the scale, used or not.
+
+    Returns:
+        Shape (K, K), at least 0: entry [i, j] counts the items with a = i and b = j, the sum is n. Swapping
+        the raters transposes it. Always defined.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
     x, y = as_codes(a, n_levels=n_levels, name="a"), as_codes(b, n_levels=n_levels, name="b")
     same_length(a=x, b=y)
@@ -29,7 +39,21 @@ def confusion_matrix(a: ArrayLike, b: ArrayLike, n_levels: int) -> Ints:
 
 
 def cluster_tables(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int) -> Ints:
-    """Confusion matrix of each cluster, shape (G, K, K); they add up to `confusion_matrix`."""
+    """Count the pairs of letters in each cluster, for intervals of any statistic of a table by `jackknife`.
+
+    Args:
+        a: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
+        b: The same by the judge.
+        clusters: Cluster of each item, shape (n,), any labels.
+        n_levels: Number of letters on the scale, used or not.
+
+    Returns:
+        Counts, at least 0, shape (G, K, K), in the sorted order of the cluster labels; the tables add up to
+        `confusion_matrix`. Always defined.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
+    """
     x, y = as_codes(a, n_levels=n_levels, name="a"), as_codes(b, n_levels=n_levels, name="b")
     same_length(a=x, b=y)
     codes, n_clusters = cluster_codes(clusters, n=len(x))
@@ -42,22 +66,38 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, *, n_levels: int, weights: Weights =
     r"""Cohen's kappa of two raters over the same items.
 
     :math:`\kappa = (p_o - p_e)/(1 - p_e)` with chance agreement :math:`p_e` from each rater's own marginals;
-    weighted, near misses count as partial agreement. Weights always span the whole scale, used or not.
+    weighted, near misses count as partial agreement. Weights always span the whole scale, used or not. Never
+    compare kappas of different weights. Sources: Cohen 1960, 1968.
 
     Args:
-        a: Letter of each item by one rater, shape (n,), codes in ``range(n_levels)``. Symmetric in a and b.
+        a: Letter of each item by one rater, shape (n,), codes in ``range(n_levels)``.
         b: The same by the other rater.
         n_levels: Number of letters on the scale, used or not.
-        weights: None, ``"linear"`` or ``"quadratic"``. Never compare coefficients of different weights.
+        weights: None, ``"linear"`` or ``"quadratic"``.
 
     Returns:
-        A number in [-1, 1]; NaN when both raters used one and the same letter throughout (:math:`p_e = 1`).
+        A number in [-1, 1], symmetric in the raters; NaN when both used one and the same letter throughout
+        (:math:`p_e = 1`).
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
     return float(kappa(confusion_matrix(a, b, n_levels), weights=weights))
 
 
 def majority_baseline(reference: ArrayLike, *, n_levels: int) -> float:
-    """Agreement of a judge that always gives the reference's most frequent letter, in [1/K, 1]."""
+    r"""Agreement of a judge that always gives the reference's most frequent letter, :math:`\max_i r_i / n`.
+
+    Args:
+        reference: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
+        n_levels: Number of letters on the scale, used or not.
+
+    Returns:
+        A share in [1/K, 1]. Always defined.
+
+    Raises:
+        ValueError: A letter is no code of the scale, or there are no items.
+    """
     codes = as_codes(reference, n_levels=n_levels, name="reference")
     return float(np.bincount(codes, minlength=n_levels).max() / len(codes))
 
@@ -65,7 +105,22 @@ def majority_baseline(reference: ArrayLike, *, n_levels: int) -> float:
 def agreement_rate(
     a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
 ) -> Estimate:
-    """Observed agreement with the interval of `clustered_rate`."""
+    r"""Share of items with the same letter from both raters, with the interval of `clustered_rate`.
+
+    Args:
+        a: Letter of each item by one rater, shape (n,), codes in ``range(n_levels)``.
+        b: The same by the other rater.
+        clusters: Cluster of each item, shape (n,), any labels.
+        n_levels: Number of letters on the scale, used or not.
+        level: Confidence level.
+
+    Returns:
+        A share in [0, 1], :math:`\sum n_{ii} / n`, symmetric in the raters. The interval is NaN with fewer
+        than 10 clusters.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
+    """
     tables = cluster_tables(a, b, clusters, n_levels=n_levels)
     return clustered_rate(np.trace(tables, axis1=1, axis2=2), tables.sum(axis=(1, 2)), level=level)
 
@@ -84,23 +139,30 @@ def kappa_interval(
 ) -> Estimate:
     """Cohen's kappa with an interval by clusters.
 
+    By default a delete-one-cluster jackknife on Fisher's scale with Student's t; ``benchmarks/validity.py``
+    finds it at 94 to 99 % wherever it carries no warning. With perfect agreement, where no resampling shows
+    any error, the lower end is kappa at the Clopper-Pearson bound of the share of clusters in full agreement.
+    Sources: Cohen 1960, 1968; Efron and Tibshirani 1993.
+
     Args:
-        a: Letters of one rater, shape (n,), codes in ``range(n_levels)``.
-        b: Letters of the other rater.
+        a: Letter of each item by one rater, shape (n,), codes in ``range(n_levels)``.
+        b: The same by the other rater.
         clusters: Cluster of each item, shape (n,), any labels.
-        n_levels: Number of letters on the scale.
-        weights: None, ``"linear"`` or ``"quadratic"``.
-        method: Delete-one-cluster jackknife on Fisher's scale with Student's t, or a cluster bootstrap, which
-            needs `rng`. ``benchmarks/validity.py`` finds the jackknife at 94 to 99 % wherever it carries no
-            warning; from 20 clusters, or fewer than 10 that hold a rarer letter, it is rough.
+        n_levels: Number of letters on the scale, used or not.
+        weights: None, ``"linear"`` or ``"quadratic"``. Never compare kappas of different weights.
+        method: ``"jackknife"``, or a cluster bootstrap, which needs `rng`.
         rng: Source of the bootstrap's resamples.
         n_resamples: Resamples of the bootstrap.
         level: Confidence level.
 
     Returns:
-        The estimate, its interval inside [-1, 1]. With perfect agreement, where no resampling shows any
-        error, the lower end is kappa at the Clopper-Pearson bound of the share of clusters in full agreement.
-        The value is NaN when both raters used one letter; the interval is NaN with fewer than 10 clusters.
+        Kappa and its interval in [-1, 1], symmetric in the raters. The value is NaN when both raters used one
+        and the same letter, the interval with fewer than 10 clusters. `reason` warns with fewer than 20
+        clusters, and with fewer than 10 that hold any letter but the most frequent one.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, there are no items, or `rng` is
+            missing.
     """
     check_level(level)
     tables = cluster_tables(a, b, clusters, n_levels=n_levels)
@@ -131,11 +193,26 @@ def kappa_difference(
     weights: Weights = None,
     level: float = 0.95,
 ) -> Estimate:
-    """Kappa of the second judge minus kappa of the first, both with one reference on the same items.
+    """Kappa of the second judge minus kappa of the first, both against one reference on the same items.
 
     Cluster jackknife of the difference itself, Student's t: what both judges get wrong together cancels, so
-    it sees more than two intervals side by side. In [-2, 2]; swapping the judges changes the sign. NaN when
-    either kappa is; its interval is NaN when the judges give the same letters.
+    it finds more than two intervals side by side. Source: Efron and Tibshirani 1993, chapter 11.
+
+    Args:
+        reference: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
+        first: The same by the first judge.
+        second: The same by the second judge.
+        clusters: Cluster of each item, shape (n,), any labels.
+        n_levels: Number of letters on the scale, used or not.
+        weights: None, ``"linear"`` or ``"quadratic"``.
+        level: Confidence level.
+
+    Returns:
+        A difference in [-2, 2]; swapping the judges changes its sign. NaN when either kappa is; the interval
+        is NaN with fewer than 10 clusters, and when no cluster changes the difference.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
     tables = np.stack(
         [cluster_tables(reference, judge, clusters, n_levels=n_levels) for judge in (first, second)], axis=1
@@ -150,10 +227,11 @@ def kappa_difference(
 
 def _warned(estimate: Estimate, tables: Ints) -> Estimate:
     """Add the warning that belongs to a kappa from few clusters with any letter but the most frequent one."""
-    off = tables.copy()
-    most = int((tables.sum(axis=(0, 1)) + tables.sum(axis=(0, 2))).argmax())
-    off[:, most, most] = 0
-    informative = int((off.sum(axis=(1, 2)) > 0).sum())
+    # items on which both gave the commonest letter say nothing about kappa
+    off_commonest = tables.copy()
+    commonest = int((tables.sum(axis=(0, 1)) + tables.sum(axis=(0, 2))).argmax())
+    off_commonest[:, commonest, commonest] = 0
+    informative = int((off_commonest.sum(axis=(1, 2)) > 0).sum())
     if not estimate.has_interval or estimate.reason or informative >= MIN_CLUSTERS:
         return estimate
     return replace(
@@ -195,10 +273,22 @@ class LetterAccuracy:
 def letter_accuracy(
     a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
 ) -> tuple[LetterAccuracy, ...]:
-    """Precision and recall of the judge `b` for each letter of the reference `a`, clustered.
+    """Precision :math:`n_{ii} / c_i` and recall :math:`n_{ii} / r_i` of the judge for each letter, clustered.
 
-    Both are in [0, 1]; swapping the raters swaps them. The interval is that of `clustered_rate` over the
-    clusters that have such an item.
+    Args:
+        a: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
+        b: The same by the judge.
+        clusters: Cluster of each item, shape (n,), any labels.
+        n_levels: Number of letters on the scale, used or not.
+        level: Confidence level.
+
+    Returns:
+        One entry for each letter, shares in [0, 1] with the interval of `clustered_rate` over the clusters
+        that have such an item. Swapping the raters swaps precision and recall. NaN for a letter that was
+        never given.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
     tables = cluster_tables(a, b, clusters, n_levels=n_levels)
     hits = np.diagonal(tables, axis1=1, axis2=2)
@@ -215,10 +305,23 @@ def letter_accuracy(
 def leniency(
     a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
 ) -> Estimate:
-    """P(judge gives a better letter) minus P(judge gives a worse letter) than the reference, in [-1, 1].
+    r"""P(judge gives a better letter than the reference) minus P(judge gives a worse one).
 
-    `a` is the reference, `b` the judge, code 0 the best letter. Positive means a lenient judge. Swapping the
-    raters changes the sign. Interval: clustered ratio, Student's t.
+    Interval: `clustered_ratio` of :math:`\sum_g (\text{better} - \text{worse})` and the items.
+
+    Args:
+        a: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``, 0 the best.
+        b: The same by the judge.
+        clusters: Cluster of each item, shape (n,), any labels.
+        n_levels: Number of letters on the scale, used or not.
+        level: Confidence level.
+
+    Returns:
+        A difference in [-1, 1], positive for a lenient judge; swapping the raters changes its sign. The
+        interval is NaN with fewer than 10 clusters, and when all clusters show the same value.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
     """
     tables = cluster_tables(a, b, clusters, n_levels=n_levels)
     sign = np.sign(np.subtract.outer(np.arange(n_levels), np.arange(n_levels)))

@@ -16,15 +16,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from qaeval.stats._arrays import TINY, TWO, Floats, Ints, check_level
+from qaeval.stats._arrays import TINY, Floats, Ints, check_level
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined, warning
 
 Statistic = Callable[[Floats], Floats]
 """Totals of shape (B, ...) to B values; NaN where the statistic does not exist."""
 
 MAX_UNDEFINED = 0.01
-"""A bootstrap that loses a larger share of its resamples gives no interval."""
+"""Largest share of resamples without a value that still gives an interval.
+
+Each end of a 95 % interval is a tail of 2.5 %, and resamples without a value are likely to be extreme ones.
+"""
 _BATCH_CELLS = 4_000_000
+"""Resampled weights held at once, 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def jackknife_se(statistic: Statistic, clusters: Clusters) -> float:
     statistic does not exist without some cluster.
     """
     n_clusters = clusters.n_clusters
-    if n_clusters < TWO:
+    if n_clusters < 2:
         return nan
     values = left_out_values(statistic, clusters)
     mean = float(np.average(values, weights=clusters.multiplicity))
@@ -110,34 +114,38 @@ def jackknife(
 ) -> Estimate:
     r"""Statistic of all clusters with a delete-one-cluster jackknife interval, Student's t on G - 1 df.
 
-    On Fisher's scale, for coefficients in [-1, 1], the interval is
-    :math:`\tanh\{\operatorname{artanh} \theta \pm t\, SE / (1 - \theta^2)\}`: it stays inside the range, and covers
-    better than the plain :math:`\theta \pm t\, SE` wherever the two differ (``benchmarks/validity.py``).
+    On Fisher's scale, for coefficients in [-1, 1], the interval is :math:`\tanh\{\operatorname{artanh} \theta
+    \pm t\, SE / (1 - \theta^2)\}`: it stays inside the range, and covers better than the plain :math:`\theta
+    \pm t\, SE` wherever the two differ (``benchmarks/validity.py``). Source: Efron and Tibshirani 1993,
+    chapter 11.
 
     Args:
-        statistic: Function of totals, see the module.
-        contributions: What each cluster adds to the totals, shape (G, ...).
+        statistic: Function of totals of shape (B, ...) to B values, NaN where it does not exist.
+        contributions: What each cluster adds to the totals, shape (G, ...), such as `cluster_tables`.
         n: Number of items to report.
         scale: Scale on which the interval is symmetric; a value at or beyond -1 or 1 falls back to identity.
         level: Confidence level.
 
     Returns:
-        The estimate. The value is NaN where the statistic does not exist; the interval is NaN with fewer than
-        10 clusters, when leaving out some cluster makes the statistic undefined, and when no cluster matters.
+        The statistic in its own range. The value is NaN where it does not exist; the interval is NaN with
+        fewer than 10 clusters, when leaving out some cluster makes it undefined, and when no cluster matters.
+
+    Raises:
+        ValueError: There are no clusters, or a contribution is not finite.
     """
     check_level(level)
     clusters = Clusters.of(contributions)
     n_clusters = clusters.n_clusters
     value = float(statistic(clusters.total[np.newaxis])[0])
     se = jackknife_se(statistic, clusters) if n_clusters > 1 else nan
-    bend = scale == "fisher" and abs(value) < 1 - TINY
-    method = "cluster jackknife, Fisher z, t" if bend else "cluster jackknife, t"
+    is_fisher = scale == "fisher" and abs(value) < 1 - TINY
+    method = "cluster jackknife, Fisher z, t" if is_fisher else "cluster jackknife, t"
     reason = _why_no_interval(value, se, n_clusters)
     if reason is not None:
         return undefined(reason, value=value, method=method, n=n, n_clusters=n_clusters, level=level)
     half = float(special.stdtrit(n_clusters - 1, 0.5 + level / 2)) * se
     ends = (value - half, value + half)
-    if bend:
+    if is_fisher:
         centre, reach = np.arctanh(value), half / (1 - value**2)
         ends = (float(np.tanh(centre - reach)), float(np.tanh(centre + reach)))
     return Estimate(
@@ -177,13 +185,13 @@ def cluster_bootstrap(
     r"""Statistic of all clusters with a bootstrap interval from resampled clusters.
 
     ``"percentile"`` takes the quantiles of the resampled values. ``"bca"`` corrects them for bias and skew:
-    :math:`z_0 = \Phi^{-1}((\#\{t^* < t\} + \frac12\#\{t^* = t\})/B)`,
-    :math:`a = \sum u^3 / 6(\sum u^2)^{3/2}` with :math:`u_g = \bar\theta_{(\cdot)} - \theta_{(-g)}`, quantiles
-    at :math:`\Phi(z_0 + (z_0 + z)/(1 - a(z_0 + z)))`. Source: Efron and Tibshirani 1993, chapter 14.
+    :math:`z_0 = \Phi^{-1}((\#\{t^* < t\} + \frac12\#\{t^* = t\})/B)`, :math:`a = \sum u^3 / 6(\sum
+    u^2)^{3/2}` with :math:`u_g = \bar\theta_{(\cdot)} - \theta_{(-g)}`, quantiles at :math:`\Phi(z_0 + (z_0 +
+    z)/(1 - a(z_0 + z)))`. Source: Efron and Tibshirani 1993, chapter 14.
 
     Args:
-        statistic: Function of totals, see the module.
-        contributions: What each cluster adds to the totals, shape (G, ...).
+        statistic: Function of totals of shape (B, ...) to B values, NaN where it does not exist.
+        contributions: What each cluster adds to the totals, shape (G, ...), such as `cluster_tables`.
         rng: Source of the resamples; the same seed gives the same interval.
         n: Number of items to report.
         method: Kind of interval.
@@ -191,8 +199,12 @@ def cluster_bootstrap(
         level: Confidence level.
 
     Returns:
-        The estimate. The interval is NaN with fewer than 10 clusters, when more than 1 % of the resamples have
-        no value, and when all of them have the same value.
+        The statistic in its own range. The value is NaN where it does not exist; the interval is NaN with
+        fewer than 10 clusters, when more than 1 % of the resamples have no value, and when all of them have
+        the same one.
+
+    Raises:
+        ValueError: There are no clusters, a contribution is not finite, or the method is unknown.
     """
     (estimate,) = cluster_bootstrap_all(
         {"": statistic}, contributions, rng=rng, n=n, method=method, n_resamples=n_resamples, level=level
@@ -210,7 +222,25 @@ def cluster_bootstrap_all(
     n_resamples: int = 9999,
     level: float = 0.95,
 ) -> dict[str, Estimate]:
-    """Do `cluster_bootstrap` for several statistics on the same resamples; returns one estimate per name."""
+    """Several statistics with bootstrap intervals from the same resampled clusters.
+
+    Source: Efron and Tibshirani 1993, as `cluster_bootstrap` for each.
+
+    Args:
+        statistics: Functions by name; each from totals of shape (B, ...) to B values.
+        contributions: What each cluster adds to the totals, shape (G, ...), such as `cluster_tables`.
+        rng: Source of the resamples; the same seed gives the same intervals.
+        n: Number of items to report.
+        method: Kind of interval.
+        n_resamples: Number of resamples.
+        level: Confidence level.
+
+    Returns:
+        One estimate for each name, in its own range. NaN as in `cluster_bootstrap`.
+
+    Raises:
+        ValueError: There are no clusters, a contribution is not finite, or the method is unknown.
+    """
     check_level(level)
     if method not in {"bca", "percentile"}:
         raise ValueError(f"method must be 'bca' or 'percentile', got {method!r}")
@@ -255,18 +285,18 @@ def _quantiles(
     draws: Floats, value: float, statistic: Statistic, clusters: Clusters, *, bca: bool, level: float
 ) -> tuple[float, float, str | None]:
     """Return the ends of the bootstrap interval, or the reason why there is none."""
-    kept = draws[~np.isnan(draws)]
-    lost = len(draws) - len(kept)
+    defined = draws[~np.isnan(draws)]
+    lost = len(draws) - len(defined)
     if lost > MAX_UNDEFINED * len(draws):
         return nan, nan, f"{lost} of {len(draws)} resamples have no value"
-    if np.ptp(kept) <= TINY:
+    if np.ptp(defined) <= TINY:
         return nan, nan, "all resamples have the same value: the data hold no information about the error"
     tails = np.array([0.5 - level / 2, 0.5 + level / 2])
     if bca:
-        tails = bca_tails(kept, value, left_out_values(statistic, clusters), clusters, tails)
+        tails = bca_tails(defined, value, left_out_values(statistic, clusters), clusters, tails)
         if np.isnan(tails).any():
             return nan, nan, "the BCa interval does not exist: the resamples lie on one side of the value"
-    low, high = np.quantile(kept, tails)
+    low, high = np.quantile(defined, tails)
     return float(low), float(high), None
 
 

@@ -1,11 +1,11 @@
 r"""Tests and bounds of a mean that hold at every look at the data, by betting.
 
 A bettor stakes a part of the capital on each value against a null mean :math:`\mu_0`: it is multiplied by
-:math:`1 + \lambda w (x - \mu_0)`, with the bet :math:`\lambda` fixed before the value is seen. Where the mean is
-:math:`\mu_0` or less, the expected capital does not grow, so the probability that it ever reaches :math:`1/\alpha` is
-at most :math:`\alpha` (Ville 1939): no normal distribution, no known variance, no looks agreed upon beforehand. The
-:math:`\mu_0` at which it reached :math:`1/\alpha` are below the mean. Source: Waudby-Smith and Ramdas 2024, *Estimating
-means of bounded random variables by betting*.
+:math:`1 + \lambda w (x - \mu_0)`, with the bet :math:`\lambda` fixed before the value is seen. Where the mean
+is :math:`\mu_0` or less, the expected capital does not grow, so the probability that it ever reaches
+:math:`1/\alpha` is at most :math:`\alpha` (Ville 1939): no normal distribution, no known variance, no looks
+agreed upon beforehand. The :math:`\mu_0` at which it reached :math:`1/\alpha` are below the mean. Source:
+Waudby-Smith and Ramdas 2024, *Estimating means of bounded random variables by betting*.
 """
 
 from collections.abc import Callable
@@ -19,29 +19,30 @@ from qaeval.stats._arrays import TINY, Floats
 _MAX_STAKE: Final = 0.9
 """Share of the capital that one value may take.
 
-At 1 a single worst value would leave nothing to bet with; the less it is, the more values a margin takes where nothing differs:
-log(1/alpha) / log(1 + stake * margin / (1 - margin)), 65 at 0.9 and
-116 at 0.5 for a margin of 0.05 and an alpha of 0.05.
+At 1 a single worst value would leave nothing to bet with; the less it is, the more values a margin takes
+where nothing differs: log(1/alpha) / log(1 + stake * margin / (1 - margin)), 65 at 0.9 and 116 at 0.5 for a
+margin of 0.05 and an alpha of 0.05.
 """
 _PRIOR_VARIANCE: Final = 0.04
 """Variance assumed before the first value, as a share of the squared range.
 
-For differences in [-1, 1] a standard deviation of 0.4: those of three items a chunk have 0.22 to 0.43 (docs/gate-validity.md).
+For differences in [-1, 1] a standard deviation of 0.4: those of three items a chunk have 0.22 to 0.43
+(docs/gate-validity.md).
 """
 _PRIOR_WEIGHT: Final = 2.0
-"""Number of values that the assumed variance counts for: enough to bet on the first values, soon outweighed."""
+"""Number of values that the assumed variance counts for, so that real values soon outweigh it."""
 _MIN_VARIANCE: Final = 1e-4
-"""Smallest variance that is bet with, as a share of the squared range: where all chunks tie the estimate goes to 0 and the bets to infinity."""
+"""Smallest variance, as a share of the squared range: where chunks tie, bets would grow without end."""
 _GRID: Final = 401
-"""Null means of a `ConfidenceSequence`: a step is 1/400 of the range, half a percentage point for differences of rates."""
+"""Null means of a `ConfidenceSequence`: steps of half a percentage point for differences of rates."""
 
 
 class BettingTest:
     """Test by betting that a mean is above a null value, or several null values at once, at every look.
 
-    The mean is that of the values weighted by ``weight``: with weights known beforehand, such as the number of a chunk's
-    items, it is a ratio of sums, and the guarantee is that of the ratio. One value for each chunk: items of a chunk are not
-    independent. The order of the chunks must not depend on their values.
+    The mean is that of the values weighted by ``weight``: with weights known beforehand, such as the number
+    of a chunk's items, it is a ratio of sums, and the guarantee is that of the ratio. One value for each
+    chunk: items of a chunk are not independent. The order of the chunks must not depend on their values.
 
     Args:
         nulls: Null means, a scalar or any shape; values must broadcast with it.
@@ -90,12 +91,12 @@ class BettingTest:
 
     @property
     def is_above(self) -> NDArray[np.bool_]:
-        """Whether the capital ever reached 1 / alpha, so that the mean is shown to be above the null; shape of the nulls."""
+        """Whether the capital reached 1 / alpha: the mean is above the null; shape of the nulls."""
         return np.asarray(self.log_peak >= self.target)
 
     @property
     def p_value(self) -> Floats:
-        """P-value of "the mean is at most the null", in (0, 1], shape of the nulls; it holds at every look."""
+        """P-value of "the mean is at most the null" at every look, in (0, 1]; shape of the nulls."""
         return np.exp(-self.log_peak)
 
     @property
@@ -105,12 +106,12 @@ class BettingTest:
 
     @property
     def variance(self) -> Floats:
-        """Mean squared distance of the weighted values from their mean, with the assumed variance counted in."""
-        square = (self.high - self.low) ** 2
+        """Mean squared distance of the weighted values from their mean, the assumed variance counted in."""
+        square_range = (self.high - self.low) ** 2
         mean = self.mean
-        seen = self._squares - 2 * mean * self._sum2 + mean**2 * self._weight2
-        mixed = (_PRIOR_WEIGHT * _PRIOR_VARIANCE * square + seen) / (_PRIOR_WEIGHT + self.n)
-        return np.asarray(np.maximum(mixed, _MIN_VARIANCE * square))
+        squares = self._squares - 2 * mean * self._sum2 + mean**2 * self._weight2
+        mixed = (_PRIOR_WEIGHT * _PRIOR_VARIANCE * square_range + squares) / (_PRIOR_WEIGHT + self.n)
+        return np.asarray(np.maximum(mixed, _MIN_VARIANCE * square_range))
 
     def update(self, value: ArrayLike, weight: ArrayLike = 1.0) -> None:
         """Place the bets, then take the next value into account.
@@ -145,10 +146,12 @@ Bets: TypeAlias = Callable[[BettingTest], ArrayLike]
 def deadline_bets(test: BettingTest) -> Floats:
     r"""Bet to reach the target early where the data allow it, and by the last value where they do not.
 
-    The mean of two bets, with the variance v of the values so far. :math:`\sqrt{2 \log(1/\alpha) / (v N)}` is the best constant
-    bet for N values. :math:`\sqrt{2 L / (v n)}` is the best for the n values left and the logarithm L that the capital still has
-    to grow by: small when ahead, large when few values are left. The first finds large changes early, the second uses the last
-    values (docs/decisions/0007); ``benchmarks/gate.py`` compares other bets. Sources: Waudby-Smith and Ramdas 2024; Voracek and Orabona 2025, *STaR-Bets*.
+    The mean of two bets, with the variance v of the values so far. :math:`\sqrt{2 \log(1/\alpha) / (v N)}` is
+    the best constant bet for N values. :math:`\sqrt{2 L / (v n)}` is the best for the n values left and the
+    logarithm L that the capital still has to grow by: small when ahead, large when few values are left. The
+    first finds large changes early, the second uses the last values (docs/decisions/0007);
+    ``benchmarks/gate.py`` compares other bets. Sources: Waudby-Smith and Ramdas 2024; Voracek and Orabona
+    2025, *STaR-Bets*.
 
     Args:
         test: Test before its next value.
@@ -175,7 +178,8 @@ class ConfidenceSequence:
         low: Smallest possible value.
         high: Largest possible value.
         max_weight: Largest weight of any value.
-        thresholds: Means that the bounds must decide exactly, such as a margin; others are on a grid of 1/400 of the range.
+        thresholds: Means that the bounds must decide exactly, such as a margin; others are on a grid of 1/400
+            of the range.
 
     Attributes:
         low: Lower bound; above each threshold that the mean is shown to be above. It never falls.

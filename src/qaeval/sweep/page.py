@@ -5,7 +5,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from qaeval.comparison.markdown import CHARTS
-from qaeval.report.chart import Chart, Look
+from qaeval.report.chart import Chart, Theme
 from qaeval.report.markdown import escape, section_lines
 from qaeval.report.page import STYLE, content_policy, data_url, page_environment
 from qaeval.sweep.model import Sweep
@@ -56,7 +56,7 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
     said = " ".join(verdict(sweep)[:1])
     best = next((one.tokens_per_s.value for one in sweep.levels if one.concurrency == sweep.knee.best), None)
 
-    def throughput(axes: Any, look: Look) -> None:  # noqa: ANN401 - matplotlib has no types here
+    def throughput(axes: Any, look: Theme) -> None:  # noqa: ANN401 - matplotlib has no types here
         values = [one.tokens_per_s.value or 0.0 for one in sweep.levels]
         if best is not None:
             axes.axhline(_ENOUGH * best, color=look.soft, linewidth=1, linestyle=":")
@@ -76,7 +76,7 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
         axes.set_ylabel("output tokens/s")
         _in_flight(axes, levels, knee, look)
 
-    def first_token(axes: Any, look: Look) -> None:  # noqa: ANN401
+    def first_token(axes: Any, look: Theme) -> None:  # noqa: ANN401
         for label, style, times in (
             ("p95", "-", [one.ttft.p95 for one in sweep.levels]),
             ("p50", "--", [one.ttft.p50 for one in sweep.levels]),
@@ -106,7 +106,7 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
     )
 
 
-def _in_flight(axes: Any, levels: list[int], knee: int | None, look: Look) -> None:  # noqa: ANN401
+def _in_flight(axes: Any, levels: list[int], knee: int | None, look: Theme) -> None:  # noqa: ANN401
     axes.set_xscale("log", base=2)
     axes.set_xticks(levels, [str(level) for level in levels])
     axes.minorticks_off()

@@ -1,44 +1,46 @@
-"""Sets of words that overlap, found without comparing everything with everything.
+"""Search for overlapping sets of words without comparing all pairs.
 
-Sets whose Jaccard index reaches a threshold share one of their rarest words, if enough of these are looked at, so each set is
-compared with the few that do: prefix filtering, after Chaudhuri, Ganti and Kaushik (2006) and Bayardo, Ma and Srikant (2007). It
-finds every such pair, not most of them.
+Prefix filtering, after Chaudhuri, Ganti and Kaushik (2006) and Bayardo, Ma and Srikant (2007): two sets whose
+Jaccard index reaches the threshold share at least one of their rarest words, so each set is compared only
+with those that do. The search is exact.
 """
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import TypeAlias
 
-Words: TypeAlias = frozenset[str]
+WordSet: TypeAlias = frozenset[str]
 
 
 class NearIndex:
-    """Remembers sets of words and names those that may be near another one.
+    """An index of word sets for near-duplicate search.
 
     Args:
-        sets: All that will be asked for or added; they say which words are rare.
-        tenths: The threshold in whole numbers: 0.9 times a number is rounded, and a pair on the edge would be missed.
+        sets: All sets that will be added or searched for; they define which words are rare.
+        tenths: The threshold in tenths; an integer, since rounding 0.9 × n would miss pairs at the threshold.
     """
 
-    def __init__(self, sets: Iterable[Words], tenths: int) -> None:
+    def __init__(self, sets: Iterable[WordSet], tenths: int) -> None:
         self._tenths = tenths
-        self._frequency = Counter(word for own in sets for word in own)
-        self._seen: dict[tuple[Hashable, str], list[Words]] = {}
+        self._frequency = Counter(word for words in sets for word in words)
+        self._groups: dict[tuple[Hashable, str], list[WordSet]] = {}
 
-    def candidates(self, own: Words, group: Hashable = None) -> set[Words]:
-        """Return the sets added to a group so far that may be near one; all that are near are among them."""
-        return {other for word in self._rarest(own) for other in self._seen.get((group, word), ())}
+    def candidates(self, words: WordSet, group: Hashable = None) -> set[WordSet]:
+        """Return a superset of the sets in a group that are near the given one."""
+        return {
+            candidate for word in self._rarest(words) for candidate in self._groups.get((group, word), ())
+        }
 
-    def add(self, own: Words, group: Hashable = None) -> None:
-        """Remember a set."""
-        for word in self._rarest(own):
-            self._seen.setdefault((group, word), []).append(own)
+    def add(self, words: WordSet, group: Hashable = None) -> None:
+        """Add a set to a group."""
+        for word in self._rarest(words):
+            self._groups.setdefault((group, word), []).append(words)
 
-    def is_near(self, one: Words, other: Words) -> bool:
-        """Whether two sets overlap by the threshold."""
-        shared = len(one & other)
-        return shared * 10 >= self._tenths * (len(one) + len(other) - shared)
+    def is_near(self, first: WordSet, second: WordSet) -> bool:
+        """Whether the Jaccard index of two sets reaches the threshold."""
+        shared = len(first & second)
+        return shared * 10 >= self._tenths * (len(first) + len(second) - shared)
 
-    def _rarest(self, own: Words) -> list[str]:
-        rarest = sorted(own, key=lambda word: (self._frequency[word], word))
-        return rarest[: len(own) * (10 - self._tenths) // 10 + 1]
+    def _rarest(self, words: WordSet) -> list[str]:
+        rarest = sorted(words, key=lambda word: (self._frequency[word], word))
+        return rarest[: len(words) * (10 - self._tenths) // 10 + 1]

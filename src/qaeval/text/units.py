@@ -1,4 +1,4 @@
-"""Markdown to sentence-like units, words, numbers and names."""
+"""Split Markdown into sentence-like units, words, numbers and names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
     "words",
 ]
 
-type_of_unit = Literal["sentence", "item", "row", "heading", "code"]
+UnitKind = Literal["sentence", "item", "row", "heading", "code"]
 
 _WORD = re.compile(r"[^\W_]+(?:[-_.'’/:@][^\W_]+|_+[^\W_]+)*%?")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.])(?<![A-Za-z]-)\d+(?:[.,]\d+)*(?:\s?%)?")
@@ -44,29 +44,31 @@ _LINK = re.compile(r"!?\[([^\[\]]{1,200})\]\([^()\s]{1,500}\)")
 _TAG = re.compile(
     r"</?(?:h\d|p|em|img|a|abbr|br|div|span|strong|b|i|details|summary|sub|sup|kbd)\b[^<>`]{0,500}>"
 )
-_LONELY_STAR = re.compile(r"\*\*|(?<!\w)(?:[*_]|__)(?=[^\s*_])|(?<=[^\s*_])(?:[*_]|__)(?!\w)")
-_STARTERS = word_set(
+_EMPHASIS = re.compile(r"\*\*|(?<!\w)(?:[*_]|__)(?=[^\s*_])|(?<=[^\s*_])(?:[*_]|__)(?!\w)")
+_SENTENCE_STARTERS = word_set(
     "The A An It This These In If When For Each You We They No All To Der Die Das Es Ein Eine Wenn Sie Wir"
 )
-_KEPT = 256
-"""Texts that each function remembers: a chunk is looked at for every item that is about it."""
-_SENTENCES_KEPT = 8192
-"""The same of sentences, whose words are compared with those of many others."""
+_CACHED_TEXTS = 256
+"""Texts that each function caches: a chunk is analysed once per item about it."""
+_CACHED_SENTENCES = 8192
+"""Cached sentences; the words of a sentence are compared with those of many others."""
 _LONG_STEM, _SHORT_STEM = 5, 3
 _VOWEL = re.compile(r"[aeiouyäöü]")
+_DAY_DIGITS = 2
+"""``3. Oktober`` and ``12. Mai``: the full stop after a day does not end a sentence."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of a chunk that can be quoted as it stands."""
+    """A piece of a chunk that can be quoted on its own."""
 
-    kind: type_of_unit
+    kind: UnitKind
     text: str
-    """Cleaned of Markdown emphasis and links; a table row reads ``key: column value; column value``."""
+    """Text without Markdown emphasis and links; a table row reads ``key: column value; column value``."""
     block: int
-    """Number of the paragraph, list or table it comes from."""
+    """Number of its paragraph, list or table."""
     heading: str
-    """The heading it stands under, empty where there is none."""
+    """The closest heading above it; empty if there is none."""
     cells: tuple[tuple[str, str], ...] = ()
     """Column and value pairs of a table row."""
 
@@ -78,54 +80,54 @@ def units(text: str) -> list[Unit]:
         text: Markdown or plain text.
 
     Returns:
-        The units; empty only where the text has no visible characters.
+        The units; empty only if the text has no visible characters.
     """
     return list(_units(text))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHED_TEXTS)
 def _units(text: str) -> tuple[Unit, ...]:
-    found: list[Unit] = []
+    result: list[Unit] = []
     heading = ""
     for number, (kind, lines) in enumerate(_blocks(text)):
         if kind == "heading":
             heading = _clean(lines[0])
         if kind == "row":
-            found.extend(Unit("row", row, number, heading, cells) for row, cells in _rows(lines))
+            result.extend(Unit("row", row, number, heading, cells) for row, cells in _rows(lines))
         elif kind == "code":
-            found.append(Unit("code", "\n".join(lines).strip(), number, heading))
+            result.append(Unit("code", "\n".join(lines).strip(), number, heading))
         else:
             prose = _clean(" ".join(lines))
             parts = [prose] if kind == "heading" else _split(prose)
-            found.extend(Unit(kind, part, number, heading) for part in parts)
-    return tuple(unit for unit in found if unit.text)
+            result.extend(Unit(kind, part, number, heading) for part in parts)
+    return tuple(unit for unit in result if unit.text)
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences, list items and table rows of a chunk, without its headings and code blocks.
+    """Return the sentences, list items and table rows of a chunk, without its headings and code blocks.
 
     Args:
         text: Markdown or plain text.
 
     Returns:
-        The sentences in their order; empty where the chunk is only code or headings.
+        The sentences in their order; empty if the chunk is only code or headings.
     """
     return list(_sentences(text))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHED_TEXTS)
 def _sentences(text: str) -> tuple[str, ...]:
     return tuple(unit.text for unit in units(text) if unit.kind not in {"heading", "code"})
 
 
 def words(text: str) -> list[str]:
-    """Lower-case tokens: words with their hyphens, identifiers, numbers with an attached unit or percent sign."""
+    """Return lower-case tokens: hyphenated words, identifiers, numbers with their unit or percent sign."""
     return [match.casefold() for match in _WORD.findall(text)]
 
 
 @lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
-    """A light stem that joins the inflections of an English or German word; never shorter than three letters."""
+    """Return a light stem that joins the inflections of an English or German word; at least three letters."""
     if word.endswith("ies") and len(word) > _LONG_STEM:
         word = word[:-3] + "y"
     elif word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > _SHORT_STEM:
@@ -137,39 +139,39 @@ def stem(word: str) -> str:
 
 
 def content_words(text: str) -> list[str]:
-    """Stems of the words that carry meaning: no English and no German stop words."""
+    """Return the stems of all words but English and German stop words."""
     return list(_content_words(text))
 
 
-@lru_cache(maxsize=_SENTENCES_KEPT)
+@lru_cache(maxsize=_CACHED_SENTENCES)
 def _content_words(text: str) -> tuple[str, ...]:
     return tuple(stem(word) for word in words(text) if word not in ENGLISH_STOP and word not in GERMAN_STOP)
 
 
 def numbers(text: str) -> list[str]:
-    """Numbers in their order, in one spelling: ``1,000`` is ``1000``, ``1,5`` is ``1.5``, ``three`` is ``3``.
+    """Return normalised numbers in order: ``1,000`` is ``1000``, ``1,5`` is ``1.5``, ``three`` is ``3``.
 
     Args:
         text: Any text. Digits inside a name (``qwen2.5-7b``, ``utf-8``) are not numbers.
 
     Returns:
-        The numbers; a percentage keeps its sign (``5 %`` is ``5%``), units are left out.
+        The numbers without units; a percentage keeps its sign (``5 %`` is ``5%``).
     """
     return list(_numbers(text))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHED_TEXTS)
 def _numbers(text: str) -> tuple[str, ...]:
-    found = [(match.start(), _plain(match.group())) for match in _NUMBER.finditer(text)]
+    numbers_at = [(match.start(), _plain(match.group())) for match in _NUMBER.finditer(text)]
     for match in _WORD.finditer(text):
         spelled = NUMBER_WORDS.get(match.group().casefold())
         if spelled is not None:
-            found.append((match.start(), spelled))
-    return tuple(number for _, number in sorted(found))
+            numbers_at.append((match.start(), spelled))
+    return tuple(number for _, number in sorted(numbers_at))
 
 
 def named_terms(text: str) -> list[str]:
-    """Names and identifiers: capitalised inside a sentence, CamelCase, ALLCAPS, with digits or underscores.
+    """Return names and identifiers: capitalised words, CamelCase, ALLCAPS, with digits or underscores.
 
     Args:
         text: Any text. In German, where every noun is capitalised, a capital alone does not make a name.
@@ -180,22 +182,22 @@ def named_terms(text: str) -> list[str]:
     return list(_named_terms(text))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHED_TEXTS)
 def _named_terms(text: str) -> tuple[str, ...]:
     german = is_german(text)
-    found: dict[str, None] = {}
+    terms: dict[str, None] = {}
     for sentence in sentences(text):
         for position, match in enumerate(_WORD.finditer(sentence)):
             word = match.group()
             capital = word[0].isupper() and position > 0 and not german and word != "I"
             quoted = sentence[match.start() - 1 : match.start()] == "`"
             if capital or quoted or _looks_like_identifier(word):
-                found.setdefault(word)
-    return tuple(found)
+                terms.setdefault(word)
+    return tuple(terms)
 
 
 def is_german(text: str) -> bool:
-    """Whether the text has more words that only German has than words that only English has."""
+    """Whether the text has more German-only words than English-only words."""
     german = english = 0
     for word in words(text[:20_000]):
         german += word in GERMAN_MARKS
@@ -219,7 +221,7 @@ def _plain(number: str) -> str:
 
 
 def _strip_suffix(word: str) -> str:
-    for suffix, kept in (("ing", ""), ("ern", "er"), ("ed", ""), ("en", ""), ("e", "")):
+    for suffix, ending in (("ing", ""), ("ern", "er"), ("ed", ""), ("en", ""), ("e", "")):
         root = word.removesuffix(suffix)
         if root == word or len(root) < _SHORT_STEM or not _VOWEL.search(root) or root.endswith("e"):
             continue
@@ -230,20 +232,20 @@ def _strip_suffix(word: str) -> str:
             and len(root) > _SHORT_STEM
         ):
             root = root[:-1]
-        return root + kept
+        return root + ending
     return word
 
 
 def _clean(text: str) -> str:
     text = _TAG.sub("", _LINK.sub(r"\1", _LINK.sub(r"\1", text)))  # a link may hold an image
-    parts = text.split("`")  # odd parts stand between backticks, where an asterisk is part of the name
-    parts[::2] = [_LONELY_STAR.sub("", part) for part in parts[::2]]
+    parts = text.split("`")  # odd parts are between backticks, where an asterisk is part of the name
+    parts[::2] = [_EMPHASIS.sub("", part) for part in parts[::2]]
     return " ".join("`".join(parts).split())
 
 
-def _blocks(text: str) -> Iterator[tuple[type_of_unit, list[str]]]:
+def _blocks(text: str) -> Iterator[tuple[UnitKind, list[str]]]:
     """Group lines into blocks of one kind; a list item is a block of its own."""
-    kind: type_of_unit = "sentence"
+    kind: UnitKind = "sentence"
     lines: list[str] = []
     fenced = False
     for line in text.splitlines():
@@ -256,19 +258,19 @@ def _blocks(text: str) -> Iterator[tuple[type_of_unit, list[str]]]:
         if fenced:
             lines.append(line)
             continue
-        new, content = _kind(line, kind if lines else "sentence")
-        if lines and (new != kind or new == "heading" or not content or _ITEM.match(line)):
+        next_kind, content = _kind(line, kind if lines else "sentence")
+        if lines and (next_kind != kind or next_kind == "heading" or not content or _ITEM.match(line)):
             yield kind, lines
             lines = []
-        kind = new
+        kind = next_kind
         if content:
             lines.append(content)
     if lines:
         yield kind, lines
 
 
-def _kind(line: str, current: type_of_unit) -> tuple[type_of_unit, str]:
-    """The kind of a line outside of a fence and its content; a blank line has none."""
+def _kind(line: str, current: UnitKind) -> tuple[UnitKind, str]:
+    """Return the kind and content of a line outside a fence; a blank line has no content."""
     bare = line.strip().removeprefix("> ")
     if not bare:
         return "sentence", ""
@@ -297,8 +299,8 @@ def _rows(lines: list[str]) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]
         named = zip(header or [""] * len(row), row, strict=False)
         cells = tuple((column, value) for column, value in named if value)
         if cells:
-            rest = "; ".join(f"{column} {value}".strip() for column, value in cells[1:])
-            yield f"{cells[0][1]}: {rest}" if rest else cells[0][1], cells
+            others = "; ".join(f"{column} {value}".strip() for column, value in cells[1:])
+            yield f"{cells[0][1]}: {others}" if others else cells[0][1], cells
 
 
 def _split(prose: str) -> list[str]:
@@ -324,6 +326,7 @@ def _ends_sentence(prose: str, start: int, match: re.Match[str]) -> bool:
     before = (
         prose[max(start, match.start() - 20) : match.start()].rsplit(" ", 1)[-1].lstrip("([\"'„“").casefold()
     )
-    if before in ABBREVIATIONS or (before.isdigit() and len(before) <= 2 and following.casefold() in MONTHS):  # noqa: PLR2004
+    is_date = before.isdigit() and len(before) <= _DAY_DIGITS and following.casefold() in MONTHS
+    if before in ABBREVIATIONS or is_date:
         return False
-    return not (len(before) == 1 and before.isalpha() and following not in _STARTERS)
+    return not (len(before) == 1 and before.isalpha() and following not in _SENTENCE_STARTERS)

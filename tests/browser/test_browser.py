@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from replay.server import LoopbackServer
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+# one worker: one browser, and two runs for it to look at
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 QAEVAL = Path(sys.executable).with_name("qaeval")
 WIDTHS = {"desk": 1280, "phone": 390}

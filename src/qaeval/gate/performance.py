@@ -14,19 +14,18 @@ import numpy as np
 from scipy import special
 
 from qaeval.analysis.server_metrics import histogram_quantile
-from qaeval.gate.claims import (
-    Claim,
+from qaeval.gate.estimates import (
     Counts,
-    Floats,
     Interval,
     PairedRates,
-    count,
+    RuleEstimate,
+    count_by_chunk,
     independent_difference,
     logarithm,
     mapped,
     relative,
 )
-from qaeval.gate.evidence import Candidate, Evidence, Labelled
+from qaeval.gate.evidence import CandidateEvidence, Evidence, Floats, Integers, Mask, RaterLabels
 from qaeval.gate.policy import Rule
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
@@ -40,15 +39,15 @@ _BLOCK: Final = 250
 _FEWEST_REQUESTS: Final = 100
 """Of a server's histogram; fewer say nothing about 95 %."""
 
-Both = tuple[Evidence, Candidate]
+Both = tuple[Evidence, CandidateEvidence]
 """A run or its baseline, and the candidate in it."""
 
 
-def time_claim(rule: Rule, run: Both, baseline: Both | None) -> Claim:
-    """Claim about latency, time to the first token, throughput or cost."""
+def performance_estimate(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
+    """RuleEstimate about latency, time to the first token, throughput or cost."""
     for _, candidate in (run, *([baseline] if baseline else [])):
-        if not candidate.spent.has_server:
-            return Claim.none(f"{candidate.name} has no server whose times could be measured")
+        if not candidate.resources.has_server:
+            return RuleEstimate.unavailable(f"{candidate.name} has no server whose times could be measured")
     if rule.quantity.endswith("_latency"):
         return _latency(rule, run, baseline)
     if rule.quantity.endswith("_ttft"):
@@ -56,24 +55,24 @@ def time_claim(rule: Rule, run: Both, baseline: Both | None) -> Claim:
     return _per_item(rule, run, baseline)
 
 
-def kappa_claim(rule: Rule, run: Evidence, baseline: Evidence | None) -> Claim:
-    """Claim about the judge's agreement with a rater."""
+def kappa_estimate(rule: Rule, run: Evidence, baseline: Evidence | None) -> RuleEstimate:
+    """RuleEstimate about the judge's agreement with a rater."""
     own = _rater(run, rule.rater)
     if isinstance(own, str):
-        return Claim.none(own)
-    current = _kappa(own, run.scale)
+        return RuleEstimate.unavailable(own)
+    current = _kappa(own, len(run.scale))
     if baseline is None:
-        return Claim(deciding=current, current=current, unit="kappa")
+        return RuleEstimate(deciding=current, current=current, unit="kappa")
     other = _rater(baseline, rule.rater or own.rater)
     if isinstance(other, str):
-        return Claim.none(f"baseline: {other}")
-    before = _kappa(other, baseline.scale)
-    return Claim(
+        return RuleEstimate.unavailable(f"baseline: {other}")
+    before = _kappa(other, len(baseline.scale))
+    return RuleEstimate(
         deciding=independent_difference(before, current), baseline=before, current=current, unit="kappa"
     )
 
 
-def _rater(evidence: Evidence, name: str) -> Labelled | str:
+def _rater(evidence: Evidence, name: str) -> RaterLabels | str:
     """Find the labels of a rater, or say why there are none."""
     names = [one.rater for one in evidence.labels]
     if not names:
@@ -84,13 +83,11 @@ def _rater(evidence: Evidence, name: str) -> Labelled | str:
     return found[0] if found else f"no label is by the rater {name!r}; there are {', '.join(names)}"
 
 
-def _kappa(labels: Labelled, scale: tuple[str, ...]) -> Interval:
-    reference, judged = (
-        [scale.index(letter) for letter in word] for word in (labels.reference, labels.judged)
-    )
-
+def _kappa(labels: RaterLabels, n_levels: int) -> Interval:
     def interval(level: float) -> Estimate:
-        return kappa_interval(reference, judged, labels.clusters, n_levels=len(scale), level=level)
+        return kappa_interval(
+            labels.reference, labels.judged, labels.clusters, n_levels=n_levels, level=level
+        )
 
     return interval
 
@@ -98,24 +95,28 @@ def _kappa(labels: Labelled, scale: tuple[str, ...]) -> Interval:
 # -------------------------------------------------------------------- latency
 
 
-def _latency(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+def _latency(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
     share = 0.5 if rule.quantity.startswith("p50") else 0.95
     paired = baseline is not None and run[0].has_samples_of(baseline[0])
-    timed = _timed(run) & _timed(baseline) if paired and baseline is not None else None
-    sides = [_requests(*one, timed) for one in (run, *([baseline] if baseline else []))]
+    sides = [_requests(*run), *([_requests(*baseline)] if baseline else [])]
+    if paired and baseline is not None:  # pairs of replies to the same questions alone
+        sides = [
+            _requests(*run, _is_timed_in(baseline, run)),
+            _requests(*baseline, _is_timed_in(run, baseline)),
+        ]
     for (_, candidate), requests in zip((run, *([baseline] if baseline else [])), sides, strict=True):
         if not len(requests[0]):
-            return Claim.none(
+            return RuleEstimate.unavailable(
                 f"no reply of {candidate.name} was timed{' on both sides' if paired else ''}: they came from earlier runs, or the "
                 f"baseline keeps no times"
             )
     current = _quantile(sides[0], share)
     if baseline is None:
-        return Claim(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
+        return RuleEstimate(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
     before = _quantile(sides[1], share)
     base = before(0.95).value
     change = _log_ratio(sides[1], sides[0], share, paired=paired)
-    return Claim(
+    return RuleEstimate(
         deciding=relative(change, base),
         baseline=before,
         current=current,
@@ -125,29 +126,22 @@ def _latency(rule: Rule, run: Both, baseline: Both | None) -> Claim:
     )
 
 
-Requests = tuple[Floats, Floats, tuple[str, ...]]
-"""Seconds of each timed reply, rising; the code of its chunk; the names of all chunks."""
+Requests = tuple[Floats, Integers, int]
+"""Seconds of each timed reply, rising; the code of its chunk; the number of all chunks."""
 
 
-def _timed(side: Both) -> frozenset[str]:
-    """Return the ids of the samples whose reply was asked for and timed."""
-    evidence, candidate = side
-    times = zip(evidence.samples.split(), candidate.spent.latency_s, strict=False)
-    return frozenset(sample for sample, seconds in times if seconds is not None)
+def _is_timed_in(other: Both, side: Both) -> Mask:
+    """Return which samples of one side have a timed reply on the other side."""
+    evidence, candidate = other
+    return np.isin(side[0].sample_ids, evidence.sample_ids[candidate.resources.is_timed])
 
 
-def _requests(evidence: Evidence, candidate: Candidate, only: frozenset[str] | None = None) -> Requests:
-    """Return the times of a candidate; of these samples alone, so that pairs of replies are to the same questions."""
-    names = sorted(set(evidence.chunks))
-    code = {name: place for place, name in enumerate(names)}
-    timed = sorted(
-        (seconds, code[chunk])
-        for sample, seconds, chunk in zip(
-            evidence.samples.split(), candidate.spent.latency_s, evidence.chunks, strict=False
-        )
-        if seconds is not None and (only is None or sample in only)
-    )
-    return np.array([one for one, _ in timed]), np.array([one for _, one in timed], dtype=int), tuple(names)
+def _requests(evidence: Evidence, candidate: CandidateEvidence, samples: Mask | None = None) -> Requests:
+    """Return the times of a candidate's replies; of some samples alone, where a mask is given."""
+    timed = candidate.resources.is_timed if samples is None else candidate.resources.is_timed & samples
+    seconds, chunks = candidate.resources.latency_s[timed], evidence.chunk_codes[timed]
+    order = np.lexsort((chunks, seconds))
+    return seconds[order], chunks[order], len(evidence.chunk_names)
 
 
 def _quantile(requests: Requests, share: float) -> Interval:
@@ -219,8 +213,8 @@ def _ends(draws: Floats, level: float) -> tuple[float, float]:
 
 
 def _draws(requests: Requests, share: float, *, salt: int = 0) -> Floats:
-    seconds, chunks, names = requests
-    return _resampled(seconds.tobytes(), chunks.tobytes(), len(names), share, salt)
+    seconds, chunks, n_chunks = requests
+    return _resampled(seconds.tobytes(), chunks.tobytes(), n_chunks, share, salt)
 
 
 @lru_cache(maxsize=16)
@@ -240,23 +234,23 @@ def _resampled(seconds: bytes, chunks: bytes, n_chunks: int, share: float, salt:
 # -------------------------------------------------------------------- time to the first token
 
 
-def _ttft(rule: Rule, run: Both, baseline: Both | None) -> Claim:
+def _ttft(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
     share = 0.5 if rule.quantity.startswith("p50") else 0.95
     for _, candidate in (run, *([baseline] if baseline else [])):
-        n = candidate.spent.ttft.get("inf", 0.0)
+        n = candidate.resources.ttft.get(inf, 0.0)
         if n < _FEWEST_REQUESTS:
-            return Claim.none(
+            return RuleEstimate.unavailable(
                 f"the server of {candidate.name} told the time to the first token of {n:.0f} requests; {_FEWEST_REQUESTS} are needed"
             )
-    current = _from_histogram(run[1].spent.ttft, share)
+    current = _from_histogram(run[1].resources.ttft, share)
     if baseline is None:
-        return Claim(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
-    before = _from_histogram(baseline[1].spent.ttft, share)
+        return RuleEstimate(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
+    before = _from_histogram(baseline[1].resources.ttft, share)
     base = before(0.95).value
     if isnan(base) or isnan(current(0.95).value):
-        return Claim.none("the quantile is above the last bound of the server's histogram")
+        return RuleEstimate.unavailable("the quantile is above the last bound of the server's histogram")
     change = independent_difference(mapped(before, logarithm), mapped(current, logarithm))
-    return Claim(
+    return RuleEstimate(
         deciding=relative(change, base),
         baseline=before,
         current=current,
@@ -266,9 +260,8 @@ def _ttft(rule: Rule, run: Both, baseline: Both | None) -> Claim:
     )
 
 
-def _from_histogram(counts: Mapping[str, float], share: float) -> Interval:
+def _from_histogram(cumulated: Mapping[float, float], share: float) -> Interval:
     r"""Quantile with a binomial interval: the quantiles at :math:`q \pm z \sqrt{q (1 - q) / n}`; requests count as independent."""
-    cumulated = dict(sorted((float(bound), n) for bound, n in counts.items()))
     n = round(cumulated[inf])
 
     def interval(level: float) -> Estimate:
@@ -297,41 +290,44 @@ def _from_histogram(counts: Mapping[str, float], share: float) -> Interval:
 # -------------------------------------------------------------------- throughput and cost
 
 
-def _per_item(rule: Rule, run: Both, baseline: Both | None) -> Claim:
-    """Claim about a rate of items times or divided by what the stage took."""
+def _per_item(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
+    """RuleEstimate about a rate of items times or divided by what the stage took."""
     sides = [run, *([baseline] if baseline else [])]
     factors = []
-    for evidence, candidate in sides:
-        factor = _factor(rule, evidence, candidate)
+    for _, candidate in sides:
+        factor = _factor(rule, candidate)
         if isinstance(factor, str):
-            return Claim.none(factor)
+            return RuleEstimate.unavailable(factor)
         factors.append(factor)
     units = {unit for _, unit in factors}
     if len(units) > 1:
-        return Claim.none(
+        return RuleEstimate.unavailable(
             f"the run's price is in {factors[0][1]}, the baseline's in {factors[1][1]}: they cannot be compared"
         )
-    counts = [count(evidence, candidate, _counted(rule), None) for evidence, candidate in sides]
+    counts = [
+        count_by_chunk(evidence, candidate.delivered if rule.quantity == "items_per_s" else candidate.usable)
+        for evidence, candidate in sides
+    ]
     if any(not one.hits.sum() for one in counts):
-        return Claim.none("no item counts: nothing can be divided by their number")
+        return RuleEstimate.unavailable("no item counts: nothing can be divided by their number")
     power = 1 if rule.about.higher_is_better else -1
     current = _scaled(counts[0], factors[0][0], power)
     unit = factors[0][1]
     if baseline is None:
-        return Claim(deciding=current, current=current, unit=unit, caution=_ONE_MACHINE)
+        return RuleEstimate(deciding=current, current=current, unit=unit, caution=_ONE_MACHINE)
     before = _scaled(counts[1], factors[1][0], power)
     base = before(0.95).value
     same = run[0].has_samples_of(baseline[0])
     logs = _log_rates(counts[1], counts[0]) if same else _apart(counts[1], counts[0])
     shift = log(factors[0][0] / factors[1][0])
     change = mapped(logs, lambda x: power * x + shift)
-    now, then = (candidate.spent.priced for _, candidate in (run, baseline))
+    now, then = (candidate.resources.price_basis for _, candidate in (run, baseline))
     apart = (
         ""
         if now == then or rule.quantity != "cost_per_1000_usable"
         else f"priced at {now}, the baseline at {then}; "
     )
-    return Claim(
+    return RuleEstimate(
         deciding=relative(change, base),
         baseline=before,
         current=current,
@@ -341,23 +337,18 @@ def _per_item(rule: Rule, run: Both, baseline: Both | None) -> Claim:
     )
 
 
-def _counted(rule: Rule) -> Rule:
-    name = "valid_rate" if rule.quantity == "items_per_s" else "usable_rate"
-    return Rule(quantity=name, margin=0.5)
-
-
-def _factor(rule: Rule, evidence: Evidence, candidate: Candidate) -> tuple[float, str] | str:
+def _factor(rule: Rule, candidate: CandidateEvidence) -> tuple[float, str] | str:
     """Return what the rate is multiplied by, or divided into, with its unit; or why there is none."""
-    spent, n = candidate.spent, len(evidence.strata) * evidence.items_per_sample
-    if not spent.work_s or not spent.fresh:
+    use, n = candidate.resources, candidate.letters.size
+    if not use.work_s or not use.fresh:
         return f"the time of {candidate.name} is not known: all its replies came from earlier runs"
     if rule.quantity == "items_per_s":
-        return n * spent.fresh / spent.work_s, "/s"
+        return n * use.fresh / use.work_s, "/s"
     if rule.quantity == "seconds_per_1000_usable":
-        return 1000 * spent.work_s / (spent.fresh * n), "s"
-    if spent.price is None:
+        return 1000 * use.work_s / (use.fresh * n), "s"
+    if use.price is None:
         return f"the machine of {candidate.name} has no price: add one to the registry, or ask for seconds_per_1000_usable"
-    return 1000 * spent.price / (spent.fresh * n), spent.currency
+    return 1000 * use.price / (use.fresh * n), use.currency
 
 
 def _scaled(counts: Counts, factor: float, power: int) -> Interval:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from scipy import special
 
-from qaeval.gate.evidence import FAILED_MARK, UNGRADED_MARK, Candidate, Evidence
+from qaeval.gate.evidence import CandidateEvidence, Evidence, Floats, Mask
 from qaeval.gate.policy import Rule
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined
@@ -18,7 +18,6 @@ from qaeval.stats.power import chunks_needed
 
 Interval: TypeAlias = Callable[[float], Estimate]
 """A two-sided confidence level to an estimate with an interval of that level."""
-Floats: TypeAlias = np.ndarray
 
 _SMALLEST_ALPHA: Final = 1e-9
 _STEPS: Final = 60
@@ -29,7 +28,7 @@ _MOST_CHUNKS: Final = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class RuleEstimate:
     """What one rule is decided from; without `deciding` it cannot be evaluated, and `reason` says why."""
 
     deciding: Interval | None = None
@@ -46,11 +45,11 @@ class Claim:
     """What the interval does not hold."""
     unseen: float = 0.0
     """Share of items without a letter in the baseline minus that in the run, which more chunks make no smaller."""
-    p_swapped: float = 0.0
+    p_permutation: float = 0.0
     """Of the hypothesis that nothing changed, one-sided, where it has an exact test: `permutation_p_value`. A regression needs this one too."""
 
     @classmethod
-    def none(cls, reason: str) -> "Claim":
+    def unavailable(cls, reason: str) -> "RuleEstimate":
         """Say why there is nothing to decide from."""
         return cls(reason=reason)
 
@@ -68,45 +67,62 @@ class Counts:
         """The rate of hits, clustered by chunk."""
         return lambda level: clustered_rate(self.hits, self.totals, level=level)
 
+    @property
+    def share(self) -> float:
+        """The rate of hits as a number; at least one item must count."""
+        return float(self.hits.sum() / self.totals.sum())
 
-def count(evidence: Evidence, candidate: Candidate, rule: Rule, stratum: str | None) -> Counts:
-    """Count by chunk what a rule about a share of items is about.
+
+def count(evidence: Evidence, candidate: CandidateEvidence, rule: Rule, stratum: str | None) -> Counts:
+    """Count by chunk the items that a rule about a share of items is about.
 
     Args:
         evidence: The run or its baseline.
         candidate: One of its candidates.
         rule: About a share.
-        stratum: Only samples of this one; None: all.
+        stratum: Only samples of this stratum; None: all.
     """
-    marks = np.array(list(candidate.letters.replace(" ", "")))
-    places = np.arange(len(marks))
-    hit, counts = _masks(candidate, rule, marks, places, evidence.scale[0])
-    if stratum is not None:
-        inside = np.array([one == stratum for one in evidence.strata])[places // evidence.items_per_sample]
-        hit, counts = hit & inside, counts & inside
-    names = sorted(set(evidence.chunks))
-    code = {name: place for place, name in enumerate(names)}
-    clusters = np.array([code[name] for name in evidence.chunks])[places // evidence.items_per_sample]
-    sums = [np.bincount(clusters, weights=one, minlength=len(names)) for one in (hit & counts, counts)]
-    return Counts(tuple(names), sums[0], sums[1])
+    hits, counted = masks_of(candidate, rule)
+    return count_by_chunk(evidence, hits, counted, stratum=stratum)
 
 
-def _masks(
-    candidate: Candidate, rule: Rule, marks: Floats, places: Floats, best: str
-) -> tuple[Floats, Floats]:
-    """Return which items are hits, and which count at all."""
-    delivered, graded = marks != FAILED_MARK, ~np.isin(marks, [FAILED_MARK, UNGRADED_MARK])
-    everything = np.ones(len(marks), dtype=bool)
+def masks_of(candidate: CandidateEvidence, rule: Rule) -> tuple[Mask, Mask]:
+    """Return which items are hits of a rule about a share of items, and which count at all."""
+    requested = np.ones_like(candidate.graded)
     if rule.quantity == "usable_rate":
-        return marks == best, everything
+        return candidate.usable, requested
     if rule.quantity == "success_rate":
-        return graded, everything
+        return candidate.graded, requested
     if rule.quantity == "valid_rate":
-        return delivered, everything
+        return candidate.delivered, requested
     if rule.of_flag:
-        return np.isin(places, candidate.flags[rule.of_flag]), graded
-    looked = delivered & ~np.isin(places, candidate.not_looked.get(rule.check, ()))
-    return np.isin(places, candidate.found[rule.check]), looked
+        return candidate.flags[rule.of_flag], candidate.graded
+    unchecked = candidate.unchecked.get(rule.check, ~requested)
+    return candidate.findings[rule.check], candidate.delivered & ~unchecked
+
+
+def count_by_chunk(
+    evidence: Evidence, hits: Mask, counted: Mask | None = None, *, stratum: str | None = None
+) -> Counts:
+    """Count items by chunk.
+
+    Args:
+        evidence: The run or its baseline, for its chunks and strata.
+        hits: Items that are hits, shape (n_samples, items_per_sample).
+        counted: Items that count; None: all.
+        stratum: Only samples of this stratum; None: all.
+    """
+    counted = np.ones_like(hits) if counted is None else counted
+    if stratum is not None:
+        counted = counted & (evidence.strata == stratum)[:, np.newaxis]
+    names, codes = evidence.chunk_names, evidence.chunk_codes
+    n_hits, n_counted = (
+        np.bincount(codes, weights=mask.sum(axis=1, dtype=np.float64), minlength=len(names)).astype(
+            np.float64
+        )
+        for mask in (hits & counted, counted)
+    )
+    return Counts(names, n_hits, n_counted)
 
 
 def is_mostly_tied(n_differing: float, n_chunks: int) -> bool:
@@ -219,20 +235,20 @@ def permutation_p_value(a: Counts, b: Counts, *, below: bool) -> float:
     return sign_flip_test(b.hits - a.hits, alternative="less" if below else "greater")
 
 
-def without_letters(claim: Claim, *, before: float, now: float) -> Claim:
+def without_letters(estimate: RuleEstimate, *, before: float, now: float) -> RuleEstimate:
     """Let a difference of usable rates hold that items without a letter were usable, as far as one side has more of them.
 
     They count as not usable, so a loss of the run could hide behind a judge that failed on the baseline, and a judge that failed
     on the run could look like a loss.
 
     Args:
-        claim: About usable items, run minus baseline.
+        estimate: About usable items, run minus baseline.
         before: Share of the items of the baseline that were delivered and have no letter.
         now: The same in the run.
     """
-    deciding = claim.deciding
+    deciding = estimate.deciding
     if now == before or deciding is None:
-        return claim
+        return estimate
 
     def interval(level: float) -> Estimate:
         found = deciding(level)
@@ -242,7 +258,7 @@ def without_letters(claim: Claim, *, before: float, now: float) -> Claim:
         return replace(found, low=max(-1.0, low), high=min(1.0, high))
 
     return replace(
-        claim,
+        estimate,
         deciding=interval,
         unseen=before - now,
         caution=f"the judge gave no letter to {percent(before)} of the items in the baseline and to {percent(now)} in the run: the "
@@ -327,22 +343,24 @@ def p_beyond(deciding: Interval, at: float, *, below: bool) -> float:
     return exp(most)
 
 
-def chunks_to_decide(claim: Claim, goals: Sequence[tuple[float, float]], *, ends_low: bool) -> int | None:
+def chunks_to_decide(
+    estimate: RuleEstimate, goals: Sequence[tuple[float, float]], *, ends_low: bool
+) -> int | None:
     """Estimate how many chunks more would decide with a power of 80 % if all stays as it is; None where none would.
 
     Args:
-        claim: What decides.
+        estimate: What decides.
         goals: Distance from the value to what a pass, and then to what a regression, is told from, each with its one-sided
             error rate; those that are not positive cannot be reached.
         ends_low: Whether the pass is told by the lower end of the interval, and the regression by the upper one.
     """
-    if claim.deciding is None:
+    if estimate.deciding is None:
         return None
-    n_chunks = claim.deciding(_LEVEL).n_clusters
+    n_chunks = estimate.deciding(_LEVEL).n_clusters
     if n_chunks < MIN_CLUSTERS:
         return MIN_CLUSTERS - n_chunks
     needed = [
-        _chunks_for(claim, claim.deciding, distance, alpha, below=ends_low == (place == 0))
+        _chunks_for(estimate, estimate.deciding, distance, alpha, below=ends_low == (place == 0))
         for place, (distance, alpha) in enumerate(goals)
         if distance > 0
     ]
@@ -351,7 +369,7 @@ def chunks_to_decide(claim: Claim, goals: Sequence[tuple[float, float]], *, ends
 
 
 def _chunks_for(
-    claim: Claim, deciding: Interval, distance: float, alpha: float, *, below: bool
+    estimate: RuleEstimate, deciding: Interval, distance: float, alpha: float, *, below: bool
 ) -> int | None:
     """Return about how many chunks in all tell the value from what lies at a distance; None where there is no interval."""
     found = deciding(1 - 2 * alpha)
@@ -364,12 +382,15 @@ def _chunks_for(
         return estimate.value - estimate.low if below else estimate.high - estimate.value
 
     def is_enough(n_chunks: int) -> bool:
-        return claim.larger is not None and reach(claim.larger(n_chunks)(1 - 2 * alpha)) <= share * distance
+        return (
+            estimate.larger is not None
+            and reach(estimate.larger(n_chunks)(1 - 2 * alpha)) <= share * distance
+        )
 
     least, most = found.n_clusters, found.n_clusters
-    while claim.larger is not None and most < _MOST_CHUNKS and not is_enough(most):
+    while estimate.larger is not None and most < _MOST_CHUNKS and not is_enough(most):
         least, most = most, 2 * most
-    if claim.larger is None or most >= _MOST_CHUNKS:
+    if estimate.larger is None or most >= _MOST_CHUNKS:
         spread = reach(found) * sqrt(found.n_clusters) / z
         return chunks_needed(spread, distance, alpha=alpha, power=_POWER, sides=1) if spread > 0 else None
     while most - least > 1:

@@ -1,0 +1,866 @@
+"""The Python API: what the commands do, for scripts, notebooks and pipelines.
+
+::
+
+    import qaeval
+
+    run = qaeval.compare(["mistral", "qwen"], n=100)
+    run.report.headline[0].text
+    run.letters.groupby("candidate")["letter"].value_counts()
+    run.agreement(labels="labels/anna.csv")
+    qaeval.gate(run, baseline="baselines/qa_pairs.json").outcome
+
+Every function has an async twin (`acompare`, `agenerate`, ...). The blocking form works in a notebook cell too, on a thread of its
+own. Nothing is printed and nothing exits: warnings go to the logger ``qaeval``, progress to a callback, and what the user can
+correct is raised as a `qaeval.errors.QaevalError`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import pandas as pd
+
+from qaeval.agreement.analysis import fits, report_of_run
+from qaeval.agreement.model import AgreementReport
+from qaeval.agreement.sources import agreement_of_table, read_table
+from qaeval.analysis.letters import flag_column
+from qaeval.blocking import awaitable, blocking, stoppable
+from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.report import Report
+from qaeval.comparison.run_data import GROUPS, read_labels, require_labels
+from qaeval.comparison.terminal import render_text_rows
+from qaeval.comparison.write_report import Format, read_report, render, write_report
+from qaeval.environment import cache_folder, new_run_name
+from qaeval.errors import QaevalError, UsageError
+from qaeval.evals.find import find_labels
+from qaeval.files.yaml import validated
+from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.decide import GateRequest, asked_of, decide, write_gate
+from qaeval.gate.early_stop import gate_sequentially
+from qaeval.gate.model import GateReport
+from qaeval.gate.policy import Policy
+from qaeval.records import Failure, GenerateRow, GradeRow
+from qaeval.registry.config import Config
+from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.run.metrics_port import Metered, metrics_served
+from qaeval.run.plan import Judging, find_judging, make_plan
+from qaeval.run.runner import Runner
+from qaeval.run.watch import Progress
+from qaeval.serving.exporter import Exporter
+from qaeval.storage.run_directory import RunStore
+
+__all__ = [
+    "AgreementReport",
+    "GateReport",
+    "ProgressEvent",
+    "Report",
+    "Run",
+    "aagreement",
+    "acompare",
+    "agate",
+    "agenerate",
+    "agrade",
+    "agreement",
+    "aload_run",
+    "compare",
+    "gate",
+    "generate",
+    "grade",
+    "load_run",
+]
+
+PathArgument: TypeAlias = str | PathLike[str]
+Paths: TypeAlias = PathArgument | Iterable[PathArgument]
+Concurrency: TypeAlias = int | Literal["auto"]
+
+_LOG: Final = logging.getLogger("qaeval")
+_KEYS: Final = ("candidate", "sample_id", "chunk_id", "stratum", "type", "position", "item_id")
+_TEXTS: Final = ("question", "answer", "rejected", "reason", "findings")
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """One finished task of a stage; its row is on disk."""
+
+    stage: str
+    """``generate`` or ``grade``."""
+    model: str
+    done: int
+    """Tasks of the stage that are finished, those of earlier sessions included."""
+    total: int
+    """Tasks known so far; while candidates and judge work at the same time the judge's total grows."""
+    failed: int
+    """Failed tasks of this session."""
+
+
+ProgressCallback: TypeAlias = Callable[[ProgressEvent], None]
+
+
+class Run:
+    """A run directory, or several side by side, and what they show. Statistics are computed at the first access.
+
+    Attributes:
+        paths: The run directories.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], options: ReportOptions, analysis: Analysis | None = None
+    ) -> None:
+        self.paths = tuple(paths)
+        self._options = options
+        if analysis is not None:
+            self.__dict__["_analysis"] = analysis
+
+    def __repr__(self) -> str:
+        return f"Run({', '.join(map(repr, map(str, self.paths)))})"
+
+    @property
+    def path(self) -> Path:
+        """The run directory; of several side by side the first."""
+        return self.paths[0]
+
+    @cached_property
+    def _analysis(self) -> Analysis:
+        with ExitStack() as stack:
+            stores = [stack.enter_context(RunStore.open(path)) for path in self.paths]
+            return read_report(stores, self._options)
+
+    @property
+    def report(self) -> Report:
+        """The report as a typed document: headline, candidates, differences, agreement, failures, cost.
+
+        Raises:
+            DataError: The run is not graded to its end, or a label file is not readable.
+            NotComparableError: Several runs differ in more than their candidates.
+        """
+        return self._analysis.report
+
+    @cached_property
+    def letters(self) -> pd.DataFrame:
+        """One row per expected item of each candidate, failures included.
+
+        ===================  ======================================================================================
+        ``candidate``        name of the candidate
+        ``sample_id``        id of the sample
+        ``chunk_id``         the chunk: items of one chunk are dependent, intervals are clustered by it
+        ``stratum``          of the sample
+        ``type``             of the item; empty where there is none
+        ``position``         place in the reply, from 0
+        ``item_id``          id of the item, by its content; empty where generation failed
+        ``status``           ``graded``, ``ungraded`` (the judge gave no letter) or ``failed`` (there is no item)
+        ``letter``           the judge's letter; empty unless graded
+        ``probability``      the judge's probability of its letter, in [0, 1]; NaN where the server gives none
+        ``failure``          reason of a failure, empty when graded
+        ``flag <name>``      bool, one column per flag of the rubric
+        ``label <rater>``    one column per rater with labels: the letter, empty where the rater gave none
+        ===================  ======================================================================================
+
+        Raises:
+            DataError: As for `report`.
+        """
+        analysis = self._analysis
+        rubric = analysis.report.rubric
+        flags = [flag_column(name) for name in rubric.flag_names]
+        table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
+        letters = table[[*_KEYS, "status", "letter", "probability", "failure", *flags]].copy()
+        by_rater: dict[str, dict[str, str]] = {}
+        for label in analysis.rows.labels:
+            if fits(label, rubric):
+                by_rater.setdefault(label.rater, {})[label.item_id] = label.letter
+        for rater, given in sorted(by_rater.items()):
+            letters[f"label {rater}"] = letters["item_id"].map(given).fillna("")
+        return letters.reset_index(drop=True)
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """The texts behind `letters`, row for row: its keys, ``status`` and ``letter``, and these.
+
+        ==============  ==========================================================================================
+        ``question``    empty where generation failed; so is ``answer``
+        ``answer``      of a preference pair the chosen answer
+        ``rejected``    of a preference pair the rejected answer, else empty
+        ``reason``      the judge's reason; of a failure what went wrong
+        ``findings``    what the eval's checks found: a dict from check to text, empty where nothing
+        ==============  ==========================================================================================
+
+        Raises:
+            DataError: As for `report`.
+        """
+        table = self._analysis.table.rename(columns={"cluster": "chunk_id", "why": "reason"})
+        items = table[[*_KEYS, "status", "letter", *_TEXTS]].copy()
+        items["reason"] = items["reason"].where(items["status"] == "graded", table["detail"])
+        items["findings"] = items["findings"].map(lambda value: value if isinstance(value, dict) else {})
+        return items.reset_index(drop=True)
+
+    def agreement(self, labels: Paths | None = None, *, by: str = "") -> AgreementReport:
+        """Compare the judge with labels, and the raters with each other.
+
+        Args:
+            labels: Label files; default: those the run was loaded with.
+            by: Also by ``"candidate"``, ``"stratum"`` or ``"type"``.
+
+        Raises:
+            UsageError: `by` is none of these.
+            DataError: There are no labels, or one of them is not readable, doubled or off the scale.
+        """
+        if by and by not in GROUPS:
+            raise UsageError(f"by: expected {', '.join(GROUPS)}, got {by!r}")
+        analysis = self._analysis
+        report = analysis.report
+        rows = (
+            analysis.rows.labels
+            if labels is None
+            else tuple(label for path in _paths(labels) for label in read_labels(path))
+        )
+        return report_of_run(
+            analysis.table,
+            rows,
+            source=", ".join(map(str, self.paths)),
+            judge=report.judge.facts.name,
+            rubric=report.rubric,
+            judge_tuned=report.judge.tuned,
+            by=by,
+        )
+
+    def render(self, format_: Format) -> str:
+        """Render the report: ``"html"`` (one self-contained page), ``"md"``, ``"json"``, or ``"csv"`` with a row per item.
+
+        Raises:
+            UsageError: The format is none of these.
+            DataError: As for `report`.
+        """
+        if format_ not in {"html", "md", "json", "csv"}:
+            raise UsageError(f"format: expected html, md, json or csv, got {format_!r}")
+        return render(self._analysis, format_)
+
+    def to_html(self) -> str:
+        """Render the whole report as one self-contained HTML page that loads nothing.
+
+        Raises:
+            DataError: As for `report`.
+        """
+        return self.render("html")
+
+    def write_report(self) -> Path:
+        """Write report.json, report.md, report.html and the manifest into the run directory; return its path.
+
+        Raises:
+            UsageError: There are several runs side by side.
+            DataError: As for `report`.
+            StoreError: The directory cannot be written, or another process writes it.
+        """
+        if len(self.paths) > 1:
+            raise UsageError(
+                "several runs side by side have no directory to write a report into; use render()"
+            )
+        with RunStore.open(self.path) as store:
+            self.__dict__["_analysis"] = write_report(store, self._options)
+        for name in ("letters", "items"):
+            self.__dict__.pop(name, None)
+        return self.path
+
+    def _repr_html_(self) -> str:
+        """Show the verdict and the candidates in a notebook; of a run without letters its path."""
+        try:
+            summary = render_text_rows(self.report)
+        except QaevalError as error:
+            return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
+        verdict, *sentences = (text for _, text in summary.headline)
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in summary.header)
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in summary.rows
+        )
+        notes = "".join(f"<li>{escape(text)}</li>" for text in sentences)
+        return (
+            f"<p><strong>{escape(verdict)}</strong></p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<ul>{notes}</ul>"
+        )
+
+
+@blocking
+def compare(
+    models: str | Sequence[str],
+    *,
+    eval_name: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    samples: PathArgument | None = None,
+    fields: Mapping[str, str] | None = None,
+    judge: str | None = None,
+    rubric: PathArgument | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    out: PathArgument | None = None,
+    resume: bool = False,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    labels: Paths | None = None,
+    margin: float | None = None,
+    hardware: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
+    progress: ProgressCallback | Progress | None = None,
+    command: str | None = None,
+) -> Run:
+    """Generate, grade and report: all models on the same samples. One model alone is evaluated without a comparison.
+
+    Args:
+        models: Candidate names in the registry (``qaeval models`` lists them).
+        eval_name: Name or folder of the eval; default: that of the registry.
+        chunks: JSONL file of your own chunks, in place of the eval's.
+        samples: JSONL file of your own questions or topic cards, for evals that start from these.
+        fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
+        judge: Judge in the registry; default: the registry's.
+        rubric: Name or file of the rubric; default: the eval's.
+        n: Number of samples to draw, at least 1; default: all.
+        seed: Seed of the draw, at least 0.
+        out: Run directory; default: ``results/<time>``.
+        resume: Continue the run in `out`: finished tasks are not asked again.
+        endpoints: URL of a model's server by name.
+        config: Registry file on top of the default one and ``./qaeval.yaml``.
+        concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
+        cache: Whether replies of earlier runs are used for identical requests to pinned weights.
+        labels: Label files; default: the eval's.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+        hardware: Machine of the registry for models whose entry names none; for the cost.
+        metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
+        metrics_host: Address of `metrics_port`; default: 127.0.0.1.
+        progress: Called after each finished task, on the thread that works.
+        command: Recorded in the report as the command; default: this call.
+
+    Returns:
+        The run, reported: report.json, report.md and report.html are in its directory.
+
+    Raises:
+        UsageError: A name is unknown, a model has no server, or `out` holds a run and `resume` is False.
+        DataError: A file is not valid, or every task failed.
+        EndpointError: A server cannot be used, or stopped answering.
+        NotComparableError: The run in `out` was made with other settings.
+        StoreError: `out` cannot be written, or another process writes it.
+        Interrupted: The run was stopped; finished rows are kept.
+    """
+    names = _names(models)
+    registry = _registry(config, endpoints)
+    plan = make_plan(
+        registry,
+        names,
+        eval_name=_text(eval_name),
+        chunks=_path(chunks),
+        samples=_path(samples),
+        fields=fields or {},
+        n=n,
+        seed=seed,
+    )
+    judging = find_judging(
+        registry, plan.candidates, judge=judge, rubric=_text(rubric) or plan.definition.rubric
+    )
+    path = _path(out) or Path("results", new_run_name())
+    label_paths = plan.definition.label_paths if labels is None else _paths(labels)
+    require_labels(label_paths)
+    settings = {**plan.settings(), "grading": judging.settings()}
+    machines = find_machines(registry, [settings], hardware)
+    options = ReportOptions(
+        label_paths=label_paths,
+        margin=_margin(margin, registry),
+        machines=machines,
+        hosted_prices=find_hosted(registry),
+        command=command or f"qaeval.compare({names!r})",
+    )
+    shown = _progress(progress)
+    serve = metrics_served(
+        metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
+    )
+    with (
+        serve as exporter,
+        RunStore.create(path, settings, plan.samples, resume=resume) as store,
+        _resumable("compare", path),
+    ):
+        runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
+        with runner:
+            runner.check(*plan.candidates, judging.judge)
+            runner.compare(plan.candidates, plan.definition, judging)
+        analysis = write_report(store, options)
+    return Run((path,), options, analysis)
+
+
+@blocking
+def generate(
+    models: str | Sequence[str],
+    *,
+    eval_name: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    samples: PathArgument | None = None,
+    fields: Mapping[str, str] | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    out: PathArgument | None = None,
+    resume: bool = False,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
+    progress: ProgressCallback | Progress | None = None,
+) -> Run:
+    """Run the first stage alone: the models write their items. `grade` continues with the run.
+
+    Args:
+        models: Candidate names in the registry.
+        eval_name: As for `compare`; so are all other arguments.
+        chunks: JSONL file of your own chunks.
+        samples: JSONL file of your own questions or topic cards.
+        fields: Names of the chunk file's fields.
+        n: Number of samples to draw.
+        seed: Seed of the draw.
+        out: Run directory.
+        resume: Continue the run in `out`.
+        endpoints: URL of a model's server by name.
+        config: Registry file.
+        concurrency: Requests in flight, or ``"auto"``.
+        cache: Whether replies of earlier runs are used.
+        metrics_port: Port of Prometheus metrics.
+        metrics_host: Address of `metrics_port`.
+        progress: Called after each finished task.
+
+    Returns:
+        The run, without letters: its `path` is of use, its `report` raises `DataError`.
+
+    Raises:
+        QaevalError: As for `compare`.
+    """
+    registry = _registry(config, endpoints)
+    plan = make_plan(
+        registry,
+        _names(models),
+        eval_name=_text(eval_name),
+        chunks=_path(chunks),
+        samples=_path(samples),
+        fields=fields or {},
+        n=n,
+        seed=seed,
+    )
+    path, settings = _path(out) or Path("results", new_run_name()), plan.settings()
+    machines = find_machines(registry, [settings], None)
+    shown = _progress(progress)
+    serve = metrics_served(
+        metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
+    )
+    with (
+        serve as exporter,
+        RunStore.create(path, settings, plan.samples, resume=resume) as store,
+        _resumable("generate", path),
+        make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
+    ):
+        runner.check(*plan.candidates)
+        runner.generate(plan.candidates, plan.definition)
+    return load_run(path, config=config)
+
+
+@blocking
+def grade(
+    run: Run | PathArgument,
+    *,
+    judge: str | None = None,
+    rubric: PathArgument | None = None,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
+    progress: ProgressCallback | Progress | None = None,
+) -> Run:
+    """Run the second stage alone: the judge grades every item that has no letter yet.
+
+    Args:
+        run: A run, or its directory.
+        judge: Judge in the registry; default: the registry's.
+        rubric: Name or file of the rubric; default: the eval's.
+        endpoints: URL of a model's server by name.
+        config: Registry file.
+        concurrency: Requests in flight, or ``"auto"``.
+        cache: Whether replies of earlier runs are used.
+        metrics_port: Port of Prometheus metrics.
+        metrics_host: Address of `metrics_port`.
+        progress: Called after each finished task.
+
+    Returns:
+        The run with its letters. `Run.write_report` writes its report.
+
+    Raises:
+        QaevalError: As for `compare`.
+    """
+    (path,) = _run_paths(run)
+    registry = _registry(config, endpoints)
+    with RunStore.open(path) as store:
+        settings = store.settings()
+        judging = _judging(registry, settings, judge=judge, rubric=_text(rubric))
+        machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
+        shown = _progress(progress)
+        serve = metrics_served(
+            metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
+        )
+        with (
+            serve as exporter,
+            make_runner(
+                store, registry, concurrency, cache=cache, progress=shown, exporter=exporter
+            ) as runner,
+        ):
+            runner.grade(judging)
+    return load_run(path, config=config)
+
+
+@blocking
+def load_run(
+    run: Run | Paths,
+    *,
+    labels: Paths | None = None,
+    margin: float | None = None,
+    hardware: str | None = None,
+    config: PathArgument | None = None,
+    command: str | None = None,
+) -> Run:
+    """Open a run directory, or several side by side; nothing is written.
+
+    Args:
+        run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
+        labels: Label files; default: the eval's.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+        hardware: Machine of the registry for models whose entry names none; for the cost.
+        config: Registry file.
+        command: Recorded in the report as the command; default: this call.
+
+    Raises:
+        UsageError: No directory is given, or a name is unknown.
+        DataError: There is no run at a path.
+        StoreError: Another process writes the run.
+    """
+    paths = _run_paths(run)
+    if not paths:
+        raise UsageError("load_run needs a run directory")
+    registry = find_config(_path(config))
+    settings = []
+    for path in paths:
+        with RunStore.open(path) as store:
+            settings.append(store.settings())
+    options = ReportOptions(
+        label_paths=find_labels(settings[0]["eval"]["name"]) if labels is None else _paths(labels),
+        margin=_margin(margin, registry),
+        machines=find_machines(registry, settings, hardware),
+        hosted_prices=find_hosted(registry),
+        command=command or f"qaeval.load_run({[str(path) for path in paths]!r})",
+    )
+    return Run(paths, options)
+
+
+@blocking
+def agreement(
+    source: Run | PathArgument | pd.DataFrame,
+    labels: Paths | None = None,
+    *,
+    by: str = "",
+    columns: Sequence[str] = (),
+    judge: str = "",
+    cluster: str = "",
+    scale: Sequence[str] = (),
+) -> AgreementReport:
+    """Measure how far a judge agrees with people: of a run, or of any table with a column of letters per rater.
+
+    Args:
+        source: A run or its directory; or a table: a DataFrame, or a CSV, TSV or JSONL file.
+        labels: Of a run: label files; default: the eval's.
+        by: Of a run ``"candidate"``, ``"stratum"`` or ``"type"``; of a table a column of groups.
+        columns: Of a table: columns of letters, the reference first; default: all that hold letters of the scale alone.
+        judge: Of a table: the judge's column; default: the second of two.
+        cluster: Of a table: the column that says which chunk or document a row belongs to.
+        scale: Of a table: letters, best first; default: A, B, C, or the letters of `columns`.
+
+    Raises:
+        UsageError: An argument does not fit the source, or names no column.
+        DataError: The source cannot be read, is not graded, or holds a letter off the scale.
+    """
+    if isinstance(source, Run) or (not isinstance(source, pd.DataFrame) and Path(source).is_dir()):
+        of_tables = {"columns": columns, "judge": judge, "cluster": cluster, "scale": scale}
+        if wrong := [name for name, value in of_tables.items() if value]:
+            raise UsageError(f"{wrong[0]} belongs to a table; a run has its own")
+        run = source if isinstance(source, Run) else load_run(source, labels=labels)
+        return run.agreement(labels, by=by)
+    if labels is not None:
+        raise UsageError("labels belong to a run; a table has its raters in columns")
+    table = read_table(Path(source)) if not isinstance(source, pd.DataFrame) else source
+    return agreement_of_table(
+        table,
+        source="the table" if isinstance(source, pd.DataFrame) else str(source),
+        columns=columns,
+        judge=judge,
+        cluster=cluster,
+        scale=scale,
+        by=by,
+    )
+
+
+@blocking
+def gate(
+    run: Run | PathArgument,
+    *,
+    baseline: Run | PathArgument | None = None,
+    policy: PathArgument | Mapping[str, object] | None = None,
+    candidates: Mapping[str, str] | None = None,
+    unpaired: bool = False,
+    regrade: bool = False,
+    sequential: bool = False,
+    judge: str | None = None,
+    rubric: PathArgument | None = None,
+    seed: int | None = None,
+    labels: Paths | None = None,
+    hardware: str | None = None,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    progress: ProgressCallback | Progress | None = None,
+    save: bool = True,
+) -> GateReport:
+    """Decide whether a run may replace its baseline.
+
+    Args:
+        run: A run, or its directory.
+        baseline: Run, run directory, baseline file or ``s3://`` address; default: that of the policy, else
+            ``baselines/<eval>.json``.
+        policy: File of the rules, or the rules as a mapping; default: ``gate.yaml`` where it exists, else one rule per rate.
+        candidates: Candidates to gate, each with its name in the baseline; default: all, each against its namesake.
+        unpaired: Compare although the samples differ, without pairs; sees less.
+        regrade: Have the run's judge grade the baseline's stored replies, in a copy beside it.
+        sequential: Grade the run in random order and stop as soon as the answer is certain.
+        judge: With `sequential`: judge in the registry.
+        rubric: With `sequential`: name or file of the rubric.
+        seed: With `sequential`: seed of the order of the chunks, at least 0.
+        labels: Label files; default: the eval's.
+        hardware: Machine of the registry for models whose entry names none.
+        endpoints: URL of a model's server by name.
+        config: Registry file.
+        concurrency: Requests in flight, or ``"auto"``.
+        cache: Whether replies of earlier runs are used.
+        progress: Called after each task, where something is graded.
+        save: Whether to write gate.json into the run directory.
+
+    Returns:
+        The report: `outcome` is ``pass``, ``regression``, ``inconclusive``, ``untrusted`` or ``not comparable``; no outcome raises.
+
+    Raises:
+        UsageError: No baseline is named or found, or arguments exclude each other.
+        DataError: A file is not valid.
+        EndpointError: A server cannot be used, where something is graded.
+    """
+    if sequential and regrade:
+        raise UsageError("sequential grades the run, regrade the baseline: gate in two steps")
+    if not sequential and (judge or rubric or seed is not None):
+        raise UsageError("judge, rubric and seed belong to sequential; a finished run has its own")
+    (path,) = _run_paths(run)
+    sources = EvidenceReader(
+        config=_registry(config, endpoints),
+        labels=() if labels is None else _paths(labels),
+        hardware=hardware,
+    )
+    rules = validated(Policy, dict(policy), "policy") if isinstance(policy, Mapping) else _path(policy)
+    order = GateRequest(
+        run=path,
+        baseline=str(baseline.path) if isinstance(baseline, Run) else _text(baseline),
+        policy=rules,
+        candidates=candidates or {},
+        unpaired=unpaired,
+    )
+    shown = _progress(progress)
+
+    def runner_of(store: RunStore) -> Runner:
+        return make_runner(store, sources.config, concurrency, cache=cache, progress=shown)
+
+    if sequential:
+        with RunStore.open(path) as store:
+            judging = _judging(sources.config, store.settings(), judge=judge, rubric=_text(rubric))
+            with runner_of(store) as runner:
+                report = gate_sequentially(
+                    store,
+                    runner,
+                    judging,
+                    sources,
+                    lambda evidence: asked_of(order, sources, evidence),
+                    seed=seed or 0,
+                )
+    else:
+        report = decide(asked_of(order, sources, sources.run(path), runner_of if regrade else None))
+    if save:
+        write_gate(report, path)
+    return report
+
+
+acompare = awaitable(compare)
+agenerate = awaitable(generate)
+agrade = awaitable(grade)
+aload_run = awaitable(load_run)
+aagreement = awaitable(agreement)
+agate = awaitable(gate)
+
+
+def make_runner(
+    store: RunStore,
+    registry: Config,
+    concurrency: Concurrency | None,
+    *,
+    cache: bool,
+    progress: Progress,
+    exporter: Exporter | None = None,
+    sample_ids: frozenset[str] | None = None,
+) -> Runner:
+    """Make the engine of a run as arguments and registry say.
+
+    Args:
+        store: The open run.
+        registry: Servers, hosts that may be asked, and defaults.
+        concurrency: Requests in flight; None: the registry's.
+        cache: Whether replies of earlier runs are used, where the registry allows it.
+        progress: Follows stages and rows.
+        exporter: Takes the counts for a Prometheus; None: no metrics.
+        sample_ids: Samples to work on; None: all.
+    """
+    for warning in store.warnings:
+        _LOG.warning("%s", warning)
+    in_flight = registry.defaults.concurrency if concurrency is None else concurrency
+    if in_flight != "auto" and not 1 <= in_flight <= MAX_CONCURRENCY:
+        raise UsageError(
+            f"concurrency: expected auto or a number from 1 to {MAX_CONCURRENCY:,}, got {in_flight!r}"
+        )
+    runner = Runner(
+        store,
+        progress if exporter is None else Metered(progress, exporter),
+        concurrency=None if in_flight == "auto" else in_flight,
+        outage_s=registry.defaults.outage_s,
+        cache=cache_folder() if registry.defaults.cache and cache else None,
+        serving=registry.serving,
+        allow_external=registry.allow_external,
+        exporter=exporter,
+        sample_ids=sample_ids,
+        on_stop=lambda: _LOG.warning("stopping: requests in flight finish; interrupt again to abandon them"),
+    )
+    stoppable(runner)
+    return runner
+
+
+MAX_CONCURRENCY: Final = 4096
+"""A server that takes more at once was not seen; each request in flight costs memory here too."""
+
+
+class _Events:
+    """Turns what the engine reports into events for a callback; without one, notes go to the log."""
+
+    def __init__(self, callback: ProgressCallback | None) -> None:
+        self._callback = callback
+
+    def stage(self, name: str, model: str, *, total: int, done: int) -> "_StageEvents":
+        """Begin a stage."""
+        return _StageEvents(self._callback, name, model, total=total, done=done)
+
+    def note(self, text: str) -> None:
+        """Log what happens between stages."""
+        _LOG.info("%s", text)
+
+
+class _StageEvents:
+    """Events of one stage."""
+
+    def __init__(
+        self, callback: ProgressCallback | None, stage: str, model: str, *, total: int, done: int
+    ) -> None:
+        self._callback = callback
+        self._event = ProgressEvent(stage, model, done, total, 0)
+
+    def row(self, row: GenerateRow | GradeRow) -> None:
+        """Count a finished task and report it."""
+        event = self._event
+        failed = event.failed + isinstance(row, Failure)
+        self._event = replace(event, done=event.done + 1, failed=failed)
+        if self._callback is not None:
+            self._callback(self._event)
+
+    def more(self, n: int) -> None:
+        """Expect more tasks."""
+        self._event = replace(self._event, total=self._event.total + n)
+
+    def end(self) -> None:
+        """Do nothing: the last row was the end."""
+
+
+def _progress(progress: ProgressCallback | Progress | None) -> Progress:
+    if isinstance(progress, Progress):
+        return progress
+    return _Events(progress)
+
+
+def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) -> Config:
+    registry = find_config(_path(config))
+    return registry.with_endpoints(endpoints) if endpoints else registry
+
+
+def _judging(
+    registry: Config, settings: Mapping[str, Mapping[str, object]], *, judge: str | None, rubric: str | None
+) -> Judging:
+    """Resolve who grades a run: the named judge, else the one that graded it before, else the registry's default."""
+    grading: Mapping[str, object] = settings.get("grading") or {}
+    graded_by = grading.get("judge")
+    name = judge or (str(graded_by["name"]) if isinstance(graded_by, Mapping) else None)
+    candidates = tuple(registry.candidate(candidate) for candidate in settings["candidates"])
+    return find_judging(registry, candidates, judge=name, rubric=rubric or str(settings["eval"]["rubric"]))
+
+
+@contextmanager
+def _resumable(function: str, path: Path) -> Iterator[None]:
+    """Add to an error how the run is continued."""
+    try:
+        yield
+    except (QaevalError, KeyboardInterrupt) as error:
+        error.add_note(
+            f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
+        )
+        raise
+
+
+def _names(models: str | Sequence[str]) -> list[str]:
+    names = [models] if isinstance(models, str) else list(models)
+    if not names:
+        raise UsageError("no model is named; `qaeval models` lists the registry's")
+    return names
+
+
+def _margin(margin: float | None, registry: Config) -> float:
+    if margin is None:
+        return registry.defaults.margin
+    if not 0 < margin < 1:
+        raise UsageError(f"margin: expected a share between 0 and 1 (0.05 is 5 points), got {margin!r}")
+    return margin
+
+
+def _path(path: PathArgument | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _text(path: PathArgument | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _paths(paths: Paths) -> tuple[Path, ...]:
+    if isinstance(paths, str | PathLike):
+        return (Path(paths),)
+    return tuple(Path(path) for path in paths)
+
+
+def _run_paths(run: Run | Paths) -> tuple[Path, ...]:
+    return run.paths if isinstance(run, Run) else _paths(run)

@@ -1,0 +1,64 @@
+"""``report.json`` of a finished run, read without analysing the run: what `qaeval cost`, `decide` and `history` start from."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from qaeval.comparison.report import Report
+from qaeval.cost.model import MeasuredRun
+from qaeval.cost.run_cost import run_timing
+from qaeval.environment import now
+from qaeval.errors import DataError
+from qaeval.report.facts import MachineFacts
+from qaeval.storage.run_directory import MANIFEST, RunStore
+
+REPORT: Final = "report.json"
+
+
+def load_report(run: Path) -> Report:
+    """Read the report of a finished run, written by this version of qaeval, an earlier or a later one.
+
+    Unknown keys are ignored, and missing keys take the defaults of `Report`.
+
+    Args:
+        run: The run directory.
+
+    Raises:
+        DataError: The run is not finished, or its report is missing, lacks a required part, or holds a value of another type.
+    """
+    command = f"`qaeval report {shlex.quote(str(run))}`"
+    # the manifest is dropped while rows are added, and then the report beside it is out of date
+    if not (run / MANIFEST).is_file():
+        raise DataError(
+            f"{run}: not finished (no {MANIFEST}); `qaeval compare --resume` or `qaeval grade` completes it, {command} reports it"
+        )
+    path = run / REPORT
+    try:
+        return Report.model_validate_json(path.read_bytes(), extra="ignore")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; {command} writes it") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = ".".join(map(str, first["loc"]))
+        problem = f"{location}: {first['msg']}" if location else first["msg"]
+        raise DataError(
+            f"{path}: expected a report of qaeval, got {problem}; {command} writes it anew"
+        ) from error
+
+
+def load_priced(store: RunStore, machines: Mapping[str, MachineFacts]) -> tuple[Report, MeasuredRun]:
+    """Read the report of a finished run and compute its costs anew: on other machines, at the prices of today.
+
+    Args:
+        store: The run.
+        machines: What each model runs on, by its name.
+
+    Raises:
+        DataError: As in `load_report`.
+    """
+    report = load_report(store.path)
+    measured = report.measured(store.sessions(), store.readings(), priced_at=now())
+    return report.model_copy(update={"timing": run_timing(measured, machines)}), measured

@@ -1,0 +1,155 @@
+"""`report.json` is read as it is, from any version, and `cost`, `decide` and `history` compute no statistics."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaeval.comparison.decision import decide
+from qaeval.comparison.report_file import load_priced, load_report
+from qaeval.errors import DataError
+from qaeval.report.facts import MachineFacts
+from qaeval.storage.run_directory import RunStore, model_json
+from report_builders import JUDGE, RUN, Case, case
+
+EXAMPLE = Path(__file__).parents[1] / "results" / "example"
+MACHINE = MachineFacts(
+    name="ours", price_per_hour=1.2, currency="EUR", as_of="2026-01-01", source="an offer", gpu_watts=72.0
+)
+LETTERS = {"alpha": ["AB", "BB", "AA", "BB"] * 5, "beta": ["AA", "AB", "AB", "BB"] * 5}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return shutil.copytree(EXAMPLE, tmp_path / "run")
+
+
+def rewrite(run: Path, *keys: str | int, value: Any) -> None:
+    """Set one value of the run's report."""
+    document = json.loads((run / "report.json").read_text())
+    parent = document
+    for key in keys[:-1]:
+        parent = parent[key]
+    parent[keys[-1]] = value
+    (run / "report.json").write_text(json.dumps(document))
+
+
+def test_a_written_report_is_read_back(run: Path) -> None:
+    written = case(LETTERS, items_per_sample=2).report()
+    (run / "report.json").write_text(model_json(written))
+    assert load_report(run) == written
+
+
+@pytest.mark.parametrize("keys", [("new",), ("run", "new"), ("candidates", 0, "usable", "new")])
+def test_unknown_keys_of_a_later_version_are_ignored(run: Path, keys: tuple[str | int, ...]) -> None:
+    expected = load_report(run)
+    rewrite(run, *keys, value={"more": 1})
+    assert load_report(run) == expected
+
+
+def test_what_an_earlier_version_did_not_write_takes_its_default(run: Path) -> None:
+    document = json.loads((run / "report.json").read_text())
+    for key in ("agreement", "checks", "data_left", "ranking", "raters", "strata", "timing", "types"):
+        del document[key]
+    (run / "report.json").write_text(json.dumps(document))
+    report = load_report(run)
+    assert (report.agreement, report.timing.costs, report.data_left) == ((), (), ())
+    assert report.candidates[0].facts.name == "embedded-lead"
+
+
+@pytest.mark.parametrize("key", ["run", "eval", "rubric", "judge", "candidates", "margin", "differences"])
+def test_a_report_without_a_required_part_says_which(run: Path, key: str) -> None:
+    document = json.loads((run / "report.json").read_text())
+    del document[key]
+    (run / "report.json").write_text(json.dumps(document))
+    with pytest.raises(DataError) as refused:
+        load_report(run)
+    assert str(run / "report.json") in str(refused.value)
+    assert f" {key}: " in str(refused.value)
+    assert f"qaeval report {run}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("candidates",), []),
+        (("candidates", 0, "n_valid"), "many"),
+        (("candidates", 0, "usable", "value"), math.nan),
+        (("differences", 0, "outcome"), "who knows"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_place(
+    run: Path, keys: tuple[str | int, ...], value: Any
+) -> None:
+    rewrite(run, *keys, value=value)
+    with pytest.raises(DataError) as refused:
+        load_report(run)
+    assert ".".join(map(str, keys)) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["report.json", "manifest.json"])
+def test_a_run_that_is_not_reported_names_the_command_that_reports_it(run: Path, name: str) -> None:
+    (run / name).unlink()
+    with pytest.raises(DataError, match=f"qaeval report {run}"):
+        load_report(run)
+
+
+@pytest.mark.parametrize("text", ["", '{"run": ', "[]", "null"])
+def test_a_file_that_is_no_report_is_refused(run: Path, text: str) -> None:
+    (run / "report.json").write_text(text)
+    with pytest.raises(DataError, match=r"report\.json"):
+        load_report(run)
+
+
+def stored(tmp_path: Path, made: Case, **options: Any) -> Path:
+    """Write what `cost` and `decide` read of a run: its report, sessions and manifest."""
+    (tmp_path / "settings.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "report.json").write_text(model_json(made.report(**options)))
+    sessions = [one.model_dump_json(exclude_none=True) for one in made.rows.sessions]
+    (tmp_path / "sessions.jsonl").write_text("\n".join(sessions) + "\n")
+    return tmp_path
+
+
+def test_costs_on_another_machine_are_those_of_an_analysis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = case(LETTERS, items_per_sample=2)
+    sessions = [one.model_copy(update={"host": "node-1", "load_s": 30.0}) for one in made.rows.sessions]
+    made = made.with_rows(sessions=tuple(sessions))
+    machines = dict.fromkeys(["alpha", "beta", JUDGE.name], MACHINE)
+    monkeypatch.setattr("qaeval.comparison.report_file.now", lambda: RUN.finished)
+    with RunStore.open(stored(tmp_path, made)) as store:
+        report, measured = load_priced(store, machines)
+    assert report == made.report(machines=machines)
+    assert measured.sessions == made.rows.sessions
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.2, 0.5, 0.9])
+def test_a_decision_at_another_margin_is_that_of_an_analysis(margin: float) -> None:
+    made = case({**LETTERS, "gamma": ["AA"] * 20}, items_per_sample=2)
+    analysed = decide(made.report(margin=margin), {})
+    assert decide(made.report(margin=0.05), {}, margin=margin) == analysed
+
+
+@pytest.mark.parametrize("words", [["cost", "example"], ["decide", "example"], ["history", ".", "--json"]])
+def test_the_commands_load_no_statistics(words: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from qaeval.cli import run\n"
+        "code = run(sys.argv[1:])\n"
+        "print(code, sorted({'pandas', 'scipy', 'matplotlib'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=EXAMPLE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stderr.splitlines()[-1] == "0 []", answer.stderr
