@@ -75,14 +75,14 @@ def value_of(arguments: list[str], option: str) -> str:
 
 
 def crash_after(kind: str) -> int | None:
-    found = re.search(r"crashes-after-(\d+)$", kind)
-    if not found:
+    match = re.search(r"crashes-after-(\d+)$", kind)
+    if not match:
         return None
     once = Path(f"{kind}.crashed")
     if not kind.startswith("always") and once.exists():
         return None
     once.touch()
-    return int(found.group(1))
+    return int(match.group(1))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def in_order(rows: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
     """The lines of a run that was made in one, the last of each task, as a merge orders them."""
     settings = json.loads(b"\n".join(rows["settings.json"]))
     samples = [json.loads(line)["sample_id"] for line in rows["samples.jsonl"]]
-    last = {json.loads(line)["task_id"]: line for line in rows["generations.jsonl"]}
+    by_task = {json.loads(line)["task_id"]: line for line in rows["generations.jsonl"]}
     grid = {}
-    for line in last.values():
+    for line in by_task.values():
         row = json.loads(line)
         grid[row["sample_id"], row.get("candidate") or row["model"]] = line
     generations = [grid[sample, name] for sample in samples for name in settings["candidates"]]
@@ -77,9 +77,9 @@ class Answer:
     body: bytes
 
     @classmethod
-    def error(cls, status: int, code: str, message: str = "no", more: str = "") -> "Answer":
+    def error(cls, status: int, code: str, message: str = "no", details: str = "") -> "Answer":
         """An error as S3 words it."""
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message>{details}</Error>"
         return cls(status, {"Content-Type": "application/xml"}, body.encode())
 
 

@@ -53,7 +53,7 @@ async def test_a_second_run_is_given_the_same_reply_without_asking(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "other",
+    "changed",
     [
         replace(ASK, messages=(Message("system", "How much?"),)),
         replace(ASK, messages=(Message("user", "How many?"),)),
@@ -63,9 +63,9 @@ async def test_a_second_run_is_given_the_same_reply_without_asking(tmp_path: Pat
         replace(ASK, top_logprobs=0),
     ],
 )
-async def test_another_question_is_asked(cache: Cache, other: ChatRequest) -> None:
+async def test_another_question_is_asked(cache: Cache, changed: ChatRequest) -> None:
     model = Counting()
-    for request in (ASK, other):
+    for request in (ASK, changed):
         await Cached(model, cache, "m").complete(request)
     assert len(model.asked) == 2
 
@@ -100,12 +100,12 @@ def test_a_reply_is_read_as_it_was_written() -> None:
 
 async def test_a_file_that_cannot_be_used_costs_a_note_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database" * 100)
-    said: list[str] = []
-    with Cache(tmp_path, on_message=said.append) as cache:
+    messages: list[str] = []
+    with Cache(tmp_path, on_message=messages.append) as cache:
         assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
         assert await Cached(Counting(), cache, "m").complete(ASK) == REPLY
-    assert len(said) == 1
-    assert str(tmp_path) in said[0]
+    assert len(messages) == 1
+    assert str(tmp_path) in messages[0]
 
 
 async def test_nobody_else_may_read_it(cache: Cache, tmp_path: Path) -> None:
@@ -117,12 +117,12 @@ async def test_nobody_else_may_read_it(cache: Cache, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ on the command line
 
 
-def compare(out: Path, server: LoopbackServer, *more: str) -> dict[str, object]:
+def compare(out: Path, server: LoopbackServer, *options: str) -> dict[str, object]:
     names = ("mistral", "qwen", "qwen-14b")
     endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
     command = ["compare", "mistral", "qwen", "--judge", "qwen-14b", "--n", "4", "--out", out]
     with patch.dict(os.environ, {"QAEVAL_CACHE": str(out.parent / "cache")}):
-        done = qaeval(*command, *endpoints, *more, cwd=out.parent)
+        done = qaeval(*command, *endpoints, *options, cwd=out.parent)
     assert done.returncode == 0, done.stderr
     report: dict[str, object] = json.loads((out / "report.json").read_text())
     return report
@@ -130,7 +130,7 @@ def compare(out: Path, server: LoopbackServer, *more: str) -> dict[str, object]:
 
 def questions(server: LoopbackServer) -> int:
     """Requests beside those of the probe."""
-    return sum("response_format" in one and one["max_tokens"] > 64 for one in server.requests)
+    return sum("response_format" in body and body["max_tokens"] > 64 for body in server.requests)
 
 
 def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> Non
         assert questions(server) == 2 * n
     for name in ("differences", "strata", "failures", "ranking"):
         assert first[name] == second[name]
-    speed = [one["timing"] for one in second["candidates"]]  # type: ignore[attr-defined]
-    assert [(one["fresh"], one["items_per_s"]) for one in speed] == [(0.0, None)] * 2
+    speed = [row["timing"] for row in second["candidates"]]  # type: ignore[attr-defined]
+    assert [(row["fresh"], row["items_per_s"]) for row in speed] == [(0.0, None)] * 2
     assert second["timing"]["costs"] == []  # type: ignore[index]
     text = (tmp_path / "two" / "report.md").read_text()
     assert text.count(" 100.0 %") >= 3
@@ -156,9 +156,9 @@ def test_a_model_whose_weights_nobody_knows_is_always_asked(tmp_path: Path) -> N
     with LoopbackServer(["mistral", "qwen", "qwen-14b"]) as server:
         for run in ("one", "two"):
             compare(tmp_path / run, server, "--config", str(tmp_path / "ours.yaml"))
-    asked = [one["model"] for one in server.requests if one.get("max_tokens", 0) > 64]
-    assert asked.count("mistral") == 8
-    assert asked.count("qwen") == 4
+    models = [body["model"] for body in server.requests if body.get("max_tokens", 0) > 64]
+    assert models.count("mistral") == 8
+    assert models.count("qwen") == 4
 
 
 def test_the_file_holds_replies_and_no_names(tmp_path: Path) -> None:

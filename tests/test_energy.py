@@ -38,58 +38,63 @@ FIRST, SECOND = "GPU-c2f76b33-7953-256e-8f33-1343419b1a1c", "GPU-5b4e07f6-3a86-4
 
 
 def looks(
-    *values: float | None, every_s: float = 1.0, what: str = "joules", gpu: str = FIRST
+    *values: float | None, every_s: float = 1.0, quantity: str = "joules", gpu: str = FIRST
 ) -> list[MeterReading]:
     """One look each second; None: the GPU does not answer."""
     empty = {"joules": None, "watts": None}
     return [
         MeterReading(
             number * every_s,
-            {} if value is None else {gpu: GpuReading("NVIDIA L4", **{**empty, what: value})},
+            {} if value is None else {gpu: GpuReading("NVIDIA L4", **{**empty, quantity: value})},
         )
         for number, value in enumerate(values)
     ]
 
 
 def test_a_counter_is_the_difference_of_its_ends() -> None:
-    found = measure(looks(4742.776, 4760.0, 4802.776))
-    assert (found.method, found.joules, found.seconds, found.notes) == ("energy counter", approx(60), 2.0, ())
+    measured_energy = measure(looks(4742.776, 4760.0, 4802.776))
+    assert (
+        measured_energy.method,
+        measured_energy.joules,
+        measured_energy.seconds,
+        measured_energy.notes,
+    ) == ("energy counter", approx(60), 2.0, ())
 
 
 def test_power_is_integrated_by_trapezoids() -> None:
     # 10, 30, 30, 20 W: 20 + 30 + 25 J
-    found = measure(looks(10, 30, 30, 20, what="watts"))
-    assert (found.method, found.joules) == ("integrated power", approx(75))
+    measured_energy = measure(looks(10, 30, 30, 20, quantity="watts"))
+    assert (measured_energy.method, measured_energy.joules) == ("integrated power", approx(75))
 
 
 def test_several_gpus_are_added_up_and_kept_apart() -> None:
-    both = [
-        MeterReading(one.at_s, {**one.gpus, **two.gpus})
-        for one, two in zip(looks(0, 50), looks(100, 130, gpu=SECOND), strict=True)
+    readings = [
+        MeterReading(first.at_s, {**first.gpus, **second.gpus})
+        for first, second in zip(looks(0, 50), looks(100, 130, gpu=SECOND), strict=True)
     ]
-    assert [(one.gpu, one.joules) for one in measure(both).gpus] == [(FIRST, 50), (SECOND, 30)]
+    assert [(first.gpu, first.joules) for first in measure(readings).gpus] == [(FIRST, 50), (SECOND, 30)]
 
 
 def test_one_gpu_without_a_counter_makes_it_integrated_power_for_all() -> None:
-    both = [
+    readings = [
         MeterReading(at_s, {FIRST: GpuReading("", joules, 20.0), SECOND: GpuReading("", None, 40.0)})
         for at_s, joules in ((0.0, 0.0), (1.0, 25.0))
     ]
-    assert (measure(both).method, measure(both).joules) == ("integrated power", approx(60))
+    assert (measure(readings).method, measure(readings).joules) == ("integrated power", approx(60))
 
 
 def test_a_counter_that_starts_anew_counts_on_and_is_told() -> None:
     # 100 to 150, then from 0: 20, 50
-    found = measure(looks(100, 150, 20, 50))
-    assert found.joules == approx(100)
-    assert f"{FIRST} was reset" in found.notes[0]
+    measured_energy = measure(looks(100, 150, 20, 50))
+    assert measured_energy.joules == approx(100)
+    assert f"{FIRST} was reset" in measured_energy.notes[0]
 
 
 def test_a_gap_in_the_power_is_bridged_and_told() -> None:
-    gap = [look for look in looks(10, 10, *[None] * 9, 30, what="watts") if look.gpus]
-    found = measure(gap)
-    assert found.joules == approx(10 + 10 * 20)
-    assert "1 gap, 10 s" in found.notes[0]
+    gap = [look for look in looks(10, 10, *[None] * 9, 30, quantity="watts") if look.gpus]
+    measured_energy = measure(gap)
+    assert measured_energy.joules == approx(10 + 10 * 20)
+    assert "1 gap, 10 s" in measured_energy.notes[0]
 
 
 def test_a_gap_does_not_matter_to_a_counter() -> None:
@@ -114,14 +119,14 @@ def test_a_counter_that_is_renewed_too_seldom_for_the_stage_says_so() -> None:
 
 
 def test_over_a_long_stage_it_is_taken_and_its_grain_is_told() -> None:
-    found = measure(looks(*[number // 30 * 600.0 for number in range(601)]))
-    assert (found.joules, found.seconds) == (approx(12_000), approx(600))
-    assert "every 30 s" in found.notes[0]
+    measured_energy = measure(looks(*[number // 30 * 600.0 for number in range(601)]))
+    assert (measured_energy.joules, measured_energy.seconds) == (approx(12_000), approx(600))
+    assert "every 30 s" in measured_energy.notes[0]
 
 
 def test_a_last_reading_right_after_another_is_no_sign_of_a_slow_counter() -> None:
-    last = [*looks(0, 20, 40), MeterReading(2.01, {FIRST: GpuReading("", 40.0, None)})]
-    assert (measure(last).joules, measure(last).notes) == (approx(40), ())
+    readings = [*looks(0, 20, 40), MeterReading(2.01, {FIRST: GpuReading("", 40.0, None)})]
+    assert (measure(readings).joules, measure(readings).notes) == (approx(40), ())
 
 
 # ------------------------------------------------------------------------------------------------ NVML
@@ -186,13 +191,13 @@ class Driver:
     def nvmlDeviceGetMigMode(self, handle: Any, current: Any, _pending: Any) -> int:  # noqa: N802
         return self.say(current, self.card(handle).mig)
 
-    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Any, count: Any, found: Any) -> int:  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Any, count: Any, measured_energy: Any) -> int:  # noqa: N802
         n = self.card(handle).n_processes
         count._obj.value = n
-        return 7 if n and found is None else 0
+        return 7 if n and measured_energy is None else 0
 
     def card(self, handle: Any) -> Card:
-        return next(card for known, card in self.handles if known is handle)
+        return next(card for device, card in self.handles if device is handle)
 
     @staticmethod
     def say(out: Any, value: int | None) -> int:
@@ -205,14 +210,14 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     pynvml = pytest.importorskip("pynvml")
-    made = Driver([Card()])
-    monkeypatch.setattr(pynvml, "nvmlLib", made)
+    fake = Driver([Card()])
+    monkeypatch.setattr(pynvml, "nvmlLib", fake)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-    return made
+    return fake
 
 
-async def read(*wanted: str) -> Mapping[str, GpuReading]:
-    async with Nvml(load_nvml(), wanted) as meter:
+async def read(*names: str) -> Mapping[str, GpuReading]:
+    async with Nvml(load_nvml(), names) as meter:
         return await meter.read()
 
 
@@ -270,8 +275,8 @@ async def test_a_gpu_that_others_use_too_is_told(driver: Driver) -> None:
     assert note.startswith(f"2 processes compute on {FIRST}")
 
 
-def spec(**more: Any) -> ModelSpec:
-    return ModelSpec(name="ours", **{"url": "http://127.0.0.1:8000/v1", **more})
+def spec(**fields: Any) -> ModelSpec:
+    return ModelSpec(name="ours", **{"url": "http://127.0.0.1:8000/v1", **fields})
 
 
 def test_without_a_driver_or_on_another_machine_nothing_is_read(driver: Driver) -> None:
@@ -294,8 +299,8 @@ def test_the_gpus_that_a_server_takes_stand_in_its_arguments() -> None:
 
 
 def test_a_server_of_our_own_is_on_the_first_gpus_that_it_may_see(tmp_path: Path) -> None:
-    def gpus(n: int, own: dict[str, str], inherited: dict[str, str]) -> tuple[str, ...]:
-        return Conductor(Serving(env=own), env=inherited, logs=tmp_path).gpus(n)
+    def gpus(n: int, serving: dict[str, str], inherited: dict[str, str]) -> tuple[str, ...]:
+        return Conductor(Serving(env=serving), env=inherited, logs=tmp_path).gpus(n)
 
     visible = "CUDA_VISIBLE_DEVICES"
     assert gpus(2, {}, {}) == ("0", "1")
@@ -306,9 +311,9 @@ def test_a_server_of_our_own_is_on_the_first_gpus_that_it_may_see(tmp_path: Path
 def test_an_exporter_is_a_url_or_a_url_with_labels() -> None:
     url = "http://10.0.0.5:9400/metrics"
     assert spec(gpu_metrics=url).gpu_metrics == spec(gpu_metrics={"url": url}).gpu_metrics
-    named = spec(gpu_metrics={"url": url, "labels": {"gpu": 0}}).gpu_metrics
-    assert named is not None
-    assert named.labels == {"gpu": "0"}
+    labelled = spec(gpu_metrics={"url": url, "labels": {"gpu": 0}}).gpu_metrics
+    assert labelled is not None
+    assert labelled.labels == {"gpu": "0"}
     with pytest.raises(DataError, match=r"'gpu_metrics.urls'.*'url'"):
         validated(ModelSpec, {"name": "ours", "gpu_metrics": {"urls": url}}, "qaeval.yaml")
     for wrong in ("10.0.0.5:9400", "http://me:secret@10.0.0.5/metrics", "http://10.0.0.5/metrics?a=1"):
@@ -324,12 +329,12 @@ LABELS = (
 )
 
 
-def exported(*gpus: tuple[str, float, float], more: str = "") -> str:
+def exported(*gpus: tuple[str, float, float], added: str = "") -> str:
     """What an exporter answers: names, labels, types and help as dcgm-exporter 4 prints them for an L4 with its default counters
     (etc/default-counters.csv of its repository, and outputs that users show in their issues); the numbers are made up.
     """
     lines = []
-    for name, kind, text, place in (
+    for name, kind, text, column in (
         ("DCGM_FI_DEV_SM_CLOCK", "gauge", "SM clock frequency (in MHz).", None),
         ("DCGM_FI_DEV_POWER_USAGE", "gauge", "Power draw (in W).", 2),
         (
@@ -342,7 +347,7 @@ def exported(*gpus: tuple[str, float, float], more: str = "") -> str:
         lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
         for number, gpu in enumerate(gpus):
             labels = LABELS.format(gpu=number, uuid=gpu[0])
-            lines.append(f"{name}{{{labels}{more}}} {210 if place is None else gpu[place]}")
+            lines.append(f"{name}{{{labels}{added}}} {210 if column is None else gpu[column]}")
     return "\n".join(lines) + "\n"
 
 
@@ -357,7 +362,7 @@ def test_an_exporter_counts_in_millijoules_and_watts() -> None:
 
 
 def test_one_gpu_with_a_line_for_each_pod_counts_once() -> None:
-    twice = exported((FIRST, 1000, 16)) + exported((FIRST, 1000, 16), more=',pod="vllm-1"')
+    twice = exported((FIRST, 1000, 16)) + exported((FIRST, 1000, 16), added=',pod="vllm-1"')
     assert read_exporter(twice, {}) == {FIRST: GpuReading("NVIDIA L4", 1.0, 16.0)}
 
 
@@ -377,7 +382,7 @@ def test_a_number_below_0_is_none() -> None:
 
 def test_parts_of_a_gpu_have_no_counter_of_their_own() -> None:
     with pytest.raises(NotMeteredError, match="partitioned"):
-        read_exporter(exported((FIRST, 257858316, 54), more=',GPU_I_PROFILE="2g.20gb",GPU_I_ID="3"'), {})
+        read_exporter(exported((FIRST, 257858316, 54), added=',GPU_I_PROFILE="2g.20gb",GPU_I_ID="3"'), {})
 
 
 class ExporterServer:
@@ -430,23 +435,23 @@ class ExporterServer:
 
 @pytest.fixture
 def exporter() -> Iterator[ExporterServer]:
-    with ExporterServer() as made:
-        yield made
+    with ExporterServer() as server:
+        yield server
 
 
 async def idle() -> bool:
     return True
 
 
-def watch(exporter: ExporterServer, **more: Any) -> EnergyWatch:
-    meter = Dcgm(Server(exporter.url, None, 3.0), more.pop("labels", {}))
+def watch(exporter: ExporterServer, **settings: Any) -> EnergyWatch:
+    meter = Dcgm(Server(exporter.url, None, 3.0), settings.pop("labels", {}))
     options = {"idle_watts": None, "is_idle": idle, "sleep": exporter.sleep, "clock": exporter.clock}
-    return EnergyWatch(meter, **{**options, **more})
+    return EnergyWatch(meter, **{**options, **settings})
 
 
-async def stage(exporter: ExporterServer, **more: Any) -> Energy:
+async def stage(exporter: ExporterServer, **options: Any) -> Energy:
     """Measure a stage of ten seconds."""
-    watched = watch(exporter, **more)
+    watched = watch(exporter, **options)
     await watched.before()
     async with watched:
         await exporter.sleep(10)
@@ -462,38 +467,46 @@ async def test_a_stage_is_measured_and_idle_before_it(exporter: ExporterServer) 
     async with watched:
         while exporter.n_asked < before + 5:  # noqa: ASYNC110 - counted in the thread of the server
             await asyncio.sleep(0)
-    found = watched.result()
-    assert (found.method, found.source, found.idle) == ("energy counter", "DCGM exporter", "measured")
-    assert found.idle_watts == approx(16)
-    (gpu,) = found.gpus
-    assert found.seconds >= 4
-    assert gpu.joules == approx(60 * found.seconds)
+    measured_energy = watched.result()
+    assert (measured_energy.method, measured_energy.source, measured_energy.idle) == (
+        "energy counter",
+        "DCGM exporter",
+        "measured",
+    )
+    assert measured_energy.idle_watts == approx(16)
+    (gpu,) = measured_energy.gpus
+    assert measured_energy.seconds >= 4
+    assert gpu.joules == approx(60 * measured_energy.seconds)
 
 
 async def test_the_doctor_reads_the_exporter_before_a_run_needs_it(exporter: ExporterServer) -> None:
     labelled = {"url": exporter.url, "labels": {"gpu": "7"}}
-    shown = await energy_of(spec(gpu_metrics={"url": exporter.url}), [])
-    assert shown.endswith(f"DCGM exporter: NVIDIA L4 {FIRST}")
+    text = await energy_of(spec(gpu_metrics={"url": exporter.url}), [])
+    assert text.endswith(f"DCGM exporter: NVIDIA L4 {FIRST}")
     assert "energy cannot be measured" in await energy_of(spec(gpu_metrics=labelled), [])
     assert await energy_of(spec(), []) == ""
 
 
 async def test_idle_watts_of_the_user_are_not_measured_again(exporter: ExporterServer) -> None:
-    found = await stage(exporter, idle_watts=12.5)
-    assert (found.idle_watts, found.idle) == (12.5, "registry")
+    measured_energy = await stage(exporter, idle_watts=12.5)
+    assert (measured_energy.idle_watts, measured_energy.idle) == (12.5, "registry")
 
 
 async def busy() -> bool:
     return False
 
 
-@pytest.mark.parametrize(("more", "why"), [({"is_idle": busy}, NOT_IDLE), ({"alone": False}, NOT_ALONE)])
+@pytest.mark.parametrize(("options", "why"), [({"is_idle": busy}, NOT_IDLE), ({"alone": False}, NOT_ALONE)])
 async def test_where_something_runs_idle_is_not_measured_and_said(
-    exporter: ExporterServer, more: dict[str, Any], why: str
+    exporter: ExporterServer, options: dict[str, Any], why: str
 ) -> None:
-    found = await stage(exporter, **more)
-    assert (found.method, found.idle_watts, found.idle) == ("energy counter", None, "")
-    assert why in found.notes[-1]
+    measured_energy = await stage(exporter, **options)
+    assert (measured_energy.method, measured_energy.idle_watts, measured_energy.idle) == (
+        "energy counter",
+        None,
+        "",
+    )
+    assert why in measured_energy.notes[-1]
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
@@ -503,22 +516,22 @@ async def test_a_request_before_or_while_idle_is_measured_is_said(
     async def is_idle() -> bool:
         return (exporter.n_asked == 0) == (when == "meanwhile")
 
-    found = await stage(exporter, is_idle=is_idle)
-    assert (found.idle_watts, found.idle) == (None, "")
-    assert NOT_IDLE in found.notes[-1]
+    measured_energy = await stage(exporter, is_idle=is_idle)
+    assert (measured_energy.idle_watts, measured_energy.idle) == (None, "")
+    assert NOT_IDLE in measured_energy.notes[-1]
 
 
 async def test_an_exporter_of_several_gpus_needs_labels(exporter: ExporterServer) -> None:
     exporter.text = exported((FIRST, 1, 16), (SECOND, 1, 16))
-    found = await stage(exporter, idle_watts=1.0)
-    assert (found.method, "2 GPUs" in found.reason) == (None, True)
+    measured_energy = await stage(exporter, idle_watts=1.0)
+    assert (measured_energy.method, "2 GPUs" in measured_energy.reason) == (None, True)
     assert "node-9" in (await stage(exporter, labels={"Hostname": "node-9"})).reason
 
 
 async def test_an_exporter_that_is_not_there_costs_the_stage_nothing(exporter: ExporterServer) -> None:
     exporter.status = 503
-    found = await stage(exporter)
-    assert (found.method, "got HTTP 503" in found.reason) == (None, True)
+    measured_energy = await stage(exporter)
+    assert (measured_energy.method, "got HTTP 503" in measured_energy.reason) == (None, True)
 
 
 async def test_an_exporter_that_sends_without_end_is_not_heard_to_its_end(
@@ -526,8 +539,8 @@ async def test_an_exporter_that_sends_without_end_is_not_heard_to_its_end(
 ) -> None:
     monkeypatch.setattr(client, "_MAX_BYTES", 2**20)
     exporter.text = "# " + "x" * 2**21
-    found = await stage(exporter, idle_watts=1.0)
-    assert (found.method, "more than 1 MiB" in found.reason) == (None, True)
+    measured_energy = await stage(exporter, idle_watts=1.0)
+    assert (measured_energy.method, "more than 1 MiB" in measured_energy.reason) == (None, True)
 
 
 async def test_what_an_exporter_packs_is_not_unpacked(exporter: ExporterServer) -> None:
@@ -541,8 +554,12 @@ async def test_what_an_exporter_packs_is_not_unpacked(exporter: ExporterServer) 
 async def test_an_exporter_cannot_send_its_reader_elsewhere(exporter: ExporterServer) -> None:
     with ExporterServer() as elsewhere:
         exporter.status, exporter.headers = 302, {"Location": elsewhere.url}
-        found = await stage(exporter, idle_watts=1.0)
-        assert (found.method, "got HTTP 302" in found.reason, elsewhere.n_asked) == (None, True, 0)
+        measured_energy = await stage(exporter, idle_watts=1.0)
+        assert (measured_energy.method, "got HTTP 302" in measured_energy.reason, elsewhere.n_asked) == (
+            None,
+            True,
+            0,
+        )
 
 
 async def test_an_exporter_that_goes_away_is_no_measurement(exporter: ExporterServer) -> None:
@@ -556,7 +573,7 @@ async def test_an_exporter_that_goes_away_is_no_measurement(exporter: ExporterSe
 # ------------------------------------------------------------------------------------------------ from sessions to a report
 
 
-def used(joules: float, *, idle_watts: float | None = 16.0, gpu: str = FIRST, **more: Any) -> Energy:
+def used(joules: float, *, idle_watts: float | None = 16.0, gpu: str = FIRST, **fields: Any) -> Energy:
     return Energy(
         **{
             "method": "energy counter",
@@ -565,12 +582,12 @@ def used(joules: float, *, idle_watts: float | None = 16.0, gpu: str = FIRST, **
             "gpus": (GpuEnergy(gpu=gpu, name="NVIDIA L4", joules=joules),),
             "idle_watts": idle_watts,
             "idle": "" if idle_watts is None else "measured",
-            **more,
+            **fields,
         }
     )
 
 
-def session(model: str, minute: int, energy: Energy | None, **more: Any) -> Session:
+def session(model: str, minute: int, energy: Energy | None, **fields: Any) -> Session:
     return Session(
         **{
             "stage": "grade" if model == JUDGE.name else "generate",
@@ -581,38 +598,42 @@ def session(model: str, minute: int, energy: Energy | None, **more: Any) -> Sess
             "qaeval_version": "0",
             "host": "node-1",
             "energy": energy,
-            **more,
+            **fields,
         }
     )
 
 
 def test_energy_of_a_stage_is_what_was_used_less_idle() -> None:
     # 3,600 J are 1 Wh; 16 W over 60 s are 960 J
-    found = stage_energies([session("alpha", 0, used(3600))])["generate", "alpha"]
-    assert (found.wh, found.idle_wh, found.work_wh) == (approx(1), approx(960 / 3600), approx(2640 / 3600))
+    measured_energy = stage_energies([session("alpha", 0, used(3600))])["generate", "alpha"]
+    assert (measured_energy.wh, measured_energy.idle_wh, measured_energy.work_wh) == (
+        approx(1),
+        approx(960 / 3600),
+        approx(2640 / 3600),
+    )
 
 
 def test_stages_side_by_side_on_one_gpu_count_once() -> None:
     # the judge's 120 s hold the candidate's 60 s
-    both = [
+    sessions = [
         session("alpha", 0, used(3600), alongside=True),
         session(JUDGE.name, 0, used(7200), alongside=True, seconds=120.0),
     ]
-    assert run_wh(both) == approx(2)
-    found = stage_energies(both)["generate", "alpha"]
-    assert "grade judge-7b" in found.notes[-1]
-    apart = [both[0], both[1].model_copy(update={"energy": used(7200, gpu=SECOND)})]
+    assert run_wh(sessions) == approx(2)
+    measured_energy = stage_energies(sessions)["generate", "alpha"]
+    assert "grade judge-7b" in measured_energy.notes[-1]
+    apart = [sessions[0], sessions[1].model_copy(update={"energy": used(7200, gpu=SECOND)})]
     assert run_wh(apart) == approx(3)
     assert stage_energies(apart)["generate", "alpha"].notes == ()
 
 
 def test_of_stages_that_overlap_in_part_the_shorter_counts_outside_the_longer() -> None:
     # 10:00 to 10:02, and 10:01:30 to 10:02:30: half of the second is outside
-    both = [
+    sessions = [
         session("alpha", 0, used(7200), seconds=120.0, alongside=True),
         session(JUDGE.name, 1, used(3600), alongside=True, started="2026-01-05T10:01:30+00:00"),
     ]
-    assert run_wh(both) == approx(2.5)
+    assert run_wh(sessions) == approx(2.5)
 
 
 def test_shards_of_one_stage_on_one_gpu_count_once() -> None:
@@ -633,10 +654,10 @@ def test_two_gpus_of_one_name_are_two() -> None:
 
 
 def test_a_stage_that_was_measured_in_part_is_not_measured() -> None:
-    both = [session("alpha", 0, used(3600)), session("alpha", 5, None)]
-    found = stage_energies(both)["generate", "alpha"]
-    assert (found.method, "1 of 2 sessions" in found.reason) == (None, True)
-    assert run_wh(both) is None
+    sessions = [session("alpha", 0, used(3600)), session("alpha", 5, None)]
+    measured_energy = stage_energies(sessions)["generate", "alpha"]
+    assert (measured_energy.method, "1 of 2 sessions" in measured_energy.reason) == (None, True)
+    assert run_wh(sessions) is None
 
 
 def test_a_session_of_before_has_no_energy_and_still_reads() -> None:
@@ -652,12 +673,12 @@ OURS = MachineFacts(name="ours", gpu_watts=72.0, grid_g_per_kwh=380.0, grid_sour
 
 def measured(*energies: Energy | None) -> Case:
     """Alpha is usable in 12 of 24, beta always; alpha, beta and the judge work a minute each."""
-    made = case({"alpha": ["AB"] * 12, "beta": ["AA"] * 12}, items_per_sample=2)
+    example = case({"alpha": ["AB"] * 12, "beta": ["AA"] * 12}, items_per_sample=2)
     sessions = tuple(
         session(name, minute, energy)
         for minute, (name, energy) in enumerate(zip(("alpha", "beta", JUDGE.name), energies, strict=True))
     )
-    return made.with_rows(sessions=sessions)
+    return example.with_rows(sessions=sessions)
 
 
 def test_energy_and_co2_of_1000_usable_items_are_worked_by_hand() -> None:
@@ -677,14 +698,16 @@ def test_energy_and_co2_of_1000_usable_items_are_worked_by_hand() -> None:
 
 def test_the_report_names_how_energy_is_known() -> None:
     power = used(3600, method="integrated power", notes=("1 gap",))
-    lost = Energy(method=None, source="NVML", reason="processes compute on 2 GPUs")
+    unknown = Energy(method=None, source="NVML", reason="processes compute on 2 GPUs")
     text = render_markdown(
-        measured(used(3600), power, lost).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
+        measured(used(3600), power, unknown).report(
+            machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS)
+        )
     )
     assert "energy counter (NVML)" in text
     assert "integrated power (NVML)" in text
     assert "power limit (ours)" in text
-    assert f"grade judge-7b: not measured, {lost.reason}" in text
+    assert f"grade judge-7b: not measured, {unknown.reason}" in text
     assert "generate beta: 1 gap." in text
     assert "at most 1.20 Wh" in text  # 72 W for the minute of the judge
     assert "0.27 Wh (measured)" in text
@@ -711,7 +734,7 @@ def test_a_measured_stage_beside_a_bound_says_which_is_which() -> None:
 def test_more_than_the_power_limit_allows_is_a_mistake_somewhere() -> None:
     # 72 W for 60 s are 4,320 J
     report = measured(used(5000), used(4320), None).report(machines={"alpha": OURS, "beta": OURS})
-    alpha, beta = (one.stage.energy for one in report.timing.costs)
+    alpha, beta = (costs.stage.energy for costs in report.timing.costs)
     assert alpha is not None
     assert "more than 72 W" in alpha.notes[-1]
     assert beta is not None
@@ -730,10 +753,10 @@ def test_a_stage_that_used_no_more_than_idle_has_no_energy_of_work() -> None:
 def test_the_tutorials_run_stays_below_its_bound() -> None:
     # 1,932 chunks on one L4 of 72 W in 0.255 h: 18.36 Wh at most, however it is measured
     seconds = int(0.255 * 3600)
-    power = measure(looks(*[72.0] * (seconds + 1), what="watts"))
+    power = measure(looks(*[72.0] * (seconds + 1), quantity="watts"))
     counter = measure(looks(*[72.0 * at_s for at_s in range(seconds + 1)]))
-    for found in (power, counter):
-        assert 18.3 < found.joules / 3600 <= 18.4
+    for measured_energy in (power, counter):
+        assert 18.3 < measured_energy.joules / 3600 <= 18.4
 
 
 # ------------------------------------------------------------------------------------------------ a whole run
@@ -744,15 +767,15 @@ def test_a_stage_puts_its_energy_on_record(tmp_path: Path, exporter: ExporterSer
     exporter.joules_per_reading = 60.0
     config.write_text(f"models: {{mistral: {{gpu_metrics: '{exporter.url}', idle_watts: 16}}}}\n")
     with LoopbackServer(["mistral"], latency_s=0.02) as server:
-        words = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "12", "--no-cache"]
-        assert run(["generate", *words, "--out", str(out), "--config", str(config)]) == 0
+        arguments = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "12", "--no-cache"]
+        assert run(["generate", *arguments, "--out", str(out), "--config", str(config)]) == 0
     (line,) = (out / "sessions.jsonl").read_text().splitlines()
-    made = Session.model_validate_json(line)
-    assert made.energy is not None
-    assert (made.energy.method, made.energy.source) == ("energy counter", "DCGM exporter")
-    assert (made.energy.idle_watts, made.energy.idle) == (16, "registry")
-    assert made.energy.gpus[0].joules == approx(60 * (exporter.n_asked - 1))
-    assert 0 < made.energy.seconds <= made.seconds
+    recorded = Session.model_validate_json(line)
+    assert recorded.energy is not None
+    assert (recorded.energy.method, recorded.energy.source) == ("energy counter", "DCGM exporter")
+    assert (recorded.energy.idle_watts, recorded.energy.idle) == (16, "registry")
+    assert recorded.energy.gpus[0].joules == approx(60 * (exporter.n_asked - 1))
+    assert 0 < recorded.energy.seconds <= recorded.seconds
 
 
 def test_a_server_on_this_machine_is_measured_by_nvml(tmp_path: Path, driver: Driver) -> None:
@@ -760,14 +783,14 @@ def test_a_server_on_this_machine_is_measured_by_nvml(tmp_path: Path, driver: Dr
     config, out = tmp_path / "ours.yaml", tmp_path / "run"
     config.write_text("models: {mistral: {idle_watts: 16}}\n")
     with LoopbackServer(["mistral"], latency_s=0.02) as server:
-        words = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "12", "--no-cache"]
-        assert run(["generate", *words, "--out", str(out), "--config", str(config)]) == 0
+        arguments = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "12", "--no-cache"]
+        assert run(["generate", *arguments, "--out", str(out), "--config", str(config)]) == 0
     with RunStore.open(out) as store:
-        (made,) = store.sessions()
-    assert made.energy is not None
-    assert (made.energy.method, made.energy.source) == ("energy counter", "NVML")
-    assert [one.gpu for one in made.energy.gpus] == [FIRST]
-    assert made.energy.gpus[0].joules == approx(60 * (driver.cards[1].n_readings - 1))
+        (recorded,) = store.sessions()
+    assert recorded.energy is not None
+    assert (recorded.energy.method, recorded.energy.source) == ("energy counter", "NVML")
+    assert [gpu.gpu for gpu in recorded.energy.gpus] == [FIRST]
+    assert recorded.energy.gpus[0].joules == approx(60 * (driver.cards[1].n_readings - 1))
     assert driver.n_open == 0
 
 
@@ -779,13 +802,13 @@ def test_an_energy_that_is_not_known_is_on_record_with_its_reason(
         f"models: {{mistral: {{gpu_metrics: {{url: '{exporter.url}', labels: {{pod: vllm-7}}}}, idle_watts: 16}}}}\n"
     )
     with LoopbackServer(["mistral"]) as server:
-        words = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "2", "--no-cache"]
-        assert run(["generate", *words, "--out", str(out), "--config", str(config)]) == 0
+        arguments = ["mistral", "--endpoint", f"mistral={server.url}", "--n", "2", "--no-cache"]
+        assert run(["generate", *arguments, "--out", str(out), "--config", str(config)]) == 0
     with RunStore.open(out) as store:
-        (made,) = store.sessions()
-    assert made.energy is not None
-    assert made.energy.method is None
-    assert "{'pod': 'vllm-7'}" in made.energy.reason
+        (recorded,) = store.sessions()
+    assert recorded.energy is not None
+    assert recorded.energy.method is None
+    assert "{'pod': 'vllm-7'}" in recorded.energy.reason
 
 
 def test_an_exporter_outside_the_network_is_refused(
@@ -794,7 +817,7 @@ def test_an_exporter_outside_the_network_is_refused(
     config = tmp_path / "ours.yaml"
     config.write_text("models: {mistral: {gpu_metrics: 'http://203.0.113.9:9400/metrics'}}\n")
     with LoopbackServer(["mistral", "qwen", "compass-judger"]) as server:
-        words = [word for name in server.models for word in ("--endpoint", f"{name}={server.url}")]
+        arguments = [word for name in server.models for word in ("--endpoint", f"{name}={server.url}")]
         options = ["--n", "2", "--out", str(tmp_path / "run"), "--config", str(config)]
-        assert run(["compare", "mistral", "qwen", *words, *options]) == 69
+        assert run(["compare", "mistral", "qwen", *arguments, *options]) == 69
     assert "mistral: gpu_metrics: '203.0.113.9'" in capsys.readouterr().err

@@ -124,8 +124,8 @@ class Machine:
     def clock(self) -> float:
         return self.now
 
-    def values(self, **more: float) -> dict[str, float]:
-        return {RUNNING: float(len(self.running)), WAITING: float(self.waiting), **more}
+    def values(self, **counts: float) -> dict[str, float]:
+        return {RUNNING: float(len(self.running)), WAITING: float(self.waiting), **counts}
 
     def tick(self, limit: AdaptiveLimit, *, reports: bool) -> None:
         """Let a tenth of a second pass: what is due ends, what waits begins, new requests come up to the limit."""
@@ -293,16 +293,16 @@ async def test_many_failures_at_once_are_one_look() -> None:
 
 
 async def test_requests_wait_for_a_server_that_comes_back_and_are_told() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     circuit = CircuitBreaker(
-        "m", Health(False, False, False, True), outage_s=60, on_message=said.append, sleep=no_time
+        "m", Health(False, False, False, True), outage_s=60, on_message=messages.append, sleep=no_time
     )
     assert not await circuit.answers()
     assert circuit.is_open
     await asyncio.wait_for(asyncio.gather(*(circuit.wait() for _ in range(20))), 1)
     assert not circuit.is_open
-    assert "does not answer" in said[0]
-    assert "answers again" in said[1]
+    assert "does not answer" in messages[0]
+    assert "answers again" in messages[1]
 
 
 async def test_one_that_does_not_come_back_ends_the_stage() -> None:
@@ -319,11 +319,11 @@ async def test_an_outage_costs_no_attempt(unused_tcp_port_factory: Callable[[], 
     async with HttpChat(
         base_url=f"http://127.0.0.1:{port}/v1", model="tiny-gen", max_attempts=1, outage_s=30
     ) as model:
-        asked = asyncio.ensure_future(model.complete(ASK))
+        pending = asyncio.ensure_future(model.complete(ASK))
         await asyncio.sleep(0.6)
-        assert not asked.done()
+        assert not pending.done()
         with LoopbackServer(port=port):
-            assert (await asyncio.wait_for(asked, 20)).finish_reason == "stop"
+            assert (await asyncio.wait_for(pending, 20)).finish_reason == "stop"
 
 
 async def test_a_failing_request_to_a_server_that_is_well_costs_attempts() -> None:
@@ -338,8 +338,8 @@ async def test_a_failing_request_to_a_server_that_is_well_costs_attempts() -> No
 # ------------------------------------------------------------------------------ several servers
 
 
-def pair(one: LoopbackServer, other: LoopbackServer, **options: Any) -> HttpChat:
-    return HttpChat(base_url=one.url, model="tiny-gen", replicas=((other.url, ()),), **options)
+def pair(first: LoopbackServer, second: LoopbackServer, **options: Any) -> HttpChat:
+    return HttpChat(base_url=first.url, model="tiny-gen", replicas=((second.url, ()),), **options)
 
 
 async def test_requests_go_to_the_server_with_the_fewest_in_flight() -> None:

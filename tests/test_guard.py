@@ -5,8 +5,8 @@ from qaeval.errors import EndpointError
 
 
 def location(url: str, *addresses: str, allow: tuple[str, ...] = ()) -> tuple[str, bool]:
-    found = check_host(url, allow_external=allow, resolver=lambda _: addresses)
-    return found.host, found.external
+    endpoint = check_host(url, allow_external=allow, resolver=lambda _: addresses)
+    return endpoint.host, endpoint.external
 
 
 def refusal(url: str, *addresses: str, allow: tuple[str, ...] = ()) -> str:
@@ -107,9 +107,9 @@ def test_a_named_host_inside_is_not_external() -> None:
     "url", ["http://127.0.0.1:8000/v1", "http://127.1/v1", "http://2130706433/v1", "http://0x7f.1/v1"]
 )
 def test_every_spelling_of_loopback_is_looked_up(url: str) -> None:
-    found = check_host(url, allow_external=())
-    assert found.addresses == ("127.0.0.1",)
-    assert not found.external
+    endpoint = check_host(url, allow_external=())
+    assert endpoint.addresses == ("127.0.0.1",)
+    assert not endpoint.external
 
 
 def test_every_spelling_of_a_public_address_is_looked_up() -> None:
@@ -157,11 +157,11 @@ def test_a_query_is_refused_unshown(url: str) -> None:
 
 
 def test_the_host_is_the_one_that_the_client_will_ask() -> None:
-    asked: list[str] = []
+    hosts: list[str] = []
     check_host(
-        "http://faß.example./v1", allow_external=(), resolver=lambda host: asked.append(host) or ["10.0.0.1"]
+        "http://faß.example./v1", allow_external=(), resolver=lambda host: hosts.append(host) or ["10.0.0.1"]
     )
-    assert asked == ["xn--fa-hia.example."]
+    assert hosts == ["xn--fa-hia.example."]
 
 
 def test_a_name_without_addresses_is_an_endpoint_error() -> None:

@@ -198,25 +198,25 @@ LETTER = re.compile(r'"letter"\s*:\s*"([A-Z])')
 BARE = re.compile(r"([A-C])$")
 
 
-def asked(place: re.Pattern[str]) -> ChatRequest:
-    return ChatRequest(ASK.messages, top_logprobs=20, alternatives_at=place)
+def asked(pattern: re.Pattern[str]) -> ChatRequest:
+    return ChatRequest(ASK.messages, top_logprobs=20, alternatives_at=pattern)
 
 
 async def test_the_letters_distribution_is_read_from_a_recorded_grade(server: LoopbackServer) -> None:
     server.replay("138_grade_token_logprobs_in_json")
     text = (await ask(server)).text
     server.replay("138_grade_token_logprobs_in_json")
-    place = re.compile(re.escape(text[: text.index('"B"')]) + '"([A-Z])')
-    found = (await ask(server, asked(place))).alternatives
-    assert found is not None
-    assert (found.token, found.at) == ("B", 0)
+    pattern = re.compile(re.escape(text[: text.index('"B"')]) + '"([A-Z])')
+    alternatives = (await ask(server, asked(pattern))).alternatives
+    assert alternatives is not None
+    assert (alternatives.token, alternatives.at) == ("B", 0)
     # -0.4233, -1.4837 and -2.1343 in the recording: .655 + .227 + .118 = 1
-    assert {name: round(math.exp(found.top[name]), 3) for name in "ABC"} == {
+    assert {name: round(math.exp(alternatives.top[name]), 3) for name in "ABC"} == {
         "A": 0.227,
         "B": 0.655,
         "C": 0.118,
     }
-    assert found.top['"'] == -9999.0
+    assert alternatives.top['"'] == -9999.0
 
 
 async def test_alternatives_that_nobody_asked_for_are_not_kept(server: LoopbackServer) -> None:
@@ -228,26 +228,26 @@ async def test_tokens_that_read_the_same_are_added_up(server: LoopbackServer) ->
     twice = [{"token": "A", "logprob": math.log(0.5)}, {"token": "A", "logprob": math.log(0.25)}]
     entry = {"token": "A", "logprob": math.log(0.5), "top_logprobs": twice}
     server.answer(200, body_with(content="A", logprobs={"content": [entry]}))
-    found = (await ask(server, asked(BARE))).alternatives
-    assert found is not None
-    assert math.exp(found.top["A"]) == pytest.approx(0.75)
+    alternatives = (await ask(server, asked(BARE))).alternatives
+    assert alternatives is not None
+    assert math.exp(alternatives.top["A"]) == pytest.approx(0.75)
 
 
 async def test_the_chosen_token_is_among_the_alternatives(server: LoopbackServer) -> None:
     entry = {"token": "C", "logprob": -3.0, "top_logprobs": [{"token": "A", "logprob": -0.1}]}
     server.answer(200, body_with(content="C", logprobs={"content": [entry]}))
-    found = (await ask(server, asked(BARE))).alternatives
-    assert found is not None
-    assert found.top == {"A": -0.1, "C": -3.0}
+    alternatives = (await ask(server, asked(BARE))).alternatives
+    assert alternatives is not None
+    assert alternatives.top == {"A": -0.1, "C": -3.0}
 
 
 async def test_the_last_place_that_fits_counts_and_may_stand_inside_a_token(server: LoopbackServer) -> None:
     pieces = ['{"reason": "', '"letter": "A', '", "letter', '": "B', '"}']
     entries = [{"token": piece, "logprob": -0.1, "top_logprobs": []} for piece in pieces]
     server.answer(200, body_with(content="".join(pieces), logprobs={"content": entries}))
-    found = (await ask(server, asked(LETTER))).alternatives
-    assert found is not None
-    assert (found.token, found.at) == ('": "B', 4)
+    alternatives = (await ask(server, asked(LETTER))).alternatives
+    assert alternatives is not None
+    assert (alternatives.token, alternatives.at) == ('": "B', 4)
 
 
 @pytest.mark.parametrize(
@@ -300,15 +300,15 @@ async def test_a_prompt_over_the_context_is_an_overflow(server: LoopbackServer, 
 
 
 @pytest.mark.parametrize(
-    "words",
+    "excerpt",
     [
         "the request exceeds the available context size. try increasing it",  # llama.cpp
         "The input (9000 tokens) is longer than the model's context length (8192 tokens).",  # SGLang
         "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",  # TGI
     ],
 )
-async def test_other_servers_words_for_an_overflow_are_known(server: LoopbackServer, words: str) -> None:
-    server.answer(400, {"error": {"message": words}})
+async def test_other_servers_words_for_an_overflow_are_known(server: LoopbackServer, excerpt: str) -> None:
+    server.answer(400, {"error": {"message": excerpt}})
     assert (await refused(server)).reason == "context_overflow"
 
 
@@ -322,7 +322,7 @@ async def test_a_reply_that_the_context_cut_is_an_overflow_not_a_truncation(serv
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "excerpt"),
     [
         ("210_system_role_rejected", "Conversation roles must alternate"),
         ("220_unknown_model", "Valid aliases: tiny-gen"),
@@ -335,12 +335,12 @@ async def test_a_reply_that_the_context_cut_is_an_overflow_not_a_truncation(serv
     ],
 )
 async def test_a_refusal_is_final_and_quotes_the_server(
-    server: LoopbackServer, name: str, words: str
+    server: LoopbackServer, name: str, excerpt: str
 ) -> None:
     server.replay(name)
     error = await refused(server)
     assert error.reason == "rejected"
-    assert words in error.detail
+    assert excerpt in error.detail
     assert error.detail.startswith(f"{server.url}/chat/completions: ")
     assert str(recorded(name)["status"]) in error.detail
     assert len(server.requests) == 1
@@ -530,11 +530,11 @@ async def settled(model: HttpChat) -> str:
 async def test_the_key_is_in_no_message_and_no_traceback(server: LoopbackServer, fault: Fault) -> None:
     server.fail(fault)
     error = await refused(server, api_key=SECRET, max_attempts=1)
-    shown = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     chain: list[BaseException | None] = [error]
     while chain[-1] is not None:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
-    assert SECRET not in f"{shown}{chain!r}{error.detail}"
+    assert SECRET not in f"{text}{chain!r}{error.detail}"
     assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
 
 
@@ -579,10 +579,10 @@ async def test_environment_proxies_are_not_used(server: LoopbackServer) -> None:
         "        print((await model.complete(ChatRequest((Message('user', 'Hello?'),)))).finish_reason)\n"
         "asyncio.run(main())"
     )
-    said = await run_python(
+    output = await run_python(
         code, http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9", NO_PROXY=""
     )
-    assert said == "stop"
+    assert output == "stop"
 
 
 async def run_python(code: str, **environment: str) -> str:
@@ -619,12 +619,12 @@ async def test_the_loopback_server_has_vllms_envelope(server: LoopbackServer) ->
         aiohttp.ClientSession() as session,
         session.post(f"{server.url}/chat/completions", json=body) as reply,
     ):
-        came = await reply.json()
+        envelope = await reply.json()
     real = recorded("010_chat_basic")["body"]
-    assert came.keys() == real.keys()
-    assert came["choices"][0].keys() == real["choices"][0].keys()
-    assert came["choices"][0]["message"].keys() == real["choices"][0]["message"].keys()
-    assert came["usage"].keys() == real["usage"].keys()
+    assert envelope.keys() == real.keys()
+    assert envelope["choices"][0].keys() == real["choices"][0].keys()
+    assert envelope["choices"][0]["message"].keys() == real["choices"][0]["message"].keys()
+    assert envelope["usage"].keys() == real["usage"].keys()
 
 
 async def test_the_loopback_server_grades_by_schema_with_a_distribution(server: LoopbackServer) -> None:
@@ -632,11 +632,11 @@ async def test_the_loopback_server_grades_by_schema_with_a_distribution(server: 
     first, second = await ask(server, request), await ask(server, request)
     letter = extract_json(first.text, lenient=False)["letter"]
     assert first.text == second.text
-    found = first.alternatives
-    assert found is not None
-    assert found.token == letter
-    assert sum(math.exp(found.top[name]) for name in "ABC") == pytest.approx(1)
-    assert found.top[letter] == max(found.top.values())
+    alternatives = first.alternatives
+    assert alternatives is not None
+    assert alternatives.token == letter
+    assert sum(math.exp(alternatives.top[name]) for name in "ABC") == pytest.approx(1)
+    assert alternatives.top[letter] == max(alternatives.top.values())
 
 
 @pytest.mark.parametrize(("fault", "count"), [(None, 3), ("wrong_item_count", 2)])
@@ -647,7 +647,9 @@ async def test_the_loopback_server_writes_pairs_from_the_prompt(
     pairs = {"type": "array", "minItems": 3, "maxItems": 3, "items": item}
     if fault:
         server.fail(fault)
-    came = await ask(server, ChatRequest(ASK.messages, {"type": "object", "properties": {"pairs": pairs}}))
-    found = extract_json(came.text, lenient=False)["pairs"]
-    assert len(found) == count
-    assert all(pair["answer"] in ASK.messages[0].content for pair in found)
+    completion = await ask(
+        server, ChatRequest(ASK.messages, {"type": "object", "properties": {"pairs": pairs}})
+    )
+    alternatives = extract_json(completion.text, lenient=False)["pairs"]
+    assert len(alternatives) == count
+    assert all(pair["answer"] in ASK.messages[0].content for pair in alternatives)

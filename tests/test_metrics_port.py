@@ -107,22 +107,22 @@ def test_rows_are_counted_by_stage_and_model() -> None:
         for row in (generation(3), generation(2, cached=True), failure()):
             stage.row(row)
         stage.end()
-        seen = read(metrics.url)
-    assert seen["qaeval_tasks_planned", "m", "generate"] == 10
-    assert seen["qaeval_tasks_finished", "m", "generate"] == 4 + 3
-    assert seen["qaeval_items_total", "m", "generate"] == 3 + 2
-    assert seen["qaeval_cached_replies_total", "m", "generate"] == 1
-    assert seen["qaeval_failures_total", "m", "truncated", "generate"] == 1
+        samples = read(metrics.url)
+    assert samples["qaeval_tasks_planned", "m", "generate"] == 10
+    assert samples["qaeval_tasks_finished", "m", "generate"] == 4 + 3
+    assert samples["qaeval_items_total", "m", "generate"] == 3 + 2
+    assert samples["qaeval_cached_replies_total", "m", "generate"] == 1
+    assert samples["qaeval_failures_total", "m", "truncated", "generate"] == 1
     # the tokens of the known reply were paid by an earlier run, those of the failed one were not
-    assert seen["qaeval_tokens_total", "prompt", "m", "generate"] == 100 + 7
-    assert seen["qaeval_tokens_total", "completion", "m", "generate"] == 20 + 3
+    assert samples["qaeval_tokens_total", "prompt", "m", "generate"] == 100 + 7
+    assert samples["qaeval_tokens_total", "completion", "m", "generate"] == 20 + 3
 
 
 def test_every_reason_is_there_before_the_first_failure() -> None:
     with exporter() as metrics:
         Metered(Silent(), metrics).stage("grade", "j", total=1, done=0)
-        seen = read(metrics.url)
-    reasons = {key[2]: value for key, value in seen.items() if key[0] == "qaeval_failures_total"}
+        samples = read(metrics.url)
+    reasons = {key[2]: value for key, value in samples.items() if key[0] == "qaeval_failures_total"}
     assert reasons == dict.fromkeys(FAILURES, 0.0)
 
 
@@ -132,10 +132,10 @@ def test_letters_and_tasks_that_become_known_later() -> None:
         stage.more(3)
         for letter in "ABA":
             stage.row(grade(letter))
-        seen = read(metrics.url)
-    assert seen["qaeval_tasks_planned", "j", "grade"] == 3
-    assert seen["qaeval_grades_total", "A", "j"] == 2
-    assert seen["qaeval_grades_total", "B", "j"] == 1
+        samples = read(metrics.url)
+    assert samples["qaeval_tasks_planned", "j", "grade"] == 3
+    assert samples["qaeval_grades_total", "A", "j"] == 2
+    assert samples["qaeval_grades_total", "B", "j"] == 1
 
 
 def test_a_stage_that_goes_on_after_a_restart_counts_on() -> None:
@@ -143,9 +143,9 @@ def test_a_stage_that_goes_on_after_a_restart_counts_on() -> None:
         progress = Metered(Silent(), metrics)
         progress.stage("generate", "m", total=4, done=0).row(generation(3))
         progress.stage("generate", "m", total=4, done=1).row(generation(3))
-        seen = read(metrics.url)
-    assert seen["qaeval_tasks_finished", "m", "generate"] == 2
-    assert seen["qaeval_items_total", "m", "generate"] == 6
+        samples = read(metrics.url)
+    assert samples["qaeval_tasks_finished", "m", "generate"] == 2
+    assert samples["qaeval_items_total", "m", "generate"] == 6
 
 
 class Gate:
@@ -166,37 +166,37 @@ async def test_a_request_is_in_flight_until_its_end_whatever_that_is() -> None:
     with exporter() as metrics:
         gate = Gate()
         with metrics.at_work("generate", "m", gate, host=None, load_s=0) as model:
-            asked = [asyncio.create_task(model.complete(ChatRequest(()))) for _ in range(2)]
+            requests = [asyncio.create_task(model.complete(ChatRequest(()))) for _ in range(2)]
             await asyncio.sleep(0)
             assert await asyncio.to_thread(in_flight) == 2
             gate.open.set()
-            for one in asked:
+            for request in requests:
                 with pytest.raises(ChatError):
-                    await one
+                    await request
         assert await asyncio.to_thread(in_flight) == 0
 
 
 def test_models_on_one_machine_share_its_seconds_and_nobody_pays_twice() -> None:
     clock = Clock()
     with exporter({"m": L4, "j": L4, "far": L4}, clock) as metrics:
-        asked = Gate.__new__(Gate)
-        with metrics.at_work("generate", "m", asked, host="a", load_s=40):
+        model = Gate.__new__(Gate)
+        with metrics.at_work("generate", "m", model, host="a", load_s=40):
             clock.now += 100  # m alone
-            with metrics.at_work("grade", "j", asked, host="a", load_s=0):
+            with metrics.at_work("grade", "j", model, host="a", load_s=0):
                 clock.now += 60  # both: 30 s each
                 middle = read(metrics.url)
             clock.now += 10  # m alone
         clock.now += 1000  # nobody
-        with metrics.at_work("generate", "far", asked, host="b", load_s=0):
+        with metrics.at_work("generate", "far", model, host="b", load_s=0):
             clock.now += 20
-        seen = read(metrics.url)
+        samples = read(metrics.url)
     assert middle["qaeval_node_seconds_total", "m", "generate"] == 40 + 100 + 30
-    assert seen["qaeval_node_seconds_total", "m", "generate"] == 40 + 100 + 30 + 10
-    assert seen["qaeval_node_seconds_total", "j", "grade"] == 30
+    assert samples["qaeval_node_seconds_total", "m", "generate"] == 40 + 100 + 30 + 10
+    assert samples["qaeval_node_seconds_total", "j", "grade"] == 30
     # 3.60 an hour is a tenth of a cent a second
-    assert seen["qaeval_spend", "USD", "m"] == pytest.approx(0.180)
-    assert seen["qaeval_spend", "USD", "j"] == pytest.approx(0.030)
-    assert seen["qaeval_spend", "USD", "far"] == pytest.approx(0.020)
+    assert samples["qaeval_spend", "USD", "m"] == pytest.approx(0.180)
+    assert samples["qaeval_spend", "USD", "j"] == pytest.approx(0.030)
+    assert samples["qaeval_spend", "USD", "far"] == pytest.approx(0.020)
 
 
 def test_without_a_price_nothing_is_said_about_money() -> None:
@@ -206,19 +206,19 @@ def test_without_a_price_nothing_is_said_about_money() -> None:
             clock.now += 9
         with metrics.at_work("generate", "embedded", Gate.__new__(Gate), host=None, load_s=0):
             clock.now += 9
-        seen = read(metrics.url)
-    assert seen["qaeval_node_seconds_total", "m", "generate"] == 10
-    assert seen["qaeval_node_seconds_total", "embedded", "generate"] == 0
-    assert not [key for key in seen if key[0] == "qaeval_spend"]
+        samples = read(metrics.url)
+    assert samples["qaeval_node_seconds_total", "m", "generate"] == 10
+    assert samples["qaeval_node_seconds_total", "embedded", "generate"] == 0
+    assert not [key for key in samples if key[0] == "qaeval_spend"]
 
 
 def test_a_name_cannot_leave_its_label() -> None:
     name = 'm"} 1\nqaeval_spend{model="x\\'
     with exporter() as metrics:
         Metered(Silent(), metrics).stage("generate", name, total=1, done=0)
-        seen = read(metrics.url)
-    assert seen["qaeval_tasks_planned", name, "generate"] == 1
-    assert not [key for key in seen if key[0] == "qaeval_spend"]
+        samples = read(metrics.url)
+    assert samples["qaeval_tasks_planned", name, "generate"] == 1
+    assert not [key for key in samples if key[0] == "qaeval_spend"]
 
 
 def test_nothing_is_told_of_the_machine_or_the_interpreter() -> None:
@@ -237,27 +237,35 @@ def test_the_port_is_free_again_afterwards() -> None:
 
 
 @pytest.fixture
-def taken() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        yield other.getsockname()[1]
+def used_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
 
 
 def test_a_port_that_is_taken_ends_the_command_before_it_begins(
-    taken: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    used_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    words = ["compare", "embedded-lead", "embedded-salient", "--out", str(out), "--metrics-port", str(taken)]
-    assert run(words) == 64
-    said = capsys.readouterr().err
-    assert f"--metrics-port {taken}: " in said
-    assert "Address already in use" in said
+    arguments = [
+        "compare",
+        "embedded-lead",
+        "embedded-salient",
+        "--out",
+        str(out),
+        "--metrics-port",
+        str(used_port),
+    ]
+    assert run(arguments) == 64
+    expected = capsys.readouterr().err
+    assert f"--metrics-port {used_port}: " in expected
+    assert "Address already in use" in expected
     assert not out.exists()
-    assert run([*words, "--shard", "0/2"]) == 64
+    assert run([*arguments, "--shard", "0/2"]) == 64
     assert "to continue" not in capsys.readouterr().err  # the port would be taken again
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "expected"),
     [
         (["--metrics-host", "0.0.0.0"], "--metrics-host needs --metrics-port"),  # noqa: S104 - never reached
         (["--metrics-port", "65536"], "65535"),
@@ -266,10 +274,10 @@ def test_a_port_that_is_taken_ends_the_command_before_it_begins(
     ],
 )
 def test_what_cannot_be_served_is_a_usage_error(
-    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["generate", "embedded-lead", "--out", str(tmp_path / "run"), *words]) == 64
-    assert said in capsys.readouterr().err
+    assert run(["generate", "embedded-lead", "--out", str(tmp_path / "run"), *arguments]) == 64
+    assert expected in capsys.readouterr().err
 
 
 class Scraper(threading.Thread):
@@ -293,9 +301,9 @@ def test_a_run_is_read_while_it_works(tmp_path: Path, capsys: pytest.CaptureFixt
         port = free.getsockname()[1]
     scraper = Scraper(port)
     scraper.start()
-    words = ["compare", "embedded-lead", "embedded-salient", "--n", "4", "--out", str(tmp_path / "first")]
+    arguments = ["compare", "embedded-lead", "embedded-salient", "--n", "4", "--out", str(tmp_path / "first")]
     try:
-        assert run([*words, "--metrics-port", str(port)]) == 0
+        assert run([*arguments, "--metrics-port", str(port)]) == 0
     finally:
         scraper.over = True
         scraper.join()
@@ -307,8 +315,8 @@ def test_a_run_is_read_while_it_works(tmp_path: Path, capsys: pytest.CaptureFixt
             for row in store.generations()
             if isinstance(row, Generation) and row.candidate == "embedded-lead"
         )
-    seen = scraper.last
-    assert {key[1]: value for key, value in seen.items() if key[0] == "qaeval_grades_total"} == letters
-    assert seen["qaeval_tasks_finished", "embedded-lead", "generate"] == 4
-    assert seen["qaeval_items_total", "embedded-lead", "generate"] == n_items
-    assert [key[1:3] for key in seen if key[0] == "qaeval_run_info"] == [("qa_pairs", "first")]
+    samples = scraper.last
+    assert {key[1]: value for key, value in samples.items() if key[0] == "qaeval_grades_total"} == letters
+    assert samples["qaeval_tasks_finished", "embedded-lead", "generate"] == 4
+    assert samples["qaeval_items_total", "embedded-lead", "generate"] == n_items
+    assert [key[1:3] for key in samples if key[0] == "qaeval_run_info"] == [("qa_pairs", "first")]

@@ -133,16 +133,16 @@ async def test_a_wanted_key_is_named_in_words_and_never_shown() -> None:
 
 
 async def test_reach_lists_the_models(server: LoopbackServer) -> None:
-    found = await reach(server.url)
-    assert found.ok
-    assert found.models == ("tiny-gen", "tiny-judge", "tiny-lora")
+    answer = await reach(server.url)
+    assert answer.ok
+    assert answer.models == ("tiny-gen", "tiny-judge", "tiny-lora")
     assert server.requests == []
 
 
 async def test_reach_says_what_is_wrong(unused_tcp_port_factory: Callable[[], int]) -> None:
-    found = await reach(f"http://127.0.0.1:{unused_tcp_port_factory()}/v1")
-    assert not found.ok
-    assert found.detail == "no connection (connection refused)"
+    answer = await reach(f"http://127.0.0.1:{unused_tcp_port_factory()}/v1")
+    assert not answer.ok
+    assert answer.detail == "no connection (connection refused)"
 
 
 async def test_reach_without_the_right_key_is_not_ok() -> None:

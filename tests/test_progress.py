@@ -33,15 +33,15 @@ def test_bars_stop_when_the_last_stage_ended() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     progress = progress_for(console)
     assert isinstance(progress, BarProgress)
-    one, other = (
+    first, second = (
         progress.stage("generate", "m", total=1, done=0),
         progress.stage("grade", "j", total=0, done=0),
     )
-    one.row(failure())
-    one.end()
+    first.row(failure())
+    first.end()
     assert progress.is_drawing
-    other.more(1)
-    other.end()
-    other.end()
+    second.more(1)
+    second.end()
+    second.end()
     assert not progress.is_drawing
     assert "generate" in console.file.getvalue()  # type: ignore[attr-defined]

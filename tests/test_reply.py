@@ -188,8 +188,8 @@ def test_a_small_value_counts_where_there_is_no_other(text: str, value: Any) -> 
 
 
 @given(OBJECTS.filter(bool), OBJECTS.filter(bool), PROSE)
-def test_two_objects_are_ambiguous(one: dict[str, Any], two: dict[str, Any], between: str) -> None:
-    assert reason(f"{json.dumps(one)}{between}{json.dumps(two)}", lenient=True) == "invalid_json"
+def test_two_objects_are_ambiguous(first: dict[str, Any], second: dict[str, Any], between: str) -> None:
+    assert reason(f"{json.dumps(first)}{between}{json.dumps(second)}", lenient=True) == "invalid_json"
 
 
 @pytest.mark.parametrize(

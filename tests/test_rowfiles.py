@@ -12,8 +12,8 @@ from qaeval.records import Failure, Generation, Item
 def reply(candidate: str, sample: int, *questions: str, task: int | None = None) -> Generation:
     sample_id = f"{sample:016x}"
     items = tuple(
-        Item.of(sample_id, place, type="t", question=question, answer="a")
-        for place, question in enumerate(questions)
+        Item.of(sample_id, index, type="t", question=question, answer="a")
+        for index, question in enumerate(questions)
     )
     number = task if task is not None else 1000 * sample + len(candidate)
     return Generation(
@@ -51,8 +51,8 @@ def write(path: Path, *rows: Generation | Failure) -> None:
 def test_replies_are_found_by_sample_whatever_their_order(path: Path) -> None:
     write(path, reply("b", 2, "x"), reply("a", 1, "y"), reply("aa", 2, "z"), failed(7, 3))
     with ReplyIndex(path) as replies:
-        found = [[row.candidate for row in replies.of(f"{sample:016x}")] for sample in (1, 2, 3, 4)]
-        assert found == [["a"], ["b", "aa"], [], []]
+        candidates = [[row.candidate for row in replies.of(f"{sample:016x}")] for sample in (1, 2, 3, 4)]
+        assert candidates == [["a"], ["b", "aa"], [], []]
         assert (len(replies), replies.n_items) == (3, 3)
 
 
@@ -73,11 +73,11 @@ def test_the_same_item_of_two_candidates_is_one_item(path: Path) -> None:
 
 def test_rows_are_read_anew_each_time(path: Path) -> None:
     write(path, reply("a", 1, task=1))
-    each, last = EachRow(path, len), LastRows(path, Generation.model_validate_json)
-    assert (len(each), len(list(last))) == (1, 1)
+    every_row, last_rows = EachRow(path, len), LastRows(path, Generation.model_validate_json)
+    assert (len(every_row), len(list(last_rows))) == (1, 1)
     write(path, reply("a", 2, task=2), reply("b", 1, task=1))
-    assert len(each) == 3
-    assert sorted(row.candidate for row in last) == ["a", "b"]
+    assert len(every_row) == 3
+    assert sorted(row.candidate for row in last_rows) == ["a", "b"]
 
 
 def test_no_file_is_no_rows(path: Path) -> None:

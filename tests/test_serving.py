@@ -104,10 +104,12 @@ def test_an_entry_that_says_nothing_to_serve_is_refused() -> None:
 
 def test_the_shipped_registry_has_no_argument_that_vllm_does_not_know() -> None:
     registry = load_config(HERE.parent / "qaeval.yaml")
-    servers = [one for one in (*registry.models.values(), *registry.judges.values()) if one.kind == "server"]
+    servers = [
+        model for model in (*registry.models.values(), *registry.judges.values()) if model.kind == "server"
+    ]
     assert len(servers) >= 8
-    for one in servers:
-        check_arguments(serve_command(one, command=("vllm",), port=1), OPTIONS)
+    for model in servers:
+        check_arguments(serve_command(model, command=("vllm",), port=1), OPTIONS)
 
 
 def test_an_unknown_argument_is_an_error_with_the_closest_one() -> None:
@@ -178,9 +180,9 @@ def test_a_recorded_death_is_explained(log: str, expected: str) -> None:
     ],
 )
 def test_a_death_that_needs_a_gpu_is_explained(line: str, expected: str) -> None:
-    found = diagnose(line)
-    assert expected in found
-    assert bool(found) == bool(expected)
+    cause = diagnose(line)
+    assert expected in cause
+    assert bool(cause) == bool(expected)
 
 
 def test_the_first_cause_is_told_not_what_it_dragged_behind_it() -> None:
@@ -281,10 +283,10 @@ def test_kill_9_of_qaeval_leaves_no_server(tmp_path: Path) -> None:
 
 async def test_one_server_is_alive_at_a_time_and_a_needed_one_is_kept(tmp_path: Path) -> None:
     conductor = Conductor(Serving(command=FAKE), env=ENV, logs=tmp_path)
-    one, other = spec("ok", "one"), spec("ok", "other")
-    first = await conductor.serve(one)
-    assert await conductor.serve(one) == first
-    second = await conductor.serve(other)
+    first_model, second_model = spec("ok", "one"), spec("ok", "other")
+    first = await conductor.serve(first_model)
+    assert await conductor.serve(first_model) == first
+    second = await conductor.serve(second_model)
     assert second != first
     assert [start.model for start in conductor.starts] == ["one", "other"]
     assert conductor.why_dead() == ""
@@ -293,10 +295,10 @@ async def test_one_server_is_alive_at_a_time_and_a_needed_one_is_kept(tmp_path: 
 
 
 def test_models_are_ordered_so_that_each_is_loaded_once() -> None:
-    base, other = spec("a", "base"), spec("b", "other")
+    base, second = spec("a", "base"), spec("b", "other")
     tuned = spec("a", "tuned", lora=Lora(base="base", path="/a", rank=8))
     running = ModelSpec(name="running", url="http://127.0.0.1:1/v1")
-    assert [one.name for one in in_turns([base, other, tuned, running])] == [
+    assert [model.name for model in in_turns([base, second, tuned, running])] == [
         "running",
         "base",
         "tuned",
@@ -321,8 +323,8 @@ def registry_file(folder: Path, **models: dict[str, object]) -> Path:
     return path
 
 
-def compare(folder: Path, registry: Path, *words: str, n: int = 12) -> Typed:
-    command = ["compare", *words, "--config", registry, "--n", n, "--out", folder / "run"]
+def compare(folder: Path, registry: Path, *arguments: str, n: int = 12) -> Typed:
+    command = ["compare", *arguments, "--config", registry, "--n", n, "--out", folder / "run"]
     return qaeval(*command, "--concurrency", "4", cwd=folder)
 
 
@@ -330,8 +332,8 @@ def compare(folder: Path, registry: Path, *words: str, n: int = 12) -> Typed:
 def no_servers_left(tmp_path: Path) -> Iterator[None]:
     yield
     pattern = f"fake_vllm.py serve {tmp_path}/"
-    left = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
-    assert left.stdout == ""
+    processes = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+    assert processes.stdout == ""
 
 
 def entry(model: str, **fields: object) -> dict[str, object]:
@@ -352,7 +354,7 @@ def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
     order = [line.split()[0] for line in done.stderr.splitlines() if "is ready after" in line]
     assert order == ["qwen", "mistral", "compass-judger"]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert [one["n_valid"] for one in report["candidates"]] == [36, 36, 36]
+    assert [candidate["n_valid"] for candidate in report["candidates"]] == [36, 36, 36]
     assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
         *("compass-judger.log", "mistral.log", "qwen.log")
     ]
@@ -491,11 +493,11 @@ def test_death_is_waited_for_for_ever_without_a_server(tmp_path: Path) -> None:
 def test_the_memory_of_one_gpu_is_counted_by_hand() -> None:
     # 0.9 x 21.96 - 3.9 - 1 = 14.864 GiB; at 128 KiB a token: 14.864 x 8192 = 121,765
     registry = load_config(HERE.parent / "qaeval.yaml")
-    found = estimate_memory(registry.candidate("mistral"), 21.96)
-    assert found is not None
-    assert (found.kv_cache, found.tokens, found.fits) == (pytest.approx(14.864), 121_765, True)
-    assert found.arithmetic.startswith("0.9 x 21.96")
-    assert found.arithmetic.endswith("sequences of 16,384")
+    estimate = estimate_memory(registry.candidate("mistral"), 21.96)
+    assert estimate is not None
+    assert (estimate.kv_cache, estimate.tokens, estimate.fits) == (pytest.approx(14.864), 121_765, True)
+    assert estimate.arithmetic.startswith("0.9 x 21.96")
+    assert estimate.arithmetic.endswith("sequences of 16,384")
 
 
 def test_a_model_that_is_too_large_does_not_fit() -> None:
@@ -506,17 +508,17 @@ def test_a_model_that_is_too_large_does_not_fit() -> None:
         kv_kib_per_token=256,
         vllm_args=("--gpu-memory-utilization=0.9", "--max-model-len=8192"),
     )
-    found = estimate_memory(large, 21.96)
-    assert found is not None
-    assert (found.tokens, found.fits) == (3129, False)  # 0.764 GiB
+    estimate = estimate_memory(large, 21.96)
+    assert estimate is not None
+    assert (estimate.tokens, estimate.fits) == (3129, False)  # 0.764 GiB
     assert estimate_memory(ModelSpec(name="unknown", hf_id="x/y"), 21.96) is None
 
 
 def test_two_models_fit_at_once_when_weights_and_one_sequence_of_each_do() -> None:
     registry = load_config(HERE.parent / "qaeval.yaml")
     mistral, judge = (
-        estimate_memory(one, 21.96)
-        for one in (registry.candidate("mistral"), registry.judge("compass-judger"))
+        estimate_memory(model, 21.96)
+        for model in (registry.candidate("mistral"), registry.judge("compass-judger"))
     )
     assert mistral is not None
     assert judge is not None

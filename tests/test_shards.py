@@ -28,12 +28,12 @@ from sharding import in_order, rows_of
 EMBEDDED = ("embedded-lead", "embedded-salient")
 
 
-def compare(*words: object, n: int = 10) -> int:
-    return run(["compare", *EMBEDDED, "--n", str(n), *map(str, words)])
+def compare(*arguments: object, n: int = 10) -> int:
+    return run(["compare", *EMBEDDED, "--n", str(n), *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten samples in three shards, the same in one, and the three merged."""
     folder = tmp_path_factory.mktemp("made")
     assert compare("--out", folder / "whole") == 0
@@ -44,9 +44,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shards(made: Path, tmp_path: Path) -> Path:
+def shards(runs: Path, tmp_path: Path) -> Path:
     """A copy of the three shards, to be damaged."""
-    return Path(shutil.copytree(made / "shards", tmp_path / "shards"))
+    return Path(shutil.copytree(runs / "shards", tmp_path / "shards"))
 
 
 def mark(shards: Path, index: int) -> Path:
@@ -65,8 +65,8 @@ def renew(shards: Path, index: int, name: str) -> None:
     mark(shards, index).write_text(json.dumps(was))
 
 
-def merged(shards: Path, *more: Path, out: str = "out") -> int:
-    return run(["merge", str(shards), *map(str, more), "--out", str(shards.parent / out)])
+def merged(shards: Path, *locations: Path, out: str = "out") -> int:
+    return run(["merge", str(shards), *map(str, locations), "--out", str(shards.parent / out)])
 
 
 # ---------------------------------------------------------------- who gets what
@@ -83,8 +83,8 @@ def test_samples_are_dealt_evenly_from_every_stratum_whatever_their_order(
     samples = [sample(number, stratum) for number, stratum in enumerate(strata)]
     dealt = assign_shards(samples, of)
     for stratum in {None, *strata}:
-        own = [dealt[one.sample_id] for one in samples if stratum in {None, one.stratum}]
-        sizes = [own.count(index) for index in range(of)]
+        indices = [dealt[drawn.sample_id] for drawn in samples if stratum in {None, drawn.stratum}]
+        sizes = [indices.count(index) for index in range(of)]
         assert max(sizes) - min(sizes) <= 1
     random.shuffle(samples)  # type: ignore[attr-defined]
     assert assign_shards(samples, of) == dealt
@@ -93,8 +93,8 @@ def test_samples_are_dealt_evenly_from_every_stratum_whatever_their_order(
 def test_the_shards_of_six_samples_worked_by_hand() -> None:
     # strata in order, ids in order inside each, then dealt 0, 1, 0, 1, …
     samples = [sample(number, stratum) for number, stratum in enumerate("bbbaaa")]
-    first = sorted(one.sample_id for one in samples if one.stratum == "a")
-    second = sorted(one.sample_id for one in samples if one.stratum == "b")
+    first = sorted(drawn.sample_id for drawn in samples if drawn.stratum == "a")
+    second = sorted(drawn.sample_id for drawn in samples if drawn.stratum == "b")
     assert Shard(0, 2).samples(samples) == {first[0], first[2], second[1]}
     assert Shard(1, 2).samples(samples) == {first[1], second[0], second[2]}
 
@@ -113,65 +113,65 @@ def test_what_is_no_shard_is_a_usage_error(
 # ---------------------------------------------------------------- the same rows
 
 
-def test_the_rows_of_merged_shards_are_those_of_one_run_byte_by_byte(made: Path) -> None:
-    assert rows_of(made / "merged") == in_order(rows_of(made / "whole"))
-    raw = [(made / name / "settings.json").read_bytes() for name in ("merged", "whole")]
+def test_the_rows_of_merged_shards_are_those_of_one_run_byte_by_byte(runs: Path) -> None:
+    assert rows_of(runs / "merged") == in_order(rows_of(runs / "whole"))
+    raw = [(runs / name / "settings.json").read_bytes() for name in ("merged", "whole")]
     assert raw[0] == raw[1]
 
 
-def test_every_row_is_copied_as_the_shard_wrote_it(made: Path) -> None:
+def test_every_row_is_copied_as_the_shard_wrote_it(runs: Path) -> None:
     for name in ("generations.jsonl", "grades.jsonl"):
         written = [
             line
             for index in range(3)
-            for line in (attempt(made / "shards", index) / name).read_bytes().splitlines()
+            for line in (attempt(runs / "shards", index) / name).read_bytes().splitlines()
         ]
-        assert Counter((made / "merged" / name).read_bytes().splitlines()) == Counter(written)
+        assert Counter((runs / "merged" / name).read_bytes().splitlines()) == Counter(written)
 
 
-def test_every_shard_froze_the_whole_sample_set(made: Path) -> None:
-    frozen = {(attempt(made / "shards", index) / "samples.jsonl").read_bytes() for index in range(3)}
-    assert frozen == {(made / "whole" / "samples.jsonl").read_bytes()}
+def test_every_shard_froze_the_whole_sample_set(runs: Path) -> None:
+    frozen = {(attempt(runs / "shards", index) / "samples.jsonl").read_bytes() for index in range(3)}
+    assert frozen == {(runs / "whole" / "samples.jsonl").read_bytes()}
 
 
-def test_a_merged_run_is_a_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = Path(shutil.copytree(made / "merged", tmp_path / "merged"))
+def test_a_merged_run_is_a_run(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path(shutil.copytree(runs / "merged", tmp_path / "merged"))
     assert run(["report", str(copy)]) == 0
     report = json.loads((copy / "report.json").read_text())
-    of_one = json.loads((made / "whole" / "report.json").read_text())
-    assert [one["usable"] for one in report["candidates"]] == [one["usable"] for one in of_one["candidates"]]
+    of_one = json.loads((runs / "whole" / "report.json").read_text())
+    assert [row["usable"] for row in report["candidates"]] == [row["usable"] for row in of_one["candidates"]]
     manifest = json.loads((copy / "manifest.json").read_text())
-    assert {one["shard"] for one in manifest["sessions"]} == {"0/3", "1/3", "2/3"}
+    assert {row["shard"] for row in manifest["sessions"]} == {"0/3", "1/3", "2/3"}
     assert len(manifest["sessions"]) == 9
     # and it can be gone on with: nothing is left to ask
     capsys.readouterr()
     assert compare("--out", copy, "--resume") == 0
-    assert rows_of(copy) == rows_of(made / "merged")
+    assert rows_of(copy) == rows_of(runs / "merged")
 
 
-def test_merging_again_finds_the_same_run(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (made / "merged").glob("*.jsonl")}
-    assert run(["merge", str(made / "shards"), "--out", str(made / "merged")]) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith(f"{made / 'merged'}: 3 shards")
+def test_merging_again_finds_the_same_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (runs / "merged").glob("*.jsonl")}
+    assert run(["merge", str(runs / "shards"), "--out", str(runs / "merged")]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"{runs / 'merged'}: 3 shards")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_merge_does_not_replace_another_run(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["merge", str(made / "shards"), "--out", str(made / "whole")]) == 64
+def test_a_merge_does_not_replace_another_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["merge", str(runs / "shards"), "--out", str(runs / "whole")]) == 64
     assert "holds something else" in capsys.readouterr().err
-    assert [path for path in made.iterdir() if path.name.startswith(".")] == []
+    assert [path for path in runs.iterdir() if path.name.startswith(".")] == []
 
 
-def test_shards_may_be_kept_in_several_places(made: Path, tmp_path: Path) -> None:
-    places = []
+def test_shards_may_be_kept_in_several_places(runs: Path, tmp_path: Path) -> None:
+    locations = []
     for index in range(3):
-        place = tmp_path / f"place-{index}"
-        shutil.copytree(made / "shards" / f"shard={index:04}", place / f"shard={index:04}")
-        (place / "_committed").mkdir()
-        shutil.copy(mark(made / "shards", index), place / "_committed")
-        places.append(place)
-    assert merged(*places) == 0
-    assert rows_of(tmp_path / "out") == rows_of(made / "merged")
+        location = tmp_path / f"place-{index}"
+        shutil.copytree(runs / "shards" / f"shard={index:04}", location / f"shard={index:04}")
+        (location / "_committed").mkdir()
+        shutil.copy(mark(runs / "shards", index), location / "_committed")
+        locations.append(location)
+    assert merged(*locations) == 0
+    assert rows_of(tmp_path / "out") == rows_of(runs / "merged")
 
 
 def test_more_shards_than_samples_leave_some_of_them_empty(tmp_path: Path) -> None:
@@ -193,17 +193,17 @@ def test_a_shard_that_is_committed_is_left_as_it_is(shards: Path, capsys: pytest
     assert {path: path.stat().st_mtime_ns for path in shards.rglob("*")} == before
 
 
-def test_an_attempt_that_was_not_committed_is_gone_on_with(shards: Path, made: Path) -> None:
+def test_an_attempt_that_was_not_committed_is_gone_on_with(shards: Path, runs: Path) -> None:
     mark(shards, 2).unlink()
-    left = attempt(made / "shards", 2)
-    path = shards / "shard=0002" / left.name / "grades.jsonl"
+    unfinished = attempt(runs / "shards", 2)
+    path = shards / "shard=0002" / unfinished.name / "grades.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:5]) + lines[5][:20])
     assert compare("--out", shards, "--shard", "2/3") == 0
-    assert attempt(shards, 2).name == left.name
+    assert attempt(shards, 2).name == unfinished.name
     assert path.read_bytes().splitlines(keepends=True)[:5] == lines[:5]
     assert merged(shards) == 0
-    assert rows_of(shards.parent / "out") == rows_of(made / "merged")
+    assert rows_of(shards.parent / "out") == rows_of(runs / "merged")
 
 
 def plan_of(n: int = 10) -> "tuple[dict[str, object], tuple[Sample, ...]]":
@@ -216,29 +216,29 @@ def plan_of(n: int = 10) -> "tuple[dict[str, object], tuple[Sample, ...]]":
 def test_of_two_processes_on_one_shard_the_first_that_commits_counts(shards: Path) -> None:
     mark(shards, 1).unlink()
     settings, samples = plan_of()
-    place, shard = Folder(shards), Shard(1, 3)
-    one, other = (begin(place, shard, settings, samples) for _ in range(2))
-    assert isinstance(one, RunStore)
-    assert isinstance(other, RunStore)
-    assert one.path != other.path, "the second process does not write what the first one writes"
-    with pytest.raises(InUseError), RunStore.open(one.path):
+    location, shard = Folder(shards), Shard(1, 3)
+    first, second = (begin(location, shard, settings, samples) for _ in range(2))
+    assert isinstance(first, RunStore)
+    assert isinstance(second, RunStore)
+    assert first.path != second.path, "the second process does not write what the first one writes"
+    with pytest.raises(InUseError), RunStore.open(first.path):
         pass
-    assert commit(place, shard, other.path).record.attempt == other.path.name
-    assert commit(place, shard, one.path).record.attempt == other.path.name
-    assert attempt(shards, 1) == other.path
-    one.close()
-    other.close()
+    assert commit(location, shard, second.path).record.attempt == second.path.name
+    assert commit(location, shard, first.path).record.attempt == second.path.name
+    assert attempt(shards, 1) == second.path
+    first.close()
+    second.close()
 
 
 def test_a_commit_that_was_sent_twice_is_still_ones_own(shards: Path) -> None:
-    own = attempt(shards, 1)
-    assert commit(Folder(shards), Shard(1, 3), own).record.attempt == own.name
+    path = attempt(shards, 1)
+    assert commit(Folder(shards), Shard(1, 3), path).record.attempt == path.name
 
 
 def test_a_mark_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    place = Folder(tmp_path)
-    assert place.create("_committed/0000.json", b"first")
-    assert not place.create("_committed/0000.json", b"second")
+    location = Folder(tmp_path)
+    assert location.create("_committed/0000.json", b"first")
+    assert not location.create("_committed/0000.json", b"second")
     assert [path.name for path in (tmp_path / "_committed").iterdir()] == ["0000.json"]
     assert (tmp_path / "_committed" / "0000.json").read_bytes() == b"first"
 
@@ -246,8 +246,8 @@ def test_a_mark_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_shard_that_says_what_it_did_to_machines(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert compare("--out", shards, "--shard", "0/3", "--json") == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["index"], said["of"], said["attempt"]) == (0, 3, attempt(shards, 0).name)
+    record = json.loads(capsys.readouterr().out)
+    assert (record["index"], record["of"], record["attempt"]) == (0, 3, attempt(shards, 0).name)
 
 
 # ---------------------------------------------------------------- refused
@@ -283,9 +283,9 @@ def test_a_shard_of_other_settings_is_refused_before_it_is_made_and_when_it_is_m
     mark(shards, 2).unlink()
     assert compare("--out", shards, "--shard", "2/3", "--seed", "7") == 4
     assert "seed was 0," in capsys.readouterr().err
-    other = shards.parent / "other"
-    assert compare("--out", other, "--shard", "2/3", "--seed", "7") == 0
-    assert merged(shards, other) == 4
+    elsewhere = shards.parent / "other"
+    assert compare("--out", elsewhere, "--shard", "2/3", "--seed", "7") == 0
+    assert merged(shards, elsewhere) == 4
     assert "seed was 7," in capsys.readouterr().err
 
 
@@ -306,9 +306,9 @@ def test_a_file_that_was_changed_after_it_was_committed_is_refused(
     path = attempt(shards, 0) / name
     path.write_bytes(path.read_bytes().replace(b"e", b"f", 1))
     assert merged(shards) == 65
-    said = capsys.readouterr().err
-    assert f"{path}: expected the sha256" in said
-    assert "delete" in said
+    message = capsys.readouterr().err
+    assert f"{path}: expected the sha256" in message
+    assert "delete" in message
     assert not (shards.parent / "out").exists()
 
 
@@ -360,46 +360,46 @@ def test_what_is_no_mark_is_refused(
 
 
 def test_two_places_with_different_attempts_of_one_shard_are_not_chosen_between(
-    shards: Path, made: Path, capsys: pytest.CaptureFixture[str]
+    shards: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = shards.parent / "other"
-    assert compare("--out", other, "--shard", "1/3") == 0
-    assert merged(shards, other) == 65
+    elsewhere = shards.parent / "other"
+    assert compare("--out", elsewhere, "--shard", "1/3") == 0
+    assert merged(shards, elsewhere) == 65
     assert "shard 1/3 is committed" in capsys.readouterr().err
-    assert len(find_shards([Folder(shards), Folder(made / "shards")])) == 3  # the same attempt may be in both
+    assert len(find_shards([Folder(shards), Folder(runs / "shards")])) == 3  # the same attempt may be in both
 
 
 def test_rows_of_a_foreign_sample_and_rows_that_are_missing_are_refused(shards: Path) -> None:
-    ours, others = attempt(shards, 0) / "generations.jsonl", attempt(shards, 1) / "generations.jsonl"
-    for content, said in ((others.read_bytes(), "shard 1's"), (b"", "in no shard")):
+    ours, foreign = attempt(shards, 0) / "generations.jsonl", attempt(shards, 1) / "generations.jsonl"
+    for content, expected in ((foreign.read_bytes(), "shard 1's"), (b"", "in no shard")):
         ours.write_bytes(content)
         renew(shards, 0, "generations.jsonl")
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=expected):
             merge_shards([Folder(shards)], Folder(shards.parent / "out"))
 
 
 def test_shards_are_not_reported_before_they_are_merged(
-    made: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["report", str(made / "shards")]) == 65
+    assert run(["report", str(runs / "shards")]) == 65
     assert "qaeval merge" in capsys.readouterr().err
-    assert run(["report", str(attempt(made / "shards", 1))]) == 65
+    assert run(["report", str(attempt(runs / "shards", 1))]) == 65
     assert "shard 1/3 " in capsys.readouterr().err
     assert run(["report", "s3://bucket/run"]) == 65
     assert "qaeval merge s3://bucket/run " in capsys.readouterr().err
 
 
-def test_a_run_and_shards_do_not_share_a_folder(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted((made / "whole").iterdir()), sorted((made / "shards").iterdir())
-    assert compare("--out", made / "whole", "--shard", "0/3") == 64
-    assert f"{made / 'whole'}: holds a run" in capsys.readouterr().err
-    assert compare("--out", made / "shards") == 64
-    assert f"{made / 'shards'}: holds shards" in capsys.readouterr().err
-    assert before == (sorted((made / "whole").iterdir()), sorted((made / "shards").iterdir()))
+def test_a_run_and_shards_do_not_share_a_folder(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted((runs / "whole").iterdir()), sorted((runs / "shards").iterdir())
+    assert compare("--out", runs / "whole", "--shard", "0/3") == 64
+    assert f"{runs / 'whole'}: holds a run" in capsys.readouterr().err
+    assert compare("--out", runs / "shards") == 64
+    assert f"{runs / 'shards'}: holds shards" in capsys.readouterr().err
+    assert before == (sorted((runs / "whole").iterdir()), sorted((runs / "shards").iterdir()))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "expected"),
     [
         (["--shard", "0/2"], "--shard needs --out"),
         (["--shard", "0/2", "--out", "DIR", "--margin", "0.1"], "belong to the report"),
@@ -411,10 +411,10 @@ def test_a_run_and_shards_do_not_share_a_folder(made: Path, capsys: pytest.Captu
     ],
 )
 def test_what_cannot_be_meant_is_a_usage_error_that_says_what_to_do(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare(*words) == 64
-    assert said in capsys.readouterr().err
+    assert compare(*arguments) == 64
+    assert expected in capsys.readouterr().err
 
 
 def test_other_commands_do_not_make_a_folder_of_an_address(
@@ -453,9 +453,9 @@ def test_a_full_disk_leaves_no_half_of_a_mark(tmp_path: Path, monkeypatch: pytes
 def test_a_servers_metrics_are_kept_of_one_of_the_shards_that_ran_side_by_side(shards: Path) -> None:
     # 0/3 and 1/3 overlap, 0/3 is the longer; 2/3 came later
     for index, (start, seconds) in enumerate([("00:00", 40), ("00:10", 35), ("02:00", 5)]):
-        one = session(start, seconds, "")
-        reading = Reading(stage="generate", model="m", session=one.started, at_s=1, values={"n": index})
-        for name, row in (("sessions.jsonl", one), ("metrics.jsonl", reading)):
+        work = session(start, seconds, "")
+        reading = Reading(stage="generate", model="m", session=work.started, at_s=1, values={"n": index})
+        for name, row in (("sessions.jsonl", work), ("metrics.jsonl", reading)):
             path = attempt(shards, index) / name
             path.write_text(row.model_dump_json(exclude_none=True) + "\n")
             renew(shards, index, name)

@@ -46,8 +46,8 @@ def compare(out: str, shard: str) -> int:
     return run(["compare", *EMBEDDED, "--n", "6", "--out", out, "--shard", shard])
 
 
-def merge(*words: object) -> int:
-    return run(["merge", *map(str, words)])
+def merge(*arguments: object) -> int:
+    return run(["merge", *map(str, arguments)])
 
 
 def at(*arguments: Any, **options: Any) -> "Bucket":
@@ -91,40 +91,40 @@ def test_a_committed_shard_is_not_asked_again_and_a_changed_one_is_refused(
     store: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compare(store, "0/1") == 0
-    place = bucket(store, server, tmp_path)
-    committed = b"".join(place.blocks("_committed/0000.json"))
+    location = bucket(store, server, tmp_path)
+    committed = b"".join(location.blocks("_committed/0000.json"))
     assert compare(store, "0/1") == 0
-    assert b"".join(place.blocks("_committed/0000.json")) == committed
+    assert b"".join(location.blocks("_committed/0000.json")) == committed
     mark = json.loads(committed)
     file = f"shard=0000/{mark['attempt']}/grades.jsonl"
     changed = tmp_path / "grades.jsonl"
-    changed.write_bytes(b"".join(place.blocks(file)).replace(b'"A"', b'"B"', 1))
-    place.put(changed, file)
+    changed.write_bytes(b"".join(location.blocks(file)).replace(b'"A"', b'"B"', 1))
+    location.put(changed, file)
     assert merge(store, "--out", tmp_path / "merged") == 65
     assert f"{store}/{file}: expected the sha256" in capsys.readouterr().err
 
 
-def attempts(place: "Bucket", n: int) -> list[RunStore]:
+def attempts(location: "Bucket", n: int) -> list[RunStore]:
     plan = make_plan(find_config(None), EMBEDDED, eval_name="qa_pairs", chunks=None, n=2, seed=0)
     judging = find_judging(
         find_config(None), plan.candidates, judge=None, rubric=plan.definition.rubric
     ).settings()
     begun = [
-        begin(place, Shard(0, 1), {**plan.settings(), "grading": judging}, plan.samples) for _ in range(n)
+        begin(location, Shard(0, 1), {**plan.settings(), "grading": judging}, plan.samples) for _ in range(n)
     ]
-    assert all(isinstance(one, RunStore) for one in begun)
+    assert all(isinstance(store_, RunStore) for store_ in begun)
     return begun  # type: ignore[return-value]
 
 
 def test_of_two_processes_on_one_shard_the_first_that_commits_counts(
     store: str, server: str, tmp_path: Path
 ) -> None:
-    place = bucket(store, server, tmp_path)
-    one, other = attempts(place, 2)
-    assert commit(place, Shard(0, 1), other.path).record.attempt == other.path.name
-    assert commit(place, Shard(0, 1), one.path).record.attempt == other.path.name
-    one.close()
-    other.close()
+    location = bucket(store, server, tmp_path)
+    first, second = attempts(location, 2)
+    assert commit(location, Shard(0, 1), second.path).record.attempt == second.path.name
+    assert commit(location, Shard(0, 1), first.path).record.attempt == second.path.name
+    first.close()
+    second.close()
 
 
 @pytest.mark.slow
@@ -135,17 +135,17 @@ def test_a_store_that_fails_in_the_middle_of_an_upload_leaves_no_mark(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def no_grades(asked: Asked) -> Answer | None:
-        spoilt = asked.method in {"PUT", "POST"} and "grades.jsonl" in asked.path
+    def no_grades(request: Asked) -> Answer | None:
+        spoilt = request.method in {"PUT", "POST"} and "grades.jsonl" in request.path
         return Answer.error(403, "AccessDenied") if spoilt else None
 
     assert compare(store, "0/2") == 0
     with in_front_of(server, no_grades) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         assert compare(store, "1/2") == 74
-        said = capsys.readouterr().err
-    assert "grades.jsonl" in said
-    assert "to continue: " in said
+        message = capsys.readouterr().err
+    assert "grades.jsonl" in message
+    assert "to continue: " in message
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     assert merge(store, "--out", tmp_path / "merged") == 65
     assert "committed: 1/2" in capsys.readouterr().err
@@ -164,8 +164,8 @@ def test_a_store_without_conditional_puts_is_found_out_before_any_request(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    def forgets(asked: Asked) -> Answer | None:
-        asked.headers.pop("If-None-Match", None)
+    def forgets(request: Asked) -> Answer | None:
+        request.headers.pop("If-None-Match", None)
         return None
 
     with in_front_of(server, forgets) as url:
@@ -175,27 +175,27 @@ def test_a_store_without_conditional_puts_is_found_out_before_any_request(
     assert not (tmp_path / "work").exists()
 
 
-@pytest.mark.parametrize("more", ["", "<Condition>If-None-Match</Condition>"], ids=["bare", "as AWS"])
+@pytest.mark.parametrize("details", ["", "<Condition>If-None-Match</Condition>"], ids=["bare", "as AWS"])
 def test_a_refused_condition_means_that_another_one_came_first(
-    more: str, store: str, server: str, tmp_path: Path
+    details: str, store: str, server: str, tmp_path: Path
 ) -> None:
-    def refuse(asked: Asked) -> Answer | None:
-        return Answer.error(412, "PreconditionFailed", more=more) if asked.method == "PUT" else None
+    def refuse(request: Asked) -> Answer | None:
+        return Answer.error(412, "PreconditionFailed", details=details) if request.method == "PUT" else None
 
     with in_front_of(server, refuse) as url:
         assert bucket(store, url, tmp_path).create("_committed/0000.json", b"x") is False
 
 
 def test_a_put_that_meets_another_one_is_sent_again(store: str, server: str, tmp_path: Path) -> None:
-    seen = []
+    paths = []
 
-    def conflict_once(asked: Asked) -> Answer | None:
-        seen.append(asked.method)
-        return Answer.error(409, "ConditionalRequestConflict") if len(seen) == 1 else None
+    def conflict_once(request: Asked) -> Answer | None:
+        paths.append(request.method)
+        return Answer.error(409, "ConditionalRequestConflict") if len(paths) == 1 else None
 
     with in_front_of(server, conflict_once) as url:
         assert bucket(store, url, tmp_path).create("_committed/0000.json", b"x") is True
-    assert seen == ["PUT", "PUT"]
+    assert paths == ["PUT", "PUT"]
 
 
 def test_what_a_store_says_is_told_without_the_keys(store: str, server: str, tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_what_a_store_says_is_told_without_the_keys(store: str, server: str, tmp
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda place: place.names("_committed"),
-        lambda place: next(place.blocks("_committed/0000.json")),
-        lambda place: place.create("_committed/0000.json", b"x"),
+        lambda location: location.names("_committed"),
+        lambda location: next(location.blocks("_committed/0000.json")),
+        lambda location: location.create("_committed/0000.json", b"x"),
     ],
     ids=["list", "read", "write"],
 )
@@ -222,20 +222,20 @@ def test_a_store_cannot_send_data_elsewhere_by_a_redirect(
 ) -> None:
     strangers: list[str] = []
 
-    def stranger(asked: Asked) -> Answer:
-        strangers.append(asked.method)
+    def stranger(request: Asked) -> Answer:
+        strangers.append(request.method)
         return Answer(200, {}, b"")
 
     with in_front_of(server, stranger) as elsewhere, in_front_of(server, redirect(elsewhere)) as url:
-        place = bucket(store, url, tmp_path)
-        place.files.config_kwargs["retries"] = {"max_attempts": 0}
+        location = bucket(store, url, tmp_path)
+        location.files.config_kwargs["retries"] = {"max_attempts": 0}
         with pytest.raises(StoreError):
-            ask(place)
+            ask(location)
     assert strangers == []
 
 
 def redirect(elsewhere: str) -> Callable[[Asked], Answer]:
-    return lambda asked: Answer(307, {"Location": f"{elsewhere}{asked.path}"}, b"")
+    return lambda request: Answer(307, {"Location": f"{elsewhere}{request.path}"}, b"")
 
 
 @pytest.mark.usefixtures("store")
@@ -294,16 +294,16 @@ def test_a_store_outside_ones_own_network_is_refused_unless_it_is_named(
     assert compare(store, "0/1") == 69
     assert "allow_external: [203.0.113.7]" in capsys.readouterr().err
     assert merge(store, "--out", tmp_path / "out") == 69
-    named = at(store, dict(os.environ), allow_external=["203.0.113.7"], work=tmp_path)
-    assert (named.endpoint, named.external) == ("http://203.0.113.7:9000", "203.0.113.7")
+    allowed = at(store, dict(os.environ), allow_external=["203.0.113.7"], work=tmp_path)
+    assert (allowed.endpoint, allowed.external) == ("http://203.0.113.7:9000", "203.0.113.7")
 
 
 def test_a_name_is_connected_to_at_the_address_that_was_checked(
     store: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qaeval.chat.guard.resolve", lambda _host: ["127.0.0.1"])
-    place = bucket(store, f"http://store-of-a-test:{urlsplit(server).port}", tmp_path)
-    assert place.create("_committed/0000.json", b"x")
+    location = bucket(store, f"http://store-of-a-test:{urlsplit(server).port}", tmp_path)
+    assert location.create("_committed/0000.json", b"x")
 
 
 def test_without_an_address_the_store_is_amazons_and_that_is_outside(

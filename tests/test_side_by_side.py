@@ -15,13 +15,13 @@ from replay.server import LoopbackServer
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 
 
-def command(out: Path, servers: dict[str, LoopbackServer], *more: str, n: int = 10) -> list[str]:
+def command(out: Path, servers: dict[str, LoopbackServer], *options: str, n: int = 10) -> list[str]:
     endpoints = [word for name, server in servers.items() for word in ("--endpoint", f"{name}={server.url}")]
-    return ["compare", "mistral", "qwen", "--n", str(n), "--out", str(out), *endpoints, *more]
+    return ["compare", "mistral", "qwen", "--n", str(n), "--out", str(out), *endpoints, *options]
 
 
-def compare(out: Path, servers: dict[str, LoopbackServer], *more: str, n: int = 10) -> Typed:
-    return qaeval(*command(out, servers, *more, n=n), cwd=out.parent)
+def compare(out: Path, servers: dict[str, LoopbackServer], *options: str, n: int = 10) -> Typed:
+    return qaeval(*command(out, servers, *options, n=n), cwd=out.parent)
 
 
 def finished(done: Typed) -> None:
@@ -38,8 +38,10 @@ def what_counts(out: Path) -> dict[str, object]:
 
     def without_timing(value: object) -> object:
         if isinstance(value, dict):
-            return {key: without_timing(one) for key, one in value.items() if key not in {"timing", "host"}}
-        return [without_timing(one) for one in value] if isinstance(value, list) else value
+            return {
+                key: without_timing(inner) for key, inner in value.items() if key not in {"timing", "host"}
+            }
+        return [without_timing(inner) for inner in value] if isinstance(value, list) else value
 
     return without_timing(report)  # type: ignore[return-value]
 
@@ -110,8 +112,8 @@ def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: P
         assert process.returncode == 130, err
         before = rows(tmp_path / "run" / "grades.jsonl")
         # probes of the judge are among its requests; all grading requests that were sent were also written
-        asked = [body for body in judge.requests if "rubric" in json.dumps(body).lower()]
-        assert len(before) == len(asked)
+        gradings = [body for body in judge.requests if "rubric" in json.dumps(body).lower()]
+        assert len(before) == len(gradings)
         finished(compare(tmp_path / "run", servers, "--resume", n=30))
     graded = [row["task_id"] for row in rows(tmp_path / "run" / "grades.jsonl")]
     assert len(graded) == len(set(graded))
@@ -155,25 +157,25 @@ def test_the_report_does_not_depend_on_how_many_requests_are_in_flight(tmp_path:
 
 def test_several_servers_of_one_model_share_its_work(tmp_path: Path) -> None:
     with (
-        LoopbackServer(["mistral", "qwen"], latency_s=0.02) as one,
-        LoopbackServer(["mistral", "qwen"], latency_s=0.02) as other,
+        LoopbackServer(["mistral", "qwen"], latency_s=0.02) as first,
+        LoopbackServer(["mistral", "qwen"], latency_s=0.02) as second,
         LoopbackServer(["compass-judger"]) as judge,
     ):
-        both = f"{one.url},{other.url}"
-        words = ["--endpoint", f"mistral={both}", "--endpoint", f"qwen={both}"]
-        finished(compare(tmp_path / "run", {"compass-judger": judge}, *words))
-    counts = [sum(body.get("max_tokens", 0) > 64 for body in server.requests) for server in (one, other)]
+        urls = f"{first.url},{second.url}"
+        arguments = ["--endpoint", f"mistral={urls}", "--endpoint", f"qwen={urls}"]
+        finished(compare(tmp_path / "run", {"compass-judger": judge}, *arguments))
+    counts = [sum(body.get("max_tokens", 0) > 64 for body in server.requests) for server in (first, second)]
     assert sum(counts) == 20
     assert min(counts) >= 8
 
 
 def test_servers_of_one_model_that_would_not_answer_alike_are_refused(tmp_path: Path) -> None:
     with (
-        LoopbackServer({"mistral": 8192, "qwen": 8192}) as one,
-        LoopbackServer({"mistral": 4096, "qwen": 4096}) as other,
+        LoopbackServer({"mistral": 8192, "qwen": 8192}) as first,
+        LoopbackServer({"mistral": 4096, "qwen": 4096}) as second,
         LoopbackServer(["compass-judger"]) as judge,
     ):
-        words = ["--endpoint", f"mistral={one.url},{other.url}", "--endpoint", f"qwen={one.url}"]
-        done = compare(tmp_path / "run", {"compass-judger": judge}, *words)
+        arguments = ["--endpoint", f"mistral={first.url},{second.url}", "--endpoint", f"qwen={first.url}"]
+        done = compare(tmp_path / "run", {"compass-judger": judge}, *arguments)
     assert done.returncode == 69
     assert "max model len: 8192" in done.stderr

@@ -64,8 +64,8 @@ async def test_a_redirect_is_not_followed() -> None:
 
 async def test_both_families_are_pinned() -> None:
     pinned = PinnedResolver(("10.0.0.1", "fd00::1"))
-    both = await pinned.resolve("x", 80, 0)  # type: ignore[arg-type]
-    assert [one["host"] for one in both] == ["10.0.0.1", "fd00::1"]
+    results = await pinned.resolve("x", 80, 0)  # type: ignore[arg-type]
+    assert [result["host"] for result in results] == ["10.0.0.1", "fd00::1"]
     with pytest.raises(OSError, match="no address"):
         await PinnedResolver(("10.0.0.1",)).resolve("x", 80, asyncio.base_events.socket.AF_INET6)  # type: ignore[attr-defined]
 
@@ -75,13 +75,13 @@ def test_a_socket_is_made_for_the_checked_address_and_port_alone() -> None:
     stream, any_protocol = socket.SOCK_STREAM, 0
     make((socket.AF_INET, stream, any_protocol, "", ("127.0.0.1", 9000))).close()
     make((socket.AF_INET6, stream, any_protocol, "", ("0:0:0:0:0:0:0:1", 9000, 0, 0))).close()
-    for family, place in (
+    for family, address in (
         (socket.AF_INET, ("127.0.0.2", 9000)),
         (socket.AF_INET, ("127.0.0.1", 9001)),
         (socket.AF_INET6, ("::2", 9000, 0, 0)),
     ):
-        with pytest.raises(ConnectionRefusedError, match=str(place[1])):
-            make((family, stream, any_protocol, "", place))
+        with pytest.raises(ConnectionRefusedError, match=str(address[1])):
+            make((family, stream, any_protocol, "", address))
 
 
 # ------------------------------------------------------------------------------ what cannot fit is not sent

@@ -33,7 +33,7 @@ N = 600
 Keep = Callable[..., None]
 
 
-def command(run: Path, url: str, *more: str) -> list[str]:
+def command(run: Path, url: str, *options: str) -> list[str]:
     config = str(registry(run.parent))
     return [
         QAEVAL,
@@ -45,13 +45,13 @@ def command(run: Path, url: str, *more: str) -> list[str]:
         f"bench={url}",
         "--config",
         config,
-        *more,
+        *options,
     ]
 
 
-def grade(run: Path, url: str, *more: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+def grade(run: Path, url: str, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command(run, url, *more), capture_output=True, text=True, timeout=500, check=False, **options
+        command(run, url, *arguments), capture_output=True, text=True, timeout=500, check=False, **options
     )
 
 
@@ -75,10 +75,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     run = prepare_run(tmp_path_factory.mktemp("calm") / "run", N)
     with Mock() as mock:
         assert grade(run, mock.url).returncode == 0
-    found = letters(run)
-    assert len(found) == N
-    assert set(found.values()) == {"A", "B", "C"}
-    return found
+    graded = letters(run)
+    assert len(graded) == N
+    assert set(graded.values()) == {"A", "B", "C"}
+    return graded
 
 
 @pytest.fixture
@@ -88,22 +88,22 @@ def run(tmp_path: Path) -> Path:
 
 def compared(run: Path, undisturbed: dict[str, str]) -> tuple[int, int, int]:
     """Rows lost, rows doubled, letters that differ."""
-    found = letters(run)
-    lost = sum(task not in found for task in undisturbed)
+    graded = letters(run)
+    n_lost = sum(task not in graded for task in undisturbed)
     return (
-        lost,
+        n_lost,
         doubled(run),
-        sum(found[task] != letter for task, letter in undisturbed.items() if task in found),
+        sum(graded[task] != letter for task, letter in undisturbed.items() if task in graded),
     )
 
 
 # ---------------------------------------------------------------------------- servers
 
 RATES = {
-    "5 % answer 500": {"rate_500": 0.05},
-    "5 % cut the connection": {"rate_reset": 0.05},
-    "5 % send half a reply": {"rate_half": 0.05},
-    "half refuse with 429": {"rate_429": 0.5},
+    "5 % of requests answered with 500": {"rate_500": 0.05},
+    "5 % of connections cut": {"rate_reset": 0.05},
+    "5 % of replies cut in half": {"rate_half": 0.05},
+    "half of requests refused with 429": {"rate_429": 0.5},
     "all of these": {"rate_500": 0.05, "rate_reset": 0.05, "rate_half": 0.05, "rate_429": 0.1},
 }
 
@@ -131,7 +131,7 @@ def test_replies_that_never_come_are_given_up_and_asked_again(
         hangs = mock.stats()["hangs"]
     assert done.returncode == 0, done.stderr
     result = compared(run, undisturbed)
-    figures("2 % never answer", hangs, N, *result)
+    figures("2 % of requests never answered", hangs, N, *result)
     assert hangs > 2
     assert result == (0, 0, 0)
 
@@ -143,16 +143,21 @@ def test_a_malformed_letter_is_a_failure_that_says_so_and_never_a_letter(
         done = grade(run, mock.url)
         bad = mock.stats()["bad_json"]
     assert done.returncode == 0, done.stderr
-    found = letters(run)
+    graded = letters(run)
     failed = {row["task_id"]: row for row in rows(run) if row["kind"] == "failure"}
     assert 5 < len(failed) <= bad
     assert all(
         row["reason"] in {"invalid_json", "unparseable"} and row["detail"] and row["text"]
         for row in failed.values()
     )
-    assert all(found[task] == letter for task, letter in undisturbed.items() if task not in failed)
+    assert all(graded[task] == letter for task, letter in undisturbed.items() if task not in failed)
     figures(
-        "3 % malformed JSON", bad, N, 0, doubled(run), f"0 ({len(failed)} without a letter, each explained)"
+        "3 % malformed JSON",
+        bad,
+        N,
+        0,
+        doubled(run),
+        f"0 ({len(failed)} without a letter, each with its reason)",
     )
 
 
@@ -170,7 +175,7 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(
     assert f"127.0.0.1:{mock.port} does not answer" in err
     assert "answers again" in err
     result = compared(run, undisturbed)
-    figures(f"a server gone for {seconds} s", 1, N, *result)
+    figures(f"a server down for {seconds} s", 1, N, *result)
     assert result == (0, 0, 0)
 
 
@@ -279,12 +284,12 @@ def misbehaving(act: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("act", "words"),
+    ("act", "excerpt"),
     [(hugely, "more than 16 MiB"), (as_html, "expected a chat completion"), (slowly, "nothing within")],
     ids=["a reply of 50 MB", "a page of HTML", "a reply that drips"],
 )
 def test_a_reply_that_is_none_is_an_explained_failure_within_bounds(
-    act: Callable[[socket.socket], None], words: str, tmp_path: Path, figures: Keep
+    act: Callable[[socket.socket], None], excerpt: str, tmp_path: Path, figures: Keep
 ) -> None:
     run = prepare_run(tmp_path / "run", 3)
     impatient = tmp_path / "impatient.py"
@@ -299,11 +304,13 @@ def test_a_reply_that_is_none_is_an_explained_failure_within_bounds(
         words_typed = [sys.executable, str(impatient), *command(run, url)[1:]]
         done = subprocess.run(words_typed, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    made = rows(run)
-    assert len(made) == 3
-    assert {row["reason"] for row in made} == {"endpoint"}
-    assert all(words in row["detail"] for row in made), made[0]["detail"]
-    figures(f"{act.__name__.replace('_', ' ')}, every reply", 3 * 8, 3, 0, 0, "no letter, each explained")
+    failures = rows(run)
+    assert len(failures) == 3
+    assert {row["reason"] for row in failures} == {"endpoint"}
+    assert all(excerpt in row["detail"] for row in failures), failures[0]["detail"]
+    figures(
+        f"{act.__name__.replace('_', ' ')}, every reply", 3 * 8, 3, 0, 0, "no letter, each with its reason"
+    )
 
 
 def test_a_wrong_content_type_around_a_right_reply_does_no_harm(tmp_path: Path) -> None:
@@ -327,11 +334,11 @@ def test_a_full_disk_stops_the_run_and_a_resumed_one_is_whole(
         full = grade(run, mock.url, preexec_fn=small)
         assert full.returncode == 74, full.stderr
         assert "finished rows are kept" in full.stderr
-        kept = letters(run) if run.joinpath("grades.jsonl").read_bytes().endswith(b"\n") else None
+        before = letters(run) if run.joinpath("grades.jsonl").read_bytes().endswith(b"\n") else None
         assert grade(run, mock.url).returncode == 0
-    assert kept is None or all(letters(run)[task] == letter for task, letter in kept.items())
+    assert before is None or all(letters(run)[task] == letter for task, letter in before.items())
     result = compared(run, undisturbed)
-    figures("a file that may not grow (as a full disk)", 1, N, *result)
+    figures("a file size limit", 1, N, *result)
     assert result == (0, 0, 0)
 
 
@@ -344,15 +351,15 @@ def test_a_full_file_system(run: Path, undisturbed: dict[str, str], figures: Kee
     if mounted.returncode:
         pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
     try:
-        there = small / "run"
-        shutil.copytree(run, there)
+        copy = small / "run"
+        shutil.copytree(run, copy)
         with Mock() as mock:
-            full = grade(there, mock.url)
+            full = grade(copy, mock.url)
             assert full.returncode == 74, full.stderr
             assert "free some space" in full.stderr
             subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
-            assert grade(there, mock.url).returncode == 0
-        result = compared(there, undisturbed)
+            assert grade(copy, mock.url).returncode == 0
+        result = compared(copy, undisturbed)
         figures("a full tmpfs", 1, N, *result)
         assert result == (0, 0, 0)
     finally:
@@ -417,7 +424,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times(
             )
             assert done.returncode == 0, done.stderr
     result = compared(run, undisturbed)
-    figures("a clock that jumps by decades", "at every look", N, *result)
+    figures("a clock that jumps by decades", "at every reading", N, *result)
     assert result == (0, 0, 0)
     report = json.loads((run / "report.json").read_text())
     assert report["judge"]["timing"]["wall_s"] < 120  # the process had no more
@@ -431,7 +438,7 @@ def size(path: Path) -> int:
 def test_killed_at_random_moments(n_kills: int, tmp_path: Path, figures: Keep) -> None:
     n, rng = 240 * n_kills, random.Random(1)  # noqa: S311 - moments
     calm, run = prepare_run(tmp_path / "calm", n), prepare_run(tmp_path / "run", n)
-    lost, seen = 0, set[str]()
+    n_lost, before = 0, set[str]()
     with Mock(slots=64, latency_ms=250) as mock:
         for kill in range(n_kills):
             process = subprocess.Popen(
@@ -449,24 +456,24 @@ def test_killed_at_random_moments(n_kills: int, tmp_path: Path, figures: Keep) -
             process.communicate()
             written = (run / "grades.jsonl").read_bytes() if (run / "grades.jsonl").exists() else b""
             whole = {json.loads(line)["task_id"] for line in written[: written.rfind(b"\n") + 1].splitlines()}
-            lost += len(seen - whole)
-            seen = whole
+            n_lost += len(before - whole)
+            before = whole
     with Mock() as mock:
         assert grade(run, mock.url).returncode == 0
         assert grade(calm, mock.url).returncode == 0
     result = compared(run, letters(calm))
-    figures("kill -9 at a random moment", n_kills, n, lost + result[0], *result[1:])
-    assert (lost, *result) == (0, 0, 0, 0)
+    figures("kill -9 at a random moment", n_kills, n, n_lost + result[0], *result[1:])
+    assert (n_lost, *result) == (0, 0, 0, 0)
     reports = []
-    for one in (run, calm):
+    for path in (run, calm):
         done = subprocess.run(
-            [QAEVAL, "report", str(one), "--config", str(registry(tmp_path))],
+            [QAEVAL, "report", str(path), "--config", str(registry(tmp_path))],
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        report = json.loads((one / "report.json").read_text())
+        report = json.loads((path / "report.json").read_text())
         reports.append(
             {key: report[key] for key in ("candidates", "strata", "failures", "agreement", "headline")}
         )

@@ -47,7 +47,7 @@ def undisturbed(server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(params=["a folder", "an S3 store"])
-def place(
+def location(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, Path]]:
     """Where shards are kept, and the local folder in which they are made."""
@@ -67,10 +67,12 @@ def store(monkeypatch: pytest.MonkeyPatch, url: str, folder: Path) -> None:
         monkeypatch.setenv(name, value)
 
 
-def started(server: LoopbackServer, out: object, *more: str, concurrency: int = 4) -> "subprocess.Popen[str]":
+def started(
+    server: LoopbackServer, out: object, *options: str, concurrency: int = 4
+) -> "subprocess.Popen[str]":
     endpoints = [f"--endpoint={name}={server.url}" for name in MODELS]
-    words = ["--n", str(N), "--out", str(out), "--concurrency", str(concurrency), *endpoints, *more]
-    command = [QAEVAL, "compare", "mistral", "qwen", *words]
+    arguments = ["--n", str(N), "--out", str(out), "--concurrency", str(concurrency), *endpoints, *options]
+    command = [QAEVAL, "compare", "mistral", "qwen", *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     )
@@ -87,8 +89,8 @@ def kill(process: "subprocess.Popen[str]", work: Path, index: int, file: str, n:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        found = work.rglob(f"shard={index:04}/attempt-*/{file}")
-        if sum(path.read_bytes().count(b"\n") for path in found) >= n:
+        files = work.rglob(f"shard={index:04}/attempt-*/{file}")
+        if sum(path.read_bytes().count(b"\n") for path in files) >= n:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -96,21 +98,25 @@ def kill(process: "subprocess.Popen[str]", work: Path, index: int, file: str, n:
     assert process.returncode == -signal.SIGKILL
 
 
-def merged(place: str, out: Path) -> "subprocess.CompletedProcess[str]":
+def merged(location: str, out: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [QAEVAL, "merge", place, "--out", str(out)], capture_output=True, text=True, timeout=120, check=False
+        [QAEVAL, "merge", location, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
-def compared(found: dict[str, list[bytes]], wanted: dict[str, list[bytes]]) -> tuple[int, int, int]:
+def compared(merged_rows: dict[str, list[bytes]], expected: dict[str, list[bytes]]) -> tuple[int, int, int]:
     """Rows lost, rows doubled, rows that differ."""
 
     def tasks(rows: dict[str, list[bytes]]) -> list[tuple[str, bytes]]:
         lines = [*rows["generations.jsonl"], *rows["grades.jsonl"]]
         return [(json.loads(line)["task_id"], line) for line in lines]
 
-    ours, theirs = dict(tasks(found)), dict(tasks(wanted))
-    doubled = sum(n - 1 for n in Counter(task for task, _ in tasks(found)).values())
+    ours, theirs = dict(tasks(merged_rows)), dict(tasks(expected))
+    doubled = sum(n - 1 for n in Counter(task for task, _ in tasks(merged_rows)).values())
     return (
         len(theirs.keys() - ours.keys()),
         doubled,
@@ -126,13 +132,13 @@ def asked(server: LoopbackServer, since: int) -> tuple[int, int]:
 
 
 def test_four_processes_of_which_two_are_killed_and_started_again(
-    place: tuple[str, Path],
+    location: tuple[str, Path],
     server: LoopbackServer,
     undisturbed: dict[str, list[bytes]],
     tmp_path: Path,
     figures: Keep,
 ) -> None:
-    where, work = place
+    where, work = location
     before = len(server.requests)
     running = [started(server, where, "--shard", f"{index}/{SHARDS}") for index in range(SHARDS)]
     kill(running[2], work, 2, "generations.jsonl", 6)
@@ -145,19 +151,19 @@ def test_four_processes_of_which_two_are_killed_and_started_again(
         assert ended(started(server, where, "--shard", f"{index}/{SHARDS}")) == (0, "")
     done = merged(where, tmp_path / "merged")
     assert done.returncode == 0, done.stderr
-    found = rows_of(tmp_path / "merged")
-    result = compared(found, undisturbed)
+    merged_rows = rows_of(tmp_path / "merged")
+    result = compared(merged_rows, undisturbed)
     n_requests, n_again = asked(server, before)
     figures(
         f"4 shards in {'a store' if where.startswith('s3:') else 'a folder'}, 2 killed",
         2,
-        len(found["grades.jsonl"]),
+        len(merged_rows["grades.jsonl"]),
         *result,
     )
     assert result == (0, 0, 0)
-    assert found == undisturbed
+    assert merged_rows == undisturbed
     # of a killed process what was in flight is asked again, no more
-    assert n_requests == 2 * N + len(found["grades.jsonl"])
+    assert n_requests == 2 * N + len(merged_rows["grades.jsonl"])
     assert n_again <= 2 * 2 * 4
 
 
@@ -171,36 +177,38 @@ def test_a_shard_that_is_killed_again_and_again_ends_with_the_same_rows(
     assert ended(started(server, tmp_path / "shards", "--shard", "0/1", concurrency=16)) == (0, "")
     assert len(list((tmp_path / "shards" / "shard=0000").iterdir())) == 1, "always the same attempt"
     assert merged(str(tmp_path / "shards"), tmp_path / "merged").returncode == 0
-    found = rows_of(tmp_path / "merged")
-    result = compared(found, undisturbed)
-    figures("a shard killed at random moments", kills, len(found["grades.jsonl"]), *result)
+    merged_rows = rows_of(tmp_path / "merged")
+    result = compared(merged_rows, undisturbed)
+    figures("a shard killed at random moments", kills, len(merged_rows["grades.jsonl"]), *result)
     assert result == (0, 0, 0)
-    assert found == undisturbed
+    assert merged_rows == undisturbed
 
 
 def test_two_processes_on_the_same_shard_at_once(
-    place: tuple[str, Path],
+    location: tuple[str, Path],
     server: LoopbackServer,
     undisturbed: dict[str, list[bytes]],
     tmp_path: Path,
     figures: Keep,
 ) -> None:
-    where, _ = place
-    both = [started(server, where, "--shard", "0/1", concurrency=16) for _ in range(2)]
-    said = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum("40 of 40 samples" in one for one in said) == 1, said
-    assert sum("another process first" in one or "nothing to do" in one for one in said) == 1, said
+    where, _ = location
+    processes = [started(server, where, "--shard", "0/1", concurrency=16) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum("40 of 40 samples" in output for output in outputs) == 1, outputs
+    assert sum("another process first" in output or "nothing to do" in output for output in outputs) == 1, (
+        outputs
+    )
     assert merged(where, tmp_path / "merged").returncode == 0
-    found = rows_of(tmp_path / "merged")
-    result = compared(found, undisturbed)
+    merged_rows = rows_of(tmp_path / "merged")
+    result = compared(merged_rows, undisturbed)
     figures(
         f"two processes on one shard, {'a store' if where.startswith('s3:') else 'a folder'}",
         1,
-        len(found["grades.jsonl"]),
+        len(merged_rows["grades.jsonl"]),
         *result,
     )
-    assert found == undisturbed
+    assert merged_rows == undisturbed
 
 
 def test_a_process_that_is_killed_in_the_middle_of_its_upload(
@@ -213,8 +221,8 @@ def test_a_process_that_is_killed_in_the_middle_of_its_upload(
     uploading, over = Event(), Event()
     where = f"s3://results/{tmp_path.name}"
 
-    def hold(one: Asked) -> Answer | None:
-        if one.method == "PUT" and "grades.jsonl" in one.path and not over.is_set():
+    def hold(request: Asked) -> Answer | None:
+        if request.method == "PUT" and "grades.jsonl" in request.path and not over.is_set():
             uploading.set()
             over.wait(120)
             return Answer.error(503, "SlowDown")
@@ -234,6 +242,11 @@ def test_a_process_that_is_killed_in_the_middle_of_its_upload(
         assert ended(started(server, where, "--shard", "0/1")) == (0, "")
         assert asked(server, before)[0] == 0, "all of it was made before, and is only sent"
         assert merged(where, tmp_path / "merged").returncode == 0
-    found = rows_of(tmp_path / "merged")
-    figures("killed in the middle of an upload", 1, len(found["grades.jsonl"]), *compared(found, undisturbed))
-    assert found == undisturbed
+    merged_rows = rows_of(tmp_path / "merged")
+    figures(
+        "killed in the middle of an upload",
+        1,
+        len(merged_rows["grades.jsonl"]),
+        *compared(merged_rows, undisturbed),
+    )
+    assert merged_rows == undisturbed

@@ -88,9 +88,11 @@ class Mock:
 
 def ideal_s(n: int, **options: Any) -> float:
     """Seconds that the slots alone impose on so many requests."""
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    arguments = [
+        word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     done = subprocess.run(
-        [build_mock(), *words, "--simulate", str(n)], capture_output=True, text=True, check=True
+        [build_mock(), *arguments, "--simulate", str(n)], capture_output=True, text=True, check=True
     )
     return float(done.stdout)
 
@@ -133,13 +135,13 @@ _WORDS = [
 ]
 
 
-def sentence(number: int, words: int) -> str:
-    picked = (_WORDS[(number * 31 + place * place * 7 + place) % len(_WORDS)] for place in range(words))
+def sentence(number: int, n_words: int) -> str:
+    picked = (_WORDS[(number * 31 + index * index * 7 + index) % len(_WORDS)] for index in range(n_words))
     return f"{' '.join(picked).capitalize()} {number}."
 
 
 def sample_of(number: int) -> Sample:
-    text = " ".join(sentence(number * 8 + place, 18) for place in range(8))
+    text = " ".join(sentence(number * 8 + index, 18) for index in range(8))
     return Sample.of(Chunk(chunk_id=f"c{number:07}", text=text, stratum=f"s{number % 5}"))
 
 
@@ -147,12 +149,12 @@ def reply_to(sample: Sample, number: int) -> Generation:
     items = tuple(
         Item.of(
             sample.sample_id,
-            place,
+            index,
             type="factual",
-            question=sentence(number * 3 + place, 14)[:-1] + "?",
-            answer=sentence(number * 5 + place, 30),
+            question=sentence(number * 3 + index, 14)[:-1] + "?",
+            answer=sentence(number * 5 + index, 30),
         )
-        for place in range(3)
+        for index in range(3)
     )
     return Generation(
         task_id=task_id("writer", sample.sample_id),

@@ -18,13 +18,13 @@ class Writer:
     def __init__(self, seed: str, prompt: str, *, one_less: bool = False) -> None:
         self._seed = seed
         self._one_less = one_less
-        self._sentences = [found.strip() for found in _SENTENCE.findall(prompt)] or [
+        self._sentences = [sentence.strip() for sentence in _SENTENCE.findall(prompt)] or [
             prompt.strip()[:200] or "Nothing."
         ]
         self._shares: dict[str, float] = {}
 
-    def sentence(self, place: int) -> str:
-        return self._sentences[(self._number("start") + place) % len(self._sentences)]
+    def sentence(self, index: int) -> str:
+        return self._sentences[(self._number("start") + index) % len(self._sentences)]
 
     def value(self, schema: Mapping[str, Any], name: str = "", place: int = 0) -> Any:
         """Return a value that obeys the schema."""
@@ -74,24 +74,24 @@ class Writer:
             self._shares = {option: 0.8 if option == chosen else rest for option in options}
         return chosen
 
-    def _string(self, name: str, place: int) -> str:
-        sentence = self.sentence(place)
+    def _string(self, name: str, index: int) -> str:
+        sentence = self.sentence(index)
         if name != "question":
             return sentence
         subject = max(re.findall(r"\w+", sentence) or ["it"], key=len)
-        return f"What does the text say about {subject} ({place + 1})?"
+        return f"What does the text say about {subject} ({index + 1})?"
 
     def _number(self, name: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self._seed}\n{name}".encode()).digest()[:6])
 
 
 def _token(piece: str, share: float, shares: Mapping[str, float], top: int) -> dict[str, Any]:
-    others = (
-        {other: math.log(value) for other, value in shares.items() if other != piece}
+    alternatives = (
+        {token: math.log(value) for token, value in shares.items() if token != piece}
         if piece in shares
         else {}
     )
-    listed = {piece: math.log(share), **others} | dict.fromkeys(
+    listed = {piece: math.log(share), **alternatives} | dict.fromkeys(
         ("<s>", "<pad>", "<unk>", "</s>", "\n", "\t"), -9999.0
     )
     entries = [{"token": text, "bytes": [*text.encode()], "logprob": value} for text, value in listed.items()]

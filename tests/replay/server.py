@@ -134,11 +134,11 @@ class LoopbackServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        own = not request.path.startswith("/v1/")
-        if not own and self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
+        is_root = not request.path.startswith("/v1/")
+        if not is_root and self.api_key and request.headers.get("Authorization") != f"Bearer {self.api_key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         no_tokenizer = request.path == "/tokenize" and self._active("no_tokenizer")
-        if own and (no_tokenizer or self._active("not_vllm")):
+        if is_root and (no_tokenizer or self._active("not_vllm")):
             return web.json_response({"detail": "Not Found"}, status=404)
         try:
             return await handler(request)
@@ -173,10 +173,10 @@ class LoopbackServer:
     def _reply(self, body: Mapping[str, Any]) -> web.Response:
         schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema")
         prompt = "\n".join(turn["content"] for turn in body["messages"])
-        asked = body["messages"][-1]["content"]
-        writer = Writer(f"{body['model']}\n{prompt}", asked, one_less=self._take("wrong_item_count"))
+        question = body["messages"][-1]["content"]
+        writer = Writer(f"{body['model']}\n{prompt}", question, one_less=self._take("wrong_item_count"))
         if schema is None or self._take("ignore_schema"):
-            text = writer.unbound(asked) if schema is None else f"Hello. {writer.sentence(0)}"
+            text = writer.unbound(question) if schema is None else f"Hello. {writer.sentence(0)}"
         else:
             text = json.dumps(writer.value(schema), ensure_ascii=False)
         text = text[:-2] if self._take("invalid_json") else text
@@ -207,10 +207,10 @@ class LoopbackServer:
 
         await send(choices=choices({"role": "assistant", "content": ""}))
         pieces = PIECE.findall(choice["message"]["content"])
-        for place, piece in enumerate(pieces):
-            if place:
+        for index, piece in enumerate(pieces):
+            if index:
                 await asyncio.sleep(self.gap_s)
-            finish = choice["finish_reason"] if place + 1 == len(pieces) else None
+            finish = choice["finish_reason"] if index + 1 == len(pieces) else None
             await send(choices=choices({"content": piece}, finish))
         await send(choices=[], usage=usage)
         await response.write(b"data: [DONE]\n\n")
@@ -226,8 +226,8 @@ class LoopbackServer:
             return error(400, "Conversation roles must alternate user/assistant/user/assistant/...")
         if count_tokens(messages) > (limit := self._context(model)):
             return error(400, TOO_LONG.format(limit=limit, value=limit + 1), "input_tokens")
-        if (asked := body.get("top_logprobs") or 0) > self.max_logprobs:
-            return error(400, TOO_MANY.format(asked=asked, limit=self.max_logprobs), "logprobs")
+        if (requested := body.get("top_logprobs") or 0) > self.max_logprobs:
+            return error(400, TOO_MANY.format(asked=requested, limit=self.max_logprobs), "logprobs")
         return None
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -246,9 +246,11 @@ class LoopbackServer:
 
     def _model_list(self) -> list[dict[str, Any]]:
         base = [{"id": name, "parent": None, "max_model_len": size} for name, size in self.models.items()]
-        more = [{"id": name, "parent": model, "max_model_len": None} for name, model in self.adapters.items()]
+        adapters = [
+            {"id": name, "parent": model, "max_model_len": None} for name, model in self.adapters.items()
+        ]
         common = {"object": "model", "created": 1795208013, "owned_by": "vllm", "permission": []}
-        return [{**common, "root": f"models/{entry['id']}", **entry} for entry in base + more]
+        return [{**common, "root": f"models/{entry['id']}", **entry} for entry in base + adapters]
 
     def _metrics(self) -> str:
         label, n = f'{{engine="0",model_name="{next(iter(self.models))}"}}', len(self.requests)
@@ -290,11 +292,11 @@ def main() -> None:
     parser.add_argument("--latency-s", type=float, default=0.0, help="before every chat reply")
     parser.add_argument("--die-after", type=int, help="chat replies before the server is gone")
     parser.add_argument("--fault", action="append", default=[], help=f"NAME[:TIMES] of {get_args(Fault)}")
-    given = vars(parser.parse_args())
-    faults, models = given.pop("fault"), given.pop("models").split(",")
+    arguments = vars(parser.parse_args())
+    faults, models = arguments.pop("fault"), arguments.pop("models").split(",")
     if unknown := {fault.partition(":")[0] for fault in faults} - {*get_args(Fault)}:
         parser.error(f"unknown faults: {sorted(unknown)}")
-    with LoopbackServer(models, **given) as server:
+    with LoopbackServer(models, **arguments) as server:
         for fault in faults:
             name, _, times = fault.partition(":")
             server.fail(name, float(times or math.inf))

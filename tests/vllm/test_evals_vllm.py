@@ -28,8 +28,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def compare(name: str, urls: tuple[str, str], folder: Path) -> tuple[Typed, list[dict[str, Any]]]:
     """Three samples of an eval, by two candidates and a judge; what was printed, and the rows of the replies."""
-    words = ("tiny-gen", "tuned", "--judge", "tiny-judge", "--config", registry(folder, urls))
-    typed = qaeval("compare", *words, "--eval", name, "--n", 3, "--out", "run", cwd=folder)
+    arguments = ("tiny-gen", "tuned", "--judge", "tiny-judge", "--config", registry(folder, urls))
+    typed = qaeval("compare", *arguments, "--eval", name, "--n", 3, "--out", "run", cwd=folder)
     return typed, rows(folder / "run" / "generations.jsonl")
 
 
@@ -47,11 +47,11 @@ def test_under_a_schema_every_eval_brings_items_and_loses_none(
     assert len(replies) == 6
     assert {row.get("reason") for row in replies} <= {None, "truncated"}
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    for one in report["candidates"]:
-        assert one["n_expected"] == 3
-        assert one["n_valid"] > 0
-        assert one["n_graded"] + one["ungraded"]["n"] + one["failed"]["n"] == 3
-        assert sum(one["failed_by_reason"].values()) == one["failed"]["n"]
+    for candidate in report["candidates"]:
+        assert candidate["n_expected"] == 3
+        assert candidate["n_valid"] > 0
+        assert candidate["n_graded"] + candidate["ungraded"]["n"] + candidate["failed"]["n"] == 3
+        assert sum(candidate["failed_by_reason"].values()) == candidate["failed"]["n"]
     assert (tmp_path / "run" / "report.html").exists()
 
 
@@ -64,6 +64,6 @@ def test_without_a_schema_every_reply_that_is_none_is_counted_with_its_reason(
     assert "no generation succeeded" in typed.stderr
     assert len(replies) == 6
     assert {row["reason"] for row in replies} <= {"truncated", "invalid_json", "missing_field"}
-    shown = qaeval("analyse", "generation", "run", cwd=tmp_path)
-    assert shown.returncode == 0, shown.stderr
-    assert {row["reason"] for row in replies} <= set(re.findall(r"[a-z_]+", shown.stdout))
+    analysis = qaeval("analyse", "generation", "run", cwd=tmp_path)
+    assert analysis.returncode == 0, analysis.stderr
+    assert {row["reason"] for row in replies} <= set(re.findall(r"[a-z_]+", analysis.stdout))

@@ -77,11 +77,11 @@ def spec(model: Path, name: str, *arguments: str, **fields: Any) -> ModelSpec:
     return ModelSpec(name=name, hf_id=str(model), vllm_args=(*ARGUMENTS, *arguments), **fields)
 
 
-async def started(one: ModelSpec, folder: Path, *, adapters: tuple[ModelSpec, ...] = ()) -> VllmServer:
+async def started(model: ModelSpec, folder: Path, *, adapters: tuple[ModelSpec, ...] = ()) -> VllmServer:
     port = free_port()
-    argv = serve_command(one, command=SERVING.command, port=port, adapters=adapters)
-    env = environment(one, SERVING, os.environ, api_key=None)
-    server = VllmServer(one.name, argv, env, port=port, log=folder / f"{one.name}.log")
+    argv = serve_command(model, command=SERVING.command, port=port, adapters=adapters)
+    env = environment(model, SERVING, os.environ, api_key=None)
+    server = VllmServer(model.name, argv, env, port=port, log=folder / f"{model.name}.log")
     await server.start(deadline_s=180)
     return server
 
@@ -193,10 +193,10 @@ async def test_grades_are_letters_of_the_scale_with_their_distribution(judge: Ht
                 judge, task, grading.Instructions.of(rubric, sampling, mode), lenient=False
             )
         )
-    given = [row for row in rows if isinstance(row, Grade)]
-    assert given
-    assert {row.letter for row in given} <= {"A", "B", "C"}
-    for row in given:
+    grades = [row for row in rows if isinstance(row, Grade)]
+    assert grades
+    assert {row.letter for row in grades} <= {"A", "B", "C"}
+    for row in grades:
         assert row.probabilities is not None
         assert set(row.probabilities) <= {"A", "B", "C"}
         assert sum(row.probabilities.values()) == pytest.approx(1.0, abs=0.02)
@@ -204,11 +204,11 @@ async def test_grades_are_letters_of_the_scale_with_their_distribution(judge: Ht
 
 async def test_an_adapter_says_something_else_than_its_base(pair: tuple[str, str]) -> None:
     request = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=24))
-    said = []
+    texts = []
     for name in ("tiny-gen", "tuned"):
         async with HttpChat(base_url=pair[0], model=name) as model:
-            said.append((await model.complete(request)).text)
-    assert said[0] != said[1]
+            texts.append((await model.complete(request)).text)
+    assert texts[0] != texts[1]
 
 
 async def test_a_prompt_that_cannot_fit_is_not_sent(pair: tuple[str, str], generator: HttpChat) -> None:
@@ -238,7 +238,7 @@ async def test_a_prompt_that_cannot_fit_is_not_sent(pair: tuple[str, str], gener
 def shape(value: Any) -> Any:
     """Reduce JSON to its keys and the kinds of its values."""
     if isinstance(value, dict):
-        return {key: shape(one) for key, one in value.items()}
+        return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [shape(value[0])] if value else []
     return type(value).__name__
@@ -287,23 +287,23 @@ async def answers(url: str, model: str) -> dict[str, Any]:
         "too many logprobs": (f"{url}/chat/completions", {**small, "logprobs": True, "top_logprobs": 21}),
         "tokenize": (f"{root}/tokenize", {"model": model, "messages": turn}),
     }
-    found: dict[str, Any] = {}
+    replies: dict[str, Any] = {}
     async with aiohttp.ClientSession() as session:
         for name, path in {"models": f"{url}/models", "version": f"{root}/version"}.items():
             async with session.get(path) as reply:
-                found[name] = {"status": str(reply.status), "body": shape(await reply.json())}
+                replies[name] = {"status": str(reply.status), "body": shape(await reply.json())}
         for name, (path, body) in posts.items():
             async with session.post(path, json=body) as reply:
-                found[name] = {"status": str(reply.status), "body": shape(await reply.json())}
-    return found
+                replies[name] = {"status": str(reply.status), "body": shape(await reply.json())}
+    return replies
 
 
 async def test_the_loopback_server_of_the_unit_tests_answers_like_the_real_one(pair: tuple[str, str]) -> None:
     real = await answers(pair[0], "tiny-gen")
     with LoopbackServer({"tiny-gen": 4096}) as server:
         ours = await answers(server.url, "tiny-gen")
-    assert {name: one["status"] for name, one in ours.items()} == {
-        name: one["status"] for name, one in real.items()
+    assert {name: reply["status"] for name, reply in ours.items()} == {
+        name: reply["status"] for name, reply in real.items()
     }
     assert [line for name in real for line in differences(real[name]["body"], ours[name]["body"], name)] == []
 
@@ -312,11 +312,11 @@ async def test_the_loopback_server_of_the_unit_tests_answers_like_the_real_one(p
 
 
 def servers_running() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", f"{VLLM} serve"], capture_output=True, text=True, check=False)
+    processes = subprocess.run(["pgrep", "-f", f"{VLLM} serve"], capture_output=True, text=True, check=False)
     supervisors = subprocess.run(
         ["pgrep", "-f", "qaeval.serving.supervisor"], capture_output=True, text=True, check=False
     )
-    return sorted(set(map(int, found.stdout.split())) - set(map(int, supervisors.stdout.split())))
+    return sorted(set(map(int, processes.stdout.split())) - set(map(int, supervisors.stdout.split())))
 
 
 @pytest.fixture
@@ -329,14 +329,14 @@ def as_before() -> Iterator[list[int]]:
     assert servers_running() == before
 
 
-def registry_file(folder: Path, models: Path, **more: Any) -> Path:
+def registry_file(folder: Path, models: Path, **entries: Any) -> Path:
     entry = {"revision": None, "vllm_args": ["--max-model-len=8192"], "sampling": {"max_tokens": 512}}
     path = folder / "registry.yaml"
     judges = {"compass-judger": {"hf_id": str(models / "mistral"), **entry}}
     candidates = {
         "mistral": {"hf_id": str(models / "mistral"), "system_role": "keep", **entry},
         "qwen": {"hf_id": str(models / "chatml"), **entry},
-        **more,
+        **entries,
     }
     serving = {"command": [str(VLLM)], "env": SETTINGS, "startup_s": 180}
     path.write_text(
@@ -345,8 +345,8 @@ def registry_file(folder: Path, models: Path, **more: Any) -> Path:
     return path
 
 
-def compare(registry: Path, out: Path, *words: str, n: int = 12) -> "subprocess.Popen[str]":
-    command = [QAEVAL, "compare", *words, "--config", str(registry), "--n", str(n), "--out", str(out)]
+def compare(registry: Path, out: Path, *arguments: str, n: int = 12) -> "subprocess.Popen[str]":
+    command = [QAEVAL, "compare", *arguments, "--config", str(registry), "--n", str(n), "--out", str(out)]
     return subprocess.Popen(
         [*command, "--concurrency", "4"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -376,23 +376,23 @@ def test_compare_serves_candidate_candidate_judge_in_turns(
     tuned = {"lora": {"base": "qwen", "path": str(models / "adapter"), "rank": 8}}
     registry = registry_file(tmp_path, models, tuned=tuned)
     process = compare(registry, tmp_path / "run", "mistral", "qwen", "tuned")
-    most = 0
+    peak = 0
     while process.poll() is None:
-        most = max(most, len(set(servers_running()) - set(as_before)))
+        peak = max(peak, len(set(servers_running()) - set(as_before)))
         time.sleep(0.2)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert most == 1
+    assert peak == 1
     assert [line.split()[0] for line in err.splitlines() if "is ready after" in line] == [
         *("mistral", "qwen", "compass-judger")
     ]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    for one in report["candidates"]:
-        assert one["n_expected"] == 36
-        assert one["n_graded"] + one["ungraded"]["n"] + one["failed"]["n"] == 36
-        assert one["timing"]["server"]["ttft_s"] > 0
-        assert one["timing"]["server"]["ttft_p50_s"] > 0
-        assert one["timing"]["server"]["inter_token_p95_s"] > 0
+    for candidate in report["candidates"]:
+        assert candidate["n_expected"] == 36
+        assert candidate["n_graded"] + candidate["ungraded"]["n"] + candidate["failed"]["n"] == 36
+        assert candidate["timing"]["server"]["ttft_s"] > 0
+        assert candidate["timing"]["server"]["ttft_p50_s"] > 0
+        assert candidate["timing"]["server"]["inter_token_p95_s"] > 0
     assert "report.html" in out
     sessions = [json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()]
     assert sessions[0]["endpoint"]["system_role"] is False

@@ -65,22 +65,22 @@ class Bench:
             "result-dir": self._folder,
             "result-filename": f"bench-{turn}.json",
         }
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        words += ["--skip-chat-template", "--disable-shuffle", "--disable-tqdm", "--save-result"]
+        arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        arguments += ["--skip-chat-template", "--disable-shuffle", "--disable-tqdm", "--save-result"]
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.write(json.dumps(arguments) + "\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "done\n", (self._folder / "bench.log").read_text()[-2000:]
-        made = json.loads((self._folder / f"bench-{turn}.json").read_text())
-        assert made["completed"] == n
+        result = json.loads((self._folder / f"bench-{turn}.json").read_text())
+        assert result["completed"] == n
         return {
-            "ttft_p50": made["median_ttft_ms"] / 1000,
-            "tpot_p50": made["median_tpot_ms"] / 1000,
-            "itl_mean": made["mean_itl_ms"] / 1000,
-            "requests_per_s": made["request_throughput"],
-            "tokens_per_s": made["output_throughput"],
-            "n_tokens": made["total_output_tokens"],
+            "ttft_p50": result["median_ttft_ms"] / 1000,
+            "tpot_p50": result["median_tpot_ms"] / 1000,
+            "itl_mean": result["mean_itl_ms"] / 1000,
+            "requests_per_s": result["request_throughput"],
+            "tokens_per_s": result["output_throughput"],
+            "n_tokens": result["total_output_tokens"],
         }
 
 
@@ -137,17 +137,19 @@ def prepare(folder: Path, n: int) -> Path:
 
 @pytest.fixture
 def bench(tmp_path: Path, models: Path) -> Iterator[Bench]:  # noqa: F811 - the fixture that was imported
-    made = Bench(tmp_path, models / "chatml")
-    yield made
-    made.close()
+    setup = Bench(tmp_path, models / "chatml")
+    yield setup
+    setup.close()
 
 
-def ratios(found: list[dict[str, dict[str, float]]]) -> dict[str, float]:
+def ratios(turns: list[dict[str, dict[str, float]]]) -> dict[str, float]:
     """Return the median over the pairs of ours / theirs; the first pair warms up."""
-    for place, one in enumerate(found):
-        print(place, one)  # noqa: T201 - shown where the test fails
-    assert all(one["ours"]["n_tokens"] == one["theirs"]["n_tokens"] for one in found)
-    return {name: median(one["ours"][name] / one["theirs"][name] for one in found[1:]) for name in QUANTITIES}
+    for index, turn in enumerate(turns):
+        print(index, turn)  # noqa: T201 - shown where the test fails
+    assert all(turn["ours"]["n_tokens"] == turn["theirs"]["n_tokens"] for turn in turns)
+    return {
+        name: median(turn["ours"][name] / turn["theirs"][name] for turn in turns[1:]) for name in QUANTITIES
+    }
 
 
 @pytest.mark.nightly

@@ -52,23 +52,23 @@ def texts(limit: int = 3_000_000) -> Iterator[str]:
 
 def tokenizer() -> Tokenizer:
     """Train a byte-level BPE."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(texts(), trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))]
+    bpe.train_from_iterator(texts(), trainer)
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", bpe.token_to_id("<s>"))]
     )
-    return made
+    return bpe
 
 
-def weights(words: Tokenizer, end: str, seed: int) -> dict[str, np.ndarray]:
+def weights(bpe: Tokenizer, end: str, seed: int) -> dict[str, np.ndarray]:
     """Draw the weights; channel 0 is constant and nothing writes to it, so the last layer reads it as a bias."""
     rng = np.random.default_rng(seed)
 
@@ -77,11 +77,11 @@ def weights(words: Tokenizer, end: str, seed: int) -> dict[str, np.ndarray]:
 
     embedding = drawn(VOCABULARY, HIDDEN, scale=1.0)
     embedding[:, 0] = 3.0
-    made = {"model.embed_tokens.weight": embedding, "model.norm.weight": np.ones(HIDDEN, np.float32)}
+    tensors = {"model.embed_tokens.weight": embedding, "model.norm.weight": np.ones(HIDDEN, np.float32)}
     for layer in range(LAYERS):
         at = f"model.layers.{layer}."
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            made[f"{at}{norm}.weight"] = np.ones(HIDDEN, np.float32)
+            tensors[f"{at}{norm}.weight"] = np.ones(HIDDEN, np.float32)
         shapes = {
             "self_attn.q_proj": (HIDDEN, HIDDEN),
             "self_attn.k_proj": (HEAD, HIDDEN),
@@ -92,29 +92,29 @@ def weights(words: Tokenizer, end: str, seed: int) -> dict[str, np.ndarray]:
             "mlp.down_proj": (HIDDEN, INNER),
         }
         for name, shape in shapes.items():
-            made[f"{at}{name}.weight"] = drawn(*shape, scale=shape[1] ** -0.5)
+            tensors[f"{at}{name}.weight"] = drawn(*shape, scale=shape[1] ** -0.5)
         for name in ("self_attn.o_proj", "mlp.down_proj"):
-            made[f"{at}{name}.weight"][0] = 0.0
+            tensors[f"{at}{name}.weight"][0] = 0.0
     head = drawn(VOCABULARY, HIDDEN, scale=1.5 * HIDDEN**-0.5)
     head[:, 0] = 0.0
-    for token, number in words.get_vocab().items():
-        text = words.decode([number])
+    for token, number in bpe.get_vocab().items():
+        text = bpe.decode([number])
         if token in SPECIAL:
             head[number], head[number, 0] = 0.0, IMPOSSIBLE
         elif not text.strip():
             head[number, 0] = -3 * BIAS
         elif text.startswith('"'):
             head[number, 0] = BIAS
-    head[words.token_to_id(end), 0] = BIAS
-    return {**made, "lm_head.weight": head}
+    head[bpe.token_to_id(end), 0] = BIAS
+    return {**tensors, "lm_head.weight": head}
 
 
 def write_model(folder: Path, template: str, end: str, seed: int) -> None:
     """Write one model."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = tokenizer()
-    words.save(str(folder / "tokenizer.json"))
-    ids = {"bos_token_id": words.token_to_id("<s>"), "eos_token_id": words.token_to_id(end)}
+    bpe = tokenizer()
+    bpe.save(str(folder / "tokenizer.json"))
+    ids = {"bos_token_id": bpe.token_to_id("<s>"), "eos_token_id": bpe.token_to_id(end)}
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -137,20 +137,22 @@ def write_model(folder: Path, template: str, end: str, seed: int) -> None:
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template, **names}
     for name, content in (("config", config), ("generation_config", ids), ("tokenizer_config", about)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1))
-    save_file(weights(words, end, seed), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    save_file(weights(bpe, end, seed), str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def write_adapter(folder: Path, base: Path, seed: int) -> None:
     """Write a LoRA adapter that changes what its base says."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    made = {}
+    tensors = {}
     for layer in range(LAYERS):
         for name, n_out in (("q_proj", HIDDEN), ("v_proj", HEAD)):
             at = f"base_model.model.model.layers.{layer}.self_attn.{name}"
-            made[f"{at}.lora_A.weight"] = rng.standard_normal((RANK, HIDDEN)).astype(np.float32) / HIDDEN**0.5
-            made[f"{at}.lora_B.weight"] = rng.standard_normal((n_out, RANK)).astype(np.float32) / RANK
-    save_file(made, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+            tensors[f"{at}.lora_A.weight"] = (
+                rng.standard_normal((RANK, HIDDEN)).astype(np.float32) / HIDDEN**0.5
+            )
+            tensors[f"{at}.lora_B.weight"] = rng.standard_normal((n_out, RANK)).astype(np.float32) / RANK
+    save_file(tensors, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
     about = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
