@@ -293,9 +293,9 @@ def test_a_reply_that_is_none_is_an_explained_failure_within_bounds(
 ) -> None:
     run = prepare_run(tmp_path / "run", 3)
     impatient = tmp_path / "impatient.py"
-    # as a server that is learnt to be quick: three seconds instead of five minutes, and of one minute when it is looked at
+    # timeouts of three seconds, as of a server that has proved quick, instead of five minutes (one for a probe)
     impatient.write_text(
-        "import sys\nfrom qaeval.chat import patience\npatience.AdaptiveTimeout.seconds = lambda self, n: 3.0\n"
+        "import sys\nfrom qaeval.chat import timeouts\ntimeouts.AdaptiveTimeout.seconds = lambda self, n: 3.0\n"
         "from qaeval.serving import client, probe\n"
         "probe.Server = lambda url, key, timeout_s, **more: client.Server(url, key, 3.0, **more)\n"
         "from qaeval.cli import run\nsys.exit(run(sys.argv[1:]))\n"

@@ -8,7 +8,7 @@ from typing import Final
 from qaeval.errors import EndpointError
 
 _HEALTH_VALID_S: Final = 0.5
-"""A health check counts for so long: all requests that failed with the same fault share one."""
+"""Validity of a health check: requests that fail with the same fault share one."""
 _FIRST_WAIT_S: Final = 0.25
 """Waits between two health checks double from here to `_MAX_WAIT_S`: short outages end soon, long ones cost
 few requests."""

@@ -51,7 +51,7 @@ _REDIRECT: Final = range(300, 400)
 _BUSY: Final = frozenset({429, 503})
 _TRANSIENT: Final = frozenset({408, *_BUSY, *range(500, 600)})
 _MAX_OUTAGES: Final = 3
-"""A request that meets so many outages may be their cause, for instance a prompt that crashes the server."""
+"""A request that meets more outages may be their cause, for instance a prompt that crashes the server."""
 _MAX_BUSY_WAITS: Final = 30
 """So often a request waits as a busy server asks (``Retry-After``); these waits cost no attempts."""
 

@@ -12,7 +12,7 @@ _MIN_REPLIES: Final = 32
 """Replies that are needed before their times count; fewer say little about the slowest."""
 _RECENT_REPLIES: Final = 256
 _MAX_RATIO: Final = 5.0
-"""A reply that takes more than so many times the slowest recent one is taken for lost."""
+"""A reply that takes this many times as long as the slowest recent one is taken for lost."""
 _MIN_TIMEOUT_S: Final = 20.0
 """Lower bound, for servers whose replies take milliseconds."""
 

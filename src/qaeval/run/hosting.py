@@ -26,7 +26,7 @@ class ServerManager:
         allow_external: Hosts outside the user's network that may be sent data.
 
     Attributes:
-        adapters: LoRA adapters of the run, so that a base model is started with all of its own.
+        adapters: LoRA adapters of the run; a base model is started with all of its adapters.
     """
 
     def __init__(

@@ -20,17 +20,17 @@ _MAX: Final = 1024
 _MIN: Final = 4
 
 _SPARE_SHARE: Final = 8
-"""One request in so many is sent on top of those that run: it waits in the server for the next free slot."""
+"""Per so many running requests one more is sent, which waits in the server for the next free slot."""
 _RUNNING_READINGS: Final = 8
-"""The largest of so many readings of running requests counts, because the number drops when many end at the
-same moment."""
+"""Readings over which the maximum of running requests is taken: their number drops when many end at the same
+moment."""
 _FULL_SHARE: Final = 0.9
 """Share of the limit in flight from which the limit is what holds the server back; below it there is too
 little work."""
 _CUT: Final = 0.75
 """Share of the limit that is left after a preemption or a refusal."""
 _CALM_S: Final = 5.0
-"""The limit does not rise for so long after a cut, so that the server can work off what made it refuse."""
+"""Time after a cut in which the limit does not rise: the server works off its queue first."""
 _SAME_REFUSAL_S: Final = 1.0
 """Refusals this close together are one event: many requests are refused at the same moment."""
 

@@ -57,8 +57,9 @@ class Judging:
     def __post_init__(self) -> None:
         if self.rubric.grades_pairs and not self.judge.grades_pairs:
             raise UsageError(
-                f"{self.judge.name!r} does not grade preference pairs, which rubric {self.rubric.name!r} is for, and qaeval has no judge "
-                f"of its own that does: name a judge model with --judge NAME (`qaeval generate` needs no judge)"
+                f"{self.judge.name!r} does not grade preference pairs, the items of rubric "
+                f"{self.rubric.name!r}, and qaeval has no built-in judge that does: name a judge model with "
+                f"--judge NAME (`qaeval generate` needs no judge)"
             )
 
     def settings(self) -> dict[str, Any]:

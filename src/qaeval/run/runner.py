@@ -4,7 +4,7 @@ A run directory goes through ``generate``, ``grade`` and ``report``; ``compare``
 stopped at any moment and called again: finished tasks are not asked again.
 
 The core is asynchronous (``async with Runner(…) as runner: await runner.acompare(…)``). Every method has a
-synchronous form for scripts and the command line, which runs an event loop of its own.
+synchronous form for scripts and the command line, which runs a private event loop.
 """
 
 import asyncio

@@ -91,7 +91,9 @@ async def run_stage(
         why_dead = await context.servers.run_while_alive(stage.spec, session.run())
         if not why_dead:
             return
-    raise EndpointError(f"{why_dead}\nstarted {1 + _MAX_RESTARTS} times and given up; finished rows are kept")
+    raise EndpointError(
+        f"{why_dead}\nstarted {1 + _MAX_RESTARTS} times without success; finished rows are kept"
+    )
 
 
 class _Session(Generic[_Task, _Row]):

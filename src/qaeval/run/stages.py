@@ -96,7 +96,7 @@ class GradingTasks(Protocol):
 
 
 class GradingQueue:
-    """Grading tasks of replies as these are written; each item becomes one task, whoever wrote it again.
+    """Grading tasks of replies as these are written; an item that several candidates write is one task.
 
     Args:
         store: The open run directory.

@@ -18,7 +18,7 @@ _N_IDLE_READINGS: Final = 6
 _GAP_S: Final = 5.0
 """A longer time without a reading is noted in the record."""
 _MIN_COVERAGE: Final = 0.95
-"""Share of the stage that readings must cover to stand for all of it."""
+"""Share of the stage that readings must cover to represent all of it."""
 _MIN_UPDATES: Final = 5
 """Updates that a slow counter needs during a stage: each end is wrong by one update at most."""
 _MIN_SPACING_S: Final = 0.4
