@@ -14,7 +14,7 @@ import pytest
 
 from gate_builders import measure
 from qaeval.agreement.sections import write_agreement
-from qaeval.agreement.sources import agreement_of_file
+from qaeval.api import agreement
 from qaeval.cli.tables import print_summary
 from qaeval.comparison.decision import decide, write_decision
 from qaeval.comparison.generation import analyse_generation, write_generation
@@ -233,27 +233,28 @@ def test_a_report_of_one_candidate_on_few_chunks() -> None:
 def agreement_text(tmp_path: Path, header: str, *rows: str, **options: Any) -> str:
     path = tmp_path / "labels.csv"
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    report = agreement_of_file(path, **options)
+    report = agreement(path, **options)
     return markdown(write_agreement(report))
 
 
 def test_agreement(tmp_path: Path) -> None:
     rows = [
-        f"c{n // 2},{'xy'[n % 2]},{'AABC'[n % 4]},{'AABB'[n % 4]},{'ABBC'[(n // 3) % 4]}" for n in range(60)
+        f"c{n // 2},{'xy'[n % 2]},{'AABC'[n % 4]},{'AABB'[n % 4]},{'ABBC'[(n // 3) % 4]},{'AB'[n % 2]}"
+        for n in range(60)
     ]
-    several = agreement_text(
+    grouped = agreement_text(
         tmp_path,
-        "chunk,kind,judge,anna,bert",
+        "chunk,kind,judge,anna,bert,cleo",
         *rows,
         judge="judge",
         cluster="chunk",
         by="kind",
-        columns=("anna", "bert", "judge"),
+        columns=("anna", "bert", "cleo", "judge"),
         scale=("A", "B", "C"),
     )
     constant = agreement_text(tmp_path, "anna,judge", *(f"{'ABCA'[n % 4]},A" for n in range(40)))
     few = agreement_text(tmp_path, "anna,judge", "A,A", "B,A", "A,A", "C,B")
-    check_golden("agreement.md", f"{several}\n{constant}\n{few}")
+    check_golden("agreement.md", f"{grouped}\n{constant}\n{few}")
 
 
 def test_plan() -> None:
