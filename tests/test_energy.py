@@ -637,7 +637,8 @@ def test_two_gpus_of_one_name_are_two() -> None:
 def test_a_stage_that_was_measured_in_part_is_not_measured() -> None:
     both = [session("alpha", 0, used(3600)), session("alpha", 5, None)]
     found = stage_energies(both)["generate", "alpha"]
-    assert (found.method, found.reason) == (None, "measured in 1 of 2 sessions alone")
+    assert found.method is None
+    assert "1 of 2" in found.reason
     assert run_wh(both) is None
 
 
@@ -697,7 +698,7 @@ def test_without_a_measurement_the_report_calls_it_an_upper_bound() -> None:
     report = measured(None, None, None).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
     text = render_markdown(report)
     assert "Energy at most, 1,000 usable" in text
-    assert "It was not measured: that takes the extra" in text
+    assert "qaeval[energy]" in text
     assert "Energy of the GPUs" not in text
     assert "energy_wh" not in report.timing.model_dump()
 
@@ -715,7 +716,7 @@ def test_more_than_the_power_limit_allows_is_a_mistake_somewhere() -> None:
     report = measured(used(5000), used(4320), None).report(machines={"alpha": OURS, "beta": OURS})
     alpha, beta = (one.stage.energy for one in report.timing.costs)
     assert alpha is not None
-    assert "more than 72 W" in alpha.notes[-1]
+    assert "72 W" in alpha.notes[-1]
     assert beta is not None
     assert beta.notes == ()
 
@@ -724,7 +725,8 @@ def test_a_stage_that_used_no_more_than_idle_has_no_energy_of_work() -> None:
     report = measured(used(900), used(3600), None).report(machines={"alpha": OURS})
     energy = report.timing.costs[0].wh_per_1000_usable
     assert energy is not None
-    assert (energy.value, energy.reason) == (None, "the GPUs used no more than when they idle")
+    assert energy.value is None
+    assert "idle" in (energy.reason or "")
     assert "\u22120.017 Wh" in render_markdown(report)  # 900 J less 960
 
 
