@@ -60,13 +60,13 @@ class Gates:
         __tracebackhide__ = True
         from qaeval.gate.decide import GateRequest, gate
 
-        order = GateRequest(
+        request = GateRequest(
             run=Path(run),
             baseline=None if baseline is None else str(baseline),
             policy=None if policy is None else Path(policy),
             candidates=candidates or {},
         )
-        return _passed(lambda: gate(order, _sources(config, labels)))
+        return _passed(lambda: gate(request, _reader(config, labels)))
 
     def assert_not_worse(
         self,
@@ -102,29 +102,27 @@ class Gates:
             QaevalError: as in `gate`.
         """
         __tracebackhide__ = True
-        from qaeval.environment import now
         from qaeval.files.yaml import validated
-        from qaeval.gate.decide import GateInputs, decide
+        from qaeval.gate.decide import GateRequest, gate
         from qaeval.gate.policy import Policy
 
         rule = {"quantity": quantity, "margin": margin, "flag": flag, "check": check}
 
         def ask() -> "GateReport":
             policy = validated(Policy, {"name": "assert_not_worse", "rules": [rule]}, "assert_not_worse")
-            sources = _sources(config, labels)
-            asked = GateInputs(
+            request = GateRequest(
+                run=Path(run),
+                baseline=str(baseline),
                 policy=policy,
-                run=sources.run(Path(run)),
-                baseline=sources.baseline(str(baseline)),
                 candidates=candidates or {},
-                today=now(),
+                save=False,
             )
-            return decide(asked)
+            return gate(request, _reader(config, labels))
 
         return _passed(ask)
 
 
-def _sources(config: str | Path | None, labels: Sequence[str | Path]) -> "EvidenceReader":
+def _reader(config: str | Path | None, labels: Sequence[str | Path]) -> "EvidenceReader":
     from qaeval.gate.baseline import EvidenceReader
     from qaeval.registry.find import find_config
 

@@ -23,7 +23,6 @@ from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
     from qaeval.gate.baseline import EvidenceReader
-    from qaeval.gate.decide import GateRequest
     from qaeval.gate.model import GateReport
     from qaeval.run.runner import Runner
     from qaeval.storage.run_directory import RunStore
@@ -125,23 +124,20 @@ def gate(
     from qaeval.gate.decide import GateRequest
     from qaeval.gate.decide import gate as decide
 
-    sources = _sources(config, labels, hardware, endpoint)
-    order = GateRequest(
+    reader = _reader(config, labels, hardware, endpoint)
+    request = GateRequest(
         run=run,
         baseline=baseline,
         policy=policy,
         candidates=mapping(candidate, "--candidate"),
         unpaired=unpaired,
+        regrade=regrade,
+        sequential=sequential,
+        judge=judge,
+        rubric=rubric,
+        seed=seed,
     )
-    runner = _runners(sources, concurrency, no_cache=no_cache)
-    if sequential:
-        if regrade:
-            raise UsageError("--sequential grades the run, --regrade the baseline: gate in two steps")
-        report = _sequentially(order, sources, runner, judge=judge, rubric=rubric, seed=seed or 0)
-    elif judge or rubric or seed is not None:
-        raise UsageError("--judge, --rubric and --seed belong to --sequential; a finished run knows its own")
-    else:
-        report = decide(order, sources, runner if regrade else None)
+    report = decide(request, reader, make_runner=_runners(reader, concurrency, no_cache=no_cache))
     write_views(report, junit=junit, summary=summary, comment=comment, link=link)
     with suppress(SystemExit, BrokenPipeError):  # a reader that has seen enough does not change the verdict
         show(report, as_json=as_json)
@@ -181,7 +177,7 @@ def write_views(
             comment.write_text(to_comment(report, link), encoding="utf-8")
 
 
-def _sources(
+def _reader(
     config: Path | None, labels: list[Path] | None, hardware: str | None, endpoint: list[str] | None = None
 ) -> "EvidenceReader":
     from qaeval.gate.baseline import EvidenceReader
@@ -192,46 +188,14 @@ def _sources(
 
 
 def _runners(
-    sources: "EvidenceReader", concurrency: str | None, *, no_cache: bool
+    reader: "EvidenceReader", concurrency: str | None, *, no_cache: bool
 ) -> "Callable[[RunStore], Runner]":
     from qaeval.cli.compare import runner_of
 
     def make(store: "RunStore") -> "Runner":
-        return runner_of(store, sources.config, concurrency, no_cache=no_cache, exporter=None)
+        return runner_of(store, reader.config, concurrency, no_cache=no_cache, exporter=None)
 
     return make
-
-
-def _sequentially(
-    order: "GateRequest",
-    sources: "EvidenceReader",
-    runner: "Callable[[RunStore], Runner]",
-    *,
-    judge: str | None,
-    rubric: str | None,
-    seed: int,
-) -> "GateReport":
-    from qaeval.gate.decide import asked_of, write_gate
-    from qaeval.gate.early_stop import gate_sequentially
-    from qaeval.run.plan import find_judging
-    from qaeval.storage.run_directory import RunStore
-
-    with RunStore.open(order.run) as store:
-        settings = store.settings()
-        graded = settings.get("grading") or {"judge": {"name": None}}
-        candidates = tuple(sources.config.candidate(name) for name in settings["candidates"])
-        judging = find_judging(
-            sources.config,
-            candidates,
-            judge=judge or graded["judge"]["name"],
-            rubric=rubric or settings["eval"]["rubric"],
-        )
-        with runner(store) as at_work:
-            report = gate_sequentially(
-                store, at_work, judging, sources, lambda run: asked_of(order, sources, run), seed=seed
-            )
-    write_gate(report, order.run)
-    return report
 
 
 _Folder: TypeAlias = Annotated[Path, typer.Option("--folder", help="Folder of the baselines.")]
@@ -263,8 +227,8 @@ def set_baseline(
 
     if Path(run).is_file():
         raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
-    sources = _sources(config, labels, hardware)
-    evidence = sources.baseline(run) if is_store(run) else sources.run(Path(run))
+    reader = _reader(config, labels, hardware)
+    evidence = reader.baseline(run) if is_store(run) else reader.run(Path(run))
     path = out or FOLDER / f"{evidence.source.identity.eval}.json"
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
@@ -282,7 +246,7 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
     from qaeval.environment import now
     from qaeval.gate.baseline import evidence_json
 
-    evidence = _sources(config, None, None).baseline(str(file))
+    evidence = _reader(config, None, None).baseline(str(file))
     if as_json:
         print(evidence_json(evidence))
     else:

@@ -153,7 +153,7 @@ def of_rule(
         text = _of_limit(name, verdict, alpha)
     else:
         text = _of_margin(name, verdict, rule, alpha, p_adjusted, n)
-    doubts = (deciding.reason, estimate.caution)
+    doubts = (deciding.reason, estimate.caveat)
     return " ".join([text, *(f"{_capital(doubt)}." for doubt in doubts if doubt)])
 
 
