@@ -128,12 +128,12 @@ def inputs_of(
         As for `gate`.
     """
     policy = find_policy(request, run.flags)
-    where = find_baseline(request, policy, run)
+    address = find_baseline(request, policy, run)
     if make_runner is not None:
-        if where is None:
+        if address is None:
             raise UsageError("--regrade needs a baseline: the run directory whose replies are graded again")
-        where = str(regrade(Path(where), request.run, reader.config, make_runner))
-    baseline = None if where is None else reader.baseline(where)
+        address = str(regrade(Path(address), request.run, reader.config, make_runner))
+    baseline = None if address is None else reader.baseline(address)
     return GateInputs(policy=policy, run=run, baseline=baseline, candidates=request.candidates, today=now())
 
 
@@ -152,14 +152,14 @@ def find_policy(request: GateRequest, flags: tuple[str, ...]) -> Policy:
 
 
 def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | None:
-    """Return where the baseline is; None where no rule needs one and none is named.
+    """Return path or address of the baseline; None where no rule needs one and none is named.
 
     Raises:
         UsageError: A rule needs a baseline and there is none.
     """
     default = FOLDER / f"{run.source.identity.eval}.json"
-    if where := request.baseline or policy.baseline:
-        return where
+    if address := request.baseline or policy.baseline:
+        return address
     if default.is_file():
         return str(default)
     if any(rule.limit is None for rule in policy.rules):

@@ -99,8 +99,8 @@ def masks_of(candidate: CandidateEvidence, rule: Rule) -> tuple[Mask, Mask]:
         return candidate.graded, requested
     if rule.quantity == "valid_rate":
         return candidate.delivered, requested
-    if rule.of_flag:
-        return candidate.flags[rule.of_flag], candidate.graded
+    if rule.flag_name:
+        return candidate.flags[rule.flag_name], candidate.graded
     unchecked = candidate.unchecked.get(rule.check, ~requested)
     return candidate.findings[rule.check], candidate.delivered & ~unchecked
 

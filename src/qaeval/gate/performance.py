@@ -330,7 +330,7 @@ def _per_item(rule: Rule, run: Side, baseline: Side | None) -> RuleEstimate:
     ]
     if any(not side.hits.sum() for side in counts):
         return RuleEstimate.unavailable("no item counts: nothing can be divided by their number")
-    power = 1 if rule.about.higher_is_better else -1
+    power = 1 if rule.definition.higher_is_better else -1
     current = _scaled(counts[0], factors[0][0], power)
     if baseline is None:
         return RuleEstimate(deciding=current, current=current, unit=unit, caveat=_ONE_MACHINE)

@@ -62,10 +62,10 @@ class GateInputs:
             current if self.baseline is None else [candidate.name for candidate in self.baseline.candidates]
         )
         for new, old in self.candidates.items():
-            for name, known, where in ((new, current, "the run"), (old, earlier, "the baseline")):
+            for name, known, owner in ((new, current, "the run"), (old, earlier, "the baseline")):
                 if name not in known:
                     raise UsageError(
-                        f"--candidate {new}={old}: {where} has no candidate {name!r}.{closest(name, known)} It has {', '.join(known)}"
+                        f"--candidate {new}={old}: {owner} has no candidate {name!r}.{closest(name, known)} It has {', '.join(known)}"
                     )
         return dict(self.candidates) or {name: name if name in earlier else "" for name in current}
 
@@ -87,7 +87,9 @@ class RuleCase:
     @property
     def margin(self) -> float | None:
         """Largest accepted loss in the quantity's unit; of a relative one only where the baseline's value is known."""
-        if self.rule.loss is None or (self.rule.about.scale == "ratio" and self.estimate.deciding is None):
+        if self.rule.loss is None or (
+            self.rule.definition.scale == "ratio" and self.estimate.deciding is None
+        ):
             return None
         return self.rule.loss * self.estimate.margin_scale
 
@@ -140,17 +142,17 @@ def verdicts_of(cases: Sequence[RuleCase], alpha: float) -> tuple[RuleVerdict, .
 def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> None:
     for number, rule in enumerate(policy.rules, start=1):
         wanted = [
-            ("flag", [rule.of_flag] if rule.of_flag else [], run.flags, "the rubric"),
+            ("flag", [rule.flag_name] if rule.flag_name else [], run.flags, "the rubric"),
             ("check", [rule.check] if rule.check else [], run.checks, "the eval"),
             ("stratum", [rule.stratum] if rule.stratum else [], np.unique(run.strata).tolist(), "the run"),
             ("candidates", rule.candidates, tuple(pairs), "the gate"),
         ]
-        for key, names, known, where in wanted:
+        for key, names, known, owner in wanted:
             for name in names:
                 if name not in known:
                     available = ", ".join(known) or "none"
                     raise DataError(
-                        f"policy {policy.name}: rules[{number}].{key}: {where} has no {name!r}.{closest(name, known)} It has {available}"
+                        f"policy {policy.name}: rules[{number}].{key}: {owner} has no {name!r}.{closest(name, known)} It has {available}"
                     )
 
 
@@ -195,7 +197,7 @@ def _case(
     p_worse = nan
     if estimate.deciding is not None:
         bound = 0.0 if rule.limit is None else rule.limit
-        p_interval = p_beyond(estimate.deciding, bound, below=rule.about.higher_is_better)
+        p_interval = p_beyond(estimate.deciding, bound, below=rule.definition.higher_is_better)
         # a regression needs both tests: Student's alone proves too many where nothing changed (docs/decisions/0008)
         p_worse = p_interval if isnan(p_interval) else max(p_interval, estimate.p_permutation)
     has_several = len(pairs) > 1 and rule.quantity != "judge_kappa"
@@ -229,7 +231,7 @@ def _estimate(
         if not candidate.graded.any():
             return RuleEstimate.unavailable(f"no item of {side_name} was graded in {evidence.source.name}")
         sides.append((evidence, candidate))
-    if rule.about.scale == "ratio":
+    if rule.definition.scale == "ratio":
         return performance_estimate(rule, sides[0], sides[1] if baseline else None)
     return _share(rule, stratum, sides)
 
@@ -239,9 +241,9 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
     counts = [count(evidence, candidate, rule, stratum) for evidence, candidate in sides]
     for side_counts, (evidence, candidate) in zip(counts, sides, strict=True):
         if not side_counts.totals.sum():
-            where = f" in stratum {stratum}" if stratum else ""
+            scope = f" in stratum {stratum}" if stratum else ""
             return RuleEstimate.unavailable(
-                f"{candidate.name} has no item that counts{where} in {evidence.source.name}"
+                f"{candidate.name} has no item that counts{scope} in {evidence.source.name}"
             )
         if gap := _gap(rule, stratum, evidence, candidate):
             return RuleEstimate.unavailable(gap)
@@ -252,7 +254,7 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
         change = independent_difference(counts[1].rate, counts[0].rate)
         estimate = RuleEstimate(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
     else:
-        higher_is_better = rule.about.higher_is_better
+        higher_is_better = rule.definition.higher_is_better
         paired = PairedRates.of(counts[1], counts[0], higher_is_better=higher_is_better)
         estimate = RuleEstimate(
             deciding=paired,
@@ -272,16 +274,16 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
 
 def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: CandidateEvidence) -> str:
     """Return why a rate of graded or delivered items does not represent a candidate; empty where it does."""
-    if not rule.counts_among:
+    if not rule.base_quantity:
         return ""
-    counted = candidate.graded if rule.counts_among == "success_rate" else candidate.delivered
+    counted = candidate.graded if rule.base_quantity == "success_rate" else candidate.delivered
     share = _share_of(evidence, counted, stratum)
     return "" if share >= MIN_COUNTED_SHARE else gap_of(rule, share, candidate.name, evidence.source.name)
 
 
 def gap_of(rule: Rule, share: float, candidate: str, run: str) -> str:
     """Return that a rate of so small a share of the items does not represent a candidate."""
-    state = "graded" if rule.counts_among == "success_rate" else "delivered"
+    state = "graded" if rule.base_quantity == "success_rate" else "delivered"
     return (
         f"only {percent(share)} of the items of {candidate} were {state} in {run}, and a rate of these says nothing about the "
         f"others"
@@ -313,8 +315,8 @@ def _verdict(
         change=None if deciding is None or is_limit else Measure.of(deciding),
         margin=case.margin,
         limit=rule.limit,
-        unit=estimate.unit or rule.about.unit,
-        higher_is_better=rule.about.higher_is_better,
+        unit=estimate.unit or rule.definition.unit,
+        higher_is_better=rule.definition.higher_is_better,
         alpha=alpha_worse,
         p_worse=None if isnan(case.p_worse) else case.p_worse,
         power_if_equal=None if is_limit else _power(deciding, case.margin, alpha),
@@ -331,10 +333,12 @@ def _outcome(case: RuleCase, deciding: Estimate | None, *, is_worse: bool) -> Ve
         return "inconclusive"
     rule = case.rule
     if rule.limit is not None:
-        is_kept = deciding.low > rule.limit if rule.about.higher_is_better else deciding.high < rule.limit
+        is_kept = (
+            deciding.low > rule.limit if rule.definition.higher_is_better else deciding.high < rule.limit
+        )
     else:
         margin = case.margin or 0.0
-        is_kept = deciding.low > -margin if rule.about.higher_is_better else deciding.high < margin
+        is_kept = deciding.low > -margin if rule.definition.higher_is_better else deciding.high < margin
     return "pass" if is_kept else "regression" if is_worse else "inconclusive"
 
 
@@ -349,7 +353,7 @@ def _power(deciding: Estimate | None, margin: float | None, alpha: float) -> flo
 def _more_chunks(case: RuleCase, deciding: Estimate | None, alpha: float, alpha_worse: float) -> int | None:
     if deciding is None or isnan(deciding.value):
         return None
-    higher_is_better = case.rule.about.higher_is_better
+    higher_is_better = case.rule.definition.higher_is_better
     gain = deciding.value if higher_is_better else -deciding.value
     if case.rule.limit is not None:
         to_pass = gain - (case.rule.limit if higher_is_better else -case.rule.limit)

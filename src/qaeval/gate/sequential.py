@@ -267,7 +267,7 @@ class _RuleTest:
         self._reference = None
         if case.rule.limit is None and baseline is not None:
             self._reference = _Reference(case, baseline)
-        self._sign = 1.0 if case.rule.about.higher_is_better else -1.0
+        self._sign = 1.0 if case.rule.definition.higher_is_better else -1.0
         self._pass_bound, worse_bound = _bounds_of(case.rule, self._sign)
         # a rate lies in [0, 1], a difference of two rates in [-1, 1]
         low, high = (0.0, 1.0) if self._reference is None else (-1.0, 1.0)
@@ -350,7 +350,7 @@ class _RuleTest:
     @property
     def _gap(self) -> str:
         """Say why a rate of graded items says nothing about a candidate; empty where it does."""
-        if not self._case.rule.counts_among:
+        if not self._case.rule.base_quantity:
             return ""
         sides = [self._run_items] if self._reference is None else [self._run_items, self._reference.items]
         for items in sides:
