@@ -1,4 +1,4 @@
-"""Always on, scaled to zero, hosted: by hand."""
+"""Hosting options and their break-even, computed by hand."""
 
 import pytest
 
@@ -39,42 +39,43 @@ def test_always_on_meets_hosted_where_a_day_costs_the_same() -> None:
     assert (found.below, found.above) == ("api", "always on")
 
 
-def test_a_machine_cannot_break_even_at_more_runs_than_fit_into_its_day() -> None:
+def test_no_break_even_at_more_runs_than_fit_into_a_day() -> None:
     found = break_even(KEPT, hosted_option("api", price_per_run=0.5, currency="USD"))  # 48 runs, 24 fit
     assert found.runs_per_day is None
     assert (found.below, found.above) == ("api", "api")
-    assert found.reason == "always on would be cheaper from 48.0 runs a day on and has room for 24.0"
+    assert {"48.0", "24.0"} <= set((found.reason or "").split())
 
 
-def test_a_way_that_is_cheaper_for_all_it_can_do_does_not_break_even_beyond() -> None:
+def test_no_break_even_beyond_the_capacity_of_the_cheaper_option() -> None:
     # two machines that are not up all through a run: 24 a day against 1.2 a run meet at 20 runs, 12 fit
     found = break_even(KEPT, scale_to_zero(price_per_run=1.2, run_s=2 * HOUR, currency="USD"))
     assert (found.runs_per_day, found.below) == (None, "scale to zero")
-    assert found.reason == "scale to zero is cheaper for all the 12.0 runs that it has room for in a day"
+    assert "12.0" in (found.reason or "")
 
 
-def test_two_ways_that_are_paid_by_the_run_never_meet() -> None:
+def test_two_options_paid_by_the_run_never_break_even() -> None:
     found = break_even(ZERO, hosted_option("api", price_per_run=2.0, currency="USD"))
-    assert (found.runs_per_day, found.reason) == (None, "scale to zero is never dearer")
-    assert found.below == "scale to zero"
+    assert found.reason
+    assert (found.runs_per_day, found.below, found.above) == (None, "scale to zero", "scale to zero")
 
 
-def test_equal_ways_have_no_cheaper_one() -> None:
+def test_equal_options_have_no_cheaper_one() -> None:
     found = break_even(ZERO, hosted_option("api", price_per_run=1.5, currency="USD"))
     assert (found.runs_per_day, found.below, found.above) == (None, None, None)
 
 
 def test_currencies_are_not_compared() -> None:
     found = break_even(KEPT, hosted_option("api", price_per_run=2.0, currency="EUR"))
-    assert (found.runs_per_day, found.below, found.reason) == (None, None, "USD and EUR are not compared")
+    assert (found.runs_per_day, found.below) == (None, None)
+    assert "USD and EUR" in (found.reason or "")
 
 
-def test_what_is_not_known_says_why() -> None:
+def test_an_unknown_cost_hands_on_its_reason() -> None:
     found = break_even(KEPT, unknown_option("api", "no tokens were counted"))
     assert (found.runs_per_day, found.below, found.reason) == (None, None, "no tokens were counted")
 
 
-def test_every_two_ways_are_compared() -> None:
+def test_every_pair_of_options_is_compared() -> None:
     pairs = break_evens([KEPT, ZERO, hosted_option("api", price_per_run=2.0, currency="USD")])
     assert [(one.a, one.b) for one in pairs] == [
         ("always on", "scale to zero"),

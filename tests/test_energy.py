@@ -656,7 +656,8 @@ def test_two_gpus_of_one_name_are_two() -> None:
 def test_a_stage_that_was_measured_in_part_is_not_measured() -> None:
     sessions = [session("alpha", 0, used(3600)), session("alpha", 5, None)]
     measured_energy = stage_energies(sessions)["generate", "alpha"]
-    assert (measured_energy.method, "1 of 2 sessions" in measured_energy.reason) == (None, True)
+    assert measured_energy.method is None
+    assert "1 of 2" in measured_energy.reason
     assert run_wh(sessions) is None
 
 
@@ -718,7 +719,7 @@ def test_without_a_measurement_the_report_calls_it_an_upper_bound() -> None:
     report = measured(None, None, None).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
     text = render_markdown(report)
     assert "Energy at most" in text
-    assert "not measured" in text
+    assert "qaeval[energy]" in text
     assert "Energy of the GPUs" not in text
     assert "energy_wh" not in report.timing.model_dump()
 
@@ -736,7 +737,7 @@ def test_more_than_the_power_limit_allows_is_a_mistake_somewhere() -> None:
     report = measured(used(5000), used(4320), None).report(machines={"alpha": OURS, "beta": OURS})
     alpha, beta = (costs.stage.energy for costs in report.timing.costs)
     assert alpha is not None
-    assert "more than 72 W" in alpha.notes[-1]
+    assert "72 W" in alpha.notes[-1]
     assert beta is not None
     assert beta.notes == ()
 
@@ -746,7 +747,7 @@ def test_a_stage_that_used_no_more_than_idle_has_no_energy_of_work() -> None:
     energy = report.timing.costs[0].wh_per_1000_usable
     assert energy is not None
     assert energy.value is None
-    assert energy.reason
+    assert "idle" in (energy.reason or "")
     assert "\u22120.017 Wh" in render_markdown(report)  # 900 J less 960
 
 

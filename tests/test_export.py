@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from qaeval.comparison.csv import escape_formula
 from qaeval.comparison.run_data import read_labels
 from qaeval.errors import DataError, UsageError
-from qaeval.export import Filters, Written, write_export
-from qaeval.export.dedup import Text, deduplicate
-from qaeval.export.licences import Model, refuse_unfit, terms_of
+from qaeval.export import ExportResult, Filters, write_export
+from qaeval.export.dedup import ComparedText, deduplicate
+from qaeval.export.licences import SourceModel, check_licences, terms_of
 from qaeval.export.select import GradedItem, Grading, graded_items
-from qaeval.export.split import Place, assign
-from qaeval.export.tables import require
-from qaeval.export.training import PER_SAMPLE, dpo_examples, sft_examples
+from qaeval.export.split import SplitKey, assign
+from qaeval.export.tables import require_package
+from qaeval.export.training import PAIRS_PER_SAMPLE, dpo_examples, sft_examples
 from qaeval.records import REJECTED, Chunk, Failure, Generation, Grade, Item, Label, Sample, record_id
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
 
@@ -97,7 +97,7 @@ def build(
     licences: Mapping[str, str] | None = None,
     item_kind: str = "qa_pair",
 ) -> RunStore:
-    """Make a run: a reply of every candidate to every sample; None is a failure. ``more`` adds to grades by question."""
+    """Make a run: a reply of each candidate to each sample, None for a failure; ``more`` adds to grades."""
     n = max(map(len, replies.values()))
     samples = samples or [sample(number) for number in range(n)]
     about = settings(list(replies), **(licences or {}))
@@ -237,7 +237,7 @@ def test_the_card_lists_every_file_with_its_hash_and_every_split(example: RunSto
         "assistant_only_loss=True",
     ):
         assert known in card
-    assert "personal or confidential" in card
+    assert "## Personal and confidential" in card
 
 
 def test_labels_of_the_eval_fit_the_example(example: RunStore, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_labels_of_the_eval_fit_the_example(example: RunStore, tmp_path: Path) -
     write_export(example, "sft", tmp_path / "out", labels=labels)
     assert read(tmp_path / "out") == read(tmp_path / "plain")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "Labels by models (claude, claude-2, claude-3) decided nothing" in card
+    assert "claude-2, claude-3) were not" in card
 
 
 # ---------------------------------------------------------------- letters and filters
@@ -268,12 +268,12 @@ def test_a_label_by_a_person_wins_over_the_grade(tmp_path: Path) -> None:
     [
         (
             "claude-2",
-            r"claude-2: its licence is \"Anthropic's terms\".*accept-licence claude-2.*--model-labels",
+            r"claude-2: licence \"Anthropic's terms\".*accept-licence claude-2.*--model-labels",
         ),
         ("Claude4", r"Anthropic's terms"),
         ("gemini-3", r"Gemini API terms"),
-        ("m1", r"m1: no licence is named.*--accept-licence m1"),
-        ("judge", r"judge: its licence is 'mrl'"),
+        ("m1", r"m1: no licence.*--accept-licence m1"),
+        ("judge", r"judge: licence 'mrl'"),
     ],
 )
 def test_labels_by_models_decide_on_request_and_by_their_terms(tmp_path: Path, rater: str, said: str) -> None:
@@ -295,7 +295,7 @@ def test_labels_by_models_decide_on_request_and_by_their_terms(tmp_path: Path, r
     assert questions(tmp_path / "with") == ["Q one?", "Q three?"]
     card = (tmp_path / "with" / "README.md").read_text()
     assert f"{rater} (model)" in card
-    assert f"Labels by models ({rater}) count where no person gave one" in card
+    assert f"Labels by models ({rater}) count" in card
     assert f"{rater} (model)" not in (tmp_path / "without" / "README.md").read_text()
 
 
@@ -326,7 +326,7 @@ def test_labels_of_another_rubric_are_passed_over_and_letters_off_the_scale_refu
         item = graded_items(store, [])[0].item
         assert graded_items(store, [label(item, "Z", rubric="other/1")])[0].source == "grade"
         assert graded_items(store, [label(item, "A", rubric="abc/1")])[0].letter == "A"
-        with pytest.raises(DataError, match=r"ann.*A/B/C, got 'Z'"):
+        with pytest.raises(DataError, match=r"ann.*A/B/C.*'Z'"):
             graded_items(store, [label(item, "Z")])
 
 
@@ -353,19 +353,19 @@ def test_one_candidate_alone_can_be_exported(tmp_path: Path) -> None:
     replies = {"m": [[("Q one?", "a", "A")]], "n": [[("Q two?", "b", "A")]]}
     with build(tmp_path / "run", replies) as store:
         write_export(store, "sft", tmp_path / "out", filters=Filters(candidates=("n",)))
-        with pytest.raises(UsageError, match=r"no candidate 'nn'.*Did you mean 'n'"):
+        with pytest.raises(UsageError, match=r"'nn'.*Did you mean 'n'"):
             write_export(store, "sft", tmp_path / "no", filters=Filters(candidates=("nn",)))
     assert questions(tmp_path / "out") == ["Q two?"]
 
 
 def test_the_filter_that_left_nothing_is_named(tmp_path: Path) -> None:
     with build(tmp_path / "run", {"m": [[("Q?", "a", "B")]]}) as store:
-        with pytest.raises(DataError, match="none of 1 items passed the filter 'letters A'"):
+        with pytest.raises(DataError, match=r"of 1 items .*'letters A'"):
             write_export(store, "sft", tmp_path / "out")
         unsure = Filters(letters=("B",), min_probability=0.5)
-        with pytest.raises(DataError, match=r"the filter 'probability of at least 0\.5'"):
+        with pytest.raises(DataError, match=r"'probability .*0\.5'"):
             write_export(store, "sft", tmp_path / "out", filters=unsure)
-        with pytest.raises(DataError, match="no pairs: 1 items passed"):
+        with pytest.raises(DataError, match="no pairs: 1 items"):
             write_export(store, "dpo", tmp_path / "out", filters=Filters(letters=("B",)))
     assert not (tmp_path / "out").exists()
 
@@ -393,7 +393,7 @@ def pairs_of(items: list[GradedItem], **more: Any) -> list[dict[str, Any]]:
         "scale": "ABC",
         "prompt": PROMPT,
         "chosen": lambda _: True,
-        "per_sample": PER_SAMPLE,
+        "per_sample": PAIRS_PER_SAMPLE,
     }
     return [one.row for one in dpo_examples(items, **{**asked, **more})]
 
@@ -426,14 +426,13 @@ def test_an_answer_has_its_passage_in_the_prompt_unless_told_otherwise(
 def test_pairs_of_question_and_answer_are_preferred_under_the_prompt_that_was_asked(tmp_path: Path) -> None:
     replies = {"m": [[("Good?", "yes", "A")]], "n": [[("Bad?", "no", "C")]]}
     (row,) = pairs_of(items_of(tmp_path, replies))
-    assert row["prompt"] == [
-        {"role": "system", "content": "You write pairs."},
-        {
-            "role": "user",
-            "content": "Title 0: Text of 0. for $5\n\nOf these pairs, write the one of type factual alone, as one JSON object with "
-            "the keys type, question and answer.",
-        },
-    ]
+    system, user = row["prompt"]
+    assert system == {"role": "system", "content": PROMPT["system"]}
+    assert user["role"] == "user"
+    asked, single_pair = user["content"].split("\n\n")
+    title, text = "Title 0", "Text of 0."
+    assert asked == f"{title}: {text} for $5"
+    assert "one of type factual" in single_pair
     assert json.loads(row["chosen"][0]["content"]) == {
         "type": "factual",
         "question": "Good?",
@@ -485,7 +484,7 @@ def test_items_of_another_type_or_sample_are_never_paired(tmp_path: Path) -> Non
 
 
 def kept(*texts: tuple[str, str]) -> tuple[int, ...]:
-    return deduplicate([Text(*text) for text in texts]).places
+    return deduplicate([ComparedText(*text) for text in texts]).indices
 
 
 LONG = "the server reads the whole weights from memory for every step of each sequence and writes keys and values back"
@@ -502,12 +501,12 @@ def test_an_item_that_two_candidates_wrote_is_one_row(tmp_path: Path) -> None:
 def test_case_spaces_and_a_stray_word_do_not_make_a_new_row() -> None:
     unique = deduplicate(
         [
-            Text("What happens?", LONG),
-            Text("what  happens?", LONG.upper()),
-            Text("What happens?", f"{LONG}, quickly"),
+            ComparedText("What happens?", LONG),
+            ComparedText("what  happens?", LONG.upper()),
+            ComparedText("What happens?", f"{LONG}, quickly"),
         ]
     )
-    assert (unique.places, unique.exact, unique.near) == ((0,), 1, 1)
+    assert (unique.indices, unique.exact, unique.near) == ((0,), 1, 1)
 
 
 def test_a_number_a_negation_or_another_question_word_makes_a_new_row() -> None:
@@ -528,13 +527,13 @@ WORDS = [f"word{chr(97 + n)}" for n in range(14)]
 
 @given(st.lists(st.lists(st.sampled_from(WORDS), min_size=8, max_size=14, unique=True), max_size=12))
 def test_no_near_pair_is_left_and_none_is_dropped_without_one(bags: list[list[str]]) -> None:
-    texts = [Text("What?", " ".join(bag)) for bag in bags]
+    texts = [ComparedText("What?", " ".join(bag)) for bag in bags]
     sets = [frozenset(bag) for bag in bags]
 
     def near(one: int, other: int) -> bool:
         return len(sets[one] & sets[other]) * 10 >= 9 * len(sets[one] | sets[other])
 
-    places = deduplicate(texts).places
+    places = deduplicate(texts).indices
     assert not any(near(one, other) for one, other in combinations(places, 2))
     dropped = set(range(len(texts))) - set(places)
     assert all(any(near(one, other) for other in places if other < one) for one in dropped)
@@ -542,16 +541,16 @@ def test_no_near_pair_is_left_and_none_is_dropped_without_one(bags: list[list[st
 
 # ---------------------------------------------------------------- splits
 
-PLACES = st.builds(
-    Place,
+SPLIT_KEYS = st.builds(
+    SplitKey,
     chunk_id=st.integers(0, 12).map(lambda n: f"c{n}"),
     document=st.just(""),
     questions=st.integers(0, 30).map(lambda n: (f"Question {n}?",)),
 )
 
 
-@given(st.lists(PLACES), st.integers(0, 5), st.sampled_from(["chunk", "document"]))
-def test_no_chunk_and_no_question_is_in_two_splits(places: list[Place], seed: int, by: Any) -> None:
+@given(st.lists(SPLIT_KEYS), st.integers(0, 5), st.sampled_from(["chunk", "document"]))
+def test_no_chunk_and_no_question_is_in_two_splits(places: list[SplitKey], seed: int, by: Any) -> None:
     splits = assign(places, shares=(0.4, 0.3, 0.3), seed=seed, by=by).splits
     for (one, its), (other, others) in combinations(zip(places, splits, strict=True), 2):
         if one.chunk_id == other.chunk_id or one.questions == other.questions:
@@ -560,48 +559,48 @@ def test_no_chunk_and_no_question_is_in_two_splits(places: list[Place], seed: in
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 5))
 def test_data_that_are_added_move_nothing(n: int, more: int, seed: int) -> None:
-    places = [Place(f"c{place}", f"d{place % 7}", (f"q{place}",)) for place in range(n + more)]
+    places = [SplitKey(f"c{place}", f"d{place % 7}", (f"q{place}",)) for place in range(n + more)]
     for by in ("chunk", "document"):
         assert assign(places, seed=seed, by=by).splits[:n] == assign(places[:n], seed=seed, by=by).splits
 
 
 def test_chunks_that_share_a_question_go_to_the_earliest_side() -> None:
-    alone = [Place(f"c{n}", "", (f"q{n}",)) for n in range(60)]
+    alone = [SplitKey(f"c{n}", "", (f"q{n}",)) for n in range(60)]
     splits = assign(alone).splits
     early, late = splits.index("train"), splits.index("test")
-    linked = [*alone, Place(f"c{late}", "", (f" Q{early} ",))]
+    linked = [*alone, SplitKey(f"c{late}", "", (f" Q{early} ",))]
     moved = assign(linked)
     assert moved.splits[late] == moved.splits[-1] == "train"
-    assert moved.moved == 1
+    assert moved.n_moved == 1
     assert [split for n, split in enumerate(moved.splits[:60]) if n != late] == [
         split for n, split in enumerate(splits) if n != late
     ]
 
 
 def test_chunks_of_one_text_go_together_and_so_do_questions_that_end_otherwise() -> None:
-    alone = [Place(f"c{n}", "", (f"q{n}",), f"Text {n}.") for n in range(60)]
+    alone = [SplitKey(f"c{n}", "", (f"q{n}",), f"Text {n}.") for n in range(60)]
     splits = assign(alone).splits
     early, late = splits.index("train"), splits.index("test")
     for added in (
-        Place(f"c{late}", "", ("other",), f" text  {early}."),
-        Place(f"c{late}", "", (f"Q{early} ?!",), "other"),
+        SplitKey(f"c{late}", "", ("other",), f" text  {early}."),
+        SplitKey(f"c{late}", "", (f"Q{early} ?!",), "other"),
     ):
         moved = assign([*alone, added])
         assert moved.splits[late] == moved.splits[-1] == "train"
-        assert moved.moved == 1
-    marks = [Place("c1", "", ("?",)), Place(f"c{late}", "", ("!",))]
-    assert assign(marks).moved == 0
+        assert moved.n_moved == 1
+    marks = [SplitKey("c1", "", ("?",)), SplitKey(f"c{late}", "", ("!",))]
+    assert assign(marks).n_moved == 0
 
 
 def test_documents_stay_together_when_asked() -> None:
-    places = [Place(f"c{n}", f"d{n % 50}", (f"q{n}",)) for n in range(200)]
+    places = [SplitKey(f"c{n}", f"d{n % 50}", (f"q{n}",)) for n in range(200)]
     splits = assign(places, by="document").splits
     assert all(splits[n] == splits[n % 50] for n in range(200))
     assert set(splits) == set(SPLITS)
 
 
 def test_shares_are_kept_and_checked() -> None:
-    splits = assign([Place(f"c{n}", "", ()) for n in range(5000)], shares=(0.8, 0.2, 0)).splits
+    splits = assign([SplitKey(f"c{n}", "", ()) for n in range(5000)], shares=(0.8, 0.2, 0)).splits
     assert 3900 < splits.count("train") < 4100
     assert splits.count("test") == 0
     with pytest.raises(UsageError, match=r"split 0\.8/0\.8/0\.1: expected shares"):
@@ -659,7 +658,7 @@ def test_an_unfit_licence_is_refused_by_name_until_it_is_named(tmp_path: Path) -
             write_export(store, "sft", tmp_path / "out")
         write_export(store, "csv", tmp_path / "table")
         write_export(store, "sft", tmp_path / "out", accept=("mini",))
-    assert "taken on the word" in (tmp_path / "out" / "README.md").read_text()
+    assert "terms accepted by" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_only_models_whose_words_are_in_the_data_are_asked(tmp_path: Path) -> None:
@@ -667,7 +666,7 @@ def test_only_models_whose_words_are_in_the_data_are_asked(tmp_path: Path) -> No
     licences = {"mini": "mrl", "fine": "mit", "judge": ""}
     with build(tmp_path / "run", replies, licences=licences) as store:
         mine = Filters(candidates=("fine",))
-        with pytest.raises(UsageError, match="judge: no licence is named"):
+        with pytest.raises(UsageError, match="judge: no licence"):
             write_export(store, "sft", tmp_path / "out", filters=mine)
         labels = [label(one.item, "A") for one in graded_items(store, [])]
         write_export(store, "sft", tmp_path / "out", filters=mine, labels=labels)
@@ -675,11 +674,11 @@ def test_only_models_whose_words_are_in_the_data_are_asked(tmp_path: Path) -> No
 
 
 def test_conditions_are_noted_and_embedded_models_have_none() -> None:
-    llama = Model("llama", "server", "Llama 3.1 Community License")
-    (note,) = refuse_unfit([llama, Model("embedded-lead", "embedded", "")], ())
-    assert 'begins with "Llama"' in note
-    with pytest.raises(UsageError, match=r"no such model or licence.*Did you mean 'llama'"):
-        refuse_unfit([llama], ("lama",))
+    llama = SourceModel("llama", "server", "Llama 3.1 Community License")
+    (note,) = check_licences([llama, SourceModel("embedded-lead", "embedded", "")], ())
+    assert 'begin with "Llama"' in note
+    with pytest.raises(UsageError, match=r"'lama'.*Did you mean 'llama'"):
+        check_licences([llama], ("lama",))
 
 
 # ---------------------------------------------------------------- tables and sheets
@@ -727,7 +726,7 @@ def test_a_carriage_return_starts_no_row_of_its_own(tmp_path: Path) -> None:
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
     with pytest.raises(UsageError, match=r"pip install 'qaeval\[parquet\]'"):
-        require("no_such_package_at_all", "parquet")
+        require_package("no_such_package_at_all", "parquet")
 
 
 @pytest.mark.parametrize("to", ["sft", "dpo", "csv", "parquet", "labels"])
@@ -736,7 +735,7 @@ def test_an_unfinished_run_is_refused_with_what_is_missing(tmp_path: Path, to: A
     with build(tmp_path / "run", replies) as store:
         rows = (store.path / GENERATIONS).read_text().splitlines(keepends=True)
         (store.path / GENERATIONS).write_text("".join(rows[:-2]))
-        with pytest.raises(DataError, match=r"2 replies and 1 grades are missing.*--resume"):
+        with pytest.raises(DataError, match=r"2 replies .*1 grades .*--resume"):
             write_export(store, to, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -765,7 +764,7 @@ def test_a_sheet_is_blind_and_drawn_from_every_letter(tmp_path: Path) -> None:
 
 
 def test_more_items_than_there_are_cannot_be_drawn(tmp_path: Path) -> None:
-    with many(tmp_path / "run") as store, pytest.raises(UsageError, match="the run has 40 with a letter"):
+    with many(tmp_path / "run") as store, pytest.raises(UsageError, match="draw 41 of 40"):
         write_export(store, "labels", tmp_path / "out", n=41)
 
 
@@ -804,7 +803,7 @@ def test_a_row_of_a_sheet_says_who_filled_it_in_and_a_wrong_one_where_it_stands(
     ]
     for wrong in ({**row, "label": ["A"]}, {"label": "A"}, {**row, "rater_kind": "cat"}):
         path.write_text(f"{json.dumps(row)}\n{json.dumps(wrong)}\n")
-        with pytest.raises(DataError, match=r"anna\.jsonl:2: not a valid row"):
+        with pytest.raises(DataError, match=r"anna\.jsonl:2: "):
             read_labels(path)
     with pytest.raises(DataError, match="no such file"):
         read_labels(tmp_path / "nobody.jsonl")
@@ -861,12 +860,12 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, name: 
     out.mkdir()
     (out / name).write_text("mine")
     with build(tmp_path / "run", {"m": [[("Q?", "a", "A")]]}) as store:
-        with pytest.raises(UsageError, match="expected an empty folder or a former export"):
+        with pytest.raises(UsageError, match=rf"expected an empty folder.*found {name}"):
             write_export(store, "sft", out)
         (out / name).unlink()
         write_export(store, "sft", out)
         (out / "notes.txt").write_text("mine")
-        with pytest.raises(UsageError, match=r"notes\.txt is not of the former export"):
+        with pytest.raises(UsageError, match=r"notes\.txt is not part"):
             write_export(store, "sft", out)
     assert (out / "notes.txt").read_text() == "mine"
 
@@ -874,7 +873,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, name: 
 def test_no_chunk_is_in_two_files_and_every_row_in_one(tmp_path: Path) -> None:
     pairs = [[(f"What is {n} of {k}?", f"It is {n} and {k}.", "A") for k in range(3)] for n in range(60)]
     with build(tmp_path / "run", {"m": pairs}) as store:
-        written: Written = write_export(store, "sft", tmp_path / "out", seed=4)
+        written: ExportResult = write_export(store, "sft", tmp_path / "out", seed=4)
         grading = Grading.of(store)
     chunks = {split: {row["chunk_id"] for row in rows} for split, rows in read(tmp_path / "out").items()}
     assert sum(map(len, chunks.values())) == 60

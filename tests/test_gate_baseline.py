@@ -29,7 +29,7 @@ from sharding import KEYS, s3_server
 
 
 @pytest.fixture
-def sources() -> EvidenceReader:
+def reader() -> EvidenceReader:
     return EvidenceReader(config=find_config(None))
 
 
@@ -84,12 +84,12 @@ def test_600_items_with_times_need_less_than_200_kb_and_hold_no_text(tmp_path: P
 
 
 def test_a_run_and_its_baseline_file_are_the_same_evidence_and_its_columns_stand_on_lines(
-    tmp_path: Path, sources: EvidenceReader
+    tmp_path: Path, reader: EvidenceReader
 ) -> None:
     run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
-    made = sources.run(run)
+    made = reader.run(run)
     write_baseline(made, tmp_path / "x.json")
-    of_file, of_run = sources.baseline(str(tmp_path / "x.json")), sources.baseline(str(run))
+    of_file, of_run = reader.baseline(str(tmp_path / "x.json")), reader.baseline(str(run))
     assert evidence_digest(of_file) == evidence_digest(made) == evidence_digest(of_run)
     lines = (tmp_path / "x.json").read_text().splitlines()
     assert sum(line.strip().startswith('"letters"') for line in lines) == 1
@@ -131,33 +131,31 @@ def test_what_is_no_baseline_is_refused(text: str, tmp_path: Path) -> None:
         read_baseline(tmp_path / "x.json")
 
 
-def test_a_mistyped_baseline_is_refused_with_the_closest_name(
-    tmp_path: Path, sources: EvidenceReader
-) -> None:
+def test_a_mistyped_baseline_is_refused_with_the_closest_name(tmp_path: Path, reader: EvidenceReader) -> None:
     write_baseline(evidence({"alpha": ["AAA"] * 10}), tmp_path / "release.json")
     with pytest.raises(DataError, match=r"no such file\. Did you mean 'release\.json'"):
-        sources.baseline(str(tmp_path / "relaese.json"))
+        reader.baseline(str(tmp_path / "relaese.json"))
 
 
 def test_a_pointer_gives_the_run_and_is_refused_when_the_run_changed(
-    tmp_path: Path, sources: EvidenceReader
+    tmp_path: Path, reader: EvidenceReader
 ) -> None:
     run = write_run(tmp_path / "run", {"alpha": words(20, 0.8)})
-    size = write_pointer(str(run), sources.run(run), tmp_path / "x.json")
+    size = write_pointer(str(run), reader.run(run), tmp_path / "x.json")
     assert size < 300
-    assert sources.baseline(str(tmp_path / "x.json")).source.name == "run"
+    assert reader.baseline(str(tmp_path / "x.json")).source.name == "run"
     grades = (run / "grades.jsonl").read_text()
     (run / "grades.jsonl").write_text(grades.replace('"letter": "A"', '"letter": "C"', 1))
     with pytest.raises(DataError, match="is not what it was"):
-        sources.baseline(str(tmp_path / "x.json"))
+        reader.baseline(str(tmp_path / "x.json"))
 
 
 @pytest.mark.slow
 def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
-    tmp_path: Path, sources: EvidenceReader, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reader: EvidenceReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write_run(tmp_path / "release", {"alpha": words(20, 0.8)})
-    made = sources.run(run)
+    made = reader.run(run)
     write_baseline(made, tmp_path / "x.json")
     with s3_server() as url:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": url, "QAEVAL_SHARDS": str(tmp_path / "work")}.items():
@@ -168,13 +166,13 @@ def test_a_baseline_may_be_kept_in_a_store_as_a_run_a_file_or_a_pointer_to_it(
         place.put(tmp_path / "x.json", "x.json")
         write_pointer("s3://results/kept/release", made, tmp_path / "there.json")
         where = ("s3://results/kept/release", "s3://results/kept/x.json", str(tmp_path / "there.json"))
-        assert {evidence_digest(sources.baseline(path)) for path in where} == {evidence_digest(made)}
+        assert {evidence_digest(reader.baseline(path)) for path in where} == {evidence_digest(made)}
         with pytest.raises(DataError, match="no run here"):
-            sources.baseline("s3://results/kept/relaese")
+            reader.baseline("s3://results/kept/relaese")
         (tmp_path / "x.json").write_bytes(b"\xff{}")
         place.put(tmp_path / "x.json", "x.json")
         with pytest.raises(DataError, match="not a baseline"):
-            sources.baseline("s3://results/kept/x.json")
+            reader.baseline("s3://results/kept/x.json")
 
 
 def test_all_baselines_are_listed_and_a_broken_one_with_its_problem(tmp_path: Path) -> None:

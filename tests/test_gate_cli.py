@@ -152,7 +152,7 @@ def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path) -
         (["DEMO", "--baseline", "DEMO", "--policy", "gat.yaml"], 65, "gat.yaml: no such file"),
         (["DEMO", "--baseline", "DEMO", "--candidate", "x"], 64, "expected NAME=VALUE"),
         (["DEMO", "--baseline", "DEMO", "--candidate", "x=y"], 64, "the run has no candidate 'x'"),
-        (["DEMO", "--baseline", "DEMO", "--seed", "3"], 64, "belong to sequential"),
+        (["DEMO", "--baseline", "DEMO", "--seed", "3"], 64, "belong to a sequential gate"),
         ([], 64, "Missing argument"),
     ],
 )

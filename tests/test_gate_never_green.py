@@ -13,11 +13,12 @@ import scipy
 from gate_runs import TODAY, evidence, served, words, write_run
 from qaeval.errors import DataError
 from qaeval.gate.baseline import EvidenceReader
-from qaeval.gate.decide import GateInputs, decide
+from qaeval.gate.decide import decide
 from qaeval.gate.estimates import Counts, PairedRates, permutation_p_value
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
+from qaeval.gate.rules import GateInputs
 from qaeval.registry.config import Config
 
 USABLE = {"quantity": "usable_rate", "margin": 0.05}

@@ -11,7 +11,7 @@ import scipy
 from gate_runs import TODAY, evidence, run_data, served, words
 from qaeval.errors import DataError, UsageError
 from qaeval.gate.baseline import evidence_digest
-from qaeval.gate.decide import GateInputs, decide
+from qaeval.gate.decide import decide
 from qaeval.gate.estimates import (
     Counts,
     PairedRates,
@@ -24,7 +24,7 @@ from qaeval.gate.evidence import Evidence, RaterLabels
 from qaeval.gate.model import GateReport, RuleVerdict
 from qaeval.gate.performance import _resampled
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.rules import RuleCase, verdicts_of
+from qaeval.gate.rules import GateInputs, RuleCase, verdicts_of
 from qaeval.report.facts import MachineFacts
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import wilson

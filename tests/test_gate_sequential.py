@@ -22,13 +22,13 @@ from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError, Interrupted, NotComparableError
 from qaeval.evals.find import data_root, find_eval
 from qaeval.gate.baseline import EvidenceReader
-from qaeval.gate.decide import GateInputs
-from qaeval.gate.early_stop import gate_sequentially
+from qaeval.gate.decide import GateRequest
+from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.evidence import UNGRADED, Evidence
 from qaeval.gate.messages import sequential_line
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
-from qaeval.gate.rules import cases_of, verdicts_of
+from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import SequentialMonitor, grading_order, power_at_equality
 from qaeval.records import Chunk, Failure, Generation, Grade, GradeRow, Item, Sample
 from qaeval.registry.find import find_config
@@ -100,7 +100,7 @@ class Bench:
     """A judge, a registry that knows it, and runs for it to grade."""
 
     server: Judge
-    sources: EvidenceReader
+    reader: EvidenceReader
     judging: Judging
     folder: Path
 
@@ -154,18 +154,20 @@ class Bench:
         watcher: Watcher | None = None,
         pairs: Mapping[str, str] | None = None,
     ) -> GateReport:
-        before = self.sources.baseline(str(baseline))
+        request = GateRequest(
+            run=run,
+            baseline=str(baseline),
+            policy=asked or policy(),
+            candidates=pairs or {},
+            sequential=True,
+            judge="judge",
+            seed=seed,
+        )
 
-        def ask(own: Evidence) -> GateInputs:
-            return GateInputs(
-                policy=asked or policy(), run=own, baseline=before, candidates=pairs or {}, today="2026-11-21"
-            )
+        def make_runner(store: RunStore) -> Runner:
+            return Runner(store, watcher or Watcher(), concurrency=64, outage_s=5)
 
-        with (
-            RunStore.open(run) as store,
-            Runner(store, watcher or Watcher(), concurrency=64, outage_s=5) as runner,
-        ):
-            return gate_sequentially(store, runner, self.judging, self.sources, ask, seed=seed)
+        return decide_gate(request, self.reader, make_runner=make_runner)
 
 
 def _reply(sample: Sample, run: str, who: str, usable: Any) -> Generation:
@@ -194,7 +196,7 @@ def made_bench(folder: Path) -> Iterator[Bench]:
     with Judge(["judge"]) as server:
         registry = folder / "registry.yaml"
         registry.write_text(
-            f"models: {{writer: {{url: '{server.url}'}}}}\njudges: {{judge: {{url: '{server.url}'}}}}\ndefaults: {{cache: false}}\n"
+            f"models: {{writer: {{url: '{server.url}'}}, other: {{url: '{server.url}'}}}}\njudges: {{judge: {{url: '{server.url}'}}}}\ndefaults: {{cache: false}}\n"
         )
         config = find_config(registry)
         judging = find_judging(config, (), judge="judge", rubric=find_eval("qa_pairs").rubric)
@@ -250,7 +252,7 @@ def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Ben
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline)
     with pytest.raises(DataError, match=r"grades: \d+ are missing .* finish with `qaeval grade`"):
-        bench.sources.run(run)
+        bench.reader.run(run)
     assert not (run / "manifest.json").exists()
 
 
@@ -269,7 +271,7 @@ def test_an_undecided_run_is_graded_to_its_end(bench: Bench) -> None:
     assert report.outcome == "inconclusive"
     assert report.sequential is not None
     assert report.sequential["share_saved"] == 0
-    assert bench.sources.run(run).candidates[0].graded.all()
+    assert bench.reader.run(run).candidates[0].graded.all()
     assert report.rules[0].n_more_chunks
 
 
@@ -450,10 +452,14 @@ def graded(run: Evidence) -> dict[str, GradeRow]:
     return rows
 
 
+def cases(asked: Policy, run: Evidence, baseline: Evidence) -> list[RuleCase]:
+    inputs = GateInputs(policy=asked, run=run, baseline=baseline, candidates={}, today="2026-11-21")
+    return cases_of(inputs)
+
+
 def follow(asked: Policy, run: Evidence, baseline: Evidence) -> tuple[SequentialMonitor, int]:
     """Look at a run's chunks in their order; return when it was decided."""
-    cases = cases_of(asked, run, baseline, {"alpha": "alpha"})
-    monitor = SequentialMonitor(cases, pending(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(cases(asked, run, baseline), pending(run), baseline, alpha=0.05)
     letters = graded(run)
     for chunk in dict.fromkeys(run.chunks.tolist()):
         monitor.update(chunk, letters)
@@ -495,8 +501,7 @@ def test_chunks_weigh_as_their_items_do() -> None:
     )
     chunks = np.array(["big", "big", *run.chunks[2:]])
     run, baseline = replace(run, chunks=chunks), replace(baseline, chunks=chunks)
-    cases = cases_of(policy(), run, baseline, {"alpha": "alpha"})
-    monitor = SequentialMonitor(cases, pending(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(cases(policy(), run, baseline), pending(run), baseline, alpha=0.05)
     for chunk in run.chunk_names:
         monitor.update(chunk, graded(run))
     (rule,) = verdicts_of(monitor.cases(), 0.05)
@@ -533,8 +538,7 @@ def test_a_judge_that_fails_on_the_run_is_no_followed_loss() -> None:
 
 def test_a_candidate_has_letters_from_the_first_chunk_in_which_it_has_one() -> None:
     run = evidence({"alpha": ["AAA", "AAA"], "beta": ["x", "B-B"]})
-    pairs = {"alpha": "alpha", "beta": "beta"}
-    monitor = SequentialMonitor(cases_of(policy(), run, run, pairs), pending(run), run, alpha=0.05)
+    monitor = SequentialMonitor(cases(policy(), run, run), pending(run), run, alpha=0.05)
     seen = [monitor.graded_candidates.copy()]
     for chunk in run.chunks.tolist():
         monitor.update(chunk, graded(run))
@@ -544,8 +548,7 @@ def test_a_candidate_has_letters_from_the_first_chunk_in_which_it_has_one() -> N
 
 def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:
     run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
-    cases = cases_of(policy(), run, baseline, {"alpha": "alpha"})
-    monitor = SequentialMonitor(cases, pending(run), baseline, alpha=0.05)
+    monitor = SequentialMonitor(cases(policy(), run, baseline), pending(run), baseline, alpha=0.05)
     with pytest.raises(DataError, match="3 of a chunk that was to be graded are missing"):
         monitor.update(run.chunk_names[0], {})
     assert monitor.n_seen == 0
@@ -583,7 +586,7 @@ def test_the_simulation_gives_the_gates_own_verdicts() -> None:
                 evidence({"alpha": ["A" * hits + "B" * (3 - hits) for hits in side[0][gate]]}, name=name)
                 for side, name in ((now, "run"), (before, "base"))
             )
-            (rule,) = verdicts_of(cases_of(policy(), run, baseline, {"alpha": "alpha"}), 0.05)
+            (rule,) = verdicts_of(cases(policy(), run, baseline), 0.05)
             monitor, n = follow(policy(), run, baseline)
             (early,) = verdicts_of(monitor.cases(), 0.05)
             assert (rule.verdict == "pass", rule.verdict == "regression") == (

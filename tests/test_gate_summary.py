@@ -10,7 +10,7 @@ from gate_builders import EVERY, HOSTILE, NOT_COMPARABLE, PASS, REGRESSION, UNTR
 from qaeval.errors import UsageError
 from qaeval.gate.messages import change, level, safe
 from qaeval.gate.model import GateReport
-from qaeval.gate.views import MARKER, MOST, to_comment, to_markdown
+from qaeval.gate.views import MARKER, MAX_COMMENT, to_comment, to_markdown
 
 GITHUB = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 """HTML goes through, as it does on GitHub before its sanitiser: our own must be all there is."""
@@ -138,7 +138,7 @@ def test_text_is_made_harmless_and_stays_readable(text: str, written: str) -> No
 def test_a_comment_of_any_gate_is_short_enough_and_says_what_it_leaves_out(rules: list[object]) -> None:
     long = "<&@" * 3000
     body = to_comment(gate("regression", *rules, headline=long, notes=(long,) * 50, policy=long))  # type: ignore[arg-type]
-    assert len(body) < MOST
+    assert len(body) < MAX_COMMENT
     assert "more rules in the report" in body
     assert body.count("<details>") == body.count("</details>")
 

@@ -1,4 +1,4 @@
-"""One server under more and more load: how requests are timed, levels summed up, and the knee found; by hand."""
+"""One server under increasing load: timing of requests, summaries of levels and the knee, worked by hand."""
 
 import json
 import os
@@ -46,13 +46,13 @@ from qaeval.report.measure import Measure
 from qaeval.serving.load import read_gauge
 from qaeval.sweep.knee import (
     find_knee,
-    least_in_flight,
     level_costs,
-    over_repeats,
-    summarise,
+    mean_over_repeats,
+    min_in_flight,
+    summarise_levels,
     summarise_repeat,
 )
-from qaeval.sweep.model import Level, RepeatSummary, Spread, Sweep
+from qaeval.sweep.model import LatencySummary, LoadLevel, RepeatSummary, Sweep
 from qaeval.sweep.page import render_sweep_html, render_sweep_markdown, sweep_charts
 from qaeval.sweep.sections import cautions, speed_of, three_digits, verdict, write_sweep
 from replay.faults import error as faulty
@@ -90,7 +90,7 @@ def lost(start: float, end: float, **more: Any) -> TimedRequest:
     return timed(start, end, **nothing, reason="endpoint", detail="HTTP 500", **more)
 
 
-# ----------------------------------------------------------------------------------------------- requests and levels
+# ----------------------------------------------------------------------------- requests and levels
 
 
 def test_time_per_output_token_leaves_out_the_first() -> None:
@@ -101,7 +101,8 @@ def test_time_per_output_token_leaves_out_the_first() -> None:
 
 
 def test_throughput_is_that_of_the_steady_window() -> None:
-    # two in flight, each takes 1 s: two fill the server, four count, from 1 s to 3 s; 4 replies of 10 tokens and 3 items in 2 s
+    # two in flight, each takes 1 s: two fill the server, four count, from 1 s to 3 s; 4 replies of 10
+    # tokens and 3 items in 2 s
     rows = [timed(0, 1, warm_up=True), timed(0, 1, warm_up=True)]
     rows += [timed(1, 2), timed(1, 2), timed(2, 3), timed(2, 3)]
     found = summarise_repeat(rows)
@@ -111,7 +112,8 @@ def test_throughput_is_that_of_the_steady_window() -> None:
 
 
 def test_a_reply_of_which_a_part_came_in_the_window_counts_in_part() -> None:
-    # the last starts at 3 s, the first end after that is at 4 s; its tokens come from 3.5 s to 5 s: 1 + 1 + 1 + 1/3 replies in 4 s
+    # the last starts at 3 s, the first end after that is at 4 s; its tokens come from 3.5 s to 5 s: 1 + 1 +
+    # 1 + 1/3 replies in 4 s
     rows = [timed(0, 2), timed(1, 3), timed(2, 4), timed(3, 5, ttft_s=0.5)]
     assert summarise_repeat(rows).requests_per_s == approx((3 + 1 / 3) / 4)
     # from 1 s to 5 s with one that fills: its tokens came from 1 s to 2 s; those of the last after 5 s
@@ -129,7 +131,8 @@ def test_the_emptying_of_the_server_does_not_count() -> None:
 @pytest.mark.parametrize("in_flight", [1, 3, 8, 11, 32, 64])
 @pytest.mark.parametrize("n", [40, 320])
 def test_a_server_of_8_slots_is_as_fast_as_its_slots_however_much_waits(in_flight: int, n: int) -> None:
-    # first come, first served: 0.04 s to the first token and 0.075 s for the others; the rest wait in the queue
+    # first come, first served: 0.04 s to the first token and 0.075 s for the others; the rest wait in the
+    # queue
     free, clock, rows = [0.0] * 8, [0.0] * in_flight, []
     for place in range(in_flight + n):
         worker = clock.index(min(clock))
@@ -159,7 +162,9 @@ def test_an_interval_that_is_narrower_than_its_digits_is_no_zero(
 
 
 def test_what_failed_is_counted_and_is_in_no_time_and_no_throughput() -> None:
-    (level,) = summarise([timed(0, 1), timed(0, 1), lost(1, 60), timed(1, 2), timed(2, 3), timed(2, 3)])
+    (level,) = summarise_levels(
+        [timed(0, 1), timed(0, 1), lost(1, 60), timed(1, 2), timed(2, 3), timed(2, 3)]
+    )
     assert (level.n_requests, level.n_failed, level.failed_by_reason) == (6, 1, {"endpoint": 1})
     assert level.e2e.n == 5
     assert level.e2e.p99 == approx(1)
@@ -167,17 +172,18 @@ def test_what_failed_is_counted_and_is_in_no_time_and_no_throughput() -> None:
 
 
 def test_gaps_are_pooled_and_time_per_token_is_one_number_of_each_request() -> None:
-    # a short reply with one gap of 1 s, a long one with nine of 0.1 s: pooled 10 gaps, of requests 1.0 and 0.1
+    # a short reply with one gap of 1 s, a long one with nine of 0.1 s: pooled 10 gaps, of requests 1.0 and
+    # 0.1
     short = timed(0, 2, tokens=2, ttft_s=1.0, gaps_s=(1.0,))
     long = timed(0, 1.9, tokens=10, ttft_s=1.0, e2e_s=1.9, gaps_s=(0.1,) * 9)
-    (level,) = summarise([short, long])
+    (level,) = summarise_levels([short, long])
     assert (level.itl.n, level.itl.mean, level.itl.p50) == (10, approx(0.19), approx(0.1))
     assert (level.tpot.n, level.tpot.mean) == (2, approx(0.55))
 
 
 def test_littles_law_gives_the_requests_in_flight_back() -> None:
     rows = [timed(place // 2, place // 2 + 1, warm_up=place < 2) for place in range(12)]
-    (level,) = summarise(rows)
+    (level,) = summarise_levels(rows)
     assert level.little == approx(2)
 
 
@@ -188,37 +194,37 @@ def test_levels_and_repeats_are_told_apart() -> None:
         for level in (8, 1)
         for _ in range(level)
     ]
-    levels = summarise(rows)
+    levels = summarise_levels(rows)
     assert [(one.concurrency, len(one.repeats), one.n_requests) for one in levels] == [(1, 2, 2), (8, 2, 16)]
 
 
 def test_the_interval_over_repeats_is_students() -> None:
     # 10, 12, 14: mean 12, s = 2, t(0.975; 2) = 4.3027: 12 ± 4.3027 × 2 / √3
-    found = over_repeats([10, 12, 14])
+    found = mean_over_repeats([10, 12, 14])
     assert (found.value, found.low, found.high) == (
         approx(12),
         approx(7.0317, abs=1e-4),
         approx(16.9683, abs=1e-4),
     )
     low, high = scipy.stats.t.interval(0.95, 4, loc=3.4, scale=scipy.stats.sem([1, 2, 3, 5, 6]))
-    other = over_repeats([1, 2, 3, 5, 6])
+    other = mean_over_repeats([1, 2, 3, 5, 6])
     assert (other.low, other.high) == (approx(low), approx(high))
 
 
 def test_two_repeats_have_no_interval_and_say_so() -> None:
-    found = over_repeats([10, 12])
+    found = mean_over_repeats([10, 12])
     assert (found.value, found.low, found.high) == (11, None, None)
-    assert "2 of at least 3 repeats" in (found.reason or "")
+    assert "2 repeats" in (found.reason or "")
 
 
-# ----------------------------------------------------------------------------------------------- the knee
+# ---------------------------------------------------------------------------------------- the knee
 
-NOTHING = Spread(n=0, mean=None, p50=None, p95=None, p99=None)
+NOTHING = LatencySummary(n=0, mean=None, p50=None, p95=None, p99=None)
 
 
 def level(
     concurrency: int, *tokens_per_s: float, failed: int = 0, of: int = 100, preemptions: float | None = 0
-) -> Level:
+) -> LoadLevel:
     """Make a level from its repeats' output tokens per second; each item has 10 tokens."""
     values = tokens_per_s if len(tokens_per_s) > 1 else tokens_per_s * 3
     span = None if preemptions is None else ServerSpan(
@@ -232,7 +238,7 @@ def level(
         )
         for place, value in enumerate(values, start=1)
     )  # fmt: skip
-    return Level(
+    return LoadLevel(
         concurrency=concurrency,
         repeats=repeats,
         n_requests=of,
@@ -240,10 +246,10 @@ def level(
         failed_by_reason={"endpoint": failed} if failed else {},
         n_cut=0,
         n_items=10,
-        requests_per_s=over_repeats([value / 30 for value in values]),
-        tokens_per_s=over_repeats(values),
-        items_per_s=over_repeats([value / 10 for value in values]),
-        ttft=Spread(n=3, mean=0.1, p50=0.1, p95=0.2, p99=0.3),
+        requests_per_s=mean_over_repeats([value / 30 for value in values]),
+        tokens_per_s=mean_over_repeats(values),
+        items_per_s=mean_over_repeats([value / 10 for value in values]),
+        ttft=LatencySummary(n=3, mean=0.1, p50=0.1, p95=0.2, p99=0.3),
         tpot=NOTHING,
         itl=NOTHING,
         e2e=NOTHING,
@@ -293,7 +299,7 @@ def test_a_level_with_a_preemption_is_not_the_knee_nor_what_the_knee_is_measured
     assert (found.concurrency, found.is_found, found.excluded) == (4, True, {8: "3 preemptions"})
     said = " ".join(cautions(swept(levels)))
     assert "8 in flight, 3 preemptions" in said
-    assert "8 in flight were 66.7 % faster than the best that qualifies" in said
+    assert "66.7 % faster" in said
 
 
 def test_at_the_last_level_the_knee_is_not_found_and_the_way_on_is_told() -> None:
@@ -301,21 +307,22 @@ def test_at_the_last_level_the_knee_is_not_found_and_the_way_on_is_told() -> Non
     found = find_knee(levels)
     assert (found.concurrency, found.is_found) == (4, False)
     first = verdict(swept(levels))[0]
-    assert first.startswith("The knee is not found: throughput still rises at 4, the last level")
+    assert first.startswith("Knee not found: ")
+    assert "rises at 4" in first
     assert "--concurrency 4,8,16" in first
 
 
 def test_one_level_alone_has_no_knee() -> None:
     found = find_knee([level(8, 100)])
     assert (found.concurrency, found.is_found, found.least) == (8, False, None)
-    assert found.reason == "one level says nothing of others"
+    assert "one level" in (found.reason or "")
 
 
 def test_where_no_level_qualifies_there_is_none() -> None:
     levels = [level(1, 100, failed=50), level(2, 100, preemptions=1)]
     found = find_knee(levels)
     assert (found.concurrency, found.best, found.is_found) == (None, None, False)
-    assert verdict(swept(levels))[0].startswith("No knee: no level qualifies")
+    assert verdict(swept(levels))[0].startswith("No knee: ")
 
 
 def test_repeats_that_agree_leave_one_level_and_noisy_ones_several() -> None:
@@ -329,12 +336,14 @@ def test_repeats_that_agree_leave_one_level_and_noisy_ones_several() -> None:
     found = find_knee(noisy)
     assert {2, 4} <= {one.concurrency for one in found.possible}
     assert sum(one.share for one in found.possible) <= 1 + 1e-9
-    assert "leave several levels open: 2 (" in " ".join(verdict(swept(noisy)))
+    assert re.search(r"several levels.* 2 \(\d", " ".join(verdict(swept(noisy))))
 
 
 def test_how_likely_another_knee_is_comes_from_students_distribution() -> None:
-    # 1 in flight is the knee where 2 bring less than 100 / 0.95: one standard error (sd / √3 = 2) below their mean. Student's
-    # distribution with 2 degrees of freedom has F(-1) = 1/2 - 1 / (2 √3) = 0.2113 there, the normal one 0.1587
+    # 1 in flight is the knee where 2 bring less than 100 / 0.95: one standard error (sd / √3 = 2) below
+    # their mean. Student's
+    # distribution with 2 degrees of freedom has F(-1) = 1/2 - 1 / (2 √3) = 0.2113 there, the normal one
+    # 0.1587
     mean, sd = 100 / 0.95 + 2, 2 * sqrt(3)
     first, second = find_knee([level(1, 100), level(2, mean - sd, mean, mean + sd)]).possible
     assert first.share == approx(0.2113, abs=0.015)
@@ -344,13 +353,13 @@ def test_how_likely_another_knee_is_comes_from_students_distribution() -> None:
 def test_without_three_repeats_nothing_is_said_about_how_sure_it_is() -> None:
     levels = [level(1, 100, 100), level(2, 200, 200), level(4, 200, 200)]
     assert find_knee(levels).possible == ()
-    assert "fewer than three repeats" in " ".join(verdict(swept(levels)))
+    assert "at least three repeats" in " ".join(verdict(swept(levels)))
 
 
 def test_preemptions_that_are_not_known_are_said() -> None:
     levels = [level(1, 100, preemptions=None), level(2, 100, preemptions=None)]
     assert find_knee(levels).concurrency == 1
-    assert "Preemptions are not known" in " ".join(cautions(swept(levels)))
+    assert "Preemptions are unknown" in " ".join(cautions(swept(levels)))
 
 
 @given(st.lists(st.floats(1, 1000), min_size=1, max_size=8), st.floats(0.01, 100))
@@ -364,9 +373,9 @@ def test_the_knee_is_the_first_with_95_percent_in_any_unit(speeds: list[float], 
 
 
 def test_fewer_in_flight_than_the_speedup_cannot_be_enough() -> None:
-    assert least_in_flight(100, 400) == 4  # 380 / 100
-    assert least_in_flight(95, 400) == 4  # 380 / 95, exactly
-    assert least_in_flight(100, 100) == 1
+    assert min_in_flight(100, 400) == 4  # 380 / 100
+    assert min_in_flight(95, 400) == 4  # 380 / 95, exactly
+    assert min_in_flight(100, 100) == 1
 
 
 def test_the_cost_at_the_knee_against_one_at_a_time() -> None:
@@ -376,12 +385,12 @@ def test_the_cost_at_the_knee_against_one_at_a_time() -> None:
     assert (knee.concurrency, knee.work.price) == (8, approx(1000 / 39 / 3600 * 1.01))
 
 
-# ----------------------------------------------------------------------------------------------- what is said
+# ------------------------------------------------------------------------------------ what is said
 
 HOSTILE = "<script>alert(1)</script> | *x* [y](http://z)"
 
 
-def swept(levels: Sequence[Level], **more: Any) -> Sweep:
+def swept(levels: Sequence[LoadLevel], **more: Any) -> Sweep:
     about: dict[str, Any] = {
         "id": "s",
         "started": "2026-01-05T10:00:00+00:00",
@@ -420,7 +429,7 @@ def test_page_and_charts_are_the_same_for_the_same_sweep() -> None:
     throughput, first = sweep_charts(made)
     assert "knee: 8" in throughput.svg()
     assert "knee: 8" in first.svg()
-    assert "The knee is at 8 requests in flight" in throughput.alt
+    assert "knee is at 8 requests" in throughput.alt
     assert "knee:" not in sweep_charts(swept(RISING[:3]))[0].svg()
 
 
@@ -431,8 +440,10 @@ def test_what_is_to_beware_of_is_said() -> None:
             swept([level(1, 100), odd], unfinished=("4 in flight, repeat 3",), external=True, stale_days=120)
         )
     )
-    for words in ("Little's law does not hold", "3.00 at 4", "No reply held a pair at 4", "25.0 % of the replies ended at max_tokens",
-                  "Not finished: 4 in flight, repeat 3", "left your own network", "120 days old"):  # fmt: skip
+    for words in (
+        *("Little's law", "3.00 at 4", "pair at 4 in flight", "25.0 % of the replies", "max_tokens"),
+        *("Not finished: 4 in flight", "left your network", "120 days old"),
+    ):
         assert words in said
 
 
@@ -441,7 +452,7 @@ def test_all_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[s
         n_readings=9, ttft_s=1.2, inter_token_s=0.031, queue_s=12.3, running_max=64, waiting_max=3, kv_cache_max=1.0,
         preemptions=12_345, prefix_hit_rate=1.0, tpot_s=0.031, e2e_s=123.4,
     )  # fmt: skip
-    times = Spread(n=9, mean=1.0, p50=12.34, p95=123.4, p99=1234.5)
+    times = LatencySummary(n=9, mean=1.0, p50=12.34, p95=123.4, p99=1234.5)
     more = {"server": span, "ttft": times, "e2e": times, "itl": times, "tpot": times}
     levels = [level(at, 11_075, 12_311, 9_999).model_copy(update=more) for at in (1, 64)]
     print_sections(write_sweep(swept(levels)))
@@ -475,8 +486,9 @@ def test_the_cost_is_told_with_its_price_and_its_source() -> None:
     )
     made = swept(RISING, machine=machine, costs=level_costs(RISING, find_knee(RISING), 1.01))
     text = render_sweep_markdown(made)
-    assert "1,000 pairs cost USD 0.0072 with 8 in flight, 74.4 % less than with 1 (USD 0.028)" in text
-    assert "as of 2026-01-01 (source: a list)" in text
+    (saving,) = (line for line in text.splitlines() if line.startswith("1,000 pairs cost"))
+    assert re.findall(r"\d[\d.,]*\d|\d", saving) == ["1,000", "0.0072", "8", "74.4", "1", "0.028"]
+    assert "2026-01-01 (source: a list)" in text
 
 
 @pytest.mark.parametrize(
@@ -487,7 +499,7 @@ def test_three_digits_never_in_powers_of_ten(value: float, text: str) -> None:
     assert three_digits(value) == text
 
 
-# ----------------------------------------------------------------------------------------------- one streamed request
+# ---------------------------------------------------------------------------- one streamed request
 
 
 def events(*texts: str, finish: str | None = "stop", usage: int | None = 7, end: bytes = b"\n\n") -> bytes:
@@ -592,11 +604,11 @@ async def test_what_is_no_stream_is_a_failure_and_asked_once(status: int, body: 
 
 async def test_a_server_that_is_gone_ends_it() -> None:
     async with StreamingChat(base_url="http://127.0.0.1:9/v1", model="tiny-gen") as model:
-        with pytest.raises(EndpointError, match="/health does not answer either"):
+        with pytest.raises(EndpointError, match="/health"):
             await model.ask(ASK)
 
 
-# ----------------------------------------------------------------------------------------------- the command
+# ------------------------------------------------------------------------------------- the command
 
 NAMES = ("mistral", "compass-judger")
 
@@ -623,7 +635,7 @@ def test_a_sweep_writes_rows_summary_page_and_charts(
 ) -> None:
     assert sweep(server, "--n", 3, out=tmp_path / "s") == 0
     shown = capsys.readouterr().out
-    assert "mistral writing qa_pairs, 1 and 2 in flight" in shown
+    assert "mistral writing qa_pairs" in shown
     tables = [
         line for line in shown.splitlines() if not line.startswith("  ") and not line.startswith("page")
     ]
@@ -674,7 +686,8 @@ def test_the_prompts_are_those_of_the_generate_stage(server: LoopbackServer, tmp
 def test_no_prompt_finds_itself_in_the_prefix_cache_but_what_prompts_share_is_found(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
-    # 3 prompts, 4 requests and as many to fill as are in flight: the fourth asks the first one again, with another salt
+    # 3 prompts, 4 requests and as many to fill as are in flight: the fourth asks the first one again, with
+    # another salt
     assert sweep(server, "--n", 3, "--concurrency", 1, out=tmp_path / "s") == 0
     asked = [
         (body["cache_salt"], json.dumps(body["messages"])) for body in server.requests if body.get("stream")
@@ -701,8 +714,8 @@ def test_a_judge_is_measured_with_the_items_of_a_run(
     ("words", "code", "message"),
     [
         (("sweep", "embedded-lead"), 64, "a sweep measures a server"),
-        (("sweep", "compass-judger"), 64, "name a run whose items it grades with --run"),
-        (("sweep", "mistral", "--rubric", "x"), 64, "--rubric is of a judge's prompts"),
+        (("sweep", "compass-judger"), 64, "--run"),
+        (("sweep", "mistral", "--rubric", "x"), 64, "--rubric"),
         (("sweep", "mistral", "--run", "r", "--n", "3"), 64, "--n and --run"),
         (("sweep", "mistral", "--concurrency", "1,x"), 64, "expected numbers from 1 to 4,096"),
         (("sweep", "mistral", "--concurrency", "0"), 64, "expected numbers from 1 to 4,096"),
@@ -737,8 +750,8 @@ def test_a_server_that_dies_ends_the_sweep_and_finished_levels_are_reported(
     with LoopbackServer(NAMES, die_after=9, latency_s=0.1) as server:
         assert sweep(server, "--repeats", 1, out=tmp_path / "s") == 69
     shown = capsys.readouterr()
-    assert "/health does not answer either" in shown.err
-    assert "Not finished: 2 in flight, repeat 1." in shown.out
+    assert "/health" in shown.err
+    assert re.search(r"Not finished: 2 in flight, repeat 1\.", shown.out)
     made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
     assert [one.concurrency for one in made.levels] == [1]
     assert {row.concurrency for row in rows_in(tmp_path / "s")} == {1, 2}
@@ -754,7 +767,7 @@ def test_a_server_that_answers_nothing_but_errors_is_not_measured(
     server._fault = refuse  # type: ignore[method-assign]
     assert sweep(server, out=tmp_path / "s") == 69
     message = capsys.readouterr().err
-    assert "none of the first 5 requests brought a reply" in message
+    assert "none of the first 5" in message
     assert "429" in message
     assert all(row.reason == "endpoint" for row in rows_in(tmp_path / "s"))
 
@@ -785,8 +798,8 @@ def test_ctrl_c_keeps_the_rows_and_reports_the_finished_levels(tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "stopping: what is in flight finishes" in err
-    assert "Not finished: 2 in flight, repeat 1 and 4 more." in out
+    assert "stopping" in err
+    assert re.search(r"Not finished: 2 in flight, repeat 1 and 4 more", out)
     made = Sweep.model_validate_json((tmp_path / "s" / "sweep.json").read_text())
     assert [one.concurrency for one in made.levels] == [1]
 
@@ -832,7 +845,7 @@ def test_a_gauge_is_that_of_the_fullest_engine() -> None:
     assert read_gauge(b"vllm:kv many\n", "vllm:kv") is None
 
 
-# ----------------------------------------------------------------------------------------------- known times, known knee
+# ------------------------------------------------------------------------- known times, known knee
 
 TIMES = {"tokens": 16, "ttft_ms": 60, "gap_ms": 10}
 COMPILER = shutil.which("cc") or shutil.which("gcc")
@@ -842,7 +855,8 @@ needs_a_compiler = pytest.mark.skipif(not COMPILER, reason="the mock server need
 @needs_a_compiler
 @pytest.mark.nightly
 def test_a_server_with_known_times_has_these_times_and_its_slots_are_the_knee(tmp_path: Path) -> None:
-    # a reply takes 60 + 15 × 10 ms = 0.21 s; 4 run at once, the others wait: 4 / 0.21 = 19.05 replies, 304.8 tokens per second
+    # a reply takes 60 + 15 × 10 ms = 0.21 s; 4 run at once, the others wait: 4 / 0.21 = 19.05 replies,
+    # 304.8 tokens per second
     registry = tmp_path / "mock.yaml"
     registry.write_text("models: {bench: {url: 'http://127.0.0.1:9/v1', structured: off}}\n")
     with Mock(slots=4, **TIMES) as mock:
@@ -878,7 +892,7 @@ def test_a_server_that_preempts_is_kept_below_that(tmp_path: Path) -> None:
     assert "preemption" in made.knee.excluded[4]
 
 
-# ----------------------------------------------------------------------------------------------- the example of docs/cost.md
+# --------------------------------------------------------------------- the example of docs/cost.md
 
 
 def test_what_the_knee_says_of_the_worked_example_is_computed() -> None:
@@ -887,7 +901,7 @@ def test_what_the_knee_says_of_the_worked_example_is_computed() -> None:
     levels = [level(1, alone * 10), level(30, thirty * 10)]
     found = find_knee(levels)
     assert (found.concurrency, found.is_found, found.best) == (30, False, 30)
-    least = least_in_flight(alone, thirty)
+    least = min_in_flight(alone, thirty)
     knee = steady_work(1932, per_s=0.95 * thirty, price_per_hour=1.01)
     for said in (
         f"0.95 × 2.11 = {0.95 * thirty:.4f} chunks per second",
@@ -901,7 +915,7 @@ def test_what_the_knee_says_of_the_worked_example_is_computed() -> None:
         assert said in text, said
 
 
-# ----------------------------------------------------------------------------------------------- a normal run's own servers
+# ---------------------------------------------------------------------- a normal run's own servers
 
 
 def seen(at_s: float, session: str = "1", **values: float) -> Reading:
@@ -922,7 +936,8 @@ def seen(at_s: float, session: str = "1", **values: float) -> Reading:
 
 
 def test_a_runs_own_stages_tell_the_same_quantities_without_extra_load() -> None:
-    # two sessions of 10 s and 30 s: 12 + 28 requests in 40 s, 4,000 tokens; time per token 1.2 s over 40 requests; half of them below 1 s
+    # two sessions of 10 s and 30 s: 12 + 28 requests in 40 s, 4,000 tokens; time per token 1.2 s over 40
+    # requests; half of them below 1 s
     first = [
         seen(0, stop=5, length=1, tokens=100, tpot_sum=0, tpot_count=0, e2e_1=0, e2e_2=0, e2e_inf=0),
         seen(10, stop=15, length=3, tokens=1100, tpot_sum=0.4, tpot_count=12, e2e_1=6, e2e_2=12, e2e_inf=12),

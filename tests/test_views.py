@@ -239,21 +239,22 @@ def agreement_text(tmp_path: Path, header: str, *rows: str, **options: Any) -> s
 
 def test_agreement(tmp_path: Path) -> None:
     rows = [
-        f"c{n // 2},{'xy'[n % 2]},{'AABC'[n % 4]},{'AABB'[n % 4]},{'ABBC'[(n // 3) % 4]}" for n in range(60)
+        f"c{n // 2},{'xy'[n % 2]},{'AABC'[n % 4]},{'AABB'[n % 4]},{'ABBC'[(n // 3) % 4]},{'AB'[n % 2]}"
+        for n in range(60)
     ]
-    several = agreement_text(
+    grouped = agreement_text(
         tmp_path,
-        "chunk,kind,judge,anna,bert",
+        "chunk,kind,judge,anna,bert,cleo",
         *rows,
         judge="judge",
         cluster="chunk",
         by="kind",
-        columns=("anna", "bert", "judge"),
+        columns=("anna", "bert", "cleo", "judge"),
         scale=("A", "B", "C"),
     )
     constant = agreement_text(tmp_path, "anna,judge", *(f"{'ABCA'[n % 4]},A" for n in range(40)))
     few = agreement_text(tmp_path, "anna,judge", "A,A", "B,A", "A,A", "C,B")
-    check_golden("agreement.md", f"{several}\n{constant}\n{few}")
+    check_golden("agreement.md", f"{grouped}\n{constant}\n{few}")
 
 
 def test_plan() -> None:

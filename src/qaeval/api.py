@@ -42,8 +42,8 @@ from qaeval.errors import QaevalError, UsageError
 from qaeval.evals.find import find_labels
 from qaeval.files.yaml import validated
 from qaeval.gate.baseline import EvidenceReader
-from qaeval.gate.decide import GateRequest, asked_of, decide, write_gate
-from qaeval.gate.early_stop import gate_sequentially
+from qaeval.gate.decide import GateRequest
+from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.records import Failure, GenerateRow, GradeRow
@@ -661,46 +661,31 @@ def gate(
         DataError: A file is not valid.
         EndpointError: A server cannot be used, where something is graded.
     """
-    if sequential and regrade:
-        raise UsageError("sequential grades the run, regrade the baseline: gate in two steps")
-    if not sequential and (judge or rubric or seed is not None):
-        raise UsageError("judge, rubric and seed belong to sequential; a finished run has its own")
     (path,) = _run_paths(run)
-    sources = EvidenceReader(
+    request = GateRequest(
+        run=path,
+        baseline=str(baseline.path) if isinstance(baseline, Run) else _text(baseline),
+        policy=validated(Policy, dict(policy), "policy") if isinstance(policy, Mapping) else _path(policy),
+        candidates=candidates or {},
+        unpaired=unpaired,
+        regrade=regrade,
+        sequential=sequential,
+        judge=judge,
+        rubric=_text(rubric),
+        seed=seed,
+        save=save,
+    )
+    reader = EvidenceReader(
         config=_registry(config, endpoints),
         labels=() if labels is None else _paths(labels),
         hardware=hardware,
     )
-    rules = validated(Policy, dict(policy), "policy") if isinstance(policy, Mapping) else _path(policy)
-    order = GateRequest(
-        run=path,
-        baseline=str(baseline.path) if isinstance(baseline, Run) else _text(baseline),
-        policy=rules,
-        candidates=candidates or {},
-        unpaired=unpaired,
-    )
     shown = _progress(progress)
 
     def runner_of(store: RunStore) -> Runner:
-        return make_runner(store, sources.config, concurrency, cache=cache, progress=shown)
+        return make_runner(store, reader.config, concurrency, cache=cache, progress=shown)
 
-    if sequential:
-        with RunStore.open(path) as store:
-            judging = _judging(sources.config, store.settings(), judge=judge, rubric=_text(rubric))
-            with runner_of(store) as runner:
-                report = gate_sequentially(
-                    store,
-                    runner,
-                    judging,
-                    sources,
-                    lambda evidence: asked_of(order, sources, evidence),
-                    seed=seed or 0,
-                )
-    else:
-        report = decide(asked_of(order, sources, sources.run(path), runner_of if regrade else None))
-    if save:
-        write_gate(report, path)
-    return report
+    return decide_gate(request, reader, make_runner=runner_of)
 
 
 acompare = awaitable(compare)

@@ -1,4 +1,4 @@
-"""Commands that come before a run: documents to chunks, chunks to the sample set."""
+"""`qaeval chunk` and `qaeval sample`: documents to chunks, chunks to the sample set."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, S
 from qaeval.errors import DataError, StoreError, UsageError
 
 _SHOWN: Final = 20
-"""Unreadable documents that are named."""
+"""Unreadable documents listed in a message."""
 
 
 def chunk(
@@ -21,33 +21,37 @@ def chunk(
         list[Path],
         typer.Argument(metavar="DOCS...", help="Files or folders of Markdown, HTML, PDF or plain text."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("chunks.jsonl"),
-    size: Annotated[int, typer.Option("--size", min=1, help="Tokens of a chunk, at most.")] = 400,
+    out: Annotated[Path, typer.Option("--out", help="Chunk file to write.")] = Path("chunks.jsonl"),
+    size: Annotated[int, typer.Option("--size", min=1, help="Maximum number of tokens of a chunk.")] = 400,
     overlap: Annotated[
-        int, typer.Option("--overlap", min=0, help="Tokens of a chunk's end that the next one repeats.")
+        int, typer.Option("--overlap", min=0, help="Maximum number of tokens repeated in the next chunk.")
     ] = 0,
     min_tokens: Annotated[
         int | None,
         typer.Option(
-            "--least", min=0, help="Tokens from which a heading begins a new chunk; a quarter of the size."
+            "--least",
+            min=0,
+            help="Minimum size before a heading starts a new chunk; default: a quarter of --size.",
         ),
     ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
             "--tokenizer",
-            help="tokenizer.json of the candidate, or a folder that holds one; else four tokens are three words.",
+            help="Candidate's tokenizer.json, or its folder; default: four tokens per three words.",
         ),
     ] = None,
-    language: Annotated[
-        str, typer.Option("--language", help="Language of the documents, like en or de.")
-    ] = "",
+    language: Annotated[str, typer.Option("--language", help="Language of the documents: en, de, …")] = "",
     skip_unreadable: Annotated[
         bool,
-        typer.Option("--skip-unreadable", help="Leave out documents that cannot be read, and name them."),
+        typer.Option("--skip-unreadable", help="Skip and list documents that cannot be read."),
     ] = False,
 ) -> None:
-    """Cut documents into chunks. Whole blocks, headings kept as context, boilerplate dropped; no table row or code line is cut."""
+    """Cut documents into chunks.
+
+    Chunks consist of whole blocks with their headings, without boilerplate. Sentences, table rows and lines
+    of code are never cut.
+    """
     from qaeval.corpus.chunking import chunk_documents, tokenizer_counter, words_counter
     from qaeval.corpus.reading import find_documents, read_documents
     from qaeval.report.numbers import plural
@@ -56,47 +60,51 @@ def chunk(
     ignored: Counter[str] = Counter()
     files = find_documents(documents, ignored)
     if not files:
-        raise UsageError(
-            f"no Markdown, HTML, PDF or plain text in {', '.join(map(str, documents))}; ignored: {_ignored(ignored)}"
-        )
+        names = ", ".join(map(str, documents))
+        raise UsageError(f"no Markdown, HTML, PDF or plain text in {names}; ignored: {_ignored(ignored)}")
     read, problems = read_documents(files)
     if problems:
-        _tell_unreadable(problems, len(files), left_out=skip_unreadable)
+        _report_unreadable(problems, len(files), is_skipped=skip_unreadable)
     count = tokenizer_counter(tokenizer) if tokenizer else words_counter()
     chunks = list(chunk_documents(read, size=size, overlap=overlap, min_tokens=min_tokens, count=count))
     if not chunks:
-        raise UsageError(f"{', '.join(map(str, documents))}: nothing but boilerplate; no chunk was made")
+        raise UsageError(
+            f"{', '.join(map(str, documents))}: no chunks, the documents are empty or boilerplate"
+        )
     first = {chunk.text: chunk.chunk_id for chunk in reversed(chunks)}
-    more = {"language": language} if language else {}
-    rows = [{**chunk.row(), **more} for chunk in chunks if first[chunk.text] == chunk.chunk_id]
+    extra = {"language": language} if language else {}
+    rows = [{**chunk.row(), **extra} for chunk in chunks if first[chunk.text] == chunk.chunk_id]
     _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tokens = sorted(int(row["n_tokens"]) for row in rows)
-    print(
-        f"{out}: {plural(len(rows), 'chunk')} of {plural(len(read), 'document')}, {tokens[len(tokens) // 2]:,} tokens in the middle"
-    )
+    median = tokens[len(tokens) // 2]
+    print(f"{out}: {plural(len(rows), 'chunk')} of {plural(len(read), 'document')}, median {median:,} tokens")
     if large := sum(n > size for n in tokens):
-        print(f"{large:,} are larger than {size}: a single sentence, table row or line of code is never cut")
+        print(
+            f"{large:,} larger than {size} tokens: single sentences, table rows and lines of code are never cut"
+        )
     if len(chunks) > len(rows):
-        print(f"{len(chunks) - len(rows):,} repeat an earlier chunk word for word and were left out")
+        print(f"{plural(len(chunks) - len(rows), 'duplicate')} of earlier chunks left out")
     if ignored:
-        print(f"ignored, no documents: {_ignored(ignored)}", file=sys.stderr)
+        print(f"ignored files: {_ignored(ignored)}", file=sys.stderr)
     print(f"next: qaeval compare MODEL MODEL --chunks {out}")
 
 
-def _tell_unreadable(problems: Sequence[str], n_found: int, *, left_out: bool) -> None:
-    """Name the documents that cannot be read; end here unless the user leaves them out."""
+def _report_unreadable(problems: Sequence[str], n_found: int, *, is_skipped: bool) -> None:
+    """List the unreadable documents; raise an error unless they are skipped."""
     shown = "\n  ".join(problems[:_SHOWN]) + (
         f"\n  and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
     )
-    said = f"{len(problems):,} of {n_found:,} documents cannot be read:\n  {shown}"
-    if not left_out or len(problems) == n_found:
-        raise DataError(said if left_out else f"{said}\nmend them, or leave them out with --skip-unreadable")
-    print(f"left out: {said}", file=sys.stderr)
+    message = f"{len(problems):,} of {n_found:,} documents cannot be read:\n  {shown}"
+    if not is_skipped or len(problems) == n_found:
+        raise DataError(
+            message if is_skipped else f"{message}\nfix them, or skip them with --skip-unreadable"
+        )
+    print(f"skipped: {message}", file=sys.stderr)
 
 
 def _require_new(out: Path) -> None:
     if out.exists():
-        raise UsageError(f"{out} is there already; choose another --out, or take it away first")
+        raise UsageError(f"{out} exists; choose another --out, or remove it first")
 
 
 def _write(out: Path, text: str) -> None:
@@ -110,8 +118,7 @@ def _write(out: Path, text: str) -> None:
 
 def _ignored(ignored: Counter[str]) -> str:
     return (
-        ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in ignored.most_common(8))
-        or "nothing"
+        ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in ignored.most_common(8)) or "nothing"
     )
 
 
@@ -123,11 +130,14 @@ def sample(
     n: Number = None,
     seed: Seed = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File for the rows of what was drawn; stdout when left out.")
+        Path | None, typer.Option("--out", help="File for the drawn samples; default: stdout.")
     ] = None,
     config: Registry = None,
 ) -> None:
-    """Draw the sample set that a run would use. Stratified, by seed; the same words give the same set."""
+    """Draw the sample set of a run.
+
+    The draw is stratified and depends only on data and seed.
+    """
     from qaeval.corpus.samples import load_samples
     from qaeval.corpus.sampling import draw, sample_set_digest
     from qaeval.evals.find import find_eval
@@ -135,17 +145,17 @@ def sample(
 
     defaults = find_config(config).defaults
     definition = find_eval(eval_name or defaults.eval)
-    everything = load_samples(definition, chunks=chunks, samples=samples, fields=mapping(field, "--field"))
-    drawn = draw(everything, n=n, seed=defaults.seed if seed is None else seed)
-    lines = "".join(json.dumps(one.row(), ensure_ascii=False) + "\n" for one in drawn)
+    available = load_samples(definition, chunks=chunks, samples=samples, fields=mapping(field, "--field"))
+    drawn = draw(available, n=n, seed=defaults.seed if seed is None else seed)
+    lines = "".join(json.dumps(drawn_sample.row(), ensure_ascii=False) + "\n" for drawn_sample in drawn)
     if out is None:
         sys.stdout.write(lines)
     else:
         _require_new(out)
         _write(out, lines)
-    of, kept = Counter(one.stratum for one in everything), Counter(one.stratum for one in drawn)
-    for stratum, total in sorted(of.items()):
-        print(f"{stratum}: {kept[stratum]:,} of {total:,}", file=sys.stderr)
-    print(
-        f"{len(drawn):,} of {len(everything):,} samples, digest {sample_set_digest(drawn)}", file=sys.stderr
-    )
+    totals = Counter(available_sample.stratum for available_sample in available)
+    counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
+    for stratum, total in sorted(totals.items()):
+        print(f"{stratum}: {counts[stratum]:,} of {total:,}", file=sys.stderr)
+    digest = sample_set_digest(drawn)
+    print(f"{len(drawn):,} of {len(available):,} samples, digest {digest}", file=sys.stderr)

@@ -13,7 +13,7 @@ from qaeval.errors import UsageError
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from qaeval.export import Written
+    from qaeval.export import ExportResult
     from qaeval.records import Label
     from qaeval.storage.run_directory import RunStore
 
@@ -194,10 +194,10 @@ def _require_taken(to: str, asked: Asked) -> None:
             raise UsageError(f"{shown} does nothing with --to {to}: it is for {' and '.join(takers)}")
 
 
-def _write(store: "RunStore", to: str, target: Path, asked: Asked) -> "Written":
+def _write(store: "RunStore", to: str, target: Path, asked: Asked) -> "ExportResult":
     from qaeval.export import Filters, write_export
     from qaeval.export.select import Grading
-    from qaeval.export.training import PER_SAMPLE
+    from qaeval.export.training import PAIRS_PER_SAMPLE
 
     by = asked.by or "chunk"
     if by not in {"chunk", "document"}:
@@ -219,7 +219,7 @@ def _write(store: "RunStore", to: str, target: Path, asked: Asked) -> "Written":
         accept=tuple(asked.accept_licence or ()),
         by=by,  # type: ignore[arg-type]
         with_context=asked.context,
-        per_sample=PER_SAMPLE if asked.per_sample is None else asked.per_sample,
+        per_sample=PAIRS_PER_SAMPLE if asked.per_sample is None else asked.per_sample,
         n=asked.n,
         precomputed=asked.precomputed,
     )
@@ -252,7 +252,7 @@ def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
     return [label for path in found for label in read_labels(path)]
 
 
-def _tell(written: "Written") -> None:
+def _tell(written: "ExportResult") -> None:
     for path in written.paths:
         print(path)
     for name, rows in written.counts.items():

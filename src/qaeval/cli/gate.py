@@ -181,7 +181,7 @@ def write_views(
             comment.write_text(to_comment(report, link), encoding="utf-8")
 
 
-def _sources(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "EvidenceReader":
+def _reader(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "EvidenceReader":
     from qaeval.gate.baseline import EvidenceReader
     from qaeval.registry.find import find_config
 
@@ -217,8 +217,8 @@ def set_baseline(
 
     if Path(run).is_file():
         raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
-    sources = _sources(config, labels, hardware)
-    evidence = sources.baseline(run) if is_store(run) else sources.run(Path(run))
+    reader = _reader(config, labels, hardware)
+    evidence = reader.baseline(run) if is_store(run) else reader.run(Path(run))
     path = out or FOLDER / f"{evidence.source.identity.eval}.json"
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
@@ -236,7 +236,7 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
     from qaeval.environment import now
     from qaeval.gate.baseline import evidence_json
 
-    evidence = _sources(config, None, None).baseline(str(file))
+    evidence = _reader(config, None, None).baseline(str(file))
     if as_json:
         print(evidence_json(evidence))
     else:

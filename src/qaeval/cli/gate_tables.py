@@ -1,4 +1,4 @@
-"""What `qaeval gate` and `qaeval baseline` print."""
+"""Terminal output of `qaeval gate` and `qaeval baseline`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,20 +17,20 @@ from qaeval.report.measure import Measure
 from qaeval.report.numbers import moment, percent, plural
 
 _MARKS: Final = {"pass": " ", "regression": "!", "inconclusive": "?"}
-"""What stands before a rule's sentence."""
+"""Mark before a rule's sentence."""
 
 
 def print_gate(report: GateReport) -> None:
-    """Print the verdict first, then the rules, then what it rests on."""
+    """Print the headline, the rules, and the runs, judge and policy behind them."""
     console = Console(highlight=False)
     soft = not console.is_terminal
     console.print(f"[bold]{_safe(report.headline)}[/bold]", soft_wrap=soft)
     names = list(dict.fromkeys(rule.candidate for rule in report.rules))
     for name in names:
-        own = [_row(rule) for rule in report.rules if rule.candidate == name]
+        rows = [_row(rule) for rule in report.rules if rule.candidate == name]
         console.print(f"\n[bold]{_safe(name)}[/bold]" if len(names) > 1 else "", soft_wrap=soft)
         print_table(
-            console, ("rule", "baseline", "run", "change, or limit", "verdict"), own, unbroken=("verdict",)
+            console, ("rule", "baseline", "run", "change, or limit", "verdict"), rows, unbroken=("verdict",)
         )
     if report.rules:
         console.print()
@@ -47,28 +47,27 @@ def _row(rule: RuleVerdict) -> tuple[str, ...]:
     moved = allowed(rule) if rule.limit is not None else _moved(rule)
     return (
         _name(rule),
-        level(_bare(rule.baseline), rule.unit),
-        level(_bare(rule.current), rule.unit),
+        level(_without_interval(rule.baseline), rule.unit),
+        level(_without_interval(rule.current), rule.unit),
         moved,
         rule.verdict,
     )
 
 
 def _name(rule: RuleVerdict) -> str:
-    """Name a rule without what stands beside it: its candidate, and which kind of limit it is."""
+    """Return a rule's id without the candidate, which heads the table, and the kind of limit, which has a column."""
     name = rule.id.removesuffix(f"@{rule.candidate}")
     return plain(name.replace(".at_least", "").replace(".at_most", "") if rule.limit is not None else name)
 
 
 def _moved(rule: RuleVerdict) -> str:
-    """Print a change; where it has a unit its interval stands in the sentence alone: the table has 80 columns."""
+    """Format a change; with a unit, its interval is in the sentence only: the table has 80 columns."""
     if rule.unit:
-        return change(_bare(rule.change), rule.unit)
+        return change(_without_interval(rule.change), rule.unit)
     return change(rule.change, rule.unit).replace(" points", "")
 
 
-def _bare(measure: Measure | None) -> Measure | None:
-    """Leave the interval out."""
+def _without_interval(measure: Measure | None) -> Measure | None:
     return None if measure is None else measure.model_copy(update={"low": None, "high": None})
 
 
@@ -91,26 +90,25 @@ def _sequential(report: GateReport) -> Sequence[str]:
     return [f"Sequential: {sequential_line(report.sequential)}"] if report.sequential else []
 
 
-def baseline_rows(found: Sequence[ListedBaseline], today: str) -> list[dict[str, object]]:
+def baseline_rows(baselines: Sequence[ListedBaseline], today: str) -> list[dict[str, object]]:
     """Describe baselines, one mapping each."""
-    return [_described(one, today) for one in found]
+    return [_description(baseline, today) for baseline in baselines]
 
 
-def _described(one: ListedBaseline, today: str) -> dict[str, object]:
-    row: dict[str, object] = {"file": str(one.path), "problem": one.problem}
-    if isinstance(one.content, Pointer):
-        return {**row, "run": one.content.run}
-    if isinstance(one.content, Evidence):
-        side = one.content.source
-        names = [candidate.name for candidate in one.content.candidates]
+def _description(baseline: ListedBaseline, today: str) -> dict[str, object]:
+    row: dict[str, object] = {"file": str(baseline.path), "problem": baseline.problem}
+    if isinstance(baseline.content, Pointer):
+        return {**row, "run": baseline.content.run}
+    if isinstance(baseline.content, Evidence):
+        source = baseline.content.source
         return {
             **row,
-            "eval": side.identity.eval,
-            "candidates": names,
-            "samples": side.identity.n_samples,
-            "judge": side.identity.judge,
-            "created": side.created,
-            "age_days": age_days(side.created, today),
+            "eval": source.identity.eval,
+            "candidates": [candidate.name for candidate in baseline.content.candidates],
+            "samples": source.identity.n_samples,
+            "judge": source.identity.judge,
+            "created": source.created,
+            "age_days": age_days(source.created, today),
         }
     return row
 
@@ -120,10 +118,10 @@ def print_baselines(rows: Sequence[Mapping[str, object]]) -> None:
     console = Console(highlight=False)
     lines = []
     for row in rows:
-        what = row.get("eval") or (f"pointer to {row['run']}" if "run" in row else "cannot be read")
+        eval_name = row.get("eval") or (f"pointer to {row['run']}" if "run" in row else "cannot be read")
         names = row.get("candidates", [])
         candidates = ", ".join(map(str, names)) if isinstance(names, list) else ""
-        cells = (str(row["file"]), str(what), candidates, str(row.get("judge", "")))
+        cells = (str(row["file"]), str(eval_name), candidates, str(row.get("judge", "")))
         lines.append((*map(plain, cells), _age(row.get("age_days"))))
     print_table(console, ("file", "eval", "candidates", "judge", "age"), lines)
     for row in rows:
@@ -132,28 +130,29 @@ def print_baselines(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def print_baseline(path: Path, evidence: Evidence, today: str) -> None:
-    """Print what a baseline rests on."""
+    """Print the candidates of a baseline, and eval, rubric, judge and samples."""
     console = Console(highlight=False)
-    side = evidence.source
-    identity = side.identity
-    age = _age(age_days(side.created, today))
+    source = evidence.source
+    identity = source.identity
+    age = _age(age_days(source.created, today))
     console.print(
-        f"[bold]{_safe(str(path))}: {_safe(side.name)}, {moment(side.created)}, {age}[/bold]", soft_wrap=True
+        f"[bold]{_safe(str(path))}: {_safe(source.name)}, {moment(source.created)}, {age}[/bold]",
+        soft_wrap=True,
     )
     rows = [_candidate_row(candidate) for candidate in evidence.candidates]
     print_table(
         console, ("candidate", f"usable {evidence.scale[0]}", "items", "failed", "without a letter"), rows
     )
-    about = [
+    hashes = [
         ("eval", identity.eval, identity.eval_digest),
         ("rubric", identity.rubric, identity.rubric_digest),
         ("judge", identity.judge, identity.judge_digest),
         ("samples", f"{identity.n_samples:,}", identity.samples_digest),
     ]
     console.print()
-    print_table(console, ("", "", "hash"), [(what, plain(name), sha[:12]) for what, name, sha in about])
-    made = f" at commit {side.git_commit[:12]}" if side.git_commit else ""
-    console.print(f"\n{_safe(f'Made with qaeval {side.qaeval_version}{made}.')}", soft_wrap=True)
+    print_table(console, ("", "", "hash"), [(part, plain(name), sha[:12]) for part, name, sha in hashes])
+    commit = f" at commit {source.git_commit[:12]}" if source.git_commit else ""
+    console.print(f"\n{_safe(f'Made with qaeval {source.qaeval_version}{commit}.')}", soft_wrap=True)
 
 
 def _candidate_row(candidate: CandidateEvidence) -> tuple[str, ...]:

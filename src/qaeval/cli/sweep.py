@@ -90,7 +90,7 @@ def sweep(
     from qaeval.cli.tables import print_sections
     from qaeval.environment import new_run_name
     from qaeval.registry.find import find_config, find_machines
-    from qaeval.sweep.loops import Course
+    from qaeval.sweep.loops import SweepPlan
     from qaeval.sweep.sections import write_sweep
     from qaeval.sweep.sweeper import Sweeper
 
@@ -106,7 +106,7 @@ def sweep(
         if run is None
         else _of_run(registry, model, run, rubric)
     )
-    course = Course(levels=_levels(concurrency), repeats=repeats, requests=requests)
+    plan = SweepPlan(levels=_levels(concurrency), repeats=repeats, requests=requests)
     folder = out or Path("results", f"sweep-{new_run_name()}")
     sweeper = Sweeper(
         folder,
@@ -118,17 +118,17 @@ def sweep(
         ),
     )
     with sweeper:
-        measured = sweeper.measure(load, course)
-    found = sweeper.publish(
+        measured = sweeper.measure(load, plan)
+    report = sweeper.write_report(
         measured, machine=machines.get(model), command=shlex.join(["qaeval", *sys.argv[1:]])
     )
     if as_json:
-        print(found.model_dump_json())
+        print(report.model_dump_json())
     else:
-        print_sections(write_sweep(found))
+        print_sections(write_sweep(report))
         print(f"\npage: {folder / 'sweep.html'}")
-    if measured.ended is not None:
-        raise measured.ended
+    if measured.stopped_by is not None:
+        raise measured.stopped_by
 
 
 def _of_eval(

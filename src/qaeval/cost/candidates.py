@@ -1,19 +1,16 @@
-"""What the candidates' items cost: machine time, money where the machine has a price, and energy, measured or at most.
+"""Cost of the candidates' items: machine time, money if the machine has a price, and energy.
 
-Cost is work: wall seconds of the candidate's stage x price per hour / 3,600. What a server of our own took to start is told
-apart, because it does not grow with the number of items. Time was measured once, so the intervals are those of the usable
-rate alone.
+Cost is work: wall seconds of the candidate's stage x price per hour / 3,600. The start of a server is counted separately
+because it does not grow with the number of items. Time was measured once, so an interval is that of the usable rate.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from types import MappingProxyType
 from typing import Final
 
-from qaeval.analysis.model import CandidateSummary, Sentence, Timing
+from qaeval.analysis.model import CandidateSummary, Timing
 from qaeval.cost.energy import energy_bound, flag_implausible
 from qaeval.cost.model import CandidateCost, StageCost, StageEnergy
-from qaeval.report import numbers
 from qaeval.report.facts import MachineFacts, ModelFacts
 from qaeval.report.measure import Measure
 
@@ -21,32 +18,31 @@ STALE_DAYS: Final = 90
 """An older price is flagged."""
 
 _HOUR: Final = 3600.0
-_NOTHING_MEASURED: Final[Mapping[tuple[str, str], StageEnergy]] = MappingProxyType({})
 
 
 def cost_candidates(
     candidates: Sequence[CandidateSummary],
     machines: Mapping[str, MachineFacts],
-    finished: str,
-    energies: Mapping[tuple[str, str], StageEnergy] = _NOTHING_MEASURED,
+    priced_at: str,
+    energies: Mapping[tuple[str, str], StageEnergy],
 ) -> tuple[CandidateCost, ...]:
-    """Cost of what each candidate with a server made, and which of them nobody beats in both quality and cost.
+    """Compute the cost of each candidate with a server, and the Pareto front of quality and cost.
 
     Args:
         candidates: Of one run.
-        machines: What each model runs on, by its name; those that nobody knows are left out.
-        finished: End of the run, ISO 8601; prices are dated against it.
-        energies: What was measured, by stage and model.
+        machines: Machine of each model, by the model's name.
+        priced_at: ISO 8601; the age of a price is counted up to this time.
+        energies: Measured energy, by stage and model.
     """
     costs = [
-        _candidate(candidate, stage)
+        _cost_candidate(candidate, stage)
         for candidate in candidates
         if (
             stage := cost_stage(
                 candidate.facts,
                 candidate.timing,
                 machines,
-                finished,
+                priced_at,
                 energies.get(("generate", candidate.facts.name)),
             )
         )
@@ -68,21 +64,21 @@ def cost_stage(
     facts: ModelFacts,
     timing: Timing,
     machines: Mapping[str, MachineFacts],
-    finished: str,
+    priced_at: str,
     energy: StageEnergy | None = None,
 ) -> StageCost | None:
-    """Cost of one model's stage; None for a model without a server or a stage without a time."""
+    """Compute the cost of one model's stage; None for a model without a server or a stage without a time."""
     if facts.is_embedded or timing.wall_s is None or not timing.fresh:
         return None
-    machine, load = machines.get(facts.name), timing.load_s or 0.0
+    machine, load_s = machines.get(facts.name), timing.load_s or 0.0
     hourly = None if machine is None else machine.price_per_hour
     return StageCost(
         model=facts.name,
         machine=machine,
         work_s=timing.wall_s,
-        load_s=load,
-        price=None if hourly is None else (timing.wall_s + load) / _HOUR * hourly,
-        stale_days=None if machine is None else days_stale(machine.as_of, finished),
+        load_s=load_s,
+        price=None if hourly is None else (timing.wall_s + load_s) / _HOUR * hourly,
+        stale_days=None if machine is None else days_stale(machine.as_of, priced_at),
         energy=flag_implausible(energy, machine)
         if energy is not None and energy.is_measured
         else energy_bound(machine, timing.wall_s, "" if energy is None else energy.reason),
@@ -90,7 +86,7 @@ def cost_stage(
 
 
 def common_unit(costs: Sequence[CandidateCost]) -> str:
-    """Say what costs can be compared in: a currency, ``seconds`` on equal machines; empty where in nothing."""
+    """Return the unit that costs can be compared in: a currency, ``seconds`` on equal machines, else the empty string."""
     machines = [cost.stage.machine for cost in costs]
     currencies = {
         None if machine is None or machine.price_per_hour is None else machine.currency
@@ -101,92 +97,40 @@ def common_unit(costs: Sequence[CandidateCost]) -> str:
     return "seconds" if len({None if machine is None else machine.name for machine in machines}) == 1 else ""
 
 
-def write_cost(costs: Sequence[CandidateCost], unit: str, grading: StageCost | None) -> tuple[Sentence, ...]:
-    """Say what the candidates cost against each other in their common unit, and what to beware of in the prices."""
-    stages = [*(cost.stage for cost in costs), *([grading] if grading else [])]
-    ages = {
-        stage.machine.name: stage.stale_days
-        for stage in stages
-        if stage.machine is not None and stage.stale_days is not None
-    }
-    return (
-        *_findings(costs, unit),
-        *(
-            Sentence(
-                kind="caution",
-                text=f"The price of {name} was {days:,} days old when the run ended: look it up again.",
-            )
-            for name, days in ages.items()
-        ),
-    )
-
-
-def _findings(costs: Sequence[CandidateCost], unit: str) -> Iterable[Sentence]:
-    priced = [(cost, value) for cost in costs if (value := cost.in_unit(unit)) is not None and value.value]
-    if len(priced) < 2:  # noqa: PLR2004 - nothing to compare
-        return
-    priced.sort(key=lambda pair: pair[1].value or 0.0)
-    listed = "; ".join(f"{cost.candidate} {numbers.cost(value, unit)}" for cost, value in priced)
-    (first, lowest), (second, next_lowest) = priced[:2]
-    share = 1 - (lowest.value or 0.0) / (next_lowest.value or 1.0)
-    machine = first.stage.machine
-    by = (
-        "(machine time; a price in the registry makes it money)"
-        if unit == "seconds" or machine is None
-        else f"({machine.priced})"
-    )
-    than = second.candidate if len(priced) == 2 else f"{second.candidate}, the next"  # noqa: PLR2004
-    yield Sentence(
-        kind="finding",
-        text=(
-            f"Cost of 1,000 usable items, without grading: {listed} {by}. {first.candidate} costs {numbers.percent(share)} less "
-            f"than {than}."
-        ),
-    )
-
-
-def _candidate(candidate: CandidateSummary, stage: StageCost) -> CandidateCost:
-    machine, work = stage.machine, stage.work_s
+def _cost_candidate(candidate: CandidateSummary, stage: StageCost) -> CandidateCost:
+    machine = stage.machine
     hourly = None if machine is None else machine.price_per_hour
-    fresh = candidate.timing.fresh
-    each = 1000 * work / (fresh * candidate.n_valid) if candidate.n_valid else None
-    seconds = _per_usable(candidate.usable, 1000 * work / (fresh * candidate.n_expected), "time of work")
-    energy = _energy(candidate, stage.energy)
     grams = None if machine is None else machine.grid_g_per_kwh
+    # replies of earlier runs took no time in this one: the time is shared by the fresh items alone
+    n_valid, n_expected = (candidate.timing.fresh * n for n in (candidate.n_valid, candidate.n_expected))
+    per_1000 = 1000 * stage.work_s / n_valid if n_valid else None
+    seconds = _per_usable(candidate.usable, 1000 * stage.work_s / n_expected, "time of work")
+    energy = _energy(candidate, stage.energy, n_expected)
     return CandidateCost(
         candidate=candidate.facts.name,
         stage=stage,
-        seconds_per_1000=each,
+        seconds_per_1000=per_1000,
         seconds_per_1000_usable=seconds,
-        price_per_1000=None if each is None or hourly is None else each / _HOUR * hourly,
-        price_per_1000_usable=None if hourly is None else _scaled(seconds, hourly / _HOUR),
+        price_per_1000=None if per_1000 is None or hourly is None else per_1000 / _HOUR * hourly,
+        price_per_1000_usable=None if hourly is None else seconds.scaled(hourly / _HOUR),
         wh_per_1000_usable=energy,
-        co2_g_per_1000_usable=None if energy is None or grams is None else _scaled(energy, grams / 1000),
+        co2_g_per_1000_usable=None if energy is None or grams is None else energy.scaled(grams / 1000),
     )
 
 
-def _energy(candidate: CandidateSummary, energy: StageEnergy | None) -> Measure | None:
-    """Return the energy of 1,000 usable items: of the work alone where the idle power is known."""
+def _energy(candidate: CandidateSummary, energy: StageEnergy | None, n_expected: float) -> Measure | None:
+    """Return the energy of 1,000 usable items, without idle energy if that is known."""
     if energy is None or energy.work_wh is None:
         return None
     if energy.work_wh <= 0:
-        reason = "the GPUs used no more than when they idle"
-        return candidate.usable.model_copy(
-            update={"value": None, "low": None, "high": None, "reason": reason}
-        )
-    return _per_usable(
-        candidate.usable,
-        1000 * energy.work_wh / (candidate.timing.fresh * candidate.n_expected),
-        "energy of work",
-    )
+        return candidate.usable.without_value("the GPUs used no more energy than when idle")
+    return _per_usable(candidate.usable, 1000 * energy.work_wh / n_expected, "energy of work")
 
 
 def _per_usable(usable: Measure, per_1000: float, basis: str) -> Measure:
-    """Divide by the usable rate, ends too: the higher rate is the lower cost."""
+    """Divide by the usable rate; the ends swap, because the higher rate is the lower cost."""
     if not usable.value:
-        return usable.model_copy(
-            update={"value": None, "low": None, "high": None, "reason": "no item is usable"}
-        )
+        return usable.without_value("no item is usable")
     return usable.model_copy(
         update={
             "value": per_1000 / usable.value,
@@ -197,26 +141,19 @@ def _per_usable(usable: Measure, per_1000: float, basis: str) -> Measure:
     )
 
 
-def _scaled(measure: Measure, factor: float) -> Measure:
-    ends = {name: getattr(measure, name) for name in ("value", "low", "high")}
-    return measure.model_copy(
-        update={name: None if end is None else factor * end for name, end in ends.items()}
-    )
-
-
 def _is_on_front(name: str, points: Mapping[str, tuple[float, float]]) -> bool:
     if name not in points:
         return False
     rate, cost = points[name]
     return not any(
-        other_rate >= rate and price <= cost and (other_rate, price) != (rate, cost)
-        for other_rate, price in points.values()
+        rival_rate >= rate and rival_cost <= cost and (rival_rate, rival_cost) != (rate, cost)
+        for rival_rate, rival_cost in points.values()
     )
 
 
-def days_stale(as_of: str | None, finished: str) -> int | None:
-    """Return the age of a price in days where that is more than it should be; None for a fresh one, or where there is none."""
+def days_stale(as_of: str | None, priced_at: str) -> int | None:
+    """Return the age of a price in days if it is more than `STALE_DAYS`; None for a newer price, or without a date."""
     if not as_of:
         return None
-    days = (datetime.fromisoformat(finished).date() - date.fromisoformat(as_of)).days
+    days = (datetime.fromisoformat(priced_at).date() - date.fromisoformat(as_of)).days
     return days if days > STALE_DAYS else None

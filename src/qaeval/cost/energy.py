@@ -1,4 +1,4 @@
-"""Energy of the stages of a run, from what its sessions measured; side by side on one GPU counts once."""
+"""Energy of the stages of a run, from the measurements of its sessions; parallel sessions on one GPU count once."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -10,14 +10,14 @@ from qaeval.report.facts import MachineFacts
 
 _WH: Final = 3600.0
 _ROUNDING: Final = 1.02
-"""A counter may be above a power limit by so much; more is a mistake somewhere."""
+"""Tolerance of a counter over a power limit; a larger excess means a wrong registry entry or foreign GPUs."""
 
 
 def stage_energies(sessions: Sequence[Session]) -> dict[tuple[str, str], StageEnergy]:
-    """Say what the GPUs of each stage used, by stage and model; those that nothing could read are left out.
+    """Return the energy of each stage's GPUs, by stage and model, without stages that nothing could measure.
 
-    A stage is measured where all of its sessions are. Where several of them ran at the same time on one GPU, its energy counts
-    once; another stage on the same GPU at the same time is in it and is said.
+    A stage is measured if all of its sessions are. The energy of parallel sessions on one GPU counts once; another stage on the
+    same GPU at the same time is included, with a note.
     """
     timed_sessions = time_sessions(sessions)
     stages: dict[tuple[str, str], list[TimedSession]] = {}
@@ -31,7 +31,7 @@ def stage_energies(sessions: Sequence[Session]) -> dict[tuple[str, str], StageEn
 
 
 def run_wh(sessions: Sequence[Session]) -> float | None:
-    """Return what all GPUs of a run used while its stages worked, in Wh; None where a server was not measured."""
+    """Return the energy of all GPUs while the stages worked, in Wh; None if a server was not measured."""
     timed_sessions = [timed for timed in time_sessions(sessions) if timed.session.host]
     energies = [timed.session.energy for timed in timed_sessions]
     if not energies or any(energy is None or energy.method is None for energy in energies):
@@ -40,10 +40,10 @@ def run_wh(sessions: Sequence[Session]) -> float | None:
 
 
 def energy_bound(machine: MachineFacts | None, seconds: float, reason: str = "") -> StageEnergy | None:
-    """Return the most that a machine's GPUs can have used: power limit x seconds; None where nothing is known.
+    """Return the upper bound of a stage's energy: power limit x seconds; None if nothing is known.
 
     Args:
-        machine: Of the registry.
+        machine: From the registry.
         seconds: Of the stage.
         reason: Why nothing was measured.
     """
@@ -59,15 +59,15 @@ def energy_bound(machine: MachineFacts | None, seconds: float, reason: str = "")
 
 
 def flag_implausible(energy: StageEnergy, machine: MachineFacts | None) -> StageEnergy:
-    """Note where more was measured than the machine's power limit allows."""
+    """Note measured energy above the machine's power limit."""
     if machine is None or machine.gpu_watts is None or energy.wh is None:
         return energy
     limit_wh = machine.gpu_watts * energy.seconds / _WH
     if energy.wh <= limit_wh * _ROUNDING:
         return energy
     text = (
-        f"more than {machine.gpu_watts:g} W, the limit of {machine.name} in the registry, allow in {energy.seconds:,.0f} s ({limit_wh:,.1f} Wh): "
-        "the entry is that of another machine, or GPUs are counted that are not this server's"
+        f"more than the {limit_wh:,.1f} Wh that {machine.gpu_watts:g} W, the limit of {machine.name} in the registry, allow in "
+        f"{energy.seconds:,.0f} s: the entry belongs to another machine, or GPUs of other servers are counted"
     )
     return energy.model_copy(update={"notes": (*energy.notes, text)})
 
@@ -76,12 +76,16 @@ def _stage(in_stage: Sequence[TimedSession], outside: Sequence[TimedSession]) ->
     energies = [timed.session.energy for timed in in_stage]
     measured = [energy for energy in energies if energy is not None and energy.method is not None]
     if len(measured) < len(energies):
-        return StageEnergy(method=None, reason=_why_not(energies, len(measured)))
+        return StageEnergy(method=None, reason=_missing_reason(energies, len(measured)))
     joules, idle = _used(in_stage)
-    beside = sorted({f"{timed.session.stage} {timed.session.model}" for timed in _beside(in_stage, outside)})
+    parallel = sorted(
+        {f"{timed.session.stage} {timed.session.model}" for timed in _parallel(in_stage, outside)}
+    )
     shared = (
-        (f"{' and '.join(beside)} worked on the same GPU at the same time: what both used is in both",)
-        if beside
+        (
+            f"{' and '.join(parallel)} worked on the same GPU at the same time: each stage includes the energy of both",
+        )
+        if parallel
         else ()
     )
     return StageEnergy(
@@ -98,23 +102,26 @@ def _stage(in_stage: Sequence[TimedSession], outside: Sequence[TimedSession]) ->
     )
 
 
-def _why_not(energies: Sequence[Energy | None], n_measured: int) -> str:
+def _missing_reason(energies: Sequence[Energy | None], n_measured: int) -> str:
     reasons = dict.fromkeys(energy.reason for energy in energies if energy is not None and energy.reason)
     if n_measured:
-        part = f"measured in {n_measured} of {len(energies)} sessions alone"
+        part = f"measured in only {n_measured} of {len(energies)} sessions"
         return "; ".join((part, *reasons))
     return "; ".join(reasons)
 
 
 def _used(timed_sessions: Sequence[TimedSession]) -> tuple[float, float | None]:
-    """Return joules, and those of idling; of sessions that overlap on one GPU the longest counts whole, the others outside it."""
+    """Return joules, and idle joules if they are known.
+
+    Of overlapping sessions on one GPU the longest counts in full; the others count outside it.
+    """
     joules, idle, is_idle_known = 0.0, 0.0, True
     for gpu in frozenset[str]().union(*map(_gpus, timed_sessions)):
-        taken: list[Span] = []
+        covered: list[Span] = []
         on_gpu = [timed for timed in timed_sessions if gpu in _gpus(timed)]
         for timed in sorted(on_gpu, key=lambda timed: -timed.session.seconds):
-            energy, share = timed.session.energy, _free(timed.work, taken)
-            taken.append(timed.work)
+            energy, share = timed.session.energy, _uncovered(timed.work, covered)
+            covered.append(timed.work)
             if energy is None or not share:
                 continue
             joules += share * next(used.joules for used in energy.gpus if used.gpu == gpu)
@@ -123,13 +130,13 @@ def _used(timed_sessions: Sequence[TimedSession]) -> tuple[float, float | None]:
     return joules, idle if is_idle_known else None
 
 
-def _free(span: Span, taken: Sequence[Span]) -> float:
-    """Return the share of a span that lies outside others."""
+def _uncovered(span: Span, covered: Sequence[Span]) -> float:
+    """Return the share of a span that lies outside other spans."""
     seconds = span[1] - span[0]
-    return 1 - length(cut(union(taken), *span)) / seconds if seconds > 0 else 0.0
+    return 1 - length(cut(union(covered), *span)) / seconds if seconds > 0 else 0.0
 
 
-def _beside(in_stage: Sequence[TimedSession], outside: Sequence[TimedSession]) -> Iterator[TimedSession]:
+def _parallel(in_stage: Sequence[TimedSession], outside: Sequence[TimedSession]) -> Iterator[TimedSession]:
     for other in outside:
         if any(_gpus(other) & _gpus(timed) and cut([other.work], *timed.work) for timed in in_stage):
             yield other

@@ -36,18 +36,18 @@ class MeasuredRun:
 
 
 class WeightedCriterion(Part):
-    """What one candidate scores on one criterion."""
+    """Score of one candidate on one criterion."""
 
     name: str
     weight: float
     score: float | None
-    """0 to 1; None where it is not known."""
+    """0 to 1; None if unknown."""
     counts: bool = True
-    """False where it is not known for every candidate: then it is left out of all means."""
+    """False if the score of any candidate is unknown: the criterion is then left out of all means."""
 
 
 class Choice(Part):
-    """One candidate, weighed for hosting."""
+    """Scores of one candidate for the choice of a model to host."""
 
     candidate: str
     criteria: tuple[WeightedCriterion, ...]
@@ -56,26 +56,26 @@ class Choice(Part):
 
 
 EnergyBasis: TypeAlias = Literal["energy counter", "integrated power", "power limit"]
-"""How energy is known: counted by the GPU, its power added up, or at most what its power limit allows."""
+"""Counted by the GPU, integrated from its power, or bounded by its power limit."""
 
 
 class StageEnergy(Part):
     """Energy of one model's stage."""
 
     method: EnergyBasis | None
-    """None where it is not known; then `reason` says why."""
+    """None if unknown; then `reason` says why."""
     source: str = ""
     """What was read: NVML, a DCGM exporter; of a power limit the machine's name."""
     gpus: tuple[str, ...] = ()
-    """What each of them is called; several may be of one name."""
+    """Name of each GPU; names may repeat."""
     seconds: float = 0.0
-    """Of measuring; of a power limit the stage's."""
+    """Measured time; of a power limit the time of the stage."""
     wh: float | None = None
-    """Watt-hours, what the GPUs use when they idle included; of a power limit an upper bound."""
+    """Watt-hours, idle energy included; of a power limit an upper bound."""
     idle_wh: float | None = None
-    """What they would have used in that time without a request; None where that is not known."""
+    """Energy in that time without a request; None if unknown."""
     idle: str = ""
-    """Where the idle power is from: ``measured`` or ``registry``."""
+    """Source of the idle power: ``measured`` or ``registry``."""
     notes: tuple[str, ...] = ()
     reason: str = ""
     """Why it was not measured."""
@@ -87,75 +87,75 @@ class StageEnergy(Part):
 
     @property
     def work_wh(self) -> float | None:
-        """What the work took: without idle, where that is known."""
+        """Energy of the work: without idle energy if that is known."""
         return None if self.wh is None else self.wh - (self.idle_wh or 0.0)
 
 
 class StageCost(Part):
-    """What one model's stage cost: machine seconds, and money where its machine has a price."""
+    """Cost of one model's stage: machine seconds, and money if its machine has a price."""
 
     model: str
     machine: MachineFacts | None
-    """None where the registry names no machine."""
+    """None if the registry names no machine."""
     work_s: float
     """Wall seconds of the stage."""
     load_s: float
-    """Seconds of starting servers of qaeval's own."""
+    """Seconds in which qaeval's own servers started."""
     price: float | None
     """Of work and load, in the machine's currency; None without a price."""
     stale_days: int | None = None
-    """Age of the price at the end of the run where that is more than it should be."""
+    """Age of an old price, in days; None for a newer one."""
     energy: StageEnergy | None = None
-    """What its GPUs used, measured or at most; None where nothing is known."""
+    """Measured energy or its upper bound; None if nothing is known."""
 
 
 class CandidateCost(Part):
-    """What a candidate's items cost to make; grading is not part of it."""
+    """Cost of a candidate's items, without grading."""
 
     candidate: str
     stage: StageCost
     seconds_per_1000: float | None
     """Machine seconds of work for 1,000 valid items."""
     seconds_per_1000_usable: Measure
-    """For 1,000 usable items; the interval is that of the usable rate, with the time as it was."""
+    """For 1,000 usable items; the interval is that of the usable rate, time held fixed."""
     price_per_1000: float | None
     price_per_1000_usable: Measure | None
     """None without a price."""
     wh_per_1000_usable: Measure | None = None
-    """Watt-hours as `stage.energy` has them, without idle where that is known; of a power limit an upper bound."""
+    """Watt-hours of the work in `stage.energy`; of a power limit an upper bound."""
     co2_g_per_1000_usable: Measure | None = None
-    """Grams of CO2: that energy times the grid factor of the machine; None without either."""
+    """Grams of CO2: energy x grid factor of the machine; None without either."""
     is_on_front: bool = False
     """Whether no other candidate is both cheaper and better."""
 
     def in_unit(self, unit: str) -> Measure | None:
-        """Return the cost of 1,000 usable items in a currency or in ``seconds``; None where it has none."""
+        """Return the cost of 1,000 usable items in a currency or in ``seconds``; None without one."""
         if unit == "seconds":
             return self.seconds_per_1000_usable
         return self.price_per_1000_usable if unit else None
 
 
 class BreakEven(Part):
-    """Where two ways cost the same."""
+    """Number of runs per day at which two hosting options cost the same."""
 
     a: str
     b: str
     runs_per_day: float | None
-    """None where they do not meet at a number of runs that can be done; `reason` says why."""
+    """None if there is no such number or a day does not fit it; `reason` says why."""
     below: str | None
-    """Which is cheaper with fewer runs a day; None where nothing can be said."""
+    """The cheaper option with fewer runs per day; None if unknown."""
     above: str | None
-    """Which is cheaper with more."""
+    """The cheaper option with more runs per day."""
     reason: str | None = None
 
 
 class HostedCost(Part):
-    """What the tokens of one stage would have cost elsewhere; nothing was sent there."""
+    """Price of the tokens of one stage at a hosted API; nothing was sent there."""
 
     stage: str
     """``generate`` or ``grade``."""
     model: str
-    """Whose tokens these are."""
+    """Model that used the tokens."""
     prices: HostedFacts
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -164,55 +164,55 @@ class HostedCost(Part):
     price_per_1000_usable: float | None
     """Of 1,000 usable items of a candidate; None for the judge."""
     reason: str | None = None
-    """Why a price is missing, or what it leaves out."""
+    """Why a price is missing or incomplete."""
     stale_days: int | None = None
-    """Age of the prices in days where that is more than it should be."""
+    """Age of old prices, in days; None for newer ones."""
 
 
 class HostingOption(Part):
-    """A way to have runs done: what a day of it costs is ``per_day + per_run × runs``."""
+    """A hosting option: one day costs ``per_day + per_run × runs``."""
 
     name: str
     currency: str = ""
     per_day: float | None
-    """Paid every day, with or without runs; None where it is not known."""
+    """Paid every day, with or without runs; None if unknown."""
     per_run: float | None
-    """Paid for each run; None where it is not known."""
+    """Paid for each run; None if unknown."""
     most_runs: float | None = None
-    """Runs that a day has room for; None where nothing of ours bounds them."""
+    """Runs that fit into a day; None without a limit."""
     reason: str | None = None
-    """Why it has no cost."""
+    """Why the cost is unknown."""
 
 
 class HostingComparison(Part):
-    """A run's tokens at other people's prices, beside machines of one's own."""
+    """Own machines compared with hosted APIs, for the tokens of a run."""
 
     costs: tuple[HostedCost, ...]
     ways: tuple[HostingOption, ...]
     break_evens: tuple[BreakEven, ...]
     cautions: tuple[str, ...] = ()
-    """Prices that are old, counts that are not whole."""
+    """Old prices and incomplete counts."""
 
 
 class NodeCost(Part):
-    """One machine: a host that models were served on, and the registry's price of it."""
+    """One machine: a host that served models, and its price in the registry."""
 
     host: str
     models: tuple[str, ...]
-    """In the order in which they came."""
+    """In the order of their stages."""
     machine: MachineFacts | None
-    """None where the registry names no machine for these models."""
+    """None if the registry names no machine for these models."""
     load_s: float
-    """Seconds in which servers of qaeval's own started."""
+    """Seconds in which qaeval's own servers started."""
     idle_s: float
-    """Seconds in which it waited: other machines worked on the run, or its server had no request. At least: a server without
-    metrics is taken to have worked all through its stage."""
+    """Seconds in which other machines worked on the run, or its server had no request. A lower bound: a server without metrics
+    counts as working throughout its stage."""
     work_s: float
-    """Seconds of the rest of its stages."""
+    """Remaining seconds of its stages."""
     price: float | None
-    """Of all three, in the machine's currency; None without a price."""
+    """Of load, idle and work, in the machine's currency; None without a price."""
     stale_days: int | None = None
-    """Age of the price in days where that is more than it should be."""
+    """Age of an old price, in days; None for a newer one."""
 
     @property
     def seconds(self) -> float:
@@ -221,24 +221,24 @@ class NodeCost(Part):
 
 
 class RunTiming(Part):
-    """What depends on times and belongs to no candidate alone."""
+    """Everything that depends on times and belongs to no single candidate."""
 
     headline: tuple[Sentence, ...] = ()
-    """What the headline says of cost."""
+    """Sentences of the headline about cost."""
     costs: tuple[CandidateCost, ...] = ()
-    """In the order of the candidates; those without a server are left out."""
+    """In the order of the candidates, without those that have no server."""
     cost_unit: str = ""
-    """What the candidates' costs can be compared in: a currency, or ``seconds``; empty where in nothing."""
+    """Common unit of the candidates' costs: a currency or ``seconds``; empty without one."""
     grading: StageCost | None = None
-    """What the judge's stage cost; None where it has no server."""
+    """Cost of grading; None if the judge has no server."""
     nodes: tuple[NodeCost, ...] = ()
-    """What each machine did with its time."""
+    """Time and price of each machine."""
     choice: tuple[Choice, ...] = ()
-    """The candidates weighed for hosting, the best first; speed is part of it."""
+    """Scores of the candidates for hosting, the best first; they depend on speed."""
     energy_wh: float | None = Field(default=None, exclude_if=_is_none)
-    """What all GPUs used in all stages, idle included, stages side by side once; None where a stage was not measured."""
+    """Energy of all GPUs in all stages, idle energy included, parallel stages once; None if a stage was not measured."""
     hosting: HostingComparison | None = Field(default=None, exclude_if=_is_none)
-    """The same tokens elsewhere, and how many runs a day make which way the cheapest; None where no offer has a price."""
+    """Hosted cost of the same tokens, and break-even; None without hosted prices."""
 
 
 FORMAT: Final = 1
@@ -246,7 +246,7 @@ FORMAT: Final = 1
 
 
 class Work(Part):
-    """What a number of items takes at a steady speed."""
+    """Time and price of items at a steady speed."""
 
     n: int
     per_s: float
@@ -261,7 +261,7 @@ class Work(Part):
 
 
 class Waiting(Part):
-    """What it costs that somebody waits for a run; only at a rate that the user gave."""
+    """Cost of a person who waits for a run, at the user's hourly rate."""
 
     seconds: float
     hourly_rate: float
@@ -270,26 +270,26 @@ class Waiting(Part):
 
 
 class CostReport(Part):
-    """What ``qaeval cost`` found."""
+    """The document of ``qaeval cost``."""
 
     format: int = FORMAT
     source: str
     """The run, or the runs."""
     run_s: float
-    """Seconds that the run worked, the start of servers included; stages side by side count once."""
+    """Working time of the run, server starts included; parallel stages count once."""
     nodes: tuple[NodeCost, ...]
     price: float | None
-    """Of all machines together; None where one has no price, or the currencies differ."""
+    """Of all machines together; None if one has no price or the currencies differ."""
     currency: str
     """Of `price`; empty without one."""
     reason: str | None
     """Why there is no price."""
     candidates: tuple[CandidateCost, ...]
     unit: str
-    """What the candidates' costs can be compared in."""
+    """Common unit of the candidates' costs."""
     hosted: tuple[HostedCost, ...]
     ways: tuple[HostingOption, ...]
     break_evens: tuple[BreakEven, ...]
     waiting: Waiting | None = None
-    """None where the user gave no hourly rate."""
+    """None without an hourly rate."""
     cautions: tuple[str, ...] = ()

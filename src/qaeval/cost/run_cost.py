@@ -1,9 +1,10 @@
-"""From a finished run to everything that it cost, or would have: machines, tokens elsewhere, break-even, waiting."""
+"""The whole cost of a finished run: machines, hosted prices of the same tokens, break-even, waiting."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from qaeval.cost import messages
 from qaeval.cost.alternatives import (
     always_on,
     break_evens,
@@ -13,7 +14,7 @@ from qaeval.cost.alternatives import (
     scale_to_zero,
     unknown_option,
 )
-from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage, write_cost
+from qaeval.cost.candidates import common_unit, cost_candidates, cost_stage
 from qaeval.cost.energy import run_wh, stage_energies
 from qaeval.cost.machines import node_costs, run_seconds
 from qaeval.cost.model import (
@@ -35,28 +36,28 @@ _HOUR: Final = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class CostAssumptions:
-    """What no run knows: the user's own numbers. What is not given is not assumed."""
+    """The user's own numbers, which no run measures. A number that is not given is not assumed."""
 
     start_s: float | None = None
-    """Seconds until a machine is there and, where the run found its servers up, until they answer."""
+    """Seconds until a machine exists and, if the run found its servers running, until they answer."""
     idle_timeout_s: float = 0.0
-    """Seconds that a machine is paid after a run until it is given back."""
+    """Seconds that a machine is paid after a run, before it is released."""
     always_on_machine: MachineFacts | None = None
-    """What a machine costs that is always on; None: what it cost in the run."""
+    """Machine whose price counts for always on; default: the machines of the run."""
     hourly_rate: float | None = None
-    """What an hour costs of somebody who waits."""
+    """Cost of one hour of a waiting person."""
     currency: str = ""
-    """Of the hourly rate; that of the machines where left out."""
+    """Of the hourly rate; default: that of the machines."""
 
 
 def run_timing(
     run: MeasuredRun, machines: Mapping[str, MachineFacts], hosted_prices: Sequence[HostedFacts] = ()
 ) -> RunTiming:
-    """Compute everything that depends on times: costs, and the choice that cost and speed are part of.
+    """Compute everything that depends on times: costs, and the choice that weighs cost and speed.
 
     Args:
         run: The run.
-        machines: What each model runs on, by its name; a model without an entry has no price.
+        machines: Machine of each model, by the model's name; a model without an entry has no price.
         hosted_prices: Prices of hosted APIs.
     """
     judge, energies = run.judge, stage_energies(run.sessions)
@@ -67,7 +68,7 @@ def run_timing(
     )
     external = {session.model for session in run.sessions if session.external}
     timing = RunTiming(
-        headline=write_cost(costs, unit, grading),
+        headline=messages.write_headline(costs, unit, grading),
         costs=costs,
         cost_unit=unit,
         grading=grading,
@@ -75,13 +76,13 @@ def run_timing(
         choice=weigh(run.candidates, costs, unit, external, run.priced_at),
         energy_wh=run_wh(run.sessions),
     )
-    return timing.model_copy(update={"hosting": _hosting(run, timing, hosted_prices)})
+    return timing.model_copy(update={"hosting": _compare_hosting(run, timing, hosted_prices)})
 
 
 def cost_run(
     run: MeasuredRun, timing: RunTiming, hosted_prices: Sequence[HostedFacts], assumptions: CostAssumptions
 ) -> CostReport:
-    """Put together what a run cost, what its tokens would have cost elsewhere, and which way is cheapest for how many runs.
+    """Compute the cost of a run, the hosted cost of its tokens, and the cheapest hosting option by runs per day.
 
     Args:
         run: The run.
@@ -90,10 +91,10 @@ def cost_run(
         assumptions: The user's own numbers.
 
     Raises:
-        UsageError: an hourly rate has no currency.
+        UsageError: The hourly rate has no currency.
     """
     nodes, run_s = timing.nodes, run_seconds(run.sessions)
-    reason = _missing_price(nodes)
+    reason = _unpriced(nodes)
     currency = "" if reason else _currencies(nodes)[0]
     token_costs = hosted_costs(run, hosted_prices)
     options = (
@@ -113,14 +114,14 @@ def cost_run(
         ways=options,
         break_evens=break_evens(options),
         waiting=_waiting(run_s, currency, assumptions),
-        cautions=(*_stale_prices(nodes, token_costs), *_incomplete_counts(token_costs)),
+        cautions=(*messages.stale_prices(nodes, token_costs), *messages.incomplete_counts(token_costs)),
     )
 
 
-def _hosting(
+def _compare_hosting(
     run: MeasuredRun, timing: RunTiming, hosted_prices: Sequence[HostedFacts]
 ) -> HostingComparison | None:
-    """Compare a run's own machines with other people's offers; None where there is no offer, or no server whose tokens it prices."""
+    """Compare the run's machines with hosted APIs; None without a hosted price, or without a server that counts tokens."""
     report = cost_run(run, timing, hosted_prices, CostAssumptions()) if hosted_prices else None
     if report is None or not report.hosted:
         return None
@@ -128,22 +129,19 @@ def _hosting(
         costs=report.hosted,
         ways=report.ways,
         break_evens=report.break_evens,
-        cautions=(*_stale_prices((), report.hosted), *_incomplete_counts(report.hosted)),
+        # the headline of the report has the cautions about machines
+        cautions=(*messages.stale_prices((), report.hosted), *messages.incomplete_counts(report.hosted)),
     )
 
 
-def _missing_price(nodes: Sequence[NodeCost]) -> str | None:
-    """Say why the machines have no price together; None where they have."""
+def _unpriced(nodes: Sequence[NodeCost]) -> str | None:
+    """Say why the machines together have no price; None if they have one."""
     if not nodes:
-        return "no model of this run has a server"
-    without = [node.host for node in nodes if node.price is None]
-    if without:
-        return (
-            f"no price is known for the machine at {', '.join(dict.fromkeys(without))}: add one under `hardware:` in qaeval.yaml, with "
-            "as_of and source, and name it with --hardware"
-        )
+        return messages.NO_SERVER
+    if any(node.price is None for node in nodes):
+        return messages.missing_price(nodes)
     currencies = _currencies(nodes)
-    return None if len(currencies) == 1 else f"{' and '.join(currencies)} are not added up"
+    return None if len(currencies) == 1 else f"prices in {' and '.join(currencies)} cannot be added"
 
 
 def _currencies(nodes: Sequence[NodeCost]) -> list[str]:
@@ -157,76 +155,52 @@ def _machine_options(
     reason: str | None,
     assumptions: CostAssumptions,
 ) -> tuple[HostingOption, HostingOption]:
-    """Return the two ways of having machines of one's own."""
-    judge = run.judge
-    stages = [(candidate.facts, candidate.timing) for candidate in run.candidates] + [
-        (judge.facts, judge.timing)
-    ]
+    """Return both options of own machines: always on, and scaled to zero."""
+    stages = [(model.facts, model.timing) for model in run.candidates]
+    stages.append((run.judge.facts, run.judge.timing))
     if any(timing.fresh < 1 for facts, timing in stages if not facts.is_embedded):
-        reason = "replies known from earlier runs took no time here: make the run again with --no-cache"
+        reason = messages.CACHED
     if reason:
         return unknown_option("always on", reason), unknown_option("scale to zero", reason)
     machines = [node.machine for node in nodes if node.machine is not None]
-    always_on_machines = (
-        [assumptions.always_on_machine] * len(nodes)
-        if assumptions.always_on_machine is not None
-        else machines
-    )
+    always_on_machine = assumptions.always_on_machine
+    paid = machines if always_on_machine is None else [always_on_machine] * len(nodes)
     always_on_option = always_on(
-        price_per_hour=sum(machine.price_per_hour or 0.0 for machine in always_on_machines),
+        price_per_hour=sum(machine.price_per_hour or 0.0 for machine in paid),
         run_s=run_s,
-        currency=always_on_machines[0].currency,
+        currency=paid[0].currency,
     )
     if assumptions.start_s is None and any(not node.load_s for node in nodes):
-        no_start = "the run found its servers up, so what a start takes is not known: give --start SECONDS"
-        return always_on_option, unknown_option("scale to zero", no_start)
-    more_s = (assumptions.start_s or 0.0) + assumptions.idle_timeout_s
+        return always_on_option, unknown_option("scale to zero", messages.NO_START)
+    extra_s = (assumptions.start_s or 0.0) + assumptions.idle_timeout_s
     price = sum(
-        (node.seconds + more_s) / _HOUR * (machine.price_per_hour or 0.0)
+        (node.seconds + extra_s) / _HOUR * (machine.price_per_hour or 0.0)
         for node, machine in zip(nodes, machines, strict=True)
     )
     currency = machines[0].currency
-    return always_on_option, scale_to_zero(price_per_run=price, run_s=run_s + more_s, currency=currency)
+    return always_on_option, scale_to_zero(price_per_run=price, run_s=run_s + extra_s, currency=currency)
 
 
 def _api_option(prices: HostedFacts, costs: Sequence[HostedCost]) -> HostingOption:
-    stage_costs = [cost for cost in costs if cost.prices.name == prices.name]
-    price = price_per_run(stage_costs)
+    stages = [cost for cost in costs if cost.prices.name == prices.name]
+    price = price_per_run(stages)
     if price is None:
         reasons = ", ".join(
-            f"{cost.stage} {cost.model}: {cost.reason}" for cost in stage_costs if cost.price is None
+            f"{cost.stage} {cost.model}: {cost.reason}" for cost in stages if cost.price is None
         )
-        return unknown_option(prices.name, reasons or "no model of this run has a server that counts tokens")
+        return unknown_option(prices.name, reasons or f"{messages.NO_SERVER} that counts tokens")
     return hosted_option(prices.name, price_per_run=price, currency=prices.currency)
 
 
 def _waiting(run_s: float, currency: str, assumptions: CostAssumptions) -> Waiting | None:
     if assumptions.hourly_rate is None:
         return None
-    paid_in = assumptions.currency or currency
-    if not paid_in:
-        raise UsageError(
-            "--hourly-rate: the run has no price whose currency it could be in; add --currency EUR"
-        )
+    rate_currency = assumptions.currency or currency
+    if not rate_currency:
+        raise UsageError("--hourly-rate: the run has no price and thus no currency; add --currency EUR")
     return Waiting(
         seconds=run_s,
         hourly_rate=assumptions.hourly_rate,
-        currency=paid_in,
+        currency=rate_currency,
         price=run_s / _HOUR * assumptions.hourly_rate,
-    )
-
-
-def _stale_prices(nodes: Sequence[NodeCost], costs: Sequence[HostedCost]) -> list[str]:
-    ages = {node.machine.name: node.stale_days for node in nodes if node.machine and node.stale_days}
-    ages |= {cost.prices.name: cost.stale_days for cost in costs if cost.stale_days}
-    return [f"The price of {name} is {days:,} days old: look it up again." for name, days in ages.items()]
-
-
-def _incomplete_counts(costs: Sequence[HostedCost]) -> list[str]:
-    return list(
-        dict.fromkeys(
-            f"{cost.stage} {cost.model}: {cost.reason}."
-            for cost in costs
-            if cost.price is not None and cost.reason
-        )
     )

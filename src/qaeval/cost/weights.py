@@ -1,4 +1,4 @@
-"""Which candidate to host, by everything that a run knows of it and by how much each of that counts."""
+"""Scores of the candidates by criterion, and their weighted mean: which candidate to host."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -20,18 +20,16 @@ WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
         "sovereignty": 3.0,
     }
 )
-"""How much each criterion counts where nobody says otherwise; the page lets its reader change them."""
+"""Default weights: a proposal, which `qaeval decide --weight` and the page override."""
 
 _OPENNESS: Final[Mapping[str, float]] = MappingProxyType(
     {"open source": 1.0, "embedded": 1.0, "open weight": 0.5, "restricted": 0.0}
 )
 
-
-_SEVERAL: Final = 2
-"""One is no choice."""
+_MIN_CANDIDATES: Final = 2
 
 _YEARS: Final = 3.0
-"""A model released this long ago counts as no longer looked after."""
+"""Age of a release, in years, from which a model counts as unmaintained."""
 
 
 def weigh(
@@ -39,81 +37,92 @@ def weigh(
     costs: Sequence[CandidateCost],
     unit: str,
     external: Collection[str],
-    finished: str,
+    priced_at: str,
 ) -> tuple[Choice, ...]:
     """Score every candidate from 0 to 1 on each criterion, the highest weighted mean first.
 
-    quality: usable rate, as a share of the best candidate's · reliability: share of expected items that came and got a
-    letter · cost: of the cheapest for 1,000 usable items, as a share of the candidate's, 0 where none is usable · speed: items per second, as a
-    share of the fastest · licence: open source 1, open weight 0.5, restricted 0 · maintenance: 1 at the model's release,
-    falling to 0 over three years · sovereignty: 1 where nothing left the user's network. A criterion that is not known
-    for every candidate is left out of all means, and said: means over different criteria could not be compared. Embedded
-    models, which nobody hosts, are left out where two others are there.
+    ===========  =============================================================================
+    quality      usable rate / the highest usable rate
+    reliability  share of expected items with a letter
+    cost         lowest cost of 1,000 usable items / the candidate's cost; 0 without usable items
+    speed        items per second / those of the fastest candidate
+    licence      open source 1, open weight 0.5, restricted 0
+    maintenance  1 at the model's release, falling to 0 over three years
+    sovereignty  1 if no chunk left the user's network
+    ===========  =============================================================================
+
+    A criterion that is unknown for a candidate counts for none: means over different criteria cannot be compared. Embedded
+    models are left out if two other candidates exist, because nobody hosts them.
 
     Args:
-        candidates: Of one run; fewer than two leave nothing to choose.
-        costs: Of those that have one.
-        unit: What costs can be compared in.
+        candidates: Of one run; fewer than two give no choice.
+        costs: Costs of the candidates with a server.
+        unit: Common unit of the costs.
         external: Candidates that were sent chunks outside the user's network.
-        finished: End of the run, ISO 8601.
+        priced_at: ISO 8601; the age of a model is counted up to this time.
     """
     hosted = [candidate for candidate in candidates if not candidate.facts.is_embedded]
-    candidates = hosted if len(hosted) >= _SEVERAL else candidates
-    if len(candidates) < _SEVERAL:
+    candidates = hosted if len(hosted) >= _MIN_CANDIDATES else candidates
+    if len(candidates) < _MIN_CANDIDATES:
         return ()
-    best = max((candidate.usable.value or 0.0) for candidate in candidates)
-    fastest = max((candidate.timing.items_per_s or 0.0) for candidate in candidates)
-    prices = {
-        cost.candidate: value.value or inf  # no usable item at any price
-        for cost in costs
-        if (value := cost.in_unit(unit)) is not None
-    }
-    cheapest = min(prices.values(), default=inf)
-    scores = {
-        candidate.facts.name: {
-            "quality": (candidate.usable.value or 0.0) / best if best else None,
-            "reliability": candidate.n_graded / candidate.n_expected,
-            "cost": cheapest / prices[candidate.facts.name]
-            if candidate.facts.name in prices and cheapest < inf
-            else None,
-            "speed": candidate.timing.items_per_s / fastest
-            if candidate.timing.items_per_s and fastest
-            else None,
-            "licence": _OPENNESS.get(candidate.facts.openness),
-            "maintenance": _maintenance(candidate.facts.released, finished),
-            "sovereignty": 0.0 if candidate.facts.name in external else 1.0,
-        }
-        for candidate in candidates
-    }
-    counting = {
-        name
-        for name in WEIGHTS
-        if all(candidate_scores[name] is not None for candidate_scores in scores.values())
-    }
+    scores = _scores(candidates, costs, unit, external, priced_at)
+    complete = {name for name in WEIGHTS if all(row[name] is not None for row in scores.values())}
     choices = []
-    for candidate, candidate_scores in scores.items():
+    for candidate, row in scores.items():
         criteria = tuple(
-            WeightedCriterion(name=name, weight=weight, score=candidate_scores[name], counts=name in counting)
+            WeightedCriterion(name=name, weight=weight, score=row[name], counts=name in complete)
             for name, weight in WEIGHTS.items()
         )
-        choices.append(Choice(candidate=candidate, criteria=criteria, mean=_mean(criteria)))
+        choices.append(Choice(candidate=candidate, criteria=criteria, mean=weighted_mean(criteria)))
     return tuple(sorted(choices, key=lambda choice: -choice.mean))
 
 
-def _maintenance(released: str, finished: str) -> float | None:
-    """Score the age of a model; None where its release is not known."""
-    if not released:
-        return None
-    end, (year, month) = datetime.fromisoformat(finished), map(int, released.split("-"))
-    age = (end.year - year) + (end.month - month) / 12
-    return min(1.0, max(0.0, 1 - age / _YEARS))
-
-
-def _mean(criteria: Sequence[WeightedCriterion]) -> float:
-    weighted = [
+def weighted_mean(criteria: Sequence[WeightedCriterion]) -> float:
+    """Return the weighted mean of the scores that count; 0 if all their weights are 0."""
+    counted = [
         (criterion.weight, criterion.score)
         for criterion in criteria
         if criterion.counts and criterion.score is not None
     ]
-    total = sum(weight for weight, _ in weighted)
-    return sum(weight * score for weight, score in weighted) / total if total else 0.0
+    total = sum(weight for weight, _ in counted)
+    return sum(weight * score for weight, score in counted) / total if total else 0.0
+
+
+def _scores(
+    candidates: Sequence[CandidateSummary],
+    costs: Sequence[CandidateCost],
+    unit: str,
+    external: Collection[str],
+    priced_at: str,
+) -> dict[str, dict[str, float | None]]:
+    """Score candidates by criterion; None if a score is unknown."""
+    best = max((candidate.usable.value or 0.0) for candidate in candidates)
+    fastest = max((candidate.timing.items_per_s or 0.0) for candidate in candidates)
+    prices = {
+        cost.candidate: measure.value or inf  # without a usable item no price buys one
+        for cost in costs
+        if (measure := cost.in_unit(unit)) is not None
+    }
+    cheapest = min(prices.values(), default=inf)
+    scores: dict[str, dict[str, float | None]] = {}
+    for candidate in candidates:
+        facts, per_s = candidate.facts, candidate.timing.items_per_s
+        scores[facts.name] = {
+            "quality": (candidate.usable.value or 0.0) / best if best else None,
+            "reliability": candidate.n_graded / candidate.n_expected,
+            "cost": cheapest / prices[facts.name] if facts.name in prices and cheapest < inf else None,
+            "speed": per_s / fastest if per_s and fastest else None,
+            "licence": _OPENNESS.get(facts.openness),
+            "maintenance": _maintenance(facts.released, priced_at),
+            "sovereignty": 0.0 if facts.name in external else 1.0,
+        }
+    return scores
+
+
+def _maintenance(released: str, priced_at: str) -> float | None:
+    """Score the age of a model; None if its release is unknown."""
+    if not released:
+        return None
+    end, (year, month) = datetime.fromisoformat(priced_at), map(int, released.split("-"))
+    age = (end.year - year) + (end.month - month) / 12
+    return min(1.0, max(0.0, 1 - age / _YEARS))

@@ -1,6 +1,6 @@
-"""A graded run becomes training data, a table, or a sheet for people who label."""
+"""Export a graded run: training data, tables, sheets for human labels."""
 
 from qaeval.export.select import Filters
-from qaeval.export.write import Written, write_export
+from qaeval.export.write import ExportResult, write_export
 
-__all__ = ["Filters", "Written", "write_export"]
+__all__ = ["ExportResult", "Filters", "write_export"]

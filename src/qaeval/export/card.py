@@ -1,4 +1,4 @@
-"""The data card: README.md with the front matter that `datasets` reads, and what a person has to know."""
+"""The data card: README.md with front matter for `datasets`, and the provenance of the data."""
 
 import hashlib
 import re
@@ -9,19 +9,19 @@ from typing import Any, Final, Literal, TypeAlias
 import yaml
 
 from qaeval import __version__
-from qaeval.export.licences import Model
+from qaeval.export.licences import SourceModel
 from qaeval.records import digest
 
-To: TypeAlias = Literal["sft", "dpo", "parquet", "csv", "labels"]
+ExportFormat: TypeAlias = Literal["sft", "dpo", "parquet", "csv", "labels"]
 Counts: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Rows by split and by what stands in a column."""
+"""Number of rows by split and by value of a column."""
 
-NAME: Final = "README.md"
+CARD_NAME: Final = "README.md"
 
 _MARK: Final = re.compile(r"<!-- qaeval export 1 ([0-9a-f]{64}) -->\n\Z")
 _FILE: Final = re.compile(r"^- `([^`/]+)`: [\d,]+ rows, sha256 `([0-9a-f]{64})`$", re.MULTILINE)
 
-_TITLES: Final[Mapping[To, str]] = {
+_TITLES: Final[Mapping[ExportFormat, str]] = {
     "sft": "Supervised fine-tuning",
     "dpo": "Preference pairs",
     "parquet": "Items of a run",
@@ -29,46 +29,47 @@ _TITLES: Final[Mapping[To, str]] = {
     "labels": "Items to be labelled",
 }
 
-_USES: Final[Mapping[To, str]] = {
+_USES: Final[Mapping[ExportFormat, str]] = {
     "sft": (
-        "Each row of `messages` is a conversation. The loss belongs on the assistant's turn alone: in TRL, "
+        "Each row of `messages` is a conversation. Train on the assistant's turn only: in TRL, "
         "`SFTConfig(assistant_only_loss=True)`, which needs a chat template that marks that turn."
     ),
     "dpo": (
-        "Each row has a `prompt`, a `chosen` and a `rejected` reply, as TRL's `DPOTrainer` takes them. Where the eval asks "
-        "for several question/answer pairs at once, the prompt is what the candidates were asked, and each reply is one "
-        "pair of theirs as JSON."
+        "Each row has a `prompt`, a `chosen` and a `rejected` reply, the format of TRL's `DPOTrainer`. If "
+        "the eval asks for several question/answer pairs at once, the prompt is that of the candidates, "
+        "and each reply is a single pair as JSON."
     ),
     "parquet": (
-        "One row for each item, and one for each reply that gave none; `failure` says why. Letters are the judge's; `labels` "
-        "has those of other raters."
+        "One row per item, and one per reply without items; `failure` has the reason. `letter` is the "
+        "judge's; `labels` has the letters of other raters."
     ),
     "csv": (
-        "One row for each item, and one for each reply that gave none; `failure` says why. Letters are the judge's; `labels` "
-        "has those of other raters. An apostrophe stands before text that a spreadsheet would run as a formula."
+        "One row per item, and one per reply without items; `failure` has the reason. `letter` is the "
+        "judge's; `labels` has the letters of other raters. An apostrophe precedes text that a "
+        "spreadsheet would run as a formula."
     ),
     "labels": (
-        "Fill in `label` with a letter of the rubric; leave it empty where you cannot tell. The rows hide who wrote an item "
-        "and what the judge said of it. Their order is drawn by lot."
+        "Fill in `label` with a letter of the rubric; leave it empty if you cannot decide. The rows hide "
+        "the candidate and the judge's grade of an item. Their order is random."
     ),
 }
 
 _PRIVACY: Final = (
-    "Text of the chunks stands in these files, in answers and, where the format has them, in prompts and contexts. Whatever "
-    "is personal or confidential in the documents is so here, and a model that is trained on it can repeat it. Nothing was "
-    "removed or made anonymous."
+    "These files contain text of the chunks: in answers and, depending on the format, in prompts and "
+    "contexts. Personal or confidential data of the documents are therefore in these files, and a model "
+    "trained on them can reproduce these data. Nothing was removed or anonymised."
 )
 
 
 @dataclass(frozen=True)
-class File:
+class ExportFile:
     """A file of the export."""
 
     name: str
     data: bytes
     rows: int
     split: str = ""
-    """As `datasets` is to name it; empty: not to be loaded."""
+    """Name of the split for `datasets`; empty: the file is not loaded."""
 
     @property
     def sha256(self) -> str:
@@ -78,33 +79,33 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """Everything that the card says."""
+    """The content of a card."""
 
-    to: To
+    to: ExportFormat
     run: str
     """Name of the run directory."""
     settings: Mapping[str, Any]
-    files: tuple[File, ...]
+    files: tuple[ExportFile, ...]
     counts: Mapping[str, Counts]
-    """Tables of rows, by what the columns are."""
+    """Row counts by the name of the counted column."""
     dropped: tuple[str, ...]
     letters: str
-    """How letters came about."""
+    """Source of the letters."""
     notes: tuple[str, ...] = ()
 
 
 def render_card(facts: CardFacts) -> str:
-    """Write the card, with a mark by which a later export knows its own."""
+    """Render the card, with a mark by which a later export recognises it."""
     parts = [
         f"---\n{yaml.safe_dump(_front(facts), sort_keys=False, allow_unicode=True, width=1000)}---\n",
         f"# {_TITLES[facts.to]}: {facts.settings['eval']['title']}\n",
-        f"Made from the run `{facts.run}` by qaeval {__version__}. {_USES[facts.to]}\n",
+        f"Exported from the run `{facts.run}` by qaeval {__version__}. {_USES[facts.to]}\n",
         "## Files\n",
         "".join(f"- `{file.name}`: {file.rows:,} rows, sha256 `{file.sha256}`\n" for file in facts.files),
-        *(f"## Rows by split and {what}\n\n{_table(counts)}" for what, counts in facts.counts.items()),
-        *([f"## What was left out\n\n{_list(facts.dropped)}"] if facts.dropped else []),
-        f"## How the letters came about\n\n{facts.letters}\n",
-        f"## Where it is from\n\n{_provenance(facts.settings)}",
+        *(f"## Rows by split and {column}\n\n{_table(counts)}" for column, counts in facts.counts.items()),
+        *([f"## Excluded rows\n\n{_list(facts.dropped)}"] if facts.dropped else []),
+        f"## Source of the letters\n\n{facts.letters}\n",
+        f"## Provenance\n\n{_provenance(facts.settings)}",
         f"## Licences and terms\n\n{_licences(facts)}",
         f"## Personal and confidential data\n\n{_PRIVACY}\n",
     ]
@@ -113,7 +114,7 @@ def render_card(facts: CardFacts) -> str:
 
 
 def listed_files(text: str) -> dict[str, str] | None:
-    """Return the files that a card lists with their hashes; None where the text is no card, or was changed since."""
+    """Return the files of a card with their hashes; None if the text is not a card, or was changed."""
     mark = _MARK.search(text)
     if not mark or hashlib.sha256(text[: mark.start()].encode()).hexdigest() != mark[1]:
         return None
@@ -124,7 +125,7 @@ def _front(facts: CardFacts) -> dict[str, Any]:
     data_files = [{"split": file.split, "path": file.name} for file in facts.files if file.split]
     return {
         "pretty_name": f"{_TITLES[facts.to]}: {facts.settings['eval']['title']}",
-        # neither the documents' licence nor what outputs may be used for is known here; the card says what is
+        # the licence of the documents and the permitted uses of outputs are unknown; the card explains it
         "license": "other",
         "license_name": "see-licences-and-terms",
         "tags": ["synthetic", "qaeval"],
@@ -142,27 +143,31 @@ def _table(counts: Counts) -> str:
 
 
 def _provenance(settings: Mapping[str, Any]) -> str:
-    definition, drawn, grading = settings["eval"], settings["sample_set"], settings["grading"]
-    rubric, judge = grading["rubric"], Model.of(grading["judge"]["name"], grading["judge"])
+    definition, sample_set, grading = settings["eval"], settings["sample_set"], settings["grading"]
+    rubric, judge = grading["rubric"], SourceModel.of(grading["judge"]["name"], grading["judge"])
     facts = [
-        f"eval `{definition['name']}`, sha256 `{definition['digest']}`; prompt `{digest(definition['prompt'])}`",
-        f"sample set of {drawn['n']:,}, sha256 `{drawn['digest']}`",
+        f"eval `{definition['name']}`, sha256 `{definition['digest']}`",
+        f"prompt, sha256 `{digest(definition['prompt'])}`",
+        f"sample set of {sample_set['n']:,}, sha256 `{sample_set['digest']}`",
         f"rubric `{rubric['name']}/{rubric['version']}`, sha256 `{rubric['sha']}`",
         f"judge {_model(judge)}; settings sha256 `{digest(grading['judge'])}`",
-        *(f"candidate {_model(Model.of(name, about))}" for name, about in settings["candidates"].items()),
+        *(
+            f"candidate {_model(SourceModel.of(name, settings_of_model))}"
+            for name, settings_of_model in settings["candidates"].items()
+        ),
     ]
     return _list(facts)
 
 
-def _model(model: Model) -> str:
+def _model(model: SourceModel) -> str:
     weights = f"{model.hf_id} at revision {model.revision or 'not pinned'}" if model.hf_id else model.kind
-    return f"`{model.name}`: {weights}, licence {model.licence or 'not named'}"
+    return f"`{model.name}`: {weights}, licence {model.licence or 'unknown'}"
 
 
 def _licences(facts: CardFacts) -> str:
-    documents = "The documents keep the licence that they have; the run does not know it."
+    documents = "The documents keep their licence, which the run does not record."
     conditions = _list(facts.notes) if facts.notes else ""
-    return f"{documents} What follows is no legal advice.\n\n{conditions}".rstrip() + "\n"
+    return f"{documents} The following is not legal advice.\n\n{conditions}".rstrip() + "\n"
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What goes into the folder of an export, beside its card."""
+"""The data files of an export, and the facts for its card."""
 
 import json
 import re
@@ -9,144 +9,151 @@ from itertools import count
 from typing import Any, Final, Literal
 
 from qaeval.errors import DataError
-from qaeval.export.card import Counts, File
+from qaeval.export.card import Counts, ExportFile
 from qaeval.export.dedup import deduplicate
-from qaeval.export.licences import Model, refuse_unfit
+from qaeval.export.licences import SourceModel, check_licences
 from qaeval.export.select import (
     Filters,
     GradedItem,
     Grading,
-    Selected,
+    Selection,
+    can_be_rejected,
     failed_replies,
     graded_items,
-    may_be_rejected,
     select,
 )
 from qaeval.export.sheets import SHEET_COLUMNS, label_rows, precomputed_rows
-from qaeval.export.split import SPLITS, By, assign
+from qaeval.export.split import SPLITS, SplitUnit, assign
 from qaeval.export.tables import as_csv, as_parquet, table_rows
 from qaeval.export.training import Example, dpo_examples, sft_examples
 from qaeval.records import Label
 from qaeval.storage.run_directory import RunStore
 
-_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
-"""What does not stand in the name of a file."""
+_UNSAFE_CHARS: Final = re.compile(r"[^A-Za-z0-9_-]+")
+"""Characters that are replaced in file names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """Files with what the card says of them."""
+    """Data files and the facts about them for the card."""
 
-    files: tuple[File, ...]
+    files: tuple[ExportFile, ...]
     tables: Mapping[str, Counts] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """What was left out, by reason; reasons that took nothing among them."""
+    """Excluded rows by reason, including reasons with zero rows."""
     letters: str
     notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows by split; of tables and sheets by file."""
+        """Rows by split; for tables and sheets, by file."""
         return {file.name.removesuffix(".jsonl"): file.rows for file in self.files}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """What is asked of training data."""
+class TrainingOptions:
+    """Options of training data."""
 
     labels: Sequence[Label]
     filters: Filters
     accept: Iterable[str]
-    """Models or licences whose terms the user has read."""
+    """Models or licences whose terms the user has accepted."""
     shares: tuple[float, float, float]
     seed: int
-    by: By
+    by: SplitUnit
 
 
-def sft_content(store: RunStore, asked: Training, *, with_context: bool | None) -> Content:
-    """Make conversations of the items that pass the filters.
+def sft_content(store: RunStore, options: TrainingOptions, *, with_context: bool | None) -> Content:
+    """Return conversations from the items that pass the filters.
 
     Args:
         store: A graded run.
-        asked: What is asked.
-        with_context: Put the chunk before the question; None: where the eval asks for answers from it.
+        options: Options of training data.
+        with_context: Put the chunk before the question; None: only in evals of kind answer.
     """
     grading = Grading.of(store)
     if with_context is None:
-        # an answer, a refusal above all, makes sense beside the passage that it speaks of alone
+        # an answer from a chunk, and a refusal in particular, makes no sense without the chunk
         with_context = grading.settings["eval"].get("item_kind") == "answer"
-    items = graded_items(store, asked.labels, model_labels=asked.filters.model_labels)
-    selected = select(items, asked.filters, grading)
-    _require_some(store, items, selected)
-    made = sft_examples(selected.items, with_context=with_context)
+    items = graded_items(store, options.labels, model_labels=options.filters.model_labels)
+    selected = select(items, options.filters, grading)
+    _require_items(store, items, selected)
+    examples = sft_examples(selected.items, with_context=with_context)
     dropped = {step.name: step.dropped for step in selected.steps}
-    return _training(store, made, dropped, grading, asked)
+    return _training(store, examples, dropped, grading, options)
 
 
-def dpo_content(store: RunStore, asked: Training, *, per_sample: int) -> Content:
-    """Make pairs, in which the items that pass the filters are preferred."""
-    grading, filters = Grading.of(store), asked.filters
-    items = graded_items(store, asked.labels, model_labels=filters.model_labels)
+def dpo_content(store: RunStore, options: TrainingOptions, *, per_sample: int) -> Content:
+    """Return preference pairs; items that pass the filters are the chosen ones."""
+    grading, filters = Grading.of(store), options.filters
+    items = graded_items(store, options.labels, model_labels=filters.model_labels)
     selected = select(items, filters, grading)
-    _require_some(store, items, selected)
+    _require_items(store, items, selected)
     best = grading.scale[0]
-    passed = {one.item.item_id for one in selected.items}
-    made = dpo_examples(
-        (one for one in items if may_be_rejected(one, filters)),
+    passed = {item.item.item_id for item in selected.items}
+    examples = dpo_examples(
+        (item for item in items if can_be_rejected(item, filters)),
         best=best,
         scale=grading.scale,
         prompt=grading.settings["eval"]["prompt"],
-        chosen=lambda one: one.item.item_id in passed,
+        chosen=lambda item: item.item.item_id in passed,
         per_sample=per_sample,
     )
-    if not made:
+    if not examples:
         raise DataError(
-            f"{store.path}: no pairs: {len(selected.items)} items passed the filters, and none of them has the best letter, "
-            f"{best}, beside one of the same sample and type with a worse letter; loosen the filters, or compare more candidates"
+            f"{store.path}: no pairs: {len(selected.items)} items passed the filters, but none has the "
+            f"best letter {best} and a counterpart of the same sample and type with a worse letter; relax "
+            "the filters, or compare more candidates"
         )
     dropped = {f"{step.name} (of the chosen)": step.dropped for step in selected.steps}
-    return _training(store, made, dropped, grading, asked)
+    return _training(store, examples, dropped, grading, options)
 
 
 def table_content(
     store: RunStore, labels: Sequence[Label], filters: Filters, to: Literal["csv", "parquet"]
 ) -> Content:
-    """Make the table of all items."""
+    """Return the table of all items."""
     rows = table_rows(store, labels, candidates=filters.candidates)
     if not rows:
-        raise DataError(f"{store.path}: the run has no replies to write down; finish it with --resume")
+        raise DataError(f"{store.path}: the run has no replies; finish it with --resume")
     data = as_csv(rows) if to == "csv" else as_parquet(rows)
     grading = Grading.of(store)
     judge = grading.settings["grading"]["judge"]["name"]
     return Content(
-        files=(File(f"items.{to}", data, len(rows), "train"),),
-        letters=f"The judge `{judge}` gave `letter`, `flags`, `reason` and `probability`. Labels stand in `labels`.",
+        files=(ExportFile(f"items.{to}", data, len(rows), "train"),),
+        letters=f"`letter`, `flags`, `reason` and `probability` are from the judge `{judge}`.",
     )
 
 
 def sheet_content(
     store: RunStore, labels: Sequence[Label], filters: Filters, *, n: int | None, seed: int, precomputed: bool
 ) -> Content:
-    """Make a sheet to be filled in, or the letters as Inspect takes scores."""
+    """Return a sheet for labels, or the letters in the format of Inspect's precomputed scores."""
     grading = Grading.of(store)
     if precomputed:
-        made = precomputed_rows(store, labels, candidates=filters.candidates)
-        files = tuple(File(name, as_jsonl(made[one]), len(made[one])) for one, name in _file_names(made))
+        records = precomputed_rows(store, labels, candidates=filters.candidates)
+        files = tuple(
+            ExportFile(name, as_jsonl(records[item]), len(records[item]))
+            for item, name in _file_names(records)
+        )
         letters = (
-            "Values run from 0, the lowest letter, to 1, the best; the mean where a reply has several items."
+            "Values range from 0 (lowest letter) to 1 (best letter); the mean over the items of a reply."
         )
     else:
         items = graded_items(store, [])
-        own = [one for one in items if not filters.candidates or one.candidate in filters.candidates]
-        rows = label_rows(own, grading, n=n, seed=seed)
+        selected = [item for item in items if not filters.candidates or item.candidate in filters.candidates]
+        rows = label_rows(selected, grading, n=n, seed=seed)
         files = tuple(
-            File(f"labels.{kind}", data, len(rows))
+            ExportFile(f"labels.{kind}", data, len(rows))
             for kind, data in (("jsonl", as_jsonl(rows)), ("csv", as_csv(rows, SHEET_COLUMNS)))
             if rows
         )
-        letters = f"Nobody has given any yet. The scale is {'/'.join(grading.scale)}, of the rubric `{grading.rubric}`."
+        letters = (
+            f"To be filled in. The scale is {'/'.join(grading.scale)}, of the rubric `{grading.rubric}`."
+        )
     if not files:
-        raise DataError(f"{store.path}: no item of {_who(filters)} has a letter; `qaeval grade` comes first")
+        names = _candidate_names(filters)
+        raise DataError(f"{store.path}: no item of {names} has a letter; run `qaeval grade` first")
     return Content(files=files, letters=letters)
 
 
@@ -157,140 +164,162 @@ def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _training(
     store: RunStore,
-    made: Sequence[Example],
+    examples: Sequence[Example],
     dropped: Mapping[str, int],
     grading: Grading,
-    asked: Training,
+    options: TrainingOptions,
 ) -> Content:
-    """Drop duplicates, ask the licences, split, and count."""
-    order = sorted(range(len(made)), key=lambda place: _preference(made[place], grading))
-    unique = deduplicate([example.text for example in made], order)
-    examples = [made[place] for place in unique.places]
-    sources = {one.item.item_id: one for example in examples for one in example.items}
-    notes = refuse_unfit([*_authors(examples, grading), *_raters(sources.values(), grading)], asked.accept)
+    """Drop duplicates, check licences, split and count."""
+    order = sorted(range(len(examples)), key=lambda index: _preference(examples[index], grading))
+    unique = deduplicate([example.text for example in examples], order)
+    unique_examples = [examples[index] for index in unique.indices]
+    sources = {item.item.item_id: item for example in unique_examples for item in example.items}
+    notes = check_licences(
+        [*_authors(unique_examples, grading), *_raters(sources.values(), grading)], options.accept
+    )
     assigned = assign(
-        [example.place for example in examples], shares=asked.shares, seed=asked.seed, by=asked.by
+        [example.split_key for example in unique_examples],
+        shares=options.shares,
+        seed=options.seed,
+        by=options.by,
     )
     parts = {
-        split: [one for one, own in zip(examples, assigned.splits, strict=True) if own == split]
+        split: [item for item, part in zip(unique_examples, assigned.splits, strict=True) if part == split]
         for split in SPLITS
     }
     files = [
-        File(f"{split}.jsonl", as_jsonl(example.row for example in own), len(own), split)
-        for split, own in parts.items()
-        if own
+        ExportFile(f"{split}.jsonl", as_jsonl(example.row for example in part), len(part), split)
+        for split, part in parts.items()
+        if part
     ]
     return Content(
         files=tuple(files),
         tables={
-            "letter": _counted(parts, lambda one: one.letter, grading.scale),
-            "candidate": _counted(parts, lambda one: one.items[0].candidate, grading.settings["candidates"]),
+            "letter": _count_by(parts, lambda item: item.letter, grading.scale),
+            "candidate": _count_by(
+                parts, lambda item: item.items[0].candidate, grading.settings["candidates"]
+            ),
         },
         dropped={
             **dropped,
             "exact duplicates": unique.exact,
             "near duplicates": unique.near,
-            "replies that gave no item": failed_replies(store),
+            "replies without items": failed_replies(store),
         },
-        letters=_letters(sources, grading, asked),
-        notes=(*notes, *_remarks(parts, assigned.moved, asked.by)),
+        letters=_letters_note(sources, grading, options),
+        notes=(*notes, *_split_notes(parts, assigned.n_moved, options.by)),
     )
 
 
 def _preference(example: Example, grading: Grading) -> tuple[int, bool]:
-    """Of duplicates keep the one with the better letter, and of equal ones that which a label spoke for."""
+    """Return the sort key among duplicates: the better letter first, then labels before grades."""
     return grading.scale.index(example.letter), example.items[0].source != "label"
 
 
-def _counted(
-    parts: Mapping[str, Sequence[Example]], of: Callable[[Example], str], order: Iterable[str]
+def _count_by(
+    parts: Mapping[str, Sequence[Example]], key: Callable[[Example], str], order: Iterable[str]
 ) -> dict[str, dict[str, int]]:
-    counts = {split: Counter(map(of, own)) for split, own in parts.items()}
-    names = [name for name in order if any(name in own for own in counts.values())]
-    return {split: {name: own[name] for name in names} for split, own in counts.items()}
+    counts = {split: Counter(map(key, part)) for split, part in parts.items()}
+    names = [name for name in order if any(name in part for part in counts.values())]
+    return {split: {name: part[name] for name in names} for split, part in counts.items()}
 
 
-def _authors(examples: Iterable[Example], grading: Grading) -> list[Model]:
-    names = {one.candidate for example in examples for one in example.items}
-    return [Model.of(name, about) for name, about in grading.settings["candidates"].items() if name in names]
+def _authors(examples: Iterable[Example], grading: Grading) -> list[SourceModel]:
+    names = {item.candidate for example in examples for item in example.items}
+    return [
+        SourceModel.of(name, settings)
+        for name, settings in grading.settings["candidates"].items()
+        if name in names
+    ]
 
 
-def _raters(items: Iterable[GradedItem], grading: Grading) -> list[Model]:
-    """Name the models that gave letters: the judge, and those whose labels were counted."""
+def _raters(items: Iterable[GradedItem], grading: Grading) -> list[SourceModel]:
+    """Return the models that gave letters: the judge, and models with counted labels."""
     judge, candidates = grading.settings["grading"]["judge"], grading.settings["candidates"]
-    known = {**candidates, judge["name"]: judge}
+    settings = {**candidates, judge["name"]: judge}
     names = dict.fromkeys(
         name
-        for one in items
+        for item in items
         for name in (
             [judge["name"]]
-            if one.source == "grade"
-            else [label.rater for label in one.labels if label.rater_kind == "model"]
+            if item.source == "grade"
+            else [label.rater for label in item.labels if label.rater_kind == "model"]
         )
     )
-    return [Model.of(name, known[name]) if name in known else Model.of_rater(name) for name in names]
+    return [
+        SourceModel.of(name, settings[name]) if name in settings else SourceModel.of_rater(name)
+        for name in names
+    ]
 
 
-def _letters(sources: Mapping[str, GradedItem], grading: Grading, asked: Training) -> str:
-    """Say who gave the letters of the items that are in the data."""
-    by = Counter(one.source for one in sources.values())
-    sentences = []
-    if by["grade"]:
+def _letters_note(sources: Mapping[str, GradedItem], grading: Grading, options: TrainingOptions) -> str:
+    """Return who gave the letters of the exported items."""
+    n_by_source = Counter(item.source for item in sources.values())
+    messages = []
+    if n_by_source["grade"]:
         judge = grading.settings["grading"]["judge"]["name"]
-        sentences.append(
-            f"The judge `{judge}` gave the letters of {by['grade']:,} items by the rubric `{grading.rubric}`."
+        messages.append(
+            f"The judge `{judge}` graded {n_by_source['grade']:,} items with the rubric `{grading.rubric}`."
         )
-    if by["label"]:
+    if n_by_source["label"]:
         raters = sorted(
-            {f"{label.rater} ({label.rater_kind})" for one in sources.values() for label in one.labels}
+            {f"{label.rater} ({label.rater_kind})" for item in sources.values() for label in item.labels}
         )
-        sentences.append(
-            f"Labels gave those of {by['label']:,} items: {', '.join(raters)}. People count before models, then the majority, "
-            "then the lower letter."
+        messages.append(
+            f"The letters of {n_by_source['label']:,} items are labels of {', '.join(raters)}. Labels by "
+            "people take precedence over those by models; among them the majority decides, and in a tie "
+            "the lower letter."
         )
-    models = sorted({label.rater for label in asked.labels if label.rater_kind == "model"})
+    models = sorted({label.rater for label in options.labels if label.rater_kind == "model"})
     if models:
-        sentences.append(
-            f"Labels by models ({', '.join(models)}) count where no person gave one: --model-labels was asked for."
-            if asked.filters.model_labels
-            else f"Labels by models ({', '.join(models)}) decided nothing: --model-labels was not asked for."
+        messages.append(
+            f"Labels by models ({', '.join(models)}) count for items without a label by a person "
+            "(--model-labels)."
+            if options.filters.model_labels
+            else f"Labels by models ({', '.join(models)}) were not used (without --model-labels)."
         )
-    return " ".join(sentences)
+    return " ".join(messages)
 
 
-def _remarks(parts: Mapping[str, Sequence[Example]], moved: int, by: By) -> list[str]:
-    remarks = [f"{split}.jsonl is left out: no row fell into it." for split, own in parts.items() if not own]
-    if moved:
-        remarks.append(
-            f"{moved:,} {by}s were moved to an earlier split, because they share a question or a text with a {by} there."
+def _split_notes(parts: Mapping[str, Sequence[Example]], n_moved: int, unit: SplitUnit) -> list[str]:
+    notes = [
+        f"{split}.jsonl is missing: the split has no rows."
+        for split, examples in parts.items()
+        if not examples
+    ]
+    if n_moved:
+        notes.append(
+            f"{n_moved:,} {unit}s were moved to an earlier split: they share a question or text with a "
+            f"{unit} there."
         )
-    return remarks
+    return notes
 
 
-def _require_some(store: RunStore, items: Sequence[GradedItem], selected: Selected) -> None:
+def _require_items(store: RunStore, items: Sequence[GradedItem], selected: Selection) -> None:
     if not items:
-        raise DataError(f"{store.path}: the run has no items: no reply of any candidate could be read")
-    before = len(items)
+        raise DataError(f"{store.path}: the run has no items: every generation failed")
+    n_before = len(items)
     for step in selected.steps:
-        if not step.left:
+        if not step.n_left:
             raise DataError(
-                f"{store.path}: nothing left to export: none of {before} items passed the filter {step.name!r}; loosen it"
+                f"{store.path}: nothing to export: none of {n_before} items passed the filter "
+                f"{step.name!r}; relax it"
             )
-        before = step.left
+        n_before = step.n_left
 
 
-def _file_names(made: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Name a file for each candidate, so that no two get the same one, on disks that tell no case apart either."""
+def _file_names(candidates: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return a file name for each candidate, unique even on case-insensitive file systems."""
     names: list[tuple[str, str]] = []
     taken: set[str] = set()
-    for one in made:
-        plain = _UNSAFE.sub("-", one)
-        free = (f"{number}-{plain}" if number > 1 else plain for number in count(1))
-        name = next(name for name in free if name.casefold() not in taken)
+    for candidate in candidates:
+        safe_name = _UNSAFE_CHARS.sub("-", candidate)
+        free_names = (f"{number}-{safe_name}" if number > 1 else safe_name for number in count(1))
+        name = next(name for name in free_names if name.casefold() not in taken)
         taken.add(name.casefold())
-        names.append((one, f"{name}.jsonl"))
+        names.append((candidate, f"{name}.jsonl"))
     return names
 
 
-def _who(filters: Filters) -> str:
+def _candidate_names(filters: Filters) -> str:
     return ", ".join(filters.candidates) or "the run"

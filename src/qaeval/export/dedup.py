@@ -1,7 +1,7 @@
-"""Exact and near duplicates, found without comparing everything with everything.
+"""Remove exact and near duplicates.
 
-Two texts are near duplicates when the sets of their content words overlap by 0.9 of their union (Jaccard). Words that carry
-no content of their own but turn the sense, question words, negations and numbers, have to be the same.
+Two texts are near duplicates if the Jaccard index of their content words is at least 0.9 and their question
+words, negations and numbers, which change the meaning, are the same.
 """
 
 from collections import Counter
@@ -13,12 +13,12 @@ from qaeval.text.lexicon import word_set
 from qaeval.text.near import NearIndex
 from qaeval.text.units import content_words, numbers, words
 
-_ALIKE: Final = 9
-"""Tenths of their content words that near duplicates share."""
+_SIMILARITY_TENTHS: Final = 9
+"""Jaccard index of near duplicates, in tenths."""
 
 _QUESTION_WORDS: Final = word_set(
-    "what which who whom whose when where why how was welche welcher welches welchen welchem wer wen wem wessen wann wo "
-    "warum wieso weshalb wie wohin woher womit wodurch wozu"
+    "what which who whom whose when where why how was welche welcher welches welchen welchem wer wen wem "
+    "wessen wann wo warum wieso weshalb wie wohin woher womit wodurch wozu"
 )
 _NEGATIONS: Final = word_set(
     "not no never without cannot neither nor nicht kein keine keinen keiner keinem nie niemals ohne"
@@ -26,71 +26,77 @@ _NEGATIONS: Final = word_set(
 
 
 @dataclass(frozen=True)
-class Text:
-    """What is compared of a row."""
+class ComparedText:
+    """The texts of a row that are compared."""
 
     question: str
     answer: str
 
 
 @dataclass(frozen=True)
-class Unique:
-    """Places of the rows that stay, in their order, and how many others went."""
+class Deduplicated:
+    """Indices of the rows to keep, in their order, and the number of removed rows."""
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     exact: int
     near: int
 
 
-def deduplicate(texts: Sequence[Text], order: Sequence[int] | None = None) -> Unique:
-    """Find the rows to keep, one of each set of duplicates.
+def deduplicate(texts: Sequence[ComparedText], order: Sequence[int] | None = None) -> Deduplicated:
+    """Return the rows to keep, one of each set of duplicates.
 
     Args:
-        texts: The rows' texts.
-        order: Places in the order of preference, the one to keep first; as they come when left out.
+        texts: The texts of the rows.
+        order: Row indices by preference, the preferred one first; default: the given order.
 
     Returns:
-        The places to keep.
+        The indices to keep, and the number of removed rows.
     """
     preferred = range(len(texts)) if order is None else order
     seen: set[tuple[str, str]] = set()
-    different = []
-    for place in preferred:
-        key = (plain(texts[place].question), plain(texts[place].answer))
+    distinct = []
+    for index in preferred:
+        key = (normalised(texts[index].question), normalised(texts[index].answer))
         if key not in seen:
             seen.add(key)
-            different.append(place)
-    kept = _far_apart(different, texts)
-    return Unique(tuple(sorted(kept)), len(texts) - len(different), len(different) - len(kept))
+            distinct.append(index)
+    kept = _without_near_duplicates(distinct, texts)
+    return Deduplicated(tuple(sorted(kept)), len(texts) - len(distinct), len(distinct) - len(kept))
 
 
-def plain(text: str) -> str:
-    """Fold case and spaces away; what is left is compared letter by letter."""
+def normalised(text: str) -> str:
+    """Normalise case and white space for the comparison of exact duplicates."""
     return " ".join(text.casefold().split())
 
 
-def _far_apart(places: Iterable[int], texts: Sequence[Text]) -> list[int]:
-    """Keep the places whose text is near no kept one."""
-    places = list(places)
+def _without_near_duplicates(indices: Iterable[int], texts: Sequence[ComparedText]) -> list[int]:
+    """Return the indices of texts without a near duplicate among the preceding ones."""
+    indices = list(indices)
     bags = {
-        place: frozenset(content_words(f"{texts[place].question}\n{texts[place].answer}")) for place in places
+        index: frozenset(content_words(f"{texts[index].question}\n{texts[index].answer}"))
+        for index in indices
     }
-    index = NearIndex(bags.values(), _ALIKE)
+    near_index = NearIndex(bags.values(), _SIMILARITY_TENTHS)
     kept = []
-    for place in places:
-        bag, turn = bags[place], _turn(texts[place])
-        if not any(index.is_near(bag, other) for other in index.candidates(bag, turn)):
-            kept.append(place)
-            index.add(bag, turn)
+    for index in indices:
+        bag, signature = bags[index], _signature(texts[index])
+        if not any(near_index.is_near(bag, candidate) for candidate in near_index.candidates(bag, signature)):
+            kept.append(index)
+            near_index.add(bag, signature)
     return kept
 
 
-def _turn(text: Text) -> Hashable:
-    """What has to be the same: question words, negations, numbers."""
-    asked = tuple(word for word in words(text.question) if word in _QUESTION_WORDS)
-    said = Counter(
+def _signature(text: ComparedText) -> Hashable:
+    """Return what near duplicates must share: question words, number of negations, numbers."""
+    question_words = tuple(word for word in words(text.question) if word in _QUESTION_WORDS)
+    negations = Counter(
         word
         for word in words(f"{text.question}\n{text.answer}")
         if word in _NEGATIONS or word.endswith(("n't", "n’t"))
     )
-    return asked, said.total(), tuple(numbers(text.question)), tuple(sorted(numbers(text.answer)))
+    return (
+        question_words,
+        negations.total(),
+        tuple(numbers(text.question)),
+        tuple(sorted(numbers(text.answer))),
+    )

@@ -1,70 +1,74 @@
-"""A folder that is there whole or not at all, and that never takes somebody's work away."""
+"""Write a folder atomically, without overwriting a user's work."""
 
 import hashlib
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from qaeval.errors import UsageError
-from qaeval.export.card import NAME, listed_files
+from qaeval.export.card import CARD_NAME, listed_files
 from qaeval.files.rows import explained
+
+_SHOWN_NAMES: Final = 3
 
 
 def require_free(out: Path) -> None:
-    """Refuse a folder that holds anything but a former export as it was written.
+    """Refuse a folder with anything but an unchanged earlier export.
 
     Raises:
-        UsageError: it is a file, or something in it is not of a former export or was changed since.
+        UsageError: the path is a file, or the folder has other or changed files.
     """
     if not out.exists():
         return
     if not out.is_dir():
         raise UsageError(f"{out}: expected a folder, this is a file; choose another --out")
     with explained(out, "reading"):
-        there = sorted(entry.name for entry in out.iterdir())
-        if not there:
+        names = sorted(entry.name for entry in out.iterdir())
+        if not names:
             return
-        card = out / NAME
+        card = out / CARD_NAME
         listed = listed_files(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
         if listed is None:
+            shown = ", ".join([*names[:_SHOWN_NAMES], *(["…"] if len(names) > _SHOWN_NAMES else [])])
             raise UsageError(
-                f"{out}: expected an empty folder or a former export, found {', '.join(there[:3])}"
-                f"{', …' if len(there) > 3 else ''} and no {NAME} as an export writes it; choose another --out"  # noqa: PLR2004
+                f"{out}: expected an empty folder or an earlier export with its {CARD_NAME}, found {shown}; "
+                "choose another --out"
             )
-        for name in there:
-            if name != NAME and not _as_written(out / name, listed.get(name)):
+        for name in names:
+            if name != CARD_NAME and not _is_unchanged(out / name, listed.get(name)):
                 raise UsageError(
-                    f"{out}: {name} is not of the former export, or was changed since (labels filled in?); it would be "
-                    "lost: choose another --out, or move it away"
+                    f"{out}: {name} is not part of the earlier export, or was changed (labels filled in?), "
+                    "and would be lost; choose another --out, or move it"
                 )
 
 
 def write_folder(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Write files into a folder of their own, beside its place, and put it there when it is whole.
+    """Write files to a temporary folder beside the target, and rename it when it is complete.
 
     Raises:
         UsageError: as in `require_free`.
-        StoreError: it cannot be written.
+        StoreError: the folder cannot be written.
     """
     require_free(out)
-    place = out.resolve()
-    partial, former = (place.with_name(f".{place.name}.{kind}") for kind in ("partial", "former"))
+    target = out.resolve()
+    partial, former = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "former"))
     with explained(out, "writing"):
-        for left in (partial, former):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (partial, former):
+            shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, data in files.items():
             with (partial / name).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        if place.exists():
-            place.rename(former)
-        partial.rename(place)
+        if target.exists():
+            target.rename(former)
+        partial.rename(target)
         shutil.rmtree(former, ignore_errors=True)
     return tuple(out / name for name in files)
 
 
-def _as_written(path: Path, sha256: str | None) -> bool:
+def _is_unchanged(path: Path, sha256: str | None) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256

@@ -1,7 +1,7 @@
-"""What licences say about training other models on a model's outputs.
+"""Licence terms on training other models with a model's outputs.
 
-Not legal advice. Each row names the clause to be read; licences change, and a name in a registry may be wrong. What is
-not in the table is refused until a person has read the licence and says so.
+Not legal advice. Each entry names the clause to read; licences change, and a licence in a registry may be
+wrong. Unknown licences are refused until the user accepts their terms.
 """
 
 import re
@@ -13,25 +13,26 @@ from qaeval.errors import UsageError, closest
 from qaeval.report.facts import EMBEDDED
 
 Verdict: TypeAlias = Literal["free", "conditions", "refused"]
-"""``conditions``: training is allowed, and something is asked for in return."""
+"""``conditions``: training is allowed under conditions."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What one licence says about outputs."""
+    """The terms of a licence on outputs."""
 
     name: str
     verdict: Verdict
     pattern: str
-    """Of the licence's name, lower-case, with single spaces for hyphens and underscores; of a free one the whole name."""
-    says: str
+    """Pattern of the licence's name, lower-case, with spaces for hyphens and underscores. For free licences
+    it must match the whole name."""
+    summary: str
     source: str
-    """The clause, and where the licence stands."""
+    """The clause and the URL of the licence."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model whose outputs, or whose letters, are in the data."""
+class SourceModel:
+    """A model whose outputs or letters are in the data."""
 
     name: str
     kind: str
@@ -40,30 +41,32 @@ class Model:
     revision: str = ""
 
     @classmethod
-    def of(cls, name: str, about: Mapping[str, Any]) -> "Model":
+    def of(cls, name: str, settings: Mapping[str, Any]) -> "SourceModel":
         """Read a model from a run's settings."""
         return cls(
             name,
-            about.get("kind") or "",
-            about.get("licence") or "",
-            about.get("hf_id") or "",
-            about.get("revision") or "",
+            settings.get("kind") or "",
+            settings.get("licence") or "",
+            settings.get("hf_id") or "",
+            settings.get("revision") or "",
         )
 
     @classmethod
-    def of_rater(cls, name: str) -> "Model":
-        """Make a model of the rater of a label, of whom nothing but the name is known."""
-        licence = next((says for word, says in _RATERS.items() if name.casefold().startswith(word)), "")
-        return cls(name, _RATER, licence)
+    def of_rater(cls, name: str) -> "SourceModel":
+        """Return the model behind a label's rater, of which only the name is known."""
+        licence = next(
+            (terms for prefix, terms in _RATER_LICENCES.items() if name.casefold().startswith(prefix)), ""
+        )
+        return cls(name, _RATER_KIND, licence)
 
 
-_RATER: Final = "rater"
-"""Kind of a model that gave labels."""
+_RATER_KIND: Final = "rater"
+"""Kind of a model that is only known as a rater."""
 
-_RATERS: Final = {"claude": "Anthropic's terms", "gemini": "Gemini API terms"}
-"""Terms of models that nobody but their maker serves, by what their names begin with."""
+_RATER_LICENCES: Final = {"claude": "Anthropic's terms", "gemini": "Gemini API terms"}
+"""Terms of models that only their maker serves, by prefix of the model's name."""
 
-TABLE: Final = (
+LICENCE_TERMS: Final = (
     Terms(
         "Apache-2.0",
         "free",
@@ -90,7 +93,7 @@ TABLE: Final = (
         "CC-BY-4.0",
         "conditions",
         r"^cc by(?: 4\.0)?$",
-        "asks to name the author when the model itself is shared; whether that reaches its outputs is open",
+        "requires attribution if the model itself is shared; whether this covers its outputs is unclear",
         "section 3(a), creativecommons.org/licenses/by/4.0/legalcode",
     ),
     Terms(
@@ -111,30 +114,30 @@ TABLE: Final = (
         "Llama Community License from 3.1 on",
         "conditions",
         r"\bllama ?(?:3\.[123]|4)(?!\.?\d)",
-        'a model that was trained on outputs and is passed on has a name that begins with "Llama"',
+        'the name of a distributed model that was trained on outputs must begin with "Llama"',
         "section 1.b.i, llama.com/llama3_1/license",
     ),
     Terms(
         "Gemma Terms of Use",
         "conditions",
         r"\bgemma\b",
-        "outputs are free, but a model that is trained on them to perform like Gemma is a Model Derivative, and these terms "
-        "with their prohibited uses go with it",
+        "outputs are free, but a model trained on them to perform like Gemma is a Model Derivative under "
+        "these terms, including their prohibited uses",
         "sections 1.1(e), 3.1 and 3.3, ai.google.dev/gemma/terms",
     ),
     Terms(
         "Mistral Research License",
         "refused",
         r"\bmistral(?: ai)? (?:research|non production)\b|\bmrl\b|\bmnpl\b",
-        "outputs are for research alone, without any link to a business",
+        "outputs are for research only, without any link to a business",
         "sections 3.2, 4.2 and 9 of MRL-0.1, mistral.ai/licenses/MRL-0.1.md",
     ),
     Terms(
         "Qwen Research License",
         "refused",
         r"\bqwen research\b|\bqianwen research\b",
-        'not for commercial use; a model that was trained on outputs and is passed on says "Built with Qwen" or '
-        '"Improved using Qwen"',
+        "not for commercial use; a distributed model that was trained on outputs must say "
+        '"Built with Qwen" or "Improved using Qwen"',
         "sections 2 and 4.b, the LICENSE file of Qwen/Qwen2.5-3B-Instruct on Hugging Face",
     ),
     Terms(
@@ -148,14 +151,14 @@ TABLE: Final = (
         "Qwen License",
         "conditions",
         r"\bqwen\b(?! research)",
-        'a model that was trained on outputs and is passed on says "Built with Qwen" or "Improved using Qwen"',
+        'a distributed model that was trained on outputs must say "Built with Qwen" or "Improved using Qwen"',
         "section 5.b, the LICENSE file of Qwen/Qwen2.5-72B-Instruct on Hugging Face",
     ),
     Terms(
         "a licence without commercial use",
         "refused",
         r"\bnc\b|\bnon ?commercial\b|\bresearch only\b",
-        "forbids commercial use; whether that reaches outputs differs from licence to licence",
+        "forbids commercial use; whether this covers outputs depends on the licence",
         "section 1(k) and 2(a) of CC-BY-NC-4.0, creativecommons.org/licenses/by-nc/4.0/legalcode",
     ),
     Terms(
@@ -180,90 +183,93 @@ TABLE: Final = (
         "use restrictions, ai.google.dev/gemini-api/terms",
     ),
 )
-"""Every row that fits a name counts, and the strictest decides. Read a row's source before you rely on it."""
+"""All entries that match a licence's name apply; the strictest decides. Read an entry's source before
+relying on it."""
 
 _OPTION: Final = "--accept-licence"
 
 
 def terms_of(licence: str) -> tuple[Terms, ...]:
-    """Find every row that a licence's name fits; none where it is unknown.
+    """Return all entries that match the name of a licence; empty if it is unknown.
 
-    A free licence has to be the whole name: "Apache-2.0, for research" is not Apache-2.0.
+    A free licence must match the whole name: "Apache-2.0, for research" is not Apache-2.0.
     """
     text = " ".join(re.sub(r"[-_\s]+", " ", licence.casefold()).split())
     return tuple(
         row
-        for row in TABLE
+        for row in LICENCE_TERMS
         if (re.fullmatch(row.pattern, text) if row.verdict == "free" else re.search(row.pattern, text))
     )
 
 
-def refuse_unfit(models: Sequence[Model], named: Iterable[str]) -> tuple[str, ...]:
-    """Refuse models whose licence forbids training others on what they write, unless they were named.
+def check_licences(models: Sequence[SourceModel], accepted_names: Iterable[str]) -> tuple[str, ...]:
+    """Refuse models whose licence forbids training on their outputs, unless the user accepted its terms.
 
     Args:
-        models: Who wrote the rows, and who gave the letters: which rows are in the data is what they wrote.
-        named: Models or licences that the user has read the terms of.
+        models: Models that wrote rows or gave letters; letters are outputs, too, since they select the rows.
+        accepted_names: Models or licences whose terms the user accepted.
 
     Returns:
-        What the licences ask for, a sentence each, for the data card.
+        The conditions of the licences, one sentence each, for the data card.
 
     Raises:
-        UsageError: a licence forbids it or is unknown, or a name is of no model here.
+        UsageError: a licence forbids training or is unknown, or a name matches no model of the data.
     """
-    accepted = _accepted(models, named)
+    accepted = _accepted_models(models, accepted_names)
     notes = []
     for model in dict.fromkeys(models):
         if model.kind == EMBEDDED:
             continue
-        found = terms_of(model.licence)
-        against = [row for row in found if row.verdict == "refused"]
+        terms = terms_of(model.licence)
+        refusing = [row for row in terms if row.verdict == "refused"]
         if model.name in accepted:
-            notes.append(_taken(model, against or list(found)))
+            notes.append(_acceptance_note(model, refusing or list(terms)))
             continue
-        if against or not found:
-            raise UsageError(_refusal(model, against))
+        if refusing or not terms:
+            raise UsageError(_refusal_message(model, refusing))
         notes += [
-            f"{model.name} ({model.licence}): {row.says}. Read the licence: {row.source}."
-            for row in found
+            f"{model.name} ({model.licence}): {row.summary}. Read the licence: {row.source}."
+            for row in terms
             if row.verdict == "conditions"
         ]
     return tuple(notes)
 
 
-def _accepted(models: Sequence[Model], named: Iterable[str]) -> set[str]:
+def _accepted_models(models: Sequence[SourceModel], accepted_names: Iterable[str]) -> set[str]:
     accepted: set[str] = set()
-    known = [word for model in models for word in (model.name, model.licence) if word]
-    for name in named:
-        fits = {
+    known_names = [word for model in models for word in (model.name, model.licence) if word]
+    for name in accepted_names:
+        matches = {
             model.name
             for model in models
             if name.casefold() in {model.name.casefold(), model.licence.casefold()}
         }
-        if not fits or not name:
-            shown = "; ".join(f"{model.name} ({model.licence or 'no licence'})" for model in models)
+        if not matches or not name:
+            available = "; ".join(f"{model.name} ({model.licence or 'no licence'})" for model in models)
             raise UsageError(
-                f"{_OPTION} {name!r}: no such model or licence in this data.{closest(name, known)} It has {shown}"
+                f"{_OPTION} {name!r}: unknown model or licence.{closest(name, known_names)} The data has "
+                f"{available}"
             )
-        accepted |= fits
+        accepted |= matches
     return accepted
 
 
-def _refusal(model: Model, against: Sequence[Terms]) -> str:
-    others = (
-        "its letters out: do without --model-labels"
-        if model.kind == _RATER
-        else "the model's items out: name the others with --candidate"
+def _refusal_message(model: SourceModel, refusing: Sequence[Terms]) -> str:
+    alternative = (
+        "exclude its labels: omit --model-labels"
+        if model.kind == _RATER_KIND
+        else "exclude its items: name the other candidates with --candidate"
     )
-    way_on = f"read the licence, and if it allows what you want to train, add `{_OPTION} {model.name}`; or leave {others}"
-    if against:
-        row = against[0]
-        return f"{model.name}: its licence is {model.licence!r}: {row.says} ({row.source}); {way_on}"
+    advice = f"read the licence, and if it permits your use, add `{_OPTION} {model.name}`; or {alternative}"
+    if refusing:
+        terms = refusing[0]
+        return f"{model.name}: licence {model.licence!r}: {terms.summary} ({terms.source}); {advice}"
     if not model.licence:
-        return f"{model.name}: no licence is named for it, so nothing says that its outputs may train a model; {way_on}"
-    return f"{model.name}: its licence is {model.licence!r}, of which nothing is known here; {way_on}"
+        return f"{model.name}: no licence, so nothing permits training on its outputs; {advice}"
+    return f"{model.name}: unknown licence {model.licence!r}; {advice}"
 
 
-def _taken(model: Model, rows: Sequence[Terms]) -> str:
-    what = "; ".join(f"{row.says} ({row.source})" for row in rows) or "nothing is known of it here"
-    return f"{model.name} ({model.licence or 'no licence named'}): taken on the word of whoever made this export. {what}."
+def _acceptance_note(model: SourceModel, rows: Sequence[Terms]) -> str:
+    summary = "; ".join(f"{row.summary} ({row.source})" for row in rows) or "unknown terms"
+    licence = model.licence or "no licence"
+    return f"{model.name} ({licence}): terms accepted by the author of this export: {summary}."

@@ -1,4 +1,4 @@
-"""The items of a graded run with the letter that counts, and the filters that training data pass."""
+"""The items of a graded run with their final letter, and the filters of training data."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,64 +10,64 @@ from qaeval.records import Failure, Generation, Grade, Item, Label, Sample, auth
 from qaeval.storage.run_directory import RunStore
 
 Source: TypeAlias = Literal["label", "grade", "none"]
-"""Where an item's letter is from; ``none``: it has no letter."""
+"""Source of an item's letter; ``none``: the item has no letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which items become training data; one with a flag, raised by whoever gave its letter, never does."""
+    """Filters of training data. Items with a flag from the rater of their letter never pass."""
 
     letters: tuple[str, ...] = ("A",)
     min_probability: float | None = None
-    """Least probability that the judge gave its own letter. A grade without one does not pass; a label is not measured by it."""
+    """Minimum probability of the judge's letter. Grades without a probability fail; labels pass."""
     checks_passed: bool = False
-    """Leave out items on which a check of the eval found something."""
+    """Exclude items with findings of checks."""
     candidates: tuple[str, ...] = ()
-    """Items of these candidates alone; empty: all."""
+    """Candidates to include; empty: all."""
     model_labels: bool = False
-    """Labels by models win over the grade, too; those by people always do."""
+    """Labels by models override the grade; labels by people always do."""
 
 
 @dataclass(frozen=True)
 class GradedItem:
-    """An item as one candidate wrote it, with the letter that counts."""
+    """An item of a candidate with its final letter."""
 
     sample: Sample
     candidate: str
     item: Item
     letter: str
-    """Empty where neither judge nor label gave one."""
+    """Letter of a label or of the judge; empty if there is neither."""
     source: Source
     probability: float | None
-    """The judge's probability of its letter, where the server gave one; None for a label."""
+    """The judge's probability of its letter, if the server returns it; None for a label."""
     flags: tuple[str, ...]
-    """Raised by whoever gave the letter."""
+    """Flags from the rater of the letter."""
     reason: str
     labels: tuple[Label, ...] = ()
-    """Those that the letter was taken from."""
+    """Labels that determined the letter."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one filter did."""
+class FilterStep:
+    """The effect of a filter."""
 
     name: str
-    """The filter with its value, as a sentence can name it."""
+    """The filter with its value."""
     dropped: int
-    left: int
+    n_left: int
 
 
 @dataclass(frozen=True)
-class Selected:
-    """The items that passed, and what each filter took."""
+class Selection:
+    """The items that passed all filters, and the effect of each filter."""
 
     items: tuple[GradedItem, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[FilterStep, ...]
 
 
 @dataclass(frozen=True)
 class Grading:
-    """What the settings of a graded run say about letters."""
+    """Settings of a graded run: scale and rubric."""
 
     settings: Mapping[str, Any]
     scale: tuple[str, ...]
@@ -86,50 +86,54 @@ class Grading:
         settings = store.settings()
         grading = settings.get("grading")
         if not grading:
-            raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
+            raise DataError(f"{store.path}: not graded yet; run `qaeval grade {store.path}` first")
         rubric = grading["rubric"]
         scale = tuple(level["letter"] for level in rubric["scale"])
         return cls(settings, scale, f"{rubric['name']}/{rubric['version']}", rubric["sha"])
 
 
 def require_finished(store: RunStore) -> None:
-    """Refuse a run that is not whole: what is missing would be taken for something that nobody asked for.
+    """Refuse an unfinished run, whose missing rows would look like rows that were never requested.
 
     Raises:
         DataError: the run is not graded, or replies or grades are missing.
     """
     names = list(Grading.of(store).settings["candidates"])
-    replied: set[tuple[str, str]] = set()
+    replied_pairs: set[tuple[str, str]] = set()
     items: set[str] = set()
     for row in store.generations():
-        replied.add((row.sample_id, author(row)))
+        replied_pairs.add((row.sample_id, author(row)))
         if isinstance(row, Generation):
             items.update(item.item_id for item in row.items)
-    replies = sum((sample_id, name) not in replied for sample_id in store.sample_ids() for name in names)
+    replies = sum(
+        (sample_id, name) not in replied_pairs for sample_id in store.sample_ids() for name in names
+    )
     grades = len(items.difference(row.item_id for row in store.grades()))
     if replies or grades:
         raise DataError(
-            f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; finish the run with "
-            "--resume first"
+            f"{store.path}: not finished: {replies:,} replies and {grades:,} grades are missing; finish it "
+            "with --resume"
         )
 
 
 def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool = False) -> list[GradedItem]:
-    """Join a run's items with their letters; an item that several candidates wrote comes once for each.
+    """Join the items of a run with their letters; an item of several candidates occurs once per candidate.
 
     Args:
         store: A graded run.
-        labels: Labels of any items; those of another rubric or of items that the run does not have are passed over.
-        model_labels: Labels by models win over the grade, too; those by people always do.
+        labels: Labels of any items; labels of other rubrics or items are ignored.
+        model_labels: Labels by models override the grade; labels by people always do.
 
     Returns:
-        All items, by sample, candidate and position; those without a letter have an empty one.
+        All items by sample, candidate and position; the letter is empty if there is none.
 
     Raises:
-        DataError: the run is not graded, or holds grades by another rubric.
+        DataError: the run is not graded, or has grades of another rubric.
     """
     grading = Grading.of(store)
-    given = labels_by_item((one for one in labels if model_labels or one.rater_kind == "human"), grading)
+    labels_of = labels_by_item(
+        (label for label in labels if model_labels or label.rater_kind == "human"), grading
+    )
     grades: dict[str, Grade] = {}
     for row in store.grades():
         if isinstance(row, Grade):
@@ -142,7 +146,7 @@ def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool
     }
     names = list(grading.settings["candidates"])
     return [
-        _graded(sample, name, item, grades.get(item.item_id), given.get(item.item_id, ()), grading.scale)
+        _graded(sample, name, item, grades.get(item.item_id), labels_of.get(item.item_id, ()), grading.scale)
         for sample in store.samples()
         for name in names
         for item in replies.get((sample.sample_id, name), ())
@@ -150,33 +154,33 @@ def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool
 
 
 def failed_replies(store: RunStore) -> int:
-    """Count the replies that gave no item."""
+    """Count the replies without items."""
     return sum(isinstance(row, Failure) for row in store.generations())
 
 
 def labels_by_item(labels: Iterable[Label], grading: Grading) -> dict[str, tuple[Label, ...]]:
-    """Sort the labels that fit the run's rubric by item; of two by one rater the later one counts.
+    """Group the labels of the run's rubric by item; the last label of a rater counts.
 
     Raises:
-        DataError: a label's letter is off the rubric's scale.
+        DataError: the letter of a label is not on the rubric's scale.
     """
-    found: dict[str, dict[str, Label]] = {}
+    by_item: dict[str, dict[str, Label]] = {}
     for label in labels:
         if label.rubric not in {"", grading.rubric}:
             continue
         if label.letter not in grading.scale:
             raise DataError(
-                f"label of {label.rater} for item {label.item_id}: expected a letter of {grading.rubric}, "
-                f"{'/'.join(grading.scale)}, got {label.letter!r}; mend the label file"
+                f"label of {label.rater} for item {label.item_id}: expected a letter of {grading.rubric} "
+                f"({'/'.join(grading.scale)}), got {label.letter!r}; correct the label file"
             )
-        found.setdefault(label.item_id, {})[label.rater] = label
-    return {item_id: tuple(own.values()) for item_id, own in found.items()}
+        by_item.setdefault(label.item_id, {})[label.rater] = label
+    return {item_id: tuple(by_rater.values()) for item_id, by_rater in by_item.items()}
 
 
-def deciding(labels: Sequence[Label], scale: Sequence[str]) -> tuple[str, tuple[Label, ...]]:
-    """Return the letter that several raters' labels come to, and the labels that were counted.
+def majority_letter(labels: Sequence[Label], scale: Sequence[str]) -> tuple[str, tuple[Label, ...]]:
+    """Return the majority letter of several raters, and the counted labels.
 
-    People count before models. The most frequent letter wins, and of equally frequent ones the lowest.
+    If there are labels by people, those by models do not count. In a tie the lowest letter wins.
     """
     counted = [label for label in labels if label.rater_kind == "human"] or list(labels)
     votes = Counter(label.letter for label in counted)
@@ -184,58 +188,62 @@ def deciding(labels: Sequence[Label], scale: Sequence[str]) -> tuple[str, tuple[
     return letter, tuple(counted)
 
 
-def select(items: Sequence[GradedItem], filters: Filters, grading: Grading) -> Selected:
-    """Apply the filters one after the other.
+def select(items: Sequence[GradedItem], filters: Filters, grading: Grading) -> Selection:
+    """Apply the filters in order.
 
     Raises:
         UsageError: a filter names a candidate or a letter that the run does not have.
     """
-    check(filters, grading)
-    least = filters.min_probability
+    check_filters(filters, grading)
+    min_probability = filters.min_probability
     tests: list[tuple[str, Callable[[GradedItem], bool]]] = [
-        (f"candidates {', '.join(filters.candidates)}", lambda one: _by(one, filters)),
-        ("a letter by judge or label", lambda one: one.letter != ""),
-        (f"letters {', '.join(filters.letters)}", lambda one: one.letter in filters.letters),
-        (f"probability of at least {least}", lambda one: _sure(one, least)),
-        ("checks passed", lambda one: not one.item.findings),
-        ("no flag raised", lambda one: not one.flags),
+        (f"candidates {', '.join(filters.candidates)}", lambda item: _is_selected_candidate(item, filters)),
+        ("a letter by judge or label", lambda item: item.letter != ""),
+        (f"letters {', '.join(filters.letters)}", lambda item: item.letter in filters.letters),
+        (f"probability of at least {min_probability}", lambda item: _is_probable(item, min_probability)),
+        ("checks passed", lambda item: not item.item.findings),
+        ("no flag raised", lambda item: not item.flags),
     ]
-    asked = (bool(filters.candidates), True, True, least is not None, filters.checks_passed, True)
-    left, steps = list(items), []
-    for (name, test), wanted in zip(tests, asked, strict=True):
-        if wanted:
-            kept = [one for one in left if test(one)]
-            steps.append(Step(name, len(left) - len(kept), len(kept)))
-            left = kept
-    return Selected(tuple(left), tuple(steps))
+    enabled = (bool(filters.candidates), True, True, min_probability is not None, filters.checks_passed, True)
+    remaining, steps = list(items), []
+    for (name, test), is_enabled in zip(tests, enabled, strict=True):
+        if is_enabled:
+            passed = [item for item in remaining if test(item)]
+            steps.append(FilterStep(name, len(remaining) - len(passed), len(passed)))
+            remaining = passed
+    return Selection(tuple(remaining), tuple(steps))
 
 
-def may_be_rejected(item: GradedItem, filters: Filters) -> bool:
-    """Whether an item may stand on the worse side of a pair: of a candidate that was asked for, its letter sure."""
-    return item.letter != "" and _by(item, filters) and _sure(item, filters.min_probability)
+def can_be_rejected(item: GradedItem, filters: Filters) -> bool:
+    """Whether an item can be the rejected one of a pair: of a selected candidate, with a probable letter."""
+    return (
+        item.letter != ""
+        and _is_selected_candidate(item, filters)
+        and _is_probable(item, filters.min_probability)
+    )
 
 
-def check(filters: Filters, grading: Grading) -> None:
+def check_filters(filters: Filters, grading: Grading) -> None:
     """Refuse filters that no item of the run can pass.
 
     Raises:
-        UsageError: a candidate or a letter is unknown, or the probability is none.
+        UsageError: a candidate or a letter is unknown, or the probability is out of range.
     """
-    known = list(grading.settings["candidates"])
+    candidates = list(grading.settings["candidates"])
     for name in filters.candidates:
-        if name not in known:
+        if name not in candidates:
             raise UsageError(
-                f"no candidate {name!r} in this run.{closest(name, known)} It has {', '.join(known)}"
+                f"unknown candidate {name!r}.{closest(name, candidates)} The run has {', '.join(candidates)}"
             )
     for letter in filters.letters:
         if letter not in grading.scale:
             raise UsageError(
-                f"letter {letter!r}: expected letters of {'/'.join(grading.scale)}, the run's scale"
+                f"letter {letter!r}: expected letters of the run's scale {'/'.join(grading.scale)}"
             )
     if not filters.letters:
-        raise UsageError(f"no letters: name at least one of {'/'.join(grading.scale)}")
+        raise UsageError(f"no letters; expected at least one of {'/'.join(grading.scale)}")
     if filters.min_probability is not None and not 0 <= filters.min_probability <= 1:
-        raise UsageError(f"probability {filters.min_probability}: expected a number from 0 to 1, like 0.9")
+        raise UsageError(f"probability {filters.min_probability}: expected a number from 0 to 1")
 
 
 def _graded(
@@ -247,7 +255,7 @@ def _graded(
     scale: Sequence[str],
 ) -> GradedItem:
     if labels:
-        letter, counted = deciding(labels, scale)
+        letter, counted = majority_letter(labels, scale)
         agreed = [label for label in counted if label.letter == letter]
         flags = tuple(sorted({flag for label in agreed for flag in label.flags}))
         reason = next((label.note for label in agreed if label.note), "")
@@ -261,16 +269,17 @@ def _graded(
 def _require_rubric(store: RunStore, row: Grade, grading: Grading) -> None:
     if row.rubric_sha != grading.rubric_sha or row.letter not in grading.scale:
         raise DataError(
-            f"{store.path}: item {row.item_id}: expected a grade by {grading.rubric} ({grading.rubric_sha[:12]}), got "
-            f"{row.letter!r} by {row.rubric_sha[:12]}; letters of two rubrics are never pooled: grade the run anew"
+            f"{store.path}: item {row.item_id}: expected a grade by {grading.rubric} "
+            f"({grading.rubric_sha[:12]}), got {row.letter!r} by {row.rubric_sha[:12]}; letters of two "
+            "rubrics cannot be pooled: grade the run again"
         )
 
 
-def _by(item: GradedItem, filters: Filters) -> bool:
+def _is_selected_candidate(item: GradedItem, filters: Filters) -> bool:
     return not filters.candidates or item.candidate in filters.candidates
 
 
-def _sure(item: GradedItem, least: float | None) -> bool:
-    if least is None or item.source == "label":
+def _is_probable(item: GradedItem, minimum: float | None) -> bool:
+    if minimum is None or item.source == "label":
         return True
-    return item.probability is not None and item.probability >= least
+    return item.probability is not None and item.probability >= minimum

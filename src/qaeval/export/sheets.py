@@ -1,4 +1,4 @@
-"""Sheets for people who label, and letters in the form in which Inspect takes scores."""
+"""Sheets for human labels, and letters in the format of Inspect's precomputed scores."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -25,65 +25,68 @@ SHEET_COLUMNS: Final = (
 def label_rows(
     items: Iterable[GradedItem], grading: Grading, *, n: int | None = None, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Draw items to be labelled, each once, in an order and with words that do not give away its letter or its candidate.
+    """Draw distinct items to label, stratified by letter.
 
-    Every letter has the share that it has among all items, rounded, and one item at least where there is room.
+    Rows and their order reveal neither letter nor candidate. Each letter gets its share of all items,
+    rounded, and at least one item if ``n`` allows.
 
     Args:
-        items: What can be drawn; those without a letter are passed over.
-        grading: The run's rubric.
-        n: How many; None takes all.
-        seed: Another seed draws others, in another order.
+        items: Items to draw from; those without a letter are ignored.
+        grading: Settings of the run.
+        n: Number of items; None: all.
+        seed: Seed of draw and order.
 
     Raises:
-        UsageError: ``n`` is less than one or more than there are.
+        UsageError: ``n`` is out of range.
     """
-    known = {one.item.item_id: one for one in items if one.letter}
-    if n is not None and not 1 <= n <= len(known):
+    by_id = {item.item.item_id: item for item in items if item.letter}
+    if n is not None and not 1 <= n <= len(by_id):
         raise UsageError(
-            f"cannot draw {n:,} items to label: the run has {len(known):,} with a letter; ask for 1 to {len(known):,}"
+            f"cannot draw {n:,} of {len(by_id):,} items with a letter; expected 1 to {len(by_id):,}"
         )
-    lot = sorted(known.values(), key=lambda one: record_id("label", str(seed), one.item.item_id))
+    drawn = sorted(by_id.values(), key=lambda item: record_id("label", str(seed), item.item.item_id))
     if n is not None:
-        counts = _allocate({letter: sum(one.letter == letter for one in lot) for letter in grading.scale}, n)
-        lot = [
-            one
+        counts = _allocate(
+            {letter: sum(item.letter == letter for item in drawn) for letter in grading.scale}, n
+        )
+        drawn = [
+            item
             for letter, count in counts.items()
-            for one in [one for one in lot if one.letter == letter][:count]
+            for item in [item for item in drawn if item.letter == letter][:count]
         ]
-    # drawn by letter, so the order must be made anew
-    lot.sort(key=lambda one: record_id("order", str(seed), one.item.item_id))
-    return [_sheet_row(one, grading) for one in lot]
+    # the draw went by letter, so it is shuffled: the order must not reveal the letters
+    drawn.sort(key=lambda item: record_id("order", str(seed), item.item.item_id))
+    return [_sheet_row(item, grading) for item in drawn]
 
 
 def precomputed_rows(
     store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = ()
 ) -> dict[str, list[dict[str, Any]]]:
-    """Make the scores of every candidate as Inspect's ``precomputed_scores`` reads them, one record for each sample.
+    """Return the records of Inspect's ``precomputed_scores`` by candidate, one per sample.
 
-    A record's value is a number from 0 (the lowest letter) to 1 (the best), the mean where a reply has several items:
-    Inspect reads a text "C" as correct, and refuses two records of one sample. A reply that gave no item is 0; a sample
-    whose items have no letter is left out, and Inspect leaves it unscored.
+    The value of a record is the mean over the items of a reply, from 0 (lowest letter) to 1 (best letter):
+    Inspect reads the text "C" as correct, and accepts only one record per sample. A reply without items has
+    the value 0; a sample whose items have no letter has no record, and is unscored in Inspect.
 
     Args:
         store: A graded run.
         labels: Labels of any items.
-        candidates: These alone; empty: all.
+        candidates: Candidates to include; empty: all.
     """
     scale = Grading.of(store).scale
     records: dict[str, list[dict[str, Any]]] = {}
-    own: dict[tuple[str, str], list[GradedItem]] = {}
-    for one in graded_items(store, labels):
-        if one.letter and (not candidates or one.candidate in candidates):
-            own.setdefault((one.candidate, one.sample.sample_id), []).append(one)
-    for (name, sample_id), items in own.items():
-        values = [1 - scale.index(one.letter) / max(len(scale) - 1, 1) for one in items]
+    items_by_reply: dict[tuple[str, str], list[GradedItem]] = {}
+    for item in graded_items(store, labels):
+        if item.letter and (not candidates or item.candidate in candidates):
+            items_by_reply.setdefault((item.candidate, item.sample.sample_id), []).append(item)
+    for (name, sample_id), items in items_by_reply.items():
+        values = [1 - scale.index(item.letter) / max(len(scale) - 1, 1) for item in items]
         records.setdefault(name, []).append(
             {
                 "id": sample_id,
                 "value": round(sum(values) / len(values), 6),
-                "answer": " ".join(one.letter for one in items),
-                "explanation": "\n".join(f"{one.letter}: {one.reason}".strip() for one in items),
+                "answer": " ".join(item.letter for item in items),
+                "explanation": "\n".join(f"{item.letter}: {item.reason}".strip() for item in items),
             }
         )
     for row in store.generations():
@@ -102,8 +105,8 @@ def precomputed_rows(
     return {name: sorted(rows, key=lambda row: str(row["id"])) for name, rows in sorted(records.items())}
 
 
-def _sheet_row(one: GradedItem, grading: Grading) -> dict[str, Any]:
-    item, chunk = one.item, one.sample.chunk
+def _sheet_row(graded: GradedItem, grading: Grading) -> dict[str, Any]:
+    item, chunk = graded.item, graded.sample.chunk
     return {
         "item_id": item.item_id,
         "label": "",
@@ -119,19 +122,19 @@ def _sheet_row(one: GradedItem, grading: Grading) -> dict[str, Any]:
 
 
 def _allocate(sizes: Mapping[str, int], n: int) -> dict[str, int]:
-    """Share ``n`` among letters by their sizes: one each while there is room, the rest by the largest remainders."""
-    there = {letter: size for letter, size in sizes.items() if size}
-    total = sum(there.values())
-    exact = {letter: n * size / total for letter, size in there.items()}
+    """Allocate ``n`` to letters by size, with largest remainders and, if ``n`` allows, at least one each."""
+    available = {letter: size for letter, size in sizes.items() if size}
+    total = sum(available.values())
+    exact = {letter: n * size / total for letter, size in available.items()}
     counts = {
-        letter: max(int(share), 1) if n >= len(there) else int(share) for letter, share in exact.items()
+        letter: max(int(share), 1) if n >= len(available) else int(share) for letter, share in exact.items()
     }
     while (missing := n - sum(counts.values())) != 0:
         step = 1 if missing > 0 else -1
         movable = [
             letter
             for letter in counts
-            if (counts[letter] < there[letter] if step > 0 else counts[letter] > 1)
+            if (counts[letter] < available[letter] if step > 0 else counts[letter] > 1)
         ]
         letter = max(movable, key=lambda letter: step * (exact[letter] - counts[letter]))
         counts[letter] += step

@@ -1,8 +1,8 @@
-"""Train, validation and test, split so that nothing of the one is in the other.
+"""Split rows into train, validation and test without leakage.
 
-Where a chunk goes depends on its id and the seed alone, so that data that are added move nothing. Chunks of the same text,
-and chunks that share a question, word for word but for case, spaces and how it ends, go together, to the earliest of their
-sides: only they can be moved by what is added.
+The split of a chunk depends only on its id and the seed, so that additional data does not move it. Chunks
+with the same text or a shared question (apart from case, white space and final punctuation) go together,
+into the earliest of their splits; only these can move when data is added.
 """
 
 import math
@@ -12,126 +12,128 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from qaeval.errors import UsageError
-from qaeval.export.dedup import plain
+from qaeval.export.dedup import normalised
 from qaeval.records import record_id
 
 SPLITS: Final = ("train", "validation", "test")
-"""From the earliest to the latest."""
+"""Splits in the order of precedence."""
 
-By: TypeAlias = Literal["chunk", "document"]
+SplitUnit: TypeAlias = Literal["chunk", "document"]
 
-_PARTS: Final = 2**64
+_ID_RANGE: Final = 2**64
 """A record id has 64 bits."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """What decides where a row goes."""
+class SplitKey:
+    """The properties of a row that determine its split."""
 
     chunk_id: str
     document: str
     questions: tuple[str, ...]
     text: str = ""
-    """Of the chunk."""
+    """Text of the chunk."""
 
 
 @dataclass(frozen=True)
-class Assigned:
-    """The split of every row, and how many groups a shared question or text moved."""
+class SplitAssignment:
+    """The split of every row, and the number of keys that a shared question or text moved."""
 
     splits: tuple[str, ...]
-    moved: int
+    n_moved: int
 
 
 def assign(
-    places: Sequence[Place],
+    split_keys: Sequence[SplitKey],
     *,
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
-    by: By = "chunk",
-) -> Assigned:
-    """Give every row a split.
+    by: SplitUnit = "chunk",
+) -> SplitAssignment:
+    """Assign a split to every row.
 
     Args:
-        places: The rows.
-        shares: Of train, validation and test; together 1.
-        seed: Another seed splits otherwise.
-        by: What stays together; chunks without a document stay on their own.
+        split_keys: The keys of the rows.
+        shares: Shares of train, validation and test; their sum is 1.
+        seed: Seed of the split.
+        by: Unit that is kept together; a chunk without a document is a unit of its own.
 
     Raises:
-        UsageError: the shares are none.
+        UsageError: the shares are invalid.
     """
     require_shares(shares)
-    keys = [_key(place, by) for place in places]
-    own = {key: _drawn(key, shares, seed) for key in keys}
+    keys = [_key(split_key, by) for split_key in split_keys]
+    drawn = {key: _draw_split(key, shares, seed) for key in keys}
     groups = _Groups()
-    first: dict[tuple[str, str], str] = {}
-    for key, place in zip(keys, places, strict=True):
-        shared = [("question", _asked(question)) for question in place.questions]
-        shared += [("text", plain(place.text))] if place.text else []
-        for one in shared:
-            groups.join(key, first.setdefault(one, key))
+    owners: dict[tuple[str, str], str] = {}
+    for key, split_key in zip(keys, split_keys, strict=True):
+        contents = [("question", _question_key(question)) for question in split_key.questions]
+        contents += [("text", normalised(split_key.text))] if split_key.text else []
+        for content in contents:
+            groups.join(key, owners.setdefault(content, key))
     earliest: dict[str, int] = {}
-    for key, split in own.items():
+    for key, split in drawn.items():
         group = groups.find(key)
         earliest[group] = min(earliest.get(group, split), split)
-    given = {key: earliest[groups.find(key)] for key in own}
-    moved = sum(given[key] != split for key, split in own.items())
-    return Assigned(tuple(SPLITS[given[key]] for key in keys), moved)
+    final = {key: earliest[groups.find(key)] for key in drawn}
+    n_moved = sum(final[key] != split for key, split in drawn.items())
+    return SplitAssignment(tuple(SPLITS[final[key]] for key in keys), n_moved)
 
 
 def require_shares(shares: Sequence[float]) -> None:
-    """Refuse shares that are none.
+    """Refuse invalid shares.
 
     Raises:
-        UsageError: not three, one below 0, or together not 1.
+        UsageError: there are not three shares, one is negative, or their sum is not 1.
     """
-    right = len(shares) == len(SPLITS) and all(0 <= share <= 1 for share in shares)
-    if not right or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+    is_valid = len(shares) == len(SPLITS) and all(0 <= share <= 1 for share in shares)
+    if not is_valid or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         shown = "/".join(f"{share:g}" for share in shares)
         raise UsageError(
-            f"split {shown}: expected shares of train, validation and test that make 1 together, like 0.8/0.1/0.1"
+            f"split {shown}: expected shares of train, validation and test with the sum 1, like 0.8/0.1/0.1"
         )
 
 
-def _key(place: Place, by: By) -> str:
-    # the kind is part of it: a chunk without a document must not fall together with a document of its name
-    return f"document {place.document}" if by == "document" and place.document else f"chunk {place.chunk_id}"
+def _key(split_key: SplitKey, by: SplitUnit) -> str:
+    # the prefix keeps a chunk without a document apart from a document of the same name
+    if by == "document" and split_key.document:
+        return f"document {split_key.document}"
+    return f"chunk {split_key.chunk_id}"
 
 
-def _asked(question: str) -> str:
-    """Return what two questions have in common that differ in case, spaces and punctuation at the end alone."""
-    text = plain(question)
+def _question_key(question: str) -> str:
+    """Return the question without differences in case, white space and final punctuation."""
+    text = normalised(question)
     end = len(text)
     while end and unicodedata.category(text[end - 1])[0] in "PZ":
         end -= 1
     return text[:end] or text
 
 
-def _drawn(key: str, shares: Sequence[float], seed: int) -> int:
-    """Draw a split's number for a key."""
-    at = int(record_id("split", str(seed), key), 16) / _PARTS
-    wanted = [number for number, share in enumerate(shares) if share > 0]
-    for number in wanted:
-        at -= shares[number]
-        if at < 0:
+def _draw_split(key: str, shares: Sequence[float], seed: int) -> int:
+    """Draw the index of a key's split."""
+    position = int(record_id("split", str(seed), key), 16) / _ID_RANGE
+    nonempty = [number for number, share in enumerate(shares) if share > 0]
+    for number in nonempty:
+        position -= shares[number]
+        if position < 0:
             return number
-    return wanted[-1]  # the shares may sum to a little less than 1
+    return nonempty[-1]  # rounding: the shares may sum to slightly less than 1
 
 
 class _Groups:
-    """Sets that are joined: union and find."""
+    """Disjoint sets (union-find)."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
 
     def find(self, key: str) -> str:
         root = key
-        while (above := self._parent.get(root, root)) != root:
-            root = above
+        while (parent := self._parent.get(root, root)) != root:
+            root = parent
         while key != root:
             self._parent[key], key = root, self._parent.get(key, key)
         return root
 
-    def join(self, one: str, other: str) -> None:
-        self._parent[self.find(one)] = self.find(other)
+    def join(self, first: str, second: str) -> None:
+        self._parent[self.find(first)] = self.find(second)

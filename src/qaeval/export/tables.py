@@ -1,4 +1,4 @@
-"""A run as one flat table: a row for each item, and one for each reply that gave none."""
+"""A run as a flat table: one row per item, and one per reply without items."""
 
 import csv
 import json
@@ -37,27 +37,28 @@ COLUMNS: Final = (
     "labels",
     "chunk",
 )
-"""``letter``, ``flags``, ``reason`` and ``probability`` are the judge's; ``failure`` says why there is no item or no letter."""
+"""``letter``, ``flags``, ``reason`` and ``probability`` are the judge's; ``failure`` is the reason for a
+missing item or letter."""
 
 _NUMBERS: Final = {"position": "Int64", "probability": "Float64"}
-"""Columns that are no text; empty where there is nothing."""
+"""Numeric columns, nullable; all others are text."""
 
 
 def table_rows(
     store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Make the rows, by sample, candidate and position.
+    """Return the rows by sample, candidate and position.
 
     Args:
         store: A graded run.
-        labels: Labels of any items; those that the run's rubric does not fit are passed over.
-        candidates: These alone; empty: all.
+        labels: Labels of any items; those of other rubrics are ignored.
+        candidates: Candidates to include; empty: all.
 
     Raises:
-        DataError: the run is not graded, or a label is off its scale.
+        DataError: the run is not graded, or the letter of a label is not on its scale.
     """
     grading = Grading.of(store)
-    given = labels_by_item(labels, grading)
+    labels_of = labels_by_item(labels, grading)
     grades = {row.item_id: row for row in store.grades()}
     names = [name for name in grading.settings["candidates"] if not candidates or name in candidates]
     replies = {(row.sample_id, author(row)): row for row in store.generations()}
@@ -67,16 +68,16 @@ def table_rows(
             reply = replies.get((sample.sample_id, name))
             if isinstance(reply, Generation):
                 rows += [
-                    _item_row(sample, name, item, grades.get(item.item_id), given.get(item.item_id, ()))
+                    _item_row(sample, name, item, grades.get(item.item_id), labels_of.get(item.item_id, ()))
                     for item in reply.items
                 ]
             else:
-                rows.append(_lost_row(sample, name, reply))
+                rows.append(_failure_row(sample, name, reply))
     return rows
 
 
 def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:
-    """Write rows as CSV; a cell that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """Return rows as CSV; an apostrophe precedes cells that a spreadsheet would run as a formula."""
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -86,12 +87,12 @@ def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) 
 
 
 def as_parquet(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Write rows as Parquet.
+    """Return rows as Parquet.
 
     Raises:
         UsageError: pyarrow is not installed.
     """
-    require("pyarrow", "parquet")
+    require_package("pyarrow", "parquet")
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
     types = {name: _NUMBERS.get(name, "string") for name in COLUMNS}
     out = BytesIO()
@@ -99,15 +100,15 @@ def as_parquet(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return out.getvalue()
 
 
-def require(package: str, extra: str) -> None:
-    """Refuse to go on without an optional package.
+def require_package(package: str, extra: str) -> None:
+    """Check that an optional package is installed.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: it is not.
     """
     if find_spec(package) is None:
         raise UsageError(
-            f"--to {extra} needs the package {package}, which is not installed; pip install 'qaeval[{extra}]'"
+            f"--to {extra} needs the package {package}; install it with pip install 'qaeval[{extra}]'"
         )
 
 
@@ -142,17 +143,17 @@ def _grade_cells(grade: Grade | Failure | None) -> dict[str, Any]:
     }
 
 
-def _lost_row(sample: Sample, candidate: str, failure: Failure | None) -> dict[str, Any]:
-    """Make the row of a reply that gave no item."""
+def _failure_row(sample: Sample, candidate: str, failure: Failure | None) -> dict[str, Any]:
+    """Return the row of a reply without items."""
     empty = dict.fromkeys(COLUMNS, "")
-    own = {
+    cells = {
         "type": sample.type,
         "question": sample.question,
         "position": None,
         "probability": None,
         "failure": failure.reason if failure else "not asked",
     }
-    return {**empty, **_sample_cells(sample, candidate), **own}
+    return {**empty, **_sample_cells(sample, candidate), **cells}
 
 
 def _sample_cells(sample: Sample, candidate: str) -> dict[str, Any]:
@@ -168,5 +169,5 @@ def _sample_cells(sample: Sample, candidate: str) -> dict[str, Any]:
 
 
 def _as_json(value: Mapping[str, str]) -> str:
-    """Write a mapping; nothing for an empty one, so that a filter finds the others."""
+    """Return a mapping as JSON; an empty string for an empty one, so that filters can skip it."""
     return json.dumps(dict(value), ensure_ascii=False, sort_keys=True) if value else ""

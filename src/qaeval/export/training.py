@@ -1,4 +1,4 @@
-"""Graded items as rows for supervised fine-tuning and for preference optimisation, in the form that TRL reads."""
+"""Graded items as rows for supervised fine-tuning and preference optimisation, in the format of TRL."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,46 +7,49 @@ from itertools import groupby
 from string import Template
 from typing import Any, Final, TypeAlias
 
-from qaeval.export.dedup import Text
+from qaeval.export.dedup import ComparedText
 from qaeval.export.select import GradedItem
-from qaeval.export.split import Place
+from qaeval.export.split import SplitKey
 from qaeval.records import REJECTED, record_id
 
 Row: TypeAlias = dict[str, Any]
 Turn: TypeAlias = dict[str, str]
 
-PER_SAMPLE: Final = 3
-"""Preference pairs of one sample, unless said otherwise: one sample must not outweigh the others."""
-_ALONE: Final = "Of these pairs, write the one of type {type} alone, as one JSON object with the keys type, question and answer."
-"""The candidate wrote all pairs of a chunk in one reply; a row prefers one pair to another, so its prompt asks for one."""
+PAIRS_PER_SAMPLE: Final = 3
+"""Default maximum of preference pairs per sample, so that no sample outweighs the others."""
+_SINGLE_PAIR_PROMPT: Final = (
+    "Of these pairs, write the one of type {type} alone, as one JSON object with the keys type, question "
+    "and answer."
+)
+"""A candidate writes all pairs of a chunk in one reply. A row compares single pairs, so its prompt asks for
+one."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row with what decides where it goes and whether it is a duplicate."""
+    """A row with the data for its split and for deduplication."""
 
     row: Row
-    place: Place
-    text: Text
+    split_key: SplitKey
+    text: ComparedText
     items: tuple[GradedItem, ...]
-    """What it was made of; of a pair the better one first."""
+    """The items of the row; in a pair the better one first."""
 
     @property
     def letter(self) -> str:
-        """Of the item that is learned from."""
+        """Letter of the item to learn from."""
         return self.items[0].letter
 
 
 def sft_examples(items: Iterable[GradedItem], *, with_context: bool) -> list[Example]:
-    """Make one conversation of each item: the question, then the answer; of a preference pair the chosen one.
-
-    The loss belongs on the assistant's turn alone.
+    """Return a conversation per item: question and answer, or prompt and chosen answer.
 
     Args:
-        items: What is learned from.
-        with_context: Put the chunk before the question; not for preference pairs, whose prompt stands on its own.
+        items: The items.
+        with_context: Put the chunk before the question; no effect on preference pairs, whose prompt is
+            self-contained.
     """
-    return [_sft_example(one, with_context=with_context) for one in items]
+    return [_sft_example(item, with_context=with_context) for item in items]
 
 
 def dpo_examples(
@@ -58,51 +61,51 @@ def dpo_examples(
     chosen: Callable[[GradedItem], bool],
     per_sample: int,
 ) -> list[Example]:
-    """Make preference pairs: of one sample and type, an item with the best letter before one with a worse letter.
+    """Return preference pairs: an item with the best letter and a worse one of the same sample and type.
 
-    The widest gaps between letters come first, and no item is taken twice before each was taken once. An item that is a
-    preference pair itself becomes a row where it has the best letter.
+    Pairs with the widest gap between letters come first, and pairs of unused items precede the others. An
+    item that is itself a preference pair becomes a row if it has the best letter.
 
     Args:
-        items: All items with a letter, those that may only be rejected among them.
-        best: The letter of what is chosen.
+        items: All items with a letter, including those that can only be rejected.
+        best: Letter of chosen items.
         scale: Letters, best first.
-        prompt: The eval's templates ``system`` and ``user``: what the candidates were asked for question/answer pairs.
-        chosen: Whether an item may be the chosen one.
-        per_sample: Most pairs of one sample.
+        prompt: The eval's templates ``system`` and ``user``, the prompt of question/answer pairs.
+        chosen: Whether an item can be the chosen one.
+        per_sample: Maximum number of pairs per sample.
     """
-    found: list[Example] = []
-    for _, own in groupby(items, key=lambda one: one.sample.sample_id):
-        # the same words by several candidates are one item
-        different = list({one.item.item_id: one for one in reversed(list(own))}.values())[::-1]
-        good = [one for one in different if one.letter == best and chosen(one)]
-        ready = [_own_pair(one) for one in good if REJECTED in one.item.parts]
-        ready += [_dpo_example(*pair, prompt) for pair in _pairs(good, different, scale)]
-        found += ready[:per_sample]
-    return found
+    examples: list[Example] = []
+    for _, sample_items in groupby(items, key=lambda item: item.sample.sample_id):
+        # the same text of several candidates is one item
+        distinct = list({item.item.item_id: item for item in reversed(list(sample_items))}.values())[::-1]
+        good = [item for item in distinct if item.letter == best and chosen(item)]
+        candidates = [_preference_pair_example(item) for item in good if REJECTED in item.item.parts]
+        candidates += [_dpo_example(*pair, prompt) for pair in _pairs(good, distinct, scale)]
+        examples += candidates[:per_sample]
+    return examples
 
 
-def _sft_example(one: GradedItem, *, with_context: bool) -> Example:
-    item, chunk = one.item, one.sample.chunk
+def _sft_example(graded: GradedItem, *, with_context: bool) -> Example:
+    item, chunk = graded.item, graded.sample.chunk
     context = with_context and REJECTED not in item.parts
-    asked = f"{chunk.text}\n\n{item.question}" if context else item.question
+    prompt = f"{chunk.text}\n\n{item.question}" if context else item.question
     row = {
-        "messages": [_turn("user", asked), _turn("assistant", item.answer)],
+        "messages": [_turn("user", prompt), _turn("assistant", item.answer)],
         "id": item.item_id,
         "chunk_id": chunk.chunk_id,
         "document": chunk.document,
-        "candidate": one.candidate,
-        "letter": one.letter,
+        "candidate": graded.candidate,
+        "letter": graded.letter,
         "type": item.type,
     }
-    return Example(row, _place(one), Text(item.question, item.answer), (one,))
+    return Example(row, _split_key(graded), ComparedText(item.question, item.answer), (graded,))
 
 
 def _pairs(
     good: Sequence[GradedItem], items: Sequence[GradedItem], scale: Sequence[str]
 ) -> list[tuple[GradedItem, GradedItem]]:
-    """Pair each good item with each worse one of its type; the pairs with the widest gap and of fresh items first."""
-    rank = {letter: place for place, letter in enumerate(scale)}
+    """Pair each good item with each worse one of its type; wide gaps and unused items first."""
+    rank = {letter: index for index, letter in enumerate(scale)}
     pairs = [
         (better, worse)
         for better in good
@@ -113,82 +116,91 @@ def _pairs(
         and rank.get(worse.letter, -1) > rank[better.letter]
     ]
     pairs.sort(key=lambda pair: rank[pair[0].letter] - rank[pair[1].letter])
-    fresh: list[tuple[GradedItem, GradedItem]] = []
-    again: list[tuple[GradedItem, GradedItem]] = []
+    first_uses: list[tuple[GradedItem, GradedItem]] = []
+    repeated: list[tuple[GradedItem, GradedItem]] = []
     used: set[str] = set()
     for pair in pairs:
-        ids = {one.item.item_id for one in pair}
+        ids = {item.item.item_id for item in pair}
         if ids & used:
-            again.append(pair)
+            repeated.append(pair)
         else:
-            fresh.append(pair)
+            first_uses.append(pair)
             used |= ids
-    return fresh + again
+    return first_uses + repeated
 
 
 def _dpo_example(better: GradedItem, worse: GradedItem, prompt: Mapping[str, str]) -> Example:
     chunk = better.sample.chunk
     if better.sample.question:
-        asked = [_turn("user", f"{chunk.text}\n\n{better.sample.question}")]
+        prompt_turns = [_turn("user", f"{chunk.text}\n\n{better.sample.question}")]
         replies = better.item.answer, worse.item.answer
     else:
-        asked = _rendered(better, prompt)
+        prompt_turns = _rendered(better, prompt)
         replies = _as_json(better), _as_json(worse)
     return Example(
-        _dpo_row(asked, replies, (better, worse)),
-        _place(better, worse),
-        Text(better.item.question, f"{better.item.answer}\n{worse.item.question}\n{worse.item.answer}"),
+        _dpo_row(prompt_turns, replies, (better, worse)),
+        _split_key(better, worse),
+        ComparedText(
+            better.item.question, f"{better.item.answer}\n{worse.item.question}\n{worse.item.answer}"
+        ),
         (better, worse),
     )
 
 
-def _own_pair(one: GradedItem) -> Example:
-    item = one.item
+def _preference_pair_example(graded: GradedItem) -> Example:
+    item = graded.item
     replies = item.answer, item.parts[REJECTED]
-    row = _dpo_row([_turn("user", item.question)], replies, (one,))
-    return Example(row, _place(one), Text(item.question, "\n".join(replies)), (one,))
+    row = _dpo_row([_turn("user", item.question)], replies, (graded,))
+    return Example(row, _split_key(graded), ComparedText(item.question, "\n".join(replies)), (graded,))
 
 
-def _dpo_row(asked: list[Turn], replies: tuple[str, str], items: Sequence[GradedItem]) -> Row:
+def _dpo_row(prompt: list[Turn], replies: tuple[str, str], items: Sequence[GradedItem]) -> Row:
     better, worse = items[0], items[-1]
-    own = better is worse
+    is_single_item = better is worse
     return {
-        "prompt": asked,
+        "prompt": prompt,
         "chosen": [_turn("assistant", replies[0])],
         "rejected": [_turn("assistant", replies[1])],
-        "id": better.item.item_id if own else record_id("pair", better.item.item_id, worse.item.item_id),
+        "id": better.item.item_id
+        if is_single_item
+        else record_id("pair", better.item.item_id, worse.item.item_id),
         "chunk_id": better.sample.chunk.chunk_id,
         "document": better.sample.chunk.document,
         "type": better.item.type,
         "candidate_chosen": better.candidate,
         "candidate_rejected": worse.candidate,
         "letter_chosen": better.letter,
-        # a pair that was graded as one has a letter for the pair, none for its worse side
-        "letter_rejected": "" if own else worse.letter,
+        # a preference pair has one letter, for the pair; its rejected answer has none
+        "letter_rejected": "" if is_single_item else worse.letter,
     }
 
 
-def _rendered(one: GradedItem, prompt: Mapping[str, str]) -> list[Turn]:
-    """Render what the candidate was asked, as the run's settings have it, and which of its pairs the replies hold."""
-    chunk = one.sample.chunk
-    values = {**one.sample.given, "chunk": chunk.text, "title": chunk.title, "question": one.sample.question}
+def _rendered(graded: GradedItem, prompt: Mapping[str, str]) -> list[Turn]:
+    """Render the candidate's prompt from the run's settings, with the request for a single pair."""
+    chunk = graded.sample.chunk
+    values = {
+        **graded.sample.given,
+        "chunk": chunk.text,
+        "title": chunk.title,
+        "question": graded.sample.question,
+    }
     turns = [(role, prompt.get(role) or "") for role in ("system", "user")]
-    asked = [_turn(role, Template(text).safe_substitute(values)) for role, text in turns if text]
-    alone = _ALONE.format(type=one.item.type)
-    return [*asked[:-1], _turn("user", f"{asked[-1]['content']}\n\n{alone}")]
+    rendered = [_turn(role, Template(text).safe_substitute(values)) for role, text in turns if text]
+    instruction = _SINGLE_PAIR_PROMPT.format(type=graded.item.type)
+    return [*rendered[:-1], _turn("user", f"{rendered[-1]['content']}\n\n{instruction}")]
 
 
-def _as_json(one: GradedItem) -> str:
-    item = one.item
+def _as_json(graded: GradedItem) -> str:
+    item = graded.item
     return json.dumps(
         {"type": item.type, "question": item.question, "answer": item.answer}, ensure_ascii=False
     )
 
 
-def _place(*items: GradedItem) -> Place:
+def _split_key(*items: GradedItem) -> SplitKey:
     chunk = items[0].sample.chunk
-    questions = tuple(dict.fromkeys(one.item.question for one in items))
-    return Place(chunk.chunk_id, chunk.document, questions, chunk.text)
+    questions = tuple(dict.fromkeys(item.item.question for item in items))
+    return SplitKey(chunk.chunk_id, chunk.document, questions, chunk.text)
 
 
 def _turn(role: str, content: str) -> Turn:

@@ -1,4 +1,4 @@
-"""From a graded run to a folder of training data, of a table, or of a sheet for people who label."""
+"""Write a graded run as a folder of training data, a table, or a sheet for labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,33 +6,40 @@ from pathlib import Path
 from typing import get_args
 
 from qaeval.errors import UsageError, closest
-from qaeval.export.card import NAME, CardFacts, To, render_card
-from qaeval.export.content import Content, Training, dpo_content, sft_content, sheet_content, table_content
+from qaeval.export.card import CARD_NAME, CardFacts, ExportFormat, render_card
+from qaeval.export.content import (
+    Content,
+    TrainingOptions,
+    dpo_content,
+    sft_content,
+    sheet_content,
+    table_content,
+)
 from qaeval.export.folder import require_free, write_folder
-from qaeval.export.select import Filters, Grading, check, require_finished
-from qaeval.export.split import By, require_shares
-from qaeval.export.training import PER_SAMPLE
+from qaeval.export.select import Filters, Grading, check_filters, require_finished
+from qaeval.export.split import SplitUnit, require_shares
+from qaeval.export.training import PAIRS_PER_SAMPLE
 from qaeval.records import Label
 from qaeval.storage.run_directory import RunStore
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written."""
+class ExportResult:
+    """The result of an export."""
 
     paths: tuple[Path, ...]
     """The files, the card last."""
     counts: Mapping[str, int]
-    """Rows by split; of tables and sheets by file, without ``.jsonl``."""
+    """Rows by split; for tables and sheets, by file name without ``.jsonl``."""
     dropped: Mapping[str, int]
-    """What was left out, by reason; reasons that took nothing among them."""
+    """Excluded rows by reason, including reasons with zero rows."""
     notes: tuple[str, ...]
-    """What the reader has to know, a sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 def write_export(
     store: RunStore,
-    to: To,
+    to: ExportFormat,
     out: Path,
     *,
     filters: Filters | None = None,
@@ -40,64 +47,66 @@ def write_export(
     split: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     accept: tuple[str, ...] = (),
-    by: By = "chunk",
+    by: SplitUnit = "chunk",
     with_context: bool | None = None,
-    per_sample: int = PER_SAMPLE,
+    per_sample: int = PAIRS_PER_SAMPLE,
     n: int | None = None,
     precomputed: bool = False,
-) -> Written:
-    """Write an export into a folder, whole or not at all; the same run and arguments give the same bytes.
+) -> ExportResult:
+    """Write an export to a folder, atomically; the same run and arguments give the same bytes.
 
     Args:
-        store: A run that is graded and finished.
-        to: ``sft`` and ``dpo`` are filtered, rid of duplicates and split; ``csv`` and ``parquet`` have every item and every
-            failure; ``labels`` is a sheet to fill in. Of the filters, these three know candidates alone.
-        out: The folder: new, empty, or a former export as it was written.
-        filters: Which items become training data; the best letter without a flag where left out.
+        store: A graded and finished run.
+        to: ``sft`` and ``dpo`` are filtered, deduplicated and split; ``csv`` and ``parquet`` have every
+            item and every failure; ``labels`` is a sheet to fill in. The last three use only the filter
+            ``candidates``.
+        out: The folder: new, empty, or an unchanged earlier export.
+        filters: Filters of training data; default: the best letter, no flags.
         labels: Labels of the run's items.
         split: Shares of train, validation and test.
-        seed: Of the split, and of the draw of ``labels``.
-        accept: Models or licences whose terms the user has read; see `licences.refuse_unfit`.
-        by: What stays on one side of the split.
-        with_context: ``sft``: put the chunk before the question; None: where the eval asks for answers from it.
-        per_sample: ``dpo``: most pairs of one sample.
-        n: ``labels``: how many items; None takes all.
-        precomputed: ``labels``: write the letters as Inspect takes scores, in place of the sheet.
+        seed: Seed of the split, or of the draw of ``labels``.
+        accept: Models or licences whose terms the user accepted; see `licences.check_licences`.
+        by: Unit that is kept in one split.
+        with_context: ``sft``: put the chunk before the question; None: only in evals of kind answer.
+        per_sample: ``dpo``: maximum number of pairs per sample.
+        n: ``labels``: number of items; None: all.
+        precomputed: ``labels``: write letters as Inspect's precomputed scores instead of the sheet.
 
     Raises:
-        UsageError: an argument cannot mean what it says, a licence is unfit, or the folder holds something else.
-        DataError: the run is not graded or not finished, or nothing is left; the message names the filter that left nothing.
+        UsageError: an argument is invalid, a licence forbids the export, or the folder has other files.
+        DataError: the run is not graded or finished, or no item passed a filter, which the message names.
         StoreError: the folder cannot be written.
     """
-    _require_sense(to, split, per_sample)
+    _check_arguments(to, split, per_sample)
     require_free(out)
     require_finished(store)
     grading = Grading.of(store)
     filters = filters or Filters(letters=grading.scale[:1])
-    check(filters, grading)
-    asked = Training(labels=labels, filters=filters, accept=accept, shares=split, seed=seed, by=by)
+    check_filters(filters, grading)
+    options = TrainingOptions(labels=labels, filters=filters, accept=accept, shares=split, seed=seed, by=by)
     if to == "sft":
-        content = sft_content(store, asked, with_context=with_context)
+        content = sft_content(store, options, with_context=with_context)
     elif to == "dpo":
-        content = dpo_content(store, asked, per_sample=per_sample)
+        content = dpo_content(store, options, per_sample=per_sample)
     elif to == "labels":
         content = sheet_content(store, labels, filters, n=n, seed=seed, precomputed=precomputed)
     else:
         content = table_content(store, labels, filters, to)
-    return _put(store, to, out, grading, content)
+    return _write(store, to, out, grading, content)
 
 
-def _require_sense(to: str, split: Sequence[float], per_sample: int) -> None:
-    if to not in get_args(To):
+def _check_arguments(to: str, split: Sequence[float], per_sample: int) -> None:
+    if to not in get_args(ExportFormat):
         raise UsageError(
-            f"--to {to!r}: expected one of {', '.join(get_args(To))}.{closest(to, get_args(To))}"
+            f"--to {to!r}: expected one of "
+            f"{', '.join(get_args(ExportFormat))}.{closest(to, get_args(ExportFormat))}"
         )
     if per_sample < 1:
-        raise UsageError(f"per_sample {per_sample}: expected 1 or more pairs of a sample")
+        raise UsageError(f"per_sample {per_sample}: expected at least 1")
     require_shares(split)
 
 
-def _put(store: RunStore, to: To, out: Path, grading: Grading, content: Content) -> Written:
+def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, content: Content) -> ExportResult:
     card = render_card(
         CardFacts(
             to=to,
@@ -110,6 +119,6 @@ def _put(store: RunStore, to: To, out: Path, grading: Grading, content: Content)
             notes=content.notes,
         )
     )
-    files = {**{file.name: file.data for file in content.files}, NAME: card.encode()}
+    files = {**{file.name: file.data for file in content.files}, CARD_NAME: card.encode()}
     paths = write_folder(out, files)
-    return Written(paths, content.counts, content.dropped, content.notes)
+    return ExportResult(paths, content.counts, content.dropped, content.notes)

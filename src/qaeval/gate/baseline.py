@@ -455,53 +455,55 @@ class EvidenceReader:
             pending={row.item_id for row in placeholders if row.item_id is not None},
         )
 
-    def baseline(self, where: str) -> Evidence:
+    def baseline(self, address: str) -> Evidence:
         """Read a baseline: a run directory, a file, a pointer, or either of them in a store.
 
         Raises:
             DataError: The path is none of these, the file was changed, or a pointer's run changed.
         """
-        if is_store(where):
+        if is_store(address):
             content = (
-                self._read_stored_file(where) if where.endswith(".json") else self._read_stored_run(where)
+                self._read_stored_file(address)
+                if address.endswith(".json")
+                else self._read_stored_run(address)
             )
-        elif Path(where).is_dir():
-            content = self.run(Path(where))
+        elif Path(address).is_dir():
+            content = self.run(Path(address))
         else:
-            content = read_baseline(Path(where))
-        return self._follow(content, where) if isinstance(content, Pointer) else content
+            content = read_baseline(Path(address))
+        return self._follow(content, address) if isinstance(content, Pointer) else content
 
-    def _follow(self, pointer: Pointer, where: str) -> Evidence:
+    def _follow(self, pointer: Pointer, address: str) -> Evidence:
         evidence = (
             self._read_stored_run(pointer.run) if is_store(pointer.run) else self.run(Path(pointer.run))
         )
         if letters_digest(evidence) != pointer.sha256:
             raise DataError(
-                f"{where}: the run {pointer.run} is not what it was when the pointer was written: its letters changed. Set the "
+                f"{address}: the run {pointer.run} is not what it was when the pointer was written: its letters changed. Set the "
                 f"baseline again if that is intended"
             )
         return evidence
 
-    def _location(self, where: str) -> Location:
-        return find_location(where, allow_external=self.config.allow_external)
+    def _location(self, address: str) -> Location:
+        return find_location(address, allow_external=self.config.allow_external)
 
-    def _read_stored_file(self, where: str) -> Evidence | Pointer:
-        folder, _, name = where.rpartition("/")
-        return parse_baseline(b"".join(self._location(folder).blocks(name)), where)
+    def _read_stored_file(self, address: str) -> Evidence | Pointer:
+        folder, _, name = address.rpartition("/")
+        return parse_baseline(b"".join(self._location(folder).blocks(name)), address)
 
-    def _read_stored_run(self, where: str) -> Evidence:
+    def _read_stored_run(self, address: str) -> Evidence:
         """Read a run in a store from a temporary copy."""
-        location = self._location(where)
+        location = self._location(address)
         files = set(location.names(""))
         if SETTINGS not in files:
-            raise DataError(f"{where}: no run here (no {SETTINGS})")
+            raise DataError(f"{address}: no run here (no {SETTINGS})")
         with tempfile.TemporaryDirectory() as folder:
             for name in (*_NEEDED, *({METRICS} & files)):
                 copy = Path(folder, name)
                 with explained(copy, "writing"), copy.open("wb") as file:
                     file.writelines(location.blocks(name))
             with RunStore.open(Path(folder)) as store:
-                return self.of_store(store, name=where.rstrip("/").rpartition("/")[2])
+                return self.of_store(store, name=address.rstrip("/").rpartition("/")[2])
 
 
 def _placeholders(data: RunData) -> list[Failure]:

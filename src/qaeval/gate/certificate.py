@@ -1,4 +1,4 @@
-"""The certificate of a judge: a file that says on which labels a judge with a rubric agreed how well with people."""
+"""The certificate of a judge: a file that records on which labels a judge with a rubric agreed how well with people."""
 
 from datetime import date, datetime
 from pathlib import Path
@@ -16,10 +16,12 @@ from qaeval.report.numbers import coefficient
 
 FOLDER: Final = Path("certificates")
 _ABSENT: Final = "no such file; certificate_file: in the policy says where it is, docs/gate.md what it holds"
+_CLOCK_DAYS: Final = 1
+"""A certificate may be dated this far ahead: clocks and time zones differ."""
 
 
 class CertificateFile(Part):
-    """What the file holds; `sha256` is the hash of all the rest, so that a number cannot be changed by hand unseen."""
+    """Content of the file; `sha256` is the hash of all the rest, so that no number can be changed by hand unnoticed."""
 
     format: Literal[1] = 1
     eval: str
@@ -29,7 +31,7 @@ class CertificateFile(Part):
     rubric: str
     rubric_digest: str
     kappa: Measure
-    """Of the judge and the rater, with its interval."""
+    """Agreement of the judge and the rater, with its interval."""
     rater: str
     n_labels: int
     labels_digest: str
@@ -45,54 +47,56 @@ class CertificateFile(Part):
 
 
 def check(policy: Policy, identity: ComparisonKey, today: str) -> Certificate:
-    """Say how the judge of a run stands by the policy's certificate; anything that is wrong with the file is not valid.
+    """Return whether the judge of a run has a valid certificate; a file that is wrong in any way is not valid.
 
     Args:
         policy: Where the certificate is, and how old it may be.
-        identity: Of the run.
+        identity: Eval, judge and rubric of the run.
         today: ISO 8601.
     """
     if policy.certificate == "off":
         return Certificate(state="off")
     path = Path(policy.certificate_file or FOLDER / f"{identity.eval}.json")
     try:
-        found = CertificateFile.model_validate(orjson.loads(path.read_bytes()))
+        file = CertificateFile.model_validate(orjson.loads(path.read_bytes()))
     except OSError as error:
-        why = _ABSENT if isinstance(error, FileNotFoundError) else error.strerror or "cannot be read"
-        return Certificate(state="missing", detail=f"{path}: {why}")
+        problem = _ABSENT if isinstance(error, FileNotFoundError) else error.strerror or "cannot be read"
+        return Certificate(state="missing", detail=f"{path}: {problem}")
     except (ValueError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        return Certificate(state="missing", detail=f"{path}: not a certificate: {first}")
-    if found.sha256 != found.content_sha:
+        problem = str(error).splitlines()[0]
+        return Certificate(state="missing", detail=f"{path}: not a certificate: {problem}")
+    if file.sha256 != file.content_sha:
         return Certificate(
             state="missing",
             detail=f"{path}: its content does not match its hash; it was changed after it was made",
         )
-    if why := _stale(found, identity, today, policy.certificate_days):
-        return Certificate(state="stale", detail=f"{path} {why}")
-    rests = f"kappa {coefficient(found.kappa)} with {found.rater} on {found.n_labels:,} labels, {found.created[:10]}"
-    return Certificate(state="valid", detail=rests)
-
-
-def _stale(found: CertificateFile, identity: ComparisonKey, today: str, most_days: int) -> str:
-    """Say why a certificate does not hold for a run; empty where it does."""
-    pairs = (
-        ("eval", found.eval_digest, identity.eval_digest),
-        ("judge", found.judge_digest, identity.judge_digest),
-        ("rubric", found.rubric_digest, identity.rubric_digest),
+    if problem := _stale(file, identity, today, policy.certificate_days):
+        return Certificate(state="stale", detail=f"{path} {problem}")
+    basis = (
+        f"kappa {coefficient(file.kappa)} with {file.rater} on {file.n_labels:,} labels, {file.created[:10]}"
     )
-    if other := [name for name, its, of_run in pairs if its != of_run]:
-        return f"was made for another {' and '.join(other)} than the run's"
-    days = age_days(found.created, today)
+    return Certificate(state="valid", detail=basis)
+
+
+def _stale(file: CertificateFile, identity: ComparisonKey, today: str, max_days: int) -> str:
+    """Return why a certificate does not hold for a run; empty where it does."""
+    digests = (
+        ("eval", file.eval_digest, identity.eval_digest),
+        ("judge", file.judge_digest, identity.judge_digest),
+        ("rubric", file.rubric_digest, identity.rubric_digest),
+    )
+    if changed := [name for name, certified, current in digests if certified != current]:
+        return f"was made for another {' and '.join(changed)} than the run's"
+    days = age_days(file.created, today)
     if days is None:
         return "has no date that can be read"
-    if days < -1:  # a day for clocks and time zones
-        return f"is dated {found.created[:10]}, which is still to come"
-    return f"is {days:,} days old; {most_days} are allowed" if days > most_days else ""
+    if days < -_CLOCK_DAYS:
+        return f"is dated {file.created[:10]}, which is still to come"
+    return f"is {days:,} days old; {max_days} are allowed" if days > max_days else ""
 
 
 def age_days(created: str, today: str) -> int | None:
-    """Return how many days lie between two dates in ISO 8601; None where one of them is none."""
+    """Return the days between two dates in ISO 8601; None where one of them is no date."""
     try:
         return (_day(today) - _day(created)).days
     except ValueError:

@@ -1,71 +1,266 @@
-"""From a policy, a run and its baseline to the verdict.
+"""A gate, from its request to its report.
 
-From what was typed to the verdict of a gate, written into the run directory.
+A `GateRequest` names a run; `gate` finds policy and baseline (`find_policy`, `find_baseline`), reads the evidence of both into
+`GateInputs`, checks that they are comparable, decides every rule (`qaeval.gate.rules`) and writes the `GateReport` into the run
+directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
+
+import orjson
 
 from qaeval.environment import now
-from qaeval.errors import UsageError, closest
-from qaeval.gate import messages as sentences
+from qaeval.errors import UsageError
+from qaeval.gate import messages
 from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
 from qaeval.gate.certificate import age_days, check
+from qaeval.gate.early_stop import SequentialGrading
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import EXIT_CODES, Certificate, ComparisonKey, GateReport, Outcome, RuleVerdict
 from qaeval.gate.policy import Policy, default_policy, read_policy
 from qaeval.gate.regrade import regrade
-from qaeval.gate.rules import RuleCase, cases_of, verdicts_of
+from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
+from qaeval.gate.sequential import require_same_samples, require_sequential
+from qaeval.registry.config import Config
 from qaeval.report.numbers import listed, percent, plural
+from qaeval.run.plan import Judging, find_judging
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import RunStore, model_json
 
 GATE: Final = "gate.json"
-"""The file of the run directory that holds the verdict."""
+"""File of the run directory that holds the report."""
+POLICY: Final = Path("gate.yaml")
+"""Policy of the working directory, used where none is named."""
+
+MakeRunner: TypeAlias = Callable[[RunStore], Runner]
+"""Makes the engine that grades an open run."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateInputs:
-    """What a gate is asked."""
+class GateRequest:
+    """What a user asks a gate."""
 
-    policy: Policy
-    run: Evidence
-    baseline: Evidence | None
-    """None where every rule is a limit."""
-    candidates: Mapping[str, str]
-    """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake."""
-    today: str
-    """ISO 8601; what ages are counted to."""
+    run: Path
+    baseline: str | None = None
+    """Run directory, file or pointer; default: that of the policy, else ``baselines/<eval>.json``."""
+    policy: Policy | Path | None = None
+    """Rules, or their file; default: ``gate.yaml`` of the working directory, else the default policy."""
+    candidates: Mapping[str, str] = field(default_factory=dict)
+    """Candidates to gate, each with its name in the baseline; default: all, each against its namesake."""
+    unpaired: bool = False
+    """Whether other samples than the baseline's are compared, without pairs."""
+    regrade: bool = False
+    """Whether the run's judge first grades the baseline's stored replies, in a copy."""
+    sequential: bool = False
+    """Whether the run is graded in random order until the answer is certain."""
+    judge: str | None = None
+    """Of a sequential gate: judge in the registry; default: that of the run, else the registry's."""
+    rubric: str | None = None
+    """Of a sequential gate: name or file of the rubric; default: the eval's."""
+    seed: int | None = None
+    """Of a sequential gate: seed of the order of the chunks; default: 0."""
+    save: bool = True
+    """Whether to write ``gate.json`` into the run directory."""
 
 
-def decide(asked: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateReport:
-    """Give the verdict of a gate; the same arguments give the same verdict.
+def gate(
+    request: GateRequest, reader: EvidenceReader, *, make_runner: MakeRunner | None = None
+) -> GateReport:
+    """Decide whether a run may replace its baseline.
 
     Args:
-        asked: Policy, run and baseline.
-        cases: What the data say, where that is known already; asked of all the letters when left out.
+        request: Run, baseline, policy and options.
+        reader: Reads runs and baselines.
+        make_runner: Makes the engine for requests that grade: `regrade` and `sequential`.
+
+    Returns:
+        The report, which is also in ``gate.json`` of the run directory.
 
     Raises:
-        UsageError: a candidate is named that there is not.
-        DataError: a rule names a flag, check, stratum or candidate that there is not.
+        UsageError: Options exclude each other, no baseline is named or found, or a candidate does not exist.
+        DataError: A file is not valid, or a sequential gate has a rule that needs all letters.
+        NotComparableError: The registry's judge is not the run's and would have to grade the baseline; or, of a sequential gate, another
+            judge graded the run, the baseline has other samples, or the order was another one.
+        Interrupted: The user stopped a gate that grades; the same request continues.
+        EndpointError: A server cannot be used by a gate that grades.
+        StoreError: The run directory cannot be written.
     """
-    policy, run, baseline = asked.policy, asked.run, asked.baseline
-    certificate = check(policy, run.source.identity, asked.today)
-    differences = (
-        [] if baseline is None else list(_differences(run.source.identity, baseline.source.identity, policy))
-    )
-    if differences:
-        detail = f"{run.source.name} and {baseline.source.name if baseline else ''} differ in {'; '.join(differences)}."
-        return _report(asked, "not comparable", (), certificate, detail=detail)
-    pairs = pairs_of(run, baseline, asked.candidates)
-    rules = verdicts_of(cases_of(policy, run, baseline, pairs) if cases is None else cases, policy.alpha)
+    _require_consistent(request, make_runner)
+    if request.sequential and make_runner is not None:
+        report = _gate_sequentially(request, reader, make_runner)
+    else:
+        run = reader.run(request.run)
+        report = decide(inputs_of(request, reader, run, make_runner if request.regrade else None))
+    if request.save:
+        with RunStore.open(request.run) as store:
+            store.write_text(GATE, model_json(report))
+    return report
+
+
+def _require_consistent(request: GateRequest, make_runner: MakeRunner | None) -> None:
+    if request.sequential and request.regrade:
+        raise UsageError("sequential grades the run, regrade the baseline: gate in two steps")
+    only_sequential = (request.judge, request.rubric, request.seed)
+    if not request.sequential and any(option is not None for option in only_sequential):
+        raise UsageError("judge, rubric and seed belong to a sequential gate; a finished run has its own")
+    if (request.sequential or request.regrade) and make_runner is None:
+        raise UsageError("a gate that grades needs an engine: make_runner")
+
+
+# -------------------------------------------------------------------- request → policy, baseline → inputs
+
+
+def inputs_of(
+    request: GateRequest, reader: EvidenceReader, run: Evidence, make_runner: MakeRunner | None = None
+) -> GateInputs:
+    """Find policy and baseline of a run and read them.
+
+    Args:
+        request: As for `gate`.
+        reader: Reads the baseline.
+        run: Evidence of the run.
+        make_runner: Has the run's judge grade the baseline's stored replies first; None: they keep their letters.
+
+    Raises:
+        As for `gate`.
+    """
+    policy = find_policy(request, run.flags)
+    address = find_baseline(request, policy, run)
+    if make_runner is not None:
+        if address is None:
+            raise UsageError("--regrade needs a baseline: the run directory whose replies are graded again")
+        address = str(regrade(Path(address), request.run, reader.config, make_runner))
+    baseline = None if address is None else reader.baseline(address)
+    return GateInputs(policy=policy, run=run, baseline=baseline, candidates=request.candidates, today=now())
+
+
+def find_policy(request: GateRequest, flags: tuple[str, ...]) -> Policy:
+    """Return the policy of a gate; errors as in `qaeval.gate.policy.read_policy`.
+
+    Args:
+        request: As for `gate`.
+        flags: Flags of the rubric, each of which is a rule of the default policy.
+    """
+    source = request.policy
+    if source is None:
+        source = POLICY if POLICY.is_file() else default_policy(flags)
+    policy = read_policy(source) if isinstance(source, Path) else source
+    return policy.model_copy(update={"samples": "may differ"}) if request.unpaired else policy
+
+
+def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | None:
+    """Return path or address of the baseline; None where no rule needs one and none is named.
+
+    Raises:
+        UsageError: A rule needs a baseline and there is none.
+    """
+    default = FOLDER / f"{run.source.identity.eval}.json"
+    if address := request.baseline or policy.baseline:
+        return address
+    if default.is_file():
+        return str(default)
+    if any(rule.limit is None for rule in policy.rules):
+        raise UsageError(
+            f"what is the baseline? Name a run directory or a file with --baseline (or baseline: in the policy); {default} does not "
+            f"exist. `qaeval baseline set RUN` writes it"
+        )
+    return None
+
+
+# -------------------------------------------------------------------- sequential
+
+
+_SEQUENTIAL_ERRORS: Final = (
+    "Both error rates hold at whatever chunk the grading stops (betting, Ville's inequality)."
+)
+
+
+def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner: MakeRunner) -> GateReport:
+    """Grade a run until its gate is decided; its `sequential` says what that saved and what it costs in power."""
+    with RunStore.open(request.run) as store:
+        judging = _judging(request, reader.config, store.settings())
+        graded_before = store.settings().get("grading")
+        store.require_settings({**store.settings(), "grading": graded_before and judging.settings()})
+        grading = orjson.loads(orjson.dumps(judging.settings()))  # as it will be read from the run directory
+
+        def read() -> Evidence:
+            return reader.of_store(store, name=store.path.name, grading=grading)
+
+        inputs = inputs_of(request, reader, read())
+        first = decide(inputs)
+        if first.outcome in {"not comparable", "untrusted"}:  # whatever the letters will be
+            return first
+        require_sequential(inputs.policy)
+        require_same_samples(inputs.run, inputs.baseline)
+        sequence = SequentialGrading(store, inputs, read, seed=request.seed or 0)
+        with make_runner(store) as runner:
+            sequence.grade(runner, judging)
+        run = read()
+    report = decide(replace(inputs, run=run), sequence.cases(run))
+    multiplicity = f"{report.multiplicity} {_SEQUENTIAL_ERRORS}"
+    return report.model_copy(update={"sequential": sequence.summary(), "multiplicity": multiplicity})
+
+
+def _judging(request: GateRequest, config: Config, settings: Mapping[str, Any]) -> Judging:
+    """Return judge and rubric: those of the request, else those of the run, else the defaults."""
+    graded_by = (settings.get("grading") or {"judge": {"name": None}})["judge"]["name"]
+    candidates = tuple(config.candidate(name) for name in settings["candidates"])
+    rubric = request.rubric or settings["eval"]["rubric"]
+    return find_judging(config, candidates, judge=request.judge or graded_by, rubric=rubric)
+
+
+# -------------------------------------------------------------------- inputs → comparable? → rules → report
+
+
+def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateReport:
+    """Decide a gate; the same arguments give the same report.
+
+    Args:
+        inputs: Policy, run and baseline.
+        cases: Rules with their estimates, of a sequential gate; None: estimated from all letters.
+
+    Raises:
+        UsageError: A candidate does not exist.
+        DataError: A rule names a flag, check, stratum or candidate that does not exist.
+    """
+    policy, run, baseline = inputs.policy, inputs.run, inputs.baseline
+    certificate = check(policy, run.source.identity, inputs.today)
+    if baseline is not None and (differences := list(_differences(run, baseline, policy))):
+        detail = f"{run.source.name} and {baseline.source.name} differ in {'; '.join(differences)}."
+        return _report(inputs, "not comparable", (), certificate, detail=detail)
+    rules = verdicts_of(cases_of(inputs) if cases is None else cases, policy.alpha)
     outcome = _outcome(rules)
-    notes = (*_unasked(asked, pairs, is_graded=cases is None), *_notes(asked, pairs, certificate))
     if policy.certificate == "require" and certificate.state != "valid":
         outcome = "untrusted"
-    return _report(asked, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
+    notes = (*_uncounted_failures(inputs, is_graded=cases is None), *_notes(inputs, certificate))
+    return _report(inputs, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
+
+
+_REGRADE: Final = "--regrade has the run's judge grade the baseline's stored replies"
+
+
+def _differences(run: Evidence, baseline: Evidence, policy: Policy) -> Iterator[str]:
+    """Name what must be the same in two runs and is not, each with what to do."""
+    current, earlier = run.source.identity, baseline.source.identity
+    if current.eval != earlier.eval:  # everything else differs too
+        yield f"the eval ({current.eval}, in the baseline {earlier.eval}): name a baseline of {current.eval} with --baseline"
+        return
+    for aspect, advice in (("eval", "set a new baseline"), ("rubric", _REGRADE), ("judge", _REGRADE)):
+        (name, sha), (old_name, old_sha) = _aspect(current, aspect), _aspect(earlier, aspect)
+        if (name, sha) != (old_name, old_sha):
+            yield f"the {aspect} ({name} {sha[:8]}, in the baseline {old_name} {old_sha[:8]}): {advice}"
+    if current.samples_digest != earlier.samples_digest and policy.samples == "same":
+        yield (
+            f"the samples ({current.n_samples:,}, {current.samples_digest[:8]}, in the baseline {earlier.n_samples:,}, "
+            f"{earlier.samples_digest[:8]}): draw the same with --n and --seed, or compare without pairs with --unpaired"
+        )
+
+
+def _aspect(key: ComparisonKey, aspect: str) -> tuple[str, str]:
+    return getattr(key, aspect), getattr(key, f"{aspect}_digest")
 
 
 def _outcome(rules: Sequence[RuleVerdict]) -> Outcome:
@@ -76,7 +271,7 @@ def _outcome(rules: Sequence[RuleVerdict]) -> Outcome:
 
 
 def _report(
-    asked: GateInputs,
+    inputs: GateInputs,
     outcome: Outcome,
     rules: tuple[RuleVerdict, ...],
     certificate: Certificate,
@@ -84,97 +279,61 @@ def _report(
     detail: str = "",
     notes: Sequence[str] = (),
 ) -> GateReport:
-    headline, exit_code = sentences.headline(outcome, rules, detail=detail), EXIT_CODES[outcome]
-    if outcome == "inconclusive" and asked.policy.inconclusive == "warn":
-        if all(sentences.has_interval(rule) for rule in rules):
+    policy = inputs.policy
+    headline, exit_code = messages.headline(outcome, rules, detail=detail), EXIT_CODES[outcome]
+    if outcome == "inconclusive" and policy.inconclusive == "warn":
+        if all(messages.has_interval(rule) for rule in rules):
             exit_code = EXIT_CODES["pass"]
             headline += " The policy lets that pass with this warning."
         else:
             headline += " The policy lets too little data pass, but not what cannot be evaluated at all."
+    n_evaluated = sum(rule.p_worse is not None for rule in rules)
     return GateReport(
         outcome=outcome,
         exit_code=exit_code,
         headline=headline,
-        policy=asked.policy.name,
-        policy_digest=asked.policy.digest,
-        run=asked.run.source,
-        baseline=None if asked.baseline is None else asked.baseline.source,
+        policy=policy.name,
+        policy_digest=policy.digest,
+        run=inputs.run.source,
+        baseline=None if inputs.baseline is None else inputs.baseline.source,
         rules=rules,
         certificate=certificate,
-        multiplicity=sentences.multiplicity(
-            len(rules), sum(rule.p_worse is not None for rule in rules), asked.policy.alpha
-        ),
+        multiplicity=messages.multiplicity(len(rules), n_evaluated, policy.alpha),
         notes=tuple(notes),
     )
 
 
-def _differences(run: ComparisonKey, baseline: ComparisonKey, policy: Policy) -> Iterator[str]:
-    """Name what two runs differ in that must agree, each with what to do."""
-    if run.eval != baseline.eval:  # then everything else differs too
-        yield f"the eval ({run.eval}, in the baseline {baseline.eval}): name a baseline of {run.eval} with --baseline"
-        return
-    aspects = (
-        ("the eval", run.eval, run.eval_digest, baseline.eval, baseline.eval_digest, "set a new baseline"),
-        ("the rubric", run.rubric, run.rubric_digest, baseline.rubric, baseline.rubric_digest, _REGRADE),
-        ("the judge", run.judge, run.judge_digest, baseline.judge, baseline.judge_digest, _REGRADE),
-    )
-    for what, name, its, other, others, way_on in aspects:
-        if (name, its) != (other, others):
-            yield f"{what} ({name} {its[:8]}, in the baseline {other} {others[:8]}): {way_on}"
-    if run.samples_digest != baseline.samples_digest and policy.samples == "same":
-        yield (
-            f"the samples ({run.n_samples:,}, {run.samples_digest[:8]}, in the baseline {baseline.n_samples:,}, "
-            f"{baseline.samples_digest[:8]}): draw the same with --n and --seed, or compare without pairs with --unpaired"
-        )
+# -------------------------------------------------------------------- notes
 
 
-_REGRADE: Final = "--regrade has the run's judge grade the baseline's stored replies"
-
-
-def pairs_of(run: Evidence, baseline: Evidence | None, named: Mapping[str, str]) -> dict[str, str]:
-    """Say which candidates are gated, each with its name in the baseline; empty where the baseline has none.
-
-    Raises:
-        UsageError: a candidate is named that there is not.
-    """
-    own = [one.name for one in run.candidates]
-    others = own if baseline is None else [one.name for one in baseline.candidates]
-    for new, old in named.items():
-        for name, known, where in ((new, own, "the run"), (old, others, "the baseline")):
-            if name not in known:
-                raise UsageError(
-                    f"--candidate {new}={old}: {where} has no candidate {name!r}.{closest(name, known)} It has {', '.join(known)}"
-                )
-    if named:
-        return dict(named)
-    return {name: name if name in others else "" for name in own}
-
-
-def _notes(asked: GateInputs, pairs: Mapping[str, str], certificate: Certificate) -> Iterator[str]:
-    policy, run, baseline = asked.policy, asked.run, asked.baseline
+def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
+    """Yield warnings about certificate, candidates, baseline and drift."""
+    run, baseline, pairs = inputs.run, inputs.baseline, inputs.pairs
     if certificate.state in {"stale", "missing"}:
         yield f"The judge has no valid certificate: {certificate.detail}."
-    if left := [one.name for one in run.candidates if one.name not in pairs]:
-        yield f"Not gated, because --candidate names others: {listed(left)}."
+    if skipped := [candidate.name for candidate in run.candidates if candidate.name not in pairs]:
+        yield f"Not gated, because --candidate names others: {listed(skipped)}."
     if baseline is None:
         return
-    if _is_same(run, baseline):
+    if _is_same_run(run, baseline):
         yield "The baseline is this very run: nothing can have changed. Name the run that is to be replaced with --baseline."
-    days = age_days(baseline.source.created, asked.today)
+    days, limit = age_days(baseline.source.created, inputs.today), inputs.policy.stale_after_days
     if days is None:
         yield "The baseline has no date."
-    elif days > policy.stale_after_days:
-        yield f"The baseline is {days:,} days old; after {policy.stale_after_days} it should be set again from a released run."
-    if gone := [one.name for one in baseline.candidates if one.name not in pairs.values()]:
-        yield f"The baseline also has {listed(gone)}, which this gate does not compare."
+    elif days > limit:
+        yield f"The baseline is {days:,} days old; after {limit} it should be set again from a released run."
+    if unused := [
+        candidate.name for candidate in baseline.candidates if candidate.name not in pairs.values()
+    ]:
+        yield f"The baseline also has {listed(unused)}, which this gate does not compare."
     if run.source.qaeval_version != baseline.source.qaeval_version:
         yield f"The run was made with qaeval {run.source.qaeval_version}, the baseline with {baseline.source.qaeval_version}."
-    if run.source.identity.samples_digest != baseline.source.identity.samples_digest:
+    if not run.has_samples_of(baseline):
         yield "The samples differ, so the difference is that of two independent rates: it sees less than a paired one."
     yield from _drift(run, baseline)
 
 
-def _is_same(run: Evidence, baseline: Evidence) -> bool:
+def _is_same_run(run: Evidence, baseline: Evidence) -> bool:
     return (
         bool(run.source.created)
         and run.source.created == baseline.source.created
@@ -183,33 +342,42 @@ def _is_same(run: Evidence, baseline: Evidence) -> bool:
     )
 
 
-def _unasked(asked: GateInputs, pairs: Mapping[str, str], *, is_graded: bool) -> Iterator[str]:
-    """Say where items were not delivered or, of a run that is graded to its end, not graded, and no rule counts them."""
-    if any(rule.quantity in {"usable_rate", "success_rate"} for rule in asked.policy.rules):
+def _uncounted_failures(inputs: GateInputs, *, is_graded: bool) -> Iterator[str]:
+    """Yield where items were lost and no rule counts them.
+
+    Args:
+        inputs: Policy, run and baseline.
+        is_graded: Whether the run is graded to its end, so that items without a letter are lost too.
+    """
+    if any(rule.quantity in {"usable_rate", "success_rate"} for rule in inputs.policy.rules):
         return
-    for name, before in pairs.items():
-        share = _share(asked.run, name, is_graded=is_graded)
-        other = None if asked.baseline is None else _share(asked.baseline, before, is_graded=is_graded)
-        if share is not None and share < (1.0 if other is None else other):
-            became = "delivered and graded" if is_graded else "delivered"
-            against = "" if other is None else f", {percent(other)} in the baseline"
-            yield f"{percent(share)} of the items of {name} were {became}{against}, and no rule counts the others: success_rate would."
+    state = "delivered and graded" if is_graded else "delivered"
+    for name, old_name in inputs.pairs.items():
+        share = _complete_share(inputs.run, name, is_graded=is_graded)
+        before = (
+            None
+            if inputs.baseline is None
+            else _complete_share(inputs.baseline, old_name, is_graded=is_graded)
+        )
+        if share is not None and share < (1.0 if before is None else before):
+            against = "" if before is None else f", {percent(before)} in the baseline"
+            yield f"{percent(share)} of the items of {name} were {state}{against}, and no rule counts the others: success_rate would."
 
 
-def _share(evidence: Evidence, name: str, *, is_graded: bool) -> float | None:
-    """Return the share of a candidate's items that were delivered, and graded."""
+def _complete_share(evidence: Evidence, name: str, *, is_graded: bool) -> float | None:
+    """Return the share of a candidate's items that were delivered, and graded; None without the candidate."""
     candidate = evidence.candidate(name)
     if candidate is None:
         return None
-    counted = candidate.graded if is_graded else candidate.delivered
-    return 1 - int((~counted).sum()) / counted.size
+    complete = candidate.graded if is_graded else candidate.delivered
+    return 1 - int((~complete).sum()) / complete.size
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
-    """Say where the judge gave one and the same item another letter than in the baseline."""
-    before, now = _letters(baseline), _letters(run)
-    shared = before.keys() & now.keys()
-    changed = sum(before[item] != now[item] for item in shared)
+    """Yield how often the judge gave one and the same item another letter than in the baseline."""
+    before, current = _letters(baseline), _letters(run)
+    shared = before.keys() & current.keys()
+    changed = sum(before[item] != current[item] for item in shared)
     if changed:
         yield (
             f"The judge gave another letter to {changed:,} of the {plural(len(shared), 'item')} that both share word for word "
@@ -219,102 +387,8 @@ def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
 
 def _letters(evidence: Evidence) -> dict[str, int]:
     """Return the letter of each graded item by its id."""
-    return {
-        item_id: letter
-        for candidate in evidence.candidates
-        for item_id, letter in zip(
-            candidate.item_ids[candidate.graded].tolist(),
-            candidate.letters[candidate.graded].tolist(),
-            strict=True,
-        )
-    }
-
-
-POLICY: Final = Path("gate.yaml")
-"""The policy that is taken when none is named and it is there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateRequest:
-    """A gate as it was typed."""
-
-    run: Path
-    baseline: str | None = None
-    """Run directory, file or pointer; what the policy says, else ``baselines/<eval>.json``, when left out."""
-    policy: "Path | Policy | None" = None
-    """``gate.yaml`` of the working directory where it is there, else the default one, when left out."""
-    candidates: Mapping[str, str] = field(default_factory=dict)
-    unpaired: bool = False
-    """Whether other samples than the baseline's are compared, without pairs."""
-
-
-def gate(
-    order: GateRequest, sources: EvidenceReader, regrader: Callable[[RunStore], Runner] | None = None
-) -> GateReport:
-    """Gate a run, and write ``gate.json`` into its directory.
-
-    Args:
-        order: What was typed.
-        sources: What runs and baselines are read with.
-        regrader: Makes what has the run's judge grade the baseline's stored replies; None: they keep their letters.
-
-    Raises:
-        UsageError: no baseline is named or found, or a candidate is named that there is not.
-        DataError: a file is not what it has to be.
-        NotComparableError: the registry's judge is not the run's, which would have to grade the baseline.
-    """
-    report = decide(asked_of(order, sources, sources.run(order.run), regrader))
-    write_gate(report, order.run)
-    return report
-
-
-def asked_of(
-    order: GateRequest,
-    sources: EvidenceReader,
-    run: Evidence,
-    regrader: Callable[[RunStore], Runner] | None = None,
-) -> GateInputs:
-    """Find policy and baseline of a run; arguments and errors as in `gate`."""
-    policy = find_policy(order, run.flags)
-    where = find_baseline(order, policy, run)
-    if regrader is not None:
-        if where is None:
-            raise UsageError("--regrade needs a baseline: the run directory whose replies are graded again")
-        where = str(regrade(Path(where), order.run, sources.config, regrader))
-    baseline = None if where is None else sources.baseline(where)
-    return GateInputs(policy=policy, run=run, baseline=baseline, candidates=order.candidates, today=now())
-
-
-def write_gate(report: GateReport, run: Path) -> None:
-    """Write ``gate.json`` into the run directory."""
-    with RunStore.open(run) as store:
-        store.write_text(GATE, model_json(report))
-
-
-def find_policy(order: GateRequest, flags: tuple[str, ...]) -> Policy:
-    """Read the policy of a gate; errors as in `qaeval.gate.policy.read_policy`."""
-    if isinstance(order.policy, Policy):
-        policy = order.policy
-    else:
-        path = order.policy or (POLICY if POLICY.is_file() else None)
-        policy = default_policy(flags) if path is None else read_policy(path)
-    return policy.model_copy(update={"samples": "may differ"}) if order.unpaired else policy
-
-
-def find_baseline(order: GateRequest, policy: Policy, run: Evidence) -> str | None:
-    """Say where the baseline is; None where every rule is a limit and nobody named one.
-
-    Raises:
-        UsageError: a rule needs one and there is none.
-    """
-    usual = FOLDER / f"{run.source.identity.eval}.json"
-    if where := order.baseline or policy.baseline:
-        return where
-    if usual.is_file():
-        return str(usual)
-    if any(rule.limit is None for rule in policy.rules):
-        raise UsageError(
-            f"what is the baseline? Name a run directory or a file with --baseline (or baseline: in the policy); {usual} is looked "
-            f"for and not there. `qaeval baseline set RUN` writes it"
-        )
-    return None
+    letters: dict[str, int] = {}
+    for candidate in evidence.candidates:
+        graded = candidate.graded
+        letters |= zip(candidate.item_ids[graded].tolist(), candidate.letters[graded].tolist(), strict=True)
+    return letters

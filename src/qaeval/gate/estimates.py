@@ -1,4 +1,4 @@
-"""What the data say about one rule: the quantity on both sides, and an interval at any level for what decides."""
+"""Estimates for one rule: the quantity in the run and in the baseline, and an interval at any level for what decides."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,54 +16,58 @@ from qaeval.stats.intervals import clustered_rate
 from qaeval.stats.paired import paired_difference, sign_flip_test
 from qaeval.stats.power import chunks_needed
 
-Interval: TypeAlias = Callable[[float], Estimate]
-"""A two-sided confidence level to an estimate with an interval of that level."""
+IntervalAt: TypeAlias = Callable[[float], Estimate]
+"""Maps a two-sided confidence level to an estimate with an interval of that level."""
 
-_SMALLEST_ALPHA: Final = 1e-9
-_STEPS: Final = 60
+_MIN_P_VALUE: Final = 1e-9
+"""Smallest p-value that an inverted interval gives; smaller ones are given as this."""
+_P_VALUE_PRECISION: Final = 1e-4
+"""Relative precision of an inverted p-value: four digits, of which a report shows two."""
 _LEVEL: Final = 0.9
+"""Level at which an interval is tried, to see whether there is any: that of the default error rate."""
 _POWER: Final = 0.8
-_MOST_CHUNKS: Final = 20_000
-"""Beyond that a formula says how many chunks are needed."""
+"""Probability with which a larger sample has to decide."""
+_MAX_PROJECTED_CHUNKS: Final = 20_000
+"""Largest sample whose interval is computed; beyond it the spread says little more, and a formula is enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuleEstimate:
-    """What one rule is decided from; without `deciding` it cannot be evaluated, and `reason` says why."""
+    """Estimates that decide one rule; without `deciding` the rule cannot be evaluated, and `reason` says why."""
 
-    deciding: Interval | None = None
-    """Of the run minus the baseline, or of the run's quantity where the rule is a limit."""
-    baseline: Interval | None = None
-    current: Interval | None = None
-    larger: Callable[[int], Interval] | None = None
-    """What would decide with so many chunks like these; None where only a formula says how the interval shrinks."""
+    deciding: IntervalAt | None = None
+    """Run minus baseline, or the run's quantity where the rule is a limit."""
+    baseline: IntervalAt | None = None
+    current: IntervalAt | None = None
+    projected: Callable[[int], IntervalAt] | None = None
+    """What a sample of so many chunks like these would decide from; None: only a formula says how the interval shrinks."""
     unit: str = ""
-    scale_by: float = 1.0
-    """What a relative margin is a share of: the baseline's value."""
+    margin_scale: float = 1.0
+    """Value of the baseline, of which a relative margin is a share; 1 for margins in points."""
     reason: str = ""
-    caution: str = ""
-    """What the interval does not hold."""
-    unseen: float = 0.0
+    caveat: str = ""
+    """Uncertainty that the interval leaves out."""
+    ungraded_shift: float = 0.0
     """Share of items without a letter in the baseline minus that in the run, which more chunks make no smaller."""
     p_permutation: float = 0.0
-    """Of the hypothesis that nothing changed, one-sided, where it has an exact test: `permutation_p_value`. A regression needs this one too."""
+    """One-sided p-value of `permutation_p_value`, which a regression needs too; 0 for quantities without an exact test."""
 
     @classmethod
     def unavailable(cls, reason: str) -> "RuleEstimate":
-        """Say why there is nothing to decide from."""
+        """Return the estimate of a rule that cannot be evaluated."""
         return cls(reason=reason)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Items that count and items that there are, by chunk."""
+    """Hits and items that count, by chunk."""
 
     chunks: tuple[str, ...]
     hits: Floats
     totals: Floats
 
     @property
-    def rate(self) -> Interval:
+    def rate(self) -> IntervalAt:
         """The rate of hits, clustered by chunk."""
         return lambda level: clustered_rate(self.hits, self.totals, level=level)
 
@@ -95,8 +99,8 @@ def masks_of(candidate: CandidateEvidence, rule: Rule) -> tuple[Mask, Mask]:
         return candidate.graded, requested
     if rule.quantity == "valid_rate":
         return candidate.delivered, requested
-    if rule.of_flag:
-        return candidate.flags[rule.of_flag], candidate.graded
+    if rule.flag_name:
+        return candidate.flags[rule.flag_name], candidate.graded
     unchecked = candidate.unchecked.get(rule.check, ~requested)
     return candidate.findings[rule.check], candidate.delivered & ~unchecked
 
@@ -126,7 +130,7 @@ def count_by_chunk(
 
 
 def is_mostly_tied(n_differing: float, n_chunks: int) -> bool:
-    """Whether most chunks show no difference and fewer than 10 show one."""
+    """Whether most chunks show no difference and fewer than `MIN_CLUSTERS` show one."""
     return n_differing < min(MIN_CLUSTERS, n_chunks / 2)
 
 
@@ -141,38 +145,39 @@ class PairedRates:
 
     The difference of two ratios of sums is linearised (Cochran 1977, section 6.3): a chunk contributes
     :math:`(s_b - r_b t_b)/\bar t_b - (s_a - r_a t_a)/\bar t_a`, which is the plain difference of its two rates where all chunks
-    have the same number of items. Chunks in which neither side has an item that counts are left out.
+    have the same number of items. Chunks without an item that counts on either side are left out.
 
-    Where nearly all chunks tie and fewer than 10 differ, the spread that is seen says little about what is not: the two chunks that
-    `paired_difference` adds are added whatever the sizes of the chunks, and the end that a pass is told by is no closer to 0 than
-    :math:`1 - \alpha^{1/n}`, the share of wholly lost chunks of which n chunks show none with the probability alpha.
+    Where nearly all chunks tie and fewer than 10 differ, the observed spread says little about the chunks that were not drawn. Two
+    chunks of the largest possible difference are added then, as `paired_difference` does, whatever the sizes of the chunks, and the
+    end that decides a pass is no closer to 0 than :math:`1 - \alpha^{1/n}`, the share of wholly lost chunks of which n chunks show
+    none with the probability alpha.
     """
 
     difference: float
     values: Floats
-    """Of each chunk; their mean is the difference, and their spread its error."""
+    """One per chunk; their mean is the difference, and their spread its error."""
     n: int
     """Items."""
     n_clusters: int
     """Chunks that count, on the side that has fewer."""
     n_differing: float
-    """Chunks whose two rates are not the same."""
+    """Chunks whose two rates differ."""
     higher_is_better: bool = True
 
     @classmethod
     def of(cls, a: Counts, b: Counts, *, higher_is_better: bool = True) -> "PairedRates":
-        """Take the counts of the same chunks in the same order; both sides need an item that counts."""
+        """Pair counts of the same chunks in the same order; both sides need an item that counts."""
         kept = (a.totals > 0) | (b.totals > 0)
-        rate_a, rate_b = (float(one.hits.sum() / one.totals.sum()) for one in (a, b))
-        residual_a, residual_b = (
-            (one.hits[kept] - rate * one.totals[kept]) / one.totals[kept].mean()
-            for one, rate in ((a, rate_a), (b, rate_b))
+        residuals_a, residuals_b = (
+            (counts.hits[kept] - counts.share * counts.totals[kept]) / counts.totals[kept].mean()
+            for counts in (a, b)
         )
+        difference = b.share - a.share
         return cls(
-            difference=rate_b - rate_a,
-            values=rate_b - rate_a + residual_b - residual_a,
+            difference=difference,
+            values=difference + residuals_b - residuals_a,
             n=round(float(b.totals.sum())),
-            n_clusters=min(int((one.totals > 0).sum()) for one in (a, b)),
+            n_clusters=min(int((counts.totals > 0).sum()) for counts in (a, b)),
             n_differing=float(np.count_nonzero(a.hits * b.totals != b.hits * a.totals)),
             higher_is_better=higher_is_better,
         )
@@ -180,54 +185,54 @@ class PairedRates:
     def __call__(self, level: float) -> Estimate:
         """Return the difference with an interval of this level."""
         if reason := too_few(self.n_clusters):
-            method = "paired difference by chunk"
             return undefined(
                 reason,
                 value=self.difference,
-                method=method,
+                method="paired difference by chunk",
                 n=self.n,
                 n_clusters=self.n_clusters,
                 level=level,
             )
         span = max(1.0, float(np.abs(self.values).max()))
-        found = paired_difference(np.zeros_like(self.values), self.values, level=level, span=span)
+        estimate = paired_difference(np.zeros_like(self.values), self.values, level=level, span=span)
         # chunks weigh as their items do, so the value is that of the rates, whatever the rounding
-        made = replace(found, value=self.difference, n=self.n, n_clusters=self.n_clusters)
-        if not found.has_interval:
-            return made
-        low, high = found.low, found.high
+        estimate = replace(estimate, value=self.difference, n=self.n, n_clusters=self.n_clusters)
+        if not estimate.has_interval:
+            return estimate
+        low, high = estimate.low, estimate.high
         if is_mostly_tied(self.n_differing, len(self.values)):
             low, high = self._guarded(low, high, level, span)
-        return replace(made, low=max(-1.0, low), high=min(1.0, high))
+        return replace(estimate, low=max(-1.0, low), high=min(1.0, high))
 
     def _guarded(self, low: float, high: float, level: float, span: float) -> tuple[float, float]:
         """Widen an interval that rests on few chunks that differ."""
-        more = np.append(self.values, [span, -span])
-        found = paired_difference(np.zeros_like(more), more, level=level, span=None)
+        padded = np.append(self.values, [span, -span])
+        guard = paired_difference(np.zeros_like(padded), padded, level=level, span=None)
         unseen = lost_unseen(self.n_clusters, alpha=(1 - level) / 2)
-        low, high = min(low, found.low), max(high, found.high)
+        low, high = min(low, guard.low), max(high, guard.high)
         return (min(low, -unseen), high) if self.higher_is_better else (low, max(high, unseen))
 
-    def larger(self, n_chunks: int) -> "PairedRates":
+    def projected(self, n_chunks: int) -> "PairedRates":
         """Return the same with these chunks repeated up to so many."""
-        times = n_chunks / len(self.values)
+        factor = n_chunks / len(self.values)
         return replace(
             self,
             values=np.resize(self.values, n_chunks),
-            n_clusters=round(self.n_clusters * times),
-            n_differing=self.n_differing * times,
+            n_clusters=round(self.n_clusters * factor),
+            n_differing=self.n_differing * factor,
         )
 
 
 def permutation_p_value(a: Counts, b: Counts, *, below: bool) -> float:
     """P-value, one-sided, of the hypothesis that b is not below (above) a, by swapping the two in every chunk.
 
-    Where nothing changed, either side could be the other one in each chunk: every pattern of swaps is equally likely, whatever
-    makes the items of a chunk alike. Exact, so the error rate is kept at any number of chunks.
+    Where nothing changed, the two sides of a chunk are exchangeable: every pattern of swaps is equally likely, whatever makes the
+    items of a chunk alike. The test is exact, so it keeps the error rate at any number of chunks.
 
     Args:
         a: Counts of the same chunks in the same order as `b`.
-        b: Its totals must be those of `a`; 0, so no objection, where they are not: the differences of rates have no exact test then.
+        b: Counts with the totals of `a`. With other totals the differences of rates have no exact test, and the p-value is 0: the test
+            does not object.
         below: Whether a small b is evidence, or a large one.
     """
     if not np.array_equal(a.totals, b.totals):
@@ -235,38 +240,39 @@ def permutation_p_value(a: Counts, b: Counts, *, below: bool) -> float:
     return sign_flip_test(b.hits - a.hits, alternative="less" if below else "greater")
 
 
-def without_letters(estimate: RuleEstimate, *, before: float, now: float) -> RuleEstimate:
-    """Let a difference of usable rates hold that items without a letter were usable, as far as one side has more of them.
+def with_ungraded_items(estimate: RuleEstimate, *, before: float, now: float) -> RuleEstimate:
+    """Widen a difference of usable rates so that it includes the case that items without a letter were usable.
 
     They count as not usable, so a loss of the run could hide behind a judge that failed on the baseline, and a judge that failed
-    on the run could look like a loss.
+    on the run could look like a loss. The interval grows by the difference of the two shares, at the end where it matters.
 
     Args:
-        estimate: About usable items, run minus baseline.
-        before: Share of the items of the baseline that were delivered and have no letter.
-        now: The same in the run.
+        estimate: Of usable items, run minus baseline.
+        before: Share of the baseline's items that were delivered and have no letter.
+        now: The same share of the run.
     """
     deciding = estimate.deciding
     if now == before or deciding is None:
         return estimate
 
     def interval(level: float) -> Estimate:
-        found = deciding(level)
-        if not found.has_interval:
-            return found
-        low, high = found.low - max(0.0, before - now), found.high + max(0.0, now - before)
-        return replace(found, low=max(-1.0, low), high=min(1.0, high))
+        difference = deciding(level)
+        if not difference.has_interval:
+            return difference
+        low = difference.low - max(0.0, before - now)
+        high = difference.high + max(0.0, now - before)
+        return replace(difference, low=max(-1.0, low), high=min(1.0, high))
 
     return replace(
         estimate,
         deciding=interval,
-        unseen=before - now,
-        caution=f"the judge gave no letter to {percent(before)} of the items in the baseline and to {percent(now)} in the run: the "
+        ungraded_shift=before - now,
+        caveat=f"the judge gave no letter to {percent(before)} of the items in the baseline and to {percent(now)} in the run: the "
         f"interval holds that they were usable",
     )
 
 
-def independent_difference(a: Interval, b: Interval) -> Interval:
+def independent_difference(a: IntervalAt, b: IntervalAt) -> IntervalAt:
     r"""Difference b minus a of two independent estimates, from their own intervals.
 
     Newcombe's hybrid, in general MOVER (Zou and Donner 2008): with ends l and u of each,
@@ -274,85 +280,86 @@ def independent_difference(a: Interval, b: Interval) -> Interval:
     """
 
     def interval(level: float) -> Estimate:
-        one, other = a(level), b(level)
-        n_clusters, n = min(one.n_clusters, other.n_clusters), min(one.n, other.n)
-        value = other.value - one.value
-        if not (one.has_interval and other.has_interval):
-            reason = one.reason or other.reason or "an end of an interval is not known"
+        before, after = a(level), b(level)
+        n_clusters, n = min(before.n_clusters, after.n_clusters), min(before.n, after.n)
+        value = after.value - before.value
+        if not (before.has_interval and after.has_interval):
+            reason = before.reason or after.reason or "an end of an interval is not known"
             return undefined(reason, value=value, method="unpaired", n=n, n_clusters=n_clusters, level=level)
         return Estimate(
             value=value,
-            low=value - sqrt((other.value - other.low) ** 2 + (one.high - one.value) ** 2),
-            high=value + sqrt((other.high - other.value) ** 2 + (one.value - one.low) ** 2),
+            low=value - sqrt((after.value - after.low) ** 2 + (before.high - before.value) ** 2),
+            high=value + sqrt((after.high - after.value) ** 2 + (before.value - before.low) ** 2),
             level=level,
             method="unpaired, from the intervals of both (MOVER)",
             n=n,
             n_clusters=n_clusters,
-            reason=other.reason or one.reason,
+            reason=after.reason or before.reason,
         )
 
     return interval
 
 
-def mapped(one: Interval, into: Callable[[float], float]) -> Interval:
-    """Map an estimate and its interval by a monotone function; ends change places where it falls."""
+def mapped(source: IntervalAt, transform: Callable[[float], float]) -> IntervalAt:
+    """Map an estimate and its interval by a monotone function; where it falls, the ends change places."""
 
     def interval(level: float) -> Estimate:
-        found = one(level)
-        value, *ends = (nan if isnan(x) else into(x) for x in (found.value, found.low, found.high))
+        estimate = source(level)
+        value, *ends = (
+            nan if isnan(number) else transform(number)
+            for number in (estimate.value, estimate.low, estimate.high)
+        )
         low, high = sorted(ends) if not any(map(isnan, ends)) else (nan, nan)
-        reason = found.reason if not isnan(value) else found.reason or "the rate is 0"
-        return replace(found, value=value, low=low, high=high, reason=reason)
+        reason = estimate.reason if not isnan(value) else estimate.reason or "the rate is 0"
+        return replace(estimate, value=value, low=low, high=high, reason=reason)
 
     return interval
 
 
-def relative(difference_of_logs: Interval, base: float) -> Interval:
-    """Turn a difference of logarithms into a change in the quantity's unit, of a baseline of this value."""
+def relative(difference_of_logs: IntervalAt, base: float) -> IntervalAt:
+    """Turn a difference of logarithms into a change in the quantity's unit, from a baseline of this value."""
     return mapped(difference_of_logs, lambda x: base * (exp(x) - 1))
 
 
 def logarithm(x: float) -> float:
-    """Take the logarithm; NaN where there is none."""
+    """Return the logarithm; NaN for numbers without one."""
     return log(x) if x > 0 else nan
 
 
-def p_beyond(deciding: Interval, at: float, *, below: bool) -> float:
-    """P-value, one-sided, of the hypothesis that the quantity is not below (above) `at`.
+def p_beyond(deciding: IntervalAt, bound: float, *, below: bool) -> float:
+    """P-value, one-sided, of the hypothesis that the quantity is not below (above) `bound`.
 
-    Found by inverting the interval: the smallest alpha at which its end of level 1 - 2 alpha leaves `at` out, in
+    By inverting the interval: the smallest alpha at which its end of level 1 - 2 alpha leaves the bound out, in
     [1e-9, 0.5]; 1 above that, NaN without an interval.
     """
 
-    def left_out(alpha: float) -> bool:
-        found = deciding(1 - 2 * alpha)
-        return found.high < at if below else found.low > at
+    def is_left_out(alpha: float) -> bool:
+        estimate = deciding(1 - 2 * alpha)
+        return estimate.high < bound if below else estimate.low > bound
 
     if not deciding(_LEVEL).has_interval:
         return nan
-    least, most = log(_SMALLEST_ALPHA), log(0.4999)
-    if not left_out(exp(most)):
+    smallest, largest = log(_MIN_P_VALUE), log(0.4999)
+    if not is_left_out(exp(largest)):
         return 1.0
-    if left_out(exp(least)):
-        return _SMALLEST_ALPHA
-    for _ in range(_STEPS):
-        middle = (least + most) / 2
-        if most - least < 1e-4:  # noqa: PLR2004 - relative precision of the p-value
-            break
-        least, most = (least, middle) if left_out(exp(middle)) else (middle, most)
-    return exp(most)
+    if is_left_out(exp(smallest)):
+        return _MIN_P_VALUE
+    while largest - smallest >= _P_VALUE_PRECISION:
+        middle = (smallest + largest) / 2
+        smallest, largest = (smallest, middle) if is_left_out(exp(middle)) else (middle, largest)
+    return exp(largest)
 
 
 def chunks_to_decide(
     estimate: RuleEstimate, goals: Sequence[tuple[float, float]], *, ends_low: bool
 ) -> int | None:
-    """Estimate how many chunks more would decide with a power of 80 % if all stays as it is; None where none would.
+    """Estimate how many more chunks would decide with a power of 80 % if the value stays; None where none would.
 
     Args:
         estimate: What decides.
-        goals: Distance from the value to what a pass, and then to what a regression, is told from, each with its one-sided
-            error rate; those that are not positive cannot be reached.
-        ends_low: Whether the pass is told by the lower end of the interval, and the regression by the upper one.
+        goals: Distance from the value to the bound of a pass, then of a regression, each with its one-sided error rate; distances
+            that are not positive cannot be reached.
+        ends_low: Whether the lower end of the interval decides the pass, and the upper one the regression.
     """
     if estimate.deciding is None:
         return None
@@ -360,40 +367,39 @@ def chunks_to_decide(
     if n_chunks < MIN_CLUSTERS:
         return MIN_CLUSTERS - n_chunks
     needed = [
-        _chunks_for(estimate, estimate.deciding, distance, alpha, below=ends_low == (place == 0))
-        for place, (distance, alpha) in enumerate(goals)
+        _chunks_for(estimate, estimate.deciding, distance, alpha, below=ends_low == (index == 0))
+        for index, (distance, alpha) in enumerate(goals)
         if distance > 0
     ]
-    known = [one for one in needed if one is not None]
+    known = [n for n in needed if n is not None]
     return max(1, min(known) - n_chunks) if known else None
 
 
 def _chunks_for(
-    estimate: RuleEstimate, deciding: Interval, distance: float, alpha: float, *, below: bool
+    estimate: RuleEstimate, deciding: IntervalAt, distance: float, alpha: float, *, below: bool
 ) -> int | None:
-    """Return about how many chunks in all tell the value from what lies at a distance; None where there is no interval."""
-    found = deciding(1 - 2 * alpha)
-    if not found.has_interval:
+    """Return about how many chunks tell the value from a bound at this distance; None without an interval."""
+    current = deciding(1 - 2 * alpha)
+    if not current.has_interval:
         return None
     z = -float(special.ndtri(alpha))
+    # of the distance, z standard errors are the interval's; those of the power are room for a value that turns out smaller
     share = z / (z - float(special.ndtri(1 - _POWER)))
+    project = estimate.projected
 
-    def reach(estimate: Estimate) -> float:
-        return estimate.value - estimate.low if below else estimate.high - estimate.value
+    def half_width(bounded: Estimate) -> float:
+        return bounded.value - bounded.low if below else bounded.high - bounded.value
 
     def is_enough(n_chunks: int) -> bool:
-        return (
-            estimate.larger is not None
-            and reach(estimate.larger(n_chunks)(1 - 2 * alpha)) <= share * distance
-        )
+        return project is not None and half_width(project(n_chunks)(1 - 2 * alpha)) <= share * distance
 
-    least, most = found.n_clusters, found.n_clusters
-    while estimate.larger is not None and most < _MOST_CHUNKS and not is_enough(most):
-        least, most = most, 2 * most
-    if estimate.larger is None or most >= _MOST_CHUNKS:
-        spread = reach(found) * sqrt(found.n_clusters) / z
+    too_small, enough = current.n_clusters, current.n_clusters
+    while project is not None and enough < _MAX_PROJECTED_CHUNKS and not is_enough(enough):
+        too_small, enough = enough, 2 * enough
+    if project is None or enough >= _MAX_PROJECTED_CHUNKS:
+        spread = half_width(current) * sqrt(current.n_clusters) / z
         return chunks_needed(spread, distance, alpha=alpha, power=_POWER, sides=1) if spread > 0 else None
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (least, middle) if is_enough(middle) else (middle, most)
-    return most
+    while enough - too_small > 1:
+        middle = (too_small + enough) // 2
+        too_small, enough = (too_small, middle) if is_enough(middle) else (middle, enough)
+    return enough

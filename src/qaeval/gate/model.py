@@ -1,4 +1,4 @@
-"""What a gate says, as data: ``gate.json``. JUnit, summaries and comments are views of it."""
+"""The report of a gate: ``gate.json``. JUnit, summaries and comments are views of it."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
@@ -10,10 +10,10 @@ FORMAT: Final = 1
 """Version of the document's layout."""
 
 Verdict: TypeAlias = Literal["pass", "regression", "inconclusive"]
-"""Of a rule. ``regression`` is proven at the rule's error rate, ``pass`` too; everything else is ``inconclusive``."""
+"""Verdict of a rule: ``pass`` and ``regression`` are proven at the rule's error rate, everything else is ``inconclusive``."""
 
 Outcome: TypeAlias = Literal["pass", "regression", "inconclusive", "untrusted", "not comparable"]
-"""Of a gate; see `EXIT_CODES`."""
+"""Outcome of a gate."""
 
 EXIT_CODES: Final[Mapping[Outcome, int]] = {
     "pass": 0,
@@ -25,18 +25,18 @@ EXIT_CODES: Final[Mapping[Outcome, int]] = {
 
 
 class RuleVerdict(Part):
-    """What one rule says of one candidate."""
+    """Verdict of one rule on one candidate."""
 
     id: str
     """Unique in the gate, stable between gates of the same policy: ``usable_rate``, ``usable_rate[manual]``."""
     quantity: str
-    """What the rule is about, by its name in the policy."""
+    """Name of the quantity in the policy."""
     candidate: str
-    """In the run."""
+    """Candidate of the run."""
     against: str
-    """The candidate of the baseline; empty for a limit."""
+    """Candidate of the baseline; empty for a limit."""
     stratum: str | None = None
-    """The part of the samples that the rule is about; None for all."""
+    """Stratum of the samples that the rule is about; None: all."""
     verdict: Verdict
     baseline: Measure | None = None
     """The quantity in the baseline; None for a limit."""
@@ -45,27 +45,27 @@ class RuleVerdict(Part):
     change: Measure | None = None
     """Run minus baseline with the interval that decides; None for a limit."""
     margin: float | None = None
-    """Largest loss that is accepted, positive, in the quantity's unit; a relative one is that share of the baseline's value."""
+    """Largest accepted loss, positive, in the quantity's unit; a relative margin is that share of the baseline's value."""
     limit: float | None = None
-    """Of a rule without a baseline: what the quantity may not pass."""
+    """Limit of the quantity; None for a margin."""
     unit: str = ""
-    """Of the quantity: empty for a share, else ``s``, ``EUR`` and so on."""
+    """Unit of the quantity: empty for a share, else ``s``, ``EUR`` and so on."""
     higher_is_better: bool = True
     alpha: float
-    """One-sided error rate after the correction for the number of rules: what `p_worse` may be at most for a regression. A pass
+    """One-sided error rate after the correction for the number of rules: the largest `p_worse` of a regression. A pass
     needs no correction; the interval that decides it has the level 1 - 2 alpha of the policy."""
     p_worse: float | None = None
-    """P-value of the hypothesis that nothing got worse (that the limit is kept), one-sided, before the correction."""
+    """One-sided p-value of the hypothesis that nothing got worse (that the limit is kept), before the correction."""
     power_if_equal: float | None = None
-    """How probable a pass was for a run that is as good as its baseline, by the width of the interval; None for a limit."""
+    """Probability of a pass for a run that is as good as its baseline, by the width of the interval; None for a limit."""
     n_more_chunks: int | None = None
-    """Of an inconclusive rule: about so many chunks more would decide; None where more would not."""
+    """About how many more chunks would decide an inconclusive rule; None where more would not."""
     sentence: str
-    """What is said, in words: what moved, how sure, what to do."""
+    """The verdict in words: what changed, how certain that is, what to do."""
 
 
 class ComparisonKey(Part):
-    """What two runs must have in common to be compared; hashes, and names for the reader."""
+    """Eval, rubric, judge and samples, which two runs must share to be compared; hashes, and names for the reader."""
 
     eval: str
     eval_digest: str
@@ -78,32 +78,32 @@ class ComparisonKey(Part):
 
 
 class RunIdentity(Part):
-    """The run, or its baseline, as the reader is told of it."""
+    """Name, date and comparison key of a run, or of its baseline."""
 
     name: str
-    """Of the run directory or the file."""
+    """Name of the run directory or the file."""
     created: str
-    """UTC, ISO 8601; empty where it is not known."""
+    """UTC, ISO 8601; empty where unknown."""
     identity: ComparisonKey
     qaeval_version: str = ""
     git_commit: str = ""
 
 
 class Certificate(Part):
-    """How the judge stands."""
+    """State of the judge's certificate."""
 
     state: Literal["valid", "stale", "missing", "off"]
     detail: str = ""
-    """What it rests on, or what is missing and how to get it."""
+    """Labels that it rests on, or what is missing and how to get it."""
 
 
 class GateReport(Part):
-    """The verdict of a gate with all it rests on."""
+    """Outcome of a gate, with the rules, runs and policy behind it."""
 
     format: int = FORMAT
     outcome: Outcome
     exit_code: int
-    """After the policy's word on what CI does with an inconclusive gate."""
+    """Exit code of `outcome`, or 0 where the policy lets an inconclusive gate pass."""
     headline: str
     """One sentence."""
     policy: str
@@ -115,9 +115,10 @@ class GateReport(Part):
     rules: tuple[RuleVerdict, ...]
     certificate: Certificate
     multiplicity: str
-    """How the error rate holds over all rules, in words."""
+    """How the error rates hold over all rules, in words."""
     notes: tuple[str, ...] = ()
-    """Warnings: a baseline that is old, samples that only one side has, drift."""
+    """Warnings: an old baseline, candidates that are not compared, other letters for the same items."""
     sequential: Mapping[str, float] | None = None
     """Of a sequential gate: ``chunks_looked_at`` of ``chunks``, ``items_graded`` of ``items``, ``share_saved`` of the grading; ``power``
-    and ``power_at_once`` are how often a run as good as its baseline passes, so and where everything is graded first."""
+    is the share of such gates in which a run as good as its baseline passes, ``power_at_once`` the share where everything is graded
+    first."""

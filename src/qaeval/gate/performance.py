@@ -1,14 +1,14 @@
-"""What the data say about times, cost and the judge: quantities that are no share of the items.
+"""Estimates of latency, throughput, cost and the judge's kappa: quantities that are no share of the items.
 
-A run is one sample of its machine: nobody repeated it. The intervals here hold what the samples add, never what the machine
-does on another day, and every sentence says so.
+A run is one sample of its machine: nobody repeated it. The intervals here cover the variation between samples, not that of the
+machine from day to day, and every sentence says so.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from math import ceil, inf, isnan, log, nan, sqrt
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from scipy import special
@@ -16,7 +16,7 @@ from scipy import special
 from qaeval.analysis.server_metrics import histogram_quantile
 from qaeval.gate.estimates import (
     Counts,
-    Interval,
+    IntervalAt,
     PairedRates,
     RuleEstimate,
     count_by_chunk,
@@ -34,18 +34,23 @@ from qaeval.stats.reliability import kappa_interval
 
 _ONE_MACHINE: Final = "the interval does not hold what the machine adds from day to day"
 _SEED: Final = 20_240_229
+"""Fixed: the same inputs give the same verdict."""
 _N_RESAMPLES: Final = 4000
+"""With 4,000 a p-value is 1/4,000 at least, and the default level's ends rest on 200 resamples each."""
 _BLOCK: Final = 250
-_FEWEST_REQUESTS: Final = 100
-"""Of a server's histogram; fewer say nothing about 95 %."""
+"""Resamples that are drawn at once: the block holds a number for each of them and each reply."""
+_MIN_REQUESTS: Final = 100
+"""Of a server's histogram; the slowest 5 % of fewer are not five requests."""
+_NO_SPREAD: Final = 1e-12
+"""A standard error below this is rounding: all chunks have the same ratio."""
 
-Both = tuple[Evidence, CandidateEvidence]
+Side: TypeAlias = tuple[Evidence, CandidateEvidence]
 """A run or its baseline, and the candidate in it."""
 
 
-def performance_estimate(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
-    """RuleEstimate about latency, time to the first token, throughput or cost."""
-    for _, candidate in (run, *([baseline] if baseline else [])):
+def performance_estimate(rule: Rule, run: Side, baseline: Side | None) -> RuleEstimate:
+    """Estimate latency, time to the first token, throughput or cost."""
+    for _, candidate in _sides(run, baseline):
         if not candidate.resources.has_server:
             return RuleEstimate.unavailable(f"{candidate.name} has no server whose times could be measured")
     if rule.quantity.endswith("_latency"):
@@ -55,35 +60,48 @@ def performance_estimate(rule: Rule, run: Both, baseline: Both | None) -> RuleEs
     return _per_item(rule, run, baseline)
 
 
+def _sides(run: Side, baseline: Side | None) -> tuple[Side, ...]:
+    return (run,) if baseline is None else (run, baseline)
+
+
+def _share_of(rule: Rule) -> float:
+    """Return the share of replies that a quantile of a rule is about."""
+    return 0.5 if rule.quantity.startswith("p50") else 0.95
+
+
+# -------------------------------------------------------------------- agreement of the judge
+
+
 def kappa_estimate(rule: Rule, run: Evidence, baseline: Evidence | None) -> RuleEstimate:
-    """RuleEstimate about the judge's agreement with a rater."""
-    own = _rater(run, rule.rater)
-    if isinstance(own, str):
-        return RuleEstimate.unavailable(own)
-    current = _kappa(own, len(run.scale))
+    """Estimate the judge's agreement with a rater."""
+    labels = _find_labels(run, rule.rater)
+    if isinstance(labels, str):
+        return RuleEstimate.unavailable(labels)
+    current = _kappa(labels, len(run.scale))
     if baseline is None:
         return RuleEstimate(deciding=current, current=current, unit="kappa")
-    other = _rater(baseline, rule.rater or own.rater)
-    if isinstance(other, str):
-        return RuleEstimate.unavailable(f"baseline: {other}")
-    before = _kappa(other, len(baseline.scale))
+    earlier = _find_labels(baseline, rule.rater or labels.rater)
+    if isinstance(earlier, str):
+        return RuleEstimate.unavailable(f"baseline: {earlier}")
+    before = _kappa(earlier, len(baseline.scale))
     return RuleEstimate(
         deciding=independent_difference(before, current), baseline=before, current=current, unit="kappa"
     )
 
 
-def _rater(evidence: Evidence, name: str) -> RaterLabels | str:
-    """Find the labels of a rater, or say why there are none."""
-    names = [one.rater for one in evidence.labels]
-    if not names:
+def _find_labels(evidence: Evidence, rater: str) -> RaterLabels | str:
+    """Return the labels of a rater, or why there are none."""
+    raters = [labels.rater for labels in evidence.labels]
+    if not raters:
         return "no item has a label to compare the judge with (--labels FILE)"
-    if not name and len(names) > 1:
-        return f"several raters have labels: name one with rater: {', '.join(names)}"
-    found = [one for one in evidence.labels if name in {"", one.rater}]
-    return found[0] if found else f"no label is by the rater {name!r}; there are {', '.join(names)}"
+    if not rater and len(raters) > 1:
+        return f"several raters have labels: name one with rater: {', '.join(raters)}"
+    if rater and rater not in raters:
+        return f"no label is by the rater {rater!r}; there are {', '.join(raters)}"
+    return evidence.labels[raters.index(rater) if rater else 0]
 
 
-def _kappa(labels: RaterLabels, n_levels: int) -> Interval:
+def _kappa(labels: RaterLabels, n_levels: int) -> IntervalAt:
     def interval(level: float) -> Estimate:
         return kappa_interval(
             labels.reference, labels.judged, labels.clusters, n_levels=n_levels, level=level
@@ -95,56 +113,65 @@ def _kappa(labels: RaterLabels, n_levels: int) -> Interval:
 # -------------------------------------------------------------------- latency
 
 
-def _latency(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
-    share = 0.5 if rule.quantity.startswith("p50") else 0.95
-    paired = baseline is not None and run[0].has_samples_of(baseline[0])
-    sides = [_requests(*run), *([_requests(*baseline)] if baseline else [])]
-    if paired and baseline is not None:  # pairs of replies to the same questions alone
-        sides = [
-            _requests(*run, _is_timed_in(baseline, run)),
-            _requests(*baseline, _is_timed_in(run, baseline)),
+def _latency(rule: Rule, run: Side, baseline: Side | None) -> RuleEstimate:
+    share = _share_of(rule)
+    is_paired = baseline is not None and run[0].has_samples_of(baseline[0])
+    if is_paired and baseline is not None:  # pairs are replies to the same questions
+        requests = [
+            _requests(run, _is_timed_in(baseline, run)),
+            _requests(baseline, _is_timed_in(run, baseline)),
         ]
-    for (_, candidate), requests in zip((run, *([baseline] if baseline else [])), sides, strict=True):
-        if not len(requests[0]):
+    else:
+        requests = [_requests(side) for side in _sides(run, baseline)]
+    for (_, candidate), (seconds, _, _) in zip(_sides(run, baseline), requests, strict=True):
+        if not len(seconds):
             return RuleEstimate.unavailable(
-                f"no reply of {candidate.name} was timed{' on both sides' if paired else ''}: they came from earlier runs, or the "
+                f"no reply of {candidate.name} was timed{' on both sides' if is_paired else ''}: they came from earlier runs, or the "
                 f"baseline keeps no times"
             )
-    current = _quantile(sides[0], share)
+    current = _quantile(requests[0], share)
     if baseline is None:
-        return RuleEstimate(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
-    before = _quantile(sides[1], share)
+        return RuleEstimate(deciding=current, current=current, unit="s", caveat=_ONE_MACHINE)
+    before = _quantile(requests[1], share)
+    change = _log_ratio(requests[1], requests[0], share, is_paired=is_paired)
+    return _of_ratio(change, before, current, unit="s")
+
+
+def _of_ratio(
+    log_ratio: IntervalAt, before: IntervalAt, current: IntervalAt, *, unit: str, caveat: str = _ONE_MACHINE
+) -> RuleEstimate:
+    """Return the estimate of a quantity with a relative margin, from the logarithm of its ratio."""
     base = before(0.95).value
-    change = _log_ratio(sides[1], sides[0], share, paired=paired)
     return RuleEstimate(
-        deciding=relative(change, base),
+        deciding=relative(log_ratio, base),
         baseline=before,
         current=current,
-        unit="s",
-        scale_by=base,
-        caution=_ONE_MACHINE,
+        unit=unit,
+        margin_scale=base,
+        caveat=caveat,
     )
 
 
-Requests = tuple[Floats, Integers, int]
+Requests: TypeAlias = tuple[Floats, Integers, int]
 """Seconds of each timed reply, rising; the code of its chunk; the number of all chunks."""
 
 
-def _is_timed_in(other: Both, side: Both) -> Mask:
+def _is_timed_in(other: Side, side: Side) -> Mask:
     """Return which samples of one side have a timed reply on the other side."""
     evidence, candidate = other
     return np.isin(side[0].sample_ids, evidence.sample_ids[candidate.resources.is_timed])
 
 
-def _requests(evidence: Evidence, candidate: CandidateEvidence, samples: Mask | None = None) -> Requests:
-    """Return the times of a candidate's replies; of some samples alone, where a mask is given."""
+def _requests(side: Side, samples: Mask | None = None) -> Requests:
+    """Return the times of a candidate's replies, of some samples where a mask is given."""
+    evidence, candidate = side
     timed = candidate.resources.is_timed if samples is None else candidate.resources.is_timed & samples
     seconds, chunks = candidate.resources.latency_s[timed], evidence.chunk_codes[timed]
     order = np.lexsort((chunks, seconds))
     return seconds[order], chunks[order], len(evidence.chunk_names)
 
 
-def _quantile(requests: Requests, share: float) -> Interval:
+def _quantile(requests: Requests, share: float) -> IntervalAt:
     seconds, chunks, _ = requests
     n_chunks = len(np.unique(chunks))
 
@@ -153,7 +180,7 @@ def _quantile(requests: Requests, share: float) -> Interval:
         n, method = len(seconds), "bootstrap over chunks, percentile"
         if reason := too_few(n_chunks) or _too_few_for(share, n_chunks, level):
             return undefined(reason, value=value, method=method, n=n, n_clusters=n_chunks, level=level)
-        low, high = _ends(_draws(requests, share), level)
+        low, high = _percentiles(_draws(requests, share), level)
         return Estimate(
             value=value,
             low=low,
@@ -168,33 +195,34 @@ def _quantile(requests: Requests, share: float) -> Interval:
     return interval
 
 
-def _log_ratio(a: Requests, b: Requests, share: float, *, paired: bool) -> Interval:
-    """Logarithm of the quantile of b over that of a; the same resampled chunks on both sides where they are paired."""
-    one, other = (_quantile(side, share) for side in (a, b))
+def _log_ratio(a: Requests, b: Requests, share: float, *, is_paired: bool) -> IntervalAt:
+    """Return the logarithm of the quantile of b over that of a; pairs resample the same chunks on both sides."""
+    quantile_a, quantile_b = _quantile(a, share), _quantile(b, share)
 
     def interval(level: float) -> Estimate:
-        before, after = one(level), other(level)
-        found = replace(
+        before, after = quantile_a(level), quantile_b(level)
+        ratio = replace(
             after,
             value=log(after.value / before.value),
             n=min(before.n, after.n),
             n_clusters=min(before.n_clusters, after.n_clusters),
-            method=f"{'paired' if paired else 'unpaired'} bootstrap over chunks, percentile",
+            method=f"{'paired' if is_paired else 'unpaired'} bootstrap over chunks, percentile",
         )
         if not (before.has_interval and after.has_interval):
-            return replace(found, low=nan, high=nan, reason=before.reason or after.reason)
-        draws = np.log(_draws(b, share, salt=0 if paired else 1) / _draws(a, share))
-        low, high = _ends(draws, level)
-        return replace(found, low=low, high=high)
+            return replace(ratio, low=nan, high=nan, reason=before.reason or after.reason)
+        # the same salt draws the same chunks
+        draws = np.log(_draws(b, share, salt=0 if is_paired else 1) / _draws(a, share))
+        low, high = _percentiles(draws, level)
+        return replace(ratio, low=low, high=high)
 
     return interval
 
 
 def _too_few_for(share: float, n_chunks: int, level: float) -> str:
-    """Say why so few chunks show no interval of a quantile; empty where they do.
+    """Return why so few chunks give no interval of a quantile; empty where they do.
 
     The slowest of n independent replies is below the quantile q with the probability q^n. While that is more than the error
-    rate, no reply is surely above it. The same holds for the resamples, of which one at least must lie outside.
+    rate, no reply is surely above it. The same holds for the resamples, of which at least one must lie outside.
     """
     tail = (1 - level) / 2
     if tail * _N_RESAMPLES < 1:
@@ -205,8 +233,8 @@ def _too_few_for(share: float, n_chunks: int, level: float) -> str:
     return f"replies about {n_chunks} chunks were timed, and it takes {needed} to bound the time of {percent(share)} of all replies"
 
 
-def _ends(draws: Floats, level: float) -> tuple[float, float]:
-    """Return the percentiles of a level."""
+def _percentiles(draws: Floats, level: float) -> tuple[float, float]:
+    """Return the ends of the percentile interval of a level."""
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
@@ -217,7 +245,7 @@ def _draws(requests: Requests, share: float, *, salt: int = 0) -> Floats:
     return _resampled(seconds.tobytes(), chunks.tobytes(), n_chunks, share, salt)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=16)  # inverting an interval asks for many levels of the same draws
 def _resampled(seconds: bytes, chunks: bytes, n_chunks: int, share: float, salt: int) -> Floats:
     """Draw chunks with replacement and take the smallest time that `share` of the drawn replies do not exceed."""
     values, codes = np.frombuffer(seconds), np.frombuffer(chunks, dtype=int)
@@ -226,61 +254,53 @@ def _resampled(seconds: bytes, chunks: bytes, n_chunks: int, share: float, salt:
     for _ in range(_N_RESAMPLES // _BLOCK):
         times = rng.multinomial(n_chunks, np.full(n_chunks, 1 / n_chunks), size=_BLOCK)
         cumulated = times[:, codes].cumsum(axis=1)
-        reached = cumulated >= share * np.maximum(cumulated[:, -1:], 1)
-        drawn.append(values[reached.argmax(axis=1)])
+        is_reached = cumulated >= share * np.maximum(cumulated[:, -1:], 1)
+        drawn.append(values[is_reached.argmax(axis=1)])
     return np.concatenate(drawn)
 
 
 # -------------------------------------------------------------------- time to the first token
 
 
-def _ttft(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
-    share = 0.5 if rule.quantity.startswith("p50") else 0.95
-    for _, candidate in (run, *([baseline] if baseline else [])):
+def _ttft(rule: Rule, run: Side, baseline: Side | None) -> RuleEstimate:
+    share = _share_of(rule)
+    for _, candidate in _sides(run, baseline):
         n = candidate.resources.ttft.get(inf, 0.0)
-        if n < _FEWEST_REQUESTS:
+        if n < _MIN_REQUESTS:
             return RuleEstimate.unavailable(
-                f"the server of {candidate.name} told the time to the first token of {n:.0f} requests; {_FEWEST_REQUESTS} are needed"
+                f"the server of {candidate.name} gave the time to the first token of {n:.0f} requests; {_MIN_REQUESTS} are needed"
             )
-    current = _from_histogram(run[1].resources.ttft, share)
+    current = _histogram_interval(run[1].resources.ttft, share)
     if baseline is None:
-        return RuleEstimate(deciding=current, current=current, unit="s", caution=_ONE_MACHINE)
-    before = _from_histogram(baseline[1].resources.ttft, share)
-    base = before(0.95).value
-    if isnan(base) or isnan(current(0.95).value):
+        return RuleEstimate(deciding=current, current=current, unit="s", caveat=_ONE_MACHINE)
+    before = _histogram_interval(baseline[1].resources.ttft, share)
+    if isnan(before(0.95).value) or isnan(current(0.95).value):
         return RuleEstimate.unavailable("the quantile is above the last bound of the server's histogram")
     change = independent_difference(mapped(before, logarithm), mapped(current, logarithm))
-    return RuleEstimate(
-        deciding=relative(change, base),
-        baseline=before,
-        current=current,
-        unit="s",
-        scale_by=base,
-        caution=_ONE_MACHINE,
-    )
+    return _of_ratio(change, before, current, unit="s")
 
 
-def _from_histogram(cumulated: Mapping[float, float], share: float) -> Interval:
+def _histogram_interval(cumulated: Mapping[float, float], share: float) -> IntervalAt:
     r"""Quantile with a binomial interval: the quantiles at :math:`q \pm z \sqrt{q (1 - q) / n}`; requests count as independent."""
     n = round(cumulated[inf])
 
     def interval(level: float) -> Estimate:
         reach = float(special.ndtri((1 + level) / 2)) * sqrt(share * (1 - share) / n)
-        ends = [
-            histogram_quantile(cumulated, one) if one < 1 else None for one in (share - reach, share + reach)
-        ]
-        value = histogram_quantile(cumulated, share)
-        known = value is not None and None not in ends
+        low, value, high = (
+            histogram_quantile(cumulated, rank) if rank < 1 else None
+            for rank in (share - reach, share, share + reach)
+        )
+        is_known = low is not None and value is not None and high is not None
         return Estimate(
             value=nan if value is None else value,
-            low=float(ends[0]) if known and ends[0] is not None else nan,
-            high=float(ends[1]) if known and ends[1] is not None else nan,
+            low=low if is_known and low is not None else nan,
+            high=high if is_known and high is not None else nan,
             level=level,
             method="server's histogram, binomial ranks",
             n=n,
             n_clusters=n,
             reason=None
-            if known
+            if is_known
             else "the quantile or its interval is above the last bound of the server's histogram",
         )
 
@@ -290,55 +310,50 @@ def _from_histogram(cumulated: Mapping[float, float], share: float) -> Interval:
 # -------------------------------------------------------------------- throughput and cost
 
 
-def _per_item(rule: Rule, run: Both, baseline: Both | None) -> RuleEstimate:
-    """RuleEstimate about a rate of items times or divided by what the stage took."""
-    sides = [run, *([baseline] if baseline else [])]
+def _per_item(rule: Rule, run: Side, baseline: Side | None) -> RuleEstimate:
+    """Estimate a rate of items times, or divided into, what the stage took."""
+    sides = _sides(run, baseline)
     factors = []
     for _, candidate in sides:
         factor = _factor(rule, candidate)
         if isinstance(factor, str):
             return RuleEstimate.unavailable(factor)
         factors.append(factor)
-    units = {unit for _, unit in factors}
-    if len(units) > 1:
+    unit = factors[0][1]
+    if {unit} != {other for _, other in factors}:
         return RuleEstimate.unavailable(
-            f"the run's price is in {factors[0][1]}, the baseline's in {factors[1][1]}: they cannot be compared"
+            f"the run's price is in {unit}, the baseline's in {factors[1][1]}: they cannot be compared"
         )
     counts = [
         count_by_chunk(evidence, candidate.delivered if rule.quantity == "items_per_s" else candidate.usable)
         for evidence, candidate in sides
     ]
-    if any(not one.hits.sum() for one in counts):
+    if any(not side.hits.sum() for side in counts):
         return RuleEstimate.unavailable("no item counts: nothing can be divided by their number")
-    power = 1 if rule.about.higher_is_better else -1
+    power = 1 if rule.definition.higher_is_better else -1
     current = _scaled(counts[0], factors[0][0], power)
-    unit = factors[0][1]
     if baseline is None:
-        return RuleEstimate(deciding=current, current=current, unit=unit, caution=_ONE_MACHINE)
+        return RuleEstimate(deciding=current, current=current, unit=unit, caveat=_ONE_MACHINE)
     before = _scaled(counts[1], factors[1][0], power)
-    base = before(0.95).value
-    same = run[0].has_samples_of(baseline[0])
-    logs = _log_rates(counts[1], counts[0]) if same else _apart(counts[1], counts[0])
+    is_paired = run[0].has_samples_of(baseline[0])
+    logs = _log_rates(counts[1], counts[0]) if is_paired else _unpaired_log_rates(counts[1], counts[0])
     shift = log(factors[0][0] / factors[1][0])
     change = mapped(logs, lambda x: power * x + shift)
-    now, then = (candidate.resources.price_basis for _, candidate in (run, baseline))
-    apart = (
-        ""
-        if now == then or rule.quantity != "cost_per_1000_usable"
-        else f"priced at {now}, the baseline at {then}; "
+    return _of_ratio(
+        change, before, current, unit=unit, caveat=f"{_price_caveat(rule, run, baseline)}{_ONE_MACHINE}"
     )
-    return RuleEstimate(
-        deciding=relative(change, base),
-        baseline=before,
-        current=current,
-        unit=unit,
-        scale_by=base,
-        caution=f"{apart}{_ONE_MACHINE}",
-    )
+
+
+def _price_caveat(rule: Rule, run: Side, baseline: Side) -> str:
+    """Return that two costs rest on different prices; empty where they do not."""
+    now, before = run[1].resources.price_basis, baseline[1].resources.price_basis
+    if now == before or rule.quantity != "cost_per_1000_usable":
+        return ""
+    return f"priced at {now}, the baseline at {before}; "
 
 
 def _factor(rule: Rule, candidate: CandidateEvidence) -> tuple[float, str] | str:
-    """Return what the rate is multiplied by, or divided into, with its unit; or why there is none."""
+    """Return what a rate of items is multiplied by, or divided into, with its unit; or why there is none."""
     use, n = candidate.resources, candidate.letters.size
     if not use.work_s or not use.fresh:
         return f"the time of {candidate.name} is not known: all its replies came from earlier runs"
@@ -351,29 +366,29 @@ def _factor(rule: Rule, candidate: CandidateEvidence) -> tuple[float, str] | str
     return 1000 * use.price / (use.fresh * n), use.currency
 
 
-def _scaled(counts: Counts, factor: float, power: int) -> Interval:
-    def into(rate: float) -> float:
+def _scaled(counts: Counts, factor: float, power: int) -> IntervalAt:
+    def transform(rate: float) -> float:
         return factor * rate**power if rate > 0 else nan
 
-    return mapped(lambda level: clustered_rate(counts.hits, counts.totals, level=level), into)
+    return mapped(lambda level: clustered_rate(counts.hits, counts.totals, level=level), transform)
 
 
-def _log_rates(a: Counts, b: Counts) -> Interval:
-    """Logarithm of rate b over rate a on the same chunks, linearised, Student's t on chunks."""
+def _log_rates(a: Counts, b: Counts) -> IntervalAt:
+    """Return the logarithm of rate b over rate a on the same chunks, linearised, with Student's t on chunks."""
     values = (
         b.hits / b.hits.mean()
         - a.hits / a.hits.mean()
         - (b.totals / b.totals.mean() - a.totals / a.totals.mean())
     )
-    ratio = (b.hits.sum() / b.totals.sum()) / (a.hits.sum() / a.totals.sum())
-    flat = PairedRates.of(a, b)
+    ratio = b.share / a.share
+    difference = PairedRates.of(a, b)
 
     def interval(level: float) -> Estimate:
         n_chunks = len(values)
         spread = float(np.std(values, ddof=1) / sqrt(n_chunks)) if n_chunks > 1 else nan
-        if spread < 1e-12:  # noqa: PLR2004 - all chunks alike: the guard of the difference of rates holds for the ratio too
-            rate = float(a.hits.sum() / a.totals.sum())
-            return mapped(flat, lambda d: log(max(1e-9, 1 + d / rate)))(level)
+        if spread < _NO_SPREAD:
+            # all chunks alike: the guard of the difference of rates holds for the ratio too
+            return mapped(difference, lambda d: log(max(1e-9, 1 + d / a.share)))(level)
         return t_interval(
             log(ratio),
             spread,
@@ -386,5 +401,5 @@ def _log_rates(a: Counts, b: Counts) -> Interval:
     return interval
 
 
-def _apart(a: Counts, b: Counts) -> Interval:
+def _unpaired_log_rates(a: Counts, b: Counts) -> IntervalAt:
     return independent_difference(mapped(a.rate, logarithm), mapped(b.rate, logarithm))

@@ -1,4 +1,4 @@
-"""``gate.yaml``: what a run must keep, against its baseline or a limit, and what CI does with a doubt."""
+"""``gate.yaml``: the rules that a run must keep, against its baseline or a limit, and what CI does with an inconclusive one."""
 
 import re
 from collections.abc import Mapping
@@ -13,46 +13,46 @@ from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record, digest
 
 Scale: TypeAlias = Literal["share", "ratio", "kappa"]
-"""How a margin is meant: in points of a share, in percent of the baseline's value, or as a difference of kappas."""
+"""Unit of a margin: points of a share, percent of the baseline's value, or a difference of kappas."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that a rule can be about."""
+    """A quantity that a rule can be about."""
 
     meaning: str
     higher_is_better: bool = True
     scale: Scale = "share"
     needs: str = ""
-    """The key of a rule that says of what: ``flag``, ``check``."""
-    words: str = ""
-    """Its name in a sentence, where it is not that of the policy."""
+    """Key that a rule about it must have: ``flag``, ``check``."""
+    phrase: str = ""
+    """Name in a sentence, where it differs from that in the policy."""
     unit: str = ""
-    """Empty for a share. Of a price, until its currency is known, what it is for."""
+    """Empty for a share. Of a price, until its currency is known, what it buys."""
 
 
 QUANTITIES: Final[Mapping[str, Quantity]] = {
-    "usable_rate": Quantity("items with the best letter, of all that were asked for"),
-    "success_rate": Quantity("items that were delivered and graded, of all that were asked for"),
-    "valid_rate": Quantity("items that were delivered in the form asked for, of all that were asked for"),
+    "usable_rate": Quantity("items with the best letter, of all requested ones"),
+    "success_rate": Quantity("delivered and graded items, of all requested ones"),
+    "valid_rate": Quantity("items delivered in the required form, of all requested ones"),
     "hallucination_rate": Quantity("items with the flag hallucination, of the graded ones", higher_is_better=False),
     "flag_rate": Quantity("items with a flag of the rubric, of the graded ones", higher_is_better=False, needs="flag"),
-    "check_rate": Quantity("items in which a check found something, of those it looked at", higher_is_better=False, needs="check"),
-    "judge_kappa": Quantity("Cohen's kappa of the judge and a rater's labels", words="kappa of the judge", scale="kappa", unit="kappa"),
-    "p50_latency": Quantity("seconds until half of the replies were there", words="median latency", higher_is_better=False, scale="ratio", unit="s"),
-    "p95_latency": Quantity("seconds until 95 % of the replies were there", words="p95 latency", higher_is_better=False, scale="ratio", unit="s"),
-    "p50_ttft": Quantity("seconds to the first token, half of the requests", words="median time to the first token", higher_is_better=False, scale="ratio", unit="s"),
-    "p95_ttft": Quantity("seconds to the first token, 95 % of the requests", words="p95 time to the first token", higher_is_better=False, scale="ratio", unit="s"),
-    "items_per_s": Quantity("delivered items per wall second", words="items per second", scale="ratio", unit="/s"),
-    "seconds_per_1000_usable": Quantity("machine seconds for 1,000 usable items", words="machine time of 1,000 usable items", higher_is_better=False, scale="ratio", unit="s"),
-    "cost_per_1000_usable": Quantity("price of 1,000 usable items, without grading", words="cost of 1,000 usable items", higher_is_better=False, scale="ratio", unit="per 1,000"),
+    "check_rate": Quantity("items in which a check found something, of those it checked", higher_is_better=False, needs="check"),
+    "judge_kappa": Quantity("Cohen's kappa of the judge and a rater's labels", phrase="kappa of the judge", scale="kappa", unit="kappa"),
+    "p50_latency": Quantity("seconds within which half of the replies came", phrase="median latency", higher_is_better=False, scale="ratio", unit="s"),
+    "p95_latency": Quantity("seconds within which 95 % of the replies came", phrase="p95 latency", higher_is_better=False, scale="ratio", unit="s"),
+    "p50_ttft": Quantity("seconds to the first token, half of the requests", phrase="median time to the first token", higher_is_better=False, scale="ratio", unit="s"),
+    "p95_ttft": Quantity("seconds to the first token, 95 % of the requests", phrase="p95 time to the first token", higher_is_better=False, scale="ratio", unit="s"),
+    "items_per_s": Quantity("delivered items per wall second", phrase="items per second", scale="ratio", unit="/s"),
+    "seconds_per_1000_usable": Quantity("machine seconds for 1,000 usable items", phrase="machine time of 1,000 usable items", higher_is_better=False, scale="ratio", unit="s"),
+    "cost_per_1000_usable": Quantity("price of 1,000 usable items, without grading", phrase="cost of 1,000 usable items", higher_is_better=False, scale="ratio", unit="per 1,000"),
 }  # fmt: skip
 """Every quantity that a rule can name."""
 
 HALLUCINATION: Final = "hallucination"
 
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?) ?%")
-_WORDS: Final[Mapping[Scale, str]] = {
+_MARGINS: Final[Mapping[Scale, str]] = {
     "share": "a share between 0 and 1 (0.05 is 5 points)",
     "ratio": "a percentage of the baseline's value, like 20%",
     "kappa": "a difference of kappas between 0 and 1, like 0.1",
@@ -60,45 +60,46 @@ _WORDS: Final[Mapping[Scale, str]] = {
 
 
 class Rule(Record):
-    """One thing that must hold: a margin against the baseline, or a limit."""
+    """One condition of a gate: a margin against the baseline, or a limit."""
 
     quantity: str
     flag: str = ""
-    """Of `flag_rate`: which one."""
+    """Flag of a `flag_rate`."""
     check: str = ""
-    """Of `check_rate`: which one."""
+    """Check of a `check_rate`."""
     rater: str = ""
-    """Of `judge_kappa`: whose labels; may be left out where there is one rater."""
+    """Rater of a `judge_kappa`; default: the only one."""
     margin: float | str | None = None
-    """Largest loss that is accepted, declared before the data are seen."""
+    """Largest accepted loss, declared before the data are seen."""
     at_least: float | None = None
-    """The quantity may not be proven to be below, and passes when it is proven to be above."""
+    """Limit of a quantity that is better the higher it is: proven to be above it passes, proven to be below is a regression."""
     at_most: float | None = None
+    """Limit of a quantity that is better the lower it is."""
     by: Literal["stratum"] | None = None
-    """A rule for each stratum of the samples."""
+    """``stratum``: the rule holds in each stratum of the samples by itself."""
     stratum: str = ""
-    """Only the samples of this one."""
+    """Stratum that the rule is about; empty: all samples."""
     candidates: tuple[str, ...] = ()
-    """Only these; empty: all that the gate is about."""
+    """Candidates that the rule is about; empty: all that are gated."""
 
     @property
-    def about(self) -> Quantity:
-        """What the quantity is."""
+    def definition(self) -> Quantity:
+        """Definition of the quantity."""
         return QUANTITIES[self.quantity]
 
     @property
-    def of_flag(self) -> str:
-        """The flag that the rule is about; empty where it is about none."""
+    def flag_name(self) -> str:
+        """Flag that the rule is about; empty for a rule about something else."""
         return HALLUCINATION if self.quantity == "hallucination_rate" else self.flag
 
     @property
-    def counts_among(self) -> str:
-        """The share of the items among which it counts, where that is not all of them: `success_rate`, `valid_rate`, or empty."""
-        return "valid_rate" if self.check else "success_rate" if self.of_flag else ""
+    def base_quantity(self) -> str:
+        """Quantity that defines the items that count: `success_rate`, `valid_rate`, or empty where all requested ones do."""
+        return "valid_rate" if self.check else "success_rate" if self.flag_name else ""
 
     @property
     def limit(self) -> float | None:
-        """What the quantity may not pass; None for a margin."""
+        """Limit of the quantity; None for a margin."""
         return self.at_least if self.at_least is not None else self.at_most
 
     @property
@@ -111,9 +112,9 @@ class Rule(Record):
     @property
     def id(self) -> str:
         """Name the rule among those of its policy, without stratum and candidate."""
-        of = self.flag or self.check or self.rater
+        part = self.flag or self.check or self.rater
         kind = "" if self.margin is not None else ".at_least" if self.at_least is not None else ".at_most"
-        return f"{self.quantity}{f'.{of}' if of else ''}{kind}"
+        return f"{self.quantity}{f'.{part}' if part else ''}{kind}"
 
     @field_validator("quantity")
     @classmethod
@@ -133,11 +134,11 @@ class Rule(Record):
 
 
 def _wrong_key(rule: Rule) -> str:
-    """Say which key is missing or has no meaning here; empty where all fit."""
+    """Return which key is missing or has no meaning here; empty where all fit."""
     for key in ("flag", "check"):
-        if rule.about.needs == key and not getattr(rule, key):
+        if rule.definition.needs == key and not getattr(rule, key):
             return f"{rule.quantity} needs {key}: which one?"
-        if rule.about.needs != key and getattr(rule, key):
+        if rule.definition.needs != key and getattr(rule, key):
             return f"{key} has no meaning for {rule.quantity}"
     if rule.rater and rule.quantity != "judge_kappa":
         return f"rater has no meaning for {rule.quantity}"
@@ -146,83 +147,85 @@ def _wrong_key(rule: Rule) -> str:
 
 def _wrong_number(rule: Rule) -> str:
     given = [key for key in ("margin", "at_least", "at_most") if getattr(rule, key) is not None]
-    wanted = "at_least" if rule.about.higher_is_better else "at_most"
+    wanted = "at_least" if rule.definition.higher_is_better else "at_most"
     if len(given) != 1:
         return f"a rule has a margin (against the baseline) or a limit ({wanted}), got {' and '.join(given) or 'neither'}"
     if given[0] not in {"margin", wanted}:
-        direction = "higher" if rule.about.higher_is_better else "lower"
+        direction = "higher" if rule.definition.higher_is_better else "lower"
         return f"{rule.quantity} is better the {direction} it is: its limit is {wanted}"
     if rule.limit is not None:
-        above, below = 0.0, float("inf") if rule.about.scale == "ratio" else 1.0
+        above, below = 0.0, float("inf") if rule.definition.scale == "ratio" else 1.0
         if above < rule.limit < below:
             return ""
         expected = (
-            "a number above 0" if rule.about.scale == "ratio" else "a number between 0 and 1 (0.8 is 80 %)"
+            "a number above 0"
+            if rule.definition.scale == "ratio"
+            else "a number between 0 and 1 (0.8 is 80 %)"
         )
         return f"{given[0]}: expected {expected}, got {rule.limit:g}"
     return _wrong_margin(rule)
 
 
 def _wrong_margin(rule: Rule) -> str:
-    text, scale = rule.margin, rule.about.scale
-    if isinstance(text, str) and _PERCENT.fullmatch(text) and scale == "ratio" and rule.loss:
-        if rule.about.higher_is_better and rule.loss >= 1:
-            return f"margin of {rule.quantity}: expected less than 100%, for more than all of it cannot be lost; got {text!r}"
+    margin, scale = rule.margin, rule.definition.scale
+    if isinstance(margin, str) and _PERCENT.fullmatch(margin) and scale == "ratio" and rule.loss:
+        if rule.definition.higher_is_better and rule.loss >= 1:
+            return f"margin of {rule.quantity}: expected less than 100%, for more than all of it cannot be lost; got {margin!r}"
         return ""
-    if isinstance(text, float) and 0 < text < 1 and scale != "ratio":
+    if isinstance(margin, float) and 0 < margin < 1 and scale != "ratio":
         return ""
-    return f"margin of {rule.quantity}: expected {_WORDS[scale]}, above 0; got {text!r}"
+    return f"margin of {rule.quantity}: expected {_MARGINS[scale]}, above 0; got {margin!r}"
 
 
 def _wrong_part(rule: Rule) -> str:
     if rule.by and rule.stratum:
         return "by makes a rule for each stratum, and stratum names one: leave one of them out"
-    if rule.about.scale != "share" and (rule.by or rule.stratum):
+    if rule.definition.scale != "share" and (rule.by or rule.stratum):
         return f"{rule.quantity} is of the whole run: it has no strata"
     return ""
 
 
 class Policy(Record):
-    """What a gate asks."""
+    """Rules of a gate, and what they need."""
 
     name: str = ""
     baseline: str = ""
-    """Run directory or file of the baseline, from the working directory; ``baselines/<eval>.json`` when left out."""
+    """Run directory or file of the baseline, from the working directory; default: ``baselines/<eval>.json``."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Of a wrong pass, and of any wrong regression among all rules; one-sided."""
+    """Error rate of a wrong pass of a rule, and of any wrong regression among all rules; one-sided."""
     inconclusive: Literal["fail", "warn"] = "fail"
-    """What CI does where there is too little data: exit code 2, or 0 with a warning."""
+    """Exit code where there is too little data: 2, or 0 with a warning."""
     samples: Literal["same", "may differ"] = "same"
-    """Whether a run on other samples than the baseline's is compared, without pairs."""
+    """Whether runs on other samples than the baseline's are compared, without pairs."""
     stale_after_days: int = Field(default=90, ge=1)
     """Older baselines get a warning."""
     certificate: Literal["require", "warn", "off"] = "off"
-    """Whether the judge must have shown on labels that it can be trusted."""
+    """Whether the judge needs a certificate of its agreement with labels."""
     certificate_file: str = ""
-    """``certificates/<eval>.json`` when left out."""
+    """Default: ``certificates/<eval>.json``."""
     certificate_days: int = Field(default=180, ge=1)
     """Older certificates are stale."""
     rules: tuple[Rule, ...] = Field(min_length=1)
 
     @property
     def digest(self) -> str:
-        """Hash of all that it says, 64 hex digits."""
+        """Hash of the content, 64 hex digits."""
         return digest(self.model_dump(mode="json"))
 
     @model_validator(mode="after")
     def _each_once(self) -> "Policy":
         seen: dict[tuple[object, ...], int] = {}
-        for place, rule in enumerate(self.rules, start=1):
+        for number, rule in enumerate(self.rules, start=1):
             key = (rule.id, rule.by, rule.stratum, rule.candidates)
             if key in seen:
-                raise ValueError(f"rules[{place}]: asks what rules[{seen[key]}] asks already ({rule.id})")
-            seen[key] = place
+                raise ValueError(f"rules[{number}]: asks what rules[{seen[key]}] asks already ({rule.id})")
+            seen[key] = number
         return self
 
 
 def default_policy(flags: tuple[str, ...]) -> Policy:
-    """Return what is asked where nobody says: 5 points of usable items, 3 of each flag of the rubric, 3 of delivered and graded items."""
-    of_flags = [
+    """Return the default policy: margins of 5 points of usable items, 3 of each flag of the rubric, 3 of delivered and graded items."""
+    flag_rules = [
         {"quantity": "hallucination_rate"}
         if name == HALLUCINATION
         else {"quantity": "flag_rate", "flag": name}
@@ -230,7 +233,7 @@ def default_policy(flags: tuple[str, ...]) -> Policy:
     ]
     rules: list[dict[str, Any]] = [
         {"quantity": "usable_rate", "margin": 0.05},
-        *({**one, "margin": 0.03} for one in of_flags),
+        *({**rule, "margin": 0.03} for rule in flag_rules),
         {"quantity": "success_rate", "margin": 0.03},
     ]
     return Policy.model_validate({"name": "default", "rules": rules})
@@ -240,7 +243,7 @@ def read_policy(path: Path) -> Policy:
     """Read a policy.
 
     Raises:
-        DataError: the file cannot be read, or asks for what there is not; the message names place, expected and got.
+        DataError: The file cannot be read, or a rule is not valid; the message names the rule, what is expected and what it has.
     """
     data = read_yaml(path)
     if not data.get("rules"):

@@ -1,4 +1,4 @@
-"""Today's judge over the stored replies of a baseline, so that two runs with different judges can be compared."""
+"""Grading the stored replies of a baseline with the judge of a run, so that runs with different judges can be compared."""
 
 import shutil
 from collections.abc import Callable
@@ -16,21 +16,21 @@ from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import GENERATIONS, METRICS, SAMPLES, SESSIONS, RunStore
 
 
-def regrade(baseline: Path, run: Path, config: Config, runner: Callable[[RunStore], Runner]) -> Path:
-    """Grade a baseline's replies by the judge and rubric of a run, in a copy beside it; a stopped one goes on.
+def regrade(baseline: Path, run: Path, config: Config, make_runner: Callable[[RunStore], Runner]) -> Path:
+    """Grade a baseline's replies with judge and rubric of a run, in a copy beside it; a stopped one continues.
 
     Args:
-        baseline: Run directory with the stored replies; it stays as it is.
+        baseline: Run directory with the stored replies; it is not changed.
         run: Run directory whose judge and rubric are taken.
-        config: The registry, which knows where the judge is served.
-        runner: Makes what takes a run directory through its stages.
+        config: The registry, which knows the judge's server.
+        make_runner: Makes the engine of a run directory.
 
     Returns:
         The copy, ``<baseline>.regraded-<hash of its replies, judge and rubric>``.
 
     Raises:
-        UsageError: the baseline is no run directory.
-        NotComparableError: the registry's judge is not the one that graded the run.
+        UsageError: The baseline is no run directory, or the run is not graded.
+        NotComparableError: The registry's judge is not the one that graded the run.
     """
     if not (baseline / GENERATIONS).is_file():
         raise UsageError(
@@ -43,14 +43,14 @@ def regrade(baseline: Path, run: Path, config: Config, runner: Callable[[RunStor
     copy = baseline.with_name(f"{baseline.name}.regraded-{digest([replies, judging.settings()])[:8]}")
     if not copy.is_dir():
         _copy(baseline, copy)
-    with RunStore.open(copy) as store, runner(store) as at_work:
-        at_work.check(judging.judge)
-        at_work.grade(judging)
+    with RunStore.open(copy) as store, make_runner(store) as runner:
+        runner.check(judging.judge)
+        runner.grade(judging)
     return copy
 
 
 def _judging(store: RunStore, config: Config) -> Judging:
-    """Find the judge of a run in the registry, and its rubric in the run's own settings."""
+    """Return the judge of a run from the registry, and its rubric from the run's own settings."""
     grading: dict[str, Any] = store.settings().get("grading") or {}
     if not grading:
         raise UsageError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
@@ -67,7 +67,7 @@ def _judging(store: RunStore, config: Config) -> Judging:
 
 
 def _copy(baseline: Path, copy: Path) -> None:
-    """Copy all but the letters; the copy is there whole or not at all."""
+    """Copy everything but the letters, whole or not at all."""
     partial = copy.with_name(f".{copy.name}.partial")
     with explained(copy, "copying"), RunStore.open(baseline) as store:
         shutil.rmtree(partial, ignore_errors=True)
@@ -75,8 +75,8 @@ def _copy(baseline: Path, copy: Path) -> None:
         for name in (SAMPLES, GENERATIONS, METRICS):
             if (baseline / name).is_file():
                 shutil.copyfile(baseline / name, partial / name)
-        made = RunStore(partial)
-        made.write_settings({**store.settings(), "grading": None})
-        sessions = [one for one in store.sessions() if one.stage == "generate"]
-        made.write_text(SESSIONS, "".join(one.model_dump_json() + "\n" for one in sessions))
+        target = RunStore(partial)
+        target.write_settings({**store.settings(), "grading": None})
+        sessions = [session for session in store.sessions() if session.stage == "generate"]
+        target.write_text(SESSIONS, "".join(session.model_dump_json() + "\n" for session in sessions))
         partial.replace(copy)

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Final
 
 import numpy as np
 from scipy import special
 
-from qaeval.errors import DataError, closest
-from qaeval.gate import messages as sentences
+from qaeval.errors import DataError, UsageError, closest
+from qaeval.gate import messages
 from qaeval.gate.estimates import (
     PairedRates,
     RuleEstimate,
@@ -20,138 +20,170 @@ from qaeval.gate.estimates import (
     independent_difference,
     p_beyond,
     permutation_p_value,
-    without_letters,
+    with_ungraded_items,
 )
 from qaeval.gate.evidence import CandidateEvidence, Evidence, Mask
 from qaeval.gate.model import RuleVerdict, Verdict
-from qaeval.gate.performance import kappa_estimate, performance_estimate
+from qaeval.gate.performance import Side, kappa_estimate, performance_estimate
 from qaeval.gate.policy import Policy, Rule
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.paired import holm
 
-LEAST_SHARE: Final = 0.5
-"""Of the items must be graded, or delivered, for a rate of those to stand for a candidate."""
-_REPORTED: Final = 0.95
+MIN_COUNTED_SHARE: Final = 0.5
+"""Share of the items that must be graded, or delivered, before a rate of these represents a candidate."""
+_REPORTED_LEVEL: Final = 0.95
 """Level of the intervals beside the one that decides, as in reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateInputs:
+    """Policy and evidence of a gate: the same inputs give the same verdict."""
+
+    policy: Policy
+    run: Evidence
+    baseline: Evidence | None
+    """None where every rule is a limit."""
+    candidates: Mapping[str, str]
+    """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake."""
+    today: str
+    """ISO 8601; the day that ages are counted to."""
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """Candidates that are gated, each with its name in the baseline; empty where the baseline has none.
+
+        Raises:
+            UsageError: The run, or the baseline, has no candidate of a given name.
+        """
+        current = [candidate.name for candidate in self.run.candidates]
+        earlier = (
+            current if self.baseline is None else [candidate.name for candidate in self.baseline.candidates]
+        )
+        for new, old in self.candidates.items():
+            for name, known, owner in ((new, current, "the run"), (old, earlier, "the baseline")):
+                if name not in known:
+                    raise UsageError(
+                        f"--candidate {new}={old}: {owner} has no candidate {name!r}.{closest(name, known)} It has {', '.join(known)}"
+                    )
+        return dict(self.candidates) or {name: name if name in earlier else "" for name in current}
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuleCase:
-    """One rule for one candidate and stratum, with what the data say."""
+    """One rule for one candidate and stratum, with its estimate."""
 
     rule: Rule
     id: str
     candidate: str
     against: str
+    """Candidate of the baseline; empty for a limit."""
     stratum: str | None
     estimate: RuleEstimate
     p_worse: float
-    """NaN where it cannot be evaluated."""
+    """One-sided p-value of the hypothesis that nothing got worse, before the correction; NaN without an interval."""
 
     @property
     def margin(self) -> float | None:
         """Largest accepted loss in the quantity's unit; of a relative one only where the baseline's value is known."""
-        if self.rule.loss is None or (self.rule.about.scale == "ratio" and self.estimate.deciding is None):
+        if self.rule.loss is None or (
+            self.rule.definition.scale == "ratio" and self.estimate.deciding is None
+        ):
             return None
-        return self.rule.loss * self.estimate.scale_by
+        return self.rule.loss * self.estimate.margin_scale
 
 
-def cases_of(
-    policy: Policy, run: Evidence, baseline: Evidence | None, pairs: Mapping[str, str]
-) -> list[RuleCase]:
-    """Ask the data about every rule.
-
-    Args:
-        policy: The rules.
-        run: What is gated.
-        baseline: What it is compared with; None where every rule is a limit.
-        pairs: Candidates of the run that are gated, each with its name in the baseline; empty where the baseline has none.
+def cases_of(inputs: GateInputs) -> list[RuleCase]:
+    """Estimate what every rule is about, for every candidate and stratum.
 
     Raises:
-        DataError: a rule names a candidate, flag, check or stratum that there is not.
+        DataError: A rule names a candidate, flag, check or stratum that does not exist, two rules have one id, or the samples of run
+            and baseline contradict their hash.
+        UsageError: As for `GateInputs.pairs`.
     """
-    _require_names(policy, run, pairs)
-    _require_one_sample_set(run, baseline)
+    policy, pairs = inputs.policy, inputs.pairs
+    _require_names(policy, inputs.run, pairs)
+    _require_one_sample_set(inputs.run, inputs.baseline)
     cases = [
-        _case(rule, name, stratum, run, baseline, pairs)
+        _case(rule, name, stratum, inputs, pairs)
         for rule in policy.rules
-        for name in _names(rule, run, pairs)
-        for stratum in _strata(rule, run, baseline)
+        for name in _candidates(rule, inputs.run, pairs)
+        for stratum in _strata(rule, inputs.run, inputs.baseline)
     ]
-    if twice := [name for name, n in Counter(case.id for case in cases).items() if n > 1]:
+    if doubled := [case_id for case_id, n in Counter(case.id for case in cases).items() if n > 1]:
         raise DataError(
-            f"policy {policy.name}: {twice[0]} is asked by two rules; leave it out of one of them"
+            f"policy {policy.name}: {doubled[0]} is asked by two rules; leave it out of one of them"
         )
     return cases
 
 
 def verdicts_of(cases: Sequence[RuleCase], alpha: float) -> tuple[RuleVerdict, ...]:
-    """Give the verdict of every rule, with the correction for their number.
+    """Return the verdict of every rule, with the correction for their number.
 
     Args:
-        cases: What the data say, in the policy's order.
+        cases: Rules with their estimates, in the policy's order.
         alpha: Error rate of a wrong pass of a rule, and of any wrong regression; one-sided.
     """
-    known = [place for place, case in enumerate(cases) if not isnan(case.p_worse)]
+    known = [index for index, case in enumerate(cases) if not isnan(case.p_worse)]
     alphas, adjusted = dict.fromkeys(range(len(cases)), alpha), {}
     if known:
-        p_values = np.array([cases[place].p_worse for place in known])
+        p_values = np.array([cases[index].p_worse for index in known])
         adjusted = dict(zip(known, holm(p_values).tolist(), strict=True))
-        for rank, which in enumerate(np.argsort(p_values, kind="stable").tolist()):
-            alphas[known[which]] = alpha / (len(known) - rank)
+        # Holm: the smallest p-value is held to alpha / n, the next one to alpha / (n - 1), and so on
+        for rank, position in enumerate(np.argsort(p_values, kind="stable").tolist()):
+            alphas[known[position]] = alpha / (len(known) - rank)
     return tuple(
-        _verdict(case, alpha, alphas[place], adjusted.get(place, 1.0), len(known))
-        for place, case in enumerate(cases)
+        _verdict(case, alpha, alphas[index], adjusted.get(index, 1.0), len(known))
+        for index, case in enumerate(cases)
     )
 
 
 def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> None:
-    for place, rule in enumerate(policy.rules, start=1):
+    for number, rule in enumerate(policy.rules, start=1):
         wanted = [
-            ("flag", [rule.of_flag] if rule.of_flag else [], run.flags, "the rubric"),
+            ("flag", [rule.flag_name] if rule.flag_name else [], run.flags, "the rubric"),
             ("check", [rule.check] if rule.check else [], run.checks, "the eval"),
             ("stratum", [rule.stratum] if rule.stratum else [], np.unique(run.strata).tolist(), "the run"),
             ("candidates", rule.candidates, tuple(pairs), "the gate"),
         ]
-        for key, names, known, where in wanted:
+        for key, names, known, owner in wanted:
             for name in names:
                 if name not in known:
-                    has = ", ".join(known) or "none"
+                    available = ", ".join(known) or "none"
                     raise DataError(
-                        f"policy {policy.name}: rules[{place}].{key}: {where} has no {name!r}.{closest(name, known)} It has {has}"
+                        f"policy {policy.name}: rules[{number}].{key}: {owner} has no {name!r}.{closest(name, known)} It has {available}"
                     )
 
 
-def _names(rule: Rule, run: Evidence, pairs: Mapping[str, str]) -> Sequence[str]:
+def _candidates(rule: Rule, run: Evidence, pairs: Mapping[str, str]) -> Sequence[str]:
     if rule.quantity == "judge_kappa":
         return [run.source.identity.judge]
     return rule.candidates or tuple(pairs)
 
 
 def _strata(rule: Rule, run: Evidence, baseline: Evidence | None) -> Sequence[str | None]:
-    """Return the strata of a rule; those that only the baseline has too, so that a lost one is no pass."""
+    """Return the strata of a rule, those of the baseline included: a stratum that the run lost must not pass."""
     if not rule.by:
         return [rule.stratum or None]
-    before = [] if baseline is None or rule.limit is not None else baseline.strata.tolist()
-    return sorted({*run.strata.tolist(), *before})
+    earlier = [] if baseline is None or rule.limit is not None else baseline.strata.tolist()
+    return sorted({*run.strata.tolist(), *earlier})
 
 
 def _require_one_sample_set(run: Evidence, baseline: Evidence | None) -> None:
-    """Hold two sides whose sample sets have one hash to that hash: chunks are paired by it.
+    """Check the samples of two sides with the same hash: their chunks are paired because of it.
 
     Raises:
-        DataError: one of them has other samples than the other.
+        DataError: The samples differ.
     """
     if baseline is None or not run.has_samples_of(baseline):
         return
-    own, others = (
+    current, earlier = (
         dict(zip(evidence.sample_ids.tolist(), evidence.chunks.tolist(), strict=True))
         for evidence in (run, baseline)
     )
-    if own != others:
-        odd = sorted(name for name in {*own, *others} if own.get(name) != others.get(name))
+    if current != earlier:
+        odd = sorted(name for name in {*current, *earlier} if current.get(name) != earlier.get(name))
         raise DataError(
             f"{baseline.source.name}: its samples are not those of {run.source.name}, though the hash of the sample set says so "
             f"({len(odd)} differ, first {odd[0]!r}); set the baseline again from its run"
@@ -159,27 +191,22 @@ def _require_one_sample_set(run: Evidence, baseline: Evidence | None) -> None:
 
 
 def _case(
-    rule: Rule,
-    name: str,
-    stratum: str | None,
-    run: Evidence,
-    baseline: Evidence | None,
-    pairs: Mapping[str, str],
+    rule: Rule, name: str, stratum: str | None, inputs: GateInputs, pairs: Mapping[str, str]
 ) -> RuleCase:
-    estimate = _estimate(rule, name, stratum, run, baseline, pairs)
-    against = "" if rule.limit is not None else pairs.get(name, name)
-    p_worse = float("nan")
+    estimate = _estimate(rule, name, stratum, inputs, pairs)
+    p_worse = nan
     if estimate.deciding is not None:
-        at = 0.0 if rule.limit is None else rule.limit
-        p_worse = p_beyond(estimate.deciding, at, below=rule.about.higher_is_better)
-        p_worse = p_worse if isnan(p_worse) else max(p_worse, estimate.p_permutation)
-    several = len(pairs) > 1 and rule.quantity != "judge_kappa"
-    parts = (rule.id, f"[{stratum}]" if stratum else "", f"@{name}" if several else "")
+        bound = 0.0 if rule.limit is None else rule.limit
+        p_interval = p_beyond(estimate.deciding, bound, below=rule.definition.higher_is_better)
+        # a regression needs both tests: Student's alone proves too many where nothing changed (docs/decisions/0008)
+        p_worse = p_interval if isnan(p_interval) else max(p_interval, estimate.p_permutation)
+    has_several = len(pairs) > 1 and rule.quantity != "judge_kappa"
+    parts = (rule.id, f"[{stratum}]" if stratum else "", f"@{name}" if has_several else "")
     return RuleCase(
         rule=rule,
         id="".join(parts),
         candidate=name,
-        against=against,
+        against="" if rule.limit is not None else pairs.get(name, name),
         stratum=stratum,
         estimate=estimate,
         p_worse=p_worse,
@@ -187,43 +214,36 @@ def _case(
 
 
 def _estimate(
-    rule: Rule,
-    name: str,
-    stratum: str | None,
-    run: Evidence,
-    baseline: Evidence | None,
-    pairs: Mapping[str, str],
+    rule: Rule, name: str, stratum: str | None, inputs: GateInputs, pairs: Mapping[str, str]
 ) -> RuleEstimate:
-    against = baseline if rule.limit is None else None
+    baseline = inputs.baseline if rule.limit is None else None
     if rule.limit is None and baseline is None:
         return RuleEstimate.unavailable("it has a margin, and there is no baseline (--baseline)")
     if rule.quantity == "judge_kappa":
-        return kappa_estimate(rule, run, against)
-    sides = [(run, name), *([(against, pairs[name])] if against else [])]
-    found: list[tuple[Evidence, CandidateEvidence]] = []
-    for evidence, who in sides:
-        candidate = evidence.candidate(who)
+        return kappa_estimate(rule, inputs.run, baseline)
+    sides: list[Side] = []
+    for evidence, side_name in ((inputs.run, name), *([(baseline, pairs[name])] if baseline else [])):
+        candidate = evidence.candidate(side_name)
         if candidate is None:
             return RuleEstimate.unavailable(
                 f"the baseline has no candidate {name}: name its counterpart with --candidate {name}=NAME"
             )
         if not candidate.graded.any():
-            return RuleEstimate.unavailable(f"no item of {who} was graded in {evidence.source.name}")
-        found.append((evidence, candidate))
-    if rule.about.scale == "ratio":
-        return performance_estimate(rule, found[0], found[1] if against else None)
-    return _share(rule, stratum, found)
+            return RuleEstimate.unavailable(f"no item of {side_name} was graded in {evidence.source.name}")
+        sides.append((evidence, candidate))
+    if rule.definition.scale == "ratio":
+        return performance_estimate(rule, sides[0], sides[1] if baseline else None)
+    return _share(rule, stratum, sides)
 
 
-def _share(
-    rule: Rule, stratum: str | None, sides: Sequence[tuple[Evidence, CandidateEvidence]]
-) -> RuleEstimate:
+def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstimate:
+    """Estimate a share of items: of the run alone, or of run and baseline."""
     counts = [count(evidence, candidate, rule, stratum) for evidence, candidate in sides]
-    for one, (evidence, candidate) in zip(counts, sides, strict=True):
-        if not one.totals.sum():
-            what = f" in stratum {stratum}" if stratum else ""
+    for side_counts, (evidence, candidate) in zip(counts, sides, strict=True):
+        if not side_counts.totals.sum():
+            scope = f" in stratum {stratum}" if stratum else ""
             return RuleEstimate.unavailable(
-                f"{candidate.name} has no item that counts{what} in {evidence.source.name}"
+                f"{candidate.name} has no item that counts{scope} in {evidence.source.name}"
             )
         if gap := _gap(rule, stratum, evidence, candidate):
             return RuleEstimate.unavailable(gap)
@@ -234,14 +254,14 @@ def _share(
         change = independent_difference(counts[1].rate, counts[0].rate)
         estimate = RuleEstimate(deciding=change, baseline=counts[1].rate, current=counts[0].rate)
     else:
-        better = rule.about.higher_is_better
-        paired = PairedRates.of(counts[1], counts[0], higher_is_better=better)
+        higher_is_better = rule.definition.higher_is_better
+        paired = PairedRates.of(counts[1], counts[0], higher_is_better=higher_is_better)
         estimate = RuleEstimate(
             deciding=paired,
-            larger=paired.larger,
+            projected=paired.projected,
             baseline=counts[1].rate,
             current=counts[0].rate,
-            p_permutation=permutation_p_value(counts[1], counts[0], below=better),
+            p_permutation=permutation_p_value(counts[1], counts[0], below=higher_is_better),
         )
     if rule.quantity != "usable_rate":
         return estimate
@@ -249,23 +269,23 @@ def _share(
         _share_of(evidence, candidate.delivered, stratum) - _share_of(evidence, candidate.graded, stratum)
         for evidence, candidate in sides
     )
-    return without_letters(estimate, before=before, now=now)
+    return with_ungraded_items(estimate, before=before, now=now)
 
 
 def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: CandidateEvidence) -> str:
-    """Say why a rate of graded or delivered items says nothing about a candidate; empty where it does."""
-    if not rule.counts_among:
+    """Return why a rate of graded or delivered items does not represent a candidate; empty where it does."""
+    if not rule.base_quantity:
         return ""
-    among = candidate.graded if rule.counts_among == "success_rate" else candidate.delivered
-    share = _share_of(evidence, among, stratum)
-    return "" if share >= LEAST_SHARE else gap_of(rule, share, candidate.name, evidence.source.name)
+    counted = candidate.graded if rule.base_quantity == "success_rate" else candidate.delivered
+    share = _share_of(evidence, counted, stratum)
+    return "" if share >= MIN_COUNTED_SHARE else gap_of(rule, share, candidate.name, evidence.source.name)
 
 
-def gap_of(rule: Rule, share: float, candidate: str, side: str) -> str:
-    """Say that a rate of the items that count, so small a share of all, says nothing about a candidate."""
-    became = "graded" if rule.counts_among == "success_rate" else "delivered"
+def gap_of(rule: Rule, share: float, candidate: str, run: str) -> str:
+    """Return that a rate of so small a share of the items does not represent a candidate."""
+    state = "graded" if rule.base_quantity == "success_rate" else "delivered"
     return (
-        f"only {percent(share)} of the items of {candidate} were {became} in {side}, and a rate of these says nothing about the "
+        f"only {percent(share)} of the items of {candidate} were {state} in {run}, and a rate of these says nothing about the "
         f"others"
     )
 
@@ -279,67 +299,69 @@ def _verdict(
     case: RuleCase, alpha: float, alpha_worse: float, p_adjusted: float, n_rules: int
 ) -> RuleVerdict:
     rule, estimate = case.rule, case.estimate
-    found = None if estimate.deciding is None else estimate.deciding(1 - 2 * alpha)
-    verdict = _decided(case, found, worse=p_adjusted <= alpha)
+    deciding = None if estimate.deciding is None else estimate.deciding(1 - 2 * alpha)
+    outcome = _outcome(case, deciding, is_worse=p_adjusted <= alpha)
     is_limit = rule.limit is not None
-    current = estimate.current(1 - 2 * alpha if is_limit else _REPORTED) if estimate.current else None
-    made = RuleVerdict(
+    current = estimate.current(1 - 2 * alpha if is_limit else _REPORTED_LEVEL) if estimate.current else None
+    verdict = RuleVerdict(
         id=case.id,
         quantity=rule.quantity,
         candidate=case.candidate,
         against=case.against,
         stratum=case.stratum,
-        verdict=verdict,
-        baseline=Measure.of(estimate.baseline(_REPORTED)) if estimate.baseline else None,
+        verdict=outcome,
+        baseline=Measure.of(estimate.baseline(_REPORTED_LEVEL)) if estimate.baseline else None,
         current=None if current is None else Measure.of(current),
-        change=None if found is None or is_limit else Measure.of(found),
+        change=None if deciding is None or is_limit else Measure.of(deciding),
         margin=case.margin,
         limit=rule.limit,
-        unit=estimate.unit or rule.about.unit,
-        higher_is_better=rule.about.higher_is_better,
+        unit=estimate.unit or rule.definition.unit,
+        higher_is_better=rule.definition.higher_is_better,
         alpha=alpha_worse,
         p_worse=None if isnan(case.p_worse) else case.p_worse,
-        power_if_equal=None if is_limit else _power(found, case.margin, alpha),
-        n_more_chunks=_more(case, found, alpha, alpha_worse) if verdict == "inconclusive" else None,
+        power_if_equal=None if is_limit else _power(deciding, case.margin, alpha),
+        n_more_chunks=_more_chunks(case, deciding, alpha, alpha_worse) if outcome == "inconclusive" else None,
         sentence="",
     )
-    return made.model_copy(
-        update={
-            "sentence": sentences.of_rule(made, rule, estimate, alpha=alpha, p_adjusted=p_adjusted, n=n_rules)
-        }
-    )
+    sentence = messages.of_rule(verdict, rule, estimate, alpha=alpha, p_adjusted=p_adjusted, n=n_rules)
+    return verdict.model_copy(update={"sentence": sentence})
 
 
-def _decided(case: RuleCase, found: Estimate | None, *, worse: bool) -> Verdict:
+def _outcome(case: RuleCase, deciding: Estimate | None, *, is_worse: bool) -> Verdict:
     """Decide: a pass first (the worst that the interval allows is accepted), then a proven loss."""
-    if found is None or not found.has_interval:
+    if deciding is None or not deciding.has_interval:
         return "inconclusive"
     rule = case.rule
     if rule.limit is not None:
-        kept = found.low > rule.limit if rule.about.higher_is_better else found.high < rule.limit
+        is_kept = (
+            deciding.low > rule.limit if rule.definition.higher_is_better else deciding.high < rule.limit
+        )
     else:
         margin = case.margin or 0.0
-        kept = found.low > -margin if rule.about.higher_is_better else found.high < margin
-    return "pass" if kept else "regression" if worse else "inconclusive"
+        is_kept = deciding.low > -margin if rule.definition.higher_is_better else deciding.high < margin
+    return "pass" if is_kept else "regression" if is_worse else "inconclusive"
 
 
-def _power(found: Estimate | None, margin: float | None, alpha: float) -> float | None:
-    """How probable a pass is where the true change is 0, taking the interval for normal: Phi(margin / se - z)."""
-    if found is None or margin is None or not found.has_interval or not found.high > found.low:
+def _power(deciding: Estimate | None, margin: float | None, alpha: float) -> float | None:
+    """Return how probable a pass is where the true change is 0, with a normal interval: Phi(margin / se - z)."""
+    if deciding is None or margin is None or not deciding.has_interval or not deciding.high > deciding.low:
         return None
     z = -float(special.ndtri(alpha))
-    return float(special.ndtr(z * (2 * margin / (found.high - found.low) - 1)))
+    return float(special.ndtr(z * (2 * margin / (deciding.high - deciding.low) - 1)))
 
 
-def _more(case: RuleCase, found: Estimate | None, alpha: float, alpha_worse: float) -> int | None:
-    if found is None or isnan(found.value):
+def _more_chunks(case: RuleCase, deciding: Estimate | None, alpha: float, alpha_worse: float) -> int | None:
+    if deciding is None or isnan(deciding.value):
         return None
-    better = case.rule.about.higher_is_better
-    gain = found.value if better else -found.value
+    higher_is_better = case.rule.definition.higher_is_better
+    gain = deciding.value if higher_is_better else -deciding.value
     if case.rule.limit is not None:
-        to_pass = gain - (case.rule.limit if better else -case.rule.limit)
+        to_pass = gain - (case.rule.limit if higher_is_better else -case.rule.limit)
         to_worse = -to_pass
     else:
-        unseen = case.estimate.unseen
-        to_pass, to_worse = gain + (case.margin or 0.0) - max(0.0, unseen), -gain - max(0.0, -unseen)
-    return chunks_to_decide(case.estimate, ((to_pass, alpha), (to_worse, alpha_worse)), ends_low=better)
+        # what the judge left ungraded widens the interval by the same amount however many chunks there are
+        shift = case.estimate.ungraded_shift
+        to_pass = gain + (case.margin or 0.0) - max(0.0, shift)
+        to_worse = -gain - max(0.0, -shift)
+    goals = ((to_pass, alpha), (to_worse, alpha_worse))
+    return chunks_to_decide(case.estimate, goals, ends_low=higher_is_better)

@@ -23,11 +23,11 @@ from qaeval.gate.estimates import (
     is_mostly_tied,
     lost_unseen,
     masks_of,
-    without_letters,
+    with_ungraded_items,
 )
 from qaeval.gate.evidence import PENDING, CandidateEvidence, Evidence, Floats, Mask, Strings
 from qaeval.gate.policy import Policy, Rule
-from qaeval.gate.rules import LEAST_SHARE, RuleCase, gap_of
+from qaeval.gate.rules import MIN_COUNTED_SHARE, RuleCase, gap_of
 from qaeval.records import GradeRow
 from qaeval.stats.estimate import Estimate, undefined
 from qaeval.stats.margins import non_inferiority
@@ -267,7 +267,7 @@ class _RuleTest:
         self._reference = None
         if case.rule.limit is None and baseline is not None:
             self._reference = _Reference(case, baseline)
-        self._sign = 1.0 if case.rule.about.higher_is_better else -1.0
+        self._sign = 1.0 if case.rule.definition.higher_is_better else -1.0
         self._pass_bound, worse_bound = _bounds_of(case.rule, self._sign)
         # a rate lies in [0, 1], a difference of two rates in [-1, 1]
         low, high = (0.0, 1.0) if self._reference is None else (-1.0, 1.0)
@@ -350,11 +350,11 @@ class _RuleTest:
     @property
     def _gap(self) -> str:
         """Say why a rate of graded items says nothing about a candidate; empty where it does."""
-        if not self._case.rule.counts_among:
+        if not self._case.rule.base_quantity:
             return ""
         sides = [self._run_items] if self._reference is None else [self._run_items, self._reference.items]
         for items in sides:
-            if items.graded < LEAST_SHARE:
+            if items.graded < MIN_COUNTED_SHARE:
                 return gap_of(self._case.rule, items.graded, items.candidate, items.run)
         return ""
 
@@ -375,12 +375,12 @@ class _RuleTest:
             )
             estimate = RuleEstimate(
                 deciding=self._estimate,
-                larger=PairedRates.of(before, current, higher_is_better=self._sign > 0).larger,
+                projected=PairedRates.of(before, current, higher_is_better=self._sign > 0).projected,
                 current=current.rate,
                 baseline=before.rate,
             )
             if self._unseen:
-                estimate = without_letters(
+                estimate = with_ungraded_items(
                     estimate, before=self._reference.items.without_letter, now=self._run_items.without_letter
                 )
         return replace(self._case, estimate=estimate, p_worse=self.p_worse)

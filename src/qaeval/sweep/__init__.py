@@ -1,1 +1,1 @@
-"""One server under more and more load: prompts, closed loops, and the documents of what they showed."""
+"""One server under increasing load: prompts, closed loops, the knee and the report."""

@@ -1,4 +1,4 @@
-"""What a model is asked in a sweep: the prompts of a stage, exactly as the stage sends them."""
+"""The load of a sweep: the prompts of a stage, exactly as the stage sends them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ _NOUNS: Final = {"qa_pair": "pair", "answer": "answer", "preference_pair": "pref
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """One request of the load, and how the items of its reply are counted."""
+class LoadPrompt:
+    """A request of the load, and the function that counts the items of its reply."""
 
     sample_id: str
     request: ChatRequest
@@ -29,23 +29,23 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What a model is asked: the prompts of a stage, in its order."""
+    """The prompts of a stage for one model, in the stage's order."""
 
     spec: ModelSpec
     stage: StageName
     source: str
     noun: str
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[LoadPrompt, ...]
 
 
 def generation_load(plan: Plan) -> Load:
-    """Return the prompts that the generate stage sends to a plan's one candidate."""
+    """Return the prompts of the generate stage for the only candidate of a plan."""
     (spec,) = plan.candidates
     definition = plan.definition.model_copy(update={"checks": ()})
     sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
     lenient = spec.structured == "off"
 
-    def prompt(task: generating.GenerateTask) -> Prompt:
+    def prompt(task: generating.GenerateTask) -> LoadPrompt:
         def count(text: str) -> int:
             try:
                 return len(read_items(text, task.sample, definition, lenient=lenient))
@@ -53,7 +53,7 @@ def generation_load(plan: Plan) -> Load:
                 return 0
 
         request = generating.build_request(task.sample, definition, sampling)
-        return Prompt(task.sample.sample_id, request, count)
+        return LoadPrompt(task.sample.sample_id, request, count)
 
     prompts = tuple(map(prompt, generating.tasks(spec.name, plan.samples)))
     noun = _NOUNS[definition.item_kind]
@@ -61,7 +61,7 @@ def generation_load(plan: Plan) -> Load:
 
 
 def grading_load(store: RunStore, judging: Judging) -> Load:
-    """Return the prompts that the grade stage sends to a judge for a run's items.
+    """Return the prompts of the grade stage for a judge and the items of a run.
 
     Raises:
         DataError: the run has no items.
@@ -79,10 +79,10 @@ def grading_load(store: RunStore, judging: Judging) -> Load:
 
     with store.replies() as replies:
         prompts = tuple(
-            Prompt(sample.sample_id, grading.build_request(sample, task.item, instructions), count)
+            LoadPrompt(sample.sample_id, grading.build_request(sample, task.item, instructions), count)
             for sample in store.samples()
             for task in grading.tasks(spec.name, sample, replies.of(sample.sample_id))
         )
     if not prompts:
-        raise DataError(f"{store.path}: no generation succeeded, so there is nothing to grade")
+        raise DataError(f"{store.path}: no items to grade: every generation failed")
     return Load(spec=spec, stage="grade", source=store.path.name, noun="letter", prompts=prompts)

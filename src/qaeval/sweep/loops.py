@@ -1,8 +1,9 @@
-"""One server under more and more load: the prompts of a stage, closed loops, and what they showed.
+"""Closed loops against one server under increasing load.
 
-A level is a number of requests in flight, a repeat one closed loop at a level: as soon as a request ends the next is sent. All
-levels are gone through once before any is repeated, so that a machine that slowly changes does so for all of them. Each repeat begins
-with as many requests as are in flight, which fill the server and whose times count nowhere.
+A level is a number of requests in flight; a repeat is one closed loop at a level: each request that ends is
+replaced by the next one. The first repeat of all levels precedes the second, so that a slow drift of the
+machine affects all levels alike. Each repeat starts with as many warm-up requests as are in flight; their
+times do not count.
 """
 
 import asyncio
@@ -30,78 +31,81 @@ from qaeval.storage.run_directory import METRICS, RunStore
 from qaeval.sweep.load import Load
 
 REQUESTS: Final = "requests.jsonl"
-"""Every request of a sweep, as it was timed."""
+"""File of all timed requests of a sweep."""
 
-_LEAST_REQUESTS: Final = 20
-_REQUESTS_EACH: Final = 5
-"""Requests of a repeat for each one in flight, where nothing is said: the steady window is then four replies long."""
-_METRICS_S: Final = 3.0
-_GAUGE_S: Final = 1.0
+_MIN_REQUESTS: Final = 20
+_REQUESTS_PER_SLOT: Final = 5
+"""Default number of requests of a repeat per request in flight: the steady window is then four replies
+long."""
+_METRICS_TIMEOUT_S: Final = 3.0
+_GAUGE_INTERVAL_S: Final = 1.0
 _NEVER_S: Final = 1e9
 
 
-class Shown(Protocol):
-    """Watches the requests of a sweep."""
+class RequestProgress(Protocol):
+    """Progress of the requests of a sweep."""
 
     def row(self, row: TimedRequest) -> None:
-        """Take note of a finished request, after its row is on disk."""
+        """Report a finished request, after its row is on disk."""
         ...
 
     def end(self) -> None:
-        """End; a second time changes nothing."""
+        """End the display; further calls have no effect."""
         ...
 
 
-class Progress(Protocol):
-    """Watches a sweep; the command line draws it."""
+class SweepProgress(Protocol):
+    """Progress of a sweep; the command line displays it."""
 
-    def stage(self, name: str, model: str, *, total: int, done: int) -> Shown:
-        """Begin with ``total`` requests."""
+    def stage(self, name: str, model: str, *, total: int, done: int) -> RequestProgress:
+        """Start the display of ``total`` requests."""
         ...
 
     def note(self, text: str) -> None:
-        """Pass on what happens: a server that starts, a repeat that is finished."""
+        """Show a message: a server that starts, a finished repeat."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
-    """Which levels, how often, with how many requests each."""
+class SweepPlan:
+    """Levels, repeats and requests of a sweep."""
 
     levels: tuple[int, ...]
     repeats: int
     requests: int | None = None
 
     def repeats_in_turn(self) -> Iterator[tuple[int, int]]:
-        """Yield level and repeat, every level once before any is repeated."""
+        """Yield level and repeat; each repeat goes through all levels before the next repeat."""
         return ((level, repeat) for repeat in range(1, self.repeats + 1) for level in self.levels)
 
     def n_requests(self, level: int) -> int:
-        """Return the requests of a repeat that count."""
-        return self.requests or max(_LEAST_REQUESTS, _REQUESTS_EACH * level)
+        """Return the number of requests of a repeat, without warm-up."""
+        return self.requests or max(_MIN_REQUESTS, _REQUESTS_PER_SLOT * level)
 
     @property
     def n_all(self) -> int:
-        """All requests, those that fill the server among them."""
+        """Number of all requests, warm-up included."""
         return self.repeats * sum(self.n_requests(level) + level for level in self.levels)
 
 
-class Loops:
+class ClosedLoopRunner:
     """Runs closed loops against one endpoint and writes their rows."""
 
-    def __init__(self, store: RunStore, load: Load, endpoint: Endpoint, shown: Shown, stop: Stop) -> None:
+    def __init__(
+        self, store: RunStore, load: Load, endpoint: Endpoint, progress: RequestProgress, stop: Stop
+    ) -> None:
         self._store, self._load, self._endpoint = store, load, endpoint
-        self._shown, self._stop = shown, stop
+        self._progress, self._stop = progress, stop
         self._salt = now() if endpoint.facts is not None and endpoint.facts.version else ""
 
     async def run(
         self, model: StreamingChat, level: int, repeat: int, n: int
     ) -> tuple[list[TimedRequest], list[Reading]]:
-        """Run one closed loop, and read the server's metrics before, meanwhile and after.
+        """Run one closed loop, and read the server's metrics before, during and after it.
 
         Raises:
-            Interrupted: the user asked to stop; what was in flight is finished and kept.
-            EndpointError: the server is gone.
+            Interrupted: the user asked to stop; requests in flight were finished and written.
+            EndpointError: the server stopped answering.
         """
         rows: list[TimedRequest] = []
         readings: list[Reading] = []
@@ -119,18 +123,18 @@ class Loops:
                 watched = await context.enter_async_context(self._server())
                 await context.enter_async_context(background_task(_watch(watched, read)))
             with self._store.writer(REQUESTS) as requests:
-                began = perf_counter()
+                started = perf_counter()
 
-                async def ask(place: int) -> TimedRequest:
-                    return await self._ask(model, place, began, level, repeat, warm_up=place >= n)
+                async def ask(index: int) -> TimedRequest:
+                    return await self._ask(model, index, started, level, repeat, warm_up=index >= n)
 
                 async def emit(_place: int, row: TimedRequest) -> None:
                     requests.append(row)
                     rows.append(row)
-                    self._shown.row(row)
+                    self._progress.row(row)
 
-                places = iter([*range(n, n + level), *range(n)])
-                await for_each(places, ask, emit, limit=FixedLimit(level), stop=self._stop)
+                indices = iter([*range(n, n + level), *range(n)])
+                await for_each(indices, ask, emit, limit=FixedLimit(level), stop=self._stop)
         with self._store.writer(METRICS) as metrics:
             for reading in readings:
                 metrics.append(reading)
@@ -139,27 +143,28 @@ class Loops:
         return rows, readings
 
     async def _ask(
-        self, model: StreamingChat, place: int, began: float, level: int, repeat: int, *, warm_up: bool
+        self, model: StreamingChat, index: int, started: float, level: int, repeat: int, *, warm_up: bool
     ) -> TimedRequest:
-        again, at = divmod(place, len(self._load.prompts))
-        prompt = self._load.prompts[at]
-        # a prompt that was asked before is not found in the prefix cache, while what prompts share is, as in a run
-        more = {"cache_salt": f"{self._salt} {level} {repeat} {again}"} if self._salt else {}
-        about: dict[str, Any] = {
+        round_number, position = divmod(index, len(self._load.prompts))
+        prompt = self._load.prompts[position]
+        # the salt differs in each round, so that no prompt hits its own earlier prefix in the cache;
+        # the prefix that prompts share is cached within a round, as in a run
+        extra_body = {"cache_salt": f"{self._salt} {level} {repeat} {round_number}"} if self._salt else {}
+        fields: dict[str, Any] = {
             "concurrency": level,
             "repeat": repeat,
             "sample_id": prompt.sample_id,
             "warm_up": warm_up,
-            "start_s": perf_counter() - began,
+            "start_s": perf_counter() - started,
         }
         try:
-            reply = await model.ask(prompt.request, more)
+            reply = await model.ask(prompt.request, extra_body)
         except ChatError as error:
-            end_s = perf_counter() - began
-            return TimedRequest(**about, end_s=end_s, reason=error.reason, detail=error.detail)
+            end_s = perf_counter() - started
+            return TimedRequest(**fields, end_s=end_s, reason=error.reason, detail=error.detail)
         return TimedRequest(
-            **about,
-            end_s=about["start_s"] + reply.e2e_s,
+            **fields,
+            end_s=fields["start_s"] + reply.e2e_s,
             ttft_s=reply.ttft_s,
             e2e_s=reply.e2e_s,
             gaps_s=reply.gaps_s,
@@ -170,22 +175,22 @@ class Loops:
 
     def _server(self) -> Server:
         spec = self._endpoint.spec
-        return Server(spec.url or "", api_key(spec), _METRICS_S, addresses=self._endpoint.addresses)
+        return Server(spec.url or "", api_key(spec), _METRICS_TIMEOUT_S, addresses=self._endpoint.addresses)
 
 
 async def _watch(server: Server, read: Callable[[float, Mapping[str, float]], None]) -> None:
-    """Read how full the KV cache is, once a second; all of ``/metrics`` would take time from the clock's own thread."""
-    began = perf_counter()
+    """Read the KV cache usage once a second, and only that: parsing all metrics would delay the timing."""
+    started = perf_counter()
     while True:
         answer = await server.ask("/metrics", root=True)
-        used = read_gauge(answer.content, KV_CACHE)
-        if used is not None:
-            read(perf_counter() - began, {KV_CACHE: used})
-        await asyncio.sleep(_GAUGE_S)
+        usage = read_gauge(answer.content, KV_CACHE)
+        if usage is not None:
+            read(perf_counter() - started, {KV_CACHE: usage})
+        await asyncio.sleep(_GAUGE_INTERVAL_S)
 
 
 def streaming(endpoint: Endpoint) -> StreamingChat:
-    """Return the model that is asked for streams, set up as the stages do."""
+    """Return a streaming client with the settings of the stages."""
     spec, facts = endpoint.spec, endpoint.facts
     no_system = facts is not None and facts.system_role is False
     limit = None if facts is None else facts.max_logprobs

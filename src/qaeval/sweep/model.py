@@ -1,4 +1,4 @@
-"""``sweep.json``: how fast one server answers with more and more requests in flight, as data. Times are in seconds."""
+"""The data of ``sweep.json``: speed of one server by number of requests in flight. Times are in seconds."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -15,8 +15,8 @@ FORMAT: Final = 1
 """Version of the layout of `Sweep`."""
 
 
-class Spread(Part):
-    """Times of all requests of a level that brought a reply; None where there are none."""
+class LatencySummary(Part):
+    """Times of all successful requests of a level; None if there are none."""
 
     n: int
     mean: float | None
@@ -31,20 +31,21 @@ class RepeatSummary(Part):
     concurrency: int
     repeat: int
     n_requests: int
-    """Those that count: without the ones that filled the server."""
+    """Requests without warm-up."""
     n_failed: int
     window_s: float
-    """From the start of the first request that counts to the first end after the last start: as long, all are in flight."""
+    """The steady window, in which all requests are in flight: from the first start to the first end after
+    the last start."""
     requests_per_s: float
-    """Replies; one of which a part came in the window counts in part."""
+    """Replies; a reply that lies partly in the window counts by that part."""
     tokens_per_s: float
-    """Output tokens, counted alike."""
+    """Output tokens, counted in the same way."""
     items_per_s: float
     e2e_mean_s: float | None
 
 
-class Level(Part):
-    """All repeats with one number of requests in flight."""
+class LoadLevel(Part):
+    """All repeats of one number of requests in flight."""
 
     concurrency: int = Field(ge=1)
     repeats: tuple[RepeatSummary, ...] = Field(min_length=1)
@@ -57,18 +58,18 @@ class Level(Part):
     requests_per_s: Measure
     tokens_per_s: Measure
     items_per_s: Measure
-    ttft: Spread
+    ttft: LatencySummary
     """Time to the first token."""
-    tpot: Spread
+    tpot: LatencySummary
     """Time per output token, ``(E2E - TTFT) / (n - 1)``, of each request."""
-    itl: Spread
-    """Gaps between chunks, those of all requests pooled."""
-    e2e: Spread
-    """From sending to the last token."""
+    itl: LatencySummary
+    """Gaps between chunks, pooled over all requests."""
+    e2e: LatencySummary
+    """Time from sending the request to the last token."""
     little: float | None
     """Requests per second × mean E2E: by Little's law the requests in flight."""
     server: ServerSpan | None = None
-    """What the server's own metrics say; None where it has none."""
+    """The server's metrics; None without ``/metrics``."""
 
     @property
     def failed_share(self) -> float:
@@ -77,51 +78,52 @@ class Level(Part):
 
     @property
     def preemptions(self) -> float | None:
-        """How often the server threw a running request out; None where it does not say."""
+        """Preempted requests; None if the server does not report them."""
         return None if self.server is None else self.server.preemptions
 
 
 class KneeShare(Part):
-    """How often a level was the knee when the throughputs were drawn anew within their intervals."""
+    """Share of the draws of the mean throughputs in which a level is the knee."""
 
     concurrency: int
     share: float
 
 
 class Knee(Part):
-    """The smallest number of requests in flight that brings 95 % of the best throughput without errors or preemptions."""
+    """The fewest requests in flight with 95 % of the best throughput, without errors or preemptions."""
 
     concurrency: int | None
-    """By the mean throughputs; None where no level qualifies."""
+    """The knee by mean throughputs; None if no level qualifies."""
     is_found: bool
-    """Whether it is the knee: a higher level was tried, and gave no more or did not qualify."""
+    """Whether a higher level was tried; at the last level throughput may still rise."""
     best: int | None
-    """The level with the best throughput of those that qualify."""
+    """The qualifying level with the best throughput."""
     share_of_best: float | None
-    """Throughput at the knee, of the best."""
+    """Throughput at the knee as a share of the best."""
     least: int | None = None
-    """With fewer in flight 95 % of the best cannot be reached: n at once are at most n times as fast as one alone."""
+    """Lower bound of the requests in flight for 95 % of the best: n requests are at most n times as fast as
+    one."""
     excluded: Mapping[int, str] = Field(default_factory=dict)
-    """Levels that do not qualify, and why."""
+    """Levels that do not qualify, with the reason."""
     possible: tuple[KneeShare, ...] = ()
-    """Levels that may be the knee, given how the repeats differ; empty without an interval."""
+    """Levels that may be the knee, given the variation of the repeats; empty without intervals."""
     reason: str | None = None
-    """Why it is not found."""
+    """Why the knee is not found."""
 
 
 class LevelCost(Part):
-    """What 1,000 items cost at one level."""
+    """Cost of 1,000 items at one level."""
 
     concurrency: int
     work: Work
 
 
 class Sweep(Part):
-    """What ``qaeval sweep`` found."""
+    """The result of ``qaeval sweep``."""
 
     format: int = FORMAT
     id: str
-    """Name of the directory."""
+    """Name of the sweep's directory."""
     started: str
     """UTC, ISO 8601."""
     finished: str
@@ -130,24 +132,24 @@ class Sweep(Part):
     command: str = ""
     model: ModelFacts
     stage: str
-    """``generate`` or ``grade``: whose prompts these are."""
+    """The stage of the prompts: ``generate`` or ``grade``."""
     source: str
-    """The eval, or the run whose items are graded."""
+    """The eval, or the run with the graded items."""
     noun: str
-    """What an item is: pair, answer, letter."""
+    """Name of an item: pair, answer, letter."""
     n_prompts: int
-    """Different ones; a level of more requests asks some again."""
+    """Number of distinct prompts; a level with more requests repeats them."""
     max_tokens: int
     is_salted: bool
-    """Whether no prompt found itself in the prefix cache from before."""
+    """Whether a cache salt kept prompts from hitting their own earlier prefix."""
     external: bool = False
-    """Whether the prompts left the user's own network."""
-    levels: tuple[Level, ...]
+    """Whether prompts left the user's network."""
+    levels: tuple[LoadLevel, ...]
     unfinished: tuple[str, ...] = ()
-    """What was to be measured and was not."""
+    """Planned repeats that were not finished."""
     knee: Knee
     machine: MachineFacts | None = None
     costs: tuple[LevelCost, ...] = ()
-    """At the lowest level and at the knee; empty without a price."""
+    """Costs at the lowest level and at the knee; empty without a price."""
     stale_days: int | None = None
-    """Age of the price where that is more than it should be."""
+    """Age of the price, if it is too old."""

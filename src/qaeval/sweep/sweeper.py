@@ -1,4 +1,4 @@
-"""A sweep from its prompts to its page: measured, summed up, written."""
+"""Run a sweep: measure, summarise, write the report."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,54 +21,54 @@ from qaeval.run.endpoint import Endpoint
 from qaeval.run.hosting import ServerManager
 from qaeval.run.watch import Stop, stop_on_signals
 from qaeval.storage.run_directory import RunStore, model_json
-from qaeval.sweep.knee import find_knee, level_costs, summarise
+from qaeval.sweep.knee import find_knee, level_costs, summarise_levels
 from qaeval.sweep.load import Load
-from qaeval.sweep.loops import REQUESTS, Course, Loops, Progress, streaming
+from qaeval.sweep.loops import REQUESTS, ClosedLoopRunner, SweepPlan, SweepProgress, streaming
 from qaeval.sweep.model import Sweep
 from qaeval.sweep.page import render_sweep_html, render_sweep_markdown, sweep_charts
 from qaeval.sweep.sections import three_digits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured until the end, or until something ended it."""
+class SweepMeasurement:
+    """The measurements of a sweep that finished or was stopped."""
 
     load: Load
     endpoint: Endpoint
     started: str
     rows: tuple[TimedRequest, ...]
-    """Of whole repeats."""
+    """Requests of complete repeats."""
     readings: tuple[Reading, ...]
     unfinished: tuple[str, ...]
-    ended: QaevalError | None
-    """What ended it before its end."""
+    stopped_by: QaevalError | None
+    """The error that stopped the sweep early; None if it finished."""
 
 
 class Sweeper:
-    """Measures one model; a context manager, so that no server of its own outlives it.
+    """Measures one model. A context manager: on exit it stops a server that it started.
 
     Args:
-        folder: Takes rows and documents; must be new.
-        progress: Told of every request.
-        serving: How a model without a URL is served.
-        allow_external: Hosts outside the user's network that may be sent data.
-        on_stop: Called when the user asks to stop for the first time.
+        folder: New directory for rows and documents.
+        progress: Display of progress.
+        serving: How to serve a model without a URL.
+        allow_external: Hosts outside the user's network that may receive data.
+        on_stop: Called at the user's first request to stop.
 
     Raises:
-        UsageError: the folder is there already.
+        UsageError: the folder exists.
     """
 
     def __init__(
         self,
         folder: Path,
-        progress: Progress,
+        progress: SweepProgress,
         *,
         serving: Serving | None = None,
         allow_external: Sequence[str] = (),
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         if folder.exists():
-            raise UsageError(f"{folder}: is there already; a sweep is not resumed, choose another --out")
+            raise UsageError(f"{folder} exists; a sweep cannot be resumed, choose another --out")
         self._store = RunStore(folder)
         self._progress = progress
         self._stop = Stop(on_stop)
@@ -92,74 +92,79 @@ class Sweeper:
         finally:
             self._loop.close()
 
-    def measure(self, load: Load, course: Course) -> Measured:
-        """Go through the course; what ends it early is told in the result, beside what was finished.
+    def measure(self, load: Load, plan: SweepPlan) -> SweepMeasurement:
+        """Measure all repeats of a plan. A sweep that stops early returns its finished repeats and the error.
 
         Raises:
             UsageError: the model has no server, or several.
-            EndpointError: its server cannot be used, or no request brought a reply.
+            EndpointError: the server cannot be used, or no request succeeded.
             Interrupted: the user asked to stop before the first repeat was finished.
         """
-        if load.spec.in_process:
-            raise UsageError(f"{load.spec.name} runs inside qaeval; a sweep measures a server")
-        if load.spec.replicas:
+        spec = load.spec
+        if spec.in_process:
+            raise UsageError(f"{spec.name} runs inside qaeval; a sweep measures a server")
+        if spec.replicas:
             raise UsageError(
-                f"{load.spec.name} has several servers; a sweep measures one: --endpoint {load.spec.name}={load.spec.url}"
+                f"{spec.name} has several servers; a sweep measures one: --endpoint {spec.name}={spec.url}"
             )
-        return self._loop.run(self._measure(load, course))
+        return self._loop.run(self._measure(load, plan))
 
-    async def _measure(self, load: Load, course: Course) -> Measured:
+    async def _measure(self, load: Load, plan: SweepPlan) -> SweepMeasurement:
         with stop_on_signals(self._stop):
             started, endpoint = now(), await self._resolve(load.spec)
             with explained(self._store.path, "making the directory"):
-                self._store.path.mkdir(parents=True, exist_ok=True)  # a server of our own has its log there
-            kept: list[TimedRequest] = []
+                self._store.path.mkdir(parents=True, exist_ok=True)  # a started server may have its log there
+            rows: list[TimedRequest] = []
             readings: list[Reading] = []
-            left = list(course.repeats_in_turn())
-            n_repeats = len(left)
-            shown = self._progress.stage("sweep", load.spec.name, total=course.n_all, done=0)
-            loop = Loops(self._store, load, endpoint, shown, self._stop)
-            ended: QaevalError | None = None
+            pending = list(plan.repeats_in_turn())
+            n_repeats = len(pending)
+            progress = self._progress.stage("sweep", load.spec.name, total=plan.n_all, done=0)
+            runner = ClosedLoopRunner(self._store, load, endpoint, progress, self._stop)
+            stopped_by: QaevalError | None = None
             try:
                 async with streaming(endpoint) as model:
-                    while left:
-                        rows, seen = await loop.run(model, *left[0], course.n_requests(left[0][0]))
-                        kept += rows
-                        readings += seen
-                        if not any(row.reason is None for row in kept):
-                            raise _no_reply(load.spec.name, rows)
-                        self._progress.note(_said(rows))
-                        del left[0]
+                    while pending:
+                        new_rows, new_readings = await runner.run(
+                            model, *pending[0], plan.n_requests(pending[0][0])
+                        )
+                        rows += new_rows
+                        readings += new_readings
+                        if not any(row.reason is None for row in rows):
+                            raise _no_reply(load.spec.name, new_rows)
+                        self._progress.note(_repeat_message(new_rows))
+                        del pending[0]
             except (EndpointError, StoreError) as error:
-                ended = error
+                stopped_by = error
             except Interrupted:
-                ended = Interrupted(
-                    f"stopped; {n_repeats - len(left)} of {numbers.plural(n_repeats, 'repeat')} are finished; all rows are kept in "
-                    f"{self._store.path / REQUESTS}"
+                stopped_by = Interrupted(
+                    f"stopped after {n_repeats - len(pending)} of {numbers.plural(n_repeats, 'repeat')}; "
+                    f"all rows are in {self._store.path / REQUESTS}"
                 )
             finally:
-                shown.end()
-        if ended is not None and not any(row.reason is None for row in kept):
-            raise ended
-        return Measured(
+                progress.end()
+        if stopped_by is not None and not any(row.reason is None for row in rows):
+            raise stopped_by
+        return SweepMeasurement(
             load=load,
             endpoint=endpoint,
             started=started,
-            rows=tuple(kept),
+            rows=tuple(rows),
             readings=tuple(readings),
-            unfinished=tuple(f"{level} in flight, repeat {repeat}" for level, repeat in left),
-            ended=ended,
+            unfinished=tuple(f"{level} in flight, repeat {repeat}" for level, repeat in pending),
+            stopped_by=stopped_by,
         )
 
     async def _resolve(self, spec: ModelSpec) -> Endpoint:
-        """Find where the model answers; a server of our own is looked at before it is started."""
+        """Return the model's endpoint; check the arguments of a server before starting it."""
         if spec.is_hosted:
             self._servers.adapters = (spec,) if spec.lora else ()
             await self._servers.check([spec])
         return await self._servers.resolve(spec)
 
-    def publish(self, measured: Measured, *, machine: MachineFacts | None, command: str) -> Sweep:
-        """Sum up, and write sweep.json, sweep.md with its charts, and sweep.html.
+    def write_report(
+        self, measured: SweepMeasurement, *, machine: MachineFacts | None, command: str
+    ) -> Sweep:
+        """Write sweep.json, sweep.md with its charts, and sweep.html.
 
         Raises:
             StoreError: a file cannot be written.
@@ -176,31 +181,34 @@ class Sweeper:
 def _no_reply(name: str, rows: Sequence[TimedRequest]) -> EndpointError:
     first = next(row for row in rows if row.reason is not None)
     return EndpointError(
-        f"{name}: none of the first {len(rows)} requests brought a reply; the first one: {first.detail}"
+        f"{name}: none of the first {len(rows)} requests succeeded; the first error: {first.detail}"
     )
 
 
-def _said(rows: Sequence[TimedRequest]) -> str:
-    """Say how a repeat went, in one line."""
-    (level,) = summarise(rows)
+def _repeat_message(rows: Sequence[TimedRequest]) -> str:
+    """Return the result of a repeat in one line."""
+    (level,) = summarise_levels(rows)
     failed = f", {level.n_failed} failed" if level.n_failed else ""
+    requests, tokens = three_digits(level.requests_per_s.value), three_digits(level.tokens_per_s.value)
     return (
-        f"{level.concurrency} in flight, repeat {rows[0].repeat}: {three_digits(level.requests_per_s.value)} requests/s, "
-        f"{three_digits(level.tokens_per_s.value)} output tokens/s, TTFT p95 {three_digits(level.ttft.p95)} s{failed}"
+        f"{level.concurrency} in flight, repeat {rows[0].repeat}: {requests} requests/s, {tokens} output "
+        f"tokens/s, TTFT p95 {three_digits(level.ttft.p95)} s{failed}"
     )
 
 
-def describe(measured: Measured, name: str, *, machine: MachineFacts | None, command: str = "") -> Sweep:
-    """Sum up what was measured.
+def describe(
+    measured: SweepMeasurement, name: str, *, machine: MachineFacts | None, command: str = ""
+) -> Sweep:
+    """Summarise a measurement.
 
     Args:
-        measured: At least one repeat.
-        name: Of its directory.
-        machine: What the model runs on; None where nobody knows.
-        command: What the user typed.
+        measured: A measurement of at least one repeat.
+        name: Name of its directory.
+        machine: Machine of the model; None if unknown.
+        command: The command line.
     """
     load, endpoint, finished = measured.load, measured.endpoint, now()
-    levels = summarise(measured.rows, _spans(measured))
+    levels = summarise_levels(measured.rows, _spans(measured))
     knee = find_knee(levels)
     hourly = None if machine is None else machine.price_per_hour
     facts = endpoint.facts
@@ -228,13 +236,13 @@ def describe(measured: Measured, name: str, *, machine: MachineFacts | None, com
     )
 
 
-def _spans(measured: Measured) -> dict[int, Any]:
-    """Sum up what the server said of itself, by level."""
+def _spans(measured: SweepMeasurement) -> dict[int, Any]:
+    """Return the server's metrics by level."""
     stage, name = measured.load.stage, measured.load.spec.name
     by_level: dict[int, list[Reading]] = {}
     for reading in measured.readings:
         by_level.setdefault(int(reading.session.partition("/")[0]), []).append(reading)
-    return {level: server_span(own, stage, name) for level, own in by_level.items()}
+    return {level: server_span(readings, stage, name) for level, readings in by_level.items()}
 
 
 def _model_facts(load: Load, endpoint: Endpoint) -> ModelFacts:
