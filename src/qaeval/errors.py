@@ -10,8 +10,8 @@
     ├── StoreError              74   the run directory cannot be read or written
     └── Interrupted            130   the user stopped the run; it can be resumed
 
-Every message says where, what was expected, what was found and what to do. Any other exception is a bug in
-qaeval and ends with exit code 70.
+Every message says where, what was expected, what was found and what to do. Any other exception is a
+bug, and ends with exit code 70.
 """
 
 from collections.abc import Iterable
