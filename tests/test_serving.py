@@ -18,7 +18,7 @@ from qaeval.cli import run
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
-from qaeval.run.hosting import in_turns
+from qaeval.run.hosting import ServerManager, in_turns
 from qaeval.serving.conductor import Conductor
 from qaeval.serving.diagnosis import diagnose, progress
 from qaeval.serving.memory import estimate_memory, fit_together
@@ -292,6 +292,28 @@ async def test_one_server_is_alive_at_a_time_and_a_needed_one_is_kept(tmp_path: 
     assert conductor.why_dead() == ""
     await conductor.close()
     await conductor.close()
+
+
+async def test_cancelled_work_on_a_hosted_server_is_cleaned_up_before_the_caller_resumes(
+    tmp_path: Path,
+) -> None:
+    servers = ServerManager(Serving(command=FAKE), logs=tmp_path, on_message=print, stopped=lambda: False)
+    started, steps = asyncio.Event(), []
+
+    async def work() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)  # as a session that is written
+            steps.append("written")
+
+    running = asyncio.ensure_future(servers.run_while_alive(spec("ok"), work()))
+    await started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert steps == ["written"]
 
 
 def test_models_are_ordered_so_that_each_is_loaded_once() -> None:
