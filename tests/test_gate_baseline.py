@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_a_number_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_baseline(evidence({"alpha": ["AAA", "ABB"] * 6}), path)
     path.write_text(path.read_text().replace("ABB", "AAA", 1))
-    with pytest.raises(DataError, match="does not match its hash"):
+    with pytest.raises(DataError, match=r"x\.json.* hash"):
         read_baseline(path)
 
 
@@ -133,7 +134,7 @@ def test_what_is_no_baseline_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_a_mistyped_baseline_is_refused_with_the_closest_name(tmp_path: Path, reader: EvidenceReader) -> None:
     write_baseline(evidence({"alpha": ["AAA"] * 10}), tmp_path / "release.json")
-    with pytest.raises(DataError, match=r"no such file\. Did you mean 'release\.json'"):
+    with pytest.raises(DataError, match=r"relaese\.json.*'release\.json'"):
         reader.baseline(str(tmp_path / "relaese.json"))
 
 
@@ -146,7 +147,7 @@ def test_a_pointer_gives_the_run_and_is_refused_when_the_run_changed(
     assert reader.baseline(str(tmp_path / "x.json")).source.name == "run"
     grades = (run / "grades.jsonl").read_text()
     (run / "grades.jsonl").write_text(grades.replace('"letter": "A"', '"letter": "C"', 1))
-    with pytest.raises(DataError, match="is not what it was"):
+    with pytest.raises(DataError, match=f"{re.escape(str(run))}.*letters changed"):
         reader.baseline(str(tmp_path / "x.json"))
 
 
@@ -220,7 +221,7 @@ def test_a_certificate_of_this_judge_rubric_and_eval_is_valid_until_it_is_old(tm
     path = tmp_path / "c.json"
     path.write_text(certificate().model_dump_json())
     assert standing(path).state == "valid"
-    assert "kappa 0.70 [0.60, 0.80] with anna on 120 labels" in standing(path).detail
+    assert all(datum in standing(path).detail for datum in ("0.70 [0.60, 0.80]", "anna", "120", "2026-01-01"))
     assert standing(path, "2026-06-30").state == "valid"
     assert (standing(path, "2026-07-01").state, "181 days old" in standing(path, "2026-07-01").detail) == (
         "stale",
@@ -231,10 +232,7 @@ def test_a_certificate_of_this_judge_rubric_and_eval_is_valid_until_it_is_old(tm
 def test_a_certificate_from_the_future_does_not_last_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(certificate(created="2027-01-01T00:00:00+00:00").model_dump_json())
-    assert (standing(path).state, "2027-01-01, which is still to come" in standing(path).detail) == (
-        "stale",
-        True,
-    )
+    assert (standing(path).state, "2027-01-01" in standing(path).detail) == ("stale", True)
 
 
 @pytest.mark.parametrize("aspect", ["judge", "rubric", "eval"])
@@ -252,4 +250,4 @@ def test_a_certificate_that_is_missing_broken_or_forged_is_none(tmp_path: Path) 
     forged = orjson.loads(certificate().model_dump_json())
     forged["kappa"]["low"] = 0.9
     path.write_text(json.dumps(forged))
-    assert (standing(path).state, "changed after it was made" in standing(path).detail) == ("missing", True)
+    assert (standing(path).state, "hash" in standing(path).detail) == ("missing", True)

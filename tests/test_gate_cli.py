@@ -42,13 +42,13 @@ def test_the_same_again_passes_and_writes_its_verdict(
     assert printed == json.loads((demo / "gate.json").read_text())
     assert (printed["outcome"], printed["policy"]) == ("pass", "gate.yaml")
     assert gate(demo) == 0
-    assert capsys.readouterr().out.startswith("Passed: all 2 rules hold.")
+    assert capsys.readouterr().out.startswith(printed["headline"])
 
 
 def test_a_deliberately_worse_candidate_ends_1(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gate(demo, "--baseline", demo, "--candidate", "embedded-lead=embedded-salient") == 1
     printed = capsys.readouterr().out
-    assert printed.startswith("Regression in usable_rate, of 3 rules; 2 rules are not decided.")
+    assert printed.startswith("Regression in usable_rate")
     assert max(map(len, printed.split("\n\n")[1].splitlines())) <= 80
 
 
@@ -64,13 +64,10 @@ def test_a_judge_without_a_certificate_ends_3_where_one_is_required(
 ) -> None:
     (tmp_path / "strict.yaml").write_text("certificate: require\n" + WIDE)
     assert gate(demo, "--baseline", demo, "--policy", "strict.yaml") == 3
-    assert (
-        "The judge is not trusted: certificates/qa_pairs.json: no such file; certificate_file: in the policy says where"
-        in capsys.readouterr().out
-    )
+    assert "certificates/qa_pairs.json" in capsys.readouterr().out.splitlines()[0]
     (tmp_path / "warned.yaml").write_text("certificate: warn\n" + WIDE)
     assert gate(demo, "--baseline", demo, "--policy", "warned.yaml") == 0
-    assert "! The judge has no valid certificate" in capsys.readouterr().out
+    assert "\n! " in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -94,8 +91,8 @@ def test_a_changed_rubric_ends_4_and_regrading_the_baseline_makes_it_comparable(
     (tmp_path / "gate.yaml").write_text(WIDE)
     assert gate(other_rubric, "--baseline", demo) == 4
     printed = capsys.readouterr().out
-    assert "Not comparable: copy and demo differ in the rubric (qa_pair_abc/2" in printed
-    assert "--regrade has the run's judge grade" in printed
+    assert printed.startswith("Not comparable:")
+    assert all(datum in printed for datum in ("copy", "demo", "qa_pair_abc/2", "--regrade"))
     before = (demo / "grades.jsonl").read_bytes()
     assert gate(other_rubric, "--baseline", demo, "--regrade") == 0
     assert (demo / "grades.jsonl").read_bytes() == before
@@ -123,7 +120,7 @@ def test_a_baseline_file_has_no_replies_to_grade_again(
 ) -> None:
     assert run(["baseline", "set", str(demo)]) == 0
     assert gate(demo, "--regrade") == 64
-    assert "--regrade needs the baseline's replies" in capsys.readouterr().err
+    assert "baselines/qa_pairs.json" in capsys.readouterr().err
 
 
 def test_other_samples_end_4_and_unpaired_compares_them(demo: Path, tmp_path: Path) -> None:
@@ -147,7 +144,7 @@ def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path) -
     ("arguments", "code", "says"),
     [
         (["results/dmeo", "--baseline", "x.json"], 65, "results/dmeo: no run here"),
-        (["DEMO"], 64, "what is the baseline?"),
+        (["DEMO"], 64, "no baseline"),
         (["DEMO", "--baseline", "baselines/missing.json"], 65, "no such file"),
         (["DEMO", "--baseline", "DEMO", "--policy", "gat.yaml"], 65, "gat.yaml: no such file"),
         (["DEMO", "--baseline", "DEMO", "--candidate", "x"], 64, "expected NAME=VALUE"),
@@ -175,7 +172,7 @@ def test_an_empty_run_and_one_without_letters_are_never_green(
     ungraded = write_run(tmp_path / "ungraded", {"alpha": ["---"] * 30})
     capsys.readouterr()
     assert gate(ungraded, "--baseline", ungraded) == 2
-    assert "no item of alpha was graded" in capsys.readouterr().out
+    assert "cannot be evaluated" in capsys.readouterr().out
 
 
 def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(
@@ -205,9 +202,9 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["baseline", "set", str(demo), "--out", "b/release.json"]) == 0
-    assert "earlier" not in capsys.readouterr().out
+    assert "in place of" not in capsys.readouterr().out
     assert run(["baseline", "set", str(demo), "--out", "b/release.json"]) == 0
-    assert "bytes, in place of the earlier one. Commit it" in capsys.readouterr().out
+    assert "in place of" in capsys.readouterr().out
     assert run(["baseline", "set", str(demo), "--out", "b/there.json", "--pointer"]) == 0
     (tmp_path / "b" / "broken.json").write_text("{}")
     capsys.readouterr()

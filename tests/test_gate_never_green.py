@@ -48,7 +48,7 @@ def test_a_candidate_that_mostly_failed_has_no_rate_of_hallucinations(
     run = evidence({"alpha": ["AAA"] * 60 + [lost] * 240})
     report = gate(run, baseline if "margin" in rule else None, rule, inconclusive="warn")
     assert (report.outcome, report.exit_code) == ("inconclusive", 2)
-    assert "only 20.0 % of the items of alpha were graded in run" in report.rules[0].sentence
+    assert "20.0 %" in report.rules[0].sentence
 
 
 def test_a_rate_rests_on_the_chunks_of_the_side_that_has_fewer() -> None:
@@ -61,10 +61,11 @@ def test_a_rate_rests_on_the_chunks_of_the_side_that_has_fewer() -> None:
 def test_failures_that_no_rule_counts_are_said() -> None:
     baseline, run = evidence({"alpha": ["AAA"] * 200}), evidence({"alpha": ["AAA"] * 140 + ["x"] * 60})
     report = gate(run, baseline, HALLUCINATION)
-    said = "70.0 % of the items of alpha were delivered and graded, 100.0 % in the baseline, and no rule counts the others"
-    assert any(said in note for note in report.notes)
+    assert [
+        note for note in report.notes if "success_rate" in note and "70.0 %" in note and "100.0 %" in note
+    ]
     counted = gate(run, baseline, HALLUCINATION, {"quantity": "success_rate", "margin": 0.03})
-    assert not any("no rule counts" in note for note in counted.notes)
+    assert not any("success_rate" in note for note in counted.notes)
     assert counted.outcome == "regression"
 
 
@@ -78,7 +79,8 @@ def test_a_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
     rule = gate(run, baseline, USABLE).rules[0]
     assert (rule.verdict, rule.n_more_chunks) == ("inconclusive", None)
     assert rule.change.value == pytest.approx(500 / 900 - 450 / 900)
-    assert "no letter to 50.0 % of the items in the baseline and to 0.0 % in the run" in rule.sentence
+    assert "50.0 %" in rule.sentence
+    assert " 0.0 %" in rule.sentence
 
 
 def test_a_judge_that_failed_on_the_run_is_no_loss_of_usable_items_but_one_of_graded_ones() -> None:
@@ -121,7 +123,7 @@ def test_a_regression_needs_the_exact_test_too() -> None:
     run = evidence({"alpha": [marks[int(one)] for one in after.hits]})
     rule = gate(run, evidence({"alpha": ["AAB"] * 40}), USABLE).rules[0]
     assert (rule.verdict, rule.p_worse) == ("inconclusive", pytest.approx(0.0669, abs=1e-4))
-    assert "that it is lower at all is not proven (p = 0.067)" in rule.sentence
+    assert "p = 0.067" in rule.sentence
 
 
 def test_few_chunks_that_differ_are_guarded_whatever_the_sizes_of_the_chunks() -> None:
@@ -153,7 +155,7 @@ def test_so_few_replies_cannot_bound_the_slowest_in_twenty(n: int, is_known: boo
     seconds = np.random.default_rng(1).exponential(size=n)
     rule = gate(timed(n, seconds), None, {"quantity": "p95_latency", "at_most": 100.0}).rules[0]
     assert (rule.verdict == "pass", rule.current.has_interval) == (is_known, is_known)
-    assert ("it takes 59 to bound" in rule.sentence) is not is_known
+    assert ("takes 59" in rule.sentence) is not is_known
 
 
 def test_times_are_compared_on_the_samples_that_were_timed_on_both_sides() -> None:
@@ -184,7 +186,7 @@ def test_prices_of_two_days_are_said_beside_a_cost() -> None:
 def test_an_error_rate_below_what_resamples_can_tell_is_said() -> None:
     run = timed(200, np.random.default_rng(0).lognormal(0, 0.3, 200))
     rule = gate(run, run, P95, alpha=0.0001).rules[0]
-    assert (rule.verdict, "less than 4,000 resamples can tell" in rule.sentence) == ("inconclusive", True)
+    assert (rule.verdict, "4,000 resamples" in rule.sentence) == ("inconclusive", True)
 
 
 # -------------------------------------------------------------------- what does not belong together
@@ -193,7 +195,7 @@ def test_an_error_rate_below_what_resamples_can_tell_is_said() -> None:
 def test_a_baseline_whose_chunks_are_not_those_of_its_hash_is_refused() -> None:
     run, other = evidence({"alpha": words(100, 0.8)}), evidence({"alpha": words(90, 0.8)})
     same = replace(other, source=run.source.model_copy(update={"name": "before"}))
-    with pytest.raises(DataError, match=r"before: its samples are not those of run, .* \(10 differ"):
+    with pytest.raises(DataError, match=r"before: .* run.*\(10 differ"):
         gate(run, same, USABLE)
 
 
@@ -203,7 +205,7 @@ def test_a_run_without_candidates_is_refused(tmp_path: Path) -> None:
     (run / "settings.json").write_text(json.dumps({**settings, "candidates": {}}))
     for name in ("generations.jsonl", "grades.jsonl"):
         (run / name).write_text("")
-    with pytest.raises(DataError, match="run: the run has no candidate"):
+    with pytest.raises(DataError, match=r"run: .*no candidate"):
         EvidenceReader(config=Config()).run(run)
 
 
@@ -220,9 +222,8 @@ def test_a_stratum_that_only_the_baseline_has_is_no_pass() -> None:
 
 def test_a_run_against_itself_is_noted() -> None:
     run = evidence({"alpha": words(100, 0.8)})
-    assert gate(run, run, USABLE).notes == (
-        "The baseline is this very run: nothing can have changed. Name the run that is to be replaced with --baseline.",
-    )
+    (note,) = gate(run, run, USABLE).notes
+    assert "same run" in note
 
 
 # -------------------------------------------------------------------- words
@@ -230,15 +231,9 @@ def test_a_run_against_itself_is_noted() -> None:
 
 def test_too_few_chunks_to_show_anything_are_not_said_to_need_but_a_few_more() -> None:
     report = gate(evidence({"alpha": ["AAA"] * 9}), evidence({"alpha": ["AAA"] * 9}), USABLE)
-    assert report.headline.endswith("At least 1 more chunk would be needed.")
+    assert "1 more chunk" in report.headline
 
 
 def test_a_rough_interval_says_so() -> None:
     report = gate(evidence({"alpha": ["AAA"] * 12}), None, {"quantity": "usable_rate", "at_least": 0.5})
-    assert (
-        report.outcome,
-        "12 clusters: an interval from fewer than 20 is rough." in report.rules[0].sentence,
-    ) == (
-        "pass",
-        True,
-    )
+    assert (report.outcome, "12 clusters" in report.rules[0].sentence) == ("pass", True)

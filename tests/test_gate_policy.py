@@ -43,7 +43,7 @@ def test_two_policies_that_ask_the_same_have_one_digest_and_others_another() -> 
 
 @pytest.mark.parametrize("text", ["", "name: x", "rules: []", "rules:"])
 def test_a_gate_without_rules_is_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gate\.yaml: (no rules|expected a mapping)"):
+    with pytest.raises(DataError, match=r"gate\.yaml: (no rules|.*mapping)"):
         policy(tmp_path, text)
 
 
@@ -65,12 +65,12 @@ def test_a_gate_without_rules_is_refused(text: str, tmp_path: Path) -> None:
         ("{quantity: hallucination_rate, at_least: 0.8}", "better the lower it is: its limit is at_most"),
         ("{quantity: p95_latency, margin: 0.2}", "a percentage of the baseline's value"),
         ("{quantity: p95_latency, margin: 0%}", "above 0"),
-        ("{quantity: items_per_s, margin: 100%}", "more than all of it cannot be lost"),
+        ("{quantity: items_per_s, margin: 100%}", "less than 100%"),
         ("{quantity: flag_rate, margin: 0.05}", "flag_rate needs flag"),
         ("{quantity: usable_rate, flag: x, margin: 0.05}", "flag has no meaning for usable_rate"),
         ("{quantity: usable_rate, rater: x, margin: 0.05}", "rater has no meaning"),
         ("{quantity: usable_rate, margin: 0.05, by: strata}", "'stratum'"),
-        ("{quantity: usable_rate, margin: 0.05, by: stratum, stratum: x}", "leave one of them out"),
+        ("{quantity: usable_rate, margin: 0.05, by: stratum, stratum: x}", "one of the two"),
         ("{quantity: p95_latency, margin: 10%, by: stratum}", "it has no strata"),
         ("{quantity: usable_rate, margin: .nan}", "got '.nan'"),
     ],
@@ -92,7 +92,7 @@ def test_a_wrong_setting_is_refused(line: str, tmp_path: Path) -> None:
 
 def test_a_rule_that_stands_twice_is_refused(tmp_path: Path) -> None:
     rule = "  - {quantity: usable_rate, margin: 0.05}\n"
-    with pytest.raises(DataError, match=r"rules\[2\]: asks what rules\[1\] asks already"):
+    with pytest.raises(DataError, match=r"rules\[2\].*rules\[1\].*usable_rate"):
         policy(tmp_path, f"rules:\n{rule}{rule}")
 
 

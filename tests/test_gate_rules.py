@@ -26,6 +26,7 @@ from qaeval.gate.performance import _resampled
 from qaeval.gate.policy import Policy, Rule
 from qaeval.gate.rules import GateInputs, RuleCase, verdicts_of
 from qaeval.report.facts import MachineFacts
+from qaeval.report.numbers import two_digits_up
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import wilson
 from qaeval.stats.margins import non_inferiority
@@ -97,8 +98,9 @@ def test_two_identical_runs_pass_from_the_size_that_the_documentation_says(
 def test_a_loss_beyond_the_margin_is_a_regression() -> None:
     report = gate(evidence({"alpha": words(200, 0.65, seed=1)}), evidence({"alpha": words(200, 0.8, seed=2)}))
     assert (report.outcome, report.exit_code) == ("regression", 1)
-    assert "alpha: usable rate is lower than the baseline: −1" in one(report).sentence
-    assert report.headline == "Regression in usable_rate, of 1 rule."
+    assert one(report).sentence.startswith("alpha: usable rate")
+    assert one(report).change.high < 0
+    assert "usable_rate" in report.headline
 
 
 def test_the_interval_and_the_p_value_of_equal_chunks_are_those_of_the_paired_test() -> None:
@@ -185,7 +187,7 @@ def test_a_loss_within_the_margin_passes_though_it_is_proven_and_is_said() -> No
     rule = one(gate(evidence({"alpha": after}), evidence({"alpha": before})))
     assert rule.verdict == "pass"
     assert rule.change.high < 0
-    assert "It is lower than the baseline nevertheless (p < 0.001)" in rule.sentence
+    assert "p < 0.001" in rule.sentence
 
 
 def test_too_little_data_is_inconclusive_and_says_how_many_chunks_more_would_decide() -> None:
@@ -199,8 +201,9 @@ def test_too_little_data_is_inconclusive_and_says_how_many_chunks_more_would_dec
     spread, nearest = np.std(d, ddof=1), max(0.05 + np.mean(d), -np.mean(d))
     needed = ((scipy.stats.norm.ppf(0.95) + scipy.stats.norm.ppf(0.8)) * spread / nearest) ** 2
     assert rule.n_more_chunks == pytest.approx(needed - 40, rel=0.15)
-    assert "more chunks would decide with a probability of 80 %" in rule.sentence
-    assert "more chunks would decide" in report.headline
+    printed = f"{two_digits_up(rule.n_more_chunks)} more chunks"
+    assert printed in rule.sentence
+    assert printed in report.headline
 
 
 def test_the_power_for_an_equal_run_is_that_of_the_usual_formula() -> None:
@@ -224,10 +227,8 @@ def test_as_many_chunks_as_were_asked_for_do_decide() -> None:
 def test_fewer_than_ten_chunks_decide_nothing() -> None:
     report = gate(evidence({"alpha": ["CCC"] * 9}), evidence({"alpha": ["AAA"] * 9}), inconclusive="warn")
     assert (report.outcome, report.exit_code, one(report).n_more_chunks) == ("inconclusive", 2, 1)
-    assert (
-        "it rests on 9 chunks, and fewer than 10 show nothing. At least 1 more chunk would be needed."
-        in one(report).sentence
-    )
+    assert "9 chunks" in one(report).sentence
+    assert "1 more chunk" in one(report).sentence
 
 
 def test_a_policy_may_let_too_little_data_pass_with_a_warning() -> None:
@@ -237,7 +238,7 @@ def test_a_policy_may_let_too_little_data_pass_with_a_warning() -> None:
         inconclusive="warn",
     )
     assert (report.outcome, report.exit_code) == ("inconclusive", 0)
-    assert "The policy lets that pass with this warning." in report.headline
+    assert "policy" in report.headline
 
 
 @pytest.mark.parametrize(("best", "verdict"), [(0.95, "pass"), (0.6, "regression"), (0.83, "inconclusive")])
@@ -253,9 +254,10 @@ def test_a_number_that_lies_at_its_limit_is_not_sent_for_chunks_that_nobody_has(
     letters = ["AAA"] * 80 + ["CCC"] * 20
     rule = one(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.799}))
     assert rule.verdict == "inconclusive"
-    assert "It lies all but at the limit: no sample within reach would decide" in rule.sentence
+    assert "realistic size" in rule.sentence
     rule = one(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.75}))
-    assert "more chunks would decide with a probability of 80 %" in rule.sentence
+    assert "no sample" not in rule.sentence
+    assert f"{two_digits_up(rule.n_more_chunks)} more chunks" in rule.sentence
 
 
 def verdicts(*cases: tuple[float, float]) -> tuple[RuleVerdict, ...]:
@@ -284,7 +286,7 @@ def test_regressions_are_corrected_for_the_number_of_rules() -> None:
     # Holm of three: 3 x 0.0062 = 0.0186, then 2 x 0.0359 = 0.0719
     assert [rule.verdict for rule in together] == ["inconclusive", "regression", "inconclusive"]
     assert [rule.alpha for rule in together] == pytest.approx([0.05 / 2, 0.05 / 3, 0.05])
-    assert "not proven after correction for 3 rules" in together[0].sentence
+    assert "correction for 3 rules" in together[0].sentence
 
 
 def test_passes_are_not_corrected() -> None:
@@ -296,7 +298,7 @@ def test_a_regression_counts_more_than_an_open_rule() -> None:
     run, baseline = evidence({"alpha": words(60, 0.4, seed=1)}), evidence({"alpha": words(60, 0.8, seed=2)})
     report = gate(run, baseline, USABLE, {"quantity": "p95_latency", "margin": "10%"})
     assert report.outcome == "regression"
-    assert report.headline.endswith("1 rule is not decided.")
+    assert "1 rule is undecided" in report.headline
 
 
 # -------------------------------------------------------------------- strata and candidates
@@ -341,7 +343,7 @@ def test_each_candidate_is_gated_against_its_namesake_and_a_new_one_is_never_gre
         "usable_rate@beta": "inconclusive",
     }
     assert report.exit_code == 2
-    assert "name its counterpart with --candidate beta=NAME" in report.rules[1].sentence
+    assert "--candidate beta=NAME" in report.rules[1].sentence
 
 
 def test_a_candidate_is_gated_against_the_one_that_is_named() -> None:
@@ -350,14 +352,14 @@ def test_a_candidate_is_gated_against_the_one_that_is_named() -> None:
     assert [(rule.candidate, rule.against, rule.verdict) for rule in report.rules] == [
         ("beta", "old", "pass")
     ]
-    assert "Not gated, because --candidate names others: alpha." in report.notes
-    with pytest.raises(UsageError, match=r"the baseline has no candidate 'odl'\. Did you mean 'old'"):
+    assert [note for note in report.notes if "--candidate" in note and "alpha" in note]
+    with pytest.raises(UsageError, match=r"the baseline .*'odl'.*'old'"):
         gate(run, evidence({"old": words(100, 0.8)}), candidates={"beta": "odl"})
 
 
 def test_two_rules_that_would_have_one_name_are_refused() -> None:
     run = evidence({"alpha": words(20, 0.8), "beta": words(20, 0.8)})
-    with pytest.raises(DataError, match="usable_rate@beta is asked by two rules"):
+    with pytest.raises(DataError, match=r"usable_rate@beta .*two rules"):
         gate(run, run, USABLE, {**USABLE, "margin": 0.1, "candidates": ["beta"]})
 
 
@@ -389,7 +391,8 @@ def test_without_a_graded_item_nothing_passes(now: str, before: str) -> None:
     run, baseline = (evidence({"alpha": [word] * 30 + ["x"], "beta": ["AAA"] * 31}) for word in (now, before))
     rules = gate(run, baseline, {**USABLE, "candidates": ["alpha"]}, inconclusive="warn")
     assert (rules.outcome, rules.exit_code) == ("inconclusive", 2)
-    assert "no item of alpha was graded" in one(rules).sentence
+    assert "cannot be evaluated" in one(rules).sentence
+    assert "alpha" in one(rules).sentence
 
 
 def test_a_margin_without_a_baseline_is_inconclusive() -> None:
@@ -422,7 +425,7 @@ def test_a_baseline_of_another_eval_is_named_alone() -> None:
     other = {"eval": "rag_qa", "eval_digest": "0" * 64, "rubric_digest": "0" * 64, "samples_digest": "0" * 64}
     run, baseline = evidence({"alpha": words(50, 0.8)}), evidence({"alpha": words(50, 0.8)}, identity=other)
     said = gate(run, baseline).headline
-    assert "in the baseline rag_qa): name a baseline of" in said
+    assert all(datum in said for datum in ("qa_pairs", "rag_qa", "--baseline"))
     assert "rubric" not in said
     assert "--unpaired" not in said
 
@@ -439,17 +442,14 @@ def test_other_samples_are_compared_without_pairs_where_the_policy_says_so() -> 
 
 def test_a_judge_that_gives_the_same_item_another_letter_is_noted() -> None:
     run, baseline = evidence({"alpha": ["AB"] * 20}), evidence({"alpha": ["AB"] * 19 + ["BB"]})
-    assert any(
-        "another letter to 1 of the 40 items" in note and "2.5 %" in note
-        for note in gate(run, baseline).notes
-    )
+    assert any("40 items" in note and "2.5 %" in note for note in gate(run, baseline).notes)
 
 
 def test_an_old_baseline_is_noted_with_its_age() -> None:
     run, before = (evidence({"alpha": words(100, 0.8, seed=seed)}) for seed in (0, 1))
     run = replace(run, candidates=before.candidates, source=run.source.model_copy(update={"created": ""}))
     assert gate(run, before).notes == ()
-    assert "The baseline is 15 days old" in gate(run, before, stale_after_days=14).notes[0]
+    assert "15 days old" in gate(run, before, stale_after_days=14).notes[0]
 
 
 # -------------------------------------------------------------------- times, cost and the judge
@@ -467,7 +467,7 @@ def test_p95_latency_is_compared_by_a_paired_bootstrap_with_a_relative_margin() 
     assert (same.baseline.value, same.margin, same.unit) == pytest.approx((p95, 0.2 * p95, "s"))
     # every resample of the pairs is slower by the same factor
     assert (worse.change.value, worse.change.low) == pytest.approx((0.5 * p95, 0.5 * p95))
-    assert "what the machine adds" in same.sentence
+    assert "day-to-day" in same.sentence
     assert worse.p_worse == pytest.approx(1 / 4000, rel=0.01), "4,000 resamples cannot show less"
 
 
@@ -508,7 +508,7 @@ def test_prices_in_two_currencies_are_not_compared() -> None:
         for name in ("EUR", "USD")
     )
     rule = one(gate(euro, dollar, {"quantity": "cost_per_1000_usable", "margin": "20%"}))
-    assert (rule.verdict, "in EUR, the baseline's in USD" in rule.sentence) == ("inconclusive", True)
+    assert (rule.verdict, "EUR" in rule.sentence, "USD" in rule.sentence) == ("inconclusive", True, True)
 
 
 def test_a_run_without_a_price_counts_seconds() -> None:

@@ -251,7 +251,7 @@ def test_a_worse_run_is_found_early_and_the_rest_is_not_asked(bench: Bench) -> N
 def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline)
-    with pytest.raises(DataError, match=r"grades: \d+ are missing .* finish with `qaeval grade`"):
+    with pytest.raises(DataError, match=r"grades: \d+ .*`qaeval grade`"):
         bench.reader.run(run)
     assert not (run / "manifest.json").exists()
 
@@ -294,7 +294,7 @@ def test_ctrl_c_keeps_what_is_in_flight_and_the_same_call_goes_on(bench: Bench) 
     stopped = bench.folder / "stopped" / "worse"
     shutil.copytree(run, stopped)
     interrupt = Watcher(after=15, act=lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="same command"):
         bench.gate(stopped, baseline, watcher=interrupt)
     assert 15 <= len(rows(stopped)) < CHUNKS * ITEMS / 4
     again = Watcher()
@@ -330,7 +330,7 @@ def test_only_the_candidates_that_are_gated_are_graded(bench: Bench) -> None:
 def test_the_order_is_not_chosen_by_its_result(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline, seed=3)
-    with pytest.raises(NotComparableError, match="in the order of seed 3, not 4"):
+    with pytest.raises(NotComparableError, match="seed 3, not 4"):
         bench.gate(run, baseline, seed=4)
 
 
@@ -347,7 +347,7 @@ def test_the_order_is_a_shuffle_fixed_by_samples_and_seed() -> None:
 def test_what_needs_all_letters_is_refused_before_a_question(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
     wanted = policy(USABLE, {"quantity": "judge_kappa", "at_least": 0.4})
-    with pytest.raises(DataError, match=r"rules\[2\]: judge_kappa is known only when everything is graded"):
+    with pytest.raises(DataError, match=r"rules\[2\]: judge_kappa"):
         bench.gate(run, baseline, wanted)
     assert bench.server.asked == 0
 
@@ -399,24 +399,23 @@ def test_the_command_says_what_was_saved_and_what_to_do_with_the_rest(
     capsys.readouterr()
     assert cli([*gate, "--sequential"]) == 1
     printed = capsys.readouterr().out
-    assert printed.startswith("Regression in usable_rate, of 1 rule.")
-    assert "of the grading was saved" in printed
-    assert "hold at whatever chunk the grading stops" in " ".join(printed.split())
+    assert printed.startswith("Regression in usable_rate")
+    assert "Sequential: " in printed
+    assert "Ville's inequality" in " ".join(printed.split())
     assert cli(gate) == 65
-    assert "finish with `qaeval grade`" in capsys.readouterr().err
+    assert "`qaeval grade`" in capsys.readouterr().err
     assert cli([*gate, "--sequential", "--seed", "1"]) == 4
     assert cli(["grade", "new"]) == 0
     assert cli(gate) == 1
 
 
-def test_what_is_saved_and_given_up_is_said_in_words() -> None:
-    found = {"chunks_looked_at": 84, "chunks": 200, "items_graded": 270, "items": 600, "share_saved": 0.55}
-    saved = "84 of 200 chunks decided, 270 of 600 items are graded: 55.0 % of the grading was saved."
-    assert sequential_line(found) == saved
-    assert sequential_line({**found, "power": 0.55, "power_at_once": 0.656}) == (
-        f"{saved} With all 200 chunks a run as good as its baseline passes in about 55 % of such gates, and in 66 % where everything "
-        "is graded first (of the margin that loses most by it)."
-    )
+def test_what_is_saved_and_given_up_is_printed() -> None:
+    summary = {"chunks_looked_at": 84, "chunks": 200, "items_graded": 270, "items": 600, "share_saved": 0.55}
+    saved = sequential_line(summary)
+    assert all(datum in saved for datum in ("84 of 200", "270 of 600", "55.0 %"))
+    with_power = sequential_line({**summary, "power": 0.55, "power_at_once": 0.656})
+    assert with_power.startswith(saved)
+    assert all(datum in with_power.removeprefix(saved) for datum in ("200", "55 %", "66 %"))
 
 
 # ---------------------------------------------------------------- letters in, verdicts out
@@ -517,7 +516,7 @@ def test_a_followed_rate_of_flags_is_none_where_most_items_failed() -> None:
     monitor, n = follow(policy({"quantity": "hallucination_rate", "margin": 0.1}), run, clean)
     (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert (rule.verdict, n) == ("inconclusive", 240)
-    assert "only 33.3 % of the items of alpha were graded in run" in rule.sentence
+    assert "33.3 %" in rule.sentence
 
 
 def test_a_followed_loss_does_not_hide_behind_letters_that_the_baseline_lacks() -> None:
@@ -525,7 +524,8 @@ def test_a_followed_loss_does_not_hide_behind_letters_that_the_baseline_lacks() 
     monitor, n = follow(policy(), evidence({"alpha": ["AAB", "ABB"] * 100}), baseline)
     (rule,) = verdicts_of(monitor.cases(), 0.05)
     assert (rule.verdict, n) == ("inconclusive", 200)
-    assert "no letter to 50.0 % of the items in the baseline and to 0.0 % in the run" in rule.sentence
+    assert "50.0 %" in rule.sentence
+    assert " 0.0 %" in rule.sentence
 
 
 def test_a_judge_that_fails_on_the_run_is_no_followed_loss() -> None:
@@ -549,7 +549,7 @@ def test_a_candidate_has_letters_from_the_first_chunk_in_which_it_has_one() -> N
 def test_a_missing_letter_is_an_error_and_not_a_failure() -> None:
     run, baseline = evidence({"alpha": ["AAA"] * 20}), evidence({"alpha": ["AAA"] * 20}, name="base")
     monitor = SequentialMonitor(cases(policy(), run, baseline), pending(run), baseline, alpha=0.05)
-    with pytest.raises(DataError, match="3 of a chunk that was to be graded are missing"):
+    with pytest.raises(DataError, match="grades: 3 items"):
         monitor.update(run.chunk_names[0], {})
     assert monitor.n_seen == 0
 

@@ -64,14 +64,14 @@ def test_the_summary_renders_with_a_row_for_each_rule(name: str) -> None:
 
 def test_the_summary_says_what_the_gate_rests_on() -> None:
     words = Page(to_markdown(UNTRUSTED)).words
-    assert "run: today (2026-11-21 10:00 UTC, commit cccccccccccc)" in words
-    assert "baseline: main (2026-11-01 10:00 UTC)" in words
-    assert "eval: qa_pairs, 200 samples" in words
-    assert (
-        "judge: judge-7b with rubric qa_pair_abc/1: it has no certificate (run `qaeval certify` once)"
-        in words
-    )
-    assert "error rate: one rule, 5 % one-sided" in words
+    for data in (
+        ("run: today", "2026-11-21 10:00 UTC", "commit cccccccccccc"),
+        ("baseline: main", "2026-11-01 10:00 UTC"),
+        ("eval: qa_pairs", "200 samples"),
+        ("judge: judge-7b", "qa_pair_abc/1", "qaeval certify"),
+        ("error rate: ", "5 %"),
+    ):
+        assert all(datum in words for datum in data)
 
 
 def test_the_comment_is_found_by_its_marker_and_shows_what_moved() -> None:
@@ -139,7 +139,7 @@ def test_a_comment_of_any_gate_is_short_enough_and_says_what_it_leaves_out(rules
     long = "<&@" * 3000
     body = to_comment(gate("regression", *rules, headline=long, notes=(long,) * 50, policy=long))  # type: ignore[arg-type]
     assert len(body) < MAX_COMMENT
-    assert "more rules in the report" in body
+    assert re.search(r"\d+ more rules", body)
     assert body.count("<details>") == body.count("</details>")
 
 
@@ -165,4 +165,4 @@ def test_a_sequential_gate_says_what_it_saved() -> None:
         "share_saved": 0.6,
     }
     words = Page(to_markdown(gate("pass", rule(), sequential=found))).words
-    assert "80 of 200 chunks decided, 480 of 1,200 items are graded: 60.0 % of the grading was saved" in words
+    assert all(datum in words for datum in ("80 of 200 chunks", "480 of 1,200 items", "60.0 %"))

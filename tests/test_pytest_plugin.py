@@ -63,7 +63,7 @@ def test_a_regression_fails_with_the_words_of_the_gate(pytester: pytest.Pytester
     spoil(runs / "today")
     out = outcome(pytester, "qaeval.gate('today', baseline='main')", failed=1)
     assert "AssertionError: Regression in usable_rate@embedded-salient" in out
-    assert "usable rate is lower than the baseline" in out
+    assert "usable rate is lower" in out
     assert "pytest_plugin.py" not in out  # the traceback ends in the test
 
 
@@ -102,7 +102,7 @@ def test_runs_that_are_not_comparable_fail_with_the_difference(pytester: pytest.
     [
         ("qaeval.gate('todai', baseline='main')", "no run here"),
         ("qaeval.gate('today', baseline='mian')", "mian"),
-        ("qaeval.gate('today')", "what is the baseline"),
+        ("qaeval.gate('today')", "no baseline"),
         ("qaeval.assert_not_worse('today', 'main', margin=0)", "above 0"),
         ("qaeval.assert_not_worse('today', 'main', 0.3, quantity='usable_rat')", "usable_rate"),
     ],
@@ -124,7 +124,7 @@ def test_one_quantity_can_be_asserted(pytester: pytest.Pytester, runs: Path) -> 
         "qaeval.assert_not_worse('today', 'main', 0.3, candidates={'embedded-salient': 'embedded-salient'})"
     )
     out = outcome(pytester, more, failed=1)
-    assert "Regression in usable_rate, of 1 rule." in out
+    assert "Regression in usable_rate" in out
 
 
 def test_it_is_an_entry_point_and_loads_nothing_that_takes_time() -> None:

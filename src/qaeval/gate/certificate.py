@@ -68,7 +68,7 @@ def check(policy: Policy, identity: ComparisonKey, today: str) -> Certificate:
     if file.sha256 != file.content_sha:
         return Certificate(
             state="missing",
-            detail=f"{path}: its content does not match its hash; it was changed after it was made",
+            detail=f"{path}: its content does not match its hash; it was changed after it was written",
         )
     if problem := _stale(file, identity, today, policy.certificate_days):
         return Certificate(state="stale", detail=f"{path} {problem}")
@@ -86,12 +86,12 @@ def _stale(file: CertificateFile, identity: ComparisonKey, today: str, max_days:
         ("rubric", file.rubric_digest, identity.rubric_digest),
     )
     if changed := [name for name, certified, current in digests if certified != current]:
-        return f"was made for another {' and '.join(changed)} than the run's"
+        return f"certifies another {' and '.join(changed)} than the run's"
     days = age_days(file.created, today)
     if days is None:
-        return "has no date that can be read"
+        return "has no readable date"
     if days < -_CLOCK_DAYS:
-        return f"is dated {file.created[:10]}, which is still to come"
+        return f"is dated {file.created[:10]}, which is in the future"
     return f"is {days:,} days old; {max_days} are allowed" if days > max_days else ""
 
 

@@ -131,7 +131,7 @@ def inputs_of(
     address = find_baseline(request, policy, run)
     if make_runner is not None:
         if address is None:
-            raise UsageError("--regrade needs a baseline: the run directory whose replies are graded again")
+            raise UsageError("--regrade needs a baseline: the run directory whose replies to grade")
         address = str(regrade(Path(address), request.run, reader.config, make_runner))
     baseline = None if address is None else reader.baseline(address)
     return GateInputs(policy=policy, run=run, baseline=baseline, candidates=request.candidates, today=now())
@@ -164,7 +164,7 @@ def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | 
         return str(default)
     if any(rule.limit is None for rule in policy.rules):
         raise UsageError(
-            f"what is the baseline? Name a run directory or a file with --baseline (or baseline: in the policy); {default} does not "
+            f"no baseline: name a run directory or a file with --baseline (or baseline: in the policy); {default} does not "
             f"exist. `qaeval baseline set RUN` writes it"
         )
     return None
@@ -173,9 +173,7 @@ def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | 
 # -------------------------------------------------------------------- sequential
 
 
-_SEQUENTIAL_ERRORS: Final = (
-    "Both error rates hold at whatever chunk the grading stops (betting, Ville's inequality)."
-)
+_SEQUENTIAL_ERRORS: Final = "Both error rates hold whenever the grading stops (betting, Ville's inequality)."
 
 
 def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner: MakeRunner) -> GateReport:
@@ -284,9 +282,9 @@ def _report(
     if outcome == "inconclusive" and policy.inconclusive == "warn":
         if all(messages.has_interval(rule) for rule in rules):
             exit_code = EXIT_CODES["pass"]
-            headline += " The policy lets that pass with this warning."
+            headline += " The policy accepts this with a warning."
         else:
-            headline += " The policy lets too little data pass, but not what cannot be evaluated at all."
+            headline += " The policy accepts too little data, but no rule that cannot be evaluated."
     n_evaluated = sum(rule.p_worse is not None for rule in rules)
     return GateReport(
         outcome=outcome,
@@ -316,12 +314,12 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     if baseline is None:
         return
     if _is_same_run(run, baseline):
-        yield "The baseline is this very run: nothing can have changed. Name the run that is to be replaced with --baseline."
+        yield "Run and baseline are the same run, so nothing can have changed. Name the run to replace with --baseline."
     days, limit = age_days(baseline.source.created, inputs.today), inputs.policy.stale_after_days
     if days is None:
         yield "The baseline has no date."
     elif days > limit:
-        yield f"The baseline is {days:,} days old; after {limit} it should be set again from a released run."
+        yield f"The baseline is {days:,} days old; a baseline should be renewed from a released run after {limit} days."
     if unused := [
         candidate.name for candidate in baseline.candidates if candidate.name not in pairs.values()
     ]:
@@ -329,7 +327,7 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     if run.source.qaeval_version != baseline.source.qaeval_version:
         yield f"The run was made with qaeval {run.source.qaeval_version}, the baseline with {baseline.source.qaeval_version}."
     if not run.has_samples_of(baseline):
-        yield "The samples differ, so the difference is that of two independent rates: it sees less than a paired one."
+        yield "The samples differ, so the rates are compared as independent ones, with less power than paired ones."
     yield from _drift(run, baseline)
 
 
@@ -380,8 +378,8 @@ def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:
     changed = sum(before[item] != current[item] for item in shared)
     if changed:
         yield (
-            f"The judge gave another letter to {changed:,} of the {plural(len(shared), 'item')} that both share word for word "
-            f"({percent(changed / len(shared))}): so far its own letters move."
+            f"The judge gave another letter to {changed:,} of the {plural(len(shared), 'item')} that are identical in both runs "
+            f"({percent(changed / len(shared))}): its letters vary by that much."
         )
 
 

@@ -85,7 +85,7 @@ class SequentialGrading:
                 judging, samples=self, candidates=self._pairs, on_row=self._note, max_concurrency=in_flight
             )
         except Interrupted as error:
-            raise Interrupted(f"{error}; not decided yet, and the same command goes on from there") from error
+            raise Interrupted(f"{error}; the gate is undecided, and the same command continues it") from error
 
     def _keep_seed(self) -> None:
         """Write down the order before anything is graded in it, and refuse another one later: its result must not choose it."""
@@ -98,7 +98,7 @@ class SequentialGrading:
         recorded = orjson.loads(path.read_bytes())
         if recorded != order:
             raise NotComparableError(
-                f"{path}: this run is gated in the order of seed {recorded.get('seed')}, not {self._seed}: an order may not be chosen "
+                f"{path}: the run is graded in the order of seed {recorded.get('seed')}, not {self._seed}: an order may not be chosen "
                 "by its result"
             )
 

@@ -268,7 +268,7 @@ def with_ungraded_items(estimate: RuleEstimate, *, before: float, now: float) ->
         deciding=interval,
         ungraded_shift=before - now,
         caveat=f"the judge gave no letter to {percent(before)} of the items in the baseline and to {percent(now)} in the run: the "
-        f"interval holds that they were usable",
+        f"interval allows for them being usable",
     )
 
 

@@ -90,15 +90,15 @@ def judge_line(report: GateReport) -> str:
 def sequential_line(summary: Mapping[str, float]) -> str:
     """Return what a sequential gate saved and what that cost; see `GateReport.sequential`."""
     text = (
-        f"{summary['chunks_looked_at']:,.0f} of {summary['chunks']:,.0f} chunks decided, {summary['items_graded']:,.0f} of "
-        f"{summary['items']:,.0f} items are graded: {numbers.percent(summary['share_saved'])} of the grading was saved."
+        f"{summary['chunks_looked_at']:,.0f} of {summary['chunks']:,.0f} chunks count, {summary['items_graded']:,.0f} of "
+        f"{summary['items']:,.0f} items are graded: {numbers.percent(summary['share_saved'])} of the grading is saved."
     )
     if "power" not in summary:
         return text
     return (
         f"{text} With all {summary['chunks']:,.0f} chunks a run as good as its baseline passes in about "
         f"{100 * summary['power']:.0f} % of such gates, and in {100 * summary['power_at_once']:.0f} % where everything is graded first "
-        f"(of the margin that loses most by it)."
+        f"(for the margin that loses most power)."
     )
 
 
@@ -141,7 +141,9 @@ def of_rule(
     if deciding is None or not deciding.has_interval:
         reason = estimate.reason or (deciding.reason if deciding else "") or "it has no interval"
         if deciding is not None and deciding.n_clusters < MIN_CLUSTERS:
-            reason = f"it rests on {plural(deciding.n_clusters, 'chunk')}, and fewer than {MIN_CLUSTERS} show nothing"
+            reason = (
+                f"it rests on {plural(deciding.n_clusters, 'chunk')}, and at least {MIN_CLUSTERS} are needed"
+            )
         text = f"{subject} cannot be evaluated: {reason}."
         if verdict.n_more_chunks:
             text += f" At least {plural(verdict.n_more_chunks, 'more chunk')} would be needed."
@@ -166,16 +168,18 @@ def _of_margin(
     if verdict.verdict == "pass":
         text = f"{subject}: {moved}; a {loss} or more is ruled out at the {100 * (1 - alpha):g} % level."
         if p_adjusted <= alpha:
-            text += f" It is {worse} than the baseline nevertheless ({p_value(p_adjusted)}{corrected})."
+            text += f" It is still {worse} than the baseline ({p_value(p_adjusted)}{corrected})."
         return text
     if verdict.verdict == "regression":
         return f"{subject} is {worse} than the baseline: {moved}, {p_value(p_adjusted)}{corrected}."
-    unproven = f"that it is {worse} at all is not proven"
+    unproven = f"a {'drop' if verdict.higher_is_better else 'rise'} is not proven"
     if verdict.p_worse is not None and verdict.p_worse <= alpha:
         unproven += corrected
     elif verdict.p_worse is not None and has_moved(verdict):
         unproven += f" ({p_value(verdict.p_worse)})"
-    return f"{subject} is not decided: {moved}; a {loss} is not ruled out, and {unproven}.{_more_chunks(verdict)}"
+    return (
+        f"{subject} is undecided: {moved}; a {loss} is not ruled out, and {unproven}.{_more_chunks(verdict)}"
+    )
 
 
 def _of_limit(subject: str, verdict: RuleVerdict, alpha: float) -> str:
@@ -183,19 +187,19 @@ def _of_limit(subject: str, verdict: RuleVerdict, alpha: float) -> str:
     if verdict.verdict == "pass":
         return f"{subject} is {measured}: {allowed(verdict)} is shown at the {100 * (1 - alpha):g} % level."
     if verdict.verdict == "regression":
-        return f"{subject} is {measured}: {allowed(verdict)} is not kept."
-    return f"{subject} is not decided: {measured} neither shows nor rules out {allowed(verdict)}.{_more_chunks(verdict)}"
+        return f"{subject} is {measured}: {allowed(verdict)} is violated."
+    return f"{subject} is undecided: {measured} neither shows nor excludes {allowed(verdict)}.{_more_chunks(verdict)}"
 
 
 def _more_chunks(verdict: RuleVerdict) -> str:
     n = verdict.n_more_chunks
     if n is None:
-        return " More chunks would not decide while the number stays where it is."
+        return " More chunks would not decide at this value."
     deciding = verdict.change if verdict.limit is None else verdict.current
     if deciding is not None and n > _OUT_OF_REACH * deciding.n_clusters:
         bound = "margin" if verdict.limit is None else "limit"
-        return f" It lies all but at the {bound}: no sample within reach would decide (about {plural(two_digits_up(n), 'more chunk')})."
-    return f" About {plural(two_digits_up(n), 'more chunk')} would decide with a probability of 80 % if it stays as it is."
+        return f" The value is too close to the {bound}: no sample of a realistic size would decide (about {plural(two_digits_up(n), 'more chunk')})."
+    return f" About {plural(two_digits_up(n), 'more chunk')} would decide with a power of 80 % at this value."
 
 
 def _subject(verdict: RuleVerdict, rule: Rule) -> str:
@@ -228,13 +232,13 @@ def headline(outcome: Outcome, rules: Sequence[RuleVerdict], *, detail: str = ""
     undecided = [rule for rule in rules if rule.verdict == "inconclusive"]
     if outcome == "regression":
         worse = [rule.id for rule in rules if rule.verdict == "regression"]
-        more = f"; {plural(len(undecided), 'rule is', 'rules are')} not decided" if undecided else ""
+        more = f"; {plural(len(undecided), 'rule is', 'rules are')} undecided" if undecided else ""
         return f"Regression in {_listed(worse)}, of {n}{more}."
     if outcome == "inconclusive":
         ids = _listed([rule.id for rule in undecided])
         verb = "is" if len(undecided) == 1 else "are"
-        return f"Inconclusive: {ids} {verb} not decided, of {n}.{_more_for_all(undecided)}"
-    return f"Passed: {'the one rule holds' if len(rules) == 1 else f'all {len(rules)} rules hold'}."
+        return f"Inconclusive: {ids} {verb} undecided, of {n}.{_more_for_all(undecided)}"
+    return f"Passed: {'the rule holds' if len(rules) == 1 else f'all {len(rules)} rules hold'}."
 
 
 def _more_for_all(undecided: Sequence[RuleVerdict]) -> str:
@@ -269,7 +273,7 @@ def multiplicity(n_rules: int, n_evaluated: int, alpha: float) -> str:
         return f"One rule, one-sided error rate {rate} for a pass and for a regression."
     evaluated = "" if n_evaluated == n_rules else " that could be evaluated"
     return (
-        f"All {n_rules} rules must pass, so each keeps its own error rate of {rate} for a wrong pass, and the whole gate passes "
+        f"All {n_rules} rules must pass, so each keeps its own error rate of {rate} for a wrong pass, and the gate passes "
         f"wrongly no more often (intersection-union). A regression is corrected for the {n_evaluated} rules{evaluated} (Holm): "
-        f"where nothing got worse, any of them says so in at most {rate} of all gates."
+        f"where nothing got worse, at most {rate} of all gates report one."
     )

@@ -32,7 +32,7 @@ from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import clustered_rate, t_interval
 from qaeval.stats.reliability import kappa_interval
 
-_ONE_MACHINE: Final = "the interval does not hold what the machine adds from day to day"
+_ONE_MACHINE: Final = "the interval does not cover the machine's day-to-day variation"
 _SEED: Final = 20_240_229
 """Fixed: the same inputs give the same verdict."""
 _N_RESAMPLES: Final = 4000
@@ -226,7 +226,7 @@ def _too_few_for(share: float, n_chunks: int, level: float) -> str:
     """
     tail = (1 - level) / 2
     if tail * _N_RESAMPLES < 1:
-        return f"an error rate of {tail:.2g} is less than {_N_RESAMPLES:,} resamples can tell"
+        return f"an error rate of {tail:.2g} is below what {_N_RESAMPLES:,} resamples resolve"
     needed = ceil(log(tail) / log(max(share, 1 - share)))
     if n_chunks >= needed:
         return ""

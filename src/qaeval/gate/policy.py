@@ -137,7 +137,7 @@ def _wrong_key(rule: Rule) -> str:
     """Return which key is missing or has no meaning here; empty where all fit."""
     for key in ("flag", "check"):
         if rule.definition.needs == key and not getattr(rule, key):
-            return f"{rule.quantity} needs {key}: which one?"
+            return f"{rule.quantity} needs {key}: name one"
         if rule.definition.needs != key and getattr(rule, key):
             return f"{key} has no meaning for {rule.quantity}"
     if rule.rater and rule.quantity != "judge_kappa":
@@ -170,7 +170,7 @@ def _wrong_margin(rule: Rule) -> str:
     margin, scale = rule.margin, rule.definition.scale
     if isinstance(margin, str) and _PERCENT.fullmatch(margin) and scale == "ratio" and rule.loss:
         if rule.definition.higher_is_better and rule.loss >= 1:
-            return f"margin of {rule.quantity}: expected less than 100%, for more than all of it cannot be lost; got {margin!r}"
+            return f"margin of {rule.quantity}: expected less than 100%, because no more than all of it can be lost; got {margin!r}"
         return ""
     if isinstance(margin, float) and 0 < margin < 1 and scale != "ratio":
         return ""
@@ -179,9 +179,9 @@ def _wrong_margin(rule: Rule) -> str:
 
 def _wrong_part(rule: Rule) -> str:
     if rule.by and rule.stratum:
-        return "by makes a rule for each stratum, and stratum names one: leave one of them out"
+        return "by makes a rule for each stratum, and stratum names one: remove one of the two keys"
     if rule.definition.scale != "share" and (rule.by or rule.stratum):
-        return f"{rule.quantity} is of the whole run: it has no strata"
+        return f"{rule.quantity} describes the whole run: it has no strata"
     return ""
 
 
@@ -218,7 +218,7 @@ class Policy(Record):
         for number, rule in enumerate(self.rules, start=1):
             key = (rule.id, rule.by, rule.stratum, rule.candidates)
             if key in seen:
-                raise ValueError(f"rules[{number}]: asks what rules[{seen[key]}] asks already ({rule.id})")
+                raise ValueError(f"rules[{number}]: repeats rules[{seen[key]}] ({rule.id})")
             seen[key] = number
         return self
 
@@ -248,7 +248,7 @@ def read_policy(path: Path) -> Policy:
     data = read_yaml(path)
     if not data.get("rules"):
         raise DataError(
-            f"{path}: no rules: a gate that asks nothing would always be green; add at least one under rules:"
+            f"{path}: no rules: a gate without rules would always pass; add at least one under rules:"
         )
     policy = validated(Policy, data, path)
     return policy if policy.name else policy.model_copy(update={"name": path.name})

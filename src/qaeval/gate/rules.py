@@ -113,7 +113,7 @@ def cases_of(inputs: GateInputs) -> list[RuleCase]:
     ]
     if doubled := [case_id for case_id, n in Counter(case.id for case in cases).items() if n > 1]:
         raise DataError(
-            f"policy {policy.name}: {doubled[0]} is asked by two rules; leave it out of one of them"
+            f"policy {policy.name}: {doubled[0]} is the subject of two rules; remove it from one of them"
         )
     return cases
 
@@ -285,7 +285,7 @@ def gap_of(rule: Rule, share: float, candidate: str, run: str) -> str:
     """Return that a rate of so small a share of the items does not represent a candidate."""
     state = "graded" if rule.base_quantity == "success_rate" else "delivered"
     return (
-        f"only {percent(share)} of the items of {candidate} were {state} in {run}, and a rate of these says nothing about the "
+        f"only {percent(share)} of the items of {candidate} were {state} in {run}, which does not represent the "
         f"others"
     )
 

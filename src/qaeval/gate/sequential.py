@@ -52,7 +52,7 @@ def require_sequential(policy: Policy) -> None:
     for number, rule in enumerate(policy.rules, start=1):
         if rule.quantity in _WHOLE:
             raise DataError(
-                f"policy {policy.name}: rules[{number}]: {rule.quantity} is known only when everything is graded; leave the rule out, "
+                f"policy {policy.name}: rules[{number}]: {rule.quantity} needs all letters; remove the rule, "
                 "or gate without --sequential"
             )
 
@@ -133,9 +133,7 @@ class SequentialMonitor:
         }
         for candidate in items.values():
             if missing := candidate.item_ids[candidate.letters == PENDING].tolist():
-                raise DataError(
-                    f"grades: {len(missing)} of a chunk that was to be graded are missing, first {missing[0]!r}"
-                )
+                raise DataError(f"grades: {len(missing)} items of a chunk have no row, first {missing[0]!r}")
         self.n_seen += 1
         self.graded_candidates |= {name for name, candidate in items.items() if candidate.graded.any()}
         for test in self._tests.values():
@@ -362,7 +360,7 @@ class _RuleTest:
         """Return the case with what the chunks so far say."""
         if not self._values:
             return replace(
-                self._case, estimate=RuleEstimate.unavailable("no chunk with an item that counts was graded")
+                self._case, estimate=RuleEstimate.unavailable("no graded chunk has an item that counts")
             )
         if self._gap:
             return replace(self._case, estimate=RuleEstimate.unavailable(self._gap), p_worse=nan)
@@ -389,7 +387,7 @@ class _RuleTest:
         """Return the mean with its bounds, which have the policy's level alone."""
         n, n_clusters = int(sum(total for _, total in self._current)), len(self._values)
         if not np.isclose(level, 1 - 2 * self._alpha):
-            reason = "bounds that hold at every look have one level"
+            reason = "bounds that hold at every look have a single level"
             return undefined(
                 reason, value=self._bounds.mean, method=_METHOD, n=n, n_clusters=n_clusters, level=level
             )
