@@ -26,7 +26,7 @@ async def ask(session: aiohttp.ClientSession, url: str, line: dict[str, str]) ->
         try:
             async with session.post(url, data=orjson.dumps(body)) as answer:
                 content = await answer.read()
-                if answer.status == 200:  # noqa: PLR2004 - OK
+                if answer.status == 200:
                     reply = orjson.loads(content)
                     letter = Reply.model_validate_json(reply["choices"][0]["message"]["content"])
                     return {"id": line["id"], **letter.model_dump(), "usage": reply["usage"]}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -192,14 +193,14 @@ def test_out_and_in_again_is_the_same_run(
 
 
 def test_an_export_does_not_overwrite(bridge: Any, graded: Path, logs: list[Path]) -> None:
-    with RunStore.open(graded) as store, pytest.raises(UsageError, match="there is a log already"):
+    with RunStore.open(graded) as store, pytest.raises(UsageError, match="exists"):
         bridge.export_logs(store, logs[0].parent, shard=5)
 
 
 def test_a_missing_part_is_named(bridge: Any, logs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="5 samples of embedded-lead, expected the 12"):
+    with pytest.raises(DataError, match=r"5 samples .*embedded-lead.* 12"):
         bridge.import_log([logs[0]], tmp_path / "run")
-    with pytest.raises(DataError, match="answers a sample twice"):
+    with pytest.raises(DataError, match="a sample twice"):
         bridge.import_log([*logs, logs[0]], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -207,17 +208,17 @@ def test_a_missing_part_is_named(bridge: Any, logs: list[Path], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda log: log.eval.metadata.clear(), "made by another task"),
-        (lambda log: log.eval.metadata["qaeval"].update(format=9), "layout 9"),
+        (lambda log: log.eval.metadata.clear(), "log of another task"),
+        (lambda log: log.eval.metadata["qaeval"].update(format=9), "format 9"),
         (lambda log: setattr(log, "status", "cancelled"), "did not finish"),
-        (lambda log: log.samples[1].scores.pop("letters"), "expected one epoch with a score 'letters'"),
-        (lambda log: log.samples[1].metadata.pop("sample"), "something is missing: KeyError: 'sample'"),
+        (lambda log: log.samples[1].scores.pop("letters"), "score 'letters'"),
+        (lambda log: log.samples[1].metadata.pop("sample"), "incomplete: KeyError: 'sample'"),
         (
             lambda log: log.eval.metadata["qaeval"]["settings"]["grading"]["rubric"].update(title="x"),
             "was changed",
         ),
-        (lambda log: grades(log)[0].update(letter="Z"), "another scale than the log's: 'Z'"),
-        (lambda log: grades(log)[0].update(judge="you"), "another judge than the log's: 'you'"),
+        (lambda log: grades(log)[0].update(letter="Z"), "scale 'Z' differs"),
+        (lambda log: grades(log)[0].update(judge="you"), "judge 'you' differs"),
         (lambda log: grades(log)[0].pop("question"), "Item: question: Field required"),
     ],
 )
@@ -359,14 +360,14 @@ def test_words_that_were_changed_under_their_ids_are_refused(
 ) -> None:
     refused = refusal(bridge, whole, change, tmp_path)
     assert says in refused
-    assert "they were changed" in refused
+    assert "content was changed" in refused
 
 
 def test_a_number_of_samples_other_than_the_set_s_is_refused(
     bridge: Any, whole: Path, tmp_path: Path
 ) -> None:
     refused = refusal(bridge, whole, change_drawn(n=99), tmp_path)
-    assert "settings.sample_set.n: expected 12, the samples, got 99" in refused
+    assert re.search(r"settings\.sample_set\.n: expected 12.* 99$", refused)
 
 
 def test_keys_that_this_version_would_add_are_filled_in(
@@ -405,7 +406,7 @@ def two_that_differ(graded: Path, out: Path, bridge: Any) -> Path:
     item = next(row for row in mine if isinstance(row, Generation)).items[0]
     with RunStore.create(out, settings, samples, resume=False) as store:
         parts = [
-            bridge.importing._Part(out, settings, name, replies=[
+            bridge.importing._LogPart(out, settings, name, replies=[
                 (
                     row.model_copy(update={"candidate": name, "task_id": generating_id(name, row.sample_id)}),
                     [(one, relettered(grades_by_item[one.item_id], name, one, item)) for one in row.items],
@@ -507,7 +508,7 @@ def test_an_unfinished_run_leaves_no_folder(bridge: Any, graded: Path, tmp_path:
     path = renamed_run(graded, tmp_path / "run", ("one", "other"))
     rows = (path / "generations.jsonl").read_text().splitlines(keepends=True)
     (path / "generations.jsonl").write_text("".join(rows[:-1]))
-    with RunStore.open(path) as store, pytest.raises(DataError, match="other has no row for 1 samples"):
+    with RunStore.open(path) as store, pytest.raises(DataError, match="other has no row"):
         bridge.export_logs(store, tmp_path / "logs")
     assert not (tmp_path / "logs").exists()
 
@@ -516,14 +517,14 @@ def test_one_log_that_is_there_stops_the_export_before_it_writes(
     bridge: Any, graded: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "qa_pairs-embedded-salient.eval").touch()
-    with RunStore.open(graded) as store, pytest.raises(UsageError, match=r"salient\.eval: there is a log"):
+    with RunStore.open(graded) as store, pytest.raises(UsageError, match=r"salient\.eval exists"):
         bridge.export_logs(store, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["qa_pairs-embedded-salient.eval"]
 
 
 def test_a_file_that_is_no_log_is_refused(bridge: Any, tmp_path: Path) -> None:
     (tmp_path / "x.eval").write_text("{}")
-    with pytest.raises(DataError, match="not readable as an Inspect log"):
+    with pytest.raises(DataError, match="not an Inspect log"):
         bridge.import_log([tmp_path / "x.eval"], tmp_path / "run")
 
 
@@ -545,7 +546,7 @@ def test_logs_by_two_rubrics_are_not_put_together(bridge: Any, logs: list[Path],
     ],
 )  # fmt: skip
 def test_a_host_that_nobody_knows_counts_as_outside(bridge: Any, host: str, inside: bool) -> None:
-    assert bridge.importing._is_inside(host) is inside
+    assert bridge.importing._is_internal_host(host) is inside
 
 
 def test_an_item_that_was_graded_in_two_ways_is_two_items(
@@ -570,12 +571,14 @@ async def test_replies_of_another_solver_are_read_the_same_way(bridge: Any) -> N
     from inspect_ai.model import ModelOutput  # noqa: PLC0415
 
     request = bridge.tasks.ChatRequest(messages=())
-    said = bridge.tasks._Said(ModelOutput.from_content("m", "<think>x</think>{}"))
+    said = bridge.tasks._RecordedReply(ModelOutput.from_content("m", "<think>x</think>{}"))
     assert (await said.complete(request)).text == "{}"
-    cut = bridge.tasks._Said(ModelOutput.from_content("m", "{", stop_reason="max_tokens"))
+    cut = bridge.tasks._RecordedReply(ModelOutput.from_content("m", "{", stop_reason="max_tokens"))
     assert (await cut.complete(request)).finish_reason == "length"
     with pytest.raises(bridge.tasks.ChatError, match="stopped the reply"):
-        await bridge.tasks._Said(ModelOutput.from_content("m", "{", stop_reason="unknown")).complete(request)
+        await bridge.tasks._RecordedReply(ModelOutput.from_content("m", "{", stop_reason="unknown")).complete(
+            request
+        )
 
 
 # ---------------------------------------------------------------- the same letters through both

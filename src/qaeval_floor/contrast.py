@@ -84,7 +84,7 @@ def _are_siblings(left: str, right: str) -> bool:
     if left != right and all(map(_CODE_NAME.fullmatch, (left, right))):
         return _shape(left) == _shape(right)
     first, second = (content_words(text) for text in (left, right))
-    sized = min(len(first), len(second)) >= 1 and 2 <= max(len(first), len(second)) <= 4  # noqa: PLR2004
+    sized = min(len(first), len(second)) >= 1 and 2 <= max(len(first), len(second)) <= 4
     return (
         sized and first[-1] == second[-1] and min(len(first), len(second)) > 1 and not {*first} <= {*second}
     )
@@ -132,7 +132,7 @@ def _inside(sentence: str, context: Context) -> Iterator[Question]:
 
 def _two_clauses(sentence: str, context: Context) -> Iterator[Question]:
     segments = re.split(r"; (?!however|in contrast|by contrast)", sentence)
-    halves = next((parts for parts in map(_halves, segments) if len(parts) == 2), [])  # noqa: PLR2004
+    halves = next((parts for parts in map(_halves, segments) if len(parts) == 2), [])
     if not halves:
         return
     left = parse(capitalise(halves[0]), context.lower)

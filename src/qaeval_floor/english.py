@@ -56,7 +56,7 @@ def parse(sentence: str, lower: frozenset[str] | set[str]) -> Clause | None:
     """
     body, adjunct = _opened(sentence)
     tokens = body.split()
-    if len(tokens) < 2 or not _may_start_subject(tokens):  # noqa: PLR2004
+    if len(tokens) < 2 or not _may_start_subject(tokens):
         return None
     for index in range(1, min(len(tokens), _MAX_SUBJECT_WORDS + 1)):
         token = tokens[index]

@@ -202,7 +202,7 @@ def _before_noun(token: str) -> bool:
 def _is_third_person(tokens: list[str], index: int) -> bool:
     """A lower-case word in -t right after a noun: no adjective stands there, and adverbs in -t are few."""
     word = tokens[index].rstrip(",")
-    shape = word.isalpha() and word.islower() and word.endswith("t") and len(word) > 3  # noqa: PLR2004
+    shape = word.isalpha() and word.islower() and word.endswith("t") and len(word) > 3
     return (
         shape
         and word not in GERMAN_ADVERBS | GERMAN_STOP

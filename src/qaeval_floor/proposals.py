@@ -120,7 +120,7 @@ def _keys(first: Source, second: Source) -> tuple[str, str] | None:
 
 def _from_row(source: Source, context: Context) -> Iterator[QuestionDraft]:
     cells = source.unit.cells
-    if len(cells) < 2 or len(cells[0][1].split()) > _MAX_CELL_WORDS:  # noqa: PLR2004
+    if len(cells) < 2 or len(cells[0][1].split()) > _MAX_CELL_WORDS:
         return
     key = cells[0][1]
     for column, value in cells[1:]:

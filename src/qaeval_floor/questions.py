@@ -88,7 +88,7 @@ def topic(sentence: str, context: Context) -> str:
     if context.german:
         return german.topic(sentence)
     clause = parse(sentence, context.lower)
-    if clause is not None and clause.subject.casefold() not in PRONOUNS and len(clause.subject.split()) <= 6:  # noqa: PLR2004
+    if clause is not None and clause.subject.casefold() not in PRONOUNS and len(clause.subject.split()) <= 6:
         return clause.subject
     phrase = noun_phrase(sentence)
     if phrase:

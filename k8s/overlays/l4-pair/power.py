@@ -58,7 +58,7 @@ def scale(replicas: int) -> None:
                 break
             except (URLError, OSError) as error:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
-                if attempt == 99:  # noqa: PLR2004
+                if attempt == 99:
                     raise
                 time.sleep(min(3.0, PAUSE))
         print(f"{name}: {replicas}", flush=True)

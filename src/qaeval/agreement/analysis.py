@@ -246,7 +246,7 @@ def several(
     """
     counts = multirater.rating_counts(ratings, n_levels=n_levels)
     n_items = int((counts.sum(axis=1) > 1).sum())
-    if len(raters) < 3 or not n_items:  # noqa: PLR2004 - two are a pair
+    if len(raters) < 3 or not n_items:
         return None
     kappa = multirater.multirater_coefficient(counts)
     alpha, ordinal = (

@@ -54,7 +54,7 @@ def _who(rater: RaterAgreement) -> str:
 
 def _misses(rater: str, coefficients: Coefficients, rubric: RubricFacts) -> str:
     table = np.array(coefficients.confusion)
-    lower = "/".join(rubric.letters[1:]) if len(rubric.letters) > 3 else " or ".join(rubric.letters[1:])  # noqa: PLR2004 - a list of two reads as words
+    lower = "/".join(rubric.letters[1:]) if len(rubric.letters) > 3 else " or ".join(rubric.letters[1:])
     n_lower, n_passed = int(table[1:].sum()), int(table[1:, 0].sum())
     n_best, n_held = int(table[0].sum()), int(table[0, 1:].sum())
     if not n_lower:

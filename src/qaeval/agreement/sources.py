@@ -64,17 +64,17 @@ def agreement_of_table(
     raters = tuple(columns) or _columns_of_letters(table, letters)
     if judge and judge not in raters:
         raters = (*raters, judge)
-    if len(raters) < 2:  # noqa: PLR2004 - agreement needs two
+    if len(raters) < 2:
         raise UsageError(
             f"{source}: agreement needs two columns of letters, found {', '.join(raters) or 'none'} on the scale "
             f"{'/'.join(letters)}. Name them with --columns, and the letters with --scale. It has {_shown(table)}."
         )
-    if len(letters) < 2:  # noqa: PLR2004 - one letter agrees with itself
+    if len(letters) < 2:
         raise DataError(
             f"{source}: all letters are {'/'.join(letters)}; name the scale with --scale, best first"
         )
     _check_letters(source, table, raters, letters)
-    if not judge and len(raters) == 2:  # noqa: PLR2004 - a reference and a judge
+    if not judge and len(raters) == 2:
         judge = raters[1]
     return report_of_columns(
         table,

@@ -152,7 +152,7 @@ def time_sessions(sessions: Sequence[Session]) -> list[TimedSession]:
 
 def worked_s(sessions: Sequence[Session]) -> float:
     """Return how long the sessions of one stage worked, in seconds: one after the other, but shards side by side count once."""
-    if len({session.shard for session in sessions}) < 2:  # noqa: PLR2004 - the clock is only asked where it is needed
+    if len({session.shard for session in sessions}) < 2:
         return sum(session.seconds for session in sessions)
     return length(union(timed.work for timed in time_sessions(sessions)))
 

@@ -67,7 +67,7 @@ def _grown(sessions: Sequence[Sequence[Reading]], name: str) -> float | None:
     total = 0.0
     for session in sessions:
         seen = [reading.values[name] for reading in session if name in reading.values]
-        if len(seen) < 2:  # noqa: PLR2004 - a difference needs two
+        if len(seen) < 2:
             return None
         total += seen[-1] - seen[0]
     return total

@@ -241,7 +241,7 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
     with RunStore.open(run) as store:
         data = read_run(store, label_paths=())
     names = [facts.name for facts in data.candidates]
-    if len(names) < 2:  # noqa: PLR2004 - a comparison has two
+    if len(names) < 2:
         raise UsageError(
             f"{run}: has one candidate; a plan needs a run of two, or --rate and --icc without a run"
         )

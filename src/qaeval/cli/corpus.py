@@ -79,9 +79,7 @@ def chunk(
     median = tokens[len(tokens) // 2]
     print(f"{out}: {plural(len(rows), 'chunk')} of {plural(len(read), 'document')}, median {median:,} tokens")
     if large := sum(n > size for n in tokens):
-        print(
-            f"{large:,} larger than {size} tokens: single sentences, table rows and lines of code are never cut"
-        )
+        print(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are never cut")
     if len(chunks) > len(rows):
         print(f"{plural(len(chunks) - len(rows), 'duplicate')} of earlier chunks left out")
     if ignored:

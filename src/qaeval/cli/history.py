@@ -109,7 +109,7 @@ def compare_runs(
     from qaeval.registry.find import find_config
     from qaeval.storage.run_directory import RunStore
 
-    if len(runs) < 2:  # noqa: PLR2004 - one is nothing to compare
+    if len(runs) < 2:
         raise UsageError("compare-runs needs at least two run directories")
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(path)) for path in runs]

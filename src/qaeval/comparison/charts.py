@@ -125,7 +125,7 @@ def front(report: Report) -> Chart | None:
         for cost in report.timing.costs
         if (measure := cost.in_unit(unit)) is not None and measure.value is not None
     ]
-    if len(priced) < 2:  # noqa: PLR2004 - one point compares nothing
+    if len(priced) < 2:
         return None
     rates = {candidate.facts.name: candidate.usable for candidate in report.candidates}
 

@@ -471,7 +471,7 @@ def _ranges(decision: Decision) -> tuple[Table, ...]:
 
 
 def _weight(value: float) -> str:
-    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - three digits, or all that stand before the point
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 _HOW: Final = (

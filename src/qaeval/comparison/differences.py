@@ -95,7 +95,7 @@ def _within_one(measure: Measure) -> Measure:
 
 def rank_candidates(table: pd.DataFrame, *, candidates: Sequence[str], best: str) -> tuple[Rank, ...]:
     """Rank three candidates or more by who has more usable items in how many chunks; a tie is half a win."""
-    if len(candidates) < 3:  # noqa: PLR2004 - two are a pair
+    if len(candidates) < 3:
         return ()
     usable = table.assign(usable=(table["letter"] == best).astype(float))
     means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)[list(candidates)]

@@ -35,7 +35,7 @@ def _comparison(costs: Sequence[CandidateCost], unit: str) -> Iterator[Sentence]
     priced = [
         (cost, measure) for cost in costs if (measure := cost.in_unit(unit)) is not None and measure.value
     ]
-    if len(priced) < 2:  # noqa: PLR2004
+    if len(priced) < 2:
         return
     priced.sort(key=_value)
     (first, lowest), (second, next_lowest) = priced[:2]
@@ -47,7 +47,7 @@ def _comparison(costs: Sequence[CandidateCost], unit: str) -> Iterator[Sentence]
         else machine.priced
     )
     saving = numbers.percent(1 - (lowest.value or 0.0) / (next_lowest.value or 1.0))
-    second_name = second.candidate if len(priced) == 2 else f"the next, {second.candidate}"  # noqa: PLR2004
+    second_name = second.candidate if len(priced) == 2 else f"the next, {second.candidate}"
     yield Sentence(
         kind="finding",
         text=f"Cost of 1,000 usable items, without grading: {listed} ({basis}). "

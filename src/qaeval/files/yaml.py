@@ -169,7 +169,7 @@ def validated(model_cls: type[ModelT], data: Mapping[str, Any], source: Path | s
         problems = error.errors(include_url=False)
         # A mistyped key is reported twice, as unknown and as missing; the unknown one says more.
         first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-        has_more = len(problems) > 2  # noqa: PLR2004 - a mistyped key has two
+        has_more = len(problems) > 2
         further = f" ({len(problems) - 1} more problems)" if has_more else ""
         raise DataError(f"{source}: {_sentence(model_cls, first)}{further}") from error
 

@@ -1,11 +1,12 @@
-"""qaeval and Inspect AI: the same evals as Inspect tasks, and logs in both directions.
+"""Inspect AI: qaeval's evals as Inspect tasks, and logs in both directions.
 
 ::
 
-    inspect eval qaeval/qa_pairs --model openai-api/NAME/MODEL --model-role grader=openai-api/NAME/JUDGE -T n=20
+    inspect eval qaeval/qa_pairs --model openai-api/NAME/MODEL --model-role grader=openai-api/NAME/JUDGE -T
+    n=20
 
-This is Inspect's entry point into qaeval (``[project.entry-points.inspect_ai]``). Importing it imports ``inspect_ai``, which takes
-a second or more: nothing else in qaeval does.
+This module is the entry point of Inspect (``[project.entry-points.inspect_ai]``). It is the only one that
+imports ``inspect_ai``, which takes a second or more.
 """
 
 from typing import Any
@@ -35,18 +36,18 @@ __all__ = [
 
 
 @task
-def qa_pairs(**options: Any) -> Task:  # noqa: ANN401 - those of `task_of`
-    """Write question/answer pairs about chunks of documentation; the parameters are those of `task_of`: ``-T n=20``."""
+def qa_pairs(**options: Any) -> Task:  # noqa: ANN401 - the parameters of `task_of`
+    """Write question/answer pairs about chunks of documentation; parameters of `task_of`: ``-T n=20``."""
     return task_of("qa_pairs", **options)
 
 
 @task
-def rag_qa(**options: Any) -> Task:  # noqa: ANN401 - those of `task_of`
-    """Answer questions from a given context, and only from it; the parameters are those of `task_of`."""
+def rag_qa(**options: Any) -> Task:  # noqa: ANN401 - the parameters of `task_of`
+    """Answer questions from a given context only; parameters of `task_of`."""
     return task_of("rag_qa", **options)
 
 
 @task
-def dpo_pairs(**options: Any) -> Task:  # noqa: ANN401 - those of `task_of`
-    """Write preference pairs from topic cards; the parameters are those of `task_of`."""
+def dpo_pairs(**options: Any) -> Task:  # noqa: ANN401 - the parameters of `task_of`
+    """Write preference pairs from topic cards; parameters of `task_of`."""
     return task_of("dpo_pairs", **options)

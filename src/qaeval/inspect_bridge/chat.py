@@ -1,4 +1,4 @@
-"""A model of Inspect's as a `ChatModel`: qaeval's stages ask it as they ask any other, and read its replies the same way."""
+"""An Inspect model as a `ChatModel`, for qaeval's stages."""
 
 from collections.abc import Mapping
 from time import perf_counter
@@ -27,18 +27,23 @@ from qaeval.chat.protocol import ChatError, ChatRequest, Completion
 from qaeval.chat.wire import TransientError, is_overflow, merge_system_turns, read_completion
 from qaeval.records import Usage
 
-_STOPPED: Final[Mapping[str, str]] = {"stop": "stop", "max_tokens": "length", "unknown": "abort"}
-"""Inspect's stop reasons that have an equal in the OpenAI format; it calls what it does not know, ``abort`` too, ``unknown``."""
-_MOST_ABORTS: Final = 3
-"""So often a reply that the server stopped short is asked for; Inspect itself takes it as a reply."""
-_SHOWN: Final = 500
-_REFUSED: Final = range(400, 500)
-_MAY_PASS: Final = frozenset({408, 429})
-_TURNS: Final = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
+_FINISH_REASONS: Final[Mapping[str, str]] = {"stop": "stop", "max_tokens": "length", "unknown": "abort"}
+"""Inspect's stop reasons as finish reasons of the OpenAI format; Inspect maps all others, ``abort``
+included, to ``unknown``."""
+_MAX_ATTEMPTS: Final = 3
+"""Attempts for a reply that the server aborts; Inspect would accept the aborted reply."""
+_MAX_DETAIL_CHARS: Final = 500
+_CLIENT_ERRORS: Final = range(400, 500)
+_RETRYABLE: Final = frozenset({408, 429})
+_MESSAGE_TYPES: Final = {
+    "system": ChatMessageSystem,
+    "user": ChatMessageUser,
+    "assistant": ChatMessageAssistant,
+}
 
 
 class ExactSchema(JSONSchema):
-    """A JSON schema that is sent as it stands: Inspect's own class drops ``minItems`` and ``maxItems`` without a word."""
+    """A JSON schema that is sent unchanged: Inspect's class silently drops ``minItems`` and ``maxItems``."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -47,15 +52,15 @@ class ExactSchema(JSONSchema):
 
 
 class InspectChat:
-    """A model of Inspect's; its provider, retries, connections and log are Inspect's.
+    """An Inspect model with Inspect's provider, retries, connections and log.
 
     Args:
         model: The model.
-        structured: Whether the server is sent a request's schema.
-        merge_system: Whether the system message is put at the head of the first user turn.
+        structured: Whether to send the schema of a request.
+        merge_system: Whether to put the system message at the start of the first user turn.
 
     Attributes:
-        output: What the model said last, as Inspect has it; None where there was no reply.
+        output: Inspect's output of the last request; None without a reply.
     """
 
     def __init__(self, model: Model, *, structured: bool = True, merge_system: bool = False) -> None:
@@ -66,16 +71,16 @@ class InspectChat:
 
     @property
     def host(self) -> str:
-        """The server's host; empty where the provider does not say."""
+        """Host of the server; empty if the provider does not have one."""
         return urlsplit(self._model.api.base_url or "").hostname or ""
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """Ask once, Inspect's retries included.
+        """Send a request, with Inspect's retries.
 
         Raises:
-            ChatError: when there is no reply.
+            ChatError: there is no reply.
         """
-        for _ in range(_MOST_ABORTS):
+        for _ in range(_MAX_ATTEMPTS):
             self.output = None
             output, latency_s = await self._ask(request)
             self.output = output
@@ -96,16 +101,16 @@ class InspectChat:
         except (
             Exception
         ) as error:  # each provider has its own exceptions, and every one means that there is no reply
-            raise _no_reply(error) from error
+            raise _chat_error(error) from error
         return output, output.time or perf_counter() - started
 
 
 def read_output(output: ModelOutput, request: ChatRequest, latency_s: float) -> Completion:
-    """Read what a model said as qaeval reads the body of a reply.
+    """Convert Inspect's output with the reader of reply bodies.
 
     Raises:
-        TransientError: the server stopped the reply before its end.
-        ChatError: there is no reply of use.
+        TransientError: the server aborted the reply.
+        ChatError: there is no usable reply.
     """
     body = orjson.dumps(_body(output))
     limit, place = request.sampling.max_tokens, request.alternatives_at
@@ -113,13 +118,13 @@ def read_output(output: ModelOutput, request: ChatRequest, latency_s: float) -> 
 
 
 def as_chat_messages(request: ChatRequest, *, merge_system: bool) -> list[ChatMessage]:
-    """Write a request's turns as Inspect has them."""
+    """Convert the turns of a request to Inspect's messages."""
     turns = merge_system_turns(request.messages) if merge_system else request.messages
-    return [_TURNS[turn.role](content=turn.content) for turn in turns]
+    return [_MESSAGE_TYPES[turn.role](content=turn.content) for turn in turns]
 
 
 def generate_config(request: ChatRequest, *, structured: bool) -> GenerateConfig:
-    """Write what a request says besides its messages as Inspect has it."""
+    """Convert the parameters of a request to Inspect's configuration."""
     sampling, schema = request.sampling, request.schema
     return GenerateConfig(
         temperature=sampling.temperature,
@@ -137,28 +142,28 @@ def generate_config(request: ChatRequest, *, structured: bool) -> GenerateConfig
 
 
 def _body(output: ModelOutput) -> dict[str, Any]:
-    """Write Inspect's output as the body of a chat completion, so that one reader reads both.
+    """Convert Inspect's output to the body of a chat completion, for the reader of reply bodies.
 
     Raises:
-        ChatError: there is none, or the context was too small.
+        ChatError: there is no output, or the context was too small.
     """
     if output.error or not output.choices:
         raise ChatError("endpoint", f"{output.model}: {output.error or 'a reply without choices'}")
     if output.stop_reason == "model_length":
-        raise ChatError("context_overflow", f"{output.model}: {output.completion[:_SHOWN]}")
+        raise ChatError("context_overflow", f"{output.model}: {output.completion[:_MAX_DETAIL_CHARS]}")
     choice = output.choices[0]
-    found = {
+    choice_body = {
         "message": {"content": output.completion},
-        "finish_reason": _STOPPED.get(choice.stop_reason, choice.stop_reason),
+        "finish_reason": _FINISH_REASONS.get(choice.stop_reason, choice.stop_reason),
         "logprobs": choice.logprobs.model_dump() if choice.logprobs else None,
     }
     usage = as_usage(output.usage)
     counted = None if usage is None else {**usage.model_dump(), "prompt_tokens_details": usage.model_dump()}
-    return {"choices": [found], "usage": counted}
+    return {"choices": [choice_body], "usage": counted}
 
 
 def as_usage(usage: ModelUsage | None) -> Usage | None:
-    """Read tokens as the server counted them; Inspect takes cached tokens out of the input's."""
+    """Convert token counts; Inspect excludes cached tokens from input tokens, the server includes them."""
     if usage is None:
         return None
     cached = usage.input_tokens_cache_read or 0
@@ -170,7 +175,7 @@ def as_usage(usage: ModelUsage | None) -> Usage | None:
 
 
 def from_usage(usage: Usage | None) -> ModelUsage | None:
-    """Write tokens as Inspect counts them."""
+    """Convert token counts to Inspect's, which exclude cached tokens from the input tokens."""
     if usage is None:
         return None
     return ModelUsage(
@@ -181,22 +186,24 @@ def from_usage(usage: Usage | None) -> ModelUsage | None:
     )
 
 
-def _no_reply(error: Exception) -> ChatError:
-    """Say why, from whichever exception a provider raised; Inspect wraps them, and puts the whole prompt into the text."""
+def _chat_error(error: Exception) -> ChatError:
+    """Return the cause of a provider's exception; Inspect wraps it, and adds the whole prompt to the text."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     status = getattr(error, "status_code", None) or getattr(cause, "status_code", None)
-    said = f"{type(cause).__name__}: {getattr(error, 'provider_message', None) or cause}"[:_SHOWN]
-    if isinstance(status, int) and status in _REFUSED and status not in _MAY_PASS:
-        return ChatError("context_overflow" if is_overflow(said.encode()) else "rejected", said)
-    return ChatError("endpoint", said)
+    detail = f"{type(cause).__name__}: {getattr(error, 'provider_message', None) or cause}"[
+        :_MAX_DETAIL_CHARS
+    ]
+    if isinstance(status, int) and status in _CLIENT_ERRORS and status not in _RETRYABLE:
+        return ChatError("context_overflow" if is_overflow(detail.encode()) else "rejected", detail)
+    return ChatError("endpoint", detail)
 
 
-class _Recorded(ModelAPI):
-    """Stands for a model of a log that qaeval exported; it says nothing more than the log holds."""
+class _RecordedModel(ModelAPI):
+    """A placeholder for a model of an exported log; it cannot generate."""
 
     async def generate(
         self,
-        input: list[ChatMessage],  # noqa: A002 - the name that Inspect gives it
+        input: list[ChatMessage],  # noqa: A002 - Inspect's name
         tools: list[ToolInfo],
         tool_choice: ToolChoice,
         config: GenerateConfig,
@@ -207,11 +214,11 @@ class _Recorded(ModelAPI):
             NotImplementedError: always.
         """
         raise NotImplementedError(
-            f"{self.model_name} is a name in a log that qaeval exported; give a model that can be asked with --model"
+            f"{self.model_name} is a placeholder in a log exported by qaeval; pass a model with --model"
         )
 
 
 @modelapi(name="qaeval")
 def recorded() -> type[ModelAPI]:
-    """Models ``qaeval/NAME``: those of exported logs, so that Inspect can open and score them again."""
-    return _Recorded
+    """Models ``qaeval/NAME`` of exported logs, so that Inspect can open and rescore these logs."""
+    return _RecordedModel

@@ -1,4 +1,4 @@
-"""A finished run as Inspect logs: one per candidate, to be opened by ``inspect view`` and everything else that reads logs."""
+"""Export a finished run as Inspect logs, one per candidate, for ``inspect view`` and other readers."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,95 +48,97 @@ from qaeval.run import generate as generating
 from qaeval.storage.run_directory import RunStore
 
 PROVIDER: Final = "qaeval"
-"""Models of exported logs are called ``qaeval/NAME``."""
+"""Provider of the models in exported logs, ``qaeval/NAME``."""
 
-_SHARD: Final = 20_000
-"""A log is held in memory, whole, while it is written."""
-_LONGEST: Final = 120
-"""Characters of a candidate's name in a file's name; file systems take 255 for all of it."""
+_SAMPLES_PER_LOG: Final = 20_000
+"""Default maximum; a log is in memory as a whole while it is written."""
+_MAX_STEM_CHARS: Final = 120
+"""Characters of a candidate's name in a file name; file systems limit the whole name to 255."""
 _METRICS: Final = {
     LETTERS: {"mean": mean(), "stderr": stderr(cluster=CLUSTER)},
     USABLE: {"usable_rate": usable_rate(), "stderr": stderr(cluster=CLUSTER), "failed": failed()},
 }
 
 
-def export_logs(store: RunStore, out: Path, *, shard: int = _SHARD) -> list[Path]:
+def export_logs(store: RunStore, out: Path, *, shard: int = _SAMPLES_PER_LOG) -> list[Path]:
     """Write a graded run as ``.eval`` logs, one per candidate.
 
     Args:
         store: The run.
-        out: Folder of the logs; made where it is missing. A log that is there is not overwritten.
-        shard: Most samples of one log; a candidate with more gets several, numbered.
+        out: Folder of the logs, created if missing. Existing logs are not overwritten.
+        shard: Maximum number of samples per log; a candidate with more gets several numbered logs.
 
     Returns:
         The logs, in the order of the candidates.
 
     Raises:
         DataError: the run is not graded or not finished.
-        UsageError: a log is there already, or ``shard`` is less than one.
+        UsageError: a log exists, or ``shard`` is less than one.
     """
     if shard < 1:
-        raise UsageError(f"shard: expected at least one sample, got {shard}")
+        raise UsageError(f"shard {shard}: expected at least 1")
     settings = store.settings()
     if settings.get("grading") is None:
-        raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
-    about = {key: value for key, value in settings["eval"].items() if key != "digest"}
-    definition = validated(EvalDefinition, {**about, "directory": Path()}, f"{store.path}: eval")
-    made = _Maker(store, settings, definition)
+        raise DataError(f"{store.path}: not graded yet; run `qaeval grade {store.path}` first")
+    eval_settings = {key: value for key, value in settings["eval"].items() if key != "digest"}
+    definition = validated(EvalDefinition, {**eval_settings, "directory": Path()}, f"{store.path}: eval")
+    builder = _LogBuilder(store, settings, definition)
     n_shards = -(-settings["sample_set"]["n"] // shard)
     parts = [f"-{number}-of-{n_shards}" if n_shards > 1 else "" for number in range(1, n_shards + 1)]
     files = {
         candidate: [out / f"{definition.name}-{stem}{part}.eval" for part in parts]
         for candidate, stem in _stems(list(settings["candidates"])).items()
     }
-    paths = [path for own in files.values() for path in own]
-    if there := [path for path in paths if path.exists()]:
-        raise UsageError(f"{there[0]}: there is a log already; choose another folder")
-    with _all_or_none(out) as begun:
-        for candidate, own in files.items():
-            for path, log in zip(own, made.logs(candidate, shard=shard, n_shards=n_shards), strict=True):
-                begun.append(path)
+    paths = [path for candidate_paths in files.values() for path in candidate_paths]
+    if existing := [path for path in paths if path.exists()]:
+        raise UsageError(f"{existing[0]} exists; choose another folder")
+    with _removed_on_error(out) as started:
+        for candidate, candidate_paths in files.items():
+            for path, log in zip(
+                candidate_paths, builder.logs(candidate, shard=shard, n_shards=n_shards), strict=True
+            ):
+                started.append(path)
                 write_eval_log(log, str(path))
     return paths
 
 
 def _stems(candidates: Sequence[str]) -> dict[str, str]:
-    """Name each candidate's files, no two alike even where case does not count; names that can stand come first."""
-    plain = {name: re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST] for name in candidates}
-    found: dict[str, str] = {}
+    """Return a unique file stem per candidate, ignoring case; valid names keep theirs."""
+    plain = {name: re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_MAX_STEM_CHARS] for name in candidates}
+    stems: dict[str, str] = {}
     taken: set[str] = set()
-    for name in sorted(candidates, key=lambda one: plain[one] != one):
+    for name in sorted(candidates, key=lambda candidate: plain[candidate] != candidate):
         stem, number = plain[name], 1
         while stem.casefold() in taken:
             number += 1
             stem = f"{plain[name]}-{number}"
         taken.add(stem.casefold())
-        found[name] = stem
-    return {name: found[name] for name in candidates}
+        stems[name] = stem
+    return {name: stems[name] for name in candidates}
 
 
 @contextmanager
-def _all_or_none(out: Path) -> Iterator[list[Path]]:
-    """Make a folder for files that are named in the list before they are begun; whatever goes wrong, none of it stays."""
-    begun: list[Path] = []
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+def _removed_on_error(out: Path) -> Iterator[list[Path]]:
+    """Create a folder, and remove the files in the yielded list and new folders on any error."""
+    started: list[Path] = []
+    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         with explained(out, "writing the logs"):
             out.mkdir(parents=True, exist_ok=True)
-            yield begun
+            yield started
     except BaseException:
-        for path in begun:
+        for path in started:
             with suppress(OSError):
                 path.unlink()
-        for folder in new:
+        for folder in new_folders:
             with suppress(OSError):
                 folder.rmdir()
         raise
 
 
 @dataclass(frozen=True)
-class _Maker:
-    """Makes the logs of one run."""
+class _LogBuilder:
+    """Builds the logs of a run."""
 
     store: RunStore
     settings: Mapping[str, Any]
@@ -147,35 +149,42 @@ class _Maker:
         return [level["letter"] for level in self.settings["grading"]["rubric"]["scale"]]
 
     def logs(self, candidate: str, *, shard: int, n_shards: int) -> Iterator[EvalLog]:
-        """Make one candidate's logs, one at a time."""
+        """Yield the logs of a candidate one at a time."""
         samples = iter(self.store.samples())
         for number in range(1, n_shards + 1):
             yield self._log(candidate, list(islice(samples, shard)), number, n_shards)
 
     def _log(self, candidate: str, samples: Sequence[Sample], number: int, n_shards: int) -> EvalLog:
-        wanted = {sample.sample_id for sample in samples}
+        sample_ids = {sample.sample_id for sample in samples}
         replies = {
             row.sample_id: row
             for row in self.store.generations()
-            if row.sample_id in wanted and author(row) == candidate
+            if row.sample_id in sample_ids and author(row) == candidate
         }
-        if missing := wanted - set(replies):
+        if missing := sample_ids - set(replies):
             raise DataError(
-                f"{self.store.path}: {candidate} has no row for {len(missing)} samples; finish the run with --resume"
+                f"{self.store.path}: {candidate} has no row for {len(missing)} samples; finish it with "
+                "--resume"
             )
         items = {
             item.item_id for row in replies.values() if isinstance(row, Generation) for item in row.items
         }
         grades = {str(row.item_id): row for row in self.store.grades() if row.item_id in items}
-        made = [self._sample(candidate, sample, replies[sample.sample_id], grades) for sample in samples]
-        sessions = [one for one in self.store.sessions() if one.stage == "grade" or one.model == candidate]
-        started = min((one.started for one in sessions), default=now())
+        inspect_samples = [
+            self._sample(candidate, sample, replies[sample.sample_id], grades) for sample in samples
+        ]
+        sessions = [
+            session
+            for session in self.store.sessions()
+            if session.stage == "grade" or session.model == candidate
+        ]
+        started = min((session.started for session in sessions), default=now())
         return EvalLog(
             status="success",
             eval=self._spec(candidate, samples, started, sessions, f"{number}/{n_shards}"),
-            results=_results(made),
+            results=_results(inspect_samples),
             stats=EvalStats(started_at=started, completed_at=started),
-            samples=made,
+            samples=inspect_samples,
         )
 
     def _spec(
@@ -209,7 +218,7 @@ class _Maker:
                     "settings": settings,
                     "rubric_sha": grading["rubric"]["sha"],
                     "sample_set": settings["sample_set"]["digest"],
-                    "sessions": [one.model_dump(mode="json") for one in sessions],
+                    "sessions": [session.model_dump(mode="json") for session in sessions],
                     "part": part,
                 }
             },
@@ -243,26 +252,30 @@ class _Maker:
         )
 
 
+def _metric_value(metric: Any, scores: Sequence[SampleScore]) -> float:  # noqa: ANN401 - Inspect's union
+    return float(metric(scores)) if scores else float("nan")
+
+
 def _results(samples: Sequence[EvalSample]) -> EvalResults:
-    """Compute what Inspect would have shown at the end of the eval."""
-    found = []
+    """Compute the results that Inspect shows at the end of an eval."""
+    eval_scores = []
     for name, metrics in _METRICS.items():
         scores = [
             SampleScore(score=sample.scores[name], sample_id=sample.id, sample_metadata=sample.metadata)
             for sample in samples
             if sample.scores is not None
         ]
-        scored = [one for one in scores if one.score.reason is None]
-        found.append(
+        scored = [score for score in scores if score.score.reason is None]
+        eval_scores.append(
             EvalScore(
                 name=name,
                 scorer=name,
                 scored_samples=len(scored),
                 unscored_samples=len(scores) - len(scored),
                 metrics={
-                    key: EvalMetric(name=key, value=float(metric(scored)) if scored else float("nan"))  # type: ignore[arg-type]
+                    key: EvalMetric(name=key, value=_metric_value(metric, scored))
                     for key, metric in metrics.items()
                 },
             )
         )
-    return EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=found)
+    return EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=eval_scores)

@@ -1,7 +1,7 @@
-"""Inspect logs as a run: what `qaeval report` and everything behind it reads.
+"""Import Inspect logs as a run.
 
-Several logs over the same samples are several candidates. A log must have been made by a task of qaeval's, or by
-`export_logs`: no other one says which chunk, rubric and judge a letter belongs to.
+Logs over the same samples become candidates of one run. Only logs of qaeval's tasks or of `export_logs` can
+be imported: other logs do not record chunk, rubric and judge of a score.
 """
 
 import re
@@ -39,24 +39,26 @@ from qaeval.run import generate as generating
 from qaeval.run import grade as grading
 from qaeval.storage.run_directory import GENERATIONS, GRADES, SESSIONS, RunStore
 
-_INSIDE: Final = re.compile(r"localhost|[^.]+|.+\.(?:local|internal|lan|svc|home\.arpa)", re.IGNORECASE)
-"""Names that no public host has; no name is looked up."""
+_INTERNAL_NAME: Final = re.compile(
+    r"localhost|[^.]+|.+\.(?:local|internal|lan|svc|home\.arpa)", re.IGNORECASE
+)
+"""Host names that are not public; names are not resolved."""
 
 _Reply: TypeAlias = tuple[GenerateRow, list[tuple[Item, GradeRow]]]
-"""A reply, and each of its items with what became of it."""
+"""A reply, and its items with their grades or failures."""
 
 
 @dataclass
-class _Part:
-    """What one log holds.
+class _LogPart:
+    """The content of a log.
 
     Attributes:
-        path: Of the log.
-        settings: Of the run, with its candidate and judge.
-        candidate: Who was asked.
-        samples: By id.
-        replies: Each with its items and what became of them.
-        sessions: Who worked on it, and when.
+        path: Path of the log.
+        settings: Settings of the run, with candidate and judge.
+        candidate: Name of the candidate.
+        samples: Samples by id.
+        replies: Replies with their items and grades or failures.
+        sessions: Sessions of candidate and judge.
     """
 
     path: Path
@@ -68,82 +70,88 @@ class _Part:
 
 
 def import_log(paths: Sequence[Path], out: Path) -> Path:
-    """Make a run of Inspect logs.
+    """Import Inspect logs as a run.
 
     Args:
-        paths: Logs of qaeval's tasks, or of `export_logs`, all over the same samples; each other model in them is another
-            candidate, and the numbered parts of one candidate belong together.
-        out: The run directory; a new one.
+        paths: Logs of qaeval's tasks or of `export_logs`, all over the same samples; each model is a
+            candidate, and the numbered logs of a candidate are joined.
+        out: A new run directory.
 
     Returns:
         The run directory.
 
     Raises:
-        UsageError: no log is named, or the directory holds a run.
-        DataError: a log was made by something else, is not finished, or misses something; the message says what.
+        UsageError: ``paths`` is empty, or the directory has a run.
+        DataError: a log is from another task, unfinished or incomplete; the message has the details.
         NotComparableError: the logs differ in more than their candidates.
     """
     if not paths:
-        raise UsageError("no log to import")
+        raise UsageError("no logs to import")
     parts = [_read(path) for path in paths]
-    settings = _joined(parts)
+    settings = _join_settings(parts)
     samples = _sample_set(parts, settings)
     with RunStore.create(out, settings, samples, resume=False) as store:
         _write(store, parts)
     return out
 
 
-def _read(path: Path) -> _Part:
+def _read(path: Path) -> _LogPart:
     try:
         log = read_eval_log(str(path), resolve_attachments=True)
-    except Exception as error:  # whatever a file that is no log brings about
-        raise DataError(f"{path}: not readable as an Inspect log: {type(error).__name__}: {error}") from error
-    about = (log.eval.metadata or {}).get(METADATA)
-    if not isinstance(about, dict):
+    except Exception as error:  # the reader raises many types for invalid files
+        raise DataError(f"{path}: not an Inspect log: {type(error).__name__}: {error}") from error
+    metadata = (log.eval.metadata or {}).get(METADATA)
+    if not isinstance(metadata, dict):
         raise DataError(
-            f"{path}: made by another task ({log.eval.task!r}): its metadata has no {METADATA!r}, so nothing says which chunk, "
-            f"rubric and judge its scores belong to. Import logs of `inspect eval qaeval/…`, or of qaeval's own export"
+            f"{path}: log of another task ({log.eval.task!r}): its metadata has no {METADATA!r} with "
+            "chunk, rubric and judge of its scores. Import logs of `inspect eval qaeval/…`, or of `qaeval "
+            "export --to inspect`"
         )
-    if about.get("format") != FORMAT:
-        raise DataError(f"{path}: layout {about.get('format')!r}; this version of qaeval reads {FORMAT}")
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"{path}: format {metadata.get('format')!r}; this version of qaeval reads {FORMAT}")
     if log.status != "success":
         raise DataError(
-            f"{path}: the eval did not finish ({log.status}); go on with `inspect eval-retry {path}`"
+            f"{path}: the eval did not finish ({log.status}); continue with `inspect eval-retry {path}`"
         )
     try:
-        return _part(path, log, about)
+        return _part(path, log, metadata)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise DataError(f"{path}: {error.title}: {where}: {problem['msg']}") from error
+        key = ".".join(map(str, problem["loc"]))
+        raise DataError(f"{path}: {error.title}: {key}: {problem['msg']}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: something is missing: {type(error).__name__}: {error}") from error
-    except ValueError as error:  # a date that is none, half a character
-        raise DataError(f"{path}: not what qaeval writes: {type(error).__name__}: {error}") from error
+        raise DataError(f"{path}: incomplete: {type(error).__name__}: {error}") from error
+    except ValueError as error:  # an invalid date, a lone surrogate
+        raise DataError(f"{path}: invalid: {type(error).__name__}: {error}") from error
 
 
-def _part(path: Path, log: EvalLog, about: Mapping[str, Any]) -> _Part:
-    settings, kept = read_settings(path, about, candidate=log.eval.model, judge=_judge(log))
+def _part(path: Path, log: EvalLog, metadata: Mapping[str, Any]) -> _LogPart:
+    settings, sessions = read_settings(path, metadata, candidate=log.eval.model, judge=_judge(log))
     (candidate,) = settings["candidates"]
-    part = _Part(path, settings, candidate)
+    part = _LogPart(path, settings, candidate)
     hosts: dict[str, str] = {}
-    for one in log.samples or []:
-        letters = (one.scores or {}).get(LETTERS)
-        if one.epoch != 1 or letters is None or not letters.metadata or "generation" not in letters.metadata:
+    for log_sample in log.samples or []:
+        letters = (log_sample.scores or {}).get(LETTERS)
+        if (
+            log_sample.epoch != 1
+            or letters is None
+            or not letters.metadata
+            or "generation" not in letters.metadata
+        ):
             raise DataError(
-                f"{path}: sample {one.id}, epoch {one.epoch}: expected one epoch with a score {LETTERS!r} of qaeval's; a sample "
-                f"that failed in Inspect itself has none"
+                f"{path}: sample {log_sample.id}, epoch {log_sample.epoch}: expected one epoch with "
+                f"qaeval's score {LETTERS!r}; a sample that failed in Inspect has none"
             )
-        sample = Sample.model_validate(one.metadata["sample"])
+        sample = Sample.model_validate(log_sample.metadata["sample"])
         if sample.sample_id in part.samples:
-            raise _twice(str(path), candidate)
+            raise _duplicate_error(str(path), candidate)
         part.samples[sample.sample_id] = sample
         reply = _reply(letters.metadata)
-        _check(part, sample, reply)
+        _check_rows(part, sample, reply)
         _check_ids(part, sample, reply)
         part.replies.append(reply)
         hosts |= letters.metadata.get("hosts") or {}
-    part.sessions = list(kept) or list(_sessions(log, part, hosts))
+    part.sessions = list(sessions) or list(_sessions(log, part, hosts))
     return part
 
 
@@ -161,62 +169,67 @@ def _reply(metadata: Mapping[str, Any]) -> _Reply:
     return Generation.model_validate({**row, "items": [item for item, _ in entries]}), entries
 
 
-def _check(part: _Part, sample: Sample, reply: _Reply) -> None:
-    """Refuse rows of another sample, candidate, judge or rubric than the log says, and replies of more or fewer items."""
+def _check_rows(part: _LogPart, sample: Sample, reply: _Reply) -> None:
+    """Refuse rows of another sample, candidate, judge or rubric, and a wrong number of items."""
     row, entries = reply
-    places = list(range(part.settings["eval"]["items_per_sample"] if isinstance(row, Generation) else 0))
-    if (came_at := sorted(item.position for item, _ in entries)) != places:
+    positions = list(range(part.settings["eval"]["items_per_sample"] if isinstance(row, Generation) else 0))
+    if (actual_positions := sorted(item.position for item, _ in entries)) != positions:
         raise DataError(
-            f"{part.path}: sample {sample.sample_id}: grades: expected items at positions {places}, got {came_at}"
+            f"{part.path}: sample {sample.sample_id}: grades: expected items at positions {positions}, "
+            f"got {actual_positions}"
         )
     judge, rubric = part.settings["grading"]["judge"]["name"], part.settings["grading"]["rubric"]
     scale = [level["letter"] for level in rubric["scale"]]
-    about = [row.sample_id, *(one.sample_id for _, one in entries if isinstance(one, Failure))]
-    found = {
-        "sample": (set(about), [sample.sample_id]),
+    sample_ids = [row.sample_id, *(grade.sample_id for _, grade in entries if isinstance(grade, Failure))]
+    values = {
+        "sample": (set(sample_ids), [sample.sample_id]),
         "candidate": ({author(row)}, [part.candidate]),
-        "judge": ({one.judge if isinstance(one, Grade) else one.model for _, one in entries}, [judge]),
-        "rubric": ({one.rubric_sha for _, one in entries if isinstance(one, Grade)}, [rubric["sha"]]),
-        "scale": ({one.letter for _, one in entries if isinstance(one, Grade)}, scale),
+        "judge": (
+            {grade.judge if isinstance(grade, Grade) else grade.model for _, grade in entries},
+            [judge],
+        ),
+        "rubric": ({grade.rubric_sha for _, grade in entries if isinstance(grade, Grade)}, [rubric["sha"]]),
+        "scale": ({grade.letter for _, grade in entries if isinstance(grade, Grade)}, scale),
     }
-    for what, (came, expected) in found.items():
-        if others := came.difference(expected):
+    for name, (actual, expected) in values.items():
+        if unexpected := actual.difference(expected):
             raise DataError(
-                f"{part.path}: sample {sample.sample_id}: another {what} than the log's: {min(others)!r}, expected "
-                f"{' or '.join(map(repr, expected))}"
+                f"{part.path}: sample {sample.sample_id}: {name} {min(unexpected)!r} differs from the "
+                f"log's: expected {' or '.join(map(repr, expected))}"
             )
 
 
-def _check_ids(part: _Part, sample: Sample, reply: _Reply) -> None:
-    """Refuse ids that are not the hashes of what they name: labels and letters would stick to other words.
+def _check_ids(part: _LogPart, sample: Sample, reply: _Reply) -> None:
+    """Refuse ids that are not the hash of their content: labels and letters would apply to other content.
 
-    An item that was graded apart for this candidate (`_apart`) has the id that the two of them make.
+    An item with a separate grade for this candidate (`_with_separate_id`) has the hash of its id and the
+    candidate.
     """
     row, entries = reply
     judge = part.settings["grading"]["judge"]["name"]
-    of = Sample.of(sample.chunk, sample.question, sample.given)
+    expected_sample = Sample.of(sample.chunk, sample.question, sample.given)
     ids = [
-        ("sample_id", {of.sample_id}, sample.sample_id),
+        ("sample_id", {expected_sample.sample_id}, sample.sample_id),
         ("generation.task_id", {generating.task_id(part.candidate, sample.sample_id)}, row.task_id),
     ]
     for item, grade in entries:
-        words = item.model_dump(include={"type", "question", "answer", "parts"})
-        own = Item.of(sample.sample_id, item.position, **words).item_id
-        where = f"grades[{item.position + 1}]"
+        content = item.model_dump(include={"type", "question", "answer", "parts"})
+        item_id = Item.of(sample.sample_id, item.position, **content).item_id
+        item_key = f"grades[{item.position + 1}]"
         ids += [
-            (f"{where}.item_id", {own, _id_apart(own, part.candidate)}, item.item_id),
-            (f"{where}.task_id", {grading.task_id(judge, item.item_id)}, grade.task_id),
+            (f"{item_key}.item_id", {item_id, _separate_id(item_id, part.candidate)}, item.item_id),
+            (f"{item_key}.task_id", {grading.task_id(judge, item.item_id)}, grade.task_id),
         ]
-    for key, expected, came in ids:
-        if came not in expected:
+    for key, expected, actual in ids:
+        if actual not in expected:
             raise DataError(
-                f"{part.path}: sample {sample.sample_id}: {key}: expected {' or '.join(sorted(expected))}, the hash of the "
-                f"words that it names, got {came!r}: they were changed"
+                f"{part.path}: sample {sample.sample_id}: {key}: expected {' or '.join(sorted(expected))}, "
+                f"the hash of the content, got {actual!r}: the content was changed"
             )
 
 
-def _sessions(log: EvalLog, part: _Part, hosts: Mapping[str, str]) -> Iterator[Session]:
-    """Say who worked when, as far as Inspect knows: the models took turns sample by sample, so both took all of the time."""
+def _sessions(log: EvalLog, part: _LogPart, hosts: Mapping[str, str]) -> Iterator[Session]:
+    """Yield the sessions of candidate and judge; both span the eval, since Inspect alternates by sample."""
     started = log.stats.started_at or now()
     ended = log.stats.completed_at or started
     seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
@@ -231,22 +244,22 @@ def _sessions(log: EvalLog, part: _Part, hosts: Mapping[str, str]) -> Iterator[S
             seconds=max(0.0, seconds),
             n_tasks=n,
             qaeval_version=__version__,
-            host=host or f"unknown, the log of {model} does not say",
-            external=not _is_inside(host),
+            host=host or f"unknown: not in the log of {model}",
+            external=not _is_internal_host(host),
             alongside=True,
         )
 
 
-def _is_inside(host: str) -> bool:
-    """Return whether a host is surely in the user's own network; a host that nobody knows is not."""
+def _is_internal_host(host: str) -> bool:
+    """Return whether a host is certainly in the user's network; an unknown host is not."""
     try:
         return is_internal(host)
     except ValueError:
-        return bool(host and _INSIDE.fullmatch(host))
+        return bool(host and _INTERNAL_NAME.fullmatch(host))
 
 
-def _joined(parts: Sequence[_Part]) -> dict[str, Any]:
-    """Make one run's settings of those of several logs.
+def _join_settings(parts: Sequence[_LogPart]) -> dict[str, Any]:
+    """Join the settings of several logs.
 
     Raises:
         NotComparableError: they differ in more than their candidates.
@@ -254,86 +267,93 @@ def _joined(parts: Sequence[_Part]) -> dict[str, Any]:
     first = parts[0]
     settings = {**first.settings, "candidates": {}}
     for part in parts:
-        different = [
-            what
-            for what in ("format", "eval", "sample_set", "grading")
-            if part.settings[what] != first.settings[what]
+        differences = [
+            key
+            for key in ("format", "eval", "sample_set", "grading")
+            if part.settings[key] != first.settings[key]
         ]
-        known = settings["candidates"].get(part.candidate)
-        own = part.settings["candidates"][part.candidate]
-        if different or (known is not None and known != own):
+        known_settings = settings["candidates"].get(part.candidate)
+        candidate_settings = part.settings["candidates"][part.candidate]
+        if differences or (known_settings is not None and known_settings != candidate_settings):
+            names = ", ".join(differences or [f"the candidate {part.candidate}"])
             raise NotComparableError(
-                f"{first.path} and {part.path} differ in {', '.join(different or ['the candidate ' + part.candidate])}; logs are "
-                f"put together only when nothing but the candidates differs"
+                f"{first.path} and {part.path} differ in {names}; logs of one run may differ in their "
+                "candidates only"
             )
-        settings["candidates"][part.candidate] = own
+        settings["candidates"][part.candidate] = candidate_settings
     return settings
 
 
-def _sample_set(parts: Sequence[_Part], settings: Mapping[str, Any]) -> list[Sample]:
-    """Check that every candidate was asked for exactly the samples of the set, and return them in the order of the draw.
+def _sample_set(parts: Sequence[_LogPart], settings: Mapping[str, Any]) -> list[Sample]:
+    """Check that every candidate has exactly the samples of the set; return these in the order of the draw.
 
     Raises:
-        DataError: it was asked for fewer, others, or for one twice.
+        DataError: a candidate has missing, other or duplicate samples.
     """
     samples: dict[str, Sample] = {}
     for candidate in settings["candidates"]:
-        own = [part for part in parts if part.candidate == candidate]
-        ids = [sample_id for part in own for sample_id in part.samples]
-        where = " and ".join(str(part.path) for part in own)
+        candidate_parts = [part for part in parts if part.candidate == candidate]
+        ids = [sample_id for part in candidate_parts for sample_id in part.samples]
+        paths = " and ".join(str(part.path) for part in candidate_parts)
         if len(set(ids)) < len(ids):
-            raise _twice(where, candidate)
-        drawn = settings["sample_set"]
-        if sample_set_digest(sample for part in own for sample in part.samples.values()) != drawn["digest"]:
+            raise _duplicate_error(paths, candidate)
+        sample_set = settings["sample_set"]
+        candidate_samples = {key: value for part in candidate_parts for key, value in part.samples.items()}
+        if sample_set_digest(candidate_samples.values()) != sample_set["digest"]:
             raise DataError(
-                f"{where}: {len(ids)} samples of {candidate}, expected the {drawn['n']} that were drawn: name all parts of an export, "
-                f"and draw fewer with -T n=… instead of --limit"
+                f"{paths}: {len(ids)} samples of {candidate}, expected the {sample_set['n']} of the sample "
+                "set: pass all logs of an export, and use -T n=… instead of --limit to draw fewer"
             )
-        if len(ids) != drawn["n"]:
+        if len(ids) != sample_set["n"]:
             raise DataError(
-                f"{where}: settings.sample_set.n: expected {len(ids)}, the samples, got {drawn['n']}"
+                f"{paths}: settings.sample_set.n: expected {len(ids)}, the number of samples, got "
+                f"{sample_set['n']}"
             )
-        samples |= {sample_id: sample for part in own for sample_id, sample in part.samples.items()}
-    return sorted(samples.values(), key=lambda one: (one.chunk.document, one.chunk.chunk_id, one.sample_id))
+        samples |= candidate_samples
+    return sorted(samples.values(), key=_draw_order)
 
 
-def _twice(where: str, candidate: str) -> DataError:
+def _draw_order(sample: Sample) -> tuple[str, str, str]:
+    return sample.chunk.document, sample.chunk.chunk_id, sample.sample_id
+
+
+def _duplicate_error(where: str, candidate: str) -> DataError:
     return DataError(
-        f"{where}: {candidate} answers a sample twice; name each log once, and one log per candidate"
+        f"{where}: {candidate} has a sample twice; pass each log once, and one log per candidate"
     )
 
 
-def _write(store: RunStore, parts: Sequence[_Part]) -> None:
-    """Write the rows. An item that the judge graded differently for two candidates stays two items, as in `join_runs`."""
-    known: dict[str, GradeRow] = {}
+def _write(store: RunStore, parts: Sequence[_LogPart]) -> None:
+    """Write the rows; an item with two different grades becomes two items, as in `join_runs`."""
+    grade_of: dict[str, GradeRow] = {}
     with store.writer(GENERATIONS) as generations, store.writer(GRADES) as grades:
         for part in parts:
             for row, entries in part.replies:
                 items = []
                 for item, grade in entries:
-                    own_item, own_grade = item, grade
-                    before = known.get(item.item_id)
-                    if before is not None and not same_letter(before, grade):
-                        own_item, own_grade = _apart(item, grade, part.candidate)
-                    items.append(own_item)
-                    if own_item.item_id not in known:
-                        known[own_item.item_id] = own_grade
-                        grades.append(own_grade)
+                    final_item, final_grade = item, grade
+                    earlier_grade = grade_of.get(item.item_id)
+                    if earlier_grade is not None and not same_letter(earlier_grade, grade):
+                        final_item, final_grade = _with_separate_id(item, grade, part.candidate)
+                    items.append(final_item)
+                    if final_item.item_id not in grade_of:
+                        grade_of[final_item.item_id] = final_grade
+                        grades.append(final_grade)
                 generations.append(
                     row.model_copy(update={"items": tuple(items)}) if isinstance(row, Generation) else row
                 )
     with store.writer(SESSIONS) as sessions:
-        for one in dict.fromkeys(session.model_dump_json() for part in parts for session in part.sessions):
-            sessions.append(Session.model_validate_json(one))
+        for text in dict.fromkeys(session.model_dump_json() for part in parts for session in part.sessions):
+            sessions.append(Session.model_validate_json(text))
 
 
-def _apart(item: Item, grade: GradeRow, candidate: str) -> tuple[Item, GradeRow]:
-    item_id = _id_apart(item.item_id, candidate)
+def _with_separate_id(item: Item, grade: GradeRow, candidate: str) -> tuple[Item, GradeRow]:
+    item_id = _separate_id(item.item_id, candidate)
     judge = grade.judge if isinstance(grade, Grade) else grade.model
     update = {"item_id": item_id, "task_id": grading.task_id(judge, item_id)}
     return item.model_copy(update={"item_id": item_id}), grade.model_copy(update=update)
 
 
-def _id_apart(item_id: str, candidate: str) -> str:
-    """Name an item that a judge graded for this candidate otherwise than for an earlier one."""
+def _separate_id(item_id: str, candidate: str) -> str:
+    """Return the id of an item whose grade for this candidate differs from an earlier candidate's."""
     return record_id("item", item_id, candidate)

@@ -1,7 +1,7 @@
-"""From qaeval's rows to Inspect's scores: numbers of qaeval's own, because Inspect reads the letter C as *correct*.
+"""Convert qaeval's rows to Inspect's scores: numbers, because Inspect reads the letter C as *correct*.
 
-Two scores stand beside each other. ``letters`` is the mean of the letters of a reply and is unscored where there is none;
-``usable`` is the share of its expected items with the best letter, and counts what failed as not usable.
+A sample has two scores. ``letters`` is the mean of the letters of a reply, unscored without letters;
+``usable`` is the share of the expected items with the best letter, where failures count as not usable.
 """
 
 import math
@@ -17,25 +17,25 @@ from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Grad
 LETTERS: Final = "letters"
 USABLE: Final = "usable"
 CLUSTER: Final = "chunk_id"
-"""Key of a sample's metadata: what makes its items dependent."""
+"""Metadata key of the cluster of dependent samples."""
 
-_NO_LETTER: Final = "-"
-_REASONS: Final[Mapping[FailureReason, str]] = {
+_NO_LETTER_MARK: Final = "-"
+_INSPECT_REASONS: Final[Mapping[FailureReason, str]] = {
     "invalid_json": "invalid_response_format",
     "missing_field": "invalid_response_format",
     "wrong_item_count": "invalid_response_format",
     "empty": "no_response",
 }
-"""What Inspect calls a candidate's failures; the others keep their names."""
+"""Inspect's names of failure reasons; other reasons keep their names."""
 
 
 def points(letters: Sequence[str]) -> dict[str, float]:
-    """Give each letter of a scale its number, evenly from 1 for the best to 0: A=1, B=0.5, C=0."""
-    return {letter: 1 - place / (len(letters) - 1) for place, letter in enumerate(letters)}
+    """Return the number of each letter, evenly spaced from 1 for the best to 0: A=1, B=0.5, C=0."""
+    return {letter: 1 - index / (len(letters) - 1) for index, letter in enumerate(letters)}
 
 
 def sample_metadata(sample: Sample) -> dict[str, Any]:
-    """What a sample of Inspect's says besides its messages."""
+    """Return the metadata of an Inspect sample."""
     return {
         CLUSTER: cluster_of(sample),
         "stratum": sample.stratum,
@@ -54,36 +54,39 @@ def letters_score(
     """Score a reply by its letters.
 
     Args:
-        generation: The reply, or why there is none.
-        grades: A row for each of its items, by item.
+        generation: The reply, or its failure.
+        grades: The grade or failure of each item, by item id.
         scale: The rubric's letters, best first.
-        hosts: Where candidate and judge are served, by model.
+        hosts: Hosts of candidate and judge, by model.
 
     Raises:
-        DataError: an item has no row.
+        DataError: an item has neither grade nor failure.
     """
     items = generation.items if isinstance(generation, Generation) else ()
     if missing := [item.item_id for item in items if item.item_id not in grades]:
-        raise DataError(f"item {missing[0]} has no grade and no failure; finish with `qaeval grade`")
+        raise DataError(f"item {missing[0]} has neither grade nor failure; run `qaeval grade`")
     rows = [grades[item.item_id] for item in items]
-    found = [row.letter for row in rows if isinstance(row, Grade)]
-    lost = [row for row in (generation, *rows) if isinstance(row, Failure)]
+    given_letters = [row.letter for row in rows if isinstance(row, Grade)]
+    failures = [row for row in (generation, *rows) if isinstance(row, Failure)]
     metadata = {
         "generation": generation.model_dump(mode="json", exclude={"items"}),
         "grades": [_entry(item, row) for item, row in zip(items, rows, strict=True)],
-        "failure": lost[0].reason if lost else None,
+        "failure": failures[0].reason if failures else None,
         "hosts": dict(hosts or {}),
     }
-    why = "\n".join(f"{row.stage} failed: {row.reason}: {row.detail}" for row in lost)
-    if not found:
-        reason = "grader_failed" if lost[0].stage == "grade" else _REASONS.get(lost[0].reason, lost[0].reason)
-        return Score.unscored(reason=reason, explanation=why, metadata=metadata)
+    explanation = "\n".join(f"{row.stage} failed: {row.reason}: {row.detail}" for row in failures)
+    if not given_letters:
+        first = failures[0]
+        reason = (
+            "grader_failed" if first.stage == "grade" else _INSPECT_REASONS.get(first.reason, first.reason)
+        )
+        return Score.unscored(reason=reason, explanation=explanation, metadata=metadata)
     table = points(scale)
     return Score(
-        value=sum(table[letter] for letter in found) / len(found),
-        answer=" ".join(row.letter if isinstance(row, Grade) else _NO_LETTER for row in rows),
+        value=sum(table[letter] for letter in given_letters) / len(given_letters),
+        answer=" ".join(row.letter if isinstance(row, Grade) else _NO_LETTER_MARK for row in rows),
         explanation="\n".join(
-            [*(row.reason for row in rows if isinstance(row, Grade) and row.reason), why]
+            [*(row.reason for row in rows if isinstance(row, Grade) and row.reason), explanation]
         ).strip()
         or None,
         metadata=metadata,
@@ -91,12 +94,12 @@ def letters_score(
 
 
 def usable_score(score: Score, best: str, expected: int) -> Score:
-    """Say how many of the expected items have the best letter; what failed is not usable.
+    """Return the share of the expected items with the best letter; failures count as not usable.
 
     Args:
-        score: The same sample's `letters_score`.
+        score: The `letters_score` of the same sample.
         best: The best letter.
-        expected: Items that a reply owes.
+        expected: Number of expected items.
     """
     letters = [grade["letter"] for grade in (score.metadata or {})["grades"]]
     n_best, n_graded = letters.count(best), sum(letter is not None for letter in letters)
@@ -108,15 +111,15 @@ def usable_score(score: Score, best: str, expected: int) -> Score:
 
 
 def _entry(item: Item, row: GradeRow) -> dict[str, Any]:
-    """Lay an item and its grade, or why it has none, side by side."""
+    """Merge an item with its grade or failure into one entry."""
     return {**item.model_dump(mode="json"), "letter": None, **row.model_dump(mode="json")}
 
 
 def read_entry(entry: Mapping[str, Any]) -> tuple[Item, GradeRow]:
-    """Read what `letters_score` laid side by side.
+    """Split an entry of `letters_score` into the item and its grade or failure.
 
     Raises:
-        ValidationError: it is something else.
+        ValidationError: the entry is invalid.
     """
     item = Item.model_validate({key: entry[key] for key in Item.model_fields if key in entry})
     kind: type[Grade | Failure] = Grade if entry.get("kind") == "grade" else Failure
@@ -125,7 +128,7 @@ def read_entry(entry: Mapping[str, Any]) -> tuple[Item, GradeRow]:
 
 @metric
 def usable_rate() -> Metric:
-    """Share of the expected items that have the best letter; failures count as not usable."""
+    """Share of the expected items with the best letter; failures count as not usable."""
 
     def rate(scores: list[SampleScore]) -> Value:
         expected = _total(scores, "n_expected")
@@ -136,7 +139,7 @@ def usable_rate() -> Metric:
 
 @metric
 def failed() -> Metric:
-    """Expected items that have no letter, because the reply or the judge failed."""
+    """Number of expected items without a letter, because the reply or the judge failed."""
 
     def count(scores: list[SampleScore]) -> Value:
         return _total(scores, "n_failed")
@@ -145,4 +148,4 @@ def failed() -> Metric:
 
 
 def _total(scores: Sequence[SampleScore], name: str) -> float:
-    return float(sum((one.score.metadata or {})[name] for one in scores))
+    return float(sum((score.score.metadata or {})[name] for score in scores))

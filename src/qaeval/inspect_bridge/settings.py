@@ -1,4 +1,4 @@
-"""What a log says of its run, held to what qaeval itself would have written: nothing of it has passed a loader of qaeval's."""
+"""Validate the run settings in the metadata of a log as strictly as qaeval's own loaders."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +14,11 @@ from qaeval.records import Record, Session, digest
 from qaeval.registry.model import ModelSpec
 from qaeval.run.plan import described
 
-_NO_PART: Final = ("directory", "label_paths")
-"""Where an eval stands on somebody's disk; no log says it."""
+_EXCLUDED_KEYS: Final = ("directory", "label_paths")
+"""Keys of local paths, which are not part of an eval's settings."""
 
 
-class _Drawn(Record):
+class _SampleSet(Record):
     """The sample set."""
 
     n: StrictInt = Field(ge=1)
@@ -27,128 +27,133 @@ class _Drawn(Record):
 
 
 class _Grading(Record):
-    """Who grades, and by what; Inspect names the judge elsewhere in its own logs."""
+    """Judge and rubric; logs of Inspect tasks name the judge elsewhere."""
 
     judge: dict[str, Any] | None
     rubric: dict[str, Any]
 
 
 class _Settings(Record):
-    """A run's settings, the models and what is hashed still unread."""
+    """The settings of a run; models, eval and rubric are validated separately."""
 
     format: Literal[1]
     eval: dict[str, Any]
-    sample_set: _Drawn
+    sample_set: _SampleSet
     candidates: dict[str, dict[str, Any]] = Field(max_length=1)
-    """The one candidate of an exported log; Inspect names it elsewhere in its own."""
+    """The candidate of an exported log; logs of Inspect tasks name it elsewhere."""
     grading: _Grading
 
 
-class _Asked(Record):
-    """How a model of Inspect's was asked."""
+class _RequestOptions(Record):
+    """Options of the requests to an Inspect model."""
 
     structured: StrictBool
     merge_system: StrictBool = False
     judge_mode: Literal["reason_first", "letter"] = "reason_first"
 
 
-class _About(Record):
+class _LogMetadata(Record):
     settings: _Settings
-    candidate: _Asked | None = None
-    judge: _Asked | None = None
+    candidate: _RequestOptions | None = None
+    judge: _RequestOptions | None = None
     sessions: tuple[Session, ...] = ()
 
 
 def read_settings(
-    path: Path, about: Mapping[str, Any], *, candidate: str, judge: str | None
+    path: Path, metadata: Mapping[str, Any], *, candidate: str, judge: str | None
 ) -> tuple[dict[str, Any], tuple[Session, ...]]:
-    """Read a run's settings, and who worked on it, out of what a log says for qaeval.
+    """Read the settings and sessions of a run from the metadata of a log.
 
     Args:
-        path: Of the log.
-        about: What it says.
-        candidate: Inspect's name of the candidate, for a log that qaeval did not export.
-        judge: The same of the judge.
+        path: Path of the log.
+        metadata: qaeval's metadata of the log.
+        candidate: Inspect's name of the candidate, for logs of Inspect tasks.
+        judge: Inspect's name of the judge, for logs of Inspect tasks.
 
     Raises:
-        DataError: something is missing, changed or not what it has to be; the message names log and key.
+        DataError: a value is missing, changed or invalid; the message names log and key.
     """
-    read = validated(_About, {key: about[key] for key in _About.model_fields if key in about}, path)
-    found, where = read.settings, f"{path}: settings"
-    if found.candidates:
+    fields = {key: metadata[key] for key in _LogMetadata.model_fields if key in metadata}
+    log_metadata = validated(_LogMetadata, fields, path)
+    settings_read, location = log_metadata.settings, f"{path}: settings"
+    if settings_read.candidates:
         candidates = {
-            name: _model(f"{where}.candidates.{name}", {**one, "name": name}, set(one))
-            for name, one in found.candidates.items()
+            name: _model(f"{location}.candidates.{name}", {**model, "name": name}, set(model))
+            for name, model in settings_read.candidates.items()
         }
-        judged = _judge(f"{where}.grading.judge", found.grading.judge)
+        judge_settings = _judge(f"{location}.grading.judge", settings_read.grading.judge)
     else:
-        candidates = {candidate: _as_asked(f"{path}: candidate", candidate, read.candidate)}
-        judged = {"name": judge, **_as_asked(f"{path}: judge", judge, read.judge)}
+        candidates = {candidate: _model_as_requested(f"{path}: candidate", candidate, log_metadata.candidate)}
+        judge_settings = {"name": judge, **_model_as_requested(f"{path}: judge", judge, log_metadata.judge)}
+    rubric = _rubric(f"{location}.grading.rubric", settings_read.grading.rubric)
     settings = {
-        "format": found.format,
-        "eval": _eval(f"{where}.eval", found.eval),
-        "sample_set": found.sample_set.model_dump(),
+        "format": settings_read.format,
+        "eval": _eval(f"{location}.eval", settings_read.eval),
+        "sample_set": settings_read.sample_set.model_dump(),
         "candidates": candidates,
-        "grading": {"judge": judged, "rubric": _rubric(f"{where}.grading.rubric", found.grading.rubric)},
+        "grading": {"judge": judge_settings, "rubric": rubric},
     }
-    return settings, read.sessions
+    return settings, log_metadata.sessions
 
 
-def _eval(where: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    for key in _NO_PART:
-        if key in about:
-            raise DataError(f"{where}: unknown key {key!r}; where an eval stands is no part of it")
-    content = _unhashed(where, about, "digest")
-    definition = validated(EvalDefinition, {**content, "directory": Path()}, where)
-    return {**definition.model_dump(mode="json"), "digest": _hash(where, about, "digest")}
+def _eval(location: str, eval_settings: Mapping[str, Any]) -> dict[str, Any]:
+    for key in _EXCLUDED_KEYS:
+        if key in eval_settings:
+            raise DataError(
+                f"{location}: unknown key {key!r}; local paths are not part of an eval's settings"
+            )
+    content = _unhashed(location, eval_settings, "digest")
+    definition = validated(EvalDefinition, {**content, "directory": Path()}, location)
+    return {**definition.model_dump(mode="json"), "digest": _hash(location, eval_settings, "digest")}
 
 
-def _rubric(where: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    rubric = validated(Rubric, _unhashed(where, about, "sha"), where)
-    return {**rubric.model_dump(mode="json"), "sha": _hash(where, about, "sha")}
+def _rubric(location: str, rubric_settings: Mapping[str, Any]) -> dict[str, Any]:
+    rubric = validated(Rubric, _unhashed(location, rubric_settings, "sha"), location)
+    return {**rubric.model_dump(mode="json"), "sha": _hash(location, rubric_settings, "sha")}
 
 
-def _unhashed(where: str, about: Mapping[str, Any], key: str) -> dict[str, Any]:
-    if key not in about:
-        raise DataError(f"{where}: missing key {key!r}")
-    return {name: value for name, value in about.items() if name != key}
+def _unhashed(location: str, settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    if key not in settings:
+        raise DataError(f"{location}: missing key {key!r}")
+    return {name: value for name, value in settings.items() if name != key}
 
 
-def _hash(where: str, about: Mapping[str, Any], key: str) -> str:
-    """Return the hash beside a content, which must be the content's; keys that this version adds have no part in it."""
-    expected = digest(_unhashed(where, about, key))
-    if about[key] != expected:
+def _hash(location: str, settings: Mapping[str, Any], key: str) -> str:
+    """Return the stored hash, checked against the content as stored, without defaults of this version."""
+    expected = digest(_unhashed(location, settings, key))
+    if settings[key] != expected:
         raise DataError(
-            f"{where}: {key}: expected {expected!r}, the hash of its content, got {about[key]!r}: it was changed"
+            f"{location}: {key}: expected {expected!r}, the hash of the content, got {settings[key]!r}: "
+            "the content was changed"
         )
     return expected
 
 
-def _judge(where: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    if about is None:
-        raise DataError(f"{where}: expected a mapping (key: value), got None")
-    return _model(where, about, set(about))
+def _judge(location: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    if settings is None:
+        raise DataError(f"{location}: expected a mapping (key: value), got None")
+    return _model(location, settings, set(settings))
 
 
-def _model(where: str, about: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    """Return what a run says of a model, read as the registry's entry that it was made of."""
+def _model(location: str, settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    """Return the settings of a model, validated as a registry entry."""
     if "kind" not in keys:
-        raise DataError(f"{where}: missing key 'kind'")
-    spec = validated(ModelSpec, about, where).model_dump(mode="json")
-    return {key: spec[key] for key in about if key in keys}
+        raise DataError(f"{location}: missing key 'kind'")
+    spec = validated(ModelSpec, settings, location).model_dump(mode="json")
+    return {key: spec[key] for key in settings if key in keys}
 
 
-def _as_asked(where: str, name: str | None, asked: _Asked | None) -> dict[str, Any]:
-    """Say of a model what an Inspect log knows of it: what it is called, and how it was asked."""
-    if asked is None:
-        raise DataError(f"{where}: expected how it was asked (structured: true or false), got None")
+def _model_as_requested(location: str, name: str | None, options: _RequestOptions | None) -> dict[str, Any]:
+    """Return the settings of a model that are known from an Inspect log: its name and request options."""
+    if options is None:
+        raise DataError(f"{location}: missing request options (structured: true or false)")
     if not name:
-        raise DataError(f"{where}: no model has this role in the log, so nobody is named")
+        raise DataError(f"{location}: the log has no model with this role")
     spec = ModelSpec(
         name=name,
         served_name=name,
-        structured="json_schema" if asked.structured else "off",
-        system_role="merge" if asked.merge_system else "keep",
-        judge_mode=asked.judge_mode,
+        structured="json_schema" if options.structured else "off",
+        system_role="merge" if options.merge_system else "keep",
+        judge_mode=options.judge_mode,
     )
     return described(spec)

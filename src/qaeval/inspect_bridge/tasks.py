@@ -1,4 +1,4 @@
-"""qaeval's evals as Inspect tasks: its prompts, parsers, checks and rubrics, asked through Inspect's models."""
+"""qaeval's evals as Inspect tasks, with the same prompts, parsers, checks and rubrics."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -38,19 +38,19 @@ from qaeval.run.grade import JudgeMode
 from qaeval.run.plan import Plan
 
 FORMAT: Final = 1
-"""Layout of what the logs hold for qaeval; an import refuses another one."""
+"""Format of qaeval's metadata in logs; imports refuse other formats."""
 METADATA: Final = "qaeval"
-"""Key of the task's metadata under which it stands."""
+"""Key of qaeval's metadata in the metadata of a task."""
 GRADER: Final = "grader"
 
-_ROW: Final = "qaeval_generation"
-"""Key of the sample's store."""
-_PATIENCE: Final = GenerateConfig(max_retries=7, timeout=900, attempt_timeout=300)
-"""Inspect's own defaults are unlimited retries and no end of an attempt."""
+_GENERATION_KEY: Final = "qaeval_generation"
+"""Key of the generation in a sample's store."""
+_REQUEST_CONFIG: Final = GenerateConfig(max_retries=7, timeout=900, attempt_timeout=300)
+"""Inspect's defaults are unlimited retries and no timeout."""
 
 
 def task_of(
-    eval: str | Path,  # noqa: A002 - what the user types: -T eval=…
+    eval: str | Path,  # noqa: A002 - the name on the command line: -T eval=…
     *,
     n: int | None = None,
     seed: int = 0,
@@ -60,39 +60,39 @@ def task_of(
     lenient_judge: bool = False,
     merge_system: bool = False,
 ) -> Task:
-    """Make an eval an Inspect task.
+    """Return an eval as an Inspect task.
 
-    The sampling parameters are the eval's and are not changed by ``--temperature`` and the like: replies are comparable with
-    those of ``qaeval compare``. The judge is the model role ``grader``, which must be given; it is never the candidate
-    unless the user says so.
+    Sampling parameters are those of the eval, regardless of ``--temperature`` and similar options, so that
+    replies are comparable with those of ``qaeval compare``. The judge is the model role ``grader``, which
+    is required: the candidate grades its own replies only if the user names it there.
 
     Args:
-        eval: Name or folder.
-        n: How many samples to draw; all when left out. Inspect's ``--limit`` takes the first ones instead, and such a log cannot
-            be imported.
-        seed: Of the draw.
-        rubric: Name or file of another rubric than the eval's.
+        eval: Name or folder of the eval.
+        n: Number of samples to draw; default: all. Inspect's ``--limit`` takes the first samples instead,
+            and such a log cannot be imported.
+        seed: Seed of the draw.
+        rubric: Name or file of the rubric; default: that of the eval.
         judge_mode: ``reason_first`` or ``letter``.
-        lenient: The candidate's server does not hold replies to a schema: none is sent, and JSON may stand between words.
-        lenient_judge: The same of the judge's server.
-        merge_system: Put the candidate's system message at the head of its first user turn.
+        lenient: Send no schema to the candidate's server, and accept JSON within other text.
+        lenient_judge: The same for the judge's server.
+        merge_system: Put the candidate's system message at the start of its first user turn.
 
     Raises:
-        UsageError: eval or rubric are unknown, or ``n`` is more than there is.
-        DataError: a file is not what it has to be.
+        UsageError: eval or rubric is unknown, or ``n`` exceeds the number of samples.
+        DataError: a file is invalid.
     """
     definition = find_eval(str(eval))
-    judged_by = _rubric(rubric or definition.rubric, definition)
+    rubric_definition = _rubric(rubric or definition.rubric, definition)
     samples = draw(load_samples(definition), n=n, seed=seed)
-    about = {
-        **_about(Plan(definition, samples, (), seed), judged_by),
+    metadata = {
+        **_log_metadata(Plan(definition, samples, (), seed), rubric_definition),
         "candidate": {"structured": not lenient, "merge_system": merge_system},
         "judge": {"structured": not lenient_judge, "judge_mode": judge_mode},
     }
     return Task(
         name=definition.name,
         dataset=MemoryDataset(
-            [inspect_sample(one, definition, merge_system=merge_system) for one in samples],
+            [inspect_sample(sample, definition, merge_system=merge_system) for sample in samples],
             name=definition.name,
         ),
         solver=ask(str(eval), lenient=lenient, merge_system=merge_system),
@@ -102,17 +102,17 @@ def task_of(
             ),
             usable(str(eval), rubric=rubric),
         ],
-        config=_PATIENCE,
+        config=_REQUEST_CONFIG,
         headline_metric=HeadlineMetric(scorer=USABLE, metric="usable_rate"),
         version=definition.digest[:12],
-        metadata={METADATA: about},
+        metadata={METADATA: metadata},
     )
 
 
-def _about(plan: Plan, rubric: Rubric) -> dict[str, Any]:
-    """Say what an import has to know and check."""
-    graded_by = {"judge": None, "rubric": {**rubric.model_dump(mode="json"), "sha": rubric.sha}}
-    settings = {**plan.settings(), "grading": graded_by}
+def _log_metadata(plan: Plan, rubric: Rubric) -> dict[str, Any]:
+    """Return the metadata that an import reads and checks."""
+    grading_settings = {"judge": None, "rubric": {**rubric.model_dump(mode="json"), "sha": rubric.sha}}
+    settings = {**plan.settings(), "grading": grading_settings}
     return {
         "format": FORMAT,
         "rubric_sha": rubric.sha,
@@ -124,7 +124,7 @@ def _about(plan: Plan, rubric: Rubric) -> dict[str, Any]:
 def inspect_sample(
     sample: Sample, definition: EvalDefinition, *, merge_system: bool = False
 ) -> InspectSample:
-    """Write a sample as Inspect has it; its id pairs candidates, and is what an interrupted eval is resumed by."""
+    """Convert a sample to Inspect's; its id pairs candidates and identifies it when an eval is resumed."""
     request = generating.build_request(sample, definition, Sampling())
     return InspectSample(
         id=sample.sample_id,
@@ -134,15 +134,20 @@ def inspect_sample(
 
 
 @solver
-def ask(eval: str, lenient: bool = False, merge_system: bool = False) -> Solver:  # noqa: A002 - as `task_of` calls it
-    """Ask the candidate for its items, as qaeval's generate stage does; what failed is kept with its reason."""
+def ask(
+    eval: str,  # noqa: A002 - as in `task_of`
+    lenient: bool = False,
+    merge_system: bool = False,
+) -> Solver:
+    """Generate the candidate's items like qaeval's generate stage; failures are kept with their reason."""
     definition = find_eval(eval)
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001 - sends no schema of qaeval's own
-        grader()  # before the candidate is asked for anything
+    # Inspect's `generate` cannot send a schema
+    async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001 - Inspect's signature
+        grader()  # a missing judge is an error before any request to the candidate
         chat = InspectChat(get_model(), structured=not lenient, merge_system=merge_system)
-        row = await _generated(chat, state, definition, lenient=lenient)
-        state.store.set(_ROW, {"row": row.model_dump(mode="json"), "host": chat.host})
+        row = await _generate_row(chat, state, definition, lenient=lenient)
+        state.store.set(_GENERATION_KEY, {"row": row.model_dump(mode="json"), "host": chat.host})
         if chat.output is not None:
             state.output = chat.output
             state.messages += [choice.message for choice in chat.output.choices[:1]]
@@ -153,54 +158,53 @@ def ask(eval: str, lenient: bool = False, merge_system: bool = False) -> Solver:
 
 @scorer(name=LETTERS, metrics=[mean(), stderr(cluster=CLUSTER)])
 def letters(
-    eval: str,  # noqa: A002 - as `task_of` calls it
+    eval: str,  # noqa: A002 - as in `task_of`
     rubric: str | None = None,
     judge_mode: JudgeMode = "reason_first",
     lenient: bool = False,
     lenient_judge: bool = False,
 ) -> Scorer:
-    """Grade every item of a reply with the model role ``grader``; the score is the mean of the letters (A=1, B=0.5, C=0)."""
+    """Grade every item by the model role ``grader``; the score is the mean letter (A=1, B=0.5, C=0)."""
     definition = find_eval(eval)
-    judged_by = _rubric(rubric or definition.rubric, definition)
-    instructions = grading.Instructions.of(judged_by, grading.SAMPLING, judge_mode)
+    rubric_definition = _rubric(rubric or definition.rubric, definition)
+    instructions = grading.Instructions.of(rubric_definition, grading.SAMPLING, judge_mode)
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - there is no target
         judge = grader()
-        kept = state.store.get(_ROW)
+        stored = state.store.get(_GENERATION_KEY)
         row = (
-            _row(kept["row"])
-            if kept
-            else await _generated(_Said(state.output), state, definition, lenient=lenient)
+            _row(stored["row"])
+            if stored
+            else await _generate_row(_RecordedReply(state.output), state, definition, lenient=lenient)
         )
-        hosts = {str(state.model): kept["host"]} if kept else {}
+        hosts = {str(state.model): stored["host"]} if stored else {}
         if isinstance(row, Failure):
-            return letters_score(row, {}, judged_by.letters, hosts=hosts)
+            return letters_score(row, {}, rubric_definition.letters, hosts=hosts)
 
-        async def graded(one: grading.GradeTask) -> GradeRow:
+        async def graded(task: grading.GradeTask) -> GradeRow:
             chat = InspectChat(judge, structured=not lenient_judge)
             hosts[str(judge)] = chat.host
-            return await grading.grade_one(chat, one, instructions, lenient=lenient_judge)
+            return await grading.grade_one(chat, task, instructions, lenient=lenient_judge)
 
-        asked = grading.tasks(str(judge), _sample(state), [row])
-        grades = await collect(*(graded(one) for one in asked))
-        return letters_score(row, {str(one.item_id): one for one in grades}, judged_by.letters, hosts=hosts)
+        grade_tasks = grading.tasks(str(judge), _sample(state), [row])
+        grades = await collect(*(graded(task) for task in grade_tasks))
+        by_item = {str(grade.item_id): grade for grade in grades}
+        return letters_score(row, by_item, rubric_definition.letters, hosts=hosts)
 
     return score
 
 
 @scorer(name=USABLE, metrics=[usable_rate(), stderr(cluster=CLUSTER), failed()])
-def usable(eval: str, rubric: str | None = None) -> Scorer:  # noqa: A002 - as `task_of` calls it
-    """Share of the expected items with the best letter, read off the score ``letters``, which must stand before this one."""
+def usable(eval: str, rubric: str | None = None) -> Scorer:  # noqa: A002 - as in `task_of`
+    """Share of the expected items with the best letter, from the score of `letters`, which must come first."""
     definition = find_eval(eval)
     best = _rubric(rubric or definition.rubric, definition).letters[0]
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - there is no target
-        found = (state.scores or {}).get(LETTERS)
-        if found is None:
-            raise UsageError(
-                "the scorer 'usable' reads what the scorer 'letters' found; put that one before it"
-            )
-        return usable_score(found, best, definition.items_per_sample)
+        letters_of_sample = (state.scores or {}).get(LETTERS)
+        if letters_of_sample is None:
+            raise UsageError("the scorer 'usable' reads the score of 'letters'; put 'letters' before it")
+        return usable_score(letters_of_sample, best, definition.items_per_sample)
 
     return score
 
@@ -209,19 +213,19 @@ def grader() -> Model:
     """Return the model that grades.
 
     Raises:
-        UsageError: none was given; Inspect itself would let the candidate grade its own replies.
+        UsageError: the role is not set; Inspect itself would let the candidate grade its own replies.
     """
     try:
-        return get_model(role=GRADER, required=True, config=_PATIENCE)
+        return get_model(role=GRADER, required=True, config=_REQUEST_CONFIG)
     except Exception as error:
         raise UsageError(
-            f"no usable grader: {error} Name the judge with --model-role grader=openai-api/NAME/MODEL; the candidate does "
-            f"not grade its own replies unless you name it there"
+            f"no usable grader: {error} Set the judge with --model-role grader=openai-api/NAME/MODEL; the "
+            "candidate grades its own replies only if it is set there"
         ) from error
 
 
-class _Said:
-    """A model that says what was said already: replies of another solver than `ask`."""
+class _RecordedReply:
+    """A model that returns a recorded reply, for solvers other than `ask`."""
 
     def __init__(self, output: ModelOutput) -> None:
         self._output = output
@@ -233,8 +237,8 @@ class _Said:
             raise ChatError(error.reason, error.detail) from None
 
 
-async def _generated(
-    chat: InspectChat | _Said, state: TaskState, definition: EvalDefinition, *, lenient: bool
+async def _generate_row(
+    chat: InspectChat | _RecordedReply, state: TaskState, definition: EvalDefinition, *, lenient: bool
 ) -> GenerateRow:
     sample, candidate = _sample(state), str(state.model)
     task = generating.GenerateTask(generating.task_id(candidate, sample.sample_id), candidate, sample)
@@ -244,9 +248,7 @@ async def _generated(
 
 def _sample(state: TaskState) -> Sample:
     if "sample" not in state.metadata:
-        raise DataError(
-            f"sample {state.sample_id} has no metadata 'sample': it was not made by a task of qaeval's"
-        )
+        raise DataError(f"sample {state.sample_id} has no metadata 'sample': it is not from a task of qaeval")
     return Sample.model_validate(state.metadata["sample"])
 
 
@@ -255,6 +257,6 @@ def _row(row: dict[str, Any]) -> GenerateRow:
 
 
 def _rubric(name: str, definition: EvalDefinition) -> Rubric:
-    """Find a rubric: in ``rubrics/`` beside the eval's ``evals/`` (Inspect changes the directory), else as qaeval does."""
-    beside = definition.directory.resolve().parent.parent / "rubrics" / f"{name}.yaml"
-    return find_rubric(str(beside) if beside.is_file() else name)
+    """Find a rubric, first in ``rubrics/`` beside ``evals/``, since Inspect changes the directory."""
+    path = definition.directory.resolve().parent.parent / "rubrics" / f"{name}.yaml"
+    return find_rubric(str(path) if path.is_file() else name)

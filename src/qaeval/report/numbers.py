@@ -121,7 +121,7 @@ def money(value: float | None) -> str:
     """Print an amount: ``0.42``, ``12,345.00``; a small one with two digits that count, ``0.0042``."""
     if value is None:
         return UNDEFINED
-    digits = 2 if value >= 0.1 or value == 0 else 1 - floor(log10(value))  # noqa: PLR2004 - a tenth keeps two digits
+    digits = 2 if value >= 0.1 or value == 0 else 1 - floor(log10(value))
     return f"{value:,.{digits}f}"
 
 
