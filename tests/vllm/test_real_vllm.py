@@ -221,7 +221,7 @@ async def test_a_prompt_that_cannot_fit_is_not_sent(pair: tuple[str, str], gener
 
     before = await prompts()
     request = ChatRequest(messages=(Message("user", "memory " * 3900),), sampling=Sampling(max_tokens=1024))
-    with pytest.raises(ChatError, match="It was not sent") as caught:
+    with pytest.raises(ChatError, match="not sent") as caught:
         await generator.complete(request)
     assert caught.value.reason == "context_overflow"
     assert await prompts() == before
