@@ -68,7 +68,18 @@ ShardOf: TypeAlias = Annotated[
 ]
 Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 JudgeName: TypeAlias = Annotated[
-    str | None, typer.Option("--judge", help="Name of the judge in the registry.")
+    str | None,
+    typer.Option(
+        "--judge",
+        help="Name of the judge in the registry; default: its first one that is of no candidate's family.",
+    ),
+]
+AllowSameFamily: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-same-family",
+        help="Allow a judge of a candidate's family, or the same model or server; the report says so.",
+    ),
 ]
 RubricName: TypeAlias = Annotated[
     str | None, typer.Option("--rubric", help="Name or file of the rubric; the eval's own when left out.")

@@ -10,8 +10,16 @@ from qaeval.records import Record
 Plain: TypeAlias = str | int | float | bool | None
 """A value that a table can print."""
 
+SAME_FAMILY = "judge of a candidate's family"
+"""Key in `ModelFacts.more` of a judge that was allowed to grade its own family or model."""
+
 EMBEDDED = "embedded"
 """The kind of a model that is code of qaeval's own: no server, no weights."""
+
+
+def _nothing(value: object) -> bool:
+    """Whether a fact is not known, so that the document omits it."""
+    return not value
 
 
 class Part(Record):
@@ -181,6 +189,8 @@ class ModelFacts(Part):
     hf_id: str = ""
     revision: str = ""
     licence: str = ""
+    family: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    """Lines of vendors that the model is of (`qaeval.registry.family`); empty where they are not known."""
     openness: str = ""
     """Open weights, open source, closed; as the registry says."""
     released: str = ""
