@@ -29,6 +29,7 @@ from qaeval.cli.options import (
     Number,
     Out,
     OutOrStore,
+    Prompts,
     Registry,
     Resume,
     RubricName,
@@ -39,6 +40,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     in_flight,
     mapping,
+    prompt_names,
 )
 from qaeval.errors import QaevalError, UsageError
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 def compare(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
@@ -89,6 +92,7 @@ def compare(
             shard,
             out,
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -112,6 +116,7 @@ def compare(
     with _resumable(path):
         run = api.compare(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -140,6 +145,7 @@ def compare(
 
 def generate(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
@@ -163,6 +169,7 @@ def generate(
     with _resumable(path):
         api.generate(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,

@@ -12,6 +12,15 @@ _MOST_IN_FLIGHT = 4096
 Names: TypeAlias = Annotated[
     list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
 ]
+Prompts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE,...",
+        help="Prompt files, by path or by name in the eval's folder: each model is a candidate with each of them, "
+        "like mistral@better; default: the eval's prompt.",
+    ),
+]
 EvalName: TypeAlias = Annotated[str | None, typer.Option("--eval", help="Name or folder of the eval.")]
 ChunksFile: TypeAlias = Annotated[
     Path | None, typer.Option("--chunks", help="JSONL file of your own chunks instead of the eval's.")
@@ -142,6 +151,18 @@ Machine: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def prompt_names(prompts: str | None) -> list[str]:
+    """Read ``--prompts``: names with commas between."""
+    if prompts is None:
+        return []
+    names = [name.strip() for name in prompts.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"--prompts {prompts!r}: expected files with commas between, like prompt.md,better.md"
+        )
+    return names
 
 
 def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:
