@@ -260,7 +260,7 @@ class Run:
             raise UsageError(
                 "several runs side by side have no directory to write a report into; use render()"
             )
-        with RunStore.open(self.path) as store:
+        with RunStore.open(self.path, writable=True) as store:
             self.__dict__["_analysis"] = write_report(store, self._options)
         for name in ("letters", "items"):
             self.__dict__.pop(name, None)
@@ -501,7 +501,7 @@ def grade(
     """
     (path,) = _run_paths(run)
     registry = _registry(config, endpoints)
-    with RunStore.open(path) as store:
+    with RunStore.open(path, writable=True) as store:
         settings = store.settings()
         judging = _judging(registry, settings, judge=judge, rubric=_text(rubric))
         machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)

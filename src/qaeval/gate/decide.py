@@ -95,7 +95,7 @@ def gate(
         run = reader.run(request.run)
         report = decide(inputs_of(request, reader, run, make_runner if request.regrade else None))
     if request.save:
-        with RunStore.open(request.run) as store:
+        with RunStore.open(request.run, writable=True) as store:
             store.write_text(GATE, model_json(report))
     return report
 
@@ -178,7 +178,7 @@ _SEQUENTIAL_ERRORS: Final = "Both error rates hold whenever the grading stops (b
 
 def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner: MakeRunner) -> GateReport:
     """Grade a run until its gate is decided; its `sequential` says what that saved and what it costs in power."""
-    with RunStore.open(request.run) as store:
+    with RunStore.open(request.run, writable=True) as store:
         judging = _judging(request, reader.config, store.settings())
         graded_before = store.settings().get("grading")
         store.require_settings({**store.settings(), "grading": graded_before and judging.settings()})
