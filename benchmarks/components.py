@@ -113,7 +113,9 @@ def main() -> None:
     print()
     for name, share in lowest.items():
         print(f"- lowest coverage, {name}: {share:.3f}")
-    print(f"\n{arguments.reps} runs of each setting, seed {arguments.seed}; {time.perf_counter() - start:.0f} s.")
+    print(
+        f"\n{arguments.reps} runs of each setting, seed {arguments.seed}; {time.perf_counter() - start:.0f} s."
+    )
 
 
 if __name__ == "__main__":

@@ -381,6 +381,8 @@ TESTED_BY_EXAMPLE = {
     "deadline_bets",
     # labels of some chunks
     "corrected_difference", "differential_error",
+    # repeated letters
+    "variance_components", "repeat_agreement",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows

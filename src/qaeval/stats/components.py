@@ -202,9 +202,7 @@ def _reach(of_outer: float, of_inner: float, rho: float) -> float:
     return sqrt(max(0.0, of_outer**2 - 2 * rho * of_outer * of_inner + of_inner**2))
 
 
-def _pair_sums(
-    y: Floats, chunk: Ints, slot: Ints, reply: Ints, n_chunks: int
-) -> tuple[Floats, Floats]:
+def _pair_sums(y: Floats, chunk: Ints, slot: Ints, reply: Ints, n_chunks: int) -> tuple[Floats, Floats]:
     """Return what each chunk adds to the sums of squared differences and pairs of every level.
 
     Both have shape (G, 6). The first three columns are pairs of one text, item and chunk; the others are what
