@@ -1,14 +1,19 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from qaeval.comparison.analysis import ReportOptions, analyse
+from qaeval.comparison.differences import compare_candidates
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import agreement
 from qaeval.errors import DataError
 from qaeval.records import Generation, Label
+from qaeval.stats.planning import Pilot, plan
 from report_builders import JUDGE, RUN, Case, candidate, case, items_of, label_of
 
 approx = pytest.approx
@@ -148,12 +153,65 @@ def test_swapping_the_candidates_changes_the_sign_and_not_the_words() -> None:
     assert other.sentence == one.sentence
 
 
-def test_a_test_and_an_interval_that_disagree_are_both_told() -> None:
-    # 10 of 12 chunks show the same step: the exact test is sure (2/1024), the interval for near-ties is not.
+def test_the_exact_test_decides_and_the_interval_agrees_with_it() -> None:
+    # 10 of 12 chunks show the same step: the exact test is sure (2/1024), the interval for near-ties alone is not.
     (pair,) = case({"alpha": ["AAB"] * 12, "beta": ["AAA"] * 10 + ["AAB"] * 2}).report().differences
     assert pair.p == approx(2 / 1024)
-    assert pair.outcome == "not enough data"
-    assert "(the test alone would show one, the interval does not)" in pair.sentence
+    assert (pair.outcome, pair.difference.low) == ("b is better", 0)
+
+
+def test_an_interval_does_not_leave_out_0_where_the_exact_test_does_not() -> None:
+    # 5 of 10 chunks are won and 5 tied: Student's interval is above 0, and the exact p is 2/32.
+    (pair,) = case({"alpha": ["BBB"] * 10, "beta": ["AAA"] * 5 + ["BBB"] * 5}).report().differences
+    assert (pair.p, pair.outcome) == (approx(2 / 32), "not enough data")
+    assert pair.difference.low == 0
+
+
+def usable_table(alpha: Sequence[int], beta: Sequence[int], sizes: Sequence[int]) -> pd.DataFrame:
+    """Table of letters of two candidates, from their usable items of each chunk."""
+    return pd.DataFrame(
+        [
+            {"cluster": f"chunk {chunk}", "candidate": name, "letter": "A" if item < usable[chunk] else "B"}
+            for name, usable in (("alpha", alpha), ("beta", beta))
+            for chunk, size in enumerate(sizes)
+            for item in range(size)
+        ]
+    )
+
+
+def test_chunks_of_unequal_size_have_an_exact_test() -> None:
+    # 24 chunks of 1 to 7 items whose sizes have no round mean; the differences in items are these
+    rng = np.random.default_rng(4)
+    sizes = np.append(rng.integers(1, 8, 23), 5)
+    alpha, beta = rng.binomial(sizes, 0.6), rng.binomial(sizes, 0.8)
+    (pair,) = compare_candidates(
+        usable_table(alpha, beta, sizes), candidates=["alpha", "beta"], best="A", margin=0.05
+    )
+    law = np.ones(1)
+    for step in np.abs(beta - alpha):
+        law = np.convolve(law, np.bincount([0, 2 * step], minlength=2 * step + 1) / 2)
+    reached = np.arange(len(law)) - (len(law) - 1) / 2
+    assert pair.p == approx(law[np.abs(reached) >= abs((beta - alpha).sum())].sum(), rel=1e-9)
+
+
+def test_a_plan_promises_the_power_that_the_verdict_reaches() -> None:
+    # A rate 98 %, ICC .2, 20 chunks, a loss of 15 points: the verdict by the interval found it in 30 % of the runs
+    rate, icc, n_chunks = 0.98, 0.2, 20
+    pilot = Pilot.assumed(rate, icc, 3)
+    promised = plan(pilot, 0.15, n_chunks=n_chunks).power
+    values, shares = pilot.law(0.15)
+    rng = np.random.default_rng(1)
+    wins = 0
+    for _ in range(100):
+        lost = rng.choice(np.round(values * 3).astype(int), n_chunks, p=shares)
+        (pair,) = compare_candidates(
+            usable_table(3 - np.maximum(lost, 0), 3 + np.minimum(lost, 0), [3] * n_chunks),
+            candidates=["alpha", "beta"],
+            best="A",
+            margin=0.05,
+        )
+        wins += pair.outcome == "a is better"
+    assert wins / 100 == approx(promised, abs=0.12)
 
 
 NARROW = {"alpha": ["AAB", "ABB"] * 8, "beta": ["ABB", "AAB"] * 7 + ["AAA", "AAA"]}
