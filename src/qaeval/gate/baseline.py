@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from qaeval import __version__
 from qaeval.comparison.analysis import RunData
-from qaeval.comparison.run_data import read_run
+from qaeval.comparison.run_data import labels_of_run, read_run
 from qaeval.errors import DataError
-from qaeval.evals.find import find_labels
 from qaeval.files.rows import explained
 from qaeval.files.yaml import read_text, validated
 from qaeval.gate.evidence import (
@@ -433,7 +432,7 @@ class EvidenceReader:
             grading: Judge and rubric of a run whose grading goes on: items without a row are `PENDING`.
         """
         settings = store.settings()
-        labels = tuple(self.labels) or find_labels(settings["eval"]["name"])
+        labels = tuple(self.labels) or labels_of_run(store.path, settings)
         data = read_run(store, label_paths=labels, grading=grading)
         placeholders: list[Failure] = []
         if grading is not None:
