@@ -383,10 +383,10 @@ def import_(
         join=join,
         config=config,
     )
-    _tell_import(target)
+    _tell_import(target, is_graded=bool(grade_field))
 
 
-def _tell_import(path: Path) -> None:
+def _tell_import(path: Path, *, is_graded: bool) -> None:
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(path) as store:
@@ -398,5 +398,4 @@ def _tell_import(path: Path) -> None:
         print(f"{name}: {n:,} items, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
     for note in settings["imported"]["notes"]:
         print(f"! {note}")
-    step = "grade" if settings["grading"] is None else "report"
-    print(f"next: qaeval {step} {shlex.quote(str(path))}")
+    print(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")

@@ -22,6 +22,7 @@ from qaeval.errors import DataError
 from qaeval.files.rows import explained
 from qaeval.files.yaml import read_text, validated
 from qaeval.gate.evidence import (
+    ABSENT,
     FAILED,
     UNGRADED,
     CandidateEvidence,
@@ -49,6 +50,7 @@ FOLDER: Final = Path("baselines")
 
 _UNGRADED_MARK: Final = "-"
 _FAILED_MARK: Final = "x"
+_ABSENT_MARK: Final = "."
 """Letters of a scale are capitals, so neither mark is one."""
 _MULTILINE: Final = ("evidence", "side", "identity", "candidates", "spent", "labels")
 """Parts with a line for each key, so that a diff in git shows which column changed."""
@@ -73,7 +75,7 @@ class _PackedCandidate(Part):
     name: str
     model: str = ""
     letters: str
-    """A word for each sample: the letter of each item, ``-`` without one, ``x`` where there is no item."""
+    """A word for each sample: the letter of each item, ``-`` without one, ``x`` where the item failed, ``.`` where none is counted."""
     items: str
     """Ids of the items with commas between, a word for each sample; ``-`` where there is none."""
     flags: Mapping[str, tuple[int, ...]]
@@ -245,7 +247,7 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
 
 
 def _packed_candidate(candidate: CandidateEvidence, scale: Sequence[str]) -> _PackedCandidate:
-    marks = {**dict(enumerate(scale)), UNGRADED: _UNGRADED_MARK, FAILED: _FAILED_MARK}
+    marks = {**dict(enumerate(scale)), UNGRADED: _UNGRADED_MARK, FAILED: _FAILED_MARK, ABSENT: _ABSENT_MARK}
     use = candidate.resources
     return _PackedCandidate(
         name=candidate.name,
@@ -352,6 +354,7 @@ def _letter_codes(marks: str, scale: Sequence[str]) -> Codes:
         **{letter: code for code, letter in enumerate(scale)},
         _UNGRADED_MARK: UNGRADED,
         _FAILED_MARK: FAILED,
+        _ABSENT_MARK: ABSENT,
     }
     if foreign := sorted(set(marks) - codes.keys()):
         raise ValueError(f"letters off the scale {'/'.join(scale)}: {', '.join(map(repr, foreign))}")

@@ -371,7 +371,7 @@ def _complete_share(evidence: Evidence, name: str, *, is_graded: bool) -> float 
     if candidate is None:
         return None
     complete = candidate.graded if is_graded else candidate.delivered
-    return 1 - int((~complete).sum()) / complete.size
+    return int(complete.sum()) / int(candidate.requested.sum())
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:

@@ -153,9 +153,14 @@ class EntryReader:
         self._kind = kind
         self._eval_name = eval_name
         self._fields = fields
-        self._columns = {**COLUMNS, **{name: (column,) for name, column in fields.items()}}
-        if candidate_field is not None:
-            self._columns["candidate"] = (candidate_field,)
+        named = dict(fields) if candidate_field is None else {**fields, "candidate": candidate_field}
+        taken = {*named.values(), *letter_columns}
+        self._columns = {
+            name: (named[name],)
+            if name in named
+            else tuple(column for column in columns if column not in taken)
+            for name, columns in COLUMNS.items()
+        }
         own = [column for name, column in fields.items() if not (chunks_given and name in CHUNK_FIELDS)]
         self._required = [*own, *letter_columns, *([candidate_field] if candidate_field else [])]
         self._letter_columns = letter_columns
