@@ -57,6 +57,8 @@ class SampleFinder:
         self._known: KnownSamples | None = None
         self._folded: dict[str, str] = {}
         self._seen: dict[str, tuple[Chunk | None, str]] = {}
+        self._id_of: dict[str, str] = {}
+        """Of rows that give the text of a chunk without its id, which an earlier row has."""
 
     @property
     def known(self) -> KnownSamples:
@@ -96,12 +98,14 @@ class SampleFinder:
         if not chunk_id and not text:
             return None
         if not chunk_id:
-            chunk_id = f"chunk-{record_id('chunk', text)}"
+            chunk_id = self._id_of.get(text) or f"chunk-{record_id('chunk', text)}"
         self._require_same_case(chunk_id, entry.where)
         seen = self._seen.get(chunk_id)
         if seen is None:
             chunk = self._first(chunk_id, entry)
             self._seen[chunk_id] = (chunk, entry.where)
+            if chunk is not None:
+                self._id_of.setdefault(chunk.text, chunk_id)
             return chunk
         chunk, where = seen
         if text and (chunk is None or not _same(chunk.text, text)):
