@@ -34,23 +34,24 @@ from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, read_labels, require_labels
+from qaeval.comparison.run_data import GROUPS, labels_of_runs, read_labels, require_labels
 from qaeval.comparison.terminal import render_text_rows
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import QaevalError, UsageError
-from qaeval.evals.find import find_labels
 from qaeval.files.yaml import validated
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.decide import GateRequest
 from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
+from qaeval.importing.request import make_request
+from qaeval.importing.run import import_run
 from qaeval.records import Failure, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, find_judging, make_plan
+from qaeval.run.plan import Judging, candidates_of, find_judging, make_plan, rubric_of
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
@@ -68,11 +69,13 @@ __all__ = [
     "agenerate",
     "agrade",
     "agreement",
+    "aimport_items",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
+    "import_items",
     "load_run",
 ]
 
@@ -520,6 +523,75 @@ def grade(
 
 
 @blocking
+def import_items(
+    items: pd.DataFrame | Paths,
+    *,
+    out: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    candidate: str | Sequence[str] | None = None,
+    candidate_field: str | None = None,
+    eval_name: PathArgument | None = None,
+    rubric: PathArgument | None = None,
+    fields: Mapping[str, str] | None = None,
+    grade_field: Mapping[str, str] | None = None,
+    label_fields: Mapping[str, str] | None = None,
+    common: bool = False,
+    join: Run | PathArgument | None = None,
+    config: PathArgument | None = None,
+) -> Run:
+    """Make a run of pairs, answers or preference pairs that were made elsewhere. `grade` continues with the run.
+
+    Rows hold an item, a list of items, a raw reply or an error, with their chunk as text or by id; docs/import.md has
+    all columns. Every row counts: an error, a reply that cannot be read and an item without its chunk are failures.
+
+    Args:
+        items: Table of items, or files: JSON Lines, a JSON array, CSV or Parquet.
+        out: Run directory, new or empty; default: ``results/<time>``.
+        chunks: JSONL file of the chunks that rows refer to by ``chunk_id``; default: the eval's.
+        candidate: Name of the candidate, or one for each file; default: the column ``candidate`` or ``model``, else the
+            name of the file.
+        candidate_field: Column of the candidate.
+        eval_name: Name or folder of the eval, which says what an item is and how it is graded; default: the registry's.
+        rubric: Name or file of the rubric; default: the eval's.
+        fields: Column by field name, for example ``{"question": "q"}``; common names are recognised.
+        grade_field: Name of a judge and the column with its letters: the run is graded by it.
+        label_fields: Column of letters by rater: labels, which `Run.report` and `agreement` use.
+        common: Whether to keep the samples that all candidates have, where they differ.
+        join: Run whose candidates the imported ones join, on the same samples; `out` holds all of them.
+        config: Registry file.
+
+    Returns:
+        The run; its `report` raises `DataError` until it is graded.
+
+    Raises:
+        UsageError: A name is unknown, or `out` holds files.
+        DataError: A file or row is not valid; the message has file and line, and nothing is written.
+        NotComparableError: The candidates answer different samples, and `common` is False.
+        StoreError: `out` cannot be written.
+    """
+    path = _path(out) or Path("results", new_run_name())
+    registry = find_config(_path(config))
+    with ExitStack() as stack:
+        base = None if join is None else stack.enter_context(RunStore.open(*_run_paths(join)))
+        request = make_request(
+            registry,
+            [items] if isinstance(items, pd.DataFrame) else _paths(items),
+            eval_name=_text(eval_name),
+            rubric=_text(rubric),
+            chunks=_path(chunks),
+            candidates=() if candidate is None else (candidate,) if isinstance(candidate, str) else candidate,
+            candidate_field=candidate_field,
+            fields=fields or {},
+            grade_field=grade_field or {},
+            label_fields=label_fields or {},
+            common=common,
+            join=base,
+        )
+        import_run(request, path)
+    return load_run(path, config=config)
+
+
+@blocking
 def load_run(
     run: Run | Paths,
     *,
@@ -553,7 +625,7 @@ def load_run(
         with RunStore.open(path) as store:
             settings.append(store.settings())
     options = ReportOptions(
-        label_paths=find_labels(settings[0]["eval"]["name"]) if labels is None else _paths(labels),
+        label_paths=labels_of_runs(paths, settings) if labels is None else _paths(labels),
         margin=_margin(margin, registry),
         machines=find_machines(registry, settings, hardware),
         hosted_prices=find_hosted(registry),
@@ -691,6 +763,7 @@ def gate(
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
+aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)
@@ -802,8 +875,9 @@ def _judging(
     grading: Mapping[str, object] = settings.get("grading") or {}
     graded_by = grading.get("judge")
     name = judge or (str(graded_by["name"]) if isinstance(graded_by, Mapping) else None)
-    candidates = tuple(registry.candidate(candidate) for candidate in settings["candidates"])
-    return find_judging(registry, candidates, judge=name, rubric=rubric or str(settings["eval"]["rubric"]))
+    return find_judging(
+        registry, candidates_of(registry, settings), judge=name, rubric=rubric or rubric_of(settings)
+    )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Several runs of the same eval as one: the same samples, rubric and judge, the candidates of all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,6 +15,7 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError
+from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
 from qaeval.records import Failure, Generation, GradeRow, Label, Reading, Session, digest
@@ -89,6 +90,20 @@ def read_run(
             for name, about in settings["candidates"].items()
         ),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
+    )
+
+
+def labels_of_run(path: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """List the label files of a run: those of its eval, and those that came with its items."""
+    return [*find_labels(settings["eval"]["name"]), *sorted(path.glob("labels/*.jsonl"))]
+
+
+def labels_of_runs(paths: Iterable[Path], settings: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """List the label files of several runs of one eval, each once."""
+    return list(
+        dict.fromkeys(
+            file for path, own in zip(paths, settings, strict=True) for file in labels_of_run(path, own)
+        )
     )
 
 
@@ -186,7 +201,9 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
 
 
 def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
+    unknown = {"prompt and sampling": "not recorded"} if about["kind"] == "imported" else {}
     return ModelFacts(
+        more=unknown,
         name=name,
         kind=about["kind"],
         hf_id=about.get("hf_id") or "",

@@ -26,7 +26,7 @@ from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
 from qaeval.registry.config import Config
 from qaeval.report.numbers import listed, percent, plural
-from qaeval.run.plan import Judging, find_judging
+from qaeval.run.plan import Judging, candidates_of, find_judging, rubric_of
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import RunStore, model_json
 
@@ -205,9 +205,12 @@ def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner
 def _judging(request: GateRequest, config: Config, settings: Mapping[str, Any]) -> Judging:
     """Return judge and rubric: those of the request, else those of the run, else the defaults."""
     graded_by = (settings.get("grading") or {"judge": {"name": None}})["judge"]["name"]
-    candidates = tuple(config.candidate(name) for name in settings["candidates"])
-    rubric = request.rubric or settings["eval"]["rubric"]
-    return find_judging(config, candidates, judge=request.judge or graded_by, rubric=rubric)
+    return find_judging(
+        config,
+        candidates_of(config, settings),
+        judge=request.judge or graded_by,
+        rubric=request.rubric or rubric_of(settings),
+    )
 
 
 # -------------------------------------------------------------------- inputs → comparable? → rules → report
@@ -368,7 +371,7 @@ def _complete_share(evidence: Evidence, name: str, *, is_graded: bool) -> float 
     if candidate is None:
         return None
     complete = candidate.graded if is_graded else candidate.delivered
-    return 1 - int((~complete).sum()) / complete.size
+    return int(complete.sum()) / int(candidate.requested.sum())
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:

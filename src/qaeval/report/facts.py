@@ -177,7 +177,8 @@ class ModelFacts(Part):
 
     name: str
     kind: str
-    """``"http"`` (a server in the user's network), ``"hosted"``, ``"embedded"``, or ``"plugin"`` (runs inside qaeval)."""
+    """``"http"`` (a server on the user's network), ``"hosted"``, ``"embedded"``, ``"plugin"`` (runs inside qaeval), or
+    ``"imported"`` (items or letters made elsewhere)."""
     hf_id: str = ""
     revision: str = ""
     licence: str = ""

@@ -84,6 +84,26 @@ def find_judging(
     return Judging(config.judge(judge) if judge else config.default_judge(candidates), find_rubric(rubric))
 
 
+def candidates_of(config: Config, settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
+    """Resolve the candidates of a run; imported ones need no entry of the registry.
+
+    Raises:
+        UsageError: a candidate that a model wrote for the run is not registered any more.
+    """
+    return tuple(
+        ModelSpec(name=name, family=about.get("family") or "")
+        if about.get("kind") == "imported"
+        else config.candidate(name)
+        for name, about in settings["candidates"].items()
+    )
+
+
+def rubric_of(settings: Mapping[str, Any]) -> str:
+    """Return name or path of the rubric by which a run is graded where none is named."""
+    imported = settings.get("imported") or {}
+    return str(imported.get("rubric") or settings["eval"]["rubric"])
+
+
 def make_plan(
     config: Config,
     names: Sequence[str],
