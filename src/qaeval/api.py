@@ -51,11 +51,11 @@ from qaeval.records import Failure, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, candidates_of, find_judging, make_plan, rubric_of
+from qaeval.run.plan import Judging, find_judging, judging_of_run, make_plan
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
-from qaeval.storage.run_directory import RunStore
+from qaeval.storage.run_directory import SETTINGS, RunStore
 
 __all__ = [
     "AgreementReport",
@@ -297,6 +297,7 @@ def compare(
     fields: Mapping[str, str] | None = None,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
     out: PathArgument | None = None,
@@ -321,8 +322,9 @@ def compare(
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
-        judge: Judge in the registry; default: the registry's.
+        judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         rubric: Name or file of the rubric; default: the eval's.
+        allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
         out: Run directory; default: ``results/<time>``.
@@ -343,7 +345,8 @@ def compare(
         The run, reported: report.json, report.md and report.html are in its directory.
 
     Raises:
-        UsageError: A name is unknown, a model has no server, or `out` holds a run and `resume` is False.
+        UsageError: A name is unknown, a model has no server, the judge is of a candidate's family, or `out` holds a run
+            and `resume` is False.
         DataError: A file is not valid, or every task failed.
         EndpointError: A server cannot be used, or stopped answering.
         NotComparableError: The run in `out` was made with other settings.
@@ -362,10 +365,15 @@ def compare(
         n=n,
         seed=seed,
     )
-    judging = find_judging(
-        registry, plan.candidates, judge=judge, rubric=_text(rubric) or plan.definition.rubric
-    )
     path = _path(out) or Path("results", new_run_name())
+    judging = find_judging(
+        registry,
+        plan.candidates,
+        judge=judge,
+        rubric=_text(rubric) or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+        recorded=RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None,
+    )
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings()}
@@ -378,6 +386,7 @@ def compare(
         command=command or f"qaeval.compare({names!r})",
     )
     shown = _progress(progress)
+    _note(judging, shown)
     serve = metrics_served(
         metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
     )
@@ -474,6 +483,7 @@ def grade(
     *,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
@@ -486,8 +496,10 @@ def grade(
 
     Args:
         run: A run, or its directory.
-        judge: Judge in the registry; default: the registry's.
+        judge: Judge in the registry; default: that of the run, else the registry's first one that is of no
+            candidate's family.
         rubric: Name or file of the rubric; default: the eval's.
+        allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         endpoints: URL of a model's server by name.
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
@@ -506,9 +518,12 @@ def grade(
     registry = _registry(config, endpoints)
     with RunStore.open(path, writable=True) as store:
         settings = store.settings()
-        judging = _judging(registry, settings, judge=judge, rubric=_text(rubric))
+        judging = judging_of_run(
+            registry, settings, judge=judge, rubric=_text(rubric), allow_same_family=allow_same_family
+        )
         machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
         shown = _progress(progress)
+        _note(judging, shown)
         serve = metrics_served(
             metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
         )
@@ -692,6 +707,7 @@ def gate(
     sequential: bool = False,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     seed: int | None = None,
     labels: Paths | None = None,
     hardware: str | None = None,
@@ -715,6 +731,7 @@ def gate(
         sequential: Grade the run in random order and stop as soon as the answer is certain.
         judge: With `sequential`: judge in the registry.
         rubric: With `sequential`: name or file of the rubric.
+        allow_same_family: Where something is graded: whether the judge may be of a candidate's family.
         seed: With `sequential`: seed of the order of the chunks, at least 0.
         labels: Label files; default: the eval's.
         hardware: Machine of the registry for models whose entry names none.
@@ -744,6 +761,7 @@ def gate(
         sequential=sequential,
         judge=judge,
         rubric=_text(rubric),
+        allow_same_family=allow_same_family,
         seed=seed,
         save=save,
     )
@@ -868,16 +886,9 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
     return registry.with_endpoints(endpoints) if endpoints else registry
 
 
-def _judging(
-    registry: Config, settings: Mapping[str, Mapping[str, object]], *, judge: str | None, rubric: str | None
-) -> Judging:
-    """Resolve who grades a run: the named judge, else the one that graded it before, else the registry's default."""
-    grading: Mapping[str, object] = settings.get("grading") or {}
-    graded_by = grading.get("judge")
-    name = judge or (str(graded_by["name"]) if isinstance(graded_by, Mapping) else None)
-    return find_judging(
-        registry, candidates_of(registry, settings), judge=name, rubric=rubric or rubric_of(settings)
-    )
+def _note(judging: Judging, progress: Progress) -> None:
+    if judging.note:
+        progress.note(judging.note)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllowSameFamily,
     AsJson,
     ChunksFile,
     Concurrency,
@@ -56,6 +57,7 @@ def compare(
     field: Fields = None,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
     out: OutOrStore = None,
@@ -95,6 +97,7 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             config=config,
             endpoints=endpoint_urls(endpoint),
             concurrency=in_flight(concurrency),
@@ -117,6 +120,7 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),
@@ -182,6 +186,7 @@ def grade(
     run: RunDirectory,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
@@ -197,6 +202,7 @@ def grade(
         run,
         judge=judge,
         rubric=rubric,
+        allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
         config=config,
         concurrency=in_flight(concurrency),

@@ -79,7 +79,15 @@ JudgeName: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--judge",
-        help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, of the registry.",
+        help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, the first of the registry "
+        "whose family is not a candidate's.",
+    ),
+]
+AllowSameFamily: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-same-family",
+        help="Allow a judge of a candidate's family, or the same model or server; the report says so.",
     ),
 ]
 RubricName: TypeAlias = Annotated[

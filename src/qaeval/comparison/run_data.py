@@ -19,7 +19,9 @@ from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
 from qaeval.records import Failure, Generation, GradeRow, Label, Reading, Session, digest
-from qaeval.report.facts import CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.registry.family import lines
+from qaeval.registry.model import recorded_model
+from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
 
@@ -84,7 +86,7 @@ def read_run(
         ),
         eval_facts=facts,
         rubric=_rubric_facts(grading["rubric"]),
-        judge=_served(_model_facts(grading["judge"]["name"], grading["judge"]), "grade", sessions),
+        judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
             _served(_model_facts(name, about), "generate", sessions)
             for name, about in settings["candidates"].items()
@@ -200,6 +202,12 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
     )
 
 
+def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
+    facts = _model_facts(grading["judge"]["name"], grading["judge"])
+    more = {SAME_FAMILY: "allowed by --allow-same-family"} if grading.get("allow_same_family") else {}
+    return facts.model_copy(update={"more": {**facts.more, **more}})
+
+
 def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
     unknown = {"prompt and sampling": "not recorded"} if about["kind"] == "imported" else {}
     return ModelFacts(
@@ -209,6 +217,7 @@ def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
         hf_id=about.get("hf_id") or "",
         revision=about.get("revision") or "",
         licence=about.get("licence") or "",
+        family=lines(recorded_model(name, about)),
         openness=about.get("openness") or "",
         released=about.get("released") or "",
         sampling={key: value for key, value in about.get("sampling", {}).items() if value is not None},

@@ -31,6 +31,7 @@ class _Grading(Record):
 
     judge: dict[str, Any] | None
     rubric: dict[str, Any]
+    allow_same_family: StrictBool = False
 
 
 class _Settings(Record):
@@ -91,7 +92,11 @@ def read_settings(
         "eval": _eval(f"{location}.eval", settings_read.eval),
         "sample_set": settings_read.sample_set.model_dump(),
         "candidates": candidates,
-        "grading": {"judge": judge_settings, "rubric": rubric},
+        "grading": {
+            "judge": judge_settings,
+            "rubric": rubric,
+            **({"allow_same_family": True} if settings_read.grading.allow_same_family else {}),
+        },
     }
     return settings, log_metadata.sessions
 
