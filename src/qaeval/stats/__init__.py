@@ -14,6 +14,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `reliability`   agreement of two raters, by items and clusters
 `coefficients`  kappa and its relatives from tables of counts
 `multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
+`components`    how much spread is due to chunks, items, replies and the judge's own noise
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
 `homogeneity`   do two raters use the letters at the same rates?
@@ -42,6 +43,13 @@ if TYPE_CHECKING:
         scott_pi,
         specific_agreement,
         weighted_agreement,
+    )
+    from qaeval.stats.components import (
+        RepeatAgreement,
+        VarianceComponent,
+        VarianceComponents,
+        repeat_agreement,
+        variance_components,
     )
     from qaeval.stats.estimate import Estimate
     from qaeval.stats.homogeneity import TestResult, clustered_homogeneity, stuart_maxwell
@@ -93,7 +101,10 @@ __all__ = [
     "Plan",
     "PublishedCheck",
     "Ranked",
+    "RepeatAgreement",
     "TestResult",
+    "VarianceComponent",
+    "VarianceComponents",
     "agreement_bounds",
     "agreement_rate",
     "balanced_accuracy",
@@ -137,11 +148,13 @@ __all__ = [
     "prevalence_index",
     "rating_counts",
     "reached_power",
+    "repeat_agreement",
     "scott_pi",
     "sign_flip_test",
     "simulated_power",
     "specific_agreement",
     "stuart_maxwell",
+    "variance_components",
     "weighted_agreement",
     "wilson",
 ]
@@ -159,6 +172,13 @@ _MODULES = {
         "scott_pi",
         "specific_agreement",
         "weighted_agreement",
+    ),
+    "components": (
+        "RepeatAgreement",
+        "VarianceComponent",
+        "VarianceComponents",
+        "repeat_agreement",
+        "variance_components",
     ),
     "estimate": ("Estimate",),
     "homogeneity": ("TestResult", "clustered_homogeneity", "stuart_maxwell"),
