@@ -52,6 +52,7 @@ from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, find_judging, judging_of_run, make_plan
+from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
@@ -306,6 +307,8 @@ def compare(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
+    repeat_judge: int | None = None,
     labels: Paths | None = None,
     margin: float | None = None,
     hardware: str | None = None,
@@ -333,6 +336,9 @@ def compare(
         config: Registry file on top of the default one and ``./qaeval.yaml``.
         concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
         cache: Whether replies of earlier runs are used for identical requests to pinned weights.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100, to measure the candidate's noise;
+            the others serve nothing else.
+        repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -354,6 +360,7 @@ def compare(
         Interrupted: The run was stopped; finished rows are kept.
     """
     names = _names(models)
+    n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -398,7 +405,9 @@ def compare(
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge)
-            runner.compare(plan.candidates, plan.definition, judging)
+            runner.compare(
+                plan.candidates, plan.definition, judging, repeat=n_replies, repeat_judge=n_letters
+            )
         analysis = write_report(store, options)
     return Run((path,), options, analysis)
 
@@ -419,6 +428,7 @@ def generate(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
@@ -439,6 +449,7 @@ def generate(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -449,6 +460,7 @@ def generate(
     Raises:
         QaevalError: As for `compare`.
     """
+    n_replies = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -473,7 +485,7 @@ def generate(
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
-        runner.generate(plan.candidates, plan.definition)
+        runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
 
@@ -488,11 +500,12 @@ def grade(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
 ) -> Run:
-    """Run the second stage alone: the judge grades every item that has no letter yet.
+    """Run the second stage alone: the judge grades every item that has no letter yet, those of repeated replies too.
 
     Args:
         run: A run, or its directory.
@@ -504,6 +517,7 @@ def grade(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        repeat: Letters for each item, the first included, 2 to 100, to measure the judge's noise; the others serve nothing else.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -515,6 +529,7 @@ def grade(
         QaevalError: As for `compare`.
     """
     (path,) = _run_paths(run)
+    n_letters = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
     with RunStore.open(path, writable=True) as store:
         settings = store.settings()
@@ -534,6 +549,7 @@ def grade(
             ) as runner,
         ):
             runner.grade(judging)
+            runner.grade_repeats(judging, repeat=n_letters)
     return load_run(path, config=config)
 
 

@@ -194,6 +194,8 @@ class Generation(Record):
     task_id: str
     candidate: str
     sample_id: str
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
     lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
@@ -216,6 +218,10 @@ class Grade(Record):
     judge: str
     rubric_sha: str
     item_id: str
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """Of the reply that holds the item."""
+    letter_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """0 for the first letter of the item in this reply; further ones show the judge's noise alone."""
     letter: str
     flags: tuple[str, ...] = ()
     """Names of the rubric's flags that the judge raised, sorted."""
@@ -241,6 +247,10 @@ class Failure(Record):
     sample_id: str
     item_id: str | None = None
     """The item without a grade; None for a failed generation."""
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """As in `Generation` and `Grade`."""
+    letter_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """As in `Grade`."""
     reason: FailureReason
     detail: str
     text: str = ""
@@ -316,10 +326,14 @@ class Energy(Record):
     reason: str = ""
 
 
+StageName: TypeAlias = Literal["generate", "grade", "generate repeats", "grade repeats"]
+"""Repeats are stages of their own: times and costs of the run's replies and letters do not include them."""
+
+
 class Session(Record):
     """The work of one process on one stage with one model; a resumed stage has several."""
 
-    stage: Literal["generate", "grade"]
+    stage: StageName
     model: str
     started: str
     """UTC, ISO 8601."""
@@ -358,7 +372,7 @@ def hosts_outside(sessions: Iterable[Session]) -> set[str]:
 class Reading(Record):
     """A server's metrics at one moment of a stage."""
 
-    stage: Literal["generate", "grade"]
+    stage: StageName
     model: str
     session: str
     """Start of the session; counters are compared within one session alone."""

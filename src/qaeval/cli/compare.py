@@ -30,6 +30,9 @@ from qaeval.cli.options import (
     Out,
     OutOrStore,
     Registry,
+    RepeatCandidate,
+    RepeatGrade,
+    RepeatJudge,
     Resume,
     RubricName,
     RunDirectory,
@@ -67,6 +70,8 @@ def compare(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
+    repeat_judge: RepeatJudge = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     labels: Labels = None,
@@ -84,6 +89,11 @@ def compare(
         if labels or margin:
             raise UsageError(
                 "--labels and --margin belong to the report: `qaeval report` after `qaeval merge`"
+            )
+        if repeat is not None or repeat_judge is not None:
+            raise UsageError(
+                "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
+                "adds replies and `qaeval grade DIR --repeat R` letters"
             )
         compare_shard(
             shard,
@@ -127,6 +137,8 @@ def compare(
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
+            repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
             hardware=hardware,
@@ -152,6 +164,7 @@ def generate(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
@@ -175,6 +188,7 @@ def generate(
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
@@ -191,6 +205,7 @@ def grade(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatGrade = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
@@ -207,6 +222,7 @@ def grade(
         config=config,
         concurrency=in_flight(concurrency),
         cache=not no_cache,
+        repeat=repeat,
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         progress=progress_on_stderr(),

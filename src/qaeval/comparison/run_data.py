@@ -82,6 +82,9 @@ def read_run(
             grades=store.grades(),
             sessions=sessions,
             readings=store.readings(),
+            generation_repeats=store.generation_repeats(),
+            grade_repeats=store.grade_repeats(),
+            temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
             labels=tuple(label for path in label_paths for label in read_labels(path)),
         ),
         eval_facts=facts,
@@ -107,6 +110,21 @@ def labels_of_runs(paths: Iterable[Path], settings: Iterable[Mapping[str, Any]])
             file for path, own in zip(paths, settings, strict=True) for file in labels_of_run(path, own)
         )
     )
+
+
+_JUDGE_TEMPERATURE: Final = 0.0
+"""Of a judge whose entry has none, as in `qaeval.run.grade.SAMPLING`."""
+
+
+def _temperatures(
+    definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return the temperature of each model: its own, or that of the eval or of judges."""
+    of_eval = definition.get("sampling", {}).get("temperature", 0.0)
+    defaults = {judge["name"]: (judge, _JUDGE_TEMPERATURE)}
+    defaults |= {name: (about, of_eval) for name, about in candidates.items()}
+    own = {name: about.get("sampling", {}).get("temperature") for name, (about, _) in defaults.items()}
+    return {name: default if own[name] is None else own[name] for name, (_, default) in defaults.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
