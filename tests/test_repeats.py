@@ -241,6 +241,7 @@ def test_a_number_without_a_repeat_is_a_usage_error(command: str, repeat: int, t
         done = typed(command, *target, "--repeat", str(repeat), cwd=tmp_path)
         assert done.returncode == UsageError.exit_code
         assert f"from 2 to 100, got {repeat}" in done.stderr
+        assert "--repeat" in done.stderr
         assert scripted["writer"].requests == []
     assert not (tmp_path / "run").exists()
 

@@ -150,6 +150,8 @@ def _reseeded(sampling: Sampling, number: int) -> Sampling:
 
 def deterministic_note(spec: ModelSpec, sampling: Sampling) -> str | None:
     """Say that repeats of a model at temperature 0 measure its server alone; None at another temperature."""
+    if spec.kind == "embedded":
+        return f"{spec.name} is no language model: it gives the same reply in every repeat"
     if spec.sampled(sampling).temperature > 0:
         return None
     return (
