@@ -26,6 +26,8 @@ FailureReason: TypeAlias = Literal[
     "endpoint",
     "unparseable",
     "interrupted",
+    "no_source",
+    "reported",
 ]
 """Why a task has no result; ``FAILURES`` has the meanings."""
 
@@ -40,6 +42,8 @@ FAILURES: Mapping[FailureReason, str] = {
     "endpoint": "the server could not be reached or failed (connection, timeout, 429, 5xx); retried on resume",
     "unparseable": "the judge's reply holds no letter of the rubric's scale",
     "interrupted": "the server stopped the reply before its end; retried on resume",
+    "no_source": "the imported item came without its chunk, and the rubric needs one",
+    "reported": "the imported file reports an error, or holds nothing",
 }
 
 TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
@@ -81,7 +85,8 @@ class Chunk(Record):
     """A passage of a document."""
 
     chunk_id: str = Field(min_length=1)
-    text: str = Field(min_length=1)
+    text: str
+    """Empty only where an item was imported without its chunk."""
     stratum: str = "all"
     """The topic; samples are drawn in proportion from every stratum."""
     document: str = ""
@@ -162,6 +167,17 @@ class Item(Record):
         )
 
 
+class LostItem(Record):
+    """An item of an imported reply that does not exist, with the reason."""
+
+    position: int = Field(ge=0)
+    """Index in the reply, from 0; those of the reply's items are the others."""
+    reason: FailureReason
+    detail: str
+    text: str = Field(default="", exclude_if=_nothing)
+    """What there is instead, if anything."""
+
+
 class Usage(Record):
     """Tokens as the server counted them."""
 
@@ -181,6 +197,9 @@ class Generation(Record):
     reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
     """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
+    lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
+    to qaeval, which has all."""
     text: str
     """The raw reply."""
     usage: Usage | None = None

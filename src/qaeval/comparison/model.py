@@ -37,21 +37,20 @@ class Difference(Part):
     sentence: str
 
 
-def outcome_of(measure: Measure, p_holm: float, *, n_pairs: int, margin: float) -> Outcome:
-    """Decide what a difference shows: the interval excludes 0 and, in a family of pairs, the adjusted test agrees.
+def outcome_of(measure: Measure, p_holm: float, *, margin: float) -> Outcome:
+    """Decide what a difference shows: who is better by the test, that no difference matters by the interval.
+
+    The test is the exact sign-flip test, whose power a plan promises (`qaeval.stats.planning`).
 
     Args:
         measure: Difference of the usable rates, `b` minus `a`.
         p_holm: P-value of the sign-flip test, adjusted for the family.
-        n_pairs: Pairs in the family.
         margin: Smallest difference that matters, in (0, 1).
     """
-    if measure.low is None or measure.high is None:
+    if measure.value is None or measure.low is None or measure.high is None:
         return "too few chunks"
-    excludes_zero = measure.low > 0 or measure.high < 0
-    # one pair needs no correction, so its interval alone decides
-    if excludes_zero and (n_pairs == 1 or p_holm <= ALPHA):
-        return "b is better" if measure.low > 0 else "a is better"
+    if p_holm <= ALPHA:
+        return "b is better" if measure.value > 0 else "a is better"
     return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
 
 

@@ -17,6 +17,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `components`    how much spread is due to chunks, items, replies and the judge's own noise
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
+`correction`    rates and differences from labels of some chunks and the judge's letters
 `homogeneity`   do two raters use the letters at the same rates?
 `paired`        paired difference, exact sign-flip test, Holm's correction
 `margins`       non-inferiority and equivalence
@@ -50,6 +51,12 @@ if TYPE_CHECKING:
         VarianceComponents,
         repeat_agreement,
         variance_components,
+    )
+    from qaeval.stats.correction import (
+        CorrectedDifference,
+        DifferentialError,
+        corrected_difference,
+        differential_error,
     )
     from qaeval.stats.estimate import Estimate
     from qaeval.stats.homogeneity import TestResult, clustered_homogeneity, stuart_maxwell
@@ -92,6 +99,8 @@ __all__ = [
     "AgreementBounds",
     "BettingTest",
     "ConfidenceSequence",
+    "CorrectedDifference",
+    "DifferentialError",
     "Equivalence",
     "Estimate",
     "LetterAccuracy",
@@ -124,8 +133,10 @@ __all__ = [
     "clustered_ratio",
     "cohen_kappa",
     "confusion_matrix",
+    "corrected_difference",
     "design_effect",
     "detectable_difference",
+    "differential_error",
     "equivalence",
     "expected_agreement",
     "grim",
@@ -180,6 +191,7 @@ _MODULES = {
         "repeat_agreement",
         "variance_components",
     ),
+    "correction": ("CorrectedDifference", "DifferentialError", "corrected_difference", "differential_error"),
     "estimate": ("Estimate",),
     "homogeneity": ("TestResult", "clustered_homogeneity", "stuart_maxwell"),
     "intervals": ("clopper_pearson", "clustered_mean", "clustered_rate", "clustered_ratio", "wilson"),

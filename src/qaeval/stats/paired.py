@@ -109,7 +109,7 @@ class Pivot:
     """Middle of the interval."""
     se: float
     """Standard error; 0 when the data show no spread, NaN for one chunk."""
-    df: int
+    df: float
     """Degrees of freedom."""
     skew: float
     """Hall's correction, skewness / (3 sqrt(G)); 0 for none."""
@@ -142,7 +142,7 @@ def t_pivot(differences: Floats, *, span: float | None) -> Pivot:
     d, df = differences, len(differences) - 1
     if span is None or np.abs(d).max() > span + TINY:
         return Pivot(float(d.mean()), _standard_error(d), df, 0.0, "paired difference by chunk, CR1 t")
-    if _mostly_one_value(d):
+    if mostly_one_value(d):
         more = np.append(d, [span, -span])
         method = "paired difference by chunk, two chunks added, t"
         return Pivot(float(more.mean()), _standard_error(more), df, 0.0, method)
@@ -153,7 +153,7 @@ def t_pivot(differences: Floats, *, span: float | None) -> Pivot:
     return Pivot(float(d.mean()), se, df, skew, "paired difference by chunk, CR1 t, skewness guard")
 
 
-def _mostly_one_value(d: Floats) -> bool:
+def mostly_one_value(d: Floats) -> bool:
     """Whether most chunks show the same difference and fewer than 10 show another."""
     n_equal = int(np.unique(np.round(d, 9), return_counts=True)[1].max())
     return 2 * n_equal > len(d) and len(d) - n_equal < _FEW_DIFFERENT
@@ -164,6 +164,32 @@ def _standard_error(d: Floats) -> float:
         return nan
     spread = float(np.std(d, ddof=1))
     return float(spread / np.sqrt(len(d))) if spread > TINY else 0.0
+
+
+def agreeing_with_test(estimate: Estimate, p_value: float) -> Estimate:
+    r"""Interval of a difference, made to agree with the test that decides whether there is one.
+
+    The end nearer to 0 becomes 0 where the interval leaves out 0 and the test does not reject it, and where
+    the interval holds 0 and the test rejects it (0 is then an end that does not belong to the interval). What
+    is left out of a 95 % interval where the true difference is 0 is then exactly what the test rejects.
+
+    Args:
+        estimate: Difference with its interval, of `paired_difference`.
+        p_value: Two-sided p-value of the hypothesis that the difference is 0, of `sign_flip_test`.
+
+    Returns:
+        The difference in its unit; swapping the candidates mirrors it. Unchanged without an interval.
+    """
+    if not estimate.has_interval:
+        return estimate
+    is_rejected = p_value <= 1 - estimate.level + TINY
+    leaves_out_zero = estimate.low > 0 or estimate.high < 0
+    if is_rejected == leaves_out_zero:
+        return estimate
+    method = f"{estimate.method}; its end at 0 by the sign-flip test"
+    if estimate.value > 0:
+        return replace(estimate, low=0.0, method=method)
+    return replace(estimate, high=0.0, method=method)
 
 
 def sign_flip_test(

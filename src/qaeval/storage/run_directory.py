@@ -17,6 +17,7 @@ A row is one line and one write, so that a killed process loses at most the line
 is cut off when the run is opened again. The last row of a task wins.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -58,6 +59,8 @@ _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 _Row = TypeVar("_Row", bound=Record)
 
+_READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Errors of a file that this process may not write."""
 _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""
 
@@ -67,11 +70,11 @@ class InUseError(StoreError):
 
 
 class RunStore:
-    """One run directory, locked while it is open.
+    """A run directory, locked while it is open.
 
     Attributes:
-        path: the directory.
-        warnings: what was repaired when the directory was opened, one sentence each.
+        path: The directory.
+        warnings: Repairs made when the directory was opened, one sentence each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +101,7 @@ class RunStore:
         store = cls(path)
         with explained(path, "making the directory"):
             path.mkdir(parents=True, exist_ok=True)
-        store._acquire()
+        store._acquire(writable=True)
         try:
             store._begin(settings, samples, resume=resume)
         except BaseException:
@@ -107,12 +110,16 @@ class RunStore:
         return store
 
     @classmethod
-    def open(cls, path: Path) -> "RunStore":
-        """Open an existing run, to grade or report it.
+    def open(cls, path: Path, *, writable: bool = False) -> "RunStore":
+        """Open an existing run.
+
+        Args:
+            path: The directory.
+            writable: Refuse a directory that cannot be written. Otherwise such a directory can be read.
 
         Raises:
             DataError: ``path`` is not a run.
-            StoreError: another process writes it.
+            StoreError: another process writes the directory, or it cannot be written.
         """
         if (path / COMMITTED).is_dir():
             raise DataError(
@@ -126,16 +133,29 @@ class RunStore:
                 f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` makes one"
             )
         store = cls(path)
-        store._acquire()
-        store._repair()
+        store._acquire(writable=writable)
+        try:
+            store._repair()
+        except BaseException:
+            store.close()
+            raise
         return store
 
-    def _acquire(self) -> None:
+    def _acquire(self, *, writable: bool) -> None:
         lock_path = self.path / ".lock"
+        lock_kind = fcntl.LOCK_EX
         with explained(lock_path, "opening the lock"):
-            self._lock = lock_path.open("ab")
+            try:
+                self._lock = lock_path.open("ab")
+            except OSError as error:
+                if writable or error.errno not in _READ_ONLY:
+                    raise
+                if not lock_path.exists():
+                    return  # this process cannot create the lock; a process that writes the run would have
+                # a shared lock: readers do not exclude each other, and a process that writes the run excludes them
+                self._lock, lock_kind = lock_path.open("rb"), fcntl.LOCK_SH
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, lock_kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
             self._lock = None
@@ -167,15 +187,25 @@ class RunStore:
             path = self.path / name
             if not path.is_file():
                 continue
-            with explained(path, "reading"), path.open("rb+") as file:
+            with explained(path, "reading"), path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 keep = end_of_last_line(file, size)
-                if keep < size:
-                    file.truncate(keep)
-                    self.warnings.append(
-                        f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be "
-                        f"asked again"
-                    )
+            if keep < size:
+                self._truncate(path, keep)
+                self.warnings.append(
+                    f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be "
+                    f"asked again"
+                )
+
+    @staticmethod
+    def _truncate(path: Path, size: int) -> None:
+        try:
+            os.truncate(path, size)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: the last line is incomplete and cannot be removed: {error.strerror}; copy the run to "
+                f"a writable directory"
+            ) from error
 
     def close(self) -> None:
         """Release the lock."""
