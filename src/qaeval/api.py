@@ -94,7 +94,7 @@ class ProgressEvent:
     """One finished task of a stage; its row is on disk."""
 
     stage: str
-    """``generate`` or ``grade``."""
+    """``generate``, ``grade``, or one of these with `` repeats``."""
     model: str
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""

@@ -116,6 +116,16 @@ Concurrency: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Send every request instead of reusing replies of earlier runs.")
 ]
+
+
+def _repeats(parameter: typer.CallbackParam, value: int | None) -> int | None:
+    """Check a number of repeats before anything is read; the bounds are those of the API."""
+    from qaeval.run.repeats import checked_repeats
+
+    checked_repeats(value, parameter.opts[0])
+    return value
+
+
 _AT_ZERO = (
     "A model at temperature 0, the default of the evals and of judges, shows the noise of its server alone."
 )
@@ -124,6 +134,7 @@ RepeatCandidate: TypeAlias = Annotated[
     typer.Option(
         "--repeat",
         metavar="R",
+        callback=_repeats,
         help="Replies to each sample, 2 to 100, the run's own included: how much of the spread is the candidate's noise? "
         f"The others count in no rate, interval or gate. {_AT_ZERO}",
     ),
@@ -132,8 +143,12 @@ _LETTERS = (
     "Letters for each item, 2 to 100, the first included: how much of the spread is the judge's noise? "
     f"The others count in no rate, interval or gate. {_AT_ZERO}"
 )
-RepeatGrade: TypeAlias = Annotated[int | None, typer.Option("--repeat", metavar="R", help=_LETTERS)]
-RepeatJudge: TypeAlias = Annotated[int | None, typer.Option("--repeat-judge", metavar="R", help=_LETTERS)]
+RepeatGrade: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat", metavar="R", callback=_repeats, help=_LETTERS)
+]
+RepeatJudge: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat-judge", metavar="R", callback=_repeats, help=_LETTERS)
+]
 MetricsPort: TypeAlias = Annotated[
     int | None,
     typer.Option(
