@@ -22,6 +22,7 @@ Rows are joined by id. Missing, duplicate and foreign ids are errors that name t
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from qaeval.errors import DataError
@@ -33,7 +34,6 @@ UNGRADED: Final = "ungraded"
 FAILED: Final = "failed"
 
 _SLOT: Final = ["candidate", "sample_id", "position"]
-_REPLY: Final = ["candidate", "sample_id"]
 _FAILURE: Final = ["failure", "detail", "text"]
 _TEXT: Final = ("item_id", "type", "question", "answer", "rejected", "letter", "why", *_FAILURE)
 
@@ -60,6 +60,9 @@ def letter_table(
 ) -> pd.DataFrame:
     """Join samples, generations and grades into one row per expected item.
 
+    A reply that was imported has as many rows as it has items and lost items, which may be fewer than
+    `items_per_sample`; any other reply has all.
+
     Args:
         samples: The sample set; the rows of a candidate follow its order.
         generations: One row per candidate and sample.
@@ -73,7 +76,7 @@ def letter_table(
         DataError: a row is missing, duplicate or foreign, or has a grade of another judge, rubric or scale.
     """
     grid = _grid(samples, candidates, items_per_sample)
-    items, failed = _generation_tables(generations, grid, items_per_sample)
+    grid, items, failed = _generation_tables(generations, grid, items_per_sample)
     letters, unread = _grade_tables(grades, judge=judge, rubric=rubric)
     _require_same_keys(
         "grade", set(items["item_id"]), {*letters["item_id"], *unread["item_id"]}, "`qaeval grade`"
@@ -82,7 +85,7 @@ def letter_table(
     table = table.merge(letters, on="item_id", how="left", validate="many_to_one")
     failures = pd.concat(
         [
-            table[_SLOT].merge(failed, on=_REPLY, how="left", validate="many_to_one")[_FAILURE],
+            table[_SLOT].merge(failed, on=_SLOT, how="left", validate="one_to_one")[_FAILURE],
             table[["item_id"]].merge(unread, on="item_id", how="left", validate="many_to_one")[_FAILURE],
         ],
         keys=["lost", "unread"],
@@ -106,9 +109,9 @@ def generation_table(
         DataError: a row is missing, duplicate or foreign.
     """
     grid = _grid(samples, candidates, items_per_sample)
-    items, failed = _generation_tables(generations, grid, items_per_sample)
+    grid, items, failed = _generation_tables(generations, grid, items_per_sample)
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
-    table = table.merge(failed, on=_REPLY, how="left", validate="many_to_one")
+    table = table.merge(failed, on=_SLOT, how="left", validate="one_to_one")
     table[["letter", "why"]] = ""
     return _finished(table, ())
 
@@ -128,17 +131,28 @@ def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample
 
 def _generation_tables(
     rows: Iterable[GenerateRow], grid: pd.DataFrame, items_per_sample: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return tables of items and failed replies; reads the rows once and keeps none, so that runs may exceed memory."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return tables of expected slots, items and failed slots; reads the rows once and keeps none, so that runs may exceed memory."""
     keys, misplaced, items, failed = [], [], [], []
-    positions = list(range(items_per_sample))
+    positions, short = list(range(items_per_sample)), {}
     for row in rows:
         keys.append((author(row), row.sample_id))
         if isinstance(row, Failure):
-            failed.append((row.model, row.sample_id, row.reason, row.detail, row.text))
+            failed += [
+                (row.model, row.sample_id, position, row.reason, row.detail, row.text)
+                for position in positions
+            ]
             continue
-        if sorted(item.position for item in row.items) != positions:
+        lost = row.lost or ()
+        taken = sorted([*(item.position for item in row.items), *(item.position for item in lost)])
+        if taken != (positions if row.lost is None else positions[: len(taken)]):
             misplaced.append(row.task_id)
+        if len(taken) < items_per_sample:
+            short[keys[-1]] = len(taken)
+        failed += [
+            (row.candidate, row.sample_id, item.position, item.reason, item.detail, item.text)
+            for item in lost
+        ]
         items += [
             (
                 row.candidate,
@@ -165,8 +179,16 @@ def _generation_tables(
         raise DataError(
             f"generations: expected items at positions {positions}, found others in {_first(misplaced)}"
         )
+    if short:
+        replies = zip(grid["candidate"], grid["sample_id"], strict=True)
+        n_slots = np.array([short.get(reply, items_per_sample) for reply in replies])
+        grid = grid[grid["position"].to_numpy() < n_slots].reset_index(drop=True)
     columns = [*_SLOT, "item_id", "type", "question", "answer", "rejected", "findings"]
-    return pd.DataFrame(items, columns=columns), pd.DataFrame(failed, columns=[*_REPLY, *_FAILURE])
+    return (
+        grid,
+        pd.DataFrame(items, columns=columns),
+        pd.DataFrame(failed, columns=[*_SLOT, *_FAILURE]).astype({"position": "int64"}),
+    )
 
 
 def _grade_tables(

@@ -10,8 +10,16 @@ from qaeval.records import Record
 Plain: TypeAlias = str | int | float | bool | None
 """A value of a table cell."""
 
+SAME_FAMILY = "judge of a candidate's family"
+"""Key in `ModelFacts.more` of a judge that was allowed to grade its own family or model."""
+
 EMBEDDED = "embedded"
 """Kind of models that are code in qaeval, without server and weights."""
+
+
+def _nothing(value: object) -> bool:
+    """Whether a fact is not known, so that the document omits it."""
+    return not value
 
 
 class Part(Record):
@@ -177,10 +185,13 @@ class ModelFacts(Part):
 
     name: str
     kind: str
-    """``"http"`` (a server in the user's network), ``"hosted"``, ``"embedded"``, or ``"plugin"`` (runs inside qaeval)."""
+    """``"http"`` (a server on the user's network), ``"hosted"``, ``"embedded"``, ``"plugin"`` (runs inside qaeval), or
+    ``"imported"`` (items or letters made elsewhere)."""
     hf_id: str = ""
     revision: str = ""
     licence: str = ""
+    family: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    """Lines of vendors that the model is of (`qaeval.registry.family`); empty where they are not known."""
     openness: str = ""
     """Openness of the licence, as in the registry."""
     released: str = ""

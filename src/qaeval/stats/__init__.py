@@ -14,6 +14,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `reliability`   agreement of two raters, by items and clusters
 `coefficients`  kappa and its relatives from tables of counts
 `multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
+`components`    how much spread is due to chunks, items, replies and the judge's own noise
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
 `correction`    rates and differences from labels of some chunks and the judge's letters
@@ -43,6 +44,13 @@ if TYPE_CHECKING:
         scott_pi,
         specific_agreement,
         weighted_agreement,
+    )
+    from qaeval.stats.components import (
+        RepeatAgreement,
+        VarianceComponent,
+        VarianceComponents,
+        repeat_agreement,
+        variance_components,
     )
     from qaeval.stats.correction import (
         CorrectedDifference,
@@ -102,7 +110,10 @@ __all__ = [
     "Plan",
     "PublishedCheck",
     "Ranked",
+    "RepeatAgreement",
     "TestResult",
+    "VarianceComponent",
+    "VarianceComponents",
     "agreement_bounds",
     "agreement_rate",
     "balanced_accuracy",
@@ -148,11 +159,13 @@ __all__ = [
     "prevalence_index",
     "rating_counts",
     "reached_power",
+    "repeat_agreement",
     "scott_pi",
     "sign_flip_test",
     "simulated_power",
     "specific_agreement",
     "stuart_maxwell",
+    "variance_components",
     "weighted_agreement",
     "wilson",
 ]
@@ -170,6 +183,13 @@ _MODULES = {
         "scott_pi",
         "specific_agreement",
         "weighted_agreement",
+    ),
+    "components": (
+        "RepeatAgreement",
+        "VarianceComponent",
+        "VarianceComponents",
+        "repeat_agreement",
+        "variance_components",
     ),
     "correction": ("CorrectedDifference", "DifferentialError", "corrected_difference", "differential_error"),
     "estimate": ("Estimate",),

@@ -6,6 +6,8 @@
                   samples.jsonl       the sample set, frozen
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
+                  generation_repeats.jsonl, grade_repeats.jsonl
+                                      further replies and letters of `--repeat`: no rate and no gate reads them
                   sessions.jsonl      one row per process and stage: time, duration, server
                   order.json          of a sequential gate: the seed of its grading order
                   report.{json,md,html}
@@ -44,6 +46,8 @@ SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
+GENERATION_REPEATS: Final = "generation_repeats.jsonl"
+GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
 METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
@@ -179,7 +183,7 @@ class RunStore:
 
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
-        for name in (GENERATIONS, GRADES, SESSIONS, METRICS):
+        for name in (GENERATIONS, GRADES, GENERATION_REPEATS, GRADE_REPEATS, SESSIONS, METRICS):
             path = self.path / name
             if not path.is_file():
                 continue
@@ -281,6 +285,14 @@ class RunStore:
         """Return the last row of every grading task, read at every iteration."""
         return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
 
+    def generation_repeats(self) -> LastRows:
+        """Return the last row of every further reply, read at every iteration."""
+        return LastRows(self.path / GENERATION_REPEATS, _GENERATE_ROWS.validate_json)
+
+    def grade_repeats(self) -> LastRows:
+        """Return the last row of every further letter, read at every iteration."""
+        return LastRows(self.path / GRADE_REPEATS, _GRADE_ROWS.validate_json)
+
     def sample_ids(self) -> Iterator[str]:
         """Read the ids of the sample set in its order."""
         return read_rows(self.path / SAMPLES, lambda line: str(orjson.loads(line)["sample_id"]))
@@ -289,9 +301,9 @@ class RunStore:
         """Return the ids of the finished tasks of a stage's file."""
         return Finished.read(self.path / name)
 
-    def replies(self) -> ReplyIndex:
+    def replies(self, name: str = GENERATIONS) -> ReplyIndex:
         """Index the candidates' replies by sample; holds an open file, to be closed."""
-        return ReplyIndex(self.path / GENERATIONS)
+        return ReplyIndex(self.path / name)
 
     def sessions(self) -> tuple[Session, ...]:
         """Return the sessions of all processes that worked on the run."""
