@@ -53,6 +53,9 @@ ARGUMENTS = (
     "--distributed-executor-backend=uni",
     "--kv-cache-memory-bytes=64M",
     "--block-size=32",
+    # vLLM 0.32 on a CPU ends with "CPU Generator does not use offset" when it splits the prompt of a seeded request
+    "--no-enable-chunked-prefill",
+    "--max-num-batched-tokens=8192",
     "--enable-prompt-tokens-details",
     "--uvicorn-log-level=warning",
 )
@@ -347,6 +350,7 @@ def registry_file(folder: Path, models: Path, **entries: Any) -> Path:
 
 def compare(registry: Path, out: Path, *arguments: str, n: int = 12) -> "subprocess.Popen[str]":
     command = [QAEVAL, "compare", *arguments, "--config", str(registry), "--n", str(n), "--out", str(out)]
+    command += ["--judge", "compass-judger", "--allow-same-family"]
     return subprocess.Popen(
         [*command, "--concurrency", "4"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllowSameFamily,
     AsJson,
     ChunksFile,
     Concurrency,
@@ -29,6 +30,9 @@ from qaeval.cli.options import (
     Out,
     OutOrStore,
     Registry,
+    RepeatCandidate,
+    RepeatGrade,
+    RepeatJudge,
     Resume,
     RubricName,
     RunDirectory,
@@ -56,6 +60,7 @@ def compare(
     field: Fields = None,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
     out: OutOrStore = None,
@@ -65,6 +70,8 @@ def compare(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
+    repeat_judge: RepeatJudge = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     labels: Labels = None,
@@ -72,7 +79,7 @@ def compare(
     hardware: Machine = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare models: generate, grade, report. One model alone is evaluated without a comparison."""
+    """Compare candidates: generate, grade, report. A single candidate is evaluated without a comparison."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -82,6 +89,11 @@ def compare(
         if labels or margin:
             raise UsageError(
                 "--labels and --margin belong to the report: `qaeval report` after `qaeval merge`"
+            )
+        if repeat is not None or repeat_judge is not None:
+            raise UsageError(
+                "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
+                "adds replies and `qaeval grade DIR --repeat R` letters"
             )
         compare_shard(
             shard,
@@ -95,6 +107,7 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             config=config,
             endpoints=endpoint_urls(endpoint),
             concurrency=in_flight(concurrency),
@@ -117,12 +130,15 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
+            repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
             hardware=hardware,
@@ -148,10 +164,11 @@ def generate(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Run the first stage alone: the models write their items. `qaeval grade` continues from there."""
+    """Generate the items of a new run. `qaeval grade` is the next stage."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -171,6 +188,7 @@ def generate(
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
@@ -182,14 +200,16 @@ def grade(
     run: RunDirectory,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatGrade = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Run the second stage alone: the judge grades the items. Those that have a letter keep it."""
+    """Grade the items of a run. Items that already have a grade keep it."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -197,10 +217,12 @@ def grade(
         run,
         judge=judge,
         rubric=rubric,
+        allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
         config=config,
         concurrency=in_flight(concurrency),
         cache=not no_cache,
+        repeat=repeat,
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         progress=progress_on_stderr(),
@@ -210,19 +232,22 @@ def grade(
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directory; several side by side.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories; several are compared side by side."),
     ],
     labels: Labels = None,
     margin: Margin = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="Print the report on stdout: html, md, json or csv (items)."),
+        typer.Option(
+            "--format", help="Print the report on stdout as html, md, json or csv (one row per item)."
+        ),
     ] = None,
     hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the last stage alone: write the report. Several runs are compared side by side."""
+    """Write the report of a run. Several runs are compared side by side."""
     from qaeval import api
 
     if format_ not in {None, *FORMATS}:

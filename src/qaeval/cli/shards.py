@@ -52,6 +52,7 @@ def compare_shard(
     *,
     judge: str | None,
     rubric: str | None,
+    allow_same_family: bool,
     config: Path | None,
     endpoints: "Mapping[str, str]",
     concurrency: "int | Literal['auto'] | None",
@@ -73,7 +74,13 @@ def compare_shard(
     registry = find_config(config).with_endpoints(endpoints)
     shard, location = where(argument, out, registry)
     plan = make_plan(registry, models, **source)
-    judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
+    judging = find_judging(
+        registry,
+        plan.candidates,
+        judge=judge,
+        rubric=rubric or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+    )
     settings = {**plan.settings(), "grading": judging.settings()}
     machines = find_machines(registry, [settings], hardware)
     begun = begin(location, shard, settings, plan.samples)
@@ -120,15 +127,18 @@ def merge(
     places: Annotated[
         list[str],
         typer.Argument(
-            metavar="PLACE...", help="Location of the shards: their --out, a folder or s3://BUCKET/PREFIX."
+            metavar="PLACE...",
+            help="Location of the shards, as given to `qaeval compare --out`: a folder or s3://BUCKET/PREFIX.",
         ),
     ],
-    out: Annotated[str, typer.Option("--out", help="Run directory to create, or s3://BUCKET/PREFIX.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Run directory to create, or s3://BUCKET/PREFIX.")
+    ],
     config: Registry = None,
 ) -> None:
     """Merge the committed shards of a run.
 
-    The result is a run directory like that of a run without shards.
+    The result is the same as the run directory of an unsharded run.
     """
     from qaeval.registry.find import find_config
     from qaeval.storage.location import find_location, is_store

@@ -14,8 +14,10 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `reliability`   agreement of two raters, by items and clusters
 `coefficients`  kappa and its relatives from tables of counts
 `multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
+`components`    how much spread is due to chunks, items, replies and the judge's own noise
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
+`correction`    rates and differences from labels of some chunks and the judge's letters
 `homogeneity`   do two raters use the letters at the same rates?
 `paired`        paired difference, exact sign-flip test, Holm's correction
 `margins`       non-inferiority and equivalence
@@ -42,6 +44,19 @@ if TYPE_CHECKING:
         scott_pi,
         specific_agreement,
         weighted_agreement,
+    )
+    from qaeval.stats.components import (
+        RepeatAgreement,
+        VarianceComponent,
+        VarianceComponents,
+        repeat_agreement,
+        variance_components,
+    )
+    from qaeval.stats.correction import (
+        CorrectedDifference,
+        DifferentialError,
+        corrected_difference,
+        differential_error,
     )
     from qaeval.stats.estimate import Estimate
     from qaeval.stats.homogeneity import TestResult, clustered_homogeneity, stuart_maxwell
@@ -84,6 +99,8 @@ __all__ = [
     "AgreementBounds",
     "BettingTest",
     "ConfidenceSequence",
+    "CorrectedDifference",
+    "DifferentialError",
     "Equivalence",
     "Estimate",
     "LetterAccuracy",
@@ -93,7 +110,10 @@ __all__ = [
     "Plan",
     "PublishedCheck",
     "Ranked",
+    "RepeatAgreement",
     "TestResult",
+    "VarianceComponent",
+    "VarianceComponents",
     "agreement_bounds",
     "agreement_rate",
     "balanced_accuracy",
@@ -113,8 +133,10 @@ __all__ = [
     "clustered_ratio",
     "cohen_kappa",
     "confusion_matrix",
+    "corrected_difference",
     "design_effect",
     "detectable_difference",
+    "differential_error",
     "equivalence",
     "expected_agreement",
     "grim",
@@ -137,11 +159,13 @@ __all__ = [
     "prevalence_index",
     "rating_counts",
     "reached_power",
+    "repeat_agreement",
     "scott_pi",
     "sign_flip_test",
     "simulated_power",
     "specific_agreement",
     "stuart_maxwell",
+    "variance_components",
     "weighted_agreement",
     "wilson",
 ]
@@ -160,6 +184,14 @@ _MODULES = {
         "specific_agreement",
         "weighted_agreement",
     ),
+    "components": (
+        "RepeatAgreement",
+        "VarianceComponent",
+        "VarianceComponents",
+        "repeat_agreement",
+        "variance_components",
+    ),
+    "correction": ("CorrectedDifference", "DifferentialError", "corrected_difference", "differential_error"),
     "estimate": ("Estimate",),
     "homogeneity": ("TestResult", "clustered_homogeneity", "stuart_maxwell"),
     "intervals": ("clopper_pearson", "clustered_mean", "clustered_rate", "clustered_ratio", "wilson"),
