@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,40 +12,32 @@ from pyarrow import parquet
 
 SECONDS, MEGABYTES = 60.0, 500.0
 PER_CHUNK = 3
-WORDS = "pump valve litre bar pressure oil tank hose filter seal works built opens holds starts stops at of the in".split()
+CHUNKS = Path(__file__).parents[1] / "evals" / "qa_pairs" / "chunks.jsonl"
 
 CHILD = """
 import resource, sys, time
-from pathlib import Path
 began = time.perf_counter()
 from qaeval.cli import run
 code = run(["import", *sys.argv[1:]])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"{code} {time.perf_counter() - began:.1f} {peak:.0f}", file=sys.stderr)
+print(f"{code} {time.perf_counter() - began:.1f} {time.process_time():.1f} {peak:.0f}", file=sys.stderr)
 """
 
 
 def items(n: int) -> Iterator[dict[str, str]]:
-    """Pairs about chunks of 200 words, three of each; one in fifty failed."""
-    text = ""
+    """Pairs about the texts of the eval qa_pairs, each with a number of its own; one in fifty failed."""
+    texts = [json.loads(line)["text"] for line in CHUNKS.read_text().splitlines()]
     for number in range(n):
         chunk = number // PER_CHUNK
-        if number % PER_CHUNK == 0:
-            text = (
-                " ".join(WORDS[(chunk * 7 + at * at) % len(WORDS)] for at in range(200)) + f" number {chunk}."
-            )
+        text = f"Number {chunk}. {texts[chunk % len(texts)]}"
         row = {"chunk_id": f"chunk-{chunk:06d}", "chunk": text, "anna": "ABC"[number % 3]}
         if number % 50 == 0:
             yield {**row, "anna": "", "error": "timeout", "question": "", "answer": "", "type": ""}
         else:
-            question = f"What does number {number} of the {WORDS[number % 20]} hold?"
-            yield {
-                **row,
-                "error": "",
-                "question": question,
-                "answer": f"It holds {number} litres.",
-                "type": "factual",
-            }
+            sentences = text.split(". ")
+            answer = sentences[number % len(sentences)]
+            question = f"What does number {number} say about {' '.join(answer.split()[1:4])}?"
+            yield {**row, "error": "", "question": question, "answer": answer, "type": "factual"}
 
 
 def write(folder: Path, n: int) -> list[Path]:
@@ -66,7 +57,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in write(folder, n):
-            began = time.perf_counter()
             done = subprocess.run(
                 [
                     sys.executable,
@@ -82,13 +72,14 @@ def main() -> int:
                 text=True,
                 check=True,
             )
-            code, seconds, peak = done.stderr.split()[-3:]
+            code, seconds, cpu, peak = done.stderr.split()[-4:]
             assert code == "0", done.stderr
             within &= float(seconds) <= SECONDS and float(peak) <= MEGABYTES
             size = path.stat().st_size / 2**20
-            print(f"{path.suffix[1:]:8} {n:,} items, {size:.0f} MiB: {seconds} s, peak {peak} MiB")
+            print(
+                f"{path.suffix[1:]:8} {n:,} items, {size:.0f} MiB: {seconds} s ({cpu} s of one core), peak {peak} MiB"
+            )
             print(f"         {done.stdout.splitlines()[1]}")
-            assert time.perf_counter() - began >= float(seconds)
     print(f"bars: {SECONDS:.0f} s and {MEGABYTES:.0f} MiB: {'kept' if within else 'MISSED'}")
     return 0 if within else 1
 

@@ -299,8 +299,7 @@ def test_answers_are_about_a_chunk_and_a_question(tmp_path: Path) -> None:
 
 def test_answers_to_questions_of_the_eval_keep_their_types(tmp_path: Path) -> None:
     samples = Path(api.__file__).parents[2] / "evals" / "rag_qa" / "samples.jsonl"
-    first = json.loads(samples.read_text().partition("
-")[0])
+    first = json.loads(samples.read_text().partition("\n")[0])
     item = {"chunk_id": first["chunk_id"], "question": first["question"], "answer": "I do not know."}
     out = api.import_items(pd.DataFrame([item]), out=tmp_path / "run", eval_name="rag_qa").path
     (sample,) = rows(out, "samples.jsonl")
