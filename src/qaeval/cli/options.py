@@ -17,6 +17,15 @@ EvalName: TypeAlias = Annotated[
     str | None,
     typer.Option("--eval", help="Eval name or folder; default: the eval of the registry (qa_pairs)."),
 ]
+Prompts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE,...",
+        help="Prompt files, by path or by name in the eval folder; each model is a candidate with each prompt, "
+        "for example mistral@better; default: the prompt of the eval.",
+    ),
+]
 ChunksFile: TypeAlias = Annotated[
     Path | None, typer.Option("--chunks", help="JSONL file of chunks; default: the chunks of the eval.")
 ]
@@ -189,6 +198,18 @@ Machine: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def prompt_names(prompts: str | None) -> list[str]:
+    """Read ``--prompts``: names with commas between."""
+    if prompts is None:
+        return []
+    names = [name.strip() for name in prompts.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"--prompts {prompts!r}: expected files with commas between, like prompt.md,better.md"
+        )
+    return names
 
 
 def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:
