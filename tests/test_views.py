@@ -15,7 +15,7 @@ import pytest
 from gate_builders import measure
 from qaeval.agreement.sections import write_agreement
 from qaeval.api import agreement
-from qaeval.cli.tables import print_summary
+from qaeval.cli.tables import print_published, print_summary
 from qaeval.comparison.decision import decide, write_decision
 from qaeval.comparison.generation import analyse_generation, write_generation
 from qaeval.comparison.html import render_html
@@ -32,6 +32,7 @@ from qaeval.records import Energy, GpuEnergy, Reading, Session
 from qaeval.report.facts import CheckFacts, HostedFacts, MachineFacts
 from qaeval.report.markdown import section_lines
 from qaeval.report.tables import Section
+from qaeval.stats.published import check_published
 from qaeval.storage.run_directory import RunStore
 from report_builders import JUDGE, RUN, Case, candidate, case, rich_case
 
@@ -257,6 +258,14 @@ def test_agreement(tmp_path: Path) -> None:
     check_golden("agreement.md", f"{grouped}\n{constant}\n{few}")
 
 
+def test_a_published_claim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for kappa in (0.30, 0.03):
+        check = check_published([111, 50, 10], [167, 3, 1], agreement_percent=65.0, kappa=kappa)
+        print_published(check, claimed=True)
+    check_golden("published.txt", capsys.readouterr().out)
+
+
 def test_plan() -> None:
     made = case({"alpha": ["AAB", "ABC", "AAA", "BCC"] * 5, "beta": ["AAA", "AAB", "AAA", "ABC"] * 5})
     table = made.data().table()
@@ -296,7 +305,7 @@ def test_cost() -> None:
     running = cost_text(made, MACHINES, API.model_copy(update={"currency": "USD", "as_of": "2025-09-01"}))
     priceless = cost_text(made, {}, API)
     work = [steady_work(1932, per_s=per_s, price_per_hour=1.01) for per_s in (0.23, 2.11)]
-    speeds = markdown(write_work(work, "USD", "USD 1.01 per hour, as you typed it"))
+    speeds = markdown(write_work(work, "USD", "USD 1.01 per hour, as given"))
     check_golden("cost.md", f"{full}\n{running}\n{priceless}\n{speeds}")
 
 

@@ -34,23 +34,25 @@ from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, read_labels, require_labels
+from qaeval.comparison.run_data import GROUPS, labels_of_runs, read_labels, require_labels
 from qaeval.comparison.terminal import render_text_rows
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import QaevalError, UsageError
-from qaeval.evals.find import find_labels
 from qaeval.files.yaml import validated
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.decide import GateRequest
 from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
+from qaeval.importing.request import make_request
+from qaeval.importing.run import import_run
 from qaeval.records import Failure, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, find_judging, judging_of_run, make_plan
+from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
@@ -68,11 +70,13 @@ __all__ = [
     "agenerate",
     "agrade",
     "agreement",
+    "aimport_items",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
+    "import_items",
     "load_run",
 ]
 
@@ -90,7 +94,7 @@ class ProgressEvent:
     """One finished task of a stage; its row is on disk."""
 
     stage: str
-    """``generate`` or ``grade``."""
+    """``generate``, ``grade``, or one of these with `` repeats``."""
     model: str
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""
@@ -260,7 +264,7 @@ class Run:
             raise UsageError(
                 "several runs side by side have no directory to write a report into; use render()"
             )
-        with RunStore.open(self.path) as store:
+        with RunStore.open(self.path, writable=True) as store:
             self.__dict__["_analysis"] = write_report(store, self._options)
         for name in ("letters", "items"):
             self.__dict__.pop(name, None)
@@ -304,6 +308,8 @@ def compare(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
+    repeat_judge: int | None = None,
     labels: Paths | None = None,
     margin: float | None = None,
     hardware: str | None = None,
@@ -333,6 +339,9 @@ def compare(
         config: Registry file on top of the default one and ``./qaeval.yaml``.
         concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
         cache: Whether replies of earlier runs are used for identical requests to pinned weights.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100, to measure the candidate's noise;
+            the others serve nothing else.
+        repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -354,6 +363,7 @@ def compare(
         Interrupted: The run was stopped; finished rows are kept.
     """
     names = _names(models)
+    n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -399,7 +409,9 @@ def compare(
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge)
-            runner.compare(plan.candidates, plan.definition, judging)
+            runner.compare(
+                plan.candidates, plan.definition, judging, repeat=n_replies, repeat_judge=n_letters
+            )
         analysis = write_report(store, options)
     return Run((path,), options, analysis)
 
@@ -421,6 +433,7 @@ def generate(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
@@ -442,6 +455,7 @@ def generate(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -452,6 +466,7 @@ def generate(
     Raises:
         QaevalError: As for `compare`.
     """
+    n_replies = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -477,7 +492,7 @@ def generate(
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
-        runner.generate(plan.candidates, plan.definition)
+        runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
 
@@ -492,11 +507,12 @@ def grade(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
 ) -> Run:
-    """Run the second stage alone: the judge grades every item that has no letter yet.
+    """Run the second stage alone: the judge grades every item that has no letter yet, those of repeated replies too.
 
     Args:
         run: A run, or its directory.
@@ -508,6 +524,7 @@ def grade(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        repeat: Letters for each item, the first included, 2 to 100, to measure the judge's noise; the others serve nothing else.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -519,8 +536,9 @@ def grade(
         QaevalError: As for `compare`.
     """
     (path,) = _run_paths(run)
+    n_letters = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
-    with RunStore.open(path) as store:
+    with RunStore.open(path, writable=True) as store:
         settings = store.settings()
         judging = judging_of_run(
             registry, settings, judge=judge, rubric=_text(rubric), allow_same_family=allow_same_family
@@ -538,6 +556,76 @@ def grade(
             ) as runner,
         ):
             runner.grade(judging)
+            runner.grade_repeats(judging, repeat=n_letters)
+    return load_run(path, config=config)
+
+
+@blocking
+def import_items(
+    items: pd.DataFrame | Paths,
+    *,
+    out: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    candidate: str | Sequence[str] | None = None,
+    candidate_field: str | None = None,
+    eval_name: PathArgument | None = None,
+    rubric: PathArgument | None = None,
+    fields: Mapping[str, str] | None = None,
+    grade_field: Mapping[str, str] | None = None,
+    label_fields: Mapping[str, str] | None = None,
+    common: bool = False,
+    join: Run | PathArgument | None = None,
+    config: PathArgument | None = None,
+) -> Run:
+    """Make a run of pairs, answers or preference pairs that were made elsewhere. `grade` continues with the run.
+
+    Rows hold an item, a list of items, a raw reply or an error, with their chunk as text or by id; docs/import.md has
+    all columns. Every row counts: an error, a reply that cannot be read and an item without its chunk are failures.
+
+    Args:
+        items: Table of items, or files: JSON Lines, a JSON array, CSV or Parquet.
+        out: Run directory, new or empty; default: ``results/<time>``.
+        chunks: JSONL file of the chunks that rows refer to by ``chunk_id``; default: the eval's.
+        candidate: Name of the candidate, or one for each file; default: the column ``candidate`` or ``model``, else the
+            name of the file.
+        candidate_field: Column of the candidate.
+        eval_name: Name or folder of the eval, which says what an item is and how it is graded; default: the registry's.
+        rubric: Name or file of the rubric; default: the eval's.
+        fields: Column by field name, for example ``{"question": "q"}``; common names are recognised.
+        grade_field: Name of a judge and the column with its letters: the run is graded by it.
+        label_fields: Column of letters by rater: labels, which `Run.report` and `agreement` use.
+        common: Whether to keep the samples that all candidates have, where they differ.
+        join: Run whose candidates the imported ones join, on the same samples; `out` holds all of them.
+        config: Registry file.
+
+    Returns:
+        The run; its `report` raises `DataError` until it is graded.
+
+    Raises:
+        UsageError: A name is unknown, or `out` holds files.
+        DataError: A file or row is not valid; the message has file and line, and nothing is written.
+        NotComparableError: The candidates answer different samples, and `common` is False.
+        StoreError: `out` cannot be written.
+    """
+    path = _path(out) or Path("results", new_run_name())
+    registry = find_config(_path(config))
+    with ExitStack() as stack:
+        base = None if join is None else stack.enter_context(RunStore.open(*_run_paths(join)))
+        request = make_request(
+            registry,
+            [items] if isinstance(items, pd.DataFrame) else _paths(items),
+            eval_name=_text(eval_name),
+            rubric=_text(rubric),
+            chunks=_path(chunks),
+            candidates=() if candidate is None else (candidate,) if isinstance(candidate, str) else candidate,
+            candidate_field=candidate_field,
+            fields=fields or {},
+            grade_field=grade_field or {},
+            label_fields=label_fields or {},
+            common=common,
+            join=base,
+        )
+        import_run(request, path)
     return load_run(path, config=config)
 
 
@@ -575,7 +663,7 @@ def load_run(
         with RunStore.open(path) as store:
             settings.append(store.settings())
     options = ReportOptions(
-        label_paths=find_labels(settings[0]["eval"]["name"]) if labels is None else _paths(labels),
+        label_paths=labels_of_runs(paths, settings) if labels is None else _paths(labels),
         margin=_margin(margin, registry),
         machines=find_machines(registry, settings, hardware),
         hosted_prices=find_hosted(registry),
@@ -716,6 +804,7 @@ def gate(
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
+aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)

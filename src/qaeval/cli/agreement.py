@@ -1,11 +1,7 @@
-"""`qaeval agreement` and `qaeval plan`: how far a judge can be trusted, and how much data a decision needs."""
+"""`qaeval agreement` and `qaeval plan`: agreement of the judge with labels, and the size of a comparison."""
 
-import json
-import re
-from dataclasses import asdict
-from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -15,47 +11,53 @@ from qaeval.errors import UsageError
 if TYPE_CHECKING:
     from qaeval.comparison.planning import PlanReport
 
-_TABLE: Final = re.compile(r"\d+(?:,\d+)+:\d+(?:,\d+)+")
-_NUMBER: Final = re.compile(r"-?\d+(?:\.(\d+))?")
-
 
 _Source: TypeAlias = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[RUN|FILE]", help="Run directory, or CSV/TSV/JSONL file with columns of letters."
+        metavar="[RUN|FILE]",
+        help="Run directory, or CSV/TSV/JSONL file with one column of letters per rater.",
     ),
 ]
 _By: TypeAlias = Annotated[
-    str | None, typer.Option("--by", help="Also by candidate, stratum or type; of a file by any column.")
+    str | None,
+    typer.Option(
+        "--by", help="Break the agreement down by candidate, stratum or type; for a file, by any column."
+    ),
 ]
 _Columns: TypeAlias = Annotated[
     str | None,
-    typer.Option("--columns", metavar="A,B[,C]", help="Columns of letters of a file, the reference first."),
+    typer.Option("--columns", metavar="A,B[,C]", help="Rater columns of a file, the reference first."),
 ]
 _Judge: TypeAlias = Annotated[
-    str | None, typer.Option("--judge", help="The judge's column; of two columns the second when left out.")
+    str | None,
+    typer.Option("--judge", help="Judge column of a file; default: the second of two rater columns."),
 ]
 _Cluster: TypeAlias = Annotated[
     str | None,
-    typer.Option("--cluster", help="Column that says what a row belongs to: its chunk or document."),
+    typer.Option("--cluster", help="Cluster column of a file: the chunk or document of each row."),
 ]
 _Scale: TypeAlias = Annotated[
-    str | None, typer.Option("--scale", metavar="A,B,C", help="Letters of a file, best first.")
+    str | None, typer.Option("--scale", metavar="A,B,C", help="Scale of the letters in a file, best first.")
 ]
 _Published: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--table",
         metavar="REFERENCE:JUDGE",
-        help="Check published letter counts, for example 111,50,10:167,3,1.",
+        help="Check a published claim by the letter counts of both raters, for example 111,50,10:167,3,1.",
     ),
 ]
 _Percent: TypeAlias = Annotated[
     str | None,
-    typer.Option("--agreement", metavar="PERCENT", help="With --table: the agreement as printed, 65.0."),
+    typer.Option(
+        "--agreement",
+        metavar="PERCENT",
+        help="With --table: published agreement in percent, with its printed digits (65.0).",
+    ),
 ]
 _Kappa: TypeAlias = Annotated[
-    str | None, typer.Option("--kappa", help="With --table: the kappa as printed, 0.30.")
+    str | None, typer.Option("--kappa", help="With --table: published kappa, with its printed digits (0.30).")
 ]
 
 
@@ -72,24 +74,34 @@ def agreement(
     kappa: _Kappa = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a judge agrees with people. Of a run, of a table of letters, or of a published claim."""
+    """Measure agreement between judge and labels.
+
+    The source is a run, a file of letters, or published letter counts (--table).
+    """
     from qaeval import api
 
     if table is not None:
         if source is not None:
-            raise UsageError("--table checks published counts; leave the run or file out")
-        _published(table, percent, kappa, as_json=as_json)
+            raise UsageError("--table checks published counts; omit the run or file")
+        from qaeval.agreement.published import check_claim, claim_json
+        from qaeval.cli.tables import print_published
+
+        check = check_claim(table, agreement=percent, kappa=kappa)
+        if as_json:
+            print(claim_json(check))
+        else:
+            print_published(check, claimed=percent is not None or kappa is not None)
         return
     if source is None:
         raise UsageError("agreement needs a run directory, a file with columns of letters, or --table")
     if percent or kappa:
-        raise UsageError("--agreement and --kappa belong to --table")
+        raise UsageError("--agreement and --kappa require --table")
     if source.is_dir():
-        of_files = {"--columns": columns, "--judge": judge, "--cluster": cluster, "--scale": scale}
-        if wrong := [option for option, value in of_files.items() if value]:
-            raise UsageError(f"{wrong[0]} belongs to a file; a run has its own")
+        file_options = {"--columns": columns, "--judge": judge, "--cluster": cluster, "--scale": scale}
+        if wrong := [option for option, value in file_options.items() if value]:
+            raise UsageError(f"{wrong[0]} applies to a file; a run has its own")
     elif labels:
-        raise UsageError("--labels belongs to a run; a file has its raters in columns")
+        raise UsageError("--labels applies to a run; the raters of a file are its columns")
     report = api.agreement(
         source,
         labels or None,
@@ -112,77 +124,51 @@ def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
-def _published(table: str, percent: str | None, kappa: str | None, *, as_json: bool) -> None:
-    from qaeval.stats.published import check_published
-
-    if not _TABLE.fullmatch(table.replace(" ", "")):
-        raise UsageError(f"--table needs the letter counts of both raters, 111,50,10:167,3,1; got {table!r}")
-    reference, judge = ([int(n) for n in side.split(",")] for side in table.replace(" ", "").split(":"))
-    try:
-        found = check_published(
-            reference,
-            judge,
-            agreement_percent=_printed(percent, "--agreement"),
-            agreement_decimals=_decimals(percent),
-            kappa=_printed(kappa, "--kappa"),
-            kappa_decimals=_decimals(kappa),
-        )
-    except ValueError as error:
-        raise UsageError(f"--table {table}: {error}") from error
-    if as_json:
-        known = {
-            key: None if isinstance(value, float) and isnan(value) else value
-            for key, value in asdict(found).items()
-        }
-        print(json.dumps({**known, "is_possible": found.is_possible}))
-        return
-    from qaeval.cli.tables import print_published
-
-    print_published(found, claimed=percent is not None or kappa is not None)
-
-
-def _printed(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    if not _NUMBER.fullmatch(text.strip()):
-        raise UsageError(f"{option} needs the number as it was printed, with its digits; got {text!r}")
-    return float(text)
-
-
-def _decimals(text: str | None) -> int:
-    """Digits after the point: they say how exactly a number was printed."""
-    found = _NUMBER.fullmatch((text or "").strip())
-    return len(found.group(1) or "") if found else 0
-
-
 def plan(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run to plan from; without it, --rate and --icc.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="Run that the plan is based on; without it, --rate and --icc apply."
+        ),
     ] = None,
     difference: Annotated[
         float,
-        typer.Option("--difference", min=0.001, max=0.999, help="Difference that matters; 0.05 is 5 points."),
+        typer.Option(
+            "--difference", min=0.001, max=0.999, help="Difference to detect; 0.05 is 5 percentage points."
+        ),
     ] = 0.05,
     power: Annotated[
-        float, typer.Option("--power", min=0.05, max=0.999, help="Probability to find it.")
+        float, typer.Option("--power", min=0.05, max=0.999, help="Probability of detecting the difference.")
     ] = 0.8,
     chunks: Annotated[
         int | None,
-        typer.Option("--chunks", min=2, help="Chunks that you have; those of the run when left out."),
+        typer.Option(
+            "--chunks", min=2, help="Number of available chunks; default: those of the run, or of the eval."
+        ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", min=0.001, max=0.999, help="Without a run: usable rate to expect."),
+        typer.Option(
+            "--rate", min=0.001, max=0.999, help="Without a run: expected usable rate; default: 0.8."
+        ),
     ] = None,
     icc: Annotated[
         float | None,
-        typer.Option("--icc", min=0.0, max=0.99, help="Without a run: correlation between items of a chunk."),
+        typer.Option(
+            "--icc",
+            min=0.0,
+            max=0.99,
+            help="Without a run: intraclass correlation of the items of a chunk; default: 0.2.",
+        ),
     ] = None,
-    items: Annotated[int, typer.Option("--items", min=1, help="Without a run: items of each chunk.")] = 3,
+    items: Annotated[int, typer.Option("--items", min=1, help="Without a run: items per chunk.")] = 3,
     as_json: AsJson = False,
     config: Registry = None,
 ) -> None:
-    """Say how many chunks a comparison needs. Of a run, also how small a difference its chunks can show."""
+    """Estimate the number of chunks that a comparison needs.
+
+    For a run, also the smallest difference that its chunks can detect.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.comparison.planning import write_plan
 
@@ -200,7 +186,7 @@ def plan(
         else:
             if rate is not None or icc is not None:
                 raise UsageError(
-                    "--rate and --icc are assumptions for a plan without a run; a run shows its own"
+                    "--rate and --icc are assumptions for a plan without a run; omit them, the run has its own"
                 )
             report = _plan_run(run, chunks, difference=difference, power=power)
     except ValueError as error:
@@ -243,7 +229,7 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
     names = [facts.name for facts in data.candidates]
     if len(names) < 2:
         raise UsageError(
-            f"{run}: has one candidate; a plan needs a run of two, or --rate and --icc without a run"
+            f"{run}: has one candidate; expected a run of two or more, or --rate and --icc without a run"
         )
     return plan_run(
         data.table(),

@@ -31,6 +31,9 @@ from qaeval.cli.options import (
     OutOrStore,
     Prompts,
     Registry,
+    RepeatCandidate,
+    RepeatGrade,
+    RepeatJudge,
     Resume,
     RubricName,
     RunDirectory,
@@ -70,6 +73,8 @@ def compare(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
+    repeat_judge: RepeatJudge = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     labels: Labels = None,
@@ -77,7 +82,7 @@ def compare(
     hardware: Machine = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare models: generate, grade, report. One model alone is evaluated without a comparison."""
+    """Compare candidates: generate, grade, report. A single candidate is evaluated without a comparison."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -87,6 +92,11 @@ def compare(
         if labels or margin:
             raise UsageError(
                 "--labels and --margin belong to the report: `qaeval report` after `qaeval merge`"
+            )
+        if repeat is not None or repeat_judge is not None:
+            raise UsageError(
+                "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
+                "adds replies and `qaeval grade DIR --repeat R` letters"
             )
         compare_shard(
             shard,
@@ -132,6 +142,8 @@ def compare(
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
+            repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
             hardware=hardware,
@@ -158,10 +170,11 @@ def generate(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Run the first stage alone: the models write their items. `qaeval grade` continues from there."""
+    """Generate the items of a new run. `qaeval grade` is the next stage."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -182,6 +195,7 @@ def generate(
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
@@ -198,10 +212,11 @@ def grade(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatGrade = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Run the second stage alone: the judge grades the items. Those that have a letter keep it."""
+    """Grade the items of a run. Items that already have a grade keep it."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -214,6 +229,7 @@ def grade(
         config=config,
         concurrency=in_flight(concurrency),
         cache=not no_cache,
+        repeat=repeat,
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         progress=progress_on_stderr(),
@@ -223,19 +239,22 @@ def grade(
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directory; several side by side.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories; several are compared side by side."),
     ],
     labels: Labels = None,
     margin: Margin = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="Print the report on stdout: html, md, json or csv (items)."),
+        typer.Option(
+            "--format", help="Print the report on stdout as html, md, json or csv (one row per item)."
+        ),
     ] = None,
     hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the last stage alone: write the report. Several runs are compared side by side."""
+    """Write the report of a run. Several runs are compared side by side."""
     from qaeval import api
 
     if format_ not in {None, *FORMATS}:

@@ -1,4 +1,4 @@
-"""`qaeval decide` and `qaeval cost`: which candidate to host by the user's weights, and what it costs in which way."""
+"""`qaeval decide` and `qaeval cost`: ranking of candidates by weights, and costs of hosting alternatives."""
 
 import re
 from contextlib import ExitStack
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 _Runs: TypeAlias = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Run directory; several side by side.")
+    list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are analysed side by side.")
 ]
 _Weights: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--weight",
         metavar="CRITERION=NUMBER",
-        help="How much a criterion counts: quality, reliability, cost, speed, licence, maintenance, sovereignty; repeat for several. "
-        "The others keep the weight that qaeval proposes; 0 leaves one out.",
+        help="Weight of a criterion, 0 to ignore it; repeatable; default: the proposed weights. Criteria: quality, reliability, "
+        "cost, speed, licence, maintenance, sovereignty.",
     ),
 ]
 _MaybeRuns: TypeAlias = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[RUN...]",
-        help="Run directory; several side by side. Without one: --items, --per-second and --price.",
+        help="Run directories; several are analysed side by side. Without a run: --items, --per-second and --price.",
     ),
 ]
 _Kept: TypeAlias = Annotated[
@@ -43,7 +43,7 @@ _Kept: TypeAlias = Annotated[
     typer.Option(
         "--always-on",
         metavar="NAME",
-        help="Machine of the registry whose price counts for one that is always on; that of the run when left out.",
+        help="Registry machine priced as always on; default: the machine of the run.",
     ),
 ]
 _Start: TypeAlias = Annotated[
@@ -52,7 +52,7 @@ _Start: TypeAlias = Annotated[
         "--start",
         min=0,
         metavar="SECONDS",
-        help="Until a machine is there and, where the run found its servers up, until they answer.",
+        help="Start-up time of a machine, including server start-up if the run used running servers.",
     ),
 ]
 _Linger: TypeAlias = Annotated[
@@ -61,33 +61,33 @@ _Linger: TypeAlias = Annotated[
         "--linger",
         min=0,
         metavar="SECONDS",
-        help="How long a machine is paid after a run until it is given back.",
+        help="Idle time billed after a run, before the machine is released.",
     ),
 ]
 _Rate: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--hourly-rate", min=0, help="What an hour of somebody who waits costs; not counted when left out."
+        "--hourly-rate", min=0, help="Hourly cost of a person who waits for the run; default: not counted."
     ),
 ]
 _Currency: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--currency", metavar="EUR", help="Of --hourly-rate or --price; that of the machines when left out."
+        "--currency",
+        metavar="EUR",
+        help="Currency of --hourly-rate and --price; default: the currency of the machines.",
     ),
 ]
 _Items: TypeAlias = Annotated[
-    int | None, typer.Option("--items", min=1, help="Without a run: how many items.")
+    int | None, typer.Option("--items", min=1, help="Without a run: number of items.")
 ]
 _Speeds: TypeAlias = Annotated[
     list[float] | None,
-    typer.Option("--per-second", help="Without a run: items per second; repeat to compare several speeds."),
+    typer.Option("--per-second", help="Without a run: items per second; repeatable, to compare speeds."),
 ]
 _Price: TypeAlias = Annotated[
     float | None,
-    typer.Option(
-        "--price", help="Without a run: price of one machine per hour; that of --hardware when left out."
-    ),
+    typer.Option("--price", help="Without a run: machine price per hour; default: the price of --hardware."),
 ]
 
 
@@ -99,7 +99,10 @@ def decide(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which candidate comes first by your weights. Also how far each weight can move before another does."""
+    """Rank candidates by weighted criteria.
+
+    Also shows how far each weight can move before another candidate ranks first.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.comparison.decision import decide as weigh
     from qaeval.comparison.decision import write_decision
@@ -128,7 +131,10 @@ def cost(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run cost and would have cost elsewhere. Also from how many runs a day which way is cheapest."""
+    """Show the cost of a run and of hosting alternatives.
+
+    Also shows the break-even points between the alternatives, in runs per day.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.cost.run_cost import CostAssumptions, cost_run
     from qaeval.cost.sections import write_cost_report
@@ -136,13 +142,13 @@ def cost(
 
     registry = find_config(config)
     if currency and not _CURRENCY.fullmatch(currency):
-        raise UsageError(f"--currency: expected three capitals, like EUR, got {currency!r}")
+        raise UsageError(f"--currency: expected a code of three capital letters, like EUR, got {currency!r}")
     if not runs:
         _steady(registry, items, per_second or [], price, hardware, currency, as_json=as_json)
         return
     if items is not None or per_second or price is not None:
         raise UsageError(
-            "--items, --per-second and --price are for a plan without a run; a run knows its own"
+            "--items, --per-second and --price apply to a plan without a run; omit them, the run has its own"
         )
     assumptions = CostAssumptions(
         start_s=start,
@@ -169,7 +175,7 @@ def _steady(
     *,
     as_json: bool,
 ) -> None:
-    """Say what items cost at steady speeds, without a run."""
+    """Print the cost of items at constant speeds, without a run."""
     import json
 
     from qaeval.cli.tables import print_sections
@@ -178,15 +184,15 @@ def _steady(
 
     if items is None or not speeds or (price is None and hardware is None):
         raise UsageError(
-            "cost needs a run directory; or, without one, --items, --per-second and a price: --price with --currency, or --hardware NAME"
+            "cost: expected a run directory, or --items, --per-second and a price (--price with --currency, or --hardware NAME)"
         )
     if price is not None and not currency:
-        raise UsageError("--price: in which currency? Add --currency USD")
+        raise UsageError("--price requires --currency, for example --currency USD")
     if price is None:
         machine = _priced(registry, hardware or "", "--hardware")
         price, currency, priced = machine.price_per_hour or 0.0, machine.currency, machine.priced
     else:
-        priced = f"{currency} {price:,.2f} per hour, as you typed it"
+        priced = f"{currency} {price:,.2f} per hour, as given"
     try:
         works = [steady_work(items, per_s=speed, price_per_hour=price) for speed in sorted(speeds)]
     except ValueError as error:
@@ -203,7 +209,7 @@ def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
     machine = find_machine(registry, name)
     if machine.price_per_hour is None:
         raise UsageError(
-            f"{option} {name}: the registry has no price of it; add price_per_hour, as_of and source under hardware.{name}"
+            f"{option} {name}: no price in the registry; add price_per_hour, as_of and source under hardware.{name}"
         )
     return machine
 
@@ -211,7 +217,7 @@ def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
 def _priced_runs(
     runs: list[Path], registry: "Config", hardware: str | None, margin: float | None
 ) -> "tuple[Report, MeasuredRun]":
-    """Read the report of a run, or analyse several runs as one; the costs are at the registry's prices."""
+    """Read the report of a run, or analyse several runs as one, with costs at the prices of the registry."""
     from qaeval.registry.find import find_machines
     from qaeval.storage.run_directory import RunStore
 
@@ -223,13 +229,13 @@ def _priced_runs(
             from qaeval.comparison.report_file import load_priced
 
             return load_priced(stores[0], machines)
-        # no run has a report of all candidates: differences and the judge's tokens need the letters of all runs
+        # no stored report has all candidates: differences and the judge's tokens need the letters of all runs
         from qaeval.comparison.analysis import ReportOptions
+        from qaeval.comparison.run_data import labels_of_runs
         from qaeval.comparison.write_report import read_report
-        from qaeval.evals.find import find_labels
 
         options = ReportOptions(
-            label_paths=find_labels(settings[0]["eval"]["name"]),
+            label_paths=labels_of_runs(runs, settings),
             margin=margin or registry.defaults.margin,
             machines=machines,
         )
@@ -244,5 +250,5 @@ def _number(name: str, text: str) -> float:
     except ValueError:
         value = float("nan")
     if not isfinite(value) or value < 0:
-        raise UsageError(f"--weight {name}: expected a number, 0 or more, like {name}=5; got {text!r}")
+        raise UsageError(f"--weight {name}: expected a number of 0 or more, like {name}=5, got {text!r}")
     return value

@@ -1,5 +1,6 @@
 """Commands that carry runs elsewhere: training data, tables, Inspect's logs, and back."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import Labels, Out, RunDirectory, Seed
+from qaeval.cli.options import EvalName, Labels, Out, Registry, RubricName, RunDirectory, Seed, mapping
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +24,16 @@ TARGETS = ("sft", "dpo", "parquet", "csv", "labels", "inspect")
 _SHARES = 3
 
 
-Target: TypeAlias = Annotated[str, typer.Option("--to", help=f"{', '.join(TARGETS)}.")]
+Target: TypeAlias = Annotated[
+    str, typer.Option("--to", metavar="FORMAT", help=f"Target format: {', '.join(TARGETS)}.")
+]
 Folder: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", help="Folder to write; RUN-TO when left out.")
+    Path | None, typer.Option("--out", help="Output folder; default: RUN-FORMAT beside the run.")
 ]
 Letters: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        "--letter", help="sft, dpo: letters of items that become training data; the best one when left out."
+        "--letter", help="sft, dpo: letter of the items to export; repeatable; default: the best letter."
     ),
 ]
 MinProbability: TypeAlias = Annotated[
@@ -39,29 +42,31 @@ MinProbability: TypeAlias = Annotated[
         "--min-probability",
         min=0,
         max=1,
-        help="sft, dpo: least probability that the judge gave its letter.",
+        help="sft, dpo: minimum probability of the judge's letter.",
     ),
 ]
 ChecksPassed: TypeAlias = Annotated[
     bool,
-    typer.Option("--checks-passed", help="sft, dpo: leave out items on which a check found something."),
+    typer.Option("--checks-passed", help="sft, dpo: exclude items with check findings."),
 ]
 ModelLabels: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--model-labels",
-        help="sft, dpo: labels by models win over the grade too; labels by people always do.",
+        help="sft, dpo: labels by models override the grade too; labels by people always do.",
     ),
 ]
 Candidates: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--candidate", help="Items of this candidate alone; repeat for several."),
+    typer.Option(
+        "--candidate", help="Export the items of this candidate only; repeatable; default: all candidates."
+    ),
 ]
 Context: TypeAlias = Annotated[
     bool | None,
     typer.Option(
         "--context/--no-context",
-        help="sft: put the chunk before the question; when left out, in evals of answers from a chunk alone.",
+        help="sft: put the chunk before the question; default: only for evals of answers from a chunk.",
     ),
 ]
 Split: TypeAlias = Annotated[
@@ -69,30 +74,31 @@ Split: TypeAlias = Annotated[
     typer.Option(
         "--split",
         metavar="A,B,C",
-        help="sft, dpo: shares of train, validation and test, by chunk; 0.8,0.1,0.1 when left out.",
+        help="sft, dpo: shares of train, validation and test, split by chunk; default: 0.8,0.1,0.1.",
     ),
 ]
 SplitBy: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--by",
-        help="sft, dpo: what stays on one side of the split, chunk or document; chunk when left out.",
+        help="sft, dpo: unit that the split keeps together, chunk or document; default: chunk.",
     ),
 ]
 PerSample: TypeAlias = Annotated[
-    int | None, typer.Option("--per-sample", min=1, help="dpo: most pairs of one sample; 3 when left out.")
+    int | None,
+    typer.Option("--per-sample", min=1, help="dpo: maximum number of pairs per sample; default: 3."),
 ]
 Drawn: TypeAlias = Annotated[
-    int | None, typer.Option("--n", min=1, help="labels: how many items to draw; all when left out.")
+    int | None, typer.Option("--n", min=1, help="labels: number of items to draw; default: all.")
 ]
 Precomputed: TypeAlias = Annotated[
-    bool, typer.Option("--precomputed", help="labels: write letters as Inspect takes precomputed scores.")
+    bool, typer.Option("--precomputed", help="labels: write letters as precomputed scores of Inspect.")
 ]
 AcceptLicence: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--accept-licence",
-        help="sft, dpo: model or licence whose terms on training you have read; repeat for several.",
+        help="sft, dpo: model or licence whose training terms you accept; repeatable.",
     ),
 ]
 
@@ -151,7 +157,7 @@ def export(
     precomputed: Precomputed = False,
     accept_licence: AcceptLicence = None,
 ) -> None:
-    """Write a run as training data, tables, labels or logs. To sft, dpo, parquet, csv, a sheet to label, or logs for Inspect."""
+    """Export a run as training data, tables, labels or logs."""
     from qaeval.storage.run_directory import RunStore
 
     asked = Asked(
@@ -245,10 +251,9 @@ def _export_logs(store: "RunStore", target: Path) -> None:
 
 def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
     """Read the labels that were named, else those of the run's eval."""
-    from qaeval.comparison.run_data import read_labels
-    from qaeval.evals.find import find_labels
+    from qaeval.comparison.run_data import labels_of_run, read_labels
 
-    found = paths or find_labels(store.settings()["eval"]["name"])
+    found = paths or labels_of_run(store.path, store.settings())
     return [label for path in found for label in read_labels(path)]
 
 
@@ -285,15 +290,126 @@ def _bridge() -> "ModuleType":
 
 
 def import_(
-    logs: Annotated[
+    files: Annotated[
         list[Path],
-        typer.Argument(metavar="LOG...", help="Inspect's .eval logs; several are several candidates."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Files of items (JSON Lines, JSON array, CSV, Parquet), or Inspect .eval logs; one candidate per file, unless a column names candidates.",
+        ),
     ],
     out: Out = None,
+    chunks: Annotated[
+        Path | None,
+        typer.Option(
+            "--chunks",
+            help="JSONL file of the chunks that items refer to by id; default: the chunks of the eval.",
+        ),
+    ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--candidate",
+            help="Candidate name, given once, or once per file; default: the column candidate or model, else the file name.",
+        ),
+    ] = None,
+    candidate_field: Annotated[
+        str | None, typer.Option("--candidate-field", metavar="COLUMN", help="Column with candidate names.")
+    ] = None,
+    eval_name: EvalName = None,
+    rubric: RubricName = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field",
+            metavar="FIELD=COLUMN",
+            help="Column of a field (question, answer, chunk_id, text, …); repeatable. Common names need no mapping.",
+        ),
+    ] = None,
+    grade_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grade-field",
+            metavar="JUDGE=COLUMN",
+            help="Column with the letters of a judge, for example judge=grade.",
+        ),
+    ] = None,
+    label_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label-field", metavar="RATER=COLUMN", help="Column with the labels of a rater; repeatable."
+        ),
+    ] = None,
+    common: Annotated[
+        bool, typer.Option("--common", help="Keep only the samples that all candidates have.")
+    ] = False,
+    join: Annotated[
+        Path | None,
+        typer.Option(
+            "--join", metavar="RUN", help="Run on the same samples; its candidates are added to --out."
+        ),
+    ] = None,
+    config: Registry = None,
 ) -> None:
-    """Make a run of Inspect's logs. `qaeval report` and what follows take it."""
+    """Import items or Inspect logs as a run.
+
+    The next step is `qaeval grade`; for logs and graded items `qaeval report`.
+    """
     from qaeval.environment import new_run_name
+    from qaeval.importing.reading import format_of
 
     target = out or Path("results", new_run_name())
-    _bridge().import_log(logs, target)
-    print(f"{target}\nnext: qaeval report {target}")
+    formats = {format_of(path) for path in files}
+    if formats == {"inspect"}:
+        of_items = {
+            "--chunks": chunks,
+            "--candidate": candidate,
+            "--candidate-field": candidate_field,
+            "--eval": eval_name,
+            "--rubric": rubric,
+            "--field": field,
+            "--grade-field": grade_field,
+            "--label-field": label_field,
+            "--common": common,
+            "--join": join,
+        }
+        for option, value in of_items.items():
+            if value:
+                raise UsageError(
+                    f"{option} does nothing with logs of Inspect, which name all of it themselves"
+                )
+        _bridge().import_log(files, target)
+        print(f"{target}\nnext: qaeval report {target}")
+        return
+    from qaeval import api
+
+    api.import_items(
+        files,
+        out=target,
+        chunks=chunks,
+        candidate=candidate,
+        candidate_field=candidate_field,
+        eval_name=eval_name,
+        rubric=rubric,
+        fields=mapping(field, "--field"),
+        grade_field=mapping(grade_field, "--grade-field"),
+        label_fields=mapping(label_field, "--label-field"),
+        common=common,
+        join=join,
+        config=config,
+    )
+    _tell_import(target, is_graded=bool(grade_field))
+
+
+def _tell_import(path: Path, *, is_graded: bool) -> None:
+    from qaeval.storage.run_directory import RunStore
+
+    with RunStore.open(path) as store:
+        settings = store.settings()
+    print(path)
+    for name, counts in settings["imported"]["counts"].items():
+        n, n_valid = sum(counts.values()), counts.get("valid", 0)
+        failed = ", ".join(f"{reason} {k:,}" for reason, k in counts.items() if reason != "valid")
+        print(f"{name}: {n:,} items, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
+    for note in settings["imported"]["notes"]:
+        print(f"! {note}")
+    print(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")

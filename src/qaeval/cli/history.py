@@ -1,4 +1,4 @@
-"""`qaeval history` and `compare-runs`: finished runs over time, and the same candidates in several of them."""
+"""`qaeval history` and `qaeval compare-runs`: run history, and the same candidates across runs."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,37 +13,33 @@ if TYPE_CHECKING:
     from qaeval.history.model import HistoryRun
 
 _Folder: TypeAlias = Annotated[
-    Path | None, typer.Argument(metavar="FOLDER", help="Folder of run directories; results when left out.")
+    Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of run directories; default: results.")
 ]
 _Page: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--out", metavar="FILE", help="Where the page goes; history.html in the folder when left out."
-    ),
+    typer.Option("--out", metavar="FILE", help="HTML page; default: history.html in the folder."),
 ]
 _Tracking: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--mlflow",
         metavar="URL",
-        help="MLflow tracking server in your own network to read runs from instead.",
+        help="MLflow tracking server in your own network to read runs from, in place of the folder.",
     ),
 ]
 _Experiment: TypeAlias = Annotated[
-    str, typer.Option("--experiment", help="Name of the experiment on the tracking server.")
+    str, typer.Option("--experiment", help="Experiment on the tracking server.")
 ]
 _Push: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--push",
-        help="Write the runs of the folder to the tracking server; those that are there stay as they are.",
+        help="Write the runs of the folder to the tracking server; existing runs stay unchanged.",
     ),
 ]
 _Several: TypeAlias = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="RUN...", help="Run directories, two or more; the others are compared with the first."
-    ),
+    typer.Argument(metavar="RUN...", help="Two or more run directories; the first is the reference."),
 ]
 
 
@@ -55,7 +51,10 @@ def history(
     push: _Push = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how candidates did over time, run after run. Where numbers stop being comparable, the line ends."""
+    """Show run history: usable rates over time.
+
+    A line breaks where runs are not comparable: another judge, rubric, eval or sample set.
+    """
     from qaeval import __version__
     from qaeval.cli.tables import print_sections
     from qaeval.history.model import history_of
@@ -64,12 +63,12 @@ def history(
 
     root = folder or Path("results")
     if push and mlflow is None:
-        raise UsageError("--push needs --mlflow URL: where the runs are to be written")
+        raise UsageError("--push requires --mlflow URL, the tracking server to write to")
     if mlflow is None or push:
         runs, unread = read_runs(root)
     elif folder is not None:
         raise UsageError(
-            f"{folder}: runs are read from a folder or with --mlflow; add --push to write them there"
+            f"{folder}: with --mlflow, runs are read from the tracking server, not from a folder; to write a folder there, add --push"
         )
     else:
         from qaeval.history.mlflow import fetch
@@ -96,13 +95,16 @@ def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
 
     written = push(url, experiment, runs)
     n_known = len(runs) - len(written)
-    print(f"{url}: {len(written)} runs written, {n_known} were there already", file=sys.stderr)
+    print(f"{url}: {len(written)} runs written, {n_known} already present", file=sys.stderr)
 
 
 def compare_runs(
     runs: _Several, margin: Margin = None, config: Registry = None, as_json: AsJson = False
 ) -> None:
-    """Compare the same candidates in several runs. Says what changed, paired by chunk, and which settings differ."""
+    """Compare the same candidates across runs.
+
+    Shows the paired changes by chunk and the settings that differ.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.history.compare import compare_runs as compare
     from qaeval.history.sections import write_comparison
@@ -110,7 +112,7 @@ def compare_runs(
     from qaeval.storage.run_directory import RunStore
 
     if len(runs) < 2:
-        raise UsageError("compare-runs needs at least two run directories")
+        raise UsageError("compare-runs: expected two or more run directories")
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(path)) for path in runs]
         comparison = compare(stores, margin=margin or find_config(config).defaults.margin)

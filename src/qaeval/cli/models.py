@@ -1,4 +1,4 @@
-"""`qaeval models`, `doctor` and `rubric`: what the registry has, and whether it answers."""
+"""`qaeval models`, `doctor` and `rubric`: the registry, its endpoints, and rubrics."""
 
 import sys
 from typing import Annotated
@@ -35,7 +35,7 @@ def doctor(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL...]", help="The candidates of the run; the embedded ones when left out."
+            metavar="[MODEL...]", help="Candidates of the planned run; default: the embedded candidates."
         ),
     ] = None,
     eval_name: EvalName = None,
@@ -50,10 +50,13 @@ def doctor(
     endpoint: Endpoints = None,
     config: Registry = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Also count the memory that each model needs on one GPU.")
+        bool, typer.Option("--plan", help="Also estimate the memory of each model on one GPU.")
     ] = False,
 ) -> None:
-    """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
+    """Check the installation, the endpoints and the plan of a run.
+
+    Ends with the next command to run.
+    """
     from qaeval.cli.doctor import check_endpoints, next_command, print_machine, print_memory, print_plan
     from qaeval.registry.find import find_config
     from qaeval.run.plan import find_judging, make_plan
@@ -82,7 +85,8 @@ def doctor(
     if plan:
         print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
     answers = check_endpoints([*planned.candidates, judging.judge], registry)
-    given = {
+    # in the next command: every option that shaped this plan
+    options = {
         "eval": eval_name,
         "chunks": chunks,
         "samples": samples,
@@ -90,21 +94,23 @@ def doctor(
         "rubric": rubric,
         "n": n,
         "seed": seed,
+        "config": config,
     }
-    given["config"] = config
-    typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    typed += ["--allow-same-family"] if allow_same_family else []
-    typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
-    typed += [word for name in field or [] for word in ("--field", name)]
-    print(f"\nnext: {next_command(planned, judging, answers, typed)}")
+    arguments = [
+        word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))
+    ]
+    arguments += ["--allow-same-family"] if allow_same_family else []
+    arguments += [word for value in endpoint or [] for word in ("--endpoint", value)]
+    arguments += [word for value in field or [] for word in ("--field", value)]
+    print(f"\nnext: {next_command(planned, judging, answers, arguments)}")
 
 
-def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
-    """Check a rubric and print its scale and hash."""
+def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file.")]) -> None:
+    """Validate a rubric and print its scale and hash."""
     from qaeval.evals.find import conflicts_with_shipped, find_rubric
 
     checked = find_rubric(rubric)
-    print(f"{checked.name} version {checked.version}: fine")
+    print(f"{checked.name} version {checked.version}: valid")
     print("\n".join(f"  {level.letter}  {level.name}: {level.meaning}" for level in checked.scale))
     print(
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
@@ -112,14 +118,14 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
     print(f"  sha {checked.sha}")
     if conflicts_with_shipped(checked):
         print(
-            f"note: {checked.name} version {checked.version} is the name of a rubric that comes with qaeval and says something else: "
-            "give yours a name of its own, or labels of the two cannot be told apart",
+            f"note: qaeval ships another rubric with the name {checked.name} version {checked.version}: rename yours, since "
+            "labels name their rubric by name and version",
             file=sys.stderr,
         )
 
 
-def rubric_show(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
-    """Print a rubric's file. To read it, or to make one of your own from it."""
+def rubric_show(rubric: Annotated[str, typer.Argument(help="Rubric name or file.")]) -> None:
+    """Print the file of a rubric, for example as the start of a new one."""
     from qaeval.evals.find import rubric_file
 
     print(rubric_file(rubric).read_text(encoding="utf-8"), end="")

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options of several commands."""
 
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -7,28 +7,33 @@ import typer
 
 from qaeval.errors import UsageError
 
-_MOST_IN_FLIGHT = 4096
+_MAX_IN_FLIGHT = 4096
 
 Names: TypeAlias = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
+    list[str],
+    typer.Argument(metavar="MODEL...", help="Candidate names from the registry; `qaeval models` lists them."),
+]
+EvalName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--eval", help="Eval name or folder; default: the eval of the registry (qa_pairs)."),
 ]
 Prompts: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--prompts",
         metavar="FILE,...",
-        help="Prompt files, by path or by name in the eval's folder: each model is a candidate with each of them, "
-        "like mistral@better; default: the eval's prompt.",
+        help="Prompt files, by path or by name in the eval folder; each model is a candidate with each prompt, "
+        "for example mistral@better; default: the prompt of the eval.",
     ),
 ]
-EvalName: TypeAlias = Annotated[str | None, typer.Option("--eval", help="Name or folder of the eval.")]
 ChunksFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--chunks", help="JSONL file of your own chunks instead of the eval's.")
+    Path | None, typer.Option("--chunks", help="JSONL file of chunks; default: the chunks of the eval.")
 ]
 SamplesFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--samples", help="JSONL file of your own questions or topic cards, for evals that start from these."
+        "--samples",
+        help="JSONL file of questions or topic cards, for evals that take these as input; default: those of the eval.",
     ),
 ]
 Fields: TypeAlias = Annotated[
@@ -36,35 +41,38 @@ Fields: TypeAlias = Annotated[
     typer.Option(
         "--field",
         metavar="FIELD=NAME",
-        help="What the chunk file calls a field (chunk_id, text, stratum, document, title, language); repeat for several. "
-        "Common names are understood without it.",
+        help="Name of a field in the chunk file, for example text=content; repeatable. Fields: chunk_id, text, stratum, "
+        "document, title, language. Common names need no mapping.",
     ),
 ]
 Number: TypeAlias = Annotated[
-    int | None, typer.Option("--n", min=1, help="How many samples to draw; all when left out.")
+    int | None, typer.Option("--n", min=1, help="Number of samples to draw; default: all.")
 ]
-Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw.")]
+Seed: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Random seed of the draw; default: the seed of the registry (0)."),
+]
 
 
 def _on_disk(path: Path | None) -> Path | None:
-    """Refuse an address of a store, of which a path would make a folder called ``s3:``."""
+    """Refuse the address of a store: as a path it would create a folder ``s3:``."""
     if path is not None and path.parts[:1] == ("s3:",):
         raise UsageError(
-            f"--out {str(path).replace('s3:/', 's3://', 1)}: expected a directory; a store takes what `qaeval compare --shard` makes"
+            f"--out {str(path).replace('s3:/', 's3://', 1)}: expected a directory; only `qaeval compare --shard` writes to a store"
         )
     return path
 
 
 Out: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--out", help="Run directory; results/<time> when left out.", callback=_on_disk),
+    typer.Option("--out", help="Run directory; default: results/<time>.", callback=_on_disk),
 ]
 OutOrStore: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--out",
         metavar="DIR",
-        help="Run directory; results/<time> when left out. With --shard where all shards are kept, a folder or s3://BUCKET/PREFIX.",
+        help="Run directory; default: results/<time>. With --shard, the location of all shards: a folder or s3://BUCKET/PREFIX.",
     ),
 ]
 ShardOf: TypeAlias = Annotated[
@@ -72,15 +80,16 @@ ShardOf: TypeAlias = Annotated[
     typer.Option(
         "--shard",
         metavar="i/N",
-        help="Only the i-th of N parts of the samples, i from 0; `qaeval merge` puts them together.",
+        help="Process shard i of N only (0-based); `qaeval merge` combines the shards.",
     ),
 ]
-Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")]
 JudgeName: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--judge",
-        help="Name of the judge in the registry; default: its first one that is of no candidate's family.",
+        help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, the first of the registry "
+        "whose family is not a candidate's.",
     ),
 ]
 AllowSameFamily: TypeAlias = Annotated[
@@ -91,17 +100,18 @@ AllowSameFamily: TypeAlias = Annotated[
     ),
 ]
 RubricName: TypeAlias = Annotated[
-    str | None, typer.Option("--rubric", help="Name or file of the rubric; the eval's own when left out.")
+    str | None, typer.Option("--rubric", help="Rubric name or file; default: the rubric of the eval.")
 ]
 Registry: TypeAlias = Annotated[
-    Path | None, typer.Option("--config", help="Registry file to lay over the default one.")
+    Path | None,
+    typer.Option("--config", help="Registry file, merged over ./qaeval.yaml and the shipped registry."),
 ]
 Endpoints: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--endpoint",
         metavar="NAME=URL",
-        help="Where a model is served, several servers of it with commas between; repeat for several models.",
+        help="Server URL of a model, or comma-separated URLs of its replicas; repeatable.",
     ),
 ]
 Concurrency: TypeAlias = Annotated[
@@ -109,11 +119,44 @@ Concurrency: TypeAlias = Annotated[
     typer.Option(
         "--concurrency",
         metavar="N|auto",
-        help="Requests in flight; auto, the default, finds as many as keep the servers busy.",
+        help="Maximum number of requests in flight; auto adapts it to the load of the servers; default: auto.",
     ),
 ]
 NoCache: TypeAlias = Annotated[
-    bool, typer.Option("--no-cache", help="Ask every question, also those that an earlier run asked.")
+    bool, typer.Option("--no-cache", help="Send every request instead of reusing replies of earlier runs.")
+]
+
+
+def _repeats(parameter: typer.CallbackParam, value: int | None) -> int | None:
+    """Check a number of repeats before anything is read; the bounds are those of the API."""
+    from qaeval.run.repeats import checked_repeats
+
+    checked_repeats(value, parameter.opts[0])
+    return value
+
+
+_AT_ZERO = (
+    "A model at temperature 0, the default of the evals and of judges, shows the noise of its server alone."
+)
+RepeatCandidate: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--repeat",
+        metavar="R",
+        callback=_repeats,
+        help="Replies to each sample, 2 to 100, the run's own included: how much of the spread is the candidate's noise? "
+        f"The others count in no rate, interval or gate. {_AT_ZERO}",
+    ),
+]
+_LETTERS = (
+    "Letters for each item, 2 to 100, the first included: how much of the spread is the judge's noise? "
+    f"The others count in no rate, interval or gate. {_AT_ZERO}"
+)
+RepeatGrade: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat", metavar="R", callback=_repeats, help=_LETTERS)
+]
+RepeatJudge: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat-judge", metavar="R", callback=_repeats, help=_LETTERS)
 ]
 MetricsPort: TypeAlias = Annotated[
     int | None,
@@ -122,7 +165,7 @@ MetricsPort: TypeAlias = Annotated[
         metavar="PORT",
         min=0,
         max=65535,
-        help="Serve what the run does at this port, for a Prometheus, while it works; 0 takes a free one.",
+        help="Port that serves Prometheus metrics during the run; 0 selects a free port.",
     ),
 ]
 MetricsHost: TypeAlias = Annotated[
@@ -130,26 +173,30 @@ MetricsHost: TypeAlias = Annotated[
     typer.Option(
         "--metrics-host",
         metavar="ADDRESS",
-        help="Where --metrics-port is served: this machine alone (127.0.0.1) when left out; 0.0.0.0 in a pod.",
+        help="Address that serves the metrics, for example 0.0.0.0 in a pod; default: 127.0.0.1.",
     ),
 ]
 Labels: TypeAlias = Annotated[
-    list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")
+    list[Path] | None,
+    typer.Option("--labels", help="Label file; repeatable; default: the labels of the eval."),
 ]
 Margin: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--margin", min=0.001, max=0.999, help="Smallest difference that matters; 0.05 is 5 points."
+        "--margin",
+        min=0.001,
+        max=0.999,
+        help="Smallest difference of usable rates that matters; default: the margin of the registry (0.05, 5 points).",
     ),
 ]
 Machine: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--hardware",
-        help="Machine of the registry that the models run on whose entry names none; for the cost.",
+        help="Registry machine of models whose entry names none, for the cost; default: the machine of the registry.",
     ),
 ]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
 
@@ -166,22 +213,22 @@ def prompt_names(prompts: str | None) -> list[str]:
 
 
 def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:
-    """Read ``NAME=VALUE`` arguments.
+    """Parse ``NAME=VALUE`` arguments.
 
     Raises:
         UsageError: an argument has another form.
     """
-    found = {}
+    values = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
             raise UsageError(f"{option} {pair!r}: expected NAME=VALUE")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def endpoint_urls(endpoints: list[str] | None) -> dict[str, str]:
-    """Read ``--endpoint NAME=URL`` arguments.
+    """Parse ``--endpoint NAME=URL`` arguments.
 
     Raises:
         UsageError: an argument has another form.
@@ -197,12 +244,12 @@ def endpoint_urls(endpoints: list[str] | None) -> dict[str, str]:
     return urls
 
 
-def in_flight(typed: str | None) -> "int | Literal['auto'] | None":
-    """Read ``--concurrency``: a number or ``auto``; None where it was not given."""
-    if typed is None or typed == "auto":
-        return typed  # type: ignore[return-value] # mypy does not narrow a string to a literal
-    if not typed.isdecimal() or not 1 <= int(typed) <= _MOST_IN_FLIGHT:
+def in_flight(argument: str | None) -> "int | Literal['auto'] | None":
+    """Parse ``--concurrency``: a number, ``auto``, or None if the option is absent."""
+    if argument is None or argument == "auto":
+        return argument  # type: ignore[return-value] # mypy does not narrow a string to a literal
+    if not argument.isdecimal() or not 1 <= int(argument) <= _MAX_IN_FLIGHT:
         raise UsageError(
-            f"--concurrency: expected auto or a number from 1 to {_MOST_IN_FLIGHT:,}, got {typed!r}"
+            f"--concurrency: expected auto or a number from 1 to {_MAX_IN_FLIGHT:,}, got {argument!r}"
         )
-    return int(typed)
+    return int(argument)

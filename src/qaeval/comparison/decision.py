@@ -146,13 +146,7 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
 def _verdict(report: Report, margin: float) -> str:
     """Write the report's verdict on quality for a margin; the differences keep their intervals and tests."""
     differences = [
-        pair.model_copy(
-            update={
-                "outcome": outcome_of(
-                    pair.difference, pair.p_holm, n_pairs=len(report.differences), margin=margin
-                )
-            }
-        )
+        pair.model_copy(update={"outcome": outcome_of(pair.difference, pair.p_holm, margin=margin)})
         for pair in report.differences
     ]
     return write_verdict(report.candidates, differences, report.agreement)

@@ -1,4 +1,4 @@
-"""Differences between candidates and their ranks, as data."""
+"""Differences between candidates, their ranks, and the noise of replies and letters, as data."""
 
 from typing import Final, Literal, TypeAlias
 
@@ -37,21 +37,20 @@ class Difference(Part):
     sentence: str
 
 
-def outcome_of(measure: Measure, p_holm: float, *, n_pairs: int, margin: float) -> Outcome:
-    """Decide what a difference shows: the interval excludes 0 and, in a family of pairs, the adjusted test agrees.
+def outcome_of(measure: Measure, p_holm: float, *, margin: float) -> Outcome:
+    """Decide what a difference shows: who is better by the test, that no difference matters by the interval.
+
+    The test is the exact sign-flip test, whose power a plan promises (`qaeval.stats.planning`).
 
     Args:
         measure: Difference of the usable rates, `b` minus `a`.
         p_holm: P-value of the sign-flip test, adjusted for the family.
-        n_pairs: Pairs in the family.
         margin: Smallest difference that matters, in (0, 1).
     """
-    if measure.low is None or measure.high is None:
+    if measure.value is None or measure.low is None or measure.high is None:
         return "too few chunks"
-    excludes_zero = measure.low > 0 or measure.high < 0
-    # one pair needs no correction, so its interval alone decides
-    if excludes_zero and (n_pairs == 1 or p_holm <= ALPHA):
-        return "b is better" if measure.low > 0 else "a is better"
+    if p_holm <= ALPHA:
+        return "b is better" if measure.value > 0 else "a is better"
     return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
 
 
@@ -66,3 +65,60 @@ class Rank(Part):
     rank_high: int | None
     strength: Measure
     """Logarithm; the mean of all candidates is 0."""
+
+
+NoiseSource: TypeAlias = Literal["chunk", "item", "reply", "judge"]
+
+
+class NoiseComponent(Part):
+    """One source of the spread of letters."""
+
+    source: NoiseSource
+    variance: Measure
+    """Of a letter that is usable (1) or not (0); without value where the source has no repeats, and then part of the one before."""
+    share: Measure
+    """Of the total variance."""
+
+
+class CandidateNoise(Part):
+    """Where the spread of one candidate's letters comes from."""
+
+    candidate: str
+    n_letters: int
+    """Letters and failed replies that entered."""
+    n_missing: int
+    """Items without a letter, in the run or in a repeat, that could not enter."""
+    n_replies: int
+    """Largest number of replies to a sample, that of the run included."""
+    total: Measure
+    """Variance of a single letter of a random chunk."""
+    components: tuple[NoiseComponent, ...]
+    """Chunk, item, reply, judge."""
+    without_judge_noise: float | None
+    """Width of the usable rate's interval if every item had endlessly many letters, relative to the width now; None where the
+    judge's noise is unknown."""
+
+
+class JudgeNoise(Part):
+    """How far the judge agrees with itself about the items of the run."""
+
+    n_items: int
+    """With two letters or more."""
+    n_letters: int
+    """Largest number of letters for an item."""
+    self_agreement: Measure
+    """Probability that two letters for an item are the same."""
+    flips: Measure
+    """Probability that one is the best and the other the worst."""
+    alpha: Measure
+    """Krippendorff's alpha, nominal."""
+
+
+class Noise(Part):
+    """What the repeats of a run show."""
+
+    candidates: tuple[CandidateNoise, ...]
+    judge: JudgeNoise | None
+    """None where no item has a second letter."""
+    at_temperature_0: tuple[str, ...] = ()
+    """Models with repeats whose replies show the noise of their servers alone."""

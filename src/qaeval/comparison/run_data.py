@@ -3,7 +3,7 @@
 Several runs of the same eval as one: the same samples, rubric and judge, the candidates of all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -16,6 +16,7 @@ from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError
 from qaeval.evals.definition import recorded_prompt
+from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
 from qaeval.records import Failure, Generation, GradeRow, Label, Reading, Session, digest
@@ -82,6 +83,9 @@ def read_run(
             grades=store.grades(),
             sessions=sessions,
             readings=store.readings(),
+            generation_repeats=store.generation_repeats(),
+            grade_repeats=store.grade_repeats(),
+            temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
             labels=tuple(label for path in label_paths for label in read_labels(path)),
         ),
         eval_facts=facts,
@@ -92,6 +96,35 @@ def read_run(
         ),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
     )
+
+
+def labels_of_run(path: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """List the label files of a run: those of its eval, and those that came with its items."""
+    return [*find_labels(settings["eval"]["name"]), *sorted(path.glob("labels/*.jsonl"))]
+
+
+def labels_of_runs(paths: Iterable[Path], settings: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """List the label files of several runs of one eval, each once."""
+    return list(
+        dict.fromkeys(
+            file for path, own in zip(paths, settings, strict=True) for file in labels_of_run(path, own)
+        )
+    )
+
+
+_JUDGE_TEMPERATURE: Final = 0.0
+"""Of a judge whose entry has none, as in `qaeval.run.grade.SAMPLING`."""
+
+
+def _temperatures(
+    definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return the temperature of each model: its own, or that of the eval or of judges."""
+    of_eval = definition.get("sampling", {}).get("temperature", 0.0)
+    defaults = {judge["name"]: (judge, _JUDGE_TEMPERATURE)}
+    defaults |= {name: (about, of_eval) for name, about in candidates.items()}
+    own = {name: about.get("sampling", {}).get("temperature") for name, (about, _) in defaults.items()}
+    return {name: default if own[name] is None else own[name] for name, (_, default) in defaults.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
@@ -165,7 +198,7 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
         sha=definition["digest"],
         task_sha=digest({key: value for key, value in definition.items() if key not in {"digest", "prompt"}}),
         prompt_sha=""
-        if all("prompt" in about for about in settings["candidates"].values())
+        if all("prompt" in about or about["kind"] == "imported" for about in settings["candidates"].values())
         else digest(definition["prompt"]),
         sample_set_digest=drawn["digest"],
         n_samples=drawn["n"],
@@ -193,8 +226,8 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
 def _candidate_facts(settings: Mapping[str, Any], name: str) -> ModelFacts:
     about = settings["candidates"][name]
     prompt = (about.get("prompt") or {}).get("name", "")
-    update = {"prompt": prompt, "prompt_sha": digest(recorded_prompt(settings, name))}
-    return _model_facts(name, about).model_copy(update=update)
+    sha = "" if about["kind"] == "imported" else digest(recorded_prompt(settings, name))
+    return _model_facts(name, about).model_copy(update={"prompt": prompt, "prompt_sha": sha})
 
 
 def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
@@ -204,7 +237,9 @@ def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
 
 
 def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
+    unknown = {"prompt and sampling": "not recorded"} if about["kind"] == "imported" else {}
     return ModelFacts(
+        more=unknown,
         name=name,
         kind=about["kind"],
         hf_id=about.get("hf_id") or "",

@@ -96,7 +96,7 @@ def gate(
         run = reader.run(request.run)
         report = decide(inputs_of(request, reader, run, make_runner if request.regrade else None))
     if request.save:
-        with RunStore.open(request.run) as store:
+        with RunStore.open(request.run, writable=True) as store:
             store.write_text(GATE, model_json(report))
     return report
 
@@ -188,7 +188,7 @@ _SEQUENTIAL_ERRORS: Final = "Both error rates hold whenever the grading stops (b
 
 def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner: MakeRunner) -> GateReport:
     """Grade a run until its gate is decided; its `sequential` says what that saved and what it costs in power."""
-    with RunStore.open(request.run) as store:
+    with RunStore.open(request.run, writable=True) as store:
         judging = judging_of_run(
             reader.config,
             store.settings(),
@@ -385,7 +385,7 @@ def _complete_share(evidence: Evidence, name: str, *, is_graded: bool) -> float 
     if candidate is None:
         return None
     complete = candidate.graded if is_graded else candidate.delivered
-    return 1 - int((~complete).sum()) / complete.size
+    return int(complete.sum()) / int(candidate.requested.sum())
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:

@@ -57,7 +57,7 @@ def regrade(
     copy = baseline.with_name(f"{baseline.name}.regraded-{digest([replies, judging.settings()])[:8]}")
     if not copy.is_dir():
         _copy(baseline, copy)
-    with RunStore.open(copy) as store, make_runner(store) as runner:
+    with RunStore.open(copy, writable=True) as store, make_runner(store) as runner:
         runner.check(judging.judge)
         runner.grade(judging)
     return copy

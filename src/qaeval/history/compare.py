@@ -1,4 +1,4 @@
-"""The same candidates in several runs: what ``qaeval compare-runs`` computes."""
+"""Comparison of the same candidates across runs, for ``qaeval compare-runs``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,20 +13,20 @@ from qaeval.storage.run_directory import RunStore, differences
 
 
 def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
-    """Compare the candidates that runs have in common, each later run with the first one, paired by chunk.
+    """Compare the candidates of each later run with those of the first run, paired by chunk.
 
     Args:
         stores: At least two finished runs.
         margin: Smallest difference that matters, in (0, 1).
 
     Raises:
-        NotComparableError: eval, samples, rubric or judge differ, or no candidate is in the first run and another one.
+        NotComparableError: eval, samples, rubric or judge differ, or no later run shares a candidate with the first.
         UsageError: two of the directories have the same name.
         DataError: a run is not finished.
     """
     runs = {store.path.name: read_run(store, label_paths=()) for store in stores}
     if len(runs) < len(stores):
-        raise UsageError("two of the run directories have the same name; rename one, it tells runs apart")
+        raise UsageError("two run directories have the same name, which identifies a run; rename one of them")
     first_name, *names = runs
     first = {facts.name: facts.variant for facts in runs[first_name].candidates}
     matched = [
@@ -43,7 +43,7 @@ def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
     if not pairs:
         raise NotComparableError(
             f"no candidate of {first_name} ({', '.join(sorted(first))}) is in {' or '.join(names)}; "
-            f"different candidates are put side by side by `qaeval report {first_name} {' '.join(names)}`"
+            f"to compare different candidates, use `qaeval report {first_name} {' '.join(names)}`"
         )
     table = joined.table()
     table = table.assign(candidate=table["candidate"].map(_joined_names(runs)))
@@ -96,5 +96,5 @@ def _left_out(runs: Mapping[str, RunData], compared: Sequence[str]) -> tuple[str
 def _settings(first_name: str, name: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
     changed = differences(settings[first_name], settings[name])
     if not changed:
-        return f"{name} has the settings of {first_name}."
-    return f"{name} has other settings than {first_name}: {changed}."
+        return f"The settings of {name} equal those of {first_name}."
+    return f"The settings of {name} differ from {first_name}: {changed}."

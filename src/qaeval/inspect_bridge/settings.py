@@ -145,8 +145,10 @@ def _model(location: str, settings: Mapping[str, Any], keys: set[str]) -> dict[s
     if "kind" not in keys:
         raise DataError(f"{location}: missing key 'kind'")
     kind = PromptedModel if "prompt" in keys else ModelSpec
-    spec = validated(kind, settings, location).model_dump(mode="json")
-    return {key: spec[key] for key in settings if key in keys}
+    is_imported = settings["kind"] == "imported"
+    spec = validated(kind, {**settings, **({"kind": "server"} if is_imported else {})}, location)
+    values = {**spec.model_dump(mode="json"), "kind": settings["kind"]}
+    return {key: values[key] for key in settings if key in keys}
 
 
 def _model_as_requested(location: str, name: str | None, options: _RequestOptions | None) -> dict[str, Any]:

@@ -269,15 +269,18 @@ def prompted(spec: ModelSpec, prompt: NamedPrompt) -> PromptedModel:
     return PromptedModel(**{**dict(spec), "name": name, "served_name": spec.served, "prompt": prompt})
 
 
-_RECORDED: Final = ("kind", "hf_id", "served_name", "family")
+_RECORDED: Final = ("hf_id", "served_name", "family")
 
 
 def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
     """Return what the settings of a run say of a model: its kind, weights and names.
 
-    Runs of other versions, and imported ones, are read too: nothing is validated, and other fields have their defaults.
+    Runs of other versions and imported ones are read too: nothing is validated, an unknown kind is that of a server,
+    and other fields have their defaults.
     """
     known = {key: about[key] for key in _RECORDED if about.get(key)}
+    if about.get("kind") in {"embedded", "plugin"}:
+        known["kind"] = about["kind"]
     if "prompt" in about:
         prompt = NamedPrompt.model_construct(**about["prompt"])
         return PromptedModel.model_construct(name=name, prompt=prompt, **known)

@@ -165,7 +165,7 @@ def judging_of_run(
         config,
         recorded_candidates(config, settings),
         judge=judge,
-        rubric=rubric or settings["eval"]["rubric"],
+        rubric=rubric or rubric_of(settings),
         allow_same_family=allow_same_family,
         recorded=settings.get("grading"),
     )
@@ -183,6 +183,12 @@ def _recorded(config: Config, name: str, about: Mapping[str, Any]) -> ModelSpec:
     except UsageError:
         return recorded
     return prompted(entry, recorded.prompt) if isinstance(recorded, PromptedModel) else entry
+
+
+def rubric_of(settings: Mapping[str, Any]) -> str:
+    """Return name or path of the rubric by which a run is graded where none is named."""
+    imported = settings.get("imported") or {}
+    return str(imported.get("rubric") or settings["eval"]["rubric"])
 
 
 def make_plan(
