@@ -240,7 +240,7 @@ class Runner:
         *,
         repeat: int = 1,
     ) -> None:
-        self._servers.adapters = tuple(spec for spec in candidates if spec.lora)
+        self._servers.adapters = tuple({spec.entry: spec for spec in candidates if spec.lora}.values())
         for spec in in_turns(candidates):
             stage = GenerateStage(spec, definition, self._store, sample_ids=self._sample_ids, queue=queue)
             await run_stage(stage, self._context)
