@@ -44,7 +44,7 @@ from qaeval.inspect_bridge.scoring import (
 )
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session, author
-from qaeval.registry.model import PromptedModel, recorded_model
+from qaeval.registry.model import recorded_model
 from qaeval.run import generate as generating
 from qaeval.storage.run_directory import RunStore
 
@@ -230,8 +230,8 @@ class _LogBuilder:
         self, candidate: str, sample: Sample, row: GenerateRow, grades: Mapping[str, GradeRow]
     ) -> EvalSample:
         model = recorded_model(candidate, self.settings["candidates"][candidate])
-        own = {"prompt": model.prompt} if isinstance(model, PromptedModel) else {}
-        request = generating.build_request(sample, self.definition.model_copy(update=own), Sampling())
+        definition = generating.definition_for(model, self.definition)
+        request = generating.build_request(sample, definition, Sampling())
         turns = as_chat_messages(request, merge_system=False)
         letters = letters_score(row, grades, self._scale)
         reply = ChatMessageAssistant(content=row.text, model=candidate, source="generate")
