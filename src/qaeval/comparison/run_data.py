@@ -120,11 +120,14 @@ def _temperatures(
     definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return the temperature of each model: its own, or that of the eval or of judges."""
-    of_eval = definition.get("sampling", {}).get("temperature", 0.0)
-    defaults = {judge["name"]: (judge, _JUDGE_TEMPERATURE)}
-    defaults |= {name: (about, of_eval) for name, about in candidates.items()}
-    own = {name: about.get("sampling", {}).get("temperature") for name, (about, _) in defaults.items()}
-    return {name: default if own[name] is None else own[name] for name, (_, default) in defaults.items()}
+
+    def temperature(about: Mapping[str, Any], default: float) -> float:
+        value = (about.get("sampling") or {}).get("temperature")
+        return default if value is None else float(value)
+
+    of_judge = {judge["name"]: temperature(judge, _JUDGE_TEMPERATURE)}
+    of_eval = temperature(definition, 0.0)
+    return of_judge | {name: temperature(about, of_eval) for name, about in candidates.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
