@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from qaeval.stats.margins import Equivalence, NonInferiority, equivalence, non_inferiority
     from qaeval.stats.multirater import (
         MultiRaterCoefficient,
+        fleiss_interval,
         krippendorff_alpha,
         krippendorff_interval,
         multirater_coefficient,
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
         kappa_interval,
         leniency,
         letter_accuracy,
+        lift_over_majority,
         majority_baseline,
     )
     from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
@@ -139,6 +141,7 @@ __all__ = [
     "differential_error",
     "equivalence",
     "expected_agreement",
+    "fleiss_interval",
     "grim",
     "gwet_ac",
     "holm",
@@ -151,6 +154,7 @@ __all__ = [
     "krippendorff_interval",
     "leniency",
     "letter_accuracy",
+    "lift_over_majority",
     "majority_baseline",
     "multirater_coefficient",
     "non_inferiority",
@@ -198,6 +202,7 @@ _MODULES = {
     "margins": ("Equivalence", "NonInferiority", "equivalence", "non_inferiority"),
     "multirater": (
         "MultiRaterCoefficient",
+        "fleiss_interval",
         "krippendorff_alpha",
         "krippendorff_interval",
         "multirater_coefficient",
@@ -218,6 +223,7 @@ _MODULES = {
         "kappa_interval",
         "leniency",
         "letter_accuracy",
+        "lift_over_majority",
         "majority_baseline",
     ),
     "resampling": ("cluster_bootstrap", "cluster_bootstrap_all", "jackknife"),
