@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pytest import approx  # noqa: PT013
 
+from qaeval.agreement.sections import write_agreement
 from qaeval.api import agreement
 from qaeval.cli import run
 from qaeval.errors import DataError, UsageError
@@ -187,12 +188,13 @@ def test_groups_have_their_own_numbers(tmp_path: Path) -> None:
 
 def test_numbers_are_a_scale_with_the_highest_best(tmp_path: Path) -> None:
     text = "anna,judge\n5,4\n1,1\n10,10\n"
-    assert agreement(write(tmp_path / "x.csv", text), columns=("anna", "judge")).letters == (
-        "10",
-        "5",
-        "4",
-        "1",
-    )
+    path, columns = write(tmp_path / "x.csv", text), ("anna", "judge")
+    assumed = agreement(path, columns=columns)
+    given = agreement(path, columns=columns, scale=("1", "4", "5", "10"))
+    assert (assumed.letters, assumed.is_scale_assumed) == (("10", "5", "4", "1"), True)
+    assert (given.letters, given.is_scale_assumed) == (("1", "4", "5", "10"), False)
+    assert "--scale 1,4,5,10" in str(write_agreement(assumed))
+    assert "--scale" not in str(write_agreement(given))
 
 
 def test_json_lines_are_read_like_a_table(tmp_path: Path) -> None:
