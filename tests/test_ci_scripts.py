@@ -45,7 +45,12 @@ def tools(tmp_path: Path) -> Path:
 def sh(script: str, tools: Path | str, **env: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [BASH, str(ROOT / "ci" / script)],
-        env={"PATH": str(tools), "QAEVAL_CACHE": "off", **{name: str(value) for name, value in env.items()}},
+        env={
+            "PATH": str(tools),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "QAEVAL_CACHE": "off",
+            **{name: str(value) for name, value in env.items()},
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -321,6 +326,33 @@ def test_a_whole_job_on_the_embedded_models(tools: Path, tmp_path: Path) -> None
     assert sh("gate.sh", path, **{**asked, "QAEVAL_RUN": tmp_path / "nowhere"}).returncode == 65
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_pull_request_that_changes_a_prompt_is_gated_and_the_comment_names_it(
+    tools: Path, tmp_path: Path
+) -> None:
+    (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
+    path = f"{tools}:{os.environ['PATH']}"
+    folder, baseline, policy = tmp_path / "qa_pairs", tmp_path / "baseline.json", tmp_path / "gate.yaml"
+    shutil.copytree(ROOT / "evals" / "qa_pairs", folder)
+    policy.write_text("rules: [{quantity: usable_rate, margin: 0.05}]\n")
+    models = {"QAEVAL_MODELS": "embedded-lead embedded-salient", "QAEVAL_EVAL": folder}
+    assert sh("evaluate.sh", path, QAEVAL_RUN=tmp_path / "release", **models).returncode == 0
+    words = ["baseline", "set", tmp_path / "release", "--out", baseline]
+    subprocess.run([tools / "qaeval", *words], check=True, capture_output=True, timeout=60)
+    prompt = folder / "prompt.md"
+    prompt.write_text(prompt.read_text() + "\nBe brief.\n")
+    assert sh("evaluate.sh", path, QAEVAL_RUN=tmp_path / "run", **models).returncode == 0
+    out = tmp_path / "out"
+    asked = {"QAEVAL_RUN": tmp_path / "run", "QAEVAL_BASELINE": baseline, "QAEVAL_POLICY": policy}
+    done = sh("gate.sh", path, QAEVAL_OUT=out, **asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((out / "gate.json").read_text())
+    assert [change["candidate"] for change in report["prompts"]] == ["embedded-lead", "embedded-salient"]
+    for view in ("summary.md", "comment.md", "junit.xml"):
+        assert report["prompts"][0]["prompt"].rpartition("(")[2] in (out / view).read_text()
+
+
 # ------------------------------------------------------------------ the files that call the scripts
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -447,11 +479,11 @@ def test_the_examples_name_inputs_that_there_are(path: Path) -> None:
 def test_a_rerun_asks_the_servers_nothing_and_comes_to_the_same_verdict(tools: Path, tmp_path: Path) -> None:
     (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
     path = f"{tools}:{os.environ['PATH']}"
-    with LoopbackServer(["mistral", "qwen", "qwen-14b"]) as server:
+    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
         asked, verdicts = [], []
         env = {
             "QAEVAL_MODELS": "mistral qwen",
-            "QAEVAL_JUDGE": "qwen-14b",
+            "QAEVAL_JUDGE": "selene",
             "QAEVAL_ENDPOINTS": " ".join(f"{name}={server.url}" for name in server.models),
             "QAEVAL_N": "8",
             "QAEVAL_CACHE": str(tmp_path / "cache"),

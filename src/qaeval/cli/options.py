@@ -17,6 +17,15 @@ EvalName: TypeAlias = Annotated[
     str | None,
     typer.Option("--eval", help="Eval name or folder; default: the eval of the registry (qa_pairs)."),
 ]
+Prompts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE,...",
+        help="Prompt files, by path or by name in the eval folder; each model is a candidate with each prompt, "
+        "for example mistral@better; default: the prompt of the eval.",
+    ),
+]
 ChunksFile: TypeAlias = Annotated[
     Path | None, typer.Option("--chunks", help="JSONL file of chunks; default: the chunks of the eval.")
 ]
@@ -116,6 +125,16 @@ Concurrency: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Send every request instead of reusing replies of earlier runs.")
 ]
+
+
+def _repeats(parameter: typer.CallbackParam, value: int | None) -> int | None:
+    """Check a number of repeats before anything is read; the bounds are those of the API."""
+    from qaeval.run.repeats import checked_repeats
+
+    checked_repeats(value, parameter.opts[0])
+    return value
+
+
 _AT_ZERO = (
     "A model at temperature 0, the default of the evals and of judges, shows the noise of its server alone."
 )
@@ -124,6 +143,7 @@ RepeatCandidate: TypeAlias = Annotated[
     typer.Option(
         "--repeat",
         metavar="R",
+        callback=_repeats,
         help="Replies to each sample, 2 to 100, the run's own included: how much of the spread is the candidate's noise? "
         f"The others count in no rate, interval or gate. {_AT_ZERO}",
     ),
@@ -132,8 +152,12 @@ _LETTERS = (
     "Letters for each item, 2 to 100, the first included: how much of the spread is the judge's noise? "
     f"The others count in no rate, interval or gate. {_AT_ZERO}"
 )
-RepeatGrade: TypeAlias = Annotated[int | None, typer.Option("--repeat", metavar="R", help=_LETTERS)]
-RepeatJudge: TypeAlias = Annotated[int | None, typer.Option("--repeat-judge", metavar="R", help=_LETTERS)]
+RepeatGrade: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat", metavar="R", callback=_repeats, help=_LETTERS)
+]
+RepeatJudge: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat-judge", metavar="R", callback=_repeats, help=_LETTERS)
+]
 MetricsPort: TypeAlias = Annotated[
     int | None,
     typer.Option(
@@ -174,6 +198,18 @@ Machine: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def prompt_names(prompts: str | None) -> list[str]:
+    """Read ``--prompts``: names with commas between."""
+    if prompts is None:
+        return []
+    names = [name.strip() for name in prompts.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"--prompts {prompts!r}: expected files with commas between, like prompt.md,better.md"
+        )
+    return names
 
 
 def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:

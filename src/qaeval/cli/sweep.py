@@ -101,7 +101,7 @@ def sweep(
     from qaeval.sweep.sweeper import Sweeper
 
     registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
-    machines = find_machines(registry, [{"candidates": [model], "grading": None}], hardware)
+    machines = find_machines(registry, [{"candidates": {model: {}}, "grading": None}], hardware)
     given = {"--eval": eval_name, "--chunks": chunks, "--samples": samples, "--n": n, "--seed": seed}
     if run is not None and (both := [option for option, value in given.items() if value is not None]):
         raise UsageError(
