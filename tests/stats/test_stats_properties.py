@@ -380,7 +380,7 @@ TESTED_BY_EXAMPLE = {
     # what holds at every look
     "deadline_bets",
     # labels of some chunks
-    "corrected_difference", "differential_error",
+    "corrected_difference", "corrected_rate", "differential_error",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows

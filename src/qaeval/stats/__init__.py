@@ -46,8 +46,10 @@ if TYPE_CHECKING:
     )
     from qaeval.stats.correction import (
         CorrectedDifference,
+        CorrectedRate,
         DifferentialError,
         corrected_difference,
+        corrected_rate,
         differential_error,
     )
     from qaeval.stats.estimate import Estimate
@@ -92,6 +94,7 @@ __all__ = [
     "BettingTest",
     "ConfidenceSequence",
     "CorrectedDifference",
+    "CorrectedRate",
     "DifferentialError",
     "Equivalence",
     "Estimate",
@@ -123,6 +126,7 @@ __all__ = [
     "cohen_kappa",
     "confusion_matrix",
     "corrected_difference",
+    "corrected_rate",
     "design_effect",
     "detectable_difference",
     "differential_error",
@@ -171,7 +175,14 @@ _MODULES = {
         "specific_agreement",
         "weighted_agreement",
     ),
-    "correction": ("CorrectedDifference", "DifferentialError", "corrected_difference", "differential_error"),
+    "correction": (
+        "CorrectedDifference",
+        "CorrectedRate",
+        "DifferentialError",
+        "corrected_difference",
+        "corrected_rate",
+        "differential_error",
+    ),
     "estimate": ("Estimate",),
     "homogeneity": ("TestResult", "clustered_homogeneity", "stuart_maxwell"),
     "intervals": ("clopper_pearson", "clustered_mean", "clustered_rate", "clustered_ratio", "wilson"),
