@@ -494,7 +494,7 @@ def test_labels_off_the_scale_are_refused(change: dict[str, Any], message: str) 
 
 def test_two_different_labels_of_one_rater_for_one_item_are_refused() -> None:
     made = agreement_case()
-    with pytest.raises(DataError, match="two different labels by one rater"):
+    with pytest.raises(DataError, match="two different labels by the same rater"):
         made.with_rows(labels=(*labelled(made, "A"), *labelled(made, "B"))).report()
     twice = made.with_rows(labels=labelled(made, "A") * 2).report()
     assert twice.agreement == made.with_rows(labels=labelled(made, "A")).report().agreement
