@@ -1,6 +1,7 @@
 """Paired comparisons by chunk: Darwin's maize, R's sleep data and other published examples."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx  # noqa: PT013
 
+from qaeval.stats.estimate import Estimate
 from qaeval.stats.margins import equivalence, non_inferiority
-from qaeval.stats.paired import holm, lattice_steps, paired_difference, sign_flip_test
+from qaeval.stats.paired import agreeing_with_test, holm, lattice_steps, paired_difference, sign_flip_test
 
 DARWIN = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0, 2]
 SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 DEPRESSION_X = np.array([1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30])
 DEPRESSION_Y = np.array([0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29])
+
+
+@pytest.mark.parametrize(
+    ("ends", "p", "expected"),
+    [
+        ((-0.1, 0.4), 0.04, (0.0, 0.4)),
+        ((0.1, 0.4), 0.06, (0.0, 0.4)),
+        ((0.1, 0.4), 0.04, (0.1, 0.4)),
+        ((-0.1, 0.4), 0.06, (-0.1, 0.4)),
+    ],
+)
+def test_an_interval_agrees_with_the_test_that_decides(
+    ends: tuple[float, float], p: float, expected: tuple[float, float]
+) -> None:
+    more: dict[str, Any] = {"method": "any", "n": 20, "n_clusters": 20}
+    higher = agreeing_with_test(Estimate(value=0.2, low=ends[0], high=ends[1], **more), p)
+    lower = agreeing_with_test(Estimate(value=-0.2, low=-ends[1], high=-ends[0], **more), p)
+    assert (higher.low, higher.high) == expected == (-lower.high, -lower.low)
 
 
 def test_fishers_test_of_darwins_maize() -> None:

@@ -376,11 +376,13 @@ TESTED_BY_EXAMPLE = {
     # published numbers and planning have no symmetry to test
     "check_published", "compatible_tables", "grim", "grim_counts", "kappa_from_agreement",
     "chunks_needed", "design_effect", "detectable_difference", "icc1", "plan", "simulated_power",
-    "reached_power", "holm", "alpha_from_coincidences",
+    "reached_power", "holm", "alpha_from_coincidences", "agreeing_with_test",
     # what holds at every look
     "deadline_bets",
     # labels of some chunks
     "corrected_difference", "corrected_rate", "differential_error",
+    # repeated letters
+    "variance_components", "repeat_agreement",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows

@@ -1,6 +1,6 @@
-"""The judge against the raters, and the raters against each other.
+"""Agreement between the judge and each rater, and between raters.
 
-The document of ``qaeval agreement``, of a run or of a table with a column of letters per rater.
+Builds the document of ``qaeval agreement`` from a run or from a table with one column of letters per rater.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from qaeval.agreement import messages as words
+from qaeval.agreement import messages
 from qaeval.agreement.coefficients import Paired
 from qaeval.agreement.model import (
     AgreementReport,
@@ -37,7 +37,7 @@ from qaeval.stats.estimate import Estimate, undefined
 
 
 def fits(label: Label, rubric: RubricFacts) -> bool:
-    """Whether a label was given under this rubric, or does not say; letters of two rubrics are never compared."""
+    """Return whether a label belongs to this rubric, or names none; letters of two rubrics are never compared."""
     return label.rubric in {"", rubric.label_name}
 
 
@@ -102,7 +102,7 @@ def labels_of_run(
 def judge_agreement(
     table: pd.DataFrame, labels: Iterable[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
 ) -> tuple[RaterAgreement, ...]:
-    """Compare the judge with every rater; labels that a tuned judge has seen are left out and counted."""
+    """Compare the judge with every rater; labels used to tune the judge are excluded and counted."""
     raters = by_rater(labels, rubric)
     return tuple(
         _with_rater(table, rater_labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
@@ -132,8 +132,8 @@ def _with_rater(
         coefficients=None,
     )
     if joined:
-        rater = _measured(rater, joined, items, graded, rubric)
-    return rater.model_copy(update={"sentences": words.sentences(rater, judge=judge, rubric=rubric)})
+        rater = _joined_agreement(rater, joined, items, graded, rubric)
+    return rater.model_copy(update={"sentences": messages.sentences(rater, judge=judge, rubric=rubric)})
 
 
 def _kind(labels: Sequence[Label]) -> Literal["human", "model", "mixed"]:
@@ -141,7 +141,7 @@ def _kind(labels: Sequence[Label]) -> Literal["human", "model", "mixed"]:
     return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
-def _measured(
+def _joined_agreement(
     rater: RaterAgreement,
     labels: Sequence[Label],
     items: pd.DataFrame,
@@ -162,14 +162,14 @@ def _measured(
 
 
 def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> RaterAgreement:
-    """Fill in all that follows from the letters of a rater (`pair.a`) and of the judge (`pair.b`)."""
+    """Return a rater with every statistic of the letters of rater (`pair.a`) and judge (`pair.b`)."""
     k = len(letters)
     coefficients = pair.coefficients()
     baseline = reliability.majority_baseline(pair.a, n_levels=k)
     accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
     return rater.model_copy(
         update={
-            "standing": words.standing(coefficients, baseline),
+            "standing": messages.standing(coefficients, baseline),
             "coefficients": coefficients,
             "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
@@ -203,11 +203,13 @@ def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreeme
     )
 
 
-def _rate(estimate: Estimate, subject: str, did: str) -> Measure:
-    """Take a rate over; where it does not exist, say who never gave the letter or raised the flag."""
+def _rate(estimate: Estimate, subject: str, action: str) -> Measure:
+    """Convert a rate; the reason of an undefined one names who never gave the letter or raised the flag."""
     measure = Measure.of(estimate)
     return (
-        measure if estimate.is_defined else measure.model_copy(update={"reason": f"{subject} never {did} it"})
+        measure
+        if estimate.is_defined
+        else measure.model_copy(update={"reason": f"{subject} never {action} it"})
     )
 
 
@@ -229,13 +231,13 @@ def _by_candidate(labels: Sequence[Label], graded: pd.DataFrame, best: str) -> t
 def rater_agreement(
     table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts, judged: Sequence[RaterAgreement]
 ) -> tuple[RaterPair, ...]:
-    """Compare the raters with each other on the items that both labelled: the ceiling for any judge.
+    """Compare the raters with each other on the items that both labelled, the ceiling for any judge.
 
     Args:
-        table: The table of letters, which says what chunk an item belongs to.
-        labels: Of all raters.
-        rubric: Its scale.
-        judged: The judge against the same raters, to tell where the raters agree less than that.
+        table: The table of letters, with the cluster of each item.
+        labels: Labels of all raters.
+        rubric: The rubric of the run.
+        judged: Agreement of the judge with the same raters, for comparison.
     """
     clusters = dict(zip(table["item_id"], table["cluster"], strict=True))
     code = {letter: index for index, letter in enumerate(rubric.letters)}
@@ -245,11 +247,14 @@ def rater_agreement(
         second_labels = {label.item_id: label for label in second}
         shared = [(label, second_labels[label.item_id]) for label in first if label.item_id in second_labels]
         if shared:
-            belongs = [clusters.get(label.item_id, label.chunk_id or label.item_id) for label, _ in shared]
+            # a labelled item outside the run has no row in the table: its label may still name the chunk
+            label_clusters = [
+                clusters.get(label.item_id, label.chunk_id or label.item_id) for label, _ in shared
+            ]
             pair = Paired(
                 np.array([code[label.letter] for label, _ in shared]),
-                np.array([code[two.letter] for _, two in shared]),
-                np.array(belongs, dtype=object),
+                np.array([code[label.letter] for _, label in shared]),
+                np.array(label_clusters, dtype=object),
                 len(code),
             )
             pairs.append(rater_pair(a, b, pair, judged))
@@ -259,19 +264,21 @@ def rater_agreement(
 def rater_pair(a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement]) -> RaterPair:
     """Compare two raters with each other."""
     coefficients = pair.coefficients()
-    return RaterPair(a=a, b=b, sentence=words.ceiling(a, b, coefficients, judged), coefficients=coefficients)
+    return RaterPair(
+        a=a, b=b, sentence=messages.ceiling(a, b, coefficients, judged), coefficients=coefficients
+    )
 
 
-def several(
+def compare_all_raters(
     raters: Sequence[str], ratings: np.ndarray, clusters: np.ndarray, n_levels: int
 ) -> MultiRaterAgreement | None:
-    """Compare all raters at once; None with fewer than three, or where no item has two letters.
+    """Measure the agreement of all raters together; None with fewer than three, or if no item has two letters.
 
     Args:
         raters: Names, in the order of the columns.
         ratings: Codes of the letters, shape (n_items, n_raters), NaN where a letter is missing.
-        clusters: What makes items dependent, shape (n_items,).
-        n_levels: Letters on the scale.
+        clusters: Cluster of each item, shape (n_items,).
+        n_levels: Number of letters on the scale.
     """
     counts = multirater.rating_counts(ratings, n_levels=n_levels)
     n_items = int((counts.sum(axis=1) > 1).sum())
@@ -303,22 +310,22 @@ def _fleiss(kappa: multirater.MultiRaterCoefficient, n_items: int) -> Measure:
         method=method,
         n=n_items,
         n_clusters=n_items,
-        reason="the interval takes the items for independent",
+        reason="the interval assumes independent items",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns of a table hold what."""
+    """The roles of the columns of a table."""
 
     raters: tuple[str, ...]
-    """Columns of letters; the first one is the reference where nothing else is said."""
+    """Columns of letters, the reference first."""
     judge: str = ""
-    """The rater that is compared with all others; empty: the raters are compared with each other alone."""
+    """The rater that is compared with all others; empty: only the raters are compared with each other."""
     cluster: str = ""
-    """What makes items dependent; empty: every row is taken for independent."""
+    """Column of clusters; empty: the rows are independent."""
     by: str = ""
-    """Column of groups to look at one by one."""
+    """Column of groups that are analysed separately."""
 
 
 def report_of_run(
@@ -331,19 +338,19 @@ def report_of_run(
     judge_tuned: bool,
     by: str = "",
 ) -> AgreementReport:
-    """Compare a run's judge with the labels, and the raters with each other.
+    """Compare the judge of a run with the labels, and the raters with each other.
 
     Args:
         table: The table of letters.
         labels: Labels of all raters.
-        source: The run, for the reader.
-        judge: Its judge.
-        rubric: Its rubric.
-        judge_tuned: Whether labels of the tuning half are to be left out.
+        source: Name of the run in the document.
+        judge: Judge of the run.
+        rubric: Rubric of the run.
+        judge_tuned: Exclude labels of the tuning half.
         by: ``"candidate"``, ``"stratum"`` or ``"type"``; empty: no groups.
 
     Raises:
-        DataError: there are no labels, a rater labelled an item twice, or used a letter off the scale.
+        DataError: there are no labels, or they contradict each other or the rubric.
     """
     if not labels:
         raise DataError(f"{source}: no labels to compare the judge with; name a file with --labels")
@@ -355,7 +362,7 @@ def report_of_run(
         )
     if not set(table["item_id"]) & {label.item_id for label in labels}:
         raise DataError(
-            f"{source}: none of the {len(labels):,} labels is of an item of this run; are they of another run or eval?"
+            f"{source}: none of the {len(labels):,} labels belongs to an item of this run; check that they are labels of this run and eval"
         )
     agreement = judge_agreement(table, labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
     groups = []
@@ -374,13 +381,13 @@ def report_of_run(
         letters=rubric.letters,
         agreement=agreement,
         raters=rater_agreement(table, labels, rubric, agreement),
-        several=_several_of(labels, rubric, table),
+        several=_all_raters(labels, rubric, table),
         by=by,
         groups=tuple(groups),
     )
 
 
-def _several_of(
+def _all_raters(
     labels: Iterable[Label], rubric: RubricFacts, table: pd.DataFrame
 ) -> MultiRaterAgreement | None:
     raters = by_rater([label for label in labels if fits(label, rubric)], rubric)
@@ -391,9 +398,9 @@ def _several_of(
             for rater, rater_labels in raters.items()
         }
     )
-    belongs = dict(zip(table["item_id"], table["cluster"], strict=True))
-    clusters = np.array([belongs.get(item, item) for item in ratings.index], dtype=object)
-    return several(tuple(raters), ratings.to_numpy(float), clusters, len(code))
+    cluster_of = dict(zip(table["item_id"], table["cluster"], strict=True))
+    clusters = np.array([cluster_of.get(item, item) for item in ratings.index], dtype=object)
+    return compare_all_raters(tuple(raters), ratings.to_numpy(float), clusters, len(code))
 
 
 def report_of_columns(
@@ -402,10 +409,10 @@ def report_of_columns(
     """Compare the columns of a table.
 
     Args:
-        table: A row per item, all cells text, a missing letter the empty text.
-        columns: What to compare.
-        source: The file, for the reader.
-        letters: The scale, best first.
+        table: One row per item, all cells strings; a missing letter is an empty string.
+        columns: Roles of the columns.
+        source: Name of the file in the document.
+        letters: Scale, best first.
 
     Raises:
         DataError: no item has letters of two raters.
@@ -434,7 +441,7 @@ def report_of_columns(
         letters=tuple(letters),
         agreement=agreement,
         raters=tuple(pairs),
-        several=several(raters, ratings, clusters.to_numpy(object), len(letters)),
+        several=compare_all_raters(raters, ratings, clusters.to_numpy(object), len(letters)),
         by=columns.by,
         groups=tuple(groups),
         n_without_cluster=0 if columns.cluster else len(table),
@@ -469,7 +476,7 @@ def _against(
         agreement = measured(agreement, pair, rubric.letters)
         raters.append(
             agreement.model_copy(
-                update={"sentences": words.sentences(agreement, judge=columns.judge, rubric=rubric)}
+                update={"sentences": messages.sentences(agreement, judge=columns.judge, rubric=rubric)}
             )
         )
     return tuple(raters)

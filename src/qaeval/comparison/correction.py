@@ -27,7 +27,7 @@ from qaeval.report.facts import RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.stats.correction import CorrectedRate, corrected_difference, corrected_rate, differential_error
 from qaeval.stats.estimate import MIN_CLUSTERS
-from qaeval.stats.paired import holm
+from qaeval.stats.paired import agreeing_with_test, holm
 
 _KINDS: Final[Mapping[RaterKind, int]] = {"human": 0, "mixed": 1, "model": 2}
 
@@ -76,7 +76,7 @@ def correct_differences(
     pairs = []
     for pair in differences:
         estimates = (
-            _difference(pair, rater, rater_chunks, n_pairs=n_pairs, margin=margin)
+            _difference(pair, rater, rater_chunks, margin)
             for rater, rater_chunks in zip(raters, chunks, strict=True)
         )
         labelled = sorted((estimate for estimate in estimates if estimate is not None), key=precedence)
@@ -173,9 +173,7 @@ class _Chunks:
         )
 
 
-def _difference(
-    pair: Difference, rater: _Rater, chunks: _Chunks, *, n_pairs: int, margin: float
-) -> LabelledDifference | None:
+def _difference(pair: Difference, rater: _Rater, chunks: _Chunks, margin: float) -> LabelledDifference | None:
     """Return the difference of a pair by the labels of a rater; None where no chunk is labelled for both."""
     columns = [pair.a, pair.b]
     # a chunk in which both failed throughout is known for certain, and is no draw of the rater's
@@ -191,7 +189,7 @@ def _difference(
     inclusion = None if share == 1 or has_items.all() else np.where(has_items, share, 1.0)
     corrected = corrected_difference(judged, differences, sizes=sizes, inclusion=inclusion)
     error = differential_error(judged[is_labelled], differences[is_labelled], sizes=sizes[is_labelled])
-    difference = Measure.of(corrected.estimate)
+    difference = Measure.of(agreeing_with_test(corrected.estimate, corrected.p_value))
     return LabelledDifference(
         rater=rater.name,
         rater_kind=rater.kind,
@@ -204,7 +202,7 @@ def _difference(
         p_error=_number(error.p_value) if n >= MIN_CLUSTERS else None,
         tuning=_number(corrected.tuning),
         width_ratio=_number(corrected.width_ratio),
-        outcome=outcome_of(difference, _p_or_1(corrected.p_value), n_pairs=n_pairs, margin=margin),
+        outcome=outcome_of(difference, _p_or_1(corrected.p_value), margin=margin),
     )
 
 
@@ -289,7 +287,7 @@ def _adjusted(pair: Difference, p_holm: float, *, n_pairs: int, margin: float) -
     first = pair.deciding
     if first is None:
         return pair
-    outcome = outcome_of(first.difference, p_holm, n_pairs=n_pairs, margin=margin)
+    outcome = outcome_of(first.difference, p_holm, margin=margin)
     n_more = more_chunks(first.difference, margin, n_pairs) if outcome == "not enough data" else None
     decided = first.model_copy(update={"p_holm": p_holm, "outcome": outcome, "n_more_chunks": n_more})
     sentence = labelled_sentence(pair, decided, n_pairs=n_pairs)

@@ -14,7 +14,13 @@ from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
 from qaeval.report.numbers import level, p_value, plural, points, size, two_digits_up
 from qaeval.stats.margins import equivalence
-from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
+from qaeval.stats.paired import (
+    agreeing_with_test,
+    chunk_differences,
+    holm,
+    paired_difference,
+    sign_flip_test,
+)
 from qaeval.stats.power import chunks_needed
 from qaeval.stats.ranking import bradley_terry_bootstrap
 
@@ -37,7 +43,8 @@ def compare_candidates(
 
     The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
     is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
-    whose sign-flip test swaps the candidates' items of a chunk.
+    whose sign-flip test swaps the candidates' items of a chunk. The test decides who is better, and an end of the interval that
+    contradicts it moves to 0 (`agreeing_with_test`).
 
     Args:
         table: The table of letters.
@@ -52,11 +59,13 @@ def compare_candidates(
     pairs = list(combinations(candidates, 2)) if pairs is None else pairs
     if not pairs:
         return ()
-    weights = _weights(usable, means.index)
+    sizes = usable.groupby("cluster", sort=False).size()[means.index].to_numpy(float)
+    weights = sizes / sizes.mean()
     columns = {name: means[name].to_numpy(float) for name in candidates}
     counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
     size_of = int(usable.groupby(["cluster", "candidate"], sort=False).size().max())
-    p_values = [_p(weights * columns[a], weights * columns[b]) for a, b in pairs]
+    # whole numbers of items wherever both candidates have the same number in a chunk: the test is exact then
+    p_values = [_p(sizes * columns[a], sizes * columns[b]) for a, b in pairs]
     adjusted = holm(p_values)
     return tuple(
         _difference(
@@ -72,12 +81,6 @@ def compare_candidates(
         ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
-
-
-def _weights(usable: pd.DataFrame, chunks: "pd.Index[str]") -> np.ndarray:
-    """Return each chunk's number of items over the mean number, shape (n_chunks,); 1 where all have the same."""
-    sizes = usable.groupby("cluster", sort=False).size()[chunks].to_numpy(float)
-    return np.asarray(sizes / sizes.mean())
 
 
 def _linearised(d: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -149,10 +152,11 @@ def _difference(
 ) -> Difference:
     values = _linearised(mean_b - mean_a, weights)
     nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
-    measure = _within_one(Measure.of(paired_difference(nothing, values, span=span)))
+    interval = agreeing_with_test(paired_difference(nothing, values, span=span), p)
+    measure = _within_one(Measure.of(interval))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
-    outcome = outcome_of(measure, p_holm, n_pairs=n_pairs, margin=margin)
+    outcome = outcome_of(measure, p_holm, margin=margin)
     within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
     n_more = more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
     return Difference(
@@ -167,7 +171,7 @@ def _difference(
         n_chunks_a_better=int((d < 0).sum()),
         outcome=outcome,
         n_more_chunks=n_more,
-        sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
+        sentence=_sentence(a, b, measure, outcome, p=p, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
     )
 
 
@@ -189,6 +193,7 @@ def _sentence(
     measure: Measure,
     outcome: Outcome,
     *,
+    p: float,
     p_holm: float,
     n_pairs: int,
     n_more: int | None,
@@ -205,10 +210,8 @@ def _sentence(
         )
     limit = size(max(abs(measure.low), abs(measure.high)))
     caveat = ""
-    if measure.low > 0 or measure.high < 0:
-        caveat = " (its interval leaves out 0, but not after correction for the number of pairs)"
-    elif p_holm <= ALPHA:
-        caveat = " (the test alone would show one, the interval does not)"
+    if p <= ALPHA:
+        caveat = " (shown for this pair alone, but not after correction for the number of pairs)"
     seen = f"{b} − {a} is {shown(measure)}{caveat} ({test}, {measure.n_clusters} chunks)"
     if n_more is not None:
         return (

@@ -117,30 +117,29 @@ class Difference(Part):
         """The difference that decides: by labels where enough chunks are labelled, else by the judge's letters."""
         return self.difference if self.deciding is None else self.deciding.difference
 
-    def effective_outcome(self, *, n_pairs: int, margin: float) -> Outcome:
+    def effective_outcome(self, margin: float) -> Outcome:
         """Return what the difference that decides shows, for a margin in (0, 1)."""
         first = self.deciding
         if first is None:
-            return outcome_of(self.difference, self.p_holm, n_pairs=n_pairs, margin=margin)
+            return outcome_of(self.difference, self.p_holm, margin=margin)
         p_holm = 1.0 if first.p_holm is None else first.p_holm
-        return outcome_of(first.difference, p_holm, n_pairs=n_pairs, margin=margin)
+        return outcome_of(first.difference, p_holm, margin=margin)
 
 
-def outcome_of(measure: Measure, p_holm: float, *, n_pairs: int, margin: float) -> Outcome:
-    """Decide what a difference shows: the interval excludes 0 and, in a family of pairs, the adjusted test agrees.
+def outcome_of(measure: Measure, p_holm: float, *, margin: float) -> Outcome:
+    """Decide what a difference shows: who is better by the test, that no difference matters by the interval.
+
+    The test of the judge's letters is the exact sign-flip test, whose power a plan promises (`qaeval.stats.planning`).
 
     Args:
         measure: Difference of the usable rates, `b` minus `a`.
-        p_holm: P-value of the sign-flip test, adjusted for the family.
-        n_pairs: Pairs in the family.
+        p_holm: P-value of its test, adjusted for the family.
         margin: Smallest difference that matters, in (0, 1).
     """
-    if measure.low is None or measure.high is None:
+    if measure.value is None or measure.low is None or measure.high is None:
         return "too few chunks"
-    excludes_zero = measure.low > 0 or measure.high < 0
-    # one pair needs no correction, so its interval alone decides
-    if excludes_zero and (n_pairs == 1 or p_holm <= ALPHA):
-        return "b is better" if measure.low > 0 else "a is better"
+    if p_holm <= ALPHA:
+        return "b is better" if measure.value > 0 else "a is better"
     return "no difference shown" if max(-measure.low, measure.high) <= margin else "not enough data"
 
 

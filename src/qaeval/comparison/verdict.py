@@ -50,15 +50,14 @@ def decide_verdict(
     pairs = {
         name: next(pair for pair in differences if {pair.a, pair.b} == {leader, name}) for name in names[1:]
     }
-    n_pairs = len(differences)
     rivals: dict[ReasonCode, list[str]] = {}
     for name, pair in pairs.items():
-        outcome = pair.effective_outcome(n_pairs=n_pairs, margin=margin)
+        outcome = pair.effective_outcome(margin)
         rivals.setdefault(_code(outcome, is_leader_a=pair.a == leader), []).append(name)
     if all(candidate.facts.is_embedded for candidate in order):
         better = _reason("better", rivals.get("better", ())) if set(rivals) == {"better"} else ()
         return Verdict(kind="none", leader=leader, reasons=(Reason(code="embedded_only"), *better))
-    basis = _basis(pairs, n_pairs=n_pairs, margin=margin)
+    basis = _basis(pairs, margin)
     for code in ("too_few_chunks", "not_enough_data"):
         if unclear := rivals.get(code):
             level = abs(_lead(pairs[names[1]], leader)) < _SAME and code == "not_enough_data"
@@ -92,7 +91,7 @@ def _lead(pair: Difference, name: str) -> float:
     return value if pair.b == name else -value
 
 
-def _basis(pairs: Mapping[str, Difference], *, n_pairs: int, margin: float) -> tuple[Reason, ...]:
+def _basis(pairs: Mapping[str, Difference], margin: float) -> tuple[Reason, ...]:
     """Say what decides about the leader and each rival: labels or the judge, and what contradicts them."""
     grouped: dict[ReasonCode, dict[str, LabelledDifference]] = {"labelled": {}, "few_labels": {}}
     judged, judge_differs, raters_differ = [], [], {}
@@ -102,15 +101,17 @@ def _basis(pairs: Mapping[str, Difference], *, n_pairs: int, margin: float) -> t
             judged.append(name)
             continue
         grouped["labelled" if first.n_chunks >= SHOWN_FROM else "few_labels"][name] = first
-        outcome = pair.effective_outcome(n_pairs=n_pairs, margin=margin)
-        if outcome != outcome_of(pair.difference, pair.p_holm, n_pairs=n_pairs, margin=margin):
+        outcome = pair.effective_outcome(margin)
+        if outcome != outcome_of(pair.difference, pair.p_holm, margin=margin):
             judge_differs.append(name)
         if others := [
             other.rater
             for other in pair.labelled[1:]
             if other.is_enough
             and other.rater_kind == first.rater_kind
-            and _contradict(outcome, outcome_of(other.difference, other.p or 1.0, n_pairs=1, margin=margin))
+            and _contradict(
+                outcome, outcome_of(other.difference, 1.0 if other.p is None else other.p, margin=margin)
+            )
         ]:
             raters_differ[name] = others
     reasons = [

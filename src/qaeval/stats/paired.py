@@ -166,6 +166,32 @@ def _standard_error(d: Floats) -> float:
     return float(spread / np.sqrt(len(d))) if spread > TINY else 0.0
 
 
+def agreeing_with_test(estimate: Estimate, p_value: float) -> Estimate:
+    r"""Interval of a difference, made to agree with the test that decides whether there is one.
+
+    The end nearer to 0 becomes 0 where the interval leaves out 0 and the test does not reject it, and where
+    the interval holds 0 and the test rejects it (0 is then an end that does not belong to the interval). What
+    is left out of a 95 % interval where the true difference is 0 is then exactly what the test rejects.
+
+    Args:
+        estimate: Difference with its interval, of `paired_difference`.
+        p_value: Two-sided p-value of the hypothesis that the difference is 0, of `sign_flip_test`.
+
+    Returns:
+        The difference in its unit; swapping the candidates mirrors it. Unchanged without an interval.
+    """
+    if not estimate.has_interval:
+        return estimate
+    is_rejected = p_value <= 1 - estimate.level + TINY
+    leaves_out_zero = estimate.low > 0 or estimate.high < 0
+    if is_rejected == leaves_out_zero:
+        return estimate
+    method = f"{estimate.method}; its end at 0 by the sign-flip test"
+    if estimate.value > 0:
+        return replace(estimate, low=0.0, method=method)
+    return replace(estimate, high=0.0, method=method)
+
+
 def sign_flip_test(
     differences: ArrayLike,
     *,
