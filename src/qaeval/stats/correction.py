@@ -12,10 +12,11 @@ from math import nan, sqrt
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from qaeval.stats._arrays import (
     TINY,
+    Bools,
     Floats,
     Ints,
     as_codes,
@@ -28,7 +29,6 @@ from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import clustered_rate, t_quantile, wilson_bounds
 from qaeval.stats.paired import Pivot, mostly_one_value, paired_difference, sign_flip_test, t_pivot
 
-Bools = NDArray[np.bool_]
 Basis = Literal["all labelled", "corrected", "labels alone"]
 """What an estimate rests on: all labels; labels and judge; or labels, because the judge would not help."""
 
