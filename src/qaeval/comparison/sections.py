@@ -8,6 +8,7 @@ from qaeval.agreement.sections import against_raters, ceiling
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
+from qaeval.comparison import noise_section as sections_noise
 from qaeval.comparison import provenance as sections_provenance
 from qaeval.comparison import quality as candidates
 from qaeval.comparison import speed as sections_speed
@@ -63,6 +64,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     _hosted,
     sections_choice.hosting,
     agreement,
+    sections_noise.noise,
     candidates.strata,
     candidates.failures,
     sections_provenance.provenance,
