@@ -27,7 +27,14 @@ from qaeval.stats._arrays import (
 )
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import clustered_rate, t_quantile, wilson_bounds
-from qaeval.stats.paired import Pivot, mostly_one_value, paired_difference, sign_flip_test, t_pivot
+from qaeval.stats.paired import (
+    Pivot,
+    agreeing_with_test,
+    mostly_one_value,
+    paired_difference,
+    sign_flip_test,
+    t_pivot,
+)
 
 Basis = Literal["all labelled", "corrected", "labels alone"]
 """What an estimate rests on: all labels; labels and judge; or labels, because the judge would not help."""
@@ -49,7 +56,7 @@ class CorrectedDifference:
     estimate: Estimate
     """The difference to act on: `n_clusters` counts the labelled chunks, `n` all of them."""
     labels: Estimate
-    """The difference from the labelled chunks alone."""
+    """The difference from the labelled chunks alone; its interval agrees with `p_labels`."""
     corrected: Estimate
     """The difference from labels and judge, whether used or not; NaN where there is nothing to correct."""
     basis: Basis
@@ -180,8 +187,9 @@ def corrected_difference(
     chosen, n_chunks = sample.chosen, len(sample.judged)
     n = int(chosen.sum())
     d = sample.labelled[chosen]
-    labels = _labels_alone(sample, d, level=level)
+    plain = _labels_alone(sample, d, level=level)
     exact = sign_flip_test(sample.sizes[chosen] * d, rng=np.random.default_rng(_SEED))
+    labels = agreeing_with_test(plain, exact) if sample.is_equal else plain
     out = CorrectedDifference(
         estimate=labels,
         labels=labels,
@@ -209,7 +217,7 @@ def corrected_difference(
         n_clusters=n,
         reason=warning(n),
     )
-    ratio = (corrected.high - corrected.low) / (labels.high - labels.low)
+    ratio = (corrected.high - corrected.low) / (plain.high - plain.low)
     out = replace(out, corrected=corrected, tuning=tuning, width_ratio=ratio)
     if not tuning or not pivot.se > 0 or ratio >= WORTH:
         return replace(out, estimate=replace(labels, reason=_joined(_NO_HELP, labels.reason)))
