@@ -50,7 +50,7 @@ from qaeval.records import Failure, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, find_judging, make_plan
+from qaeval.run.plan import Judging, control_settings, find_judging, make_plan
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
@@ -302,6 +302,7 @@ def compare(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    controls: bool = True,
     labels: Paths | None = None,
     margin: float | None = None,
     hardware: str | None = None,
@@ -328,6 +329,7 @@ def compare(
         config: Registry file on top of the default one and ``./qaeval.yaml``.
         concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
         cache: Whether replies of earlier runs are used for identical requests to pinned weights.
+        controls: Whether the judge grades up to 10 planted controls too, which show whether it tells anything apart.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -365,7 +367,7 @@ def compare(
     path = _path(out) or Path("results", new_run_name())
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
-    settings = {**plan.settings(), "grading": judging.settings()}
+    settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
         label_paths=label_paths,
@@ -386,7 +388,7 @@ def compare(
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge)
-            runner.compare(plan.candidates, plan.definition, judging)
+            runner.compare(plan.candidates, plan.definition, judging, controls=controls)
         analysis = write_report(store, options)
     return Run((path,), options, analysis)
 
@@ -475,6 +477,7 @@ def grade(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    controls: bool = True,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
@@ -489,6 +492,7 @@ def grade(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        controls: Whether the judge grades planted controls too, unless the run was begun without them.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -515,7 +519,9 @@ def grade(
                 store, registry, concurrency, cache=cache, progress=shown, exporter=exporter
             ) as runner,
         ):
-            runner.grade(judging)
+            if settings.get("grading") is None and not controls:
+                store.write_settings({**settings, **control_settings(controls=False)})
+            runner.grade(judging, controls=controls and settings.get("controls", True))
     return load_run(path, config=config)
 
 

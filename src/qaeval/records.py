@@ -26,6 +26,7 @@ FailureReason: TypeAlias = Literal[
     "endpoint",
     "unparseable",
     "interrupted",
+    "placeholder",
 ]
 """Why a task has no result; ``FAILURES`` has the meanings."""
 
@@ -40,6 +41,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "endpoint": "the server could not be reached or failed (connection, timeout, 429, 5xx); retried on resume",
     "unparseable": "the judge's reply holds no letter of the rubric's scale",
     "interrupted": "the server stopped the reply before its end; retried on resume",
+    "placeholder": "the reply repeats the prompt's example or dots in place of a text, or is the same for three chunks or more",
 }
 
 TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
@@ -237,6 +239,30 @@ class Failure(Record):
 
 GenerateRow: TypeAlias = Annotated[Generation | Failure, Field(discriminator="kind")]
 GradeRow: TypeAlias = Annotated[Grade | Failure, Field(discriminator="kind")]
+
+
+ControlDefect: TypeAlias = Literal["placeholder", "foreign answer"]
+"""What is wrong with a planted control: dots in place of the answer, or the answer to an item of another chunk."""
+
+
+class Control(Record):
+    """A planted control: a real item with a defect that no good judge gives the best letter, and its grade.
+
+    Controls are in ``controls.jsonl`` alone. They count in no rate, cost or gate, and in no export.
+    """
+
+    task_id: str
+    defect: ControlDefect
+    sample_id: str
+    item: Item
+    """What the judge is shown."""
+    grade: GradeRow | None = None
+    """None: not graded yet."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the judge is still to be asked."""
+        return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
 
 
 def author(row: Generation | Failure) -> str:

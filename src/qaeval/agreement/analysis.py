@@ -138,6 +138,9 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
     coefficients = pair.coefficients()
     baseline = reliability.majority_baseline(pair.a, n_levels=k)
     accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
+    lower = reliability.letter_accuracy(
+        (pair.a > 0).astype(int), (pair.b > 0).astype(int), pair.clusters, n_levels=2
+    )[1]
     return rater.model_copy(
         update={
             "standing": words.standing(coefficients, baseline),
@@ -145,6 +148,7 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
             "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
             "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
+            "lower_recall": _rate(lower.recall, rater.rater, "gave"),
             "letters": tuple(
                 LetterAgreement(
                     letter=letters[accuracy.letter],
@@ -175,7 +179,7 @@ def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreeme
 
 
 def _rate(estimate: Estimate, subject: str, did: str) -> Measure:
-    """Take a rate over; where it does not exist, say who never gave the letter or raised the flag."""
+    """Take a rate over; where it does not exist, say who never gave such a letter or raised the flag."""
     measure = Measure.of(estimate)
     return (
         measure if estimate.is_defined else measure.model_copy(update={"reason": f"{subject} never {did} it"})

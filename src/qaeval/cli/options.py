@@ -95,6 +95,13 @@ Concurrency: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Ask every question, also those that an earlier run asked.")
 ]
+NoControls: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--no-controls",
+        help="Grade no planted controls: up to 10 items with a defect, which show whether the judge tells anything apart.",
+    ),
+]
 MetricsPort: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -20,6 +20,7 @@ from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
 from qaeval.report.facts import RunFacts
 from qaeval.storage.run_directory import (
+    CONTROLS,
     GENERATIONS,
     GRADES,
     MANIFEST,
@@ -104,7 +105,8 @@ def _times(sessions: Sequence[Session]) -> dict[str, str]:
 
 def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
     sessions = store.sessions()
-    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *reports)
+    controls = (CONTROLS,) if (store.path / CONTROLS).is_file() else ()
+    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *controls, *reports)
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},

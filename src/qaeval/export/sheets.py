@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from qaeval.errors import UsageError
-from qaeval.export.select import GradedItem, Grading, graded_items
+from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
 from qaeval.records import FORM, REJECTED, TRANSIENT_REASONS, Failure, Label, record_id
 from qaeval.storage.run_directory import RunStore
 
@@ -89,7 +89,7 @@ def precomputed_rows(
                 "explanation": "\n".join(f"{item.letter}: {item.reason}".strip() for item in items),
             }
         )
-    for row in store.generations():
+    for row in replies_of(store):
         if (
             isinstance(row, Failure)
             and row.reason not in TRANSIENT_REASONS

@@ -252,6 +252,10 @@ class ReplyIndex:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def sample_ids(self) -> list[str]:
+        """Return the ids of the samples with a reply, sorted."""
+        return [f"{number:016x}" for number in np.unique(self._samples).tolist()]
+
     def of(self, sample_id: str) -> list[Generation]:
         """Read the replies to one sample, in the order of the file."""
         if self._file is None:

@@ -16,10 +16,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from qaeval.chat.cached import Cache
-from qaeval.errors import DataError, Interrupted
+from qaeval.errors import DataError, EndpointError, Interrupted
 from qaeval.evals.definition import EvalDefinition
+from qaeval.files.rows import ReplyIndex
 from qaeval.records import Failure, GradeRow, Sample
 from qaeval.registry.config import ModelSpec, Serving
+from qaeval.run.controls import ControlStage, Unwatched
 from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
 from qaeval.run.session import RunContext, run_stage
@@ -120,20 +122,34 @@ class Runner:
         await self._servers.check(specs)
 
     async def acompare(
-        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
+        self,
+        candidates: Sequence[ModelSpec],
+        definition: EvalDefinition,
+        judging: Judging,
+        *,
+        controls: bool = False,
     ) -> None:
         """Generate and grade, at the same time where the judge shares no server with a candidate.
+
+        Args:
+            candidates: Models that are asked.
+            definition: The eval.
+            judging: Judge and rubric.
+            controls: Whether the judge grades planted controls at the end.
 
         Raises:
             as ``agenerate`` and ``agrade``.
         """
         if not runs_apart(candidates, judging.judge):
             await self.agenerate(candidates, definition)
-            await self.agrade(judging)
+            await self.agrade(judging, controls=controls)
             return
         _record_judging(self._store, judging)
         with self._signals():
             await self._generate_and_grade(candidates, definition, judging)
+            if controls:
+                with self._store.replies() as replies:
+                    await self._grade_controls(judging, replies)
 
     async def agenerate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         """Ask every candidate for what it has not answered yet.
@@ -157,6 +173,7 @@ class Runner:
         candidates: Container[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
+        controls: bool = False,
     ) -> None:
         """Have the judge grade every item that has no grade yet.
 
@@ -166,6 +183,7 @@ class Runner:
             candidates: Names of the candidates whose items are graded; None: all.
             on_row: Called with every row after it is written.
             max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
+            controls: Whether the judge grades planted controls at the end.
 
         Raises:
             DataError: there is nothing to grade.
@@ -187,6 +205,23 @@ class Runner:
             stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row)
             with self._signals():
                 await run_stage(stage, self._context)
+                if controls:
+                    await self._grade_controls(judging, replies)
+
+    async def _grade_controls(self, judging: Judging, replies: ReplyIndex) -> None:
+        """Have the judge grade the planted controls that have no grade yet.
+
+        Raises:
+            EndpointError: the judge's server cannot be used; every item keeps its grade.
+        """
+        try:
+            stage = ControlStage(judging, self._store, replies)
+            await run_stage(stage, self._context, progress=Unwatched())
+        except EndpointError as error:
+            raise EndpointError(
+                f"{error}\nevery item is graded, the planted controls are not; `qaeval grade {self._store.path}` "
+                f"grades them, `qaeval report {self._store.path}` reports the run without them"
+            ) from error
 
     async def _generate(
         self,
@@ -257,9 +292,16 @@ class Runner:
         """Do what `acheck` does, from a thread without an event loop."""
         self._run(self.acheck(*specs))
 
-    def compare(self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging) -> None:
+    def compare(
+        self,
+        candidates: Sequence[ModelSpec],
+        definition: EvalDefinition,
+        judging: Judging,
+        *,
+        controls: bool = False,
+    ) -> None:
         """Do what `acompare` does, from a thread without an event loop."""
-        self._run(self.acompare(candidates, definition, judging))
+        self._run(self.acompare(candidates, definition, judging, controls=controls))
 
     def generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
         """Do what `agenerate` does, from a thread without an event loop."""
@@ -273,10 +315,16 @@ class Runner:
         candidates: Container[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
+        controls: bool = False,
     ) -> None:
         """Do what `agrade` does, from a thread without an event loop."""
         grading = self.agrade(
-            judging, samples=samples, candidates=candidates, on_row=on_row, max_concurrency=max_concurrency
+            judging,
+            samples=samples,
+            candidates=candidates,
+            on_row=on_row,
+            max_concurrency=max_concurrency,
+            controls=controls,
         )
         self._run(grading)
 

@@ -70,6 +70,11 @@ class Stage(Protocol[_Task, _Row]):
         ...
 
     @property
+    def is_measured(self) -> bool:
+        """Whether its time, energy and metrics are the run's, and its replies the cache's."""
+        ...
+
+    @property
     def max_concurrency(self) -> int | None:
         """Highest number of requests in flight, whatever would keep the server busy; None: no such limit."""
         ...
@@ -184,6 +189,7 @@ class GenerateStage:
 
     name: Final = "generate"
     file: Final = GENERATIONS
+    is_measured: Final = True
     max_concurrency: Final = None
 
     def __init__(
@@ -247,6 +253,7 @@ class GradeStage:
 
     name: Final = "grade"
     file: Final = GRADES
+    is_measured: Final = True
 
     def __init__(
         self,

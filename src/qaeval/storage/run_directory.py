@@ -6,6 +6,7 @@
                   samples.jsonl       the sample set, frozen
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
+                  controls.jsonl      planted controls, drawn, then graded: Control rows
                   sessions.jsonl      one row per process and stage: time, duration, server
                   order.json          of a sequential gate: the seed of its grading order
                   report.{json,md,html}
@@ -37,12 +38,13 @@ from qaeval.files.rows import (
     explained,
     read_rows,
 )
-from qaeval.records import GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.records import Control, GenerateRow, GradeRow, Reading, Record, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
+CONTROLS: Final = "controls.jsonl"
 SESSIONS: Final = "sessions.jsonl"
 METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
@@ -159,7 +161,7 @@ class RunStore:
 
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
-        for name in (GENERATIONS, GRADES, SESSIONS, METRICS):
+        for name in (GENERATIONS, GRADES, CONTROLS, SESSIONS, METRICS):
             path = self.path / name
             if not path.is_file():
                 continue
@@ -250,6 +252,11 @@ class RunStore:
     def grades(self) -> LastRows:
         """Return the last row of every grading task, read at every iteration."""
         return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
+
+    def controls(self) -> tuple[Control, ...]:
+        """Return the planted controls in the order of their draw; empty in a run without any."""
+        rows = read_rows(self.path / CONTROLS, Control.model_validate_json)
+        return tuple({row.task_id: row for row in rows}.values())
 
     def sample_ids(self) -> Iterator[str]:
         """Read the ids of the sample set in its order."""
