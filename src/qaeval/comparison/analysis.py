@@ -19,6 +19,7 @@ from qaeval.comparison.findings import gather_findings, near_duplicates, summari
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, gather_items
 from qaeval.comparison.report import Report
+from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
 from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
@@ -168,10 +169,12 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     )
     judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
     n_chunks = table["cluster"].nunique()
+    verdict = decide_verdict(summaries, differences, agreement, margin=options.margin)
     report = Report(
         run=_run(run, rows.sessions),
+        verdict=verdict,
         headline=write_headline(
-            summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
+            verdict, summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
         ),
         eval=data.eval_facts,
         rubric=rubric,

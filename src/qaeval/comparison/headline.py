@@ -1,27 +1,22 @@
 """The headline: which candidate, by how much, how sure, and what the judge is worth; in careful words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
-from qaeval.comparison.model import Difference
+from qaeval.comparison.model import Difference, Verdict
+from qaeval.comparison.verdict import ordered
 from qaeval.report.facts import ModelFacts, RubricFacts
 from qaeval.report.numbers import listed, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
-
-_STANDING: Final = {
-    "no difference shown": "tied",
-    "not enough data": "open",
-    "too few chunks": "few",
-}
-"""How a pair of the leader ended, where it did not win."""
 
 _MANY_UNGRADED: Final = 0.02
 """With a larger share of items without a letter the rates hang on what those letters would have been."""
 
 
 def write_headline(
+    verdict: Verdict,
     candidates: Sequence[CandidateSummary],
     differences: Sequence[Difference],
     judge: JudgeSummary,
@@ -30,9 +25,9 @@ def write_headline(
     rubric: RubricFacts,
     n_chunks: int,
 ) -> tuple[Sentence, ...]:
-    """Write the headline: the verdict, what it rests on, then what to beware of."""
-    order = _ordered(candidates)
-    findings = [*_pairs(order[0].facts.name, differences), _rates(order, rubric)]
+    """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
+    order = ordered(candidates)
+    findings = [*_pairs(verdict, differences), _rates(order, rubric)]
     cautions = [
         *_few(n_chunks),
         *_standing(judge, agreement),
@@ -47,79 +42,52 @@ def write_headline(
     ]
     trusted = [rater for rater in agreement if rater.standing == "beats both"]
     notes = [*(_trust(judge.facts.name, rater) for rater in trusted), *_embedded(candidates)]
-    verdict = write_verdict(candidates, differences, agreement)
     return (
-        Sentence(kind="verdict", text=verdict),
+        Sentence(kind="verdict", text=verdict_sentence(verdict)),
         *(Sentence(kind="finding", text=text) for text in findings),
         *(Sentence(kind="caution", text=text) for text in cautions),
         *(Sentence(kind="note", text=text) for text in notes),
     )
 
 
-def write_verdict(
-    candidates: Sequence[CandidateSummary],
-    differences: Sequence[Difference],
-    agreement: Sequence[RaterAgreement],
-) -> str:
-    """Say in one sentence which candidate to take, or why none can be named yet, and what that rests on."""
-    order = _ordered(candidates)
-    leader, names = order[0].facts.name, [candidate.facts.name for candidate in order]
-    if len(order) == 1:
-        return f"One candidate: there is nothing to compare {leader} with."
-    rivals: dict[str, list[str]] = {"won": [], "tied": [], "open": [], "few": []}
-    outcomes = {
-        pair.b if pair.a == leader else pair.a: "won"
-        if _wins(leader, pair)
-        else _STANDING.get(pair.outcome, "open")
-        for pair in differences
-        if leader in {pair.a, pair.b}
+def verdict_sentence(verdict: Verdict) -> str:
+    """Say in one sentence which candidate to use, or why there is no verdict, and on what condition."""
+    better = verdict.reason("better")
+    beaten = listed(better.candidates) if better else ""
+    condition = " if the judge is right" if verdict.condition == "if_judge_right" else ""
+    if verdict.kind == "use":
+        return f"Use {verdict.candidate}{condition}: it is better than {beaten}."
+    if verdict.kind == "equal":
+        others = f"; each is better than {beaten}" if beaten else ""
+        equal = f"Use {listed(verdict.candidates, 'or')}, by cost or licence{condition and ','}{condition}"
+        return f"{equal}: no difference in quality that matters{others}."
+    return _undecided(verdict) if verdict.kind == "undecided" else _no_verdict(verdict, beaten)
+
+
+def _undecided(verdict: Verdict) -> str:
+    leader = verdict.leader
+    if verdict.reason("too_few_chunks"):
+        return f"Undecided: {leader} had the most usable items, but there are too few chunks for an interval."
+    if level := verdict.reason("level"):
+        names = listed([leader or "", *level.candidates])
+        return f"Undecided: {names} are level, and more chunks are needed to rule out a difference."
+    unclear = verdict.reason("not_enough_data")
+    rivals = listed(unclear.candidates) if unclear else "the others"
+    return f"Undecided: {leader} leads, but more chunks are needed to tell it from {rivals}."
+
+
+def _no_verdict(verdict: Verdict, beaten: str) -> str:
+    if refuted := verdict.reason("judge_refuted"):
+        raters = listed([f"{rater}'s" for rater in refuted.raters])
+        return f"No verdict: by {raters} labels the judge is not shown to agree more than chance, or the commonest letter, would."
+    texts = {
+        "one_candidate": f"{verdict.leader} is the only candidate, so there is nothing to compare.",
+        "nothing_graded": "not one item was graded; the failures below say why.",
+        "nothing_usable": "no candidate wrote a usable item.",
+        "embedded_only": f"all candidates are embedded, so there is none to host; {verdict.leader} is "
+        + (f"better than {beaten}." if beaten else "not shown to be better."),
     }
-    for rival in sorted(outcomes, key=names.index):
-        rivals[outcomes[rival]].append(rival)
-    won, tied = listed(rivals["won"]), listed([leader, *rivals["tied"]], "or")
-    if doubt := _undecided(order, rivals):
-        return doubt
-    if order[0].facts.is_embedded and all(candidate.facts.is_embedded for candidate in order):
-        return f"Nothing to host here: of these floors {leader} is {f'better than {won}' if won else 'no better'}."
-    sure = any(rater.standing == "beats both" for rater in agreement)
-    if rivals["tied"]:
-        better = (
-            f", both better than {won}"
-            if len(rivals["tied"]) == 1 and won
-            else f"; better than {won}"
-            if won
-            else ""
-        )
-        verdict = f"Take {tied} by cost or licence: no difference in quality that matters{better}"
-    else:
-        verdict = f"Take {leader}: it is better than {won}"
-    return f"{verdict}." if sure else f"{verdict}. But this judge is not shown to be reliable."
-
-
-def _ordered(candidates: Sequence[CandidateSummary]) -> list[CandidateSummary]:
-    """Sort candidates by usable rate, the highest first."""
-    return sorted(candidates, key=lambda candidate: -(candidate.usable.value or 0.0))
-
-
-def _undecided(order: Sequence[CandidateSummary], rivals: Mapping[str, Sequence[str]]) -> str:
-    """Say why no candidate can be taken; an empty string where one can."""
-    leader, second = order[0], order[1]
-    name, level = leader.facts.name, leader.usable.value == second.usable.value
-    if level and not leader.usable.value:
-        if not any(candidate.n_graded for candidate in order):
-            return "No verdict: not one item was graded; the failures below say why."
-        return "None to take: no candidate wrote an item that is usable as it is."
-    if rivals["few"]:
-        return f"Too few chunks to take one: {name} had the most usable items, which proves nothing."
-    if rivals["open"] and level:
-        return f"No winner yet: {name} and {second.facts.name} are level, and more chunks are needed to rule a difference out."
-    if rivals["open"]:
-        return f"No winner yet: {name} leads, but more chunks are needed to tell it from {listed(rivals['open'], 'and')}."
-    return ""
-
-
-def _wins(leader: str, pair: Difference) -> bool:
-    return pair.outcome == ("a is better" if pair.a == leader else "b is better")
+    return f"No verdict: {next((texts[reason.code] for reason in verdict.reasons if reason.code in texts), 'see the report.')}"
 
 
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
@@ -127,14 +95,9 @@ def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
     return f"Usable items (graded {rubric.best}, of all that were asked for): {rates}."
 
 
-def _pairs(leader: str, differences: Sequence[Difference]) -> list[str]:
-    """Return what is known of the leader against each other candidate."""
-    pairs = [pair for pair in differences if leader in {pair.a, pair.b}]
-    won = [pair for pair in pairs if _wins(leader, pair)]
-    sentences = [pair.sentence for pair in pairs]
-    if len(won) == len(pairs) > 1:
-        return [f"{leader} is better than every other candidate.", *sentences]
-    return sentences
+def _pairs(verdict: Verdict, differences: Sequence[Difference]) -> list[str]:
+    """Return the sentences about the leader and each other candidate."""
+    return [pair.sentence for pair in differences if verdict.leader in {pair.a, pair.b}]
 
 
 def _few(n_chunks: int) -> list[str]:

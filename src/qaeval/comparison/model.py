@@ -1,4 +1,4 @@
-"""Differences between candidates and their ranks, as data."""
+"""Data of a comparison: the differences between candidates, their ranks and the verdict."""
 
 from typing import Final, Literal, TypeAlias
 
@@ -66,3 +66,74 @@ class Rank(Part):
     rank_high: int | None
     strength: Measure
     """Logarithm; the mean of all candidates is 0."""
+
+
+VerdictKind: TypeAlias = Literal["use", "equal", "undecided", "none"]
+"""``use``: one candidate is better than every other. ``equal``: several show no difference that matters.
+``undecided``: the data do not decide. ``none``: there is nothing to compare, or nothing to compare it by."""
+
+Condition: TypeAlias = Literal["shown", "if_judge_right"]
+"""``shown``: labels of enough chunks show it. ``if_judge_right``: it rests on the judge's letters."""
+
+ReasonCode: TypeAlias = Literal[
+    "one_candidate",
+    "nothing_graded",
+    "nothing_usable",
+    "judge_refuted",
+    "embedded_only",
+    "too_few_chunks",
+    "not_enough_data",
+    "level",
+    "better",
+    "no_difference",
+    "not_labelled",
+]
+"""
+===================  ==================================================================================
+one_candidate        the run has one candidate
+nothing_graded       no item has a letter
+nothing_usable       no candidate wrote a usable item
+judge_refuted        by the labels of `raters`, the judge does not beat chance or the commonest letter
+embedded_only        every candidate is embedded: none of them can be hosted
+too_few_chunks       there is no interval of the difference between the leader and `candidates`
+not_enough_data      more chunks are needed to tell the leader from `candidates`
+level                the leader and the first of `candidates` have the same usable rate
+better               the leader is better than `candidates`
+no_difference        a difference that matters between the leader and `candidates` is ruled out
+not_labelled         the verdict rests on the judge's letters alone
+===================  ==================================================================================
+"""
+
+
+class Reason(Part):
+    """What a verdict follows from."""
+
+    code: str
+    """A `ReasonCode`; a later version of qaeval may write others."""
+    candidates: tuple[str, ...] = ()
+    raters: tuple[str, ...] = ()
+
+
+class Verdict(Part):
+    """Which candidate to use, on what condition and why."""
+
+    kind: VerdictKind
+    candidate: str | None = None
+    """The candidate to use; None unless `kind` is ``use``."""
+    candidates: tuple[str, ...] = ()
+    """The candidates that are equal, the highest usable rate first; empty unless `kind` is ``equal``."""
+    leader: str | None = None
+    """The candidate with the highest usable rate, whether or not a difference is shown."""
+    condition: Condition | None = None
+    """None unless `kind` is ``use`` or ``equal``."""
+    reasons: tuple[Reason, ...] = ()
+    """What decided first."""
+
+    def reason(self, code: ReasonCode) -> Reason | None:
+        """Return the reason with a code; None if the verdict does not have it."""
+        return next((reason for reason in self.reasons if reason.code == code), None)
+
+    @property
+    def trusts_judge(self) -> bool:
+        """Whether the judge's letters may decide at all: labels that refute it leave no quality to choose by."""
+        return self.reason("judge_refuted") is None

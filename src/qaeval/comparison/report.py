@@ -12,7 +12,7 @@ from pydantic import Field
 
 from qaeval.agreement.model import RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
-from qaeval.comparison.model import Difference, Rank
+from qaeval.comparison.model import Difference, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
 from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts
@@ -77,6 +77,8 @@ class Report(Part):
 
     format: int = FORMAT
     run: RunFacts
+    verdict: Verdict = Verdict(kind="none")
+    """Reports of qaeval 0.1 lack it; `report_file.load_report` then computes it from the rest of the report."""
     headline: tuple[Sentence, ...] = ()
     eval: EvalFacts
     rubric: RubricFacts

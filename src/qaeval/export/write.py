@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from qaeval.errors import UsageError, closest
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.report_file import load_report
+from qaeval.errors import DataError, UsageError, closest
 from qaeval.export.card import CARD_NAME, CardFacts, ExportFormat, render_card
 from qaeval.export.content import (
     Content,
@@ -106,6 +108,14 @@ def _check_arguments(to: str, split: Sequence[float], per_sample: int) -> None:
     require_shares(split)
 
 
+def _verdict(run: Path) -> str:
+    """Return the verdict of a run's report; empty if it has no report, or one that cannot be read."""
+    try:
+        return verdict_sentence(load_report(run).verdict)
+    except DataError:
+        return ""
+
+
 def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, content: Content) -> ExportResult:
     card = render_card(
         CardFacts(
@@ -116,6 +126,7 @@ def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, conte
             counts=content.tables,
             dropped=tuple(f"{name}: {count:,}" for name, count in content.dropped.items()),
             letters=content.letters,
+            verdict=_verdict(store.path),
             notes=content.notes,
         )
     )

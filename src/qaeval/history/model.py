@@ -11,7 +11,7 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import AfterValidator
 
-from qaeval.comparison.model import Difference
+from qaeval.comparison.model import Difference, Verdict
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
 
@@ -59,6 +59,8 @@ class HistoryRun(Part):
     judge_digest: str
     """Of its name, its weights and how it samples."""
     rates: tuple[HistoryRate, ...]
+    verdict: Verdict | None = None
+    """Of the run's report; None of a run with one candidate."""
     gate: str = ""
     """How the run's gate ended; empty where it had none."""
 

@@ -85,6 +85,7 @@ def _read_run(path: Path) -> HistoryRun:
             HistoryRate(candidate=candidate.facts.name, usable=candidate.usable)
             for candidate in report.candidates
         ),
+        verdict=report.verdict if len(report.candidates) > 1 else None,
         gate=_gate_outcome(path / _GATE),
     )
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from qaeval.comparison.headline import verdict_sentence
 from qaeval.history.chart import trend
 from qaeval.history.model import EvalHistory, History, RunComparison, Unread
 from qaeval.report import numbers
@@ -98,8 +99,19 @@ def _eval(history: EvalHistory, index: int) -> Section:
                 notes=notes.lines(),
                 words=frozenset({1, 3, 5}),
             ),
+            *_verdicts(history),
         ),
     )
+
+
+def _verdicts(history: EvalHistory) -> tuple[Table, ...]:
+    rows = tuple(
+        (run.name, verdict_sentence(run.verdict))
+        for segment in history.stretches
+        for run in segment.runs
+        if run.verdict
+    )
+    return (Table(caption="Verdicts", header=("run", "verdict"), rows=rows, kind="text"),) if rows else ()
 
 
 def _segments(history: EvalHistory) -> Iterator[str]:
