@@ -5,8 +5,7 @@ more chunks would not change that. One letter for nearly all items is no reason 
 controls then pass.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -46,7 +45,7 @@ def max_best(n: int) -> int:
 
 def judge_discrimination(
     controls: Iterable[Control],
-    letters: Iterable[str],
+    letters: Mapping[str, int],
     agreement: Sequence[RaterAgreement],
     *,
     judge: str,
@@ -56,16 +55,16 @@ def judge_discrimination(
 
     Args:
         controls: The planted controls of the run; none in a run without.
-        letters: The judge's letter for each different item.
+        letters: Number of different items with each letter.
         agreement: The judge against raters; labels overrule the controls.
         judge: Its name.
         best: The best letter of the scale.
     """
-    controls, counts = tuple(controls), Counter(letters)
+    controls = tuple(controls)
     graded = [
         (control.defect, control.grade.letter) for control in controls if isinstance(control.grade, Grade)
     ]
-    letter, n_letter = max(counts.items(), key=lambda count: (count[1], count[0] == best), default=("", 0))
+    letter, n_letter = max(letters.items(), key=lambda count: (count[1], count[0] == best), default=("", 0))
     measured = JudgeDiscrimination(
         outcome="not shown",
         n_controls=len(controls),
@@ -82,7 +81,7 @@ def judge_discrimination(
         ),
         letter=letter,
         n_letter=n_letter,
-        n_items=counts.total(),
+        n_items=sum(letters.values()),
         raters=tuple(rater.rater for rater in agreement if _shows_recall(rater)),
     )
     decided = measured.model_copy(update=_decide(measured))

@@ -19,6 +19,7 @@ Rows are joined by id, and the join is checked: what is lost, doubled or foreign
 =============  ==========================================================================================
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -251,16 +252,16 @@ def _without_repeated(table: pd.DataFrame, samples: Iterable[Sample]) -> pd.Data
         return table
     sample_ids = set(shared["sample_id"])
     by_id = {sample.sample_id: sample for sample in samples if sample.sample_id in sample_ids}
-    n_items = items.groupby(_REPLY, sort=False).size()
+    n_items = Counter(zip(items["candidate"], items["sample_id"], strict=True))
+    texts: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    columns = [*_REPLY, *_WRITTEN]
+    for candidate, sample_id, *text in shared.sort_values("position")[columns].itertuples(index=False):
+        texts.setdefault((candidate, sample_id), []).append((text[0], text[1], text[2]))
     repeated = repeated_replies(
         ReplyTexts(
-            candidate,
-            sample_id,
-            by_id[sample_id].chunk.text,
-            bool(by_id[sample_id].question),
-            tuple(reply.sort_values("position")[[*_WRITTEN]].itertuples(index=False, name=None)),
+            candidate, sample_id, by_id[sample_id].chunk.text, bool(by_id[sample_id].question), tuple(reply)
         )
-        for (candidate, sample_id), reply in shared.groupby(_REPLY, sort=False)
+        for (candidate, sample_id), reply in texts.items()
         if len(reply) == n_items[candidate, sample_id]
     )
     return _failed(table, repeated) if repeated else table

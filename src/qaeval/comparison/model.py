@@ -80,6 +80,7 @@ ReasonCode: TypeAlias = Literal[
     "nothing_graded",
     "nothing_usable",
     "judge_refuted",
+    "judge_tells_nothing_apart",
     "embedded_only",
     "too_few_chunks",
     "not_enough_data",
@@ -89,19 +90,20 @@ ReasonCode: TypeAlias = Literal[
     "not_labelled",
 ]
 """
-===================  ==================================================================================
-one_candidate        the run has one candidate
-nothing_graded       no item has a letter
-nothing_usable       no candidate wrote a usable item
-judge_refuted        by the labels of `raters`, the judge does not beat chance or the commonest letter
-embedded_only        every candidate is embedded: none of them can be hosted
-too_few_chunks       there is no interval of the difference between the leader and `candidates`
-not_enough_data      more chunks are needed to tell the leader from `candidates`
-level                the leader and the first of `candidates` have the same usable rate
-better               the leader is better than `candidates`
-no_difference        a difference that matters between the leader and `candidates` is ruled out
-not_labelled         the verdict rests on the judge's letters alone
-===================  ==================================================================================
+=========================  ============================================================================
+one_candidate              the run has one candidate
+nothing_graded             no item has a letter
+nothing_usable             no candidate wrote a usable item
+judge_refuted              by the labels of `raters`, the judge does not beat chance or the commonest letter
+judge_tells_nothing_apart  by planted controls, or by one letter for nearly all items: `Report.controls`
+embedded_only              every candidate is embedded: none of them can be hosted
+too_few_chunks             there is no interval of the difference between the leader and `candidates`
+not_enough_data            more chunks are needed to tell the leader from `candidates`
+level                      the leader and the first of `candidates` have the same usable rate
+better                     the leader is better than `candidates`
+no_difference              a difference that matters between the leader and `candidates` is ruled out
+not_labelled               the verdict rests on the judge's letters alone
+=========================  ============================================================================
 """
 
 
@@ -135,5 +137,5 @@ class Verdict(Part):
 
     @property
     def trusts_judge(self) -> bool:
-        """Whether the judge's letters may decide at all: labels that refute it leave no quality to choose by."""
-        return self.reason("judge_refuted") is None
+        """Whether the judge's letters may decide at all: labels or controls that refute it leave no quality to choose by."""
+        return self.reason("judge_refuted") is None and self.reason("judge_tells_nothing_apart") is None

@@ -78,6 +78,7 @@ def read_run(
             generations=store.generations(),
             grades=store.grades(),
             sessions=sessions,
+            controls=store.controls(),
             readings=store.readings(),
             labels=tuple(label for path in label_paths for label in read_labels(path)),
         ),
@@ -305,6 +306,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         generations=(*first.rows.generations, *(_renamed(row, names, ids) for row in run.rows.generations)),
         grades=(*first_grades, *grades),
         sessions=(*first.rows.sessions, *(_of(row, names) for row in run.rows.sessions)),
+        controls=(*first.rows.controls, *run.rows.controls),
         readings=(*first.rows.readings, *(_of(row, names) for row in run.rows.readings)),
         labels=(*first.rows.labels, *(label for label in run.rows.labels if label.item_id not in labels)),
     )

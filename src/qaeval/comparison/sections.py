@@ -22,7 +22,8 @@ def agreement(report: Report) -> Section:
     """The judge against every rater of this run's items, and the raters against each other."""
     judge = report.judge.facts.name
     of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
-    strange = (_of_others(of_others),) if of_others else ()
+    controls = (report.controls.sentence,) if report.controls is not None else ()
+    strange = (*controls, *((_of_others(of_others),) if of_others else ()))
     if len(of_others) == len(report.agreement):
         unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
         sheet = "`qaeval export RUN --to labels` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
