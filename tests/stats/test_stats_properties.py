@@ -379,11 +379,13 @@ TESTED_BY_EXAMPLE = {
     "reached_power", "holm", "alpha_from_coincidences",
     # what holds at every look
     "deadline_bets",
+    # labels of some chunks
+    "corrected_difference", "differential_error",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows
     "agreement_weights", "proportions", "chance_corrected", "mean_marginal", "rating_counts", "coincidences",
-    "chunk_differences", "lattice_steps", "t_pivot", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
+    "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
     "undefined", "too_few", "warning", "resampled_totals", "left_out_values", "jackknife_se",
     "acceleration", "bca_tails",
 }  # fmt: skip

@@ -16,6 +16,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
+`correction`    rates and differences from labels of some chunks and the judge's letters
 `homogeneity`   do two raters use the letters at the same rates?
 `paired`        paired difference, exact sign-flip test, Holm's correction
 `margins`       non-inferiority and equivalence
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
         scott_pi,
         specific_agreement,
         weighted_agreement,
+    )
+    from qaeval.stats.correction import (
+        CorrectedDifference,
+        DifferentialError,
+        corrected_difference,
+        differential_error,
     )
     from qaeval.stats.estimate import Estimate
     from qaeval.stats.homogeneity import TestResult, clustered_homogeneity, stuart_maxwell
@@ -84,6 +91,8 @@ __all__ = [
     "AgreementBounds",
     "BettingTest",
     "ConfidenceSequence",
+    "CorrectedDifference",
+    "DifferentialError",
     "Equivalence",
     "Estimate",
     "LetterAccuracy",
@@ -113,8 +122,10 @@ __all__ = [
     "clustered_ratio",
     "cohen_kappa",
     "confusion_matrix",
+    "corrected_difference",
     "design_effect",
     "detectable_difference",
+    "differential_error",
     "equivalence",
     "expected_agreement",
     "grim",
@@ -160,6 +171,7 @@ _MODULES = {
         "specific_agreement",
         "weighted_agreement",
     ),
+    "correction": ("CorrectedDifference", "DifferentialError", "corrected_difference", "differential_error"),
     "estimate": ("Estimate",),
     "homogeneity": ("TestResult", "clustered_homogeneity", "stuart_maxwell"),
     "intervals": ("clopper_pearson", "clustered_mean", "clustered_rate", "clustered_ratio", "wilson"),

@@ -109,7 +109,7 @@ class Pivot:
     """Middle of the interval."""
     se: float
     """Standard error; 0 when the data show no spread, NaN for one chunk."""
-    df: int
+    df: float
     """Degrees of freedom."""
     skew: float
     """Hall's correction, skewness / (3 sqrt(G)); 0 for none."""
@@ -142,7 +142,7 @@ def t_pivot(differences: Floats, *, span: float | None) -> Pivot:
     d, df = differences, len(differences) - 1
     if span is None or np.abs(d).max() > span + TINY:
         return Pivot(float(d.mean()), _standard_error(d), df, 0.0, "paired difference by chunk, CR1 t")
-    if _mostly_one_value(d):
+    if mostly_one_value(d):
         more = np.append(d, [span, -span])
         method = "paired difference by chunk, two chunks added, t"
         return Pivot(float(more.mean()), _standard_error(more), df, 0.0, method)
@@ -153,7 +153,7 @@ def t_pivot(differences: Floats, *, span: float | None) -> Pivot:
     return Pivot(float(d.mean()), se, df, skew, "paired difference by chunk, CR1 t, skewness guard")
 
 
-def _mostly_one_value(d: Floats) -> bool:
+def mostly_one_value(d: Floats) -> bool:
     """Whether most chunks show the same difference and fewer than 10 show another."""
     n_equal = int(np.unique(np.round(d, 9), return_counts=True)[1].max())
     return 2 * n_equal > len(d) and len(d) - n_equal < _FEW_DIFFERENT
