@@ -107,33 +107,30 @@ def _decide(measured: JudgeDiscrimination) -> dict[str, str]:
 
 
 def _sentence(measured: JudgeDiscrimination, judge: str, best: str) -> str:
-    """Say what the controls and letters show, with the counts."""
+    """Say what controls, labels and letters show, with the counts; an empty string where there is nothing to say."""
     counts = ", ".join(
         f"{count.n_best:,} of {count.n_graded:,} with {_DEFECTS[count.defect]}" for count in measured.defects
     )
     controls = f"{judge} gave {best} to {measured.n_best:,} of {plural(measured.n_graded, 'planted control')} ({counts})"
-    one_letter = (
-        f"{judge} gave {measured.letter} to {measured.n_letter:,} of {plural(measured.n_items, 'item')}"
-    )
-    incomplete = (
-        f" {plural(measured.n_pending, 'control is', 'controls are')} not graded; `qaeval grade` completes them."
-        if measured.n_pending
-        else ""
-    )
     if measured.outcome == "tells nothing apart":
-        reason = (
-            controls
-            if measured.basis == "controls"
-            else f"{one_letter}, and no planted control shows otherwise"
+        letters = (
+            f"{judge} gave {measured.letter} to {measured.n_letter:,} of {plural(measured.n_items, 'item')}"
         )
-        return f"The judge tells nothing apart: {reason}.{incomplete}"
-    if measured.basis == "labels":
-        by = f"The labels by {listed(measured.raters)} show that {judge} finds items below {best}"
-        return f"{by}; {controls}.{incomplete}" if measured.n_graded else f"{by}.{incomplete}"
-    if measured.n_graded:
-        few = "" if measured.basis else f"; fewer than {MIN_CONTROLS} decide nothing"
-        return f"{controls}{few}.{incomplete}"
-    return f"No planted control was graded: nothing shows whether {judge} tells anything apart.{incomplete}"
+        few = controls if measured.n_graded else "no planted control was graded"
+        text = f"The judge tells nothing apart: {controls if measured.basis == 'controls' else f'{letters}, and {few}'}."
+    elif measured.n_graded:
+        labels = (
+            f"; the labels by {listed(measured.raters)} show that it finds items below {best}"
+            if measured.basis == "labels"
+            else ""
+        )
+        text = f"{controls}{labels}."
+    else:
+        text = ""
+    if measured.n_pending:
+        pending = plural(measured.n_pending, "planted control is", "planted controls are")
+        text = f"{text} {pending} not graded yet; `qaeval grade` completes them."
+    return text.strip()
 
 
 _DEFECTS: Final = {"placeholder": "dots as the answer", "foreign answer": "another chunk's answer"}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, ceiling
+from qaeval.agreement.sections import against_raters, ceiling, planted_controls
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -22,8 +22,7 @@ def agreement(report: Report) -> Section:
     """The judge against every rater of this run's items, and the raters against each other."""
     judge = report.judge.facts.name
     of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
-    controls = (report.controls.sentence,) if report.controls is not None else ()
-    strange = (*controls, *((_of_others(of_others),) if of_others else ()))
+    strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
         unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
         sheet = "`qaeval export RUN --to labels` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
@@ -33,6 +32,11 @@ def agreement(report: Report) -> Section:
     of_this = [rater for rater in report.agreement if not _is_of_others(rater)]
     parts = (*against_raters(judge, of_this, report.rubric.letters), *ceiling(report.raters))
     return Section(anchor="agreement", title="Judge agreement", paragraphs=strange, parts=parts)
+
+
+def controls(report: Report) -> Section | None:
+    """What the judge made of the planted controls."""
+    return None if report.controls is None else planted_controls(report.controls, report.rubric.best)
 
 
 def _is_of_others(rater: RaterAgreement) -> bool:
@@ -63,6 +67,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     sections_speed.speed,
     _hosted,
     sections_choice.hosting,
+    controls,
     agreement,
     candidates.strata,
     candidates.failures,
