@@ -490,7 +490,14 @@ _HOW: Final = (
 )
 
 
-_REFUTED: Final = "The judge is refuted, and the scores of quality and cost depend on its letters: these means choose no candidate."
+def _distrust(verdict: Verdict) -> tuple[str, ...]:
+    """Say why the means choose no candidate; empty where the judge's letters may decide."""
+    if verdict.trusts_judge:
+        return ()
+    why = "Labels refute the judge" if verdict.reason("judge_refuted") else "The judge tells nothing apart"
+    return (
+        f"{why}, and the scores of quality and cost depend on its letters: these means choose no candidate.",
+    )
 
 
 def hosting(report: Report) -> Section:
@@ -522,7 +529,7 @@ def hosting(report: Report) -> Section:
         anchor="hosting",
         title="Choosing one to host",
         paragraphs=(
-            *(() if report.verdict.trusts_judge else (_REFUTED,)),
+            *_distrust(report.verdict),
             _HOW,
             *_left_out_of_choice(choices),
             " ".join(licences),

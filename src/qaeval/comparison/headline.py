@@ -113,8 +113,8 @@ def _pairs(verdict: Verdict, differences: Sequence[Difference]) -> list[str]:
 def _frequent(checks: Sequence[CheckGroup]) -> list[str]:
     """Name what a check found in half of a candidate's items or more."""
     return [
-        f"{group.check.name} in {rate.n_found:,} of {plural(rate.n_checked, 'item')} of {rate.candidate} "
-        f"({percent(rate.share.value)}): {group.check.meaning}"
+        f"The check {group.check.name} found something in {rate.n_found:,} of {plural(rate.n_checked, 'item')} of {rate.candidate} "
+        f"({percent(rate.share.value)}). {group.check.meaning}"
         for group in checks
         for rate in group.rates
         if rate.is_frequent
