@@ -78,6 +78,8 @@ SAME: Final[dict[str, tuple[str, Expected]]] = {
     "dots-in-brackets": (saying('"<…>"'), "placeholder"),
     "a-blank-line-for-an-answer": (saying('"____"'), "placeholder"),
     "a-mark-as-an-answer": (saying('"."'), said(".")),
+    "the-parent-folder-as-an-answer": (saying('".."'), said("..")),
+    "the-ellipsis-of-python-as-an-answer": (saying('"`...`"'), said("`...`")),
     "a-text-that-ends-in-dots": (saying('"Port 8000 ..."'), said("Port 8000 ...")),
     "spaces-around-a-text": (saying('"  Port 8000.\\n "'), READ),
     "raw-newline-in-string": (saying('"Port\n8000."'), said("Port\n8000.")),

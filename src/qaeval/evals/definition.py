@@ -119,7 +119,10 @@ class EvalDefinition(Record):
         """Texts of the fields of an item in an example of the reply in the prompt; a reply must not repeat them."""
         names = "|".join(WRITTEN[self.item_kind])
         examples = re.compile(rf'"(?:{names})"\s*:\s*("[^"\\$]*(?:\\.[^"\\$]*)*")')
-        texts = (json.loads(text, strict=False) for text in examples.findall(self.prompt.user))
+        texts = (
+            json.loads(text, strict=False)
+            for text in examples.findall(f"{self.prompt.system}\n{self.prompt.user}")
+        )
         return frozenset(text.strip() for text in texts)
 
     @field_validator("item_types")

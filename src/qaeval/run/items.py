@@ -15,8 +15,8 @@ _INVISIBLE: Final = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 _FIELDS: Final = ("type", "question", "answer")
 
 
-_DOTS: Final = re.compile(r"[\s\"'`<>()\[\]{}*]*(?:…+|\.{2,}|_{2,})[\s\"'`<>()\[\]{}*]*")
-"""Dots or a blank line in place of a text, with or without brackets. A single mark can be an answer."""
+_DOTS: Final = re.compile(r"[\s\"'<>()\[\]{}*]*(?:…+|\.{3,}|_{3,})[\s\"'<>()\[\]{}*]*")
+"""Dots or a blank line in place of a text, with or without brackets. A single mark, ``..`` and code can be answers."""
 
 
 def is_dots(text: str) -> bool:
