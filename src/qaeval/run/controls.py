@@ -26,7 +26,7 @@ from qaeval.text.units import content_words
 N_CONTROLS: Final = 10
 """At most, of a run: what they cost is small, and a judge of recall .8 passes (`agreement.discrimination`)."""
 
-_POOL: Final = 40
+_POOL: Final = 20
 """Samples, and items of these, that controls are made from, in the order of a hash."""
 _DOTS: Final = "…"
 _MIN_WORDS: Final = 3
