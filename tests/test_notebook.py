@@ -1,5 +1,6 @@
-"""The notebook of the documents runs in a real kernel, and docs/api.md is what the docstrings say."""
+"""The notebook of the documents runs in a real kernel; docs/api.md and docs/cli.md match the code."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -25,11 +26,13 @@ def test_the_notebook_runs_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "notebook" / "report.html").is_file()
 
 
-def test_the_page_of_the_api_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("script", ["make_api_docs", "make_cli_docs"])
+def test_a_generated_page_is_up_to_date(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import make_api_docs  # noqa: PLC0415 - a script beside the package
-
     try:
-        assert make_api_docs.PAGE.read_text(encoding="utf-8") == make_api_docs.page(), "run `make docs`"
+        module = importlib.import_module(script)  # a script beside the package
+        expected, page = module.page(), module.PAGE
     finally:
-        sys.modules.pop("make_api_docs", None)
+        sys.modules.pop(script, None)
+    if page.read_text(encoding="utf-8") != expected:
+        pytest.fail(f"{page.relative_to(ROOT)} is out of date: run `make docs`", pytrace=False)

@@ -148,6 +148,7 @@ def test_no_server_reports_anything_and_a_folder_needs_no_hub(tmp_path: Path) ->
         ("quantisation", "quantisation"),
         ("unknown-quantisation", "quantisation"),
         ("port-in-use", "port is in use"),
+        ("split-prompt-on-cpu", "--no-enable-chunked-prefill"),
     ],
 )
 def test_a_recorded_death_is_explained(log: str, expected: str) -> None:

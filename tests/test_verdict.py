@@ -54,7 +54,10 @@ def refuted() -> Case:
 def test_without_labels_a_better_candidate_is_used_if_the_judge_is_right() -> None:
     verdict = better().report().verdict
     assert (verdict.kind, verdict.candidate, verdict.condition) == ("use", "beta", "if_judge_right")
-    assert verdict.reasons == (Reason(code="better", candidates=("alpha",)), Reason(code="not_labelled"))
+    assert verdict.reasons == (
+        Reason(code="better", candidates=("alpha",)),
+        Reason(code="not_labelled", candidates=("alpha",)),
+    )
 
 
 def test_candidates_without_a_difference_that_matters_are_equal() -> None:
@@ -74,18 +77,22 @@ def test_open_differences_are_undecided() -> None:
         "beta",
         None,
     )
-    assert verdict.reasons == (Reason(code="not_enough_data", candidates=("alpha",)),)
+    assert verdict.reason("not_enough_data") == Reason(code="not_enough_data", candidates=("alpha",))
 
 
 def test_level_candidates_are_undecided_and_named_level() -> None:
     letters = {"alpha": ["AB", "BB"] * 6, "beta": ["BB", "AB"] * 6}
-    assert codes(case(letters, items_per_sample=2).report().verdict) == ["not_enough_data", "level"]
+    assert codes(case(letters, items_per_sample=2).report().verdict) == [
+        "not_enough_data",
+        "level",
+        "not_labelled",
+    ]
 
 
 def test_few_chunks_are_undecided() -> None:
     letters = {"alpha": ["AB"] * 9, "beta": ["AA"] * 9}
     verdict = case(letters, items_per_sample=2).report().verdict
-    assert (verdict.kind, codes(verdict)) == ("undecided", ["too_few_chunks"])
+    assert (verdict.kind, codes(verdict)) == ("undecided", ["too_few_chunks", "not_labelled"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from gate_builders import measure
 from qaeval.agreement.sections import write_agreement
 from qaeval.api import agreement
-from qaeval.cli.tables import print_summary
+from qaeval.cli.tables import print_published, print_summary
 from qaeval.comparison.decision import decide, write_decision
 from qaeval.comparison.generation import analyse_generation, write_generation
 from qaeval.comparison.html import render_html
@@ -32,6 +32,7 @@ from qaeval.records import Energy, GpuEnergy, Reading, Session
 from qaeval.report.facts import CheckFacts, HostedFacts, MachineFacts
 from qaeval.report.markdown import section_lines
 from qaeval.report.tables import Section
+from qaeval.stats.published import check_published
 from qaeval.storage.run_directory import RunStore
 from report_builders import JUDGE, RUN, Case, candidate, case, rich_case
 
@@ -255,6 +256,14 @@ def test_agreement(tmp_path: Path) -> None:
     constant = agreement_text(tmp_path, "anna,judge", *(f"{'ABCA'[n % 4]},A" for n in range(40)))
     few = agreement_text(tmp_path, "anna,judge", "A,A", "B,A", "A,A", "C,B")
     check_golden("agreement.md", f"{grouped}\n{constant}\n{few}")
+
+
+def test_a_published_claim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for kappa in (0.30, 0.03):
+        check = check_published([111, 50, 10], [167, 3, 1], agreement_percent=65.0, kappa=kappa)
+        print_published(check, claimed=True)
+    check_golden("published.txt", capsys.readouterr().out)
 
 
 def test_plan() -> None:

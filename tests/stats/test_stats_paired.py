@@ -1,6 +1,7 @@
 """Paired comparisons by chunk: Darwin's maize, R's sleep data and other published examples."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import approx  # noqa: PT013
 
+from qaeval.stats.estimate import Estimate
 from qaeval.stats.margins import equivalence, non_inferiority
-from qaeval.stats.paired import holm, lattice_steps, paired_difference, sign_flip_test
+from qaeval.stats.paired import (
+    agreeing_with_test,
+    benjamini_yekutieli,
+    clustered_signed_rank,
+    holm,
+    lattice_steps,
+    paired_difference,
+    sign_flip_test,
+    signed_rank_result,
+)
 
 DARWIN = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0, 2]
 SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 DEPRESSION_X = np.array([1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30])
 DEPRESSION_Y = np.array([0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29])
+
+
+@pytest.mark.parametrize(
+    ("ends", "p", "expected"),
+    [
+        ((-0.1, 0.4), 0.04, (0.0, 0.4)),
+        ((0.1, 0.4), 0.06, (0.0, 0.4)),
+        ((0.1, 0.4), 0.04, (0.1, 0.4)),
+        ((-0.1, 0.4), 0.06, (-0.1, 0.4)),
+    ],
+)
+def test_an_interval_agrees_with_the_test_that_decides(
+    ends: tuple[float, float], p: float, expected: tuple[float, float]
+) -> None:
+    more: dict[str, Any] = {"method": "any", "n": 20, "n_clusters": 20}
+    higher = agreeing_with_test(Estimate(value=0.2, low=ends[0], high=ends[1], **more), p)
+    lower = agreeing_with_test(Estimate(value=-0.2, low=-ends[1], high=-ends[0], **more), p)
+    assert (higher.low, higher.high) == expected == (-lower.high, -lower.low)
 
 
 def test_fishers_test_of_darwins_maize() -> None:
@@ -220,3 +249,26 @@ def test_bad_comparisons_are_refused() -> None:
         equivalence([1], [1], low=1, high=0)
     with pytest.raises(ValueError, match=r"alpha must be between 0 and 0\.5"):
         equivalence([1], [1], low=-1, high=1, alpha=0.6)
+
+
+def test_clustered_signed_ranks_give_the_printed_test() -> None:
+    # crsd of clusrank (STATS.md B14): T = -110, Z = -.6332, so that its variance is (110/.6332)^2
+    result = signed_rank_result(-110, (110 / 0.6332) ** 2, n=40, n_clusters=20)
+    assert result.statistic == pytest.approx(-0.6332, abs=5e-5)
+    assert result.p_value == pytest.approx(0.5266, abs=5e-5)
+
+
+def test_clustered_signed_ranks_by_hand() -> None:
+    # |d| 1 2 2 4 have ranks 1 2.5 2.5 4; the clusters sum to 1 + 2.5 and -2.5 + 4
+    result = clustered_signed_rank([1, 2, 0, -2, 4], [0, 0, 1, 1, 1])
+    assert result.statistic == pytest.approx((3.5 + 1.5) / np.sqrt(3.5**2 + 1.5**2))
+    assert np.isnan(clustered_signed_rank([0, 0], [0, 1]).p_value)
+
+
+def test_benjamini_and_yekutieli_reject_none_of_the_printed_p_values() -> None:
+    # mtbench, gpt-4o (STATS.md E-1): sum of 1/j for three is 11/6
+    adjusted = benjamini_yekutieli([0.01918, 0.02600, 0.31454])
+    assert adjusted == pytest.approx([0.0715, 0.0715, 0.31454 * 11 / 6], abs=1e-6)
+    assert benjamini_yekutieli([0.04, 0.001]) == pytest.approx([0.06, 0.003])
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        benjamini_yekutieli([1.2])

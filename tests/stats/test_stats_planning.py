@@ -90,8 +90,11 @@ def test_more_power_needs_more_chunks() -> None:
     assert at_80.detectable < at_90.detectable
 
 
-def test_five_chunks_can_show_nothing() -> None:
-    assert np.isnan(plan(PERFECT, 0.3, n_chunks=5).detectable)
+def test_fewer_chunks_than_a_verdict_takes_show_nothing() -> None:
+    # six chunks that are all lost have p = .031, but fewer than 10 give no verdict; of ten, six lost ones do
+    six, ten = (plan(PERFECT, 1.0, n_chunks=n) for n in (6, 10))
+    assert (six.power, six.needed, ten.power) == (0.0, 10, 1.0)
+    assert np.isnan(six.detectable)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""How far the judge can be trusted: its letters against those of people, and raters against each other."""
+"""Agreement between the judge and the labels, and between raters."""

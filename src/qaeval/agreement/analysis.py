@@ -1,6 +1,6 @@
-"""The judge against the raters, and the raters against each other.
+"""Agreement between the judge and each rater, and between raters.
 
-The document of ``qaeval agreement``, of a run or of a table with a column of letters per rater.
+Builds the document of ``qaeval agreement`` from a run or from a table with one column of letters per rater.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from qaeval.agreement import messages as words
+from qaeval.agreement import messages
 from qaeval.agreement.coefficients import Paired
 from qaeval.agreement.model import (
     AgreementReport,
@@ -28,39 +28,49 @@ from qaeval.agreement.model import (
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.errors import DataError
 from qaeval.records import Label
+from qaeval.report import numbers
 from qaeval.report.facts import Meaning, RubricFacts
 from qaeval.report.measure import Measure
+from qaeval.report.numbers import plural
 from qaeval.stats import multirater, reliability
 from qaeval.stats.estimate import Estimate, undefined
 
 
 def fits(label: Label, rubric: RubricFacts) -> bool:
-    """Whether a label was given under this rubric, or does not say; letters of two rubrics are never compared."""
+    """Return whether a label belongs to this rubric, or names none; letters of two rubrics are never compared."""
     return label.rubric in {"", rubric.label_name}
 
 
 def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Label]]:
-    """Tell labels apart by rater, and check them.
+    """Group labels by rater, and check those that were given under this rubric.
+
+    Labels under another rubric, or another version of it, are kept and not checked: their letters are never compared.
 
     Raises:
-        DataError: a rater labelled an item twice, or used a letter or flag that the rubric does not have.
+        DataError: a rater gave an item two different labels, or used a letter or flag that the rubric does not have.
     """
-    raters: dict[str, dict[str, Label]] = {}
+    raters: dict[str, dict[tuple[str, bool], Label]] = {}
     doubled, invalid = [], []
     for label in labels:
+        is_comparable = fits(label, rubric)
         by_item = raters.setdefault(label.rater, {})
-        before = by_item.get(label.item_id)
-        if before is not None and (before.letter, before.flags) != (label.letter, label.flags):
-            doubled.append(label.item_id)
+        before = by_item.get((label.item_id, is_comparable))
         unknown = label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names)
-        if unknown and fits(label, rubric):
+        if (
+            is_comparable
+            and before is not None
+            and (before.letter, before.flags) != (label.letter, label.flags)
+        ):
+            doubled.append(f"{label.item_id} ({label.rater}: {before.letter} and {label.letter})")
+        if is_comparable and unknown:
             invalid.append(
                 f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
             )
-        by_item[label.item_id] = label
+        by_item[label.item_id, is_comparable] = label
     if doubled:
         raise DataError(
-            f"labels: {len(doubled)} items have two different labels by one rater: {', '.join(doubled[:3])}"
+            f"labels: {plural(len(doubled), 'item has', 'items have')} two different labels by the same rater: {', '.join(doubled[:3])}; keep the "
+            f"one that is right, or give the second reading another rater"
         )
     if invalid:
         scale = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
@@ -70,10 +80,29 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
     return {rater: list(raters[rater].values()) for rater in sorted(raters)}
 
 
+def labels_of_run(
+    labels: Iterable[Label], rubric: RubricFacts, *, judge_tuned: bool
+) -> dict[str, list[Label]]:
+    """Return the labels by rater that a run's letters can be compared with.
+
+    Args:
+        labels: Of all raters.
+        rubric: The run's; labels under another one are left out.
+        judge_tuned: Whether to leave out the labels that the judge was tuned on.
+
+    Raises:
+        DataError: As in `by_rater`.
+    """
+    comparable = (
+        label for label in labels if fits(label, rubric) and not (judge_tuned and label.split == "tuning")
+    )
+    return by_rater(comparable, rubric)
+
+
 def judge_agreement(
     table: pd.DataFrame, labels: Iterable[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
 ) -> tuple[RaterAgreement, ...]:
-    """Compare the judge with every rater; labels that a tuned judge has seen are left out and counted."""
+    """Compare the judge with every rater; labels used to tune the judge are excluded and counted."""
     raters = by_rater(labels, rubric)
     return tuple(
         _with_rater(table, rater_labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
@@ -103,8 +132,8 @@ def _with_rater(
         coefficients=None,
     )
     if joined:
-        rater = _measured(rater, joined, items, graded, rubric)
-    return rater.model_copy(update={"sentences": words.sentences(rater, judge=judge, rubric=rubric)})
+        rater = _joined_agreement(rater, joined, items, graded, rubric)
+    return rater.model_copy(update={"sentences": messages.sentences(rater, judge=judge, rubric=rubric)})
 
 
 def _kind(labels: Sequence[Label]) -> Literal["human", "model", "mixed"]:
@@ -112,7 +141,7 @@ def _kind(labels: Sequence[Label]) -> Literal["human", "model", "mixed"]:
     return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
-def _measured(
+def _joined_agreement(
     rater: RaterAgreement,
     labels: Sequence[Label],
     items: pd.DataFrame,
@@ -133,7 +162,7 @@ def _measured(
 
 
 def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> RaterAgreement:
-    """Fill in all that follows from the letters of a rater (`pair.a`) and of the judge (`pair.b`)."""
+    """Return a rater with every statistic of the letters of rater (`pair.a`) and judge (`pair.b`)."""
     k = len(letters)
     coefficients = pair.coefficients()
     baseline = reliability.majority_baseline(pair.a, n_levels=k)
@@ -143,7 +172,7 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
     )[1]
     return rater.model_copy(
         update={
-            "standing": words.standing(coefficients, baseline),
+            "standing": messages.standing(coefficients, baseline),
             "coefficients": coefficients,
             "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
@@ -178,11 +207,13 @@ def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreeme
     )
 
 
-def _rate(estimate: Estimate, subject: str, did: str) -> Measure:
-    """Take a rate over; where it does not exist, say who never gave such a letter or raised the flag."""
+def _rate(estimate: Estimate, subject: str, action: str) -> Measure:
+    """Convert a rate; the reason of an undefined one names who never gave the letter or raised the flag."""
     measure = Measure.of(estimate)
     return (
-        measure if estimate.is_defined else measure.model_copy(update={"reason": f"{subject} never {did} it"})
+        measure
+        if estimate.is_defined
+        else measure.model_copy(update={"reason": f"{subject} never {action} it"})
     )
 
 
@@ -204,13 +235,13 @@ def _by_candidate(labels: Sequence[Label], graded: pd.DataFrame, best: str) -> t
 def rater_agreement(
     table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts, judged: Sequence[RaterAgreement]
 ) -> tuple[RaterPair, ...]:
-    """Compare the raters with each other on the items that both labelled: the ceiling for any judge.
+    """Compare the raters with each other on the items that both labelled, the ceiling for any judge.
 
     Args:
-        table: The table of letters, which says what chunk an item belongs to.
-        labels: Of all raters.
-        rubric: Its scale.
-        judged: The judge against the same raters, to tell where the raters agree less than that.
+        table: The table of letters, with the cluster of each item.
+        labels: Labels of all raters.
+        rubric: The rubric of the run.
+        judged: Agreement of the judge with the same raters, for comparison.
     """
     clusters = dict(zip(table["item_id"], table["cluster"], strict=True))
     code = {letter: index for index, letter in enumerate(rubric.letters)}
@@ -220,11 +251,14 @@ def rater_agreement(
         second_labels = {label.item_id: label for label in second}
         shared = [(label, second_labels[label.item_id]) for label in first if label.item_id in second_labels]
         if shared:
-            belongs = [clusters.get(label.item_id, label.chunk_id or label.item_id) for label, _ in shared]
+            # a labelled item outside the run has no row in the table: its label may still name the chunk
+            label_clusters = [
+                clusters.get(label.item_id, label.chunk_id or label.item_id) for label, _ in shared
+            ]
             pair = Paired(
                 np.array([code[label.letter] for label, _ in shared]),
-                np.array([code[two.letter] for _, two in shared]),
-                np.array(belongs, dtype=object),
+                np.array([code[label.letter] for _, label in shared]),
+                np.array(label_clusters, dtype=object),
                 len(code),
             )
             pairs.append(rater_pair(a, b, pair, judged))
@@ -234,19 +268,21 @@ def rater_agreement(
 def rater_pair(a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement]) -> RaterPair:
     """Compare two raters with each other."""
     coefficients = pair.coefficients()
-    return RaterPair(a=a, b=b, sentence=words.ceiling(a, b, coefficients, judged), coefficients=coefficients)
+    return RaterPair(
+        a=a, b=b, sentence=messages.ceiling(a, b, coefficients, judged), coefficients=coefficients
+    )
 
 
-def several(
+def compare_all_raters(
     raters: Sequence[str], ratings: np.ndarray, clusters: np.ndarray, n_levels: int
 ) -> MultiRaterAgreement | None:
-    """Compare all raters at once; None with fewer than three, or where no item has two letters.
+    """Measure the agreement of all raters together; None with fewer than three, or if no item has two letters.
 
     Args:
         raters: Names, in the order of the columns.
         ratings: Codes of the letters, shape (n_items, n_raters), NaN where a letter is missing.
-        clusters: What makes items dependent, shape (n_items,).
-        n_levels: Letters on the scale.
+        clusters: Cluster of each item, shape (n_items,).
+        n_levels: Number of letters on the scale.
     """
     counts = multirater.rating_counts(ratings, n_levels=n_levels)
     n_items = int((counts.sum(axis=1) > 1).sum())
@@ -278,22 +314,22 @@ def _fleiss(kappa: multirater.MultiRaterCoefficient, n_items: int) -> Measure:
         method=method,
         n=n_items,
         n_clusters=n_items,
-        reason="the interval takes the items for independent",
+        reason="the interval assumes independent items",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns of a table hold what."""
+    """The roles of the columns of a table."""
 
     raters: tuple[str, ...]
-    """Columns of letters; the first one is the reference where nothing else is said."""
+    """Columns of letters, the reference first."""
     judge: str = ""
-    """The rater that is compared with all others; empty: the raters are compared with each other alone."""
+    """The rater that is compared with all others; empty: only the raters are compared with each other."""
     cluster: str = ""
-    """What makes items dependent; empty: every row is taken for independent."""
+    """Column of clusters; empty: the rows are independent."""
     by: str = ""
-    """Column of groups to look at one by one."""
+    """Column of groups that are analysed separately."""
 
 
 def report_of_run(
@@ -306,25 +342,31 @@ def report_of_run(
     judge_tuned: bool,
     by: str = "",
 ) -> AgreementReport:
-    """Compare a run's judge with the labels, and the raters with each other.
+    """Compare the judge of a run with the labels, and the raters with each other.
 
     Args:
         table: The table of letters.
         labels: Labels of all raters.
-        source: The run, for the reader.
-        judge: Its judge.
-        rubric: Its rubric.
-        judge_tuned: Whether labels of the tuning half are to be left out.
+        source: Name of the run in the document.
+        judge: Judge of the run.
+        rubric: Rubric of the run.
+        judge_tuned: Exclude labels of the tuning half.
         by: ``"candidate"``, ``"stratum"`` or ``"type"``; empty: no groups.
 
     Raises:
-        DataError: there are no labels, a rater labelled an item twice, or used a letter off the scale.
+        DataError: there are no labels, or they contradict each other or the rubric.
     """
     if not labels:
         raise DataError(f"{source}: no labels to compare the judge with; name a file with --labels")
+    if not any(fits(label, rubric) for label in labels):
+        others = numbers.listed(sorted({label.rubric for label in labels}))
+        raise DataError(
+            f"{source}: all {len(labels):,} labels were given under {others}, and the run was graded under {rubric.label_name}; their letters "
+            f"cannot be compared. Label the items anew, or grade the run with that rubric"
+        )
     if not set(table["item_id"]) & {label.item_id for label in labels}:
         raise DataError(
-            f"{source}: none of the {len(labels):,} labels is of an item of this run; are they of another run or eval?"
+            f"{source}: none of the {len(labels):,} labels belongs to an item of this run; check that they are labels of this run and eval"
         )
     agreement = judge_agreement(table, labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
     groups = []
@@ -343,13 +385,13 @@ def report_of_run(
         letters=rubric.letters,
         agreement=agreement,
         raters=rater_agreement(table, labels, rubric, agreement),
-        several=_several_of(labels, rubric, table),
+        several=_all_raters(labels, rubric, table),
         by=by,
         groups=tuple(groups),
     )
 
 
-def _several_of(
+def _all_raters(
     labels: Iterable[Label], rubric: RubricFacts, table: pd.DataFrame
 ) -> MultiRaterAgreement | None:
     raters = by_rater([label for label in labels if fits(label, rubric)], rubric)
@@ -360,9 +402,9 @@ def _several_of(
             for rater, rater_labels in raters.items()
         }
     )
-    belongs = dict(zip(table["item_id"], table["cluster"], strict=True))
-    clusters = np.array([belongs.get(item, item) for item in ratings.index], dtype=object)
-    return several(tuple(raters), ratings.to_numpy(float), clusters, len(code))
+    cluster_of = dict(zip(table["item_id"], table["cluster"], strict=True))
+    clusters = np.array([cluster_of.get(item, item) for item in ratings.index], dtype=object)
+    return compare_all_raters(tuple(raters), ratings.to_numpy(float), clusters, len(code))
 
 
 def report_of_columns(
@@ -371,10 +413,10 @@ def report_of_columns(
     """Compare the columns of a table.
 
     Args:
-        table: A row per item, all cells text, a missing letter the empty text.
-        columns: What to compare.
-        source: The file, for the reader.
-        letters: The scale, best first.
+        table: One row per item, all cells strings; a missing letter is an empty string.
+        columns: Roles of the columns.
+        source: Name of the file in the document.
+        letters: Scale, best first.
 
     Raises:
         DataError: no item has letters of two raters.
@@ -403,7 +445,7 @@ def report_of_columns(
         letters=tuple(letters),
         agreement=agreement,
         raters=tuple(pairs),
-        several=several(raters, ratings, clusters.to_numpy(object), len(letters)),
+        several=compare_all_raters(raters, ratings, clusters.to_numpy(object), len(letters)),
         by=columns.by,
         groups=tuple(groups),
         n_without_cluster=0 if columns.cluster else len(table),
@@ -438,7 +480,7 @@ def _against(
         agreement = measured(agreement, pair, rubric.letters)
         raters.append(
             agreement.model_copy(
-                update={"sentences": words.sentences(agreement, judge=columns.judge, rubric=rubric)}
+                update={"sentences": messages.sentences(agreement, judge=columns.judge, rubric=rubric)}
             )
         )
     return tuple(raters)

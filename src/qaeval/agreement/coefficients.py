@@ -1,4 +1,4 @@
-"""Every coefficient of two raters, from their letters."""
+"""The agreement coefficients of two raters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from qaeval.stats.resampling import jackknife
 
 _ONE_LETTER: Final = "both gave every item the same letter"
 
+# the interval of kappa, so that coefficients differ by their definition only: a delete-one-cluster jackknife
 _BY_JACKKNIFE: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "scott_pi": stats.scott_pi,
     "brennan_prediger": stats.brennan_prediger,
@@ -29,16 +30,16 @@ _BY_JACKKNIFE: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
 
 @dataclass(frozen=True)
 class Paired:
-    """Letters of two raters on the same items, as codes, 0 the best; `a` is the reference."""
+    """Letters of two raters on the same items, as codes from 0, the best letter; `a` is the reference."""
 
     a: np.ndarray
     b: np.ndarray
     clusters: np.ndarray
-    """What makes items dependent: the chunk, mostly."""
+    """Cluster of each item, usually its chunk."""
     n_levels: int
 
     def coefficients(self) -> Coefficients:
-        """Measure everything, with intervals by cluster."""
+        """Return all coefficients, with intervals clustered by chunk."""
         a, b, clusters, k = self.a, self.b, self.clusters, self.n_levels
         confusion = reliability.confusion_matrix(a, b, k)
         tables = reliability.cluster_tables(a, b, clusters, n_levels=k)
@@ -71,12 +72,12 @@ class Paired:
 
 
 def _measure(estimate: Estimate) -> Measure:
-    """Take a coefficient over; it does not exist where there is nothing but one letter."""
+    """Convert a coefficient; it is undefined if only one letter occurs."""
     measure = Measure.of(estimate)
     return measure if estimate.is_defined else measure.model_copy(update={"reason": _ONE_LETTER})
 
 
 def _best_or_not(confusion: np.ndarray) -> np.ndarray:
-    """Fold a confusion matrix to 2x2: the best letter against all others."""
+    """Collapse a confusion matrix to 2x2: the best letter and all others."""
     edges = [0, 1]
     return np.add.reduceat(np.add.reduceat(confusion, edges, axis=0), edges, axis=1)

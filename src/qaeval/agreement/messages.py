@@ -1,4 +1,4 @@
-"""What agreement means, in words: what follows from the counts and intervals, and nothing more."""
+"""Sentences about agreement, from counts and intervals."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,13 +11,18 @@ from qaeval.report.numbers import coefficient, decimal, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
 
 _RARE: Final = 10
-"""From fewer items of a letter nothing is said of how well it is found."""
-_UNLIKE: Final = 0.4
-"""Below this largest possible kappa the two raters' rates of letters differ more than anything else."""
+"""With fewer items of a letter, the interval of its recall is too wide to be useful (0.5 ± 0.3 at 10 items)."""
+_LOW_KAPPA_MAX: Final = 0.4
+"""Below this maximum, even the best possible kappa under the given letter rates would be called poor or fair."""
 
 
 def standing(coefficients: Coefficients, baseline: float) -> AgreementOutcome:
-    """Say what the labels show: nothing (few chunks), no more than chance, no more than one letter, or both."""
+    """Classify agreement: too few chunks, not shown to beat chance, not shown to beat the most frequent letter, or both beaten.
+
+    Args:
+        coefficients: Coefficients of rater and judge.
+        baseline: Agreement of a judge that always gives the rater's most frequent letter, 0 to 1.
+    """
     kappa, observed = coefficients.kappa, coefficients.observed
     if coefficients.n_chunks < MIN_CLUSTERS:
         return "too few chunks"
@@ -29,24 +34,22 @@ def standing(coefficients: Coefficients, baseline: float) -> AgreementOutcome:
 def sentences(rater: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tuple[str, ...]:
     """Describe the judge against one rater, plain counts first."""
     if rater.coefficients is None:
-        nothing = (
-            f"None of {rater.rater}'s labels belongs to an item that {judge} graded; nothing can be said."
-        )
-        return (nothing, _who(rater), *_left_out(rater))
+        unmeasured = f"None of the labels by {rater.rater} belongs to an item that {judge} graded: no agreement can be measured."
+        return (unmeasured, _rater(rater), *_excluded(rater))
     return (
         _misses(rater.rater, rater.coefficients, rubric),
         _overall(rater, rater.coefficients, judge),
         *_doubts(rater, rater.coefficients, judge, rubric),
-        _who(rater),
-        *_left_out(rater),
+        _rater(rater),
+        *_excluded(rater),
     )
 
 
-def _who(rater: RaterAgreement) -> str:
+def _rater(rater: RaterAgreement) -> str:
     kinds = {
         "human": ", a person",
-        "model": ": a hosted model's labels, not people's",
-        "mixed": ": partly a person's, partly a model's",
+        "model": " (a hosted model, not a person)",
+        "mixed": " (partly a person, partly a model)",
         "unknown": "",
     }
     return f"{plural(rater.n_labels, 'label')} by {rater.rater}{kinds[rater.rater_kind]}."
@@ -58,7 +61,7 @@ def _misses(rater: str, coefficients: Coefficients, rubric: RubricFacts) -> str:
     n_lower, n_passed = int(table[1:].sum()), int(table[1:, 0].sum())
     n_best, n_held = int(table[0].sum()), int(table[0, 1:].sum())
     if not n_lower:
-        return f"{rater} graded all {plural(n_best, 'item')} {rubric.best}: the labels cannot show whether the judge finds faults."
+        return f"{rater} graded all {plural(n_best, 'item')} {rubric.best}: the labels cannot show whether the judge detects faults."
     first = f"Of the {plural(n_lower, 'item')} that {rater} graded {lower}, this judge gives {_a(rubric.best)} to {n_passed}."
     if not n_best:
         return first
@@ -81,40 +84,42 @@ def _overall(rater: RaterAgreement, numbers: Coefficients, judge: str) -> str:
 def _doubts(rater: RaterAgreement, numbers: Coefficients, judge: str, rubric: RubricFacts) -> list[str]:
     doubts = []
     if (letter := _only_letter(numbers, rubric)) is not None:
-        doubts.append(f"{judge} gives every one of these items the letter {letter}: it tells nothing apart.")
+        doubts.append(f"{judge} gives all of these items the letter {letter}: it does not discriminate.")
     if numbers.kappa.value is None:
         doubts.append(f"Kappa is undefined: {numbers.kappa.reason}.")
     elif rater.standing == "too few chunks":
         doubts.append(f"Labels from {plural(numbers.n_chunks, 'chunk')} are too few for an interval.")
     elif rater.standing == "chance":
-        reaches = "The interval of kappa reaches 0" if numbers.kappa.has_interval else "Kappa has no interval"
-        doubts.append(f"{reaches}: {judge} is not shown to agree more than chance would.")
+        cause = "its lower limit is not above 0" if numbers.kappa.has_interval else "it has no interval"
+        doubts.append(f"Kappa does not show agreement of {judge} beyond chance: {cause}.")
     elif rater.standing == "majority":
         doubts.append(
-            f"{judge} is not shown to agree more often than always answering {rater.majority_letter} would."
+            f"{judge} is not shown to agree more often than a constant answer of {rater.majority_letter}."
         )
-    if numbers.kappa_max is not None and numbers.kappa_max < _UNLIKE:
+    if numbers.kappa_max is not None and numbers.kappa_max < _LOW_KAPPA_MAX:
         doubts.append(
-            f"The two use the letters at such different rates that kappa could not exceed {decimal(numbers.kappa_max)}."
+            f"The letter rates of the two differ so much that kappa cannot exceed {decimal(numbers.kappa_max)}."
         )
     return [*doubts, *_rare(rater.rater, numbers, judge, rubric)]
 
 
 def _rare(rater: str, numbers: Coefficients, judge: str, rubric: RubricFacts) -> list[str]:
-    """Say for which letters the rater has too few items to say anything of the judge."""
+    """Name the letters with too few items to measure the judge on them."""
     counts = [sum(row) for row in numbers.confusion]
     rare = [
-        f"{letter} to {'none' if n == 0 else n} of these items"
+        f"{letter} to {'none' if n == 0 else n}"
         for letter, n in zip(rubric.letters, counts, strict=True)
         if n < _RARE
     ]
     if not rare or numbers.n < _RARE:
         return []
-    return [f"{rater} gave {' and '.join(rare)}: too few to say how well {judge} finds them."]
+    return [
+        f"{rater} gave {' and '.join(rare)} of these items: too few to measure how well {judge} detects them."
+    ]
 
 
 def _only_letter(numbers: Coefficients, rubric: RubricFacts) -> str | None:
-    """Return the letter that the judge gave to everything, or None when it used several."""
+    """Return the letter that the judge gave to all items; None if it used several."""
     used = [
         letter
         for letter, counts in zip(rubric.letters, zip(*numbers.confusion, strict=True), strict=True)
@@ -123,21 +128,21 @@ def _only_letter(numbers: Coefficients, rubric: RubricFacts) -> str | None:
     return used[0] if len(used) == 1 else None
 
 
-def _left_out(rater: RaterAgreement) -> list[str]:
+def _excluded(rater: RaterAgreement) -> list[str]:
     parts = []
     if rater.n_tuning_excluded:
-        parts.append(f"{rater.n_tuning_excluded:,} on which the judge was tuned")
+        parts.append(f"{rater.n_tuning_excluded:,} used to tune the judge")
     if rater.n_ungraded:
-        parts.append(f"{rater.n_ungraded:,} of items without a letter")
+        parts.append(f"{rater.n_ungraded:,} of ungraded items")
     if rater.n_other_rubric:
-        parts.append(f"{rater.n_other_rubric:,} given under another rubric")
+        parts.append(f"{rater.n_other_rubric:,} of another rubric")
     if rater.n_not_in_run:
-        parts.append(f"{rater.n_not_in_run:,} of items that are not in this run")
-    return [f"Labels left out: {', '.join(parts)}."] if parts else []
+        parts.append(f"{rater.n_not_in_run:,} of items outside this run")
+    return [f"Excluded labels: {', '.join(parts)}."] if parts else []
 
 
 def ceiling(a: str, b: str, numbers: Coefficients, judged: Sequence[RaterAgreement]) -> str:
-    """Describe how far two raters agree, which no judge can be asked to exceed."""
+    """Describe the agreement of two raters, the ceiling for any judge."""
     sentence = (
         f"{a} and {b} give the same letter to {rate(numbers.observed)} of the {plural(numbers.n, 'item')} that both "
         f"labelled (kappa {coefficient(numbers.kappa)}): the ceiling for any judge."
@@ -150,6 +155,6 @@ def ceiling(a: str, b: str, numbers: Coefficients, judged: Sequence[RaterAgreeme
     if not above:
         return sentence
     return (
-        f"{sentence} They agree less with each other than the judge does with {' and with '.join(above)}: the rubric, or the "
-        f"labels, leave too much open to tell how good a judge is."
+        f"{sentence} They agree less with each other than the judge does with {' and with '.join(above)}: the rubric or "
+        f"the labels are too ambiguous to rate a judge."
     )

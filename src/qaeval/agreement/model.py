@@ -1,4 +1,4 @@
-"""Agreement as data: a judge against raters, raters against each other, and the document of ``qaeval agreement``."""
+"""Data of agreement between judge and raters and between raters, and the document of ``qaeval agreement``."""
 
 from typing import Final, Literal, TypeAlias
 
@@ -11,7 +11,7 @@ FORMAT: Final = 1
 
 
 class LetterAgreement(Part):
-    """How well the judge finds one letter of the rater."""
+    """How well the judge detects a letter of the rater."""
 
     letter: str
     recall: Measure
@@ -21,7 +21,7 @@ class LetterAgreement(Part):
 
 
 class FlagAgreement(Part):
-    """One flag, raised by rater and judge."""
+    """Agreement on a flag."""
 
     flag: str
     n_both: int
@@ -33,7 +33,7 @@ class FlagAgreement(Part):
 
 
 class LabelledCandidate(Part):
-    """Best letters on the labelled items of one candidate: does the judge favour somebody?"""
+    """Best letters on the labelled items of a candidate; shows whether the judge favours a candidate."""
 
     candidate: str
     n: int
@@ -42,67 +42,67 @@ class LabelledCandidate(Part):
 
 
 class Coefficients(Part):
-    """Agreement of two raters on items that both graded."""
+    """Agreement of two raters on the items that both graded."""
 
     n: int
     n_chunks: int
     confusion: tuple[tuple[int, ...], ...]
-    """Counts; the reference in rows, the other in columns, in the order of the scale."""
+    """Counts, best letter first; the reference in rows, the other rater in columns."""
     observed: Measure
     """Share of items with the same letter."""
     observed_max: float
-    """Largest agreement that the two raters' own rates of letters allow."""
+    """Maximum agreement at the letter rates of the two raters, 0 to 1."""
     kappa: Measure
     kappa_linear: Measure
     kappa_quadratic: Measure
     kappa_max: float | None
-    """Largest unweighted kappa that the two raters' own rates of letters allow."""
+    """Maximum unweighted kappa at the letter rates of the two raters; None if undefined."""
     scott_pi: Measure
     brennan_prediger: Measure
     """Chance agreement 1/K; with two letters PABAK."""
     gwet_ac1: Measure
-    """Flatters a judge that gives everything the commonest letter; never to be shown without kappa."""
+    """High for a judge that always gives the most frequent letter; never shown without kappa."""
     gwet_ac2: Measure
     """AC1 with quadratic weights."""
     alpha: Measure
     """Krippendorff's alpha, nominal."""
     alpha_ordinal: Measure
     prevalence_index: float
-    """Of best letter or not: share of items that both call best minus share that neither does, -1 to 1."""
+    """For the best letter: share of items to which both gave it minus share to which neither did, -1 to 1."""
     bias_index: float
-    """Of best letter or not: the reference's rate of best letters minus the other's, -1 to 1."""
+    """For the best letter: its rate by the reference minus its rate by the other rater, -1 to 1."""
 
 
 AgreementOutcome: TypeAlias = Literal[
     "no labels joined", "too few chunks", "chance", "majority", "beats both"
 ]
-"""What the labels show of the judge; ``majority`` means that it is not shown to beat the commonest letter."""
+"""What the labels show; ``majority``: the judge is not shown to beat the most frequent letter."""
 
 
 class RaterAgreement(Part):
-    """The judge against one rater."""
+    """Agreement between the judge and a rater."""
 
     rater: str
     rater_kind: Literal["human", "model", "mixed", "unknown"]
     n_labels: int
     n_tuning_excluded: int
-    """Labels that the judge was tuned on."""
+    """Labels used to tune the judge."""
     n_ungraded: int
-    """Labels of items of this run that have no letter."""
+    """Labels of ungraded items of this run."""
     n_other_rubric: int = 0
-    """Labels that were given under another rubric."""
+    """Labels of another rubric."""
     n_not_in_run: int
-    """Labels of items that this run does not hold."""
+    """Labels of items outside this run."""
     standing: AgreementOutcome
     sentences: tuple[str, ...]
-    """In plain words, the most important first."""
+    """Description, the most important sentence first."""
     coefficients: Coefficients | None
-    """None when no label joined."""
+    """None if no label joined."""
     majority_letter: str = ""
     majority_baseline: float | None = None
-    """Agreement of a judge that always gives the rater's commonest letter."""
+    """Agreement of a judge that always gives the rater's most frequent letter, 0 to 1."""
     leniency: Measure | None = None
-    """Share of items with a better letter than the rater's minus share with a worse one."""
+    """Share of items with a better letter than the rater's minus share with a worse one, -1 to 1."""
     lower_recall: Measure | None = None
     """Of the items to which the rater gave another letter than the best, the share to which the judge gave another one too."""
     letters: tuple[LetterAgreement, ...] = ()
@@ -144,7 +144,7 @@ class JudgeDiscrimination(Part):
 
 
 class RaterPair(Part):
-    """Two raters on the items that both labelled: the ceiling for any judge."""
+    """Agreement of two raters on the items that both labelled, the ceiling for any judge."""
 
     a: str
     b: str
@@ -153,40 +153,40 @@ class RaterPair(Part):
 
 
 class MultiRaterAgreement(Part):
-    """All raters together, letters may be missing."""
+    """Agreement of all raters together; letters may be missing."""
 
     raters: tuple[str, ...]
     n_items: int
     """Items with letters from at least two raters."""
     fleiss: Measure
-    """Fleiss' kappa; its interval takes the items for independent."""
+    """Fleiss' kappa; its interval assumes independent items."""
     alpha: Measure
-    """Krippendorff's alpha, nominal, with an interval by chunk."""
+    """Krippendorff's alpha, nominal, with an interval clustered by chunk."""
     alpha_ordinal: Measure
 
 
 class GroupAgreement(Part):
-    """The judge against one rater in one group of items."""
+    """Agreement between the judge and a rater in a group of items."""
 
     group: str
     agreement: RaterAgreement
 
 
 class AgreementReport(Part):
-    """What ``qaeval agreement`` found."""
+    """The document of ``qaeval agreement``."""
 
     format: int = FORMAT
     source: str
     """Run directory or file."""
     judge: str
-    """Empty where the raters are compared with each other alone."""
+    """Empty if only the raters are compared with each other."""
     letters: tuple[str, ...]
     """The scale, best first."""
     agreement: tuple[RaterAgreement, ...]
     raters: tuple[RaterPair, ...]
     several: MultiRaterAgreement | None
-    """With three raters or more."""
+    """None with fewer than three raters."""
     by: str = ""
     groups: tuple[GroupAgreement, ...] = ()
     n_without_cluster: int = 0
-    """Items that were taken for independent because nothing says what they belong to."""
+    """Items assumed to be independent, since no cluster is known."""

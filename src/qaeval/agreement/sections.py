@@ -1,4 +1,4 @@
-"""Sections about trust: the judge against labels, and the raters against each other."""
+"""Sections of agreement between judge and labels, and between raters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,10 +19,10 @@ from qaeval.report.tables import Notes, Section, Table
 
 
 def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
-    """Turn what ``qaeval agreement`` found into sections: the judge, groups, the raters."""
+    """Return the sections of ``qaeval agreement``: the judge, groups, the raters."""
     scale = f"Scale {' > '.join(report.letters)}, best first."
     if report.n_without_cluster:
-        scale += " Nothing says which items belong together, so the intervals take them for independent and may be too narrow."
+        scale += " No cluster column is named (--cluster), so the intervals assume independent items and may be too narrow."
     parts = against_raters(report.judge, report.agreement, report.letters)
     sections = [
         Section(
@@ -37,10 +37,7 @@ def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
         sections.append(_by_group(report))
     raters = ceiling(report.raters)
     if not parts:
-        raters = tuple(
-            replace(section, title="The raters with each other", paragraphs=(*section.paragraphs, scale))
-            for section in raters
-        )
+        raters = tuple(replace(section, paragraphs=(*section.paragraphs, scale)) for section in raters)
     sections += raters
     if report.several is not None:
         sections.append(_several(report.several))
@@ -50,23 +47,30 @@ def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
 def _by_group(report: AgreementReport) -> Section:
     notes, rows = Notes(), []
     for group in report.groups:
-        numbers_of = group.agreement.coefficients
-        if numbers_of is None:
+        coefficients = group.agreement.coefficients
+        if coefficients is None:
             continue
         name = f"{group.group}, {group.agreement.rater}"
-        lower = numbers_of.confusion[1:]
+        lower = coefficients.confusion[1:]
         rows.append(
             (
                 group.group,
                 group.agreement.rater,
-                f"{numbers_of.n:,}",
-                notes.rate(numbers_of.observed, f"same letter of {name}"),
-                notes.coefficient(numbers_of.kappa, f"kappa of {name}"),
+                f"{coefficients.n:,}",
+                notes.rate(coefficients.observed, f"same letter of {name}"),
+                notes.coefficient(coefficients.kappa, f"kappa of {name}"),
                 f"{sum(row[0] for row in lower):,} of {sum(map(sum, lower)):,}",
             )
         )
     best = report.letters[0]
-    header = (report.by, "rater", "items", "same letter", "kappa", f"{best} to items the rater graded lower")
+    header = (
+        report.by,
+        "rater",
+        "items",
+        "same letter",
+        "kappa",
+        f"{best} to items that the rater graded lower",
+    )
     table = Table(
         caption=f"Agreement of {report.judge} by {report.by}",
         header=header,
@@ -92,7 +96,7 @@ def _several(agreement: MultiRaterAgreement) -> Section:
 def against_raters(
     judge: str, agreement: Iterable[RaterAgreement], letters: tuple[str, ...]
 ) -> tuple[Section, ...]:
-    """Return a section for each rater."""
+    """Return one section per rater."""
     return tuple(
         Section(
             anchor=f"rater-{number}",
@@ -127,11 +131,18 @@ def planted_controls(controls: JudgeDiscrimination, best: str) -> Section | None
 
 
 def ceiling(pairs: Sequence[RaterPair]) -> tuple[Section, ...]:
-    """Return the section of the raters with each other; none without pairs."""
+    """Return the section of agreement between raters; empty without pairs."""
     if not pairs:
         return ()
     sentences = tuple(pair.sentence for pair in pairs)
-    return (Section(anchor="ceiling", title="The ceiling", paragraphs=sentences, tables=(_ceiling(pairs),)),)
+    return (
+        Section(
+            anchor="ceiling",
+            title="Agreement between raters",
+            paragraphs=sentences,
+            tables=(_ceiling(pairs),),
+        ),
+    )
 
 
 def _rater(rater: RaterAgreement, judge: str, letters: tuple[str, ...]) -> tuple[Table, ...]:
@@ -158,7 +169,7 @@ def _confusion(rater: str, judge: str, coefficients: Coefficients, letters: tupl
     rows.append(("total", *(f"{n:,}" for n in totals), f"{sum(totals):,}"))
     header = (f"{rater} ↓ · {judge} →", *(f"{judge} {letter}" for letter in letters), "total")
     return Table(
-        caption=f"Letters of {rater} (rows) and {judge} (columns); the marked diagonal is agreement",
+        caption=f"Letters of {rater} (rows) and {judge} (columns); the diagonal is agreement",
         header=header,
         rows=tuple(rows),
         kind="confusion",
@@ -186,13 +197,13 @@ def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str)
             "Cohen's kappa, quadratically weighted",
             notes.coefficient(coefficients.kappa_quadratic, "quadratic kappa"),
         ),
-        ("Largest kappa that these letter rates allow", numbers.decimal(coefficients.kappa_max)),
-        ("Largest agreement that these letter rates allow", numbers.percent(coefficients.observed_max)),
+        ("Maximum kappa at these letter rates", numbers.decimal(coefficients.kappa_max)),
+        ("Maximum agreement at these letter rates", numbers.percent(coefficients.observed_max)),
         ("Krippendorff's alpha, nominal", notes.coefficient(coefficients.alpha, "alpha")),
         ("Krippendorff's alpha, ordinal", notes.coefficient(coefficients.alpha_ordinal, "ordinal alpha")),
         ("Scott's pi", notes.coefficient(coefficients.scott_pi, "pi")),
         ("Brennan-Prediger (PABAK)", notes.coefficient(coefficients.brennan_prediger, "Brennan-Prediger")),
-        ("Gwet's AC1; flatters one-sided letters", notes.coefficient(coefficients.gwet_ac1, "AC1")),
+        ("Gwet's AC1 (high if one letter dominates)", notes.coefficient(coefficients.gwet_ac1, "AC1")),
         ("Gwet's AC2, quadratic", notes.coefficient(coefficients.gwet_ac2, "AC2")),
         ("Prevalence index of the best letter", numbers.decimal(coefficients.prevalence_index)),
         ("Bias index of the best letter", numbers.decimal(coefficients.bias_index)),
@@ -245,7 +256,7 @@ def _by_candidate(rater: RaterAgreement, judge: str, best: str) -> Table:
         for candidate in rater.candidates
     )
     header = ("Candidate", "Labelled items", f"{best} by {rater.rater}", f"{best} by {judge}")
-    caption = "Labelled items of each candidate: does the judge favour one?"
+    caption = "Best letters on the labelled items of each candidate"
     return Table(caption=caption, header=header, rows=rows)
 
 
@@ -264,5 +275,5 @@ def _ceiling(pairs: Sequence[RaterPair]) -> Table:
             )
         )
     header = ("Raters", "Items", "Same letter", "Cohen's kappa", "linearly weighted")
-    caption = "Raters with each other, on the items that both labelled"
+    caption = "Agreement between raters, on the items that both labelled"
     return Table(caption=caption, header=header, rows=tuple(rows), notes=notes.lines())

@@ -13,9 +13,10 @@ from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_csv, read_text
 
 DEFAULT_SCALE: Final = ("A", "B", "C")
-"""Letters that are looked for where no scale is given, best first."""
+"""Scale if none is given, best first."""
 
 _SHOWN: Final = 5
+"""Values of each column that an error message lists."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -102,11 +103,11 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
 
 
 def _letters_of(table: pd.DataFrame, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the letters of the columns in their order, numbers by size."""
-    found = {letter for name in columns for letter in table[name] if letter}
-    if all(letter.lstrip("-").isdigit() for letter in found):
-        return tuple(sorted(found, key=int, reverse=True))
-    return tuple(sorted(found))
+    """Return the letters of the columns, best first: numbers from the highest, text in alphabetical order."""
+    letters = {letter for name in columns for letter in table[name] if letter}
+    if all(letter.lstrip("-").isdigit() for letter in letters):
+        return tuple(sorted(letters, key=int, reverse=True))
+    return tuple(sorted(letters))
 
 
 def _columns_of_letters(table: pd.DataFrame, letters: Sequence[str]) -> tuple[str, ...]:
@@ -125,7 +126,7 @@ def _check_letters(source: str, table: pd.DataFrame, raters: Sequence[str], lett
 
 
 def _shown(table: pd.DataFrame) -> str:
-    """Show the columns with what they hold."""
+    """Show the columns with their first values."""
     return "; ".join(
         f"{name} ({', '.join(map(repr, list(dict.fromkeys(table[name]))[:_SHOWN]))}…)"[:80]
         for name in table.columns

@@ -22,40 +22,49 @@ _NUMBER: Final = re.compile(r"-?\d+(?:\.(\d+))?")
 _Source: TypeAlias = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[RUN|FILE]", help="Run directory, or CSV/TSV/JSONL file with columns of letters."
+        metavar="[RUN|FILE]",
+        help="Run directory, or CSV/TSV/JSONL file with one column of letters per rater.",
     ),
 ]
 _By: TypeAlias = Annotated[
-    str | None, typer.Option("--by", help="Also by candidate, stratum or type; of a file by any column.")
+    str | None,
+    typer.Option(
+        "--by", help="Break the agreement down by candidate, stratum or type; for a file, by any column."
+    ),
 ]
 _Columns: TypeAlias = Annotated[
     str | None,
-    typer.Option("--columns", metavar="A,B[,C]", help="Columns of letters of a file, the reference first."),
+    typer.Option("--columns", metavar="A,B[,C]", help="Rater columns of a file, the reference first."),
 ]
 _Judge: TypeAlias = Annotated[
-    str | None, typer.Option("--judge", help="The judge's column; of two columns the second when left out.")
+    str | None,
+    typer.Option("--judge", help="Judge column of a file; default: the second of two rater columns."),
 ]
 _Cluster: TypeAlias = Annotated[
     str | None,
-    typer.Option("--cluster", help="Column that says what a row belongs to: its chunk or document."),
+    typer.Option("--cluster", help="Cluster column of a file: the chunk or document of each row."),
 ]
 _Scale: TypeAlias = Annotated[
-    str | None, typer.Option("--scale", metavar="A,B,C", help="Letters of a file, best first.")
+    str | None, typer.Option("--scale", metavar="A,B,C", help="Scale of the letters in a file, best first.")
 ]
 _Published: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--table",
         metavar="REFERENCE:JUDGE",
-        help="Check published letter counts, for example 111,50,10:167,3,1.",
+        help="Check a published claim by the letter counts of both raters, for example 111,50,10:167,3,1.",
     ),
 ]
 _Percent: TypeAlias = Annotated[
     str | None,
-    typer.Option("--agreement", metavar="PERCENT", help="With --table: the agreement as printed, 65.0."),
+    typer.Option(
+        "--agreement",
+        metavar="PERCENT",
+        help="With --table: published agreement in percent, with its printed digits (65.0).",
+    ),
 ]
 _Kappa: TypeAlias = Annotated[
-    str | None, typer.Option("--kappa", help="With --table: the kappa as printed, 0.30.")
+    str | None, typer.Option("--kappa", help="With --table: published kappa, with its printed digits (0.30).")
 ]
 
 
@@ -72,7 +81,10 @@ def agreement(
     kappa: _Kappa = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a judge agrees with people. Of a run, of a table of letters, or of a published claim."""
+    """Measure agreement between judge and labels.
+
+    The source is a run, a file of letters, or published letter counts (--table).
+    """
     from qaeval import api
 
     if table is not None:
@@ -157,32 +169,49 @@ def _decimals(text: str | None) -> int:
 
 def plan(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run to plan from; without it, --rate and --icc.")
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="Run that the plan is based on; without it, --rate and --icc apply."
+        ),
     ] = None,
     difference: Annotated[
         float,
-        typer.Option("--difference", min=0.001, max=0.999, help="Difference that matters; 0.05 is 5 points."),
+        typer.Option(
+            "--difference", min=0.001, max=0.999, help="Difference to detect; 0.05 is 5 percentage points."
+        ),
     ] = 0.05,
     power: Annotated[
-        float, typer.Option("--power", min=0.05, max=0.999, help="Probability to find it.")
+        float, typer.Option("--power", min=0.05, max=0.999, help="Probability of detecting the difference.")
     ] = 0.8,
     chunks: Annotated[
         int | None,
-        typer.Option("--chunks", min=2, help="Chunks that you have; those of the run when left out."),
+        typer.Option(
+            "--chunks", min=2, help="Number of available chunks; default: those of the run, or of the eval."
+        ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", min=0.001, max=0.999, help="Without a run: usable rate to expect."),
+        typer.Option(
+            "--rate", min=0.001, max=0.999, help="Without a run: expected usable rate; default: 0.8."
+        ),
     ] = None,
     icc: Annotated[
         float | None,
-        typer.Option("--icc", min=0.0, max=0.99, help="Without a run: correlation between items of a chunk."),
+        typer.Option(
+            "--icc",
+            min=0.0,
+            max=0.99,
+            help="Without a run: intraclass correlation of the items of a chunk; default: 0.2.",
+        ),
     ] = None,
-    items: Annotated[int, typer.Option("--items", min=1, help="Without a run: items of each chunk.")] = 3,
+    items: Annotated[int, typer.Option("--items", min=1, help="Without a run: items per chunk.")] = 3,
     as_json: AsJson = False,
     config: Registry = None,
 ) -> None:
-    """Say how many chunks a comparison needs. Of a run, also how small a difference its chunks can show."""
+    """Estimate the number of chunks that a comparison needs.
+
+    For a run, also the smallest difference that its chunks can detect.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.comparison.planning import write_plan
 

@@ -37,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-rubric_app = typer.Typer(help="Look after rubrics.", no_args_is_help=True, rich_markup_mode=None)
+rubric_app = typer.Typer(help="Check and print rubrics.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rubric_app, name="rubric")
 
 app.command()(running.compare)

@@ -74,7 +74,7 @@ def compare(
     hardware: Machine = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare models: generate, grade, report. One model alone is evaluated without a comparison."""
+    """Compare candidates: generate, grade, report. A single candidate is evaluated without a comparison."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -155,7 +155,7 @@ def generate(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Run the first stage alone: the models write their items. `qaeval grade` continues from there."""
+    """Generate the items of a new run. `qaeval grade` is the next stage."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -194,7 +194,7 @@ def grade(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Run the second stage alone: the judge grades the items. Those that have a letter keep it."""
+    """Grade the items of a run. Items that already have a grade keep it."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -216,19 +216,22 @@ def grade(
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directory; several side by side.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories; several are compared side by side."),
     ],
     labels: Labels = None,
     margin: Margin = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="Print the report on stdout: html, md, json or csv (items)."),
+        typer.Option(
+            "--format", help="Print the report on stdout as html, md, json or csv (one row per item)."
+        ),
     ] = None,
     hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the last stage alone: write the report. Several runs are compared side by side."""
+    """Write the report of a run. Several runs are compared side by side."""
     from qaeval import api
 
     if format_ not in {None, *FORMATS}:

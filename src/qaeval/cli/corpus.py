@@ -22,16 +22,16 @@ def chunk(
         typer.Argument(metavar="DOCS...", help="Files or folders of Markdown, HTML, PDF or plain text."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Chunk file to write.")] = Path("chunks.jsonl"),
-    size: Annotated[int, typer.Option("--size", min=1, help="Maximum number of tokens of a chunk.")] = 400,
+    size: Annotated[int, typer.Option("--size", min=1, help="Maximum tokens per chunk.")] = 400,
     overlap: Annotated[
-        int, typer.Option("--overlap", min=0, help="Maximum number of tokens repeated in the next chunk.")
+        int, typer.Option("--overlap", min=0, help="Maximum tokens repeated in the next chunk.")
     ] = 0,
     min_tokens: Annotated[
         int | None,
         typer.Option(
             "--least",
             min=0,
-            help="Minimum size before a heading starts a new chunk; default: a quarter of --size.",
+            help="Minimum tokens before a heading starts a new chunk; default: a quarter of --size.",
         ),
     ] = None,
     tokenizer: Annotated[

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 _Runs: TypeAlias = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Run directory; several side by side.")
+    list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are analysed side by side.")
 ]
 _Weights: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--weight",
         metavar="CRITERION=NUMBER",
-        help="How much a criterion counts: quality, reliability, cost, speed, licence, maintenance, sovereignty; repeat for several. "
-        "The others keep the weight that qaeval proposes; 0 leaves one out.",
+        help="Weight of a criterion, 0 to ignore it; repeatable; default: the proposed weights. Criteria: quality, reliability, "
+        "cost, speed, licence, maintenance, sovereignty.",
     ),
 ]
 _MaybeRuns: TypeAlias = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[RUN...]",
-        help="Run directory; several side by side. Without one: --items, --per-second and --price.",
+        help="Run directories; several are analysed side by side. Without a run: --items, --per-second and --price.",
     ),
 ]
 _Kept: TypeAlias = Annotated[
@@ -43,7 +43,7 @@ _Kept: TypeAlias = Annotated[
     typer.Option(
         "--always-on",
         metavar="NAME",
-        help="Machine of the registry whose price counts for one that is always on; that of the run when left out.",
+        help="Registry machine priced as always on; default: the machine of the run.",
     ),
 ]
 _Start: TypeAlias = Annotated[
@@ -52,7 +52,7 @@ _Start: TypeAlias = Annotated[
         "--start",
         min=0,
         metavar="SECONDS",
-        help="Until a machine is there and, where the run found its servers up, until they answer.",
+        help="Start-up time of a machine, including server start-up if the run used running servers.",
     ),
 ]
 _Linger: TypeAlias = Annotated[
@@ -61,33 +61,33 @@ _Linger: TypeAlias = Annotated[
         "--linger",
         min=0,
         metavar="SECONDS",
-        help="How long a machine is paid after a run until it is given back.",
+        help="Idle time billed after a run, before the machine is released.",
     ),
 ]
 _Rate: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--hourly-rate", min=0, help="What an hour of somebody who waits costs; not counted when left out."
+        "--hourly-rate", min=0, help="Hourly cost of a person who waits for the run; default: not counted."
     ),
 ]
 _Currency: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--currency", metavar="EUR", help="Of --hourly-rate or --price; that of the machines when left out."
+        "--currency",
+        metavar="EUR",
+        help="Currency of --hourly-rate and --price; default: the currency of the machines.",
     ),
 ]
 _Items: TypeAlias = Annotated[
-    int | None, typer.Option("--items", min=1, help="Without a run: how many items.")
+    int | None, typer.Option("--items", min=1, help="Without a run: number of items.")
 ]
 _Speeds: TypeAlias = Annotated[
     list[float] | None,
-    typer.Option("--per-second", help="Without a run: items per second; repeat to compare several speeds."),
+    typer.Option("--per-second", help="Without a run: items per second; repeatable, to compare speeds."),
 ]
 _Price: TypeAlias = Annotated[
     float | None,
-    typer.Option(
-        "--price", help="Without a run: price of one machine per hour; that of --hardware when left out."
-    ),
+    typer.Option("--price", help="Without a run: machine price per hour; default: the price of --hardware."),
 ]
 
 
@@ -99,7 +99,10 @@ def decide(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which candidate comes first by your weights. Also how far each weight can move before another does."""
+    """Rank candidates by weighted criteria.
+
+    Also shows how far each weight can move before another candidate ranks first.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.comparison.decision import decide as weigh
     from qaeval.comparison.decision import write_decision
@@ -128,7 +131,10 @@ def cost(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run cost and would have cost elsewhere. Also from how many runs a day which way is cheapest."""
+    """Show the cost of a run and of hosting alternatives.
+
+    Also shows the break-even points between the alternatives, in runs per day.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.cost.run_cost import CostAssumptions, cost_run
     from qaeval.cost.sections import write_cost_report

@@ -7,17 +7,22 @@ import typer
 
 from qaeval.cli.options import AsJson, RunDirectory
 
-analyse_app = typer.Typer(help="Look at one side of a run.", no_args_is_help=True, rich_markup_mode=None)
+analyse_app = typer.Typer(
+    help="Analyse the generations of a run.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def new_eval(
-    name: Annotated[str, typer.Argument(help="Name of the eval and of its folder.")],
+    name: Annotated[str, typer.Argument(help="Name of the eval and its folder.")],
     kind: Annotated[
-        str, typer.Option("--kind", help="What its items are: qa_pair, answer or preference_pair.")
+        str, typer.Option("--kind", help="Kind of its items: qa_pair, answer or preference_pair.")
     ] = "qa_pair",
-    folder: Annotated[Path, typer.Option("--folder", help="Where evals stand.")] = Path("evals"),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder of the evals.")] = Path("evals"),
 ) -> None:
-    """Make the folder of an eval of your own. It works at once, and comments say what to change."""
+    """Create the folder of a new eval.
+
+    The eval runs as created; comments in its files explain what to change.
+    """
     from qaeval.corpus.new_eval import first_command
     from qaeval.corpus.new_eval import new_eval as make
 
@@ -27,7 +32,10 @@ def new_eval(
 
 @analyse_app.command("generation")
 def generation(run: RunDirectory, as_json: AsJson = False) -> None:
-    """Say how a run's candidates write, whatever a judge says. Failures and checks with examples, types, lengths of answers."""
+    """Analyse generations without grades.
+
+    Shows failures and check findings with examples, item types and answer lengths.
+    """
     from qaeval.cli.tables import print_sections
     from qaeval.comparison.generation import analyse_generation, write_generation
     from qaeval.comparison.run_data import eval_facts_of

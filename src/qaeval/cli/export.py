@@ -23,14 +23,16 @@ TARGETS = ("sft", "dpo", "parquet", "csv", "labels", "inspect")
 _SHARES = 3
 
 
-Target: TypeAlias = Annotated[str, typer.Option("--to", help=f"{', '.join(TARGETS)}.")]
+Target: TypeAlias = Annotated[
+    str, typer.Option("--to", metavar="FORMAT", help=f"Target format: {', '.join(TARGETS)}.")
+]
 Folder: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", help="Folder to write; RUN-TO when left out.")
+    Path | None, typer.Option("--out", help="Output folder; default: RUN-FORMAT beside the run.")
 ]
 Letters: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        "--letter", help="sft, dpo: letters of items that become training data; the best one when left out."
+        "--letter", help="sft, dpo: letter of the items to export; repeatable; default: the best letter."
     ),
 ]
 MinProbability: TypeAlias = Annotated[
@@ -39,29 +41,31 @@ MinProbability: TypeAlias = Annotated[
         "--min-probability",
         min=0,
         max=1,
-        help="sft, dpo: least probability that the judge gave its letter.",
+        help="sft, dpo: minimum probability of the judge's letter.",
     ),
 ]
 ChecksPassed: TypeAlias = Annotated[
     bool,
-    typer.Option("--checks-passed", help="sft, dpo: leave out items on which a check found something."),
+    typer.Option("--checks-passed", help="sft, dpo: exclude items with check findings."),
 ]
 ModelLabels: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--model-labels",
-        help="sft, dpo: labels by models win over the grade too; labels by people always do.",
+        help="sft, dpo: labels by models override the grade too; labels by people always do.",
     ),
 ]
 Candidates: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--candidate", help="Items of this candidate alone; repeat for several."),
+    typer.Option(
+        "--candidate", help="Export the items of this candidate only; repeatable; default: all candidates."
+    ),
 ]
 Context: TypeAlias = Annotated[
     bool | None,
     typer.Option(
         "--context/--no-context",
-        help="sft: put the chunk before the question; when left out, in evals of answers from a chunk alone.",
+        help="sft: put the chunk before the question; default: only for evals of answers from a chunk.",
     ),
 ]
 Split: TypeAlias = Annotated[
@@ -69,30 +73,31 @@ Split: TypeAlias = Annotated[
     typer.Option(
         "--split",
         metavar="A,B,C",
-        help="sft, dpo: shares of train, validation and test, by chunk; 0.8,0.1,0.1 when left out.",
+        help="sft, dpo: shares of train, validation and test, split by chunk; default: 0.8,0.1,0.1.",
     ),
 ]
 SplitBy: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--by",
-        help="sft, dpo: what stays on one side of the split, chunk or document; chunk when left out.",
+        help="sft, dpo: unit that the split keeps together, chunk or document; default: chunk.",
     ),
 ]
 PerSample: TypeAlias = Annotated[
-    int | None, typer.Option("--per-sample", min=1, help="dpo: most pairs of one sample; 3 when left out.")
+    int | None,
+    typer.Option("--per-sample", min=1, help="dpo: maximum number of pairs per sample; default: 3."),
 ]
 Drawn: TypeAlias = Annotated[
-    int | None, typer.Option("--n", min=1, help="labels: how many items to draw; all when left out.")
+    int | None, typer.Option("--n", min=1, help="labels: number of items to draw; default: all.")
 ]
 Precomputed: TypeAlias = Annotated[
-    bool, typer.Option("--precomputed", help="labels: write letters as Inspect takes precomputed scores.")
+    bool, typer.Option("--precomputed", help="labels: write letters as precomputed scores of Inspect.")
 ]
 AcceptLicence: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--accept-licence",
-        help="sft, dpo: model or licence whose terms on training you have read; repeat for several.",
+        help="sft, dpo: model or licence whose training terms you accept; repeatable.",
     ),
 ]
 
@@ -151,7 +156,7 @@ def export(
     precomputed: Precomputed = False,
     accept_licence: AcceptLicence = None,
 ) -> None:
-    """Write a run as training data, tables, labels or logs. To sft, dpo, parquet, csv, a sheet to label, or logs for Inspect."""
+    """Export a run as training data, tables, labels or logs."""
     from qaeval.storage.run_directory import RunStore
 
     asked = Asked(
@@ -287,11 +292,11 @@ def _bridge() -> "ModuleType":
 def import_(
     logs: Annotated[
         list[Path],
-        typer.Argument(metavar="LOG...", help="Inspect's .eval logs; several are several candidates."),
+        typer.Argument(metavar="LOG...", help="Inspect .eval logs, one candidate each."),
     ],
     out: Out = None,
 ) -> None:
-    """Make a run of Inspect's logs. `qaeval report` and what follows take it."""
+    """Import Inspect logs as a run. `qaeval report` is the next step."""
     from qaeval.environment import new_run_name
 
     target = out or Path("results", new_run_name())

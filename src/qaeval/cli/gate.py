@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qaeval.gate.model import GateReport
 
 baseline_app = typer.Typer(
-    help="Look after baselines: what a gate compares with.", no_args_is_help=True, rich_markup_mode=None
+    help="Manage baselines: set, show, list.", no_args_is_help=True, rich_markup_mode=None
 )
 
 _Baseline: TypeAlias = Annotated[
@@ -35,13 +35,13 @@ _Baseline: TypeAlias = Annotated[
     typer.Option(
         "--baseline",
         metavar="RUN|FILE",
-        help="Run directory, baseline file or s3:// address; what the policy says, else baselines/<eval>.json, when left out.",
+        help="Run directory, baseline file or s3:// address; default: the baseline of the policy, else baselines/<eval>.json.",
     ),
 ]
 _Policy: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--policy", help="The rules; gate.yaml where it is there, else a default one, when left out."
+        "--policy", help="Policy file with the rules; default: gate.yaml, else the built-in policy."
     ),
 ]
 _Pairs: TypeAlias = Annotated[
@@ -49,47 +49,51 @@ _Pairs: TypeAlias = Annotated[
     typer.Option(
         "--candidate",
         metavar="NEW=OLD",
-        help="Gate this candidate of the run, against that one of the baseline; repeat for several. All, each against its "
-        "namesake, when left out.",
+        help="Candidate of the run and the candidate of the baseline it is compared with; repeatable; default: all "
+        "candidates, paired by name.",
     ),
 ]
 _Regrade: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--regrade", help="Have the run's judge grade the baseline's stored replies, in a copy beside it."
+        "--regrade",
+        help="Grade the stored replies of the baseline with the judge of the run, in a copy beside the baseline.",
     ),
 ]
 _Unpaired: TypeAlias = Annotated[
     bool,
-    typer.Option("--unpaired", help="Compare though the samples differ: without pairs, which sees less."),
+    typer.Option(
+        "--unpaired", help="Allow different samples and compare unpaired, with less statistical power."
+    ),
 ]
 _Sequential: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--sequential",
-        help="Grade the run in random order and stop as soon as the answer is certain.",
+        help="Grade the run in random order and stop as soon as the verdict is certain.",
     ),
 ]
 _Judge: TypeAlias = Annotated[
-    str | None, typer.Option("--judge", help="With --sequential: who grades, by its name in the registry.")
+    str | None,
+    typer.Option("--judge", help="With --sequential: judge used for grading, by its registry name."),
 ]
 _Rubric: TypeAlias = Annotated[
-    str | None, typer.Option("--rubric", help="With --sequential: name or file of the rubric.")
+    str | None, typer.Option("--rubric", help="With --sequential: rubric name or file.")
 ]
 _Seed: TypeAlias = Annotated[
-    int | None, typer.Option("--seed", min=0, help="With --sequential: seed of the order of the chunks.")
+    int | None, typer.Option("--seed", min=0, help="With --sequential: random seed of the chunk order.")
 ]
 _Junit: TypeAlias = Annotated[
-    Path | None, typer.Option("--junit", help="Also write JUnit XML, a case for each rule.")
+    Path | None, typer.Option("--junit", help="Write JUnit XML to this file, one test case per rule.")
 ]
 _Summary: TypeAlias = Annotated[
-    Path | None, typer.Option("--summary", help="Also append a Markdown summary to this file.")
+    Path | None, typer.Option("--summary", help="Append a Markdown summary to this file.")
 ]
 _Comment: TypeAlias = Annotated[
-    Path | None, typer.Option("--comment", help="Also write the body of a pull-request comment.")
+    Path | None, typer.Option("--comment", help="Write the body of a pull-request comment to this file.")
 ]
 _Link: TypeAlias = Annotated[
-    str, typer.Option("--link", metavar="URL", help="Where the comment's reader finds the full report.")
+    str, typer.Option("--link", metavar="URL", help="URL of the full report, linked from the comment.")
 ]
 
 
@@ -116,9 +120,9 @@ def gate(
     link: _Link = "",
     as_json: AsJson = False,
 ) -> int:
-    """Say whether a run may replace its baseline.
+    """Decide whether a run may replace its baseline.
 
-    Exit code 0: passed, 1: regression, 2: inconclusive, 3: the judge is not trusted, 4: not comparable.
+    Exit codes: 0 passed, 1 regression, 2 inconclusive, 3 judge not trusted, 4 not comparable.
     """
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
@@ -188,20 +192,20 @@ def _reader(config: Path | None, labels: list[Path] | None, hardware: str | None
     return EvidenceReader(config=find_config(config), labels=labels or [], hardware=hardware)
 
 
-_Folder: TypeAlias = Annotated[Path, typer.Option("--folder", help="Folder of the baselines.")]
+_Folder: TypeAlias = Annotated[Path, typer.Option("--folder", help="Folder of the baseline files.")]
 _File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="Baseline file.")]
 
 
 @baseline_app.command("set")
 def set_baseline(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or s3:// address of one.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory or its s3:// address.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="File to write; baselines/<eval>.json when left out.")
+        Path | None, typer.Option("--out", help="Baseline file; default: baselines/<eval>.json.")
     ] = None,
     pointer: Annotated[
         bool,
         typer.Option(
-            "--pointer", help="Write the run's address and hash alone; the run must stay where it is."
+            "--pointer", help="Store only the address and hash of the run; the run must stay in place."
         ),
     ] = False,
     labels: Labels = None,
@@ -209,7 +213,7 @@ def set_baseline(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run the baseline. That is a small file for git, with letters and ids, without texts."""
+    """Set a run as the baseline. The file is small enough for git: letters and ids, no texts."""
     import json
 
     from qaeval.gate.baseline import FOLDER, evidence_digest, write_baseline, write_pointer
@@ -231,7 +235,7 @@ def set_baseline(
 
 @baseline_app.command("show")
 def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False) -> None:
-    """Say what a baseline rests on, and how old it is."""
+    """Show the candidates, eval, judge and age of a baseline."""
     from qaeval.cli.gate_tables import print_baseline
     from qaeval.environment import now
     from qaeval.gate.baseline import evidence_json
@@ -245,7 +249,7 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
 
 @baseline_app.command("list")
 def list_baselines(folder: _Folder = Path("baselines"), as_json: AsJson = False) -> None:
-    """List the baselines of a folder with their age."""
+    """List the baselines of a folder, with their ages."""
     import json
 
     from qaeval.cli.gate_tables import baseline_rows, print_baselines

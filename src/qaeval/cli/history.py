@@ -6,44 +6,40 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Margin, Registry
+from qaeval.cli.options import AsJson, Labels, Margin, Registry
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
     from qaeval.history.model import HistoryRun
 
 _Folder: TypeAlias = Annotated[
-    Path | None, typer.Argument(metavar="FOLDER", help="Folder of run directories; results when left out.")
+    Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of run directories; default: results.")
 ]
 _Page: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--out", metavar="FILE", help="Where the page goes; history.html in the folder when left out."
-    ),
+    typer.Option("--out", metavar="FILE", help="HTML page; default: history.html in the folder."),
 ]
 _Tracking: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--mlflow",
         metavar="URL",
-        help="MLflow tracking server in your own network to read runs from instead.",
+        help="MLflow tracking server in your own network to read runs from, in place of the folder.",
     ),
 ]
 _Experiment: TypeAlias = Annotated[
-    str, typer.Option("--experiment", help="Name of the experiment on the tracking server.")
+    str, typer.Option("--experiment", help="Experiment on the tracking server.")
 ]
 _Push: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--push",
-        help="Write the runs of the folder to the tracking server; those that are there stay as they are.",
+        help="Write the runs of the folder to the tracking server; existing runs stay unchanged.",
     ),
 ]
 _Several: TypeAlias = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="RUN...", help="Run directories, two or more; the others are compared with the first."
-    ),
+    typer.Argument(metavar="RUN...", help="Two or more run directories; the first is the reference."),
 ]
 
 
@@ -55,7 +51,10 @@ def history(
     push: _Push = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how candidates did over time, run after run. Where numbers stop being comparable, the line ends."""
+    """Show run history: usable rates over time.
+
+    A line breaks where runs are not comparable: another judge, rubric, eval or sample set.
+    """
     from qaeval import __version__
     from qaeval.cli.tables import print_sections
     from qaeval.history.model import history_of
@@ -100,10 +99,18 @@ def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
 
 
 def compare_runs(
-    runs: _Several, margin: Margin = None, config: Registry = None, as_json: AsJson = False
+    runs: _Several,
+    labels: Labels = None,
+    margin: Margin = None,
+    config: Registry = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare the same candidates in several runs. Says what changed, paired by chunk, and which settings differ."""
+    """Compare the same candidates across runs.
+
+    Shows the paired changes by chunk and the settings that differ.
+    """
     from qaeval.cli.tables import print_sections
+    from qaeval.evals.find import find_labels
     from qaeval.history.compare import compare_runs as compare
     from qaeval.history.sections import write_comparison
     from qaeval.registry.find import find_config
@@ -113,7 +120,11 @@ def compare_runs(
         raise UsageError("compare-runs needs at least two run directories")
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(path)) for path in runs]
-        comparison = compare(stores, margin=margin or find_config(config).defaults.margin)
+        comparison = compare(
+            stores,
+            margin=margin or find_config(config).defaults.margin,
+            label_paths=labels or find_labels(stores[0].settings()["eval"]["name"]),
+        )
     if as_json:
         print(comparison.model_dump_json())
     else:

@@ -34,7 +34,7 @@ def doctor(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL...]", help="The candidates of the run; the embedded ones when left out."
+            metavar="[MODEL...]", help="Candidates of the planned run; default: the embedded candidates."
         ),
     ] = None,
     eval_name: EvalName = None,
@@ -48,10 +48,13 @@ def doctor(
     endpoint: Endpoints = None,
     config: Registry = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Also count the memory that each model needs on one GPU.")
+        bool, typer.Option("--plan", help="Also estimate the memory of each model on one GPU.")
     ] = False,
 ) -> None:
-    """Say what is installed and which endpoints answer. Also what a run would do, and the next command to type."""
+    """Check the installation, the endpoints and the plan of a run.
+
+    Ends with the next command to run.
+    """
     from qaeval.cli.doctor import check_endpoints, next_command, print_machine, print_memory, print_plan
     from qaeval.registry.find import find_config
     from qaeval.run.plan import find_judging, make_plan
@@ -92,8 +95,8 @@ def doctor(
     print(f"\nnext: {next_command(planned, judging, answers, typed)}")
 
 
-def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
-    """Check a rubric and print its scale and hash."""
+def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file.")]) -> None:
+    """Validate a rubric and print its scale and hash."""
     from qaeval.evals.find import conflicts_with_shipped, find_rubric
 
     checked = find_rubric(rubric)
@@ -111,8 +114,8 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Name or file of the
         )
 
 
-def rubric_show(rubric: Annotated[str, typer.Argument(help="Name or file of the rubric.")]) -> None:
-    """Print a rubric's file. To read it, or to make one of your own from it."""
+def rubric_show(rubric: Annotated[str, typer.Argument(help="Rubric name or file.")]) -> None:
+    """Print the file of a rubric, for example as the start of a new one."""
     from qaeval.evals.find import rubric_file
 
     print(rubric_file(rubric).read_text(encoding="utf-8"), end="")

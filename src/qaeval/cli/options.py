@@ -10,16 +10,21 @@ from qaeval.errors import UsageError
 _MOST_IN_FLIGHT = 4096
 
 Names: TypeAlias = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Names from the registry; see `qaeval models`.")
+    list[str],
+    typer.Argument(metavar="MODEL...", help="Candidate names from the registry; `qaeval models` lists them."),
 ]
-EvalName: TypeAlias = Annotated[str | None, typer.Option("--eval", help="Name or folder of the eval.")]
+EvalName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--eval", help="Eval name or folder; default: the eval of the registry (qa_pairs)."),
+]
 ChunksFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--chunks", help="JSONL file of your own chunks instead of the eval's.")
+    Path | None, typer.Option("--chunks", help="JSONL file of chunks; default: the chunks of the eval.")
 ]
 SamplesFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--samples", help="JSONL file of your own questions or topic cards, for evals that start from these."
+        "--samples",
+        help="JSONL file of questions or topic cards, for evals that take these as input; default: those of the eval.",
     ),
 ]
 Fields: TypeAlias = Annotated[
@@ -27,14 +32,17 @@ Fields: TypeAlias = Annotated[
     typer.Option(
         "--field",
         metavar="FIELD=NAME",
-        help="What the chunk file calls a field (chunk_id, text, stratum, document, title, language); repeat for several. "
-        "Common names are understood without it.",
+        help="Name of a field in the chunk file, for example text=content; repeatable. Fields: chunk_id, text, stratum, "
+        "document, title, language. Common names need no mapping.",
     ),
 ]
 Number: TypeAlias = Annotated[
-    int | None, typer.Option("--n", min=1, help="How many samples to draw; all when left out.")
+    int | None, typer.Option("--n", min=1, help="Number of samples to draw; default: all.")
 ]
-Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw.")]
+Seed: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Random seed of the draw; default: the seed of the registry (0)."),
+]
 
 
 def _on_disk(path: Path | None) -> Path | None:
@@ -48,14 +56,14 @@ def _on_disk(path: Path | None) -> Path | None:
 
 Out: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--out", help="Run directory; results/<time> when left out.", callback=_on_disk),
+    typer.Option("--out", help="Run directory; default: results/<time>.", callback=_on_disk),
 ]
 OutOrStore: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--out",
         metavar="DIR",
-        help="Run directory; results/<time> when left out. With --shard where all shards are kept, a folder or s3://BUCKET/PREFIX.",
+        help="Run directory; default: results/<time>. With --shard, the location of all shards: a folder or s3://BUCKET/PREFIX.",
     ),
 ]
 ShardOf: TypeAlias = Annotated[
@@ -63,25 +71,30 @@ ShardOf: TypeAlias = Annotated[
     typer.Option(
         "--shard",
         metavar="i/N",
-        help="Only the i-th of N parts of the samples, i from 0; `qaeval merge` puts them together.",
+        help="Process shard i of N only (0-based); `qaeval merge` combines the shards.",
     ),
 ]
-Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")]
 JudgeName: TypeAlias = Annotated[
-    str | None, typer.Option("--judge", help="Name of the judge in the registry.")
+    str | None,
+    typer.Option(
+        "--judge",
+        help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, of the registry.",
+    ),
 ]
 RubricName: TypeAlias = Annotated[
-    str | None, typer.Option("--rubric", help="Name or file of the rubric; the eval's own when left out.")
+    str | None, typer.Option("--rubric", help="Rubric name or file; default: the rubric of the eval.")
 ]
 Registry: TypeAlias = Annotated[
-    Path | None, typer.Option("--config", help="Registry file to lay over the default one.")
+    Path | None,
+    typer.Option("--config", help="Registry file, merged over ./qaeval.yaml and the shipped registry."),
 ]
 Endpoints: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--endpoint",
         metavar="NAME=URL",
-        help="Where a model is served, several servers of it with commas between; repeat for several models.",
+        help="Server URL of a model, or comma-separated URLs of its replicas; repeatable.",
     ),
 ]
 Concurrency: TypeAlias = Annotated[
@@ -89,11 +102,11 @@ Concurrency: TypeAlias = Annotated[
     typer.Option(
         "--concurrency",
         metavar="N|auto",
-        help="Requests in flight; auto, the default, finds as many as keep the servers busy.",
+        help="Maximum number of requests in flight; auto adapts it to the load of the servers; default: auto.",
     ),
 ]
 NoCache: TypeAlias = Annotated[
-    bool, typer.Option("--no-cache", help="Ask every question, also those that an earlier run asked.")
+    bool, typer.Option("--no-cache", help="Send every request instead of reusing replies of earlier runs.")
 ]
 NoControls: TypeAlias = Annotated[
     bool,
@@ -109,7 +122,7 @@ MetricsPort: TypeAlias = Annotated[
         metavar="PORT",
         min=0,
         max=65535,
-        help="Serve what the run does at this port, for a Prometheus, while it works; 0 takes a free one.",
+        help="Port that serves Prometheus metrics during the run; 0 selects a free port.",
     ),
 ]
 MetricsHost: TypeAlias = Annotated[
@@ -117,26 +130,30 @@ MetricsHost: TypeAlias = Annotated[
     typer.Option(
         "--metrics-host",
         metavar="ADDRESS",
-        help="Where --metrics-port is served: this machine alone (127.0.0.1) when left out; 0.0.0.0 in a pod.",
+        help="Address that serves the metrics, for example 0.0.0.0 in a pod; default: 127.0.0.1.",
     ),
 ]
 Labels: TypeAlias = Annotated[
-    list[Path] | None, typer.Option("--labels", help="Label file; the eval's own when left out.")
+    list[Path] | None,
+    typer.Option("--labels", help="Label file; repeatable; default: the labels of the eval."),
 ]
 Margin: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--margin", min=0.001, max=0.999, help="Smallest difference that matters; 0.05 is 5 points."
+        "--margin",
+        min=0.001,
+        max=0.999,
+        help="Smallest difference of usable rates that matters; default: the margin of the registry (0.05, 5 points).",
     ),
 ]
 Machine: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--hardware",
-        help="Machine of the registry that the models run on whose entry names none; for the cost.",
+        help="Registry machine of models whose entry names none, for the cost; default: the machine of the registry.",
     ),
 ]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
 

@@ -127,15 +127,18 @@ def merge(
     places: Annotated[
         list[str],
         typer.Argument(
-            metavar="PLACE...", help="Location of the shards: their --out, a folder or s3://BUCKET/PREFIX."
+            metavar="PLACE...",
+            help="Location of the shards, as given to `qaeval compare --out`: a folder or s3://BUCKET/PREFIX.",
         ),
     ],
-    out: Annotated[str, typer.Option("--out", help="Run directory to create, or s3://BUCKET/PREFIX.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Run directory to create, or s3://BUCKET/PREFIX.")
+    ],
     config: Registry = None,
 ) -> None:
     """Merge the committed shards of a run.
 
-    The result is a run directory like that of a run without shards.
+    The result is the same as the run directory of an unsharded run.
     """
     from qaeval.registry.find import find_config
     from qaeval.storage.location import find_location, is_store

@@ -32,12 +32,13 @@ _LEVELS: Final = (1, 2, 4, 8, 16, 32, 64)
 _MOST: Final = 4096
 
 _Model: TypeAlias = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Name from the registry; see `qaeval models`.")
+    str, typer.Argument(metavar="MODEL", help="Model name from the registry; `qaeval models` lists them.")
 ]
 _Run: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--run", help="Run whose items are graded: the prompts of a judge. Those of the eval when left out."
+        "--run",
+        help="Run whose items supply grading prompts, for a judge; default: the generation prompts of the eval.",
     ),
 ]
 _Levels: TypeAlias = Annotated[
@@ -45,7 +46,7 @@ _Levels: TypeAlias = Annotated[
     typer.Option(
         "--concurrency",
         metavar="N,N,...",
-        help="Requests in flight, level by level; 1,2,4,8,16,32,64 when left out.",
+        help="Load levels, in requests in flight; default: 1,2,4,8,16,32,64.",
     ),
 ]
 _Requests: TypeAlias = Annotated[
@@ -53,14 +54,14 @@ _Requests: TypeAlias = Annotated[
     typer.Option(
         "--requests",
         min=1,
-        help="Of each level and repeat; 5 for each in flight, 20 at least, when left out.",
+        help="Requests per level and repeat; default: 5 per request in flight, at least 20.",
     ),
 ]
 _Repeats: TypeAlias = Annotated[
-    int, typer.Option("--repeats", min=1, help="Of each level; an interval needs three.")
+    int, typer.Option("--repeats", min=1, help="Repeats per level; intervals need three or more.")
 ]
 _Out: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", help="New directory; results/sweep-<time> when left out.")
+    Path | None, typer.Option("--out", help="New directory; default: results/sweep-<time>.")
 ]
 
 
@@ -83,7 +84,10 @@ def sweep(
     hardware: Machine = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find with how many requests at once a server works best. That is its knee, with the eval's own prompts."""
+    """Measure a server under rising load and find its knee.
+
+    The prompts are those of the eval, or of the grading of a run (--run).
+    """
     from rich.console import Console
 
     from qaeval.cli.progress import progress_for

@@ -15,7 +15,8 @@ from qaeval.analysis.letters import GRADED, letter_table
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
-from qaeval.comparison.differences import compare_candidates, rank_candidates
+from qaeval.comparison.correction import correct_differences, correct_rates
+from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, gather_items
@@ -172,16 +173,28 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     controls = judge_discrimination(
         rows.controls, _letter_counts(table), agreement, judge=judge.name, best=rubric.best
     )
-    differences = compare_candidates(
+    differences = correct_differences(
+        compare_candidates(
+            table,
+            candidates=names,
+            best=rubric.best,
+            margin=options.margin,
+            is_judge_blind=controls.outcome == "tells nothing apart",
+        ),
         table,
-        candidates=names,
-        best=rubric.best,
+        rows.labels,
+        rubric=rubric,
         margin=options.margin,
-        is_judge_blind=controls.outcome == "tells nothing apart",
+        judge_tuned=data.judge_tuned,
     )
     judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
+    labelled_rates = correct_rates(
+        table, rows.labels, candidates=names, rubric=rubric, judge_tuned=data.judge_tuned
+    )
     n_chunks = table["cluster"].nunique()
     verdict = decide_verdict(summaries, differences, agreement, controls, margin=options.margin)
+    if verdict.reason("judge_refuted"):
+        differences = by_refuted_judge(differences)
     checks = gather_findings(table, data.eval_facts.checks, names)
     report = Report(
         run=_run(run, rows.sessions),
@@ -194,6 +207,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
             agreement,
             controls,
             checks,
+            labelled_rates,
             rubric=rubric,
             n_chunks=n_chunks,
         ),
@@ -204,6 +218,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         margin=options.margin,
         differences=differences,
         ranking=rank_candidates(table, candidates=names, best=rubric.best),
+        labelled_rates=labelled_rates,
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
         strata=summarise_strata(table, candidates=names, best=rubric.best),

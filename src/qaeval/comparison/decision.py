@@ -282,9 +282,7 @@ def _rival(
         for name in leader_scores
         if name != _QUALITY
     )
-    best = max(
-        candidate.usable.value or 0.0 for candidate in report.candidates if candidate.facts.name in scores
-    )
+    best = max(rate.value or 0.0 for name, rate in report.usable_rates().items() if name in scores)
     needed = -rest * best / weights[_QUALITY]
     if difference is None or difference.low is None:
         reason = (difference.reason if difference else None) or "the run has no interval of their difference"
@@ -301,16 +299,15 @@ def _rival(
 
 
 def _difference(report: Report, leader: str, rival: str) -> Measure | None:
-    """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared."""
+    """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared.
+
+    By labels where those decide, else by the judge's letters.
+    """
     for pair in report.differences:
         if (pair.a, pair.b) == (rival, leader):
-            return pair.difference
+            return pair.effective
         if (pair.a, pair.b) == (leader, rival):
-            measure = pair.difference
-            ends = {"value": measure.value, "low": measure.high, "high": measure.low}
-            return measure.model_copy(
-                update={name: None if end is None else -end for name, end in ends.items()}
-            )
+            return pair.effective.scaled(-1)
     return None
 
 
@@ -483,7 +480,8 @@ def _weight(value: float) -> str:
 
 
 _HOW: Final = (
-    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's, reliability as the share of items that came and "
+    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's (usable items by labels, where every candidate has "
+    "labels in 10 chunks or more; else by the judge), reliability as the share of items that came and "
     "got a letter, licence 1 for open source and 0 for restricted, maintenance 1 at the model's release and 0 three years after it, "
     "sovereignty 1 where nothing left. The weights are a proposal, not a "
     "finding: a difference in the mean says nothing that the differences above do not show."

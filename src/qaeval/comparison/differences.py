@@ -9,12 +9,18 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from qaeval.comparison.model import ALPHA, Difference, Outcome, Rank, outcome_of
+from qaeval.comparison.model import ALPHA, Difference, LabelledDifference, Outcome, Rank, outcome_of
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
-from qaeval.report.numbers import level, p_value, plural, size, two_digits_up
+from qaeval.report.numbers import level, p_value, plural, points, size, two_digits_up
 from qaeval.stats.margins import equivalence
-from qaeval.stats.paired import chunk_differences, holm, paired_difference, sign_flip_test
+from qaeval.stats.paired import (
+    agreeing_with_test,
+    chunk_differences,
+    holm,
+    paired_difference,
+    sign_flip_test,
+)
 from qaeval.stats.power import chunks_needed
 from qaeval.stats.ranking import bradley_terry_bootstrap
 
@@ -38,7 +44,8 @@ def compare_candidates(
 
     The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
     is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
-    whose sign-flip test swaps the candidates' items of a chunk.
+    whose sign-flip test swaps the candidates' items of a chunk. The test decides who is better, and an end of the interval that
+    contradicts it moves to 0 (`agreeing_with_test`).
 
     Args:
         table: The table of letters.
@@ -54,11 +61,13 @@ def compare_candidates(
     pairs = list(combinations(candidates, 2)) if pairs is None else pairs
     if not pairs:
         return ()
-    weights = _weights(usable, means.index)
+    sizes = usable.groupby("cluster", sort=False).size()[means.index].to_numpy(float)
+    weights = sizes / sizes.mean()
     columns = {name: means[name].to_numpy(float) for name in candidates}
     counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
     size_of = int(usable.groupby(["cluster", "candidate"], sort=False).size().max())
-    p_values = [_p(weights * columns[a], weights * columns[b]) for a, b in pairs]
+    # whole numbers of items wherever both candidates have the same number in a chunk: the test is exact then
+    p_values = [_p(sizes * columns[a], sizes * columns[b]) for a, b in pairs]
     adjusted = holm(p_values)
     return tuple(
         _difference(
@@ -75,12 +84,6 @@ def compare_candidates(
         ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
-
-
-def _weights(usable: pd.DataFrame, chunks: "pd.Index[str]") -> np.ndarray:
-    """Return each chunk's number of items over the mean number, shape (n_chunks,); 1 where all have the same."""
-    sizes = usable.groupby("cluster", sort=False).size()[chunks].to_numpy(float)
-    return np.asarray(sizes / sizes.mean())
 
 
 def _linearised(d: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -153,13 +156,14 @@ def _difference(
 ) -> Difference:
     values = _linearised(mean_b - mean_a, weights)
     nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
-    measure = _within_one(Measure.of(paired_difference(nothing, values, span=span)))
+    interval = agreeing_with_test(paired_difference(nothing, values, span=span), p)
+    measure = _within_one(Measure.of(interval))
     d, _ = chunk_differences(mean_a, mean_b)
     d = np.round(d, 9)
-    outcome = outcome_of(measure, p_holm, n_pairs=n_pairs, margin=margin)
+    outcome = outcome_of(measure, p_holm, margin=margin)
     within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
     is_open = outcome == "not enough data" and not is_judge_blind
-    n_more = _more_chunks(measure, margin, n_pairs) if is_open else None
+    n_more = more_chunks(measure, margin, n_pairs) if is_open else None
     return Difference(
         a=a,
         b=b,
@@ -172,11 +176,11 @@ def _difference(
         n_chunks_a_better=int((d < 0).sum()),
         outcome=outcome,
         n_more_chunks=n_more,
-        sentence=_sentence(a, b, measure, outcome, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
+        sentence=_sentence(a, b, measure, outcome, p=p, p_holm=p_holm, n_pairs=n_pairs, n_more=n_more),
     )
 
 
-def _more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
+def more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
     """Estimate how many chunks more would decide if the difference stays as it is, with a power of 80 %.
 
     A difference is decided when it is told from 0, or from the margin: whichever is farther away. The spread is read
@@ -194,6 +198,7 @@ def _sentence(
     measure: Measure,
     outcome: Outcome,
     *,
+    p: float,
     p_holm: float,
     n_pairs: int,
     n_more: int | None,
@@ -210,10 +215,8 @@ def _sentence(
         )
     limit = size(max(abs(measure.low), abs(measure.high)))
     caveat = ""
-    if measure.low > 0 or measure.high < 0:
-        caveat = " (its interval leaves out 0, but not after correction for the number of pairs)"
-    elif p_holm <= ALPHA:
-        caveat = " (the test alone would show one, the interval does not)"
+    if p <= ALPHA:
+        caveat = " (shown for this pair alone, but not after correction for the number of pairs)"
     seen = f"{b} − {a} is {shown(measure)}{caveat} ({test}, {measure.n_clusters} chunks)"
     if n_more is not None:
         return (
@@ -225,6 +228,56 @@ def _sentence(
     return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
 
 
-def _ends(measure: Measure) -> str:
-    low, high = sorted((abs(measure.low or 0), abs(measure.high or 0)))
+def by_refuted_judge(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Say of differences that they are by the judge's letters alone, where labels refute the judge."""
+    return tuple(
+        pair
+        if pair.deciding
+        else pair.model_copy(
+            update={"sentence": f"By the letters of a judge that labels refute: {pair.sentence}"}
+        )
+        for pair in differences
+    )
+
+
+def labelled_sentence(pair: Difference, estimate: LabelledDifference, *, n_pairs: int) -> str:
+    """Say what labels show of a pair, then what the judge's letters alone say and how far the judge favours a candidate."""
+    measure, a, b = estimate.difference, pair.a, pair.b
+    n_all = pair.difference.n_clusters
+    test = p_value(1.0 if estimate.p_holm is None else estimate.p_holm)
+    if n_pairs > 1:
+        test += f" after correction for {n_pairs} pairs"
+    source = f"By {estimate.rater}'s labels of {estimate.n_chunks} of {plural(n_all, 'chunk')}"
+    if estimate.outcome in {"a is better", "b is better"}:
+        better, worse = (b, a) if estimate.outcome == "b is better" else (a, b)
+        result = f"{better} is better than {worse}: {size(measure.value or 0)} more usable items, {_ends(measure)} ({test})"
+    elif estimate.outcome == "no difference shown":
+        limit = size(max(abs(measure.low or 0), abs(measure.high or 0)))
+        result = f"{a} and {b} show no difference: {b} − {a} is {shown(measure)} ({test}), and one above {limit} is ruled out"
+    else:
+        more = estimate.n_more_chunks or 0
+        enough = (
+            f"labels of about {plural(two_digits_up(more), 'more chunk', 'more chunks')} would decide"
+            if more <= n_all - estimate.n_chunks
+            else "more labels, and more chunks, would decide"
+        )
+        result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test}); {enough} if it stays as it is"
+    favoured, error = (b if (estimate.error.value or 0) > 0 else a), estimate.error
+    favour = (
+        f"; on the labelled chunks the judge favours {favoured} by {size(error.value)}, {_ends(error, signed=True)} ({p_value(estimate.p_error)})"
+        if error.value and estimate.p_error is not None
+        else "; on the labelled chunks it favours neither"
+        if error.value == 0
+        else ""
+    )
+    return f"{source}, {result}. By the judge's letters alone, {b} − {a} is {shown(pair.difference)}{favour}."
+
+
+def _ends(measure: Measure, *, signed: bool = False) -> str:
+    """Print the interval of a difference as sizes; signed: as sizes in the direction of the value, of which one can be below 0."""
+    low, high = measure.low or 0, measure.high or 0
+    if signed:
+        low, high = (low, high) if (measure.value or 0) > 0 else (-high, -low)
+        return f"{level(measure)} interval {points(low)} to {points(high)}"
+    low, high = sorted((abs(low), abs(high)))
     return f"{level(measure)} interval {size(low, unit='')} to {size(high, unit='')}"

@@ -5,12 +5,14 @@ from typing import Final
 
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
-from qaeval.comparison.model import Difference, Verdict
+from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
 from qaeval.comparison.report import CheckGroup
-from qaeval.comparison.verdict import ordered
+from qaeval.comparison.verdict import SHOWN_FROM, ordered
 from qaeval.report.facts import ModelFacts, RubricFacts
 from qaeval.report.numbers import listed, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
+
+_S: Final = "'s"
 
 _MANY_UNGRADED: Final = 0.02
 """With a larger share of items without a letter the rates hang on what those letters would have been."""
@@ -24,15 +26,17 @@ def write_headline(
     agreement: Sequence[RaterAgreement],
     controls: JudgeDiscrimination,
     checks: Sequence[CheckGroup],
+    labelled_rates: Sequence[LabelledRate],
     *,
     rubric: RubricFacts,
     n_chunks: int,
 ) -> tuple[Sentence, ...]:
     """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
-    order = ordered(candidates)
+    order = ordered(candidates, differences)
     tells_nothing = controls.outcome == "tells nothing apart"
     findings = [
         *((controls.sentence,) if tells_nothing else _pairs(verdict, differences)),
+        *_labelled_rates(order, labelled_rates),
         _rates(order, rubric),
         *_frequent(checks),
     ]
@@ -60,34 +64,67 @@ def write_headline(
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """Say in one sentence which candidate to use, or why there is no verdict, and on what condition."""
+    """Say in one sentence which candidate to use, or why there is no verdict, and what that rests on."""
     better = verdict.reason("better")
     beaten = listed(better.candidates) if better else ""
-    condition = " if the judge is right" if verdict.condition == "if_judge_right" else ""
+    if verdict.kind == "none":
+        return _no_verdict(verdict, beaten)
+    if verdict.kind == "undecided":
+        return _undecided(verdict)
     if verdict.kind == "use":
-        return f"Use {verdict.candidate}{condition}: it is better than {beaten}."
-    if verdict.kind == "equal":
-        others = f"; each is better than {beaten}" if beaten else ""
-        equal = f"Use {listed(verdict.candidates, 'or')}, by cost or licence{condition and ','}{condition}"
-        return f"{equal}: no difference in quality that matters{others}."
-    return _undecided(verdict) if verdict.kind == "undecided" else _no_verdict(verdict, beaten)
+        use, result = f"Use {verdict.candidate}", f"it is better than {beaten}"
+    else:
+        use = f"Use {listed(verdict.candidates, 'or')}, by cost or licence"
+        result = "no difference in quality that matters" + (
+            f"; each is better than {beaten}" if beaten else ""
+        )
+    if verdict.condition == "shown":
+        return f"{use}: by {_labels(verdict.reason('labelled'))}, {result}."
+    comma = "," if verdict.kind == "equal" else ""
+    return f"{use}{comma} if the judge is right: {result}.{_few_labels(verdict)}{_contradicted(verdict)}"
+
+
+def _labels(reason: Reason | None) -> str:
+    """Name the labels that decide: ``anna's labels of 40 chunks``."""
+    if reason is None:
+        return "labels"
+    at_least = "at least " if len(reason.candidates) > 1 else ""
+    return f"{listed([f'{rater}{_S}' for rater in reason.raters])} labels of {at_least}{plural(reason.n_chunks or 0, 'chunk')}"
+
+
+def _few_labels(verdict: Verdict) -> str:
+    few = verdict.reason("few_labels")
+    return f" {_labels(few)[0].upper()}{_labels(few)[1:]} say so; {SHOWN_FROM} would show it." if few else ""
+
+
+def _contradicted(verdict: Verdict) -> str:
+    others = verdict.reason("raters_differ")
+    return (
+        f" But {listed([f'{rater}{_S}' for rater in others.raters])} labels show something else."
+        if others
+        else ""
+    )
 
 
 def _undecided(verdict: Verdict) -> str:
     leader = verdict.leader
+    labels = verdict.reason("labelled") or verdict.reason("few_labels")
+    judge = " The judge's letters alone would say otherwise." if verdict.reason("judge_differs") else ""
     if verdict.reason("too_few_chunks"):
         return f"Undecided: {leader} had the most usable items, but there are too few chunks for an interval."
+    more = f"by {_labels(labels)}, " if labels else ""
+    needed = "more labelled chunks" if labels else "more chunks"
     if level := verdict.reason("level"):
         names = listed([leader or "", *level.candidates])
-        return f"Undecided: {names} are level, and more chunks are needed to rule out a difference."
+        return f"Undecided: {more}{names} are level, and {needed} are needed to rule out a difference.{judge}"
     unclear = verdict.reason("not_enough_data")
     rivals = listed(unclear.candidates) if unclear else "the others"
-    return f"Undecided: {leader} leads, but more chunks are needed to tell it from {rivals}."
+    return f"Undecided: {more}{leader} leads, but {needed} are needed to tell it from {rivals}.{judge}"
 
 
 def _no_verdict(verdict: Verdict, beaten: str) -> str:
     if refuted := verdict.reason("judge_refuted"):
-        raters = listed([f"{rater}'s" for rater in refuted.raters])
+        raters = listed([f"{rater}{_S}" for rater in refuted.raters])
         return f"No verdict: by {raters} labels the judge is not shown to agree more than chance, or the commonest letter, would."
     texts = {
         "judge_tells_nothing_apart": "the judge tells nothing apart, so its letters say nothing of the candidates.",
@@ -102,7 +139,23 @@ def _no_verdict(verdict: Verdict, beaten: str) -> str:
 
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
     rates = "; ".join(f"{candidate.facts.name} {rate(candidate.usable)}" for candidate in order)
-    return f"Usable items (graded {rubric.best}, of all that were asked for): {rates}."
+    return f"Usable items by the judge's letters ({rubric.best}, of all that were asked for): {rates}."
+
+
+def _labelled_rates(order: Sequence[CandidateSummary], rates: Sequence[LabelledRate]) -> list[str]:
+    """Return the usable rates by labels; nothing where no candidate has labels of enough chunks."""
+    deciding: dict[str, LabelledRate] = {}
+    for usable in rates:
+        if usable.name == "usable" and usable.is_enough:
+            deciding.setdefault(usable.candidate, usable)
+    if not deciding:
+        return []
+    texts = [
+        f"{candidate.facts.name} {rate(labelled.rate)} ({labelled.rater}, {plural(labelled.n_items, 'item')})"
+        for candidate in order
+        if (labelled := deciding.get(candidate.facts.name))
+    ]
+    return [f"Usable items by labels, corrected for the items without one: {'; '.join(texts)}."]
 
 
 def _pairs(verdict: Verdict, differences: Sequence[Difference]) -> list[str]:

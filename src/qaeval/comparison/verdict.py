@@ -1,10 +1,26 @@
 """The verdict of a comparison, computed from the candidates, their differences and the labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary
-from qaeval.comparison.model import Difference, Outcome, Reason, ReasonCode, Verdict, outcome_of
+from qaeval.comparison.model import (
+    Condition,
+    Difference,
+    LabelledDifference,
+    Outcome,
+    Reason,
+    ReasonCode,
+    Verdict,
+    outcome_of,
+)
+
+SHOWN_FROM: Final = 30
+"""Labelled chunks from which a corrected difference is shown without a condition. With fewer, t intervals of differences that
+mostly tie are rough."""
+_SAME: Final = 1e-9
+"""Mean differences closer than this are equal."""
 
 
 def decide_verdict(
@@ -17,6 +33,10 @@ def decide_verdict(
 ) -> Verdict:
     """Decide which candidate to use.
 
+    Where a rater labelled enough chunks for an interval, the corrected difference of the pair decides, also against the
+    judge's own. The verdict is `shown` where every pair of the leader is decided by labels of `SHOWN_FROM` chunks or more and no
+    other rater of the same kind shows something else.
+
     Args:
         candidates: At least one.
         differences: Of every pair of candidates.
@@ -24,49 +44,103 @@ def decide_verdict(
         controls: Whether the judge tells anything apart; None: not known.
         margin: Smallest difference of usable rates that matters, in (0, 1).
     """
-    order = ordered(candidates)
+    order = ordered(candidates, differences)
     leader = order[0].facts.name
     if reasons := _nothing_to_decide(order, agreement, controls):
         return Verdict(kind="none", leader=leader, reasons=reasons)
-    rivals = _rivals(order, differences, margin)
+    names = [candidate.facts.name for candidate in order]
+    pairs = {
+        name: next(pair for pair in differences if {pair.a, pair.b} == {leader, name}) for name in names[1:]
+    }
+    rivals: dict[ReasonCode, list[str]] = {}
+    for name, pair in pairs.items():
+        outcome = pair.effective_outcome(margin)
+        rivals.setdefault(_code(outcome, is_leader_a=pair.a == leader), []).append(name)
     if all(candidate.facts.is_embedded for candidate in order):
-        reasons = (
-            Reason(code="embedded_only"),
-            *(_reason("better", rivals["better"]) if len(rivals["better"]) == len(order) - 1 else ()),
-        )
-        return Verdict(kind="none", leader=leader, reasons=reasons)
-    if rivals["too_few_chunks"]:
-        return Verdict(
-            kind="undecided", leader=leader, reasons=_reason("too_few_chunks", rivals["too_few_chunks"])
-        )
-    if rivals["not_enough_data"]:
-        level = order[0].usable.value == order[1].usable.value
-        return Verdict(
-            kind="undecided",
-            leader=leader,
-            reasons=(
-                *_reason("not_enough_data", rivals["not_enough_data"]),
-                *(_reason("level", (order[1].facts.name,)) if level else ()),
-            ),
-        )
-    equal = rivals["no_difference"]
+        better = _reason("better", rivals.get("better", ())) if set(rivals) == {"better"} else ()
+        return Verdict(kind="none", leader=leader, reasons=(Reason(code="embedded_only"), *better))
+    basis = _basis(pairs, margin)
+    for code in ("too_few_chunks", "not_enough_data"):
+        if unclear := rivals.get(code):
+            level = abs(_lead(pairs[names[1]], leader)) < _SAME and code == "not_enough_data"
+            reasons = (*_reason(code, unclear), *(_reason("level", names[1:2]) if level else ()), *basis)
+            return Verdict(kind="undecided", leader=leader, reasons=reasons)
+    equal = rivals.get("no_difference", [])
     return Verdict(
         kind="equal" if equal else "use",
         candidate=None if equal else leader,
         candidates=(leader, *equal) if equal else (),
         leader=leader,
-        condition="if_judge_right",
-        reasons=(
-            *_reason("no_difference", equal),
-            *_reason("better", rivals["better"]),
-            Reason(code="not_labelled"),
-        ),
+        condition=_condition(basis),
+        reasons=(*_reason("no_difference", equal), *_reason("better", rivals.get("better", ())), *basis),
     )
 
 
-def ordered(candidates: Sequence[CandidateSummary]) -> list[CandidateSummary]:
-    """Sort candidates by usable rate, the highest first."""
-    return sorted(candidates, key=lambda candidate: -(candidate.usable.value or 0.0))
+def ordered(
+    candidates: Sequence[CandidateSummary], differences: Sequence[Difference]
+) -> list[CandidateSummary]:
+    """Sort candidates by their mean difference from the others, the best first: by usable rate where labels decide nothing."""
+
+    def mean_lead(name: str) -> float:
+        leads = [_lead(pair, name) for pair in differences if name in {pair.a, pair.b}]
+        return round(sum(leads) / len(leads), 9) if leads else 0.0
+
+    return sorted(candidates, key=lambda candidate: -mean_lead(candidate.facts.name))
+
+
+def _lead(pair: Difference, name: str) -> float:
+    value = pair.effective.value or 0.0
+    return value if pair.b == name else -value
+
+
+def _basis(pairs: Mapping[str, Difference], margin: float) -> tuple[Reason, ...]:
+    """Say what decides about the leader and each rival: labels or the judge, and what contradicts them."""
+    grouped: dict[ReasonCode, dict[str, LabelledDifference]] = {"labelled": {}, "few_labels": {}}
+    judged, judge_differs, raters_differ = [], [], {}
+    for name, pair in pairs.items():
+        first = pair.deciding
+        if first is None:
+            judged.append(name)
+            continue
+        grouped["labelled" if first.n_chunks >= SHOWN_FROM else "few_labels"][name] = first
+        outcome = pair.effective_outcome(margin)
+        if outcome != outcome_of(pair.difference, pair.p_holm, margin=margin):
+            judge_differs.append(name)
+        if others := [
+            other.rater
+            for other in pair.labelled[1:]
+            if other.is_enough
+            and other.rater_kind == first.rater_kind
+            and _contradict(
+                outcome, outcome_of(other.difference, 1.0 if other.p is None else other.p, margin=margin)
+            )
+        ]:
+            raters_differ[name] = others
+    reasons = [
+        Reason(
+            code=code,
+            candidates=tuple(estimates),
+            raters=tuple(dict.fromkeys(estimate.rater for estimate in estimates.values())),
+            n_chunks=min(estimate.n_chunks for estimate in estimates.values()),
+        )
+        for code, estimates in grouped.items()
+        if estimates
+    ]
+    if raters_differ:
+        raters = tuple(dict.fromkeys(rater for others in raters_differ.values() for rater in others))
+        reasons.append(Reason(code="raters_differ", candidates=tuple(raters_differ), raters=raters))
+    return (*_reason("not_labelled", judged), *reasons, *_reason("judge_differs", judge_differs))
+
+
+def _contradict(first: Outcome, other: Outcome) -> bool:
+    """Whether two outcomes, both shown, are different."""
+    shown = {"a is better", "b is better", "no difference shown"}
+    return first != other and {first, other} <= shown
+
+
+def _condition(basis: Sequence[Reason]) -> Condition:
+    conditional = {"not_labelled", "few_labels", "raters_differ"}
+    return "if_judge_right" if any(reason.code in conditional for reason in basis) else "shown"
 
 
 def _nothing_to_decide(
@@ -116,27 +190,6 @@ def refuting(agreement: Sequence[RaterAgreement]) -> tuple[RaterAgreement, ...]:
     ]
     people = [rater for rater in enough if rater.rater_kind != "model"]
     return tuple(rater for rater in people or enough if rater.standing in {"chance", "majority"})
-
-
-def _rivals(
-    order: Sequence[CandidateSummary], differences: Sequence[Difference], margin: float
-) -> dict[ReasonCode, list[str]]:
-    """Sort the leader's rivals by how their difference from it ended, each group by usable rate."""
-    leader, names = order[0].facts.name, [candidate.facts.name for candidate in order]
-    rivals: dict[ReasonCode, list[str]] = {
-        "better": [],
-        "no_difference": [],
-        "not_enough_data": [],
-        "too_few_chunks": [],
-    }
-    pairs = {
-        (pair.b if pair.a == leader else pair.a): pair for pair in differences if leader in {pair.a, pair.b}
-    }
-    for rival in sorted(pairs, key=names.index):
-        pair = pairs[rival]
-        outcome = outcome_of(pair.difference, pair.p_holm, n_pairs=len(differences), margin=margin)
-        rivals[_code(outcome, is_leader_a=pair.a == leader)].append(rival)
-    return rivals
 
 
 def _code(outcome: Outcome, *, is_leader_a: bool) -> ReasonCode:

@@ -252,9 +252,9 @@ class ReplyIndex:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def sample_ids(self) -> list[str]:
-        """Return the ids of the samples with a reply, sorted."""
-        return [f"{number:016x}" for number in np.unique(self._samples).tolist()]
+    def sample_ids(self, n: int) -> list[str]:
+        """Return the lowest n ids of samples with a reply, sorted; ids are hashes, so this is a draw."""
+        return [f"{number:016x}" for number in np.unique(self._samples)[:n].tolist()]
 
     def of(self, sample_id: str) -> list[Generation]:
         """Read the replies to one sample, in the order of the file."""

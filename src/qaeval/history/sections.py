@@ -9,6 +9,7 @@ from typing import Final
 from markupsafe import Markup
 
 from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.model import Difference
 from qaeval.history.chart import trend
 from qaeval.history.model import EvalHistory, History, RunComparison, Unread
 from qaeval.report import numbers
@@ -29,6 +30,7 @@ def write_history(history: History) -> tuple[Section, ...]:
 def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
     """Turn the comparison of runs into one section."""
     notes = Notes()
+    has_labels = any(pair.difference.deciding for pair in comparison.pairs)
     rows = tuple(
         (
             pair.candidate,
@@ -36,6 +38,7 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
             notes.rate(pair.first.usable, f"{pair.candidate} in {comparison.runs[0]}"),
             notes.rate(pair.other.usable, pair.difference.b),
             notes.difference(pair.difference.difference, pair.difference.b),
+            *_by_labels(pair.difference, notes, has_labels=has_labels),
             f"{pair.difference.n_chunks_b_better} / {pair.difference.n_chunks_equal} / {pair.difference.n_chunks_a_better}",
         )
         for pair in comparison.pairs
@@ -46,6 +49,7 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
         f"usable in {comparison.runs[0]}",
         "usable in run",
         "change",
+        *(("change by labels",) if has_labels else ()),
         "better / same / worse",
     )
     left_out = (
@@ -73,6 +77,16 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
                 ),
             ),
         ),
+    )
+
+
+def _by_labels(difference: Difference, notes: Notes, *, has_labels: bool) -> tuple[str, ...]:
+    if not has_labels:
+        return ()
+    if difference.deciding is None:
+        return ("–",)
+    return (
+        notes.difference(difference.deciding.difference, f"{difference.b} by {difference.deciding.rater}"),
     )
 
 

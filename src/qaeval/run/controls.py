@@ -48,20 +48,15 @@ def draw(judge: str, samples: Iterable[Sample], replies: ReplyIndex) -> tuple[Co
 
     Args:
         judge: Name of the judge.
-        samples: The sample set; those whose ids hash lowest are used.
+        samples: Samples of the run whose items are used.
         replies: The candidates' replies.
     """
-    pool = set(sorted(replies.sample_ids(), key=lambda sample_id: record_id("control", sample_id))[:_POOL])
-    chosen = [sample for sample in samples if sample.sample_id in pool]
-    chosen.sort(key=lambda sample: record_id("control", sample.sample_id))
-    by_sample = [_sources(sample, replies) for sample in chosen]
+    order = sorted(samples, key=lambda sample: sample.sample_id)
+    by_sample = [_sources(sample, replies) for sample in order]
     # one item of each sample, then the second one of each, so that the controls are of as many chunks as there are
-    sources = [source for round_ in zip_longest(*by_sample) for source in round_ if source is not None][
-        :_POOL
-    ]
+    sources = [source for round_ in zip_longest(*by_sample) for source in round_ if source is not None]
     taken = {source.item.item_id for source in sources}
-    foreign = _distinct(_foreign(judge, sources), taken)
-    foreign = foreign[: N_CONTROLS // 2]
+    foreign = _distinct(_foreign(judge, sources[:_POOL]), taken)[: N_CONTROLS // 2]
     dotted = _distinct((_control(judge, source, _DOTS, "placeholder") for source in sources), taken)
     return (*dotted[: N_CONTROLS - len(foreign)], *foreign)
 
@@ -149,25 +144,24 @@ class ControlStage:
 
     def pending(self) -> PendingTasks[_ControlTask]:
         """Return the controls without a grade; at the first call of a run draw them, and write them down."""
-        controls = self._store.controls() or self._drawn()
-        pending = {control.sample_id: control for control in controls if control.is_pending}
-        samples = {
-            sample.sample_id: sample
-            for sample in (self._store.samples() if pending else ())
-            if sample.sample_id in pending
-        }
+        controls = self._store.controls()
+        if controls:
+            samples = self._store.some_samples({control.sample_id for control in controls})
+        else:
+            samples = self._store.some_samples(self._replies.sample_ids(_POOL))
+            controls = self._drawn(samples)
+        by_id = {sample.sample_id: sample for sample in samples}
         tasks = [
             _ControlTask(
-                control,
-                GradeTask(control.task_id, self.spec.name, samples[control.sample_id], control.item),
+                control, GradeTask(control.task_id, self.spec.name, by_id[control.sample_id], control.item)
             )
             for control in controls
             if control.is_pending
         ]
         return PendingTasks(len(controls), len(controls) - len(tasks), tasks)
 
-    def _drawn(self) -> tuple[Control, ...]:
-        controls = draw(self.spec.name, self._store.samples(), self._replies)
+    def _drawn(self, samples: Iterable[Sample]) -> tuple[Control, ...]:
+        controls = draw(self.spec.name, samples, self._replies)
         if controls:
             self._store.drop_manifest()
             with self._store.writer(CONTROLS) as rows:

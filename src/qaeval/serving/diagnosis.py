@@ -79,6 +79,11 @@ _CAUSES: Final = (
         r"Failed to infer device type|No CUDA GPUs are available|libcuda\.so\.1: cannot open",
         "vLLM finds no GPU here; name a running server with --endpoint",
     ),
+    _cause(
+        r"CPU Generator does not use offset",
+        "on a CPU this vLLM cannot split the prompt of a seeded request: add --no-enable-chunked-prefill and "
+        "--max-num-batched-tokens (at least --max-model-len) to `vllm_args` in qaeval.yaml",
+    ),
     _cause(r"No space left on device", "the disk is full"),
 )
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from qaeval.stats._arrays import TINY, Floats, Ints, as_values, same_length
+from qaeval.stats.estimate import MIN_CLUSTERS
 
 _N_RUNS = 4000
 """Simulated runs for one power: two standard errors at 0.8 are 0.013."""
@@ -147,7 +148,8 @@ def plan(
 ) -> Plan:
     """Say what a comparison could show, and how many chunks would find `difference`.
 
-    Each power is `simulated_power`; the numbers of chunks are found to 1 % by bisection.
+    Each power is `simulated_power`, 0 with fewer than 10 chunks, where a comparison gives no verdict; the
+    numbers of chunks are found to 1 % by bisection.
 
     Args:
         pilot: Chunks of two candidates, the more the better: from 20 the spread is known to about a sixth.
@@ -175,7 +177,7 @@ def plan(
         sd=pilot.sd,
         detectable=_detectable(pilot, chunks, alpha=alpha, power=power),
         needed=_needed(pilot, difference, alpha=alpha, power=power),
-        power=simulated_power(pilot, chunks, difference, alpha=alpha),
+        power=_verdict_power(pilot, chunks, difference, alpha=alpha),
     )
 
 
@@ -233,13 +235,18 @@ def _tails(sizes: tuple[int, ...]) -> Floats:
     return np.asarray(folded[::-1].cumsum()[::-1], dtype=np.float64)
 
 
+def _verdict_power(pilot: Pilot, n_chunks: int, difference: float, *, alpha: float) -> float:
+    """Return the probability of a verdict, which takes at least `MIN_CLUSTERS` chunks."""
+    return simulated_power(pilot, n_chunks, difference, alpha=alpha) if n_chunks >= MIN_CLUSTERS else 0.0
+
+
 def _detectable(pilot: Pilot, n_chunks: int, *, alpha: float, power: float) -> float:
     low, high = 0.0, pilot.rates[0]
-    if simulated_power(pilot, n_chunks, high, alpha=alpha) < power:
+    if _verdict_power(pilot, n_chunks, high, alpha=alpha) < power:
         return nan
     while high - low > _TOLERANCE * high:
         middle = (low + high) / 2
-        if simulated_power(pilot, n_chunks, middle, alpha=alpha) < power:
+        if _verdict_power(pilot, n_chunks, middle, alpha=alpha) < power:
             low = middle
         else:
             high = middle
@@ -248,13 +255,13 @@ def _detectable(pilot: Pilot, n_chunks: int, *, alpha: float, power: float) -> f
 
 def _needed(pilot: Pilot, difference: float, *, alpha: float, power: float) -> int | None:
     low, high = 1, 2
-    while simulated_power(pilot, high, difference, alpha=alpha) < power:
+    while _verdict_power(pilot, high, difference, alpha=alpha) < power:
         if high >= _MAX_CHUNKS:
             return None
         low, high = high, min(_MAX_CHUNKS, 2 * high)
     while high - low > max(1, _TOLERANCE * high):
         middle = round(sqrt(low * high))
-        if simulated_power(pilot, middle, difference, alpha=alpha) < power:
+        if _verdict_power(pilot, middle, difference, alpha=alpha) < power:
             low = middle
         else:
             high = middle

@@ -19,7 +19,7 @@ is cut off when the run is opened again. The last row of a task wins.
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, TypeVar
@@ -244,6 +244,14 @@ class RunStore:
     def samples(self) -> EachRow:
         """Return the sample set in its order, read at every iteration."""
         return EachRow(self.path / SAMPLES, Sample.model_validate_json)
+
+    def some_samples(self, sample_ids: Container[str]) -> list[Sample]:
+        """Return the samples with these ids, in the order of the set."""
+        rows = read_rows(
+            self.path / SAMPLES,
+            lambda line: line if orjson.loads(line)["sample_id"] in sample_ids else None,
+        )
+        return [Sample.model_validate_json(line) for line in rows if line is not None]
 
     def generations(self) -> LastRows:
         """Return the last row of every generation task, read at every iteration."""
