@@ -79,8 +79,8 @@ def test_a_published_check_as_json_has_no_nan(capsys: pytest.CaptureFixture[str]
         (("--table", "1,2"), "letter counts of both raters"),
         (("--table", "1,2:3,4"), "different numbers of items"),
         (("--table", "1,2:1,2", "--kappa", "high"), "as it was printed"),
-        (("--kappa", "0.3", "x.csv"), "belong to --table"),
-        (("--table", "1,2:1,2", "x.csv"), "leave the run or file out"),
+        (("--kappa", "0.3", "x.csv"), "require --table"),
+        (("--table", "1,2:1,2", "x.csv"), "omit the run or file"),
         ((), "needs a run directory, a file"),
     ],
 )
@@ -295,7 +295,7 @@ def test_a_run_as_json_is_the_document(finished: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(("--by", "colour"), "expected candidate"), (("--cluster", "doc"), "--cluster belongs to a file")],
+    [(("--by", "colour"), "expected candidate"), (("--cluster", "doc"), "--cluster applies to a file")],
 )
 def test_options_of_a_file_do_not_fit_a_run(
     finished: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str

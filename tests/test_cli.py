@@ -204,15 +204,19 @@ def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -
     assert "20 chunks from 14 strata" in built_in.stdout
     assert "up to 120 requests to grade" in built_in.stdout
     assert built_in.stdout.endswith("next: qaeval compare embedded-lead embedded-salient --n 20\n")
-    unserved = qaeval("doctor", "mistral", "qwen", "--judge", "qwen", cwd=tmp_path).stdout
+    same = "--allow-same-family"
+    unserved = qaeval("doctor", "mistral", "qwen", "--judge", "qwen", same, cwd=tmp_path).stdout
     assert "vllm serve Qwen/Qwen2.5-7B-Instruct-AWQ --revision" in unserved
-    assert "compare mistral qwen --judge qwen --endpoint mistral=http://127.0.0.1:8001/v1" in unserved
+    assert (
+        "compare mistral qwen --judge qwen --allow-same-family --endpoint mistral=http://127.0.0.1:8001/v1"
+        in unserved
+    )
     with LoopbackServer(models=("mistral", "other")) as server:
         urls = [f"--endpoint={name}={server.url}" for name in ("mistral", "qwen")]
-        served = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", *urls, cwd=tmp_path).stdout
+        served = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", same, *urls, cwd=tmp_path).stdout
     assert f"mistral: {server.url}: serves mistral, other" in served
     assert "it does not serve 'qwen'" in served
-    gone = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", *urls, cwd=tmp_path).stdout
+    gone = qaeval("doctor", "mistral", "qwen", "--judge", "mistral", same, *urls, cwd=tmp_path).stdout
     assert "no connection (connection refused)" in gone
     assert "next: start mistral, qwen, then: qaeval compare mistral qwen" in gone
 

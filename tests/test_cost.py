@@ -482,7 +482,7 @@ def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
         "hardware: {ours: {price_per_hour: 1.2, currency: EUR, as_of: 2026-01-01, source: made up}}\n"
         "hosted_prices: {api: {input_per_million: 1, output_per_million: 10, currency: EUR, as_of: 2026-01-01, source: made up}}\n"
     )
-    names = ("mistral", "qwen", "compass-judger")
+    names = ("mistral", "qwen", "selene")
 
     def priced(*words: str) -> Typed:
         return qaeval(*words, "--config", config, "--hardware", "ours", cwd=tmp_path)

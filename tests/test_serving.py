@@ -348,6 +348,7 @@ def registry_file(folder: Path, **models: dict[str, object]) -> Path:
 
 def compare(folder: Path, registry: Path, *arguments: str, n: int = 12) -> Typed:
     command = ["compare", *arguments, "--config", registry, "--n", n, "--out", folder / "run"]
+    command += ["--judge", "compass-judger", "--allow-same-family"]
     return qaeval(*command, "--concurrency", "4", cwd=folder)
 
 
@@ -436,6 +437,7 @@ def test_an_unknown_argument_ends_before_anything_is_loaded(tmp_path: Path) -> N
 def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
     registry = registry_file(tmp_path, mistral=entry("slow"), qwen=entry("ok"))
     command = [QAEVAL, "compare", "mistral", "qwen", "--config", str(registry)]
+    command += ["--judge", "compass-judger", "--allow-same-family"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "run")], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
@@ -562,7 +564,8 @@ def test_doctor_says_that_qaeval_starts_what_has_no_url(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry = registry_file(tmp_path, mistral=entry("ok"), qwen=entry("ok"))
-    assert run(["doctor", "mistral", "qwen", "--n", "3", "--config", str(registry)]) == 0
+    command = ["doctor", "mistral", "qwen", "--n", "3", "--config", str(registry)]
+    assert run([*command, "--judge", "compass-judger", "--allow-same-family"]) == 0
     out = capsys.readouterr().out
     assert out.count(f"qaeval starts it with {FAKE[0]}") == 3
     assert "qaeval compare mistral qwen" in out

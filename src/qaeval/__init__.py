@@ -22,11 +22,13 @@ if TYPE_CHECKING:
         agenerate,
         agrade,
         agreement,
+        aimport_items,
         aload_run,
         compare,
         gate,
         generate,
         grade,
+        import_items,
         load_run,
     )
 
@@ -45,11 +47,13 @@ __all__ = [
     "agenerate",
     "agrade",
     "agreement",
+    "aimport_items",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
+    "import_items",
     "load_run",
 ]
 

@@ -34,27 +34,29 @@ from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, read_labels, require_labels
+from qaeval.comparison.run_data import GROUPS, labels_of_runs, read_labels, require_labels
 from qaeval.comparison.terminal import render_text_rows
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import QaevalError, UsageError
-from qaeval.evals.find import find_labels
 from qaeval.files.yaml import validated
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.decide import GateRequest
 from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
+from qaeval.importing.request import make_request
+from qaeval.importing.run import import_run
 from qaeval.records import Failure, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, control_settings, find_judging, make_plan
+from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
+from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
-from qaeval.storage.run_directory import RunStore
+from qaeval.storage.run_directory import SETTINGS, RunStore
 
 __all__ = [
     "AgreementReport",
@@ -68,11 +70,13 @@ __all__ = [
     "agenerate",
     "agrade",
     "agreement",
+    "aimport_items",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
+    "import_items",
     "load_run",
 ]
 
@@ -260,7 +264,7 @@ class Run:
             raise UsageError(
                 "several runs side by side have no directory to write a report into; use render()"
             )
-        with RunStore.open(self.path) as store:
+        with RunStore.open(self.path, writable=True) as store:
             self.__dict__["_analysis"] = write_report(store, self._options)
         for name in ("letters", "items"):
             self.__dict__.pop(name, None)
@@ -294,6 +298,7 @@ def compare(
     fields: Mapping[str, str] | None = None,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
     out: PathArgument | None = None,
@@ -303,6 +308,8 @@ def compare(
     concurrency: Concurrency | None = None,
     cache: bool = True,
     controls: bool = True,
+    repeat: int | None = None,
+    repeat_judge: int | None = None,
     labels: Paths | None = None,
     margin: float | None = None,
     hardware: str | None = None,
@@ -319,8 +326,9 @@ def compare(
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
-        judge: Judge in the registry; default: the registry's.
+        judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         rubric: Name or file of the rubric; default: the eval's.
+        allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
         out: Run directory; default: ``results/<time>``.
@@ -330,6 +338,9 @@ def compare(
         concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
         cache: Whether replies of earlier runs are used for identical requests to pinned weights.
         controls: Whether the judge grades up to 10 planted controls too, which show whether it tells anything apart.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100, to measure the candidate's noise;
+            the others serve nothing else.
+        repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -342,7 +353,8 @@ def compare(
         The run, reported: report.json, report.md and report.html are in its directory.
 
     Raises:
-        UsageError: A name is unknown, a model has no server, or `out` holds a run and `resume` is False.
+        UsageError: A name is unknown, a model has no server, the judge is of a candidate's family, or `out` holds a run
+            and `resume` is False.
         DataError: A file is not valid, or every task failed.
         EndpointError: A server cannot be used, or stopped answering.
         NotComparableError: The run in `out` was made with other settings.
@@ -350,6 +362,7 @@ def compare(
         Interrupted: The run was stopped; finished rows are kept.
     """
     names = _names(models)
+    n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -361,10 +374,15 @@ def compare(
         n=n,
         seed=seed,
     )
-    judging = find_judging(
-        registry, plan.candidates, judge=judge, rubric=_text(rubric) or plan.definition.rubric
-    )
     path = _path(out) or Path("results", new_run_name())
+    judging = find_judging(
+        registry,
+        plan.candidates,
+        judge=judge,
+        rubric=_text(rubric) or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+        recorded=RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None,
+    )
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
@@ -377,6 +395,7 @@ def compare(
         command=command or f"qaeval.compare({names!r})",
     )
     shown = _progress(progress)
+    _note(judging, shown)
     serve = metrics_served(
         metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
     )
@@ -388,7 +407,14 @@ def compare(
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge)
-            runner.compare(plan.candidates, plan.definition, judging, controls=controls)
+            runner.compare(
+                plan.candidates,
+                plan.definition,
+                judging,
+                repeat=n_replies,
+                repeat_judge=n_letters,
+                controls=controls,
+            )
         analysis = write_report(store, options)
     return Run((path,), options, analysis)
 
@@ -409,6 +435,7 @@ def generate(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
@@ -429,6 +456,7 @@ def generate(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -439,6 +467,7 @@ def generate(
     Raises:
         QaevalError: As for `compare`.
     """
+    n_replies = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -463,7 +492,7 @@ def generate(
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
-        runner.generate(plan.candidates, plan.definition)
+        runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
 
@@ -473,26 +502,31 @@ def grade(
     *,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
     controls: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
 ) -> Run:
-    """Run the second stage alone: the judge grades every item that has no letter yet.
+    """Run the second stage alone: the judge grades every item that has no letter yet, those of repeated replies too.
 
     Args:
         run: A run, or its directory.
-        judge: Judge in the registry; default: the registry's.
+        judge: Judge in the registry; default: that of the run, else the registry's first one that is of no
+            candidate's family.
         rubric: Name or file of the rubric; default: the eval's.
+        allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         endpoints: URL of a model's server by name.
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
         controls: Whether the judge grades planted controls too, unless the run was begun without them.
+        repeat: Letters for each item, the first included, 2 to 100, to measure the judge's noise; the others serve nothing else.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -504,12 +538,16 @@ def grade(
         QaevalError: As for `compare`.
     """
     (path,) = _run_paths(run)
+    n_letters = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
-    with RunStore.open(path) as store:
+    with RunStore.open(path, writable=True) as store:
         settings = store.settings()
-        judging = _judging(registry, settings, judge=judge, rubric=_text(rubric))
+        judging = judging_of_run(
+            registry, settings, judge=judge, rubric=_text(rubric), allow_same_family=allow_same_family
+        )
         machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
         shown = _progress(progress)
+        _note(judging, shown)
         serve = metrics_served(
             metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
         )
@@ -522,6 +560,76 @@ def grade(
             if settings.get("grading") is None and not controls:
                 store.write_settings({**settings, **control_settings(controls=False)})
             runner.grade(judging, controls=controls and settings.get("controls", True))
+            runner.grade_repeats(judging, repeat=n_letters)
+    return load_run(path, config=config)
+
+
+@blocking
+def import_items(
+    items: pd.DataFrame | Paths,
+    *,
+    out: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    candidate: str | Sequence[str] | None = None,
+    candidate_field: str | None = None,
+    eval_name: PathArgument | None = None,
+    rubric: PathArgument | None = None,
+    fields: Mapping[str, str] | None = None,
+    grade_field: Mapping[str, str] | None = None,
+    label_fields: Mapping[str, str] | None = None,
+    common: bool = False,
+    join: Run | PathArgument | None = None,
+    config: PathArgument | None = None,
+) -> Run:
+    """Make a run of pairs, answers or preference pairs that were made elsewhere. `grade` continues with the run.
+
+    Rows hold an item, a list of items, a raw reply or an error, with their chunk as text or by id; docs/import.md has
+    all columns. Every row counts: an error, a reply that cannot be read and an item without its chunk are failures.
+
+    Args:
+        items: Table of items, or files: JSON Lines, a JSON array, CSV or Parquet.
+        out: Run directory, new or empty; default: ``results/<time>``.
+        chunks: JSONL file of the chunks that rows refer to by ``chunk_id``; default: the eval's.
+        candidate: Name of the candidate, or one for each file; default: the column ``candidate`` or ``model``, else the
+            name of the file.
+        candidate_field: Column of the candidate.
+        eval_name: Name or folder of the eval, which says what an item is and how it is graded; default: the registry's.
+        rubric: Name or file of the rubric; default: the eval's.
+        fields: Column by field name, for example ``{"question": "q"}``; common names are recognised.
+        grade_field: Name of a judge and the column with its letters: the run is graded by it.
+        label_fields: Column of letters by rater: labels, which `Run.report` and `agreement` use.
+        common: Whether to keep the samples that all candidates have, where they differ.
+        join: Run whose candidates the imported ones join, on the same samples; `out` holds all of them.
+        config: Registry file.
+
+    Returns:
+        The run; its `report` raises `DataError` until it is graded.
+
+    Raises:
+        UsageError: A name is unknown, or `out` holds files.
+        DataError: A file or row is not valid; the message has file and line, and nothing is written.
+        NotComparableError: The candidates answer different samples, and `common` is False.
+        StoreError: `out` cannot be written.
+    """
+    path = _path(out) or Path("results", new_run_name())
+    registry = find_config(_path(config))
+    with ExitStack() as stack:
+        base = None if join is None else stack.enter_context(RunStore.open(*_run_paths(join)))
+        request = make_request(
+            registry,
+            [items] if isinstance(items, pd.DataFrame) else _paths(items),
+            eval_name=_text(eval_name),
+            rubric=_text(rubric),
+            chunks=_path(chunks),
+            candidates=() if candidate is None else (candidate,) if isinstance(candidate, str) else candidate,
+            candidate_field=candidate_field,
+            fields=fields or {},
+            grade_field=grade_field or {},
+            label_fields=label_fields or {},
+            common=common,
+            join=base,
+        )
+        import_run(request, path)
     return load_run(path, config=config)
 
 
@@ -559,7 +667,7 @@ def load_run(
         with RunStore.open(path) as store:
             settings.append(store.settings())
     options = ReportOptions(
-        label_paths=find_labels(settings[0]["eval"]["name"]) if labels is None else _paths(labels),
+        label_paths=labels_of_runs(paths, settings) if labels is None else _paths(labels),
         margin=_margin(margin, registry),
         machines=find_machines(registry, settings, hardware),
         hosted_prices=find_hosted(registry),
@@ -626,6 +734,7 @@ def gate(
     sequential: bool = False,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     seed: int | None = None,
     labels: Paths | None = None,
     hardware: str | None = None,
@@ -649,6 +758,7 @@ def gate(
         sequential: Grade the run in random order and stop as soon as the answer is certain.
         judge: With `sequential`: judge in the registry.
         rubric: With `sequential`: name or file of the rubric.
+        allow_same_family: Where something is graded: whether the judge may be of a candidate's family.
         seed: With `sequential`: seed of the order of the chunks, at least 0.
         labels: Label files; default: the eval's.
         hardware: Machine of the registry for models whose entry names none.
@@ -678,6 +788,7 @@ def gate(
         sequential=sequential,
         judge=judge,
         rubric=_text(rubric),
+        allow_same_family=allow_same_family,
         seed=seed,
         save=save,
     )
@@ -697,6 +808,7 @@ def gate(
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
+aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)
@@ -801,15 +913,9 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
     return registry.with_endpoints(endpoints) if endpoints else registry
 
 
-def _judging(
-    registry: Config, settings: Mapping[str, Mapping[str, object]], *, judge: str | None, rubric: str | None
-) -> Judging:
-    """Resolve who grades a run: the named judge, else the one that graded it before, else the registry's default."""
-    grading: Mapping[str, object] = settings.get("grading") or {}
-    graded_by = grading.get("judge")
-    name = judge or (str(graded_by["name"]) if isinstance(graded_by, Mapping) else None)
-    candidates = tuple(registry.candidate(candidate) for candidate in settings["candidates"])
-    return find_judging(registry, candidates, judge=name, rubric=rubric or str(settings["eval"]["rubric"]))
+def _note(judging: Judging, progress: Progress) -> None:
+    if judging.note:
+        progress.note(judging.note)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ FailureReason: TypeAlias = Literal[
     "unparseable",
     "interrupted",
     "placeholder",
+    "no_source",
+    "reported",
 ]
 """Why a task has no result; ``FAILURES`` has the meanings."""
 
@@ -42,6 +44,8 @@ FAILURES: Mapping[FailureReason, str] = {
     "unparseable": "the judge's reply holds no letter of the rubric's scale",
     "interrupted": "the server stopped the reply before its end; retried on resume",
     "placeholder": "the reply repeats the prompt's example or dots in place of a text, or is the same for three chunks or more",
+    "no_source": "the imported item came without its chunk, and the rubric needs one",
+    "reported": "the imported file reports an error, or holds nothing",
 }
 
 TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
@@ -83,7 +87,8 @@ class Chunk(Record):
     """A passage of a document."""
 
     chunk_id: str = Field(min_length=1)
-    text: str = Field(min_length=1)
+    text: str
+    """Empty only where an item was imported without its chunk."""
     stratum: str = "all"
     """The topic; samples are drawn in proportion from every stratum."""
     document: str = ""
@@ -164,6 +169,17 @@ class Item(Record):
         )
 
 
+class LostItem(Record):
+    """An item of an imported reply that does not exist, with the reason."""
+
+    position: int = Field(ge=0)
+    """Index in the reply, from 0; those of the reply's items are the others."""
+    reason: FailureReason
+    detail: str
+    text: str = Field(default="", exclude_if=_nothing)
+    """What there is instead, if anything."""
+
+
 class Usage(Record):
     """Tokens as the server counted them."""
 
@@ -180,7 +196,12 @@ class Generation(Record):
     task_id: str
     candidate: str
     sample_id: str
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
+    lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
+    to qaeval, which has all."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
@@ -199,6 +220,10 @@ class Grade(Record):
     judge: str
     rubric_sha: str
     item_id: str
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """Of the reply that holds the item."""
+    letter_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """0 for the first letter of the item in this reply; further ones show the judge's noise alone."""
     letter: str
     flags: tuple[str, ...] = ()
     """Names of the rubric's flags that the judge raised, sorted."""
@@ -224,6 +249,10 @@ class Failure(Record):
     sample_id: str
     item_id: str | None = None
     """The item without a grade; None for a failed generation."""
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """As in `Generation` and `Grade`."""
+    letter_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """As in `Grade`."""
     reason: FailureReason
     detail: str
     text: str = ""
@@ -323,10 +352,14 @@ class Energy(Record):
     reason: str = ""
 
 
+StageName: TypeAlias = Literal["generate", "grade", "generate repeats", "grade repeats"]
+"""Repeats are stages of their own: times and costs of the run's replies and letters do not include them."""
+
+
 class Session(Record):
     """The work of one process on one stage with one model; a resumed stage has several."""
 
-    stage: Literal["generate", "grade"]
+    stage: StageName
     model: str
     started: str
     """UTC, ISO 8601."""
@@ -365,7 +398,7 @@ def hosts_outside(sessions: Iterable[Session]) -> set[str]:
 class Reading(Record):
     """A server's metrics at one moment of a stage."""
 
-    stage: Literal["generate", "grade"]
+    stage: StageName
     model: str
     session: str
     """Start of the session; counters are compared within one session alone."""

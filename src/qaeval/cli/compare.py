@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllowSameFamily,
     AsJson,
     ChunksFile,
     Concurrency,
@@ -30,6 +31,9 @@ from qaeval.cli.options import (
     Out,
     OutOrStore,
     Registry,
+    RepeatCandidate,
+    RepeatGrade,
+    RepeatJudge,
     Resume,
     RubricName,
     RunDirectory,
@@ -57,6 +61,7 @@ def compare(
     field: Fields = None,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
     out: OutOrStore = None,
@@ -67,6 +72,8 @@ def compare(
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
     no_controls: NoControls = False,
+    repeat: RepeatCandidate = None,
+    repeat_judge: RepeatJudge = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     labels: Labels = None,
@@ -85,6 +92,11 @@ def compare(
             raise UsageError(
                 "--labels and --margin belong to the report: `qaeval report` after `qaeval merge`"
             )
+        if repeat is not None or repeat_judge is not None:
+            raise UsageError(
+                "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
+                "adds replies and `qaeval grade DIR --repeat R` letters"
+            )
         compare_shard(
             shard,
             out,
@@ -97,6 +109,7 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             config=config,
             endpoints=endpoint_urls(endpoint),
             concurrency=in_flight(concurrency),
@@ -120,6 +133,7 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),
@@ -127,6 +141,8 @@ def compare(
             concurrency=in_flight(concurrency),
             cache=not no_cache,
             controls=not no_controls,
+            repeat=repeat,
+            repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
             hardware=hardware,
@@ -152,6 +168,7 @@ def generate(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
@@ -175,6 +192,7 @@ def generate(
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
@@ -186,11 +204,13 @@ def grade(
     run: RunDirectory,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
     no_controls: NoControls = False,
+    repeat: RepeatGrade = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
@@ -202,11 +222,13 @@ def grade(
         run,
         judge=judge,
         rubric=rubric,
+        allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
         config=config,
         concurrency=in_flight(concurrency),
         cache=not no_cache,
         controls=not no_controls,
+        repeat=repeat,
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         progress=progress_on_stderr(),

@@ -231,11 +231,11 @@ def _priced_runs(
             return load_priced(stores[0], machines)
         # no run has a report of all candidates: differences and the judge's tokens need the letters of all runs
         from qaeval.comparison.analysis import ReportOptions
+        from qaeval.comparison.run_data import labels_of_runs
         from qaeval.comparison.write_report import read_report
-        from qaeval.evals.find import find_labels
 
         options = ReportOptions(
-            label_paths=find_labels(settings[0]["eval"]["name"]),
+            label_paths=labels_of_runs(runs, settings),
             margin=margin or registry.defaults.margin,
             machines=machines,
         )

@@ -1,5 +1,6 @@
 """Commands that carry runs elsewhere: training data, tables, Inspect's logs, and back."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import Labels, Out, RunDirectory, Seed
+from qaeval.cli.options import EvalName, Labels, Out, Registry, RubricName, RunDirectory, Seed, mapping
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -250,10 +251,9 @@ def _export_logs(store: "RunStore", target: Path) -> None:
 
 def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
     """Read the labels that were named, else those of the run's eval."""
-    from qaeval.comparison.run_data import read_labels
-    from qaeval.evals.find import find_labels
+    from qaeval.comparison.run_data import labels_of_run, read_labels
 
-    found = paths or find_labels(store.settings()["eval"]["name"])
+    found = paths or labels_of_run(store.path, store.settings())
     return [label for path in found for label in read_labels(path)]
 
 
@@ -290,15 +290,117 @@ def _bridge() -> "ModuleType":
 
 
 def import_(
-    logs: Annotated[
+    files: Annotated[
         list[Path],
-        typer.Argument(metavar="LOG...", help="Inspect .eval logs, one candidate each."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Items in JSON Lines, a JSON array, CSV or Parquet; or Inspect's .eval logs. Each file is a candidate, unless a column names it.",
+        ),
     ],
     out: Out = None,
+    chunks: Annotated[
+        Path | None,
+        typer.Option("--chunks", help="JSONL file of the chunks that items name by id; default: the eval's."),
+    ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--candidate",
+            help="Name of the candidate, once or once for each file; default: the column candidate or model, else the file's name.",
+        ),
+    ] = None,
+    candidate_field: Annotated[
+        str | None, typer.Option("--candidate-field", metavar="COLUMN", help="Column of the candidate.")
+    ] = None,
+    eval_name: EvalName = None,
+    rubric: RubricName = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field",
+            metavar="FIELD=COLUMN",
+            help="Column of a field (question, answer, chunk_id, text, …); repeat for several. Common names are understood "
+            "without it.",
+        ),
+    ] = None,
+    grade_field: Annotated[
+        list[str] | None,
+        typer.Option("--grade-field", metavar="JUDGE=COLUMN", help="Column with the letters of a judge."),
+    ] = None,
+    label_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label-field", metavar="RATER=COLUMN", help="Column with a rater's labels; repeat for several."
+        ),
+    ] = None,
+    common: Annotated[
+        bool, typer.Option("--common", help="Keep the samples that all candidates have, where they differ.")
+    ] = False,
+    join: Annotated[
+        Path | None,
+        typer.Option(
+            "--join", metavar="RUN", help="Run on the same samples, whose candidates --out then holds too."
+        ),
+    ] = None,
+    config: Registry = None,
 ) -> None:
-    """Import Inspect logs as a run. `qaeval report` is the next step."""
+    """Import items made elsewhere, or Inspect logs, as a run. `qaeval grade` is the next step, of a log `qaeval report`."""
     from qaeval.environment import new_run_name
+    from qaeval.importing.reading import format_of
 
     target = out or Path("results", new_run_name())
-    _bridge().import_log(logs, target)
-    print(f"{target}\nnext: qaeval report {target}")
+    formats = {format_of(path) for path in files}
+    if formats == {"inspect"}:
+        of_items = {
+            "--chunks": chunks,
+            "--candidate": candidate,
+            "--candidate-field": candidate_field,
+            "--eval": eval_name,
+            "--rubric": rubric,
+            "--field": field,
+            "--grade-field": grade_field,
+            "--label-field": label_field,
+            "--common": common,
+            "--join": join,
+        }
+        for option, value in of_items.items():
+            if value:
+                raise UsageError(
+                    f"{option} does nothing with logs of Inspect, which name all of it themselves"
+                )
+        _bridge().import_log(files, target)
+        print(f"{target}\nnext: qaeval report {target}")
+        return
+    from qaeval import api
+
+    api.import_items(
+        files,
+        out=target,
+        chunks=chunks,
+        candidate=candidate,
+        candidate_field=candidate_field,
+        eval_name=eval_name,
+        rubric=rubric,
+        fields=mapping(field, "--field"),
+        grade_field=mapping(grade_field, "--grade-field"),
+        label_fields=mapping(label_field, "--label-field"),
+        common=common,
+        join=join,
+        config=config,
+    )
+    _tell_import(target, is_graded=bool(grade_field))
+
+
+def _tell_import(path: Path, *, is_graded: bool) -> None:
+    from qaeval.storage.run_directory import RunStore
+
+    with RunStore.open(path) as store:
+        settings = store.settings()
+    print(path)
+    for name, counts in settings["imported"]["counts"].items():
+        n, n_valid = sum(counts.values()), counts.get("valid", 0)
+        failed = ", ".join(f"{reason} {k:,}" for reason, k in counts.items() if reason != "valid")
+        print(f"{name}: {n:,} items, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
+    for note in settings["imported"]["notes"]:
+        print(f"! {note}")
+    print(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from qaeval.cli.options import (
+    AllowSameFamily,
     AsJson,
     ChunksFile,
     Endpoints,
@@ -43,6 +44,7 @@ def doctor(
     field: Fields = None,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
     endpoint: Endpoints = None,
@@ -73,7 +75,11 @@ def doctor(
         seed=seed,
     )
     judging = find_judging(
-        registry, planned.candidates, judge=judge, rubric=rubric or planned.definition.rubric
+        registry,
+        planned.candidates,
+        judge=judge,
+        rubric=rubric or planned.definition.rubric,
+        allow_same_family=allow_same_family,
     )
     print_plan(planned, judging)
     if plan:
@@ -90,6 +96,7 @@ def doctor(
     }
     given["config"] = config
     typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    typed += ["--allow-same-family"] if allow_same_family else []
     typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
     typed += [word for name in field or [] for word in ("--field", name)]
     print(f"\nnext: {next_command(planned, judging, answers, typed)}")

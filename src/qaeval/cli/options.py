@@ -79,7 +79,15 @@ JudgeName: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--judge",
-        help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, of the registry.",
+        help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, the first of the registry "
+        "whose family is not a candidate's.",
+    ),
+]
+AllowSameFamily: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-same-family",
+        help="Allow a judge of a candidate's family, or the same model or server; the report says so.",
     ),
 ]
 RubricName: TypeAlias = Annotated[
@@ -115,6 +123,24 @@ NoControls: TypeAlias = Annotated[
         help="Grade no planted controls: up to 10 items with a defect, which show whether the judge tells anything apart.",
     ),
 ]
+_AT_ZERO = (
+    "A model at temperature 0, the default of the evals and of judges, shows the noise of its server alone."
+)
+RepeatCandidate: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--repeat",
+        metavar="R",
+        help="Replies to each sample, 2 to 100, the run's own included: how much of the spread is the candidate's noise? "
+        f"The others count in no rate, interval or gate. {_AT_ZERO}",
+    ),
+]
+_LETTERS = (
+    "Letters for each item, 2 to 100, the first included: how much of the spread is the judge's noise? "
+    f"The others count in no rate, interval or gate. {_AT_ZERO}"
+)
+RepeatGrade: TypeAlias = Annotated[int | None, typer.Option("--repeat", metavar="R", help=_LETTERS)]
+RepeatJudge: TypeAlias = Annotated[int | None, typer.Option("--repeat-judge", metavar="R", help=_LETTERS)]
 MetricsPort: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -52,6 +52,7 @@ def compare_shard(
     *,
     judge: str | None,
     rubric: str | None,
+    allow_same_family: bool,
     config: Path | None,
     endpoints: "Mapping[str, str]",
     concurrency: "int | Literal['auto'] | None",
@@ -74,7 +75,13 @@ def compare_shard(
     registry = find_config(config).with_endpoints(endpoints)
     shard, location = where(argument, out, registry)
     plan = make_plan(registry, models, **source)
-    judging = find_judging(registry, plan.candidates, judge=judge, rubric=rubric or plan.definition.rubric)
+    judging = find_judging(
+        registry,
+        plan.candidates,
+        judge=judge,
+        rubric=rubric or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+    )
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
     machines = find_machines(registry, [settings], hardware)
     begun = begin(location, shard, settings, plan.samples)

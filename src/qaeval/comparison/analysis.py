@@ -20,6 +20,7 @@ from qaeval.comparison.differences import by_refuted_judge, compare_candidates, 
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, gather_items
+from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.run_cost import run_timing
@@ -51,6 +52,12 @@ class RunRows:
     """Planted controls; they count in no rate."""
     readings: Sequence[Reading] = field(default=())
     """What the servers said of themselves, in the order of time."""
+    generation_repeats: Iterable[GenerateRow] = ()
+    """Further replies to the same samples; no rate counts them."""
+    grade_repeats: Iterable[GradeRow] = ()
+    """Further letters for the same items, and those for the items of further replies."""
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    """Of the models that were asked, by name; a model of another kind than a server has none."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
 
@@ -226,6 +233,15 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         failures=gather_failures(table, names),
         checks=checks,
         controls=controls,
+        noise=measure_noise(
+            table,
+            rows.generation_repeats,
+            rows.grade_repeats,
+            candidates=names,
+            judge=judge.name,
+            rubric=rubric,
+            temperatures=rows.temperatures,
+        ),
         selection=summarise_pairs(table, rows.samples, names)
         if data.eval_facts.item_kind == "preference_pair"
         else (),

@@ -44,7 +44,8 @@ def compare_candidates(
 
     The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
     is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
-    whose sign-flip test swaps the candidates' items of a chunk. The test decides who is better, and an end of the interval that
+    whose sign-flip test swaps the candidates' items of a chunk. Where two candidates have different numbers of items in a chunk
+    (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is better, and an end of the interval that
     contradicts it moves to 0 (`agreeing_with_test`).
 
     Args:
@@ -65,9 +66,20 @@ def compare_candidates(
     weights = sizes / sizes.mean()
     columns = {name: means[name].to_numpy(float) for name in candidates}
     counts = usable.pivot_table("usable", "cluster", "candidate", aggfunc="sum", sort=False)
-    size_of = int(usable.groupby(["cluster", "candidate"], sort=False).size().max())
+    totals = usable.pivot_table("usable", "cluster", "candidate", aggfunc="count", sort=False).fillna(0)
+    size_of = int(totals.to_numpy().max())
+    uneven = {
+        (a, b): _linearised_ratios(counts[[a, b]].fillna(0).to_numpy(), totals[[a, b]].to_numpy())
+        for a, b in pairs
+        if not totals[a].equals(totals[b])
+    }
     # whole numbers of items wherever both candidates have the same number in a chunk: the test is exact then
-    p_values = [_p(sizes * columns[a], sizes * columns[b]) for a, b in pairs]
+    p_values = [
+        _p(np.zeros_like(uneven[a, b]), uneven[a, b])
+        if (a, b) in uneven
+        else _p(sizes * columns[a], sizes * columns[b])
+        for a, b in pairs
+    ]
     adjusted = holm(p_values)
     return tuple(
         _difference(
@@ -75,7 +87,7 @@ def compare_candidates(
             b,
             columns[a],
             columns[b],
-            weights=weights,
+            values=uneven.get((a, b), _linearised(columns[b] - columns[a], weights)),
             p=p,
             p_holm=float(p_holm),
             n_pairs=len(pairs),
@@ -90,6 +102,15 @@ def _linearised(d: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return values whose mean is the difference of the rates and whose spread is its error; ``d`` where all chunks weigh the same."""
     difference = float((weights * d).mean())
     return np.asarray(difference + weights * (d - difference))
+
+
+def _linearised_ratios(hits: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Return values whose mean is the difference of two rates, second minus first; arrays of shape (n_chunks, 2)."""
+    shared = totals.any(axis=1)
+    hits, totals = hits[shared], totals[shared]
+    rates = hits.sum(axis=0) / totals.sum(axis=0)
+    residuals = (hits - rates * totals) / totals.mean(axis=0)
+    return np.asarray(rates[1] - rates[0] + residuals[:, 1] - residuals[:, 0])
 
 
 def _within_one(measure: Measure) -> Measure:
@@ -147,14 +168,13 @@ def _difference(
     mean_a: np.ndarray,
     mean_b: np.ndarray,
     *,
-    weights: np.ndarray,
+    values: np.ndarray,
     p: float,
     p_holm: float,
     n_pairs: int,
     margin: float,
     is_judge_blind: bool,
 ) -> Difference:
-    values = _linearised(mean_b - mean_a, weights)
     nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
     interval = agreeing_with_test(paired_difference(nothing, values, span=span), p)
     measure = _within_one(Measure.of(interval))

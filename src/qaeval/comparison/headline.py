@@ -8,7 +8,7 @@ from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
 from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
 from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
-from qaeval.report.facts import ModelFacts, RubricFacts
+from qaeval.report.facts import SAME_FAMILY, ModelFacts, RubricFacts
 from qaeval.report.numbers import listed, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
 
@@ -44,7 +44,7 @@ def write_headline(
         *_few(n_chunks),
         *_standing(judge, agreement),
         *((controls.sentence,) if controls.n_pending and not tells_nothing else ()),
-        *_same_model(judge.facts, candidates),
+        *_same_family(judge.facts, candidates),
         *_contradictions(judge.facts.name, candidates, rubric),
         *(
             _failed(candidate)
@@ -54,7 +54,11 @@ def write_headline(
         *(_ungraded(candidate, rubric) for candidate in candidates if _share(candidate) > _MANY_UNGRADED),
     ]
     trusted = [rater for rater in agreement if rater.standing == "beats both"]
-    notes = [*(_trust(judge.facts.name, rater) for rater in trusted), *_embedded(candidates)]
+    notes = [
+        *(_trust(judge.facts.name, rater) for rater in trusted),
+        *_embedded(candidates),
+        *_unknown_family(judge.facts, candidates),
+    ]
     return (
         Sentence(kind="verdict", text=verdict_sentence(verdict)),
         *(Sentence(kind="finding", text=text) for text in findings),
@@ -218,12 +222,40 @@ def _trust(judge: str, rater: RaterAgreement) -> str:
     )
 
 
-def _same_model(judge: ModelFacts, candidates: Sequence[CandidateSummary]) -> list[str]:
-    return [
-        f"{candidate.facts.name} was graded by the same model that wrote it ({judge.hf_id}): judges tend to favour themselves."
-        for candidate in candidates
-        if judge.hf_id and candidate.facts.hf_id == judge.hf_id
+def _same_family(judge: ModelFacts, candidates: Sequence[CandidateSummary]) -> list[str]:
+    """Return who was graded by its own model or by a model of its family."""
+    same_model = [facts.name for facts in _facts(candidates) if judge.hf_id and facts.hf_id == judge.hf_id]
+    cautions = [
+        f"{name} was graded by the same model that wrote it ({judge.hf_id}): judges tend to favour themselves."
+        for name in same_model
     ]
+    related = [
+        facts.name
+        for facts in _facts(candidates)
+        if facts.name not in same_model and {*facts.family} & {*judge.family}
+    ]
+    if related:
+        cautions.append(
+            f"The judge {judge.name} is of the family of {listed(related)} ({listed(judge.family)}): judges tend to prefer "
+            f"the words of their own family."
+        )
+    if SAME_FAMILY in judge.more:
+        cautions = cautions or [f"The judge {judge.name} has the same server as a candidate."]
+        cautions[-1] += " --allow-same-family allowed that."
+    return cautions
+
+
+def _unknown_family(judge: ModelFacts, candidates: Sequence[CandidateSummary]) -> list[str]:
+    served = [facts for facts in (*_facts(candidates), judge) if facts.kind == "server"]
+    unknown = [facts.name for facts in served if not facts.family]
+    if not unknown or judge.is_embedded or all(facts.is_embedded for facts in _facts(candidates)):
+        return []
+    names = listed(list(dict.fromkeys(unknown)))
+    return [f"The family of {names} is not known (`family:` in qaeval.yaml), so it may be the judge's own."]
+
+
+def _facts(candidates: Sequence[CandidateSummary]) -> list[ModelFacts]:
+    return [candidate.facts for candidate in candidates]
 
 
 def _share(candidate: CandidateSummary) -> float:

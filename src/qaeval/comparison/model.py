@@ -1,4 +1,4 @@
-"""Data of a comparison: the differences between candidates, their ranks and the verdict."""
+"""Data of a comparison: differences between candidates, their ranks, the verdict, and the noise of replies and letters."""
 
 from typing import Final, Literal, TypeAlias
 
@@ -252,3 +252,60 @@ class Verdict(Part):
     def trusts_judge(self) -> bool:
         """Whether the judge's letters may decide at all: labels or controls that refute it leave no quality to choose by."""
         return self.reason("judge_refuted") is None and self.reason("judge_tells_nothing_apart") is None
+
+
+NoiseSource: TypeAlias = Literal["chunk", "item", "reply", "judge"]
+
+
+class NoiseComponent(Part):
+    """One source of the spread of letters."""
+
+    source: NoiseSource
+    variance: Measure
+    """Of a letter that is usable (1) or not (0); without value where the source has no repeats, and then part of the one before."""
+    share: Measure
+    """Of the total variance."""
+
+
+class CandidateNoise(Part):
+    """Where the spread of one candidate's letters comes from."""
+
+    candidate: str
+    n_letters: int
+    """Letters and failed replies that entered."""
+    n_missing: int
+    """Items without a letter, in the run or in a repeat, that could not enter."""
+    n_replies: int
+    """Largest number of replies to a sample, that of the run included."""
+    total: Measure
+    """Variance of a single letter of a random chunk."""
+    components: tuple[NoiseComponent, ...]
+    """Chunk, item, reply, judge."""
+    without_judge_noise: float | None
+    """Width of the usable rate's interval if every item had endlessly many letters, relative to the width now; None where the
+    judge's noise is unknown."""
+
+
+class JudgeNoise(Part):
+    """How far the judge agrees with itself about the items of the run."""
+
+    n_items: int
+    """With two letters or more."""
+    n_letters: int
+    """Largest number of letters for an item."""
+    self_agreement: Measure
+    """Probability that two letters for an item are the same."""
+    flips: Measure
+    """Probability that one is the best and the other the worst."""
+    alpha: Measure
+    """Krippendorff's alpha, nominal."""
+
+
+class Noise(Part):
+    """What the repeats of a run show."""
+
+    candidates: tuple[CandidateNoise, ...]
+    judge: JudgeNoise | None
+    """None where no item has a second letter."""
+    at_temperature_0: tuple[str, ...] = ()
+    """Models with repeats whose replies show the noise of their servers alone."""

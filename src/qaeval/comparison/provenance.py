@@ -65,6 +65,7 @@ def _model(facts: ModelFacts) -> dict[str, Plain]:
         "what it is": facts.description,
         "Hugging Face id": facts.hf_id,
         "revision": facts.revision,
+        "family": ", ".join(facts.family),
         "licence": facts.licence,
         "openness": facts.openness,
         "host": facts.host,

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
-from qaeval.comparison.model import Difference, LabelledRate, Rank, Verdict
+from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
 from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts
@@ -105,6 +105,8 @@ class Report(Part):
     """In the order of the eval's checks."""
     selection: tuple[Selection, ...] = ()
     """Of preference pairs."""
+    noise: Noise | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a run with repeats."""
     timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""

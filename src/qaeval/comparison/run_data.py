@@ -3,7 +3,7 @@
 Several runs of the same eval as one: the same samples, rubric and judge, the candidates of all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,10 +15,13 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError
+from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
 from qaeval.records import Failure, Generation, GradeRow, Label, Reading, Session, digest
-from qaeval.report.facts import CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.registry.family import lines
+from qaeval.registry.model import recorded_model
+from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
 
@@ -80,17 +83,49 @@ def read_run(
             sessions=sessions,
             controls=store.controls(),
             readings=store.readings(),
+            generation_repeats=store.generation_repeats(),
+            grade_repeats=store.grade_repeats(),
+            temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
             labels=tuple(label for path in label_paths for label in read_labels(path)),
         ),
         eval_facts=facts,
         rubric=_rubric_facts(grading["rubric"]),
-        judge=_served(_model_facts(grading["judge"]["name"], grading["judge"]), "grade", sessions),
+        judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
             _served(_model_facts(name, about), "generate", sessions)
             for name, about in settings["candidates"].items()
         ),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
     )
+
+
+def labels_of_run(path: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """List the label files of a run: those of its eval, and those that came with its items."""
+    return [*find_labels(settings["eval"]["name"]), *sorted(path.glob("labels/*.jsonl"))]
+
+
+def labels_of_runs(paths: Iterable[Path], settings: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """List the label files of several runs of one eval, each once."""
+    return list(
+        dict.fromkeys(
+            file for path, own in zip(paths, settings, strict=True) for file in labels_of_run(path, own)
+        )
+    )
+
+
+_JUDGE_TEMPERATURE: Final = 0.0
+"""Of a judge whose entry has none, as in `qaeval.run.grade.SAMPLING`."""
+
+
+def _temperatures(
+    definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return the temperature of each model: its own, or that of the eval or of judges."""
+    of_eval = definition.get("sampling", {}).get("temperature", 0.0)
+    defaults = {judge["name"]: (judge, _JUDGE_TEMPERATURE)}
+    defaults |= {name: (about, of_eval) for name, about in candidates.items()}
+    own = {name: about.get("sampling", {}).get("temperature") for name, (about, _) in defaults.items()}
+    return {name: default if own[name] is None else own[name] for name, (_, default) in defaults.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
@@ -186,13 +221,22 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
     )
 
 
+def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
+    facts = _model_facts(grading["judge"]["name"], grading["judge"])
+    more = {SAME_FAMILY: "allowed by --allow-same-family"} if grading.get("allow_same_family") else {}
+    return facts.model_copy(update={"more": {**facts.more, **more}})
+
+
 def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
+    unknown = {"prompt and sampling": "not recorded"} if about["kind"] == "imported" else {}
     return ModelFacts(
+        more=unknown,
         name=name,
         kind=about["kind"],
         hf_id=about.get("hf_id") or "",
         revision=about.get("revision") or "",
         licence=about.get("licence") or "",
+        family=lines(recorded_model(name, about)),
         openness=about.get("openness") or "",
         released=about.get("released") or "",
         sampling={key: value for key, value in about.get("sampling", {}).items() if value is not None},

@@ -8,6 +8,7 @@ from qaeval.agreement.sections import against_raters, ceiling, planted_controls
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
+from qaeval.comparison import noise_section as sections_noise
 from qaeval.comparison import provenance as sections_provenance
 from qaeval.comparison import quality as candidates
 from qaeval.comparison import speed as sections_speed
@@ -69,6 +70,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     sections_choice.hosting,
     controls,
     agreement,
+    sections_noise.noise,
     candidates.strata,
     candidates.failures,
     sections_provenance.provenance,

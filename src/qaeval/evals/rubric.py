@@ -82,6 +82,8 @@ class Rubric(Record):
     criteria: tuple[RubricCriterion, ...] = ()
     flags: tuple[Flag, ...] = ()
     decision_rules: tuple[_Text, ...] = ()
+    needs_source: bool = Field(default=True, exclude_if=lambda needed: needed)
+    """Whether an item can be graded only against its chunk; false: an imported item without one is graded."""
     examples: tuple[WorkedExample, ...]
 
     @cached_property

@@ -71,8 +71,12 @@ def table_rows(
                     _item_row(sample, name, item, grades.get(item.item_id), labels_of.get(item.item_id, ()))
                     for item in reply.items
                 ]
+                rows += [
+                    {**_failure_row(sample, name, lost.reason), "position": lost.position}
+                    for lost in reply.lost or ()
+                ]
             else:
-                rows.append(_failure_row(sample, name, reply))
+                rows.append(_failure_row(sample, name, reply.reason if reply else "not asked"))
     return rows
 
 
@@ -143,15 +147,15 @@ def _grade_cells(grade: Grade | Failure | None) -> dict[str, Any]:
     }
 
 
-def _failure_row(sample: Sample, candidate: str, failure: Failure | None) -> dict[str, Any]:
-    """Return the row of a reply without items."""
+def _failure_row(sample: Sample, candidate: str, reason: str) -> dict[str, Any]:
+    """Return the row of a reply without items, or of a lost item."""
     empty = dict.fromkeys(COLUMNS, "")
     cells = {
         "type": sample.type,
         "question": sample.question,
         "position": None,
         "probability": None,
-        "failure": failure.reason if failure else "not asked",
+        "failure": reason,
     }
     return {**empty, **_sample_cells(sample, candidate), **cells}
 

@@ -18,12 +18,12 @@ from pydantic import Field
 
 from qaeval import __version__
 from qaeval.comparison.analysis import RunData
-from qaeval.comparison.run_data import read_run
+from qaeval.comparison.run_data import labels_of_run, read_run
 from qaeval.errors import DataError
-from qaeval.evals.find import find_labels
 from qaeval.files.rows import explained
 from qaeval.files.yaml import read_text, validated
 from qaeval.gate.evidence import (
+    ABSENT,
     FAILED,
     UNGRADED,
     CandidateEvidence,
@@ -51,6 +51,7 @@ FOLDER: Final = Path("baselines")
 
 _UNGRADED_MARK: Final = "-"
 _FAILED_MARK: Final = "x"
+_ABSENT_MARK: Final = "."
 """Letters of a scale are capitals, so neither mark is one."""
 _MULTILINE: Final = ("evidence", "side", "identity", "candidates", "spent", "labels")
 """Parts with a line for each key, so that a diff in git shows which column changed."""
@@ -75,7 +76,7 @@ class _PackedCandidate(Part):
     name: str
     model: str = ""
     letters: str
-    """A word for each sample: the letter of each item, ``-`` without one, ``x`` where there is no item."""
+    """A word for each sample: the letter of each item, ``-`` without one, ``x`` where the item failed, ``.`` where none is counted."""
     items: str
     """Ids of the items with commas between, a word for each sample; ``-`` where there is none."""
     flags: Mapping[str, tuple[int, ...]]
@@ -256,7 +257,7 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
 
 
 def _packed_candidate(candidate: CandidateEvidence, scale: Sequence[str]) -> _PackedCandidate:
-    marks = {**dict(enumerate(scale)), UNGRADED: _UNGRADED_MARK, FAILED: _FAILED_MARK}
+    marks = {**dict(enumerate(scale)), UNGRADED: _UNGRADED_MARK, FAILED: _FAILED_MARK, ABSENT: _ABSENT_MARK}
     use = candidate.resources
     return _PackedCandidate(
         name=candidate.name,
@@ -364,6 +365,7 @@ def _letter_codes(marks: str, scale: Sequence[str]) -> Codes:
         **{letter: code for code, letter in enumerate(scale)},
         _UNGRADED_MARK: UNGRADED,
         _FAILED_MARK: FAILED,
+        _ABSENT_MARK: ABSENT,
     }
     if foreign := sorted(set(marks) - codes.keys()):
         raise ValueError(f"letters off the scale {'/'.join(scale)}: {', '.join(map(repr, foreign))}")
@@ -449,7 +451,7 @@ class EvidenceReader:
             grading: Judge and rubric of a run whose grading goes on: items without a row are `PENDING`.
         """
         settings = store.settings()
-        labels = tuple(self.labels) or find_labels(settings["eval"]["name"])
+        labels = tuple(self.labels) or labels_of_run(store.path, settings)
         data = read_run(store, label_paths=labels, grading=grading)
         placeholders: list[Failure] = []
         if grading is not None:

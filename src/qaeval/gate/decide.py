@@ -8,7 +8,7 @@ directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import orjson
 
@@ -24,9 +24,8 @@ from qaeval.gate.policy import Policy, default_policy, read_policy
 from qaeval.gate.regrade import regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
-from qaeval.registry.config import Config
 from qaeval.report.numbers import listed, percent, plural
-from qaeval.run.plan import Judging, find_judging
+from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import RunStore, model_json
 
@@ -62,6 +61,8 @@ class GateRequest:
     """Of a sequential gate: name or file of the rubric; default: the eval's."""
     seed: int | None = None
     """Of a sequential gate: seed of the order of the chunks; default: 0."""
+    allow_same_family: bool = False
+    """Of a gate that grades: whether the judge may be of a candidate's family."""
     save: bool = True
     """Whether to write ``gate.json`` into the run directory."""
 
@@ -95,7 +96,7 @@ def gate(
         run = reader.run(request.run)
         report = decide(inputs_of(request, reader, run, make_runner if request.regrade else None))
     if request.save:
-        with RunStore.open(request.run) as store:
+        with RunStore.open(request.run, writable=True) as store:
             store.write_text(GATE, model_json(report))
     return report
 
@@ -106,6 +107,8 @@ def _require_consistent(request: GateRequest, make_runner: MakeRunner | None) ->
     only_sequential = (request.judge, request.rubric, request.seed)
     if not request.sequential and any(option is not None for option in only_sequential):
         raise UsageError("judge, rubric and seed belong to a sequential gate; a finished run has its own")
+    if request.allow_same_family and not (request.sequential or request.regrade):
+        raise UsageError("allow-same-family belongs to a gate that grades: sequential or regrade")
     if (request.sequential or request.regrade) and make_runner is None:
         raise UsageError("a gate that grades needs an engine: make_runner")
 
@@ -132,7 +135,14 @@ def inputs_of(
     if make_runner is not None:
         if address is None:
             raise UsageError("--regrade needs a baseline: the run directory whose replies to grade")
-        address = str(regrade(Path(address), request.run, reader.config, make_runner))
+        copy = regrade(
+            Path(address),
+            request.run,
+            reader.config,
+            make_runner,
+            allow_same_family=request.allow_same_family,
+        )
+        address = str(copy)
     baseline = None if address is None else reader.baseline(address)
     return GateInputs(policy=policy, run=run, baseline=baseline, candidates=request.candidates, today=now())
 
@@ -178,8 +188,14 @@ _SEQUENTIAL_ERRORS: Final = "Both error rates hold whenever the grading stops (b
 
 def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner: MakeRunner) -> GateReport:
     """Grade a run until its gate is decided; its `sequential` says what that saved and what it costs in power."""
-    with RunStore.open(request.run) as store:
-        judging = _judging(request, reader.config, store.settings())
+    with RunStore.open(request.run, writable=True) as store:
+        judging = judging_of_run(
+            reader.config,
+            store.settings(),
+            judge=request.judge,
+            rubric=request.rubric,
+            allow_same_family=request.allow_same_family,
+        )
         graded_before = store.settings().get("grading")
         store.require_settings({**store.settings(), "grading": graded_before and judging.settings()})
         grading = orjson.loads(orjson.dumps(judging.settings()))  # as it will be read from the run directory
@@ -200,14 +216,6 @@ def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner
     report = decide(replace(inputs, run=run), sequence.cases(run))
     multiplicity = f"{report.multiplicity} {_SEQUENTIAL_ERRORS}"
     return report.model_copy(update={"sequential": sequence.summary(), "multiplicity": multiplicity})
-
-
-def _judging(request: GateRequest, config: Config, settings: Mapping[str, Any]) -> Judging:
-    """Return judge and rubric: those of the request, else those of the run, else the defaults."""
-    graded_by = (settings.get("grading") or {"judge": {"name": None}})["judge"]["name"]
-    candidates = tuple(config.candidate(name) for name in settings["candidates"])
-    rubric = request.rubric or settings["eval"]["rubric"]
-    return find_judging(config, candidates, judge=request.judge or graded_by, rubric=rubric)
 
 
 # -------------------------------------------------------------------- inputs → comparable? → rules → report
@@ -368,7 +376,7 @@ def _complete_share(evidence: Evidence, name: str, *, is_graded: bool) -> float 
     if candidate is None:
         return None
     complete = candidate.graded if is_graded else candidate.delivered
-    return 1 - int((~complete).sum()) / complete.size
+    return int(complete.sum()) / int(candidate.requested.sum())
 
 
 def _drift(run: Evidence, baseline: Evidence) -> Iterator[str]:

@@ -95,7 +95,7 @@ def count(evidence: Evidence, candidate: CandidateEvidence, rule: Rule, stratum:
 
 def masks_of(candidate: CandidateEvidence, rule: Rule) -> tuple[Mask, Mask]:
     """Return which items are hits of a rule about a share of items, and which count at all."""
-    requested = np.ones_like(candidate.graded)
+    requested = candidate.requested
     if rule.quantity == "usable_rate":
         return candidate.usable, requested
     if rule.quantity == "success_rate":
@@ -104,7 +104,7 @@ def masks_of(candidate: CandidateEvidence, rule: Rule) -> tuple[Mask, Mask]:
         return candidate.delivered, requested
     if rule.flag_name:
         return candidate.flags[rule.flag_name], candidate.graded
-    unchecked = candidate.unchecked.get(rule.check, ~requested)
+    unchecked = candidate.unchecked.get(rule.check, np.zeros_like(requested))
     return candidate.findings[rule.check], candidate.delivered & ~unchecked
 
 

@@ -38,6 +38,9 @@ FAILED: Final = -2
 PENDING: Final = -3
 """Code of a delivered item that waits for the judge: only in a run whose grading goes on."""
 
+ABSENT: Final = -4
+"""Code where there is neither an item nor a failure: imported replies may have fewer than the eval asks for."""
+
 _LATENCY_DIGITS: Final = 4
 """Significant digits of a latency: more is noise, and each digit of each reply is a byte of the baseline file."""
 
@@ -81,7 +84,7 @@ class CandidateEvidence:
     model: str = ""
     """Repository and revision, for the reader."""
     letters: Codes
-    """Position on the scale from `BEST`; `UNGRADED`, `FAILED` or `PENDING` where there is no letter."""
+    """Position on the scale from `BEST`; `UNGRADED`, `FAILED`, `PENDING` or `ABSENT` where there is no letter."""
     item_ids: Strings
     """Empty where no item was delivered."""
     flags: Mapping[str, Mask]
@@ -95,7 +98,12 @@ class CandidateEvidence:
     @property
     def delivered(self) -> Mask:
         """Items that were delivered in the required form."""
-        return np.asarray(self.letters != FAILED)
+        return np.asarray((self.letters != FAILED) & self.requested)
+
+    @property
+    def requested(self) -> Mask:
+        """Items that count: all of them, but of imported replies with fewer."""
+        return np.asarray(self.letters != ABSENT)
 
     @property
     def graded(self) -> Mask:
@@ -246,7 +254,7 @@ def evidence_of(
     table = data.table(tally)
     latencies = _latencies(data)
     size = data.eval_facts.items_per_sample
-    samples = table[table["candidate"] == data.candidates[0].name].iloc[::size]
+    samples = table.drop_duplicates("sample_id")
     labels = _labels(data, table)
     return Evidence(
         source=source,
@@ -261,7 +269,9 @@ def evidence_of(
             CandidateEvidence(
                 name=facts.name,
                 model=f"{facts.hf_id} {facts.revision[:12]}".strip(),
-                **_items(table[table["candidate"] == facts.name], data, pending),
+                **_items(
+                    table[table["candidate"] == facts.name], samples["sample_id"].tolist(), data, pending
+                ),
                 resources=_resources(
                     data,
                     facts.name,
@@ -303,17 +313,25 @@ def _replies_depend_on(judge: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _items(rows: pd.DataFrame, data: RunData, pending: Collection[str]) -> dict[str, Any]:
-    """Arrange a candidate's rows of the table of letters, which come sample by sample, as arrays."""
-    size = data.eval_facts.items_per_sample
+def _items(
+    rows: pd.DataFrame, sample_ids: Sequence[str], data: RunData, pending: Collection[str]
+) -> dict[str, Any]:
+    """Arrange a candidate's rows of the table of letters as arrays."""
+    row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
+    shape = (len(sample_ids), data.eval_facts.items_per_sample)
+    place = [row_of[sample_id] for sample_id in rows["sample_id"]], rows["position"].to_numpy()
 
     def arranged(column: Iterable[Any], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - any dtype
-        return np.array(list(column), dtype=dtype).reshape(-1, size)
+        values = np.array(list(column), dtype=dtype)
+        array = np.zeros(shape, dtype=values.dtype)
+        array[place] = values
+        return array
 
     item_ids = arranged(rows["item_id"], np.str_)
     codes = {letter: code for code, letter in enumerate(data.rubric.letters)}
     letters = arranged((codes.get(letter, UNGRADED) for letter in rows["letter"]), np.int8)
     letters[item_ids == ""] = FAILED
+    letters[~arranged(np.ones(len(rows)), np.bool_)] = ABSENT
     if pending:
         letters[np.isin(item_ids, list(pending))] = PENDING
     return {
@@ -328,7 +346,8 @@ def _items(rows: pd.DataFrame, data: RunData, pending: Collection[str]) -> dict[
             for check in data.eval_facts.checks
         },
         "unchecked": {
-            check.name: (letters != FAILED)
+            check.name: (letters >= PENDING)
+            & (letters != FAILED)
             & arranged((item_type not in check.types for item_type in rows["type"]), np.bool_)
             for check in data.eval_facts.checks
             if check.types

@@ -325,7 +325,11 @@ def _per_item(rule: Rule, run: Side, baseline: Side | None) -> RuleEstimate:
             f"the run's price is in {unit}, the baseline's in {factors[1][1]}: they cannot be compared"
         )
     counts = [
-        count_by_chunk(evidence, candidate.delivered if rule.quantity == "items_per_s" else candidate.usable)
+        count_by_chunk(
+            evidence,
+            candidate.delivered if rule.quantity == "items_per_s" else candidate.usable,
+            candidate.requested,
+        )
         for evidence, candidate in sides
     ]
     if any(not side.hits.sum() for side in counts):
@@ -354,7 +358,7 @@ def _price_caveat(rule: Rule, run: Side, baseline: Side) -> str:
 
 def _factor(rule: Rule, candidate: CandidateEvidence) -> tuple[float, str] | str:
     """Return what a rate of items is multiplied by, or divided into, with its unit; or why there is none."""
-    use, n = candidate.resources, candidate.letters.size
+    use, n = candidate.resources, int(candidate.requested.sum())
     if not use.work_s or not use.fresh:
         return f"the time of {candidate.name} is not known: all its replies came from earlier runs"
     if rule.quantity == "items_per_s":

@@ -269,7 +269,7 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
     if rule.quantity != "usable_rate":
         return estimate
     now, before = (
-        _share_of(evidence, candidate.delivered, stratum) - _share_of(evidence, candidate.graded, stratum)
+        _share_of(evidence, candidate, candidate.delivered & ~candidate.graded, stratum)
         for evidence, candidate in sides
     )
     return with_ungraded_items(estimate, before=before, now=now)
@@ -291,7 +291,7 @@ def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: Candida
     if not rule.base_quantity:
         return ""
     counted = candidate.graded if rule.base_quantity == "success_rate" else candidate.delivered
-    share = _share_of(evidence, counted, stratum)
+    share = _share_of(evidence, candidate, counted, stratum)
     return "" if share >= MIN_COUNTED_SHARE else gap_of(rule, share, candidate.name, evidence.source.name)
 
 
@@ -304,9 +304,9 @@ def gap_of(rule: Rule, share: float, candidate: str, run: str) -> str:
     )
 
 
-def _share_of(evidence: Evidence, items: Mask, stratum: str | None) -> float:
-    """Return the share of some items among all that were requested."""
-    return count_by_chunk(evidence, items, stratum=stratum).share
+def _share_of(evidence: Evidence, candidate: CandidateEvidence, items: Mask, stratum: str | None) -> float:
+    """Return the share of some of a candidate's items among all that were requested."""
+    return count_by_chunk(evidence, items, candidate.requested, stratum=stratum).share
 
 
 def _verdict(

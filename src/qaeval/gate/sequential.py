@@ -265,7 +265,7 @@ class _RuleTest:
     ) -> None:
         self._case, self._alpha = case, alpha
         self.candidate = case.candidate
-        self._weights = _weights(run, case.stratum)
+        self._weights = _weights(run, case)
         self._run_items = ItemCounts(case.candidate, run.source.name)
         self._reference = None
         if case.rule.limit is None and baseline is not None:
@@ -443,13 +443,14 @@ class _Reference:
 
 def _item_masks(candidate: CandidateEvidence) -> tuple[Mask, Mask, Mask]:
     """Return which items were delivered, graded and requested."""
-    return candidate.delivered, candidate.graded, np.ones_like(candidate.graded)
+    return candidate.delivered, candidate.graded, candidate.requested
 
 
-def _weights(run: Evidence, stratum: str | None) -> dict[str, float]:
+def _weights(run: Evidence, case: RuleCase) -> dict[str, float]:
     """Return the requested items of each chunk over their mean; chunks without samples of the stratum are left out."""
-    requested = np.ones((len(run.sample_ids), run.items_per_sample), dtype=np.bool_)
-    counts = count_by_chunk(run, requested, stratum=stratum)
+    candidate = run.candidate(case.candidate)
+    assert candidate is not None  # noqa: S101 - see `_is_sequential`
+    counts = count_by_chunk(run, candidate.requested, stratum=case.stratum)
     kept = counts.totals > 0
     mean = counts.totals[kept].mean() if kept.any() else 1.0
     return {

@@ -1,4 +1,4 @@
-"""The same candidates in several runs: what ``qaeval compare-runs`` computes."""
+"""Comparison of the same candidates across runs, for ``qaeval compare-runs``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from qaeval.storage.run_directory import RunStore, differences
 def compare_runs(
     stores: Sequence[RunStore], *, margin: float, label_paths: Sequence[Path] = ()
 ) -> RunComparison:
-    """Compare the candidates that runs have in common, each later run with the first one, paired by chunk.
+    """Compare the candidates of each later run with those of the first run, paired by chunk.
 
     Where a rater labelled all items of a candidate, in both runs, in 10 chunks or more, the difference corrected by those labels
     decides, as in a report.
@@ -28,13 +28,13 @@ def compare_runs(
         label_paths: Files of labels.
 
     Raises:
-        NotComparableError: eval, samples, rubric or judge differ, or no candidate is in the first run and another one.
+        NotComparableError: eval, samples, rubric or judge differ, or no later run shares a candidate with the first.
         UsageError: two of the directories have the same name.
         DataError: a run is not finished, or a label file is not readable.
     """
     runs = {store.path.name: read_run(store, label_paths=label_paths) for store in stores}
     if len(runs) < len(stores):
-        raise UsageError("two of the run directories have the same name; rename one, it tells runs apart")
+        raise UsageError("two run directories have the same name, which identifies a run; rename one of them")
     first_name, *names = runs
     first = {facts.name for facts in runs[first_name].candidates}
     pairs = [
@@ -47,7 +47,7 @@ def compare_runs(
     if not pairs:
         raise NotComparableError(
             f"no candidate of {first_name} ({', '.join(sorted(first))}) is in {' or '.join(names)}; "
-            f"different candidates are put side by side by `qaeval report {first_name} {' '.join(names)}`"
+            f"to compare different candidates, use `qaeval report {first_name} {' '.join(names)}`"
         )
     table = joined.table()
     table = table.assign(candidate=table["candidate"].map(lambda name: _at(name, first, first_name)))
@@ -84,7 +84,7 @@ def compare_runs(
 
 
 def _at(name: str, first: Iterable[str], first_name: str) -> str:
-    """Say of which run a candidate is, also of the first one."""
+    """Add the name of the first run to a candidate; `join_runs` adds it to candidates of the other runs only."""
     return f"{name}@{first_name}" if name in first else name
 
 
@@ -96,5 +96,5 @@ def _left_out(runs: Mapping[str, RunData], compared: Sequence[str]) -> tuple[str
 def _settings(first_name: str, name: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
     changed = differences(settings[first_name], settings[name])
     if not changed:
-        return f"{name} has the settings of {first_name}."
-    return f"{name} has other settings than {first_name}: {changed}."
+        return f"The settings of {name} equal those of {first_name}."
+    return f"The settings of {name} differ from {first_name}: {changed}."

@@ -1,7 +1,4 @@
-"""What ``qaeval history`` and ``qaeval compare-runs`` say: tables of runs, and where their numbers stop being comparable.
-
-``history.html``: runs over time as one page that loads nothing.
-"""
+"""Sections of ``qaeval history`` and ``qaeval compare-runs``, and the self-contained page ``history.html``."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -16,19 +13,19 @@ from qaeval.report import numbers
 from qaeval.report.page import STYLE, content_policy, data_url, page_environment
 from qaeval.report.tables import Notes, Section, Table
 
-_ALONE: Final = "All runs were graded by the same judge with the same rubric on the same samples: their rates can be compared."
-_APART: Final = "Rates can be compared inside a stretch alone. A new one begins where the judge, the rubric, the samples or the eval changed."
-_NO_VERDICT: Final = "Differences are paired by chunk, over the items that both runs graded. `qaeval gate` says whether one is a regression."
+_ONE_SEGMENT: Final = "All runs share judge, rubric, samples and eval: their rates are comparable."
+_SEGMENTS: Final = "Rates are comparable only within a segment. A change of judge, rubric, samples or eval starts a new segment."
+_NO_VERDICT: Final = "Differences are paired by chunk, over the items that both runs graded. `qaeval gate` decides whether a change is a regression."
 
 
 def write_history(history: History) -> tuple[Section, ...]:
-    """Turn a history into one section for each eval, and one for what could not be read."""
+    """Return one section per eval, and one of unread folders."""
     sections = [_eval(eval_history, index) for index, eval_history in enumerate(history.evals)]
     return (*sections, *([_unread(history.unread)] if history.unread else []))
 
 
 def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
-    """Turn the comparison of runs into one section."""
+    """Return the section of a comparison of runs."""
     notes = Notes()
     has_labels = any(pair.difference.deciding for pair in comparison.pairs)
     rows = tuple(
@@ -53,7 +50,7 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
         "better / same / worse",
     )
     left_out = (
-        f"In one of the runs alone, and left out: {', '.join(comparison.left_out)}."
+        f"Excluded, since the other run does not have them: {', '.join(comparison.left_out)}."
         if comparison.left_out
         else ""
     )
@@ -69,7 +66,7 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
             ),
             tables=(
                 Table(
-                    caption="Usable items in both; chunks that got better, stayed the same, got worse",
+                    caption="Usable rates in both runs, and chunks that are better, the same, worse",
                     header=header,
                     rows=rows,
                     notes=notes.lines(),
@@ -100,14 +97,14 @@ def _eval(history: EvalHistory, index: int) -> Section:
                 started = numbers.moment(run.started).removesuffix(" UTC")
                 cells = (run.name, started, str(number), rate.candidate, usable)
                 rows.append((*cells, run.gate or "–") if has_gate else cells)
-    header = ("run", "started (UTC)", "stretch", "candidate", "usable")
+    header = ("run", "started (UTC)", "segment", "candidate", "usable")
     return Section(
         anchor=f"eval-{index}",
         title=history.eval,
-        paragraphs=(_APART if len(history.stretches) > 1 else _ALONE, *_segments(history)),
+        paragraphs=(_SEGMENTS if len(history.stretches) > 1 else _ONE_SEGMENT, *_segments(history)),
         tables=(
             Table(
-                caption=f"Usable items of {history.eval}, the oldest run first",
+                caption=f"Usable rates of {history.eval}, oldest run first",
                 header=(*header, "gate") if has_gate else header,
                 rows=tuple(rows),
                 notes=notes.lines(),
@@ -132,19 +129,19 @@ def _segments(history: EvalHistory) -> Iterator[str]:
     for number, segment in enumerate(history.stretches, start=1):
         first = segment.runs[0]
         if segment.changes:
-            yield f"Stretch {number} begins with {first.name} ({'; '.join(segment.changes)})."
+            yield f"Segment {number} starts with {first.name} ({'; '.join(segment.changes)})."
         else:
-            yield f"Stretch {number}: judge {first.judge}, rubric {first.rubric}, {first.n_samples:,} samples."
+            yield f"Segment {number}: judge {first.judge}, rubric {first.rubric}, {first.n_samples:,} samples."
 
 
 def _unread(unread: tuple[Unread, ...]) -> Section:
     return Section(
         anchor="unread",
-        title="Not read",
+        title="Unread folders",
         tables=(
             Table(
-                caption="Folders without numbers of a finished run",
-                header=("folder", "why"),
+                caption="Folders without a readable finished run",
+                header=("folder", "reason"),
                 rows=tuple((run.name, run.reason) for run in unread),
                 kind="text",
             ),
@@ -153,11 +150,11 @@ def _unread(unread: tuple[Unread, ...]) -> Section:
 
 
 def render_history(history: History, *, version: str) -> str:
-    """Render a history as one self-contained page; the same arguments give the same text.
+    """Render a history as a self-contained page; the same arguments give the same text.
 
     Args:
         history: The history.
-        version: Of qaeval.
+        version: Version of qaeval.
     """
     environment = page_environment()
     style = environment.get_template(STYLE).render(widths=[]).strip()
@@ -167,6 +164,6 @@ def render_history(history: History, *, version: str) -> str:
         pictures={chart.name: chart for chart in charts},
         image=data_url,
         version=version,
-        style=Markup(style),  # noqa: S704 - our own file, numbers filled in
+        style=Markup(style),  # noqa: S704 - a template of the package, without user input
         policy=content_policy(style),
     )

@@ -196,6 +196,7 @@ class _LogBuilder:
         part: str,
     ) -> EvalSpec:
         settings = {**self.settings, "candidates": {candidate: self.settings["candidates"][candidate]}}
+        settings.pop("imported", None)  # of the files of all candidates
         grading, name = settings["grading"], settings["eval"]["name"]
         return EvalSpec(
             created=started,
@@ -246,10 +247,15 @@ class _LogBuilder:
             ),
             scores={
                 LETTERS: letters,
-                USABLE: usable_score(letters, self._scale[0], self.definition.items_per_sample),
+                USABLE: usable_score(letters, self._scale[0], self._n_expected(row)),
             },
             metadata=sample_metadata(sample),
         )
+
+    def _n_expected(self, row: GenerateRow) -> int:
+        if isinstance(row, Failure) or row.lost is None:
+            return self.definition.items_per_sample
+        return len(row.items) + len(row.lost)
 
 
 def _metric_value(metric: Any, scores: Sequence[SampleScore]) -> float:  # noqa: ANN401 - Inspect's union

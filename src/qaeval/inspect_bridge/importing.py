@@ -172,7 +172,7 @@ def _reply(metadata: Mapping[str, Any]) -> _Reply:
 def _check_rows(part: _LogPart, sample: Sample, reply: _Reply) -> None:
     """Refuse rows of another sample, candidate, judge or rubric, and a wrong number of items."""
     row, entries = reply
-    positions = list(range(part.settings["eval"]["items_per_sample"] if isinstance(row, Generation) else 0))
+    positions = _positions(row, len(entries), part.settings["eval"]["items_per_sample"])
     if (actual_positions := sorted(item.position for item, _ in entries)) != positions:
         raise DataError(
             f"{part.path}: sample {sample.sample_id}: grades: expected items at positions {positions}, "
@@ -197,6 +197,16 @@ def _check_rows(part: _LogPart, sample: Sample, reply: _Reply) -> None:
                 f"{part.path}: sample {sample.sample_id}: {name} {min(unexpected)!r} differs from the "
                 f"log's: expected {' or '.join(map(repr, expected))}"
             )
+
+
+def _positions(row: GenerateRow, n_items: int, items_per_sample: int) -> list[int]:
+    """Return the positions that the items of a reply have."""
+    if isinstance(row, Failure):
+        return []
+    if row.lost is None:
+        return list(range(items_per_sample))
+    lost = {item.position for item in row.lost}
+    return [position for position in range(n_items + len(lost)) if position not in lost]
 
 
 def _check_ids(part: _LogPart, sample: Sample, reply: _Reply) -> None:

@@ -104,7 +104,7 @@ def usable_score(score: Score, best: str, expected: int) -> Score:
     letters = [grade["letter"] for grade in (score.metadata or {})["grades"]]
     n_best, n_graded = letters.count(best), sum(letter is not None for letter in letters)
     return Score(
-        value=n_best / expected,
+        value=n_best / expected if expected else math.nan,
         answer=f"{n_best}/{expected}",
         metadata={"n_best": n_best, "n_expected": expected, "n_failed": expected - n_graded},
     )

@@ -31,6 +31,7 @@ class _Grading(Record):
 
     judge: dict[str, Any] | None
     rubric: dict[str, Any]
+    allow_same_family: StrictBool = False
 
 
 class _Settings(Record):
@@ -91,7 +92,11 @@ def read_settings(
         "eval": _eval(f"{location}.eval", settings_read.eval),
         "sample_set": settings_read.sample_set.model_dump(),
         "candidates": candidates,
-        "grading": {"judge": judge_settings, "rubric": rubric},
+        "grading": {
+            "judge": judge_settings,
+            "rubric": rubric,
+            **({"allow_same_family": True} if settings_read.grading.allow_same_family else {}),
+        },
     }
     return settings, log_metadata.sessions
 
@@ -139,8 +144,10 @@ def _model(location: str, settings: Mapping[str, Any], keys: set[str]) -> dict[s
     """Return the settings of a model, validated as a registry entry."""
     if "kind" not in keys:
         raise DataError(f"{location}: missing key 'kind'")
-    spec = validated(ModelSpec, settings, location).model_dump(mode="json")
-    return {key: spec[key] for key in settings if key in keys}
+    is_imported = settings["kind"] == "imported"
+    spec = validated(ModelSpec, {**settings, **({"kind": "server"} if is_imported else {})}, location)
+    values = {**spec.model_dump(mode="json"), "kind": settings["kind"]}
+    return {key: values[key] for key in settings if key in keys}
 
 
 def _model_as_requested(location: str, name: str | None, options: _RequestOptions | None) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from qaeval.files.yaml import validated
 from qaeval.records import Record
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ class ModelSpec(Record):
     hardware: str | None = None
     """Machine of the registry; default: ``defaults.hardware``."""
     family: str = ""
-    """Model family; a judge prefers replies of its own family."""
+    """Model family, of a merge or a distilled model several; default: by the names of the model
+    (`registry/family.py`). A judge prefers replies of its own family."""
     url: str | None = None
     """Base URL of a running server, ``http://host:port/v1``."""
     replicas: tuple[str, ...] = ()
@@ -132,6 +135,11 @@ class ModelSpec(Record):
     parameters: str = ""
     quantisation: str = ""
     notes: str = ""
+
+    @property
+    def entry(self) -> str:
+        """Key of the entry in the registry."""
+        return self.name
 
     @property
     def served(self) -> str:
@@ -242,6 +250,18 @@ class ModelSpec(Record):
                 "keys are not read from files; set the environment variable VLLM_API_KEY for vLLM"
             )
         return args
+
+
+def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
+    """Return a model as the settings of a run describe it.
+
+    Raises:
+        DataError: the settings are not those of a model.
+    """
+    known = {key: value for key, value in about.items() if key in ModelSpec.model_fields}
+    if known.get("kind") == "imported":
+        del known["kind"]  # of the run, not of a model that can be asked
+    return validated(ModelSpec, {**known, "name": name}, f"settings of {name}")
 
 
 def _last_value(args: tuple[str, ...], name: str) -> str | None:

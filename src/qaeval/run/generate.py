@@ -23,19 +23,29 @@ class GenerateTask:
     task_id: str
     candidate: str
     sample: Sample
+    reply_number: int = 0
 
 
-def tasks(candidate: str, samples: Iterable[Sample], done: Container[str] = ()) -> Iterator[GenerateTask]:
+def tasks(
+    candidate: str,
+    samples: Iterable[Sample],
+    done: Container[str] = (),
+    *,
+    reply_numbers: Iterable[int] = (0,),
+) -> Iterator[GenerateTask]:
     """Yield a candidate's tasks that are not done, in the order of the samples."""
+    numbers = tuple(reply_numbers)
     for sample in samples:
-        sample_task = task_id(candidate, sample.sample_id)
-        if sample_task not in done:
-            yield GenerateTask(sample_task, candidate, sample)
+        for number in numbers:
+            sample_task = task_id(candidate, sample.sample_id, number)
+            if sample_task not in done:
+                yield GenerateTask(sample_task, candidate, sample, number)
 
 
-def task_id(candidate: str, sample_id: str) -> str:
+def task_id(candidate: str, sample_id: str, reply_number: int = 0) -> str:
     """Return the id of a task; the run's settings fix everything else that the reply depends on."""
-    return record_id("generate", candidate, sample_id)
+    repeat = (f"reply {reply_number}",) if reply_number else ()
+    return record_id("generate", candidate, sample_id, *repeat)
 
 
 def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling) -> ChatRequest:
@@ -78,6 +88,7 @@ async def generate_one(
         task_id=task.task_id,
         candidate=task.candidate,
         sample_id=task.sample.sample_id,
+        reply_number=task.reply_number,
         items=items,
         text=completion.text,
         usage=completion.usage,
@@ -94,6 +105,7 @@ def _failure(
         stage="generate",
         model=task.candidate,
         sample_id=task.sample.sample_id,
+        reply_number=task.reply_number,
         reason=reason,
         detail=detail,
         text=completion.text if completion else "",

@@ -14,6 +14,8 @@ from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
 from qaeval.records import Sample
 from qaeval.registry.config import Config, ModelSpec
+from qaeval.registry.family import relation
+from qaeval.registry.model import recorded_model
 
 _FORMAT: Final = 1
 """Version of the run directory's layout; a run of another version cannot be resumed."""
@@ -47,12 +49,20 @@ class Plan:
 class Judging:
     """The judge and its rubric.
 
+    Attributes:
+        judge: The model that grades.
+        rubric: How it grades.
+        same_family: Whether the judge is related to a candidate, and the user allowed that.
+        note: Why the judge is not the registry's default; empty where it is, or was named.
+
     Raises:
         UsageError: the rubric is for preference pairs, and the judge cannot grade them.
     """
 
     judge: ModelSpec
     rubric: Rubric
+    same_family: bool = False
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.rubric.grades_pairs and not self.judge.grades_pairs:
@@ -65,7 +75,9 @@ class Judging:
     def settings(self) -> dict[str, Any]:
         """Return what must be equal when grading is resumed, as JSON."""
         rubric = {**self.rubric.model_dump(mode="json"), "sha": self.rubric.sha}
-        return {"judge": {"name": self.judge.name, **described(self.judge)}, "rubric": rubric}
+        # only where it was needed, so that runs from before the option can be resumed
+        allowed = {"allow_same_family": True} if self.same_family else {}
+        return {"judge": {"name": self.judge.name, **described(self.judge)}, "rubric": rubric, **allowed}
 
 
 def control_settings(*, controls: bool) -> dict[str, Any]:
@@ -83,10 +95,102 @@ def described(spec: ModelSpec) -> dict[str, Any]:
 
 
 def find_judging(
-    config: Config, candidates: tuple[ModelSpec, ...], *, judge: str | None, rubric: str
+    config: Config,
+    candidates: tuple[ModelSpec, ...],
+    *,
+    judge: str | None,
+    rubric: str,
+    allow_same_family: bool = False,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Judging:
-    """Resolve judge and rubric; without a name the judge is the registry's default for these candidates."""
-    return Judging(config.judge(judge) if judge else config.default_judge(candidates), find_rubric(rubric))
+    """Resolve judge and rubric.
+
+    Args:
+        config: The registry.
+        candidates: Models whose items are graded.
+        judge: Name of the judge; default: that of `recorded`, else the registry's for these candidates.
+        rubric: Name or file of the rubric.
+        allow_same_family: Whether the judge may be related to a candidate.
+        recorded: Judge and rubric in the settings of a run whose grading has begun. Its judge was accepted then.
+
+    Raises:
+        UsageError: judge or rubric is unknown, or the judge is related to a candidate.
+    """
+    if recorded and judge in {None, recorded["judge"]["name"]}:
+        spec = config.judge(recorded["judge"]["name"])
+        return Judging(spec, find_rubric(rubric), same_family=bool(recorded.get("allow_same_family")))
+    spec = config.judge(judge) if judge else config.default_judge(candidates)
+    same_family = is_related(config, spec, candidates, allowed=allow_same_family)
+    default = config.defaults.judge
+    note = ""
+    if judge is None and not spec.in_process and spec.name != default:
+        note = f"judge: {spec.name}; {default}, the default, is related to a candidate"
+    return Judging(spec, find_rubric(rubric), same_family=same_family, note=note)
+
+
+def is_related(config: Config, judge: ModelSpec, candidates: tuple[ModelSpec, ...], *, allowed: bool) -> bool:
+    """Whether a judge is of the family of a candidate, or the same model or server.
+
+    Args:
+        config: The registry, for the judges that are not.
+        judge: The judge.
+        candidates: Models whose items it grades.
+        allowed: Whether that is allowed.
+
+    Raises:
+        UsageError: it is, and that is not allowed; the message names other judges.
+    """
+    relations = {candidate.name: text for candidate in candidates if (text := relation(judge, candidate))}
+    if relations and not allowed:
+        related = "; ".join(f"{name}: {text}" for name, text in relations.items())
+        others = ", ".join(spec.name for spec in config.foreign_judges(candidates))
+        raise UsageError(
+            f"the judge {judge.name} is related to a candidate ({related}), and judges prefer the words of their own "
+            f"family. Take another judge (--judge, {f'for example {others}' if others else 'of another family'}), or "
+            f"allow it with --allow-same-family; the report then says so. `family:` in qaeval.yaml states or corrects a family"
+        )
+    return bool(relations)
+
+
+def judging_of_run(
+    config: Config,
+    settings: Mapping[str, Any],
+    *,
+    judge: str | None,
+    rubric: str | None,
+    allow_same_family: bool = False,
+) -> Judging:
+    """Resolve judge and rubric of a run: the arguments, else those that graded it before, else the defaults.
+
+    Raises:
+        UsageError: as `find_judging`.
+    """
+    return find_judging(
+        config,
+        recorded_candidates(config, settings),
+        judge=judge,
+        rubric=rubric or rubric_of(settings),
+        allow_same_family=allow_same_family,
+        recorded=settings.get("grading"),
+    )
+
+
+def recorded_candidates(config: Config, settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
+    """Return the candidates of a run: their entries in the registry, else what the settings of the run say of them."""
+    return tuple(_recorded(config, name, about) for name, about in settings["candidates"].items())
+
+
+def _recorded(config: Config, name: str, about: Mapping[str, Any]) -> ModelSpec:
+    try:
+        return config.candidate(name)
+    except UsageError:
+        return recorded_model(name, about)
+
+
+def rubric_of(settings: Mapping[str, Any]) -> str:
+    """Return name or path of the rubric by which a run is graded where none is named."""
+    imported = settings.get("imported") or {}
+    return str(imported.get("rubric") or settings["eval"]["rubric"])
 
 
 def make_plan(

@@ -172,8 +172,12 @@ class _Session(Generic[_Task, _Row]):
     def _cached(self, model: ChatModel) -> ChatModel:
         """Put the cache before a model whose replies depend on nothing that qaeval does not know."""
         spec, facts, cache = self._endpoint.spec, self._endpoint.facts, self._context.cache
-        is_known = is_pinned(spec) and facts is not None and facts.version and self._stage.is_measured
-        if cache is None or facts is None or not is_known:
+        if (
+            cache is None
+            or facts is None
+            or not self._stage.uses_cache
+            or not (is_pinned(spec) and facts.version)
+        ):
             return model
         merged = facts.system_role is False or spec.system_role == "merge"
         identity = [spec.identity(), facts.version, facts.max_model_len, merged]

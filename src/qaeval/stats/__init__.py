@@ -14,6 +14,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `reliability`   agreement of two raters, by items and clusters
 `coefficients`  kappa and its relatives from tables of counts
 `multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
+`components`    how much spread is due to chunks, items, replies and the judge's own noise
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
 `correction`    rates and differences from labels of some chunks and the judge's letters
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
         scott_pi,
         specific_agreement,
         weighted_agreement,
+    )
+    from qaeval.stats.components import (
+        RepeatAgreement,
+        VarianceComponent,
+        VarianceComponents,
+        repeat_agreement,
+        variance_components,
     )
     from qaeval.stats.correction import (
         CorrectedDifference,
@@ -124,9 +132,12 @@ __all__ = [
     "Plan",
     "PublishedCheck",
     "Ranked",
+    "RepeatAgreement",
     "TestResult",
     "TransferredRate",
     "TransferredShares",
+    "VarianceComponent",
+    "VarianceComponents",
     "agreement_bounds",
     "agreement_rate",
     "alternative_annotator_test",
@@ -182,6 +193,7 @@ __all__ = [
     "prevalence_index",
     "rating_counts",
     "reached_power",
+    "repeat_agreement",
     "rogan_gladen",
     "scott_pi",
     "sign_flip_test",
@@ -189,6 +201,7 @@ __all__ = [
     "smoothed_spread",
     "specific_agreement",
     "stuart_maxwell",
+    "variance_components",
     "weighted_agreement",
     "wilson",
 ]
@@ -214,6 +227,13 @@ _MODULES = {
         "corrected_difference",
         "corrected_rate",
         "differential_error",
+    ),
+    "components": (
+        "RepeatAgreement",
+        "VarianceComponent",
+        "VarianceComponents",
+        "repeat_agreement",
+        "variance_components",
     ),
     "estimate": ("Estimate",),
     "homogeneity": ("TestResult", "clustered_homogeneity", "cochran_q", "stuart_maxwell"),

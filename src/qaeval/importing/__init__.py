@@ -1,0 +1,1 @@
+"""Items that were made elsewhere, as a run: pairs, answers and preference pairs from files and tables."""

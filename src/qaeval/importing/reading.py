@@ -1,0 +1,358 @@
+"""Files of items as rows, one at a time: JSON Lines, a JSON array, CSV or Parquet, told apart by content.
+
+No file is held in memory, and no line, cell or object above `MAX_ROW_BYTES` is read.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import pandas as pd
+
+from qaeval.errors import DataError, UsageError, closest
+from qaeval.export.tables import require_package
+
+Format: TypeAlias = Literal["lines", "array", "csv", "parquet", "inspect"]
+
+SourceRow: TypeAlias = tuple[str, Mapping[str, Any]]
+"""Where a row stands (``pairs.jsonl:12``), and its values by column."""
+
+MAX_ROW_BYTES: Final = 16 * 2**20
+"""Longest line of text, cell or object: 16 MiB are far more than a chunk and its items."""
+
+_HEAD_BYTES: Final = 65536
+_BLOCK_CHARS: Final = 2**20
+_BATCH_ROWS: Final = 512
+_EXCERPT: Final = 60
+
+_INSPECT_LOG: Final = re.compile(rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"status"\s*:')
+_FOREIGN: Final = (
+    (b"\xff\xfe", "UTF-16 text; save the file as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text; save the file as UTF-8"),
+    (b"\x1f\x8b", "compressed with gzip; decompress it with gunzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; decompress it with unzstd"),
+    (b"PK\x03\x04", "an Excel file; save the sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an Excel file; save the sheet as CSV"),
+)
+
+
+def format_of(path: Path) -> Format:
+    """Tell the format of a file by its first bytes, and CSV from JSON by the first character.
+
+    Raises:
+        DataError: the file is missing, empty, a directory, compressed, or not UTF-8 text.
+    """
+    head = _head(path)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    is_zip = head.startswith(b"PK\x03\x04")
+    if (is_zip and b"[Content_Types].xml" not in head) or _INSPECT_LOG.match(head):
+        return "inspect"
+    for magic, what in _FOREIGN:
+        if head.startswith(magic):
+            raise DataError(f"{path}: expected JSON Lines, a JSON array, CSV or Parquet, got {what}")
+    if b"\0" in head:
+        raise DataError(
+            f"{path}: expected UTF-8 text or Parquet, got a NUL byte at offset {head.index(0)} (UTF-16, or not "
+            "text); save the file as UTF-8"
+        )
+    return _text_format(path, head)
+
+
+def _text_format(path: Path, head: bytes) -> Format:
+    first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if not first:
+        raise DataError(f"{path}: the file is empty; expected items, one a line")
+    if first in (b"[", b"{"):
+        return "array" if first == b"[" else "lines"
+    if path.suffix in {".json", ".jsonl", ".ndjson"}:
+        excerpt = head[:_EXCERPT].decode("utf-8", "replace").partition("\n")[0]
+        raise DataError(f"{path}:1: expected a JSON object or array, got {excerpt!r}")
+    return "csv"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except FileNotFoundError as error:
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"{path}: no such file.{closest(path.name, siblings)}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: expected a file, this is a directory") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_source(source: Path | pd.DataFrame) -> Iterator[SourceRow]:
+    """Read the rows of a file or a table, one at a time.
+
+    Raises:
+        DataError: the file or one of its rows cannot be read; the message names the line.
+    """
+    if isinstance(source, pd.DataFrame):
+        return _of_frame(source)
+    readers = {"lines": _of_lines, "array": _of_array, "csv": _of_csv, "parquet": _of_parquet}
+    format_ = format_of(source)
+    if format_ == "inspect":
+        raise DataError(f"{source}: a log of Inspect among files of items; import it by itself")
+    return readers[format_](source)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Read lines of bounded length with their numbers.
+
+    Raises:
+        DataError: a line is too long, or not UTF-8.
+    """
+    number = 0
+    with path.open("rb") as file:
+        while raw := file.readline(MAX_ROW_BYTES + 1):
+            number += 1
+            if len(raw) > MAX_ROW_BYTES:
+                raise DataError(
+                    f"{path}:{number}: the line is longer than {MAX_ROW_BYTES // 2**20} MiB; expected one item or "
+                    "reply a line"
+                )
+            try:
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: not UTF-8: byte 0x{error.object[error.start]:02x} at position "
+                    f"{error.start + 1} of the line; save the file as UTF-8"
+                ) from error
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def _of_lines(path: Path) -> Iterator[SourceRow]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path.name}:{number}"
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            hint = "; a JSON object goes on one line" if line.strip() in {"{", "}"} else ""
+            raise DataError(f"{path}:{number}:{error.colno}: not JSON: {error.msg}{hint}") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{path}:{number}: unreadable JSON: nested too deeply, or a number is too long"
+            ) from error
+        # a list on a line holds several items
+        for row in value if isinstance(value, list) else [value]:
+            yield where, _object(row, f"{path}:{number}")
+
+
+def _object(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{where}: expected a JSON object of an item or reply, got {json.dumps(value)[:_EXCERPT]}"
+        )
+    return value
+
+
+def _of_array(path: Path) -> Iterator[SourceRow]:
+    """Read the objects of one array, or of several arrays one after the other, without holding the text."""
+    for line, value in _Elements(path):
+        yield f"{path.name}:{line}", _object(value, f"{path}:{line}")
+
+
+class _Elements:
+    """The elements of JSON arrays in a file, each with its line."""
+
+    _DECODER: Final = json.JSONDecoder()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._blocks = self._read_blocks()
+        self._text = ""
+        self._at = 0
+        self._line = 1
+        self._counted = 0
+
+    def _read_blocks(self) -> Iterator[str]:
+        """Join lines into blocks, so that an array on one line is read in parts: lines are not bounded here."""
+        with self._path.open("rb") as file:
+            rest, offset = b"", 0
+            while raw := file.read(_BLOCK_CHARS):
+                raw, rest = rest + raw, b""
+                # a character may be cut at the end of a block
+                for n in range(1, min(4, len(raw)) + 1):
+                    if raw[-n] >= 0xC0:
+                        raw, rest = raw[:-n], raw[-n:]
+                        break
+                    if raw[-n] < 0x80:
+                        break
+                try:
+                    yield raw.decode("utf-8-sig" if offset == 0 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise self._not_utf8(raw, error.start, offset) from error
+                offset += len(raw)
+            if rest:
+                raise self._not_utf8(rest, 0, offset)
+
+    def _not_utf8(self, raw: bytes, start: int, offset: int) -> DataError:
+        return DataError(
+            f"{self._path}: not UTF-8: byte 0x{raw[start]:02x} at offset {offset + start:,} of the file; save it as UTF-8"
+        )
+
+    def _more(self) -> bool:
+        block = next(self._blocks, None)
+        if block is None:
+            return False
+        self._line_at(self._at)
+        self._text, self._at, self._counted = self._text[self._at :] + block, 0, 0
+        return True
+
+    def _peek(self) -> str:
+        """Return the next character that is no white space; empty at the end."""
+        while True:
+            while self._at < len(self._text):
+                if not self._text[self._at].isspace():
+                    return self._text[self._at]
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def _line_at(self, position: int) -> int:
+        """Return the line of a position that is not before the last one that was asked for."""
+        self._line += self._text.count("\n", self._counted, position)
+        self._counted = position
+        return self._line
+
+    def _take(self, expected: str, meaning: str) -> str:
+        got = self._peek()
+        if not got or got not in expected:
+            shown = f"{got!r}" if got else "the end of the file"
+            raise DataError(
+                f"{self._path}:{self._line_at(self._at)}: not JSON: expected {meaning}, got {shown}"
+            )
+        self._at += 1
+        return got
+
+    def _value(self) -> Any:  # noqa: ANN401 - any JSON value
+        while True:
+            try:
+                value, end = self._DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                size = len(self._text) - self._at
+                if size <= MAX_ROW_BYTES and self._more():
+                    continue
+                line = self._line_at(error.pos)
+                problem = (
+                    f"an object is longer than {MAX_ROW_BYTES // 2**20} MiB or not JSON"
+                    if size > MAX_ROW_BYTES
+                    else "not JSON"
+                )
+                raise DataError(f"{self._path}:{line}: {problem}: {error.msg}") from error
+            except (ValueError, RecursionError) as error:
+                raise DataError(
+                    f"{self._path}:{self._line_at(self._at)}: unreadable JSON: nested too deeply, or a number is too long"
+                ) from error
+            # a number may go on in the next block; objects and texts end with a mark
+            self._at = end
+            return value
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        while self._peek():
+            self._take("[", "'['")
+            if self._peek() == "]":
+                self._at += 1
+                continue
+            while True:
+                self._peek()
+                line = self._line_at(self._at)
+                yield line, self._value()
+                if self._take(",]", "',' or ']'") == "]":
+                    break
+
+
+# ---------------------------------------------------------------- tables
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let the csv module read cells up to `MAX_ROW_BYTES`; its limit is one for the process."""
+    before = csv.field_size_limit(MAX_ROW_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _of_csv(path: Path) -> Iterator[SourceRow]:
+    numbered = _lines(path)
+    first = next(numbered, (1, ""))[1]
+    skipped = 0
+    delimiter = "\t" if path.suffix == ".tsv" else ""
+    if first.lower().startswith("sep=") and len(first.strip()) == len("sep=;"):
+        delimiter, skipped = first.strip()[-1], 1
+        first = next(numbered, (2, ""))[1]
+    if not delimiter:
+        counts = {mark: first.count(mark) for mark in ",;\t"}
+        delimiter = max(counts, key=lambda mark: counts[mark])
+    lines = _chain(first, (line for _, line in numbered))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header: list[str] = []
+    start = 0
+    with _long_cells():
+        try:
+            for cells in reader:
+                line, start = start + 1 + skipped, reader.line_num
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if not header:
+                    header = _header([cell.strip() for cell in cells], f"{path}:{line}")
+                elif len(cells) != len(header):
+                    raise DataError(
+                        f"{path}:{line}: expected {len(header)} cells as in the header, got {len(cells)}"
+                    )
+                else:
+                    yield f"{path.name}:{line}", dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num + skipped}: not a CSV row: {error}") from error
+
+
+def _chain(first: str, rest: Iterable[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _header(names: list[str], where: str) -> list[str]:
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{where}: two columns have the name {duplicates[0]!r}; rename one")
+    return names
+
+
+def _of_parquet(path: Path) -> Iterator[SourceRow]:
+    require_package("pyarrow", "parquet")
+    import pyarrow as pa  # noqa: PLC0415 - an optional package of 100 MB
+    from pyarrow import parquet  # noqa: PLC0415
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            _header(list(file.schema_arrow.names), str(path))
+            number = 0
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path.name}: row {number}", row
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not readable as Parquet: {error}") from error
+
+
+def _of_frame(frame: pd.DataFrame) -> Iterator[SourceRow]:
+    names = [str(name) for name in frame.columns]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"the table has two columns {duplicates[0]!r}; rename one")
+    for start in range(0, len(frame), _BATCH_ROWS):
+        part = frame.iloc[start : start + _BATCH_ROWS].astype(object)
+        values = part.where(part.notna(), None)
+        for offset, row in enumerate(values.itertuples(index=False, name=None)):
+            yield f"the table, row {start + offset + 1}", dict(zip(names, row, strict=True))

@@ -1,0 +1,874 @@
+"""A run of items that were made elsewhere: rows are grouped by candidate and sample, and written as a run's files.
+
+Rows are read once and put aside in a file, so that 100,000 items take the memory of their ids and of the chunks.
+Everything is written into a folder beside the run directory, which becomes the run directory by a rename.
+"""
+
+import shutil
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final, Self, TypeAlias
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from qaeval.chat.reply import ReplyError
+from qaeval.checks.check import run_checks
+from qaeval.checks.registry import CHECKS
+from qaeval.corpus.sampling import sample_set_digest
+from qaeval.environment import now
+from qaeval.errors import DataError, NotComparableError, UsageError
+from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.rubric import Rubric
+from qaeval.files.rows import explained
+from qaeval.files.yaml import validated
+from qaeval.importing.entries import Entry, EntryReader, Slot
+from qaeval.importing.reading import read_source
+from qaeval.importing.sources import KnownSamples, SampleFinder
+from qaeval.records import (
+    REJECTED,
+    Failure,
+    FailureReason,
+    GenerateRow,
+    Generation,
+    Grade,
+    GradeRow,
+    Item,
+    Label,
+    LostItem,
+    Record,
+    Sample,
+    record_id,
+)
+from qaeval.run import generate, grade
+from qaeval.run.items import read_items
+from qaeval.storage.run_directory import (
+    GENERATIONS,
+    GRADES,
+    SAMPLES,
+    SETTINGS,
+    RunStore,
+)
+
+Source: TypeAlias = Path | pd.DataFrame
+
+FORMAT: Final = 1
+LABELS: Final = "labels"
+"""Folder of a run directory with the label files that came with its items."""
+KIND: Final = "imported"
+"""Kind of a candidate or judge whose items or letters were made elsewhere."""
+
+_ITEM, _REPLY, _ERROR = range(3)
+_MAX_SHOWN: Final = 3
+_MAX_ITEMS: Final = 50
+_BITS: Final = 62
+_NAME_CHARS: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What is imported, and how it is read.
+
+    Attributes:
+        sources: Files or tables of items, all of one kind.
+        definition: The eval.
+        rubric: Rubric of the letters; also says whether an item needs its chunk.
+        rubric_name: Name or path of the rubric, where it is not the eval's.
+        known: Reads the chunks that rows refer to by id.
+        chunks_given: Whether the user names these chunks.
+        candidates: Name of each source's candidate; empty: from a column, else the name of the file.
+        candidate_field: Column of the candidate.
+        fields: Column by field name.
+        grade_field: Judge and column of its letters.
+        label_fields: Column of letters by rater.
+        common: Whether to keep the samples that all candidates have.
+        join: A run whose candidates the imported ones join.
+        model_facts: Description of a registered model by candidate name.
+    """
+
+    sources: Sequence[Source]
+    definition: EvalDefinition
+    rubric: Rubric
+    rubric_name: str | None
+    known: Callable[[], KnownSamples]
+    chunks_given: bool
+    candidates: Sequence[str] = ()
+    candidate_field: str | None = None
+    fields: Mapping[str, str]
+    grade_field: tuple[str, str] | None = None
+    label_fields: Mapping[str, str]
+    common: bool = False
+    join: RunStore | None = None
+    model_facts: Callable[[str], Mapping[str, Any]]
+
+
+def import_run(request: ImportRequest, out: Path) -> Path:
+    """Make a run of items, whole or not at all.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        UsageError: ``out`` holds files, or names of candidates or raters are not usable.
+        DataError: a file or row is not valid; the message has file and line.
+        NotComparableError: the candidates answer different samples, and ``request.common`` is off.
+        StoreError: ``out`` cannot be written.
+    """
+    if (out / SETTINGS).is_file():
+        raise UsageError(f"{out}: already holds a run; choose another --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: exists and is not empty; choose another --out")
+    with explained(out, "making the directory"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    try:
+        with _Spill(folder / "rows") as spill:
+            grouped = _read(request, spill)
+            _write(request, grouped, spill, folder)
+        (folder / "rows").unlink()
+        with explained(out, "writing"):
+            folder.chmod(0o755)
+            if out.exists():
+                out.rmdir()
+            folder.rename(out)
+    except BaseException:
+        with suppress(OSError):
+            shutil.rmtree(folder)
+        raise
+    return out
+
+
+# ---------------------------------------------------------------- reading
+
+
+class _Spill:
+    """Rows that are put aside in a file and read back by their offset; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with explained(path, "opening"):
+            self._file: IO[bytes] = path.open("wb+")
+        self._end = 0
+        self._writing = True
+
+    def put(self, value: object, where: str) -> int:
+        """Write a value; return its offset.
+
+        Raises:
+            DataError: a text holds half a character.
+        """
+        try:
+            line = orjson.dumps(value) + b"\n"
+        except TypeError as error:
+            raise DataError(
+                f"{where}: a text holds half a character (a lone surrogate); export it again as valid UTF-8"
+            ) from error
+        offset = self._end
+        with explained(self._path, "writing"):
+            self._end += self._file.write(line)
+        return offset
+
+    def get(self, offset: int) -> Any:  # noqa: ANN401 - what was written
+        """Read a value back."""
+        self._file.seek(offset)
+        return orjson.loads(self._file.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@dataclass
+class _Grouped:
+    """What was read: the rows by candidate and sample, as offsets of the file that holds them."""
+
+    candidates: dict[str, int] = field(default_factory=dict)
+    """Position by name."""
+    samples: dict[str, int] = field(default_factory=dict)
+    """Position by sample id."""
+    sample_offsets: "array[int]" = field(default_factory=lambda: array("q"))
+    sample_keys: list[tuple[str, str, str]] = field(default_factory=list)
+    """Document, chunk and sample id: the order of a sample set."""
+    is_placed: "array[int]" = field(default_factory=lambda: array("b"))
+    candidate_of: "array[int]" = field(default_factory=lambda: array("i"))
+    sample_of: "array[int]" = field(default_factory=lambda: array("i"))
+    offsets: "array[int]" = field(default_factory=lambda: array("q"))
+    kinds: "array[int]" = field(default_factory=lambda: array("b"))
+    n_slots: "array[int]" = field(default_factory=lambda: array("i"))
+    files: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
+    if not request.sources:
+        raise UsageError("no file to import")
+    columns = [*request.label_fields.values(), *([request.grade_field[1]] if request.grade_field else [])]
+    reader = EntryReader(
+        request.definition.item_kind,
+        eval_name=request.definition.name,
+        rubric=request.rubric,
+        fields=request.fields,
+        letter_columns=columns,
+        candidate_field=request.candidate_field,
+        chunks_given=request.chunks_given,
+    )
+    finder = SampleFinder(request.definition.item_kind, request.known, is_given=request.chunks_given)
+    grouped = _Grouped()
+    names = _source_names(request)
+    no_source: list[str] = []
+    stems: dict[str, Source] = {}
+    n_rows = 0
+    for source, name in zip(request.sources, names, strict=True):
+        before = n_rows
+        seen: dict[str, None] = {}
+        for row in read_source(source):
+            n_rows += 1
+            entry = reader.read(row)
+            seen |= dict.fromkeys(reader.columns_of(row))
+            resolved = finder.resolve(entry)
+            if request.rubric.needs_source and not resolved.sample.chunk.text:
+                no_source.append(entry.where)
+                entry = _without_source(entry)
+            candidate = entry.candidate or name
+            if not entry.candidate and not request.candidates:
+                _require_own_name(stems, name, source)
+            _add(
+                grouped,
+                entry,
+                resolved.sample,
+                is_placed=resolved.is_placed,
+                candidate=candidate,
+                spill=spill,
+            )
+        source_name = "the table" if isinstance(source, pd.DataFrame) else str(source)
+        if n_rows == before:
+            raise DataError(f"{source_name}: no rows; expected items, one a line")
+        reader.require_columns(seen, source_name)
+        grouped.files.append(
+            {"name": "table" if isinstance(source, pd.DataFrame) else source.name, "rows": n_rows - before}
+        )
+    if len(no_source) == n_rows:
+        raise DataError(
+            f"{no_source[0]}: no row has a chunk that is known: expected a column with the text (text, chunk, context), or "
+            "a chunk_id of --chunks FILE; rubric "
+            f"{request.rubric.name} grades against the chunk"
+        )
+    return grouped
+
+
+def _without_source(entry: Entry) -> Entry:
+    """Make every item of an entry a failure: it cannot be graded without its chunk."""
+    detail = f"{entry.where}: chunk {entry.chunk_id!r} is not known" if entry.chunk_id else "no chunk"
+    entry.slots = [
+        slot
+        if slot.reason
+        else Slot(position=slot.position, reason="no_source", detail=detail, question=slot.question)
+        for slot in entry.slots
+    ]
+    if entry.reply and not entry.slots:
+        entry.error, entry.reason, entry.reply = detail, "no_source", ""
+    return entry
+
+
+def _source_names(request: ImportRequest) -> list[str]:
+    """Return the candidate of each source, for rows that name none."""
+    sources, given = request.sources, request.candidates
+    paths = [source.resolve() for source in sources if isinstance(source, Path)]
+    if duplicates := sorted({str(path) for path in paths if paths.count(path) > 1}):
+        raise UsageError(f"{duplicates[0]} is named twice; name each file once")
+    if given and request.candidate_field:
+        raise UsageError("--candidate and --candidate-field exclude each other")
+    if len(given) == 1:
+        return [given[0]] * len(sources)
+    if given and len(given) != len(sources):
+        raise UsageError(
+            f"{len(given)} candidates for {len(sources)} files; pass --candidate once, or once for each file"
+        )
+    if given:
+        return list(given)
+    return ["imported" if isinstance(source, pd.DataFrame) else source.stem for source in sources]
+
+
+def _require_own_name(stems: dict[str, Source], name: str, source: Source) -> None:
+    """Refuse two files of one name, which would become one candidate."""
+    first = stems.setdefault(name, source)
+    if first is not source:
+        raise UsageError(
+            f"{first} and {source} have the same name, which names their candidates; name them with --candidate, once "
+            "for each file in their order"
+        )
+
+
+def _add(
+    grouped: _Grouped, entry: Entry, sample: Sample, *, is_placed: bool, candidate: str, spill: _Spill
+) -> None:
+    if candidate not in grouped.candidates:
+        _require_name(candidate, "candidate", entry.where, grouped.candidates)
+        grouped.candidates[candidate] = len(grouped.candidates)
+    index = grouped.samples.get(sample.sample_id)
+    if index is None:
+        index = grouped.samples[sample.sample_id] = len(grouped.samples)
+        grouped.sample_offsets.append(spill.put(sample.model_dump(), entry.where))
+        grouped.sample_keys.append((sample.chunk.document, sample.chunk.chunk_id, sample.sample_id))
+        grouped.is_placed.append(is_placed)
+    kind = _ITEM if entry.slots else _REPLY if entry.reply else _ERROR
+    grouped.candidate_of.append(grouped.candidates[candidate])
+    grouped.sample_of.append(index)
+    grouped.kinds.append(kind)
+    grouped.n_slots.append(len(entry.slots))
+    grouped.offsets.append(spill.put(entry, entry.where))
+
+
+def _require_name(name: str, what: str, where: str, taken: Iterable[str]) -> None:
+    """Refuse a name that a report, a file or an option of another command cannot hold.
+
+    Raises:
+        DataError: it is empty, too long, has control characters, ``/`` or ``=``, or differs from another one
+            in case only.
+    """
+    if not name.strip() or len(name) > _NAME_CHARS or not name.isprintable() or set(name) & set("/\\="):
+        raise DataError(
+            f"{where}: {what} {name[:_NAME_CHARS]!r}: expected a name of 1 to {_NAME_CHARS} printable characters without "
+            "'/', '\\' and '='"
+        )
+    for other in taken:
+        if other != name and other.casefold() == name.casefold():
+            raise DataError(
+                f"{where}: {what} {name!r} differs from {other!r} in case only; write one name the same way everywhere"
+            )
+
+
+# ---------------------------------------------------------------- the sample set
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The rows of the samples that are kept, in the order in which they are written."""
+
+    definition: EvalDefinition
+    samples: list[int]
+    """Positions of the samples, in the order of the sample set."""
+    rows: Mapping[int, Mapping[int, list[int]]]
+    """Offsets by sample and candidate."""
+    n_whole: Mapping[int, int]
+    """By candidate: items of a reply that failed as a whole."""
+    notes: list[str]
+
+
+def _group(request: ImportRequest, grouped: _Grouped) -> _Groups:
+    """Decide which samples are kept and how many items one has.
+
+    Raises:
+        NotComparableError: the candidates answer different samples.
+        DataError: a sample has more items than can be.
+    """
+    notes: list[str] = []
+    samples, candidates = np.asarray(grouped.sample_of), np.asarray(grouped.candidate_of)
+    is_kept = _kept_samples(request, grouped, samples, candidates, notes)
+    n = len(grouped.candidates)
+    group = samples.astype(np.int64) * n + candidates
+    kinds, n_slots = np.asarray(grouped.kinds), np.asarray(grouped.n_slots)
+    shape = len(grouped.samples) * n
+    slots = np.bincount(group, weights=n_slots, minlength=shape).astype(int)
+    errors = np.bincount(group, weights=kinds == _ERROR, minlength=shape).astype(int)
+    counts = (slots + np.where((slots > 0) | (errors > 1), errors, 0)).reshape(-1, n)
+    has_reply = np.zeros(shape, dtype=bool)
+    has_reply[group[kinds == _REPLY]] = True
+    replies = has_reply.reshape(-1, n)
+    definition = _definition(request, grouped, counts, has_replies=bool(replies.any()), notes=notes)
+    n_whole = {}
+    for candidate in range(n):
+        of_items = counts[counts[:, candidate] > 0, candidate]
+        replied = bool(replies[:, candidate].any()) or not len(of_items)
+        n_whole[candidate] = (
+            definition.items_per_sample if replied else max(1, round(float(np.median(of_items))))
+        )
+    rows: dict[int, dict[int, list[int]]] = {}
+    for sample, candidate, offset in zip(samples.tolist(), candidates.tolist(), grouped.offsets, strict=True):
+        if is_kept[sample]:
+            rows.setdefault(sample, {}).setdefault(candidate, []).append(offset)
+    order = sorted(np.flatnonzero(is_kept).tolist(), key=lambda index: grouped.sample_keys[index])
+    return _Groups(definition, order, rows, n_whole, notes)
+
+
+def _kept_samples(
+    request: ImportRequest,
+    grouped: _Grouped,
+    samples: "np.ndarray[Any, np.dtype[np.int32]]",
+    candidates: "np.ndarray[Any, np.dtype[np.int32]]",
+    notes: list[str],
+) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    names = list(grouped.candidates)
+    has_row = np.zeros((len(grouped.samples), len(names)), dtype=bool)
+    has_row[samples, candidates] = True
+    placed = np.asarray(grouped.is_placed, dtype=bool)
+    is_common = has_row.all(axis=1)
+    missing: dict[str, list[str]] = {}
+    for column, name in enumerate(names):
+        lacking = [grouped.sample_keys[index][1] for index in np.flatnonzero(placed & ~has_row[:, column])]
+        missing[name] = lacking
+    n_all, what = int(placed.sum()), "that another candidate answers"
+    left_out = int((placed & ~is_common).sum())
+    if request.join is not None:
+        known = request.known()
+        is_known = np.array([sample_id in known.samples for sample_id in grouped.samples], dtype=bool)
+        if not placed.all():
+            index = int(np.flatnonzero(~placed)[0])
+            raise DataError(
+                f"{grouped.sample_keys[index][1]}: the row names no chunk; to join {known.name} every row needs the "
+                "chunk_id of one of its chunks"
+            )
+        foreign = [grouped.sample_keys[index][1] for index in np.flatnonzero(~is_known)]
+        for column, name in enumerate(names):
+            answered = {sample_id for sample_id, index in grouped.samples.items() if has_row[index, column]}
+            missing[name] = [
+                sample.chunk.chunk_id
+                for sample_id, sample in known.samples.items()
+                if sample_id not in answered
+            ]
+        n_all, what = len(known.samples), f"of {known.name}"
+        is_common &= is_known
+        left_out = len(known.samples) - int(is_common.sum()) + len(foreign)
+        if foreign:
+            missing[known.name] = foreign
+    kept = is_common | ~placed
+    if any(missing.values()):
+        differences = "; ".join(
+            f"{name} lacks {len(ids):,} ({_first(ids)})" for name, ids in missing.items() if ids
+        )
+        if not request.common:
+            raise NotComparableError(
+                f"the candidates answer different samples: of {n_all:,} {what} {differences}. Add rows with an `error` "
+                "for what failed, or pass --common to keep the samples that all have"
+            )
+        if not is_common.any():
+            raise NotComparableError(f"the candidates have no sample in common: {differences}")
+        notes.append(f"{left_out:,} samples that not all candidates have are left out: {differences}")
+    return np.asarray(kept)
+
+
+def _first(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_MAX_SHOWN]) + (", …" if len(ids) > _MAX_SHOWN else "")
+
+
+def _definition(
+    request: ImportRequest,
+    grouped: _Grouped,
+    counts: "np.ndarray[Any, np.dtype[np.int64]]",
+    *,
+    has_replies: bool,
+    notes: list[str],
+) -> EvalDefinition:
+    """Return the eval, with more items per sample where the files have more."""
+    definition = request.definition
+    n = definition.items_per_sample
+    most = int(counts.max())
+    if most <= n or definition.item_kind != "qa_pair":
+        if definition.item_kind == "qa_pair" and not has_replies and (counts[counts > 0] < n).any():
+            notes.append(
+                f"some chunks have fewer items than the {n} that {definition.name} asks for; the items of the files are "
+                "counted, nothing else"
+            )
+        return definition
+    index = int(counts.max(axis=1).argmax())
+    chunk_id = grouped.sample_keys[index][1]
+    if request.join is not None or has_replies or most > _MAX_ITEMS:
+        limit = n if request.join is not None or has_replies else _MAX_ITEMS
+        raise DataError(
+            f"chunk {chunk_id!r} has {most} items of one candidate, more than the {limit} that can be of one chunk"
+            f"{f' in {definition.name}' if limit == n else ''}; correct the chunk ids, or cut the chunks"
+        )
+    notes.append(
+        f"chunks have up to {most} items, {definition.name} asks for {n}: this run cannot be compared with runs of "
+        f"{definition.name} as it is"
+    )
+    fields = {name: getattr(definition, name) for name in EvalDefinition.model_fields}
+    return validated(EvalDefinition, {**fields, "items_per_sample": most}, definition.name)
+
+
+# ---------------------------------------------------------------- writing
+
+
+class _Files:
+    """The row files of the new run; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, IO[bytes]] = {}
+
+    def write(self, name: str, row: Record) -> None:
+        """Append a row to a file."""
+        with explained(self._folder / name, "writing"):
+            if name not in self._open:
+                path = self._folder / name
+                path.parent.mkdir(exist_ok=True)
+                self._open[name] = path.open("ab")
+            self._open[name].write(row.model_dump_json(exclude_none=True).encode() + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, file in self._open.items():
+            with explained(self._folder / name, "writing"):
+                file.close()
+
+
+def _write(request: ImportRequest, grouped: _Grouped, spill: _Spill, folder: Path) -> None:
+    groups = _group(request, grouped)
+    names = list(grouped.candidates)
+    base = request.join.settings() if request.join is not None else None
+    if base is not None and (taken := sorted(set(names) & set(base["candidates"]))):
+        raise UsageError(
+            f"{request.known().name} has a candidate {taken[0]!r}; name the imported one with --candidate"
+        )
+    for rater in request.label_fields:
+        _require_name(rater, "rater", "--label-field", ())
+    counts = {name: Counter[str]() for name in names}
+    with _Files(folder) as files:
+        ratings = _Ratings(request, files)
+        samples: list[Sample] = []
+        if request.join is not None:
+            kept = {sample_id for sample_id, index in grouped.samples.items() if index in groups.rows}
+            samples = _copy_base(request.join, kept, files, ratings, folder)
+        for index in groups.samples:
+            sample = Sample.model_validate(spill.get(grouped.sample_offsets[index]))
+            if request.join is None:
+                samples.append(sample)
+            rows = groups.rows.get(index, {})
+            for name, candidate in grouped.candidates.items():
+                entries = [_entry(spill.get(offset)) for offset in rows.get(candidate, ())]
+                composed = _Reply(name, sample, groups.definition, entries, groups.n_whole[candidate])
+                row, rated = composed.row()
+                row = ratings.rate(name, sample, row, rated)
+                files.write(GENERATIONS, row)
+                _count(counts[name], row, groups.definition.items_per_sample)
+        for sample in samples:
+            files.write(SAMPLES, sample)
+    settings = _settings(request, groups, samples, names, base)
+    settings["imported"] = _about(request, grouped, groups, counts, base)
+    RunStore(folder).write_settings(settings)
+
+
+def _entry(value: dict[str, Any]) -> Entry:
+    return Entry(**{**value, "slots": [Slot(**slot) for slot in value["slots"]]})
+
+
+def _count(counts: "Counter[str]", row: GenerateRow, n: int) -> None:
+    if isinstance(row, Failure):
+        counts[row.reason] += n
+        return
+    counts["valid"] += len(row.items)
+    for lost in row.lost or ():
+        counts[lost.reason] += 1
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What a candidate wrote about one sample, from the rows of the files."""
+
+    candidate: str
+    sample: Sample
+    definition: EvalDefinition
+    entries: list[Entry]
+    n_whole: int
+    """Items of the reply, where it failed as a whole."""
+
+    def row(self) -> tuple[GenerateRow, list[dict[str, str]]]:
+        """Return the row of the run, and the letters of each of its items by column.
+
+        Raises:
+            DataError: two rows are about the same item.
+        """
+        if not self.entries:  # a sample that is another candidate's alone, without a chunk
+            return self._generation((), ()), []
+        first = self.entries[0]
+        if any(entry.reply for entry in self.entries) and len(self.entries) > 1:
+            raise self._twice(first.where, self.entries[1].where, "a reply")
+        if first.reply:
+            return self._of_reply(first)
+        if len(self.entries) == 1 and not first.slots:
+            return self._failure(first.reason, first.error), []
+        return self._of_slots()
+
+    def _of_reply(self, entry: Entry) -> tuple[GenerateRow, list[dict[str, str]]]:
+        if entry.error:
+            return self._failure(entry.reason, entry.error, entry.reply), []
+        try:
+            items = read_items(entry.reply, self.sample, self.definition, lenient=True)
+        except ReplyError as error:
+            return self._failure(error.reason, error.detail, entry.reply), []
+        if entry.letters and len(items) > 1:
+            raise DataError(
+                f"{entry.where}: one letter for a reply with {len(items)} items; give the items in a list, each with its "
+                "letter"
+            )
+        return self._generation(items, None, entry.reply), [entry.letters for _ in items]
+
+    def _of_slots(self) -> tuple[GenerateRow, list[dict[str, str]]]:
+        slots: list[tuple[str, Slot]] = []
+        for entry in self.entries:
+            lost = Slot(reason=entry.reason, detail=entry.error)
+            slots += [(entry.where, slot) for slot in entry.slots or [lost]]
+        self._require_different(slots)
+        slots.sort(key=lambda pair: -1 if pair[1].position is None else pair[1].position)
+        items, lost_items, letters = [], [], []
+        for position, (_, slot) in enumerate(slots):
+            if slot.reason is not None:
+                lost_items.append(LostItem(position=position, reason=slot.reason, detail=slot.detail))
+                continue
+            items.append(self._item(slot, position))
+            letters.append(slot.letters)
+        checked = (
+            run_checks(items, self.sample, "", self.definition.checks, CHECKS)
+            if self.definition.checks
+            else tuple(items)
+        )
+        return self._generation(checked, tuple(lost_items)), letters
+
+    def _require_different(self, slots: Sequence[tuple[str, Slot]]) -> None:
+        if self.definition.item_kind != "qa_pair" and len(slots) > 1:
+            raise self._twice(slots[0][0], slots[1][0], "an item")
+        positions: dict[int, str] = {}
+        texts: dict[tuple[str, str], tuple[str, int | None]] = {}
+        for where, slot in slots:
+            if slot.position is not None:
+                if slot.position in positions:
+                    raise self._twice(positions[slot.position], where, f"position {slot.position}")
+                positions[slot.position] = where
+            if slot.reason is not None:
+                continue
+            text = (slot.question, slot.answer)
+            if text in texts and texts[text][0] != where and slot.position is None:
+                raise self._twice(texts[text][0], where, "the same item")
+            texts[text] = (where, slot.position)
+
+    def _item(self, slot: Slot, position: int) -> Item:
+        if self.definition.item_kind == "qa_pair":
+            return Item.of(
+                self.sample.sample_id,
+                position,
+                type=slot.type,
+                question=slot.question,
+                answer=slot.answer,
+            )
+        is_pair = self.definition.item_kind == "preference_pair"
+        return Item.of(
+            self.sample.sample_id,
+            position,
+            type=self.sample.type,
+            question=slot.question if is_pair else self.sample.question,
+            answer=slot.answer,
+            parts={REJECTED: slot.rejected} if is_pair else None,
+        )
+
+    def _generation(
+        self, items: tuple[Item, ...], lost: tuple[LostItem, ...] | None, text: str = ""
+    ) -> Generation:
+        return Generation(
+            task_id=generate.task_id(self.candidate, self.sample.sample_id),
+            candidate=self.candidate,
+            sample_id=self.sample.sample_id,
+            items=items,
+            lost=lost,
+            text=text,
+            latency_s=0,
+        )
+
+    def _failure(self, reason: FailureReason, detail: str, text: str = "") -> GenerateRow:
+        """Return the row of a reply without items: a failure of as many items as the candidate's replies have."""
+        if self.n_whole != self.definition.items_per_sample:
+            lost = tuple(
+                LostItem(position=position, reason=reason, detail=detail, text=text)
+                for position in range(self.n_whole)
+            )
+            return self._generation((), lost, text)
+        return Failure(
+            task_id=generate.task_id(self.candidate, self.sample.sample_id),
+            stage="generate",
+            model=self.candidate,
+            sample_id=self.sample.sample_id,
+            reason=reason,
+            detail=detail,
+            text=text,
+        )
+
+    def _twice(self, first: str, second: str, what: str) -> DataError:
+        return DataError(
+            f"{second}: {self.candidate} has {what} of chunk {self.sample.chunk.chunk_id!r} twice, first in {first}; keep "
+            "the row that counts, or number the items of a chunk in a column `position`"
+        )
+
+
+class _Ratings:
+    """The letters that came with the items: grades of a judge, and labels of raters.
+
+    An item that two candidates wrote and that came with different letters becomes two items, as in
+    `join_runs`: each candidate keeps its own.
+    """
+
+    def __init__(self, request: ImportRequest, files: _Files) -> None:
+        self._request = request
+        self._files = files
+        self._letters_of: dict[str, dict[str, str]] = {}
+        self._columns = [
+            *request.label_fields.values(),
+            *([request.grade_field[1]] if request.grade_field else []),
+        ]
+
+    def known(self, item_id: str, letter: str) -> None:
+        """Note the letter of an item of the run that is joined."""
+        if self._request.grade_field is not None:
+            self._letters_of[item_id] = {self._request.grade_field[1]: letter}
+
+    def rate(
+        self, candidate: str, sample: Sample, row: GenerateRow, letters: Sequence[Mapping[str, str]]
+    ) -> GenerateRow:
+        """Write grades and labels of a reply's items; return the reply, with the ids that its items have now."""
+        if not self._columns or isinstance(row, Failure):
+            return row
+        items = []
+        for item, given in zip(row.items, letters, strict=True):
+            rated, own = item, dict(given)
+            earlier = self._letters_of.get(item.item_id)
+            if earlier is not None and earlier != own:
+                item_id = record_id("item", item.item_id, candidate)
+                rated, earlier = item.model_copy(update={"item_id": item_id}), self._letters_of.get(item_id)
+            items.append(rated)
+            if earlier is None:
+                self._letters_of[rated.item_id] = own
+                self._write(sample, rated, own)
+        return row.model_copy(update={"items": tuple(items)})
+
+    def _write(self, sample: Sample, item: Item, letters: Mapping[str, str]) -> None:
+        rubric = self._request.rubric
+        if self._request.grade_field is not None:
+            judge, column = self._request.grade_field
+            self._files.write(GRADES, _grade(judge, rubric, sample, item, letters.get(column, ""), column))
+        for rater, column in self._request.label_fields.items():
+            if column in letters:
+                label = Label(
+                    item_id=item.item_id,
+                    rater=rater,
+                    rater_kind="human",
+                    letter=letters[column],
+                    rubric=f"{rubric.name}/{rubric.version}",
+                    chunk_id=sample.chunk.chunk_id,
+                    question=item.question,
+                    answer=item.answer,
+                    rejected=item.parts.get(REJECTED, ""),
+                )
+                self._files.write(f"{LABELS}/{rater}.jsonl", label)
+
+
+def _grade(judge: str, rubric: Rubric, sample: Sample, item: Item, letter: str, column: str) -> GradeRow:
+    task_id = grade.task_id(judge, item.item_id)
+    if not letter:
+        return Failure(
+            task_id=task_id,
+            stage="grade",
+            model=judge,
+            sample_id=sample.sample_id,
+            item_id=item.item_id,
+            reason="reported",
+            detail=f"no letter in column {column!r}",
+        )
+    return Grade(
+        task_id=task_id,
+        judge=judge,
+        rubric_sha=rubric.sha,
+        item_id=item.item_id,
+        letter=letter,
+        text="",
+        latency_s=0,
+    )
+
+
+def _copy_base(
+    store: RunStore, kept: set[str], files: _Files, ratings: _Ratings, folder: Path
+) -> list[Sample]:
+    """Copy the rows of a run about some samples; return these samples in the order of the run."""
+    item_ids: set[str] = set()
+    for row in store.generations():
+        if row.sample_id in kept:
+            files.write(GENERATIONS, row)
+            if isinstance(row, Generation):
+                item_ids.update(item.item_id for item in row.items)
+    for graded in store.grades():
+        if graded.item_id in item_ids:
+            files.write(GRADES, graded)
+            ratings.known(graded.item_id, graded.letter if isinstance(graded, Grade) else "")
+    with explained(folder, "writing"):
+        for path in (*store.path.glob("*.jsonl"), *store.path.glob(f"{LABELS}/*.jsonl")):
+            if path.name not in {SAMPLES, GENERATIONS, GRADES}:
+                target = folder / path.relative_to(store.path)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, target)
+    return [sample for sample in store.samples() if sample.sample_id in kept]
+
+
+# ---------------------------------------------------------------- settings
+
+
+def _settings(
+    request: ImportRequest,
+    groups: _Groups,
+    samples: Sequence[Sample],
+    names: Sequence[str],
+    base: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    definition = groups.definition
+    candidates = {name: {"kind": KIND, **request.model_facts(name)} for name in names}
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "eval": {**definition.model_dump(mode="json"), "digest": definition.digest},
+        "sample_set": {"n": len(samples), "seed": None, "digest": sample_set_digest(samples)},
+        "candidates": candidates,
+        "grading": None,
+    }
+    if base is not None:
+        settings = {
+            **base,
+            "sample_set": {
+                **base["sample_set"],
+                **{key: settings["sample_set"][key] for key in ("n", "digest")},
+            },
+            "candidates": {**base["candidates"], **candidates},
+        }
+    if request.grade_field is not None:
+        grading = {
+            "judge": {"name": request.grade_field[0], "kind": KIND},
+            "rubric": {**request.rubric.model_dump(mode="json"), "sha": request.rubric.sha},
+        }
+        if settings.get("grading") not in (None, grading):
+            raise NotComparableError(
+                f"{request.known().name} is graded by {settings['grading']['judge']['name']!r}; leave out --grade-field, "
+                "and have `qaeval grade` grade the imported items"
+            )
+        settings["grading"] = grading
+    return settings
+
+
+def _about(
+    request: ImportRequest,
+    grouped: _Grouped,
+    groups: _Groups,
+    counts: Mapping[str, "Counter[str]"],
+    base: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what is recorded of the import: files, counts, and what was left out."""
+    earlier = (base or {}).get("imported") or {}
+    return {
+        "at": now(),
+        "rubric": request.rubric_name,
+        "files": [*earlier.get("files", ()), *grouped.files],
+        "counts": {**earlier.get("counts", {}), **{name: dict(count) for name, count in counts.items()}},
+        "notes": [*earlier.get("notes", ()), *groups.notes],
+    }

@@ -1,0 +1,160 @@
+"""Which sample an entry is about: its chunk from the row, a chunk file, a run or the eval, and what must agree."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from qaeval.corpus.loading import MAX_CHUNK_WORDS
+from qaeval.errors import DataError
+from qaeval.evals.definition import ItemKind
+from qaeval.importing.entries import Entry
+from qaeval.records import Chunk, Sample, record_id
+
+_EXCERPT: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSamples:
+    """Chunks and samples that rows refer to by id."""
+
+    name: str
+    """Where they come from, for messages."""
+    chunks: dict[str, Chunk]
+    samples: dict[str, Sample]
+    """By id; they have fields of the eval's data that the imported rows lack."""
+
+    @classmethod
+    def of(cls, name: str, samples: Iterable[Sample], chunks: Iterable[Chunk] = ()) -> "KnownSamples":
+        """Index samples and further chunks."""
+        by_id = {sample.sample_id: sample for sample in samples}
+        by_chunk = {chunk.chunk_id: chunk for chunk in chunks}
+        by_chunk |= {sample.chunk.chunk_id: sample.chunk for sample in by_id.values()}
+        return cls(name, by_chunk, by_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The sample of an entry."""
+
+    sample: Sample
+    is_placed: bool
+    """Whether other candidates can answer the same sample; not so without chunk, chunk id and question."""
+
+
+class SampleFinder:
+    """Finds the sample of each entry, and refuses chunks that differ between rows.
+
+    Args:
+        kind: Kind of the eval's items.
+        known: Reads the chunks that rows refer to by id; called when the first row does.
+        is_given: Whether the user names these chunks, so that texts in rows must be theirs.
+    """
+
+    def __init__(self, kind: ItemKind, known: Callable[[], KnownSamples], *, is_given: bool) -> None:
+        self._kind = kind
+        self._read_known = known
+        self._is_given = is_given
+        self._known: KnownSamples | None = None
+        self._folded: dict[str, str] = {}
+        self._seen: dict[str, tuple[Chunk | None, str]] = {}
+        self._id_of: dict[str, str] = {}
+        """Of rows that give the text of a chunk without its id, which an earlier row has."""
+
+    @property
+    def known(self) -> KnownSamples:
+        """The chunks and samples that rows refer to by id."""
+        if self._known is None:
+            self._known = self._read_known()
+            for chunk_id in self._known.chunks:
+                self._folded.setdefault(chunk_id.casefold(), chunk_id)
+        return self._known
+
+    def resolve(self, entry: Entry) -> Resolved:
+        """Return the sample of an entry; its chunk has no text where there is none.
+
+        Raises:
+            DataError: an id differs from another one in case only, or a chunk has other text than before.
+        """
+        chunk = self._chunk(entry)
+        is_placed = True
+        if chunk is None:
+            chunk_id = entry.chunk_id
+            if not chunk_id:
+                asked = entry.question or (entry.slots[0].question if self._is_preference(entry) else "")
+                is_placed = bool(asked)
+                chunk_id = f"question-{record_id('question', asked)}" if asked else entry.where
+            chunk = Chunk(chunk_id=chunk_id, text="")
+        given = {"type": entry.type} if entry.type else {}
+        sample = Sample.of(chunk, entry.question if self._kind == "answer" else "", given)
+        if self._known is not None:
+            sample = self._known.samples.get(sample.sample_id, sample)
+        return Resolved(sample, is_placed)
+
+    def _is_preference(self, entry: Entry) -> bool:
+        return self._kind == "preference_pair" and bool(entry.slots)
+
+    def _chunk(self, entry: Entry) -> Chunk | None:
+        text, chunk_id = entry.chunk.get("text", ""), entry.chunk_id
+        if not chunk_id and not text:
+            return None
+        if not chunk_id:
+            chunk_id = self._id_of.get(text) or f"chunk-{record_id('chunk', text)}"
+        self._require_same_case(chunk_id, entry.where)
+        seen = self._seen.get(chunk_id)
+        if seen is None:
+            chunk = self._first(chunk_id, entry)
+            self._seen[chunk_id] = (chunk, entry.where)
+            if chunk is not None:
+                self._id_of.setdefault(chunk.text, chunk_id)
+            return chunk
+        chunk, where = seen
+        if text and (chunk is None or not _same(chunk.text, text)):
+            self._refuse_edited(chunk_id, "" if chunk is None else chunk.text, where, text, entry.where)
+        return chunk
+
+    def _first(self, chunk_id: str, entry: Entry) -> Chunk | None:
+        """Return the chunk of an id that comes for the first time; None where nobody knows its text."""
+        text = entry.chunk.get("text", "")
+        if text and not self._is_given:
+            return _made(chunk_id, entry)
+        chunk = self.known.chunks.get(chunk_id)
+        if chunk is None:
+            return _made(chunk_id, entry) if text else None
+        if text and not _same(chunk.text, text):
+            self._refuse_edited(chunk_id, chunk.text, self.known.name, text, entry.where)
+        return chunk
+
+    def _require_same_case(self, chunk_id: str, where: str) -> None:
+        known = self._folded.setdefault(chunk_id.casefold(), chunk_id)
+        if known != chunk_id:
+            first = self._seen[known][1] if known in self._seen else self.known.name
+            raise DataError(
+                f"{where}: chunk id {chunk_id!r} differs from {known!r} ({first}) in case only; write one id the same "
+                "way everywhere"
+            )
+
+    def _refuse_edited(self, chunk_id: str, old: str, old_where: str, new: str, new_where: str) -> None:
+        at = next(
+            (n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new))
+        )
+        start = max(0, at - _EXCERPT // 2)
+        raise DataError(
+            f"{new_where}: chunk {chunk_id!r} has another text than in {old_where}, from character {at + 1}: "
+            f"{old[start : start + _EXCERPT]!r} there, {new[start : start + _EXCERPT]!r} here. Candidates are compared on "
+            "the same chunks: give edited chunks ids of their own, or import the file by itself"
+        )
+
+
+def _same(a: str, b: str) -> bool:
+    return a == b or a.split() == b.split()
+
+
+def _made(chunk_id: str, entry: Entry) -> Chunk:
+    fields = dict(entry.chunk)
+    if "\0" in fields["text"] + chunk_id:
+        raise DataError(f"{entry.where}: the chunk holds a NUL character; remove it")
+    if (n_words := len(fields["text"].split())) > MAX_CHUNK_WORDS:
+        raise DataError(
+            f"{entry.where}: the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}; cut it with `qaeval chunk`"
+        )
+    return Chunk(chunk_id=chunk_id, **fields)
