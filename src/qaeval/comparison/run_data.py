@@ -82,6 +82,7 @@ def read_run(
             generations=store.generations(),
             grades=store.grades(),
             sessions=sessions,
+            controls=store.controls(),
             readings=store.readings(),
             generation_repeats=store.generation_repeats(),
             grade_repeats=store.grade_repeats(),
@@ -362,6 +363,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         generations=(*first.rows.generations, *(_renamed(row, names, ids) for row in run.rows.generations)),
         grades=(*first_grades, *grades),
         sessions=(*first.rows.sessions, *(_of(row, names) for row in run.rows.sessions)),
+        controls=(*first.rows.controls, *run.rows.controls),
         readings=(*first.rows.readings, *(_of(row, names) for row in run.rows.readings)),
         # a label is of the item's text: it holds for the item of each run, also where the runs' letters differ
         labels=(
