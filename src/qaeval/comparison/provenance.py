@@ -1,4 +1,4 @@
-"""The section that says where everything came from."""
+"""Section on provenance: models, data and settings of the run."""
 
 from collections.abc import Mapping
 

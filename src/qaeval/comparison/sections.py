@@ -1,4 +1,4 @@
-"""The sections of a report, in order; a new one is a function appended to the tuple."""
+"""Sections of a report in their order. To add a section, append a function to the tuple."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
