@@ -99,7 +99,7 @@ def difference_bars(report: Report) -> list[DifferenceBar]:
         outcomes = {"a is better": f"{pair.a} is better", "b is better": f"{pair.b} is better"}
         judged = outcomes.get(pair.outcome, pair.outcome)
         if not report.verdict.trusts_judge:
-            judged += ", by a judge that labels refute"
+            judged += ", by a refuted judge"
         if first := pair.deciding:
             by_labels = outcomes.get(first.outcome, first.outcome)
             bars.append(DifferenceBar(f"{name}, by {first.rater}'s labels", first.difference, by_labels))

@@ -84,7 +84,7 @@ class Decision(Part):
     tied: tuple[str, ...]
     """Candidates that come first together; empty where one does."""
     refused: tuple[str, ...] = ()
-    """Criteria with a weight whose scores depend on a judge that labels refute; not empty: there is no choice."""
+    """Criteria with a weight whose scores depend on a judge that labels or controls refute; not empty: there is no choice."""
     weights: Mapping[str, float]
     candidates: tuple[Choice, ...]
     """With the weights of the user, the highest mean first."""
@@ -127,6 +127,7 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
         report.candidates,
         report.differences,
         report.agreement,
+        report.controls,
         margin=report.margin if margin is None else margin,
     )
     refused = (
@@ -365,8 +366,9 @@ def _title(decision: Decision) -> str:
     if decision.refused:
         without = " ".join(f"--weight {name}=0" for name in decision.refused)
         depend = "depends" if len(decision.refused) == 1 else "depend"
+        refuted = "labels refute" if decision.verdict.reason("judge_refuted") else "tells nothing apart"
         return (
-            f"No choice: {numbers.listed(decision.refused)} {depend} on the letters of a judge that labels refute. `{without}` chooses by the "
+            f"No choice: {numbers.listed(decision.refused)} {depend} on the letters of a judge that {refuted}. `{without}` chooses by the "
             f"other criteria."
         )
     if decision.choice:
@@ -492,7 +494,14 @@ _HOW: Final = (
 )
 
 
-_REFUTED: Final = "Labels refute the judge, and the scores of quality and cost depend on its letters: these means choose no candidate."
+def _distrust(verdict: Verdict) -> tuple[str, ...]:
+    """Say why the means choose no candidate; empty where the judge's letters may decide."""
+    if verdict.trusts_judge:
+        return ()
+    why = "Labels refute the judge" if verdict.reason("judge_refuted") else "The judge tells nothing apart"
+    return (
+        f"{why}, and the scores of quality and cost depend on its letters: these means choose no candidate.",
+    )
 
 
 def hosting(report: Report) -> Section:
@@ -524,7 +533,7 @@ def hosting(report: Report) -> Section:
         anchor="hosting",
         title="Choosing one to host",
         paragraphs=(
-            *(() if report.verdict.trusts_judge else (_REFUTED,)),
+            *_distrust(report.verdict),
             _HOW,
             *_left_out_of_choice(choices),
             " ".join(licences),

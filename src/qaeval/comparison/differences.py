@@ -38,14 +38,15 @@ def compare_candidates(
     best: str,
     margin: float,
     pairs: Sequence[tuple[str, str]] | None = None,
+    is_judge_blind: bool = False,
 ) -> tuple[Difference, ...]:
     """Compare every pair of candidates by the usable rate in each chunk.
 
     The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
     is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
     whose sign-flip test swaps the candidates' items of a chunk. Where two candidates have different numbers of items in a chunk
-    (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is better, and an end of the interval that
-    contradicts it moves to 0 (`agreeing_with_test`).
+    (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is
+    better, and an end of the interval that contradicts it moves to 0 (`agreeing_with_test`).
 
     Args:
         table: The table of letters.
@@ -54,6 +55,7 @@ def compare_candidates(
         margin: Smallest difference that matters, in (0, 1). Where larger ones are neither shown nor ruled out, there
             is not enough data.
         pairs: The pairs to compare; all when left out.
+        is_judge_blind: Whether the judge tells nothing apart: more chunks would then decide nothing.
     """
     usable = table.assign(usable=(table["letter"] == best).astype(float))
     means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)
@@ -71,11 +73,11 @@ def compare_candidates(
         for a, b in pairs
         if not totals[a].equals(totals[b])
     }
-    # whole numbers of items wherever both candidates have the same number in a chunk: the test is exact then
+    # whole numbers of items, so that the test is exact, wherever both candidates have the same number in a chunk
     p_values = [
         _p(np.zeros_like(uneven[a, b]), uneven[a, b])
         if (a, b) in uneven
-        else _p(sizes * columns[a], sizes * columns[b])
+        else _p(counts[a].to_numpy(float), counts[b].to_numpy(float))
         for a, b in pairs
     ]
     adjusted = holm(p_values)
@@ -90,6 +92,7 @@ def compare_candidates(
             p_holm=float(p_holm),
             n_pairs=len(pairs),
             margin=margin,
+            is_judge_blind=is_judge_blind,
         ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
@@ -170,6 +173,7 @@ def _difference(
     p_holm: float,
     n_pairs: int,
     margin: float,
+    is_judge_blind: bool,
 ) -> Difference:
     nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
     interval = agreeing_with_test(paired_difference(nothing, values, span=span), p)
@@ -178,7 +182,8 @@ def _difference(
     d = np.round(d, 9)
     outcome = outcome_of(measure, p_holm, margin=margin)
     within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
-    n_more = more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
+    is_open = outcome == "not enough data" and not is_judge_blind
+    n_more = more_chunks(measure, margin, n_pairs) if is_open else None
     return Difference(
         a=a,
         b=b,
@@ -238,6 +243,8 @@ def _sentence(
             f"{a} and {b}: not enough data; {seen}. About {plural(two_digits_up(n_more), 'more chunk', 'more chunks')} would decide if "
             f"the difference stays as it is; so far only one above {limit} is ruled out."
         )
+    if outcome == "not enough data":
+        return f"{a} and {b}: not enough data; {seen}. So far only a difference above {limit} is ruled out."
     return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
 
 

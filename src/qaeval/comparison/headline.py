@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from qaeval.agreement.model import RaterAgreement
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
 from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
+from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
 from qaeval.report.facts import SAME_FAMILY, ModelFacts, RubricFacts
 from qaeval.report.numbers import listed, percent, plural, rate
@@ -23,6 +24,8 @@ def write_headline(
     differences: Sequence[Difference],
     judge: JudgeSummary,
     agreement: Sequence[RaterAgreement],
+    controls: JudgeDiscrimination,
+    checks: Sequence[CheckGroup],
     labelled_rates: Sequence[LabelledRate],
     *,
     rubric: RubricFacts,
@@ -30,10 +33,17 @@ def write_headline(
 ) -> tuple[Sentence, ...]:
     """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
     order = ordered(candidates, differences)
-    findings = [*_pairs(verdict, differences), *_labelled_rates(order, labelled_rates), _rates(order, rubric)]
+    tells_nothing = controls.outcome == "tells nothing apart"
+    findings = [
+        *((controls.sentence,) if tells_nothing else _pairs(verdict, differences)),
+        *_labelled_rates(order, labelled_rates),
+        _rates(order, rubric),
+        *_frequent(checks),
+    ]
     cautions = [
         *_few(n_chunks),
         *_standing(judge, agreement),
+        *((controls.sentence,) if controls.n_pending and not tells_nothing else ()),
         *_same_family(judge.facts, candidates),
         *_contradictions(judge.facts.name, candidates, rubric),
         *(
@@ -121,6 +131,7 @@ def _no_verdict(verdict: Verdict, beaten: str) -> str:
         raters = listed([f"{rater}{_S}" for rater in refuted.raters])
         return f"No verdict: by {raters} labels the judge is not shown to agree more than chance, or the commonest letter, would."
     texts = {
+        "judge_tells_nothing_apart": "the judge tells nothing apart, so its letters say nothing of the candidates.",
         "one_candidate": f"{verdict.leader} is the only candidate, so there is nothing to compare.",
         "nothing_graded": "not one item was graded; the failures below say why.",
         "nothing_usable": "no candidate wrote a usable item.",
@@ -154,6 +165,17 @@ def _labelled_rates(order: Sequence[CandidateSummary], rates: Sequence[LabelledR
 def _pairs(verdict: Verdict, differences: Sequence[Difference]) -> list[str]:
     """Return the sentences about the leader and each other candidate."""
     return [pair.sentence for pair in differences if verdict.leader in {pair.a, pair.b}]
+
+
+def _frequent(checks: Sequence[CheckGroup]) -> list[str]:
+    """Name what a check found in half of a candidate's items or more."""
+    return [
+        f"The check {group.check.name} found something in {rate.n_found:,} of {plural(rate.n_checked, 'item')} of {rate.candidate} "
+        f"({percent(rate.share.value)}). {group.check.meaning}"
+        for group in checks
+        for rate in group.rates
+        if rate.is_frequent
+    ]
 
 
 def _few(n_chunks: int) -> list[str]:

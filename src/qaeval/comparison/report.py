@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import Field
 
-from qaeval.agreement.model import RaterAgreement, RaterPair
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
@@ -30,6 +30,8 @@ class CheckRate(Part):
     n_found: int
     share: Measure
     """Of the items that were checked."""
+    is_frequent: bool = False
+    """Whether it found something in half of them or more; then it stands under the headline."""
 
 
 class CheckExample(Part):
@@ -93,6 +95,8 @@ class Report(Part):
     """Rates by the labels of each rater, the judge's error taken off."""
     agreement: tuple[RaterAgreement, ...] = ()
     raters: tuple[RaterPair, ...] = ()
+    controls: JudgeDiscrimination | None = None
+    """None in reports of versions without planted controls."""
     strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""

@@ -55,7 +55,9 @@ def load_report(run: Path) -> Report:
 
 def _with_verdict(report: Report) -> Report:
     """Add the verdict, and its sentence in the headline, to a report of a version that wrote none."""
-    verdict = decide_verdict(report.candidates, report.differences, report.agreement, margin=report.margin)
+    verdict = decide_verdict(
+        report.candidates, report.differences, report.agreement, report.controls, margin=report.margin
+    )
     others = (sentence for sentence in report.headline if sentence.kind != "verdict")
     headline = (Sentence(kind="verdict", text=verdict_sentence(verdict)), *others)
     return report.model_copy(update={"verdict": verdict, "headline": headline})

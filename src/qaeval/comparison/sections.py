@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, ceiling
+from qaeval.agreement.sections import against_raters, ceiling, planted_controls
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -37,6 +37,11 @@ def agreement(report: Report) -> Section:
     return Section(anchor="agreement", title="Judge agreement", paragraphs=strange, parts=parts)
 
 
+def controls(report: Report) -> Section | None:
+    """What the judge made of the planted controls."""
+    return None if report.controls is None else planted_controls(report.controls, report.rubric.best)
+
+
 def _is_of_others(rater: RaterAgreement) -> bool:
     """Whether a rater labelled no item of this run, but for those that the judge was tuned on."""
     return (
@@ -65,6 +70,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     sections_speed.speed,
     _hosted,
     sections_choice.hosting,
+    controls,
     agreement,
     sections_noise.noise,
     candidates.strata,

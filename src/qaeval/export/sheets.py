@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.errors import UsageError
-from qaeval.export.select import GradedItem, Grading, graded_items
+from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
 from qaeval.records import FORM, REJECTED, TRANSIENT_REASONS, Failure, Label, record_id
 from qaeval.stats.labelling import neyman_allocation, smoothed_spread
 from qaeval.storage.run_directory import RunStore
@@ -171,7 +171,7 @@ def precomputed_rows(
                 "explanation": "\n".join(f"{item.letter}: {item.reason}".strip() for item in items),
             }
         )
-    for row in store.generations():
+    for row in replies_of(store):
         if (
             isinstance(row, Failure)
             and row.reason not in TRANSIENT_REASONS
