@@ -14,12 +14,14 @@ from qaeval.analysis.letters import letter_table
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
-from qaeval.comparison.differences import compare_candidates, rank_candidates
+from qaeval.comparison.correction import correct_differences, correct_rates
+from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, gather_items
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
+from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
 from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
@@ -52,7 +54,7 @@ class RunRows:
     grade_repeats: Iterable[GradeRow] = ()
     """Further letters for the same items, and those for the items of further replies."""
     temperatures: Mapping[str, float] = field(default_factory=dict)
-    """Of the models that were asked, by name; a model of another kind than a server has none."""
+    """Sampling temperature of each candidate and of the judge, by name."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
 
@@ -169,16 +171,37 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         )
         for facts in data.candidates
     )
-    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=options.margin)
+    differences = correct_differences(
+        compare_candidates(table, candidates=names, best=rubric.best, margin=options.margin),
+        table,
+        rows.labels,
+        rubric=rubric,
+        margin=options.margin,
+        judge_tuned=data.judge_tuned,
+    )
     agreement = judge_agreement(
         table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=data.judge_tuned
     )
     judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
+    labelled_rates = correct_rates(
+        table, rows.labels, candidates=names, rubric=rubric, judge_tuned=data.judge_tuned
+    )
     n_chunks = table["cluster"].nunique()
+    verdict = decide_verdict(summaries, differences, agreement, margin=options.margin)
+    if not verdict.trusts_judge:
+        differences = by_refuted_judge(differences)
     report = Report(
         run=_run(run, rows.sessions),
+        verdict=verdict,
         headline=write_headline(
-            summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
+            verdict,
+            summaries,
+            differences,
+            judge_summary,
+            agreement,
+            labelled_rates,
+            rubric=rubric,
+            n_chunks=n_chunks,
         ),
         eval=data.eval_facts,
         rubric=rubric,
@@ -187,6 +210,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         margin=options.margin,
         differences=differences,
         ranking=rank_candidates(table, candidates=names, best=rubric.best),
+        labelled_rates=labelled_rates,
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
         strata=summarise_strata(table, candidates=names, best=rubric.best),

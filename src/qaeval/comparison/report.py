@@ -12,7 +12,7 @@ from pydantic import Field
 
 from qaeval.agreement.model import RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
-from qaeval.comparison.model import Difference, Noise, Rank
+from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
 from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts
@@ -77,6 +77,8 @@ class Report(Part):
 
     format: int = FORMAT
     run: RunFacts
+    verdict: Verdict = Verdict(kind="none")
+    """Reports of qaeval 0.1 lack it; `report_file.load_report` then computes it from the rest of the report."""
     headline: tuple[Sentence, ...] = ()
     eval: EvalFacts
     rubric: RubricFacts
@@ -87,6 +89,8 @@ class Report(Part):
     differences: tuple[Difference, ...]
     ranking: tuple[Rank, ...] = ()
     """The strongest first; of three candidates or more."""
+    labelled_rates: tuple[LabelledRate, ...] = ()
+    """Rates by the labels of each rater, the judge's error taken off."""
     agreement: tuple[RaterAgreement, ...] = ()
     raters: tuple[RaterPair, ...] = ()
     strata: tuple[StratumSummary, ...] = ()
@@ -103,6 +107,20 @@ class Report(Part):
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""
 
+    def usable_rates(self) -> dict[str, Measure]:
+        """Return the usable rate of each candidate that costs and choice start from.
+
+        By labels, if each candidate has labels in enough chunks for an interval; else by the judge's letters, for all of them.
+        """
+        by_labels: dict[str, Measure] = {}
+        for labelled in self.labelled_rates:
+            if labelled.name == "usable" and labelled.is_enough:
+                by_labels.setdefault(labelled.candidate, labelled.rate)
+        names = [candidate.facts.name for candidate in self.candidates]
+        if set(by_labels) == set(names):
+            return by_labels
+        return {candidate.facts.name: candidate.usable for candidate in self.candidates}
+
     def measured(
         self, sessions: Sequence[Session], readings: Sequence[Reading], *, priced_at: str
     ) -> MeasuredRun:
@@ -113,10 +131,14 @@ class Report(Part):
             readings: Metrics of its servers.
             priced_at: ISO 8601; the age of a price is counted up to this time.
         """
+        rates = self.usable_rates()
         return MeasuredRun(
             name=self.run.id,
             n_samples=self.eval.n_samples,
-            candidates=self.candidates,
+            candidates=tuple(
+                candidate.model_copy(update={"usable": rates[candidate.facts.name]})
+                for candidate in self.candidates
+            ),
             judge=self.judge,
             sessions=sessions,
             readings=readings,

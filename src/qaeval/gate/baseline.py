@@ -41,7 +41,7 @@ from qaeval.gate.model import RunIdentity
 from qaeval.records import Failure, Generation, digest
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
-from qaeval.report.facts import Part
+from qaeval.report.facts import Part, is_unset
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
@@ -55,10 +55,6 @@ _ABSENT_MARK: Final = "."
 """Letters of a scale are capitals, so neither mark is one."""
 _MULTILINE: Final = ("evidence", "side", "identity", "candidates", "spent", "labels")
 """Parts with a line for each key, so that a diff in git shows which column changed."""
-
-
-def _nothing(value: object) -> bool:
-    return not value
 
 
 class _PackedResources(Part):
@@ -79,8 +75,8 @@ class _PackedCandidate(Part):
 
     name: str
     model: str = ""
-    prompt: str = Field(default="", exclude_if=_nothing)
-    prompt_digest: str = Field(default="", exclude_if=_nothing)
+    prompt: str = Field(default="", exclude_if=is_unset)
+    prompt_digest: str = Field(default="", exclude_if=is_unset)
     letters: str
     """A word for each sample: the letter of each item, ``-`` without one, ``x`` where the item failed, ``.`` where none is counted."""
     items: str
@@ -100,6 +96,8 @@ class _PackedLabels(Part):
     reference: str
     judged: str
     clusters: tuple[int, ...]
+    letters: str = Field(default="", exclude_if=_nothing)
+    """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
 
 
 class _PackedEvidence(Part):
@@ -248,6 +246,9 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
                 reference="".join(evidence.scale[code] for code in labels.reference),
                 judged="".join(evidence.scale[code] for code in labels.judged),
                 clusters=tuple(labels.clusters.tolist()),
+                letters=" ".join(
+                    f"{item_id}:{evidence.scale[code]}" for item_id, code in labels.letters.items()
+                ),
             )
             for labels in evidence.labels
         ),
@@ -319,6 +320,7 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
                 reference=_scale_codes(labels.reference, packed.scale),
                 judged=_scale_codes(labels.judged, packed.scale),
                 clusters=np.array(labels.clusters, dtype=np.intp),
+                letters=_letters_by_item(labels.letters, packed.scale),
             )
             for labels in packed.labels
         ),
@@ -372,6 +374,11 @@ def _letter_codes(marks: str, scale: Sequence[str]) -> Codes:
     if foreign := sorted(set(marks) - codes.keys()):
         raise ValueError(f"letters off the scale {'/'.join(scale)}: {', '.join(map(repr, foreign))}")
     return np.array([codes[mark] for mark in marks], dtype=np.int8)
+
+
+def _letters_by_item(words: str, scale: Sequence[str]) -> dict[str, int]:
+    pairs = (word.rpartition(":") for word in words.split())
+    return {item_id: scale.index(letter) for item_id, _, letter in pairs}
 
 
 def _scale_codes(letters: str, scale: Sequence[str]) -> Integers:

@@ -62,7 +62,7 @@ class GenerateRepeats:
 
     def __init__(self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int) -> None:
         self.spec = spec
-        self._definition = definition
+        self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._numbers = range(1, repeat)
         self._sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
