@@ -64,7 +64,7 @@ def test_a_table_without_a_claim_gives_what_is_possible(capsys: pytest.CaptureFi
     code, out, _ = told(capsys, "agreement", "--table", CASE)
     assert code == 0
     assert "claim" not in out
-    assert "kappa that they allow" in out
+    assert "possible kappa" in out
 
 
 def test_a_published_check_as_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_missing_letters_are_counted_and_left_out(tmp_path: Path) -> None:
     (one,) = agreement(write(tmp_path / "x.csv", text)).agreement
     assert one.coefficients is not None
     assert (one.n_labels, one.coefficients.n, one.n_ungraded) == (3, 2, 1)
-    assert any("Excluded labels: 1 of ungraded" in text for text in one.sentences)
+    assert any(text.startswith("Excluded labels: 1 ") for text in one.sentences)
 
 
 def test_clusters_make_the_interval_wider(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_a_pilot_whose_candidates_are_far_apart_is_told(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, out, _ = told(capsys, "plan", str(finished), "--difference", "0.02")
-    assert "until 2.0 points are left" in out
+    assert "2.0 points are left" in out
     _, out, _ = told(capsys, "plan", "--rate", "0.5", "--chunks", "20", "--difference", "0.2")
     assert "points are left" not in out
 

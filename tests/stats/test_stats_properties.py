@@ -387,14 +387,17 @@ TESTED_BY_EXAMPLE = {
     # what holds at every look
     "deadline_bets",
     # labels of some chunks
-    "corrected_difference", "differential_error",
+    "corrected_difference", "corrected_rate", "differential_error", "rogan_gladen", "letter_shares",
+    "neyman_allocation", "smoothed_spread", "inclusion_probabilities", "draw_chunks", "labelled_chunks_needed",
+    # printed elsewhere
+    "cochran_q", "benjamini_yekutieli", "clustered_signed_rank", "alternative_annotator_test",
     # repeated letters
     "variance_components", "repeat_agreement",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows
     "agreement_weights", "proportions", "chance_corrected", "mean_marginal", "rating_counts", "coincidences",
-    "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
+    "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "signed_rank_result", "summarised_raters", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
     "undefined", "too_few", "warning", "resampled_totals", "left_out_values", "jackknife_se",
     "acceleration", "bca_tails", "gaffke_bound", "positive_probability",
 }  # fmt: skip

@@ -51,7 +51,7 @@ def test_precision_and_recall_of_a_letter() -> None:
     assert accuracy[A].precision.value == approx(8 / 10)
     assert accuracy[A].precision.n_clusters == 10
     assert not accuracy[B].recall.is_defined
-    assert "no cluster has an item that counts" in str(accuracy[B].precision.reason)
+    assert "no cluster" in str(accuracy[B].precision.reason)
 
 
 def test_a_judge_that_gives_better_letters_is_lenient() -> None:
@@ -178,9 +178,9 @@ def test_bad_letters_are_named(first: list[object], second: list[object], messag
 def test_bad_options_are_named() -> None:
     with pytest.raises(ValueError, match="at least 2 levels"):
         cohen_kappa([0], [0], n_levels=1)
-    with pytest.raises(ValueError, match="weights must be None, 'linear', 'quadratic'"):
+    with pytest.raises(ValueError, match="weights must be"):
         cohen_kappa([0], [0], n_levels=2, weights="cubic")
-    with pytest.raises(ValueError, match="one cluster for each of the 2 items"):
+    with pytest.raises(ValueError, match="of the 2 items"):
         kappa_interval([0, 1], [0, 1], [0], n_levels=2)
     with pytest.raises(ValueError, match=r"for example 0\.95"):
         kappa_interval([0, 1], [0, 1], [0, 1], n_levels=2, level=95)

@@ -29,6 +29,7 @@ from qaeval.cli.options import (
     Number,
     Out,
     OutOrStore,
+    Prompts,
     Registry,
     RepeatCandidate,
     RepeatGrade,
@@ -42,6 +43,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     in_flight,
     mapping,
+    prompt_names,
 )
 from qaeval.errors import QaevalError, UsageError
 
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
 def compare(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
@@ -99,6 +102,7 @@ def compare(
             shard,
             out,
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -122,6 +126,7 @@ def compare(
     with _resumable(path):
         run = api.compare(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -152,6 +157,7 @@ def compare(
 
 def generate(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
@@ -176,6 +182,7 @@ def generate(
     with _resumable(path):
         api.generate(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,

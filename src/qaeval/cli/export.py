@@ -294,23 +294,26 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Items in JSON Lines, a JSON array, CSV or Parquet; or Inspect's .eval logs. Each file is a candidate, unless a column names it.",
+            help="Files of items (JSON Lines, JSON array, CSV, Parquet), or Inspect .eval logs; one candidate per file, unless a column names candidates.",
         ),
     ],
     out: Out = None,
     chunks: Annotated[
         Path | None,
-        typer.Option("--chunks", help="JSONL file of the chunks that items name by id; default: the eval's."),
+        typer.Option(
+            "--chunks",
+            help="JSONL file of the chunks that items refer to by id; default: the chunks of the eval.",
+        ),
     ] = None,
     candidate: Annotated[
         list[str] | None,
         typer.Option(
             "--candidate",
-            help="Name of the candidate, once or once for each file; default: the column candidate or model, else the file's name.",
+            help="Candidate name, given once, or once per file; default: the column candidate or model, else the file name.",
         ),
     ] = None,
     candidate_field: Annotated[
-        str | None, typer.Option("--candidate-field", metavar="COLUMN", help="Column of the candidate.")
+        str | None, typer.Option("--candidate-field", metavar="COLUMN", help="Column with candidate names.")
     ] = None,
     eval_name: EvalName = None,
     rubric: RubricName = None,
@@ -319,32 +322,38 @@ def import_(
         typer.Option(
             "--field",
             metavar="FIELD=COLUMN",
-            help="Column of a field (question, answer, chunk_id, text, …); repeat for several. Common names are understood "
-            "without it.",
+            help="Column of a field (question, answer, chunk_id, text, …); repeatable. Common names need no mapping.",
         ),
     ] = None,
     grade_field: Annotated[
         list[str] | None,
-        typer.Option("--grade-field", metavar="JUDGE=COLUMN", help="Column with the letters of a judge."),
+        typer.Option(
+            "--grade-field",
+            metavar="JUDGE=COLUMN",
+            help="Column with the letters of a judge, for example judge=grade.",
+        ),
     ] = None,
     label_field: Annotated[
         list[str] | None,
         typer.Option(
-            "--label-field", metavar="RATER=COLUMN", help="Column with a rater's labels; repeat for several."
+            "--label-field", metavar="RATER=COLUMN", help="Column with the labels of a rater; repeatable."
         ),
     ] = None,
     common: Annotated[
-        bool, typer.Option("--common", help="Keep the samples that all candidates have, where they differ.")
+        bool, typer.Option("--common", help="Keep only the samples that all candidates have.")
     ] = False,
     join: Annotated[
         Path | None,
         typer.Option(
-            "--join", metavar="RUN", help="Run on the same samples, whose candidates --out then holds too."
+            "--join", metavar="RUN", help="Run on the same samples; its candidates are added to --out."
         ),
     ] = None,
     config: Registry = None,
 ) -> None:
-    """Import items made elsewhere, or Inspect logs, as a run. `qaeval grade` is the next step, of a log `qaeval report`."""
+    """Import items or Inspect logs as a run.
+
+    The next step is `qaeval grade`; for logs and graded items `qaeval report`.
+    """
     from qaeval.environment import new_run_name
     from qaeval.importing.reading import format_of
 

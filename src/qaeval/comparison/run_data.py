@@ -15,6 +15,7 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError
+from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
@@ -91,8 +92,7 @@ def read_run(
         rubric=_rubric_facts(grading["rubric"]),
         judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
-            _served(_model_facts(name, about), "generate", sessions)
-            for name, about in settings["candidates"].items()
+            _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
     )
@@ -120,11 +120,14 @@ def _temperatures(
     definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return the temperature of each model: its own, or that of the eval or of judges."""
-    of_eval = definition.get("sampling", {}).get("temperature", 0.0)
-    defaults = {judge["name"]: (judge, _JUDGE_TEMPERATURE)}
-    defaults |= {name: (about, of_eval) for name, about in candidates.items()}
-    own = {name: about.get("sampling", {}).get("temperature") for name, (about, _) in defaults.items()}
-    return {name: default if own[name] is None else own[name] for name, (_, default) in defaults.items()}
+
+    def temperature(about: Mapping[str, Any], default: float) -> float:
+        value = (about.get("sampling") or {}).get("temperature")
+        return default if value is None else float(value)
+
+    of_judge = {judge["name"]: temperature(judge, _JUDGE_TEMPERATURE)}
+    of_eval = temperature(definition, 0.0)
+    return of_judge | {name: temperature(about, of_eval) for name, about in candidates.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
@@ -196,7 +199,10 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
         name=definition["name"],
         title=definition["title"],
         sha=definition["digest"],
-        prompt_sha=digest(definition["prompt"]),
+        task_sha=digest({key: value for key, value in definition.items() if key not in {"digest", "prompt"}}),
+        prompt_sha=""
+        if all("prompt" in about or about["kind"] == "imported" for about in settings["candidates"].values())
+        else digest(definition["prompt"]),
         sample_set_digest=drawn["digest"],
         n_samples=drawn["n"],
         seed=drawn["seed"],
@@ -218,6 +224,13 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         scale=tuple(Meaning(name=level["letter"], meaning=level["name"]) for level in rubric["scale"]),
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
     )
+
+
+def _candidate_facts(settings: Mapping[str, Any], name: str) -> ModelFacts:
+    about = settings["candidates"][name]
+    prompt = (about.get("prompt") or {}).get("name", "")
+    sha = "" if about["kind"] == "imported" else digest(recorded_prompt(settings, name))
+    return _model_facts(name, about).model_copy(update={"prompt": prompt, "prompt_sha": sha})
 
 
 def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
@@ -306,8 +319,8 @@ def _require_graded(runs: Mapping[str, RunData]) -> None:
 def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> None:
     aspects = {
         "eval": (
-            f"{first.eval_facts.name} {first.eval_facts.sha[:8]}",
-            f"{run.eval_facts.name} {run.eval_facts.sha[:8]}",
+            f"{first.eval_facts.name} {first.eval_facts.task_sha[:8]}",
+            f"{run.eval_facts.name} {run.eval_facts.task_sha[:8]}",
         ),
         "samples": (first.eval_facts.sample_set_digest, run.eval_facts.sample_set_digest),
         "rubric": (first.rubric.sha, run.rubric.sha),

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, Final, Literal
 
 from qaeval.errors import DataError
+from qaeval.evals.definition import recorded_prompt
 from qaeval.export.card import Counts, ExportFile
 from qaeval.export.dedup import deduplicate
 from qaeval.export.licences import SourceModel, check_licences
@@ -95,7 +96,7 @@ def dpo_content(store: RunStore, options: TrainingOptions, *, per_sample: int) -
         (item for item in items if can_be_rejected(item, filters)),
         best=best,
         scale=grading.scale,
-        prompt=grading.settings["eval"]["prompt"],
+        prompt=lambda candidate: recorded_prompt(grading.settings, candidate),
         chosen=lambda item: item.item.item_id in passed,
         per_sample=per_sample,
     )

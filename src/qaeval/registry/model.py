@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from qaeval.files.yaml import validated
+from qaeval.evals.definition import NamedPrompt
 from qaeval.records import Record
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class ModelSpec(Record):
     def hosting(self) -> "ModelSpec":
         """The model to start the server with: the base of an adapter, else this model."""
         if self.lora is None:
-            return self
+            return self.model_copy(update={"name": self.entry})
         return self.model_copy(update={"name": self.lora.base, "served_name": None, "lora": None})
 
     @property
@@ -252,16 +252,39 @@ class ModelSpec(Record):
         return args
 
 
-def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
-    """Return a model as the settings of a run describe it.
+class PromptedModel(ModelSpec):
+    """A candidate with a prompt of its own, ``mistral@better``: an entry of the registry and a prompt."""
 
-    Raises:
-        DataError: the settings are not those of a model.
+    prompt: NamedPrompt
+
+    @property
+    def entry(self) -> str:
+        """Key of the entry in the registry."""
+        return self.name.removesuffix(f"@{self.prompt.name}")
+
+
+def prompted(spec: ModelSpec, prompt: NamedPrompt) -> PromptedModel:
+    """Return the candidate that is a model with a prompt; its server is that of the model."""
+    name = f"{spec.name}@{prompt.name}"
+    return PromptedModel(**{**dict(spec), "name": name, "served_name": spec.served, "prompt": prompt})
+
+
+_RECORDED: Final = ("hf_id", "served_name", "family")
+
+
+def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
+    """Return what the settings of a run say of a model: its kind, weights and names.
+
+    Runs of other versions and imported ones are read too: nothing is validated, an unknown kind is that of a server,
+    and other fields have their defaults.
     """
-    known = {key: value for key, value in about.items() if key in ModelSpec.model_fields}
-    if known.get("kind") == "imported":
-        del known["kind"]  # of the run, not of a model that can be asked
-    return validated(ModelSpec, {**known, "name": name}, f"settings of {name}")
+    known = {key: about[key] for key in _RECORDED if about.get(key)}
+    if about.get("kind") in {"embedded", "plugin"}:
+        known["kind"] = about["kind"]
+    if "prompt" in about:
+        prompt = NamedPrompt.model_construct(**about["prompt"])
+        return PromptedModel.model_construct(name=name, prompt=prompt, **known)
+    return ModelSpec.model_construct(name=name, **known)
 
 
 def _last_value(args: tuple[str, ...], name: str) -> str | None:

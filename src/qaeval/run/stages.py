@@ -201,7 +201,7 @@ class GenerateStage:
     ) -> None:
         self.spec = spec
         self.alongside = queue is not None
-        self._definition = definition
+        self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._sample_ids = sample_ids
         self._queue = queue
