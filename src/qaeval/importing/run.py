@@ -422,7 +422,7 @@ def _kept_samples(
     for column, name in enumerate(names):
         lacking = [grouped.sample_keys[index][1] for index in np.flatnonzero(placed & ~has_row[:, column])]
         missing[name] = lacking
-    n_all, what = int(placed.sum()), "that another candidate answers"
+    n_all, of_run = int(placed.sum()), ""
     left_out = int((placed & ~is_common).sum())
     if request.join is not None:
         known = request.known()
@@ -441,7 +441,7 @@ def _kept_samples(
                 for sample_id, sample in known.samples.items()
                 if sample_id not in answered
             ]
-        n_all, what = len(known.samples), f"of {known.name}"
+        n_all, of_run = len(known.samples), f" of {known.name}"
         is_common &= is_known
         left_out = len(known.samples) - int(is_common.sum()) + len(foreign)
         if foreign:
@@ -453,8 +453,8 @@ def _kept_samples(
         )
         if not request.common:
             raise NotComparableError(
-                f"the candidates answer different samples: of {n_all:,} {what} {differences}. Add rows with an `error` "
-                "for what failed, or pass --common to keep the samples that all have"
+                f"the candidates answer different samples: of {n_all:,}{of_run}, {differences}. Add rows with an `error` for "
+                "what failed, or pass --common to keep the samples that all have"
             )
         if not is_common.any():
             raise NotComparableError(f"the candidates have no sample in common: {differences}")
