@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qaeval.stats.components import SOURCES, VarianceComponents, variance_components
+from qaeval.stats.estimate import Estimate
 
 Array = NDArray[Any]
 
@@ -28,6 +29,8 @@ JUDGE_ERRORS = (0.02, 0.1)
 ICC = 0.2
 ITEM_ICC = 0.25
 """Correlation of two replies to one item, given the chunk's rate."""
+
+NAMES = (*SOURCES, "total", *(f"{source} share" for source in SOURCES))
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Setting:
 
     @property
     def truth(self) -> dict[str, float]:
-        """Variance of each source."""
+        """Variance of each source, and its share."""
         contrast = (1 - 2 * self.judge_error) ** 2
         spread = self.rate * (1 - self.rate)
         parts = {
@@ -51,7 +54,9 @@ class Setting:
             "item": contrast * spread * (1 - ICC) * ITEM_ICC,
             "chunk": contrast * spread * ICC,
         }
-        return {**parts, "total": sum(parts.values())}
+        total = sum(parts.values())
+        shares = {f"{source} share": variance / total for source, variance in parts.items()}
+        return {**parts, "total": total, **shares}
 
 
 def draw(setting: Setting, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
@@ -78,22 +83,23 @@ def beta(mean: Array, icc: float, rng: np.random.Generator) -> Array:
     return rng.beta(mean * size, (1 - mean) * size)
 
 
-def estimates(result: VarianceComponents) -> Iterator[tuple[str, Any]]:
-    """Name the variances of a result."""
+def estimates(result: VarianceComponents) -> Iterator[tuple[str, Estimate]]:
+    """Name the variances and shares of a result."""
     for source in SOURCES:
-        yield source, getattr(result, source).variance
+        component = getattr(result, source)
+        yield source, component.variance
+        yield f"{source} share", component.share
     yield "total", result.total
 
 
-def coverage(setting: Setting, reps: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Return the share of intervals that hold the truth, and the mean estimate, by source."""
+def coverage(setting: Setting, reps: int, seed: int) -> dict[str, float]:
+    """Return the share of intervals that hold the truth, by name."""
     rng, truth = np.random.default_rng(seed), setting.truth
-    covered, values = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0.0)
+    covered = dict.fromkeys(truth, 0)
     for _ in range(reps):
         for name, estimate in estimates(variance_components(*draw(setting, rng))):
             covered[name] += estimate.low <= truth[name] <= estimate.high
-            values[name] += estimate.value
-    return {name: (covered[name] / reps, values[name] / reps) for name in truth}
+    return {name: n / reps for name, n in covered.items()}
 
 
 def main() -> None:
@@ -102,14 +108,13 @@ def main() -> None:
     parser.add_argument("--reps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=20)
     arguments = parser.parse_args()
-    start, lowest = time.perf_counter(), dict.fromkeys(("judge", "reply", "item", "chunk", "total"), 1.0)
-    print("| chunks | A rate | judge error | judge | reply | item | chunk | total |")
-    print("|---|---|---|---|---|---|---|---|")
+    start, lowest = time.perf_counter(), dict.fromkeys(NAMES, 1.0)
+    print(f"| chunks | A rate | judge error | {' | '.join(NAMES)} |")
+    print("|---" * (3 + len(NAMES)) + "|")
     for chunks, rate, error in product(CHUNKS, RATES, JUDGE_ERRORS):
-        cells = coverage(Setting(chunks, rate, error), arguments.reps, arguments.seed)
-        lowest = {name: min(share, cells[name][0]) for name, share in lowest.items()}
-        shown = " | ".join(f"{cells[name][0]:.3f}" for name in lowest)
-        print(f"| {chunks} | {rate} | {error} | {shown} |")
+        covered = coverage(Setting(chunks, rate, error), arguments.reps, arguments.seed)
+        lowest = {name: min(share, covered[name]) for name, share in lowest.items()}
+        print(f"| {chunks} | {rate} | {error} | {' | '.join(f'{covered[name]:.3f}' for name in NAMES)} |")
     print()
     for name, share in lowest.items():
         print(f"- lowest coverage, {name}: {share:.3f}")

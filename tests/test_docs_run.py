@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer(["mistral", "qwen", "compass-judger"]) as running:
+    with LoopbackServer(["mistral", "qwen", "selene"]) as running:
         yield running
 
 

@@ -817,7 +817,7 @@ def test_an_exporter_outside_the_network_is_refused(
 ) -> None:
     config = tmp_path / "ours.yaml"
     config.write_text("models: {mistral: {gpu_metrics: 'http://203.0.113.9:9400/metrics'}}\n")
-    with LoopbackServer(["mistral", "qwen", "compass-judger"]) as server:
+    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
         arguments = [word for name in server.models for word in ("--endpoint", f"{name}={server.url}")]
         options = ["--n", "2", "--out", str(tmp_path / "run"), "--config", str(config)]
         assert run(["compare", "mistral", "qwen", *arguments, *options]) == 69

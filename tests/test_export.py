@@ -387,11 +387,17 @@ def items_of(path: Path, *args: Any, **more: Any) -> list[GradedItem]:
         return graded_items(store, [])
 
 
+def test_a_pair_has_the_prompt_of_the_candidate_that_wrote_its_chosen_item(tmp_path: Path) -> None:
+    replies = {"m": [[("Good?", "yes", "A")]], "n": [[("Bad?", "no", "C")]]}
+    (row,) = pairs_of(items_of(tmp_path, replies), prompt=lambda name: {"user": f"{name}: $chunk"})
+    assert row["prompt"][0]["content"].startswith("m: ")
+
+
 def pairs_of(items: list[GradedItem], **more: Any) -> list[dict[str, Any]]:
     asked = {
         "best": "A",
         "scale": "ABC",
-        "prompt": PROMPT,
+        "prompt": lambda _: PROMPT,
         "chosen": lambda _: True,
         "per_sample": PAIRS_PER_SAMPLE,
     }
@@ -735,7 +741,7 @@ def test_an_unfinished_run_is_refused_with_what_is_missing(tmp_path: Path, to: A
     with build(tmp_path / "run", replies) as store:
         rows = (store.path / GENERATIONS).read_text().splitlines(keepends=True)
         (store.path / GENERATIONS).write_text("".join(rows[:-2]))
-        with pytest.raises(DataError, match=r"2 replies .*1 grades .*--resume"):
+        with pytest.raises(DataError, match=r"2 replies and 1 grades.*--resume"):
             write_export(store, to, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

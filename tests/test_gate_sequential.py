@@ -177,7 +177,7 @@ def _reply(sample: Sample, run: str, who: str, usable: Any) -> Generation:
             place,
             type="factual",
             question=f"What does it say, {place}?",
-            answer=f"A {'usable' if good else 'poor'} answer of {who} in {run}.",
+            answer=f"A {'usable' if good else 'poor'} answer of {who} in {run} about {sample.chunk.chunk_id}.",
         )
         for place, good in enumerate(usable)
     )
@@ -196,7 +196,8 @@ def made_bench(folder: Path) -> Iterator[Bench]:
     with Judge(["judge"]) as server:
         registry = folder / "registry.yaml"
         registry.write_text(
-            f"models: {{writer: {{url: '{server.url}'}}, other: {{url: '{server.url}'}}}}\njudges: {{judge: {{url: '{server.url}'}}}}\ndefaults: {{cache: false}}\n"
+            f"models: {{writer: {{url: '{server.url}', family: w}}, other: {{url: '{server.url}', family: w}}}}\n"
+            f"judges: {{judge: {{url: '{server.url}', family: j}}}}\ndefaults: {{cache: false}}\n"
         )
         config = find_config(registry)
         judging = find_judging(config, (), judge="judge", rubric=find_eval("qa_pairs").rubric)

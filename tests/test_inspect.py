@@ -88,7 +88,9 @@ def fate(row: Grade | Failure) -> object:
 def numbers_of(path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     capsys.readouterr()
     assert run(["report", str(path), "--json"]) == 0
-    return without(json.loads(capsys.readouterr().out), {"run", "timing", "path", "cost", "choice"})
+    return without(
+        json.loads(capsys.readouterr().out), {"run", "timing", "path", "cost", "choice", "controls"}
+    )
 
 
 def without(value: Any, names: set[str]) -> Any:
@@ -678,10 +680,10 @@ def test_qaeval_and_inspect_give_the_same_letters_and_failures(
     definition = find_eval(str(ROOT / "evals" / name))
     structured = "off" if lenient else "json_schema"
     with Moody(item_schema(definition), worst=name == "rag_qa") as server:
-        about = f"url: '{server.url}', structured: '{structured}'"
+        about = f"url: '{server.url}', family: candidates, structured: '{structured}'"
         entries = "".join(f"  {one}: {{{about}}}\n" for one in CANDIDATES)
         (tmp_path / "qaeval.yaml").write_text(
-            f"models:\n{entries}judges:\n  judge: {{url: '{server.url}'}}\n"
+            f"models:\n{entries}judges:\n  judge: {{url: '{server.url}', family: judges}}\n"
         )
         env = environment(server, tmp_path)
         own = ["compare", *CANDIDATES, "--judge", "judge", "--eval", str(definition.directory), "--n", str(n)]
@@ -732,11 +734,13 @@ def test_the_entry_point_runs_and_without_a_grader_nobody_grades(tmp_path: Path)
         ]
         said = command(words, tmp_path, env)  # Inspect exits with 0 whatever happens
         assert "no usable grader" in " ".join(said.split())
+        said = command([*words, "--model-role", "grader=openai-api/loop/cand"], tmp_path, env)
+        assert "allow_same_family=true" in " ".join(said.split())
         assert not server.requests
         command([*words, "--model-role", "grader=openai-api/loop/judge"], tmp_path, env)
     logs = [read_eval_log(str(path)) for path in sorted((tmp_path / "logs").glob("*.eval"))]
-    assert [log.status for log in logs] == ["error", "success"]
-    results = logs[1].results
+    assert [log.status for log in logs] == ["error", "error", "success"]
+    results = logs[2].results
     assert results is not None
     metrics = {score.name: score.metrics for score in results.scores}
     assert not math.isnan(metrics["letters"]["mean"].value)

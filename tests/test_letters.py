@@ -85,7 +85,7 @@ def test_a_missing_generation_is_named() -> None:
 
 def test_a_doubled_generation_is_refused() -> None:
     made = case({"alpha": ["AAA"]})
-    with pytest.raises(DataError, match="one row per id, got 1 twice"):
+    with pytest.raises(DataError, match=r"generations: .* 1 twice"):
         table_of(made.with_rows(generations=made.rows.generations * 2))
 
 
@@ -97,28 +97,26 @@ def test_a_doubled_sample_is_refused() -> None:
 
 def test_a_generation_of_a_foreign_candidate_is_refused() -> None:
     made = case({"alpha": ["AAA"], "beta": ["AAA"]})
-    with pytest.raises(DataError, match="belong to nothing in this run: 'beta"):
+    with pytest.raises(DataError, match="this run: 'beta"):
         table_of(replace(made, candidates=made.candidates[:1]))
 
 
 def test_missing_grades_are_named_by_the_first_three() -> None:
     made = case({"alpha": ["AAA", "BBB"]})
-    with pytest.raises(
-        DataError, match=r"5 are missing \('\w+', '\w+', '\w+', …\); finish with `qaeval grade`"
-    ):
+    with pytest.raises(DataError, match=r"5 are missing .*('\w+', ){3}….*`qaeval grade`"):
         table_of(made.with_rows(grades=made.rows.grades[:1]))
 
 
 def test_a_grade_of_an_item_that_nobody_wrote_is_refused() -> None:
     made = case({"alpha": ["AAA"]})
     stray = made.rows.grades[0].model_copy(update={"item_id": "stray"})
-    with pytest.raises(DataError, match="belong to nothing in this run: 'stray'"):
+    with pytest.raises(DataError, match="this run: 'stray'"):
         table_of(made.with_rows(grades=(*made.rows.grades, stray)))
 
 
 def test_two_grades_of_one_item_are_refused() -> None:
     made = case({"alpha": ["AAA"]})
-    with pytest.raises(DataError, match="grades: expected one row per id, got 3 twice"):
+    with pytest.raises(DataError, match=r"grades: .* 3 twice"):
         table_of(made.with_rows(grades=made.rows.grades * 2))
 
 
@@ -128,17 +126,17 @@ def test_a_reply_with_too_many_items_is_refused() -> None:
     assert isinstance(reply, Generation)
     more = Item.of(reply.sample_id, 3, type="fact", question="And?", answer="Nothing.")
     longer = reply.model_copy(update={"items": (*reply.items, more)})
-    with pytest.raises(DataError, match=r"expected items at positions \[0, 1, 2\]"):
+    with pytest.raises(DataError, match=r"positions \[0, 1, 2\]"):
         table_of(made.with_rows(generations=(longer,)))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rubric_sha": "other"}, "letters of two rubrics are never pooled"),
-        ({"judge": "another"}, r"grades by 'judge-7b' alone, got some by \['another'\]"),
+        ({"rubric_sha": "other"}, "of another rubric"),
+        ({"judge": "another"}, r"'judge-7b' only, .* \['another'\]"),
         ({"letter": "D"}, "letters off the scale A/B/C"),
-        ({"flags": ("boring",)}, "flags that the rubric does not know"),
+        ({"flags": ("boring",)}, "flags outside the rubric"),
     ],
 )
 def test_a_grade_by_other_rules_is_refused(change: dict[str, Any], message: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 from command import Typed, qaeval
 from qaeval.cli import run
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
+from qaeval.evals.find import data_root
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
 from qaeval.run.hosting import ServerManager, in_turns
@@ -348,6 +349,7 @@ def registry_file(folder: Path, **models: dict[str, object]) -> Path:
 
 def compare(folder: Path, registry: Path, *arguments: str, n: int = 12) -> Typed:
     command = ["compare", *arguments, "--config", registry, "--n", n, "--out", folder / "run"]
+    command += ["--judge", "compass-judger", "--allow-same-family"]
     return qaeval(*command, "--concurrency", "4", cwd=folder)
 
 
@@ -380,6 +382,27 @@ def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
     assert [candidate["n_valid"] for candidate in report["candidates"]] == [36, 36, 36]
     assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
         *("compass-judger.log", "mistral.log", "qwen.log")
+    ]
+
+
+@pytest.mark.usefixtures("no_servers_left")
+@pytest.mark.slow
+def test_candidates_that_differ_in_their_prompt_share_a_server(tmp_path: Path) -> None:
+    text = (data_root() / "evals" / "qa_pairs" / "prompt.md").read_text()
+    for name in ("one.md", "two.md"):
+        (tmp_path / name).write_text(text.replace("# user", f"# user\n\n{name}"))
+    registry = registry_file(
+        tmp_path, mistral=entry("ok"), tuned={"lora": {"base": "mistral", "path": "/adapters/tuned"}}
+    )
+    done = compare(tmp_path, registry, "mistral", "tuned", "--prompts", "one.md,two.md", n=2)
+    assert done.returncode == 0, done.stderr
+    ready = [line.split()[0] for line in done.stderr.splitlines() if "is ready" in line]
+    assert ready == ["mistral", "compass-judger"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
+    candidates = {f"{model}@{prompt}" for model in ("mistral", "tuned") for prompt in ("one", "two")}
+    assert {row["candidate"] for row in rows} == candidates
+    assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
+        *("compass-judger.log", "mistral.log")
     ]
 
 
@@ -436,6 +459,7 @@ def test_an_unknown_argument_ends_before_anything_is_loaded(tmp_path: Path) -> N
 def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
     registry = registry_file(tmp_path, mistral=entry("slow"), qwen=entry("ok"))
     command = [QAEVAL, "compare", "mistral", "qwen", "--config", str(registry)]
+    command += ["--judge", "compass-judger", "--allow-same-family"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "run")], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
@@ -562,7 +586,8 @@ def test_doctor_says_that_qaeval_starts_what_has_no_url(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry = registry_file(tmp_path, mistral=entry("ok"), qwen=entry("ok"))
-    assert run(["doctor", "mistral", "qwen", "--n", "3", "--config", str(registry)]) == 0
+    command = ["doctor", "mistral", "qwen", "--n", "3", "--config", str(registry)]
+    assert run([*command, "--judge", "compass-judger", "--allow-same-family"]) == 0
     out = capsys.readouterr().out
     assert out.count(f"qaeval starts it with {FAKE[0]}") == 3
     assert "qaeval compare mistral qwen" in out

@@ -62,15 +62,15 @@ class Watched(list[dict[str, object]]):
 def test_the_judge_works_while_candidates_still_write_and_the_report_is_the_same(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.1) as writers,
-        LoopbackServer(["compass-judger"]) as judge,
+        LoopbackServer(["selene"]) as judge,
     ):
-        servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
+        servers = {"mistral": writers, "qwen": writers, "selene": judge}
         n_written: list[int] = []
         judge.requests = Watched(lambda: n_written.append(len(writers.requests)))
         finished(compare(tmp_path / "apart", servers, "--concurrency", "2"))
         n_requests = len(writers.requests)
         together = dict.fromkeys(servers, writers)
-        writers.models["compass-judger"] = 8192
+        writers.models["selene"] = 8192
         finished(compare(tmp_path / "together", together, "--concurrency", "2"))
     sessions = rows(tmp_path / "apart" / "sessions.jsonl")
     assert [session["stage"] for session in sessions] == ["generate", "generate", "grade"]
@@ -81,8 +81,8 @@ def test_the_judge_works_while_candidates_still_write_and_the_report_is_the_same
 
 
 def test_each_item_is_graded_once(tmp_path: Path) -> None:
-    with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["compass-judger"]) as judge:
-        finished(compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "compass-judger": judge}))
+    with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["selene"]) as judge:
+        finished(compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "selene": judge}))
     graded = [row["task_id"] for row in rows(tmp_path / "run" / "grades.jsonl")]
     items = {
         item["item_id"]
@@ -96,9 +96,9 @@ def test_each_item_is_graded_once(tmp_path: Path) -> None:
 def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.2) as writers,
-        LoopbackServer(["compass-judger"], latency_s=0.3) as judge,
+        LoopbackServer(["selene"], latency_s=0.3) as judge,
     ):
-        servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
+        servers = {"mistral": writers, "qwen": writers, "selene": judge}
         process = subprocess.Popen(
             [QAEVAL, *command(tmp_path / "run", servers, "--concurrency", "3", n=30)],
             stdout=subprocess.PIPE,
@@ -121,9 +121,9 @@ def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: P
 
 
 def test_without_any_generation_there_is_nothing_to_grade(tmp_path: Path) -> None:
-    with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["compass-judger"]) as judge:
+    with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["selene"]) as judge:
         writers.fail("wrong_item_count")
-        done = compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "compass-judger": judge}, n=3)
+        done = compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "selene": judge}, n=3)
     assert done.returncode == 65
     assert "no generation succeeded" in done.stderr
     assert "generations.jsonl" in done.stderr
@@ -132,9 +132,9 @@ def test_without_any_generation_there_is_nothing_to_grade(tmp_path: Path) -> Non
 def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.1) as writers,
-        LoopbackServer(["compass-judger"], die_after=12) as judge,
+        LoopbackServer(["selene"], die_after=12) as judge,
     ):
-        servers = {"mistral": writers, "qwen": writers, "compass-judger": judge}
+        servers = {"mistral": writers, "qwen": writers, "selene": judge}
         (tmp_path / "short.yaml").write_text("defaults: {outage_s: 1}")
         config = ("--config", str(tmp_path / "short.yaml"))
         done = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=60)
@@ -147,8 +147,8 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_report_does_not_depend_on_how_many_requests_are_in_flight(tmp_path: Path) -> None:
     reports = []
-    with LoopbackServer(["mistral", "qwen", "compass-judger"], latency_s=0.002) as server:
-        servers = dict.fromkeys(("mistral", "qwen", "compass-judger"), server)
+    with LoopbackServer(["mistral", "qwen", "selene"], latency_s=0.002) as server:
+        servers = dict.fromkeys(("mistral", "qwen", "selene"), server)
         for concurrency in ("1", "256", "auto"):
             finished(compare(tmp_path / concurrency, servers, "--concurrency", concurrency))
             reports.append(what_counts(tmp_path / concurrency))
@@ -159,11 +159,11 @@ def test_several_servers_of_one_model_share_its_work(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.02) as first,
         LoopbackServer(["mistral", "qwen"], latency_s=0.02) as second,
-        LoopbackServer(["compass-judger"]) as judge,
+        LoopbackServer(["selene"]) as judge,
     ):
         urls = f"{first.url},{second.url}"
         arguments = ["--endpoint", f"mistral={urls}", "--endpoint", f"qwen={urls}"]
-        finished(compare(tmp_path / "run", {"compass-judger": judge}, *arguments))
+        finished(compare(tmp_path / "run", {"selene": judge}, *arguments))
     counts = [sum(body.get("max_tokens", 0) > 64 for body in server.requests) for server in (first, second)]
     assert sum(counts) == 20
     assert min(counts) >= 8
@@ -173,9 +173,9 @@ def test_servers_of_one_model_that_would_not_answer_alike_are_refused(tmp_path: 
     with (
         LoopbackServer({"mistral": 8192, "qwen": 8192}) as first,
         LoopbackServer({"mistral": 4096, "qwen": 4096}) as second,
-        LoopbackServer(["compass-judger"]) as judge,
+        LoopbackServer(["selene"]) as judge,
     ):
         arguments = ["--endpoint", f"mistral={first.url},{second.url}", "--endpoint", f"qwen={first.url}"]
-        done = compare(tmp_path / "run", {"compass-judger": judge}, *arguments)
+        done = compare(tmp_path / "run", {"selene": judge}, *arguments)
     assert done.returncode == 69
     assert "max model len: 8192" in done.stderr

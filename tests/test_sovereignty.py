@@ -20,8 +20,8 @@ HELLO = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling
 
 
 def test_a_run_connects_to_its_endpoints_alone(tmp_path: Path) -> None:
-    with LoopbackServer(["mistral", "qwen", "compass-judger"]) as server:
-        names = ("mistral", "qwen", "compass-judger")
+    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
+        names = ("mistral", "qwen", "selene")
         endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
         arguments = ["compare", "mistral", "qwen", "--n", "4", "--out", str(tmp_path / "run"), *endpoints]
         connected, looked_up = sockets_of(*arguments, log=tmp_path / "seen.json")

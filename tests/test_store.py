@@ -1,6 +1,12 @@
 """The run directory: resume, lock, torn lines, settings."""
 
+import fcntl
 import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -104,6 +110,65 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
 def test_opening_a_directory_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="qaeval compare"):
         RunStore.open(tmp_path)
+
+
+@pytest.fixture
+def finished() -> Iterator[Path]:
+    """A run of one row in a directory that everybody may read and nobody but root may write."""
+    path = Path(tempfile.mkdtemp()) / "run"
+    path.parent.chmod(0o755)
+    with create(path) as store, store.writer(GENERATIONS) as rows:
+        rows.append(generation("a1"))
+    path.chmod(0o555)
+    for file in path.iterdir():
+        file.chmod(0o444)
+    yield path
+    path.chmod(0o755)
+    shutil.rmtree(path.parent)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Give up the right of root to write everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_directory_that_cannot_be_written_can_be_read(finished: Path, has_lock: bool) -> None:
+    if not has_lock:
+        finished.chmod(0o755)
+        (finished / ".lock").unlink()
+        finished.chmod(0o555)
+    with without_privileges(), RunStore.open(finished) as store, RunStore.open(finished) as other:
+        assert [row.task_id for row in store.generations()] == ["a1"]
+        assert other.settings() == {"seed": 1}
+        with pytest.raises(StoreError, match="Permission denied"):
+            store.write_text("report.md", "text")
+    with without_privileges(), pytest.raises(StoreError, match="lock"):
+        RunStore.open(finished, writable=True)
+
+
+def test_a_reader_without_the_right_to_write_is_refused_while_a_process_writes(finished: Path) -> None:
+    with (finished / ".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with without_privileges(), pytest.raises(StoreError, match="in use"):
+            RunStore.open(finished)
+
+
+def test_an_incomplete_line_of_a_directory_that_cannot_be_written_is_an_error(finished: Path) -> None:
+    (finished / GENERATIONS).chmod(0o644)
+    with (finished / GENERATIONS).open("ab") as file:
+        file.write(b'{"kind":"gener')
+    (finished / GENERATIONS).chmod(0o444)
+    with without_privileges(), pytest.raises(StoreError, match="copy the run"):
+        RunStore.open(finished)
 
 
 def test_settings_are_written_whole(tmp_path: Path) -> None:

@@ -51,11 +51,12 @@ from qaeval.records import Failure, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, candidates_of, find_judging, make_plan, rubric_of
+from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
+from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
-from qaeval.storage.run_directory import RunStore
+from qaeval.storage.run_directory import SETTINGS, RunStore
 
 __all__ = [
     "AgreementReport",
@@ -93,7 +94,7 @@ class ProgressEvent:
     """One finished task of a stage; its row is on disk."""
 
     stage: str
-    """``generate`` or ``grade``."""
+    """``generate``, ``grade``, or one of these with `` repeats``."""
     model: str
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""
@@ -263,7 +264,7 @@ class Run:
             raise UsageError(
                 "several runs side by side have no directory to write a report into; use render()"
             )
-        with RunStore.open(self.path) as store:
+        with RunStore.open(self.path, writable=True) as store:
             self.__dict__["_analysis"] = write_report(store, self._options)
         for name in ("letters", "items"):
             self.__dict__.pop(name, None)
@@ -291,12 +292,14 @@ class Run:
 def compare(
     models: str | Sequence[str],
     *,
+    prompts: Paths | None = None,
     eval_name: PathArgument | None = None,
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     n: int | None = None,
     seed: int | None = None,
     out: PathArgument | None = None,
@@ -305,6 +308,9 @@ def compare(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    controls: bool = True,
+    repeat: int | None = None,
+    repeat_judge: int | None = None,
     labels: Paths | None = None,
     margin: float | None = None,
     hardware: str | None = None,
@@ -316,13 +322,16 @@ def compare(
     """Generate, grade and report: all models on the same samples. One model alone is evaluated without a comparison.
 
     Args:
-        models: Candidate names in the registry (``qaeval models`` lists them).
+        models: Names of models in the registry (``qaeval models`` lists them).
+        prompts: Prompt files, by path or by name in the eval's folder: each model is a candidate with each of them,
+            ``mistral@better``; default: the eval's prompt.
         eval_name: Name or folder of the eval; default: that of the registry.
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
-        judge: Judge in the registry; default: the registry's.
+        judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         rubric: Name or file of the rubric; default: the eval's.
+        allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
         seed: Seed of the draw, at least 0.
         out: Run directory; default: ``results/<time>``.
@@ -331,6 +340,10 @@ def compare(
         config: Registry file on top of the default one and ``./qaeval.yaml``.
         concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
         cache: Whether replies of earlier runs are used for identical requests to pinned weights.
+        controls: Whether the judge grades up to 10 planted controls too, which show whether it tells anything apart.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100, to measure the candidate's noise;
+            the others serve nothing else.
+        repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -343,7 +356,8 @@ def compare(
         The run, reported: report.json, report.md and report.html are in its directory.
 
     Raises:
-        UsageError: A name is unknown, a model has no server, or `out` holds a run and `resume` is False.
+        UsageError: A name is unknown, a model has no server, the judge is of a candidate's family, or `out` holds a run
+            and `resume` is False.
         DataError: A file is not valid, or every task failed.
         EndpointError: A server cannot be used, or stopped answering.
         NotComparableError: The run in `out` was made with other settings.
@@ -351,6 +365,7 @@ def compare(
         Interrupted: The run was stopped; finished rows are kept.
     """
     names = _names(models)
+    n_replies, n_letters = checked_repeats(repeat, "repeat"), checked_repeats(repeat_judge, "repeat_judge")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -361,14 +376,20 @@ def compare(
         fields=fields or {},
         n=n,
         seed=seed,
-    )
-    judging = find_judging(
-        registry, plan.candidates, judge=judge, rubric=_text(rubric) or plan.definition.rubric
+        prompts=_prompts(prompts),
     )
     path = _path(out) or Path("results", new_run_name())
+    judging = find_judging(
+        registry,
+        plan.candidates,
+        judge=judge,
+        rubric=_text(rubric) or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+        recorded=RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None,
+    )
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
-    settings = {**plan.settings(), "grading": judging.settings()}
+    settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
         label_paths=label_paths,
@@ -378,6 +399,7 @@ def compare(
         command=command or f"qaeval.compare({names!r})",
     )
     shown = _progress(progress)
+    _note(judging, shown)
     serve = metrics_served(
         metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
     )
@@ -389,7 +411,14 @@ def compare(
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge)
-            runner.compare(plan.candidates, plan.definition, judging)
+            runner.compare(
+                plan.candidates,
+                plan.definition,
+                judging,
+                repeat=n_replies,
+                repeat_judge=n_letters,
+                controls=controls,
+            )
         analysis = write_report(store, options)
     return Run((path,), options, analysis)
 
@@ -398,6 +427,7 @@ def compare(
 def generate(
     models: str | Sequence[str],
     *,
+    prompts: Paths | None = None,
     eval_name: PathArgument | None = None,
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
@@ -410,6 +440,7 @@ def generate(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
@@ -417,7 +448,8 @@ def generate(
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
     Args:
-        models: Candidate names in the registry.
+        models: Names of models in the registry.
+        prompts: Prompt files.
         eval_name: As for `compare`; so are all other arguments.
         chunks: JSONL file of your own chunks.
         samples: JSONL file of your own questions or topic cards.
@@ -430,6 +462,7 @@ def generate(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        repeat: Replies of each candidate to each sample, that of the run included, 2 to 100.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -440,6 +473,7 @@ def generate(
     Raises:
         QaevalError: As for `compare`.
     """
+    n_replies = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
     plan = make_plan(
         registry,
@@ -450,6 +484,7 @@ def generate(
         fields=fields or {},
         n=n,
         seed=seed,
+        prompts=_prompts(prompts),
     )
     path, settings = _path(out) or Path("results", new_run_name()), plan.settings()
     machines = find_machines(registry, [settings], None)
@@ -464,7 +499,7 @@ def generate(
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
-        runner.generate(plan.candidates, plan.definition)
+        runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
 
@@ -474,24 +509,31 @@ def grade(
     *,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    controls: bool = True,
+    repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
 ) -> Run:
-    """Run the second stage alone: the judge grades every item that has no letter yet.
+    """Run the second stage alone: the judge grades every item that has no letter yet, those of repeated replies too.
 
     Args:
         run: A run, or its directory.
-        judge: Judge in the registry; default: the registry's.
+        judge: Judge in the registry; default: that of the run, else the registry's first one that is of no
+            candidate's family.
         rubric: Name or file of the rubric; default: the eval's.
+        allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         endpoints: URL of a model's server by name.
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        controls: Whether the judge grades planted controls too, unless the run was begun without them.
+        repeat: Letters for each item, the first included, 2 to 100, to measure the judge's noise; the others serve nothing else.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
@@ -503,12 +545,16 @@ def grade(
         QaevalError: As for `compare`.
     """
     (path,) = _run_paths(run)
+    n_letters = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
-    with RunStore.open(path) as store:
+    with RunStore.open(path, writable=True) as store:
         settings = store.settings()
-        judging = _judging(registry, settings, judge=judge, rubric=_text(rubric))
+        judging = judging_of_run(
+            registry, settings, judge=judge, rubric=_text(rubric), allow_same_family=allow_same_family
+        )
         machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
         shown = _progress(progress)
+        _note(judging, shown)
         serve = metrics_served(
             metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
         )
@@ -518,7 +564,10 @@ def grade(
                 store, registry, concurrency, cache=cache, progress=shown, exporter=exporter
             ) as runner,
         ):
-            runner.grade(judging)
+            if settings.get("grading") is None and not controls:
+                store.write_settings({**settings, **control_settings(controls=False)})
+            runner.grade(judging, controls=controls and settings.get("controls", True))
+            runner.grade_repeats(judging, repeat=n_letters)
     return load_run(path, config=config)
 
 
@@ -692,6 +741,7 @@ def gate(
     sequential: bool = False,
     judge: str | None = None,
     rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
     seed: int | None = None,
     labels: Paths | None = None,
     hardware: str | None = None,
@@ -715,6 +765,7 @@ def gate(
         sequential: Grade the run in random order and stop as soon as the answer is certain.
         judge: With `sequential`: judge in the registry.
         rubric: With `sequential`: name or file of the rubric.
+        allow_same_family: Where something is graded: whether the judge may be of a candidate's family.
         seed: With `sequential`: seed of the order of the chunks, at least 0.
         labels: Label files; default: the eval's.
         hardware: Machine of the registry for models whose entry names none.
@@ -744,6 +795,7 @@ def gate(
         sequential=sequential,
         judge=judge,
         rubric=_text(rubric),
+        allow_same_family=allow_same_family,
         seed=seed,
         save=save,
     )
@@ -868,16 +920,9 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
     return registry.with_endpoints(endpoints) if endpoints else registry
 
 
-def _judging(
-    registry: Config, settings: Mapping[str, Mapping[str, object]], *, judge: str | None, rubric: str | None
-) -> Judging:
-    """Resolve who grades a run: the named judge, else the one that graded it before, else the registry's default."""
-    grading: Mapping[str, object] = settings.get("grading") or {}
-    graded_by = grading.get("judge")
-    name = judge or (str(graded_by["name"]) if isinstance(graded_by, Mapping) else None)
-    return find_judging(
-        registry, candidates_of(registry, settings), judge=name, rubric=rubric or rubric_of(settings)
-    )
+def _note(judging: Judging, progress: Progress) -> None:
+    if judging.note:
+        progress.note(judging.note)
 
 
 @contextmanager
@@ -919,6 +964,10 @@ def _paths(paths: Paths) -> tuple[Path, ...]:
     if isinstance(paths, str | PathLike):
         return (Path(paths),)
     return tuple(Path(path) for path in paths)
+
+
+def _prompts(prompts: Paths | None) -> list[str]:
+    return [] if prompts is None else list(map(str, _paths(prompts)))
 
 
 def _run_paths(run: Run | Paths) -> tuple[Path, ...]:

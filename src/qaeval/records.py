@@ -26,6 +26,7 @@ FailureReason: TypeAlias = Literal[
     "endpoint",
     "unparseable",
     "interrupted",
+    "placeholder",
     "no_source",
     "reported",
 ]
@@ -42,6 +43,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "endpoint": "the server could not be reached or failed (connection, timeout, 429, 5xx); retried on resume",
     "unparseable": "the judge's reply holds no letter of the rubric's scale",
     "interrupted": "the server stopped the reply before its end; retried on resume",
+    "placeholder": "the reply repeats the prompt's example or dots in place of a text, or is the same for three chunks or more",
     "no_source": "the imported item came without its chunk, and the rubric needs one",
     "reported": "the imported file reports an error, or holds nothing",
 }
@@ -194,6 +196,8 @@ class Generation(Record):
     task_id: str
     candidate: str
     sample_id: str
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
     lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
@@ -216,6 +220,10 @@ class Grade(Record):
     judge: str
     rubric_sha: str
     item_id: str
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """Of the reply that holds the item."""
+    letter_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """0 for the first letter of the item in this reply; further ones show the judge's noise alone."""
     letter: str
     flags: tuple[str, ...] = ()
     """Names of the rubric's flags that the judge raised, sorted."""
@@ -241,6 +249,10 @@ class Failure(Record):
     sample_id: str
     item_id: str | None = None
     """The item without a grade; None for a failed generation."""
+    reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """As in `Generation` and `Grade`."""
+    letter_number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """As in `Grade`."""
     reason: FailureReason
     detail: str
     text: str = ""
@@ -256,6 +268,30 @@ class Failure(Record):
 
 GenerateRow: TypeAlias = Annotated[Generation | Failure, Field(discriminator="kind")]
 GradeRow: TypeAlias = Annotated[Grade | Failure, Field(discriminator="kind")]
+
+
+ControlDefect: TypeAlias = Literal["placeholder", "foreign answer"]
+"""What is wrong with a planted control: dots in place of the answer, or the answer to an item of another chunk."""
+
+
+class Control(Record):
+    """A planted control: a real item with a defect that no good judge gives the best letter, and its grade.
+
+    Controls are in ``controls.jsonl`` alone. They count in no rate, cost or gate, and in no export.
+    """
+
+    task_id: str
+    defect: ControlDefect
+    sample_id: str
+    item: Item
+    """What the judge is shown."""
+    grade: GradeRow | None = None
+    """None: not graded yet."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the judge is still to be asked."""
+        return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
 
 
 def author(row: Generation | Failure) -> str:
@@ -316,10 +352,14 @@ class Energy(Record):
     reason: str = ""
 
 
+StageName: TypeAlias = Literal["generate", "grade", "generate repeats", "grade repeats"]
+"""Repeats are stages of their own: times and costs of the run's replies and letters do not include them."""
+
+
 class Session(Record):
     """The work of one process on one stage with one model; a resumed stage has several."""
 
-    stage: Literal["generate", "grade"]
+    stage: StageName
     model: str
     started: str
     """UTC, ISO 8601."""
@@ -358,7 +398,7 @@ def hosts_outside(sessions: Iterable[Session]) -> set[str]:
 class Reading(Record):
     """A server's metrics at one moment of a stage."""
 
-    stage: Literal["generate", "grade"]
+    stage: StageName
     model: str
     session: str
     """Start of the session; counters are compared within one session alone."""

@@ -27,7 +27,7 @@ QAEVAL = str(Path(sys.executable).with_name("qaeval"))
 N, SHARDS = 40, 4
 PROBE = 600
 """Letters of the longest question by which a server is looked at; a prompt with a chunk is longer."""
-MODELS = ("mistral", "qwen", "compass-judger")
+MODELS = ("mistral", "qwen", "selene")
 
 Keep = Callable[..., None]
 

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+import scipy
 from pytest import approx  # noqa: PT013
 
 from qaeval.stats.multirater import (
     alpha_from_coincidences,
+    alternative_annotator_test,
     coincidences,
+    fleiss_interval,
     krippendorff_alpha,
     krippendorff_interval,
     multirater_coefficient,
     rating_counts,
+    summarised_raters,
 )
 
 X = np.nan
@@ -86,6 +90,18 @@ def test_fleiss_of_wikipedias_example() -> None:
     assert multirater_coefficient(FLEISS_WIKIPEDIA).value == approx(0.20993, abs=5e-6)
 
 
+def test_fleiss_interval_is_that_of_the_clusters() -> None:
+    # items repeated in their cluster say nothing new, and the value is that of the items
+    ratings = np.random.default_rng(2).integers(0, 3, (30, 4)).astype(float)
+    ratings[:, 1] = ratings[:, 0]
+    ratings[3, 2] = np.nan
+    single = fleiss_interval(ratings, np.arange(30), n_levels=3)
+    repeated = fleiss_interval(np.repeat(ratings, 4, axis=0), np.repeat(np.arange(30), 4), n_levels=3)
+    assert single.value == approx(multirater_coefficient(rating_counts(ratings, n_levels=3)).value)
+    assert (repeated.value, repeated.low, repeated.high) == approx((single.value, single.low, single.high))
+    assert (repeated.n, repeated.n_clusters) == (120, 30)
+
+
 def test_fleiss_1971() -> None:
     counts = rating_counts(diagnoses(), n_levels=5)
     result = multirater_coefficient(counts)
@@ -145,7 +161,51 @@ def test_one_letter_only_has_no_alpha() -> None:
 def test_bad_ratings_are_named() -> None:
     with pytest.raises(ValueError, match=r"codes in range\(3\)"):
         rating_counts([[0, 3]], n_levels=3)
-    with pytest.raises(ValueError, match="no item has letters from two raters"):
+    with pytest.raises(ValueError, match="from two raters"):
         multirater_coefficient([[1, 0], [0, 1]])
     with pytest.raises(ValueError, match="metric must be"):
         krippendorff_alpha([[0, 1], [1, 1]], n_levels=2, metric="cardinal")
+
+
+def test_the_alt_test_of_the_printed_shares_and_p_values_passes_no_judge() -> None:
+    # mtbench, gpt-4o, margin .2 (STATS.md E-1)
+    result = summarised_raters([0.7703, 0.8095, 0.7386], [0.01918, 0.02600, 0.31454])
+    assert result.share_rejected == 0
+    assert result.mean_ahead == pytest.approx(0.7728, abs=5e-5)
+    assert not result.passed
+
+
+def test_a_judge_as_good_as_the_raters_passes_and_one_that_guesses_does_not() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 120)
+    ratings = np.stack(
+        [np.where(rng.random(120) < 0.8, true, rng.integers(0, 3, 120)) for _ in range(3)], axis=1
+    )
+    chunks = np.arange(120) // 2
+    assert alternative_annotator_test(true, ratings, chunks).passed
+    guess = alternative_annotator_test(rng.integers(0, 3, 120), ratings, chunks)
+    assert not guess.passed
+    assert guess.share_rejected == 0
+
+
+def test_the_alt_test_without_clusters_is_the_papers_t_test() -> None:
+    rng = np.random.default_rng(1)
+    judge, ratings = rng.integers(0, 2, 60), rng.integers(0, 2, (60, 3)).astype(float)
+    result = alternative_annotator_test(judge, ratings, np.arange(60))
+    others = ratings[:, 1:]
+    by_judge = (others == judge[:, None]).sum(axis=1)
+    by_rater = (others == ratings[:, :1]).sum(axis=1)
+    d = (by_rater >= by_judge).astype(float) - (by_judge >= by_rater)
+    oracle = scipy.stats.ttest_1samp(d, 0.2, alternative="less")
+    assert result.p_values[0] == pytest.approx(oracle.pvalue)
+    assert result.judge_ahead[0] == (by_judge >= by_rater).mean()
+
+
+def test_a_rater_with_few_items_rejects_nothing() -> None:
+    ratings = np.ones((40, 3))
+    ratings[20:, 0] = np.nan
+    result = alternative_annotator_test(np.ones(40), ratings, np.arange(40))
+    assert np.isnan(result.p_values[0])
+    assert result.share_rejected == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="at least 3 raters"):
+        alternative_annotator_test(np.ones(40), ratings[:, :2], np.arange(40))

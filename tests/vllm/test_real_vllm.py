@@ -350,6 +350,7 @@ def registry_file(folder: Path, models: Path, **entries: Any) -> Path:
 
 def compare(registry: Path, out: Path, *arguments: str, n: int = 12) -> "subprocess.Popen[str]":
     command = [QAEVAL, "compare", *arguments, "--config", str(registry), "--n", str(n), "--out", str(out)]
+    command += ["--judge", "compass-judger", "--allow-same-family"]
     return subprocess.Popen(
         [*command, "--concurrency", "4"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

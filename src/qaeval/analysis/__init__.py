@@ -1,1 +1,1 @@
-"""From the rows of a run to `report.Report`: one table of letters, and what it shows."""
+"""From the rows of a run to the table of letters, and summaries of its candidates."""

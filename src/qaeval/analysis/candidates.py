@@ -1,4 +1,4 @@
-"""One candidate: its letters, its failures, its answers, its speed."""
+"""Summaries of candidates, strata and item types."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -16,19 +16,28 @@ from qaeval.report.measure import Measure
 from qaeval.stats.estimate import undefined
 from qaeval.stats.intervals import clustered_rate
 
-Mask = pd.Series  # of booleans, along the table of letters
+Mask = pd.Series  # booleans, aligned with the table of letters
 
 LONG_ANSWER: Final = 60
-"""Words; the share of longer answers is reported."""
+"""Words. The report shows the share of longer answers; report.json names it `share_over_60`."""
 
 _BIN: Final = 10
-"""Words of one bin of the histogram of answers."""
+"""Words per bin of the histogram of answer lengths."""
 _BINS: Final = 11
-"""The last one holds all answers of 100 words and more."""
+"""Number of bins; the last one holds all answers of 100 words and more."""
 
 
 def rate_by_cluster(table: pd.DataFrame, success: Mask, graded: Mask | None = None) -> Measure:
-    """Rate of the rows that succeed among the graded ones (all, when left out), clustered; undefined without any row."""
+    """Return the rate of successful rows with an interval clustered by chunk.
+
+    Args:
+        table: Rows of the table of letters.
+        success: Which rows succeed.
+        graded: Which rows count; default: all.
+
+    Returns:
+        The rate, 0 to 1; undefined, with a reason, if no row counts.
+    """
     if table.empty:
         return Measure.of(undefined("there is no item"))
     counts = graded if graded is not None else pd.Series(data=True, index=table.index)
@@ -48,17 +57,17 @@ def summarise_candidate(
     readings: Iterable[Reading] = (),
     near: int | None = None,
 ) -> CandidateSummary:
-    """Summarise one candidate.
+    """Summarise a candidate.
 
     Args:
-        facts: who it is.
-        table: its rows of the table of letters.
-        replies: what its replies took.
-        sessions: all sessions of the run.
-        rubric: scale and flags.
-        item_types: question types in the eval's order; others follow by name.
-        readings: what all servers said of themselves.
-        near: questions that have nearly the words of an earlier one.
+        facts: The candidate.
+        table: Its rows of the table of letters.
+        replies: Tokens and times of its replies.
+        sessions: All sessions of the run.
+        rubric: Scale and flags.
+        item_types: Question types in the eval's order; others follow by name.
+        readings: Metrics of all servers.
+        near: Number of questions with nearly the words of an earlier one; None: not counted.
     """
     status, letter = table["status"], table["letter"]
     graded, best = status == GRADED, letter == rubric.best
@@ -99,20 +108,20 @@ def _count(name: str, table: pd.DataFrame, hit: Mask, graded: Mask | None = None
 
 
 def failure_reasons(table: pd.DataFrame, status: str) -> dict[FailureReason, int]:
-    """Count the rows of a status by reason, in the order of the reasons."""
+    """Count the rows of a status by reason, in the order of `records.FAILURES`."""
     counts = table.loc[table["status"] == status, "failure"].value_counts()
     return {reason: int(counts[reason]) for reason in FAILURES if reason in counts.index}
 
 
 def question_types(types: "pd.Series[str]", eval_types: Sequence[str]) -> dict[str, int]:
-    """Count items by type: those that the eval knows first, in its order."""
+    """Count items by type: the types of the eval in its order, then others by name."""
     counts = types.value_counts()
     names = [*eval_types, *sorted(set(counts.index) - set(eval_types))]
     return {name: int(counts.get(name, 0)) for name in names}
 
 
 def answer_words(answers: "pd.Series[str]") -> AnswerLength:
-    """Describe the lengths of answers."""
+    """Summarise the lengths of answers, in words."""
     words = np.array([len(answer.split()) for answer in answers], dtype=float)
     if not len(words):
         return AnswerLength(n=0, mean=None, median=None, p95=None, share_over_60=None)
@@ -131,14 +140,14 @@ def answer_words(answers: "pd.Series[str]") -> AnswerLength:
 def summarise_strata(
     table: pd.DataFrame, *, candidates: Sequence[str], best: str
 ) -> tuple[StratumSummary, ...]:
-    """Usable rate of every candidate in every stratum, strata by name."""
+    """Return the usable rate of each candidate in each stratum, strata by name."""
     return _by(table, "stratum", candidates=candidates, best=best)
 
 
 def summarise_types(
     table: pd.DataFrame, *, candidates: Sequence[str], best: str
 ) -> tuple[StratumSummary, ...]:
-    """Usable rate of every candidate by type: of the sample, or that it gave its questions; what has no type is left out."""
+    """Return the usable rate of each candidate by type of sample or item; items without a type are excluded."""
     return _by(table[table["type"] != ""], "type", candidates=candidates, best=best)
 
 

@@ -1,4 +1,4 @@
-"""What could not be finished: counted by candidate and reason, with a few of them shown."""
+"""Failures by candidate, stage and reason, with examples."""
 
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -10,7 +10,9 @@ from qaeval.analysis.model import FailureExample, FailureGroup
 from qaeval.records import FAILURES
 
 N_EXAMPLES: Final = 5
+"""Examples per group."""
 N_CHARACTERS: Final = 300
+"""Characters of a raw reply in an example: enough to recognise its form, short enough for a table."""
 
 _STAGES: Final[dict[Literal["generate", "grade"], str]] = {"generate": FAILED, "grade": UNGRADED}
 

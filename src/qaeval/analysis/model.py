@@ -1,4 +1,4 @@
-"""The candidates of a run, its judge, failures and timing, summarised as data."""
+"""Data of summaries: candidates, judge, failures and timing of a run."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -9,14 +9,14 @@ from qaeval.report.measure import Measure
 
 
 class Sentence(Part):
-    """One sentence of the headline."""
+    """A sentence of the headline."""
 
     kind: Literal["verdict", "finding", "caution", "note"]
     text: str
 
 
 class Count(Part):
-    """How often something occurred, and its share with an interval over chunks."""
+    """A count of items, and their share with an interval clustered by chunk."""
 
     name: str
     n: int
@@ -24,7 +24,7 @@ class Count(Part):
 
 
 class AnswerLength(Part):
-    """Words of the answers; None when there is no answer."""
+    """Lengths of answers in words; None without answers."""
 
     n: int
     mean: float | None
@@ -32,108 +32,108 @@ class AnswerLength(Part):
     p95: float | None
     share_over_60: float | None
     histogram: tuple[int, ...] = ()
-    """Answers of 0 to 9 words, of 10 to 19, and so on; the last one holds all longer ones."""
+    """Number of answers with 0 to 9 words, 10 to 19 and so on; the last bin holds all longer ones."""
 
 
 class Tokens(Part):
-    """Tokens as the server counted them, failed replies included; None when the model counts none."""
+    """Tokens counted by the server, failed replies included; None if the model counts none."""
 
     n_replies: int
-    """Replies that came with a count."""
+    """Replies with a token count."""
     prompt: int | None
     completion: int | None
 
 
 class ServerSpan(Part):
-    """What a server said of itself over a stage; None where it does not say."""
+    """Metrics of a server over a stage; None for a metric that the server lacks."""
 
     n_readings: int
     ttft_s: float | None
     """Mean time to the first token."""
     ttft_p50_s: float | None = None
-    """Percentiles are read off the server's histograms, straight inside a bucket; None above the last bound."""
+    """Percentiles are interpolated linearly within the buckets of the server's histograms; None above the last bound."""
     ttft_p95_s: float | None = None
     inter_token_s: float | None
-    """Mean time between two tokens, the gaps of all requests pooled (ITL)."""
+    """Mean time between two tokens, pooled over requests (ITL)."""
     inter_token_p50_s: float | None = None
     inter_token_p95_s: float | None = None
     tpot_s: float | None = None
-    """Mean over requests of the time per output token after the first (TPOT)."""
+    """Mean time per output token after the first, averaged over requests (TPOT)."""
     tpot_p50_s: float | None = None
     tpot_p95_s: float | None = None
     e2e_s: float | None = None
-    """Mean time of a whole request in the server (E2E)."""
+    """Mean time of a request in the server (E2E)."""
     e2e_p50_s: float | None = None
     e2e_p95_s: float | None = None
     requests_per_s: float | None = None
     """Finished requests per second between the first and the last reading."""
     tokens_per_s: float | None = None
-    """Output tokens per second between them."""
+    """Output tokens per second between the first and the last reading."""
     queue_s: float | None
-    """Mean time that a request waited."""
+    """Mean time of a request in the queue."""
     running_max: float | None
-    """Most requests at work at a reading."""
+    """Maximum number of running requests in a reading."""
     waiting_max: float | None
     kv_cache_max: float | None
-    """Largest share of the KV cache in use at a reading."""
+    """Maximum share of the KV cache in use in a reading, 0 to 1."""
     preemptions: float | None
     prefix_hit_rate: float | None
-    """Share of prompt tokens that the prefix cache held."""
+    """Share of prompt tokens found in the prefix cache, 0 to 1."""
     missing: tuple[str, ...] = ()
-    """Metrics that were looked for and that the server does not have."""
+    """Metrics that the server lacks."""
 
 
 class Timing(Part):
-    """What may differ between two equal runs: times, and what the server's cache happened to hold."""
+    """Everything that may differ between two equal runs: times and cache hits."""
 
     wall_s: float | None = None
     """Wall seconds of the stage, all sessions together."""
     load_s: float | None = None
-    """Seconds that servers of qaeval's own took to start for it; None where none was started."""
+    """Start-up seconds of the servers that qaeval started; None if it started none."""
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     items_per_s: float | None = None
-    """Finished items per wall second, of those that were asked for."""
+    """Finished items per wall second, without items from the cache of replies."""
     cached_prompt_tokens: int | None = None
     alongside: bool = False
     """Whether generation and grading ran at the same time."""
     fresh: float = 1.0
-    """Share of the replies that were asked for; the others were known from earlier runs, and no time is theirs."""
+    """Share of replies that were requested; the others come from the cache of replies and take no time."""
     server: ServerSpan | None = None
-    """What the server's own metrics say; None where it has none."""
+    """Metrics of the server; None if it has none."""
 
 
 class CandidateSummary(Part):
-    """One candidate: how good, how reliable, how fast."""
+    """Quality, reliability and speed of a candidate."""
 
     facts: ModelFacts
     n_expected: int
     n_valid: int
-    """Items that came out of a generation."""
+    """Items of valid generations."""
     n_graded: int
     n_duplicate_questions: int
-    """Items whose question repeats, letter by letter, one that the candidate asked before."""
+    """Items whose question is identical to an earlier one of the candidate."""
     n_near_questions: int | None = None
-    """Items whose question has nearly the words of an earlier one, the repeated ones among them; None
-    where there are too many, and where the candidates were given their questions."""
+    """Items whose question has nearly the words of an earlier one, identical ones included; None if there are
+    too many to compare, or if the questions were given."""
     usable: Measure
-    """Primary: items with the best letter, of the expected ones. What failed or has no letter is not usable."""
+    """Primary rate: items with the best letter, of all expected items. Failed and ungraded items are not usable."""
     usable_if_ungraded_were: float
-    """The same rate if every item without a letter had the best one."""
+    """The same rate if every ungraded item had the best letter."""
     usable_of_graded: Measure
-    """Conditional: items with the best letter, of the graded ones."""
+    """Conditional rate: items with the best letter, of the graded items."""
     letters: tuple[Count, ...]
-    """Each letter of the scale, of the expected items."""
+    """Counts of each letter, of all expected items."""
     failed: Count
-    """Items that no valid generation brought, of the expected ones."""
+    """Items without a valid generation, of all expected items."""
     ungraded: Count
-    """Items that the judge gave no letter, of the expected ones."""
+    """Items without a letter, of all expected items."""
     failed_by_reason: Mapping[FailureReason, int]
     ungraded_by_reason: Mapping[FailureReason, int]
     flags: tuple[Count, ...]
-    """Each flag of the rubric, of the graded items."""
+    """Counts of each flag, of the graded items."""
     n_best_flagged: int = 0
-    """Items with the best letter on which the judge raised a flag all the same."""
+    """Items with the best letter and a flag, which contradict each other."""
     question_types: Mapping[str, int]
     answer_words: AnswerLength
     tokens: Tokens
@@ -141,20 +141,20 @@ class CandidateSummary(Part):
 
 
 class JudgeSummary(Part):
-    """Who graded."""
+    """The judge and its grading."""
 
     facts: ModelFacts
     tuned: bool
     """Whether the judge was tuned on this eval's labels."""
     n_asked: int
-    """Different items that were to be graded."""
+    """Distinct items to grade."""
     n_graded: int
     tokens: Tokens
     timing: Timing
 
 
 class StratumRate(Part):
-    """Usable rate of one candidate in one stratum."""
+    """Usable rate of a candidate in a stratum."""
 
     candidate: str
     n_usable: int
@@ -163,7 +163,7 @@ class StratumRate(Part):
 
 
 class StratumSummary(Part):
-    """One stratum of the sample set."""
+    """Usable rates of all candidates in a stratum."""
 
     stratum: str
     n_chunks: int
@@ -171,7 +171,7 @@ class StratumSummary(Part):
 
 
 class FailureExample(Part):
-    """One failure, as it came."""
+    """A failure."""
 
     sample_id: str
     chunk_id: str
@@ -182,7 +182,7 @@ class FailureExample(Part):
 
 
 class FailureGroup(Part):
-    """Failures of one kind that cost one candidate items."""
+    """Failures of a candidate in a stage, for the same reason."""
 
     candidate: str
     stage: Literal["generate", "grade"]

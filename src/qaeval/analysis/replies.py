@@ -1,7 +1,4 @@
-"""What the replies of each model in each stage took: tokens and times, counted while the rows go by.
-
-When the stages of a run were at work, as spans of the clock.
-"""
+"""Tokens and times of the replies of each model in each stage, and the time spans of sessions."""
 
 from array import array
 from collections import defaultdict
@@ -20,20 +17,20 @@ Row: TypeAlias = GenerateRow | GradeRow
 
 @dataclass
 class ReplyTotals:
-    """The replies of one model in one stage."""
+    """Totals of the replies of a model in a stage."""
 
     n: int = 0
     n_failed: int = 0
     n_known: int = 0
-    """Given in earlier runs."""
+    """Replies from the cache of replies."""
     n_counted: int = 0
-    """With a count of tokens."""
+    """Replies with a token count."""
     prompt: int = 0
     completion: int = 0
     cached: int = 0
-    """Tokens, as the server counted them."""
+    """Prompt tokens in the prefix cache, counted by the server like the two before."""
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
-    """Seconds; requests that were never answered have none."""
+    """Seconds; requests without an answer have no latency."""
 
     def add(self, row: Row) -> None:
         """Count a row."""
@@ -52,7 +49,7 @@ class ReplyTotals:
 
     @property
     def tokens(self) -> Tokens:
-        """All tokens, failed replies included."""
+        """Token totals, failed replies included."""
         counted = self.n_counted > 0
         return Tokens(
             n_replies=self.n_counted,
@@ -68,7 +65,7 @@ class ReplyTotals:
         server: ServerSpan | None = None,
         alongside: bool = False,
     ) -> Timing:
-        """Summarise the times of the model's sessions in the stage."""
+        """Summarise the times of the model in the stage."""
         wall_s = worked_s(sessions) if sessions else None
         fresh = 1 - self.n_known / self.n if self.n else 1.0
         p50, p95 = np.quantile(self.latencies, [0.5, 0.95]) if self.latencies else (None, None)
@@ -86,38 +83,39 @@ class ReplyTotals:
 
 
 class ReplyTally:
-    """Counts rows by stage and model while somebody else reads them."""
+    """Totals by stage and model, counted while another consumer reads the rows: they are read once."""
 
     def __init__(self) -> None:
         self._by_model: defaultdict[tuple[str, str], ReplyTotals] = defaultdict(ReplyTotals)
 
     def generations(self, rows: Iterable[GenerateRow]) -> Iterator[GenerateRow]:
-        """Hand on the rows of the generate stage."""
+        """Count and yield the rows of the generate stage."""
         for row in rows:
             self.of("generate", row.candidate if isinstance(row, Generation) else row.model).add(row)
             yield row
 
     def grades(self, rows: Iterable[GradeRow]) -> Iterator[GradeRow]:
-        """Hand on the rows of the grade stage."""
+        """Count and yield the rows of the grade stage."""
         for row in rows:
             self.of("grade", row.model if isinstance(row, Failure) else row.judge).add(row)
             yield row
 
     def of(self, stage: str, model: str) -> ReplyTotals:
-        """Return what was counted of one model in one stage."""
+        """Return the totals of a model in a stage."""
         return self._by_model[stage, model]
 
 
 _CLOCK_S: Final = 1.0
-"""Sessions know their start to the second: one that begins so much before the last one's end followed it."""
+"""Session starts are rounded to the second: a session that starts up to this much before the end of the previous one
+is taken to follow it."""
 
 Span: TypeAlias = tuple[float, float]
-"""Seconds since 1970, from and to."""
+"""Start and end, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class TimedSession:
-    """A session on the clock."""
+    """A session with its start."""
 
     session: Session
     start: float
@@ -125,17 +123,17 @@ class TimedSession:
 
     @property
     def work(self) -> Span:
-        """When it worked."""
+        """The span of its requests."""
         return self.start, self.start + self.session.seconds
 
     @property
     def load(self) -> Span:
-        """When a server of qaeval's own started for it."""
+        """The span in which qaeval started a server for it."""
         return self.start - self.session.load_s, self.start
 
 
 def time_sessions(sessions: Sequence[Session]) -> list[TimedSession]:
-    """Put sessions on the clock, the first first; those of different shards do not wait for each other."""
+    """Sort sessions by start and correct overlaps from rounding; sessions of different shards may overlap."""
     timed: list[TimedSession] = []
     ends: dict[str, float] = {}
     for session in sorted(sessions, key=lambda session: session.started):
@@ -151,14 +149,14 @@ def time_sessions(sessions: Sequence[Session]) -> list[TimedSession]:
 
 
 def worked_s(sessions: Sequence[Session]) -> float:
-    """Return how long the sessions of one stage worked, in seconds: one after the other, but shards side by side count once."""
+    """Return the wall seconds of the sessions of a stage; overlapping shards count once."""
     if len({session.shard for session in sessions}) < 2:
         return sum(session.seconds for session in sessions)
     return length(union(timed.work for timed in time_sessions(sessions)))
 
 
 def union(spans: Iterable[Span]) -> list[Span]:
-    """Merge spans into disjoint ones, the first first; empty ones are left out."""
+    """Merge spans into disjoint ones, sorted by start; empty spans are dropped."""
     merged: list[Span] = []
     for first, last in sorted(span for span in spans if span[1] > span[0]):
         if merged and first <= merged[-1][1]:
@@ -169,11 +167,11 @@ def union(spans: Iterable[Span]) -> list[Span]:
 
 
 def cut(spans: Iterable[Span], first: float, last: float) -> list[Span]:
-    """Return the parts of disjoint spans that lie between two moments."""
+    """Return the parts of disjoint spans between two times."""
     parts = ((max(first, start), min(last, end)) for start, end in spans)
     return [part for part in parts if part[1] > part[0]]
 
 
 def length(spans: Iterable[Span]) -> float:
-    """Add up the seconds of disjoint spans."""
+    """Return the total seconds of disjoint spans."""
     return sum(end - start for start, end in spans)

@@ -1,4 +1,4 @@
-"""What the servers said of themselves over a stage, from the readings of their metrics."""
+"""Metrics of a server over a stage, from readings of its /metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -24,10 +24,10 @@ from qaeval.records import (
 
 
 def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSpan | None:
-    """Summarise a model's stage; None where its server was not read.
+    """Summarise the server metrics of a model in a stage; None without readings.
 
-    Counters count since the server's start, so each session contributes what they grew by from its first to its last
-    reading; a name that a server lacks makes what hangs on it None, never 0.
+    Counters start with the server, so each session contributes the increase from its first to its last reading. A metric
+    that the server lacks makes every value that depends on it None, never 0.
     """
     stage_readings = [reading for reading in readings if (reading.stage, reading.model) == (stage, model)]
     if not stage_readings:
@@ -48,33 +48,33 @@ def server_span(readings: Iterable[Reading], stage: str, model: str) -> ServerSp
         e2e_p50_s=_quantile(sessions, E2E, 0.5),
         e2e_p95_s=_quantile(sessions, E2E, 0.95),
         requests_per_s=_ratio(_finished(sessions), _seconds(sessions)),
-        tokens_per_s=_ratio(_grown(sessions, GENERATED_TOKENS), _seconds(sessions)),
+        tokens_per_s=_ratio(_increase(sessions, GENERATED_TOKENS), _seconds(sessions)),
         queue_s=_mean(sessions, QUEUE),
-        running_max=_most(stage_readings, RUNNING),
-        waiting_max=_most(stage_readings, WAITING),
-        kv_cache_max=_most(stage_readings, KV_CACHE),
-        preemptions=_grown(sessions, PREEMPTIONS),
+        running_max=_maximum(stage_readings, RUNNING),
+        waiting_max=_maximum(stage_readings, WAITING),
+        kv_cache_max=_maximum(stage_readings, KV_CACHE),
+        preemptions=_increase(sessions, PREEMPTIONS),
         prefix_hit_rate=_ratio(
-            _grown(sessions, PREFIX_HITS),
-            _grown(sessions, PREFIX_QUERIES),
+            _increase(sessions, PREFIX_HITS),
+            _increase(sessions, PREFIX_QUERIES),
         ),
         missing=tuple(sorted({name for reading in stage_readings for name in reading.missing})),
     )
 
 
-def _grown(sessions: Sequence[Sequence[Reading]], name: str) -> float | None:
-    """Add what a counter grew by in each session; None where a session does not have it twice."""
+def _increase(sessions: Sequence[Sequence[Reading]], name: str) -> float | None:
+    """Return the total increase of a counter over the sessions; None if a session has fewer than two readings of it."""
     total = 0.0
     for session in sessions:
-        seen = [reading.values[name] for reading in session if name in reading.values]
-        if len(seen) < 2:
+        values = [reading.values[name] for reading in session if name in reading.values]
+        if len(values) < 2:
             return None
-        total += seen[-1] - seen[0]
+        total += values[-1] - values[0]
     return total
 
 
 def _finished(sessions: Sequence[Sequence[Reading]]) -> float | None:
-    """Add the requests that finished, for whatever reason; None where the server does not count them."""
+    """Return the number of finished requests, whatever their finish reason; None if the server does not count them."""
     reasons = {
         name
         for session in sessions
@@ -82,12 +82,13 @@ def _finished(sessions: Sequence[Sequence[Reading]]) -> float | None:
         for name in reading.values
         if name.startswith(f"{SUCCESSES} ")
     }
-    grown = [_grown(sessions, name) for name in reasons]
-    return None if not grown or None in grown else sum(growth for growth in grown if growth is not None)
+    increases = [_increase(sessions, name) for name in reasons]
+    known = [increase for increase in increases if increase is not None]
+    return sum(known) if known and len(known) == len(increases) else None
 
 
 def _seconds(sessions: Sequence[Sequence[Reading]]) -> float:
-    """Add the time between the first and the last reading of each session."""
+    """Return the total time between the first and the last reading of each session."""
     return sum(
         max(reading.at_s for reading in session) - min(reading.at_s for reading in session)
         for session in sessions
@@ -99,11 +100,11 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _mean(sessions: Sequence[Sequence[Reading]], histogram: str) -> float | None:
-    return _ratio(_grown(sessions, f"{histogram}_sum"), _grown(sessions, f"{histogram}_count"))
+    return _ratio(_increase(sessions, f"{histogram}_sum"), _increase(sessions, f"{histogram}_count"))
 
 
 def histogram(readings: Iterable[Reading], stage: str, model: str, name: str) -> dict[float, float]:
-    """Count a model's requests by the upper bounds of a histogram, cumulated, rising; empty where it was not read."""
+    """Return cumulative counts of a model's requests by upper bound, ascending; empty without readings."""
     stage_readings = [reading for reading in readings if (reading.stage, reading.model) == (stage, model)]
     return _cumulated(
         [list(rows) for _, rows in groupby(stage_readings, key=lambda reading: reading.session)], name
@@ -111,14 +112,14 @@ def histogram(readings: Iterable[Reading], stage: str, model: str, name: str) ->
 
 
 def histogram_quantile(cumulated: Mapping[float, float], share: float) -> float | None:
-    """Read a quantile off a histogram, straight inside its bucket as Prometheus does; None above the last bound."""
+    """Return a quantile of a histogram, interpolated linearly within its bucket as in Prometheus; None above the last bound."""
     total = cumulated.get(inf, 0.0)
     below, lower = 0.0, 0.0
-    for bound, upto in cumulated.items() if total else ():
-        if upto >= share * total:
-            inside = (share * total - below) / (upto - below) if upto > below else 1.0
-            return None if bound == inf else lower + (bound - lower) * inside
-        below, lower = upto, bound
+    for bound, count in cumulated.items() if total else ():
+        if count >= share * total:
+            fraction = (share * total - below) / (count - below) if count > below else 1.0
+            return None if bound == inf else lower + (bound - lower) * fraction
+        below, lower = count, bound
     return None
 
 
@@ -127,7 +128,7 @@ def _quantile(sessions: Sequence[Sequence[Reading]], histogram: str, share: floa
 
 
 def _cumulated(sessions: Sequence[Sequence[Reading]], histogram: str) -> dict[float, float]:
-    """Add what the buckets grew by; empty where one of them was not read twice in a session."""
+    """Return the total increase of each bucket; empty if a session has fewer than two readings of one."""
     bounds = {
         float(name.rpartition(" ")[2]): name
         for session in sessions
@@ -135,10 +136,10 @@ def _cumulated(sessions: Sequence[Sequence[Reading]], histogram: str) -> dict[fl
         for name in reading.values
         if name.startswith(f"{histogram}_bucket ")
     }
-    counts = {bound: _grown(sessions, bounds[bound]) for bound in sorted(bounds)}
+    counts = {bound: _increase(sessions, bounds[bound]) for bound in sorted(bounds)}
     defined = {bound: count for bound, count in counts.items() if count is not None}
     return defined if len(defined) == len(counts) else {}
 
 
-def _most(readings: Iterable[Reading], gauge: str) -> float | None:
+def _maximum(readings: Iterable[Reading], gauge: str) -> float | None:
     return max((reading.values[gauge] for reading in readings if gauge in reading.values), default=None)

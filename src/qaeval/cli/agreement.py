@@ -1,11 +1,7 @@
-"""`qaeval agreement` and `qaeval plan`: how far a judge can be trusted, and how much data a decision needs."""
+"""`qaeval agreement` and `qaeval plan`: agreement of the judge with labels, and the size of a comparison."""
 
-import json
-import re
-from dataclasses import asdict
-from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -14,9 +10,6 @@ from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
     from qaeval.comparison.planning import PlanReport
-
-_TABLE: Final = re.compile(r"\d+(?:,\d+)+:\d+(?:,\d+)+")
-_NUMBER: Final = re.compile(r"-?\d+(?:\.(\d+))?")
 
 
 _Source: TypeAlias = Annotated[
@@ -89,19 +82,26 @@ def agreement(
 
     if table is not None:
         if source is not None:
-            raise UsageError("--table checks published counts; leave the run or file out")
-        _published(table, percent, kappa, as_json=as_json)
+            raise UsageError("--table checks published counts; omit the run or file")
+        from qaeval.agreement.published import check_claim, claim_json
+        from qaeval.cli.tables import print_published
+
+        check = check_claim(table, agreement=percent, kappa=kappa)
+        if as_json:
+            print(claim_json(check))
+        else:
+            print_published(check, claimed=percent is not None or kappa is not None)
         return
     if source is None:
         raise UsageError("agreement needs a run directory, a file with columns of letters, or --table")
     if percent or kappa:
-        raise UsageError("--agreement and --kappa belong to --table")
+        raise UsageError("--agreement and --kappa require --table")
     if source.is_dir():
-        of_files = {"--columns": columns, "--judge": judge, "--cluster": cluster, "--scale": scale}
-        if wrong := [option for option, value in of_files.items() if value]:
-            raise UsageError(f"{wrong[0]} belongs to a file; a run has its own")
+        file_options = {"--columns": columns, "--judge": judge, "--cluster": cluster, "--scale": scale}
+        if wrong := [option for option, value in file_options.items() if value]:
+            raise UsageError(f"{wrong[0]} applies to a file; a run has its own")
     elif labels:
-        raise UsageError("--labels belongs to a run; a file has its raters in columns")
+        raise UsageError("--labels applies to a run; the raters of a file are its columns")
     report = api.agreement(
         source,
         labels or None,
@@ -122,49 +122,6 @@ def agreement(
 
 def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
-
-
-def _published(table: str, percent: str | None, kappa: str | None, *, as_json: bool) -> None:
-    from qaeval.stats.published import check_published
-
-    if not _TABLE.fullmatch(table.replace(" ", "")):
-        raise UsageError(f"--table needs the letter counts of both raters, 111,50,10:167,3,1; got {table!r}")
-    reference, judge = ([int(n) for n in side.split(",")] for side in table.replace(" ", "").split(":"))
-    try:
-        found = check_published(
-            reference,
-            judge,
-            agreement_percent=_printed(percent, "--agreement"),
-            agreement_decimals=_decimals(percent),
-            kappa=_printed(kappa, "--kappa"),
-            kappa_decimals=_decimals(kappa),
-        )
-    except ValueError as error:
-        raise UsageError(f"--table {table}: {error}") from error
-    if as_json:
-        known = {
-            key: None if isinstance(value, float) and isnan(value) else value
-            for key, value in asdict(found).items()
-        }
-        print(json.dumps({**known, "is_possible": found.is_possible}))
-        return
-    from qaeval.cli.tables import print_published
-
-    print_published(found, claimed=percent is not None or kappa is not None)
-
-
-def _printed(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    if not _NUMBER.fullmatch(text.strip()):
-        raise UsageError(f"{option} needs the number as it was printed, with its digits; got {text!r}")
-    return float(text)
-
-
-def _decimals(text: str | None) -> int:
-    """Digits after the point: they say how exactly a number was printed."""
-    found = _NUMBER.fullmatch((text or "").strip())
-    return len(found.group(1) or "") if found else 0
 
 
 def plan(
@@ -229,7 +186,7 @@ def plan(
         else:
             if rate is not None or icc is not None:
                 raise UsageError(
-                    "--rate and --icc are assumptions for a plan without a run; a run shows its own"
+                    "--rate and --icc are assumptions for a plan without a run; omit them, the run has its own"
                 )
             report = _plan_run(run, chunks, difference=difference, power=power)
     except ValueError as error:
@@ -263,23 +220,36 @@ def _plan_assumed(
 
 
 def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float) -> "PlanReport":
+    from qaeval.comparison.correction import correct_differences
+    from qaeval.comparison.differences import compare_candidates
     from qaeval.comparison.planning import plan_run
     from qaeval.comparison.run_data import read_run
+    from qaeval.evals.find import find_labels
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
-        data = read_run(store, label_paths=())
+        data = read_run(store, label_paths=find_labels(store.settings()["eval"]["name"]))
     names = [facts.name for facts in data.candidates]
     if len(names) < 2:
         raise UsageError(
-            f"{run}: has one candidate; a plan needs a run of two, or --rate and --icc without a run"
+            f"{run}: has one candidate; expected a run of two or more, or --rate and --icc without a run"
         )
+    table, best = data.table(), data.rubric.best
+    judged = compare_candidates(table, candidates=names, best=best, margin=difference)
     return plan_run(
-        data.table(),
+        table,
         source=str(run),
         candidates=names,
-        best=data.rubric.best,
+        best=best,
         difference=difference,
         power=power,
         n_chunks=chunks,
+        labelled=correct_differences(
+            judged,
+            table,
+            data.rows.labels,
+            rubric=data.rubric,
+            margin=difference,
+            judge_tuned=data.judge_tuned,
+        ),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qaeval.cli.options import (
+    AllowSameFamily,
     AsJson,
     ChunksFile,
     Concurrency,
@@ -25,10 +26,15 @@ from qaeval.cli.options import (
     MetricsPort,
     Names,
     NoCache,
+    NoControls,
     Number,
     Out,
     OutOrStore,
+    Prompts,
     Registry,
+    RepeatCandidate,
+    RepeatGrade,
+    RepeatJudge,
     Resume,
     RubricName,
     RunDirectory,
@@ -38,6 +44,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     in_flight,
     mapping,
+    prompt_names,
 )
 from qaeval.errors import QaevalError, UsageError
 
@@ -50,12 +57,14 @@ if TYPE_CHECKING:
 
 def compare(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     n: Number = None,
     seed: Seed = None,
     out: OutOrStore = None,
@@ -65,6 +74,9 @@ def compare(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    no_controls: NoControls = False,
+    repeat: RepeatCandidate = None,
+    repeat_judge: RepeatJudge = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     labels: Labels = None,
@@ -83,10 +95,16 @@ def compare(
             raise UsageError(
                 "--labels and --margin belong to the report: `qaeval report` after `qaeval merge`"
             )
+        if repeat is not None or repeat_judge is not None:
+            raise UsageError(
+                "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
+                "adds replies and `qaeval grade DIR --repeat R` letters"
+            )
         compare_shard(
             shard,
             out,
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -95,10 +113,12 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             config=config,
             endpoints=endpoint_urls(endpoint),
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            controls=not no_controls,
             hardware=hardware,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
@@ -109,6 +129,7 @@ def compare(
     with _resumable(path):
         run = api.compare(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -117,12 +138,16 @@ def compare(
             seed=seed,
             judge=judge,
             rubric=rubric,
+            allow_same_family=allow_same_family,
             out=path,
             resume=resume,
             endpoints=endpoint_urls(endpoint),
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            controls=not no_controls,
+            repeat=repeat,
+            repeat_judge=repeat_judge,
             labels=labels,
             margin=margin,
             hardware=hardware,
@@ -136,6 +161,7 @@ def compare(
 
 def generate(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
@@ -148,6 +174,7 @@ def generate(
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    repeat: RepeatCandidate = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
@@ -159,6 +186,7 @@ def generate(
     with _resumable(path):
         api.generate(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -171,6 +199,7 @@ def generate(
             config=config,
             concurrency=in_flight(concurrency),
             cache=not no_cache,
+            repeat=repeat,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
@@ -182,10 +211,13 @@ def grade(
     run: RunDirectory,
     judge: JudgeName = None,
     rubric: RubricName = None,
+    allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
     config: Registry = None,
     concurrency: Concurrency = None,
     no_cache: NoCache = False,
+    no_controls: NoControls = False,
+    repeat: RepeatGrade = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
@@ -197,10 +229,13 @@ def grade(
         run,
         judge=judge,
         rubric=rubric,
+        allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
         config=config,
         concurrency=in_flight(concurrency),
         cache=not no_cache,
+        controls=not no_controls,
+        repeat=repeat,
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         progress=progress_on_stderr(),

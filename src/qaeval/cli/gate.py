@@ -1,4 +1,4 @@
-"""`qaeval gate` and `qaeval baseline`: may this change ship?"""
+"""`qaeval gate` and `qaeval baseline`: verdicts about changes, and the baselines behind them."""
 
 import sys
 from contextlib import suppress
@@ -80,6 +80,13 @@ _Judge: TypeAlias = Annotated[
 _Rubric: TypeAlias = Annotated[
     str | None, typer.Option("--rubric", help="With --sequential: rubric name or file.")
 ]
+_SameFamily: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-same-family",
+        help="With --sequential or --regrade: allow a judge of a candidate's family, or the same model or server.",
+    ),
+]
 _Seed: TypeAlias = Annotated[
     int | None, typer.Option("--seed", min=0, help="With --sequential: random seed of the chunk order.")
 ]
@@ -107,6 +114,7 @@ def gate(
     sequential: _Sequential = False,
     judge: _Judge = None,
     rubric: _Rubric = None,
+    allow_same_family: _SameFamily = False,
     seed: _Seed = None,
     labels: Labels = None,
     hardware: Machine = None,
@@ -137,6 +145,7 @@ def gate(
         sequential=sequential,
         judge=judge,
         rubric=rubric,
+        allow_same_family=allow_same_family,
         seed=seed,
         labels=labels or None,
         hardware=hardware,

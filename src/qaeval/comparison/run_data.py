@@ -15,11 +15,14 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError
+from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
 from qaeval.records import Failure, Generation, GradeRow, Label, Reading, Session, digest
-from qaeval.report.facts import CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.registry.family import lines
+from qaeval.registry.model import recorded_model
+from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
 
@@ -79,15 +82,18 @@ def read_run(
             generations=store.generations(),
             grades=store.grades(),
             sessions=sessions,
+            controls=store.controls(),
             readings=store.readings(),
+            generation_repeats=store.generation_repeats(),
+            grade_repeats=store.grade_repeats(),
+            temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
             labels=tuple(label for path in label_paths for label in read_labels(path)),
         ),
         eval_facts=facts,
         rubric=_rubric_facts(grading["rubric"]),
-        judge=_served(_model_facts(grading["judge"]["name"], grading["judge"]), "grade", sessions),
+        judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
-            _served(_model_facts(name, about), "generate", sessions)
-            for name, about in settings["candidates"].items()
+            _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
     )
@@ -105,6 +111,24 @@ def labels_of_runs(paths: Iterable[Path], settings: Iterable[Mapping[str, Any]])
             file for path, own in zip(paths, settings, strict=True) for file in labels_of_run(path, own)
         )
     )
+
+
+_JUDGE_TEMPERATURE: Final = 0.0
+"""Of a judge whose entry has none, as in `qaeval.run.grade.SAMPLING`."""
+
+
+def _temperatures(
+    definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return the temperature of each model: its own, or that of the eval or of judges."""
+
+    def temperature(about: Mapping[str, Any], default: float) -> float:
+        value = (about.get("sampling") or {}).get("temperature")
+        return default if value is None else float(value)
+
+    of_judge = {judge["name"]: temperature(judge, _JUDGE_TEMPERATURE)}
+    of_eval = temperature(definition, 0.0)
+    return of_judge | {name: temperature(about, of_eval) for name, about in candidates.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
@@ -176,7 +200,10 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
         name=definition["name"],
         title=definition["title"],
         sha=definition["digest"],
-        prompt_sha=digest(definition["prompt"]),
+        task_sha=digest({key: value for key, value in definition.items() if key not in {"digest", "prompt"}}),
+        prompt_sha=""
+        if all("prompt" in about or about["kind"] == "imported" for about in settings["candidates"].values())
+        else digest(definition["prompt"]),
         sample_set_digest=drawn["digest"],
         n_samples=drawn["n"],
         seed=drawn["seed"],
@@ -200,6 +227,19 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
     )
 
 
+def _candidate_facts(settings: Mapping[str, Any], name: str) -> ModelFacts:
+    about = settings["candidates"][name]
+    prompt = (about.get("prompt") or {}).get("name", "")
+    sha = "" if about["kind"] == "imported" else digest(recorded_prompt(settings, name))
+    return _model_facts(name, about).model_copy(update={"prompt": prompt, "prompt_sha": sha})
+
+
+def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
+    facts = _model_facts(grading["judge"]["name"], grading["judge"])
+    more = {SAME_FAMILY: "allowed by --allow-same-family"} if grading.get("allow_same_family") else {}
+    return facts.model_copy(update={"more": {**facts.more, **more}})
+
+
 def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
     unknown = {"prompt and sampling": "not recorded"} if about["kind"] == "imported" else {}
     return ModelFacts(
@@ -209,6 +249,7 @@ def _model_facts(name: str, about: Mapping[str, Any]) -> ModelFacts:
         hf_id=about.get("hf_id") or "",
         revision=about.get("revision") or "",
         licence=about.get("licence") or "",
+        family=lines(recorded_model(name, about)),
         openness=about.get("openness") or "",
         released=about.get("released") or "",
         sampling={key: value for key, value in about.get("sampling", {}).items() if value is not None},
@@ -279,8 +320,8 @@ def _require_graded(runs: Mapping[str, RunData]) -> None:
 def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> None:
     aspects = {
         "eval": (
-            f"{first.eval_facts.name} {first.eval_facts.sha[:8]}",
-            f"{run.eval_facts.name} {run.eval_facts.sha[:8]}",
+            f"{first.eval_facts.name} {first.eval_facts.task_sha[:8]}",
+            f"{run.eval_facts.name} {run.eval_facts.task_sha[:8]}",
         ),
         "samples": (first.eval_facts.sample_set_digest, run.eval_facts.sample_set_digest),
         "rubric": (first.rubric.sha, run.rubric.sha),
@@ -316,14 +357,23 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         for row in own_grades
         if row.item_id in ids or row.item_id not in first_by_id
     ]
-    labels = {label.item_id: label for label in first.rows.labels}
+    labels = tuple(dict.fromkeys((*first.rows.labels, *run.rows.labels)))
     rows = RunRows(
         samples=first.rows.samples,
         generations=(*first.rows.generations, *(_renamed(row, names, ids) for row in run.rows.generations)),
         grades=(*first_grades, *grades),
         sessions=(*first.rows.sessions, *(_of(row, names) for row in run.rows.sessions)),
+        controls=(*first.rows.controls, *run.rows.controls),
         readings=(*first.rows.readings, *(_of(row, names) for row in run.rows.readings)),
-        labels=(*first.rows.labels, *(label for label in run.rows.labels if label.item_id not in labels)),
+        # a label is of the item's text: it holds for the item of each run, also where the runs' letters differ
+        labels=(
+            *labels,
+            *(
+                label.model_copy(update={"item_id": ids[label.item_id]})
+                for label in run.rows.labels
+                if label.item_id in ids
+            ),
+        ),
     )
     candidates = (
         *first.candidates,

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import Field
 
 from qaeval import __version__
 from qaeval.comparison.analysis import RunData
@@ -40,7 +41,7 @@ from qaeval.gate.model import RunIdentity
 from qaeval.records import Failure, Generation, digest
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
-from qaeval.report.facts import Part
+from qaeval.report.facts import Part, is_unset
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
@@ -74,6 +75,8 @@ class _PackedCandidate(Part):
 
     name: str
     model: str = ""
+    prompt: str = Field(default="", exclude_if=is_unset)
+    prompt_digest: str = Field(default="", exclude_if=is_unset)
     letters: str
     """A word for each sample: the letter of each item, ``-`` without one, ``x`` where the item failed, ``.`` where none is counted."""
     items: str
@@ -93,6 +96,8 @@ class _PackedLabels(Part):
     reference: str
     judged: str
     clusters: tuple[int, ...]
+    letters: str = Field(default="", exclude_if=is_unset)
+    """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
 
 
 class _PackedEvidence(Part):
@@ -213,7 +218,9 @@ def letters_digest(evidence: Evidence) -> str:
     rows = {
         candidate.name: candidate.model_dump(mode="json", include=counted) for candidate in packed.candidates
     }
-    return digest([packed.side.identity.model_dump(mode="json"), packed.samples, rows])
+    # pointers from before prompts were part of a candidate hold a hash without the task's
+    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest"})
+    return digest([identity, packed.samples, rows])
 
 
 # -------------------------------------------------------------------- arrays to text
@@ -239,6 +246,9 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
                 reference="".join(evidence.scale[code] for code in labels.reference),
                 judged="".join(evidence.scale[code] for code in labels.judged),
                 clusters=tuple(labels.clusters.tolist()),
+                letters=" ".join(
+                    f"{item_id}:{evidence.scale[code]}" for item_id, code in labels.letters.items()
+                ),
             )
             for labels in evidence.labels
         ),
@@ -252,6 +262,8 @@ def _packed_candidate(candidate: CandidateEvidence, scale: Sequence[str]) -> _Pa
     return _PackedCandidate(
         name=candidate.name,
         model=candidate.model,
+        prompt=candidate.prompt,
+        prompt_digest=candidate.prompt_digest,
         letters=" ".join("".join(marks[code] for code in row) for row in candidate.letters.tolist()),
         items=" ".join(
             ",".join(item_id or _UNGRADED_MARK for item_id in row) for row in candidate.item_ids.tolist()
@@ -308,6 +320,7 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
                 reference=_scale_codes(labels.reference, packed.scale),
                 judged=_scale_codes(labels.judged, packed.scale),
                 clusters=np.array(labels.clusters, dtype=np.intp),
+                letters=_letters_by_item(labels.letters, packed.scale),
             )
             for labels in packed.labels
         ),
@@ -331,6 +344,8 @@ def _unpacked_candidate(
     return CandidateEvidence(
         name=packed.name,
         model=packed.model,
+        prompt=packed.prompt,
+        prompt_digest=packed.prompt_digest,
         letters=_letter_codes("".join(words), scale).reshape(shape),
         item_ids=item_ids,
         flags=_masks(packed.flags, shape),
@@ -359,6 +374,11 @@ def _letter_codes(marks: str, scale: Sequence[str]) -> Codes:
     if foreign := sorted(set(marks) - codes.keys()):
         raise ValueError(f"letters off the scale {'/'.join(scale)}: {', '.join(map(repr, foreign))}")
     return np.array([codes[mark] for mark in marks], dtype=np.int8)
+
+
+def _letters_by_item(words: str, scale: Sequence[str]) -> dict[str, int]:
+    pairs = (word.rpartition(":") for word in words.split())
+    return {item_id: scale.index(letter) for item_id, _, letter in pairs}
 
 
 def _scale_codes(letters: str, scale: Sequence[str]) -> Integers:

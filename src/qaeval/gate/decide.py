@@ -8,7 +8,7 @@ directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import orjson
 
@@ -24,9 +24,8 @@ from qaeval.gate.policy import Policy, default_policy, read_policy
 from qaeval.gate.regrade import regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
-from qaeval.registry.config import Config
 from qaeval.report.numbers import listed, percent, plural
-from qaeval.run.plan import Judging, candidates_of, find_judging, rubric_of
+from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import RunStore, model_json
 
@@ -62,6 +61,8 @@ class GateRequest:
     """Of a sequential gate: name or file of the rubric; default: the eval's."""
     seed: int | None = None
     """Of a sequential gate: seed of the order of the chunks; default: 0."""
+    allow_same_family: bool = False
+    """Of a gate that grades: whether the judge may be of a candidate's family."""
     save: bool = True
     """Whether to write ``gate.json`` into the run directory."""
 
@@ -95,7 +96,7 @@ def gate(
         run = reader.run(request.run)
         report = decide(inputs_of(request, reader, run, make_runner if request.regrade else None))
     if request.save:
-        with RunStore.open(request.run) as store:
+        with RunStore.open(request.run, writable=True) as store:
             store.write_text(GATE, model_json(report))
     return report
 
@@ -106,6 +107,8 @@ def _require_consistent(request: GateRequest, make_runner: MakeRunner | None) ->
     only_sequential = (request.judge, request.rubric, request.seed)
     if not request.sequential and any(option is not None for option in only_sequential):
         raise UsageError("judge, rubric and seed belong to a sequential gate; a finished run has its own")
+    if request.allow_same_family and not (request.sequential or request.regrade):
+        raise UsageError("allow-same-family belongs to a gate that grades: sequential or regrade")
     if (request.sequential or request.regrade) and make_runner is None:
         raise UsageError("a gate that grades needs an engine: make_runner")
 
@@ -132,7 +135,14 @@ def inputs_of(
     if make_runner is not None:
         if address is None:
             raise UsageError("--regrade needs a baseline: the run directory whose replies to grade")
-        address = str(regrade(Path(address), request.run, reader.config, make_runner))
+        copy = regrade(
+            Path(address),
+            request.run,
+            reader.config,
+            make_runner,
+            allow_same_family=request.allow_same_family,
+        )
+        address = str(copy)
     baseline = None if address is None else reader.baseline(address)
     return GateInputs(policy=policy, run=run, baseline=baseline, candidates=request.candidates, today=now())
 
@@ -178,8 +188,14 @@ _SEQUENTIAL_ERRORS: Final = "Both error rates hold whenever the grading stops (b
 
 def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner: MakeRunner) -> GateReport:
     """Grade a run until its gate is decided; its `sequential` says what that saved and what it costs in power."""
-    with RunStore.open(request.run) as store:
-        judging = _judging(request, reader.config, store.settings())
+    with RunStore.open(request.run, writable=True) as store:
+        judging = judging_of_run(
+            reader.config,
+            store.settings(),
+            judge=request.judge,
+            rubric=request.rubric,
+            allow_same_family=request.allow_same_family,
+        )
         graded_before = store.settings().get("grading")
         store.require_settings({**store.settings(), "grading": graded_before and judging.settings()})
         grading = orjson.loads(orjson.dumps(judging.settings()))  # as it will be read from the run directory
@@ -200,17 +216,6 @@ def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner
     report = decide(replace(inputs, run=run), sequence.cases(run))
     multiplicity = f"{report.multiplicity} {_SEQUENTIAL_ERRORS}"
     return report.model_copy(update={"sequential": sequence.summary(), "multiplicity": multiplicity})
-
-
-def _judging(request: GateRequest, config: Config, settings: Mapping[str, Any]) -> Judging:
-    """Return judge and rubric: those of the request, else those of the run, else the defaults."""
-    graded_by = (settings.get("grading") or {"judge": {"name": None}})["judge"]["name"]
-    return find_judging(
-        config,
-        candidates_of(config, settings),
-        judge=request.judge or graded_by,
-        rubric=request.rubric or rubric_of(settings),
-    )
 
 
 # -------------------------------------------------------------------- inputs → comparable? → rules → report
@@ -240,6 +245,9 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     return _report(inputs, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
 
 
+_OLD_BASELINE: Final = (
+    "the baseline does not say whether more than the prompt changed: set it again from its run"
+)
 _REGRADE: Final = "--regrade has the run's judge grade the baseline's stored replies"
 
 
@@ -249,7 +257,11 @@ def _differences(run: Evidence, baseline: Evidence, policy: Policy) -> Iterator[
     if current.eval != earlier.eval:  # everything else differs too
         yield f"the eval ({current.eval}, in the baseline {earlier.eval}): name a baseline of {current.eval} with --baseline"
         return
-    for aspect, advice in (("eval", "set a new baseline"), ("rubric", _REGRADE), ("judge", _REGRADE)):
+    has_same_task = bool(current.task_digest) and current.task_digest == earlier.task_digest
+    renew = "set a new baseline" if earlier.task_digest else _OLD_BASELINE
+    for aspect, advice in (("eval", renew), ("rubric", _REGRADE), ("judge", _REGRADE)):
+        if aspect == "eval" and has_same_task:  # the prompt belongs to the candidates
+            continue
         (name, sha), (old_name, old_sha) = _aspect(current, aspect), _aspect(earlier, aspect)
         if (name, sha) != (old_name, old_sha):
             yield f"the {aspect} ({name} {sha[:8]}, in the baseline {old_name} {old_sha[:8]}): {advice}"
@@ -300,6 +312,7 @@ def _report(
         rules=rules,
         certificate=certificate,
         multiplicity=messages.multiplicity(len(rules), n_evaluated, policy.alpha),
+        prompts=tuple(inputs.prompt_changes) if outcome != "not comparable" else (),
         notes=tuple(notes),
     )
 
@@ -316,6 +329,7 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
         yield f"Not gated, because --candidate names others: {listed(skipped)}."
     if baseline is None:
         return
+    yield from (change.sentence for change in inputs.prompt_changes)
     if _is_same_run(run, baseline):
         yield "Run and baseline are the same run, so nothing can have changed. Name the run to replace with --baseline."
     days, limit = age_days(baseline.source.created, inputs.today), inputs.policy.stale_after_days

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
-from qaeval.report.facts import Part
+from pydantic import Field
+
+from qaeval.report.facts import Part, PromptChange, is_unset
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -60,15 +62,24 @@ class RuleVerdict(Part):
     """Probability of a pass for a run that is as good as its baseline, by the width of the interval; None for a limit."""
     n_more_chunks: int | None = None
     """About how many more chunks would decide an inconclusive rule; None where more would not."""
+    labelled_by: str = ""
+    """Rater whose labels correct the quantity; empty where the judge's letters decide."""
+    n_labelled_chunks: int | None = None
+    """Chunks with labels of this rater, in run and baseline; None where the judge's letters decide."""
     sentence: str
     """The verdict in words: what changed, how certain that is, what to do."""
 
 
 class ComparisonKey(Part):
-    """Eval, rubric, judge and samples, which two runs must share to be compared; hashes, and names for the reader."""
+    """Eval, rubric, judge and samples, which two runs must share to be compared; hashes, and names for the reader.
+
+    Of the eval everything but its prompt must be the same.
+    """
 
     eval: str
     eval_digest: str
+    task_digest: str = Field(default="", exclude_if=is_unset)
+    """Hash of the eval without its prompt, which belongs to the candidates; empty in baselines from before that."""
     rubric: str
     rubric_digest: str
     judge: str
@@ -116,6 +127,8 @@ class GateReport(Part):
     certificate: Certificate
     multiplicity: str
     """How the error rates hold over all rules, in words."""
+    prompts: tuple[PromptChange, ...] = Field(default=(), exclude_if=is_unset)
+    """Candidates whose prompt differs from that of their counterpart in the baseline."""
     notes: tuple[str, ...] = ()
     """Warnings: an old baseline, candidates that are not compared, other letters for the same items."""
     sequential: Mapping[str, float] | None = None

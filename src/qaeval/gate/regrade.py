@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,19 @@ from qaeval.evals.rubric import Rubric
 from qaeval.files.rows import explained
 from qaeval.records import digest
 from qaeval.registry.config import Config
-from qaeval.run.plan import Judging, described
+from qaeval.run.plan import Judging, described, is_related, recorded_candidates
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import GENERATIONS, METRICS, SAMPLES, SESSIONS, RunStore
 
 
-def regrade(baseline: Path, run: Path, config: Config, make_runner: Callable[[RunStore], Runner]) -> Path:
+def regrade(
+    baseline: Path,
+    run: Path,
+    config: Config,
+    make_runner: Callable[[RunStore], Runner],
+    *,
+    allow_same_family: bool = False,
+) -> Path:
     """Grade a baseline's replies with judge and rubric of a run, in a copy beside it; a stopped one continues.
 
     Args:
@@ -24,12 +32,14 @@ def regrade(baseline: Path, run: Path, config: Config, make_runner: Callable[[Ru
         run: Run directory whose judge and rubric are taken.
         config: The registry, which knows the judge's server.
         make_runner: Makes the engine of a run directory.
+        allow_same_family: Whether the judge may be of the family of a candidate of the baseline.
 
     Returns:
         The copy, ``<baseline>.regraded-<hash of its replies, judge and rubric>``.
 
     Raises:
-        UsageError: The baseline is no run directory, or the run is not graded.
+        UsageError: The baseline is no run directory, the run is not graded, or its judge is of the family of a candidate of
+            the baseline.
         NotComparableError: The registry's judge is not the one that graded the run.
     """
     if not (baseline / GENERATIONS).is_file():
@@ -38,12 +48,16 @@ def regrade(baseline: Path, run: Path, config: Config, make_runner: Callable[[Ru
         )
     with RunStore.open(run) as store:
         judging = _judging(store, config)
+    with RunStore.open(baseline) as store:
+        candidates = recorded_candidates(config, store.settings())
+    allowed = allow_same_family or judging.same_family
+    judging = replace(judging, same_family=is_related(config, judging.judge, candidates, allowed=allowed))
     with (baseline / GENERATIONS).open("rb") as file:
         replies = file_digest(file, "sha256").hexdigest()
     copy = baseline.with_name(f"{baseline.name}.regraded-{digest([replies, judging.settings()])[:8]}")
     if not copy.is_dir():
         _copy(baseline, copy)
-    with RunStore.open(copy) as store, make_runner(store) as runner:
+    with RunStore.open(copy, writable=True) as store, make_runner(store) as runner:
         runner.check(judging.judge)
         runner.grade(judging)
     return copy
@@ -63,7 +77,7 @@ def _judging(store: RunStore, config: Config) -> Judging:
             f"grade the run again, or restore the registry"
         )
     rubric = {key: value for key, value in grading["rubric"].items() if key != "sha"}
-    return Judging(judge, Rubric.model_validate(rubric))
+    return Judging(judge, Rubric.model_validate(rubric), same_family=bool(grading.get("allow_same_family")))
 
 
 def _copy(baseline: Path, copy: Path) -> None:

@@ -1,7 +1,7 @@
 """Each rule of a policy becomes a verdict for each candidate: pass, regression or inconclusive."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Final
@@ -11,6 +11,7 @@ from scipy import special
 
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.gate import messages
+from qaeval.gate.correction import labelled_estimate
 from qaeval.gate.estimates import (
     PairedRates,
     RuleEstimate,
@@ -26,9 +27,10 @@ from qaeval.gate.evidence import CandidateEvidence, Evidence, Mask
 from qaeval.gate.model import RuleVerdict, Verdict
 from qaeval.gate.performance import Side, kappa_estimate, performance_estimate
 from qaeval.gate.policy import Policy, Rule
+from qaeval.report.facts import PromptChange
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
-from qaeval.stats.estimate import Estimate
+from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
 from qaeval.stats.paired import holm
 
 MIN_COUNTED_SHARE: Final = 0.5
@@ -46,7 +48,8 @@ class GateInputs:
     baseline: Evidence | None
     """None where every rule is a limit."""
     candidates: Mapping[str, str]
-    """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake."""
+    """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake, else with the
+    only candidate of the baseline that is the same model with another prompt."""
     today: str
     """ISO 8601; the day that ages are counted to."""
 
@@ -67,7 +70,26 @@ class GateInputs:
                     raise UsageError(
                         f"--candidate {new}={old}: {owner} has no candidate {name!r}.{closest(name, known)} It has {', '.join(known)}"
                     )
-        return dict(self.candidates) or {name: name if name in earlier else "" for name in current}
+        return dict(self.candidates) or {
+            candidate.name: self._counterpart(candidate) for candidate in self.run.candidates
+        }
+
+    def _counterpart(self, candidate: CandidateEvidence) -> str:
+        if self.baseline is None:
+            return candidate.name
+        counterpart = candidate.variant.counterpart(other.variant for other in self.baseline.candidates)
+        return counterpart.name if counterpart else ""
+
+    @property
+    def prompt_changes(self) -> Iterator[PromptChange]:
+        """Candidates whose prompt differs from that of their counterpart in the baseline."""
+        if self.baseline is None:
+            return
+        runs = {"run": self.run.source.name, "earlier": self.baseline.source.name}
+        for name, old_name in self.pairs.items():
+            current, earlier = self.run.candidate(name), self.baseline.candidate(old_name)
+            if current and earlier and (change := current.variant.change_from(earlier.variant, **runs)):
+                yield change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +269,8 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
             )
         if gap := _gap(rule, stratum, evidence, candidate):
             return RuleEstimate.unavailable(gap)
+    if rule.corrected and (by_labels := _by_labels(rule, stratum, sides)):
+        return by_labels
     if len(counts) == 1:
         return RuleEstimate(deciding=counts[0].rate, current=counts[0].rate)
     (run, _), (baseline, _) = sides
@@ -270,6 +294,17 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
         for evidence, candidate in sides
     )
     return with_ungraded_items(estimate, before=before, now=now)
+
+
+def _by_labels(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstimate | None:
+    """Estimate a usable rate by labels; None where the policy leaves it to the judge's letters."""
+    estimate = labelled_estimate(sides, stratum)
+    if estimate is not None or rule.corrected == "auto":
+        return estimate
+    place = " of the run" if len(sides) == 1 else ", both of the run and of the baseline"
+    return RuleEstimate.unavailable(
+        f"it needs labels by one rater in at least {MIN_CLUSTERS} chunks{place} (corrected: true)"
+    )
 
 
 def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: CandidateEvidence) -> str:
@@ -321,6 +356,8 @@ def _verdict(
         p_worse=None if isnan(case.p_worse) else case.p_worse,
         power_if_equal=None if is_limit else _power(deciding, case.margin, alpha),
         n_more_chunks=_more_chunks(case, deciding, alpha, alpha_worse) if outcome == "inconclusive" else None,
+        labelled_by=estimate.labelled_by,
+        n_labelled_chunks=estimate.n_labelled_chunks,
         sentence="",
     )
     sentence = messages.of_rule(verdict, rule, estimate, alpha=alpha, p_adjusted=p_adjusted, n=n_rules)

@@ -1,1 +1,1 @@
-"""Finished runs over time: one rate per run, cut where a change makes them incomparable."""
+"""Usable rates of finished runs over time, in segments of comparable runs."""

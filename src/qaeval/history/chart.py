@@ -1,7 +1,8 @@
-"""The chart of a history: usable rates over time."""
+"""Chart of usable rates over time."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from qaeval.history.model import EvalHistory, HistoryRun
@@ -11,11 +12,11 @@ from qaeval.report.measure import Measure
 
 
 def trend(history: EvalHistory, name: str) -> Chart:
-    """Draw usable rates over time; a line goes through a stretch of comparable runs alone, and a mark stands between two."""
+    """Draw usable rates over time; lines connect comparable runs only, and a mark separates segments."""
     names = history.candidates
 
     def draw(axes: Any, theme: Theme) -> None:  # noqa: ANN401
-        labelled = set()
+        labelled = set()  # one entry per candidate in the legend, although each segment has its own line
         for segment in history.stretches:
             for candidate, points in _points(segment.runs).items():
                 index = names.index(candidate)
@@ -31,11 +32,11 @@ def trend(history: EvalHistory, name: str) -> Chart:
                 )
                 draw_bars(axes, times, rates, SERIES[index % len(SERIES)])
                 labelled.add(candidate)
-        for before, after in zip(history.stretches, history.stretches[1:], strict=False):
-            start, end = _moment(before.runs[-1].started), _moment(after.runs[0].started)
+        for previous, segment in pairwise(history.stretches):
+            start, end = _moment(previous.runs[-1].started), _moment(segment.runs[0].started)
             middle = start + (end - start) / 2
             axes.axvline(middle, color=theme.soft, linewidth=1, linestyle="--")
-            label = ", ".join(change.partition(":")[0] for change in after.changes)
+            label = ", ".join(change.partition(":")[0] for change in segment.changes)
             axes.annotate(
                 label,
                 (middle, 1),
@@ -58,14 +59,14 @@ def trend(history: EvalHistory, name: str) -> Chart:
     return Chart(
         name,
         f"Usable rate of {history.eval}",
-        f"{marks} of what runs hang on. Last run {last.name}: {alt}",
+        f"{marks} of judge, rubric, samples or eval. Last run {last.name}: {alt}",
         draw,
         3.6,
     )
 
 
 def _points(runs: Sequence[HistoryRun]) -> dict[str, list[tuple[datetime, Measure]]]:
-    """Collect time and rate by candidate; a rate that does not exist is no point."""
+    """Collect time and rate by candidate; undefined rates are skipped."""
     points: dict[str, list[tuple[datetime, Measure]]] = {}
     for run in runs:
         for rate in run.rates:
@@ -79,7 +80,7 @@ def _moment(utc: str) -> datetime:
 
 
 def _dates(axes: Any, times: Sequence[datetime]) -> None:  # noqa: ANN401
-    """Set a scale of time that has a width also for one run."""
+    """Set the time axis, with a margin that gives a single run a width."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
 
     locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]

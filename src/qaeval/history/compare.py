@@ -1,10 +1,12 @@
-"""The same candidates in several runs: what ``qaeval compare-runs`` computes."""
+"""Comparison of the same candidates across runs, for ``qaeval compare-runs``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from qaeval.analysis.candidates import rate_by_cluster
 from qaeval.comparison.analysis import RunData
+from qaeval.comparison.correction import correct_differences
 from qaeval.comparison.differences import compare_candidates
 from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.errors import NotComparableError, UsageError
@@ -12,45 +14,61 @@ from qaeval.history.model import HistoryRate, RunComparison, RunPair
 from qaeval.storage.run_directory import RunStore, differences
 
 
-def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
-    """Compare the candidates that runs have in common, each later run with the first one, paired by chunk.
+def compare_runs(
+    stores: Sequence[RunStore], *, margin: float, label_paths: Sequence[Path] = ()
+) -> RunComparison:
+    """Compare the candidates of each later run with those of the first run, paired by chunk.
+
+    Where a rater labelled all items of a candidate, in both runs, in 10 chunks or more, the difference corrected by those labels
+    decides, as in a report.
 
     Args:
         stores: At least two finished runs.
         margin: Smallest difference that matters, in (0, 1).
+        label_paths: Files of labels.
 
     Raises:
-        NotComparableError: eval, samples, rubric or judge differ, or no candidate is in the first run and another one.
+        NotComparableError: eval, samples, rubric or judge differ, or no later run shares a candidate with the first.
         UsageError: two of the directories have the same name.
-        DataError: a run is not finished.
+        DataError: a run is not finished, or a label file is not readable.
     """
-    runs = {store.path.name: read_run(store, label_paths=()) for store in stores}
+    runs = {store.path.name: read_run(store, label_paths=label_paths) for store in stores}
     if len(runs) < len(stores):
-        raise UsageError("two of the run directories have the same name; rename one, it tells runs apart")
+        raise UsageError("two run directories have the same name, which identifies a run; rename one of them")
     first_name, *names = runs
-    first = {facts.name for facts in runs[first_name].candidates}
-    pairs = [
-        (f"{facts.name}@{first_name}", f"{facts.name}@{name}")
+    first = {facts.name: facts.variant for facts in runs[first_name].candidates}
+    matched = [
+        (name, facts.variant, counterpart)
         for name in names
         for facts in runs[name].candidates
-        if facts.name in first
+        if (counterpart := facts.variant.counterpart(first.values()))
+    ]
+    pairs = [
+        (f"{counterpart.name}@{first_name}", f"{variant.name}@{name}")
+        for name, variant, counterpart in matched
     ]
     joined = join_runs(runs)
     if not pairs:
         raise NotComparableError(
             f"no candidate of {first_name} ({', '.join(sorted(first))}) is in {' or '.join(names)}; "
-            f"different candidates are put side by side by `qaeval report {first_name} {' '.join(names)}`"
+            f"to compare different candidates, use `qaeval report {first_name} {' '.join(names)}`"
         )
     table = joined.table()
-    table = table.assign(candidate=table["candidate"].map(lambda name: _at(name, first, first_name)))
+    table = table.assign(candidate=table["candidate"].map(_joined_names(runs)))
     best = joined.rubric.best
     compared = list(dict.fromkeys(name for pair in pairs for name in pair))
-    results = compare_candidates(
-        table[table["candidate"].isin(compared)], candidates=compared, best=best, margin=margin, pairs=pairs
+    rows = table[table["candidate"].isin(compared)]
+    results = correct_differences(
+        compare_candidates(rows, candidates=compared, best=best, margin=margin, pairs=pairs),
+        rows,
+        joined.rows.labels,
+        rubric=joined.rubric,
+        margin=margin,
+        judge_tuned=joined.judge_tuned,
     )
     rates = {
-        name: rate_by_cluster(rows, rows["letter"] == best)
-        for name, rows in table.groupby("candidate", sort=False)
+        name: rate_by_cluster(group, group["letter"] == best)
+        for name, group in table.groupby("candidate", sort=False)
     }
     settings = {store.path.name: store.settings() for store in stores}
     return RunComparison(
@@ -65,13 +83,23 @@ def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
             for (a, b), pair in zip(pairs, results, strict=True)
         ),
         settings=tuple(_settings(first_name, name, settings) for name in names),
+        prompts=tuple(
+            change
+            for name, variant, counterpart in matched
+            if (change := variant.change_from(counterpart, run=name, earlier=first_name))
+        ),
         left_out=_left_out(runs, compared),
     )
 
 
-def _at(name: str, first: Iterable[str], first_name: str) -> str:
-    """Say of which run a candidate is, also of the first one."""
-    return f"{name}@{first_name}" if name in first else name
+def _joined_names(runs: Mapping[str, RunData]) -> dict[str, str]:
+    """Return the name with its run, ``mistral@night``, of each candidate as `join_runs` names it."""
+    names: dict[str, str] = {}
+    for run, data in runs.items():
+        for facts in data.candidates:
+            full = f"{facts.name}@{run}"
+            names[full if facts.name in names else facts.name] = full
+    return names
 
 
 def _left_out(runs: Mapping[str, RunData], compared: Sequence[str]) -> tuple[str, ...]:
@@ -88,5 +116,5 @@ def _settings(first_name: str, name: str, settings: Mapping[str, Mapping[str, An
         )
     )
     if not changed:
-        return f"{name} has the settings of {first_name}."
-    return f"{name} has other settings than {first_name}: {changed}."
+        return f"The settings of {name} equal those of {first_name}."
+    return f"The settings of {name} differ from {first_name}: {changed}."

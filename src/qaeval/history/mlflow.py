@@ -1,7 +1,7 @@
-"""Runs kept on an MLflow tracking server of the user's own: written there, and read back.
+"""Store runs on an MLflow tracking server in the user's own network, and read them back.
 
-A run of ``qaeval`` is a run of MLflow: its usable rates are metrics that MLflow can draw, and the tag ``qaeval.run`` with one
-``qaeval.rate.<n>`` for each candidate holds all that a history needs, so that nothing is lost on the way.
+Each qaeval run is an MLflow run. Its usable rates are metrics, which MLflow can plot. The tag ``qaeval.run`` and one tag
+``qaeval.rate.<n>`` per candidate hold the complete `HistoryRun`, so that reading loses nothing.
 """
 
 import re
@@ -27,24 +27,25 @@ _KEY: Final = "qaeval.key"
 _RUN: Final = "qaeval.run"
 _RATE: Final = "qaeval.rate."
 _PAGE: Final = 1000
+"""Runs per request; servers may return fewer."""
 
 
 def fetch(url: str, experiment: str) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]:
-    """Read the runs of an experiment; those that are not qaeval's are told apart.
+    """Read the runs of an experiment; runs of other programs are listed as unread.
 
     Args:
-        url: Of the tracking server, in the user's own network.
-        experiment: Its name.
+        url: URL of the tracking server, in the user's own network.
+        experiment: Name of the experiment.
 
     Raises:
-        EndpointError: the server stands outside the user's network, does not answer, or has no such experiment.
+        EndpointError: the server is outside the user's network, does not answer, or has no such experiment.
         UsageError: MLflow is not installed.
     """
     client = _client(url)
     with _explained(url):
         existing = client.get_experiment_by_name(experiment)
         if existing is None:
-            raise EndpointError(f"{url}: no experiment {experiment!r} there; name another with --experiment")
+            raise EndpointError(f"{url}: no experiment {experiment!r}; name another one with --experiment")
         runs, unread = [], []
         for run in _runs(client, existing.experiment_id):
             try:
@@ -56,13 +57,13 @@ def fetch(url: str, experiment: str) -> tuple[tuple[HistoryRun, ...], tuple[Unre
 
 
 def push(url: str, experiment: str, runs: Sequence[HistoryRun]) -> tuple[str, ...]:
-    """Write runs that are not there yet; the experiment is made where it is missing.
+    """Write the runs that the server does not have; creates the experiment if it is missing.
 
     Returns:
-        The names of those that were written.
+        Names of the written runs.
 
     Raises:
-        EndpointError: the server stands outside the user's network, or does not answer.
+        EndpointError: the server is outside the user's network, or does not answer.
         UsageError: MLflow is not installed.
     """
     client = _client(url)
@@ -80,7 +81,7 @@ def _client(url: str) -> "MlflowClient":
     host = URL(url).raw_host or ""
     if check_host(url, allow_external=(host,)).external:
         raise EndpointError(
-            f"{url}: a tracking server has to stand in your own network, and {host!r} does not; results are sent nowhere else"
+            f"{url}: expected a tracking server in your own network, {host!r} is outside; results are sent nowhere else"
         )
     quiet_mlflow(host)
     try:
@@ -97,11 +98,13 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise EndpointError(f"{url}: expected an MLflow tracking server, got: {_said(str(error))}") from error
+        raise EndpointError(
+            f"{url}: expected an MLflow tracking server, got: {_cause(str(error))}"
+        ) from error
 
 
-def _said(text: str) -> str:
-    """Shorten what MLflow's client says to what the system said, where it said something."""
+def _cause(text: str) -> str:
+    """Return the system error in a message of MLflow's client, else the start of the message."""
     cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
     return cause[1] if cause else " ".join(text.split())[:200]
 

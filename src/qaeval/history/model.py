@@ -1,9 +1,9 @@
-"""The history of runs as data: the documents of ``qaeval history`` and ``qaeval compare-runs``.
+"""Documents of ``qaeval history`` and ``qaeval compare-runs``.
 
-Runs over time: cut where a change of judge, rubric, samples or eval makes numbers incomparable.
+A change of judge, rubric, samples or eval starts a new segment, since rates of different segments are not comparable.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
@@ -11,8 +11,8 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import AfterValidator
 
-from qaeval.comparison.model import Difference
-from qaeval.report.facts import Part
+from qaeval.comparison.model import Difference, Verdict
+from qaeval.report.facts import Part, PromptChange
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -20,10 +20,10 @@ FORMAT: Final = 1
 
 
 def in_utc(text: str) -> str:
-    """Bring a time in ISO 8601 to UTC.
+    """Convert a time in ISO 8601 to UTC.
 
     Raises:
-        ValueError: It is no time, or has no offset from UTC.
+        ValueError: The text is not a time, or has no offset from UTC.
     """
     moment = datetime.fromisoformat(text)
     if moment.utcoffset() is None:
@@ -32,24 +32,26 @@ def in_utc(text: str) -> str:
 
 
 Moment: TypeAlias = Annotated[str, AfterValidator(in_utc)]
-"""A time in ISO 8601, brought to UTC, so that the order of texts is that of times."""
+"""A time in ISO 8601 and UTC, so that text order equals time order."""
 
 
 class HistoryRate(Part):
-    """How many of a candidate's items were usable."""
+    """Usable rate of a candidate."""
 
     candidate: str
     usable: Measure
 
 
 class HistoryRun(Part):
-    """One finished run, with what its numbers hang on."""
+    """A finished run, with everything that its rates depend on."""
 
     name: str
-    """Of the run directory."""
+    """Name of the run directory."""
     started: Moment
     eval: str
     eval_digest: str
+    task_digest: str = ""
+    """Of the eval without its prompt; empty in runs from before prompts were part of a candidate."""
     samples_digest: str
     n_samples: int
     rubric: str
@@ -57,42 +59,46 @@ class HistoryRun(Part):
     rubric_digest: str
     judge: str
     judge_digest: str
-    """Of its name, its weights and how it samples."""
+    """Digest of name, weights and sampling of the judge."""
     rates: tuple[HistoryRate, ...]
+    prompts: Mapping[str, str] = {}
+    """Hash of each candidate's prompt."""
+    verdict: Verdict | None = None
+    """Of the run's report; None of a run with one candidate."""
     gate: str = ""
-    """How the run's gate ended; empty where it had none."""
+    """Outcome of the run's gate; empty without a gate."""
 
 
 class ComparableSegment(Part):
-    """Runs in a row whose numbers can be compared with each other, and with those of no other stretch."""
+    """Consecutive runs that are comparable with each other, and with no run of another segment."""
 
     changes: tuple[str, ...] = ()
-    """What is different from the stretch before, in words; empty for the first one."""
+    """Differences from the previous segment; empty for the first one."""
     runs: tuple[HistoryRun, ...]
 
 
 class EvalHistory(Part):
-    """All runs of one eval, the oldest first."""
+    """All runs of an eval, oldest first."""
 
     eval: str
     stretches: tuple[ComparableSegment, ...]
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The candidates of all runs, in the order in which they appear."""
+        """Candidates of all runs, in order of first appearance."""
         rates = (rate for segment in self.stretches for run in segment.runs for rate in run.rates)
         return tuple(dict.fromkeys(rate.candidate for rate in rates))
 
 
 class Unread(Part):
-    """A run that could not be taken in, and why."""
+    """A run that could not be read, with the reason."""
 
     name: str
     reason: str
 
 
 class History(Part):
-    """Runs over time."""
+    """The document of ``qaeval history``."""
 
     format: int = FORMAT
     evals: tuple[EvalHistory, ...]
@@ -100,7 +106,7 @@ class History(Part):
 
 
 class RunPair(Part):
-    """A candidate in the first run and in a later one."""
+    """A candidate in the first and a later run."""
 
     candidate: str
     first: HistoryRate
@@ -110,20 +116,22 @@ class RunPair(Part):
 
 
 class RunComparison(Part):
-    """The same candidates in several runs, without a verdict."""
+    """The document of ``qaeval compare-runs``; it has no verdict."""
 
     format: int = FORMAT
     runs: tuple[str, ...]
-    """The first one is what the others are compared with."""
+    """Run names; the first run is the reference."""
     pairs: tuple[RunPair, ...]
     settings: tuple[str, ...]
-    """What differs in the settings of the runs, a sentence for each of the others."""
+    """Differences in settings from the first run, one sentence per later run."""
+    prompts: tuple[PromptChange, ...] = ()
+    """Candidates whose prompt differs from that in the first run."""
     left_out: tuple[str, ...] = ()
-    """Candidates that only some of the runs have."""
+    """Candidates without a counterpart."""
 
 
 def history_of(runs: Iterable[HistoryRun], unread: Sequence[Unread] = ()) -> History:
-    """Put runs in order of time, eval by eval, in stretches of what can be compared."""
+    """Group runs by eval and sort them by time, in segments of comparable runs."""
     ordered = sorted(runs, key=lambda run: (run.eval, run.started, run.name))
     evals = (
         EvalHistory(eval=name, stretches=_segments(list(eval_runs)))
@@ -135,26 +143,27 @@ def history_of(runs: Iterable[HistoryRun], unread: Sequence[Unread] = ()) -> His
 def _segments(runs: Sequence[HistoryRun]) -> tuple[ComparableSegment, ...]:
     segments = [ComparableSegment(runs=runs[:1])]
     for run in runs[1:]:
-        before = segments[-1].runs
-        changes = changes_between(before[-1], run)
+        earlier = segments[-1].runs
+        changes = changes_between(earlier[-1], run)
         if changes:
             segments.append(ComparableSegment(changes=changes, runs=(run,)))
         else:
-            segments[-1] = segments[-1].model_copy(update={"runs": (*before, run)})
+            segments[-1] = segments[-1].model_copy(update={"runs": (*earlier, run)})
     return tuple(segments)
 
 
 def changes_between(old: HistoryRun, new: HistoryRun) -> tuple[str, ...]:
-    """Say in words what makes the numbers of two runs incomparable; nothing where they are comparable."""
+    """Describe what makes the rates of two runs incomparable; empty if they are comparable."""
     changes = []
     if old.judge_digest != new.judge_digest:
-        changes.append(_changed("judge", old.judge, new.judge, "its weights or sampling"))
+        changes.append(_changed("judge", old.judge, new.judge, "other weights or sampling"))
     if old.rubric_digest != new.rubric_digest:
-        changes.append(_changed("rubric", old.rubric, new.rubric, "its text"))
+        changes.append(_changed("rubric", old.rubric, new.rubric, "another text"))
     if old.samples_digest != new.samples_digest:
-        changes.append(_changed("samples", f"{old.n_samples:,}", f"{new.n_samples:,}", "other ones"))
-    if old.eval_digest != new.eval_digest:
-        changes.append("eval: its definition")
+        changes.append(_changed("samples", f"{old.n_samples:,}", f"{new.n_samples:,}", "another set"))
+    has_same_task = old.task_digest and old.task_digest == new.task_digest
+    if old.eval_digest != new.eval_digest and not has_same_task:
+        changes.append("eval: another definition")
     return tuple(changes)
 
 

@@ -1,4 +1,4 @@
-"""Finished runs of a folder as one history, and the page that shows it."""
+"""Read the finished runs of a folder, and write the history page."""
 
 import os
 from pathlib import Path
@@ -15,11 +15,11 @@ from qaeval.storage.run_directory import SETTINGS
 
 _GATE: Final = "gate.json"
 _IDENTITY: Final = {"name", "hf_id", "revision", "sampling"}
-"""Facts of a judge that change its letters; histories on tracking servers hold the digest of exactly these."""
+"""Facts of a judge that change its letters. Tracking servers store the digest of exactly these: do not change the set."""
 
 
 class _Gate(BaseModel):
-    """The part of ``gate.json`` that a history needs."""
+    """The part of ``gate.json`` that a history uses."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -27,20 +27,18 @@ class _Gate(BaseModel):
 
 
 def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]:
-    """Read what the finished runs of a folder showed; every other folder in it is named with the reason.
+    """Read the finished runs of a folder; all other folders are listed with the reason.
 
     Raises:
-        DataError: there is no such folder, or no folder in it.
-        StoreError: it cannot be read.
+        DataError: the folder does not exist, or has no folders.
+        StoreError: the folder cannot be read.
     """
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; expected the one that holds run directories, such as results"
-        )
+        raise DataError(f"{folder}: no such folder; expected a folder of run directories, such as results")
     with explained(folder, "reading"):
         paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not paths:
-        raise DataError(f"{folder}: no run directory in it; `qaeval compare` makes one")
+        raise DataError(f"{folder}: no run directory; `qaeval compare` creates one")
     runs, unread = [], []
     for path in paths:
         try:
@@ -53,7 +51,7 @@ def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]
 
 
 def _name(path: Path) -> str:
-    """Return a folder's name as text; bytes that are none become marks."""
+    """Return the name of a folder as text; invalid bytes become replacement characters."""
     return os.fsencode(path.name).decode(errors="replace")
 
 
@@ -63,7 +61,7 @@ def _read_run(path: Path) -> HistoryRun:
     try:
         report = load_report(path)
     except DataError as error:
-        # the table of unread folders names the folder in a column beside
+        # the table of unread folders has a column for the folder
         raise DataError(str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")) from error
     try:
         started = in_utc(report.run.started)
@@ -75,6 +73,7 @@ def _read_run(path: Path) -> HistoryRun:
         started=started,
         eval=report.eval.name,
         eval_digest=report.eval.sha,
+        task_digest=report.eval.task_sha,
         samples_digest=report.eval.sample_set_digest,
         n_samples=report.eval.n_samples,
         rubric=report.rubric.label_name,
@@ -85,12 +84,18 @@ def _read_run(path: Path) -> HistoryRun:
             HistoryRate(candidate=candidate.facts.name, usable=candidate.usable)
             for candidate in report.candidates
         ),
+        prompts={
+            candidate.facts.name: candidate.facts.prompt_sha
+            for candidate in report.candidates
+            if candidate.facts.prompt_sha
+        },
+        verdict=report.verdict if len(report.candidates) > 1 else None,
         gate=_gate_outcome(path / _GATE),
     )
 
 
 def _gate_outcome(path: Path) -> str:
-    """Return how a run's gate ended; empty where it had none."""
+    """Return the outcome of a run's gate; empty without a gate."""
     if not path.is_file():
         return ""
     try:
@@ -101,10 +106,10 @@ def _gate_outcome(path: Path) -> str:
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Write a page whole or not at all, with the folder it stands in.
+    """Write a page atomically; creates its folder.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the page cannot be written.
     """
     temporary = path.with_name(f".{path.name}.partial")
     with explained(path, "writing"):

@@ -1,40 +1,40 @@
-"""What ``qaeval history`` and ``qaeval compare-runs`` say: tables of runs, and where their numbers stop being comparable.
-
-``history.html``: runs over time as one page that loads nothing.
-"""
+"""Sections of ``qaeval history`` and ``qaeval compare-runs``, and the self-contained page ``history.html``."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from markupsafe import Markup
 
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.model import Difference
 from qaeval.history.chart import trend
-from qaeval.history.model import EvalHistory, History, RunComparison, Unread
+from qaeval.history.model import ComparableSegment, EvalHistory, History, RunComparison, Unread
 from qaeval.report import numbers
 from qaeval.report.page import STYLE, content_policy, data_url, page_environment
 from qaeval.report.tables import Notes, Section, Table
 
-_ALONE: Final = "All runs were graded by the same judge with the same rubric on the same samples: their rates can be compared."
-_APART: Final = "Rates can be compared inside a stretch alone. A new one begins where the judge, the rubric, the samples or the eval changed."
-_NO_VERDICT: Final = "Differences are paired by chunk, over the items that both runs graded. `qaeval gate` says whether one is a regression."
+_ONE_SEGMENT: Final = "All runs share judge, rubric, samples and eval: their rates are comparable."
+_SEGMENTS: Final = "Rates are comparable only within a segment. A change of judge, rubric, samples or eval starts a new segment."
+_NO_VERDICT: Final = "Differences are paired by chunk, over the items that both runs graded. `qaeval gate` decides whether a change is a regression."
 
 
 def write_history(history: History) -> tuple[Section, ...]:
-    """Turn a history into one section for each eval, and one for what could not be read."""
+    """Return one section per eval, and one of unread folders."""
     sections = [_eval(eval_history, index) for index, eval_history in enumerate(history.evals)]
     return (*sections, *([_unread(history.unread)] if history.unread else []))
 
 
 def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
-    """Turn the comparison of runs into one section."""
+    """Return the section of a comparison of runs."""
     notes = Notes()
+    has_labels = any(pair.difference.deciding for pair in comparison.pairs)
     rows = tuple(
         (
-            pair.candidate,
-            pair.difference.b.rpartition("@")[2],
+            *pair.difference.b.rpartition("@")[::2],
             notes.rate(pair.first.usable, f"{pair.candidate} in {comparison.runs[0]}"),
             notes.rate(pair.other.usable, pair.difference.b),
             notes.difference(pair.difference.difference, pair.difference.b),
+            *_by_labels(pair.difference, notes, has_labels=has_labels),
             f"{pair.difference.n_chunks_b_better} / {pair.difference.n_chunks_equal} / {pair.difference.n_chunks_a_better}",
         )
         for pair in comparison.pairs
@@ -45,10 +45,11 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
         f"usable in {comparison.runs[0]}",
         "usable in run",
         "change",
+        *(("change by labels",) if has_labels else ()),
         "better / same / worse",
     )
     left_out = (
-        f"In one of the runs alone, and left out: {', '.join(comparison.left_out)}."
+        f"Excluded, since the other run does not have them: {', '.join(comparison.left_out)}."
         if comparison.left_out
         else ""
     )
@@ -58,13 +59,14 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
             title=f"{numbers.listed(comparison.runs[1:])} against {comparison.runs[0]}",
             paragraphs=(
                 *(pair.difference.sentence for pair in comparison.pairs),
+                *(change.sentence for change in comparison.prompts),
                 *comparison.settings,
                 *([left_out] if left_out else []),
                 _NO_VERDICT,
             ),
             tables=(
                 Table(
-                    caption="Usable items in both; chunks that got better, stayed the same, got worse",
+                    caption="Usable rates in both runs, and chunks that are better, the same, worse",
                     header=header,
                     rows=rows,
                     notes=notes.lines(),
@@ -72,6 +74,16 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
                 ),
             ),
         ),
+    )
+
+
+def _by_labels(difference: Difference, notes: Notes, *, has_labels: bool) -> tuple[str, ...]:
+    if not has_labels:
+        return ()
+    if difference.deciding is None:
+        return ("–",)
+    return (
+        notes.difference(difference.deciding.difference, f"{difference.b} by {difference.deciding.rater}"),
     )
 
 
@@ -85,40 +97,62 @@ def _eval(history: EvalHistory, index: int) -> Section:
                 started = numbers.moment(run.started).removesuffix(" UTC")
                 cells = (run.name, started, str(number), rate.candidate, usable)
                 rows.append((*cells, run.gate or "–") if has_gate else cells)
-    header = ("run", "started (UTC)", "stretch", "candidate", "usable")
+    header = ("run", "started (UTC)", "segment", "candidate", "usable")
     return Section(
         anchor=f"eval-{index}",
         title=history.eval,
-        paragraphs=(_APART if len(history.stretches) > 1 else _ALONE, *_segments(history)),
+        paragraphs=(_SEGMENTS if len(history.stretches) > 1 else _ONE_SEGMENT, *_segments(history)),
         tables=(
             Table(
-                caption=f"Usable items of {history.eval}, the oldest run first",
+                caption=f"Usable rates of {history.eval}, oldest run first",
                 header=(*header, "gate") if has_gate else header,
                 rows=tuple(rows),
                 notes=notes.lines(),
                 words=frozenset({1, 3, 5}),
             ),
+            *_verdicts(history),
         ),
     )
+
+
+def _verdicts(history: EvalHistory) -> tuple[Table, ...]:
+    rows = tuple(
+        (run.name, verdict_sentence(run.verdict))
+        for segment in history.stretches
+        for run in segment.runs
+        if run.verdict
+    )
+    return (Table(caption="Verdicts", header=("run", "verdict"), rows=rows, kind="text"),) if rows else ()
 
 
 def _segments(history: EvalHistory) -> Iterator[str]:
     for number, segment in enumerate(history.stretches, start=1):
         first = segment.runs[0]
         if segment.changes:
-            yield f"Stretch {number} begins with {first.name} ({'; '.join(segment.changes)})."
+            yield f"Segment {number} starts with {first.name} ({'; '.join(segment.changes)})."
         else:
-            yield f"Stretch {number}: judge {first.judge}, rubric {first.rubric}, {first.n_samples:,} samples."
+            yield f"Segment {number}: judge {first.judge}, rubric {first.rubric}, {first.n_samples:,} samples."
+        yield from _prompts(segment)
+
+
+def _prompts(segment: ComparableSegment) -> Iterator[str]:
+    """Yield where the prompt of a candidate changed; its rates stay comparable."""
+    last: dict[str, str] = {}
+    for run in segment.runs:
+        changed = [name for name, sha in run.prompts.items() if last.get(name, sha) != sha]
+        if changed:
+            yield f"{run.name}: another prompt of {numbers.listed(changed)} than in the run before."
+        last |= run.prompts
 
 
 def _unread(unread: tuple[Unread, ...]) -> Section:
     return Section(
         anchor="unread",
-        title="Not read",
+        title="Unread folders",
         tables=(
             Table(
-                caption="Folders without numbers of a finished run",
-                header=("folder", "why"),
+                caption="Folders without a readable finished run",
+                header=("folder", "reason"),
                 rows=tuple((run.name, run.reason) for run in unread),
                 kind="text",
             ),
@@ -127,11 +161,11 @@ def _unread(unread: tuple[Unread, ...]) -> Section:
 
 
 def render_history(history: History, *, version: str) -> str:
-    """Render a history as one self-contained page; the same arguments give the same text.
+    """Render a history as a self-contained page; the same arguments give the same text.
 
     Args:
         history: The history.
-        version: Of qaeval.
+        version: Version of qaeval.
     """
     environment = page_environment()
     style = environment.get_template(STYLE).render(widths=[]).strip()
@@ -141,6 +175,6 @@ def render_history(history: History, *, version: str) -> str:
         pictures={chart.name: chart for chart in charts},
         image=data_url,
         version=version,
-        style=Markup(style),  # noqa: S704 - our own file, numbers filled in
+        style=Markup(style),  # noqa: S704 - a template of the package, without user input
         policy=content_policy(style),
     )

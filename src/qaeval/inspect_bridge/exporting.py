@@ -28,7 +28,7 @@ from qaeval import __version__
 from qaeval.chat.protocol import Sampling
 from qaeval.environment import now
 from qaeval.errors import DataError, UsageError
-from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.definition import EvalDefinition, Prompt, recorded_prompt
 from qaeval.files.rows import explained
 from qaeval.files.yaml import validated
 from qaeval.inspect_bridge.chat import as_chat_messages, from_usage
@@ -228,7 +228,9 @@ class _LogBuilder:
     def _sample(
         self, candidate: str, sample: Sample, row: GenerateRow, grades: Mapping[str, GradeRow]
     ) -> EvalSample:
-        request = generating.build_request(sample, self.definition, Sampling())
+        prompt = Prompt(**recorded_prompt(self.settings, candidate))
+        definition = self.definition.model_copy(update={"prompt": prompt})
+        request = generating.build_request(sample, definition, Sampling())
         turns = as_chat_messages(request, merge_system=False)
         letters = letters_score(row, grades, self._scale)
         reply = ChatMessageAssistant(content=row.text, model=candidate, source="generate")

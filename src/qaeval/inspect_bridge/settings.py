@@ -11,7 +11,7 @@ from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.rubric import Rubric
 from qaeval.files.yaml import validated
 from qaeval.records import Record, Session, digest
-from qaeval.registry.model import ModelSpec
+from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.plan import described
 
 _EXCLUDED_KEYS: Final = ("directory", "label_paths")
@@ -31,6 +31,7 @@ class _Grading(Record):
 
     judge: dict[str, Any] | None
     rubric: dict[str, Any]
+    allow_same_family: StrictBool = False
 
 
 class _Settings(Record):
@@ -91,7 +92,11 @@ def read_settings(
         "eval": _eval(f"{location}.eval", settings_read.eval),
         "sample_set": settings_read.sample_set.model_dump(),
         "candidates": candidates,
-        "grading": {"judge": judge_settings, "rubric": rubric},
+        "grading": {
+            "judge": judge_settings,
+            "rubric": rubric,
+            **({"allow_same_family": True} if settings_read.grading.allow_same_family else {}),
+        },
     }
     return settings, log_metadata.sessions
 
@@ -139,8 +144,9 @@ def _model(location: str, settings: Mapping[str, Any], keys: set[str]) -> dict[s
     """Return the settings of a model, validated as a registry entry."""
     if "kind" not in keys:
         raise DataError(f"{location}: missing key 'kind'")
+    kind = PromptedModel if "prompt" in keys else ModelSpec
     is_imported = settings["kind"] == "imported"
-    spec = validated(ModelSpec, {**settings, **({"kind": "server"} if is_imported else {})}, location)
+    spec = validated(kind, {**settings, **({"kind": "server"} if is_imported else {})}, location)
     values = {**spec.model_dump(mode="json"), "kind": settings["kind"]}
     return {key: values[key] for key in settings if key in keys}
 

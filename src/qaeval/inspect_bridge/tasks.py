@@ -32,6 +32,8 @@ from qaeval.inspect_bridge.scoring import (
     usable_score,
 )
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample
+from qaeval.registry.family import relation
+from qaeval.registry.model import ModelSpec
 from qaeval.run import generate as generating
 from qaeval.run import grade as grading
 from qaeval.run.grade import JudgeMode
@@ -59,12 +61,14 @@ def task_of(
     lenient: bool = False,
     lenient_judge: bool = False,
     merge_system: bool = False,
+    allow_same_family: bool = False,
 ) -> Task:
     """Return an eval as an Inspect task.
 
     Sampling parameters are those of the eval, regardless of ``--temperature`` and similar options, so that
     replies are comparable with those of ``qaeval compare``. The judge is the model role ``grader``, which
-    is required: the candidate grades its own replies only if the user names it there.
+    is required. It is refused where it is the candidate, or its name states the candidate's family
+    (`qaeval.registry.family`).
 
     Args:
         eval: Name or folder of the eval.
@@ -76,6 +80,7 @@ def task_of(
         lenient: Send no schema to the candidate's server, and accept JSON within other text.
         lenient_judge: The same for the judge's server.
         merge_system: Put the candidate's system message at the start of its first user turn.
+        allow_same_family: Allow a judge of the candidate's family, or the candidate itself.
 
     Raises:
         UsageError: eval or rubric is unknown, or ``n`` exceeds the number of samples.
@@ -95,10 +100,17 @@ def task_of(
             [inspect_sample(sample, definition, merge_system=merge_system) for sample in samples],
             name=definition.name,
         ),
-        solver=ask(str(eval), lenient=lenient, merge_system=merge_system),
+        solver=ask(
+            str(eval), lenient=lenient, merge_system=merge_system, allow_same_family=allow_same_family
+        ),
         scorer=[
             letters(
-                str(eval), rubric=rubric, judge_mode=judge_mode, lenient=lenient, lenient_judge=lenient_judge
+                str(eval),
+                rubric=rubric,
+                judge_mode=judge_mode,
+                lenient=lenient,
+                lenient_judge=lenient_judge,
+                allow_same_family=allow_same_family,
             ),
             usable(str(eval), rubric=rubric),
         ],
@@ -138,13 +150,15 @@ def ask(
     eval: str,  # noqa: A002 - as in `task_of`
     lenient: bool = False,
     merge_system: bool = False,
+    allow_same_family: bool = False,
 ) -> Solver:
     """Generate the candidate's items like qaeval's generate stage; failures are kept with their reason."""
     definition = find_eval(eval)
 
     # Inspect's `generate` cannot send a schema
     async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001 - Inspect's signature
-        grader()  # a missing judge is an error before any request to the candidate
+        # a judge that is missing or related is an error before any request to the candidate
+        _require_foreign(grader(), str(state.model), allowed=allow_same_family)
         chat = InspectChat(get_model(), structured=not lenient, merge_system=merge_system)
         row = await _generate_row(chat, state, definition, lenient=lenient)
         state.store.set(_GENERATION_KEY, {"row": row.model_dump(mode="json"), "host": chat.host})
@@ -163,6 +177,7 @@ def letters(
     judge_mode: JudgeMode = "reason_first",
     lenient: bool = False,
     lenient_judge: bool = False,
+    allow_same_family: bool = False,
 ) -> Scorer:
     """Grade every item by the model role ``grader``; the score is the mean letter (A=1, B=0.5, C=0)."""
     definition = find_eval(eval)
@@ -171,6 +186,7 @@ def letters(
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - there is no target
         judge = grader()
+        _require_foreign(judge, str(state.model), allowed=allow_same_family)
         stored = state.store.get(_GENERATION_KEY)
         row = (
             _row(stored["row"])
@@ -219,9 +235,22 @@ def grader() -> Model:
         return get_model(role=GRADER, required=True, config=_REQUEST_CONFIG)
     except Exception as error:
         raise UsageError(
-            f"no usable grader: {error} Set the judge with --model-role grader=openai-api/NAME/MODEL; the "
-            "candidate grades its own replies only if it is set there"
+            f"no usable grader: {error} Set the judge with --model-role grader=openai-api/NAME/MODEL"
         ) from error
+
+
+def _require_foreign(judge: Model, candidate: str, *, allowed: bool) -> None:
+    """Refuse a judge that is the candidate, or whose name states the candidate's family.
+
+    Raises:
+        UsageError: it is, and that is not allowed.
+    """
+    shared = relation(ModelSpec(name=str(judge)), ModelSpec(name=candidate))
+    if shared and not allowed:
+        raise UsageError(
+            f"the grader {judge} is related to the candidate {candidate} ({shared}), and judges prefer the words of their "
+            f"own family. Set another --model-role grader, or allow it with -T allow_same_family=true"
+        )
 
 
 class _RecordedReply:

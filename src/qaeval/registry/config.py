@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record
+from qaeval.registry.family import relation
 from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
 from qaeval.registry.plugins import MODELS, is_local, is_registered, registered_names
 
@@ -247,7 +248,10 @@ class Config(_Layer):
         raise UsageError(f"unknown {noun} {name!r}.{hint} Known: {', '.join(sorted(known))}{plugins}")
 
     def default_judge(self, candidates: tuple[ModelSpec, ...]) -> ModelSpec:
-        """Return the default judge for these candidates.
+        """Return the default judge: the first of ``defaults.judge`` and ``judges`` that is related to no candidate.
+
+        Without such a judge it is ``defaults.judge``; without a candidate that has a server,
+        ``defaults.embedded_judge``.
 
         Raises:
             UsageError: the registry has no default.
@@ -257,7 +261,16 @@ class Config(_Layer):
         if name is None:
             key = "embedded_judge" if embedded else "judge"
             raise UsageError(f"no judge: pass --judge, or set defaults.{key} in the registry")
-        return self.judge(name)
+        judge = self.judge(name)
+        if embedded or not _is_related(judge, candidates):
+            return judge
+        return next(iter(self.foreign_judges(candidates)), judge)
+
+    def foreign_judges(self, candidates: tuple[ModelSpec, ...]) -> list[ModelSpec]:
+        """List the entries of ``judges`` with a server that are related to no candidate, in the registry's order."""
+        return [
+            spec for spec in self.judges.values() if not (spec.in_process or _is_related(spec, candidates))
+        ]
 
     def with_endpoints(self, endpoints: Mapping[str, str]) -> "Config":
         """Return the registry with other URLs; a name in both models and judges changes in both.
@@ -291,6 +304,10 @@ class Config(_Layer):
                 "judges": _with_urls(self.judges, urls),
             }
         )
+
+
+def _is_related(judge: ModelSpec, candidates: tuple[ModelSpec, ...]) -> bool:
+    return any(relation(judge, candidate) for candidate in candidates)
 
 
 def _kind_label(spec: ModelSpec) -> str:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from qaeval.evals.definition import NamedPrompt
 from qaeval.records import Record
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ class ModelSpec(Record):
     hardware: str | None = None
     """Machine of the registry; default: ``defaults.hardware``."""
     family: str = ""
-    """Model family; a judge prefers replies of its own family."""
+    """Model family, of a merge or a distilled model several; default: by the names of the model
+    (`registry/family.py`). A judge prefers replies of its own family."""
     url: str | None = None
     """Base URL of a running server, ``http://host:port/v1``."""
     replicas: tuple[str, ...] = ()
@@ -134,6 +137,11 @@ class ModelSpec(Record):
     notes: str = ""
 
     @property
+    def entry(self) -> str:
+        """Key of the entry in the registry."""
+        return self.name
+
+    @property
     def served(self) -> str:
         """Model name in requests."""
         return self.served_name or self.name
@@ -152,7 +160,7 @@ class ModelSpec(Record):
     def hosting(self) -> "ModelSpec":
         """The model to start the server with: the base of an adapter, else this model."""
         if self.lora is None:
-            return self
+            return self.model_copy(update={"name": self.entry})
         return self.model_copy(update={"name": self.lora.base, "served_name": None, "lora": None})
 
     @property
@@ -242,6 +250,41 @@ class ModelSpec(Record):
                 "keys are not read from files; set the environment variable VLLM_API_KEY for vLLM"
             )
         return args
+
+
+class PromptedModel(ModelSpec):
+    """A candidate with a prompt of its own, ``mistral@better``: an entry of the registry and a prompt."""
+
+    prompt: NamedPrompt
+
+    @property
+    def entry(self) -> str:
+        """Key of the entry in the registry."""
+        return self.name.removesuffix(f"@{self.prompt.name}")
+
+
+def prompted(spec: ModelSpec, prompt: NamedPrompt) -> PromptedModel:
+    """Return the candidate that is a model with a prompt; its server is that of the model."""
+    name = f"{spec.name}@{prompt.name}"
+    return PromptedModel(**{**dict(spec), "name": name, "served_name": spec.served, "prompt": prompt})
+
+
+_RECORDED: Final = ("hf_id", "served_name", "family")
+
+
+def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
+    """Return what the settings of a run say of a model: its kind, weights and names.
+
+    Runs of other versions and imported ones are read too: nothing is validated, an unknown kind is that of a server,
+    and other fields have their defaults.
+    """
+    known = {key: about[key] for key in _RECORDED if about.get(key)}
+    if about.get("kind") in {"embedded", "plugin"}:
+        known["kind"] = about["kind"]
+    if "prompt" in about:
+        prompt = NamedPrompt.model_construct(**about["prompt"])
+        return PromptedModel.model_construct(name=name, prompt=prompt, **known)
+    return ModelSpec.model_construct(name=name, **known)
 
 
 def _last_value(args: tuple[str, ...], name: str) -> str | None:

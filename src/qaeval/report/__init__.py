@@ -1,1 +1,1 @@
-"""The report as data (`document`, `facts`) and its views: markdown, HTML, terminal."""
+"""The parts of every report and view: facts, measures, numbers as text, tables, charts, pages."""

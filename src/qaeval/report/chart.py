@@ -1,4 +1,4 @@
-"""What every chart is made of: colours, the chart itself, and intervals drawn on axes."""
+"""Charts: colours, rendering as SVG, and intervals on axes."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ from typing import Any, Final
 from qaeval.report.measure import Measure
 
 _WIDTH: Final = 7.0
-"""Inches; a chart scales with the page."""
+"""Inches; pages scale charts."""
 LETTERS: Final = ("#2a9d8f", "#8ab17d", "#e9c46a", "#e08a4f", "#c0473b")
-"""Best letter to worst."""
+"""Colours of letters, from best to worst."""
 NONE, FAILED = "#7a858b", "#3c4449"
 SERIES: Final = ("#0b7a80", "#c0473b", "#7353ba", "#b07a12", "#3d6fb6", "#4d7c2c")
 HIGH: Final = 0.9
-"""A rate from which a name stands below its point: above it is the title."""
+"""Rates from which a label is below its point, since the title is above."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of paper and ink."""
+    """Colours of a light or dark chart."""
 
     paper: str
     ink: str
@@ -35,23 +35,23 @@ DARK: Final = Theme(paper="#14181a", ink="#e7eaea", soft="#a5afb3", band="#2b333
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart of a report."""
+    """A chart of a report."""
 
     name: str
-    """Stem of its file."""
+    """Stem of its file name."""
     title: str
     alt: str
-    """What it shows, in words."""
+    """Text alternative."""
     draw: Callable[[Any, Theme], None]
-    """Draws on matplotlib axes."""
+    """Function that draws on matplotlib axes."""
     height: float
     """Inches."""
     in_page: bool = False
-    """Whether ``report.html`` shows it too; the page has its own bars and intervals, as text and boxes."""
+    """Whether ``report.html`` shows it; the page draws bars and intervals in HTML instead."""
 
     def svg(self, theme: Theme = LIGHT) -> str:
-        """Draw it."""
-        # 0.4 s of import that only a report needs; its log says where it keeps its cache of fonts
+        """Render as SVG; the same data give the same bytes (no date, fixed hash salt)."""
+        # imported here: 0.4 s that only a report needs; its log would report the path of its font cache
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         import matplotlib as mpl  # noqa: PLC0415
         from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
@@ -83,7 +83,7 @@ class Chart:
 
 
 def draw_bars(axes: Any, times: Sequence[datetime], rates: Sequence[Measure], colour: str) -> None:  # noqa: ANN401
-    """Draw vertical intervals of rates, in percent, at points in time."""
+    """Draw vertical intervals of rates, in percent, over time."""
     for time, rate in zip(times, rates, strict=True):
         reach = x_reach(rate, 100)
         if reach is not None:
@@ -96,7 +96,7 @@ def fit_height(n: int) -> float:
 
 
 def draw_intervals(axes: Any, measures: Sequence[Measure], colour: str) -> None:  # noqa: ANN401
-    """Draw one horizontal interval a row, in percent."""
+    """Draw horizontal intervals, in percent, one per row."""
     for row, measure in enumerate(measures):
         if measure.value is not None:
             axes.errorbar(
@@ -105,7 +105,7 @@ def draw_intervals(axes: Any, measures: Sequence[Measure], colour: str) -> None:
 
 
 def x_reach(measure: Measure, factor: float) -> list[list[float]] | None:
-    """Return how far an interval reaches down and up from its value, as matplotlib takes it."""
+    """Return the distances from a value to its interval's ends, in the format of matplotlib; None without an interval."""
     value, low, high = measure.value, measure.low, measure.high
     if value is None or low is None or high is None:
         return None

@@ -1,6 +1,7 @@
-"""What a report is told about the run: the things that no row holds."""
+"""Facts about a run that are not in its rows: models, machines, eval, rubric."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from pydantic import ConfigDict, Field
@@ -8,20 +9,28 @@ from pydantic import ConfigDict, Field
 from qaeval.records import Record
 
 Plain: TypeAlias = str | int | float | bool | None
-"""A value that a table can print."""
+"""A value of a table cell."""
+
+SAME_FAMILY = "judge of a candidate's family"
+"""Key in `ModelFacts.more` of a judge that was allowed to grade its own family or model."""
 
 EMBEDDED = "embedded"
-"""The kind of a model that is code of qaeval's own: no server, no weights."""
+"""Kind of models that are code in qaeval, without server and weights."""
+
+
+def is_unset(value: object) -> bool:
+    """Whether a field is empty, so that the document omits it: documents of before stay as they are."""
+    return not value
 
 
 class Part(Record):
-    """A frozen part of a report; unknown fields, NaN and infinity are refused."""
+    """A frozen part of a document; unknown fields, NaN and infinity are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RunFacts(Part):
-    """Everything in which two equal runs may differ."""
+    """Everything that may differ between two equal runs."""
 
     id: str
     """Name of the run directory."""
@@ -30,37 +39,37 @@ class RunFacts(Part):
     finished: str
     """UTC, ISO 8601."""
     seconds: Mapping[str, float] = Field(default_factory=dict)
-    """Wall seconds by stage and model, ``"generate mistral-7b"``; filled from the sessions."""
+    """Wall seconds by stage and model, ``"generate mistral-7b"``, from the sessions."""
     n_sessions: int = 0
-    """Processes that worked on the run; more than one per stage when it was resumed."""
+    """Sessions of the run; more than one per stage if it was resumed."""
     qaeval_version: str
     git_commit: str = ""
-    """Empty outside a repository; ``-dirty`` where files differed."""
+    """Empty outside a repository; ends in ``-dirty`` if files differed."""
     python: str = ""
     platform: str = ""
     command: str = ""
-    """The command line as it was typed."""
+    """The command line."""
     warnings: tuple[str, ...] = ()
-    """What was healed when the run was opened, one sentence each."""
+    """Repairs made when the run was opened, one sentence each."""
 
 
 class MachineFacts(Part):
-    """What a model runs on, and what that costs; nothing of it is assumed, all of it is from the registry."""
+    """A machine and its price, from the registry; nothing is assumed."""
 
     name: str
-    """The registry's name of it."""
+    """Name in the registry."""
     instance: str = ""
-    """What its provider calls it."""
+    """The provider's name of the machine type."""
     gpu: str = ""
     gpu_watts: float | None = None
-    """Power limit of all its GPUs together."""
+    """Power limit of all GPUs together, in watts."""
     grid_g_per_kwh: float | None = None
-    """Grams of CO2 for a kilowatt-hour where it stands."""
+    """Grams of CO2 per kilowatt-hour at its location."""
     grid_source: str = ""
     price_per_hour: float | None = None
     currency: str = ""
     terms: str = ""
-    """On demand, spot, reserved, own."""
+    """``on demand``, ``spot``, ``reserved`` or ``own``."""
     region: str = ""
     as_of: str | None = None
     """Day on which the price was looked up, ISO 8601."""
@@ -68,22 +77,22 @@ class MachineFacts(Part):
 
     @property
     def priced(self) -> str:
-        """The price with everything that it hangs on: ``USD 1.01 per hour, g6.xlarge on demand, us-east-1, as of …``."""
+        """The price with its conditions: ``USD 1.01 per hour, g6.xlarge on demand, us-east-1, as of …``."""
         details = ", ".join(word for word in (self.terms, self.region) if word)
         name = f"{self.name} ({self.instance})" if self.instance not in {"", self.name} else self.name
         return f"{self.currency} {self.price_per_hour:,.2f} per hour, {name}{f' {details}' if details else ''}, as of {self.as_of}"
 
 
 class HostedFacts(Part):
-    """What somebody else's API takes for tokens; from the registry, with its day and source."""
+    """Token prices of a hosted API, from the registry, with date and source."""
 
     name: str
-    """The registry's name of it."""
+    """Name in the registry."""
     model: str = ""
     input_per_million: float
-    """Price of a million tokens of prompts, in `currency`."""
+    """Price of a million prompt tokens, in `currency`."""
     output_per_million: float
-    """Price of a million tokens of replies, in `currency`."""
+    """Price of a million output tokens, in `currency`."""
     currency: str
     region: str = ""
     as_of: str
@@ -92,7 +101,7 @@ class HostedFacts(Part):
 
     @property
     def priced(self) -> str:
-        """The price with everything that it hangs on: ``api: USD 0.20 / 0.60 per million tokens in / out, as of …``."""
+        """The prices with their conditions: ``api: USD 0.20 / 0.60 per million tokens in / out, as of …``."""
         details = ", ".join(word for word in (self.model, self.region) if word)
         return (
             f"{self.name}{f' ({details})' if details else ''}: {self.currency} {self.input_per_million:,.2f} / "
@@ -101,59 +110,62 @@ class HostedFacts(Part):
 
 
 class CheckFacts(Part):
-    """A check that the eval names."""
+    """A check of the eval."""
 
     name: str
     meaning: str = ""
     types: tuple[str, ...] = ()
-    """Items of these types alone; empty: all."""
+    """Item types that are checked; empty: all."""
 
 
 class EvalFacts(Part):
-    """What was asked, of what."""
+    """The eval and its sample set."""
 
     name: str
     sha: str
     """Hash of the whole definition."""
+    task_sha: str = Field(default="", exclude_if=is_unset)
+    """Hash of the definition without its prompt: what two runs must share to be compared."""
     prompt_sha: str = ""
+    """Hash of the eval's prompt; empty where every candidate has a prompt of its own."""
     sample_set_digest: str
     n_samples: int = Field(ge=1)
     items_per_sample: int = Field(ge=1)
     seed: int | None = None
-    """Seed of the draw; None when all chunks of the eval were used."""
+    """Seed of the draw; None if all chunks were used."""
     item_kind: str = "qa_pair"
     item_types: tuple[str, ...] = ()
     checks: tuple[CheckFacts, ...] = ()
     title: str = ""
     source: str = ""
-    """Where the documents come from and under which licence."""
+    """Origin and licence of the documents."""
 
     @property
     def n_expected(self) -> int:
-        """Items that each candidate owes."""
+        """Number of items that each candidate must write."""
         return self.n_samples * self.items_per_sample
 
 
 class Meaning(Part):
-    """A letter or a flag, and what it says."""
+    """A letter or flag, and its meaning."""
 
     name: str
     meaning: str = ""
 
 
 class RubricFacts(Part):
-    """How items are graded."""
+    """The rubric."""
 
     name: str
     version: int = 1
     sha: str
     scale: tuple[Meaning, ...] = Field(min_length=2)
-    """The letters, best first; the first one means usable."""
+    """Letters, best first; the first one means usable."""
     flags: tuple[Meaning, ...] = ()
 
     @property
     def label_name(self) -> str:
-        """How labels name this rubric: ``qa_pair_abc/1``."""
+        """Name of the rubric in label files: ``qa_pair_abc/1``."""
         return f"{self.name}/{self.version}"
 
     @property
@@ -163,7 +175,7 @@ class RubricFacts(Part):
 
     @property
     def flag_names(self) -> tuple[str, ...]:
-        """The flags, in the rubric's order."""
+        """Names of the flags, in the order of the rubric."""
         return tuple(flag.name for flag in self.flags)
 
     @property
@@ -173,7 +185,7 @@ class RubricFacts(Part):
 
 
 class ModelFacts(Part):
-    """What is known of a candidate or a judge."""
+    """Facts about a candidate or judge."""
 
     name: str
     kind: str
@@ -182,23 +194,102 @@ class ModelFacts(Part):
     hf_id: str = ""
     revision: str = ""
     licence: str = ""
+    family: tuple[str, ...] = Field(default=(), exclude_if=is_unset)
+    """Lines of vendors that the model is of (`qaeval.registry.family`); empty where they are not known."""
     openness: str = ""
-    """Open weights, open source, closed; as the registry says."""
+    """Openness of the licence, as in the registry."""
     released: str = ""
     """Month of the release, ``"2024-09"``."""
     description: str = ""
-    """What an embedded model does, in a few words."""
+    """Short description of an embedded model."""
     host: str = ""
-    """Where it was served; empty for embedded models."""
+    """Host of the server; empty for embedded models."""
     server: str = ""
     """Server and version, ``"vllm 0.26.0"``."""
     max_model_len: int | None = None
     sampling: Mapping[str, Plain] = Field(default_factory=dict)
-    """Temperature, top_p, seed, max_tokens as they were sent."""
+    """Sampling parameters of the requests."""
+    prompt: str = Field(default="", exclude_if=is_unset)
+    """Name of the candidate's own prompt; empty for the eval's."""
+    prompt_sha: str = Field(default="", exclude_if=is_unset)
+    """Hash of the candidate's prompt; empty where it is not known, and of judges."""
     more: Mapping[str, Plain] = Field(default_factory=dict)
-    """Anything else that belongs in the list of facts: quantisation, judge mode, structured output."""
+    """Other facts: quantisation, judge mode, structured output."""
+
+    @property
+    def variant(self) -> "Variant":
+        """The candidate as a model with a prompt."""
+        return Variant(self.name, self.prompt, self.prompt_sha)
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is a baseline of qaeval's own and no language model."""
+        """Whether the model is a floor of qaeval, not a language model."""
         return self.kind == EMBEDDED
+
+
+class PromptChange(Part):
+    """A candidate whose counterpart in an earlier run had another prompt."""
+
+    candidate: str
+    against: str
+    """Name of the counterpart."""
+    prompt: str
+    """Prompt of the candidate: its name, and the first digits of its hash."""
+    prompt_before: str
+    """Prompt of the counterpart."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A candidate as a model with a prompt.
+
+    Attributes:
+        name: Name of the candidate, ``mistral@better``.
+        prompt: Name of its own prompt; empty for the eval's.
+        sha: Hash of its prompt; empty where it is not known.
+    """
+
+    name: str
+    prompt: str = ""
+    sha: str = ""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.name.removesuffix(f"@{self.prompt}")
+
+    @property
+    def label(self) -> str:
+        """The prompt for reading: its name and the first digits of its hash."""
+        if not (self.prompt or self.sha):
+            return "a prompt that is not recorded"
+        return f"{self.prompt or 'the prompt of the eval'}{f' ({self.sha[:8]})' if self.sha else ''}"
+
+    def counterpart(self, others: Iterable["Variant"]) -> "Variant | None":
+        """Return the namesake among the candidates of another run, else the only one that is the same model."""
+        others = tuple(others)
+        if namesakes := [other for other in others if other.name == self.name]:
+            return namesakes[0]
+        same_model = [other for other in others if other.model == self.model]
+        return same_model[0] if len(same_model) == 1 else None
+
+    def change_from(self, before: "Variant", *, run: str, earlier: str) -> PromptChange | None:
+        """Return in what the prompt differs from that of the counterpart; None where it does not, or that is not known.
+
+        Args:
+            before: The counterpart.
+            run: Name of the candidate's run, for the sentence.
+            earlier: Name of the counterpart's run.
+        """
+        if self.sha == before.sha if self.sha and before.sha else self.prompt == before.prompt:
+            return None
+        return PromptChange(
+            candidate=self.name,
+            against=before.name,
+            prompt=self.label,
+            prompt_before=before.label,
+            sentence=(
+                f"The prompt changed: {before.name} in {earlier} has {before.label}, {self.name} in {run} has {self.label}."
+            ),
+        )

@@ -1,4 +1,4 @@
-"""Markdown of sections and tables, with everything in them escaped."""
+"""Markdown of sections and tables; all text is escaped."""
 
 import re
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from qaeval.report.tables import Section, Table
 _SPECIAL: Final = re.compile(
     r"([\\`*|~]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|\](?=[(\[:])|^[#+-](?=[\s#])|^>)"
 )
-"""What could start markup, an HTML tag or a link; other brackets and signs are left readable."""
+"""Characters that can start markup, an HTML tag or a link; others stay readable."""
 _CODE: Final = re.compile(r"((?<!`)`[^`]+`(?!`))")
 
 
 def escape(text: str) -> str:
-    """Make any text safe inside a markdown paragraph or table cell: one line, no markup, no HTML."""
+    """Escape untrusted text for a Markdown paragraph or table cell: one line, no markup, no HTML."""
     return _escaped(" ".join(text.split()))
 
 
 def sentence(text: str) -> str:
-    """Escape a sentence of qaeval's own as `escape` does, and leave what stands between backticks as code."""
-    pieces = _CODE.split(" ".join(text.split()))
-    return "".join(piece if index % 2 else _escaped(piece) for index, piece in enumerate(pieces))
+    """Escape a sentence of qaeval; text between backticks stays code."""
+    parts = _CODE.split(" ".join(text.split()))
+    return "".join(part if index % 2 else _escaped(part) for index, part in enumerate(parts))
 
 
 def _escaped(text: str) -> str:
@@ -29,7 +29,7 @@ def _escaped(text: str) -> str:
 
 
 def section_lines(section: Section, heading: str = "##") -> Iterator[str]:
-    """Yield the lines of a section, everything in it escaped."""
+    """Yield the lines of a section."""
     yield f"{heading} {escape(section.title)}"
     for paragraph in section.paragraphs:
         yield ""

@@ -1,4 +1,4 @@
-"""`stats.estimate.Estimate` as JSON."""
+"""Estimates as data of documents."""
 
 from math import isnan
 
@@ -7,10 +7,10 @@ from qaeval.stats.estimate import Estimate
 
 
 class Measure(Part):
-    """A number with its interval, its counts and its caveats."""
+    """An estimate with its interval and sample sizes; `stats.estimate.Estimate` as JSON."""
 
     value: float | None
-    """None if it does not exist; then `reason` says why."""
+    """None if undefined; `reason` explains why."""
     low: float | None
     high: float | None
     level: float = 0.95
@@ -19,11 +19,11 @@ class Measure(Part):
     n_clusters: int
     n_excluded: int = 0
     reason: str | None = None
-    """Why value or interval is missing, or a warning about the interval."""
+    """Why the value or interval is missing, or a warning about the interval."""
 
     @classmethod
     def of(cls, estimate: Estimate) -> "Measure":
-        """Convert an estimate; its NaN becomes None."""
+        """Convert an estimate; NaN becomes None."""
         return cls(
             value=_number(estimate.value),
             low=_number(estimate.low),
@@ -38,11 +38,11 @@ class Measure(Part):
 
     @property
     def has_interval(self) -> bool:
-        """Whether both ends are known."""
+        """Whether the interval exists."""
         return self.low is not None and self.high is not None
 
     def without_value(self, reason: str) -> "Measure":
-        """Return the measure without value and interval, for a reason."""
+        """Return the measure without value and interval, with a reason."""
         return self.model_copy(update={"value": None, "low": None, "high": None, "reason": reason})
 
     def scaled(self, factor: float) -> "Measure":

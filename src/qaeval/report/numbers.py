@@ -1,7 +1,7 @@
-"""How numbers are printed, everywhere: pure functions from a number to text.
+"""Format numbers as text, for all views.
 
-A rate reads ``63.3 % [52.1, 73.2]``, a difference ``+10.0 points [−1.5, +21.4]``, a coefficient
-``0.43 [0.20, 0.66]``. What does not exist reads ``undefined``; its reason is printed beside it.
+Examples: a rate ``63.3 % [52.1, 73.2]``, a difference ``+10.0 points [−1.5, +21.4]``, a coefficient
+``0.43 [0.20, 0.66]``. A missing value reads ``undefined``, with its reason beside it.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def rate(measure: Measure) -> str:
 
 
 def rate_interval(measure: Measure) -> str:
-    """Print the interval of a rate, with a leading space: `` [52.1, 73.2]``; nothing where there is none."""
+    """Print the interval of a rate, with a leading space: `` [52.1, 73.2]``; empty without an interval."""
     if measure.low is None or measure.high is None:
         return ""
     return f" [{_fixed(100 * measure.low, 1)}, {_fixed(100 * measure.high, 1)}]"
@@ -54,7 +54,7 @@ def difference(measure: Measure) -> str:
 
 
 def size(share: float, unit: str = " points") -> str:
-    """Print how large a difference is, without its sign: ``10.0 points``."""
+    """Print the size of a difference, without its sign: ``10.0 points``."""
     return f"{_fixed(abs(100 * share), 1)}{unit}"
 
 
@@ -82,7 +82,7 @@ def p_value(p: float) -> str:
 
 
 def count(n: int | None) -> str:
-    """Print a count: ``1,234``; None was not counted."""
+    """Print a count: ``1,234``; None means not counted."""
     return NOT_COUNTED if n is None else f"{n:,}"
 
 
@@ -118,7 +118,7 @@ def cost(measure: Measure, unit: str) -> str:
 
 
 def money(value: float | None) -> str:
-    """Print an amount: ``0.42``, ``12,345.00``; a small one with two digits that count, ``0.0042``."""
+    """Print an amount: ``0.42``, ``12,345.00``; small amounts with two significant digits, ``0.0042``."""
     if value is None:
         return UNDEFINED
     digits = 2 if value >= 0.1 or value == 0 else 1 - floor(log10(value))
@@ -136,7 +136,7 @@ def plural(n: int, noun: str, nouns: str = "") -> str:
 
 
 def two_digits_up(n: int) -> int:
-    """Round up to two digits, ``1,234`` to ``1,300``: an estimate from few chunks has no more."""
+    """Round up to two significant digits, ``1,234`` to ``1,300``: planned numbers of chunks are no more precise."""
     unit = int(10 ** max(0, len(str(n)) - 2))
     return -(-n // unit) * unit
 
@@ -148,7 +148,7 @@ def listed(names: Sequence[str], word: str = "and") -> str:
 
 
 def moment(utc: str) -> str:
-    """Print a time in ISO 8601 for reading: ``2026-01-05 10:20 UTC``; what is not one stays as it is."""
+    """Print a time in ISO 8601 for reading: ``2026-01-05 10:20 UTC``; other text stays unchanged."""
     try:
         time = datetime.fromisoformat(utc)
     except ValueError:
@@ -157,7 +157,7 @@ def moment(utc: str) -> str:
 
 
 def _fixed(value: float, digits: int, *, sign: bool = False) -> str:
-    """Print fixed digits with a true minus; what rounds to 0 has no sign."""
+    """Print fixed digits with a typographic minus; a value that rounds to 0 has no sign."""
     text = f"{abs(value):.{digits}f}"
     if float(text) == 0:
         return text

@@ -1,4 +1,4 @@
-"""What every page of qaeval is made with: the template environment, its filters, and the content security policy."""
+"""HTML pages: template environment, filters and content security policy."""
 
 import base64
 import hashlib
@@ -15,13 +15,13 @@ STYLE: Final = "style.css.j2"
 
 
 def data_url(chart: Chart, theme: Literal["light", "dark"]) -> str:
-    """Return a chart as a data URL: an image, in which nothing runs."""
+    """Return a chart as a data URL, an image in which scripts do not run."""
     svg = chart.svg(LIGHT if theme == "light" else DARK)
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def page_environment() -> Environment:
-    """Return what fills in the templates of pages: everything is escaped, and what is not given is an error."""
+    """Return the template environment; it escapes all values, and a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("qaeval.report"),
         autoescape=True,
@@ -35,7 +35,7 @@ def page_environment() -> Environment:
 
 
 def prose(text: str) -> Markup:
-    """Escape a sentence and keep numbers with their units and intervals whole at the end of a line."""
+    """Escape a sentence, with non-breaking spaces between numbers and units and within intervals."""
     tied = re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
     tied = re.sub(r"\[[^\[\]]*\d\]", lambda match: match.group().replace(" ", "\u00a0"), tied)
     tied = re.sub(r"(?<=[=<]) (?=\d)|(?<=\bp) (?=[=<])", "\u00a0", tied)
@@ -43,14 +43,14 @@ def prose(text: str) -> Markup:
 
 
 def sentence(text: str) -> Markup:
-    """Escape a sentence of qaeval's own as `prose` does, and set what stands between backticks as code."""
+    """Escape a sentence of qaeval as `prose` does; text between backticks becomes code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(prose(text))))  # noqa: S704 - escaped before
 
 
 def content_policy(style: str, *scripts: str) -> str:
-    """Return the policy of a page that loads nothing: its own style sheet and scripts, and images that stand in it."""
-    runs = f"script-src {' '.join(map(_source, scripts))}; " if scripts else ""
-    return f"default-src 'none'; style-src {_source(style)}; {runs}img-src data:; base-uri 'none'; form-action 'none'"
+    """Return the policy of a self-contained page: its own style sheet, scripts and images only."""
+    script_policy = f"script-src {' '.join(map(_source, scripts))}; " if scripts else ""
+    return f"default-src 'none'; style-src {_source(style)}; {script_policy}img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def _source(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What every view of a report is made of: sections of sentences and tables, all cells already text."""
+"""Sections of sentences and tables, the content of every view; all cells are text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,24 +17,24 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     kind: Literal["numbers", "text", "confusion", "crossed"] = "numbers"
-    """``numbers`` are set flush right; ``confusion`` has its agreement on the diagonal and its sums at the ends; ``crossed``
-    is the same without sums."""
+    """``numbers`` are right-aligned; ``confusion`` has agreement on the diagonal and totals at the ends; ``crossed`` has
+    no totals."""
     words: frozenset[int] = frozenset()
-    """Columns of a table of numbers that hold words."""
+    """Text columns of a table of numbers."""
 
     def is_text(self, column: int) -> bool:
-        """Whether a column holds words."""
+        """Whether a column holds text."""
         return column == 0 or self.kind == "text" or column in self.words
 
     def is_diagonal(self, row: int, column: int) -> bool:
         """Whether a cell counts agreement."""
-        sums = self.kind == "confusion" and row == len(self.rows) - 1
-        return self.kind in {"confusion", "crossed"} and column == row + 1 and not sums
+        is_total = self.kind == "confusion" and row == len(self.rows) - 1
+        return self.kind in {"confusion", "crossed"} and column == row + 1 and not is_total
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the report, with a name that a link can point to."""
+    """A section of a document; `anchor` is the target of links."""
 
     anchor: str
     title: str
@@ -45,40 +45,42 @@ class Section:
 
 @dataclass
 class Notes:
-    """Collects the reasons that stand under a table, each once, with the places to which it belongs."""
+    """Notes under a table: each reason once, with the values to which it belongs."""
 
-    places: dict[str, list[str]] = field(default_factory=dict)
+    names_by_reason: dict[str, list[str]] = field(default_factory=dict)
 
-    def rate(self, measure: Measure, place: str) -> str:
+    def rate(self, measure: Measure, name: str) -> str:
         """Print a rate and note its reason."""
-        return self._noted(numbers.rate(measure), measure, place)
+        return self._noted(numbers.rate(measure), measure, name)
 
-    def coefficient(self, measure: Measure, place: str) -> str:
+    def coefficient(self, measure: Measure, name: str) -> str:
         """Print a coefficient and note its reason."""
-        return self._noted(numbers.coefficient(measure), measure, place)
+        return self._noted(numbers.coefficient(measure), measure, name)
 
-    def difference(self, measure: Measure, place: str) -> str:
+    def difference(self, measure: Measure, name: str) -> str:
         """Print a difference and note its reason."""
-        return self._noted(numbers.difference(measure), measure, place)
+        return self._noted(numbers.difference(measure), measure, name)
 
-    def cost(self, measure: Measure, unit: str, place: str) -> str:
+    def cost(self, measure: Measure, unit: str, name: str) -> str:
         """Print a cost and note its reason."""
-        return self._noted(numbers.cost(measure, unit), measure, place)
+        return self._noted(numbers.cost(measure, unit), measure, name)
 
-    def _noted(self, text: str, measure: Measure, place: str) -> str:
+    def _noted(self, text: str, measure: Measure, name: str) -> str:
         if measure.value is None:
             return f"{text}: {measure.reason}"
         if measure.reason:
-            self.places.setdefault(measure.reason.replace("clusters", "chunks"), []).append(place)
+            # the clusters of every report are chunks; the statistics do not know that
+            self.names_by_reason.setdefault(measure.reason.replace("clusters", "chunks"), []).append(name)
         return text
 
     def lines(self) -> tuple[str, ...]:
-        """Return the notes, each with its places."""
+        """Return the notes."""
         return tuple(
-            f"{reason[:1].upper()}{reason[1:]}: {_listed(places)}." for reason, places in self.places.items()
+            f"{reason[:1].upper()}{reason[1:]}: {_listed(names)}."
+            for reason, names in self.names_by_reason.items()
         )
 
 
-def _listed(places: Iterable[str], n: int = 6) -> str:
-    names = list(dict.fromkeys(places))
-    return ", ".join(names) if len(names) <= n else f"{', '.join(names[:n])} and {len(names) - n} more"
+def _listed(names: Iterable[str], n: int = 6) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique) if len(unique) <= n else f"{', '.join(unique[:n])} and {len(unique) - n} more"

@@ -13,6 +13,7 @@ from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion, 
 from qaeval.chat.reply import ReplyError
 from qaeval.evals.definition import EvalDefinition, item_schema
 from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Sample, record_id
+from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.items import read_items
 
 
@@ -23,19 +24,35 @@ class GenerateTask:
     task_id: str
     candidate: str
     sample: Sample
+    reply_number: int = 0
 
 
-def tasks(candidate: str, samples: Iterable[Sample], done: Container[str] = ()) -> Iterator[GenerateTask]:
+def tasks(
+    candidate: str,
+    samples: Iterable[Sample],
+    done: Container[str] = (),
+    *,
+    reply_numbers: Iterable[int] = (0,),
+) -> Iterator[GenerateTask]:
     """Yield a candidate's tasks that are not done, in the order of the samples."""
+    numbers = tuple(reply_numbers)
     for sample in samples:
-        sample_task = task_id(candidate, sample.sample_id)
-        if sample_task not in done:
-            yield GenerateTask(sample_task, candidate, sample)
+        for number in numbers:
+            sample_task = task_id(candidate, sample.sample_id, number)
+            if sample_task not in done:
+                yield GenerateTask(sample_task, candidate, sample, number)
 
 
-def task_id(candidate: str, sample_id: str) -> str:
+def task_id(candidate: str, sample_id: str, reply_number: int = 0) -> str:
     """Return the id of a task; the run's settings fix everything else that the reply depends on."""
-    return record_id("generate", candidate, sample_id)
+    repeat = (f"reply {reply_number}",) if reply_number else ()
+    return record_id("generate", candidate, sample_id, *repeat)
+
+
+def definition_for(spec: ModelSpec, definition: EvalDefinition) -> EvalDefinition:
+    """Return the eval with the candidate's own prompt, if it has one."""
+    own = {"prompt": spec.prompt} if isinstance(spec, PromptedModel) else {}
+    return definition.model_copy(update=own)
 
 
 def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling) -> ChatRequest:
@@ -78,6 +95,7 @@ async def generate_one(
         task_id=task.task_id,
         candidate=task.candidate,
         sample_id=task.sample.sample_id,
+        reply_number=task.reply_number,
         items=items,
         text=completion.text,
         usage=completion.usage,
@@ -94,6 +112,7 @@ def _failure(
         stage="generate",
         model=task.candidate,
         sample_id=task.sample.sample_id,
+        reply_number=task.reply_number,
         reason=reason,
         detail=detail,
         text=completion.text if completion else "",

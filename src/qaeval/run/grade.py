@@ -56,6 +56,8 @@ class GradeTask:
     judge: str
     sample: Sample
     item: Item
+    reply_number: int = 0
+    letter_number: int = 0
 
 
 def tasks(
@@ -75,9 +77,32 @@ def tasks(
                 yield GradeTask(item_task, judge, sample, item)
 
 
-def task_id(judge: str, item_id: str) -> str:
+def repeated_tasks(
+    judge: str,
+    sample: Sample,
+    generations: Iterable[Generation],
+    done: Container[str],
+    *,
+    letter_numbers: Iterable[int],
+) -> Iterator[GradeTask]:
+    """Yield the tasks of one sample's repeats that are not done, those of an item next to each other.
+
+    The items of every reply but the run's own get one letter; the items of the run's get the given numbers of letters.
+    """
+    numbers, yielded = tuple(letter_numbers), set()
+    for generation in sorted(generations, key=lambda row: (row.candidate, row.reply_number)):
+        for item in generation.items:
+            for letter_number in (0,) if generation.reply_number else numbers:
+                key = task_id(judge, item.item_id, generation.reply_number, letter_number)
+                if key not in yielded and key not in done:
+                    yielded.add(key)
+                    yield GradeTask(key, judge, sample, item, generation.reply_number, letter_number)
+
+
+def task_id(judge: str, item_id: str, reply_number: int = 0, letter_number: int = 0) -> str:
     """Return the id of a task; the run's settings fix everything else that the letter depends on."""
-    return record_id("grade", judge, item_id)
+    repeat = (f"reply {reply_number}", f"letter {letter_number}") if reply_number or letter_number else ()
+    return record_id("grade", judge, item_id, *repeat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +241,8 @@ async def grade_one(
         judge=task.judge,
         rubric_sha=rubric.sha,
         item_id=task.item.item_id,
+        reply_number=task.reply_number,
+        letter_number=task.letter_number,
         letter=letter,
         flags=flags,
         reason=reason,
@@ -238,6 +265,8 @@ def _failure(
         model=task.judge,
         sample_id=task.sample.sample_id,
         item_id=task.item.item_id,
+        reply_number=task.reply_number,
+        letter_number=task.letter_number,
         reason=reason,
         detail=detail,
         text=completion.text if completion else "",

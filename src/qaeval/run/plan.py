@@ -9,11 +9,13 @@ from typing import Any, Final
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw, sample_set_digest
 from qaeval.errors import UsageError
-from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.definition import EvalDefinition, load_prompts
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
 from qaeval.records import Sample
 from qaeval.registry.config import Config, ModelSpec
+from qaeval.registry.family import relation
+from qaeval.registry.model import PromptedModel, prompted, recorded_model
 
 _FORMAT: Final = 1
 """Version of the run directory's layout; a run of another version cannot be resumed."""
@@ -47,12 +49,20 @@ class Plan:
 class Judging:
     """The judge and its rubric.
 
+    Attributes:
+        judge: The model that grades.
+        rubric: How it grades.
+        same_family: Whether the judge is related to a candidate, and the user allowed that.
+        note: Why the judge is not the registry's default; empty where it is, or was named.
+
     Raises:
         UsageError: the rubric is for preference pairs, and the judge cannot grade them.
     """
 
     judge: ModelSpec
     rubric: Rubric
+    same_family: bool = False
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.rubric.grades_pairs and not self.judge.grades_pairs:
@@ -65,7 +75,14 @@ class Judging:
     def settings(self) -> dict[str, Any]:
         """Return what must be equal when grading is resumed, as JSON."""
         rubric = {**self.rubric.model_dump(mode="json"), "sha": self.rubric.sha}
-        return {"judge": {"name": self.judge.name, **described(self.judge)}, "rubric": rubric}
+        # only where it was needed, so that runs from before the option can be resumed
+        allowed = {"allow_same_family": True} if self.same_family else {}
+        return {"judge": {"name": self.judge.name, **described(self.judge)}, "rubric": rubric, **allowed}
+
+
+def control_settings(*, controls: bool) -> dict[str, Any]:
+    """Return what a run's settings say of planted controls: nothing where it has them, as runs did before there were any."""
+    return {} if controls else {"controls": False}
 
 
 def described(spec: ModelSpec) -> dict[str, Any]:
@@ -74,28 +91,103 @@ def described(spec: ModelSpec) -> dict[str, Any]:
         mode="json",
         include={"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"},
     )
-    return {**spec.identity(), **facts}
+    prompt = {"prompt": spec.prompt.model_dump(mode="json")} if isinstance(spec, PromptedModel) else {}
+    return {**spec.identity(), **facts, **prompt}
 
 
 def find_judging(
-    config: Config, candidates: tuple[ModelSpec, ...], *, judge: str | None, rubric: str
+    config: Config,
+    candidates: tuple[ModelSpec, ...],
+    *,
+    judge: str | None,
+    rubric: str,
+    allow_same_family: bool = False,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Judging:
-    """Resolve judge and rubric; without a name the judge is the registry's default for these candidates."""
-    return Judging(config.judge(judge) if judge else config.default_judge(candidates), find_rubric(rubric))
+    """Resolve judge and rubric.
 
-
-def candidates_of(config: Config, settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
-    """Resolve the candidates of a run; imported ones need no entry of the registry.
+    Args:
+        config: The registry.
+        candidates: Models whose items are graded.
+        judge: Name of the judge; default: that of `recorded`, else the registry's for these candidates.
+        rubric: Name or file of the rubric.
+        allow_same_family: Whether the judge may be related to a candidate.
+        recorded: Judge and rubric in the settings of a run whose grading has begun. Its judge was accepted then.
 
     Raises:
-        UsageError: a candidate that a model wrote for the run is not registered any more.
+        UsageError: judge or rubric is unknown, or the judge is related to a candidate.
     """
-    return tuple(
-        ModelSpec(name=name, family=about.get("family") or "")
-        if about.get("kind") == "imported"
-        else config.candidate(name)
-        for name, about in settings["candidates"].items()
+    if recorded and judge in {None, recorded["judge"]["name"]}:
+        spec = config.judge(recorded["judge"]["name"])
+        return Judging(spec, find_rubric(rubric), same_family=bool(recorded.get("allow_same_family")))
+    spec = config.judge(judge) if judge else config.default_judge(candidates)
+    same_family = is_related(config, spec, candidates, allowed=allow_same_family)
+    default = config.defaults.judge
+    note = ""
+    if judge is None and not spec.in_process and spec.name != default:
+        note = f"judge: {spec.name}; {default}, the default, is related to a candidate"
+    return Judging(spec, find_rubric(rubric), same_family=same_family, note=note)
+
+
+def is_related(config: Config, judge: ModelSpec, candidates: tuple[ModelSpec, ...], *, allowed: bool) -> bool:
+    """Whether a judge is of the family of a candidate, or the same model or server.
+
+    Args:
+        config: The registry, for the judges that are not.
+        judge: The judge.
+        candidates: Models whose items it grades.
+        allowed: Whether that is allowed.
+
+    Raises:
+        UsageError: it is, and that is not allowed; the message names other judges.
+    """
+    relations = {candidate.name: text for candidate in candidates if (text := relation(judge, candidate))}
+    if relations and not allowed:
+        related = "; ".join(f"{name}: {text}" for name, text in relations.items())
+        others = ", ".join(spec.name for spec in config.foreign_judges(candidates))
+        raise UsageError(
+            f"the judge {judge.name} is related to a candidate ({related}), and judges prefer the words of their own "
+            f"family. Take another judge (--judge, {f'for example {others}' if others else 'of another family'}), or "
+            f"allow it with --allow-same-family; the report then says so. `family:` in qaeval.yaml states or corrects a family"
+        )
+    return bool(relations)
+
+
+def judging_of_run(
+    config: Config,
+    settings: Mapping[str, Any],
+    *,
+    judge: str | None,
+    rubric: str | None,
+    allow_same_family: bool = False,
+) -> Judging:
+    """Resolve judge and rubric of a run: the arguments, else those that graded it before, else the defaults.
+
+    Raises:
+        UsageError: as `find_judging`.
+    """
+    return find_judging(
+        config,
+        recorded_candidates(config, settings),
+        judge=judge,
+        rubric=rubric or rubric_of(settings),
+        allow_same_family=allow_same_family,
+        recorded=settings.get("grading"),
     )
+
+
+def recorded_candidates(config: Config, settings: Mapping[str, Any]) -> tuple[ModelSpec, ...]:
+    """Return the candidates of a run: their entries in the registry, else what the settings of the run say of them."""
+    return tuple(_recorded(config, name, about) for name, about in settings["candidates"].items())
+
+
+def _recorded(config: Config, name: str, about: Mapping[str, Any]) -> ModelSpec:
+    recorded = recorded_model(name, about)
+    try:
+        entry = config.candidate(recorded.entry)
+    except UsageError:
+        return recorded
+    return prompted(entry, recorded.prompt) if isinstance(recorded, PromptedModel) else entry
 
 
 def rubric_of(settings: Mapping[str, Any]) -> str:
@@ -114,8 +206,11 @@ def make_plan(
     seed: int | None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    prompts: Sequence[str] = (),
 ) -> Plan:
     """Resolve the candidates and draw the sample set that all of them share.
+
+    With `prompts` each model is a candidate with each of them; without, with the eval's.
 
     Raises:
         UsageError: a name is unknown or given twice, or ``n`` exceeds the number of samples.
@@ -124,8 +219,10 @@ def make_plan(
     duplicates = sorted({name for name in names if list(names).count(name) > 1})
     if duplicates:
         raise UsageError(f"{duplicates[0]!r} is named twice; name each candidate once")
-    candidates = tuple(config.candidate(name) for name in names)
+    models = tuple(config.candidate(name) for name in names)
     definition = find_eval(eval_name or config.defaults.eval)
+    own_prompts = load_prompts(definition, prompts)
+    candidates = tuple(prompted(spec, prompt) for spec in models for prompt in own_prompts) or models
     seed = config.defaults.seed if seed is None else seed
     sample_set = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
     return Plan(definition, sample_set, candidates, seed)

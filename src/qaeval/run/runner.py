@@ -16,12 +16,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from qaeval.chat.cached import Cache
-from qaeval.errors import DataError, Interrupted
+from qaeval.chat.protocol import Sampling
+from qaeval.errors import DataError, EndpointError, Interrupted
 from qaeval.evals.definition import EvalDefinition
+from qaeval.files.rows import ReplyIndex
 from qaeval.records import Failure, GradeRow, Sample
 from qaeval.registry.config import ModelSpec, Serving
+from qaeval.run import grade
+from qaeval.run.controls import ControlStage, Unwatched
 from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
+from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
 from qaeval.run.session import RunContext, run_stage
 from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredReplies, ignore
 from qaeval.run.watch import Progress, Stop, stop_on_signals
@@ -120,26 +125,55 @@ class Runner:
         await self._servers.check(specs)
 
     async def acompare(
-        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
+        self,
+        candidates: Sequence[ModelSpec],
+        definition: EvalDefinition,
+        judging: Judging,
+        *,
+        repeat: int = 1,
+        repeat_judge: int = 1,
+        controls: bool = False,
     ) -> None:
         """Generate and grade, at the same time where the judge shares no server with a candidate.
+
+        Args:
+            candidates: Who answers.
+            definition: The eval.
+            judging: Judge and rubric.
+            repeat: As in ``agenerate``.
+            repeat_judge: As ``repeat`` of ``agrade_repeats``.
+            controls: Whether the judge grades planted controls too.
 
         Raises:
             as ``agenerate`` and ``agrade``.
         """
-        if not runs_apart(candidates, judging.judge):
-            await self.agenerate(candidates, definition)
-            await self.agrade(judging)
-            return
-        _record_judging(self._store, judging)
-        with self._signals():
-            await self._generate_and_grade(candidates, definition, judging)
+        if runs_apart(candidates, judging.judge):
+            _record_judging(self._store, judging)
+            with self._signals():
+                await self._generate_and_grade(candidates, definition, judging)
+                # after the last letter: the judge's session must not hold the time of repeats
+                for spec in in_turns(candidates):
+                    await self._repeat(spec, definition, repeat)
+                if controls:
+                    with self._store.replies() as replies:
+                        await self._grade_controls(judging, replies)
+        else:
+            await self.agenerate(candidates, definition, repeat=repeat)
+            await self.agrade(judging, controls=controls)
+        await self.agrade_repeats(judging, repeat=repeat_judge)
 
-    async def agenerate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
+    async def agenerate(
+        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, *, repeat: int = 1
+    ) -> None:
         """Ask every candidate for what it has not answered yet.
 
         Models that qaeval serves itself come last and next to their adapters, in the order given, so that
         each is loaded once; a candidate that is also the judge should be named last.
+
+        Args:
+            candidates: Who answers.
+            definition: The eval.
+            repeat: Replies to each sample, that of the run included.
 
         Raises:
             Interrupted: the user asked to stop; requests in flight finish and are kept.
@@ -147,7 +181,7 @@ class Runner:
             StoreError: a row could not be written.
         """
         with self._signals():
-            await self._generate(candidates, definition)
+            await self._generate(candidates, definition, repeat=repeat)
 
     async def agrade(
         self,
@@ -157,6 +191,7 @@ class Runner:
         candidates: Container[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
+        controls: bool = False,
     ) -> None:
         """Have the judge grade every item that has no grade yet.
 
@@ -166,6 +201,7 @@ class Runner:
             candidates: Names of the candidates whose items are graded; None: all.
             on_row: Called with every row after it is written.
             max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
+            controls: Whether the judge grades planted controls at the end.
 
         Raises:
             DataError: there is nothing to grade.
@@ -187,20 +223,69 @@ class Runner:
             stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row)
             with self._signals():
                 await run_stage(stage, self._context)
+                if controls:
+                    await self._grade_controls(judging, replies)
+
+    async def _grade_controls(self, judging: Judging, replies: ReplyIndex) -> None:
+        """Have the judge grade the planted controls that have no grade yet.
+
+        Raises:
+            EndpointError: the judge's server cannot be used; every item keeps its grade.
+        """
+        try:
+            stage = ControlStage(judging, self._store, replies)
+            await run_stage(stage, self._context, progress=Unwatched())
+        except EndpointError as error:
+            raise EndpointError(
+                f"{error}\nevery item is graded, the planted controls are not; `qaeval grade {self._store.path}` "
+                f"grades them, `qaeval report {self._store.path}` reports the run without them"
+            ) from error
+
+    async def agrade_repeats(self, judging: Judging, *, repeat: int = 1) -> None:
+        """Have the judge grade the items of the candidates' further replies, and the items of the run again.
+
+        Args:
+            judging: Judge and rubric.
+            repeat: Letters for each item of the run, the first included.
+
+        Raises:
+            NotComparableError: the run was graded by another judge or rubric.
+            Interrupted, EndpointError, StoreError: as in ``agenerate``.
+        """
+        _record_judging(self._store, judging)
+        if repeat > 1:
+            self._note(deterministic_note(judging.judge, grade.SAMPLING))
+        with self._signals():
+            await run_stage(GradeRepeats(judging, self._store, repeat=repeat), self._context)
 
     async def _generate(
         self,
         candidates: Sequence[ModelSpec],
         definition: EvalDefinition,
         queue: GradingQueue | None = None,
+        *,
+        repeat: int = 1,
     ) -> None:
-        self._servers.adapters = tuple(spec for spec in candidates if spec.lora)
+        self._servers.adapters = tuple({spec.entry: spec for spec in candidates if spec.lora}.values())
         for spec in in_turns(candidates):
             stage = GenerateStage(spec, definition, self._store, sample_ids=self._sample_ids, queue=queue)
             await run_stage(stage, self._context)
+            await self._repeat(spec, definition, repeat)
+
+    async def _repeat(self, spec: ModelSpec, definition: EvalDefinition, repeat: int) -> None:
+        if repeat > 1:
+            self._note(deterministic_note(spec, Sampling(**definition.sampling.model_dump())))
+            await run_stage(GenerateRepeats(spec, definition, self._store, repeat=repeat), self._context)
+
+    def _note(self, text: str | None) -> None:
+        if text:
+            self._progress.note(text)
 
     async def _generate_and_grade(
-        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging
+        self,
+        candidates: Sequence[ModelSpec],
+        definition: EvalDefinition,
+        judging: Judging,
     ) -> None:
         """Grade items as they are written; a bounded queue holds the candidates back for a slow judge."""
         n_done = len(self._store.finished(GRADES))
@@ -257,13 +342,32 @@ class Runner:
         """Do what `acheck` does, from a thread without an event loop."""
         self._run(self.acheck(*specs))
 
-    def compare(self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging) -> None:
+    def compare(
+        self,
+        candidates: Sequence[ModelSpec],
+        definition: EvalDefinition,
+        judging: Judging,
+        *,
+        repeat: int = 1,
+        repeat_judge: int = 1,
+        controls: bool = False,
+    ) -> None:
         """Do what `acompare` does, from a thread without an event loop."""
-        self._run(self.acompare(candidates, definition, judging))
+        comparing = self.acompare(
+            candidates,
+            definition,
+            judging,
+            repeat=repeat,
+            repeat_judge=repeat_judge,
+            controls=controls,
+        )
+        self._run(comparing)
 
-    def generate(self, candidates: Sequence[ModelSpec], definition: EvalDefinition) -> None:
+    def generate(
+        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, *, repeat: int = 1
+    ) -> None:
         """Do what `agenerate` does, from a thread without an event loop."""
-        self._run(self.agenerate(candidates, definition))
+        self._run(self.agenerate(candidates, definition, repeat=repeat))
 
     def grade(
         self,
@@ -273,12 +377,22 @@ class Runner:
         candidates: Container[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
+        controls: bool = False,
     ) -> None:
         """Do what `agrade` does, from a thread without an event loop."""
         grading = self.agrade(
-            judging, samples=samples, candidates=candidates, on_row=on_row, max_concurrency=max_concurrency
+            judging,
+            samples=samples,
+            candidates=candidates,
+            on_row=on_row,
+            max_concurrency=max_concurrency,
+            controls=controls,
         )
         self._run(grading)
+
+    def grade_repeats(self, judging: Judging, *, repeat: int = 1) -> None:
+        """Do what `agrade_repeats` does, from a thread without an event loop."""
+        self._run(self.agrade_repeats(judging, repeat=repeat))
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> None:
         if self._loop is None:

@@ -143,7 +143,7 @@ class _Session(Generic[_Task, _Row]):
                     on_busy=limit.refused,
                 )
             )
-            if context.exporter is not None:
+            if context.exporter is not None and stage.is_measured:
                 model = stack.enter_context(
                     context.exporter.at_work(
                         stage.name, stage.spec.name, model, host=endpoint.host, load_s=endpoint.load_s
@@ -172,7 +172,12 @@ class _Session(Generic[_Task, _Row]):
     def _cached(self, model: ChatModel) -> ChatModel:
         """Put the cache before a model whose replies depend on nothing that qaeval does not know."""
         spec, facts, cache = self._endpoint.spec, self._endpoint.facts, self._context.cache
-        if cache is None or facts is None or not (is_pinned(spec) and facts.version):
+        if (
+            cache is None
+            or facts is None
+            or not self._stage.uses_cache
+            or not (is_pinned(spec) and facts.version)
+        ):
             return model
         merged = facts.system_role is False or spec.system_role == "merge"
         identity = [spec.identity(), facts.version, facts.max_model_len, merged]
@@ -182,6 +187,8 @@ class _Session(Generic[_Task, _Row]):
         """Read the server's metrics during the stage, where it has any: for the record, and for the limit."""
         endpoint, spec = self._endpoint, self._endpoint.spec
         if endpoint.facts is None or not endpoint.facts.metrics or spec.url is None:
+            return
+        if not self._stage.is_measured:
             return
         await stack.enter_async_context(
             Scraper(_metrics_of(spec.url, spec, endpoint.addresses), self._write_reading)
@@ -208,7 +215,7 @@ class _Session(Generic[_Task, _Row]):
     async def _energy_watch(self) -> EnergyWatch | None:
         """Find what reads the server's GPUs, and measure their idle power; None where nothing reads them."""
         endpoint, spec = self._endpoint, self._endpoint.spec
-        if spec.url is None:
+        if spec.url is None or not self._stage.is_measured:
             return None
         url = spec.url
         meter = await asyncio.to_thread(
@@ -226,6 +233,8 @@ class _Session(Generic[_Task, _Row]):
         return watch
 
     def _write_session(self, seconds: float, n_tasks: int, energy: EnergyWatch | None) -> None:
+        if not self._stage.is_measured:
+            return
         endpoint = self._endpoint
         session = Session(
             stage=self._stage.name,

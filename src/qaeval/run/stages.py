@@ -7,12 +7,12 @@ takes its tasks from.
 
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from qaeval.chat.protocol import ChatModel, Sampling
 from qaeval.evals.definition import EvalDefinition
 from qaeval.files.rows import ReplyIndex
-from qaeval.records import GenerateRow, Generation, GradeRow, Sample
+from qaeval.records import GenerateRow, Generation, GradeRow, Sample, StageName
 from qaeval.registry.config import ModelSpec
 from qaeval.run import generate, grade
 from qaeval.run.generate import GenerateTask
@@ -21,8 +21,6 @@ from qaeval.run.loop import TaskQueue
 from qaeval.run.plan import Judging
 from qaeval.run.watch import StageProgress
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
-
-StageName: TypeAlias = Literal["generate", "grade"]
 
 _Task = TypeVar("_Task")
 _Row = TypeVar("_Row")
@@ -51,7 +49,7 @@ class Stage(Protocol[_Task, _Row]):
 
     @property
     def name(self) -> StageName:
-        """``generate`` or ``grade``."""
+        """What is done."""
         ...
 
     @property
@@ -67,6 +65,16 @@ class Stage(Protocol[_Task, _Row]):
     @property
     def alongside(self) -> bool:
         """Whether the other stage runs at the same time."""
+        ...
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its time, energy and metrics are the run's."""
+        ...
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether replies of earlier runs count."""
         ...
 
     @property
@@ -184,6 +192,8 @@ class GenerateStage:
 
     name: Final = "generate"
     file: Final = GENERATIONS
+    is_measured: Final = True
+    uses_cache: Final = True
     max_concurrency: Final = None
 
     def __init__(
@@ -197,7 +207,7 @@ class GenerateStage:
     ) -> None:
         self.spec = spec
         self.alongside = queue is not None
-        self._definition = definition
+        self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._sample_ids = sample_ids
         self._queue = queue
@@ -247,6 +257,8 @@ class GradeStage:
 
     name: Final = "grade"
     file: Final = GRADES
+    is_measured: Final = True
+    uses_cache: Final = True
 
     def __init__(
         self,

@@ -14,9 +14,12 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `reliability`   agreement of two raters, by items and clusters
 `coefficients`  kappa and its relatives from tables of counts
 `multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
+`components`    how much spread is due to chunks, items, replies and the judge's own noise
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
 `correction`    rates and differences from labels of some chunks and the judge's letters
+`labelling`     which items to label next, and how many labelled chunks decide
+`transfer`      the same from labels of another population
 `homogeneity`   do two raters use the letters at the same rates?
 `paired`        paired difference, exact sign-flip test, Holm's correction
 `margins`       non-inferiority and equivalence
@@ -44,14 +47,23 @@ if TYPE_CHECKING:
         specific_agreement,
         weighted_agreement,
     )
+    from qaeval.stats.components import (
+        RepeatAgreement,
+        VarianceComponent,
+        VarianceComponents,
+        repeat_agreement,
+        variance_components,
+    )
     from qaeval.stats.correction import (
         CorrectedDifference,
+        CorrectedRate,
         DifferentialError,
         corrected_difference,
+        corrected_rate,
         differential_error,
     )
     from qaeval.stats.estimate import Estimate
-    from qaeval.stats.homogeneity import TestResult, clustered_homogeneity, stuart_maxwell
+    from qaeval.stats.homogeneity import TestResult, clustered_homogeneity, cochran_q, stuart_maxwell
     from qaeval.stats.intervals import (
         clopper_pearson,
         clustered_mean,
@@ -59,15 +71,31 @@ if TYPE_CHECKING:
         clustered_ratio,
         wilson,
     )
+    from qaeval.stats.labelling import (
+        draw_chunks,
+        inclusion_probabilities,
+        labelled_chunks_needed,
+        neyman_allocation,
+        smoothed_spread,
+    )
     from qaeval.stats.margins import Equivalence, NonInferiority, equivalence, non_inferiority
     from qaeval.stats.multirater import (
+        AlternativeAnnotator,
         MultiRaterCoefficient,
+        alternative_annotator_test,
+        fleiss_interval,
         krippendorff_alpha,
         krippendorff_interval,
         multirater_coefficient,
         rating_counts,
     )
-    from qaeval.stats.paired import holm, paired_difference, sign_flip_test
+    from qaeval.stats.paired import (
+        benjamini_yekutieli,
+        clustered_signed_rank,
+        holm,
+        paired_difference,
+        sign_flip_test,
+    )
     from qaeval.stats.planning import Pilot, Plan, plan, simulated_power
     from qaeval.stats.power import chunks_needed, design_effect, detectable_difference, icc1, reached_power
     from qaeval.stats.published import PublishedCheck, check_published, grim
@@ -82,16 +110,20 @@ if TYPE_CHECKING:
         kappa_interval,
         leniency,
         letter_accuracy,
+        lift_over_majority,
         majority_baseline,
     )
     from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
     from qaeval.stats.sequential import BettingTest, ConfidenceSequence
+    from qaeval.stats.transfer import TransferredRate, TransferredShares, letter_shares, rogan_gladen
 
 __all__ = [
     "AgreementBounds",
+    "AlternativeAnnotator",
     "BettingTest",
     "ConfidenceSequence",
     "CorrectedDifference",
+    "CorrectedRate",
     "DifferentialError",
     "Equivalence",
     "Estimate",
@@ -102,10 +134,17 @@ __all__ = [
     "Plan",
     "PublishedCheck",
     "Ranked",
+    "RepeatAgreement",
     "TestResult",
+    "TransferredRate",
+    "TransferredShares",
+    "VarianceComponent",
+    "VarianceComponents",
     "agreement_bounds",
     "agreement_rate",
+    "alternative_annotator_test",
     "balanced_accuracy",
+    "benjamini_yekutieli",
     "bias_index",
     "bradley_terry",
     "bradley_terry_bootstrap",
@@ -120,39 +159,53 @@ __all__ = [
     "clustered_mean",
     "clustered_rate",
     "clustered_ratio",
+    "clustered_signed_rank",
+    "cochran_q",
     "cohen_kappa",
     "confusion_matrix",
     "corrected_difference",
+    "corrected_rate",
     "design_effect",
     "detectable_difference",
     "differential_error",
+    "draw_chunks",
     "equivalence",
     "expected_agreement",
+    "fleiss_interval",
     "grim",
     "gwet_ac",
     "holm",
     "icc1",
+    "inclusion_probabilities",
     "jackknife",
     "kappa",
     "kappa_difference",
     "kappa_interval",
     "krippendorff_alpha",
     "krippendorff_interval",
+    "labelled_chunks_needed",
     "leniency",
     "letter_accuracy",
+    "letter_shares",
+    "lift_over_majority",
     "majority_baseline",
     "multirater_coefficient",
+    "neyman_allocation",
     "non_inferiority",
     "paired_difference",
     "plan",
     "prevalence_index",
     "rating_counts",
     "reached_power",
+    "repeat_agreement",
+    "rogan_gladen",
     "scott_pi",
     "sign_flip_test",
     "simulated_power",
+    "smoothed_spread",
     "specific_agreement",
     "stuart_maxwell",
+    "variance_components",
     "weighted_agreement",
     "wilson",
 ]
@@ -171,19 +224,43 @@ _MODULES = {
         "specific_agreement",
         "weighted_agreement",
     ),
-    "correction": ("CorrectedDifference", "DifferentialError", "corrected_difference", "differential_error"),
+    "components": (
+        "RepeatAgreement",
+        "VarianceComponent",
+        "VarianceComponents",
+        "repeat_agreement",
+        "variance_components",
+    ),
+    "correction": (
+        "CorrectedDifference",
+        "CorrectedRate",
+        "DifferentialError",
+        "corrected_difference",
+        "corrected_rate",
+        "differential_error",
+    ),
     "estimate": ("Estimate",),
-    "homogeneity": ("TestResult", "clustered_homogeneity", "stuart_maxwell"),
+    "homogeneity": ("TestResult", "clustered_homogeneity", "cochran_q", "stuart_maxwell"),
     "intervals": ("clopper_pearson", "clustered_mean", "clustered_rate", "clustered_ratio", "wilson"),
+    "labelling": (
+        "draw_chunks",
+        "inclusion_probabilities",
+        "labelled_chunks_needed",
+        "neyman_allocation",
+        "smoothed_spread",
+    ),
     "margins": ("Equivalence", "NonInferiority", "equivalence", "non_inferiority"),
     "multirater": (
+        "AlternativeAnnotator",
         "MultiRaterCoefficient",
+        "alternative_annotator_test",
+        "fleiss_interval",
         "krippendorff_alpha",
         "krippendorff_interval",
         "multirater_coefficient",
         "rating_counts",
     ),
-    "paired": ("holm", "paired_difference", "sign_flip_test"),
+    "paired": ("benjamini_yekutieli", "clustered_signed_rank", "holm", "paired_difference", "sign_flip_test"),
     "planning": ("Pilot", "Plan", "plan", "simulated_power"),
     "power": ("chunks_needed", "design_effect", "detectable_difference", "icc1", "reached_power"),
     "published": ("PublishedCheck", "check_published", "grim"),
@@ -198,10 +275,12 @@ _MODULES = {
         "kappa_interval",
         "leniency",
         "letter_accuracy",
+        "lift_over_majority",
         "majority_baseline",
     ),
     "resampling": ("cluster_bootstrap", "cluster_bootstrap_all", "jackknife"),
     "sequential": ("BettingTest", "ConfidenceSequence"),
+    "transfer": ("TransferredRate", "TransferredShares", "letter_shares", "rogan_gladen"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

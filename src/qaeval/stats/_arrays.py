@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 TINY = 1e-12
 """Differences smaller than this are rounding: sums of thousands of shares keep about 13 digits."""

@@ -13,7 +13,7 @@ two chunks                               judge + reply + item + chunk: the varia
 =======================================  ===========================================
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan, sqrt
 from typing import Any
 
@@ -34,6 +34,7 @@ _MISSING = {
     "item": "no chunk has two items",
     "chunk": "there is one chunk",
 }
+_ITEM, _CHUNK = 2, 3
 _METHOD = "cluster jackknife, logit, MOVER, t"
 
 
@@ -80,14 +81,17 @@ def variance_components(
     nothing (every pair of texts counts once, a text with the mean over its letters), the components are
     :math:`\sigma^2_J = D_1`, :math:`\sigma^2_R = D_2 - D_1`, :math:`\sigma^2_I = D_3 - D_2` and
     :math:`\sigma^2_C = D_4 - D_3`. They are unbiased whatever the numbers of repeats, equal those of the
-    analysis of variance in a balanced design, and add up to :math:`D_4`. Pairs in :math:`D_3` come from two
+    analysis of variance in a balanced nested design, and add up to :math:`D_4`. Pairs in :math:`D_3` come from two
     replies where items have several, so that what one reply shares does not count as the chunk's.
 
-    Intervals: each :math:`D` has a delete-one-chunk jackknife interval on the logit scale of its range, Student's
-    t on G - 1 degrees of freedom, and Clopper-Pearson on chunks where no pair differs; a difference of two has
-    the interval by recovered variances (MOVER) with the jackknife's correlation. A negative estimate is 0, and
-    ends below 0 are 0: the truth cannot be there. ``benchmarks/components.py`` measures the coverage. Sources: Koch
-    1967, 1968; Searle, Casella and McCulloch 1992, chapter 5; Zou and Donner 2008.
+    Intervals: delete-one-chunk jackknife, Student's t on G - 1 degrees of freedom, on the logit scale of the range.
+    A component is a difference, and gets its interval from those of :math:`\sigma^2 + \lambda D` and
+    :math:`\lambda D` by recovered variances (MOVER) with the jackknife's correlation, :math:`\lambda` half the
+    number of units (texts, items, chunks) over that of the units inside; for items and chunks four half chunks of
+    the most spread are added. Where no pair differs, the upper end is Clopper-Pearson's on chunks. The total of
+    letters that are 0 or 1 has the interval of :math:`p(1 - p)`. What is negative is 0, since no variance is, and a
+    share above 1 is 1. ``benchmarks/components.py`` measures the coverage. Sources: Koch 1967, 1968 (estimates);
+    Zou and Donner 2008 (MOVER); Bonett and Price 2012 (added units).
 
     Args:
         values: One number for each letter, shape (n,).
@@ -113,28 +117,35 @@ def variance_components(
             f"the values lie {np.ptp(y):g} apart: expected a positive span of at least that, got {span!r}"
         )
     chunk, n_chunks = cluster_codes(clusters, n=len(y))
-    slot, _ = cluster_codes(items, n=len(y))
+    item, n_items = cluster_codes(items, n=len(y))
     reply, _ = cluster_codes(replies, n=len(y))
-    sums, pairs = _pair_sums((y - y.min()) / span, chunk, slot, reply, n_chunks)
-    with np.errstate(divide="ignore", invalid="ignore"):  # NaN where a level has no pair
-        levels = _half_differences(sums.sum(axis=0, keepdims=True), pairs.sum(axis=0, keepdims=True))[0]
-        left_out = _half_differences(sums.sum(axis=0) - sums, pairs.sum(axis=0) - pairs)
-        relative, relative_left_out = levels / levels[3], left_out / left_out[:, 3:]
-    informative = np.asarray((pairs > 0).sum(axis=0), dtype=np.int64)
-    variances = _Levels(levels, left_out, informative, n=len(y), level=level, unit=span**2)
-    shares = _Levels(
-        relative, relative_left_out, informative, n=len(y), level=level, ceiling=1.0, total=float(levels[3])
+    y = (y - y.min()) / span
+    sums, pairs = _pair_sums(y, chunk, item, reply, n_chunks)
+    units = np.array([len(y), pairs[:, 3].sum(), n_items, n_chunks], dtype=np.float64)
+    variances = _Levels(
+        values=_half_differences(sums.sum(axis=0, keepdims=True), pairs.sum(axis=0, keepdims=True))[0],
+        left_out=_half_differences(sums.sum(axis=0) - sums, pairs.sum(axis=0) - pairs),
+        cautious=_left_out_cautiously(sums, pairs, n_items / n_chunks),
+        informative=np.asarray((pairs > 0).sum(axis=0), dtype=np.int64),
+        units=units,
+        n=len(y),
+        level=level,
+        unit=span**2,
     )
+    shares = variances.shares()
     parts, inner = {}, None
     for at, source in enumerate(SOURCES):
         parts[source] = VarianceComponent(
-            source=source, variance=variances.difference(at, inner), share=shares.difference(at, inner)
+            source=source, variance=variances.component(at, inner), share=shares.component(at, inner)
         )
-        inner = inner if np.isnan(levels[at]) else at
-    return VarianceComponents(total=variances.difference(3, None), **parts)
+        inner = inner if np.isnan(variances.values[at]) else at
+    total = variances.component(3, None)
+    if total.has_interval and ((y == 0) | (y == 1)).all():
+        total = _binary_variance(total, sums, pairs, level=level, unit=span**2)
+    return VarianceComponents(total=total, **parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Levels:
     """Half mean squared differences, or their shares of the last one."""
 
@@ -142,8 +153,12 @@ class _Levels:
     """Shape (4,), the innermost first; NaN where there is no pair."""
     left_out: Floats
     """The same without each chunk, shape (G, 4)."""
+    cautious: Floats
+    """The same with half chunks added, for items and chunks, shape (G + 4, 4)."""
     informative: Ints
-    """Chunks with pairs of each level, shape (4,)."""
+    """Chunks with pairs of each level, shape (6,), the first four in use."""
+    units: Floats
+    """Letters, texts, items and chunks."""
     n: int
     level: float
     ceiling: float = 0.5
@@ -153,62 +168,122 @@ class _Levels:
     unit: float = 1.0
     """Factor of the results."""
 
-    def difference(self, outer: int, inner: int | None) -> Estimate:
+    def shares(self) -> "_Levels":
+        """Divide every level by the last one."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return replace(
+                self,
+                values=self.values / self.values[3],
+                left_out=self.left_out / self.left_out[:, 3:],
+                cautious=self.cautious / self.cautious[:, 3:],
+                ceiling=1.0,
+                total=float(self.values[3]),
+                unit=1.0,
+            )
+
+    def component(self, outer: int, inner: int | None) -> Estimate:
         """Estimate a level less one further in, or a level alone."""
         n_chunks = len(self.left_out)
         counts: dict[str, Any] = {"n": self.n, "n_clusters": n_chunks, "level": self.level}
         used = [outer] if inner is None else [outer, inner]
         value = float(self.values[outer]) - (0.0 if inner is None else float(self.values[inner]))
         if isnan(value):
-            has_pairs = n_chunks > 1 if outer == 3 else self.informative[outer] > 0
+            has_pairs = n_chunks > 1 if outer == _CHUNK else self.informative[outer] > 0
             return undefined("the letters do not vary" if has_pairs else _MISSING[SOURCES[outer]], **counts)
-        value = max(0.0, value) * self.unit
+        value = self._clipped(value)
         reason = too_few(n_chunks)
         if reason is None and not np.isfinite(self.left_out[:, used]).all():
             reason = "the component does not exist without one of the chunks"
         if reason is not None:
             return undefined(reason, value=value, method=_METHOD, **counts)
-        low, high = self._interval(outer) if inner is None else self._mover(outer, inner)
-        ends = {"low": max(0.0, low) * self.unit, "high": max(0.0, high) * self.unit}
-        return Estimate(value=value, method=_METHOD, reason=warning(n_chunks), **ends, **counts)
-
-    def _mover(self, outer: int, inner: int) -> tuple[float, float]:
-        above, below = float(self.values[outer]), float(self.values[inner])
-        (low, high), (inner_low, inner_high) = self._interval(outer), self._interval(inner)
-        rho = _correlation(self.left_out[:, outer], self.left_out[:, inner])
-        difference = above - below
-        return (
-            difference - _reach(above - low, inner_high - below, rho),
-            difference + _reach(high - above, below - inner_low, rho),
+        if inner is None:
+            low, high = self._interval(self.values[outer], self.left_out[:, outer], outer)
+        else:
+            low, high = self._difference_interval(outer, inner)
+        return Estimate(
+            value=value,
+            low=self._clipped(low),
+            high=self._clipped(high),
+            method=_METHOD,
+            reason=warning(n_chunks),
+            **counts,
         )
 
-    def _interval(self, at: int) -> tuple[float, float]:
-        """Return the interval of one level."""
-        share, n_chunks = float(self.values[at]) / self.ceiling, len(self.left_out)
-        if share <= 0:  # no pair differs: at most this share of the chunks has pairs that do
+    def _clipped(self, value: float) -> float:
+        """Return a value in the range of variances or shares, in the unit of the results."""
+        return min(self.ceiling, max(0.0, value)) * self.unit
+
+    def _difference_interval(self, outer: int, inner: int) -> tuple[float, float]:
+        """Return the interval of a component by MOVER, from the component plus some noise and that noise.
+
+        The noise is half of what a mean over the units further in would have: the larger, the more the
+        interval of a small component is like that of the noise, which is known well.
+        """
+        left_out = self.cautious if outer >= _ITEM else self.left_out
+        share = self.units[outer] / self.units[inner] / 2
+        noise, noise_left_out = share * self.values[inner], share * left_out[:, inner]
+        noisy = self.values[outer] - self.values[inner] + noise
+        noisy_left_out = left_out[:, outer] - left_out[:, inner] + noise_left_out
+        low, high = self._interval(noisy, noisy_left_out, outer)
+        noise_low, noise_high = self._interval(noise, noise_left_out, inner)
+        rho = _correlation(noisy_left_out, noise_left_out)
+        return (
+            noisy - noise - _reach(noisy - low, noise_high - noise, rho),
+            noisy - noise + _reach(high - noisy, noise - noise_low, rho),
+        )
+
+    def _interval(self, value: float, left_out: Floats, at: int) -> tuple[float, float]:
+        """Return the jackknife interval of a value on the logit scale of its range."""
+        se = _jackknife_se(left_out)
+        half = t_quantile(self.level, len(self.left_out) - 1) * se
+        if value == 0 and se <= TINY:  # no pair differs: at most this share of the chunks has some that do
             most = clopper_pearson(0, int(self.informative[at]), level=self.level).high
             return 0.0, most / 2 / self.total
-        half = t_quantile(self.level, n_chunks - 1) * _jackknife_se(self.left_out[:, at]) / self.ceiling
-        if share >= 1 - TINY:  # no logit
-            return (share - half) * self.ceiling, (share + half) * self.ceiling
-        centre, reach = float(special.logit(share)), half / (share * (1 - share))
-        return (
-            float(special.expit(centre - reach)) * self.ceiling,
-            float(special.expit(centre + reach)) * self.ceiling,
-        )
+        share = value / self.ceiling
+        if not TINY < share < 1 - TINY:  # no logit
+            return value - half, value + half
+        reach = half / self.ceiling / (share * (1 - share))
+        low, high = special.expit(special.logit(share) + np.array([-reach, reach]))
+        return float(low) * self.ceiling, float(high) * self.ceiling
 
 
-def _reach(of_outer: float, of_inner: float, rho: float) -> float:
-    return sqrt(max(0.0, of_outer**2 - 2 * rho * of_outer * of_inner + of_inner**2))
+def _reach(outer: float, inner: float, rho: float) -> float:
+    return sqrt(max(0.0, outer**2 - 2 * rho * outer * inner + inner**2))
 
 
-def _pair_sums(y: Floats, chunk: Ints, slot: Ints, reply: Ints, n_chunks: int) -> tuple[Floats, Floats]:
+def _jackknife_se(left_out: Floats) -> float:
+    n = len(left_out)
+    return sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    product = float((a * a).sum() * (b * b).sum())
+    return float((a * b).sum()) / sqrt(product) if product > TINY**2 else 0.0
+
+
+def _binary_variance(total: Estimate, sums: Floats, pairs: Floats, *, level: float, unit: float) -> Estimate:
+    """Give the variance of a rate p the interval of p(1 - p): near 1/2, its largest value, no error is seen."""
+    rate = clustered_rate(sums[:, 4], pairs[:, 3], level=level)
+    ends = np.array([rate.low, rate.high])
+    at_ends = ends * (1 - ends)
+    highest = 0.25 if rate.low <= 0.5 <= rate.high else float(at_ends.max())
+    value = total.value / unit
+    return replace(
+        total,
+        low=min(value, float(at_ends.min())) * unit,
+        high=max(value, highest) * unit,
+        method="p(1 - p) of the clustered logit interval",
+    )
+
+
+def _pair_sums(y: Floats, chunk: Ints, item: Ints, reply: Ints, n_chunks: int) -> tuple[Floats, Floats]:
     """Return what each chunk adds to the sums of squared differences and pairs of every level.
 
     Both have shape (G, 6). The first three columns are pairs of one text, item and chunk; the others are what
     `_half_differences` makes the pairs of two chunks of: texts, sums over texts, pairs inside the chunk.
     """
-    texts, letter_text = np.unique(np.column_stack([chunk, slot, reply]), axis=0, return_inverse=True)
+    texts, letter_text = np.unique(np.column_stack([chunk, item, reply]), axis=0, return_inverse=True)
     letter_text = letter_text.reshape(-1)
     if len(np.unique(texts[:, 1])) < len(np.unique(texts[:, :2], axis=0)):
         raise ValueError("an item is in two chunks: expected items that belong to one each")
@@ -216,6 +291,9 @@ def _pair_sums(y: Floats, chunk: Ints, slot: Ints, reply: Ints, n_chunks: int) -
     mean = np.bincount(letter_text, weights=y) / n
     square = np.bincount(letter_text, weights=y * y) / n
     where = texts[:, 0]
+
+    def by_chunk(home: Ints, values: Floats) -> Floats:
+        return np.asarray(np.bincount(home, weights=values, minlength=n_chunks), dtype=np.float64)
 
     def within(groups: Ints) -> tuple[Floats, Floats]:
         """Sum half the squared differences over ordered pairs of texts of each group, by chunk."""
@@ -225,15 +303,11 @@ def _pair_sums(y: Floats, chunk: Ints, slot: Ints, reply: Ints, n_chunks: int) -
         pairs = size * np.bincount(group, weights=square) - np.bincount(group, weights=mean) ** 2
         home = np.zeros(len(size), dtype=np.int64)
         home[group] = where
-        return (
-            np.bincount(home, weights=pairs, minlength=n_chunks),
-            np.bincount(home, weights=size**2, minlength=n_chunks),
-        )
+        return by_chunk(home, pairs), by_chunk(home, size**2)
 
     repeated = n >= 2
     spread = np.divide(n * (square - mean**2), n - 1, out=np.zeros_like(n), where=repeated)
-    judge = np.bincount(where, weights=spread * (n * (n - 1)), minlength=n_chunks)
-    judge_pairs = np.bincount(where, weights=n * (n - 1), minlength=n_chunks)
+    judge, judge_pairs = by_chunk(where, spread * n * (n - 1)), by_chunk(where, n * (n - 1))
     self_pairs, n_self = within(texts)
     item_pairs, n_item = within(texts[:, :2])
     reply_pairs, n_reply = within(texts[:, [0, 2]])
@@ -241,9 +315,7 @@ def _pair_sums(y: Floats, chunk: Ints, slot: Ints, reply: Ints, n_chunks: int) -
     between, n_between = chunk_pairs - item_pairs, n_chunk - n_item
     if (n_item > n_self).any():  # items in two replies: pairs that share no reply
         between, n_between = between - reply_pairs + self_pairs, n_between - n_reply + n_self
-    size = np.bincount(where, minlength=n_chunks).astype(np.float64)
-    squares = np.bincount(where, weights=square, minlength=n_chunks)
-    means = np.bincount(where, weights=mean, minlength=n_chunks)
+    size, squares, means = (by_chunk(where, values) for values in (np.ones_like(n), square, mean))
     sums = np.column_stack([judge, item_pairs - self_pairs, between, squares, means, chunk_pairs])
     counts = np.column_stack([judge_pairs, n_item - n_self, n_between, size, size, n_chunk])
     return sums, counts
@@ -261,15 +333,26 @@ def _half_differences(sums: Floats, counts: Floats) -> Floats:
     return out
 
 
-def _jackknife_se(left_out: Floats) -> float:
-    n = len(left_out)
-    return sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+def _left_out_cautiously(sums: Floats, pairs: Floats, n_items: float) -> Floats:
+    """Return the half differences without each chunk, of the data with four half chunks added, shape (G + 4, 4).
 
-
-def _correlation(a: Floats, b: Floats) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    product = float((a * a).sum() * (b * b).sum())
-    return float((a * b).sum()) / sqrt(product) if product > TINY**2 else 0.0
+    A small estimate comes with a small error, since the chunks that make both large may not have been drawn:
+    without the half chunks, intervals of the chunk component cover down to 84 %. Two of them are all 0 and all 1,
+    as Bonett and Price (2012) add to pairs; in the other two one item is unlike the others.
+    """
+    half = pairs.mean(axis=0) * np.array([0.5, 0.25, 0.25, 0.5, 0.5, 0.25])
+    texts, inside = half[3], half[5]
+    apart = (n_items - 1) / n_items**2 if n_items > 1 else 0.0
+    # of the pairs of two items, those that share no reply alone are counted
+    counted = half[2] / max(TINY, inside - texts**2 / n_items)
+    added = np.array(
+        [
+            [0, 0, inside * spread * counted, texts * mean, texts * mean, inside * spread]
+            for mean, spread in ((0, 0), (1, 0), (1 / n_items, apart), (1 - 1 / n_items, apart))
+        ]
+    )
+    sums, pairs = np.vstack([sums, added]), np.vstack([pairs, [half] * 4])
+    return _half_differences(sums.sum(axis=0) - sums, pairs.sum(axis=0) - pairs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

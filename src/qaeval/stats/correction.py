@@ -6,6 +6,7 @@ wrong is measured on the labelled chunks and taken off. Where the judge does not
 labels alone, and where everything is labelled, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import nan, sqrt
 from typing import Literal
@@ -13,17 +14,39 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qaeval.stats._arrays import TINY, Floats, as_values, check_level, same_length
+from qaeval.stats._arrays import (
+    TINY,
+    Bools,
+    Floats,
+    Ints,
+    as_codes,
+    as_values,
+    check_level,
+    cluster_codes,
+    same_length,
+)
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
-from qaeval.stats.paired import Pivot, mostly_one_value, paired_difference, sign_flip_test, t_pivot
+from qaeval.stats.intervals import clustered_rate, t_quantile, wilson_bounds
+from qaeval.stats.paired import (
+    Pivot,
+    agreeing_with_test,
+    mostly_one_value,
+    paired_difference,
+    sign_flip_test,
+    t_pivot,
+)
 
 Basis = Literal["all labelled", "corrected", "labels alone"]
 """What an estimate rests on: all labels; labels and judge; or labels, because the judge would not help."""
 
+FEW = 10
+"""With so few clusters that hold the rarer outcome no design effect is estimated, from twice as many it is."""
 WORTH = 0.95
 """A corrected interval must be shorter than so much of the labels' own, else the judge adds nothing."""
-_NOTHING = "all chunks are labelled, or fewer than 10: the labels speak alone"
+_NOTHING = "everything is labelled, or fewer than 10 clusters are: there is nothing to correct"
 _NO_HELP = "the judge adds nothing: the estimate is that of the labels alone"
+_DRAWN = "labelled chunks weighted by probability, t"
+_UNEQUAL = "the probabilities of being drawn differ so much that the interval is rough"
 _SEED = 20_240_229
 """Of the sign patterns, drawn only where the test cannot be exact."""
 
@@ -35,7 +58,7 @@ class CorrectedDifference:
     estimate: Estimate
     """The difference to act on: `n_clusters` counts the labelled chunks, `n` all of them."""
     labels: Estimate
-    """The difference from the labelled chunks alone."""
+    """The difference from the labelled chunks alone; its interval agrees with `p_labels`."""
     corrected: Estimate
     """The difference from labels and judge, whether used or not; NaN where there is nothing to correct."""
     basis: Basis
@@ -80,8 +103,9 @@ class _Sample:
     """Whether all chunks had the same probability."""
 
     @property
-    def chosen(self) -> np.ndarray:
-        return ~np.isnan(self.labelled)
+    def chosen(self) -> Bools:
+        """Labelled chunks."""
+        return np.asarray(~np.isnan(self.labelled))
 
     @property
     def weights(self) -> Floats:
@@ -95,9 +119,15 @@ class _Sample:
         return np.asarray(weights / weights.mean())
 
     @property
+    def leverage(self) -> Floats:
+        """Factor for the residual of each labelled chunk: one of great weight pulls the mean towards itself."""
+        a = self.expansion
+        return np.ones(len(a)) if self.is_equal else np.asarray(1 / (1 - np.minimum(a / len(a), 0.5)))
+
+    @property
     def n_effective(self) -> float:
-        """Labelled chunks, less what unequal probabilities cost: Kish's effective number."""
-        return float(self.inverse.sum() ** 2 / (self.inverse**2).sum())
+        """Labelled chunks, less what unequal probabilities cost."""
+        return _effective_number(self.inverse)
 
 
 def _sample(
@@ -165,8 +195,9 @@ def corrected_difference(
     chosen, n_chunks = sample.chosen, len(sample.judged)
     n = int(chosen.sum())
     d = sample.labelled[chosen]
-    labels = _labels_alone(sample, d, level=level)
+    plain = _labels_alone(sample, d, level=level)
     exact = sign_flip_test(sample.sizes[chosen] * d, rng=np.random.default_rng(_SEED))
+    labels = agreeing_with_test(plain, exact) if sample.is_equal else plain
     out = CorrectedDifference(
         estimate=labels,
         labels=labels,
@@ -192,9 +223,9 @@ def corrected_difference(
         method=pivot.method,
         n=n_chunks,
         n_clusters=n,
-        reason=warning(n),
+        reason=warning(n) or labels.reason,
     )
-    ratio = (corrected.high - corrected.low) / (labels.high - labels.low)
+    ratio = (corrected.high - corrected.low) / (plain.high - plain.low)
     out = replace(out, corrected=corrected, tuning=tuning, width_ratio=ratio)
     if not tuning or not pivot.se > 0 or ratio >= WORTH:
         return replace(out, estimate=replace(labels, reason=_joined(_NO_HELP, labels.reason)))
@@ -243,15 +274,16 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
     """Weighted mean of one value for each labelled chunk, with the interval of the judged difference."""
     n = len(values)
     linear, span = _linearised(sample, values)
-    value = float((sample.expansion * values).mean())
+    value = float(np.clip((sample.expansion * values).mean(), values.min(), values.max()))
     if sample.is_equal:
         estimate = paired_difference(np.zeros(n), linear, span=span, level=level)
     elif reason := too_few(n):
         estimate = undefined(reason, value=value, n=n, n_clusters=n, level=level)
     else:
         low, high = _labels_pivot(sample, values).ends(level)
+        reason = warning(n) or (_UNEQUAL if 2 * sample.n_effective < n else None)
         estimate = Estimate(
-            value=value, low=low, high=high, level=level, method=_DRAWN, n=n, n_clusters=n, reason=warning(n)
+            value=value, low=low, high=high, level=level, method=_DRAWN, n=n, n_clusters=n, reason=reason
         )
     estimate = replace(estimate, value=value, n=len(sample.judged))
     if not estimate.has_interval:
@@ -260,20 +292,17 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
     return replace(estimate, low=max(-limit, estimate.low), high=min(limit, estimate.high))
 
 
-_DRAWN = "labelled chunks weighted by probability, t"
-
-
 def _linearised(sample: _Sample, values: Floats) -> tuple[Floats, float]:
     """Values whose mean is the weighted mean and whose spread is its error, and how far one can lie from 0."""
     a = sample.expansion
     mean = float((a * values).mean())
-    linear = mean + a * (values - mean)
+    linear = mean + sample.leverage * a * (values - mean)
     return linear, max(1.0, float(np.abs(linear).max()))
 
 
 def _labels_pivot(sample: _Sample, values: Floats) -> Pivot:
     linear, span = _linearised(sample, values)
-    return replace(t_pivot(linear, span=span), df=sample.n_effective - 1)
+    return replace(t_pivot(linear, span=span), df=max(1.0, sample.n_effective - 1))
 
 
 def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
@@ -284,15 +313,18 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     d, h = sample.labelled[chosen], sample.judged[chosen]
     mean_d, mean_h, mean_all = float((a * d).mean()), float((a * h).mean()), float((w * sample.judged).mean())
     # what each chunk adds to the error: from its label, and from the judge's difference, for beta = 1
-    by_label = a * (d - mean_d)
-    by_judge = n / n_chunks * w[chosen] * (h - mean_all) - a * (h - mean_h)
-    unlabelled = w[~chosen] * (sample.judged[~chosen] - mean_all) / n_chunks
+    by_label = sample.leverage * a * (d - mean_d)
+    by_judge = n / n_chunks * w[chosen] * (h - mean_all) - sample.leverage * a * (h - mean_h)
+    all_judged = w * (sample.judged - mean_all) / n_chunks
+    unlabelled = all_judged[~chosen]
     if sample.is_equal:
         by_judge = by_judge - by_judge.mean()
         unlabelled = unlabelled - unlabelled.mean()
     from_labelled = n / (n - 1) / n**2
-    from_rest = rest / (rest - 1) if rest > 1 and sample.is_equal else 1.0
-    curvature = from_labelled * float((by_judge**2).sum()) + from_rest * float((unlabelled**2).sum())
+    # a few unlabelled chunks may be alike by chance: their spread is at least that of all
+    pooled = rest / (n_chunks - 1) * float((all_judged**2).sum())
+    from_rest = max(pooled, rest / max(1, rest - sample.is_equal) * float((unlabelled**2).sum()))
+    curvature = from_labelled * float((by_judge**2).sum()) + from_rest
     beta = -from_labelled * float((by_label * by_judge).sum()) / curvature if curvature > TINY else 0.0
     tuning = min(1.0, max(0.0, beta * rest / n_chunks))
     beta = tuning * n_chunks / rest
@@ -305,12 +337,275 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
         centre -= 2 / (n + 2) * (mean_d - beta * mean_h)
         method = "prediction-powered difference by chunk, two chunks added, t"
     m = len(spread)
-    variance = float((spread**2).sum()) / (m - 2) / m + beta**2 * from_rest * float((unlabelled**2).sum())
+    variance = float((spread**2).sum()) / (m - 2) / m + beta**2 * from_rest
     se = sqrt(variance) if variance > TINY**2 else 0.0
     if m == n and se > 0:
         skew = float((spread**3).mean()) / n**2 / se**3 / 3
         method += ", skewness guard"
-    return value, tuning, Pivot(centre, se, sample.n_effective - 2, skew, method)
+    return value, tuning, Pivot(centre, se, max(1.0, sample.n_effective - 2), skew, method)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorrectedRate:
+    """The rate of a candidate as the labels have it, the judge's error taken off."""
+
+    estimate: Estimate
+    """The rate to act on: `n_clusters` counts the clusters with labels, `n` all items."""
+    labels: Estimate
+    """The rate from the labelled items alone."""
+    corrected: Estimate
+    """The rate from labels and judge, whether used or not; NaN where there is nothing to correct."""
+    basis: Basis
+    """What `estimate` rests on."""
+    width_ratio: float
+    """Width of the corrected interval over that of the labels' own, also where it was not used; NaN without one."""
+    unlabelled: tuple[int, ...]
+    """Letters of the judge without a label, which borrow the rate of the nearest letter and any rate for the interval;
+    the number of levels stands for items to which the judge gave no letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Letters:
+    """Items with their strata, and which of them are labelled."""
+
+    hits: Floats
+    """1 or 0 by label, NaN where an item is not labelled; shape (n_items,)."""
+    strata: Ints
+    """Judge's letter, `n_levels` where it gave none, -1 where the candidate failed: the label is then known."""
+    clusters: Ints
+    n_clusters: int
+    inverse: Floats
+    """One over the probability of being drawn; 1 for items that are not labelled."""
+    is_equal: bool
+
+    @property
+    def chosen(self) -> Bools:
+        """Labelled items that did not fail."""
+        return np.asarray(~np.isnan(self.hits) & (self.strata >= 0))
+
+    @property
+    def n_labelled(self) -> int:
+        """Clusters with labelled items."""
+        return len(np.unique(self.clusters[self.chosen]))
+
+    def by_cluster(self, values: Floats) -> Floats:
+        return np.asarray(np.bincount(self.clusters, weights=values, minlength=self.n_clusters))
+
+
+def corrected_rate(
+    judged: ArrayLike,
+    labelled: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    n_levels: int,
+    target: Sequence[int] = (0,),
+    failed: ArrayLike | None = None,
+    inclusion: ArrayLike | None = None,
+    level: float = 0.95,
+) -> CorrectedRate:
+    r"""Rate of items with a target letter, corrected by the labels of some of them.
+
+    Post-stratified by the judge's letter: :math:`\hat\theta = \sum_j W_j \hat\mu_j`, with :math:`W_j` the share of all
+    items to which the judge gave letter *j* and :math:`\hat\mu_j` the rate by label among them. Each :math:`\hat\mu_j` has
+    Wilson's interval :math:`[l_j, u_j]` for its number of labels over the design effect of the clusters, so that a
+    letter whose few labels all agree is not taken to be certain, and :math:`\sqrt{\sum_j W_j^2 (\hat\mu_j - l_j)^2 + t^2
+    v}` goes down from the value, with :math:`v` the clustered variance of the shares; upwards alike. The interval is
+    for clusters to come. One that is not at least 5 % shorter than that of the labels alone is not used. Sources:
+    Cochran 1977, section 5A.9; Zou and Donner 2008 (the recovery of variances); Fisch et al. 2024 (arXiv 2406.04291).
+
+    Args:
+        judged: Judge's letter of each item, shape (n_items,), codes in ``range(n_levels)``; NaN where it gave none.
+        labelled: Label of each item, shape (n_items,), codes; NaN where an item is not labelled.
+        clusters: Cluster of each item, shape (n_items,), any labels.
+        n_levels: Number of letters on the scale.
+        target: Letters that count: ``(0,)`` for the best, ``(0, 1)`` for the best two.
+        failed: Items that the candidate failed to make, shape (n_items,), booleans. They have the worst letter for
+            certain, whatever the other arrays hold.
+        inclusion: Probability with which each item was drawn to be labelled, shape (n_items,), in (0, 1]; only those of
+            labelled items are read. Default: the same for all items that did not fail. Draws must depend on nothing
+            but the judge's letters.
+        level: Confidence level.
+
+    Returns:
+        A rate in [0, 1]; swapping target and other letters mirrors it. With all items labelled, the labels' own
+        estimate, `clustered_rate`. The interval is NaN with fewer than 10 labelled clusters.
+
+    Raises:
+        ValueError: No item is labelled, a value is out of its range, or the lengths differ.
+    """
+    check_level(level)
+    data = _letters(judged, labelled, clusters, n_levels, target, failed, inclusion)
+    n, n_labelled = len(data.hits), data.n_labelled
+    complete = bool((data.chosen | (data.strata < 0)).all())
+    present = np.unique(data.strata[data.strata >= 0]).tolist()
+    labels = _rate_by_labels(data, complete=complete, level=level)
+    out = CorrectedRate(
+        estimate=labels,
+        labels=labels,
+        corrected=undefined(_NOTHING, n=n, n_clusters=n_labelled, level=level),
+        basis="all labelled" if complete else "labels alone",
+        width_ratio=nan,
+        unlabelled=tuple(j for j in present if not (data.chosen & (data.strata == j)).any()),
+    )
+    if complete or not labels.has_interval:
+        return out
+    corrected = _post_stratified(
+        data, data.strata, level=level, method="post-stratified by letter, Wilson, t"
+    )
+    ratio = (corrected.high - corrected.low) / (labels.high - labels.low)
+    out = replace(out, corrected=corrected, width_ratio=ratio)
+    if ratio >= WORTH:
+        return replace(out, estimate=replace(labels, reason=_joined(_NO_HELP, labels.reason)))
+    return replace(out, estimate=corrected, basis="corrected")
+
+
+def _letters(
+    judged: ArrayLike,
+    labelled: ArrayLike,
+    clusters: ArrayLike,
+    n_levels: int,
+    target: Sequence[int],
+    failed: ArrayLike | None,
+    inclusion: ArrayLike | None,
+) -> _Letters:
+    j, y = (np.asarray(values, dtype=np.float64) for values in (judged, labelled))
+    lost = np.zeros(j.shape, dtype=bool) if failed is None else np.asarray(failed, dtype=bool)
+    pi = np.ones(j.shape) if inclusion is None else np.asarray(inclusion, dtype=np.float64)
+    same_length(judged=j, labelled=y, failed=lost, inclusion=pi)
+    for name, values in (("judged", j), ("labelled", y)):
+        if not np.isnan(values).all():
+            as_codes(values[~np.isnan(values)], n_levels=n_levels, name=name)
+    counted = sorted(set(target))
+    if not counted or not set(counted) < set(range(n_levels)):
+        raise ValueError(f"target must name some of the letters in range({n_levels}), got {tuple(target)!r}")
+    codes, n_clusters = cluster_codes(clusters, n=len(j))
+    hits = np.where(np.isnan(y), nan, np.isin(y, counted))
+    hits[lost] = n_levels - 1 in counted
+    strata = np.where(lost, -1, np.where(np.isnan(j), n_levels, j)).astype(np.int64)
+    chosen = ~np.isnan(hits) & ~lost
+    if not chosen.any() and not lost.all():
+        raise ValueError("no item is labelled: there is nothing to correct with")
+    drawn = pi[chosen]
+    if not ((drawn > 0) & (drawn <= 1)).all():
+        raise ValueError("inclusion must hold the probability, in (0, 1], that each labelled item was drawn")
+    inverse = np.ones(len(j))
+    is_equal = bool(np.ptp(drawn) < TINY) if len(drawn) else True
+    if not is_equal:
+        inverse[chosen] = 1 / drawn
+    return _Letters(hits, strata, codes, n_clusters, inverse, is_equal)
+
+
+def _rate_by_labels(data: _Letters, *, complete: bool, level: float) -> Estimate:
+    """Rate from the labels alone: of the labelled items, and of those that failed, whose label is known."""
+    if complete or (data.is_equal and (data.strata >= 0).all()):
+        known = ~np.isnan(data.hits)
+        rate = clustered_rate(
+            data.by_cluster(np.where(known, data.hits, 0.0)),
+            data.by_cluster(known.astype(float)),
+            level=level,
+        )
+        return replace(rate, n=len(data.hits))
+    return _post_stratified(
+        data, np.minimum(data.strata, 0), level=level, method="labelled items weighted, Wilson, t"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stratum:
+    """Items that the judge gave one letter."""
+
+    within: Bools
+    """Which items, shape (n_items,)."""
+    picked: Bools
+    """Which of them are labelled."""
+    rate: float
+    """Share of hits by label; from the nearest letters with labels where there is none."""
+    size: float
+    """Labels, less what unequal probabilities cost: Kish's effective number."""
+
+    @property
+    def share(self) -> float:
+        return float(self.within.mean())
+
+    def bounds(self, deff: float, t: float) -> tuple[float, float]:
+        """Wilson's interval of the rate; from 0 to 1 without labels."""
+        return wilson_bounds(self.rate, self.size / deff, t) if self.size else (0.0, 1.0)
+
+
+def _strata(data: _Letters, letters: Ints) -> list[_Stratum]:
+    rates, sizes = {}, {}
+    for letter in np.unique(letters[data.chosen]).tolist():
+        picked = data.chosen & (letters == letter)
+        u = data.inverse[picked]
+        rates[letter] = float((u * data.hits[picked]).sum() / u.sum())
+        sizes[letter] = _effective_number(u)
+    out = []
+    for letter in np.unique(letters[letters >= 0]).tolist():
+        within = letters == letter
+        nearest = min(abs(letter - other) for other in rates)
+        rate = float(np.mean([rates[other] for other in rates if abs(letter - other) == nearest]))
+        out.append(_Stratum(within, within & data.chosen, rate, sizes.get(letter, 0.0)))
+    return out
+
+
+def _post_stratified(data: _Letters, letters: Ints, *, level: float, method: str) -> Estimate:
+    """Weighted mean of the strata's rates; see `corrected_rate`."""
+    n, n_labelled, strata = len(letters), data.n_labelled, _strata(data, letters)
+    expected, by_label = np.where(letters < 0, data.hits, 0.0), np.zeros(n)
+    for stratum in strata:
+        expected[stratum.within] = stratum.rate
+        u = data.inverse[stratum.picked]
+        by_label[stratum.picked] = (
+            stratum.share * u / u.sum() * (data.hits[stratum.picked] - stratum.rate) if len(u) else 0.0
+        )
+    value = float(expected.mean())
+    if reason := too_few(n_labelled):
+        return undefined(reason, value=value, method=method, n=n, n_clusters=n_labelled, level=level)
+    from_shares = _cr1_variance(data.by_cluster((expected - value) / n))
+    total = _cr1_variance(data.by_cluster(by_label + (expected - value) / n))
+    deff = _design_effect(data, strata, total - from_shares)
+    weights = data.inverse[data.chosen]
+    t = t_quantile(level, max(1.0, n_labelled * _effective_number(weights) / len(weights) - 1))
+    below = above = t**2 * from_shares
+    for stratum in strata:
+        low, high = stratum.bounds(deff, t)
+        below += (stratum.share * (stratum.rate - low)) ** 2
+        above += (stratum.share * (high - stratum.rate)) ** 2
+    return Estimate(
+        value=value,
+        low=max(0.0, value - sqrt(below)),
+        high=min(1.0, value + sqrt(above)),
+        level=level,
+        method=method,
+        n=n,
+        n_clusters=n_labelled,
+        reason=warning(n_labelled),
+    )
+
+
+def _cr1_variance(by_cluster: Floats) -> float:
+    return len(by_cluster) / (len(by_cluster) - 1) * float((by_cluster**2).sum())
+
+
+def _design_effect(data: _Letters, strata: list[_Stratum], variance: float) -> float:
+    """Variance of the labels' part over that of independent items; at least 1.
+
+    Where few clusters hold the rarer outcome the data cannot tell how alike the items of a cluster are: they are taken
+    to be equal with up to 10 such clusters (or a quarter of all), and less and less so with up to twice as many.
+    """
+    independent = sum(s.share**2 * s.rate * (1 - s.rate) / s.size for s in strata if s.size)
+    deff = max(1.0, variance / independent) if independent > TINY else 1.0
+    clusters, hits = data.clusters[data.chosen], data.hits[data.chosen]
+    n_rarer = min(len(np.unique(clusters[hits == outcome])) for outcome in (0, 1))
+    few = min(FEW, data.n_labelled / 4)
+    doubt = min(1.0, max(0.0, 2 - n_rarer / few))
+    per_cluster = np.bincount(clusters)
+    return max(deff, 1 + doubt * (float((per_cluster**2).sum() / per_cluster.sum()) - 1))
+
+
+def _effective_number(weights: Floats) -> float:
+    """Kish's: the number of equal weights with the same error."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _two_sided(pivot: Pivot) -> float:

@@ -136,3 +136,33 @@ def _quadratic_form(d: Floats, v: Floats) -> tuple[float, int]:
     """
     rank = int(np.linalg.matrix_rank(v, hermitian=True))
     return float(d @ np.linalg.pinv(v, hermitian=True) @ d), rank
+
+
+def cochran_q(hits: ArrayLike) -> TestResult:
+    r"""Cochran's Q: do several candidates (or raters) have the same rate of hits on the same items?
+
+    :math:`Q = k(k-1) \sum_j (C_j - \bar C)^2 / (k \sum_i R_i - \sum_i R_i^2)` with :math:`C_j` the hits of candidate *j*
+    and :math:`R_i` those on item *i*; for two candidates McNemar's test. *Independent items.* Source: Cochran 1950.
+
+    Args:
+        hits: 1 or 0 for each item and candidate, shape (n_items, k), k at least 2.
+
+    Returns:
+        Chi-squared statistic on k - 1 degrees of freedom, at least 0, with its p-value in [0, 1]; the order of items
+        and candidates is free. NaN when the candidates agree on every item.
+
+    Raises:
+        ValueError: The array has another shape, or holds something other than 0 and 1.
+    """
+    x = np.asarray(hits, dtype=np.float64)
+    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] < 2:
+        raise ValueError(f"hits must have shape (n_items, k) with k at least 2, got {x.shape}")
+    if not np.isin(x, (0, 1)).all():
+        raise ValueError("hits must hold 0 and 1")
+    n, k = x.shape
+    by_candidate, by_item = x.sum(axis=0), x.sum(axis=1)
+    mixed = float((by_item * (k - by_item)).sum())
+    statistic = (
+        k * (k - 1) * float(((by_candidate - by_candidate.mean()) ** 2).sum()) / mixed if mixed else nan
+    )
+    return _chi_squared(statistic, k - 1 if mixed else 0, "Cochran's Q", n=n, n_clusters=n)

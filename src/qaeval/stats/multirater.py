@@ -9,10 +9,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
-from qaeval.stats._arrays import TINY, Floats, cluster_codes
+from qaeval.stats._arrays import TINY, Floats, Ints, cluster_codes
 from qaeval.stats.coefficients import Weights, agreement_weights, chance_corrected
 from qaeval.stats.estimate import Estimate
+from qaeval.stats.paired import benjamini_yekutieli
 from qaeval.stats.resampling import jackknife
 
 Metric = Literal["nominal", "ordinal", "interval", "ratio"]
@@ -166,6 +168,55 @@ def krippendorff_interval(
     return replace(estimate, n_excluded=len(pairs) - n)
 
 
+def fleiss_interval(
+    ratings: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
+) -> Estimate:
+    """Fleiss' kappa with the cluster jackknife on Fisher's scale.
+
+    The value is that of `multirater_coefficient`. Sources: Fleiss 1971; Efron and Tibshirani 1993.
+
+    Args:
+        ratings: Shape (n_items, n_raters), codes in ``range(n_levels)`` or NaN; the raters' order is free.
+        clusters: Cluster of each item, shape (n_items,), any labels.
+        n_levels: Number of letters on the scale.
+        level: Confidence level.
+
+    Returns:
+        Kappa in [-1, 1]. `n_excluded` counts the items with fewer than two letters. The value is NaN when only
+        one letter occurs, the interval with fewer than 10 clusters.
+
+    Raises:
+        ValueError: No item has letters from two raters, or the ratings are not as in `krippendorff_alpha`.
+    """
+    counts = rating_counts(ratings, n_levels=n_levels)
+    codes, n_clusters = cluster_codes(clusters, n=len(counts))
+    raters = counts.sum(axis=1)
+    given, paired = raters > 0, raters >= 2
+    if not paired.any():
+        raise ValueError("no item has letters from two raters: agreement cannot be measured")
+    agreeing = (counts * (counts - 1)).sum(axis=1)
+    parts = np.column_stack(
+        [
+            np.divide(agreeing, raters * (raters - 1), out=np.zeros_like(raters), where=paired),
+            paired,
+            counts / np.maximum(raters, 1)[:, None],
+        ]
+    )
+    sums = np.zeros((n_clusters, parts.shape[1]))
+    np.add.at(sums, codes, parts)
+
+    def statistic(totals: Floats) -> Floats:
+        shares = totals[:, 2:] / totals[:, 2:].sum(axis=1, keepdims=True)
+        agreement = np.divide(
+            totals[:, 0], totals[:, 1], out=np.full(len(totals), nan), where=totals[:, 1] > 0
+        )
+        return chance_corrected(agreement, (shares**2).sum(axis=1))
+
+    informative = sums[np.bincount(codes, weights=given, minlength=n_clusters) > 0]
+    estimate = jackknife(statistic, informative, n=int(paired.sum()), scale="fisher", level=level)
+    return replace(estimate, n_excluded=int((~paired).sum()))
+
+
 @dataclass(frozen=True, slots=True)
 class MultiRaterCoefficient:
     """A chance-corrected coefficient of several raters, with its standard error for independent items."""
@@ -241,3 +292,97 @@ def _chance_of_many(shares: Floats, w: Floats, coefficient: str) -> tuple[float,
         expected = float(w.sum()) / k**2
         return expected, np.full(len(shares), expected)
     raise ValueError(f"coefficient must be 'fleiss', 'brennan_prediger' or 'gwet_ac', got {coefficient!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlternativeAnnotator:
+    """May a judge stand in for one of the human raters?"""
+
+    judge_ahead: Floats
+    """Share of items on which the judge agrees with the others at least as well as each rater, shape (n_raters,)."""
+    p_values: Floats
+    """One-sided, of the hypothesis that each rater is ahead by the margin or more, shape (n_raters,)."""
+    share_rejected: float
+    """Omega: share of the raters for whom that is rejected (Benjamini-Yekutieli)."""
+    mean_ahead: float
+    """Rho: mean of `judge_ahead`."""
+    passed: bool
+    """Whether omega is at least one half."""
+
+
+def alternative_annotator_test(
+    judge: ArrayLike,
+    ratings: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    margin: float = 0.2,
+    q: float = 0.05,
+) -> AlternativeAnnotator:
+    r"""The alt-test: does a judge agree with the other raters as well as each rater does?
+
+    Each rater *j* is left out in turn. On item *i*, :math:`W^f_{ij} = 1` where the judge agrees with at least as many of the
+    other raters as *j* does, :math:`W^h_{ij}` the reverse; :math:`\overline{W^h - W^f} \ge \varepsilon` is tested
+    one-sided, with t on the clusters' CR1 variance in place of the paper's t over items. Source: Calderon, Reichart and
+    Dror 2025 (arXiv 2501.10970).
+
+    Args:
+        judge: Letter of the judge for each item, shape (n_items,).
+        ratings: Letters of the raters, shape (n_items, n_raters), at least 3 raters; NaN where one gave none.
+        clusters: The cluster of each item, shape (n_items,), any labels; each its own for the test of the paper.
+        margin: What a human is worth: 0.2 for experts, 0.15 for skilled, 0.1 for crowd workers.
+        q: False discovery rate over the raters.
+
+    Returns:
+        Shares and p-values in [0, 1]; a p-value is NaN, and rejects nothing, for a rater with fewer than 30 items.
+
+    Raises:
+        ValueError: There are fewer than 3 raters, or the shapes do not fit.
+    """
+    f, h = np.asarray(judge, dtype=np.float64), np.asarray(ratings, dtype=np.float64)
+    if h.ndim != 2 or h.shape[1] < 3 or f.shape != h.shape[:1]:
+        raise ValueError(f"ratings must have shape (n_items, at least 3 raters), got {h.shape} for {f.shape}")
+    codes, _ = cluster_codes(clusters, n=len(f))
+    ahead, p_values = np.full(h.shape[1], nan), np.full(h.shape[1], nan)
+    for rater in range(h.shape[1]):
+        others = np.delete(h, rater, axis=1)
+        known = ~np.isnan(h[:, rater]) & ~np.isnan(f) & ~np.isnan(others).all(axis=1)
+        by_judge = (others == f[:, None]).sum(axis=1)[known]
+        by_rater = (others == h[:, rater, None]).sum(axis=1)[known]
+        judge_ahead, rater_ahead = (by_judge >= by_rater).astype(float), (by_rater >= by_judge).astype(float)
+        ahead[rater] = judge_ahead.mean() if known.any() else nan
+        if known.sum() >= _FEWEST_FOR_A_RATER:
+            p_values[rater] = _below(rater_ahead - judge_ahead, codes[known], margin)
+    return summarised_raters(ahead, p_values, q=q)
+
+
+def summarised_raters(
+    judge_ahead: ArrayLike, p_values: ArrayLike, *, q: float = 0.05
+) -> AlternativeAnnotator:
+    """Return omega, rho and the verdict of the alt-test from the results for each rater, shape (n_raters,)."""
+    ahead, p = np.asarray(judge_ahead, dtype=np.float64), np.asarray(p_values, dtype=np.float64)
+    rejected = float((benjamini_yekutieli(np.where(np.isnan(p), 1.0, p)) <= q).mean())
+    return AlternativeAnnotator(
+        judge_ahead=ahead,
+        p_values=p,
+        share_rejected=rejected,
+        mean_ahead=float(np.nanmean(ahead)),
+        passed=rejected >= _HALF,
+    )
+
+
+def _below(values: Floats, codes: Ints, limit: float) -> float:
+    """P-value of the hypothesis that the mean is at least `limit`, clustered; 0 or 1 where nothing varies."""
+    groups, codes = np.unique(codes, return_inverse=True)
+    n_clusters = len(groups)
+    mean = float(values.mean())
+    sums = np.bincount(codes, weights=values - mean)
+    se = sqrt(n_clusters / max(1, n_clusters - 1) * float((sums**2).sum())) / len(values)
+    if not se > TINY:
+        return 0.0 if mean < limit else 1.0
+    return float(special.stdtr(n_clusters - 1, (mean - limit) / se))
+
+
+_FEWEST_FOR_A_RATER = 30
+"""Items of a rater, as in the paper."""
+_HALF = 0.5
+"""Share of the raters that the judge must match."""

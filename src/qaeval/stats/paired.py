@@ -1,14 +1,15 @@
 """Two candidates on the same chunks: their difference, a test of it, and tests of many at once."""
 
 from dataclasses import dataclass, replace
-from math import nan
+from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from qaeval.stats._arrays import TINY, Floats, Ints, as_values, check_level, same_length
+from qaeval.stats._arrays import TINY, Floats, Ints, as_values, check_level, cluster_codes, same_length
 from qaeval.stats.estimate import Estimate
+from qaeval.stats.homogeneity import TestResult
 from qaeval.stats.intervals import t_interval, t_quantile
 
 _FEW_DIFFERENT = 10
@@ -341,3 +342,70 @@ def holm(p_values: ArrayLike) -> Floats:
     ranks = np.argsort(np.argsort(p[known], kind="stable"), kind="stable")
     out[known] = stepped[ranks]
     return out
+
+
+def benjamini_yekutieli(p_values: ArrayLike) -> Floats:
+    r"""Benjamini and Yekutieli's adjusted p-values, in the order given: the false discovery rate under any dependence.
+
+    :math:`\tilde p_{(i)} = \min_{j \ge i} \min(1, m\, c_m\, p_{(j)} / j)` with :math:`c_m = \sum_{j \le m} 1/j`.
+    Source: Benjamini and Yekutieli 2001.
+
+    Args:
+        p_values: P-value of each test of the family, shape (m,), in [0, 1].
+
+    Returns:
+        Shape (m,), in [0, 1]. Always defined.
+
+    Raises:
+        ValueError: There are no p-values, or one is outside [0, 1].
+    """
+    p = as_values(p_values, name="p_values")
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError("p_values must be between 0 and 1")
+    order = np.argsort(p, kind="stable")
+    ranks = np.arange(1, len(p) + 1)
+    stepped = p[order] * len(p) * float((1 / ranks).sum()) / ranks
+    out = np.empty(len(p))
+    out[order] = np.minimum(1.0, np.minimum.accumulate(stepped[::-1])[::-1])
+    return out
+
+
+def clustered_signed_rank(differences: ArrayLike, clusters: ArrayLike) -> TestResult:
+    r"""Wilcoxon's signed-rank test for items in clusters, by Rosner, Glynn and Lee.
+
+    The absolute differences that are not 0 are ranked over all clusters (ties share their mean rank), :math:`S_g` is the
+    sum of the signed ranks of cluster *g*: :math:`Z = \sum S_g / \sqrt{\sum S_g^2}`, normal. Source: Rosner, Glynn and
+    Lee 2006.
+
+    Args:
+        differences: One for each item, shape (n,).
+        clusters: The cluster of each item, shape (n,), any labels.
+
+    Returns:
+        Z, whose sign is that of the differences, with its two-sided p-value in [0, 1]. NaN when all differences are 0.
+
+    Raises:
+        ValueError: A difference is not finite, or the lengths differ.
+    """
+    d = as_values(differences, name="differences")
+    codes, n_clusters = cluster_codes(clusters, n=len(d))
+    sizes, tied = np.unique(np.round(np.abs(d[d != 0]), 12), return_inverse=True)
+    counts = np.bincount(tied, minlength=len(sizes))
+    ranks = np.zeros(len(d))
+    ranks[d != 0] = (np.cumsum(counts) - (counts - 1) / 2)[tied]
+    sums = np.bincount(codes, weights=np.sign(d) * ranks, minlength=n_clusters)
+    return signed_rank_result(float(sums.sum()), float((sums**2).sum()), n=len(d), n_clusters=n_clusters)
+
+
+def signed_rank_result(total: float, variance: float, *, n: int, n_clusters: int) -> TestResult:
+    """Return the test of a sum of signed ranks with this variance under the null hypothesis."""
+    statistic = total / sqrt(variance) if variance > 0 else nan
+    return TestResult(
+        statistic=statistic,
+        df=(),
+        p_value=float(2 * special.ndtr(-abs(statistic))) if variance > 0 else nan,
+        method="clustered signed ranks, Rosner-Glynn-Lee",
+        n=n,
+        n_clusters=n_clusters,
+        reason=None if variance > 0 else "all differences are 0: there is nothing to test",
+    )

@@ -6,6 +6,9 @@
                   samples.jsonl       the sample set, frozen
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
+                  controls.jsonl      planted controls, drawn, then graded: Control rows
+                  generation_repeats.jsonl, grade_repeats.jsonl
+                                      further replies and letters of `--repeat`: no rate and no gate reads them
                   sessions.jsonl      one row per process and stage: time, duration, server
                   order.json          of a sequential gate: the seed of its grading order
                   report.{json,md,html}
@@ -15,10 +18,11 @@ A row is one line and one write, so that a killed process loses at most the line
 is cut off when the run is opened again. The last row of a task wins.
 """
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, TypeVar
@@ -37,12 +41,15 @@ from qaeval.files.rows import (
     explained,
     read_rows,
 )
-from qaeval.records import GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.records import Control, GenerateRow, GradeRow, Reading, Record, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
+CONTROLS: Final = "controls.jsonl"
+GENERATION_REPEATS: Final = "generation_repeats.jsonl"
+GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
 METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
@@ -54,6 +61,8 @@ _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 _Row = TypeVar("_Row", bound=Record)
 
+_READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Errors of a file that this process may not write."""
 _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""
 
@@ -63,11 +72,11 @@ class InUseError(StoreError):
 
 
 class RunStore:
-    """One run directory, locked while it is open.
+    """A run directory, locked while it is open.
 
     Attributes:
-        path: the directory.
-        warnings: what was repaired when the directory was opened, one sentence each.
+        path: The directory.
+        warnings: Repairs made when the directory was opened, one sentence each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +103,7 @@ class RunStore:
         store = cls(path)
         with explained(path, "making the directory"):
             path.mkdir(parents=True, exist_ok=True)
-        store._acquire()
+        store._acquire(writable=True)
         try:
             store._begin(settings, samples, resume=resume)
         except BaseException:
@@ -103,12 +112,16 @@ class RunStore:
         return store
 
     @classmethod
-    def open(cls, path: Path) -> "RunStore":
-        """Open an existing run, to grade or report it.
+    def open(cls, path: Path, *, writable: bool = False) -> "RunStore":
+        """Open an existing run.
+
+        Args:
+            path: The directory.
+            writable: Refuse a directory that cannot be written. Otherwise such a directory can be read.
 
         Raises:
             DataError: ``path`` is not a run.
-            StoreError: another process writes it.
+            StoreError: another process writes the directory, or it cannot be written.
         """
         if (path / COMMITTED).is_dir():
             raise DataError(
@@ -122,16 +135,29 @@ class RunStore:
                 f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` makes one"
             )
         store = cls(path)
-        store._acquire()
-        store._repair()
+        store._acquire(writable=writable)
+        try:
+            store._repair()
+        except BaseException:
+            store.close()
+            raise
         return store
 
-    def _acquire(self) -> None:
+    def _acquire(self, *, writable: bool) -> None:
         lock_path = self.path / ".lock"
+        lock_kind = fcntl.LOCK_EX
         with explained(lock_path, "opening the lock"):
-            self._lock = lock_path.open("ab")
+            try:
+                self._lock = lock_path.open("ab")
+            except OSError as error:
+                if writable or error.errno not in _READ_ONLY:
+                    raise
+                if not lock_path.exists():
+                    return  # this process cannot create the lock; a process that writes the run would have
+                # a shared lock: readers do not exclude each other, and a process that writes the run excludes them
+                self._lock, lock_kind = lock_path.open("rb"), fcntl.LOCK_SH
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, lock_kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
             self._lock = None
@@ -159,19 +185,37 @@ class RunStore:
 
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
-        for name in (GENERATIONS, GRADES, SESSIONS, METRICS):
+        for name in (
+            GENERATIONS,
+            GRADES,
+            CONTROLS,
+            GENERATION_REPEATS,
+            GRADE_REPEATS,
+            SESSIONS,
+            METRICS,
+        ):
             path = self.path / name
             if not path.is_file():
                 continue
-            with explained(path, "reading"), path.open("rb+") as file:
+            with explained(path, "reading"), path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 keep = end_of_last_line(file, size)
-                if keep < size:
-                    file.truncate(keep)
-                    self.warnings.append(
-                        f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be "
-                        f"asked again"
-                    )
+            if keep < size:
+                self._truncate(path, keep)
+                self.warnings.append(
+                    f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be "
+                    f"asked again"
+                )
+
+    @staticmethod
+    def _truncate(path: Path, size: int) -> None:
+        try:
+            os.truncate(path, size)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: the last line is incomplete and cannot be removed: {error.strerror}; copy the run to "
+                f"a writable directory"
+            ) from error
 
     def close(self) -> None:
         """Release the lock."""
@@ -243,6 +287,14 @@ class RunStore:
         """Return the sample set in its order, read at every iteration."""
         return EachRow(self.path / SAMPLES, Sample.model_validate_json)
 
+    def some_samples(self, sample_ids: Container[str]) -> list[Sample]:
+        """Return the samples with these ids, in the order of the set."""
+        rows = read_rows(
+            self.path / SAMPLES,
+            lambda line: line if orjson.loads(line)["sample_id"] in sample_ids else None,
+        )
+        return [Sample.model_validate_json(line) for line in rows if line is not None]
+
     def generations(self) -> LastRows:
         """Return the last row of every generation task, read at every iteration."""
         return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json)
@@ -250,6 +302,19 @@ class RunStore:
     def grades(self) -> LastRows:
         """Return the last row of every grading task, read at every iteration."""
         return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
+
+    def controls(self) -> tuple[Control, ...]:
+        """Return the planted controls in the order of their draw; empty in a run without any."""
+        rows = read_rows(self.path / CONTROLS, Control.model_validate_json)
+        return tuple({row.task_id: row for row in rows}.values())
+
+    def generation_repeats(self) -> LastRows:
+        """Return the last row of every further reply, read at every iteration."""
+        return LastRows(self.path / GENERATION_REPEATS, _GENERATE_ROWS.validate_json)
+
+    def grade_repeats(self) -> LastRows:
+        """Return the last row of every further letter, read at every iteration."""
+        return LastRows(self.path / GRADE_REPEATS, _GRADE_ROWS.validate_json)
 
     def sample_ids(self) -> Iterator[str]:
         """Read the ids of the sample set in its order."""
@@ -259,9 +324,9 @@ class RunStore:
         """Return the ids of the finished tasks of a stage's file."""
         return Finished.read(self.path / name)
 
-    def replies(self) -> ReplyIndex:
+    def replies(self, name: str = GENERATIONS) -> ReplyIndex:
         """Index the candidates' replies by sample; holds an open file, to be closed."""
-        return ReplyIndex(self.path / GENERATIONS)
+        return ReplyIndex(self.path / name)
 
     def sessions(self) -> tuple[Session, ...]:
         """Return the sessions of all processes that worked on the run."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from qaeval.chat.protocol import ChatRequest, Sampling
 from qaeval.chat.reply import ReplyError
@@ -12,7 +12,6 @@ from qaeval.run import generate as generating
 from qaeval.run import grade as grading
 from qaeval.run.items import read_items
 from qaeval.run.plan import Judging, Plan
-from qaeval.run.stages import StageName
 from qaeval.storage.run_directory import RunStore
 
 _NOUNS: Final = {"qa_pair": "pair", "answer": "answer", "preference_pair": "preference pair"}
@@ -32,7 +31,7 @@ class Load:
     """The prompts of a stage for one model, in the stage's order."""
 
     spec: ModelSpec
-    stage: StageName
+    stage: Literal["generate", "grade"]
     source: str
     noun: str
     prompts: tuple[LoadPrompt, ...]

@@ -17,9 +17,9 @@
 
   function weigh() {
     var means = choices.map(function (choice) { return { name: choice.value, mean: mean(choice) }; });
-    means.sort(function (one, other) { return other.mean - one.mean; });
-    document.getElementById("weighed").textContent = means.map(function (one) {
-      return one.name + " " + one.mean.toFixed(2);
+    means.sort(function (a, b) { return b.mean - a.mean; });
+    document.getElementById("weighed").textContent = means.map(function (choice) {
+      return choice.name + " " + choice.mean.toFixed(2);
     }).join(" · ");
   }
 
@@ -37,10 +37,10 @@
   var boxes = Array.prototype.slice.call(form.querySelectorAll("input[type=checkbox]"));
   var shown = document.getElementById("shown");
   var kinds = boxes.map(function (box) { return box.value; });
-  var chunks = Array.prototype.map.call(document.querySelectorAll("details.chunk"), function (node, place) {
+  var chunks = Array.prototype.map.call(document.querySelectorAll("details.chunk"), function (node, index) {
     return {
       node: node,
-      place: place,
+      index: index,
       stratum: node.getAttribute("data-stratum"),
       different: node.hasAttribute("data-different"),
       source: (node.querySelector(".source").textContent + " " + node.querySelector("summary").textContent).toLowerCase(),
@@ -59,13 +59,14 @@
     };
   });
 
+  // mean position of the letters on the scale, 0 for the best one; failed and ungraded come last
   function badness(items) {
     var total = items.reduce(function (sum, item) { return sum + kinds.indexOf(item.letter); }, 0);
     return items.length ? total / items.length : 0;
   }
 
   var orders = {
-    "": function (chunk) { return chunk.place; },
+    "": function (chunk) { return chunk.index; },
     unsure: function (chunk) { return Math.min.apply(null, chunk.items.map(function (item) { return item.sure; })); },
     worst: function (chunk) { return -badness(chunk.items); },
     apart: function (chunk) {
@@ -82,9 +83,9 @@
     if (wanted === ordered || !chunks.length) { return; }
     ordered = wanted;
     var keyed = chunks.map(function (chunk) { return { key: orders[wanted](chunk), chunk: chunk }; });
-    keyed.sort(function (one, other) { return one.key - other.key || one.chunk.place - other.chunk.place; });
+    keyed.sort(function (a, b) { return a.key - b.key || a.chunk.index - b.chunk.index; });
     var sorted = document.createDocumentFragment();
-    keyed.forEach(function (one) { sorted.appendChild(one.chunk.node); });
+    keyed.forEach(function (entry) { sorted.appendChild(entry.chunk.node); });
     form.parentNode.appendChild(sorted);
   }
 
@@ -141,9 +142,9 @@
       linked.scrollIntoView();
       return;
     }
-    var found = /^#items\?(.*)$/.exec(location.hash);
-    if (!found) { return; }
-    var state = new URLSearchParams(found[1]);
+    var match = /^#items\?(.*)$/.exec(location.hash);
+    if (!match) { return; }
+    var state = new URLSearchParams(match[1]);
     ["words", "show", "stratum", "type", "order"].forEach(function (name) { fields[name].value = state.get(name) || ""; });
     var off = (state.get("without") || "").split(" ");
     boxes.forEach(function (box) { box.checked = off.indexOf(box.value) < 0; });
@@ -154,9 +155,9 @@
     var item = event.target.closest && event.target.closest(".item");
     if (!item) { return; }
     var parts = item.closest(".chunk").querySelectorAll(".source span");
-    var places = (item.getAttribute("data-support") || "").split(" ");
-    Array.prototype.forEach.call(parts, function (part, place) {
-      part.classList.toggle("stands", places.indexOf(String(place)) >= 0);
+    var support = (item.getAttribute("data-support") || "").split(" ");
+    Array.prototype.forEach.call(parts, function (part, index) {
+      part.classList.toggle("stands", support.indexOf(String(index)) >= 0);
     });
   }
 
