@@ -293,7 +293,7 @@ def test_a_baseline_file_knows_its_prompts_and_one_of_before_is_read(
     assert (report.outcome, report.prompts) == ("pass", ())
     report = qaeval.gate("change", policy=policy, labels="none.jsonl")
     assert report.exit_code == 4
-    assert "set it again" in report.headline
+    assert "set it again from its run" in report.headline
     (folder / "evals" / "qa_pairs" / "prompt.md").write_text(_prompt())
     report = gated("own", prompts="better")
     assert report.prompts[0].against == "mistral"

@@ -201,7 +201,7 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
         sha=definition["digest"],
         task_sha=digest({key: value for key, value in definition.items() if key not in {"digest", "prompt"}}),
         prompt_sha=""
-        if all("prompt" in about for about in settings["candidates"].values())
+        if all("prompt" in about or about["kind"] == "imported" for about in settings["candidates"].values())
         else digest(definition["prompt"]),
         sample_set_digest=drawn["digest"],
         n_samples=drawn["n"],
@@ -229,8 +229,8 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
 def _candidate_facts(settings: Mapping[str, Any], name: str) -> ModelFacts:
     about = settings["candidates"][name]
     prompt = (about.get("prompt") or {}).get("name", "")
-    update = {"prompt": prompt, "prompt_sha": digest(recorded_prompt(settings, name))}
-    return _model_facts(name, about).model_copy(update=update)
+    sha = "" if about["kind"] == "imported" else digest(recorded_prompt(settings, name))
+    return _model_facts(name, about).model_copy(update={"prompt": prompt, "prompt_sha": sha})
 
 
 def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
