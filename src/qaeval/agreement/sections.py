@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from qaeval.agreement.model import (
     AgreementReport,
     Coefficients,
     FlagAgreement,
+    JudgeDiscrimination,
     LetterAgreement,
     MultiRaterAgreement,
     RaterAgreement,
@@ -108,6 +110,28 @@ def against_raters(
             tables=_rater(rater, judge, letters),
         )
         for number, rater in enumerate(agreement, start=1)
+    )
+
+
+_CONTROLS: Final = (
+    "Controls are items of this run with a defect: dots as the answer, or the answer to an item of another chunk. They count in "
+    "no rate and no cost, and nothing is exported of them."
+)
+
+
+def planted_controls(controls: JudgeDiscrimination, best: str) -> Section | None:
+    """Return the section of the planted controls; None where the run has none, and nothing follows from its letters."""
+    if not controls.sentence:
+        return None
+    rows = tuple((count.defect, f"{count.n_graded:,}", f"{count.n_best:,}") for count in controls.defects)
+    table = Table(
+        caption="Planted controls by defect", header=("Defect", "Graded", f"Graded {best}"), rows=rows
+    )
+    return Section(
+        anchor="controls",
+        title="Planted controls",
+        paragraphs=(controls.sentence, *((_CONTROLS,) if rows else ())),
+        tables=(table,) if rows else (),
     )
 
 

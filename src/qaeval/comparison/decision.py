@@ -1,20 +1,16 @@
-"""Which candidate comes first by the user's weights, and how far each weight, and the quality, can move before another does.
+"""The choice of a candidate by the user's weights, and how firm it is: analysis, data and view of ``qaeval decide``.
 
-The weighted sum of a candidate is linear in every weight, so each answer is the root of one inequality per rival: exact, no search.
-
-A decision as data: the document of ``qaeval decide``. What is undefined is ``null`` with a reason, never 0.
-
-What ``qaeval decide`` says: who comes first, what that hangs on, then the numbers behind it.
-
-The section that weighs the candidates for hosting.
+The weighted sum of a candidate is linear in every weight, so the weight at which another candidate comes first is the root of a
+linear equation for each rival; nothing is searched. The section of the report that weighs the candidates for hosting is here too.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
-from qaeval.comparison.headline import write_verdict
-from qaeval.comparison.model import outcome_of
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.model import Verdict
 from qaeval.comparison.report import Report
+from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.model import Choice, WeightedCriterion
 from qaeval.errors import UsageError, closest
 from qaeval.report import numbers
@@ -23,6 +19,8 @@ from qaeval.report.measure import Measure
 from qaeval.report.tables import Section, Table
 
 _QUALITY: Final = "quality"
+_JUDGED: Final = (_QUALITY, "cost")
+"""Criteria that depend on the judge's letters: cost is that of usable items."""
 _TIE: Final = 1e-12
 """Sums closer than this are one."""
 
@@ -82,9 +80,11 @@ class Decision(Part):
     source: str
     """The run, or the runs."""
     choice: str | None
-    """Who comes first; None where several do."""
+    """The candidate that comes first; None where several do, or where there is no choice."""
     tied: tuple[str, ...]
-    """Those that come first together; empty where one does."""
+    """Candidates that come first together; empty where one does."""
+    refused: tuple[str, ...] = ()
+    """Criteria with a weight whose scores depend on a judge that labels or controls refute; not empty: there is no choice."""
     weights: Mapping[str, float]
     candidates: tuple[Choice, ...]
     """With the weights of the user, the highest mean first."""
@@ -93,8 +93,10 @@ class Decision(Part):
     rivals: tuple[Rival, ...]
     """Empty without a choice."""
     left_out: tuple[LeftOut, ...]
+    verdict: Verdict
+    """Of quality alone: the report's, for the margin of this decision."""
     quality: str
-    """What the report says of quality, in a sentence."""
+    """The verdict as a sentence."""
 
 
 def decide(report: Report, user_weights: Mapping[str, float], *, margin: float | None = None) -> Decision:
@@ -121,11 +123,22 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
     best = max(sums.values())
     first = tuple(name for name, total in sums.items() if best - total <= _TIE)
     counting = [criterion.name for criterion in choices[0].criteria if criterion.counts]
-    leader = first[0] if len(first) == 1 else None
+    verdict = decide_verdict(
+        report.candidates,
+        report.differences,
+        report.agreement,
+        report.controls,
+        margin=report.margin if margin is None else margin,
+    )
+    refused = (
+        () if verdict.trusts_judge else tuple(name for name in _JUDGED if name in counting and weights[name])
+    )
+    leader = first[0] if len(first) == 1 and not refused else None
     return Decision(
         source=report.run.id,
         choice=leader,
-        tied=() if leader else first,
+        tied=() if leader or refused else first,
+        refused=refused,
         weights=weights,
         candidates=tuple(choices),
         ranges=tuple(
@@ -139,17 +152,9 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
         left_out=tuple(
             _left_out(name, choices, leader, sums, weights[name]) for name in weights if name not in counting
         ),
-        quality=_verdict(report, report.margin if margin is None else margin),
+        verdict=verdict,
+        quality=verdict_sentence(verdict),
     )
-
-
-def _verdict(report: Report, margin: float) -> str:
-    """Write the report's verdict on quality for a margin; the differences keep their intervals and tests."""
-    differences = [
-        pair.model_copy(update={"outcome": outcome_of(pair.difference, pair.p_holm, margin=margin)})
-        for pair in report.differences
-    ]
-    return write_verdict(report.candidates, differences, report.agreement)
 
 
 def weight_range(
@@ -277,9 +282,7 @@ def _rival(
         for name in leader_scores
         if name != _QUALITY
     )
-    best = max(
-        candidate.usable.value or 0.0 for candidate in report.candidates if candidate.facts.name in scores
-    )
+    best = max(rate.value or 0.0 for name, rate in report.usable_rates().items() if name in scores)
     needed = -rest * best / weights[_QUALITY]
     if difference is None or difference.low is None:
         reason = (difference.reason if difference else None) or "the run has no interval of their difference"
@@ -296,16 +299,15 @@ def _rival(
 
 
 def _difference(report: Report, leader: str, rival: str) -> Measure | None:
-    """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared."""
+    """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared.
+
+    By labels where those decide, else by the judge's letters.
+    """
     for pair in report.differences:
         if (pair.a, pair.b) == (rival, leader):
-            return pair.difference
+            return pair.effective
         if (pair.a, pair.b) == (leader, rival):
-            measure = pair.difference
-            ends = {"value": measure.value, "low": measure.high, "high": measure.low}
-            return measure.model_copy(
-                update={name: None if end is None else -end for name, end in ends.items()}
-            )
+            return pair.effective.scaled(-1)
     return None
 
 
@@ -344,25 +346,34 @@ _ALL: Final = 1.0
 
 def write_decision(decision: Decision) -> tuple[Section, ...]:
     """Turn a decision into one section."""
-    first = (
-        f"{decision.choice} comes first."
-        if decision.choice
-        else f"No choice: {numbers.listed(decision.tied)} are tied with these weights. Give one that tells them apart, `--weight quality=5`."
-    )
     return (
         Section(
             anchor="decision",
-            title=first,
+            title=_title(decision),
             paragraphs=(
                 *(_rival_sentence(rival, decision.choice or "") for rival in decision.rivals),
                 *_closest(decision),
                 *(_left_out_sentence(criterion) for criterion in decision.left_out),
-                *((f"Of quality alone the report says: {decision.quality}",) if decision.quality else ()),
+                f"By quality alone: {decision.quality}",
                 _ONCE,
             ),
             tables=(_score_table(decision), *_ranges(decision)),
         ),
     )
+
+
+def _title(decision: Decision) -> str:
+    if decision.refused:
+        without = " ".join(f"--weight {name}=0" for name in decision.refused)
+        depend = "depends" if len(decision.refused) == 1 else "depend"
+        refuted = "labels refute" if decision.verdict.reason("judge_refuted") else "tells nothing apart"
+        return (
+            f"No choice: {numbers.listed(decision.refused)} {depend} on the letters of a judge that {refuted}. `{without}` chooses by the "
+            f"other criteria."
+        )
+    if decision.choice:
+        return f"{decision.choice} comes first."
+    return f"No choice: {numbers.listed(decision.tied)} are tied with these weights. Change one of them, for example `--weight quality=5`."
 
 
 def _rival_sentence(rival: Rival, choice: str) -> str:
@@ -469,11 +480,22 @@ def _weight(value: float) -> str:
 
 
 _HOW: Final = (
-    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's, reliability as the share of items that came and "
+    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's (usable items by labels, where every candidate has "
+    "labels in 10 chunks or more; else by the judge), reliability as the share of items that came and "
     "got a letter, licence 1 for open source and 0 for restricted, maintenance 1 at the model's release and 0 three years after it, "
     "sovereignty 1 where nothing left. The weights are a proposal, not a "
     "finding: a difference in the mean says nothing that the differences above do not show."
 )
+
+
+def _distrust(verdict: Verdict) -> tuple[str, ...]:
+    """Say why the means choose no candidate; empty where the judge's letters may decide."""
+    if verdict.trusts_judge:
+        return ()
+    why = "Labels refute the judge" if verdict.reason("judge_refuted") else "The judge tells nothing apart"
+    return (
+        f"{why}, and the scores of quality and cost depend on its letters: these means choose no candidate.",
+    )
 
 
 def hosting(report: Report) -> Section:
@@ -505,6 +527,7 @@ def hosting(report: Report) -> Section:
         anchor="hosting",
         title="Choosing one to host",
         paragraphs=(
+            *_distrust(report.verdict),
             _HOW,
             *_left_out_of_choice(choices),
             " ".join(licences),

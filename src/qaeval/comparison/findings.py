@@ -23,6 +23,8 @@ from qaeval.text.units import content_words
 N_EXAMPLES: Final = 3
 """Of each check and candidate."""
 N_CHARACTERS: Final = 200
+_FREQUENT: Final = 0.5
+"""Share of a candidate's items from which what a check finds stands under the headline."""
 
 _ALIKE: Final = 8
 """Two questions with so many tenths of their content words in common (Jaccard) are nearly the same."""
@@ -54,6 +56,7 @@ def gather_findings(
                     n_checked=len(rows),
                     n_found=int(hits.sum()),
                     share=rate_by_cluster(rows, hits),
+                    is_frequent=len(rows) > 0 and int(hits.sum()) >= _FREQUENT * len(rows),
                 )
             )
             examples += [_example(row, check.name) for row in rows[hits].head(N_EXAMPLES).to_dict("records")]

@@ -82,6 +82,7 @@ def read_run(
             generations=store.generations(),
             grades=store.grades(),
             sessions=sessions,
+            controls=store.controls(),
             readings=store.readings(),
             generation_repeats=store.generation_repeats(),
             grade_repeats=store.grade_repeats(),
@@ -356,14 +357,23 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         for row in own_grades
         if row.item_id in ids or row.item_id not in first_by_id
     ]
-    labels = {label.item_id: label for label in first.rows.labels}
+    labels = tuple(dict.fromkeys((*first.rows.labels, *run.rows.labels)))
     rows = RunRows(
         samples=first.rows.samples,
         generations=(*first.rows.generations, *(_renamed(row, names, ids) for row in run.rows.generations)),
         grades=(*first_grades, *grades),
         sessions=(*first.rows.sessions, *(_of(row, names) for row in run.rows.sessions)),
+        controls=(*first.rows.controls, *run.rows.controls),
         readings=(*first.rows.readings, *(_of(row, names) for row in run.rows.readings)),
-        labels=(*first.rows.labels, *(label for label in run.rows.labels if label.item_id not in labels)),
+        # a label is of the item's text: it holds for the item of each run, also where the runs' letters differ
+        labels=(
+            *labels,
+            *(
+                label.model_copy(update={"item_id": ids[label.item_id]})
+                for label in run.rows.labels
+                if label.item_id in ids
+            ),
+        ),
     )
     candidates = (
         *first.candidates,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, ceiling
+from qaeval.agreement.sections import against_raters, ceiling, planted_controls
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -26,13 +26,18 @@ def agreement(report: Report) -> Section:
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
         unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
-        sheet = "`qaeval export RUN --to labels` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
+        sheet = "`qaeval export RUN --to labels --next` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
         return Section(
             anchor="agreement", title="Judge agreement", paragraphs=(f"{unknown} {sheet}", *strange)
         )
     of_this = [rater for rater in report.agreement if not _is_of_others(rater)]
     parts = (*against_raters(judge, of_this, report.rubric.letters), *ceiling(report.raters))
     return Section(anchor="agreement", title="Judge agreement", paragraphs=strange, parts=parts)
+
+
+def controls(report: Report) -> Section | None:
+    """What the judge made of the planted controls."""
+    return None if report.controls is None else planted_controls(report.controls, report.rubric.best)
 
 
 def _is_of_others(rater: RaterAgreement) -> bool:
@@ -63,6 +68,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     sections_speed.speed,
     _hosted,
     sections_choice.hosting,
+    controls,
     agreement,
     sections_noise.noise,
     candidates.strata,

@@ -20,6 +20,7 @@ from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
 from qaeval.report.facts import RunFacts
 from qaeval.storage.run_directory import (
+    CONTROLS,
     GENERATION_REPEATS,
     GENERATIONS,
     GRADE_REPEATS,
@@ -106,8 +107,9 @@ def _times(sessions: Sequence[Session]) -> dict[str, str]:
 
 def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
     sessions = store.sessions()
-    repeats = [name for name in (GENERATION_REPEATS, GRADE_REPEATS) if (store.path / name).is_file()]
-    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *repeats, *reports)
+    optional = (CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
+    more = [name for name in optional if (store.path / name).is_file()]
+    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *more, *reports)
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},

@@ -68,6 +68,11 @@ class Stage(Protocol[_Task, _Row]):
         ...
 
     @property
+    def is_measured(self) -> bool:
+        """Whether its time, energy and metrics are the run's."""
+        ...
+
+    @property
     def uses_cache(self) -> bool:
         """Whether replies of earlier runs count."""
         ...
@@ -187,6 +192,7 @@ class GenerateStage:
 
     name: Final = "generate"
     file: Final = GENERATIONS
+    is_measured: Final = True
     uses_cache: Final = True
     max_concurrency: Final = None
 
@@ -251,6 +257,7 @@ class GradeStage:
 
     name: Final = "grade"
     file: Final = GRADES
+    is_measured: Final = True
     uses_cache: Final = True
 
     def __init__(
