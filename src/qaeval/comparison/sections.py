@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, ceiling
+from qaeval.agreement.sections import against_raters, between_judges, ceiling
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -22,17 +22,35 @@ from qaeval.report.tables import Section
 def agreement(report: Report) -> Section:
     """The judge against every rater of this run's items, and the raters against each other."""
     judge = report.judge.facts.name
+    further = tuple(between_judges(judge, report.judges, report.rubric.letters))
     of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
         unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
         sheet = "`qaeval export RUN --to labels` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
         return Section(
-            anchor="agreement", title="Judge agreement", paragraphs=(f"{unknown} {sheet}", *strange)
+            anchor="agreement",
+            title="Judge agreement",
+            paragraphs=(*_decider(report), f"{unknown} {sheet}", *strange),
+            parts=further,
         )
     of_this = [rater for rater in report.agreement if not _is_of_others(rater)]
-    parts = (*against_raters(judge, of_this, report.rubric.letters), *ceiling(report.raters))
-    return Section(anchor="agreement", title="Judge agreement", paragraphs=strange, parts=parts)
+    parts = (*against_raters(judge, of_this, report.rubric.letters), *further, *ceiling(report.raters))
+    paragraphs = (*_decider(report), *strange)
+    return Section(anchor="agreement", title="Judge agreement", paragraphs=paragraphs, parts=parts)
+
+
+def _decider(report: Report) -> tuple[str, ...]:
+    """Say whose letters the report is made of, where several judges graded."""
+    if not report.judges:
+        return ()
+    others = listed([other.judge for other in report.judges])
+    judge = report.judge.facts.name
+    text = (
+        f"Every rate of this report is by the letters of {judge}. {others} graded the same items; `qaeval report RUN "
+        f"--decide-by NAME` takes the letters of another judge."
+    )
+    return (text,)
 
 
 def _is_of_others(rater: RaterAgreement) -> bool:
@@ -100,5 +118,5 @@ def subtitle(report: Report) -> str:
     )
     return (
         f"{extent} for each candidate; graded by "
-        f"{report.judge.facts.name} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
+        f"{report.judge.facts.name}{', which decides,' if report.judges else ''} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
     )

@@ -150,6 +150,7 @@ class StoredReplies:
         store: The open run directory.
         replies: Its replies.
         judge: The judge's name.
+        file: File of the judge's rows.
         samples: Samples whose items are graded, in this order, read while the judge works; None: all.
         candidates: Candidates whose items are graded; None: all.
     """
@@ -157,12 +158,13 @@ class StoredReplies:
     store: RunStore
     replies: ReplyIndex
     judge: str
+    file: str = GRADES
     samples: Iterable[Sample] | None = None
     candidates: Container[str] | None = None
 
     def pending(self) -> PendingTasks[GradeTask]:
         """Return the items that have no grade."""
-        done = self.store.finished(GRADES)
+        done = self.store.finished(self.file)
         tasks = (
             task
             for sample in (self.store.samples() if self.samples is None else self.samples)
@@ -249,10 +251,10 @@ class GradeStage:
         alongside: Whether candidates generate at the same time.
         max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
         on_row: Called with every row after it was written.
+        file: File of the rows.
     """
 
     name: Final = "grade"
-    file: Final = GRADES
     uses_cache: Final = True
 
     def __init__(
@@ -263,7 +265,9 @@ class GradeStage:
         alongside: bool = False,
         max_concurrency: int | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
+        file: str = GRADES,
     ) -> None:
+        self.file = file
         self.spec = judging.judge
         self.alongside = alongside
         self.max_concurrency = max_concurrency
