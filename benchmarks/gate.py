@@ -238,10 +238,10 @@ def _first(is_shown: Array) -> Array:
 
 
 LOOKS: dict[str, Cross] = {
-    "bets in use": crossing,
-    "constant bets, for the last chunk": partial(crossing, bets=constant_bets),
-    "bets on the fastest growth (aGRAPA)": partial(crossing, bets=growth_bets),
-    "bets for looks without end (predictable mixture)": partial(crossing, bets=mixture_bets),
+    "bets of the gate": crossing,
+    "constant bets for the last chunk": partial(crossing, bets=constant_bets),
+    "bets for the fastest growth (aGRAPA)": partial(crossing, bets=growth_bets),
+    "bets without a last chunk (predictable mixture)": partial(crossing, bets=mixture_bets),
     "normal mixture": normal_mixture,
     "bets without replacement": of_the_pool,
     "Student's t": peeking,
@@ -313,7 +313,7 @@ def print_saved(results: dict[Setting, tuple[GateRates, GateRates]]) -> None:
         sd = differences(baseline, run)[0].std()
         print(f"| {setting.name} | {setting.chunks} | {sd:.2f} | {cells} |")
     print(
-        "\nsd: standard deviation of the chunks' differences of usable rates where nothing changed. Where the A rate is 93 % "
+        "\nsd: standard deviation over chunks of the difference of usable rates if nothing changed. For an A rate of 93 %\n"
         "the gain is 5 points."
     )
 
@@ -321,7 +321,7 @@ def print_saved(results: dict[Setting, tuple[GateRates, GateRates]]) -> None:
 def print_bets(*, reps: int, seed: int) -> None:
     """Print what other ways to look would do."""
     print(
-        "\n| looks by | chunks | false pass | 10 points found | equals pass | saved, 10 points worse | better |"
+        "\n| method | chunks | false pass | 10 points found | equals pass | saved, 10 points worse | better |"
     )
     print("|---|---|---|---|---|---|---|")
     for name, cross in LOOKS.items():
@@ -331,7 +331,7 @@ def print_bets(*, reps: int, seed: int) -> None:
             rates = f"{simulated.false_pass:.3f} | {simulated.finds:.3f} | {simulated.passes:.3f}"
             saved = f"{100 * simulated.saved_worse[0]:.0f} % | {100 * simulated.saved_better[0]:.0f} %"
             print(f"| {name} | {setting.chunks}, A rate {100 * setting.rate:.0f} % | {rates} | {saved} |")
-    print("\nWhere the A rate is 97 % the gain is 2 points.")
+    print("\nFor an A rate of 97 % the gain is 2 points.")
 
 
 def print_whole_chunks(*, reps: int, seed: int) -> None:

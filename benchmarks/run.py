@@ -92,7 +92,7 @@ def against_reference(folder: Path, n: int, bars: Bars) -> None:
 
     ratio = bars.measure("CPU an item, of the reference loop's", once, 2.0)
     own_ms, their_ms = map(statistics.median, zip(*cpu, strict=True))
-    print("\n| instant server | CPU ms an item | of the reference's |\n|---|---|---|")
+    print("\n| instant server | CPU ms per item | ratio to the reference |\n|---|---|---|")
     print(f"| reference loop | {their_ms:.3f} | 1 |")
     print(f"| qaeval grade | {own_ms:.3f} | {ratio} |")
 

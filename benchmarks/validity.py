@@ -215,9 +215,10 @@ def print_validity(results: dict[Setting, Validity]) -> None:
             f"| {v.plain_worse:.3f} | {v.false_alarm:.3f} | {v.false_pass:.3f} | {v.plain_false_pass:.3f} |"
         )
     print(
-        "\nlogit, Wilson: coverage of the 95 % interval of a rate. equal, 5 pp worse: of the paired difference, and "
-        "with plain Student's t. alarms: sign-flip test at 5 %, equal candidates. passes: a candidate that loses "
-        "exactly the margin of 5 pp is called non-inferior at 5 %, and with plain Student's t.\n"
+        "\nlogit, Wilson: coverage of the 95 % interval of a rate. equal, 5 pp worse, plain t: coverage of the interval of\n"
+        "the paired difference, the last one with plain Student's t. alarms: the sign-flip test at 5 % for equal\n"
+        "candidates. passes, plain t: a candidate that loses exactly the margin of 5 points is found non-inferior at\n"
+        "5 %, the last one with plain Student's t.\n"
     )
 
 
@@ -232,10 +233,10 @@ def print_power(results: dict[Setting, Validity]) -> None:
             f"| {v.difference:.3f} | {v.planned:.2f} | {v.reached:.2f} |"
         )
     print(
-        "\nkappa: coverage of the intervals that carry no warning, and of the jackknife without Fisher's scale in the "
-        "same runs; warned: share of runs with a warning or without an interval. difference: the loss that a pilot of two "
-        "equal candidates promises to find with 80 %; planned: the power for that loss from a pilot that shows it; reached: "
-        "by the sign-flip test.\n"
+        "\nkappa, plain: coverage of the intervals without a warning, and of the jackknife without Fisher's scale in the\n"
+        "same runs. warned: share of runs with a warning or without an interval. difference: the loss that a pilot of\n"
+        "two equal candidates is planned to find with 80 %. planned: the power for that loss, from a pilot that shows\n"
+        "it. reached: power of the sign-flip test.\n"
     )
 
 

@@ -507,14 +507,14 @@ def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "needs a run directory"),
+        ((), "a run directory"),
         (("--items", "5", "--per-second", "1", "--price", "1"), "--currency USD"),
         (("--items", "5", "--per-second", "0", "--price", "1", "--currency", "USD"), "above 0"),
-        (("--items", "5", "--per-second", "1", "--hardware", "l4"), "no price of it"),
+        (("--items", "5", "--per-second", "1", "--hardware", "l4"), "no price in the registry"),
         (("--items", "5", "--per-second", "1", "--hardware", "l5"), "Did you mean 'l4'"),
-        (("--items", "5", "--per-second", "1", "--price", "1", "--currency", "eur"), "three capitals"),
-        (("run", "--items", "5"), "a run knows its own"),
-        (("run", "--always-on", "l4"), "no price of it"),
+        (("--items", "5", "--per-second", "1", "--price", "1", "--currency", "eur"), "three capital letters"),
+        (("run", "--items", "5"), "the run has its own"),
+        (("run", "--always-on", "l4"), "no price in the registry"),
     ],
 )
 def test_what_cannot_be_priced_is_refused(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -387,11 +387,17 @@ def items_of(path: Path, *args: Any, **more: Any) -> list[GradedItem]:
         return graded_items(store, [])
 
 
+def test_a_pair_has_the_prompt_of_the_candidate_that_wrote_its_chosen_item(tmp_path: Path) -> None:
+    replies = {"m": [[("Good?", "yes", "A")]], "n": [[("Bad?", "no", "C")]]}
+    (row,) = pairs_of(items_of(tmp_path, replies), prompt=lambda name: {"user": f"{name}: $chunk"})
+    assert row["prompt"][0]["content"].startswith("m: ")
+
+
 def pairs_of(items: list[GradedItem], **more: Any) -> list[dict[str, Any]]:
     asked = {
         "best": "A",
         "scale": "ABC",
-        "prompt": PROMPT,
+        "prompt": lambda _: PROMPT,
         "chosen": lambda _: True,
         "per_sample": PAIRS_PER_SAMPLE,
     }

@@ -45,9 +45,9 @@ def verdict(inputs_run: Evidence, baseline: Evidence | None, **rule: Any) -> Rul
 
 
 def test_a_limit_is_held_by_the_labels_and_not_by_a_lenient_judge() -> None:
-    today = run(LENIENT, TRUTH, N)
-    assert verdict(today, None, at_least=0.6).verdict == "pass"
-    corrected = verdict(today, None, at_least=0.6, corrected=True)
+    today = run(["AA"] * N, TRUTH, N)
+    assert verdict(today, None, at_least=0.7).verdict == "pass"
+    corrected = verdict(today, None, at_least=0.7, corrected=True)
     assert (corrected.verdict, corrected.labelled_by, corrected.n_labelled_chunks) == (
         "regression",
         "anna",

@@ -128,6 +128,21 @@ def test_a_flag_is_corrected_where_the_rater_raises_it() -> None:
     ]
 
 
+def test_a_sheet_drawn_by_letter_is_weighed_by_letter() -> None:
+    # 60 chunks of 2: the judge gives 90 A and 30 C; anna labels 15 of the A and all C: half of the A are usable, a third of the C
+    words = ["AA"] * 45 + ["CC"] * 15
+    run = case({"alpha": words}, items_per_sample=ITEMS)
+    items = items_of(run, "alpha")
+    by_anna = [(item, "AC"[index % 2]) for index, item in enumerate(items[:90:6])]
+    by_anna += [(item, "ACC"[index % 3]) for index, item in enumerate(items[90:])]
+    labels = tuple(label_of(item, letter) for item, letter in by_anna)
+    usable = run.with_rows(labels=labels).report().labelled_rates[0]
+    assert usable.name == "usable"
+    weighed = 0.75 * 8 / 15 + 0.25 * 10 / 30
+    assert usable.labels.value == approx(weighed)
+    assert usable.rate.value == approx(weighed)
+
+
 # ------------------------------------------------------------------------------ several raters
 
 

@@ -100,6 +100,20 @@ def failure() -> Failure:
     )
 
 
+def test_repeats_are_stages_of_their_own_and_no_series_comes_twice() -> None:
+    with exporter() as metrics:
+        for name, letters in (("grade", "AB"), ("grade repeats", "AAA")):
+            stage = Metered(Silent(), metrics).stage(name, "j", total=3, done=0)
+            for letter in letters:
+                stage.row(grade(letter))
+        text = fetched(metrics.url)
+        samples = read(metrics.url)
+    series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(series) == len(set(series))
+    assert samples["qaeval_grades_total", "A", "j"] == 1
+    assert samples["qaeval_items_total", "j", "grade repeats"] == 3
+
+
 def test_rows_are_counted_by_stage_and_model() -> None:
     with exporter() as metrics:
         progress = Metered(Silent(), metrics)

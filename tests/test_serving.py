@@ -16,6 +16,7 @@ import pytest
 from command import Typed, qaeval
 from qaeval.cli import run
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
+from qaeval.evals.find import data_root
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
 from qaeval.run.hosting import ServerManager, in_turns
@@ -381,6 +382,27 @@ def test_compare_starts_candidates_and_judge_in_turns(tmp_path: Path) -> None:
     assert [candidate["n_valid"] for candidate in report["candidates"]] == [36, 36, 36]
     assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
         *("compass-judger.log", "mistral.log", "qwen.log")
+    ]
+
+
+@pytest.mark.usefixtures("no_servers_left")
+@pytest.mark.slow
+def test_candidates_that_differ_in_their_prompt_share_a_server(tmp_path: Path) -> None:
+    text = (data_root() / "evals" / "qa_pairs" / "prompt.md").read_text()
+    for name in ("one.md", "two.md"):
+        (tmp_path / name).write_text(text.replace("# user", f"# user\n\n{name}"))
+    registry = registry_file(
+        tmp_path, mistral=entry("ok"), tuned={"lora": {"base": "mistral", "path": "/adapters/tuned"}}
+    )
+    done = compare(tmp_path, registry, "mistral", "tuned", "--prompts", "one.md,two.md", n=2)
+    assert done.returncode == 0, done.stderr
+    ready = [line.split()[0] for line in done.stderr.splitlines() if "is ready" in line]
+    assert ready == ["mistral", "compass-judger"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
+    candidates = {f"{model}@{prompt}" for model in ("mistral", "tuned") for prompt in ("one", "two")}
+    assert {row["candidate"] for row in rows} == candidates
+    assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == [
+        *("compass-judger.log", "mistral.log")
     ]
 
 

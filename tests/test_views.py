@@ -305,7 +305,7 @@ def test_cost() -> None:
     running = cost_text(made, MACHINES, API.model_copy(update={"currency": "USD", "as_of": "2025-09-01"}))
     priceless = cost_text(made, {}, API)
     work = [steady_work(1932, per_s=per_s, price_per_hour=1.01) for per_s in (0.23, 2.11)]
-    speeds = markdown(write_work(work, "USD", "USD 1.01 per hour, as you typed it"))
+    speeds = markdown(write_work(work, "USD", "USD 1.01 per hour, as given"))
     check_golden("cost.md", f"{full}\n{running}\n{priceless}\n{speeds}")
 
 

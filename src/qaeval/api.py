@@ -94,7 +94,7 @@ class ProgressEvent:
     """One finished task of a stage; its row is on disk."""
 
     stage: str
-    """``generate`` or ``grade``."""
+    """``generate``, ``grade``, or one of these with `` repeats``."""
     model: str
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""
@@ -292,6 +292,7 @@ class Run:
 def compare(
     models: str | Sequence[str],
     *,
+    prompts: Paths | None = None,
     eval_name: PathArgument | None = None,
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
@@ -321,7 +322,9 @@ def compare(
     """Generate, grade and report: all models on the same samples. One model alone is evaluated without a comparison.
 
     Args:
-        models: Candidate names in the registry (``qaeval models`` lists them).
+        models: Names of models in the registry (``qaeval models`` lists them).
+        prompts: Prompt files, by path or by name in the eval's folder: each model is a candidate with each of them,
+            ``mistral@better``; default: the eval's prompt.
         eval_name: Name or folder of the eval; default: that of the registry.
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
@@ -373,6 +376,7 @@ def compare(
         fields=fields or {},
         n=n,
         seed=seed,
+        prompts=_prompts(prompts),
     )
     path = _path(out) or Path("results", new_run_name())
     judging = find_judging(
@@ -423,6 +427,7 @@ def compare(
 def generate(
     models: str | Sequence[str],
     *,
+    prompts: Paths | None = None,
     eval_name: PathArgument | None = None,
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
@@ -443,7 +448,8 @@ def generate(
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
     Args:
-        models: Candidate names in the registry.
+        models: Names of models in the registry.
+        prompts: Prompt files.
         eval_name: As for `compare`; so are all other arguments.
         chunks: JSONL file of your own chunks.
         samples: JSONL file of your own questions or topic cards.
@@ -478,6 +484,7 @@ def generate(
         fields=fields or {},
         n=n,
         seed=seed,
+        prompts=_prompts(prompts),
     )
     path, settings = _path(out) or Path("results", new_run_name()), plan.settings()
     machines = find_machines(registry, [settings], None)
@@ -957,6 +964,10 @@ def _paths(paths: Paths) -> tuple[Path, ...]:
     if isinstance(paths, str | PathLike):
         return (Path(paths),)
     return tuple(Path(path) for path in paths)
+
+
+def _prompts(prompts: Paths | None) -> list[str]:
+    return [] if prompts is None else list(map(str, _paths(prompts)))
 
 
 def _run_paths(run: Run | Paths) -> tuple[Path, ...]:

@@ -153,6 +153,13 @@ def test_chunks_drawn_with_unequal_probabilities_are_weighted() -> None:
     assert isnan(corrected.p_labels)
 
 
+def test_very_unequal_probabilities_carry_a_warning() -> None:
+    judged, labelled = drawn_run(200, 40)
+    steep, even = np.where(np.arange(200) % 20 == 0, 0.01, 1.0), np.where(np.arange(200) % 2, 0.5, 0.4)
+    assert "differ so much" in str(corrected_difference(judged, labelled, inclusion=steep).labels.reason)
+    assert corrected_difference(judged, labelled, inclusion=even).labels.reason is None
+
+
 def test_differential_error_finds_the_candidate_that_the_judge_favours() -> None:
     judged, labelled = drawn_run(100, 20, noise=0)
     favouring = np.clip(judged + 1 / 3, -1, 1)

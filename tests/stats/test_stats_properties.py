@@ -380,12 +380,12 @@ TESTED_BY_EXAMPLE = {
     # what holds at every look
     "deadline_bets",
     # labels of some chunks
-    # repeated letters
-    "variance_components", "repeat_agreement",
     "corrected_difference", "corrected_rate", "differential_error", "rogan_gladen", "letter_shares",
     "neyman_allocation", "smoothed_spread", "inclusion_probabilities", "draw_chunks", "labelled_chunks_needed",
     # printed elsewhere
     "cochran_q", "benjamini_yekutieli", "clustered_signed_rank", "alternative_annotator_test",
+    # repeated letters
+    "variance_components", "repeat_agreement",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows

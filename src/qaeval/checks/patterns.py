@@ -198,11 +198,13 @@ def new_numbers(checked: CheckedItem) -> str:
 
     Numbers of the expected answer in the eval's data are allowed, since they may have to be computed.
     """
+    text = _COUNTED.sub(" ", _VERSIONED.sub(" ", _LIST_NUMBER.sub("", checked.item.answer)))
+    if not (stated := numbers(text)):
+        return ""
     expected = str(checked.sample.given.get("expected", ""))
     asked = numbers(f"{checked.item.question}\n{expected}")
     known = _values(checked.source) | set(map(_value, asked))
-    text = _COUNTED.sub(" ", _VERSIONED.sub(" ", _LIST_NUMBER.sub("", checked.item.answer)))
-    unknown = [number for number in dict.fromkeys(numbers(text)) if _value(number) not in known]
+    unknown = [number for number in dict.fromkeys(stated) if _value(number) not in known]
     return f"not in the chunk: {', '.join(unknown)}" if unknown else ""
 
 
@@ -218,7 +220,7 @@ def _values(source: str) -> frozenset[str]:
 
 @lru_cache(maxsize=_SOURCES)
 def _stems(text: str) -> frozenset[str]:
-    return frozenset(stem(part) for word in words(text) for part in (word, *_split(word)))
+    return frozenset(stem(part) for word in set(words(text)) for part in (word, *_split(word)))
 
 
 def _value(number: str) -> str:
@@ -233,10 +235,12 @@ def _value(number: str) -> str:
 
 def new_names(checked: CheckedItem) -> str:
     """Names and identifiers in the answer that are in neither the chunk nor the question."""
+    if not (names := named_terms(checked.item.answer)):
+        return ""
     known = _stems(checked.source) | _stems(checked.item.question)
     unknown = [
         name
-        for name in named_terms(checked.item.answer)
+        for name in names
         if not name[0].isdigit()
         and stem(name.casefold()) not in known
         and not all(stem(part.casefold()) in known for part in _distinctive_parts(name))
@@ -248,13 +252,14 @@ def _distinctive_parts(name: str) -> list[str]:
     """Return the parts with capitals or digits: ``H100`` of ``H100-based``; all parts if there are none."""
     parts = _split(name)
     marked = [part for part in parts if any(letter.isupper() or letter.isdigit() for letter in part)]
-    return marked or parts
+    return marked or list(parts)
 
 
-def _split(name: str) -> list[str]:
+@lru_cache(maxsize=1 << 14)
+def _split(name: str) -> tuple[str, ...]:
     """Return the parts of a name, abbreviations without a plural s."""
     parts = [part for part in _PARTS.split(name) if part not in {"", "s"}]
-    return [part[:-1] if part.endswith("s") and part[:-1].isupper() else part for part in parts]
+    return tuple(part[:-1] if part.endswith("s") and part[:-1].isupper() else part for part in parts)
 
 
 def language(checked: CheckedItem) -> str:
@@ -275,6 +280,7 @@ def language(checked: CheckedItem) -> str:
     return f"{_LANGUAGES[actual]}, the {source} is {_LANGUAGES[expected]}"
 
 
+@lru_cache(maxsize=_SOURCES)
 def _language_of(text: str) -> str:
     german = english = 0
     for word in words(text[:20_000]):

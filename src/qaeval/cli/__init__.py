@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print, exit.
 
-Exit codes: 0 fine · 4 not comparable · 64 usage · 65 bad input data · 69 endpoint unavailable · 70 bug in qaeval ·
-74 the run directory cannot be read or written · 130 interrupted (the run can be resumed); of a gate also 1 regression,
+Exit codes: 0 success · 4 not comparable · 64 usage · 65 bad input data · 69 endpoint unavailable · 70 bug in qaeval ·
+74 file cannot be read or written · 130 interrupted (the run can be resumed). Of a gate also: 1 regression,
 2 inconclusive, 3 judge not trusted.
 """
 
@@ -18,12 +18,12 @@ from qaeval.errors import QaevalError, StoreError, UsageError
 
 
 def main() -> None:
-    """Run the command line and exit with the code of what happened."""
+    """Run the command line and exit with its exit code."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; return its exit code. Errors are one paragraph on stderr, without a traceback."""
+    """Run a command and return its exit code; errors are printed on stderr, without a traceback."""
     log, handler = logging.getLogger("qaeval"), _Stderr(logging.WARNING)
     log.addHandler(handler)
     try:
@@ -33,10 +33,10 @@ def run(arguments: list[str]) -> int:
 
 
 class _Stderr(logging.Handler):
-    """Prints warnings of the API on stderr."""
+    """Log handler that prints the warnings of the API on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one."""
+        """Print a warning."""
         print(printable(f"qaeval: {record.getMessage()}"), file=sys.stderr)
 
 
@@ -45,22 +45,24 @@ def _run(arguments: list[str]) -> int:
         return app(arguments, prog_name="qaeval", standalone_mode=False) or 0
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _say(message, UsageError.exit_code, hint=_help_for(arguments))
+        return _print_error(message, UsageError.exit_code, hint=_help_for(arguments))
     except QaevalError as error:
-        return _say(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("abandoned; finished rows are kept", 130)
+        return _print_error("abandoned; finished rows are kept", 130)
     except BrokenPipeError:
         return 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence turns a bug into exit code 70
+    except Exception as error:  # noqa: BLE001 - every other exception is a bug
         return _unexpected(error)
 
 
 def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-        return _say(f"what was printed could not be written: {error.strerror}", StoreError.exit_code)
+        return _print_error(f"the output could not be written: {error.strerror}", StoreError.exit_code)
     traceback.print_exc()
-    return _say("this is a bug in qaeval, not in your input; please report it with the lines above", 70)
+    return _print_error(
+        "this is a bug in qaeval, not in your input; please report it with the lines above", 70
+    )
 
 
 def _help_for(arguments: list[str]) -> str:
@@ -68,7 +70,7 @@ def _help_for(arguments: list[str]) -> str:
     return f"qaeval {command} --help" if command in ORDER else "qaeval --help"
 
 
-def _say(message: str, exit_code: int, *, hint: str = "") -> int:
-    more = f"\nSee `{hint}`." if hint else ""
-    print(printable(f"qaeval: {message}{more}"), file=sys.stderr)
+def _print_error(message: str, exit_code: int, *, hint: str = "") -> int:
+    advice = f"\nSee `{hint}`." if hint else ""
+    print(printable(f"qaeval: {message}{advice}"), file=sys.stderr)
     return exit_code

@@ -1,18 +1,9 @@
-"""The commands. What a command needs is imported when it runs: `qaeval --help` stays fast."""
+"""The commands. Their imports are local, so that `qaeval --help` stays fast."""
 
 import typer
 import typer.core
 
-from qaeval.cli import agreement as judging
-from qaeval.cli import compare as running
-from qaeval.cli import corpus as documents
-from qaeval.cli import cost as deciding
-from qaeval.cli import evals, history
-from qaeval.cli import export as data
-from qaeval.cli import gate as gating
-from qaeval.cli import models as looking
-from qaeval.cli import shards as sharding
-from qaeval.cli import sweep as sweeping
+from qaeval.cli import agreement, compare, corpus, cost, evals, export, gate, history, models, shards, sweep
 
 ORDER = (
     *("compare", "generate", "grade", "report", "merge", "history", "compare-runs"),
@@ -22,10 +13,10 @@ ORDER = (
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands in the order in which they are needed; typer would list groups last."""
+    """The commands in order of use; typer would list groups last."""
 
-    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002  (typer gives it)
-        """Name every command once; one without a place in ``ORDER`` is a ValueError."""
+    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002  (passed by typer)
+        """Return the names of all commands; ValueError for a command that is not in ``ORDER``."""
         return sorted(self.commands, key=ORDER.index)
 
 
@@ -40,27 +31,27 @@ app = typer.Typer(
 rubric_app = typer.Typer(help="Check and print rubrics.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rubric_app, name="rubric")
 
-app.command()(running.compare)
-app.command()(running.generate)
-app.command()(running.grade)
-app.command()(running.report)
-app.command()(sharding.merge)
+app.command()(compare.compare)
+app.command()(compare.generate)
+app.command()(compare.grade)
+app.command()(compare.report)
+app.command()(shards.merge)
 app.command()(history.history)
 app.command()(history.compare_runs)
-app.command()(gating.gate)
-app.add_typer(gating.baseline_app, name="baseline")
-app.command()(judging.agreement)
-app.command()(judging.plan)
-app.command()(deciding.decide)
-app.command()(deciding.cost)
-app.command()(sweeping.sweep)
-app.command()(documents.chunk)
-app.command()(documents.sample)
-app.command()(data.export)
-app.command("import")(data.import_)
+app.command()(gate.gate)
+app.add_typer(gate.baseline_app, name="baseline")
+app.command()(agreement.agreement)
+app.command()(agreement.plan)
+app.command()(cost.decide)
+app.command()(cost.cost)
+app.command()(sweep.sweep)
+app.command()(corpus.chunk)
+app.command()(corpus.sample)
+app.command()(export.export)
+app.command("import")(export.import_)
 app.command("new-eval")(evals.new_eval)
 app.add_typer(evals.analyse_app, name="analyse")
-app.command()(looking.models)
-app.command()(looking.doctor)
-rubric_app.command("check")(looking.rubric_check)
-rubric_app.command("show")(looking.rubric_show)
+app.command()(models.models)
+app.command()(models.doctor)
+rubric_app.command("check")(models.rubric_check)
+rubric_app.command("show")(models.rubric_show)

@@ -30,6 +30,7 @@ from qaeval.cli.options import (
     Number,
     Out,
     OutOrStore,
+    Prompts,
     Registry,
     RepeatCandidate,
     RepeatGrade,
@@ -43,6 +44,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     in_flight,
     mapping,
+    prompt_names,
 )
 from qaeval.errors import QaevalError, UsageError
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 def compare(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
@@ -101,6 +104,7 @@ def compare(
             shard,
             out,
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -125,6 +129,7 @@ def compare(
     with _resumable(path):
         run = api.compare(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,
@@ -156,6 +161,7 @@ def compare(
 
 def generate(
     models: Names,
+    prompts: Prompts = None,
     eval_name: EvalName = None,
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
@@ -180,6 +186,7 @@ def generate(
     with _resumable(path):
         api.generate(
             models,
+            prompts=prompt_names(prompts),
             eval_name=eval_name,
             chunks=chunks,
             samples=samples,

@@ -1,4 +1,4 @@
-"""`qaeval decide` and `qaeval cost`: which candidate to host by the user's weights, and what it costs in which way."""
+"""`qaeval decide` and `qaeval cost`: ranking of candidates by weights, and costs of hosting alternatives."""
 
 import re
 from contextlib import ExitStack
@@ -142,13 +142,13 @@ def cost(
 
     registry = find_config(config)
     if currency and not _CURRENCY.fullmatch(currency):
-        raise UsageError(f"--currency: expected three capitals, like EUR, got {currency!r}")
+        raise UsageError(f"--currency: expected a code of three capital letters, like EUR, got {currency!r}")
     if not runs:
         _steady(registry, items, per_second or [], price, hardware, currency, as_json=as_json)
         return
     if items is not None or per_second or price is not None:
         raise UsageError(
-            "--items, --per-second and --price are for a plan without a run; a run knows its own"
+            "--items, --per-second and --price apply to a plan without a run; omit them, the run has its own"
         )
     assumptions = CostAssumptions(
         start_s=start,
@@ -175,7 +175,7 @@ def _steady(
     *,
     as_json: bool,
 ) -> None:
-    """Say what items cost at steady speeds, without a run."""
+    """Print the cost of items at constant speeds, without a run."""
     import json
 
     from qaeval.cli.tables import print_sections
@@ -184,15 +184,15 @@ def _steady(
 
     if items is None or not speeds or (price is None and hardware is None):
         raise UsageError(
-            "cost needs a run directory; or, without one, --items, --per-second and a price: --price with --currency, or --hardware NAME"
+            "cost: expected a run directory, or --items, --per-second and a price (--price with --currency, or --hardware NAME)"
         )
     if price is not None and not currency:
-        raise UsageError("--price: in which currency? Add --currency USD")
+        raise UsageError("--price requires --currency, for example --currency USD")
     if price is None:
         machine = _priced(registry, hardware or "", "--hardware")
         price, currency, priced = machine.price_per_hour or 0.0, machine.currency, machine.priced
     else:
-        priced = f"{currency} {price:,.2f} per hour, as you typed it"
+        priced = f"{currency} {price:,.2f} per hour, as given"
     try:
         works = [steady_work(items, per_s=speed, price_per_hour=price) for speed in sorted(speeds)]
     except ValueError as error:
@@ -209,7 +209,7 @@ def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
     machine = find_machine(registry, name)
     if machine.price_per_hour is None:
         raise UsageError(
-            f"{option} {name}: the registry has no price of it; add price_per_hour, as_of and source under hardware.{name}"
+            f"{option} {name}: no price in the registry; add price_per_hour, as_of and source under hardware.{name}"
         )
     return machine
 
@@ -217,7 +217,7 @@ def _priced(registry: "Config", name: str, option: str) -> "MachineFacts":
 def _priced_runs(
     runs: list[Path], registry: "Config", hardware: str | None, margin: float | None
 ) -> "tuple[Report, MeasuredRun]":
-    """Read the report of a run, or analyse several runs as one; the costs are at the registry's prices."""
+    """Read the report of a run, or analyse several runs as one, with costs at the prices of the registry."""
     from qaeval.registry.find import find_machines
     from qaeval.storage.run_directory import RunStore
 
@@ -229,7 +229,7 @@ def _priced_runs(
             from qaeval.comparison.report_file import load_priced
 
             return load_priced(stores[0], machines)
-        # no run has a report of all candidates: differences and the judge's tokens need the letters of all runs
+        # no stored report has all candidates: differences and the judge's tokens need the letters of all runs
         from qaeval.comparison.analysis import ReportOptions
         from qaeval.comparison.run_data import labels_of_runs
         from qaeval.comparison.write_report import read_report
@@ -250,5 +250,5 @@ def _number(name: str, text: str) -> float:
     except ValueError:
         value = float("nan")
     if not isfinite(value) or value < 0:
-        raise UsageError(f"--weight {name}: expected a number, 0 or more, like {name}=5; got {text!r}")
+        raise UsageError(f"--weight {name}: expected a number of 0 or more, like {name}=5, got {text!r}")
     return value

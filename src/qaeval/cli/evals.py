@@ -1,4 +1,4 @@
-"""Commands that make evals, and that look at what candidates wrote."""
+"""`qaeval new-eval` and `qaeval analyse`: new evals, and generations without grades."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,9 +24,9 @@ def new_eval(
     The eval runs as created; comments in its files explain what to change.
     """
     from qaeval.corpus.new_eval import first_command
-    from qaeval.corpus.new_eval import new_eval as make
+    from qaeval.corpus.new_eval import new_eval as create_eval
 
-    path = make(name, kind=kind, folder=folder)
+    path = create_eval(name, kind=kind, folder=folder)
     print(f"{path}\nnext: {first_command(path, kind)}")
 
 
@@ -43,13 +43,13 @@ def generation(run: RunDirectory, as_json: AsJson = False) -> None:
 
     with RunStore.open(run) as store:
         settings = store.settings()
-        found = analyse_generation(
+        report = analyse_generation(
             store.samples(),
             store.generations(),
             eval_facts=eval_facts_of(settings),
             candidates=list(settings["candidates"]),
         )
     if as_json:
-        print(found.model_dump_json())
+        print(report.model_dump_json())
     else:
-        print_sections(write_generation(found))
+        print_sections(write_generation(report))

@@ -94,6 +94,14 @@ Drawn: TypeAlias = Annotated[
 Precomputed: TypeAlias = Annotated[
     bool, typer.Option("--precomputed", help="labels: write letters as precomputed scores of Inspect.")
 ]
+Next: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--next",
+        help="labels: draw the items whose labels decide most, given the labels that exist: whole chunks of all candidates, or items "
+        "of one candidate by the judge's letter.",
+    ),
+]
 AcceptLicence: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -120,6 +128,7 @@ class Asked:
     n: int | None
     seed: int | None
     precomputed: bool
+    next: bool
     accept_licence: list[str] | None
 
 
@@ -134,6 +143,7 @@ _TAKEN: dict[str, tuple[str, ...]] = {
     "per_sample": ("dpo",),
     "n": ("labels",),
     "precomputed": ("labels",),
+    "next": ("labels",),
 }
 """Options of an export with the targets that take them."""
 
@@ -155,6 +165,7 @@ def export(
     n: Drawn = None,
     seed: Seed = None,
     precomputed: Precomputed = False,
+    next_: Next = False,
     accept_licence: AcceptLicence = None,
 ) -> None:
     """Export a run as training data, tables, labels or logs."""
@@ -174,6 +185,7 @@ def export(
         n=n,
         seed=seed,
         precomputed=precomputed,
+        next=next_,
         accept_licence=accept_licence,
     )
     _require_taken(to, asked)
@@ -228,6 +240,7 @@ def _write(store: "RunStore", to: str, target: Path, asked: Asked) -> "ExportRes
         per_sample=PAIRS_PER_SAMPLE if asked.per_sample is None else asked.per_sample,
         n=asked.n,
         precomputed=asked.precomputed,
+        next_=asked.next,
     )
 
 
@@ -294,23 +307,26 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Items in JSON Lines, a JSON array, CSV or Parquet; or Inspect's .eval logs. Each file is a candidate, unless a column names it.",
+            help="Files of items (JSON Lines, JSON array, CSV, Parquet), or Inspect .eval logs; one candidate per file, unless a column names candidates.",
         ),
     ],
     out: Out = None,
     chunks: Annotated[
         Path | None,
-        typer.Option("--chunks", help="JSONL file of the chunks that items name by id; default: the eval's."),
+        typer.Option(
+            "--chunks",
+            help="JSONL file of the chunks that items refer to by id; default: the chunks of the eval.",
+        ),
     ] = None,
     candidate: Annotated[
         list[str] | None,
         typer.Option(
             "--candidate",
-            help="Name of the candidate, once or once for each file; default: the column candidate or model, else the file's name.",
+            help="Candidate name, given once, or once per file; default: the column candidate or model, else the file name.",
         ),
     ] = None,
     candidate_field: Annotated[
-        str | None, typer.Option("--candidate-field", metavar="COLUMN", help="Column of the candidate.")
+        str | None, typer.Option("--candidate-field", metavar="COLUMN", help="Column with candidate names.")
     ] = None,
     eval_name: EvalName = None,
     rubric: RubricName = None,
@@ -319,32 +335,38 @@ def import_(
         typer.Option(
             "--field",
             metavar="FIELD=COLUMN",
-            help="Column of a field (question, answer, chunk_id, text, …); repeat for several. Common names are understood "
-            "without it.",
+            help="Column of a field (question, answer, chunk_id, text, …); repeatable. Common names need no mapping.",
         ),
     ] = None,
     grade_field: Annotated[
         list[str] | None,
-        typer.Option("--grade-field", metavar="JUDGE=COLUMN", help="Column with the letters of a judge."),
+        typer.Option(
+            "--grade-field",
+            metavar="JUDGE=COLUMN",
+            help="Column with the letters of a judge, for example judge=grade.",
+        ),
     ] = None,
     label_field: Annotated[
         list[str] | None,
         typer.Option(
-            "--label-field", metavar="RATER=COLUMN", help="Column with a rater's labels; repeat for several."
+            "--label-field", metavar="RATER=COLUMN", help="Column with the labels of a rater; repeatable."
         ),
     ] = None,
     common: Annotated[
-        bool, typer.Option("--common", help="Keep the samples that all candidates have, where they differ.")
+        bool, typer.Option("--common", help="Keep only the samples that all candidates have.")
     ] = False,
     join: Annotated[
         Path | None,
         typer.Option(
-            "--join", metavar="RUN", help="Run on the same samples, whose candidates --out then holds too."
+            "--join", metavar="RUN", help="Run on the same samples; its candidates are added to --out."
         ),
     ] = None,
     config: Registry = None,
 ) -> None:
-    """Import items made elsewhere, or Inspect logs, as a run. `qaeval grade` is the next step, of a log `qaeval report`."""
+    """Import items or Inspect logs as a run.
+
+    The next step is `qaeval grade`; for logs and graded items `qaeval report`.
+    """
     from qaeval.environment import new_run_name
     from qaeval.importing.reading import format_of
 

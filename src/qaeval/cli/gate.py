@@ -1,4 +1,4 @@
-"""`qaeval gate` and `qaeval baseline`: may this change ship?"""
+"""`qaeval gate` and `qaeval baseline`: verdicts about changes, and the baselines behind them."""
 
 import sys
 from contextlib import suppress

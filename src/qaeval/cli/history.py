@@ -1,4 +1,4 @@
-"""`qaeval history` and `compare-runs`: finished runs over time, and the same candidates in several of them."""
+"""`qaeval history` and `qaeval compare-runs`: run history, and the same candidates across runs."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,12 +63,12 @@ def history(
 
     root = folder or Path("results")
     if push and mlflow is None:
-        raise UsageError("--push needs --mlflow URL: where the runs are to be written")
+        raise UsageError("--push requires --mlflow URL, the tracking server to write to")
     if mlflow is None or push:
         runs, unread = read_runs(root)
     elif folder is not None:
         raise UsageError(
-            f"{folder}: runs are read from a folder or with --mlflow; add --push to write them there"
+            f"{folder}: with --mlflow, runs are read from the tracking server, not from a folder; to write a folder there, add --push"
         )
     else:
         from qaeval.history.mlflow import fetch
@@ -95,7 +95,7 @@ def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
 
     written = push(url, experiment, runs)
     n_known = len(runs) - len(written)
-    print(f"{url}: {len(written)} runs written, {n_known} were there already", file=sys.stderr)
+    print(f"{url}: {len(written)} runs written, {n_known} already present", file=sys.stderr)
 
 
 def compare_runs(
@@ -117,7 +117,7 @@ def compare_runs(
     from qaeval.storage.run_directory import RunStore
 
     if len(runs) < 2:
-        raise UsageError("compare-runs needs at least two run directories")
+        raise UsageError("compare-runs: expected two or more run directories")
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(path)) for path in runs]
         comparison = compare(

@@ -1,4 +1,4 @@
-"""`qaeval models`, `doctor` and `rubric`: what the registry has, and whether it answers."""
+"""`qaeval models`, `doctor` and `rubric`: the registry, its endpoints, and rubrics."""
 
 import sys
 from typing import Annotated
@@ -85,7 +85,8 @@ def doctor(
     if plan:
         print_memory([*planned.candidates, judging.judge], registry.serving.gpu_gib)
     answers = check_endpoints([*planned.candidates, judging.judge], registry)
-    given = {
+    # in the next command: every option that shaped this plan
+    options = {
         "eval": eval_name,
         "chunks": chunks,
         "samples": samples,
@@ -93,13 +94,15 @@ def doctor(
         "rubric": rubric,
         "n": n,
         "seed": seed,
+        "config": config,
     }
-    given["config"] = config
-    typed = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    typed += ["--allow-same-family"] if allow_same_family else []
-    typed += [word for place in endpoint or [] for word in ("--endpoint", place)]
-    typed += [word for name in field or [] for word in ("--field", name)]
-    print(f"\nnext: {next_command(planned, judging, answers, typed)}")
+    arguments = [
+        word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))
+    ]
+    arguments += ["--allow-same-family"] if allow_same_family else []
+    arguments += [word for value in endpoint or [] for word in ("--endpoint", value)]
+    arguments += [word for value in field or [] for word in ("--field", value)]
+    print(f"\nnext: {next_command(planned, judging, answers, arguments)}")
 
 
 def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file.")]) -> None:
@@ -107,7 +110,7 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
     from qaeval.evals.find import conflicts_with_shipped, find_rubric
 
     checked = find_rubric(rubric)
-    print(f"{checked.name} version {checked.version}: fine")
+    print(f"{checked.name} version {checked.version}: valid")
     print("\n".join(f"  {level.letter}  {level.name}: {level.meaning}" for level in checked.scale))
     print(
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
@@ -115,8 +118,8 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
     print(f"  sha {checked.sha}")
     if conflicts_with_shipped(checked):
         print(
-            f"note: {checked.name} version {checked.version} is the name of a rubric that comes with qaeval and says something else: "
-            "give yours a name of its own, or labels of the two cannot be told apart",
+            f"note: qaeval ships another rubric with the name {checked.name} version {checked.version}: rename yours, since "
+            "labels name their rubric by name and version",
             file=sys.stderr,
         )
 

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options of several commands."""
 
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -7,7 +7,7 @@ import typer
 
 from qaeval.errors import UsageError
 
-_MOST_IN_FLIGHT = 4096
+_MAX_IN_FLIGHT = 4096
 
 Names: TypeAlias = Annotated[
     list[str],
@@ -16,6 +16,15 @@ Names: TypeAlias = Annotated[
 EvalName: TypeAlias = Annotated[
     str | None,
     typer.Option("--eval", help="Eval name or folder; default: the eval of the registry (qa_pairs)."),
+]
+Prompts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE,...",
+        help="Prompt files, by path or by name in the eval folder; each model is a candidate with each prompt, "
+        "for example mistral@better; default: the prompt of the eval.",
+    ),
 ]
 ChunksFile: TypeAlias = Annotated[
     Path | None, typer.Option("--chunks", help="JSONL file of chunks; default: the chunks of the eval.")
@@ -46,10 +55,10 @@ Seed: TypeAlias = Annotated[
 
 
 def _on_disk(path: Path | None) -> Path | None:
-    """Refuse an address of a store, of which a path would make a folder called ``s3:``."""
+    """Refuse the address of a store: as a path it would create a folder ``s3:``."""
     if path is not None and path.parts[:1] == ("s3:",):
         raise UsageError(
-            f"--out {str(path).replace('s3:/', 's3://', 1)}: expected a directory; a store takes what `qaeval compare --shard` makes"
+            f"--out {str(path).replace('s3:/', 's3://', 1)}: expected a directory; only `qaeval compare --shard` writes to a store"
         )
     return path
 
@@ -123,6 +132,16 @@ NoControls: TypeAlias = Annotated[
         help="Grade no planted controls: up to 10 items with a defect, which show whether the judge tells anything apart.",
     ),
 ]
+
+
+def _repeats(parameter: typer.CallbackParam, value: int | None) -> int | None:
+    """Check a number of repeats before anything is read; the bounds are those of the API."""
+    from qaeval.run.repeats import checked_repeats
+
+    checked_repeats(value, parameter.opts[0])
+    return value
+
+
 _AT_ZERO = (
     "A model at temperature 0, the default of the evals and of judges, shows the noise of its server alone."
 )
@@ -131,6 +150,7 @@ RepeatCandidate: TypeAlias = Annotated[
     typer.Option(
         "--repeat",
         metavar="R",
+        callback=_repeats,
         help="Replies to each sample, 2 to 100, the run's own included: how much of the spread is the candidate's noise? "
         f"The others count in no rate, interval or gate. {_AT_ZERO}",
     ),
@@ -139,8 +159,12 @@ _LETTERS = (
     "Letters for each item, 2 to 100, the first included: how much of the spread is the judge's noise? "
     f"The others count in no rate, interval or gate. {_AT_ZERO}"
 )
-RepeatGrade: TypeAlias = Annotated[int | None, typer.Option("--repeat", metavar="R", help=_LETTERS)]
-RepeatJudge: TypeAlias = Annotated[int | None, typer.Option("--repeat-judge", metavar="R", help=_LETTERS)]
+RepeatGrade: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat", metavar="R", callback=_repeats, help=_LETTERS)
+]
+RepeatJudge: TypeAlias = Annotated[
+    int | None, typer.Option("--repeat-judge", metavar="R", callback=_repeats, help=_LETTERS)
+]
 MetricsPort: TypeAlias = Annotated[
     int | None,
     typer.Option(
@@ -183,23 +207,35 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the resul
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
 
+def prompt_names(prompts: str | None) -> list[str]:
+    """Read ``--prompts``: names with commas between."""
+    if prompts is None:
+        return []
+    names = [name.strip() for name in prompts.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"--prompts {prompts!r}: expected files with commas between, like prompt.md,better.md"
+        )
+    return names
+
+
 def mapping(pairs: list[str] | None, option: str) -> dict[str, str]:
-    """Read ``NAME=VALUE`` arguments.
+    """Parse ``NAME=VALUE`` arguments.
 
     Raises:
         UsageError: an argument has another form.
     """
-    found = {}
+    values = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
             raise UsageError(f"{option} {pair!r}: expected NAME=VALUE")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def endpoint_urls(endpoints: list[str] | None) -> dict[str, str]:
-    """Read ``--endpoint NAME=URL`` arguments.
+    """Parse ``--endpoint NAME=URL`` arguments.
 
     Raises:
         UsageError: an argument has another form.
@@ -215,12 +251,12 @@ def endpoint_urls(endpoints: list[str] | None) -> dict[str, str]:
     return urls
 
 
-def in_flight(typed: str | None) -> "int | Literal['auto'] | None":
-    """Read ``--concurrency``: a number or ``auto``; None where it was not given."""
-    if typed is None or typed == "auto":
-        return typed  # type: ignore[return-value] # mypy does not narrow a string to a literal
-    if not typed.isdecimal() or not 1 <= int(typed) <= _MOST_IN_FLIGHT:
+def in_flight(argument: str | None) -> "int | Literal['auto'] | None":
+    """Parse ``--concurrency``: a number, ``auto``, or None if the option is absent."""
+    if argument is None or argument == "auto":
+        return argument  # type: ignore[return-value] # mypy does not narrow a string to a literal
+    if not argument.isdecimal() or not 1 <= int(argument) <= _MAX_IN_FLIGHT:
         raise UsageError(
-            f"--concurrency: expected auto or a number from 1 to {_MOST_IN_FLIGHT:,}, got {typed!r}"
+            f"--concurrency: expected auto or a number from 1 to {_MAX_IN_FLIGHT:,}, got {argument!r}"
         )
-    return int(typed)
+    return int(argument)

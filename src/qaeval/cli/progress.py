@@ -1,4 +1,4 @@
-"""Progress on stderr: bars on a terminal, plain lines elsewhere; and the counts of `--metrics-port`."""
+"""Progress on stderr: bars on a terminal, plain lines elsewhere."""
 
 import time
 from typing import Final, TextIO
@@ -10,7 +10,7 @@ from rich.progress import Progress as ProgressBars
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
 
 _PLAIN_EVERY_S: Final = 5.0
-"""At most 720 lines an hour in a log."""
+"""Seconds between lines: at most 720 lines per hour in a log."""
 
 
 class BarProgress:
@@ -31,18 +31,18 @@ class BarProgress:
         )
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> "Bar":
-        """Begin a stage with a bar."""
+        """Start a stage, with a bar."""
         self._running += 1
         self._bars.start()
         return Bar(self, self._bars, f"{name} {model}", total=total, done=done)
 
     @property
     def is_drawing(self) -> bool:
-        """Whether a stage is running."""
+        """Whether a stage is running, so that the terminal is being redrawn."""
         return self._running > 0
 
     def ended(self) -> None:
-        """Stop drawing when the last stage has ended; finished bars stay on the screen."""
+        """Stop drawing after the last stage; finished bars stay on the screen."""
         self._running -= 1
         if not self._running:
             self._bars.stop()
@@ -64,7 +64,7 @@ class Bar:
         self._task = bars.add_task(name, total=total, completed=done, failed="", rate="")
 
     def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
-        """Move the bar by one task."""
+        """Advance the bar by one task."""
         self._done += 1
         self._failed += _is_failed(row)
         rate = self._done / max(time.perf_counter() - self._started, 1e-9)
@@ -85,13 +85,13 @@ class Bar:
 
 
 class PlainProgress:
-    """Lines for logs and pipes: one every few seconds, one at the end of a stage."""
+    """Lines for logs and pipes: one every five seconds, and one at the end of a stage."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def stage(self, name: str, model: str, *, total: int, done: int) -> "Lines":
-        """Begin a stage."""
+        """Start a stage."""
         return Lines(self._stream, f"{name} {model}", total=total, done=done)
 
     def note(self, text: str) -> None:
@@ -110,7 +110,7 @@ class Lines:
         self._started = self._printed_at = time.perf_counter()
 
     def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
-        """Count a finished task; print a line when the last one is some seconds old."""
+        """Count a finished task; print a line at most every five seconds."""
         self._done += 1
         self._failed += _is_failed(row)
         now = time.perf_counter()
@@ -150,5 +150,5 @@ def progress_for(console: Console) -> BarProgress | PlainProgress:
 
 
 def progress_on_stderr() -> BarProgress | PlainProgress:
-    """Draw progress on stderr: bars on a terminal, lines elsewhere."""
+    """Return progress on stderr: bars on a terminal, plain lines elsewhere."""
     return progress_for(Console(stderr=True))

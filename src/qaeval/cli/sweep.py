@@ -1,4 +1,4 @@
-"""`qaeval sweep`: one server under more and more load, and where its knee is."""
+"""`qaeval sweep`: a server under rising load, and its knee."""
 
 import shlex
 import sys
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from qaeval.sweep.load import Load
 
 _LEVELS: Final = (1, 2, 4, 8, 16, 32, 64)
-_MOST: Final = 4096
+"""Powers of two: throughput saturates on a logarithmic scale."""
+_MAX_LEVEL: Final = 4096
+"""Each request in flight costs memory in this process too."""
 
 _Model: TypeAlias = Annotated[
     str, typer.Argument(metavar="MODEL", help="Model name from the registry; `qaeval models` lists them.")
@@ -99,12 +101,14 @@ def sweep(
     from qaeval.sweep.sweeper import Sweeper
 
     registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
-    machines = find_machines(registry, [{"candidates": [model], "grading": None}], hardware)
+    machines = find_machines(registry, [{"candidates": {model: {}}, "grading": None}], hardware)
     given = {"--eval": eval_name, "--chunks": chunks, "--samples": samples, "--n": n, "--seed": seed}
     if run is not None and (both := [option for option, value in given.items() if value is not None]):
-        raise UsageError(f"{both[0]} and --run: the prompts are those of an eval, or those of a run's judge")
+        raise UsageError(
+            f"{both[0]} and --run exclude each other: prompts are those of an eval, or of the grading of a run"
+        )
     if run is None and rubric is not None:
-        raise UsageError("--rubric is of a judge's prompts: name a run whose items it grades with --run")
+        raise UsageError("--rubric applies to grading prompts: name the run to grade with --run")
     load = (
         _of_eval(registry, model, eval_name, (chunks, samples, field), n, seed)
         if run is None
@@ -118,7 +122,7 @@ def sweep(
         serving=registry.serving,
         allow_external=registry.allow_external,
         on_stop=lambda: print(
-            "stopping: what is in flight finishes; Ctrl-C again abandons it", file=sys.stderr
+            "stopping: requests in flight finish; Ctrl-C again abandons them", file=sys.stderr
         ),
     )
     with sweeper:
@@ -147,7 +151,7 @@ def _of_eval(
     from qaeval.sweep.load import generation_load
 
     if model in registry.judges and model not in registry.models:
-        raise UsageError(f"{model} is a judge: name a run whose items it grades with --run")
+        raise UsageError(f"{model} is a judge: name the run to grade with --run")
     chunks, samples, fields = source
     plan = make_plan(
         registry,
@@ -172,11 +176,13 @@ def _of_run(registry: "Config", model: str, run: Path, rubric: str | None) -> "L
         return grading_load(store, judging)
 
 
-def _levels(typed: str | None) -> tuple[int, ...]:
-    """Read ``--concurrency``: numbers with commas between, brought into order."""
-    if typed is None:
+def _levels(argument: str | None) -> tuple[int, ...]:
+    """Parse ``--concurrency``: comma-separated numbers, returned in ascending order."""
+    if argument is None:
         return _LEVELS
-    words = [word.strip() for word in typed.split(",")]
-    if not all(word.isdecimal() and 1 <= int(word) <= _MOST for word in words):
-        raise UsageError(f"--concurrency: expected numbers from 1 to {_MOST:,} like 1,2,4,8, got {typed!r}")
-    return tuple(sorted({int(word) for word in words}))
+    numbers = [number.strip() for number in argument.split(",")]
+    if not all(number.isdecimal() and 1 <= int(number) <= _MAX_LEVEL for number in numbers):
+        raise UsageError(
+            f"--concurrency: expected numbers from 1 to {_MAX_LEVEL:,}, like 1,2,4,8, got {argument!r}"
+        )
+    return tuple(sorted({int(number) for number in numbers}))

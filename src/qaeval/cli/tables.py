@@ -1,4 +1,4 @@
-"""What the commands print on stdout."""
+"""Output of commands on stdout."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from qaeval.stats.published import PublishedCheck
 
 _MARKS: Final = {"caution": "! ", "finding": "> "}
-"""What stands before a sentence, by its kind."""
+"""Marks of sentences by kind."""
 
 _HEAD: Final = 3
-"""Cells that name a row of texts: candidate, check or reason, chunk."""
+"""First cells of a row of texts, its heading: candidate, check or reason, chunk."""
 
 
 def escape(text: str) -> str:
-    """Make any text safe for the terminal: no markup, no control characters."""
+    """Escape untrusted text for the terminal: no markup, no control characters."""
     return markup.escape(printable(text))
 
 
 def print_summary(report: "Report", path: Path | None) -> None:
-    """Print the comparison and, of one run, where the report stands."""
+    """Print the comparison and, for a single run, the path of the report."""
     from qaeval.comparison.terminal import render_text_rows
 
     console = Console(highlight=False)
@@ -49,7 +49,7 @@ def print_summary(report: "Report", path: Path | None) -> None:
 
 
 def print_sections(sections: Iterable["Section"]) -> None:
-    """Print sentences first, then the tables, with their notes."""
+    """Print sections: sentences, then tables with their notes."""
     console = Console(highlight=False)
     for index, section in enumerate(sections):
         if index:
@@ -70,7 +70,7 @@ def print_sections(sections: Iterable["Section"]) -> None:
 
 
 def _print_blocks(console: Console, table: "Table") -> None:
-    """Print each row as lines under its first cells: texts in narrow columns cannot be read."""
+    """Print each row as a block of lines, since texts in narrow columns are hard to read."""
     for row in table.rows:
         console.print(f"  [bold]{escape(' · '.join(row[:_HEAD]))}[/bold]", soft_wrap=not console.is_terminal)
         for name, cell in zip(table.header[_HEAD:], row[_HEAD:], strict=True):
@@ -78,14 +78,14 @@ def _print_blocks(console: Console, table: "Table") -> None:
 
 
 def _short(table: "Table") -> tuple[str, ...]:
-    """Leave the judge's name out of the columns of a confusion matrix, whose caption has it."""
+    """Omit the judge's name in the header of a confusion matrix; the caption has it."""
     if table.kind != "confusion":
         return table.header
     return ("", *(name.rsplit(" ", 1)[-1] for name in table.header[1:]))
 
 
 def print_published(check: "PublishedCheck", *, claimed: bool) -> None:
-    """Print what published counts allow: the verdict, why, what speaks against the judge, and the numbers."""
+    """Print the check of a published claim: verdict, contradictions, warnings and numbers."""
     console = Console(highlight=False)
     if claimed:
         verdict = "possible" if check.is_possible else "impossible"
@@ -96,23 +96,23 @@ def print_published(check: "PublishedCheck", *, claimed: bool) -> None:
         console.print(f"! {escape(_sentence(text))}", soft_wrap=not console.is_terminal)
     kappas = (
         ("kappa", check.bounds),
-        ("linear weights", check.linear),
-        ("quadratic weights", check.quadratic),
+        ("kappa, linear weights", check.linear),
+        ("kappa, quadratic weights", check.quadratic),
     )
     rows = [
         ("items", f"{check.n:,}"),
         (
-            "agreement that the counts allow",
+            "possible agreement",
             f"{_pair(check.bounds.agreement_min, check.bounds.agreement_max, 100)} %",
         ),
         ("agreement by chance", f"{100 * check.expected:.1f} %"),
-        ("always the commonest letter", f"{100 * check.baseline:.1f} %"),
-        *((f"{name} that they allow", _pair(bounds.kappa_min, bounds.kappa_max)) for name, bounds in kappas),
+        ("always the most frequent letter", f"{100 * check.baseline:.1f} %"),
+        *((f"possible {name}", _pair(bounds.kappa_min, bounds.kappa_max)) for name, bounds in kappas),
     ]
     if not isnan(check.kappa_low):
-        rows.append(("kappa of the printed agreement", _pair(check.kappa_low, check.kappa_high)))
+        rows.append(("kappa of the published agreement", _pair(check.kappa_low, check.kappa_high)))
     if check.n_tables is not None:
-        rows.append(("tables of whole items that fit", f"{check.n_tables:,}"))
+        rows.append(("tables of counts that fit", f"{check.n_tables:,}"))
     console.print()
     print_table(console, ("from the counts", "value"), rows)
 
@@ -127,7 +127,7 @@ def _pair(low: float, high: float, factor: float = 1) -> str:
 
 
 def print_models(config: "Config", *, as_json: bool) -> None:
-    """Print the registry: candidates, then judges."""
+    """Print the models of the registry: candidates, then judges."""
     groups = {"candidate": config.models, "judge": config.judges}
     if as_json:
         print(
@@ -156,10 +156,10 @@ def print_table(
     marked: Callable[[int, int], bool] = lambda _row, _column: False,
     unbroken: Collection[str] = (),
 ) -> None:
-    """Print a table; the first column, and those named as unbroken, are never broken."""
+    """Print a table; text wraps except in the first column and those named `unbroken`."""
     grid = Grid(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(header):
-        # the first column holds names that people copy: it is never broken
+        # the first column holds names to copy: it must not wrap
         grid.add_column(escape(name), overflow="fold", no_wrap=index == 0 or name in unbroken)
     for row, cells in enumerate(rows):
         texts = (

@@ -1,7 +1,6 @@
-"""The charts of a report as SVG, drawn by matplotlib: for ``report.md``, and in the page where a chart needs axes.
+"""Charts of a report as SVG, drawn by matplotlib: for ``report.md``, and in the page where a chart needs axes.
 
-A chart is an image: nothing in it can run, its text is text, and the sentence that says the same stands beside it. The same
-report gives the same bytes.
+A chart is an image without scripts; a sentence beside it says the same. The same report gives the same bytes.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Differences and rates corrected by labels: from the table of letters and the labels of a run to data.
 
-Several raters: each has estimates of its own. Of a pair, the rater decides that comes first by this order: labels of enough
-chunks for an interval before fewer, people before models, more labelled chunks before fewer, then the name.
+Each rater gives estimates of its own. The rater that decides about a pair is the first in this order: labels of enough chunks for
+an interval before fewer, people before models, more labelled chunks before fewer, then by name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from qaeval.agreement.analysis import labels_of_run
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
@@ -29,6 +30,8 @@ from qaeval.stats.correction import CorrectedRate, corrected_difference, correct
 from qaeval.stats.estimate import MIN_CLUSTERS
 from qaeval.stats.paired import agreeing_with_test, holm
 
+_UNEVEN: Final = 0.01
+"""P-value below which labels are not spread over the judge's letters as chance spreads them."""
 _KINDS: Final[Mapping[RaterKind, int]] = {"human": 0, "mixed": 1, "model": 2}
 
 
@@ -201,6 +204,8 @@ def _difference(pair: Difference, rater: _Rater, chunks: _Chunks, margin: float)
         error=Measure.of(error.estimate),
         p_error=_number(error.p_value) if n >= MIN_CLUSTERS else None,
         tuning=_number(corrected.tuning),
+        correlation=_number(corrected.correlation),
+        sd=float(np.std(differences[is_labelled], ddof=1)) if n > 1 else None,
         width_ratio=_number(corrected.width_ratio),
         outcome=outcome_of(difference, _p_or_1(corrected.p_value), margin=margin),
     )
@@ -222,10 +227,17 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
         "n_chunks": len(set(clusters[~np.isnan(labelled)])),
     }
     rates = []
+    inclusion = _inclusion(judged, labelled, failed)
     for worst in range(len(code) - 1):
         target = tuple(range(worst + 1))
         corrected = corrected_rate(
-            judged, labelled, clusters, n_levels=len(code), target=target, failed=failed
+            judged,
+            labelled,
+            clusters,
+            n_levels=len(code),
+            target=target,
+            failed=failed,
+            inclusion=inclusion,
         )
         rates.append(
             _labelled_rate(
@@ -249,6 +261,7 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
             clusters[~failed],
             n_levels=2,
             target=(1,),
+            inclusion=None if inclusion is None else inclusion[~failed],
         )
         rates.append(
             _labelled_rate(
@@ -256,6 +269,31 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
             )
         )
     return rates
+
+
+def _inclusion(judged: np.ndarray, labelled: np.ndarray, failed: np.ndarray) -> np.ndarray | None:
+    """Estimate the probability with which each item was drawn to be labelled: the labelled share of its letter.
+
+    A sheet that was drawn by the judge's letter has more labels of rare letters than chance would give it, and its labels alone
+    would not represent the items.
+
+    Returns:
+        Probabilities along the items; None where the labels are spread over the letters as evenly as chance spreads them.
+    """
+    strata = np.where(np.isnan(judged), -1.0, judged)
+    is_labelled = ~np.isnan(labelled)
+    names, codes = np.unique(strata[~failed], return_inverse=True)
+    sizes = np.bincount(codes)
+    given = np.bincount(codes, weights=is_labelled[~failed], minlength=len(sizes))
+    share = given.sum() / sizes.sum()
+    if len(sizes) == 1 or share == 1:
+        return None
+    chi_squared = float(((given - share * sizes) ** 2 / (sizes * share * (1 - share))).sum())
+    if special.chdtrc(len(sizes) - 1, chi_squared) >= _UNEVEN:
+        return None
+    shares = dict(zip(names.tolist(), (given / sizes).tolist(), strict=True))
+    # items without a label are not read; a letter without any label has the share 0, which is no probability
+    return np.array([shares.get(stratum) or 1.0 for stratum in strata.tolist()])
 
 
 def _labelled_rate(corrected: CorrectedRate, **facts: Any) -> LabelledRate:  # noqa: ANN401 - fields of the model

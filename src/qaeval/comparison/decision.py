@@ -1,7 +1,7 @@
-"""The choice of a candidate by the user's weights, and how firm it is: analysis, data and view of ``qaeval decide``.
+"""Choice of a candidate by the user's weights: analysis, data and view of ``qaeval decide``.
 
 The weighted sum of a candidate is linear in every weight, so the weight at which another candidate comes first is the root of a
-linear equation for each rival; nothing is searched. The section of the report that weighs the candidates for hosting is here too.
+linear equation for each rival. The section of the report that weighs the candidates for hosting is here too.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,4 @@
-"""What the eval's checks found: counted by candidate, with a few of them shown; and questions that come again and again.
-
-Sections of what the eval's checks found, and of what preference pairs are like.
-"""
+"""Findings of the checks by candidate, repeated questions, and the sections of the report about them."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence

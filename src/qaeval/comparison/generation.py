@@ -1,8 +1,6 @@
-"""What candidates wrote, whatever the judge says of it: a run that is not graded yet has it too.
+"""Items of the candidates without their letters: analysis, data and view of ``qaeval analyse generation``.
 
-What ``qaeval analyse generation`` says, as data.
-
-Sections of what candidates wrote, without a letter in them.
+A run that is not graded yet has all of it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

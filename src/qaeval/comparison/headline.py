@@ -1,4 +1,4 @@
-"""The headline: which candidate, by how much, how sure, and what the judge is worth; in careful words."""
+"""Headline of a report: the sentence of the verdict, findings, cautions and notes."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,8 +1,6 @@
-"""Every item with its letter, its reason and its labels, chunk by chunk, to be read.
+"""Items of a run by chunk, each with its letter, reason and labels, as the page and the CSV show them.
 
-Where in a chunk an answer stands: for the reader's eye, not for a grade.
-
-The items of a run as the HTML report shows them; they are not part of ``report.json``.
+They are not part of ``report.json``. The marked parts of a chunk, in which an answer stands, help the reader and do not grade.
 """
 
 import re

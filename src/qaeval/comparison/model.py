@@ -44,6 +44,10 @@ class LabelledDifference(Part):
     """Exact sign-flip test that the judge favours neither; None where the labels allow no exact test."""
     tuning: float | None
     """Weight of the judge's differences in the estimate, 0 to 1."""
+    correlation: float | None = None
+    """Between the judge's and the labels' differences on the labelled chunks; None where either does not vary."""
+    sd: float | None = None
+    """Standard deviation of the labels' difference between chunks; None with one labelled chunk."""
     width_ratio: float | None
     """Width of the interval with the judge's letters over that of the labels alone."""
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""The section of noise: what repeats of replies and letters show."""
+"""Section on noise: results of repeated replies and letters."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -45,7 +45,7 @@ def _sentences(measured: Noise, judge: str) -> Iterator[str]:
             if shares[source].value is not None
         ]
         if parts:
-            yield f"{name}: of the spread of its letters, {' and '.join(parts)}.{_narrower(candidate)}"
+            yield f"{name}: of the spread of its letters, {', and '.join(parts)}.{_narrower(candidate)}"
 
 
 def _narrower(candidate: CandidateNoise) -> str:
@@ -84,7 +84,7 @@ def _components(measured: Noise, best: str) -> Table:
     explanation = (
         f"Spread: variance of one letter, {best} (1) or not (0), of a random chunk. Chunks: between chunks. Items: between the "
         f"items of a chunk. Replies: between replies to one sample. Judge: between letters for one text. A source without repeats is "
-        f"part of the one to its left. A negative estimate is shown as 0, so that shares may add up to more than 100 %."
+        f"part of the one to its left. A negative estimate is shown as 0, so that the shares need not add up to 100 %."
     )
     return Table(
         caption="Where the spread of letters comes from, by candidate",

@@ -1,4 +1,4 @@
-"""The section that says where everything came from."""
+"""Section on provenance: models, data and settings of the run."""
 
 from collections.abc import Mapping
 
@@ -38,7 +38,7 @@ def _eval(report: Report) -> Table:
             "items per sample": facts.items_per_sample,
             "seed of the draw": facts.seed,
             "eval sha-256": facts.sha,
-            "prompt sha-256": facts.prompt_sha,
+            "prompt sha-256": "" if _has_prompts(report) else facts.prompt_sha,
             "sample set sha-256": facts.sample_set_digest,
             "rubric": rubric.name,
             "rubric sha-256": rubric.sha,
@@ -48,10 +48,18 @@ def _eval(report: Report) -> Table:
     )
 
 
+def _has_prompts(report: Report) -> bool:
+    """Whether the prompt belongs to the candidates: they have prompts of their own, or differ in the eval's."""
+    prompts = {(candidate.facts.prompt, candidate.facts.prompt_sha) for candidate in report.candidates}
+    return len(prompts) > 1 or any(name for name, _ in prompts)
+
+
 def _models(report: Report) -> Table:
     """Put all models side by side; a fact that none of them has is left out."""
     judge = report.judge.facts
     facts = [*(_model(candidate.facts) for candidate in report.candidates), _model(judge)]
+    if not _has_prompts(report):  # that of the eval stands in the table above
+        facts = [{key: value for key, value in model.items() if key != "prompt sha-256"} for model in facts]
     names = dict.fromkeys(name for model in facts for name in model)
     stated = [name for name in names if any(model.get(name) not in {"", None} for model in facts)]
     rows = tuple((name, *(_value(model.get(name)) for model in facts)) for name in stated)
@@ -66,6 +74,8 @@ def _model(facts: ModelFacts) -> dict[str, Plain]:
         "Hugging Face id": facts.hf_id,
         "revision": facts.revision,
         "family": ", ".join(facts.family),
+        "prompt": facts.prompt,
+        "prompt sha-256": facts.prompt_sha,
         "licence": facts.licence,
         "openness": facts.openness,
         "host": facts.host,

@@ -1,7 +1,4 @@
-"""What a run directory holds, as the analysis takes it.
-
-Several runs of the same eval as one: the same samples, rubric and judge, the candidates of all.
-"""
+"""Data of one run directory, or of several runs of the same eval, as the analysis takes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +12,7 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError
+from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
@@ -92,8 +90,7 @@ def read_run(
         rubric=_rubric_facts(grading["rubric"]),
         judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
-            _served(_model_facts(name, about), "generate", sessions)
-            for name, about in settings["candidates"].items()
+            _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
     )
@@ -197,7 +194,10 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
         name=definition["name"],
         title=definition["title"],
         sha=definition["digest"],
-        prompt_sha=digest(definition["prompt"]),
+        task_sha=digest({key: value for key, value in definition.items() if key not in {"digest", "prompt"}}),
+        prompt_sha=""
+        if all("prompt" in about for about in settings["candidates"].values())
+        else digest(definition["prompt"]),
         sample_set_digest=drawn["digest"],
         n_samples=drawn["n"],
         seed=drawn["seed"],
@@ -219,6 +219,13 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         scale=tuple(Meaning(name=level["letter"], meaning=level["name"]) for level in rubric["scale"]),
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
     )
+
+
+def _candidate_facts(settings: Mapping[str, Any], name: str) -> ModelFacts:
+    about = settings["candidates"][name]
+    prompt = (about.get("prompt") or {}).get("name", "")
+    update = {"prompt": prompt, "prompt_sha": digest(recorded_prompt(settings, name))}
+    return _model_facts(name, about).model_copy(update=update)
 
 
 def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:
@@ -307,8 +314,8 @@ def _require_graded(runs: Mapping[str, RunData]) -> None:
 def _require_alike(first_name: str, first: RunData, name: str, run: RunData) -> None:
     aspects = {
         "eval": (
-            f"{first.eval_facts.name} {first.eval_facts.sha[:8]}",
-            f"{run.eval_facts.name} {run.eval_facts.sha[:8]}",
+            f"{first.eval_facts.name} {first.eval_facts.task_sha[:8]}",
+            f"{run.eval_facts.name} {run.eval_facts.task_sha[:8]}",
         ),
         "samples": (first.eval_facts.sample_set_digest, run.eval_facts.sample_set_digest),
         "rubric": (first.rubric.sha, run.rubric.sha),

@@ -1,4 +1,4 @@
-"""The sections of a report, in order; a new one is a function appended to the tuple."""
+"""Sections of a report in their order. To add a section, append a function to the tuple."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -26,7 +26,7 @@ def agreement(report: Report) -> Section:
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
         unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
-        sheet = "`qaeval export RUN --to labels` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
+        sheet = "`qaeval export RUN --to labels --next` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
         return Section(
             anchor="agreement", title="Judge agreement", paragraphs=(f"{unknown} {sheet}", *strange)
         )

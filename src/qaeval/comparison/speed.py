@@ -1,4 +1,4 @@
-"""The section of times, tokens and cost."""
+"""Section on times, tokens and cost."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from qaeval.checks.check import CheckSpec, spec_problem
 from qaeval.checks.claims import load_facts
 from qaeval.checks.registry import CHECKS, KINDS
-from qaeval.errors import DataError, closest
+from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_text, read_yaml, validated
 from qaeval.records import Record, digest
 
@@ -50,6 +50,19 @@ class Prompt(Record):
     system: str = ""
     """System message; empty: none."""
     user: str
+
+
+class NamedPrompt(Prompt):
+    """A prompt of a candidate, in place of the eval's."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Stem of its file; part of the candidate's name."""
+
+
+def recorded_prompt(settings: Mapping[str, Any], candidate: str) -> Mapping[str, str]:
+    """Return the prompt of a candidate by the settings of its run: its own, else the eval's; ``system`` and ``user``."""
+    own = settings["candidates"][candidate].get("prompt") or settings["eval"]["prompt"]
+    return {key: text for key, text in own.items() if key in Prompt.model_fields}
 
 
 class EvalSampling(Record):
@@ -178,12 +191,59 @@ def load_eval(directory: Path) -> EvalDefinition:
         hint = closest(str(kind), kinds)
         raise DataError(f"{path}: item_kind: expected one of {', '.join(kinds)}, got {kind!r}.{hint}")
     parsed = {
-        "prompt": load_prompt(directory / prompt, required="question" if kind == "answer" else "chunk"),
+        "prompt": load_prompt(directory / prompt, required=_required(kind)),
         "directory": directory,
         "label_paths": labels,
         "checks": [_check(check, data, path) for check in _check_entries(data.get("checks"), path)],
     }
     return validated(EvalDefinition, {**data, **parsed}, path)
+
+
+def _required(kind: str) -> str:
+    """Return the placeholder that the user message of an eval's prompt must have."""
+    return "question" if kind == "answer" else "chunk"
+
+
+def load_prompts(definition: EvalDefinition, names: Sequence[str]) -> tuple[NamedPrompt, ...]:
+    """Read the prompts of candidates.
+
+    Args:
+        definition: The eval.
+        names: Paths, or names of files in the eval's folder, with or without ``.md``.
+
+    Raises:
+        UsageError: there is no such file, or two have the same stem.
+        DataError: a file is not a prompt of this eval; see `load_prompt`.
+    """
+    paths: dict[str, Path] = {}
+    for name in names:
+        path = _prompt_path(definition, name)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.stem):
+            raise UsageError(
+                f"{path}: the file's name becomes part of the candidate's; expected letters, digits, '.', '_' and '-'"
+            )
+        stem = path.stem.casefold()
+        if stem in paths:
+            raise UsageError(f"{paths[stem]} and {path} have the same name; it tells the candidates apart")
+        paths[stem] = path
+    return tuple(
+        NamedPrompt(
+            name=path.stem,
+            **load_prompt(path, required=_required(definition.item_kind)).model_dump(),
+        )
+        for path in paths.values()
+    )
+
+
+def _prompt_path(definition: EvalDefinition, name: str) -> Path:
+    folder = definition.directory
+    for path in (Path(name), folder / name, folder / f"{name}.md"):
+        if path.is_file():
+            return path
+    known = sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
+    raise UsageError(
+        f"no prompt {name!r}, neither as a path nor in {folder}.{closest(name, known)} There: {', '.join(known)}"
+    )
 
 
 def _check_entries(checks: object, path: Path) -> list[object]:

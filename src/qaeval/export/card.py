@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import yaml
 
 from qaeval import __version__
+from qaeval.evals.definition import recorded_prompt
 from qaeval.export.licences import SourceModel
 from qaeval.records import digest
 
@@ -150,7 +151,7 @@ def _provenance(settings: Mapping[str, Any]) -> str:
     rubric, judge = grading["rubric"], SourceModel.of(grading["judge"]["name"], grading["judge"])
     facts = [
         f"eval `{definition['name']}`, sha256 `{definition['digest']}`",
-        f"prompt, sha256 `{digest(definition['prompt'])}`",
+        *(f"prompt{whose}, sha256 `{digest(prompt)}`" for whose, prompt in _prompts(settings).items()),
         f"sample set of {sample_set['n']:,}, sha256 `{sample_set['digest']}`",
         f"rubric `{rubric['name']}/{rubric['version']}`, sha256 `{rubric['sha']}`",
         f"judge {_model(judge)}; settings sha256 `{digest(grading['judge'])}`",
@@ -160,6 +161,14 @@ def _provenance(settings: Mapping[str, Any]) -> str:
         ),
     ]
     return _list(facts)
+
+
+def _prompts(settings: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Return the prompts of a run by the words that say whose they are; the eval's has none."""
+    by_candidate = {name: recorded_prompt(settings, name) for name in settings["candidates"]}
+    if not any("prompt" in about for about in settings["candidates"].values()):
+        return {"": settings["eval"]["prompt"]}
+    return {f" of `{name}`": prompt for name, prompt in by_candidate.items()}
 
 
 def _model(model: SourceModel) -> str:

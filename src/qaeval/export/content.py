@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, Final, Literal
 
 from qaeval.errors import DataError
+from qaeval.evals.definition import recorded_prompt
 from qaeval.export.card import Counts, ExportFile
 from qaeval.export.dedup import deduplicate
 from qaeval.export.licences import SourceModel, check_licences
@@ -22,7 +23,7 @@ from qaeval.export.select import (
     graded_items,
     select,
 )
-from qaeval.export.sheets import SHEET_COLUMNS, label_rows, precomputed_rows
+from qaeval.export.sheets import SHEET_COLUMNS, label_rows, next_rows, precomputed_rows
 from qaeval.export.split import SPLITS, SplitUnit, assign
 from qaeval.export.tables import as_csv, as_parquet, table_rows
 from qaeval.export.training import Example, dpo_examples, sft_examples
@@ -95,7 +96,7 @@ def dpo_content(store: RunStore, options: TrainingOptions, *, per_sample: int) -
         (item for item in items if can_be_rejected(item, filters)),
         best=best,
         scale=grading.scale,
-        prompt=grading.settings["eval"]["prompt"],
+        prompt=lambda candidate: recorded_prompt(grading.settings, candidate),
         chosen=lambda item: item.item.item_id in passed,
         per_sample=per_sample,
     )
@@ -126,7 +127,14 @@ def table_content(
 
 
 def sheet_content(
-    store: RunStore, labels: Sequence[Label], filters: Filters, *, n: int | None, seed: int, precomputed: bool
+    store: RunStore,
+    labels: Sequence[Label],
+    filters: Filters,
+    *,
+    n: int | None,
+    seed: int,
+    precomputed: bool,
+    next_: bool = False,
 ) -> Content:
     """Return a sheet for labels, or the letters in the format of Inspect's precomputed scores."""
     grading = Grading.of(store)
@@ -142,7 +150,11 @@ def sheet_content(
     else:
         items = graded_items(store, [])
         selected = [item for item in items if not filters.candidates or item.candidate in filters.candidates]
-        rows = label_rows(selected, grading, n=n, seed=seed)
+        rows = (
+            next_rows(selected, grading, labels, n=n, seed=seed)
+            if next_
+            else label_rows(selected, grading, n=n, seed=seed)
+        )
         files = tuple(
             ExportFile(f"labels.{kind}", data, len(rows))
             for kind, data in (("jsonl", as_jsonl(rows)), ("csv", as_csv(rows, SHEET_COLUMNS)))

@@ -57,7 +57,7 @@ def dpo_examples(
     *,
     best: str,
     scale: Sequence[str],
-    prompt: Mapping[str, str],
+    prompt: Callable[[str], Mapping[str, str]],
     chosen: Callable[[GradedItem], bool],
     per_sample: int,
 ) -> list[Example]:
@@ -70,7 +70,8 @@ def dpo_examples(
         items: All items with a letter, including those that can only be rejected.
         best: Letter of chosen items.
         scale: Letters, best first.
-        prompt: The eval's templates ``system`` and ``user``, the prompt of question/answer pairs.
+        prompt: Templates ``system`` and ``user`` of a candidate, the prompt of question/answer pairs. A row has the prompt of
+            the candidate that wrote the chosen item.
         chosen: Whether an item can be the chosen one.
         per_sample: Maximum number of pairs per sample.
     """
@@ -80,7 +81,9 @@ def dpo_examples(
         distinct = list({item.item.item_id: item for item in reversed(list(sample_items))}.values())[::-1]
         good = [item for item in distinct if item.letter == best and chosen(item)]
         candidates = [_preference_pair_example(item) for item in good if REJECTED in item.item.parts]
-        candidates += [_dpo_example(*pair, prompt) for pair in _pairs(good, distinct, scale)]
+        candidates += [
+            _dpo_example(*pair, prompt(pair[0].candidate)) for pair in _pairs(good, distinct, scale)
+        ]
         examples += candidates[:per_sample]
     return examples
 

@@ -54,6 +54,7 @@ def write_export(
     per_sample: int = PAIRS_PER_SAMPLE,
     n: int | None = None,
     precomputed: bool = False,
+    next_: bool = False,
 ) -> ExportResult:
     """Write an export to a folder, atomically; the same run and arguments give the same bytes.
 
@@ -73,6 +74,7 @@ def write_export(
         per_sample: ``dpo``: maximum number of pairs per sample.
         n: ``labels``: number of items; None: all.
         precomputed: ``labels``: write letters as Inspect's precomputed scores instead of the sheet.
+        next_: ``labels``: draw the items whose labels decide most, given ``labels``; see `sheets.next_rows`.
 
     Raises:
         UsageError: an argument is invalid, a licence forbids the export, or the folder has other files.
@@ -91,7 +93,7 @@ def write_export(
     elif to == "dpo":
         content = dpo_content(store, options, per_sample=per_sample)
     elif to == "labels":
-        content = sheet_content(store, labels, filters, n=n, seed=seed, precomputed=precomputed)
+        content = sheet_content(store, labels, filters, n=n, seed=seed, precomputed=precomputed, next_=next_)
     else:
         content = table_content(store, labels, filters, to)
     return _write(store, to, out, grading, content)

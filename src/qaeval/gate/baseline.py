@@ -57,6 +57,10 @@ _MULTILINE: Final = ("evidence", "side", "identity", "candidates", "spent", "lab
 """Parts with a line for each key, so that a diff in git shows which column changed."""
 
 
+def _nothing(value: object) -> bool:
+    return not value
+
+
 class _PackedResources(Part):
     """`ResourceUse` in a baseline file."""
 
@@ -75,6 +79,8 @@ class _PackedCandidate(Part):
 
     name: str
     model: str = ""
+    prompt: str = Field(default="", exclude_if=_nothing)
+    prompt_digest: str = Field(default="", exclude_if=_nothing)
     letters: str
     """A word for each sample: the letter of each item, ``-`` without one, ``x`` where the item failed, ``.`` where none is counted."""
     items: str
@@ -84,10 +90,6 @@ class _PackedCandidate(Part):
     found: Mapping[str, tuple[int, ...]] = {}
     not_looked: Mapping[str, tuple[int, ...]] = {}
     spent: _PackedResources
-
-
-def _nothing(text: str) -> bool:
-    return not text
 
 
 class _PackedLabels(Part):
@@ -220,7 +222,9 @@ def letters_digest(evidence: Evidence) -> str:
     rows = {
         candidate.name: candidate.model_dump(mode="json", include=counted) for candidate in packed.candidates
     }
-    return digest([packed.side.identity.model_dump(mode="json"), packed.samples, rows])
+    # pointers from before prompts were part of a candidate hold a hash without the task's
+    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest"})
+    return digest([identity, packed.samples, rows])
 
 
 # -------------------------------------------------------------------- arrays to text
@@ -262,6 +266,8 @@ def _packed_candidate(candidate: CandidateEvidence, scale: Sequence[str]) -> _Pa
     return _PackedCandidate(
         name=candidate.name,
         model=candidate.model,
+        prompt=candidate.prompt,
+        prompt_digest=candidate.prompt_digest,
         letters=" ".join("".join(marks[code] for code in row) for row in candidate.letters.tolist()),
         items=" ".join(
             ",".join(item_id or _UNGRADED_MARK for item_id in row) for row in candidate.item_ids.tolist()
@@ -342,6 +348,8 @@ def _unpacked_candidate(
     return CandidateEvidence(
         name=packed.name,
         model=packed.model,
+        prompt=packed.prompt,
+        prompt_digest=packed.prompt_digest,
         letters=_letter_codes("".join(words), scale).reshape(shape),
         item_ids=item_ids,
         flags=_masks(packed.flags, shape),

@@ -59,12 +59,12 @@ class _Labelled:
         self.evidence = evidence
         self.rater = labels.rater
         self.letters = candidate.letters
-        self.failed: Mask = ~candidate.delivered
+        self.failed: Mask = candidate.requested & ~candidate.delivered
         given = [labels.letters.get(item, np.nan) for item in candidate.item_ids.ravel().tolist()]
         self.labels: Floats = np.array(given, dtype=np.float64).reshape(candidate.letters.shape)
         self.labels[self.failed] = np.nan
         inside = np.ones(len(evidence.strata), dtype=bool) if stratum is None else evidence.strata == stratum
-        self.counted: Mask = np.broadcast_to(inside[:, np.newaxis], candidate.letters.shape)
+        self.counted: Mask = inside[:, np.newaxis] & candidate.requested
 
     @property
     def n_chunks(self) -> int:
@@ -123,10 +123,10 @@ def _estimate(data: Sequence[_Labelled]) -> RuleEstimate:
 
 def _paired(baseline: _Labelled, run: _Labelled) -> tuple[IntervalAt | None, int]:
     """Pair the two sides by chunk; also the number of chunks that are labelled on both."""
-    size = run.by_chunk(np.ones(run.letters.shape))
-    kept = size > 0
+    sizes = [side.by_chunk(side.counted) for side in (baseline, run)]
+    kept = (sizes[0] > 0) & (sizes[1] > 0)
     judged, labelled, known, given, items = [], [], [], [], []
-    for side in (baseline, run):
+    for side, size in zip((baseline, run), sizes, strict=True):
         judged.append(side.by_chunk(side.letters == BEST)[kept] / size[kept])
         labelled.append(side.by_chunk(side.labels == BEST)[kept] / size[kept])
         known.append(side.by_chunk(~np.isnan(side.labels) | side.failed)[kept] == size[kept])
@@ -142,7 +142,11 @@ def _paired(baseline: _Labelled, run: _Labelled) -> tuple[IntervalAt | None, int
 
     def interval(level: float) -> Estimate:
         corrected = corrected_difference(
-            judged[1] - judged[0], difference, sizes=size[kept], inclusion=inclusion, level=level
+            judged[1] - judged[0],
+            difference,
+            sizes=(sizes[0] + sizes[1])[kept] / 2,
+            inclusion=inclusion,
+            level=level,
         )
         return agreeing_with_test(corrected.estimate, corrected.p_value)
 

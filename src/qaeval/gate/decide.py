@@ -245,6 +245,7 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     return _report(inputs, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
 
 
+_NEW_BASELINE: Final = "set a new baseline; where only the prompt changed, set it again from the same run"
 _REGRADE: Final = "--regrade has the run's judge grade the baseline's stored replies"
 
 
@@ -254,7 +255,10 @@ def _differences(run: Evidence, baseline: Evidence, policy: Policy) -> Iterator[
     if current.eval != earlier.eval:  # everything else differs too
         yield f"the eval ({current.eval}, in the baseline {earlier.eval}): name a baseline of {current.eval} with --baseline"
         return
-    for aspect, advice in (("eval", "set a new baseline"), ("rubric", _REGRADE), ("judge", _REGRADE)):
+    has_same_task = bool(current.task_digest) and current.task_digest == earlier.task_digest
+    for aspect, advice in (("eval", _NEW_BASELINE), ("rubric", _REGRADE), ("judge", _REGRADE)):
+        if aspect == "eval" and has_same_task:  # the prompt belongs to the candidates
+            continue
         (name, sha), (old_name, old_sha) = _aspect(current, aspect), _aspect(earlier, aspect)
         if (name, sha) != (old_name, old_sha):
             yield f"the {aspect} ({name} {sha[:8]}, in the baseline {old_name} {old_sha[:8]}): {advice}"
@@ -305,6 +309,7 @@ def _report(
         rules=rules,
         certificate=certificate,
         multiplicity=messages.multiplicity(len(rules), n_evaluated, policy.alpha),
+        prompts=tuple(inputs.prompt_changes) if outcome != "not comparable" else (),
         notes=tuple(notes),
     )
 
@@ -321,6 +326,7 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
         yield f"Not gated, because --candidate names others: {listed(skipped)}."
     if baseline is None:
         return
+    yield from (change.sentence for change in inputs.prompt_changes)
     if _is_same_run(run, baseline):
         yield "Run and baseline are the same run, so nothing can have changed. Name the run to replace with --baseline."
     days, limit = age_days(baseline.source.created, inputs.today), inputs.policy.stale_after_days

@@ -21,7 +21,7 @@ from qaeval.comparison.analysis import RunData
 from qaeval.errors import DataError
 from qaeval.gate.model import ComparisonKey, RunIdentity
 from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
-from qaeval.report.facts import MachineFacts
+from qaeval.report.facts import MachineFacts, Variant
 
 Codes: TypeAlias = NDArray[np.int8]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -83,6 +83,10 @@ class CandidateEvidence:
     name: str
     model: str = ""
     """Repository and revision, for the reader."""
+    prompt: str = ""
+    """Name of the candidate's own prompt; empty for the eval's."""
+    prompt_digest: str = ""
+    """Hash of the candidate's prompt; empty in baselines from before prompts were part of a candidate."""
     letters: Codes
     """Position on the scale from `BEST`; `UNGRADED`, `FAILED`, `PENDING` or `ABSENT` where there is no letter."""
     item_ids: Strings
@@ -94,6 +98,11 @@ class CandidateEvidence:
     unchecked: Mapping[str, Mask] = field(default_factory=dict)
     """Delivered items that a check skips because of their type, by check."""
     resources: ResourceUse
+
+    @property
+    def variant(self) -> Variant:
+        """The candidate as a model with a prompt."""
+        return Variant(self.name, self.prompt, self.prompt_digest)
 
     @property
     def delivered(self) -> Mask:
@@ -269,6 +278,8 @@ def evidence_of(
             CandidateEvidence(
                 name=facts.name,
                 model=f"{facts.hf_id} {facts.revision[:12]}".strip(),
+                prompt=facts.prompt,
+                prompt_digest=facts.prompt_sha,
                 **_items(
                     table[table["candidate"] == facts.name], samples["sample_id"].tolist(), data, pending
                 ),
@@ -295,6 +306,7 @@ def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
     return ComparisonKey(
         eval=data.eval_facts.name,
         eval_digest=data.eval_facts.sha,
+        task_digest=data.eval_facts.task_sha,
         rubric=data.rubric.label_name,
         rubric_digest=data.rubric.sha,
         judge=data.judge.name,

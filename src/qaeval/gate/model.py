@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
-from qaeval.report.facts import Part
+from pydantic import Field
+
+from qaeval.report.facts import Part, PromptChange
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -22,6 +24,10 @@ EXIT_CODES: Final[Mapping[Outcome, int]] = {
     "untrusted": 3,
     "not comparable": 4,
 }
+
+
+def _nothing(value: object) -> bool:
+    return not value
 
 
 class RuleVerdict(Part):
@@ -69,10 +75,15 @@ class RuleVerdict(Part):
 
 
 class ComparisonKey(Part):
-    """Eval, rubric, judge and samples, which two runs must share to be compared; hashes, and names for the reader."""
+    """Eval, rubric, judge and samples, which two runs must share to be compared; hashes, and names for the reader.
+
+    Of the eval everything but its prompt must be the same.
+    """
 
     eval: str
     eval_digest: str
+    task_digest: str = Field(default="", exclude_if=_nothing)
+    """Hash of the eval without its prompt, which belongs to the candidates; empty in baselines from before that."""
     rubric: str
     rubric_digest: str
     judge: str
@@ -120,6 +131,8 @@ class GateReport(Part):
     certificate: Certificate
     multiplicity: str
     """How the error rates hold over all rules, in words."""
+    prompts: tuple[PromptChange, ...] = Field(default=(), exclude_if=_nothing)
+    """Candidates whose prompt differs from that of their counterpart in the baseline."""
     notes: tuple[str, ...] = ()
     """Warnings: an old baseline, candidates that are not compared, other letters for the same items."""
     sequential: Mapping[str, float] | None = None

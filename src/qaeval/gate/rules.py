@@ -1,7 +1,7 @@
 """Each rule of a policy becomes a verdict for each candidate: pass, regression or inconclusive."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Final
@@ -27,6 +27,7 @@ from qaeval.gate.evidence import CandidateEvidence, Evidence, Mask
 from qaeval.gate.model import RuleVerdict, Verdict
 from qaeval.gate.performance import Side, kappa_estimate, performance_estimate
 from qaeval.gate.policy import Policy, Rule
+from qaeval.report.facts import PromptChange
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
@@ -47,7 +48,8 @@ class GateInputs:
     baseline: Evidence | None
     """None where every rule is a limit."""
     candidates: Mapping[str, str]
-    """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake."""
+    """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake, else with the
+    only candidate of the baseline that is the same model with another prompt."""
     today: str
     """ISO 8601; the day that ages are counted to."""
 
@@ -68,7 +70,26 @@ class GateInputs:
                     raise UsageError(
                         f"--candidate {new}={old}: {owner} has no candidate {name!r}.{closest(name, known)} It has {', '.join(known)}"
                     )
-        return dict(self.candidates) or {name: name if name in earlier else "" for name in current}
+        return dict(self.candidates) or {
+            candidate.name: self._counterpart(candidate) for candidate in self.run.candidates
+        }
+
+    def _counterpart(self, candidate: CandidateEvidence) -> str:
+        if self.baseline is None:
+            return candidate.name
+        counterpart = candidate.variant.counterpart(other.variant for other in self.baseline.candidates)
+        return counterpart.name if counterpart else ""
+
+    @property
+    def prompt_changes(self) -> Iterator[PromptChange]:
+        """Candidates whose prompt differs from that of their counterpart in the baseline."""
+        if self.baseline is None:
+            return
+        runs = {"run": self.run.source.name, "earlier": self.baseline.source.name}
+        for name, old_name in self.pairs.items():
+            current, earlier = self.run.candidate(name), self.baseline.candidate(old_name)
+            if current and earlier and (change := current.variant.change_from(earlier.variant, **runs)):
+                yield change
 
 
 @dataclass(frozen=True, kw_only=True)

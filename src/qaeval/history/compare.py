@@ -1,6 +1,6 @@
 """Comparison of the same candidates across runs, for ``qaeval compare-runs``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,16 @@ def compare_runs(
     if len(runs) < len(stores):
         raise UsageError("two run directories have the same name, which identifies a run; rename one of them")
     first_name, *names = runs
-    first = {facts.name for facts in runs[first_name].candidates}
-    pairs = [
-        (f"{facts.name}@{first_name}", f"{facts.name}@{name}")
+    first = {facts.name: facts.variant for facts in runs[first_name].candidates}
+    matched = [
+        (name, facts.variant, counterpart)
         for name in names
         for facts in runs[name].candidates
-        if facts.name in first
+        if (counterpart := facts.variant.counterpart(first.values()))
+    ]
+    pairs = [
+        (f"{counterpart.name}@{first_name}", f"{variant.name}@{name}")
+        for name, variant, counterpart in matched
     ]
     joined = join_runs(runs)
     if not pairs:
@@ -50,7 +54,7 @@ def compare_runs(
             f"to compare different candidates, use `qaeval report {first_name} {' '.join(names)}`"
         )
     table = joined.table()
-    table = table.assign(candidate=table["candidate"].map(lambda name: _at(name, first, first_name)))
+    table = table.assign(candidate=table["candidate"].map(_joined_names(runs)))
     best = joined.rubric.best
     compared = list(dict.fromkeys(name for pair in pairs for name in pair))
     rows = table[table["candidate"].isin(compared)]
@@ -79,13 +83,23 @@ def compare_runs(
             for (a, b), pair in zip(pairs, results, strict=True)
         ),
         settings=tuple(_settings(first_name, name, settings) for name in names),
+        prompts=tuple(
+            change
+            for name, variant, counterpart in matched
+            if (change := variant.change_from(counterpart, run=name, earlier=first_name))
+        ),
         left_out=_left_out(runs, compared),
     )
 
 
-def _at(name: str, first: Iterable[str], first_name: str) -> str:
-    """Add the name of the first run to a candidate; `join_runs` adds it to candidates of the other runs only."""
-    return f"{name}@{first_name}" if name in first else name
+def _joined_names(runs: Mapping[str, RunData]) -> dict[str, str]:
+    """Return the name with its run, ``mistral@night``, of each candidate as `join_runs` names it."""
+    names: dict[str, str] = {}
+    for run, data in runs.items():
+        for facts in data.candidates:
+            full = f"{facts.name}@{run}"
+            names[full if facts.name in names else facts.name] = full
+    return names
 
 
 def _left_out(runs: Mapping[str, RunData], compared: Sequence[str]) -> tuple[str, ...]:

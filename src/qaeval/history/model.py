@@ -3,7 +3,7 @@
 A change of judge, rubric, samples or eval starts a new segment, since rates of different segments are not comparable.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeAlias
 from pydantic import AfterValidator
 
 from qaeval.comparison.model import Difference, Verdict
-from qaeval.report.facts import Part
+from qaeval.report.facts import Part, PromptChange
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -50,6 +50,8 @@ class HistoryRun(Part):
     started: Moment
     eval: str
     eval_digest: str
+    task_digest: str = ""
+    """Of the eval without its prompt; empty in runs from before prompts were part of a candidate."""
     samples_digest: str
     n_samples: int
     rubric: str
@@ -59,6 +61,8 @@ class HistoryRun(Part):
     judge_digest: str
     """Digest of name, weights and sampling of the judge."""
     rates: tuple[HistoryRate, ...]
+    prompts: Mapping[str, str] = {}
+    """Hash of each candidate's prompt."""
     verdict: Verdict | None = None
     """Of the run's report; None of a run with one candidate."""
     gate: str = ""
@@ -120,6 +124,8 @@ class RunComparison(Part):
     pairs: tuple[RunPair, ...]
     settings: tuple[str, ...]
     """Differences in settings from the first run, one sentence per later run."""
+    prompts: tuple[PromptChange, ...] = ()
+    """Candidates whose prompt differs from that in the first run."""
     left_out: tuple[str, ...] = ()
     """Candidates without a counterpart."""
 
@@ -155,7 +161,8 @@ def changes_between(old: HistoryRun, new: HistoryRun) -> tuple[str, ...]:
         changes.append(_changed("rubric", old.rubric, new.rubric, "another text"))
     if old.samples_digest != new.samples_digest:
         changes.append(_changed("samples", f"{old.n_samples:,}", f"{new.n_samples:,}", "another set"))
-    if old.eval_digest != new.eval_digest:
+    has_same_task = old.task_digest and old.task_digest == new.task_digest
+    if old.eval_digest != new.eval_digest and not has_same_task:
         changes.append("eval: another definition")
     return tuple(changes)
 

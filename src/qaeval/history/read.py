@@ -73,6 +73,7 @@ def _read_run(path: Path) -> HistoryRun:
         started=started,
         eval=report.eval.name,
         eval_digest=report.eval.sha,
+        task_digest=report.eval.task_sha,
         samples_digest=report.eval.sample_set_digest,
         n_samples=report.eval.n_samples,
         rubric=report.rubric.label_name,
@@ -83,6 +84,11 @@ def _read_run(path: Path) -> HistoryRun:
             HistoryRate(candidate=candidate.facts.name, usable=candidate.usable)
             for candidate in report.candidates
         ),
+        prompts={
+            candidate.facts.name: candidate.facts.prompt_sha
+            for candidate in report.candidates
+            if candidate.facts.prompt_sha
+        },
         verdict=report.verdict if len(report.candidates) > 1 else None,
         gate=_gate_outcome(path / _GATE),
     )

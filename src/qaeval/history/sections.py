@@ -8,7 +8,7 @@ from markupsafe import Markup
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.model import Difference
 from qaeval.history.chart import trend
-from qaeval.history.model import EvalHistory, History, RunComparison, Unread
+from qaeval.history.model import ComparableSegment, EvalHistory, History, RunComparison, Unread
 from qaeval.report import numbers
 from qaeval.report.page import STYLE, content_policy, data_url, page_environment
 from qaeval.report.tables import Notes, Section, Table
@@ -30,8 +30,7 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
     has_labels = any(pair.difference.deciding for pair in comparison.pairs)
     rows = tuple(
         (
-            pair.candidate,
-            pair.difference.b.rpartition("@")[2],
+            *pair.difference.b.rpartition("@")[::2],
             notes.rate(pair.first.usable, f"{pair.candidate} in {comparison.runs[0]}"),
             notes.rate(pair.other.usable, pair.difference.b),
             notes.difference(pair.difference.difference, pair.difference.b),
@@ -60,6 +59,7 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
             title=f"{numbers.listed(comparison.runs[1:])} against {comparison.runs[0]}",
             paragraphs=(
                 *(pair.difference.sentence for pair in comparison.pairs),
+                *(change.sentence for change in comparison.prompts),
                 *comparison.settings,
                 *([left_out] if left_out else []),
                 _NO_VERDICT,
@@ -132,6 +132,17 @@ def _segments(history: EvalHistory) -> Iterator[str]:
             yield f"Segment {number} starts with {first.name} ({'; '.join(segment.changes)})."
         else:
             yield f"Segment {number}: judge {first.judge}, rubric {first.rubric}, {first.n_samples:,} samples."
+        yield from _prompts(segment)
+
+
+def _prompts(segment: ComparableSegment) -> Iterator[str]:
+    """Yield where the prompt of a candidate changed; its rates stay comparable."""
+    last: dict[str, str] = {}
+    for run in segment.runs:
+        changed = [name for name, sha in run.prompts.items() if last.get(name, sha) != sha]
+        if changed:
+            yield f"{run.name}: another prompt of {numbers.listed(changed)} than in the run before."
+        last |= run.prompts
 
 
 def _unread(unread: tuple[Unread, ...]) -> Section:

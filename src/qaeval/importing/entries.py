@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final
 
 from qaeval.errors import DataError, UsageError, closest
@@ -289,6 +290,7 @@ class EntryReader:
         names = (*_ITEM_FIELDS[self._kind], "items", "reply", "error")
         own = (_OWN_FIELD[self._kind], "items", "reply", "error")
         if not any(column in values for name in own for column in self._columns[name]):
+            self.require_columns(values, where)
             expected = ", ".join(dict.fromkeys(self._columns[name][0] for name in names))
             raise DataError(
                 f"{where}: no item: expected the columns {expected} (an item, a list of items, a raw reply or an "
@@ -391,13 +393,16 @@ class EntryReader:
 
     def _present(self, values: Mapping[str, Any], *names: str) -> str:
         present = list(map(str, values))
-        columns = [column for name in names for column in self._columns[name]]
-        hint = next(((name, match) for name in present if (match := closest(name, columns))), None)
         shown = ", ".join(present[:_MAX_NAMES]) + (", …" if len(present) > _MAX_NAMES else "")
+        accepted = {column for columns in self._columns.values() for column in columns}
+        unknown = [column for column in present if column not in accepted]
         advice = ""
-        if hint:
-            field_name = next(name for name in names if hint[1].split("'")[1] in self._columns[name])
-            advice = f" `--field {field_name}={hint[0]}` maps the closest one"
+        for name in names:
+            if not any(column in present for column in self._columns[name]):
+                pairs = ((column, get_close_matches(column, self._columns[name], n=1)) for column in unknown)
+                if match := next((column for column, matches in pairs if matches), ""):
+                    advice = f" `--field {name}={match}` maps the closest one"
+                    break
         return f"The row has {shown or 'no column'}.{advice}"
 
 

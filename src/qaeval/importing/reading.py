@@ -261,6 +261,10 @@ class _Elements:
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         while self._peek():
+            if self._peek() == "{":  # lines of lists and of objects
+                line = self._line_at(self._at)
+                yield line, self._value()
+                continue
             self._take("[", "'['")
             if self._peek() == "]":
                 self._at += 1

@@ -44,6 +44,7 @@ from qaeval.inspect_bridge.scoring import (
 )
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session, author
+from qaeval.registry.model import PromptedModel, recorded_model
 from qaeval.run import generate as generating
 from qaeval.storage.run_directory import RunStore
 
@@ -228,7 +229,9 @@ class _LogBuilder:
     def _sample(
         self, candidate: str, sample: Sample, row: GenerateRow, grades: Mapping[str, GradeRow]
     ) -> EvalSample:
-        request = generating.build_request(sample, self.definition, Sampling())
+        model = recorded_model(candidate, self.settings["candidates"][candidate])
+        own = {"prompt": model.prompt} if isinstance(model, PromptedModel) else {}
+        request = generating.build_request(sample, self.definition.model_copy(update=own), Sampling())
         turns = as_chat_messages(request, merge_system=False)
         letters = letters_score(row, grades, self._scale)
         reply = ChatMessageAssistant(content=row.text, model=candidate, source="generate")

@@ -11,7 +11,7 @@ from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.rubric import Rubric
 from qaeval.files.yaml import validated
 from qaeval.records import Record, Session, digest
-from qaeval.registry.model import ModelSpec
+from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.plan import described
 
 _EXCLUDED_KEYS: Final = ("directory", "label_paths")
@@ -144,8 +144,9 @@ def _model(location: str, settings: Mapping[str, Any], keys: set[str]) -> dict[s
     """Return the settings of a model, validated as a registry entry."""
     if "kind" not in keys:
         raise DataError(f"{location}: missing key 'kind'")
+    kind = PromptedModel if "prompt" in keys else ModelSpec
     is_imported = settings["kind"] == "imported"
-    spec = validated(ModelSpec, {**settings, **({"kind": "server"} if is_imported else {})}, location)
+    spec = validated(kind, {**settings, **({"kind": "server"} if is_imported else {})}, location)
     values = {**spec.model_dump(mode="json"), "kind": settings["kind"]}
     return {key: values[key] for key in settings if key in keys}
 

@@ -9,7 +9,7 @@ from qaeval.environment import environment, now
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.find import data_root
 from qaeval.registry.config import Config, load_config
-from qaeval.registry.model import ModelSpec
+from qaeval.registry.model import ModelSpec, recorded_model
 from qaeval.report.facts import HostedFacts, MachineFacts
 
 _REGISTRY: Final = "qaeval.yaml"
@@ -37,8 +37,15 @@ def find_machines(
         UsageError: ``hardware`` is not in the registry.
         DataError: a price is dated in the future.
     """
-    names = {name for run in runs for name in (*run["candidates"], *_judges(run))}
-    machines = {name: config.machine(name, hardware) for name in names}
+    entries = {
+        name: entry
+        for run in runs
+        for name, entry in (
+            *((name, recorded_model(name, about).entry) for name, about in run["candidates"].items()),
+            *((judge, judge) for judge in _judges(run)),
+        )
+    }
+    machines = {name: config.machine(entry, hardware) for name, entry in entries.items()}
     for entry in machines.values():
         if entry is not None:
             _require_past(f"hardware.{entry[0]}", entry[1].as_of)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from qaeval.evals.definition import NamedPrompt
 from qaeval.files.yaml import validated
 from qaeval.records import Record
 
@@ -160,7 +161,7 @@ class ModelSpec(Record):
     def hosting(self) -> "ModelSpec":
         """The model to start the server with: the base of an adapter, else this model."""
         if self.lora is None:
-            return self
+            return self.model_copy(update={"name": self.entry})
         return self.model_copy(update={"name": self.lora.base, "served_name": None, "lora": None})
 
     @property
@@ -252,16 +253,34 @@ class ModelSpec(Record):
         return args
 
 
+class PromptedModel(ModelSpec):
+    """A candidate with a prompt of its own, ``mistral@better``: an entry of the registry and a prompt."""
+
+    prompt: NamedPrompt
+
+    @property
+    def entry(self) -> str:
+        """Key of the entry in the registry."""
+        return self.name.removesuffix(f"@{self.prompt.name}")
+
+
+def prompted(spec: ModelSpec, prompt: NamedPrompt) -> PromptedModel:
+    """Return the candidate that is a model with a prompt; its server is that of the model."""
+    name = f"{spec.name}@{prompt.name}"
+    return PromptedModel(**{**dict(spec), "name": name, "served_name": spec.served, "prompt": prompt})
+
+
 def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
     """Return a model as the settings of a run describe it.
 
     Raises:
         DataError: the settings are not those of a model.
     """
-    known = {key: value for key, value in about.items() if key in ModelSpec.model_fields}
+    kind = PromptedModel if "prompt" in about else ModelSpec
+    known = {key: value for key, value in about.items() if key in kind.model_fields}
     if known.get("kind") == "imported":
         del known["kind"]  # of the run, not of a model that can be asked
-    return validated(ModelSpec, {**known, "name": name}, f"settings of {name}")
+    return validated(kind, {**known, "name": name}, f"settings of {name}")
 
 
 def _last_value(args: tuple[str, ...], name: str) -> str | None:

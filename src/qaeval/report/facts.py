@@ -1,6 +1,7 @@
 """Facts about a run that are not in its rows: models, machines, eval, rubric."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from pydantic import ConfigDict, Field
@@ -122,8 +123,11 @@ class EvalFacts(Part):
 
     name: str
     sha: str
-    """Hash of the definition."""
+    """Hash of the whole definition."""
+    task_sha: str = Field(default="", exclude_if=_nothing)
+    """Hash of the definition without its prompt: what two runs must share to be compared."""
     prompt_sha: str = ""
+    """Hash of the eval's prompt; empty where every candidate has a prompt of its own."""
     sample_set_digest: str
     n_samples: int = Field(ge=1)
     items_per_sample: int = Field(ge=1)
@@ -205,10 +209,85 @@ class ModelFacts(Part):
     max_model_len: int | None = None
     sampling: Mapping[str, Plain] = Field(default_factory=dict)
     """Sampling parameters of the requests."""
+    prompt: str = Field(default="", exclude_if=_nothing)
+    """Name of the candidate's own prompt; empty for the eval's."""
+    prompt_sha: str = Field(default="", exclude_if=_nothing)
+    """Hash of the candidate's prompt; empty where it is not known, and of judges."""
     more: Mapping[str, Plain] = Field(default_factory=dict)
     """Other facts: quantisation, judge mode, structured output."""
+
+    @property
+    def variant(self) -> "Variant":
+        """The candidate as a model with a prompt."""
+        return Variant(self.name, self.prompt, self.prompt_sha)
 
     @property
     def is_embedded(self) -> bool:
         """Whether the model is a floor of qaeval, not a language model."""
         return self.kind == EMBEDDED
+
+
+class PromptChange(Part):
+    """A candidate whose counterpart in an earlier run had another prompt."""
+
+    candidate: str
+    against: str
+    """Name of the counterpart."""
+    prompt: str
+    """Prompt of the candidate: its name, and the first digits of its hash."""
+    prompt_before: str
+    """Prompt of the counterpart."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A candidate as a model with a prompt.
+
+    Attributes:
+        name: Name of the candidate, ``mistral@better``.
+        prompt: Name of its own prompt; empty for the eval's.
+        sha: Hash of its prompt; empty where it is not known.
+    """
+
+    name: str
+    prompt: str = ""
+    sha: str = ""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.name.removesuffix(f"@{self.prompt}")
+
+    @property
+    def label(self) -> str:
+        """The prompt for reading: its name and the first digits of its hash."""
+        return f"{self.prompt or 'the prompt of the eval'}{f' ({self.sha[:8]})' if self.sha else ''}"
+
+    def counterpart(self, others: Iterable["Variant"]) -> "Variant | None":
+        """Return the namesake among the candidates of another run, else the only one that is the same model."""
+        others = tuple(others)
+        if namesakes := [other for other in others if other.name == self.name]:
+            return namesakes[0]
+        same_model = [other for other in others if other.model == self.model]
+        return same_model[0] if len(same_model) == 1 else None
+
+    def change_from(self, before: "Variant", *, run: str, earlier: str) -> PromptChange | None:
+        """Return in what the prompt differs from that of the counterpart; None where it does not, or that is not known.
+
+        Args:
+            before: The counterpart.
+            run: Name of the candidate's run, for the sentence.
+            earlier: Name of the counterpart's run.
+        """
+        if self.sha == before.sha if self.sha and before.sha else self.prompt == before.prompt:
+            return None
+        return PromptChange(
+            candidate=self.name,
+            against=before.name,
+            prompt=self.label,
+            prompt_before=before.label,
+            sentence=(
+                f"The prompt changed: {before.name} in {earlier} has {before.label}, {self.name} in {run} has {self.label}."
+            ),
+        )

@@ -54,14 +54,12 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
             the package that registers it cannot be imported.
     """
     if spec.in_process:
-        return Endpoint(spec, factory=load_plugin(MODELS, spec.name))
+        return Endpoint(spec, factory=load_plugin(MODELS, spec.entry))
     if spec.url is None:
         raise UsageError(without_server(spec))
     location = check_host(spec.url, allow_external=allow_external)
     exporter = _gpu_addresses(spec, allow_external)
-    facts = await probe(
-        spec.url, spec.served_name or spec.name, api_key=api_key, addresses=location.addresses
-    )
+    facts = await probe(spec.url, spec.served, api_key=api_key, addresses=location.addresses)
     _require(spec, facts)
     facts = await asyncio.to_thread(_with_files, facts, location.addresses)
     replicas = [
@@ -170,7 +168,7 @@ async def connect(
     assert facts is not None  # noqa: S101 - a server was probed
     async with HttpChat(
         base_url=spec.url or "",
-        model=spec.served_name or spec.name,
+        model=spec.served,
         api_key=api_key,
         structured=spec.structured,
         system_role="merge" if facts.system_role is False else spec.system_role,

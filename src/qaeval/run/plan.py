@@ -9,13 +9,13 @@ from typing import Any, Final
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw, sample_set_digest
 from qaeval.errors import UsageError
-from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.definition import EvalDefinition, load_prompts
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
 from qaeval.records import Sample
 from qaeval.registry.config import Config, ModelSpec
 from qaeval.registry.family import relation
-from qaeval.registry.model import recorded_model
+from qaeval.registry.model import PromptedModel, prompted, recorded_model
 
 _FORMAT: Final = 1
 """Version of the run directory's layout; a run of another version cannot be resumed."""
@@ -91,7 +91,8 @@ def described(spec: ModelSpec) -> dict[str, Any]:
         mode="json",
         include={"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"},
     )
-    return {**spec.identity(), **facts}
+    prompt = {"prompt": spec.prompt.model_dump(mode="json")} if isinstance(spec, PromptedModel) else {}
+    return {**spec.identity(), **facts, **prompt}
 
 
 def find_judging(
@@ -181,10 +182,12 @@ def recorded_candidates(config: Config, settings: Mapping[str, Any]) -> tuple[Mo
 
 
 def _recorded(config: Config, name: str, about: Mapping[str, Any]) -> ModelSpec:
+    recorded = recorded_model(name, about)
     try:
-        return config.candidate(name)
+        entry = config.candidate(recorded.entry)
     except UsageError:
-        return recorded_model(name, about)
+        return recorded
+    return prompted(entry, recorded.prompt) if isinstance(recorded, PromptedModel) else entry
 
 
 def rubric_of(settings: Mapping[str, Any]) -> str:
@@ -203,8 +206,11 @@ def make_plan(
     seed: int | None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    prompts: Sequence[str] = (),
 ) -> Plan:
     """Resolve the candidates and draw the sample set that all of them share.
+
+    With `prompts` each model is a candidate with each of them; without, with the eval's.
 
     Raises:
         UsageError: a name is unknown or given twice, or ``n`` exceeds the number of samples.
@@ -213,8 +219,10 @@ def make_plan(
     duplicates = sorted({name for name in names if list(names).count(name) > 1})
     if duplicates:
         raise UsageError(f"{duplicates[0]!r} is named twice; name each candidate once")
-    candidates = tuple(config.candidate(name) for name in names)
+    models = tuple(config.candidate(name) for name in names)
     definition = find_eval(eval_name or config.defaults.eval)
+    own_prompts = load_prompts(definition, prompts)
+    candidates = tuple(prompted(spec, prompt) for spec in models for prompt in own_prompts) or models
     seed = config.defaults.seed if seed is None else seed
     sample_set = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
     return Plan(definition, sample_set, candidates, seed)

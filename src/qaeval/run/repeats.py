@@ -52,20 +52,17 @@ class GenerateRepeats:
         definition: The eval.
         store: The open run directory.
         repeat: Replies to each sample, that of the run included.
-        alongside: Whether the judge works at the same time.
     """
 
     name: Final = "generate repeats"
     file: Final = GENERATION_REPEATS
     uses_cache: Final = False
     is_measured: Final = True
+    alongside: Final = False
     max_concurrency: Final = None
 
-    def __init__(
-        self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int, alongside: bool
-    ) -> None:
+    def __init__(self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int) -> None:
         self.spec = spec
-        self.alongside = alongside
         self._definition = definition
         self._store = store
         self._numbers = range(1, repeat)
@@ -152,6 +149,8 @@ def _reseeded(sampling: Sampling, number: int) -> Sampling:
 
 def deterministic_note(spec: ModelSpec, sampling: Sampling) -> str | None:
     """Say that repeats of a model at temperature 0 measure its server alone; None at another temperature."""
+    if spec.kind == "embedded":
+        return f"{spec.name} is no language model: it gives the same reply in every repeat"
     if spec.sampled(sampling).temperature > 0:
         return None
     return (

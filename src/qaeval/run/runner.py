@@ -150,10 +150,13 @@ class Runner:
         if runs_apart(candidates, judging.judge):
             _record_judging(self._store, judging)
             with self._signals():
-                await self._generate_and_grade(candidates, definition, judging, repeat=repeat)
+                await self._generate_and_grade(candidates, definition, judging)
                 if controls:
                     with self._store.replies() as replies:
                         await self._grade_controls(judging, replies)
+                # after the last letter: the judge's session must not hold the time of repeats
+                for spec in in_turns(candidates):
+                    await self._repeat(spec, definition, repeat)
         else:
             await self.agenerate(candidates, definition, repeat=repeat)
             await self.agrade(judging, controls=controls)
@@ -263,16 +266,16 @@ class Runner:
         *,
         repeat: int = 1,
     ) -> None:
-        self._servers.adapters = tuple(spec for spec in candidates if spec.lora)
+        self._servers.adapters = tuple({spec.entry: spec for spec in candidates if spec.lora}.values())
         for spec in in_turns(candidates):
             stage = GenerateStage(spec, definition, self._store, sample_ids=self._sample_ids, queue=queue)
             await run_stage(stage, self._context)
-            if repeat > 1:
-                self._note(deterministic_note(spec, Sampling(**definition.sampling.model_dump())))
-                repeats = GenerateRepeats(
-                    spec, definition, self._store, repeat=repeat, alongside=queue is not None
-                )
-                await run_stage(repeats, self._context)
+            await self._repeat(spec, definition, repeat)
+
+    async def _repeat(self, spec: ModelSpec, definition: EvalDefinition, repeat: int) -> None:
+        if repeat > 1:
+            self._note(deterministic_note(spec, Sampling(**definition.sampling.model_dump())))
+            await run_stage(GenerateRepeats(spec, definition, self._store, repeat=repeat), self._context)
 
     def _note(self, text: str | None) -> None:
         if text:
@@ -283,8 +286,6 @@ class Runner:
         candidates: Sequence[ModelSpec],
         definition: EvalDefinition,
         judging: Judging,
-        *,
-        repeat: int,
     ) -> None:
         """Grade items as they are written; a bounded queue holds the candidates back for a slow judge."""
         n_done = len(self._store.finished(GRADES))
@@ -295,7 +296,7 @@ class Runner:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(queue.put_stored())
-                    await self._generate(candidates, definition, queue, repeat=repeat)
+                    await self._generate(candidates, definition, queue)
             except ExceptionGroup as raised:
                 raise raised.exceptions[0] from None
             finally:

@@ -187,7 +187,7 @@ class Exporter:
         """Count a model's requests in flight and, with a server, its machine's seconds while the block runs.
 
         Args:
-            stage: ``generate`` or ``grade``.
+            stage: Its name, ``generate`` for example.
             name: The model's name.
             model: The model.
             host: Host of its server; None for embedded models.
@@ -288,6 +288,8 @@ def _by_kind(all_counts: Iterable[StageCounts]) -> Iterator[Metric]:
         tokens.add_metric((*labels, "completion"), counts.n_completion_tokens)
         for reason, n in counts.failures.copy().items():  # a copy: the stage's thread adds to it
             failures.add_metric((*labels, reason), n)
+        if counts.stage != "grade":  # repeats: a second series of the same labels would be an error
+            continue
         for letter, n in sorted(counts.letters.copy().items()):
             letters.add_metric((counts.model, letter), n)
     yield from (tokens, failures, letters)

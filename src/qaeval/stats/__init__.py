@@ -220,6 +220,13 @@ _MODULES = {
         "specific_agreement",
         "weighted_agreement",
     ),
+    "components": (
+        "RepeatAgreement",
+        "VarianceComponent",
+        "VarianceComponents",
+        "repeat_agreement",
+        "variance_components",
+    ),
     "correction": (
         "CorrectedDifference",
         "CorrectedRate",
@@ -227,13 +234,6 @@ _MODULES = {
         "corrected_difference",
         "corrected_rate",
         "differential_error",
-    ),
-    "components": (
-        "RepeatAgreement",
-        "VarianceComponent",
-        "VarianceComponents",
-        "repeat_agreement",
-        "variance_components",
     ),
     "estimate": ("Estimate",),
     "homogeneity": ("TestResult", "clustered_homogeneity", "cochran_q", "stuart_maxwell"),

@@ -89,8 +89,8 @@ def variance_components(
     :math:`\lambda D` by recovered variances (MOVER) with the jackknife's correlation, :math:`\lambda` half the
     number of units (texts, items, chunks) over that of the units inside; for items and chunks four half chunks of
     the most spread are added. Where no pair differs, the upper end is Clopper-Pearson's on chunks. The total of
-    letters that are 0 or 1 has the interval of :math:`p(1 - p)`. A negative estimate is 0, and so is an end below
-    0: no variance is. ``benchmarks/components.py`` measures the coverage. Sources: Koch 1967, 1968 (estimates);
+    letters that are 0 or 1 has the interval of :math:`p(1 - p)`. What is negative is 0, since no variance is, and a
+    share above 1 is 1. ``benchmarks/components.py`` measures the coverage. Sources: Koch 1967, 1968 (estimates);
     Zou and Donner 2008 (MOVER); Bonett and Price 2012 (added units).
 
     Args:
@@ -190,7 +190,7 @@ class _Levels:
         if isnan(value):
             has_pairs = n_chunks > 1 if outer == _CHUNK else self.informative[outer] > 0
             return undefined("the letters do not vary" if has_pairs else _MISSING[SOURCES[outer]], **counts)
-        value = max(0.0, value) * self.unit
+        value = self._clipped(value)
         reason = too_few(n_chunks)
         if reason is None and not np.isfinite(self.left_out[:, used]).all():
             reason = "the component does not exist without one of the chunks"
@@ -202,12 +202,16 @@ class _Levels:
             low, high = self._difference_interval(outer, inner)
         return Estimate(
             value=value,
-            low=max(0.0, low) * self.unit,
-            high=max(0.0, high) * self.unit,
+            low=self._clipped(low),
+            high=self._clipped(high),
             method=_METHOD,
             reason=warning(n_chunks),
             **counts,
         )
+
+    def _clipped(self, value: float) -> float:
+        """Return a value in the range of variances or shares, in the unit of the results."""
+        return min(self.ceiling, max(0.0, value)) * self.unit
 
     def _difference_interval(self, outer: int, inner: int) -> tuple[float, float]:
         """Return the interval of a component by MOVER, from the component plus some noise and that noise.

@@ -27,7 +27,14 @@ from qaeval.stats._arrays import (
 )
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
 from qaeval.stats.intervals import clustered_rate, t_quantile, wilson_bounds
-from qaeval.stats.paired import Pivot, mostly_one_value, paired_difference, sign_flip_test, t_pivot
+from qaeval.stats.paired import (
+    Pivot,
+    agreeing_with_test,
+    mostly_one_value,
+    paired_difference,
+    sign_flip_test,
+    t_pivot,
+)
 
 Basis = Literal["all labelled", "corrected", "labels alone"]
 """What an estimate rests on: all labels; labels and judge; or labels, because the judge would not help."""
@@ -36,8 +43,10 @@ FEW = 10
 """With so few clusters that hold the rarer outcome no design effect is estimated, from twice as many it is."""
 WORTH = 0.95
 """A corrected interval must be shorter than so much of the labels' own, else the judge adds nothing."""
-_NOTHING = "all chunks are labelled, or fewer than 10: the labels speak alone"
+_NOTHING = "everything is labelled, or fewer than 10 clusters are: there is nothing to correct"
 _NO_HELP = "the judge adds nothing: the estimate is that of the labels alone"
+_DRAWN = "labelled chunks weighted by probability, t"
+_UNEQUAL = "the probabilities of being drawn differ so much that the interval is rough"
 _SEED = 20_240_229
 """Of the sign patterns, drawn only where the test cannot be exact."""
 
@@ -49,7 +58,7 @@ class CorrectedDifference:
     estimate: Estimate
     """The difference to act on: `n_clusters` counts the labelled chunks, `n` all of them."""
     labels: Estimate
-    """The difference from the labelled chunks alone."""
+    """The difference from the labelled chunks alone; its interval agrees with `p_labels`."""
     corrected: Estimate
     """The difference from labels and judge, whether used or not; NaN where there is nothing to correct."""
     basis: Basis
@@ -108,6 +117,12 @@ class _Sample:
         """Weights of the labelled chunks, with mean 1: items over probability."""
         weights = self.sizes[self.chosen] * self.inverse
         return np.asarray(weights / weights.mean())
+
+    @property
+    def leverage(self) -> Floats:
+        """Factor for the residual of each labelled chunk: one of great weight pulls the mean towards itself."""
+        a = self.expansion
+        return np.ones(len(a)) if self.is_equal else np.asarray(1 / (1 - np.minimum(a / len(a), 0.5)))
 
     @property
     def n_effective(self) -> float:
@@ -180,8 +195,9 @@ def corrected_difference(
     chosen, n_chunks = sample.chosen, len(sample.judged)
     n = int(chosen.sum())
     d = sample.labelled[chosen]
-    labels = _labels_alone(sample, d, level=level)
+    plain = _labels_alone(sample, d, level=level)
     exact = sign_flip_test(sample.sizes[chosen] * d, rng=np.random.default_rng(_SEED))
+    labels = agreeing_with_test(plain, exact) if sample.is_equal else plain
     out = CorrectedDifference(
         estimate=labels,
         labels=labels,
@@ -207,9 +223,9 @@ def corrected_difference(
         method=pivot.method,
         n=n_chunks,
         n_clusters=n,
-        reason=warning(n),
+        reason=warning(n) or labels.reason,
     )
-    ratio = (corrected.high - corrected.low) / (labels.high - labels.low)
+    ratio = (corrected.high - corrected.low) / (plain.high - plain.low)
     out = replace(out, corrected=corrected, tuning=tuning, width_ratio=ratio)
     if not tuning or not pivot.se > 0 or ratio >= WORTH:
         return replace(out, estimate=replace(labels, reason=_joined(_NO_HELP, labels.reason)))
@@ -265,8 +281,9 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
         estimate = undefined(reason, value=value, n=n, n_clusters=n, level=level)
     else:
         low, high = _labels_pivot(sample, values).ends(level)
+        reason = warning(n) or (_UNEQUAL if 2 * sample.n_effective < n else None)
         estimate = Estimate(
-            value=value, low=low, high=high, level=level, method=_DRAWN, n=n, n_clusters=n, reason=warning(n)
+            value=value, low=low, high=high, level=level, method=_DRAWN, n=n, n_clusters=n, reason=reason
         )
     estimate = replace(estimate, value=value, n=len(sample.judged))
     if not estimate.has_interval:
@@ -275,20 +292,17 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
     return replace(estimate, low=max(-limit, estimate.low), high=min(limit, estimate.high))
 
 
-_DRAWN = "labelled chunks weighted by probability, t"
-
-
 def _linearised(sample: _Sample, values: Floats) -> tuple[Floats, float]:
     """Values whose mean is the weighted mean and whose spread is its error, and how far one can lie from 0."""
     a = sample.expansion
     mean = float((a * values).mean())
-    linear = mean + a * (values - mean)
+    linear = mean + sample.leverage * a * (values - mean)
     return linear, max(1.0, float(np.abs(linear).max()))
 
 
 def _labels_pivot(sample: _Sample, values: Floats) -> Pivot:
     linear, span = _linearised(sample, values)
-    return replace(t_pivot(linear, span=span), df=sample.n_effective - 1)
+    return replace(t_pivot(linear, span=span), df=max(1.0, sample.n_effective - 1))
 
 
 def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
@@ -299,8 +313,8 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     d, h = sample.labelled[chosen], sample.judged[chosen]
     mean_d, mean_h, mean_all = float((a * d).mean()), float((a * h).mean()), float((w * sample.judged).mean())
     # what each chunk adds to the error: from its label, and from the judge's difference, for beta = 1
-    by_label = a * (d - mean_d)
-    by_judge = n / n_chunks * w[chosen] * (h - mean_all) - a * (h - mean_h)
+    by_label = sample.leverage * a * (d - mean_d)
+    by_judge = n / n_chunks * w[chosen] * (h - mean_all) - sample.leverage * a * (h - mean_h)
     unlabelled = w[~chosen] * (sample.judged[~chosen] - mean_all) / n_chunks
     if sample.is_equal:
         by_judge = by_judge - by_judge.mean()
@@ -325,7 +339,7 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     if m == n and se > 0:
         skew = float((spread**3).mean()) / n**2 / se**3 / 3
         method += ", skewness guard"
-    return value, tuning, Pivot(centre, se, sample.n_effective - 2, skew, method)
+    return value, tuning, Pivot(centre, se, max(1.0, sample.n_effective - 2), skew, method)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

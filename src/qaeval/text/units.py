@@ -122,7 +122,12 @@ def _sentences(text: str) -> tuple[str, ...]:
 
 def words(text: str) -> list[str]:
     """Return lower-case tokens: hyphenated words, identifiers, numbers with their unit or percent sign."""
-    return [match.casefold() for match in _WORD.findall(text)]
+    return list(_words(text))
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(match.casefold() for match in _WORD.findall(text))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -145,7 +150,7 @@ def content_words(text: str) -> list[str]:
 
 @lru_cache(maxsize=_CACHED_SENTENCES)
 def _content_words(text: str) -> tuple[str, ...]:
-    return tuple(stem(word) for word in words(text) if word not in ENGLISH_STOP and word not in GERMAN_STOP)
+    return tuple(stem(word) for word in _words(text) if word not in ENGLISH_STOP and word not in GERMAN_STOP)
 
 
 def numbers(text: str) -> list[str]:

@@ -1,0 +1,675 @@
+"""Items that were made elsewhere become a run: formats, kinds of rows, failures, candidates, letters, and bad input."""
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from qaeval import api
+from qaeval.errors import DataError, NotComparableError, QaevalError, UsageError
+from qaeval.importing import reading
+from qaeval.storage.run_directory import RunStore
+
+TEXTS = {
+    f"c{n}": f"Pump {n} holds {7 * n + 3} litres of oil. The Larsen works built it in {1950 + n}."
+    for n in range(4)
+}
+
+
+def pair(chunk: str, n: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "chunk_id": chunk,
+        "chunk": TEXTS[chunk],
+        "type": "factual",
+        "question": f"Question {n} about {chunk}?",
+        "answer": f"Answer {n}.",
+        **more,
+    }
+
+
+PAIRS = [pair(chunk, n) for chunk in TEXTS for n in (1, 2, 3)]
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def counts(out: Path) -> Mapping[str, Mapping[str, int]]:
+    return read_settings(out)["imported"]["counts"]
+
+
+def read_settings(out: Path) -> dict[str, Any]:
+    return json.loads((out / "settings.json").read_text())
+
+
+def rows(out: Path, name: str = "generations.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / name).read_text().splitlines()]
+
+
+def failures(out: Path) -> list[tuple[str, str]]:
+    """Chunk and reason of every lost item, whole replies once."""
+    with RunStore.open(out) as store:
+        chunk_of = {sample.sample_id: sample.chunk.chunk_id for sample in store.samples()}
+    found = []
+    for row in rows(out):
+        if row["kind"] == "failure":
+            found.append((chunk_of[row["sample_id"]], row["reason"]))
+        found += [(chunk_of[row["sample_id"]], lost["reason"]) for lost in row.get("lost", ())]
+    return sorted(found)
+
+
+# ---------------------------------------------------------------- formats
+
+
+def as_csv(path: Path, items: list[dict[str, Any]], *, delimiter: str = ",", first: str = "") -> Path:
+    with path.open("w", newline="") as file:
+        file.write(first)
+        writer = csv.DictWriter(file, list(items[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(items)
+    return path
+
+
+def as_parquet(path: Path, items: list[dict[str, Any]]) -> Path:
+    pd.DataFrame(items).to_parquet(path)
+    return path
+
+
+def as_array(path: Path, items: list[Any], indent: int | None = None) -> Path:
+    path.write_text(json.dumps(items, indent=indent))
+    return path
+
+
+FORMATS: dict[str, Callable[[Path], Any]] = {
+    "lines": lambda folder: lines(folder / "gpt.jsonl", PAIRS),
+    "array": lambda folder: as_array(folder / "gpt.json", PAIRS),
+    "indented array": lambda folder: as_array(folder / "gpt.json", PAIRS, indent=2),
+    "list a line": lambda folder: lines(folder / "gpt.jsonl", [PAIRS[:3], *PAIRS[3:]]),
+    "csv": lambda folder: as_csv(folder / "gpt.csv", PAIRS),
+    "excel csv": lambda folder: as_csv(folder / "gpt.csv", PAIRS, delimiter=";", first="sep=;\n"),
+    "tsv": lambda folder: as_csv(folder / "gpt.tsv", PAIRS, delimiter="\t"),
+    "parquet": lambda folder: as_parquet(folder / "gpt.parquet", PAIRS),
+    "table": lambda _: pd.DataFrame(PAIRS),
+    "items as a list": lambda folder: lines(
+        folder / "gpt.jsonl",
+        [
+            {
+                "id": 1,
+                "chunk_id": chunk,
+                "context": TEXTS[chunk],
+                "pairs": [item for item in PAIRS if item["chunk_id"] == chunk],
+            }
+            for chunk in TEXTS
+        ],
+    ),
+    "items as json in a cell": lambda folder: as_csv(
+        folder / "gpt.csv",
+        [
+            {
+                "chunk_id": chunk,
+                "context": TEXTS[chunk],
+                "qa_pairs": json.dumps([pair(chunk, n) for n in (1, 2, 3)]),
+            }
+            for chunk in TEXTS
+        ],
+    ),
+    "raw replies": lambda folder: lines(
+        folder / "gpt.jsonl",
+        [
+            {
+                "chunk_id": chunk,
+                "context": TEXTS[chunk],
+                "raw": "Here they are:\n```json\n"
+                + json.dumps(
+                    {
+                        "pairs": [
+                            {key: pair(chunk, n)[key] for key in ("type", "question", "answer")}
+                            for n in (1, 2, 3)
+                        ]
+                    }
+                )
+                + "\n```",
+            }
+            for chunk in TEXTS
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_gives_the_same_items_with_the_ids_of_a_run(form: str, tmp_path: Path) -> None:
+    api.import_items(FORMATS[form](tmp_path), out=tmp_path / "run", candidate="gpt")
+    expected = api.import_items(
+        lines(tmp_path / "x.jsonl", PAIRS), out=tmp_path / "expected", candidate="gpt"
+    ).path
+    ids = [[item["item_id"] for item in row["items"]] for row in rows(tmp_path / "run")]
+    assert ids == [[item["item_id"] for item in row["items"]] for row in rows(expected)]
+    assert counts(tmp_path / "run") == {"gpt": {"valid": 12}}
+    assert (tmp_path / "run" / "samples.jsonl").read_bytes() == (expected / "samples.jsonl").read_bytes()
+
+
+def test_elements_of_an_array_are_read_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_CHARS", 7)
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps([{"a": "größer", "b": [1, {"c": "]}"}]}, {"d": 2}], ensure_ascii=False, indent=1)
+        + "\n[{}]\n"
+    )
+    assert list(reading.read_source(path)) == [
+        ("a.json:2", {"a": "größer", "b": [1, {"c": "]}"}]}),
+        ("a.json:11", {"d": 2}),
+        ("a.json:15", {}),
+    ]
+
+
+# ---------------------------------------------------------------- failures and denominators
+
+
+def test_failures_of_items_and_replies_stay_in_the_denominator(tmp_path: Path) -> None:
+    items = [
+        *PAIRS[:5],
+        {"chunk_id": "c1", "chunk": TEXTS["c1"], "error": "timeout"},
+        {"chunk_id": "c2", "error": {"code": 429}, "chunk": TEXTS["c2"]},
+        {"chunk_id": "c3", "chunk": TEXTS["c3"], "raw": "I cannot help with that."},
+    ]
+    out = api.import_items(lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run").path
+    assert counts(out) == {"gpt": {"valid": 5, "reported": 4, "invalid_json": 3}}
+    run = api.grade(out, judge="embedded-lexical")
+    (candidate,) = run.report.candidates
+    assert (candidate.n_expected, candidate.n_valid, candidate.failed.n) == (12, 5, 7)
+    assert candidate.failed_by_reason == {"invalid_json": 3, "reported": 4}
+    assert list(run.letters["status"]).count("failed") == 7
+
+
+def test_fewer_items_than_the_eval_asks_for_are_no_failures(tmp_path: Path) -> None:
+    items = [
+        pair("c0"),
+        pair("c1"),
+        pair("c1", 2),
+        {"chunk_id": "c2", "chunk": TEXTS["c2"], "error": "refused"},
+    ]
+    out = api.import_items(lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run").path
+    run = api.grade(out, judge="embedded-lexical")
+    (candidate,) = run.report.candidates
+    assert (candidate.n_expected, candidate.n_valid) == (
+        5,
+        3,
+    )  # the failed reply counts as the median reply: 2 items
+    assert run.report.eval.items_per_sample == 3
+
+
+def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: Path) -> None:
+    items = [pair("c0", n) for n in range(5)]
+    out = api.import_items(lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run").path
+    assert read_settings(out)["eval"]["items_per_sample"] == 5
+    assert "up to 5 items" in read_settings(out)["imported"]["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"question": "What?", "answer": float("nan")}, "missing_field"),
+        ({"question": "What?", "answer": "  "}, "missing_field"),
+        ({"question": None, "answer": "Yes."}, "missing_field"),
+        ({"question": "What?", "answer": "Yes.", "error": "filtered"}, "reported"),
+        ({"answer": None, "error": "truncated"}, "truncated"),
+        ({"error": True}, "reported"),
+        ({"raw": "[]"}, "wrong_item_count"),
+        ({"raw": '{"pairs": [{"question": "x"}]}'}, "wrong_item_count"),
+    ],
+)
+def test_a_row_without_an_item_is_a_failure_with_its_reason(
+    row: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    path = lines(tmp_path / "gpt.jsonl", [pair("c0"), {"chunk_id": "c1", "chunk": TEXTS["c1"], **row}])
+    out = api.import_items(path, out=tmp_path / "run").path
+    assert set(failures(out)) == {("c1", reason)}
+
+
+# ---------------------------------------------------------------- chunks
+
+
+def test_chunks_come_from_a_file_or_the_eval_by_id(tmp_path: Path) -> None:
+    chunks = lines(
+        tmp_path / "chunks.jsonl",
+        [{"id": key, "body": text, "topic": "pumps"} for key, text in TEXTS.items()],
+    )
+    items = [{key: value for key, value in item.items() if key != "chunk"} for item in PAIRS]
+    out = api.import_items(
+        lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run", chunks=chunks, fields={"text": "body"}
+    ).path
+    inline = api.import_items(lines(tmp_path / "b.jsonl", PAIRS), out=tmp_path / "inline").path
+    assert [row["sample_id"] for row in rows(out)] == [row["sample_id"] for row in rows(inline)]
+    assert {row["chunk"]["stratum"] for row in rows(out, "samples.jsonl")} == {"pumps"}
+
+
+def test_an_item_without_its_chunk_is_a_failure_unless_the_rubric_needs_none(tmp_path: Path) -> None:
+    items = [
+        pair("c0"),
+        {"question": "Who?", "answer": "Nobody."},
+        {"chunk_id": "gone", "question": "Who?", "answer": "I."},
+    ]
+    path = lines(tmp_path / "gpt.jsonl", items)
+    out = api.import_items(path, out=tmp_path / "run").path
+    assert failures(out) == [("gone", "no_source"), ("gpt.jsonl:2", "no_source")]
+    rubric = tmp_path / "free.yaml"
+    shipped = (Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml").read_text()
+    rubric.write_text(shipped.replace("name: qa_pair_abc", "name: free") + "needs_source: false\n")
+    free = api.import_items(path, out=tmp_path / "free", rubric=rubric).path
+    assert counts(free) == {"gpt": {"valid": 3}}
+    run = api.grade(free, judge="embedded-lexical")
+    assert run.report.rubric.name == "free"
+    assert run.report.candidates[0].n_expected == 3
+
+
+def test_a_rubric_that_needs_a_source_does_not_grade_an_item_without_one(tmp_path: Path) -> None:
+    rubric = tmp_path / "free.yaml"
+    shipped = (Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml").read_text()
+    rubric.write_text(shipped.replace("name: qa_pair_abc", "name: free") + "needs_source: false\n")
+    path = lines(tmp_path / "gpt.jsonl", [pair("c0"), {"question": "Who?", "answer": "Nobody."}])
+    out = api.import_items(path, out=tmp_path / "run", rubric=rubric).path
+    run = api.grade(out, judge="embedded-lexical", rubric="qa_pair_abc")
+    assert run.report.candidates[0].ungraded_by_reason == {"no_source": 1}
+
+
+# ---------------------------------------------------------------- kinds
+
+
+def test_answers_are_about_a_chunk_and_a_question(tmp_path: Path) -> None:
+    items = [
+        {"context": TEXTS["c0"], "question": "How much oil?", "answer": "3 litres."},
+        {"context": TEXTS["c0"], "question": "Built when?", "response": "1950.", "type": "answerable"},
+        {"context": TEXTS["c1"], "question": "Built when?", "error": "timeout"},
+    ]
+    out = api.import_items(
+        lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run", eval_name="rag_qa"
+    ).path
+    run = api.grade(out, judge="embedded-lexical")
+    (candidate,) = run.report.candidates
+    assert (candidate.n_expected, candidate.n_valid, run.report.eval.n_samples) == (3, 2, 3)
+    assert run.letters["chunk_id"].nunique() == 2
+
+
+def test_answers_to_questions_of_the_eval_keep_their_types(tmp_path: Path) -> None:
+    samples = Path(api.__file__).parents[2] / "evals" / "rag_qa" / "samples.jsonl"
+    first = json.loads(samples.read_text().partition("\n")[0])
+    item = {"chunk_id": first["chunk_id"], "question": first["question"], "answer": "I do not know."}
+    out = api.import_items(pd.DataFrame([item]), out=tmp_path / "run", eval_name="rag_qa").path
+    (sample,) = rows(out, "samples.jsonl")
+    assert sample["given"]["type"] == first["type"]
+
+
+def test_preference_pairs_have_a_prompt_a_chosen_and_a_rejected_answer(tmp_path: Path) -> None:
+    items = [
+        {"context": TEXTS[key], "prompt": "How?", "chosen": "Well.", "rejected": f"Badly {key}."}
+        for key in TEXTS
+    ]
+    out = api.import_items(
+        lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run", eval_name="dpo_pairs"
+    ).path
+    assert [row["items"][0]["parts"]["rejected"] for row in rows(out)] != []
+    assert counts(out) == {"gpt": {"valid": 4}}
+
+
+# ---------------------------------------------------------------- candidates
+
+
+def test_files_and_columns_name_candidates(tmp_path: Path) -> None:
+    one, two = lines(tmp_path / "one.jsonl", PAIRS), lines(tmp_path / "two.jsonl", PAIRS)
+    both = lines(tmp_path / "both.jsonl", [{**item, "model": name} for name in ("x", "y") for item in PAIRS])
+    assert list(counts(api.import_items([one, two], out=tmp_path / "a").path)) == ["one", "two"]
+    assert list(counts(api.import_items([one, two], out=tmp_path / "b", candidate=["k", "l"]).path)) == [
+        "k",
+        "l",
+    ]
+    assert list(counts(api.import_items(both, out=tmp_path / "c").path)) == ["x", "y"]
+    marked = lines(tmp_path / "marked.jsonl", [{**item, "who": "z"} for item in PAIRS])
+    assert list(counts(api.import_items(marked, out=tmp_path / "d", candidate_field="who").path)) == ["z"]
+
+
+def test_a_registered_name_keeps_its_licence_and_has_unknown_sampling(tmp_path: Path) -> None:
+    out = api.import_items(pd.DataFrame(PAIRS), out=tmp_path / "run", candidate="mistral").path
+    about = read_settings(out)["candidates"]["mistral"]
+    assert about["kind"] == "imported"
+    assert about["family"]
+    assert "sampling" not in about
+
+
+def test_candidates_with_other_chunks_are_refused_or_reduced_to_what_all_have(tmp_path: Path) -> None:
+    one, two = lines(tmp_path / "one.jsonl", PAIRS), lines(tmp_path / "two.jsonl", PAIRS[:9])
+    with pytest.raises(NotComparableError, match=r"two lacks 1 \(c3\)"):
+        api.import_items([one, two], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    out = api.import_items([one, two], out=tmp_path / "run", common=True).path
+    assert read_settings(out)["sample_set"]["n"] == 3
+    assert counts(out) == {"one": {"valid": 9}, "two": {"valid": 9}}
+    assert "left out" in read_settings(out)["imported"]["notes"][0]
+
+
+def test_unequal_numbers_of_items_keep_rates_and_difference_together(tmp_path: Path) -> None:
+    def graded(n: int, best: int) -> list[dict[str, Any]]:
+        return [pair(chunk, k, g="A" if k < best else "B") for chunk in TEXTS for k in range(n)]
+
+    one, two = lines(tmp_path / "one.jsonl", graded(3, 1)), lines(tmp_path / "two.jsonl", graded(2, 1)[:-1])
+    run = api.import_items([one, two], out=tmp_path / "run", grade_field={"j": "g"})
+    first, second = run.report.candidates
+    (difference,) = run.report.differences
+    assert (first.usable.value, second.usable.value) == (4 / 12, 4 / 7)
+    assert difference.difference.value == pytest.approx(4 / 7 - 4 / 12)
+
+
+# ---------------------------------------------------------------- letters
+
+
+def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
+    letters = ["a", "B", "Suitable as is", "N/A", float("nan"), "c", *["A"] * 6]
+    frame = pd.DataFrame(
+        [{**item, "gpt4": letter, "Anna": "b"} for item, letter in zip(PAIRS, letters, strict=True)]
+    )
+    run = api.import_items(
+        frame, out=tmp_path / "run", grade_field={"gpt-4": "gpt4"}, label_fields={"anna": "Anna"}
+    )
+    assert run.report.judge.facts.name == "gpt-4"
+    (candidate,) = run.report.candidates
+    assert {count.name: count.n for count in candidate.letters} == {"A": 8, "B": 1, "C": 1}
+    assert candidate.ungraded_by_reason == {"reported": 2}
+    assert set(run.letters["label anna"]) == {"B"}
+    anna = next(rater for rater in run.agreement().agreement if rater.rater == "anna")
+    assert (anna.rater, anna.rater_kind, anna.n_labels, anna.n_ungraded) == ("anna", "human", 12, 2)
+    assert len(rows(run.path, "labels/anna.jsonl")) == 12
+
+
+def test_equal_items_of_two_candidates_keep_the_letters_of_each(tmp_path: Path) -> None:
+    one = lines(tmp_path / "one.jsonl", [{**item, "g": "A"} for item in PAIRS])
+    two = lines(tmp_path / "two.jsonl", [{**item, "g": "B"} for item in PAIRS])
+    run = api.import_items([one, two], out=tmp_path / "run", grade_field={"j": "g"})
+    assert [candidate.usable.value for candidate in run.report.candidates] == [1.0, 0.0]
+
+
+# ---------------------------------------------------------------- joining a run
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    run = api.compare(["embedded-lead", "embedded-salient"], n=12, out=folder / "base", cache=False)
+    return run.path
+
+
+def elsewhere(base: Path) -> list[dict[str, Any]]:
+    """Pairs about the chunks of a run, with one that failed and a label for each."""
+    with RunStore.open(base) as store:
+        items = [
+            {
+                "chunk_id": sample.chunk.chunk_id,
+                "question": f"What is said in sentence {n}?",
+                "answer": sample.chunk.text.split(". ")[n],
+                "anna": "A",
+            }
+            for sample in store.samples()
+            for n in range(3)
+        ]
+    items[7] = {"chunk_id": items[7]["chunk_id"], "error": "rate limit"}
+    return items
+
+
+def test_an_imported_candidate_joins_a_run_and_is_reported_beside_its_candidates(
+    base: Path, tmp_path: Path
+) -> None:
+    path = lines(tmp_path / "gpt-4o.jsonl", elsewhere(base))
+    before = sorted(
+        (file.name, file.read_bytes()) for file in base.iterdir() if file.is_file() and file.name != ".lock"
+    )
+    out = api.import_items(path, out=tmp_path / "all", join=base, label_fields={"anna": "anna"}).path
+    run = api.grade(out)
+    report = run.report
+    assert [candidate.facts.name for candidate in report.candidates] == [
+        "embedded-lead",
+        "embedded-salient",
+        "gpt-4o",
+    ]
+    third = report.candidates[2]
+    assert (third.n_expected, third.n_valid, third.failed_by_reason) == (36, 35, {"reported": 1})
+    assert (third.timing.wall_s, third.timing.items_per_s, third.tokens.prompt) == (None, None, None)
+    assert len(report.differences) == 3
+    assert len(report.ranking) == 3
+    anna = next(rater for rater in run.agreement().agreement if rater.rater == "anna")
+    assert anna.n_labels == 35
+    assert before == sorted(
+        (file.name, file.read_bytes()) for file in base.iterdir() if file.is_file() and file.name != ".lock"
+    )
+    run.write_report()
+    assert "not measured" in run.render("md")
+
+
+def test_an_import_on_the_samples_of_a_run_is_reported_side_by_side(base: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "gpt-4o.jsonl", elsewhere(base))
+    out = api.import_items(path, out=tmp_path / "alone").path
+    judge = read_settings(base)["grading"]["judge"]["name"]
+    api.grade(out, judge=judge)
+    assert len(api.load_run([base, out]).report.candidates) == 3
+
+
+def test_a_join_with_other_samples_is_refused_or_reduced(base: Path, tmp_path: Path) -> None:
+    items = [*elsewhere(base)[3:], pair("c0")]
+    path = lines(tmp_path / "gpt-4o.jsonl", items)
+    with pytest.raises(NotComparableError, match="lacks 1"):
+        api.import_items(path, out=tmp_path / "all", join=base)
+    out = api.import_items(path, out=tmp_path / "all", join=base, common=True).path
+    run = api.grade(out)
+    assert run.report.eval.n_samples == 11
+    assert [candidate.n_expected for candidate in run.report.candidates] == [33, 33, 33]
+
+
+def test_a_candidate_that_the_run_has_cannot_join(base: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "gpt-4o.jsonl", elsewhere(base))
+    with pytest.raises(UsageError, match="embedded-lead"):
+        api.import_items(path, out=tmp_path / "all", join=base, candidate="embedded-lead")
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def raw(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def bad(folder: Path) -> dict[str, tuple[Any, str, Mapping[str, Any]]]:
+    """Inputs that are refused: source, words of the message, options."""
+    edited = {**PAIRS[3], "chunk": TEXTS["c1"].replace("litres", "gallons")}
+    return {
+        "missing file": (folder / "pairs.jsonl", "no such file", {}),
+        "empty": (raw(folder / "e.jsonl", b""), "empty", {}),
+        "blank": (raw(folder / "w.jsonl", b"\n \n"), "empty", {}),
+        "header alone": (raw(folder / "h.csv", b"question,answer\n"), "no rows", {}),
+        "empty array": (raw(folder / "a.json", b"[]"), "no rows", {}),
+        "utf-16": (raw(folder / "u.jsonl", json.dumps(PAIRS[0]).encode("utf-16")), "UTF-16", {}),
+        "latin-1": (
+            raw(folder / "l.csv", "question,answer\nWer?,Müller\n".encode("latin-1")),
+            r"l\.csv:2: not UTF-8: byte 0xfc",
+            {},
+        ),
+        "latin-1 array": (raw(folder / "l.json", '[{"a": "Müller"}]'.encode("latin-1")), "not UTF-8", {}),
+        "gzip": (raw(folder / "g.jsonl", b"\x1f\x8b\x08"), "gzip", {}),
+        "excel": (raw(folder / "x.xlsx", b"PK\x03\x04[Content_Types].xml"), "Excel", {}),
+        "broken line": (
+            raw(folder / "b.jsonl", json.dumps(PAIRS[0]).encode() + b'\n{"question": \n'),
+            r"b\.jsonl:2:",
+            {},
+        ),
+        "broken array": (
+            raw(folder / "b.json", b'[{"answer": "x", "chunk": "t"}, {"answer" "y"}]'),
+            "not JSON",
+            {},
+        ),
+        "cut array": (raw(folder / "c.json", b'[{"answer": "x", "chunk": "t"}'), "end of the file", {}),
+        "scalar line": (raw(folder / "s.jsonl", b'{"a": 1}\n"text"\n'), "no item", {}),
+        "broken parquet": (raw(folder / "p.parquet", b"PAR1 no"), "Parquet", {}),
+        "ragged csv": (raw(folder / "r.csv", b"question,answer\na,b,c\n"), r"r\.csv:2: expected 2 cells", {}),
+        "two columns of one name": (raw(folder / "t.csv", b"answer,answer\na,b\n"), "two columns", {}),
+        "mixed kinds": (
+            lines(
+                folder / "m.jsonl", [PAIRS[0], {"prompt": "p", "chosen": "c", "rejected": "r", "chunk": "t"}]
+            ),
+            r"m\.jsonl:2: expected question/answer pairs",
+            {},
+        ),
+        "no columns of an item": (
+            lines(folder / "n.jsonl", [{"chunk": "t", "questin": "q", "answr": "a"}]),
+            r"n\.jsonl:1: no item.*--field question=questin",
+            {},
+        ),
+        "named column missing": (
+            lines(folder / "f.jsonl", PAIRS),
+            "no column 'anser'. Did you mean 'answer'",
+            {"fields": {"answer": "anser"}},
+        ),
+        "letter column missing": (
+            lines(folder / "lc.jsonl", [{**PAIRS[0], "grade": "A"}]),
+            "no column 'grad'. Did you mean 'grade'",
+            {"grade_field": {"j": "grad"}},
+        ),
+        "unknown field": (
+            lines(folder / "uf.jsonl", PAIRS),
+            "unknown field.*Did you mean 'question'",
+            {"fields": {"qestion": "q"}},
+        ),
+        "unknown letter": (
+            lines(folder / "ul.jsonl", [{**PAIRS[0], "g": "A"}, {**PAIRS[1], "g": "pass"}]),
+            r"ul\.jsonl:2: 'g': letter \"pass\" is not on the scale.*A \(",
+            {"grade_field": {"j": "g"}},
+        ),
+        "unknown eval": (
+            lines(folder / "ue.jsonl", PAIRS),
+            "unknown eval 'qa_pair'. Did you mean 'qa_pairs'",
+            {"eval_name": "qa_pair"},
+        ),
+        "unknown rubric": (lines(folder / "ur.jsonl", PAIRS), "unknown rubric", {"rubric": "qa_pair"}),
+        "an item twice": (
+            lines(folder / "i2.jsonl", [*PAIRS, PAIRS[4]]),
+            r"i2\.jsonl:13.*twice, first in i2\.jsonl:5",
+            {},
+        ),
+        "an answer twice": (
+            lines(folder / "a2.jsonl", [PAIRS[0], {**PAIRS[0], "answer": "Another."}]),
+            r"a2\.jsonl:2.*twice, first in a2\.jsonl:1",
+            {"eval_name": "rag_qa"},
+        ),
+        "a reply twice": (
+            lines(folder / "r2.jsonl", [{"chunk_id": "c0", "chunk": TEXTS["c0"], "raw": "[]"}] * 2),
+            "a reply of chunk 'c0' twice",
+            {},
+        ),
+        "ids in another case": (
+            lines(folder / "ic.jsonl", [PAIRS[0], {**PAIRS[3], "chunk_id": "C0"}]),
+            r"ic\.jsonl:2: chunk id 'C0' differs from 'c0' \(ic\.jsonl:1\) in case only",
+            {},
+        ),
+        "candidates in another case": (
+            lines(folder / "cc.jsonl", [{**PAIRS[0], "model": "GPT"}, {**PAIRS[0], "model": "gpt"}]),
+            "in case only",
+            {},
+        ),
+        "an edited chunk": (
+            lines(folder / "ec.jsonl", [PAIRS[3], edited]),
+            r"ec\.jsonl:2: chunk 'c1' has another text than in ec\.jsonl:1, from character 17",
+            {},
+        ),
+        "chunks edited between files": (
+            [lines(folder / "e1.jsonl", PAIRS[3:6]), lines(folder / "e2.jsonl", [edited])],
+            r"e2\.jsonl:1: chunk 'c1' has another text than in e1\.jsonl:1",
+            {},
+        ),
+        "two files of one name": (
+            [lines(folder / "a" / "p.jsonl", PAIRS), lines(folder / "b" / "p.jsonl", PAIRS)],
+            "same name",
+            {},
+        ),
+        "one file twice": ([lines(folder / "o.jsonl", PAIRS)] * 2, "named twice", {}),
+        "json in a cell that is none": (
+            lines(folder / "j.jsonl", [{"chunk": "t", "pairs": '[{"question": '}]),
+            r"j\.jsonl:1: 'pairs': expected a list of items as JSON",
+            {},
+        ),
+        "json twice in a cell": (
+            lines(folder / "jj.jsonl", [{"chunk": "t", "pairs": json.dumps(json.dumps([PAIRS[0]]))}]),
+            "expected a list of objects",
+            {},
+        ),
+        "an object for text": (
+            lines(folder / "ot.jsonl", [{**PAIRS[0], "answer": {"text": "a"}}]),
+            r"'answer': expected text",
+            {},
+        ),
+        "half a character": (
+            raw(folder / "hc.jsonl", b'{"chunk": "t", "question": "q", "answer": "\\ud83d"}'),
+            "half a character",
+            {},
+        ),
+        "no chunk of any": (
+            lines(folder / "nc.jsonl", [{"chunk_id": "zzz", "question": "q", "answer": "a"}]),
+            "no row has a chunk that is known",
+            {},
+        ),
+        "answers without a question": (
+            lines(folder / "aq.jsonl", [{"chunk": "t", "answer": "a"}]),
+            "no question",
+            {"eval_name": "rag_qa"},
+        ),
+        "an empty name": (lines(folder / "en.jsonl", PAIRS), "candidate", {"candidate": "a/b"}),
+        "names for other files": (
+            lines(folder / "nf.jsonl", PAIRS),
+            "2 candidates for 1 files",
+            {"candidate": ["a", "b"]},
+        ),
+        "two judges": (lines(folder / "tj.jsonl", PAIRS), "one judge", {"grade_field": {"a": "x", "b": "y"}}),
+    }
+
+
+with tempfile.TemporaryDirectory() as _folder:
+    CASES = tuple(bad(Path(_folder)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_refused_with_its_place_and_nothing_is_written(case: str, tmp_path: Path) -> None:
+    source, message, options = bad(tmp_path)[case]
+    with pytest.raises(QaevalError, match=message) as raised:
+        api.import_items(source, out=tmp_path / "out" / "run", **options)
+    assert isinstance(raised.value, DataError | UsageError)
+    assert not (tmp_path / "out" / "run").exists()
+    assert not list(tmp_path.glob("out/.*"))
+
+
+def test_an_enormous_line_or_object_is_refused_without_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr(reading, "_BLOCK_CHARS", 256)
+    text = "x" * 5000
+    for name, content in {
+        "long.jsonl": json.dumps({"answer": text}),
+        "long.json": json.dumps([{"answer": text}]),
+        "long.csv": f'question,answer\nq,"{text}"\n',
+        "lines.csv": 'question,answer\nq,"' + "x\n" * 2500 + '"\n',
+    }.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=r"longer than|larger than field limit"):
+            list(reading.read_source(tmp_path / name))
+
+
+def test_a_run_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        api.import_items(pd.DataFrame(PAIRS), out=tmp_path / "run")
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    assert api.import_items(pd.DataFrame(PAIRS), out=tmp_path / "empty").path == tmp_path / "empty"
