@@ -221,6 +221,8 @@ def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: 
         ({"question": "What?", "answer": "Yes.", "error": "filtered"}, "reported"),
         ({"answer": None, "error": "truncated"}, "truncated"),
         ({"error": True}, "reported"),
+        ({"pairs": [{"question": "What?", "answer": "Yes."}], "error": "cut off"}, "reported"),
+        ({"error": "False"}, "missing_field"),
         ({"raw": "[]"}, "wrong_item_count"),
         ({"raw": '{"pairs": [{"question": "x"}]}'}, "wrong_item_count"),
     ],
@@ -231,6 +233,15 @@ def test_a_row_without_an_item_is_a_failure_with_its_reason(
     path = lines(tmp_path / "gpt.jsonl", [pair("c0"), {"chunk_id": "c1", "chunk": TEXTS["c1"], **row}])
     out = api.import_items(path, out=tmp_path / "run").path
     assert set(failures(out)) == {("c1", reason)}
+
+
+def test_a_column_of_errors_without_any_is_no_failure(tmp_path: Path) -> None:
+    values = [False, "False", None, 0, "", {}]
+    items = [pair("c0", n, error=value, raw=f"reply {n}") for n, value in enumerate(values[:3])]
+    items += [pair("c1", n, error=value) for n, value in enumerate(values[3:])]
+    out = api.import_items(lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run").path
+    assert counts(out) == {"gpt": {"valid": 6}}
+    assert [row["text"] for row in rows(out)] == ["reply 0", ""]
 
 
 # ---------------------------------------------------------------- chunks

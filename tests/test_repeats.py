@@ -336,6 +336,7 @@ def test_a_judge_that_is_always_sure_has_no_noise_and_the_report_says_how_far_th
     assert 0 < found["judge"].high < 0.1
     assert found["reply"].value is None
     assert report.noise.judge.self_agreement.value == 1.0
+    assert report.noise.judge.alpha.value == 1.0
     section = noise_section(report)
     assert section is not None
     assert section.tables[0].rows[0][3].endswith("no item has two replies")

@@ -6,12 +6,10 @@ Builds the document of ``qaeval agreement`` from a run or from a table with one 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import isnan
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from qaeval.agreement import messages
 from qaeval.agreement.coefficients import Paired
@@ -33,7 +31,7 @@ from qaeval.report.facts import Meaning, RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import plural
 from qaeval.stats import multirater, reliability
-from qaeval.stats.estimate import Estimate, undefined
+from qaeval.stats.estimate import Estimate
 
 
 def fits(label: Label, rubric: RubricFacts) -> bool:
@@ -166,16 +164,18 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
     k = len(letters)
     coefficients = pair.coefficients()
     baseline = reliability.majority_baseline(pair.a, n_levels=k)
+    lift = Measure.of(reliability.lift_over_majority(pair.a, pair.b, pair.clusters, n_levels=k))
     accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
     lower = reliability.letter_accuracy(
         (pair.a > 0).astype(int), (pair.b > 0).astype(int), pair.clusters, n_levels=2
     )[1]
     return rater.model_copy(
         update={
-            "standing": messages.standing(coefficients, baseline),
+            "standing": messages.standing(coefficients, lift),
             "coefficients": coefficients,
             "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
+            "lift": lift,
             "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
             "lower_recall": _rate(lower.recall, rater.rater, "gave"),
             "letters": tuple(
@@ -288,7 +288,6 @@ def compare_all_raters(
     n_items = int((counts.sum(axis=1) > 1).sum())
     if len(raters) < 3 or not n_items:
         return None
-    kappa = multirater.multirater_coefficient(counts)
     alpha, ordinal = (
         multirater.krippendorff_interval(ratings, clusters, n_levels=n_levels, metric=metric)
         for metric in ("nominal", "ordinal")
@@ -296,25 +295,9 @@ def compare_all_raters(
     return MultiRaterAgreement(
         raters=tuple(raters),
         n_items=n_items,
-        fleiss=_fleiss(kappa, n_items),
+        fleiss=Measure.of(multirater.fleiss_interval(ratings, clusters, n_levels=n_levels)),
         alpha=Measure.of(alpha),
         alpha_ordinal=Measure.of(ordinal),
-    )
-
-
-def _fleiss(kappa: multirater.MultiRaterCoefficient, n_items: int) -> Measure:
-    method = "linearisation, independent items"
-    if isnan(kappa.value):
-        return Measure.of(undefined("only one letter occurs", method=method, n=n_items, n_clusters=n_items))
-    half = float(ndtri(0.975)) * kappa.se
-    return Measure(
-        value=kappa.value,
-        low=None if isnan(half) else max(-1.0, kappa.value - half),
-        high=None if isnan(half) else min(1.0, kappa.value + half),
-        method=method,
-        n=n_items,
-        n_clusters=n_items,
-        reason="the interval assumes independent items",
     )
 
 

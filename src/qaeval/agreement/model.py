@@ -101,6 +101,8 @@ class RaterAgreement(Part):
     majority_letter: str = ""
     majority_baseline: float | None = None
     """Agreement of a judge that always gives the rater's most frequent letter, 0 to 1."""
+    lift: Measure | None = None
+    """Agreement of the judge minus that of always giving this letter, paired by chunk."""
     leniency: Measure | None = None
     """Share of items with a better letter than the rater's minus share with a worse one, -1 to 1."""
     lower_recall: Measure | None = None
@@ -159,7 +161,7 @@ class MultiRaterAgreement(Part):
     n_items: int
     """Items with letters from at least two raters."""
     fleiss: Measure
-    """Fleiss' kappa; its interval assumes independent items."""
+    """Fleiss' kappa, with an interval by chunk."""
     alpha: Measure
     """Krippendorff's alpha, nominal, with an interval clustered by chunk."""
     alpha_ordinal: Measure
@@ -190,3 +192,5 @@ class AgreementReport(Part):
     groups: tuple[GroupAgreement, ...] = ()
     n_without_cluster: int = 0
     """Items assumed to be independent, since no cluster is known."""
+    is_scale_assumed: bool = False
+    """Whether the letters are numbers without a given scale, of which the largest is taken to be the best."""

@@ -21,6 +21,11 @@ from qaeval.report.tables import Notes, Section, Table
 def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
     """Return the sections of ``qaeval agreement``: the judge, groups, the raters."""
     scale = f"Scale {' > '.join(report.letters)}, best first."
+    if report.is_scale_assumed:
+        scale += (
+            f" The letters are numbers and no scale was given, so the largest, {report.letters[0]}, is taken to be the best; "
+            f"--scale {','.join(reversed(report.letters))} makes {report.letters[-1]} the best."
+        )
     if report.n_without_cluster:
         scale += " No cluster column is named (--cluster), so the intervals assume independent items and may be too narrow."
     parts = against_raters(report.judge, report.agreement, report.letters)
@@ -178,6 +183,7 @@ def _confusion(rater: str, judge: str, coefficients: Coefficients, letters: tupl
 
 def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str) -> Table:
     notes = Notes()
+    lift = "" if rater.lift is None else notes.difference(rater.lift, "lift")
     leniency = "" if rater.leniency is None else notes.difference(rater.leniency, "leniency")
     rows = (
         (
@@ -191,6 +197,7 @@ def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str)
         ),
         ("Same letter", notes.rate(coefficients.observed, "same letter")),
         (f"Always answering {rater.majority_letter}", numbers.percent(rater.majority_baseline)),
+        (f"Same letter, above always answering {rater.majority_letter}", lift),
         ("Cohen's kappa", notes.coefficient(coefficients.kappa, "kappa")),
         ("Cohen's kappa, linearly weighted", notes.coefficient(coefficients.kappa_linear, "weighted kappa")),
         (

@@ -57,7 +57,7 @@ class RunRows:
     grade_repeats: Iterable[GradeRow] = ()
     """Further letters for the same items, and those for the items of further replies."""
     temperatures: Mapping[str, float] = field(default_factory=dict)
-    """Of the models that were asked, by name; a model of another kind than a server has none."""
+    """Sampling temperature of each candidate and of the judge, by name."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
 

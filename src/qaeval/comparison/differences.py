@@ -45,8 +45,8 @@ def compare_candidates(
     The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
     is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
     whose sign-flip test swaps the candidates' items of a chunk. Where two candidates have different numbers of items in a chunk
-    (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is better, and an end of the interval that
-    contradicts it moves to 0 (`agreeing_with_test`).
+    (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is
+    better, and an end of the interval that contradicts it moves to 0 (`agreeing_with_test`).
 
     Args:
         table: The table of letters.
@@ -73,11 +73,11 @@ def compare_candidates(
         for a, b in pairs
         if not totals[a].equals(totals[b])
     }
-    # whole numbers of items wherever both candidates have the same number in a chunk: the test is exact then
+    # whole numbers of items, so that the test is exact, wherever both candidates have the same number in a chunk
     p_values = [
         _p(np.zeros_like(uneven[a, b]), uneven[a, b])
         if (a, b) in uneven
-        else _p(sizes * columns[a], sizes * columns[b])
+        else _p(counts[a].to_numpy(float), counts[b].to_numpy(float))
         for a, b in pairs
     ]
     adjusted = holm(p_values)

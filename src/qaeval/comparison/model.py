@@ -186,21 +186,6 @@ ReasonCode: TypeAlias = Literal[
     "raters_differ",
 ]
 """
-one_candidate                    the run has one candidate
-nothing_graded                   no item has a letter
-nothing_usable                   no candidate wrote a usable item
-judge_refuted                    by the labels of `raters`, the judge does not beat chance or the commonest letter
-judge_tells_nothing_apart  by planted controls, or by one letter for nearly all items: `Report.controls`
-judge_tells_nothing_a      part  by planted controls, or by one letter for nearly all items: `Report.controls`
-embedded_only                    every candidate is embedded: none of them can be hosted
-too_few_chunks                   there is no interval of the difference between the leader and `candidates`
-not_enough_data                  more chunks are needed to tell the leader from `candidates`
-level                            the leader and the first of `candidates` have the same usable rate
-better                           the leader is better than `candidates`
-no_difference                    a difference that matters between the leader and `candidates` is ruled out
-not_labelled                     the verdict rests on the judge's letters alone
-=========================  ==================================================================================
-=========================  ==================================================================================
 =========================  ==================================================================================
 one_candidate              the run has one candidate
 nothing_graded             no item has a letter

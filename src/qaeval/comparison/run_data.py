@@ -118,11 +118,14 @@ def _temperatures(
     definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return the temperature of each model: its own, or that of the eval or of judges."""
-    of_eval = definition.get("sampling", {}).get("temperature", 0.0)
-    defaults = {judge["name"]: (judge, _JUDGE_TEMPERATURE)}
-    defaults |= {name: (about, of_eval) for name, about in candidates.items()}
-    own = {name: about.get("sampling", {}).get("temperature") for name, (about, _) in defaults.items()}
-    return {name: default if own[name] is None else own[name] for name, (_, default) in defaults.items()}
+
+    def temperature(about: Mapping[str, Any], default: float) -> float:
+        value = (about.get("sampling") or {}).get("temperature")
+        return default if value is None else float(value)
+
+    of_judge = {judge["name"]: temperature(judge, _JUDGE_TEMPERATURE)}
+    of_eval = temperature(definition, 0.0)
+    return of_judge | {name: temperature(about, of_eval) for name, about in candidates.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
@@ -196,7 +199,7 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
         sha=definition["digest"],
         task_sha=digest({key: value for key, value in definition.items() if key not in {"digest", "prompt"}}),
         prompt_sha=""
-        if all("prompt" in about for about in settings["candidates"].values())
+        if all("prompt" in about or about["kind"] == "imported" for about in settings["candidates"].values())
         else digest(definition["prompt"]),
         sample_set_digest=drawn["digest"],
         n_samples=drawn["n"],
@@ -224,8 +227,8 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
 def _candidate_facts(settings: Mapping[str, Any], name: str) -> ModelFacts:
     about = settings["candidates"][name]
     prompt = (about.get("prompt") or {}).get("name", "")
-    update = {"prompt": prompt, "prompt_sha": digest(recorded_prompt(settings, name))}
-    return _model_facts(name, about).model_copy(update=update)
+    sha = "" if about["kind"] == "imported" else digest(recorded_prompt(settings, name))
+    return _model_facts(name, about).model_copy(update={"prompt": prompt, "prompt_sha": sha})
 
 
 def _judge_facts(grading: Mapping[str, Any]) -> ModelFacts:

@@ -41,7 +41,7 @@ from qaeval.gate.model import RunIdentity
 from qaeval.records import Failure, Generation, digest
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
-from qaeval.report.facts import Part
+from qaeval.report.facts import Part, is_unset
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
@@ -55,10 +55,6 @@ _ABSENT_MARK: Final = "."
 """Letters of a scale are capitals, so neither mark is one."""
 _MULTILINE: Final = ("evidence", "side", "identity", "candidates", "spent", "labels")
 """Parts with a line for each key, so that a diff in git shows which column changed."""
-
-
-def _nothing(value: object) -> bool:
-    return not value
 
 
 class _PackedResources(Part):
@@ -79,8 +75,8 @@ class _PackedCandidate(Part):
 
     name: str
     model: str = ""
-    prompt: str = Field(default="", exclude_if=_nothing)
-    prompt_digest: str = Field(default="", exclude_if=_nothing)
+    prompt: str = Field(default="", exclude_if=is_unset)
+    prompt_digest: str = Field(default="", exclude_if=is_unset)
     letters: str
     """A word for each sample: the letter of each item, ``-`` without one, ``x`` where the item failed, ``.`` where none is counted."""
     items: str
@@ -100,7 +96,7 @@ class _PackedLabels(Part):
     reference: str
     judged: str
     clusters: tuple[int, ...]
-    letters: str = Field(default="", exclude_if=_nothing)
+    letters: str = Field(default="", exclude_if=is_unset)
     """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
 
 

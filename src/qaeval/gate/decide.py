@@ -245,7 +245,9 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     return _report(inputs, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
 
 
-_NEW_BASELINE: Final = "set a new baseline; where only the prompt changed, set it again from the same run"
+_OLD_BASELINE: Final = (
+    "the baseline does not say whether more than the prompt changed: set it again from its run"
+)
 _REGRADE: Final = "--regrade has the run's judge grade the baseline's stored replies"
 
 
@@ -256,7 +258,8 @@ def _differences(run: Evidence, baseline: Evidence, policy: Policy) -> Iterator[
         yield f"the eval ({current.eval}, in the baseline {earlier.eval}): name a baseline of {current.eval} with --baseline"
         return
     has_same_task = bool(current.task_digest) and current.task_digest == earlier.task_digest
-    for aspect, advice in (("eval", _NEW_BASELINE), ("rubric", _REGRADE), ("judge", _REGRADE)):
+    renew = "set a new baseline" if earlier.task_digest else _OLD_BASELINE
+    for aspect, advice in (("eval", renew), ("rubric", _REGRADE), ("judge", _REGRADE)):
         if aspect == "eval" and has_same_task:  # the prompt belongs to the candidates
             continue
         (name, sha), (old_name, old_sha) = _aspect(current, aspect), _aspect(earlier, aspect)

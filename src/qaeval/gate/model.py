@@ -5,7 +5,7 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from qaeval.report.facts import Part, PromptChange
+from qaeval.report.facts import Part, PromptChange, is_unset
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -24,10 +24,6 @@ EXIT_CODES: Final[Mapping[Outcome, int]] = {
     "untrusted": 3,
     "not comparable": 4,
 }
-
-
-def _nothing(value: object) -> bool:
-    return not value
 
 
 class RuleVerdict(Part):
@@ -82,7 +78,7 @@ class ComparisonKey(Part):
 
     eval: str
     eval_digest: str
-    task_digest: str = Field(default="", exclude_if=_nothing)
+    task_digest: str = Field(default="", exclude_if=is_unset)
     """Hash of the eval without its prompt, which belongs to the candidates; empty in baselines from before that."""
     rubric: str
     rubric_digest: str
@@ -131,7 +127,7 @@ class GateReport(Part):
     certificate: Certificate
     multiplicity: str
     """How the error rates hold over all rules, in words."""
-    prompts: tuple[PromptChange, ...] = Field(default=(), exclude_if=_nothing)
+    prompts: tuple[PromptChange, ...] = Field(default=(), exclude_if=is_unset)
     """Candidates whose prompt differs from that of their counterpart in the baseline."""
     notes: tuple[str, ...] = ()
     """Warnings: an old baseline, candidates that are not compared, other letters for the same items."""

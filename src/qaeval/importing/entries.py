@@ -68,6 +68,7 @@ _KIND_NAMES: Final[Mapping[ItemKind, str]] = {
 _NO_TEXT: Final = frozenset({"nan", "<na>"})
 """What tables write for a missing value, beside an empty cell."""
 _NO_LETTER: Final = frozenset({"", "nan", "<na>", "na", "n/a", "none", "null", "-"})
+_NO_ERROR: Final = frozenset({"false", "0", "no", "none", "null"})
 _EXCERPT: Final = 60
 _MAX_NAMES: Final = 12
 
@@ -100,7 +101,8 @@ class Entry:
         question: Question of the sample, in an eval of answers.
         type: Type of the sample, in an eval of answers.
         slots: Items; empty where the row is a raw reply or an error.
-        reply: Raw reply of the model.
+        reply: Raw reply of the model, to be read.
+        raw: Raw reply from which the items of the row were read elsewhere.
         error: Message of the error, where the row has no item.
         reason: Reason of the failure that the message describes.
         letters: Letters of a raw reply's only item, by column.
@@ -114,6 +116,7 @@ class Entry:
     type: str = ""
     slots: list[Slot] = field(default_factory=list)
     reply: str = ""
+    raw: str = ""
     error: str = ""
     reason: FailureReason = "reported"
     letters: dict[str, str] = field(default_factory=dict)
@@ -229,7 +232,9 @@ class EntryReader:
             entry.letters = self._row_letters(values, where)
             if not entry.reply and not entry.error:
                 entry.slots = [self._lost(values, where)]
-        if entry.slots and entry.error and nested is None:
+        if entry.slots:
+            entry.raw = self._raw(values)
+        if entry.slots and entry.error:
             entry.slots = [_lost_slot(entry.error, slot) for slot in entry.slots]
         return entry
 
@@ -367,7 +372,7 @@ class EntryReader:
 
     def _error(self, values: Mapping[str, Any]) -> str:
         value = self._value(values, "error")
-        if value is None or value is False:
+        if not value or (isinstance(value, str) and value.strip().casefold() in _NO_ERROR):
             return ""
         if value is True:
             return "error"

@@ -4,8 +4,8 @@ Rows are read once and put aside in a file, so that 100,000 items take the memor
 Everything is written into a folder beside the run directory, which becomes the run directory by a rename.
 """
 
+import os
 import shutil
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -126,14 +126,14 @@ def import_run(request: ImportRequest, out: Path) -> Path:
         raise UsageError(f"{out}: exists and is not empty; choose another --out")
     with explained(out, "making the directory"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        folder = out.parent / f".{out.name}.{os.getpid()}.partial"
+        folder.mkdir()
     try:
         with _Spill(folder / "rows") as spill:
             grouped = _read(request, spill)
             _write(request, grouped, spill, folder)
         (folder / "rows").unlink()
         with explained(out, "writing"):
-            folder.chmod(0o755)
             if out.exists():
                 out.rmdir()
             folder.rename(out)
@@ -518,6 +518,8 @@ class _Files:
     def __exit__(self, *_: object) -> None:
         for name, file in self._open.items():
             with explained(self._folder / name, "writing"):
+                file.flush()
+                os.fsync(file.fileno())
                 file.close()
 
 
@@ -619,6 +621,7 @@ class _Reply:
             slots += [(entry.where, slot) for slot in entry.slots or [lost]]
         self._require_different(slots)
         slots.sort(key=lambda pair: -1 if pair[1].position is None else pair[1].position)
+        raw = next((entry.raw for entry in self.entries if entry.raw), "")
         items, lost_items, letters = [], [], []
         for position, (_, slot) in enumerate(slots):
             if slot.reason is not None:
@@ -627,11 +630,11 @@ class _Reply:
             items.append(self._item(slot, position))
             letters.append(slot.letters)
         checked = (
-            run_checks(items, self.sample, "", self.definition.checks, CHECKS)
+            run_checks(items, self.sample, raw, self.definition.checks, CHECKS)
             if self.definition.checks
             else tuple(items)
         )
-        return self._generation(checked, tuple(lost_items)), letters
+        return self._generation(checked, tuple(lost_items), raw), letters
 
     def _require_different(self, slots: Sequence[tuple[str, Slot]]) -> None:
         if self.definition.item_kind != "qa_pair" and len(slots) > 1:
@@ -867,7 +870,7 @@ def _about(
     earlier = (base or {}).get("imported") or {}
     return {
         "at": now(),
-        "rubric": request.rubric_name,
+        "rubric": request.rubric_name or earlier.get("rubric"),
         "files": [*earlier.get("files", ()), *grouped.files],
         "counts": {**earlier.get("counts", {}), **{name: dict(count) for name, count in counts.items()}},
         "notes": [*earlier.get("notes", ()), *groups.notes],

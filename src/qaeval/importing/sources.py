@@ -86,7 +86,7 @@ class SampleFinder:
             chunk = Chunk(chunk_id=chunk_id, text="")
         given = {"type": entry.type} if entry.type else {}
         sample = Sample.of(chunk, entry.question if self._kind == "answer" else "", given)
-        if self._known is not None:
+        if self._known is not None and self._known.chunks.get(chunk.chunk_id) is chunk:
             sample = self._known.samples.get(sample.sample_id, sample)
         return Resolved(sample, is_placed)
 

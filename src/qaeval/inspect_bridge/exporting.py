@@ -28,7 +28,7 @@ from qaeval import __version__
 from qaeval.chat.protocol import Sampling
 from qaeval.environment import now
 from qaeval.errors import DataError, UsageError
-from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.definition import EvalDefinition, Prompt, recorded_prompt
 from qaeval.files.rows import explained
 from qaeval.files.yaml import validated
 from qaeval.inspect_bridge.chat import as_chat_messages, from_usage
@@ -44,7 +44,6 @@ from qaeval.inspect_bridge.scoring import (
 )
 from qaeval.inspect_bridge.tasks import FORMAT, GRADER, METADATA
 from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Sample, Session, author
-from qaeval.registry.model import PromptedModel, recorded_model
 from qaeval.run import generate as generating
 from qaeval.storage.run_directory import RunStore
 
@@ -229,9 +228,9 @@ class _LogBuilder:
     def _sample(
         self, candidate: str, sample: Sample, row: GenerateRow, grades: Mapping[str, GradeRow]
     ) -> EvalSample:
-        model = recorded_model(candidate, self.settings["candidates"][candidate])
-        own = {"prompt": model.prompt} if isinstance(model, PromptedModel) else {}
-        request = generating.build_request(sample, self.definition.model_copy(update=own), Sampling())
+        prompt = Prompt(**recorded_prompt(self.settings, candidate))
+        definition = self.definition.model_copy(update={"prompt": prompt})
+        request = generating.build_request(sample, definition, Sampling())
         turns = as_chat_messages(request, merge_system=False)
         letters = letters_score(row, grades, self._scale)
         reply = ChatMessageAssistant(content=row.text, model=candidate, source="generate")

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator
 
 from qaeval.evals.definition import NamedPrompt
-from qaeval.files.yaml import validated
 from qaeval.records import Record
 
 if TYPE_CHECKING:
@@ -270,17 +269,22 @@ def prompted(spec: ModelSpec, prompt: NamedPrompt) -> PromptedModel:
     return PromptedModel(**{**dict(spec), "name": name, "served_name": spec.served, "prompt": prompt})
 
 
-def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
-    """Return a model as the settings of a run describe it.
+_RECORDED: Final = ("hf_id", "served_name", "family")
 
-    Raises:
-        DataError: the settings are not those of a model.
+
+def recorded_model(name: str, about: Mapping[str, Any]) -> ModelSpec:
+    """Return what the settings of a run say of a model: its kind, weights and names.
+
+    Runs of other versions and imported ones are read too: nothing is validated, an unknown kind is that of a server,
+    and other fields have their defaults.
     """
-    kind = PromptedModel if "prompt" in about else ModelSpec
-    known = {key: value for key, value in about.items() if key in kind.model_fields}
-    if known.get("kind") == "imported":
-        del known["kind"]  # of the run, not of a model that can be asked
-    return validated(kind, {**known, "name": name}, f"settings of {name}")
+    known = {key: about[key] for key in _RECORDED if about.get(key)}
+    if about.get("kind") in {"embedded", "plugin"}:
+        known["kind"] = about["kind"]
+    if "prompt" in about:
+        prompt = NamedPrompt.model_construct(**about["prompt"])
+        return PromptedModel.model_construct(name=name, prompt=prompt, **known)
+    return ModelSpec.model_construct(name=name, **known)
 
 
 def _last_value(args: tuple[str, ...], name: str) -> str | None:

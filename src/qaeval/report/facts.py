@@ -18,8 +18,8 @@ EMBEDDED = "embedded"
 """Kind of models that are code in qaeval, without server and weights."""
 
 
-def _nothing(value: object) -> bool:
-    """Whether a fact is not known, so that the document omits it."""
+def is_unset(value: object) -> bool:
+    """Whether a field is empty, so that the document omits it: documents of before stay as they are."""
     return not value
 
 
@@ -124,7 +124,7 @@ class EvalFacts(Part):
     name: str
     sha: str
     """Hash of the whole definition."""
-    task_sha: str = Field(default="", exclude_if=_nothing)
+    task_sha: str = Field(default="", exclude_if=is_unset)
     """Hash of the definition without its prompt: what two runs must share to be compared."""
     prompt_sha: str = ""
     """Hash of the eval's prompt; empty where every candidate has a prompt of its own."""
@@ -194,7 +194,7 @@ class ModelFacts(Part):
     hf_id: str = ""
     revision: str = ""
     licence: str = ""
-    family: tuple[str, ...] = Field(default=(), exclude_if=_nothing)
+    family: tuple[str, ...] = Field(default=(), exclude_if=is_unset)
     """Lines of vendors that the model is of (`qaeval.registry.family`); empty where they are not known."""
     openness: str = ""
     """Openness of the licence, as in the registry."""
@@ -209,9 +209,9 @@ class ModelFacts(Part):
     max_model_len: int | None = None
     sampling: Mapping[str, Plain] = Field(default_factory=dict)
     """Sampling parameters of the requests."""
-    prompt: str = Field(default="", exclude_if=_nothing)
+    prompt: str = Field(default="", exclude_if=is_unset)
     """Name of the candidate's own prompt; empty for the eval's."""
-    prompt_sha: str = Field(default="", exclude_if=_nothing)
+    prompt_sha: str = Field(default="", exclude_if=is_unset)
     """Hash of the candidate's prompt; empty where it is not known, and of judges."""
     more: Mapping[str, Plain] = Field(default_factory=dict)
     """Other facts: quantisation, judge mode, structured output."""
@@ -262,6 +262,8 @@ class Variant:
     @property
     def label(self) -> str:
         """The prompt for reading: its name and the first digits of its hash."""
+        if not (self.prompt or self.sha):
+            return "a prompt that is not recorded"
         return f"{self.prompt or 'the prompt of the eval'}{f' ({self.sha[:8]})' if self.sha else ''}"
 
     def counterpart(self, others: Iterable["Variant"]) -> "Variant | None":

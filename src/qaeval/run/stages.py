@@ -14,7 +14,6 @@ from qaeval.evals.definition import EvalDefinition
 from qaeval.files.rows import ReplyIndex
 from qaeval.records import GenerateRow, Generation, GradeRow, Sample, StageName
 from qaeval.registry.config import ModelSpec
-from qaeval.registry.model import PromptedModel
 from qaeval.run import generate, grade
 from qaeval.run.generate import GenerateTask
 from qaeval.run.grade import GradeTask, Instructions
@@ -208,8 +207,7 @@ class GenerateStage:
     ) -> None:
         self.spec = spec
         self.alongside = queue is not None
-        own = {"prompt": spec.prompt} if isinstance(spec, PromptedModel) else {}
-        self._definition = definition.model_copy(update=own)
+        self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._sample_ids = sample_ids
         self._queue = queue

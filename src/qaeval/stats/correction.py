@@ -274,7 +274,7 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
     """Weighted mean of one value for each labelled chunk, with the interval of the judged difference."""
     n = len(values)
     linear, span = _linearised(sample, values)
-    value = float((sample.expansion * values).mean())
+    value = float(np.clip((sample.expansion * values).mean(), values.min(), values.max()))
     if sample.is_equal:
         estimate = paired_difference(np.zeros(n), linear, span=span, level=level)
     elif reason := too_few(n):
@@ -315,13 +315,16 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     # what each chunk adds to the error: from its label, and from the judge's difference, for beta = 1
     by_label = sample.leverage * a * (d - mean_d)
     by_judge = n / n_chunks * w[chosen] * (h - mean_all) - sample.leverage * a * (h - mean_h)
-    unlabelled = w[~chosen] * (sample.judged[~chosen] - mean_all) / n_chunks
+    all_judged = w * (sample.judged - mean_all) / n_chunks
+    unlabelled = all_judged[~chosen]
     if sample.is_equal:
         by_judge = by_judge - by_judge.mean()
         unlabelled = unlabelled - unlabelled.mean()
     from_labelled = n / (n - 1) / n**2
-    from_rest = rest / (rest - 1) if rest > 1 and sample.is_equal else 1.0
-    curvature = from_labelled * float((by_judge**2).sum()) + from_rest * float((unlabelled**2).sum())
+    # a few unlabelled chunks may be alike by chance: their spread is at least that of all
+    pooled = rest / (n_chunks - 1) * float((all_judged**2).sum())
+    from_rest = max(pooled, rest / max(1, rest - sample.is_equal) * float((unlabelled**2).sum()))
+    curvature = from_labelled * float((by_judge**2).sum()) + from_rest
     beta = -from_labelled * float((by_label * by_judge).sum()) / curvature if curvature > TINY else 0.0
     tuning = min(1.0, max(0.0, beta * rest / n_chunks))
     beta = tuning * n_chunks / rest
@@ -334,7 +337,7 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
         centre -= 2 / (n + 2) * (mean_d - beta * mean_h)
         method = "prediction-powered difference by chunk, two chunks added, t"
     m = len(spread)
-    variance = float((spread**2).sum()) / (m - 2) / m + beta**2 * from_rest * float((unlabelled**2).sum())
+    variance = float((spread**2).sum()) / (m - 2) / m + beta**2 * from_rest
     se = sqrt(variance) if variance > TINY**2 else 0.0
     if m == n and se > 0:
         skew = float((spread**3).mean()) / n**2 / se**3 / 3
@@ -592,11 +595,11 @@ def _design_effect(data: _Letters, strata: list[_Stratum], variance: float) -> f
     """
     independent = sum(s.share**2 * s.rate * (1 - s.rate) / s.size for s in strata if s.size)
     deff = max(1.0, variance / independent) if independent > TINY else 1.0
-    hits = data.hits[data.chosen] == 1
-    rarer = data.clusters[data.chosen][hits == (hits.mean() < 0.5)]
+    clusters, hits = data.clusters[data.chosen], data.hits[data.chosen]
+    n_rarer = min(len(np.unique(clusters[hits == outcome])) for outcome in (0, 1))
     few = min(FEW, data.n_labelled / 4)
-    doubt = min(1.0, max(0.0, 2 - len(np.unique(rarer)) / few))
-    per_cluster = np.bincount(data.clusters[data.chosen])
+    doubt = min(1.0, max(0.0, 2 - n_rarer / few))
+    per_cluster = np.bincount(clusters)
     return max(deff, 1 + doubt * (float((per_cluster**2).sum() / per_cluster.sum()) - 1))
 
 
