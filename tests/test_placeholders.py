@@ -44,6 +44,13 @@ def test_a_reply_must_not_repeat_an_example_of_the_prompt() -> None:
     assert reason("Your question", prompted("$chunk")) == ""
 
 
+def test_a_prompt_of_its_own_has_examples_of_its_own() -> None:
+    shipped = find_eval("rag_qa")
+    assert shipped.example_texts == {"…"}
+    copy = shipped.model_copy(update={"prompt": Prompt(user='$chunk {"answer": "Your answer"}')})
+    assert copy.example_texts == {"Your answer"}
+
+
 @pytest.mark.parametrize("name", ["qa_pairs", "dpo_pairs"])
 def test_the_prompt_of_an_enforced_schema_has_no_example_to_copy(name: str) -> None:
     definition = find_eval(name)
