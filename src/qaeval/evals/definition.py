@@ -167,8 +167,15 @@ class EvalDefinition(Record):
 @lru_cache  # not a cached property: a candidate's own prompt replaces that of a copy, which would keep the old texts
 def _example_texts(prompt: Prompt, kind: ItemKind) -> frozenset[str]:
     examples = re.compile(rf'"(?:{"|".join(WRITTEN[kind])})"\s*:\s*("[^"\\$]*(?:\\.[^"\\$]*)*")')
-    texts = examples.findall(f"{prompt.system}\n{prompt.user}")
-    return frozenset(json.loads(text, strict=False).strip() for text in texts)
+    return frozenset(_string(text).strip() for text in examples.findall(f"{prompt.system}\n{prompt.user}"))
+
+
+def _string(text: str) -> str:
+    """Read a JSON string; an example in a prompt need not be valid."""
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:
+        return text[1:-1]
 
 
 def load_eval(directory: Path) -> EvalDefinition:
