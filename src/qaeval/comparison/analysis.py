@@ -1,4 +1,4 @@
-"""From the rows of a run to its report."""
+"""Analysis of a run: from its rows to its report."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What repeats show: how much of the spread of letters is the judge's own noise, and how much the candidate's."""
+"""Noise of letters from repeats: the shares of judge, candidate, item and chunk in their spread."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

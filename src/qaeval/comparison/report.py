@@ -1,4 +1,4 @@
-"""``report.json``: what a run showed, as data. A gate reads it; markdown, HTML and terminal are views of it.
+"""``report.json``: the results of a run as data. A gate reads it; markdown, page and terminal are views of it.
 
 Two runs of the same deterministic models give the same document, apart from `run` and the objects named
 `timing`. A number that does not exist is ``null`` with a reason, never NaN and never 0. Rates and differences

@@ -1,7 +1,4 @@
-"""What a run directory holds, as the analysis takes it.
-
-Several runs of the same eval as one: the same samples, rubric and judge, the candidates of all.
-"""
+"""Data of one run directory, or of several runs of the same eval, as the analysis takes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The sections of a report, in order; a new one is a function appended to the tuple."""
+"""Sections of a report in their order. To add a section, append a function to the tuple."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -20,12 +20,14 @@ from qaeval.report.tables import Section
 
 
 def agreement(report: Report) -> Section:
-    """The judge against every rater of this run's items, and the raters against each other."""
+    """Agreement of the judge with each rater of this run, and of the raters with each other."""
     judge = report.judge.facts.name
     of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
-        unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
+        unknown = (
+            f"The judge {judge} was not checked against labels: how reliable its letters are is unknown."
+        )
         sheet = "`qaeval export RUN --to labels --next` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
         return Section(
             anchor="agreement", title="Judge agreement", paragraphs=(f"{unknown} {sheet}", *strange)
@@ -51,7 +53,7 @@ def _is_of_others(rater: RaterAgreement) -> bool:
 
 
 def _of_others(raters: Sequence[str]) -> str:
-    return f"The labels by {numbers.listed(raters)} are of other items than this run's: they say nothing about it."
+    return f"The labels by {numbers.listed(raters)} are of other items than this run's and are ignored."
 
 
 def _hosted(report: Report) -> Section | None:
@@ -78,12 +80,12 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
 
 
 def write_sections(report: Report) -> tuple[Section, ...]:
-    """Turn a report into sentences and tables; a section that has nothing to say of this eval is left out."""
+    """Return the sections of a report; those that do not apply to its eval are omitted."""
     return tuple(section for make in SECTIONS if (section := make(report)) is not None)
 
 
 def headline(report: Report) -> tuple[Sentence, ...]:
-    """Put what depends on times, the cost, into the headline: the verdict, findings, then cautions, then notes."""
+    """Merge the sentences about cost into the headline: the verdict, findings, cautions, then notes."""
     sentences = (*report.headline, *report.timing.headline)
     return tuple(
         sorted(sentences, key=lambda sentence: ("verdict", "finding", "caution", "note").index(sentence.kind))
@@ -97,7 +99,7 @@ def title(report: Report) -> str:
 
 
 def subtitle(report: Report) -> str:
-    """Say what was asked and who graded."""
+    """Describe the eval, the judge and the run."""
     facts = report.eval
     extent = (
         f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items"

@@ -1,4 +1,4 @@
-"""From finished run directories to reports: one run with its files written, or several side by side."""
+"""Reports of finished run directories: of one run with its files, or of several side by side."""
 
 import hashlib
 import json
