@@ -149,6 +149,20 @@ def test_the_judge_that_decides_can_be_chosen(run: Path, tmp_path: Path) -> None
     assert "scripted-judge, second" in shown.stderr
 
 
+def test_each_judge_is_measured_against_labels_alone(run: Path, tmp_path: Path) -> None:
+    grade_by_second(run)
+    first, second = (
+        qaeval.agreement(run, run / "labels" / "anna.jsonl", judge=judge).agreement[0].coefficients
+        for judge in ("scripted-judge", "second")
+    )
+    assert first is not None
+    assert second is not None
+    (change,) = _of(run).kappa_differences
+    assert (first.kappa.value, second.kappa.value) == (change.kappa.value, change.kappa_of_other.value)
+    shown = typed("agreement", "run", "--judge", "third", "--labels", "run/labels/anna.jsonl", cwd=tmp_path)
+    assert shown.returncode == 64
+
+
 def test_a_gate_looks_at_the_first_judge_alone(run: Path) -> None:
     reader = EvidenceReader(config=find_config(None), labels=[run / "labels" / "anna.jsonl"])
     before = evidence_digest(reader.run(run))

@@ -726,7 +726,8 @@ def agreement(
         labels: Of a run: label files; default: the eval's.
         by: Of a run ``"candidate"``, ``"stratum"`` or ``"type"``; of a table a column of groups.
         columns: Of a table: columns of letters, the reference first; default: all that hold letters of the scale alone.
-        judge: Of a table: the judge's column; default: the second of two.
+        judge: Of a run that several judges graded: the one to measure; default: the first. Of a table: the judge's column;
+            default: the second of two.
         cluster: Of a table: the column that says which chunk or document a row belongs to.
         scale: Of a table: letters, best first; default: A, B, C, or the letters of `columns`.
 
@@ -735,10 +736,14 @@ def agreement(
         DataError: The source cannot be read, is not graded, or holds a letter off the scale.
     """
     if isinstance(source, Run) or (not isinstance(source, pd.DataFrame) and Path(source).is_dir()):
-        of_tables = {"columns": columns, "judge": judge, "cluster": cluster, "scale": scale}
+        of_tables = {"columns": columns, "cluster": cluster, "scale": scale}
         if wrong := [name for name, value in of_tables.items() if value]:
             raise UsageError(f"{wrong[0]} belongs to a table; a run has its own")
-        run = source if isinstance(source, Run) else load_run(source, labels=labels)
+        run = (
+            source
+            if isinstance(source, Run) and not judge
+            else load_run(source, labels=labels, decide_by=judge)
+        )
         return run.agreement(labels, by=by)
     if labels is not None:
         raise UsageError("labels belong to a run; a table has its raters in columns")

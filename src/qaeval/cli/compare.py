@@ -224,7 +224,7 @@ def grade(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Grade the items of a run. Items that already have a grade keep it."""
+    """Grade the items of a run. Items that already have a grade keep it; the letters of a further judge are kept beside them."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
