@@ -34,7 +34,7 @@ from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, labels_of_runs, read_labels, require_labels
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_labels, require_labels
 from qaeval.comparison.terminal import render_text_rows
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
@@ -522,7 +522,10 @@ def grade(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
 ) -> Run:
-    """Run the second stage alone: the judge grades every item that has no letter yet, those of repeated replies too.
+    """Run the second stage alone: the judge grades every item that has no letter of it yet, those of repeated replies too.
+
+    A judge that is not the run's grades the same items for itself: its letters are kept beside those of the run, and the
+    report compares the judges.
 
     Args:
         run: A run, or its directory.
@@ -551,9 +554,19 @@ def grade(
     registry = _registry(config, endpoints)
     with RunStore.open(path, writable=True) as store:
         settings = store.settings()
+        recorded = store.further_judges().get(judge or "")
         judging = judging_of_run(
-            registry, settings, judge=judge, rubric=_text(rubric), allow_same_family=allow_same_family
+            registry,
+            {**settings, "grading": recorded} if recorded else settings,
+            judge=judge,
+            rubric=_text(rubric),
+            allow_same_family=allow_same_family,
         )
+        first = (settings.get("grading") or judging.settings())["judge"]["name"]
+        if judging.judge.name != first and n_letters > 1:
+            raise UsageError(
+                f"repeat: noise is measured of the run's judge, {first}, not of {judging.judge.name}"
+            )
         machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
         shown = _progress(progress)
         _note(judging, shown)
@@ -568,8 +581,11 @@ def grade(
         ):
             if settings.get("grading") is None and not controls:
                 store.write_settings({**settings, **control_settings(controls=False)})
-            runner.grade(judging, controls=controls and settings.get("controls", True))
-            runner.grade_repeats(judging, repeat=n_letters)
+            is_first = judging.judge.name == first
+            # controls and repeats are of the judge in the settings alone
+            runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
+            if is_first:
+                runner.grade_repeats(judging, repeat=n_letters)
     return load_run(path, config=config)
 
 
@@ -648,6 +664,7 @@ def load_run(
     *,
     labels: Paths | None = None,
     margin: float | None = None,
+    decide_by: str | None = None,
     hardware: str | None = None,
     config: PathArgument | None = None,
     command: str | None = None,
@@ -658,12 +675,13 @@ def load_run(
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
+        decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         config: Registry file.
         command: Recorded in the report as the command; default: this call.
 
     Raises:
-        UsageError: No directory is given, or a name is unknown.
+        UsageError: No directory is given, a name is unknown, or `decide_by` did not grade the run.
         DataError: There is no run at a path.
         StoreError: Another process writes the run.
     """
@@ -674,8 +692,13 @@ def load_run(
     settings = []
     for path in paths:
         with RunStore.open(path) as store:
-            settings.append(store.settings())
+            own = store.settings()
+            if decide_by:
+                name = decider(store, own, decide_by)
+                own = {**own, "grading": store.further_judges().get(name) or own["grading"]}
+            settings.append(own)
     options = ReportOptions(
+        decide_by=decide_by or "",
         label_paths=labels_of_runs(paths, settings) if labels is None else _paths(labels),
         margin=_margin(margin, registry),
         machines=find_machines(registry, settings, hardware),
@@ -703,7 +726,8 @@ def agreement(
         labels: Of a run: label files; default: the eval's.
         by: Of a run ``"candidate"``, ``"stratum"`` or ``"type"``; of a table a column of groups.
         columns: Of a table: columns of letters, the reference first; default: all that hold letters of the scale alone.
-        judge: Of a table: the judge's column; default: the second of two.
+        judge: Of a run that several judges graded: the one to measure; default: the first. Of a table: the judge's column;
+            default: the second of two.
         cluster: Of a table: the column that says which chunk or document a row belongs to.
         scale: Of a table: letters, best first; default: A, B, C, or the letters of `columns`.
 
@@ -712,10 +736,14 @@ def agreement(
         DataError: The source cannot be read, is not graded, or holds a letter off the scale.
     """
     if isinstance(source, Run) or (not isinstance(source, pd.DataFrame) and Path(source).is_dir()):
-        of_tables = {"columns": columns, "judge": judge, "cluster": cluster, "scale": scale}
+        of_tables = {"columns": columns, "cluster": cluster, "scale": scale}
         if wrong := [name for name, value in of_tables.items() if value]:
             raise UsageError(f"{wrong[0]} belongs to a table; a run has its own")
-        run = source if isinstance(source, Run) else load_run(source, labels=labels)
+        run = (
+            source
+            if isinstance(source, Run) and not judge
+            else load_run(source, labels=labels, decide_by=judge)
+        )
         return run.agreement(labels, by=by)
     if labels is not None:
         raise UsageError("labels belong to a run; a table has its raters in columns")

@@ -224,7 +224,7 @@ def grade(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Grade the items of a run. Items that already have a grade keep it."""
+    """Grade the items of a run. Items that already have a grade keep it; the letters of a further judge are kept beside them."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -259,6 +259,14 @@ def report(
             "--format", help="Print the report on stdout as html, md, json or csv (one row per item)."
         ),
     ] = None,
+    decide_by: Annotated[
+        str | None,
+        typer.Option(
+            "--decide-by",
+            metavar="JUDGE",
+            help="Judge whose letters decide, of a run that several judges graded; default: the first.",
+        ),
+    ] = None,
     hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
@@ -269,7 +277,13 @@ def report(
     if format_ not in {None, *FORMATS}:
         raise UsageError(f"--format is {', '.join(FORMATS)}, not {format_!r}")
     loaded = api.load_run(
-        runs, labels=labels, margin=margin, hardware=hardware, config=config, command=_command()
+        runs,
+        labels=labels,
+        margin=margin,
+        decide_by=decide_by,
+        hardware=hardware,
+        config=config,
+        command=_command(),
     )
     if len(runs) == 1:
         loaded.write_report()

@@ -1,4 +1,4 @@
-"""Candidates against each other, paired by chunk."""
+"""Differences between candidates, paired by chunk, and their ranks."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -267,7 +267,12 @@ def labelled_sentence(pair: Difference, estimate: LabelledDifference, *, n_pairs
     test = p_value(1.0 if estimate.p_holm is None else estimate.p_holm)
     if n_pairs > 1:
         test += f" after correction for {n_pairs} pairs"
-    source = f"By {estimate.rater}'s labels of {estimate.n_chunks} of {plural(n_all, 'chunk')}"
+    of = (
+        f"all {plural(n_all, 'chunk')}"
+        if estimate.n_chunks == n_all
+        else f"{estimate.n_chunks} of {plural(n_all, 'chunk')}"
+    )
+    source = f"By {estimate.rater}'s labels of {of}"
     if estimate.outcome in {"a is better", "b is better"}:
         better, worse = (b, a) if estimate.outcome == "b is better" else (a, b)
         result = f"{better} is better than {worse}: {size(measure.value or 0)} more usable items, {_ends(measure)} ({test})"
@@ -279,7 +284,7 @@ def labelled_sentence(pair: Difference, estimate: LabelledDifference, *, n_pairs
         enough = (
             f"labels of about {plural(two_digits_up(more), 'more chunk', 'more chunks')} would decide"
             if more <= n_all - estimate.n_chunks
-            else "more labels, and more chunks, would decide"
+            else "more labelled chunks than the run has would decide"
         )
         result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test}); {enough} if it stays as it is"
     favoured, error = (b if (estimate.error.value or 0) > 0 else a), estimate.error

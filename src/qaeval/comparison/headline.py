@@ -1,4 +1,4 @@
-"""The headline: which candidate, by how much, how sure, and what the judge is worth; in careful words."""
+"""Headline of a report: the sentence of the verdict, findings, cautions and notes."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -182,7 +182,7 @@ def _few(n_chunks: int) -> list[str]:
     if n_chunks >= MIN_CLUSTERS:
         return []
     return [
-        f"Too few chunks for an interval ({n_chunks}, at least {MIN_CLUSTERS}): the rates are a look, not a measurement."
+        f"Too few chunks for an interval ({n_chunks}, at least {MIN_CLUSTERS}): the rates are only indicative."
     ]
 
 
@@ -196,7 +196,7 @@ def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[
     joined = [rater for rater in agreement if rater.coefficients is not None]
     if not joined:
         cautions.append(
-            f"The judge {name} was not checked against labels: how far its letters can be trusted is not known."
+            f"The judge {name} was not checked against labels: how reliable its letters are is unknown."
         )
     shown = [rater for rater in joined if rater.standing != "too few chunks"]
     # a file of few labels, a second reading say, is a doubt only where no other file shows more
@@ -212,7 +212,7 @@ def _doubt(judge: str, rater: RaterAgreement) -> str:
         "chance": "it is not shown to agree more than chance would",
         "majority": f"it is not shown to agree more often than always answering {rater.majority_letter} would",
     }
-    return f"The judge {judge} is not to be relied on by {rater.rater}'s labels: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
+    return f"By {rater.rater}'s labels, the judge {judge} is not reliable: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
 
 
 def _trust(judge: str, rater: RaterAgreement) -> str:
@@ -272,7 +272,7 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
         return []
     text = (
         f"{judge} gave {rubric.best} to {listed(flagged)} and raised a flag on them all the same "
-        f"({' or '.join(rubric.flag_names)}): its letters contradict its flags."
+        f"({' or '.join(rubric.flag_names)}): its letters and its flags contradict each other."
     )
     return [text]
 
@@ -280,8 +280,8 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
 def _failed(candidate: CandidateSummary) -> str:
     kinds = ", ".join(f"{reason} {n:,}" for reason, n in candidate.failed_by_reason.items())
     return (
-        f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; mend "
-        f"that before you compare quality."
+        f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; fix "
+        f"the failures before you compare quality."
     )
 
 

@@ -1,4 +1,4 @@
-"""``report.json`` of a finished run, read without analysing the run: what `qaeval cost`, `decide` and `history` start from."""
+"""``report.json`` of a finished run, read without an analysis of the run: for `qaeval cost`, `decide` and `history`."""
 
 import shlex
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The verdict of a comparison, computed from the candidates, their differences and the labels."""
+"""Verdict of a comparison, computed from the candidates, their differences and the labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
