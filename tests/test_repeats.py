@@ -352,6 +352,20 @@ def test_a_judge_that_gives_no_letter_at_all_leaves_a_report(tmp_path: Path) -> 
     assert noise_section(report) is not None
 
 
+def test_a_further_reply_that_is_the_same_for_three_chunks_is_a_failed_one(tmp_path: Path) -> None:
+    def parrot(request: ChatRequest) -> str:
+        answer = "Good." if request.sampling.seed else f"Good. {request.inputs['chunk'][:9]}"
+        return pairs_reply([(kind, f"{kind}?", answer) for kind in TYPES])
+
+    with models() as scripted:
+        scripted["writer"]._replies = parrot
+        scripted["grader"]._replies = lambda _request: grade_reply("A")
+        report = compare(tmp_path, "run", repeat=2, repeat_judge=2).report
+    assert report.noise is not None
+    # every first reply is usable and no second one
+    assert components(report.noise.candidates[0])["reply"].value == approx(0.5)
+
+
 def test_several_runs_side_by_side_have_no_noise(tmp_path: Path) -> None:
     with models():
         runs = [compare(tmp_path, name, repeat_judge=2) for name in ("one", "two")]

@@ -235,6 +235,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         controls=controls,
         noise=measure_noise(
             table,
+            rows.samples,
             rows.generation_repeats,
             rows.grade_repeats,
             candidates=names,
