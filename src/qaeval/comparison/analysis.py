@@ -9,6 +9,7 @@ import pandas as pd
 
 from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
 from qaeval.agreement.discrimination import judge_discrimination
+from qaeval.agreement.judges import compare_judges
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.letters import GRADED, letter_table
@@ -47,6 +48,8 @@ class RunRows:
     """The last row of every generation task; gone through once by each analysis."""
     grades: Iterable[GradeRow]
     """The last row of every grading task; gone through once by each analysis."""
+    further_grades: Mapping[str, Iterable[GradeRow]] = field(default_factory=dict)
+    """Rows of the judges that graded besides the one that decides, by judge."""
     sessions: Sequence[Session] = field(default=())
     controls: Sequence[Control] = field(default=())
     """Planted controls; they count in no rate."""
@@ -74,6 +77,14 @@ class RunData:
     """In the order of the report."""
     judge_tuned: bool = False
     """Whether the judge was tuned on labels of this eval; the labels it was tuned on are then left out."""
+
+    further_tuned: frozenset[str] = frozenset()
+    """Further judges that were tuned on labels of this eval."""
+
+    @property
+    def tuned(self) -> frozenset[str]:
+        """Judges that were tuned on labels of this eval."""
+        return self.further_tuned | ({self.judge.name} if self.judge_tuned else set())
 
     def table(self, tally: ReplyTally | None = None) -> pd.DataFrame:
         """Join the rows into the table of letters.
@@ -142,6 +153,8 @@ class ReportOptions:
     """What each model runs on, by its name; a model without an entry has no cost."""
     hosted_prices: Sequence[HostedFacts] = ()
     """Prices of hosted APIs, for a comparison with the cost of the run."""
+    decide_by: str = ""
+    """The judge that decides, of a run that several judges graded; default: the first."""
     command: str = ""
     """The command line or call that made the report."""
 
@@ -228,6 +241,9 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         labelled_rates=labelled_rates,
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
+        judges=compare_judges(
+            table, rows.further_grades, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned
+        ),
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
