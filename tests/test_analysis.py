@@ -435,9 +435,7 @@ def test_labels_of_other_items_stand_in_a_line_beside_those_of_this_run() -> Non
     made = agreement_case()
     strange = Label(item_id="elsewhere", rater="bert", rater_kind="human", letter="A")
     section = agreement(made.with_rows(labels=(*labelled(made, "A" * 24), strange)).report())
-    assert section.paragraphs == (
-        "The labels by bert are of other items than this run's: they say nothing about it.",
-    )
+    assert section.paragraphs == ("The labels by bert are of other items than this run's and are ignored.",)
     assert [part.title for part in section.parts] == ["anna"]
 
 
@@ -454,7 +452,7 @@ def test_a_judge_that_always_answers_a_is_not_relied_on() -> None:
     assert one.standing == "chance"
     assert one.coefficients is not None
     assert one.coefficients.confusion == ((12, 0, 0), (12, 0, 0), (0, 0, 0))
-    assert any("not to be relied on" in text and "chance" in text for text in kinds(report, "caution"))
+    assert any("anna's labels" in text and "chance" in text for text in kinds(report, "caution"))
 
 
 def test_one_letter_throughout_has_no_kappa_and_says_why() -> None:
@@ -500,9 +498,7 @@ def test_a_few_labels_beside_many_are_no_doubt() -> None:
     together = made.with_rows(labels=(*many, *few)).report()
     alone = made.with_rows(labels=few).report()
     assert not any("ben's labels" in text for text in kinds(together, "caution"))
-    assert any(
-        "ben's labels: the labels come from too few chunks" in text for text in kinds(alone, "caution")
-    )
+    assert any("ben's labels" in text and "too few chunks" in text for text in kinds(alone, "caution"))
 
 
 def test_labels_by_a_model_alone_are_called_what_they_are() -> None:

@@ -1,6 +1,7 @@
 """Labels decide: corrected differences and rates of a run, the verdict that follows, and labels that do not fit."""
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -370,3 +371,29 @@ def test_agreement_with_labels_of_another_rubric_version_names_both(
     message = capsys.readouterr().err
     assert "qa_pair_abc/0" in message
     assert "qa_pair_abc/1" in message
+
+
+def test_two_runs_of_the_same_items_have_no_difference_by_labels_whatever_their_letters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("before", "after"):
+        shutil.copytree(EXAMPLE, tmp_path / name)
+    grades = [json.loads(line) for line in (EXAMPLE / "grades.jsonl").read_text().splitlines()]
+    ids = sorted({row["item_id"] for row in grades})
+    changed = [
+        {**row, "letter": "A" if row["letter"] == "B" else row["letter"], "flags": []} for row in grades
+    ]
+    (tmp_path / "after" / "grades.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    sheet = tmp_path / "anna.csv"
+    sheet.write_text(
+        "item_id,label\n" + "".join(f"{item_id},{'ABC'[index % 3]}\n" for index, item_id in enumerate(ids))
+    )
+    runs = [str(tmp_path / "before"), str(tmp_path / "after")]
+    assert qaeval(["compare-runs", *runs, "--labels", str(sheet), "--json"]) == 0
+    pairs = json.loads(capsys.readouterr().out)["pairs"]
+    assert len(pairs) == 2
+    for pair in pairs:
+        (labelled,) = pair["difference"]["labelled"]
+        assert pair["difference"]["difference"]["value"] > 0
+        assert (labelled["n_chunks"], labelled["basis"]) == (12, "all labelled")
+        assert labelled["difference"]["value"] == 0

@@ -166,6 +166,9 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
     baseline = reliability.majority_baseline(pair.a, n_levels=k)
     lift = Measure.of(reliability.lift_over_majority(pair.a, pair.b, pair.clusters, n_levels=k))
     accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
+    lower = reliability.letter_accuracy(
+        (pair.a > 0).astype(int), (pair.b > 0).astype(int), pair.clusters, n_levels=2
+    )[1]
     return rater.model_copy(
         update={
             "standing": messages.standing(coefficients, lift),
@@ -174,6 +177,7 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
             "majority_baseline": baseline,
             "lift": lift,
             "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
+            "lower_recall": _rate(lower.recall, rater.rater, "gave"),
             "letters": tuple(
                 LetterAgreement(
                     letter=letters[accuracy.letter],

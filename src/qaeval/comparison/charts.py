@@ -1,7 +1,6 @@
-"""The charts of a report as SVG, drawn by matplotlib: for ``report.md``, and in the page where a chart needs axes.
+"""Charts of a report as SVG, drawn by matplotlib: for ``report.md``, and in the page where a chart needs axes.
 
-A chart is an image: nothing in it can run, its text is text, and the sentence that says the same stands beside it. The same
-report gives the same bytes.
+A chart is an image without scripts; a sentence beside it says the same. The same report gives the same bytes.
 """
 
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ def difference_bars(report: Report) -> list[DifferenceBar]:
         outcomes = {"a is better": f"{pair.a} is better", "b is better": f"{pair.b} is better"}
         judged = outcomes.get(pair.outcome, pair.outcome)
         if not report.verdict.trusts_judge:
-            judged += ", by a judge that labels refute"
+            judged += ", by a refuted judge"
         if first := pair.deciding:
             by_labels = outcomes.get(first.outcome, first.outcome)
             bars.append(DifferenceBar(f"{name}, by {first.rater}'s labels", first.difference, by_labels))

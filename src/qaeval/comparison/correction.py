@@ -1,7 +1,7 @@
 """Differences and rates corrected by labels: from the table of letters and the labels of a run to data.
 
-Several raters: each has estimates of its own. Of a pair, the rater decides that comes first by this order: labels of enough
-chunks for an interval before fewer, people before models, more labelled chunks before fewer, then the name.
+Each rater gives estimates of its own. The rater that decides about a pair is the first in this order: labels of enough chunks for
+an interval before fewer, people before models, more labelled chunks before fewer, then by name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,11 +1,12 @@
-"""The headline: which candidate, by how much, how sure, and what the judge is worth; in careful words."""
+"""Headline of a report: the sentence of the verdict, findings, cautions and notes."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from qaeval.agreement.model import RaterAgreement
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
 from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
+from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
 from qaeval.report.facts import SAME_FAMILY, ModelFacts, RubricFacts
 from qaeval.report.numbers import listed, percent, plural, rate
@@ -23,6 +24,8 @@ def write_headline(
     differences: Sequence[Difference],
     judge: JudgeSummary,
     agreement: Sequence[RaterAgreement],
+    controls: JudgeDiscrimination,
+    checks: Sequence[CheckGroup],
     labelled_rates: Sequence[LabelledRate],
     *,
     rubric: RubricFacts,
@@ -30,10 +33,17 @@ def write_headline(
 ) -> tuple[Sentence, ...]:
     """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
     order = ordered(candidates, differences)
-    findings = [*_pairs(verdict, differences), *_labelled_rates(order, labelled_rates), _rates(order, rubric)]
+    tells_nothing = controls.outcome == "tells nothing apart"
+    findings = [
+        *((controls.sentence,) if tells_nothing else _pairs(verdict, differences)),
+        *_labelled_rates(order, labelled_rates),
+        _rates(order, rubric),
+        *_frequent(checks),
+    ]
     cautions = [
         *_few(n_chunks),
         *_standing(judge, agreement),
+        *((controls.sentence,) if controls.n_pending and not tells_nothing else ()),
         *_same_family(judge.facts, candidates),
         *_contradictions(judge.facts.name, candidates, rubric),
         *(
@@ -121,6 +131,7 @@ def _no_verdict(verdict: Verdict, beaten: str) -> str:
         raters = listed([f"{rater}{_S}" for rater in refuted.raters])
         return f"No verdict: by {raters} labels the judge is not shown to agree more than chance, or the commonest letter, would."
     texts = {
+        "judge_tells_nothing_apart": "the judge tells nothing apart, so its letters say nothing of the candidates.",
         "one_candidate": f"{verdict.leader} is the only candidate, so there is nothing to compare.",
         "nothing_graded": "not one item was graded; the failures below say why.",
         "nothing_usable": "no candidate wrote a usable item.",
@@ -156,11 +167,22 @@ def _pairs(verdict: Verdict, differences: Sequence[Difference]) -> list[str]:
     return [pair.sentence for pair in differences if verdict.leader in {pair.a, pair.b}]
 
 
+def _frequent(checks: Sequence[CheckGroup]) -> list[str]:
+    """Name what a check found in half of a candidate's items or more."""
+    return [
+        f"The check {group.check.name} found something in {rate.n_found:,} of {plural(rate.n_checked, 'item')} of {rate.candidate} "
+        f"({percent(rate.share.value)}). {group.check.meaning}"
+        for group in checks
+        for rate in group.rates
+        if rate.is_frequent
+    ]
+
+
 def _few(n_chunks: int) -> list[str]:
     if n_chunks >= MIN_CLUSTERS:
         return []
     return [
-        f"Too few chunks for an interval ({n_chunks}, at least {MIN_CLUSTERS}): the rates are a look, not a measurement."
+        f"Too few chunks for an interval ({n_chunks}, at least {MIN_CLUSTERS}): the rates are only indicative."
     ]
 
 
@@ -174,7 +196,7 @@ def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[
     joined = [rater for rater in agreement if rater.coefficients is not None]
     if not joined:
         cautions.append(
-            f"The judge {name} was not checked against labels: how far its letters can be trusted is not known."
+            f"The judge {name} was not checked against labels: how reliable its letters are is unknown."
         )
     shown = [rater for rater in joined if rater.standing != "too few chunks"]
     # a file of few labels, a second reading say, is a doubt only where no other file shows more
@@ -190,7 +212,7 @@ def _doubt(judge: str, rater: RaterAgreement) -> str:
         "chance": "it is not shown to agree more than chance would",
         "majority": f"it is not shown to agree more often than always answering {rater.majority_letter} would",
     }
-    return f"The judge {judge} is not to be relied on by {rater.rater}'s labels: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
+    return f"By {rater.rater}'s labels, the judge {judge} is not reliable: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
 
 
 def _trust(judge: str, rater: RaterAgreement) -> str:
@@ -250,7 +272,7 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
         return []
     text = (
         f"{judge} gave {rubric.best} to {listed(flagged)} and raised a flag on them all the same "
-        f"({' or '.join(rubric.flag_names)}): its letters contradict its flags."
+        f"({' or '.join(rubric.flag_names)}): its letters and its flags contradict each other."
     )
     return [text]
 
@@ -258,8 +280,8 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
 def _failed(candidate: CandidateSummary) -> str:
     kinds = ", ".join(f"{reason} {n:,}" for reason, n in candidate.failed_by_reason.items())
     return (
-        f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; mend "
-        f"that before you compare quality."
+        f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; fix "
+        f"the failures before you compare quality."
     )
 
 

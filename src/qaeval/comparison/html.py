@@ -1,7 +1,7 @@
-"""``report.html``: one file that loads nothing, reads without scripts and escapes every word of a model.
+"""``report.html``: one file that loads nothing and reads without scripts.
 
-The content security policy allows exactly the file's own style sheet and script, by their hashes, and images that
-stand in the file: text that a model wrote could not run even if it were not escaped.
+All text of models is escaped. The content security policy allows only the style sheet, the script and the images of the file
+itself, by hash, so that text of a model could not run even if it were not escaped.
 """
 
 from collections.abc import Sequence

@@ -172,6 +172,7 @@ ReasonCode: TypeAlias = Literal[
     "nothing_graded",
     "nothing_usable",
     "judge_refuted",
+    "judge_tells_nothing_apart",
     "embedded_only",
     "too_few_chunks",
     "not_enough_data",
@@ -185,23 +186,24 @@ ReasonCode: TypeAlias = Literal[
     "raters_differ",
 ]
 """
-===================  ==================================================================================
-one_candidate        the run has one candidate
-nothing_graded       no item has a letter
-nothing_usable       no candidate wrote a usable item
-judge_refuted        by the labels of `raters`, the judge does not beat chance or the commonest letter
-embedded_only        every candidate is embedded: none of them can be hosted
-too_few_chunks       there is no interval of the difference between the leader and `candidates`
-not_enough_data      more chunks are needed to tell the leader from `candidates`
-level                the leader and the first of `candidates` have the same usable rate
-better               the leader is better than `candidates`
-no_difference        a difference that matters between the leader and `candidates` is ruled out
-labelled             labels of `raters` in enough chunks decide about `candidates`
-few_labels           labels of `raters` decide about `candidates`, in too few chunks to lift the condition
-not_labelled         the judge's letters decide about `candidates`: fewer than 10 chunks are labelled
-judge_differs        by the judge's letters alone, the comparison with `candidates` would end differently
-raters_differ        by the labels of `raters`, the comparison with `candidates` would end differently
-===================  ==================================================================================
+=========================  ==================================================================================
+one_candidate              the run has one candidate
+nothing_graded             no item has a letter
+nothing_usable             no candidate wrote a usable item
+judge_refuted              by the labels of `raters`, the judge does not beat chance or the commonest letter
+judge_tells_nothing_apart  by planted controls, or by one letter for nearly all items: `Report.controls`
+embedded_only              every candidate is embedded: none of them can be hosted
+too_few_chunks             there is no interval of the difference between the leader and `candidates`
+not_enough_data            more chunks are needed to tell the leader from `candidates`
+level                      the leader and the first of `candidates` have the same usable rate
+better                     the leader is better than `candidates`
+no_difference              a difference that matters between the leader and `candidates` is ruled out
+labelled                   labels of `raters` in enough chunks decide about `candidates`
+few_labels                 labels of `raters` decide about `candidates`, in too few chunks to lift the condition
+not_labelled               the judge's letters decide about `candidates`: fewer than 10 chunks are labelled
+judge_differs              by the judge's letters alone, the comparison with `candidates` would end differently
+raters_differ              by the labels of `raters`, the comparison with `candidates` would end differently
+=========================  ==================================================================================
 """
 
 
@@ -237,8 +239,8 @@ class Verdict(Part):
 
     @property
     def trusts_judge(self) -> bool:
-        """Whether the judge's letters may decide at all: labels that refute it leave no quality to choose by."""
-        return self.reason("judge_refuted") is None
+        """Whether the judge's letters may decide at all: labels or controls that refute it leave no quality to choose by."""
+        return self.reason("judge_refuted") is None and self.reason("judge_tells_nothing_apart") is None
 
 
 NoiseSource: TypeAlias = Literal["chunk", "item", "reply", "judge"]

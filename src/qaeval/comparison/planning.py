@@ -1,4 +1,4 @@
-"""How many chunks, and how many labelled ones, the next comparison needs: analysis, data and view of ``qaeval plan``."""
+"""Chunks and labelled chunks that the next comparison needs: analysis, data and view of ``qaeval plan``."""
 
 from collections.abc import Sequence
 from itertools import combinations

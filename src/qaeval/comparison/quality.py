@@ -14,7 +14,7 @@ REPEATED: Final = ("Repeated questions", "nearly repeated")
 
 
 def quality(report: Report) -> Section:
-    """How good the candidates' items are."""
+    """Usable rates, letters and properties of the items."""
     best, level = report.rubric.best, _level(report)
     paragraphs = (
         (
@@ -153,7 +153,7 @@ class _Asks(Protocol):
 
 
 def repeated(candidate: _Asks) -> tuple[str, str]:
-    """Count the questions that come again, word for word and nearly."""
+    """Count repeated questions, word for word and nearly."""
     near = candidate.n_near_questions
     return numbers.count(candidate.n_duplicate_questions), "too many" if near is None else numbers.count(near)
 
@@ -194,12 +194,12 @@ def mix(types: Mapping[str, int], total: int) -> str:
 
 
 def differences(report: Report) -> Section:
-    """Candidates against each other."""
+    """Differences between the candidates."""
     if not report.differences:
         return Section(
             anchor="differences",
             title="Differences",
-            paragraphs=("One candidate: there is nothing to compare.",),
+            paragraphs=("The run has one candidate.",),
         )
     notes = Notes()
     is_family = len(report.differences) > 1
@@ -279,7 +279,7 @@ def _labelled_differences(report: Report) -> tuple[Table, ...]:
 
 
 def _crossed(report: Report) -> tuple[Table, ...]:
-    """Count chunks by what the best candidate and each other made of them: what is off the diagonal tells them apart."""
+    """Cross-tabulate the chunks by the usable items of the best candidate and of each other candidate."""
     best = max(report.candidates, key=lambda candidate: candidate.usable.value or 0.0).facts.name
     return tuple(
         Table(
@@ -312,7 +312,7 @@ def _ranking(report: Report) -> tuple[Table, ...]:
 
 
 def reliability(report: Report) -> Section:
-    """How often generation and grading brought a result."""
+    """Shares of delivered and graded items."""
     rows = tuple(
         (
             candidate.facts.name,
@@ -329,9 +329,7 @@ def reliability(report: Report) -> Section:
     return Section(
         anchor="reliability",
         title="Reliability of generation",
-        paragraphs=(
-            "A reply that breaks the schema costs all of its items; nothing is repaired or filled in.",
-        ),
+        paragraphs=("If a reply violates the schema, all of its items fail; nothing is repaired.",),
         tables=(
             Table(caption="Expected and valid items", header=header, rows=rows, words=frozenset({4, 6})),
         ),

@@ -1,4 +1,4 @@
-"""``report.json``: what a run showed, as data. A gate reads it; markdown, HTML and terminal are views of it.
+"""``report.json``: the results of a run as data. A gate reads it; markdown, page and terminal are views of it.
 
 Two runs of the same deterministic models give the same document, apart from `run` and the objects named
 `timing`. A number that does not exist is ``null`` with a reason, never NaN and never 0. Rates and differences
@@ -10,12 +10,12 @@ from typing import Final
 
 from pydantic import Field
 
-from qaeval.agreement.model import RaterAgreement, RaterPair
+from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
-from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts
+from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts, is_unset
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -30,6 +30,8 @@ class CheckRate(Part):
     n_found: int
     share: Measure
     """Of the items that were checked."""
+    is_frequent: bool = False
+    """Whether it found something in half of them or more; then it stands under the headline."""
 
 
 class CheckExample(Part):
@@ -93,6 +95,10 @@ class Report(Part):
     """Rates by the labels of each rater, the judge's error taken off."""
     agreement: tuple[RaterAgreement, ...] = ()
     raters: tuple[RaterPair, ...] = ()
+    controls: JudgeDiscrimination | None = None
+    """None in reports of versions without planted controls."""
+    judges: tuple[FurtherJudge, ...] = Field(default=(), exclude_if=is_unset)
+    """Judges that graded the same items besides `judge`, which decides."""
     strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""

@@ -1,4 +1,4 @@
-"""``report.json`` of a finished run, read without analysing the run: what `qaeval cost`, `decide` and `history` start from."""
+"""``report.json`` of a finished run, read without an analysis of the run: for `qaeval cost`, `decide` and `history`."""
 
 import shlex
 from collections.abc import Mapping
@@ -55,7 +55,9 @@ def load_report(run: Path) -> Report:
 
 def _with_verdict(report: Report) -> Report:
     """Add the verdict, and its sentence in the headline, to a report of a version that wrote none."""
-    verdict = decide_verdict(report.candidates, report.differences, report.agreement, margin=report.margin)
+    verdict = decide_verdict(
+        report.candidates, report.differences, report.agreement, report.controls, margin=report.margin
+    )
     others = (sentence for sentence in report.headline if sentence.kind != "verdict")
     headline = (Sentence(kind="verdict", text=verdict_sentence(verdict)), *others)
     return report.model_copy(update={"verdict": verdict, "headline": headline})

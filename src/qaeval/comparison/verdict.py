@@ -1,9 +1,9 @@
-"""The verdict of a comparison, computed from the candidates, their differences and the labels."""
+"""Verdict of a comparison, computed from the candidates, their differences and the labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from qaeval.agreement.model import RaterAgreement
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary
 from qaeval.comparison.model import (
     Condition,
@@ -27,6 +27,7 @@ def decide_verdict(
     candidates: Sequence[CandidateSummary],
     differences: Sequence[Difference],
     agreement: Sequence[RaterAgreement],
+    controls: JudgeDiscrimination | None,
     *,
     margin: float,
 ) -> Verdict:
@@ -40,11 +41,12 @@ def decide_verdict(
         candidates: At least one.
         differences: Of every pair of candidates.
         agreement: The judge against each rater.
+        controls: Whether the judge tells anything apart; None: not known.
         margin: Smallest difference of usable rates that matters, in (0, 1).
     """
     order = ordered(candidates, differences)
     leader = order[0].facts.name
-    if reasons := _nothing_to_decide(order, agreement):
+    if reasons := _nothing_to_decide(order, agreement, controls):
         return Verdict(kind="none", leader=leader, reasons=reasons)
     names = [candidate.facts.name for candidate in order]
     pairs = {
@@ -142,18 +144,34 @@ def _condition(basis: Sequence[Reason]) -> Condition:
 
 
 def _nothing_to_decide(
-    order: Sequence[CandidateSummary], agreement: Sequence[RaterAgreement]
+    order: Sequence[CandidateSummary],
+    agreement: Sequence[RaterAgreement],
+    controls: JudgeDiscrimination | None,
 ) -> tuple[Reason, ...]:
     """Return why there is nothing to decide, or nothing to decide by; empty where there is."""
+    doubts = _doubts(agreement, controls)
     if len(order) == 1:
-        return (Reason(code="one_candidate"),)
+        return (Reason(code="one_candidate"), *doubts)
     if not any(candidate.n_graded for candidate in order):
         return (Reason(code="nothing_graded"),)
-    if refuted := refuting(agreement):
-        return (Reason(code="judge_refuted", raters=tuple(rater.rater for rater in refuted)),)
+    if doubts:
+        return doubts
     if not any(candidate.usable.value for candidate in order):
         return (Reason(code="nothing_usable"),)
     return ()
+
+
+def _doubts(agreement: Sequence[RaterAgreement], controls: JudgeDiscrimination | None) -> tuple[Reason, ...]:
+    """Return why the judge's letters decide nothing."""
+    refuted = refuting(agreement)
+    return (
+        *((Reason(code="judge_refuted", raters=tuple(rater.rater for rater in refuted)),) if refuted else ()),
+        *(
+            (Reason(code="judge_tells_nothing_apart"),)
+            if controls is not None and controls.outcome == "tells nothing apart"
+            else ()
+        ),
+    )
 
 
 def refuting(agreement: Sequence[RaterAgreement]) -> tuple[RaterAgreement, ...]:

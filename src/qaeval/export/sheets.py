@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.errors import UsageError
-from qaeval.export.select import GradedItem, Grading, graded_items
+from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
 from qaeval.records import FORM, REJECTED, TRANSIENT_REASONS, Failure, Label, record_id
 from qaeval.stats.labelling import neyman_allocation, smoothed_spread
 from qaeval.storage.run_directory import RunStore
@@ -81,16 +81,20 @@ def next_rows(
     Args:
         items: Items of the candidates, with the judge's letters.
         grading: Settings of the run.
-        labels: Labels of any items; those of other rubrics or items are ignored.
+        labels: Labels of any items; those of models, other rubrics or other items are ignored.
         n: Number of items; of whole chunks, at least so many. Default: chunks up to `SHOWN_FROM` in all; of one candidate, 60 items.
         seed: Seed of draw and order.
 
     Raises:
         UsageError: every item is labelled.
     """
-    given = {label.item_id: label for label in labels if label.rubric in {"", grading.rubric}}
+    given = {
+        label.item_id: label
+        for label in labels
+        if label.rater_kind == "human" and label.rubric in {"", grading.rubric}
+    }
     if all(item.item.item_id in given for item in items):
-        raise UsageError("every item has a label: there is nothing to label next")
+        raise UsageError("every item has a label by a person: there is nothing to label next")
     draw = _next_chunks if len({item.candidate for item in items}) > 1 else _next_items
     drawn = {item.item.item_id: item for item in draw(items, grading, given, n, seed)}
     order = sorted(drawn.values(), key=lambda item: record_id("order", str(seed), item.item.item_id))
@@ -167,7 +171,7 @@ def precomputed_rows(
                 "explanation": "\n".join(f"{item.letter}: {item.reason}".strip() for item in items),
             }
         )
-    for row in store.generations():
+    for row in replies_of(store):
         if (
             isinstance(row, Failure)
             and row.reason not in TRANSIENT_REASONS

@@ -96,7 +96,7 @@ class _PackedLabels(Part):
     reference: str
     judged: str
     clusters: tuple[int, ...]
-    letters: str = Field(default="", exclude_if=_nothing)
+    letters: str = Field(default="", exclude_if=is_unset)
     """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
 
 
