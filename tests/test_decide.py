@@ -139,7 +139,7 @@ def test_a_choice_by_a_difference_that_may_not_be_there_is_open() -> None:
     found = decide(uncertain(), {"quality": 5})
     assert found.choice == "beta"
     assert [one.standing for one in found.rivals] == ["open"]
-    assert "alpha may come first" in said(found)
+    assert "alpha may" in said(found)
 
 
 def test_the_difference_is_turned_round_where_the_first_named_is_the_choice() -> None:
@@ -216,7 +216,7 @@ def test_the_command_weighs_a_run_and_refuses_what_it_cannot_read(tmp_path: Path
     text = qaeval("decide", "run", "--weight", "quality=5", cwd=tmp_path)
     assert text.returncode == 0, text.stderr
     assert "embedded-salient comes first." in text.stdout
-    assert "left out for everybody" in text.stdout
+    assert "counts for no candidate" in text.stdout
     found = json.loads(qaeval("decide", "run", "--weight", "quality=7", "--json", cwd=tmp_path).stdout)
     assert (found["choice"], found["weights"]["quality"]) == ("embedded-salient", 7.0)
     for typed in ("quality=much", "quality=nan", "quality=-1", "quality"):

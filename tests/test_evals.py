@@ -149,7 +149,7 @@ def test_a_run_without_anything_usable_takes_nobody(here: Path) -> None:
     assert run(["report", "run"]) == 0
     report = json.loads((here / "run" / "report.json").read_text())
     assert [one["usable"]["value"] for one in report["candidates"]] == [0, 0]
-    assert report["headline"][0]["text"].startswith("None to take: ")
+    assert report["verdict"]["kind"] == "none"
 
 
 @pytest.mark.parametrize(("rater", "n"), [("claude", 54), ("claude-2", 34)])

@@ -177,7 +177,7 @@ def _reply(sample: Sample, run: str, who: str, usable: Any) -> Generation:
             place,
             type="factual",
             question=f"What does it say, {place}?",
-            answer=f"A {'usable' if good else 'poor'} answer of {who} in {run}.",
+            answer=f"A {'usable' if good else 'poor'} answer of {who} in {run} about {sample.chunk.chunk_id}.",
         )
         for place, good in enumerate(usable)
     )

@@ -283,15 +283,15 @@ def test_every_difference_stands_on_one_scale_with_the_margin_around_0() -> None
     bands = re.findall(
         r'<div class="band"><span class="g(\d+)"></span><span class="margin g(\d+)"></span>', page
     )
-    assert len(bands) == 3
+    assert len(bands) == 4  # of beta − alpha by labels and by the judge, of the other pairs by the judge
     assert len(set(bands)) == 1
     before, half = map(int, bands[0])
     assert before + half == 500
     # alpha is better than embedded-lead: its whole interval is left of 0
-    low, to_value = map(int, strips[1])
+    low, to_value = map(int, strips[2])
     assert low + to_value < 500
     assert "−33.3 points" in page
-    assert "alpha is better</div>" in page
+    assert "alpha is better, by a refuted judge</div>" in page
 
 
 def test_a_new_section_is_one_function_in_the_tuple(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Final, Literal, TypeAlias
 
+from qaeval.records import ControlDefect
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
 
@@ -104,9 +105,44 @@ class RaterAgreement(Part):
     """Agreement of the judge minus that of always giving this letter, paired by chunk."""
     leniency: Measure | None = None
     """Share of items with a better letter than the rater's minus share with a worse one, -1 to 1."""
+    lower_recall: Measure | None = None
+    """Of the items to which the rater gave another letter than the best, the share to which the judge gave another one too."""
     letters: tuple[LetterAgreement, ...] = ()
     flags: tuple[FlagAgreement, ...] = ()
     candidates: tuple[LabelledCandidate, ...] = ()
+
+
+class ControlCount(Part):
+    """Planted controls with one defect."""
+
+    defect: ControlDefect
+    n_graded: int
+    n_best: int
+    """Those to which the judge gave the best letter."""
+
+
+class JudgeDiscrimination(Part):
+    """Whether the judge tells bad items from good ones: by planted controls, by labels, or else by its letters alone."""
+
+    outcome: Literal["tells apart", "tells nothing apart", "not shown"]
+    basis: Literal["controls", "labels", "letters", ""] = ""
+    """What the outcome rests on; empty where nothing shows it."""
+    n_controls: int = 0
+    """Planted controls of the run."""
+    n_graded: int = 0
+    n_best: int = 0
+    """Graded controls with the best letter."""
+    n_pending: int = 0
+    """Controls that `qaeval grade` would still ask for."""
+    defects: tuple[ControlCount, ...] = ()
+    letter: str = ""
+    """The letter that the judge gave most items."""
+    n_letter: int = 0
+    n_items: int = 0
+    """Different items with a letter."""
+    raters: tuple[str, ...] = ()
+    """Raters whose labels show that the judge finds items below the best letter."""
+    sentence: str = ""
 
 
 class RaterPair(Part):
@@ -116,6 +152,47 @@ class RaterPair(Part):
     b: str
     sentence: str
     coefficients: Coefficients
+
+
+class KappaDifference(Part):
+    """Kappa of a further judge with a rater minus that of the judge that decides, on the same items."""
+
+    rater: str
+    n: int
+    """Items that the rater labelled and both judges graded."""
+    kappa: Measure
+    """Cohen's kappa of the judge that decides."""
+    kappa_of_other: Measure
+    difference: Measure
+    """-2 to 2; above 0 the further judge agrees better. Cluster jackknife of the difference."""
+
+
+class UsableByJudge(Part):
+    """Items of a candidate with the best letter, by two judges."""
+
+    candidate: str
+    n: int
+    """Expected items."""
+    n_usable: int
+    """By the judge that decides."""
+    n_usable_by_other: int
+
+
+class FurtherJudge(Part):
+    """A judge that graded the items of a run besides the one that decides."""
+
+    judge: str
+    n_items: int
+    n_graded: int
+    agreement: tuple[RaterAgreement, ...]
+    """Against each rater, as for the judge that decides."""
+    coefficients: Coefficients | None
+    """Against the judge that decides, the reference; None where no item has letters of both."""
+    p_rates: float | None
+    """Stuart-Maxwell test, clustered by chunk, that both use the letters at the same rates; None if undefined."""
+    kappa_differences: tuple[KappaDifference, ...]
+    candidates: tuple[UsableByJudge, ...]
+    sentences: tuple[str, ...] = ()
 
 
 class MultiRaterAgreement(Part):

@@ -31,7 +31,11 @@ _Columns: TypeAlias = Annotated[
 ]
 _Judge: TypeAlias = Annotated[
     str | None,
-    typer.Option("--judge", help="Judge column of a file; default: the second of two rater columns."),
+    typer.Option(
+        "--judge",
+        help="Judge of a run that several graded; default: the first. Judge column of a file; default: the second of two "
+        "rater columns.",
+    ),
 ]
 _Cluster: TypeAlias = Annotated[
     str | None,
@@ -97,7 +101,7 @@ def agreement(
     if percent or kappa:
         raise UsageError("--agreement and --kappa require --table")
     if source.is_dir():
-        file_options = {"--columns": columns, "--judge": judge, "--cluster": cluster, "--scale": scale}
+        file_options = {"--columns": columns, "--cluster": cluster, "--scale": scale}
         if wrong := [option for option, value in file_options.items() if value]:
             raise UsageError(f"{wrong[0]} applies to a file; a run has its own")
     elif labels:
@@ -220,23 +224,36 @@ def _plan_assumed(
 
 
 def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float) -> "PlanReport":
+    from qaeval.comparison.correction import correct_differences
+    from qaeval.comparison.differences import compare_candidates
     from qaeval.comparison.planning import plan_run
     from qaeval.comparison.run_data import read_run
+    from qaeval.evals.find import find_labels
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
-        data = read_run(store, label_paths=())
+        data = read_run(store, label_paths=find_labels(store.settings()["eval"]["name"]))
     names = [facts.name for facts in data.candidates]
     if len(names) < 2:
         raise UsageError(
             f"{run}: has one candidate; expected a run of two or more, or --rate and --icc without a run"
         )
+    table, best = data.table(), data.rubric.best
+    judged = compare_candidates(table, candidates=names, best=best, margin=difference)
     return plan_run(
-        data.table(),
+        table,
         source=str(run),
         candidates=names,
-        best=data.rubric.best,
+        best=best,
         difference=difference,
         power=power,
         n_chunks=chunks,
+        labelled=correct_differences(
+            judged,
+            table,
+            data.rows.labels,
+            rubric=data.rubric,
+            margin=difference,
+            judge_tuned=data.judge_tuned,
+        ),
     )

@@ -1,4 +1,4 @@
-"""The section of noise: what repeats of replies and letters show."""
+"""Section on noise: results of repeated replies and letters."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -18,7 +18,7 @@ def noise(report: Report) -> Section | None:
     measured, judge, letters = report.noise, report.judge.facts.name, report.rubric.letters
     if measured is None:
         return None
-    tables = [_components(measured, letters[0])]
+    tables = [_components(measured, letters[0])] if measured.candidates else []
     if measured.judge is not None:
         tables.append(_judge(measured.judge, judge, letters))
     return Section(

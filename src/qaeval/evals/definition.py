@@ -1,8 +1,9 @@
 """The definition of an eval: prompt, items, rubric, checks and data, read from ``evals/<eval>/``."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
@@ -26,6 +27,13 @@ exists only for samples with a question."""
 
 PREFERENCE: Final = ("prompt", "chosen", "rejected")
 """Fields of a preference pair in a reply."""
+
+WRITTEN: Final[Mapping[ItemKind, tuple[str, ...]]] = {
+    "qa_pair": ("question", "answer"),
+    "answer": ("answer",),
+    "preference_pair": PREFERENCE,
+}
+"""Fields of an item that the candidate writes, by kind."""
 
 _TEXT: Final = {"type": "string"}
 _FILE: Final = "eval.yaml"
@@ -119,6 +127,11 @@ class EvalDefinition(Record):
         """Hash of everything but the data that a reply depends on, 64 hex digits."""
         return digest(self.model_dump(mode="json"))
 
+    @property
+    def example_texts(self) -> frozenset[str]:
+        """Texts of the fields of an item in an example of the reply in the prompt; a reply must not repeat them."""
+        return _example_texts(self.prompt, self.item_kind)
+
     @field_validator("item_types")
     @classmethod
     def _unique(cls, types: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,6 +162,20 @@ class EvalDefinition(Record):
         if len(set(names)) < len(names):
             raise ValueError(f"checks: duplicate check in {', '.join(names)}")
         return self
+
+
+@lru_cache  # not a cached property: a candidate's own prompt replaces that of a copy, which would keep the old texts
+def _example_texts(prompt: Prompt, kind: ItemKind) -> frozenset[str]:
+    examples = re.compile(rf'"(?:{"|".join(WRITTEN[kind])})"\s*:\s*("[^"\\$]*(?:\\.[^"\\$]*)*")')
+    return frozenset(_string(text).strip() for text in examples.findall(f"{prompt.system}\n{prompt.user}"))
+
+
+def _string(text: str) -> str:
+    """Read a JSON string; an example in a prompt need not be valid."""
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:
+        return text[1:-1]
 
 
 def load_eval(directory: Path) -> EvalDefinition:

@@ -58,6 +58,7 @@ class GenerateRepeats:
     file: Final = GENERATION_REPEATS
     uses_cache: Final = False
     alongside: Final = False
+    is_measured: Final = True
     max_concurrency: Final = None
 
     def __init__(self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int) -> None:
@@ -100,6 +101,7 @@ class GradeRepeats:
     name: Final = "grade repeats"
     file: Final = GRADE_REPEATS
     uses_cache: Final = False
+    is_measured: Final = True
     alongside: Final = False
     max_concurrency: Final = None
 

@@ -452,9 +452,11 @@ def corrected_rate(
     corrected = _post_stratified(
         data, data.strata, level=level, method="post-stratified by letter, Wilson, t"
     )
-    ratio = (corrected.high - corrected.low) / (labels.high - labels.low)
-    out = replace(out, corrected=corrected, width_ratio=ratio)
-    if ratio >= WORTH:
+    # what the judge is worth is seen with the same kind of interval; that of `labels` may be a wider one
+    pooled = _post_stratified(data, np.minimum(data.strata, 0), level=level, method=corrected.method)
+    width, narrowest = corrected.high - corrected.low, min(labels.high - labels.low, pooled.high - pooled.low)
+    out = replace(out, corrected=corrected, width_ratio=width / (labels.high - labels.low))
+    if width >= WORTH * narrowest:
         return replace(out, estimate=replace(labels, reason=_joined(_NO_HELP, labels.reason)))
     return replace(out, estimate=corrected, basis="corrected")
 

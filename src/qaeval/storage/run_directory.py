@@ -6,6 +6,9 @@
                   samples.jsonl       the sample set, frozen
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
+                  controls.jsonl      planted controls, drawn, then graded: Control rows
+                  grades/<judge>.json, .jsonl
+                                      judge and rubric of a further judge, and its rows, as in grades.jsonl
                   generation_repeats.jsonl, grade_repeats.jsonl
                                       further replies and letters of `--repeat`: no rate and no gate reads them
                   sessions.jsonl      one row per process and stage: time, duration, server
@@ -21,7 +24,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, TypeVar
@@ -40,15 +43,18 @@ from qaeval.files.rows import (
     explained,
     read_rows,
 )
-from qaeval.records import GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.records import Control, GenerateRow, GradeRow, Reading, Record, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
+CONTROLS: Final = "controls.jsonl"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
+JUDGES: Final = "grades"
+"""Folder of the letters of further judges."""
 METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
 COMMITTED: Final = "_committed"
@@ -183,7 +189,9 @@ class RunStore:
 
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
-        for name in (GENERATIONS, GRADES, GENERATION_REPEATS, GRADE_REPEATS, SESSIONS, METRICS):
+        further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
+        rows = (GENERATIONS, GRADES, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS, SESSIONS, METRICS)
+        for name in (*rows, *(f"{JUDGES}/{file}" for file in further)):
             path = self.path / name
             if not path.is_file():
                 continue
@@ -229,7 +237,10 @@ class RunStore:
         Raises:
             DataError: they are missing or not JSON.
         """
-        path = self.path / SETTINGS
+        return self._read_object(self.path / SETTINGS)
+
+    @staticmethod
+    def _read_object(path: Path) -> dict[str, Any]:
         try:
             value = orjson.loads(path.read_bytes())
         except (OSError, orjson.JSONDecodeError) as error:
@@ -277,6 +288,14 @@ class RunStore:
         """Return the sample set in its order, read at every iteration."""
         return EachRow(self.path / SAMPLES, Sample.model_validate_json)
 
+    def some_samples(self, sample_ids: Container[str]) -> list[Sample]:
+        """Return the samples with these ids, in the order of the set."""
+        rows = read_rows(
+            self.path / SAMPLES,
+            lambda line: line if orjson.loads(line)["sample_id"] in sample_ids else None,
+        )
+        return [Sample.model_validate_json(line) for line in rows if line is not None]
+
     def generations(self) -> LastRows:
         """Return the last row of every generation task, read at every iteration."""
         return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json)
@@ -285,6 +304,11 @@ class RunStore:
         """Return the last row of every grading task, read at every iteration."""
         return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
 
+    def controls(self) -> tuple[Control, ...]:
+        """Return the planted controls in the order of their draw; empty in a run without any."""
+        rows = read_rows(self.path / CONTROLS, Control.model_validate_json)
+        return tuple({row.task_id: row for row in rows}.values())
+
     def generation_repeats(self) -> LastRows:
         """Return the last row of every further reply, read at every iteration."""
         return LastRows(self.path / GENERATION_REPEATS, _GENERATE_ROWS.validate_json)
@@ -292,6 +316,34 @@ class RunStore:
     def grade_repeats(self) -> LastRows:
         """Return the last row of every further letter, read at every iteration."""
         return LastRows(self.path / GRADE_REPEATS, _GRADE_ROWS.validate_json)
+
+    def further_judges(self) -> dict[str, dict[str, Any]]:
+        """Read judge and rubric of the judges that graded besides the one in the settings, by name.
+
+        Raises:
+            DataError: a file of `JUDGES` is not JSON.
+        """
+        paths = sorted((self.path / JUDGES).glob("*.json"))
+        return {path.stem: self._read_object(path) for path in paths}
+
+    def write_further_judge(self, grading: Mapping[str, Any]) -> None:
+        """Write judge and rubric of a further judge, or require that they equal those of its first letters.
+
+        Raises:
+            NotComparableError: they differ; the message names the differences.
+        """
+        name = str(grading["judge"]["name"])
+        recorded = self.further_judges().get(name)
+        if recorded is None:
+            self.write_text(further_files(name)[0], json.dumps(grading, indent=1, ensure_ascii=False) + "\n")
+        elif different := differences(recorded, grading):
+            raise NotComparableError(
+                f"{self.path}: {name} graded with other settings: {different}. Restore them, or name the entry otherwise"
+            )
+
+    def grades_of(self, judge: str) -> LastRows:
+        """Return the last row of every grading task of a further judge, read at every iteration."""
+        return LastRows(self.path / further_files(judge)[1], _GRADE_ROWS.validate_json)
 
     def sample_ids(self) -> Iterator[str]:
         """Read the ids of the sample set in its order."""
@@ -316,6 +368,11 @@ class RunStore:
     def writer(self, name: str) -> RowWriter:
         """Open one of the row files for appending."""
         return RowWriter(self.path / name)
+
+
+def further_files(judge: str) -> tuple[str, str]:
+    """Return the files of a further judge: its settings and its rows."""
+    return f"{JUDGES}/{judge}.json", f"{JUDGES}/{judge}.jsonl"
 
 
 def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
