@@ -225,6 +225,7 @@ def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: 
         ({"question": None, "answer": "Yes."}, "missing_field"),
         ({"question": "What?", "answer": "Yes.", "error": "filtered"}, "reported"),
         ({"answer": None, "error": "truncated"}, "truncated"),
+        ({"question": "What?", "answer": "..."}, "placeholder"),
         ({"error": True}, "reported"),
         ({"pairs": [{"question": "What?", "answer": "Yes."}], "error": "cut off"}, "reported"),
         ({"error": "False"}, "missing_field"),
