@@ -486,6 +486,14 @@ def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
     assert len(rows(run.path, "labels/anna.jsonl")) == 12
 
 
+def test_a_run_with_imported_letters_is_not_graded_again(tmp_path: Path) -> None:
+    items = [{**item, "g": "A"} for item in PAIRS]
+    run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g"})
+    for judge in (None, "embedded-lexical"):
+        with pytest.raises(UsageError, match="gpt-4"):
+            api.grade(run, judge=judge)
+
+
 def test_equal_items_of_two_candidates_keep_the_letters_of_each(tmp_path: Path) -> None:
     one = lines(tmp_path / "one.jsonl", [{**item, "g": "A"} for item in PAIRS])
     two = lines(tmp_path / "two.jsonl", [{**item, "g": "B"} for item in PAIRS])
