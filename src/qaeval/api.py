@@ -17,7 +17,7 @@ correct is raised as a `qaeval.errors.QaevalError`.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -34,7 +34,7 @@ from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, labels_of_runs, read_labels, require_labels
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_labels, require_labels
 from qaeval.comparison.terminal import render_text_rows
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
@@ -56,7 +56,9 @@ from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
+from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import SETTINGS, RunStore
+from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 
 __all__ = [
     "AgreementReport",
@@ -520,7 +522,10 @@ def grade(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
 ) -> Run:
-    """Run the second stage alone: the judge grades every item that has no letter yet, those of repeated replies too.
+    """Run the second stage alone: the judge grades every item that has no letter of it yet, those of repeated replies too.
+
+    A judge that is not the run's grades the same items for itself: its letters are kept beside those of the run, and the
+    report compares the judges.
 
     Args:
         run: A run, or its directory.
@@ -549,9 +554,19 @@ def grade(
     registry = _registry(config, endpoints)
     with RunStore.open(path, writable=True) as store:
         settings = store.settings()
+        recorded = store.further_judges().get(judge or "")
         judging = judging_of_run(
-            registry, settings, judge=judge, rubric=_text(rubric), allow_same_family=allow_same_family
+            registry,
+            {**settings, "grading": recorded} if recorded else settings,
+            judge=judge,
+            rubric=_text(rubric),
+            allow_same_family=allow_same_family,
         )
+        first = (settings.get("grading") or judging.settings())["judge"]["name"]
+        if judging.judge.name != first and n_letters > 1:
+            raise UsageError(
+                f"repeat: noise is measured of the run's judge, {first}, not of {judging.judge.name}"
+            )
         machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
         shown = _progress(progress)
         _note(judging, shown)
@@ -566,8 +581,11 @@ def grade(
         ):
             if settings.get("grading") is None and not controls:
                 store.write_settings({**settings, **control_settings(controls=False)})
-            runner.grade(judging, controls=controls and settings.get("controls", True))
-            runner.grade_repeats(judging, repeat=n_letters)
+            is_first = judging.judge.name == first
+            # controls and repeats are of the judge in the settings alone
+            runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
+            if is_first:
+                runner.grade_repeats(judging, repeat=n_letters)
     return load_run(path, config=config)
 
 
@@ -646,6 +664,7 @@ def load_run(
     *,
     labels: Paths | None = None,
     margin: float | None = None,
+    decide_by: str | None = None,
     hardware: str | None = None,
     config: PathArgument | None = None,
     command: str | None = None,
@@ -656,12 +675,13 @@ def load_run(
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
+        decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         config: Registry file.
         command: Recorded in the report as the command; default: this call.
 
     Raises:
-        UsageError: No directory is given, or a name is unknown.
+        UsageError: No directory is given, a name is unknown, or `decide_by` did not grade the run.
         DataError: There is no run at a path.
         StoreError: Another process writes the run.
     """
@@ -672,8 +692,13 @@ def load_run(
     settings = []
     for path in paths:
         with RunStore.open(path) as store:
-            settings.append(store.settings())
+            own = store.settings()
+            if decide_by:
+                name = decider(store, own, decide_by)
+                own = {**own, "grading": store.further_judges().get(name) or own["grading"]}
+            settings.append(own)
     options = ReportOptions(
+        decide_by=decide_by or "",
         label_paths=labels_of_runs(paths, settings) if labels is None else _paths(labels),
         margin=_margin(margin, registry),
         machines=find_machines(registry, settings, hardware),
@@ -701,7 +726,8 @@ def agreement(
         labels: Of a run: label files; default: the eval's.
         by: Of a run ``"candidate"``, ``"stratum"`` or ``"type"``; of a table a column of groups.
         columns: Of a table: columns of letters, the reference first; default: all that hold letters of the scale alone.
-        judge: Of a table: the judge's column; default: the second of two.
+        judge: Of a run that several judges graded: the one to measure; default: the first. Of a table: the judge's column;
+            default: the second of two.
         cluster: Of a table: the column that says which chunk or document a row belongs to.
         scale: Of a table: letters, best first; default: A, B, C, or the letters of `columns`.
 
@@ -710,10 +736,14 @@ def agreement(
         DataError: The source cannot be read, is not graded, or holds a letter off the scale.
     """
     if isinstance(source, Run) or (not isinstance(source, pd.DataFrame) and Path(source).is_dir()):
-        of_tables = {"columns": columns, "judge": judge, "cluster": cluster, "scale": scale}
+        of_tables = {"columns": columns, "cluster": cluster, "scale": scale}
         if wrong := [name for name, value in of_tables.items() if value]:
             raise UsageError(f"{wrong[0]} belongs to a table; a run has its own")
-        run = source if isinstance(source, Run) else load_run(source, labels=labels)
+        run = (
+            source
+            if isinstance(source, Run) and not judge
+            else load_run(source, labels=labels, decide_by=judge)
+        )
         return run.agreement(labels, by=by)
     if labels is not None:
         raise UsageError("labels belong to a run; a table has its raters in columns")
@@ -821,6 +851,114 @@ aagreement = awaitable(agreement)
 agate = awaitable(gate)
 
 
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """The shard of a run that is committed after `compare_shard`."""
+
+    committed: CommittedShard
+    outcome: Literal["committed", "committed before", "committed by another process"]
+    n_samples: int
+    """Samples of the shard; 0 if it was committed before."""
+    n_samples_of_run: int
+
+
+def compare_shard(
+    models: Sequence[str],
+    *,
+    shard: Shard,
+    out: str,
+    prompts: Paths | None = None,
+    eval_name: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    samples: PathArgument | None = None,
+    fields: Mapping[str, str] | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    judge: str | None = None,
+    rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    controls: bool = True,
+    hardware: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
+    progress: ProgressCallback | Progress | None = None,
+) -> ShardResult:
+    """Generate and grade a shard of a run, and commit it; a committed shard stays unchanged.
+
+    `shard` is the number of the shard and the number of shards, `out` the location of all shards, a folder or
+    ``s3://BUCKET/PREFIX``. All other arguments are those of `compare`.
+
+    Raises:
+        QaevalError: As for `compare`. An error with a note is of a shard that was begun: the same call continues it.
+    """
+    registry = _registry(config, endpoints)
+    location = find_location(out, allow_external=registry.allow_external)
+    plan = make_plan(
+        registry,
+        models,
+        eval_name=_text(eval_name),
+        chunks=_path(chunks),
+        samples=_path(samples),
+        fields=fields or {},
+        n=n,
+        seed=seed,
+        prompts=_prompts(prompts),
+    )
+    judging = find_judging(
+        registry,
+        plan.candidates,
+        judge=judge,
+        rubric=_text(rubric) or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+    )
+    settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
+    machines = find_machines(registry, [settings], hardware)
+    n_samples_of_run = len(plan.samples)
+    begun = begin(location, shard, settings, plan.samples)
+    if isinstance(begun, CommittedShard):
+        return ShardResult(begun, "committed before", 0, n_samples_of_run)
+    shown = _progress(progress)
+    _note(judging, shown)
+    with begun as store, _noted("finished rows are kept; the same call continues the shard"):
+        sample_ids = shard.samples(plan.samples)
+        if sample_ids:
+            serve = metrics_served(
+                metrics_port,
+                metrics_host,
+                run=Path(location.name),
+                settings=settings,
+                machines=machines,
+                note=shown.note,
+            )
+            with (
+                serve as exporter,
+                make_runner(
+                    store,
+                    registry,
+                    concurrency,
+                    cache=cache,
+                    progress=shown,
+                    exporter=exporter,
+                    sample_ids=sample_ids,
+                ) as runner,
+            ):
+                runner.check(*plan.candidates, judging.judge)
+                # the controls of the first shard are those of the run
+                has_controls = controls and shard.index == 0
+                runner.compare(plan.candidates, plan.definition, judging, controls=has_controls)
+        committed = commit(location, shard, store.path)
+    location.tidy(store.path)
+    is_own = committed.record.attempt == store.path.name
+    outcome: Literal["committed", "committed by another process"] = (
+        "committed" if is_own else "committed by another process"
+    )
+    return ShardResult(committed, outcome, len(sample_ids), n_samples_of_run)
+
+
 def make_runner(
     store: RunStore,
     registry: Config,
@@ -925,15 +1063,20 @@ def _note(judging: Judging, progress: Progress) -> None:
         progress.note(judging.note)
 
 
-@contextmanager
-def _resumable(function: str, path: Path) -> Iterator[None]:
+def _resumable(function: str, path: Path) -> AbstractContextManager[None]:
     """Add to an error how the run is continued."""
+    return _noted(
+        f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
+    )
+
+
+@contextmanager
+def _noted(text: str) -> Iterator[None]:
+    """Add a note to an error of work that was begun."""
     try:
         yield
     except (QaevalError, KeyboardInterrupt) as error:
-        error.add_note(
-            f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
-        )
+        error.add_note(text)
         raise
 
 

@@ -154,6 +154,47 @@ class RaterPair(Part):
     coefficients: Coefficients
 
 
+class KappaDifference(Part):
+    """Kappa of a further judge with a rater minus that of the judge that decides, on the same items."""
+
+    rater: str
+    n: int
+    """Items that the rater labelled and both judges graded."""
+    kappa: Measure
+    """Cohen's kappa of the judge that decides."""
+    kappa_of_other: Measure
+    difference: Measure
+    """-2 to 2; above 0 the further judge agrees better. Cluster jackknife of the difference."""
+
+
+class UsableByJudge(Part):
+    """Items of a candidate with the best letter, by two judges."""
+
+    candidate: str
+    n: int
+    """Expected items."""
+    n_usable: int
+    """By the judge that decides."""
+    n_usable_by_other: int
+
+
+class FurtherJudge(Part):
+    """A judge that graded the items of a run besides the one that decides."""
+
+    judge: str
+    n_items: int
+    n_graded: int
+    agreement: tuple[RaterAgreement, ...]
+    """Against each rater, as for the judge that decides."""
+    coefficients: Coefficients | None
+    """Against the judge that decides, the reference; None where no item has letters of both."""
+    p_rates: float | None
+    """Stuart-Maxwell test, clustered by chunk, that both use the letters at the same rates; None if undefined."""
+    kappa_differences: tuple[KappaDifference, ...]
+    candidates: tuple[UsableByJudge, ...]
+    sentences: tuple[str, ...] = ()
+
+
 class MultiRaterAgreement(Part):
     """Agreement of all raters together; letters may be missing."""
 

@@ -1,6 +1,6 @@
 """Sections of agreement between judge and labels, and between raters."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -8,6 +8,7 @@ from qaeval.agreement.model import (
     AgreementReport,
     Coefficients,
     FlagAgreement,
+    FurtherJudge,
     JudgeDiscrimination,
     LetterAgreement,
     MultiRaterAgreement,
@@ -132,6 +133,60 @@ def planted_controls(controls: JudgeDiscrimination, best: str) -> Section | None
         title="Planted controls",
         paragraphs=(controls.sentence, *((_CONTROLS,) if rows else ())),
         tables=(table,) if rows else (),
+    )
+
+
+def between_judges(judge: str, others: Sequence[FurtherJudge], letters: tuple[str, ...]) -> Iterator[Section]:
+    """Yield a section for each further judge: against the judge that decides, and against each rater."""
+    for number, other in enumerate(others, start=1):
+        tables = (
+            ()
+            if other.coefficients is None
+            else (
+                _confusion(judge, other.judge, other.coefficients, letters),
+                _usable_by_judges(judge, other, letters[0]),
+                *((_kappas(judge, other),) if other.kappa_differences else ()),
+            )
+        )
+        yield Section(
+            anchor=f"judge-{number}",
+            title=f"{other.judge}, a further judge",
+            paragraphs=(
+                *other.sentences,
+                *(rater.sentences[0] for rater in other.agreement if rater.coefficients),
+            ),
+            tables=tables,
+        )
+
+
+def _kappas(judge: str, other: FurtherJudge) -> Table:
+    notes = Notes()
+    rows = tuple(
+        (
+            change.rater,
+            f"{change.n:,}",
+            notes.coefficient(change.kappa, f"kappa of {judge} with {change.rater}"),
+            notes.coefficient(change.kappa_of_other, f"kappa of {other.judge} with {change.rater}"),
+            notes.coefficient(change.difference, f"difference of kappa with {change.rater}"),
+        )
+        for change in other.kappa_differences
+    )
+    return Table(
+        caption="Cohen's kappa with each rater, on the items that both judges graded",
+        header=("rater", "items", judge, other.judge, "difference"),
+        rows=rows,
+        notes=notes.lines(),
+    )
+
+
+def _usable_by_judges(judge: str, other: FurtherJudge, best: str) -> Table:
+    return Table(
+        caption=f"Items graded {best}, of those that were expected",
+        header=("candidate", "expected", f"by {judge}", f"by {other.judge}"),
+        rows=tuple(
+            (one.candidate, f"{one.n:,}", f"{one.n_usable:,}", f"{one.n_usable_by_other:,}")
+            for one in other.candidates
+        ),
     )
 
 

@@ -31,7 +31,11 @@ _Columns: TypeAlias = Annotated[
 ]
 _Judge: TypeAlias = Annotated[
     str | None,
-    typer.Option("--judge", help="Judge column of a file; default: the second of two rater columns."),
+    typer.Option(
+        "--judge",
+        help="Judge of a run that several graded; default: the first. Judge column of a file; default: the second of two "
+        "rater columns.",
+    ),
 ]
 _Cluster: TypeAlias = Annotated[
     str | None,
@@ -97,7 +101,7 @@ def agreement(
     if percent or kappa:
         raise UsageError("--agreement and --kappa require --table")
     if source.is_dir():
-        file_options = {"--columns": columns, "--judge": judge, "--cluster": cluster, "--scale": scale}
+        file_options = {"--columns": columns, "--cluster": cluster, "--scale": scale}
         if wrong := [option for option, value in file_options.items() if value]:
             raise UsageError(f"{wrong[0]} applies to a file; a run has its own")
     elif labels:

@@ -89,41 +89,44 @@ def compare(
     from qaeval.cli.progress import progress_on_stderr
 
     if shard is not None or (out is not None and out.startswith("s3:")):
-        from qaeval.cli.shards import compare_shard
+        from qaeval.cli.shards import print_shard, resumable_shard, shard_of
 
         if labels or margin:
             raise UsageError(
-                "--labels and --margin belong to the report: `qaeval report` after `qaeval merge`"
+                "--labels and --margin apply to the report: use `qaeval report` after `qaeval merge`"
             )
         if repeat is not None or repeat_judge is not None:
             raise UsageError(
                 "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
                 "adds replies and `qaeval grade DIR --repeat R` letters"
             )
-        compare_shard(
-            shard,
-            out,
-            models,
-            prompts=prompt_names(prompts),
-            eval_name=eval_name,
-            chunks=chunks,
-            samples=samples,
-            fields=mapping(field, "--field"),
-            n=n,
-            seed=seed,
-            judge=judge,
-            rubric=rubric,
-            allow_same_family=allow_same_family,
-            config=config,
-            endpoints=endpoint_urls(endpoint),
-            concurrency=in_flight(concurrency),
-            cache=not no_cache,
-            controls=not no_controls,
-            hardware=hardware,
-            metrics_port=metrics_port,
-            metrics_host=metrics_host,
-            as_json=as_json,
-        )
+        which, location = shard_of(shard, out)
+        with resumable_shard():
+            result = api.compare_shard(
+                models,
+                shard=which,
+                out=location,
+                prompts=prompt_names(prompts),
+                eval_name=eval_name,
+                chunks=chunks,
+                samples=samples,
+                fields=mapping(field, "--field"),
+                n=n,
+                seed=seed,
+                judge=judge,
+                rubric=rubric,
+                allow_same_family=allow_same_family,
+                config=config,
+                endpoints=endpoint_urls(endpoint),
+                concurrency=in_flight(concurrency),
+                cache=not no_cache,
+                controls=not no_controls,
+                hardware=hardware,
+                metrics_port=metrics_port,
+                metrics_host=metrics_host,
+                progress=progress_on_stderr(),
+            )
+        print_shard(result, as_json=as_json)
         return
     path = Path(out) if out else _new_run()
     with _resumable(path):
@@ -221,7 +224,7 @@ def grade(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
 ) -> None:
-    """Grade the items of a run. Items that already have a grade keep it."""
+    """Grade the items of a run. Items that already have a grade keep it; the letters of a further judge are kept beside them."""
     from qaeval import api
     from qaeval.cli.progress import progress_on_stderr
 
@@ -256,6 +259,14 @@ def report(
             "--format", help="Print the report on stdout as html, md, json or csv (one row per item)."
         ),
     ] = None,
+    decide_by: Annotated[
+        str | None,
+        typer.Option(
+            "--decide-by",
+            metavar="JUDGE",
+            help="Judge whose letters decide, of a run that several judges graded; default: the first.",
+        ),
+    ] = None,
     hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
@@ -266,7 +277,13 @@ def report(
     if format_ not in {None, *FORMATS}:
         raise UsageError(f"--format is {', '.join(FORMATS)}, not {format_!r}")
     loaded = api.load_run(
-        runs, labels=labels, margin=margin, hardware=hardware, config=config, command=_command()
+        runs,
+        labels=labels,
+        margin=margin,
+        decide_by=decide_by,
+        hardware=hardware,
+        config=config,
+        command=_command(),
     )
     if len(runs) == 1:
         loaded.write_report()

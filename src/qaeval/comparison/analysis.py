@@ -9,10 +9,12 @@ import pandas as pd
 
 from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
 from qaeval.agreement.discrimination import judge_discrimination
+from qaeval.agreement.judges import compare_judges
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.letters import GRADED, letter_table
 from qaeval.analysis.model import JudgeSummary
+from qaeval.analysis.repeated import fail_repeated
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.comparison.correction import correct_differences, correct_rates
@@ -47,6 +49,8 @@ class RunRows:
     """The last row of every generation task; gone through once by each analysis."""
     grades: Iterable[GradeRow]
     """The last row of every grading task; gone through once by each analysis."""
+    further_grades: Mapping[str, Iterable[GradeRow]] = field(default_factory=dict)
+    """Rows of the judges that graded besides the one that decides, by judge."""
     sessions: Sequence[Session] = field(default=())
     controls: Sequence[Control] = field(default=())
     """Planted controls; they count in no rate."""
@@ -74,6 +78,14 @@ class RunData:
     """In the order of the report."""
     judge_tuned: bool = False
     """Whether the judge was tuned on labels of this eval; the labels it was tuned on are then left out."""
+
+    further_tuned: frozenset[str] = frozenset()
+    """Further judges that were tuned on labels of this eval."""
+
+    @property
+    def tuned(self) -> frozenset[str]:
+        """Judges that were tuned on labels of this eval."""
+        return self.further_tuned | ({self.judge.name} if self.judge_tuned else set())
 
     def table(self, tally: ReplyTally | None = None) -> pd.DataFrame:
         """Join the rows into the table of letters.
@@ -142,6 +154,8 @@ class ReportOptions:
     """What each model runs on, by its name; a model without an entry has no cost."""
     hosted_prices: Sequence[HostedFacts] = ()
     """Prices of hosted APIs, for a comparison with the cost of the run."""
+    decide_by: str = ""
+    """The judge that decides, of a run that several judges graded; default: the first."""
     command: str = ""
     """The command line or call that made the report."""
 
@@ -228,6 +242,9 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         labelled_rates=labelled_rates,
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
+        judges=compare_judges(
+            table, rows.further_grades, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned
+        ),
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
@@ -235,7 +252,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         controls=controls,
         noise=measure_noise(
             table,
-            rows.generation_repeats,
+            fail_repeated(rows.samples, rows.generation_repeats),
             rows.grade_repeats,
             candidates=names,
             judge=judge.name,

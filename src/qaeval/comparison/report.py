@@ -10,12 +10,12 @@ from typing import Final
 
 from pydantic import Field
 
-from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement, RaterPair
+from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
-from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts
+from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts, is_unset
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -97,6 +97,8 @@ class Report(Part):
     raters: tuple[RaterPair, ...] = ()
     controls: JudgeDiscrimination | None = None
     """None in reports of versions without planted controls."""
+    judges: tuple[FurtherJudge, ...] = Field(default=(), exclude_if=is_unset)
+    """Judges that graded the same items besides `judge`, which decides."""
     strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""

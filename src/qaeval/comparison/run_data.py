@@ -11,7 +11,7 @@ from qaeval.agreement.analysis import report_of_run, require_no_contradiction
 from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
-from qaeval.errors import DataError, NotComparableError
+from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
@@ -50,7 +50,11 @@ FILES: Final = "files sha-256 (names, sizes, settings; weights not read)"
 
 
 def read_run(
-    store: RunStore, *, label_paths: Sequence[Path] = (), grading: Mapping[str, Any] | None = None
+    store: RunStore,
+    *,
+    label_paths: Sequence[Path] = (),
+    grading: Mapping[str, Any] | None = None,
+    decide_by: str = "",
 ) -> RunData:
     """Read a run and the labels of its items.
 
@@ -58,8 +62,10 @@ def read_run(
         store: The run.
         label_paths: Files of labels.
         grading: Who is going to grade, of a run that nobody grades yet.
+        decide_by: The judge whose letters are those of the run; default: the first.
 
     Raises:
+        UsageError: `decide_by` did not grade the run.
         DataError: the run is not graded, or a label file is not readable.
     """
     settings = store.settings()
@@ -68,21 +74,28 @@ def read_run(
         raise DataError(
             f"{store.path}: shard {shard['index']}/{shard['of']} of a run; `qaeval merge` puts all of them together first"
         )
-    grading = settings.get("grading") or grading
-    if grading is None:
+    first = settings.get("grading") or grading
+    if first is None:
         raise DataError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
+    gradings = {first["judge"]["name"]: first, **store.further_judges()}
+    rows = {
+        name: store.grades() if about is first else store.grades_of(name) for name, about in gradings.items()
+    }
+    grading = gradings[decider(store, settings, decide_by)] if decide_by else first
+    judge = grading["judge"]["name"]
     facts = eval_facts_of(settings)
     sessions = store.sessions()
     return RunData(
         rows=RunRows(
             samples=store.samples(),
             generations=store.generations(),
-            grades=store.grades(),
+            grades=rows[judge],
+            further_grades={name: own for name, own in rows.items() if name != judge},
             sessions=sessions,
-            controls=store.controls(),
+            controls=store.controls() if grading is first else (),  # the first judge alone grades them
             readings=store.readings(),
             generation_repeats=store.generation_repeats(),
-            grade_repeats=store.grade_repeats(),
+            grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
             labels=tuple(label for path in label_paths for label in read_labels(path)),
         ),
@@ -93,7 +106,28 @@ def read_run(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
         judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
+        further_tuned=frozenset(
+            name
+            for name, own in gradings.items()
+            if name != judge and facts.name in (own["judge"].get("tuned_on") or ())
+        ),
     )
+
+
+def decider(store: RunStore, settings: Mapping[str, Any], decide_by: str) -> str:
+    """Return the name of a judge that graded a run.
+
+    Raises:
+        UsageError: it did not.
+    """
+    names = [settings["grading"]["judge"]["name"]] if settings.get("grading") else []
+    names += store.further_judges()
+    if decide_by not in names:
+        graded = f"it was graded by {', '.join(names)}" if names else "it is not graded yet"
+        raise UsageError(
+            f"{store.path}: no letters of {decide_by}; {graded}. `qaeval grade {store.path} --judge {decide_by}` adds them"
+        )
+    return decide_by
 
 
 def labels_of_run(path: Path, settings: Mapping[str, Any]) -> list[Path]:
@@ -380,7 +414,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         *first.candidates,
         *(facts.model_copy(update={"name": names[facts.name]}) for facts in run.candidates),
     )
-    return replace(first, rows=rows, candidates=candidates)
+    return replace(first, rows=rows, candidates=candidates, further_tuned=frozenset())
 
 
 def same_letter(first: GradeRow, second: GradeRow) -> bool:

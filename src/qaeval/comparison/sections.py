@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, ceiling, planted_controls
+from qaeval.agreement.sections import against_raters, between_judges, ceiling, planted_controls
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -22,6 +22,7 @@ from qaeval.report.tables import Section
 def agreement(report: Report) -> Section:
     """Agreement of the judge with each rater of this run, and of the raters with each other."""
     judge = report.judge.facts.name
+    further = tuple(between_judges(judge, report.judges, report.rubric.letters))
     of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
@@ -30,11 +31,28 @@ def agreement(report: Report) -> Section:
         )
         sheet = "`qaeval export RUN --to labels --next` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
         return Section(
-            anchor="agreement", title="Judge agreement", paragraphs=(f"{unknown} {sheet}", *strange)
+            anchor="agreement",
+            title="Judge agreement",
+            paragraphs=(*_decider(report), f"{unknown} {sheet}", *strange),
+            parts=further,
         )
     of_this = [rater for rater in report.agreement if not _is_of_others(rater)]
-    parts = (*against_raters(judge, of_this, report.rubric.letters), *ceiling(report.raters))
-    return Section(anchor="agreement", title="Judge agreement", paragraphs=strange, parts=parts)
+    parts = (*against_raters(judge, of_this, report.rubric.letters), *further, *ceiling(report.raters))
+    paragraphs = (*_decider(report), *strange)
+    return Section(anchor="agreement", title="Judge agreement", paragraphs=paragraphs, parts=parts)
+
+
+def _decider(report: Report) -> tuple[str, ...]:
+    """Say whose letters the report is made of, where several judges graded."""
+    if not report.judges:
+        return ()
+    others = listed([other.judge for other in report.judges])
+    judge = report.judge.facts.name
+    text = (
+        f"Every rate of this report is by the letters of {judge}. {others} graded the same items; `qaeval report RUN "
+        f"--decide-by NAME` takes the letters of another judge."
+    )
+    return (text,)
 
 
 def controls(report: Report) -> Section | None:
@@ -108,5 +126,5 @@ def subtitle(report: Report) -> str:
     )
     return (
         f"{extent} for each candidate; graded by "
-        f"{report.judge.facts.name} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
+        f"{report.judge.facts.name}{', which decides,' if report.judges else ''} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
     )

@@ -29,6 +29,7 @@ from qaeval.storage.run_directory import (
     SAMPLES,
     SETTINGS,
     RunStore,
+    further_files,
     model_json,
 )
 
@@ -67,7 +68,10 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
         NotComparableError: several runs differ in more than their candidates.
         DataError: a run is not finished, or a label file is not readable.
     """
-    runs = {store.path.name: read_run(store, label_paths=options.label_paths) for store in stores}
+    runs = {
+        store.path.name: read_run(store, label_paths=options.label_paths, decide_by=options.decide_by)
+        for store in stores
+    }
     if len(runs) < len(stores):
         raise UsageError(
             "two of the run directories have the same name; rename one, it tells candidates apart"
@@ -86,7 +90,8 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
     if len(stores) == 1:
         return analyse(data, facts, options)
     # a candidate that two runs have is called NAME@RUN in the later one, and runs on the machine of NAME
-    models = {model.name: model.name.partition("@")[0] for model in (*data.candidates, data.judge)}
+    names = [model.name for model in (*data.candidates, data.judge)]
+    models = {name: name if name in options.machines else name.rpartition("@")[0] for name in names}
     machines = {name: options.machines[model] for name, model in models.items() if model in options.machines}
     return replace(analyse(data, facts, replace(options, machines=machines)), has_charts=False)
 
@@ -109,7 +114,8 @@ def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[st
     sessions = store.sessions()
     optional = (CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
     more = [name for name in optional if (store.path / name).is_file()]
-    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *more, *reports)
+    further = [name for judge in store.further_judges() for name in further_files(judge)]
+    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *further, *more, *reports)
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},

@@ -108,7 +108,13 @@ def _left_out(runs: Mapping[str, RunData], compared: Sequence[str]) -> tuple[str
 
 
 def _settings(first_name: str, name: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
-    changed = differences(settings[first_name], settings[name])
+    # files and counts of an import are no settings
+    changed = differences(
+        *(
+            {key: value for key, value in settings[run].items() if key != "imported"}
+            for run in (first_name, name)
+        )
+    )
     if not changed:
         return f"The settings of {name} equal those of {first_name}."
     return f"The settings of {name} differ from {first_name}: {changed}."

@@ -166,6 +166,7 @@ class EntryReader:
             for name, columns in COLUMNS.items()
         }
         own = [column for name, column in fields.items() if not (chunks_given and name in CHUNK_FIELDS)]
+        self._dotted = frozenset(column for column in taken if "." in column)
         self._required = [*own, *letter_columns, *([candidate_field] if candidate_field else [])]
         self._letter_columns = letter_columns
         self._letters = {level.name.casefold(): level.letter for level in rubric.scale}
@@ -188,6 +189,7 @@ class EntryReader:
         """Yield the columns of a row and of the items that it holds as a list."""
         _, values = row
         yield from values
+        yield from (column for column in self._dotted if self._cell(values, column) is not None)
         nested = self._value(values, "items")
         if isinstance(nested, list):
             for item in nested:
@@ -295,7 +297,7 @@ class EntryReader:
         names = (*_ITEM_FIELDS[self._kind], "items", "reply", "error")
         own = (_OWN_FIELD[self._kind], "items", "reply", "error")
         if not any(column in values for name in own for column in self._columns[name]):
-            self.require_columns(values, where)
+            self.require_columns(self.columns_of((where, values)), where)
             expected = ", ".join(dict.fromkeys(self._columns[name][0] for name in names))
             raise DataError(
                 f"{where}: no item: expected the columns {expected} (an item, a list of items, a raw reply or an "
@@ -309,7 +311,7 @@ class EntryReader:
     def _share_letters(self, slots: list[Slot], values: Mapping[str, Any], where: str) -> None:
         """Give letters of the row, a list or a single one, to its items."""
         for column in self._letter_columns:
-            value = values.get(column)
+            value = self._cell(values, column)
             if value is None:
                 continue
             listed = value if isinstance(value, list) else [value]
@@ -324,7 +326,9 @@ class EntryReader:
     # ---------------------------------------------------------------- letters
 
     def _row_letters(self, values: Mapping[str, Any], where: str) -> dict[str, str]:
-        letters = {column: self._letter(values.get(column), column, where) for column in self._letter_columns}
+        letters = {
+            column: self._letter(self._cell(values, column), column, where) for column in self._letter_columns
+        }
         return {column: letter for column, letter in letters.items() if letter}
 
     def _letter(self, value: object, column: str, where: str) -> str:
@@ -346,14 +350,23 @@ class EntryReader:
 
     def _value(self, values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a value of a row
         for column in self._columns[name]:
-            value = values.get(column)
+            value = self._cell(values, column)
             if not _is_missing(value):
                 return value
         return None
 
+    def _cell(self, values: Mapping[str, Any], column: str) -> Any:  # noqa: ANN401 - a value of a row
+        """Return the value of a column; of ``metadata.id`` without such a column, the value inside an object."""
+        if column not in self._dotted or column in values:
+            return values.get(column)
+        value: Any = values
+        for part in column.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
     def _column(self, values: Mapping[str, Any], name: str) -> str:
         return next(
-            (column for column in self._columns[name] if not _is_missing(values.get(column))),
+            (column for column in self._columns[name] if not _is_missing(self._cell(values, column))),
             self._columns[name][0],
         )
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from qaeval.chat.cached import Cache
 from qaeval.chat.protocol import Sampling
-from qaeval.errors import DataError, EndpointError, Interrupted
+from qaeval.errors import DataError, EndpointError, Interrupted, NotComparableError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.files.rows import ReplyIndex
 from qaeval.records import Failure, GradeRow, Sample
@@ -31,7 +31,7 @@ from qaeval.run.session import RunContext, run_stage
 from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredReplies, ignore
 from qaeval.run.watch import Progress, Stop, stop_on_signals
 from qaeval.serving.exporter import Exporter
-from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore, differences, further_files
 
 
 class Runner:
@@ -151,12 +151,12 @@ class Runner:
             _record_judging(self._store, judging)
             with self._signals():
                 await self._generate_and_grade(candidates, definition, judging)
-                # after the last letter: the judge's session must not hold the time of repeats
-                for spec in in_turns(candidates):
-                    await self._repeat(spec, definition, repeat)
                 if controls:
                     with self._store.replies() as replies:
                         await self._grade_controls(judging, replies)
+                # after the last letter: the judge's session must not hold the time of repeats
+                for spec in in_turns(candidates):
+                    await self._repeat(spec, definition, repeat)
         else:
             await self.agenerate(candidates, definition, repeat=repeat)
             await self.agrade(judging, controls=controls)
@@ -193,7 +193,9 @@ class Runner:
         max_concurrency: int | None = None,
         controls: bool = False,
     ) -> None:
-        """Have the judge grade every item that has no grade yet.
+        """Have the judge grade every item that has no grade of it yet.
+
+        The letters of a judge that is not the one in the settings are kept beside those.
 
         Args:
             judging: Judge and rubric.
@@ -205,10 +207,10 @@ class Runner:
 
         Raises:
             DataError: there is nothing to grade.
-            NotComparableError: the run was graded by another judge or rubric.
+            NotComparableError: the run was graded by another rubric, or by the judge with other settings.
             Interrupted, EndpointError, StoreError: as in ``agenerate``.
         """
-        _record_judging(self._store, judging)
+        file = _record_grading(self._store, judging)
         with self._store.replies() as replies:
             if not replies.n_items:
                 self._require_items(has_items=False)
@@ -217,10 +219,11 @@ class Runner:
                 store=self._store,
                 replies=replies,
                 judge=judging.judge.name,
+                file=file,
                 samples=samples,
                 candidates=candidates,
             )
-            stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row)
+            stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row, file=file)
             with self._signals():
                 await run_stage(stage, self._context)
                 if controls:
@@ -454,6 +457,25 @@ def _nothing_to_grade(store: RunStore) -> DataError:
         f"{store.path}: no generation succeeded, so there is nothing to grade "
         f"({why or 'nothing was asked'}); see {store.path / GENERATIONS}"
     )
+
+
+def _record_grading(store: RunStore, judging: Judging) -> str:
+    """Write judge and rubric into the run, as those of the settings or beside them; return the file of the letters.
+
+    Raises:
+        NotComparableError: the run was graded by another rubric, or by the judge with other settings.
+    """
+    grading, requested = store.settings().get("grading"), judging.settings()
+    if grading is None or grading["judge"]["name"] == judging.judge.name:
+        _record_judging(store, judging)
+        return GRADES
+    if different := differences(grading["rubric"], requested["rubric"]):
+        raise NotComparableError(
+            f"{store.path}: graded by {grading['judge']['name']} with another rubric: {different}. All judges of a run "
+            f"grade by the same one: --rubric with that of the run, or a copy of the run"
+        )
+    store.write_further_judge(requested)
+    return further_files(judging.judge.name)[1]
 
 
 def _record_judging(store: RunStore, judging: Judging) -> None:

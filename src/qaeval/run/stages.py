@@ -154,6 +154,7 @@ class StoredReplies:
         store: The open run directory.
         replies: Its replies.
         judge: The judge's name.
+        file: File of the judge's rows.
         samples: Samples whose items are graded, in this order, read while the judge works; None: all.
         candidates: Candidates whose items are graded; None: all.
     """
@@ -161,12 +162,13 @@ class StoredReplies:
     store: RunStore
     replies: ReplyIndex
     judge: str
+    file: str = GRADES
     samples: Iterable[Sample] | None = None
     candidates: Container[str] | None = None
 
     def pending(self) -> PendingTasks[GradeTask]:
         """Return the items that have no grade."""
-        done = self.store.finished(GRADES)
+        done = self.store.finished(self.file)
         tasks = (
             task
             for sample in (self.store.samples() if self.samples is None else self.samples)
@@ -253,10 +255,10 @@ class GradeStage:
         alongside: Whether candidates generate at the same time.
         max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
         on_row: Called with every row after it was written.
+        file: File of the rows.
     """
 
     name: Final = "grade"
-    file: Final = GRADES
     is_measured: Final = True
     uses_cache: Final = True
 
@@ -268,7 +270,9 @@ class GradeStage:
         alongside: bool = False,
         max_concurrency: int | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
+        file: str = GRADES,
     ) -> None:
+        self.file = file
         self.spec = judging.judge
         self.alongside = alongside
         self.max_concurrency = max_concurrency

@@ -7,6 +7,8 @@
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
                   controls.jsonl      planted controls, drawn, then graded: Control rows
+                  grades/<judge>.json, .jsonl
+                                      judge and rubric of a further judge, and its rows, as in grades.jsonl
                   generation_repeats.jsonl, grade_repeats.jsonl
                                       further replies and letters of `--repeat`: no rate and no gate reads them
                   sessions.jsonl      one row per process and stage: time, duration, server
@@ -51,6 +53,8 @@ CONTROLS: Final = "controls.jsonl"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
+JUDGES: Final = "grades"
+"""Folder of the letters of further judges."""
 METRICS: Final = "metrics.jsonl"
 MANIFEST: Final = "manifest.json"
 COMMITTED: Final = "_committed"
@@ -185,15 +189,9 @@ class RunStore:
 
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
-        for name in (
-            GENERATIONS,
-            GRADES,
-            CONTROLS,
-            GENERATION_REPEATS,
-            GRADE_REPEATS,
-            SESSIONS,
-            METRICS,
-        ):
+        further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
+        rows = (GENERATIONS, GRADES, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS, SESSIONS, METRICS)
+        for name in (*rows, *(f"{JUDGES}/{file}" for file in further)):
             path = self.path / name
             if not path.is_file():
                 continue
@@ -239,7 +237,10 @@ class RunStore:
         Raises:
             DataError: they are missing or not JSON.
         """
-        path = self.path / SETTINGS
+        return self._read_object(self.path / SETTINGS)
+
+    @staticmethod
+    def _read_object(path: Path) -> dict[str, Any]:
         try:
             value = orjson.loads(path.read_bytes())
         except (OSError, orjson.JSONDecodeError) as error:
@@ -316,6 +317,34 @@ class RunStore:
         """Return the last row of every further letter, read at every iteration."""
         return LastRows(self.path / GRADE_REPEATS, _GRADE_ROWS.validate_json)
 
+    def further_judges(self) -> dict[str, dict[str, Any]]:
+        """Read judge and rubric of the judges that graded besides the one in the settings, by name.
+
+        Raises:
+            DataError: a file of `JUDGES` is not JSON.
+        """
+        paths = sorted((self.path / JUDGES).glob("*.json"))
+        return {path.stem: self._read_object(path) for path in paths}
+
+    def write_further_judge(self, grading: Mapping[str, Any]) -> None:
+        """Write judge and rubric of a further judge, or require that they equal those of its first letters.
+
+        Raises:
+            NotComparableError: they differ; the message names the differences.
+        """
+        name = str(grading["judge"]["name"])
+        recorded = self.further_judges().get(name)
+        if recorded is None:
+            self.write_text(further_files(name)[0], json.dumps(grading, indent=1, ensure_ascii=False) + "\n")
+        elif different := differences(recorded, grading):
+            raise NotComparableError(
+                f"{self.path}: {name} graded with other settings: {different}. Restore them, or name the entry otherwise"
+            )
+
+    def grades_of(self, judge: str) -> LastRows:
+        """Return the last row of every grading task of a further judge, read at every iteration."""
+        return LastRows(self.path / further_files(judge)[1], _GRADE_ROWS.validate_json)
+
     def sample_ids(self) -> Iterator[str]:
         """Read the ids of the sample set in its order."""
         return read_rows(self.path / SAMPLES, lambda line: str(orjson.loads(line)["sample_id"]))
@@ -339,6 +368,11 @@ class RunStore:
     def writer(self, name: str) -> RowWriter:
         """Open one of the row files for appending."""
         return RowWriter(self.path / name)
+
+
+def further_files(judge: str) -> tuple[str, str]:
+    """Return the files of a further judge: its settings and its rows."""
+    return f"{JUDGES}/{judge}.json", f"{JUDGES}/{judge}.jsonl"
 
 
 def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:

@@ -1,0 +1,235 @@
+"""Several judges on the same items: the letters of all are kept, one decides, and the report compares them."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qaeval
+from command import qaeval as typed
+from qaeval.agreement.model import FurtherJudge
+from qaeval.comparison.run_data import read_run
+from qaeval.errors import NotComparableError, UsageError
+from qaeval.gate.baseline import EvidenceReader, evidence_digest
+from qaeval.registry.find import find_config
+from qaeval.stats import kappa_difference
+from qaeval.storage.run_directory import RunStore
+from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
+
+N_CHUNKS = 24
+N_ITEMS = 2 * N_CHUNKS * 3
+
+
+def _words(seed: int, best: float) -> list[str]:
+    rng = random.Random(seed)  # noqa: S311 - letters of a test
+    weights = [best, 1 - best - 0.1, 0.1]
+    return ["".join(rng.choices("ABC", weights, k=3)) for _ in range(N_CHUNKS)]
+
+
+def _noisy(words: list[str], seed: int, share: float) -> list[str]:
+    rng = random.Random(seed)  # noqa: S311 - letters of a test
+    return ["".join(rng.choice("ABC") if rng.random() < share else mark for mark in word) for word in words]
+
+
+LETTERS = {"m": _words(1, 0.5), "n": _words(2, 0.8)}
+LABELS = {"anna": {name: _noisy(words, 3, 0.2) for name, words in LETTERS.items()}}
+
+
+def second_judge(request: Any) -> str:
+    """Letters that depend on the item alone, and on no label."""
+    return grade_reply("ABC"[sum(map(ord, request.inputs["question"])) % 3])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    make_run(tmp_path / "run", LETTERS, labels=LABELS)
+    return tmp_path / "run"
+
+
+def grade_by_second(run: Path, **options: Any) -> tuple[qaeval.Run, int]:
+    """Have the second judge grade; return the run and how many items it was asked about."""
+    model = ScriptedModel(second_judge)
+    with registered("second", model):
+        graded = qaeval.grade(run, judge="second", cache=False, **options)
+    return graded, len(model.requests)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_letters_of_both_judges_are_kept_and_nothing_is_asked_twice(run: Path) -> None:
+    before = (run / "grades.jsonl").read_bytes()
+    settings = (run / "settings.json").read_bytes()
+    _, n = grade_by_second(run)
+    assert n == N_ITEMS
+    assert (run / "grades.jsonl").read_bytes() == before
+    assert (run / "settings.json").read_bytes() == settings
+    rows = _rows(run / "grades" / "second.jsonl")
+    assert {row["judge"] for row in rows} == {"second"}
+    assert {row["item_id"] for row in rows} == {row["item_id"] for row in _rows(run / "grades.jsonl")}
+    _, n = grade_by_second(run)
+    assert n == 0
+
+
+def test_a_second_judge_that_was_stopped_goes_on(run: Path) -> None:
+    grade_by_second(run)
+    path = run / "grades" / "second.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-11]) + lines[-11][:40])  # a killed process leaves a torn line
+    report = qaeval.load_run(run, labels=[]).report
+    assert (report.judges[0].n_graded, report.judges[0].n_items) == (N_ITEMS - 11, N_ITEMS)
+    assert report.judges[0].coefficients is not None
+    assert report.judges[0].coefficients.n == N_ITEMS - 11
+    _, n = grade_by_second(run)
+    assert n == 11
+
+
+def _of(run: Path, **options: Any) -> FurtherJudge:
+    (judge,) = qaeval.load_run(run, labels=run / "labels" / "anna.jsonl", **options).report.judges
+    return judge
+
+
+def test_the_report_compares_the_judges_on_the_same_items(run: Path) -> None:
+    grade_by_second(run)
+    further = _of(run)
+    first = {row["item_id"]: row["letter"] for row in _rows(run / "grades.jsonl")}
+    second = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
+    labels = {row["item_id"]: row["label"] for row in _rows(run / "labels" / "anna.jsonl")}
+    table = qaeval.load_run(run, labels=[]).letters
+    clusters = dict(zip(table["item_id"], table["chunk_id"], strict=True))
+    assert further.coefficients is not None
+    assert further.coefficients.observed.value == pytest.approx(
+        np.mean([first[item] == second[item] for item in first])
+    )
+    (change,) = further.kappa_differences
+    codes = [["ABC".index(letters[item]) for item in labels] for letters in (labels, first, second)]
+    expected = kappa_difference(*codes, [clusters[item] for item in labels], n_levels=3)
+    assert (change.rater, change.n) == ("anna", len(labels))
+    assert change.difference.value == pytest.approx(expected.value)
+    assert change.difference.high == pytest.approx(expected.high)
+    assert change.difference.high is not None
+    assert change.difference.high < 0  # chance against a judge that agrees
+    assert change.difference.value == pytest.approx(
+        (change.kappa_of_other.value or 0) - (change.kappa.value or 0)
+    )
+    (rater,) = further.agreement
+    assert rater.standing != "beats both"
+    assert rater.coefficients is not None
+    assert rater.coefficients.kappa.value == pytest.approx(change.kappa_of_other.value)
+    assert further.p_rates is not None
+    assert further.p_rates < 0.05
+    by_name = {one.candidate: one for one in further.candidates}
+    of_m = table[table["candidate"] == "m"]["item_id"]
+    assert by_name["m"].n_usable == sum(first[item] == "A" for item in of_m)
+    assert by_name["m"].n_usable_by_other == sum(second[item] == "A" for item in of_m)
+
+
+def test_the_judge_that_decides_can_be_chosen(run: Path, tmp_path: Path) -> None:
+    grade_by_second(run)
+    first, second = (qaeval.load_run(run, labels=[], decide_by=name) for name in (None, "second"))
+    rows = {row["item_id"]: row["letter"] for row in _rows(run / "grades" / "second.jsonl")}
+    letters = second.letters
+    assert letters["letter"].tolist() == [rows[item] for item in letters["item_id"]]
+    assert second.report.judge.facts.name == "second"
+    assert [one.judge for one in second.report.judges] == ["scripted-judge"]
+    usable = [one.n_usable_by_other for one in first.report.judges[0].candidates]
+    assert [one.n_usable for one in second.report.judges[0].candidates] == usable
+    shown = typed("report", "run", "--decide-by", "second", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    for name in ("report.md", "report.html"):
+        assert "graded by second, which decides," in (run / name).read_text()
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert {"grades/second.json", "grades/second.jsonl"} <= set(manifest["sha256"])
+    shown = typed("report", "run", "--decide-by", "third", cwd=tmp_path)
+    assert shown.returncode == 64
+    assert "scripted-judge, second" in shown.stderr
+
+
+def test_each_judge_is_measured_against_labels_alone(run: Path, tmp_path: Path) -> None:
+    grade_by_second(run)
+    first, second = (
+        qaeval.agreement(run, run / "labels" / "anna.jsonl", judge=judge).agreement[0].coefficients
+        for judge in ("scripted-judge", "second")
+    )
+    assert first is not None
+    assert second is not None
+    (change,) = _of(run).kappa_differences
+    assert (first.kappa.value, second.kappa.value) == (change.kappa.value, change.kappa_of_other.value)
+    shown = typed("agreement", "run", "--judge", "third", "--labels", "run/labels/anna.jsonl", cwd=tmp_path)
+    assert shown.returncode == 64
+
+
+def test_a_gate_looks_at_the_first_judge_alone(run: Path) -> None:
+    reader = EvidenceReader(config=find_config(None), labels=[run / "labels" / "anna.jsonl"])
+    before = evidence_digest(reader.run(run))
+    grade_by_second(run)
+    assert evidence_digest(reader.run(run)) == before
+
+
+def test_one_judge_alone_has_a_report_as_before(run: Path) -> None:
+    report = json.loads(qaeval.load_run(run, labels=[]).render("json"))
+    assert "judges" not in report
+    assert not (run / "grades").exists()
+
+
+@pytest.mark.slow
+def test_times_and_costs_of_a_run_with_two_judges_are_those_of_the_one_that_decides(
+    run: Path, tmp_path: Path
+) -> None:
+    before = qaeval.load_run(run, labels=[]).report.judge
+    grade_by_second(run)
+    after = qaeval.load_run(run, labels=[]).report.judge
+    assert (before.n_asked, before.timing.wall_s) == (after.n_asked, after.timing.wall_s)
+    typed("report", "run", cwd=tmp_path)
+    assert typed("cost", "run", cwd=tmp_path).returncode == 0
+
+
+def test_several_runs_side_by_side_are_compared_by_their_first_judges(tmp_path: Path, run: Path) -> None:
+    grade_by_second(run)
+    make_run(tmp_path / "other", {"o": LETTERS["m"]})
+    assert qaeval.load_run([run, tmp_path / "other"], labels=[]).report.judges == ()
+
+
+# ------------------------------------------------------------------------------------------ refused
+
+
+def test_another_rubric_is_refused_before_a_question(run: Path) -> None:
+    (run / "mine.yaml").write_text(
+        typed("rubric", "show", "qa_pair_abc", cwd=run).stdout.replace("qa_pair_abc", "mine", 1)
+    )
+    with pytest.raises(NotComparableError, match="another rubric"):
+        grade_by_second(run, rubric=str(run / "mine.yaml"))
+    assert not (run / "grades").exists()
+
+
+def test_two_judges_under_one_name_with_other_settings_are_refused(run: Path) -> None:
+    grade_by_second(run)
+    path = run / "grades" / "second.json"
+    recorded = json.loads(path.read_text())
+    recorded["judge"]["judge_mode"] = "letter"
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(NotComparableError, match="judge_mode"):
+        grade_by_second(run)
+    path.write_text("{")
+    with pytest.raises(qaeval.errors.DataError, match=r"second\.json"):
+        qaeval.load_run(run, labels=[]).report  # noqa: B018 - computed at the first access
+
+
+def test_the_noise_of_a_second_judge_is_not_measured(run: Path) -> None:
+    with pytest.raises(UsageError, match="scripted-judge"):
+        grade_by_second(run, repeat=3)
+
+
+def test_a_second_judge_of_a_candidates_family_is_refused(run: Path) -> None:
+    with registered("m", ScriptedModel(second_judge)), pytest.raises(UsageError, match="the same model"):
+        qaeval.grade(run, judge="m")
+    with registered("m", ScriptedModel(second_judge)):
+        qaeval.grade(run, judge="m", allow_same_family=True)
+        qaeval.grade(run, judge="m")  # it was accepted when it began
+    with RunStore.open(run) as store:
+        assert "m" in store.further_judges()
+        assert list(read_run(store).rows.further_grades) == ["m"]
