@@ -397,3 +397,23 @@ def test_two_runs_of_the_same_items_have_no_difference_by_labels_whatever_their_
         assert pair["difference"]["difference"]["value"] > 0
         assert (labelled["n_chunks"], labelled["basis"]) == (12, "all labelled")
         assert labelled["difference"]["value"] == 0
+
+
+def test_contradicting_labels_end_a_comparison_before_the_first_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(EXAMPLE.parents[1])
+    sheet = tmp_path / "anna.csv"
+    sheet.write_text("item_id,label\none,A\none,B\n")
+    words = [
+        "compare",
+        "embedded-lead",
+        "embedded-salient",
+        "--labels",
+        str(sheet),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert qaeval(words) == 65
+    assert "one (anna: A and B)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

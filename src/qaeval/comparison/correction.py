@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from qaeval.agreement.analysis import labels_of_run
+from qaeval.agreement.analysis import comparable_labels
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
 from qaeval.comparison.differences import labelled_sentence, more_chunks
 from qaeval.comparison.model import (
@@ -133,7 +133,7 @@ def _raters(
 ) -> list[_Rater]:
     """Join the labels of each rater to the table; raters without a label of this run are left out."""
     raters = []
-    for name, given in labels_of_run(labels, rubric, judge_tuned=judge_tuned).items():
+    for name, given in comparable_labels(labels, rubric, judge_tuned=judge_tuned).items():
         by_item = {label.item_id: label for label in given}
         letters = table["item_id"].map({item_id: label.letter for item_id, label in by_item.items()})
         if letters.notna().any():
