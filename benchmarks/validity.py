@@ -1,9 +1,11 @@
 """How valid are the default intervals and tests? Simulates clustered grades and prints Markdown tables.
 
-Run ``python benchmarks/validity.py --reps 2000``. Each chunk has three items. The chunk's own rate of A is
-drawn from a beta distribution with the given mean and intraclass correlation (ICC); two candidates share the
-chunk's difficulty. A judge repeats the reference's letter with a probability that varies between chunks too,
-and else draws a letter. Nothing here is read from or written to a file.
+Run ``python benchmarks/validity.py --reps 2000`` for chunks of three items, and ``--part wide --reps 1000`` for
+the wide grid: chunks of 1 to 6 items, rare failures that come in whole chunks, documents whose chunks are
+alike, judges from nearly constant to nearly perfect. The chunk's own rate of A is drawn from a beta
+distribution with the given mean and intraclass correlation (ICC); two candidates share the chunk's
+difficulty. A judge repeats the reference's letter with a probability that varies between chunks too, and else
+draws a letter. Nothing here is read from or written to a file.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from qaeval.stats.coefficients import kappa
 from qaeval.stats.estimate import Estimate
 from qaeval.stats.intervals import clustered_rate
 from qaeval.stats.margins import non_inferiority
-from qaeval.stats.paired import paired_difference, sign_flip_test
+from qaeval.stats.paired import agreeing_with_test, paired_difference, sign_flip_test
 from qaeval.stats.planning import Pilot, plan, simulated_power
 from qaeval.stats.reliability import cluster_tables, kappa_interval
 from qaeval.stats.resampling import jackknife
@@ -50,8 +52,6 @@ class Setting:
 class Validity:
     """Results of one setting; coverages and rates are shares of the runs."""
 
-    logit: float
-    wilson: float
     equal: float
     worse: float
     false_alarm: float
@@ -71,8 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reps", type=int, default=2000, help="simulated runs of each setting")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--part", choices=("equal", "wide"), default="equal", help="which chunks are drawn")
     options = parser.parse_args()
     start = time.perf_counter()
+    if options.part == "wide":
+        print_wide(reps=options.reps, seed=options.seed)
+        print(f"\n{options.reps} runs of each setting; {time.perf_counter() - start:.0f} s.")
+        return
     results = {
         setting: simulate(setting, reps=options.reps, rng=np.random.default_rng([options.seed, number]))
         for number, setting in enumerate(Setting(*values) for values in product(CHUNKS, RATES, ICCS))
@@ -87,10 +92,6 @@ def simulate(setting: Setting, *, reps: int, rng: np.random.Generator) -> Validi
     p = setting.rate
     a, b = grades(setting, p, p, reps, rng)
     base, worse = grades(setting, p, p - LOSS, reps, rng)
-    rates = [
-        [clustered_rate(run, np.full(setting.chunks, ITEMS), method=method) for run in a]
-        for method in ("logit", "wilson")
-    ]
     difference, planned = detectable(setting, rng)
     # a share near 0.8 is known less well than one near 0.05
     better, weaker = grades(setting, p, p - difference, 3 * reps, rng)
@@ -98,8 +99,6 @@ def simulate(setting: Setting, *, reps: int, rng: np.random.Generator) -> Validi
     trusted = [number for number, estimate in enumerate(judged.default) if estimate.reason is None]
     enough = len(trusted) >= reps / 20
     return Validity(
-        logit=coverage(rates[0], p),
-        wilson=coverage(rates[1], p),
         equal=coverage(differences(a, b), 0),
         worse=coverage(differences(base, worse), -LOSS),
         plain_worse=coverage(differences(base, worse, span=None), -LOSS),
@@ -205,17 +204,15 @@ def judge_runs(setting: Setting, reps: int, rng: np.random.Generator) -> Judged:
 
 def print_validity(results: dict[Setting, Validity]) -> None:
     """Print coverage of rates and differences, and the error rates of the tests."""
-    print(
-        "| chunks | A rate | ICC | logit | Wilson | equal | 5 pp worse | plain t | alarms | passes | plain t |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| chunks | A rate | ICC | equal | 5 pp worse | plain t | alarms | passes | plain t |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for s, v in results.items():
         print(
-            f"| {s.chunks} | {s.rate} | {s.icc} | {v.logit:.3f} | {v.wilson:.3f} | {v.equal:.3f} | {v.worse:.3f} "
+            f"| {s.chunks} | {s.rate} | {s.icc} | {v.equal:.3f} | {v.worse:.3f} "
             f"| {v.plain_worse:.3f} | {v.false_alarm:.3f} | {v.false_pass:.3f} | {v.plain_false_pass:.3f} |"
         )
     print(
-        "\nlogit, Wilson: coverage of the 95 % interval of a rate. equal, 5 pp worse, plain t: coverage of the interval of\n"
+        "\nequal, 5 pp worse, plain t: coverage of the 95 % interval of\n"
         "the paired difference, the last one with plain Student's t. alarms: the sign-flip test at 5 % for equal\n"
         "candidates. passes, plain t: a candidate that loses exactly the margin of 5 points is found non-inferior at\n"
         "5 %, the last one with plain Student's t.\n"
@@ -243,7 +240,7 @@ def print_power(results: dict[Setting, Validity]) -> None:
 def print_summary(results: dict[Setting, Validity], reps: int, seconds: float) -> None:
     """Print the worst case of each column."""
     cells = list(results.values())
-    for name in ("logit", "wilson", "equal", "worse", "plain_worse", "kappa", "plain_kappa"):
+    for name in ("equal", "worse", "plain_worse", "kappa", "plain_kappa"):
         print(f"- lowest coverage, {name}: {np.nanmin([getattr(v, name) for v in cells]):.3f}")
     for name in ("false_alarm", "false_pass", "plain_false_pass"):
         print(f"- highest rate, {name}: {max(getattr(v, name) for v in cells):.3f}")
@@ -254,6 +251,138 @@ def print_summary(results: dict[Setting, Validity], reps: int, seconds: float) -
     print(
         f"\n{reps} runs of each setting (two standard errors: {error:.3f}), {3 * reps} for the power reached; {seconds:.0f} s."
     )
+
+
+# ------------------------------------------------------------------------- the wide grid
+
+SIZES = np.arange(1, 7)
+WIDE = (
+    *(Setting(*values) for values in product((20, 60, 200), (0.5, 0.8, 0.93, 0.98, 0.995), (0.0, 0.3, 0.6))),
+    Setting(400, 0.99, 0.3),
+)
+"""Rates below 0.5 mirror those above it: successes and failures change places."""
+CHUNKS_OF_A_DOCUMENT = 5
+FALSE_ALARM = 0.02
+RECALLS = (0.1, 0.5, 0.9, 0.99)
+LETTER_SHARES = ((0.5, 0.3, 0.2), (0.8, 0.12, 0.08))
+
+
+def print_wide(*, reps: int, seed: int) -> None:
+    """Simulate the wide grid and print its tables."""
+    print(
+        "| chunks | rate | ICC | rate covered | logit | Wilson | limit passes | equal | 5 pp worse | alarms |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for number, setting in enumerate(WIDE):
+        cells = wide_cells(setting, reps, np.random.default_rng([seed, number]))
+        print(f"| {setting.chunks} | {setting.rate} | {setting.icc} | {' | '.join(cells)} |", flush=True)
+    print("\n| chunks | A, B, C | recall | ICC | kappa | quadratic | warned |\n|---|---|---|---|---|---|---|")
+    grid = product((20, 60, 200), LETTER_SHARES, RECALLS, (0.0, 0.6))
+    for number, (chunks, shares, recall, icc) in enumerate(grid):
+        rng = np.random.default_rng([seed, 100 + number])
+        cells = kappa_cells(chunks, np.array(shares), recall, icc, reps, rng)
+        name = ", ".join(f"{share:g}" for share in shares)
+        print(f"| {chunks} | {name} | {recall} | {icc} | {' | '.join(cells)} |", flush=True)
+    print(
+        "\n| chunks | rate | ICC of documents | rate by chunk | by document | difference by chunk | by document |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for number, (chunks, rate, icc) in enumerate(product((100, 300), (0.8, 0.95), (0.05, 0.2))):
+        cells = document_cells(chunks, rate, icc, reps, np.random.default_rng([seed, 200 + number]))
+        print(f"| {chunks} | {rate} | {icc} | {' | '.join(cells)} |", flush=True)
+
+
+def shares_of(estimates: list[bool]) -> str:
+    """Print a share of runs."""
+    return f"{np.mean(estimates):.3f}" if estimates else "-"
+
+
+def wide_cells(setting: Setting, reps: int, rng: np.random.Generator) -> list[str]:
+    """Coverage of a rate, errors of a limit rule, coverage and alarms of a difference, for chunks of 1 to 6 items."""
+    p, shape = setting.rate, (reps, setting.chunks)
+    sizes, u = rng.choice(SIZES, shape), rng.random(shape)
+    better = chunk_rates(u, p, setting.icc)
+    a, b = rng.binomial(sizes, better), rng.binomial(sizes, better)
+    worse = rng.binomial(sizes, chunk_rates(u, p - LOSS, setting.icc))
+    covered = [
+        [is_inside(clustered_rate(hits, n, method=method), p) for hits, n in zip(a, sizes, strict=True)]
+        for method in ("gaffke", "logit", "wilson")
+    ]
+    limits = [clustered_rate(hits, n, level=1 - 2 * ALPHA) for hits, n in zip(a, sizes, strict=True)]
+    passes_falsely = max(np.mean([e.low > p for e in limits]), np.mean([e.high < p for e in limits]))
+    equal = [weighted_difference(*run) for run in zip(a, b, sizes, strict=True)]
+    lower = [weighted_difference(*run) for run in zip(a, worse, sizes, strict=True)]
+    return [
+        *(shares_of(method) for method in covered),
+        f"{passes_falsely:.3f}",
+        shares_of([is_inside(estimate, 0.0) for estimate, _ in equal]),
+        shares_of([is_inside(estimate, -LOSS) for estimate, _ in lower]),
+        shares_of([p_value <= ALPHA for _, p_value in equal]),
+    ]
+
+
+def weighted_difference(a: Array, b: Array, sizes: Array) -> tuple[Estimate, float]:
+    """Difference of the rates of two candidates, b minus a, as `qaeval compare` makes it, and its p-value."""
+    net, p_value = b - a, sign_flip_test(b - a)
+    difference = net.sum() / sizes.sum()
+    values = difference + (net - difference * sizes) / sizes.mean()
+    span = max(1.0, float(np.abs(values).max()))
+    return agreeing_with_test(paired_difference(np.zeros_like(values), values, span=span), p_value), p_value
+
+
+def is_inside(estimate: Estimate, truth: float) -> bool:
+    """Whether the interval holds the true value."""
+    return estimate.low - 1e-9 <= truth <= estimate.high + 1e-9
+
+
+def kappa_cells(
+    chunks: int, shares: Array, recall: float, icc: float, reps: int, rng: np.random.Generator
+) -> list[str]:
+    """Coverage of kappa where it carries no warning, for a judge that finds lower letters with this recall, else gives A."""
+    wrong = np.array([[1 - FALSE_ALARM, 0.7 * FALSE_ALARM, 0.3 * FALSE_ALARM], [1, 0, 0], [1, 0, 0]])
+    moves = np.where(np.arange(3)[:, None] == 0, wrong, (1 - recall) * wrong + recall * np.eye(3))
+    truths = [float(kappa(np.diag(shares) @ moves, weights=weights)) for weights in (None, "quadratic")]
+    covered: tuple[list[bool], list[bool]] = ([], [])
+    for _ in range(reps):
+        clusters = np.repeat(np.arange(chunks), rng.choice(SIZES, chunks))
+        rates = np.tile(shares, (chunks, 1))
+        if icc:
+            gamma = rng.gamma(shares * (1 - icc) / icc, size=(chunks, 3)) + 1e-300
+            rates = gamma / gamma.sum(axis=1, keepdims=True)
+        draws = rng.random((2, len(clusters), 1))
+        reference = (draws[0] > rates.cumsum(axis=1)[clusters, :2]).sum(axis=1)
+        judge = (draws[1] > moves.cumsum(axis=1)[reference, :2]).sum(axis=1)
+        for weights, truth, runs in zip((None, "quadratic"), truths, covered, strict=True):
+            estimate = kappa_interval(reference, judge, clusters, n_levels=3, weights=weights)
+            if estimate.reason is None:
+                runs.append(is_inside(estimate, truth))
+    # of a handful of runs without a warning the share says nothing
+    enough = [runs if len(runs) >= reps / 20 else [] for runs in covered]
+    return [*(shares_of(runs) for runs in enough), f"{1 - len(covered[0]) / reps:.2f}"]
+
+
+def document_cells(chunks: int, rate: float, icc: float, reps: int, rng: np.random.Generator) -> list[str]:
+    """Coverage where the chunks of a document are alike, for each candidate by itself; ICC of a chunk's items 0.2 beyond that."""
+    documents, covered = chunks // CHUNKS_OF_A_DOCUMENT, ([], [], [], [])
+    for _ in range(reps):
+        of_documents = chunk_rates(rng.random((2, documents)), rate, icc).clip(1e-6, 1 - 1e-6)
+        rates = of_documents.repeat(CHUNKS_OF_A_DOCUMENT, axis=1)
+        sizes = rng.choice(SIZES, chunks)
+        a, b = rng.binomial(sizes, rng.beta(4 * rates, 4 * (1 - rates)))
+        whole = [x.reshape(documents, -1).sum(axis=1) for x in (a, b, sizes)]
+        for runs, estimate, truth in zip(
+            covered,
+            (
+                clustered_rate(a, sizes),
+                clustered_rate(whole[0], whole[2]),
+                weighted_difference(a, b, sizes)[0],
+                weighted_difference(*whole)[0],
+            ),
+            (rate, rate, 0.0, 0.0),
+            strict=True,
+        ):
+            runs.append(is_inside(estimate, truth))
+    return [shares_of(runs) for runs in covered]
 
 
 if __name__ == "__main__":

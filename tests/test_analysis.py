@@ -9,6 +9,7 @@ import pytest
 
 from qaeval.comparison.analysis import ReportOptions, analyse
 from qaeval.comparison.differences import compare_candidates
+from qaeval.comparison.model import Reason
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import agreement
 from qaeval.errors import DataError
@@ -140,9 +141,8 @@ def test_a_clear_difference_is_worked_by_hand() -> None:
     assert pair.sentence.startswith(
         "beta is better than alpha: 42.9 points more usable items, 95 % interval "
     )
-    verdict, finding, *_ = report.headline
-    assert finding.text == pair.sentence
-    assert verdict.text == "Take beta: it is better than alpha. But this judge is not shown to be reliable."
+    assert report.headline[1].text == pair.sentence
+    assert (report.verdict.kind, report.verdict.candidate) == ("use", "beta")
 
 
 def test_swapping_the_candidates_changes_the_sign_and_not_the_words() -> None:
@@ -265,7 +265,7 @@ def test_three_pairs_are_adjusted_by_holm() -> None:
     assert first.p == approx(2 / 64)
     assert second.p == approx(2 / 4096)
     assert [pair.p_holm for pair in (first, second, third)] == approx([2 / 64, 6 / 4096, 6 / 4096])
-    assert "beta is better than every other candidate." in kinds(report, "finding")
+    assert report.verdict.reason("better") == Reason(code="better", candidates=("alpha", "gamma"))
 
 
 def test_an_interval_without_0_is_not_enough_among_many_pairs() -> None:
@@ -435,9 +435,7 @@ def test_labels_of_other_items_stand_in_a_line_beside_those_of_this_run() -> Non
     made = agreement_case()
     strange = Label(item_id="elsewhere", rater="bert", rater_kind="human", letter="A")
     section = agreement(made.with_rows(labels=(*labelled(made, "A" * 24), strange)).report())
-    assert section.paragraphs == (
-        "The labels by bert are of other items than this run's: they say nothing about it.",
-    )
+    assert section.paragraphs == ("The labels by bert are of other items than this run's and are ignored.",)
     assert [part.title for part in section.parts] == ["anna"]
 
 
@@ -454,7 +452,7 @@ def test_a_judge_that_always_answers_a_is_not_relied_on() -> None:
     assert one.standing == "chance"
     assert one.coefficients is not None
     assert one.coefficients.confusion == ((12, 0, 0), (12, 0, 0), (0, 0, 0))
-    assert any("not to be relied on" in text and "chance" in text for text in kinds(report, "caution"))
+    assert any("anna's labels" in text and "chance" in text for text in kinds(report, "caution"))
 
 
 def test_one_letter_throughout_has_no_kappa_and_says_why() -> None:
@@ -500,9 +498,7 @@ def test_a_few_labels_beside_many_are_no_doubt() -> None:
     together = made.with_rows(labels=(*many, *few)).report()
     alone = made.with_rows(labels=few).report()
     assert not any("ben's labels" in text for text in kinds(together, "caution"))
-    assert any(
-        "ben's labels: the labels come from too few chunks" in text for text in kinds(alone, "caution")
-    )
+    assert any("ben's labels" in text and "too few chunks" in text for text in kinds(alone, "caution"))
 
 
 def test_labels_by_a_model_alone_are_called_what_they_are() -> None:

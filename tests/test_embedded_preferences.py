@@ -71,5 +71,5 @@ def test_a_card_without_a_situation_is_refused(candidate: Any, text: str) -> Non
 
 async def test_the_judge_refuses_a_pair_that_reaches_it() -> None:
     parts = {"chunk": "s", "question": "p", "answer": "c", REJECTED: "r"}
-    with pytest.raises(ChatError, match="does not grade preference pairs"):
+    with pytest.raises(ChatError, match="does not grade"):
         await models.lexical().complete(ChatRequest(messages=(), inputs=parts))

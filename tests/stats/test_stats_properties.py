@@ -27,7 +27,12 @@ from qaeval.stats.intervals import (
     wilson,
 )
 from qaeval.stats.margins import equivalence, non_inferiority
-from qaeval.stats.multirater import krippendorff_alpha, krippendorff_interval, multirater_coefficient
+from qaeval.stats.multirater import (
+    fleiss_interval,
+    krippendorff_alpha,
+    krippendorff_interval,
+    multirater_coefficient,
+)
 from qaeval.stats.paired import paired_difference, sign_flip_test
 from qaeval.stats.ranking import bradley_terry, bradley_terry_bootstrap
 from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
@@ -212,6 +217,8 @@ CLUSTERED: dict[str, tuple[Callable[..., Estimate], float, float]] = {
     "letter_accuracy": (lambda a, b, c: re.letter_accuracy(a, b, c, n_levels=3)[0].recall, 0, 1),
     "leniency": (lambda a, b, c: re.leniency(a, b, c, n_levels=3), -1, 1),
     "krippendorff_interval": (lambda a, b, c: krippendorff_interval(ratings(a, b), c, n_levels=3), -1, 1),
+    "fleiss_interval": (lambda a, b, c: fleiss_interval(ratings(a, b), c, n_levels=3), -1, 1),
+    "lift_over_majority": (lambda a, b, c: re.lift_over_majority(a, b, c, n_levels=3), -1, 1),
     "bradley_terry_bootstrap": (ranked, -np.inf, np.inf),
     "non_inferiority": (
         lambda a, b, c: (
@@ -392,7 +399,7 @@ PARTS = {
     "agreement_weights", "proportions", "chance_corrected", "mean_marginal", "rating_counts", "coincidences",
     "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "signed_rank_result", "summarised_raters", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
     "undefined", "too_few", "warning", "resampled_totals", "left_out_values", "jackknife_se",
-    "acceleration", "bca_tails",
+    "acceleration", "bca_tails", "gaffke_bound", "positive_probability",
 }  # fmt: skip
 
 

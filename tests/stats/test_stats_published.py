@@ -117,10 +117,10 @@ def test_the_check_names_everything_that_is_wrong() -> None:
     assert not check.is_possible
     assert check.n_tables == 0
     assert check.baseline == approx(111 / 171)
-    assert "no whole number of 171 items gives 65.0 %" in check.contradictions[0]
-    assert "between -0.044 and 0.171, whatever the weights" in check.contradictions[1]
-    assert "a slipped decimal point would explain it" in check.contradictions[2]
-    assert len(check.warnings) == 3
+    assert (len(check.contradictions), len(check.warnings)) == (3, 3)
+    assert "65.0 %" in check.contradictions[0]
+    assert "-0.044 and 0.171" in check.contradictions[1]
+    assert "decimal point" in check.contradictions[2]
 
 
 def test_the_corrected_numbers_are_possible_but_damning() -> None:
@@ -195,7 +195,7 @@ def test_weighted_bounds_are_reached_by_some_table(cells: list[int]) -> None:
 
 
 def test_bad_marginals_are_refused() -> None:
-    with pytest.raises(ValueError, match="different numbers of items: 10 and 11"):
+    with pytest.raises(ValueError, match="items: 10 and 11"):
         agreement_bounds([5, 5], [5, 6])
     with pytest.raises(ValueError, match="2 and 3 levels"):
         agreement_bounds([5, 5], [5, 5, 0])

@@ -6,12 +6,10 @@ Builds the document of ``qaeval agreement`` from a run or from a table with one 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import isnan
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from qaeval.agreement import messages
 from qaeval.agreement.coefficients import Paired
@@ -28,10 +26,12 @@ from qaeval.agreement.model import (
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.errors import DataError
 from qaeval.records import Label
+from qaeval.report import numbers
 from qaeval.report.facts import Meaning, RubricFacts
 from qaeval.report.measure import Measure
+from qaeval.report.numbers import plural
 from qaeval.stats import multirater, reliability
-from qaeval.stats.estimate import Estimate, undefined
+from qaeval.stats.estimate import Estimate
 
 
 def fits(label: Label, rubric: RubricFacts) -> bool:
@@ -40,27 +40,35 @@ def fits(label: Label, rubric: RubricFacts) -> bool:
 
 
 def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Label]]:
-    """Group labels by rater, and validate them.
+    """Group labels by rater, and check those that were given under this rubric.
+
+    Labels under another rubric, or another version of it, are kept and not checked: their letters are never compared.
 
     Raises:
-        DataError: a rater gave an item two different labels, or used a letter or flag that is not in the rubric.
+        DataError: a rater gave an item two different labels, or used a letter or flag that the rubric does not have.
     """
-    raters: dict[str, dict[str, Label]] = {}
-    conflicting, invalid = [], []
+    raters: dict[str, dict[tuple[str, bool], Label]] = {}
+    doubled, invalid = [], []
     for label in labels:
+        is_comparable = fits(label, rubric)
         by_item = raters.setdefault(label.rater, {})
-        earlier = by_item.get(label.item_id)
-        if earlier is not None and (earlier.letter, earlier.flags) != (label.letter, label.flags):
-            conflicting.append(label.item_id)
+        before = by_item.get((label.item_id, is_comparable))
         unknown = label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names)
-        if unknown and fits(label, rubric):
+        if (
+            is_comparable
+            and before is not None
+            and (before.letter, before.flags) != (label.letter, label.flags)
+        ):
+            doubled.append(f"{label.item_id} ({label.rater}: {before.letter} and {label.letter})")
+        if is_comparable and unknown:
             invalid.append(
                 f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
             )
-        by_item[label.item_id] = label
-    if conflicting:
+        by_item[label.item_id, is_comparable] = label
+    if doubled:
         raise DataError(
-            f"labels: {len(conflicting)} items have two different labels by one rater: {', '.join(conflicting[:3])}"
+            f"labels: {plural(len(doubled), 'item has', 'items have')} two different labels by the same rater: {', '.join(doubled[:3])}; keep the "
+            f"one that is right, or give the second reading another rater"
         )
     if invalid:
         scale = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
@@ -68,6 +76,25 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
             f"labels: {len(invalid)} use letters or flags other than {scale}: {', '.join(invalid[:3])}"
         )
     return {rater: list(raters[rater].values()) for rater in sorted(raters)}
+
+
+def labels_of_run(
+    labels: Iterable[Label], rubric: RubricFacts, *, judge_tuned: bool
+) -> dict[str, list[Label]]:
+    """Return the labels by rater that a run's letters can be compared with.
+
+    Args:
+        labels: Of all raters.
+        rubric: The run's; labels under another one are left out.
+        judge_tuned: Whether to leave out the labels that the judge was tuned on.
+
+    Raises:
+        DataError: As in `by_rater`.
+    """
+    comparable = (
+        label for label in labels if fits(label, rubric) and not (judge_tuned and label.split == "tuning")
+    )
+    return by_rater(comparable, rubric)
 
 
 def judge_agreement(
@@ -137,14 +164,20 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
     k = len(letters)
     coefficients = pair.coefficients()
     baseline = reliability.majority_baseline(pair.a, n_levels=k)
+    lift = Measure.of(reliability.lift_over_majority(pair.a, pair.b, pair.clusters, n_levels=k))
     accuracy = reliability.letter_accuracy(pair.a, pair.b, pair.clusters, n_levels=k)
+    lower = reliability.letter_accuracy(
+        (pair.a > 0).astype(int), (pair.b > 0).astype(int), pair.clusters, n_levels=2
+    )[1]
     return rater.model_copy(
         update={
-            "standing": messages.standing(coefficients, baseline),
+            "standing": messages.standing(coefficients, lift),
             "coefficients": coefficients,
             "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
+            "lift": lift,
             "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
+            "lower_recall": _rate(lower.recall, rater.rater, "gave"),
             "letters": tuple(
                 LetterAgreement(
                     letter=letters[accuracy.letter],
@@ -255,7 +288,6 @@ def compare_all_raters(
     n_items = int((counts.sum(axis=1) > 1).sum())
     if len(raters) < 3 or not n_items:
         return None
-    kappa = multirater.multirater_coefficient(counts)
     alpha, ordinal = (
         multirater.krippendorff_interval(ratings, clusters, n_levels=n_levels, metric=metric)
         for metric in ("nominal", "ordinal")
@@ -263,25 +295,9 @@ def compare_all_raters(
     return MultiRaterAgreement(
         raters=tuple(raters),
         n_items=n_items,
-        fleiss=_fleiss(kappa, n_items),
+        fleiss=Measure.of(multirater.fleiss_interval(ratings, clusters, n_levels=n_levels)),
         alpha=Measure.of(alpha),
         alpha_ordinal=Measure.of(ordinal),
-    )
-
-
-def _fleiss(kappa: multirater.MultiRaterCoefficient, n_items: int) -> Measure:
-    method = "linearisation, independent items"
-    if isnan(kappa.value):
-        return Measure.of(undefined("only one letter occurs", method=method, n=n_items, n_clusters=n_items))
-    half = float(ndtri(0.975)) * kappa.se
-    return Measure(
-        value=kappa.value,
-        low=None if isnan(half) else max(-1.0, kappa.value - half),
-        high=None if isnan(half) else min(1.0, kappa.value + half),
-        method=method,
-        n=n_items,
-        n_clusters=n_items,
-        reason="the interval assumes independent items",
     )
 
 
@@ -324,7 +340,13 @@ def report_of_run(
         DataError: there are no labels, or they contradict each other or the rubric.
     """
     if not labels:
-        raise DataError(f"{source}: no labels to compare the judge with; name a label file with --labels")
+        raise DataError(f"{source}: no labels to compare the judge with; name a file with --labels")
+    if not any(fits(label, rubric) for label in labels):
+        others = numbers.listed(sorted({label.rubric for label in labels}))
+        raise DataError(
+            f"{source}: all {len(labels):,} labels were given under {others}, and the run was graded under {rubric.label_name}; their letters "
+            f"cannot be compared. Label the items anew, or grade the run with that rubric"
+        )
     if not set(table["item_id"]) & {label.item_id for label in labels}:
         raise DataError(
             f"{source}: none of the {len(labels):,} labels belongs to an item of this run; check that they are labels of this run and eval"

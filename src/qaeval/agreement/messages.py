@@ -7,6 +7,7 @@ import numpy as np
 
 from qaeval.agreement.model import AgreementOutcome, Coefficients, RaterAgreement
 from qaeval.report.facts import RubricFacts
+from qaeval.report.measure import Measure
 from qaeval.report.numbers import coefficient, decimal, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
 
@@ -16,19 +17,19 @@ _LOW_KAPPA_MAX: Final = 0.4
 """Below this maximum, even the best possible kappa under the given letter rates would be called poor or fair."""
 
 
-def standing(coefficients: Coefficients, baseline: float) -> AgreementOutcome:
+def standing(coefficients: Coefficients, lift: Measure) -> AgreementOutcome:
     """Classify agreement: too few chunks, not shown to beat chance, not shown to beat the most frequent letter, or both beaten.
 
     Args:
         coefficients: Coefficients of rater and judge.
-        baseline: Agreement of a judge that always gives the rater's most frequent letter, 0 to 1.
+        lift: Agreement of the judge minus that of always giving the rater's most frequent letter.
     """
-    kappa, observed = coefficients.kappa, coefficients.observed
+    kappa = coefficients.kappa
     if coefficients.n_chunks < MIN_CLUSTERS:
         return "too few chunks"
     if kappa.low is None or kappa.low <= 0:
         return "chance"
-    return "majority" if observed.low is None or observed.low <= baseline else "beats both"
+    return "majority" if lift.low is None or lift.low <= 0 else "beats both"
 
 
 def sentences(rater: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tuple[str, ...]:

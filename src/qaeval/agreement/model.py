@@ -2,6 +2,7 @@
 
 from typing import Final, Literal, TypeAlias
 
+from qaeval.records import ControlDefect
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
 
@@ -100,11 +101,48 @@ class RaterAgreement(Part):
     majority_letter: str = ""
     majority_baseline: float | None = None
     """Agreement of a judge that always gives the rater's most frequent letter, 0 to 1."""
+    lift: Measure | None = None
+    """Agreement of the judge minus that of always giving this letter, paired by chunk."""
     leniency: Measure | None = None
     """Share of items with a better letter than the rater's minus share with a worse one, -1 to 1."""
+    lower_recall: Measure | None = None
+    """Of the items to which the rater gave another letter than the best, the share to which the judge gave another one too."""
     letters: tuple[LetterAgreement, ...] = ()
     flags: tuple[FlagAgreement, ...] = ()
     candidates: tuple[LabelledCandidate, ...] = ()
+
+
+class ControlCount(Part):
+    """Planted controls with one defect."""
+
+    defect: ControlDefect
+    n_graded: int
+    n_best: int
+    """Those to which the judge gave the best letter."""
+
+
+class JudgeDiscrimination(Part):
+    """Whether the judge tells bad items from good ones: by planted controls, by labels, or else by its letters alone."""
+
+    outcome: Literal["tells apart", "tells nothing apart", "not shown"]
+    basis: Literal["controls", "labels", "letters", ""] = ""
+    """What the outcome rests on; empty where nothing shows it."""
+    n_controls: int = 0
+    """Planted controls of the run."""
+    n_graded: int = 0
+    n_best: int = 0
+    """Graded controls with the best letter."""
+    n_pending: int = 0
+    """Controls that `qaeval grade` would still ask for."""
+    defects: tuple[ControlCount, ...] = ()
+    letter: str = ""
+    """The letter that the judge gave most items."""
+    n_letter: int = 0
+    n_items: int = 0
+    """Different items with a letter."""
+    raters: tuple[str, ...] = ()
+    """Raters whose labels show that the judge finds items below the best letter."""
+    sentence: str = ""
 
 
 class RaterPair(Part):
@@ -164,7 +202,7 @@ class MultiRaterAgreement(Part):
     n_items: int
     """Items with letters from at least two raters."""
     fleiss: Measure
-    """Fleiss' kappa; its interval assumes independent items."""
+    """Fleiss' kappa, with an interval by chunk."""
     alpha: Measure
     """Krippendorff's alpha, nominal, with an interval clustered by chunk."""
     alpha_ordinal: Measure
@@ -195,3 +233,5 @@ class AgreementReport(Part):
     groups: tuple[GroupAgreement, ...] = ()
     n_without_cluster: int = 0
     """Items assumed to be independent, since no cluster is known."""
+    is_scale_assumed: bool = False
+    """Whether the letters are numbers without a given scale, of which the largest is taken to be the best."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 from qaeval.agreement.model import (
     AgreementReport,
     Coefficients,
     FlagAgreement,
     FurtherJudge,
+    JudgeDiscrimination,
     LetterAgreement,
     MultiRaterAgreement,
     RaterAgreement,
@@ -20,6 +22,11 @@ from qaeval.report.tables import Notes, Section, Table
 def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
     """Return the sections of ``qaeval agreement``: the judge, groups, the raters."""
     scale = f"Scale {' > '.join(report.letters)}, best first."
+    if report.is_scale_assumed:
+        scale += (
+            f" The letters are numbers and no scale was given, so the largest, {report.letters[0]}, is taken to be the best; "
+            f"--scale {','.join(reversed(report.letters))} makes {report.letters[-1]} the best."
+        )
     if report.n_without_cluster:
         scale += " No cluster column is named (--cluster), so the intervals assume independent items and may be too narrow."
     parts = against_raters(report.judge, report.agreement, report.letters)
@@ -161,6 +168,28 @@ def _usable_by_judges(judge: str, other: FurtherJudge, best: str) -> Table:
     )
 
 
+_CONTROLS: Final = (
+    "Controls are items of this run with a defect: dots as the answer, or the answer to an item of another chunk. They count in "
+    "no rate and no cost, and nothing is exported of them."
+)
+
+
+def planted_controls(controls: JudgeDiscrimination, best: str) -> Section | None:
+    """Return the section of the planted controls; None where the run has none, and nothing follows from its letters."""
+    if not controls.sentence:
+        return None
+    rows = tuple((count.defect, f"{count.n_graded:,}", f"{count.n_best:,}") for count in controls.defects)
+    table = Table(
+        caption="Planted controls by defect", header=("Defect", "Graded", f"Graded {best}"), rows=rows
+    )
+    return Section(
+        anchor="controls",
+        title="Planted controls",
+        paragraphs=(controls.sentence, *((_CONTROLS,) if rows else ())),
+        tables=(table,) if rows else (),
+    )
+
+
 def ceiling(pairs: Sequence[RaterPair]) -> tuple[Section, ...]:
     """Return the section of agreement between raters; empty without pairs."""
     if not pairs:
@@ -209,6 +238,7 @@ def _confusion(rater: str, judge: str, coefficients: Coefficients, letters: tupl
 
 def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str) -> Table:
     notes = Notes()
+    lift = "" if rater.lift is None else notes.difference(rater.lift, "lift")
     leniency = "" if rater.leniency is None else notes.difference(rater.leniency, "leniency")
     rows = (
         (
@@ -222,6 +252,7 @@ def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str)
         ),
         ("Same letter", notes.rate(coefficients.observed, "same letter")),
         (f"Always answering {rater.majority_letter}", numbers.percent(rater.majority_baseline)),
+        (f"Same letter, above always answering {rater.majority_letter}", lift),
         ("Cohen's kappa", notes.coefficient(coefficients.kappa, "kappa")),
         ("Cohen's kappa, linearly weighted", notes.coefficient(coefficients.kappa_linear, "weighted kappa")),
         (

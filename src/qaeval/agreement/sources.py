@@ -77,12 +77,13 @@ def agreement_of_table(
     _check_letters(source, table, raters, letters)
     if not judge and len(raters) == 2:
         judge = raters[1]
-    return report_of_columns(
+    report = report_of_columns(
         table,
         Columns(raters=raters, judge=judge, cluster=cluster, by=by),
         source=source,
         letters=letters,
     )
+    return report.model_copy(update={"is_scale_assumed": not scale and all(map(_is_number, letters))})
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
@@ -105,9 +106,11 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
 def _letters_of(table: pd.DataFrame, columns: Sequence[str]) -> tuple[str, ...]:
     """Return the letters of the columns, best first: numbers from the highest, text in alphabetical order."""
     letters = {letter for name in columns for letter in table[name] if letter}
-    if all(letter.lstrip("-").isdigit() for letter in letters):
-        return tuple(sorted(letters, key=int, reverse=True))
-    return tuple(sorted(letters))
+    return tuple(sorted(letters, key=int, reverse=True) if all(map(_is_number, letters)) else sorted(letters))
+
+
+def _is_number(letter: str) -> bool:
+    return letter.lstrip("-").isdigit()
 
 
 def _columns_of_letters(table: pd.DataFrame, letters: Sequence[str]) -> tuple[str, ...]:

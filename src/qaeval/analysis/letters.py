@@ -19,14 +19,24 @@ Rows are joined by id. Missing, duplicate and foreign ids are errors that name t
 =============  ==========================================================================================
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
+from qaeval.analysis.repeated import PLACEHOLDER, ReplyTexts, detail, repeated_replies
 from qaeval.errors import DataError
-from qaeval.records import REJECTED, Failure, GenerateRow, Grade, GradeRow, Sample, author
+from qaeval.records import (
+    REJECTED,
+    Failure,
+    GenerateRow,
+    Grade,
+    GradeRow,
+    Sample,
+    author,
+)
 from qaeval.report.facts import RubricFacts
 
 GRADED: Final = "graded"
@@ -36,6 +46,10 @@ FAILED: Final = "failed"
 _SLOT: Final = ["candidate", "sample_id", "position"]
 _FAILURE: Final = ["failure", "detail", "text"]
 _TEXT: Final = ("item_id", "type", "question", "answer", "rejected", "letter", "why", *_FAILURE)
+
+
+_WRITTEN: Final = ("question", "answer", "rejected")
+"""Columns of what the candidate wrote."""
 
 
 def cluster_of(sample: Sample) -> str:
@@ -93,7 +107,7 @@ def letter_table(
     )
     for name in _FAILURE:
         table[name] = failures[("lost", name)].fillna(failures[("unread", name)])
-    return _finished(table, rubric.flag_names)
+    return _without_repeated(_finished(table, rubric.flag_names), samples)
 
 
 def generation_table(
@@ -113,7 +127,7 @@ def generation_table(
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
     table = table.merge(failed, on=_SLOT, how="left", validate="one_to_one")
     table[["letter", "why"]] = ""
-    return _finished(table, ())
+    return _without_repeated(_finished(table, ()), samples)
 
 
 def _grid(samples: Iterable[Sample], candidates: Sequence[str], items_per_sample: int) -> pd.DataFrame:
@@ -252,6 +266,48 @@ def _finished(table: pd.DataFrame, flags: Iterable[str]) -> pd.DataFrame:
     table["status"] = GRADED
     table.loc[table["letter"] == "", "status"] = UNGRADED
     table.loc[table["item_id"] == "", "status"] = FAILED
+    return table
+
+
+def _without_repeated(table: pd.DataFrame, samples: Iterable[Sample]) -> pd.DataFrame:
+    """Turn replies that are the same for several chunks into failures; few rows share an answer, so this is cheap."""
+    items = table[table["item_id"] != ""]
+    shared = items[items.duplicated(["candidate", "answer"], keep=False)]
+    if shared.empty:
+        return table
+    sample_ids = set(shared["sample_id"])
+    by_id = {sample.sample_id: sample for sample in samples if sample.sample_id in sample_ids}
+    n_items = Counter(zip(items["candidate"], items["sample_id"], strict=True))
+    texts: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    columns = ["candidate", "sample_id", *_WRITTEN]
+    for candidate, sample_id, *text in shared.sort_values("position")[columns].itertuples(index=False):
+        texts.setdefault((candidate, sample_id), []).append((text[0], text[1], text[2]))
+    repeated = repeated_replies(
+        ReplyTexts(
+            candidate, sample_id, by_id[sample_id].chunk.text, bool(by_id[sample_id].question), tuple(reply)
+        )
+        for (candidate, sample_id), reply in texts.items()
+        if len(reply) == n_items[candidate, sample_id]
+    )
+    return _failed(table, repeated) if repeated else table
+
+
+def _failed(table: pd.DataFrame, repeated: Mapping[tuple[str, str], int]) -> pd.DataFrame:
+    """Empty the rows of repeated replies, as those of any other failure are."""
+    keys = pd.Series(list(zip(table["candidate"], table["sample_id"], strict=True)), index=table.index)
+    rows = keys.isin(list(repeated))
+    table.loc[rows, "text"] = (
+        table.loc[rows, "question"] + "\n" + table.loc[rows, "answer"] + "\n" + table.loc[rows, "rejected"]
+    ).str.strip()
+    table.loc[rows, "detail"] = [detail(repeated[key]) for key in keys[rows]]
+    table.loc[rows, ["item_id", *_WRITTEN, "letter", "why"]] = ""
+    table.loc[rows, "type"] = table.loc[rows, "given"]
+    table.loc[rows, "failure"], table.loc[rows, "status"] = PLACEHOLDER, FAILED
+    for column, empty in (("findings", None), ("sure", float("nan"))):
+        if column in table:
+            table.loc[rows, column] = empty
+    for column in table.columns[table.columns.str.startswith(flag_column(""))]:
+        table.loc[rows, column] = False
     return table
 
 

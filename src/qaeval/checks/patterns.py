@@ -6,7 +6,7 @@ from typing import Final
 
 from qaeval.checks.check import CheckedItem
 from qaeval.text.lexicon import ENGLISH_MARKS, GERMAN_MARKS
-from qaeval.text.units import content_words, named_terms, numbers, stem, words
+from qaeval.text.units import content_stems, content_words, named_terms, number_values, numbers, stem, words
 
 _TEXT_NOUN: Final = (
     r"(?:text|passage|document|chunk|excerpt|context|source|above)\b"
@@ -210,12 +210,12 @@ def new_numbers(checked: CheckedItem) -> str:
 
 @lru_cache(maxsize=_SOURCES)
 def _content_stems(source: str) -> frozenset[str]:
-    return frozenset((*content_words(source), *content_words(_PARTS.sub(" ", source))))
+    return content_stems(source) | content_stems(_PARTS.sub(" ", source))
 
 
 @lru_cache(maxsize=_SOURCES)
 def _values(source: str) -> frozenset[str]:
-    return frozenset(map(_value, numbers(source)))
+    return frozenset(map(_value, number_values(source)))
 
 
 @lru_cache(maxsize=_SOURCES)

@@ -224,23 +224,36 @@ def _plan_assumed(
 
 
 def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float) -> "PlanReport":
+    from qaeval.comparison.correction import correct_differences
+    from qaeval.comparison.differences import compare_candidates
     from qaeval.comparison.planning import plan_run
     from qaeval.comparison.run_data import read_run
+    from qaeval.evals.find import find_labels
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
-        data = read_run(store, label_paths=())
+        data = read_run(store, label_paths=find_labels(store.settings()["eval"]["name"]))
     names = [facts.name for facts in data.candidates]
     if len(names) < 2:
         raise UsageError(
             f"{run}: has one candidate; expected a run of two or more, or --rate and --icc without a run"
         )
+    table, best = data.table(), data.rubric.best
+    judged = compare_candidates(table, candidates=names, best=best, margin=difference)
     return plan_run(
-        data.table(),
+        table,
         source=str(run),
         candidates=names,
-        best=data.rubric.best,
+        best=best,
         difference=difference,
         power=power,
         n_chunks=chunks,
+        labelled=correct_differences(
+            judged,
+            table,
+            data.rows.labels,
+            rubric=data.rubric,
+            margin=difference,
+            judge_tuned=data.judge_tuned,
+        ),
     )

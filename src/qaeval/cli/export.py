@@ -94,6 +94,14 @@ Drawn: TypeAlias = Annotated[
 Precomputed: TypeAlias = Annotated[
     bool, typer.Option("--precomputed", help="labels: write letters as precomputed scores of Inspect.")
 ]
+Next: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--next",
+        help="labels: draw the items whose labels decide most, given the labels that exist: whole chunks of all candidates, or items "
+        "of one candidate by the judge's letter.",
+    ),
+]
 AcceptLicence: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -120,6 +128,7 @@ class Asked:
     n: int | None
     seed: int | None
     precomputed: bool
+    next: bool
     accept_licence: list[str] | None
 
 
@@ -134,6 +143,7 @@ _TAKEN: dict[str, tuple[str, ...]] = {
     "per_sample": ("dpo",),
     "n": ("labels",),
     "precomputed": ("labels",),
+    "next": ("labels",),
 }
 """Options of an export with the targets that take them."""
 
@@ -155,6 +165,7 @@ def export(
     n: Drawn = None,
     seed: Seed = None,
     precomputed: Precomputed = False,
+    next_: Next = False,
     accept_licence: AcceptLicence = None,
 ) -> None:
     """Export a run as training data, tables, labels or logs."""
@@ -174,6 +185,7 @@ def export(
         n=n,
         seed=seed,
         precomputed=precomputed,
+        next=next_,
         accept_licence=accept_licence,
     )
     _require_taken(to, asked)
@@ -228,6 +240,7 @@ def _write(store: "RunStore", to: str, target: Path, asked: Asked) -> "ExportRes
         per_sample=PAIRS_PER_SAMPLE if asked.per_sample is None else asked.per_sample,
         n=asked.n,
         precomputed=asked.precomputed,
+        next_=asked.next,
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Margin, Registry
+from qaeval.cli.options import AsJson, Labels, Margin, Registry
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,13 +99,18 @@ def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
 
 
 def compare_runs(
-    runs: _Several, margin: Margin = None, config: Registry = None, as_json: AsJson = False
+    runs: _Several,
+    labels: Labels = None,
+    margin: Margin = None,
+    config: Registry = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the same candidates across runs.
 
     Shows the paired changes by chunk and the settings that differ.
     """
     from qaeval.cli.tables import print_sections
+    from qaeval.evals.find import find_labels
     from qaeval.history.compare import compare_runs as compare
     from qaeval.history.sections import write_comparison
     from qaeval.registry.find import find_config
@@ -115,7 +120,11 @@ def compare_runs(
         raise UsageError("compare-runs: expected two or more run directories")
     with ExitStack() as stack:
         stores = [stack.enter_context(RunStore.open(path)) for path in runs]
-        comparison = compare(stores, margin=margin or find_config(config).defaults.margin)
+        comparison = compare(
+            stores,
+            margin=margin or find_config(config).defaults.margin,
+            label_paths=labels or find_labels(stores[0].settings()["eval"]["name"]),
+        )
     if as_json:
         print(comparison.model_dump_json())
     else:

@@ -125,6 +125,13 @@ Concurrency: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Send every request instead of reusing replies of earlier runs.")
 ]
+NoControls: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--no-controls",
+        help="Grade no planted controls: up to 10 items with a defect, which show whether the judge tells anything apart.",
+    ),
+]
 
 
 def _repeats(parameter: typer.CallbackParam, value: int | None) -> int | None:

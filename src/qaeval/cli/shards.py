@@ -57,6 +57,7 @@ def compare_shard(
     endpoints: "Mapping[str, str]",
     concurrency: "int | Literal['auto'] | None",
     cache: bool,
+    controls: bool,
     hardware: str | None,
     metrics_port: int | None,
     metrics_host: str | None,
@@ -68,7 +69,7 @@ def compare_shard(
     from qaeval.cli.progress import progress_on_stderr
     from qaeval.registry.find import find_config, find_machines
     from qaeval.run.metrics_port import metrics_served
-    from qaeval.run.plan import find_judging, make_plan
+    from qaeval.run.plan import control_settings, find_judging, make_plan
     from qaeval.storage.shards import CommittedShard, begin, commit
 
     registry = find_config(config).with_endpoints(endpoints)
@@ -81,7 +82,7 @@ def compare_shard(
         rubric=rubric or plan.definition.rubric,
         allow_same_family=allow_same_family,
     )
-    settings = {**plan.settings(), "grading": judging.settings()}
+    settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
     machines = find_machines(registry, [settings], hardware)
     begun = begin(location, shard, settings, plan.samples)
     if isinstance(begun, CommittedShard):
@@ -113,7 +114,13 @@ def compare_shard(
                     ) as runner,
                 ):
                     runner.check(*plan.candidates, judging.judge)
-                    runner.compare(plan.candidates, plan.definition, judging)
+                    # the controls of the first shard are those of the run
+                    runner.compare(
+                        plan.candidates,
+                        plan.definition,
+                        judging,
+                        controls=controls and shard.index == 0,
+                    )
             committed = commit(location, shard, store.path)
     location.tidy(store.path)
     if committed.record.attempt == store.path.name:

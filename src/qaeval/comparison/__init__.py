@@ -1,1 +1,1 @@
-"""Which candidate to use: the report of a run, from its rows to its pages."""
+"""Comparison of candidates: the report of a run, the verdict and their views."""

@@ -1,4 +1,4 @@
-"""From the rows of a run to its report."""
+"""Analysis of a run: from its rows to its report."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,22 +8,25 @@ from typing import Protocol
 import pandas as pd
 
 from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
+from qaeval.agreement.discrimination import judge_discrimination
 from qaeval.agreement.judges import compare_judges
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
-from qaeval.analysis.letters import letter_table
+from qaeval.analysis.letters import GRADED, letter_table
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
-from qaeval.comparison.differences import compare_candidates, rank_candidates
+from qaeval.comparison.correction import correct_differences, correct_rates
+from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
 from qaeval.comparison.items import ChunkItems, gather_items
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
+from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
-from qaeval.records import GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
+from qaeval.records import Control, GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
 from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
 
 
@@ -48,6 +51,8 @@ class RunRows:
     further_grades: Mapping[str, Iterable[GradeRow]] = field(default_factory=dict)
     """Rows of the judges that graded besides the one that decides, by judge."""
     sessions: Sequence[Session] = field(default=())
+    controls: Sequence[Control] = field(default=())
+    """Planted controls; they count in no rate."""
     readings: Sequence[Reading] = field(default=())
     """What the servers said of themselves, in the order of time."""
     generation_repeats: Iterable[GenerateRow] = ()
@@ -55,7 +60,7 @@ class RunRows:
     grade_repeats: Iterable[GradeRow] = ()
     """Further letters for the same items, and those for the items of further replies."""
     temperatures: Mapping[str, float] = field(default_factory=dict)
-    """Of the models that were asked, by name; a model of another kind than a server has none."""
+    """Sampling temperature of each candidate and of the judge, by name."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
 
@@ -182,16 +187,49 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         )
         for facts in data.candidates
     )
-    differences = compare_candidates(table, candidates=names, best=rubric.best, margin=options.margin)
     agreement = judge_agreement(
         table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=data.judge_tuned
     )
+    controls = judge_discrimination(
+        rows.controls, _letter_counts(table), agreement, judge=judge.name, best=rubric.best
+    )
+    differences = correct_differences(
+        compare_candidates(
+            table,
+            candidates=names,
+            best=rubric.best,
+            margin=options.margin,
+            is_judge_blind=controls.outcome == "tells nothing apart",
+        ),
+        table,
+        rows.labels,
+        rubric=rubric,
+        margin=options.margin,
+        judge_tuned=data.judge_tuned,
+    )
     judge_summary = _judge(judge, rows, tally.of("grade", judge.name), tuned=data.judge_tuned)
+    labelled_rates = correct_rates(
+        table, rows.labels, candidates=names, rubric=rubric, judge_tuned=data.judge_tuned
+    )
     n_chunks = table["cluster"].nunique()
+    verdict = decide_verdict(summaries, differences, agreement, controls, margin=options.margin)
+    if verdict.reason("judge_refuted"):
+        differences = by_refuted_judge(differences)
+    checks = gather_findings(table, data.eval_facts.checks, names)
     report = Report(
         run=_run(run, rows.sessions),
+        verdict=verdict,
         headline=write_headline(
-            summaries, differences, judge_summary, agreement, rubric=rubric, n_chunks=n_chunks
+            verdict,
+            summaries,
+            differences,
+            judge_summary,
+            agreement,
+            controls,
+            checks,
+            labelled_rates,
+            rubric=rubric,
+            n_chunks=n_chunks,
         ),
         eval=data.eval_facts,
         rubric=rubric,
@@ -200,6 +238,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         margin=options.margin,
         differences=differences,
         ranking=rank_candidates(table, candidates=names, best=rubric.best),
+        labelled_rates=labelled_rates,
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
         judges=compare_judges(
@@ -208,7 +247,8 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
-        checks=gather_findings(table, data.eval_facts.checks, names),
+        checks=checks,
+        controls=controls,
         noise=measure_noise(
             table,
             rows.generation_repeats,
@@ -226,6 +266,12 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     measured = report.measured(rows.sessions, rows.readings, priced_at=run.finished)
     timing = run_timing(measured, options.machines, options.hosted_prices)
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
+
+
+def _letter_counts(table: pd.DataFrame) -> dict[str, int]:
+    """Count the different items with each letter."""
+    graded = table[table["status"] == GRADED].drop_duplicates("item_id")
+    return {str(letter): int(n) for letter, n in graded["letter"].value_counts().items()}
 
 
 def _near(table: pd.DataFrame, candidate: str) -> int | None:

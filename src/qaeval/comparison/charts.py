@@ -1,9 +1,9 @@
-"""The charts of a report as SVG, drawn by matplotlib: for ``report.md``, and in the page where a chart needs axes.
+"""Charts of a report as SVG, drawn by matplotlib: for ``report.md``, and in the page where a chart needs axes.
 
-A chart is an image: nothing in it can run, its text is text, and the sentence that says the same stands beside it. The same
-report gives the same bytes.
+A chart is an image without scripts; a sentence beside it says the same. The same report gives the same bytes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from qaeval.comparison.report import Report
@@ -20,6 +20,7 @@ from qaeval.report.chart import (
     fit_height,
     x_reach,
 )
+from qaeval.report.measure import Measure
 
 
 def charts(report: Report) -> tuple[Chart, ...]:
@@ -64,23 +65,47 @@ def letters(report: Report) -> Chart:
 
 def differences(report: Report) -> Chart | None:
     """Draw all differences on one scale, with the margin's band; None without pairs."""
-    pairs = report.differences
-    if not pairs:
+    bars = difference_bars(report)
+    if not bars:
         return None
-    names = [f"{pair.b} {numbers.MINUS} {pair.a}" for pair in pairs]
+    names = [bar.name for bar in bars]
 
     def draw(axes: Any, theme: Theme) -> None:  # noqa: ANN401
         axes.axvspan(-100 * report.margin, 100 * report.margin, color=theme.band, zorder=0)
         axes.axvline(0, color=theme.soft, linewidth=1)
         axes.set_yticks(range(len(names)), names)
-        draw_intervals(axes, [pair.difference for pair in pairs], SERIES[0])
+        draw_intervals(axes, [bar.measure for bar in bars], SERIES[0])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(f"points of usable rate; the band is the margin of {100 * report.margin:g} points")
 
-    alt = "; ".join(
-        f"{name}: {numbers.difference(pair.difference)}" for name, pair in zip(names, pairs, strict=True)
-    )
+    alt = "; ".join(f"{bar.name}: {numbers.difference(bar.measure)}" for bar in bars)
     return Chart("differences", "Differences in usable rate", alt, draw, fit_height(len(names)))
+
+
+@dataclass(frozen=True)
+class DifferenceBar:
+    """One interval of a chart of differences."""
+
+    name: str
+    measure: Measure
+    outcome: str
+
+
+def difference_bars(report: Report) -> list[DifferenceBar]:
+    """Return for each pair its difference by the labels that decide, if any, and by the judge's letters."""
+    bars = []
+    for pair in report.differences:
+        name = f"{pair.b} {numbers.MINUS} {pair.a}"
+        outcomes = {"a is better": f"{pair.a} is better", "b is better": f"{pair.b} is better"}
+        judged = outcomes.get(pair.outcome, pair.outcome)
+        if not report.verdict.trusts_judge:
+            judged += ", by a refuted judge"
+        if first := pair.deciding:
+            by_labels = outcomes.get(first.outcome, first.outcome)
+            bars.append(DifferenceBar(f"{name}, by {first.rater}'s labels", first.difference, by_labels))
+            name = f"{name}, by the judge alone"
+        bars.append(DifferenceBar(name, pair.difference, judged))
+    return bars
 
 
 def answers(report: Report) -> Chart | None:

@@ -1,4 +1,4 @@
-"""The letters of a run as CSV, a row for each expected item: for spreadsheets and for statistics of one's own."""
+"""Items of a run as CSV, one row for each expected item."""
 
 import csv
 import re

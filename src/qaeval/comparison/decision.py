@@ -1,20 +1,16 @@
-"""Which candidate comes first by the user's weights, and how far each weight, and the quality, can move before another does.
+"""Choice of a candidate by the user's weights: analysis, data and view of ``qaeval decide``.
 
-The weighted sum of a candidate is linear in every weight, so each answer is the root of one inequality per rival: exact, no search.
-
-A decision as data: the document of ``qaeval decide``. What is undefined is ``null`` with a reason, never 0.
-
-What ``qaeval decide`` says: who comes first, what that hangs on, then the numbers behind it.
-
-The section that weighs the candidates for hosting.
+The weighted sum of a candidate is linear in every weight, so the weight at which another candidate comes first is the root of a
+linear equation for each rival. The section of the report that weighs the candidates for hosting is here too.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
-from qaeval.comparison.headline import write_verdict
-from qaeval.comparison.model import outcome_of
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.model import Verdict
 from qaeval.comparison.report import Report
+from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.model import Choice, WeightedCriterion
 from qaeval.errors import UsageError, closest
 from qaeval.report import numbers
@@ -23,6 +19,8 @@ from qaeval.report.measure import Measure
 from qaeval.report.tables import Section, Table
 
 _QUALITY: Final = "quality"
+_JUDGED: Final = (_QUALITY, "cost")
+"""Criteria that depend on the judge's letters: cost is that of usable items."""
 _TIE: Final = 1e-12
 """Sums closer than this are one."""
 
@@ -31,14 +29,14 @@ FORMAT: Final = 1
 
 
 class LeftOut(Part):
-    """A criterion that is not known for every candidate, so that nobody is weighed by it."""
+    """A criterion that is unknown for a candidate and therefore counts for none."""
 
     criterion: str
     weight: float
     unknown: tuple[str, ...]
-    """Candidates for which it is not known."""
+    """Candidates for which it is unknown."""
     could_win: tuple[str, ...]
-    """Who could come first instead if it were known, at the scores that suit them best and the choice least."""
+    """Candidates that could come first if it were known: with their best possible score, and the worst of the choice."""
 
 
 ChoiceStatus: TypeAlias = Literal["stands", "open", "not known"]
@@ -52,16 +50,16 @@ class Rival(Part):
     lead: float
     """Weighted mean of the choice minus the rival's."""
     needed: float | None
-    """The choice stands while its usable rate minus the rival's is above this share; None where quality decides nothing."""
+    """The choice stands while its usable rate minus the rival's is above this share; None if quality does not count."""
     difference: Measure | None
-    """Usable rate of the choice minus the rival's; None where there is none."""
+    """Usable rate of the choice minus the rival's, by labels where they decide; None without a comparison."""
     standing: ChoiceStatus
     reason: str | None = None
     """Why it is not known whether the choice stands."""
 
 
 class WeightRange(Part):
-    """How far the weight of one criterion can move, all others as they are, before another candidate comes first."""
+    """Range of the weight of one criterion, the others fixed, in which the same candidate comes first."""
 
     criterion: str
     weight: float
@@ -76,15 +74,17 @@ class WeightRange(Part):
 
 
 class Decision(Part):
-    """What ``qaeval decide`` found."""
+    """Document of ``qaeval decide``."""
 
     format: int = FORMAT
     source: str
     """The run, or the runs."""
     choice: str | None
-    """Who comes first; None where several do."""
+    """The candidate that comes first; None where several do, or where there is no choice."""
     tied: tuple[str, ...]
-    """Those that come first together; empty where one does."""
+    """Candidates that come first together; empty where one does."""
+    refused: tuple[str, ...] = ()
+    """Criteria with a weight whose scores depend on a judge that labels or controls refute; not empty: there is no choice."""
     weights: Mapping[str, float]
     candidates: tuple[Choice, ...]
     """With the weights of the user, the highest mean first."""
@@ -93,12 +93,14 @@ class Decision(Part):
     rivals: tuple[Rival, ...]
     """Empty without a choice."""
     left_out: tuple[LeftOut, ...]
+    verdict: Verdict
+    """Of quality alone: the report's, for the margin of this decision."""
     quality: str
-    """What the report says of quality, in a sentence."""
+    """The verdict as a sentence."""
 
 
 def decide(report: Report, user_weights: Mapping[str, float], *, margin: float | None = None) -> Decision:
-    """Weigh the candidates of a report anew.
+    """Weigh the candidates of a report by the user's weights.
 
     Args:
         report: Of at least two candidates.
@@ -121,11 +123,22 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
     best = max(sums.values())
     first = tuple(name for name, total in sums.items() if best - total <= _TIE)
     counting = [criterion.name for criterion in choices[0].criteria if criterion.counts]
-    leader = first[0] if len(first) == 1 else None
+    verdict = decide_verdict(
+        report.candidates,
+        report.differences,
+        report.agreement,
+        report.controls,
+        margin=report.margin if margin is None else margin,
+    )
+    refused = (
+        () if verdict.trusts_judge else tuple(name for name in _JUDGED if name in counting and weights[name])
+    )
+    leader = first[0] if len(first) == 1 and not refused else None
     return Decision(
         source=report.run.id,
         choice=leader,
-        tied=() if leader else first,
+        tied=() if leader or refused else first,
+        refused=refused,
         weights=weights,
         candidates=tuple(choices),
         ranges=tuple(
@@ -139,17 +152,9 @@ def decide(report: Report, user_weights: Mapping[str, float], *, margin: float |
         left_out=tuple(
             _left_out(name, choices, leader, sums, weights[name]) for name in weights if name not in counting
         ),
-        quality=_verdict(report, report.margin if margin is None else margin),
+        verdict=verdict,
+        quality=verdict_sentence(verdict),
     )
-
-
-def _verdict(report: Report, margin: float) -> str:
-    """Write the report's verdict on quality for a margin; the differences keep their intervals and tests."""
-    differences = [
-        pair.model_copy(update={"outcome": outcome_of(pair.difference, pair.p_holm, margin=margin)})
-        for pair in report.differences
-    ]
-    return write_verdict(report.candidates, differences, report.agreement)
 
 
 def weight_range(
@@ -160,7 +165,7 @@ def weight_range(
     *,
     is_given: bool = False,
 ) -> WeightRange:
-    """Say between which weights of a criterion the leader stays first, all others as they are.
+    """Return the weights of a criterion between which the leader stays first, the others fixed.
 
     Against each rival the leader's lead is ``w x d + rest``: `d` is their difference in score on the criterion, `rest` what the
     other criteria add. It is 0 at ``w = -rest / d``; the range is the narrowest of all rivals. At its ends two are tied. A
@@ -248,7 +253,7 @@ def _rival(
     scores: Mapping[str, Mapping[str, float]],
     weights: Mapping[str, float],
 ) -> Rival:
-    """Compare the choice with another candidate, and say whether what is known of quality can turn it.
+    """Compare the choice with another candidate, and decide whether the uncertainty of quality can change it.
 
     A score of quality is a usable rate as a share of the best one. With that scale held, the choice stands while the difference
     of the two rates is above ``-rest x best / weight``; the interval of the paired difference lies above it, or does not.
@@ -277,9 +282,7 @@ def _rival(
         for name in leader_scores
         if name != _QUALITY
     )
-    best = max(
-        candidate.usable.value or 0.0 for candidate in report.candidates if candidate.facts.name in scores
-    )
+    best = max(rate.value or 0.0 for name, rate in report.usable_rates().items() if name in scores)
     needed = -rest * best / weights[_QUALITY]
     if difference is None or difference.low is None:
         reason = (difference.reason if difference else None) or "the run has no interval of their difference"
@@ -296,16 +299,15 @@ def _rival(
 
 
 def _difference(report: Report, leader: str, rival: str) -> Measure | None:
-    """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared."""
+    """Return the usable rate of the choice minus the rival's, on the same chunks; None where they were not compared.
+
+    By labels where those decide, else by the judge's letters.
+    """
     for pair in report.differences:
         if (pair.a, pair.b) == (rival, leader):
-            return pair.difference
+            return pair.effective
         if (pair.a, pair.b) == (leader, rival):
-            measure = pair.difference
-            ends = {"value": measure.value, "low": measure.high, "high": measure.low}
-            return measure.model_copy(
-                update={name: None if end is None else -end for name, end in ends.items()}
-            )
+            return pair.effective.scaled(-1)
     return None
 
 
@@ -331,12 +333,12 @@ def _score(choice: Choice, name: str) -> float | None:
 
 
 _RANGES: Final = (
-    "Each row moves one weight and leaves the others as they are; at its ends two candidates are tied. Computed, not searched: the "
+    "Each row changes one weight and keeps the others; at the ends of its range two candidates are tied. The ends are exact: the "
     "lead over a rival is linear in every weight."
 )
 _ONCE: Final = (
-    "Cost and speed were measured once and have no interval. Cost is of usable items and would move with their rate; here it is held. "
-    "Licence, maintenance and sovereignty are what the registry and the run say."
+    "Cost and speed were measured once and have no interval. The cost of usable items depends on their rate, which is held fixed here. "
+    "Licence, maintenance and sovereignty come from the registry and the run."
 )
 _ALL: Final = 1.0
 """No two rates are further apart."""
@@ -344,20 +346,15 @@ _ALL: Final = 1.0
 
 def write_decision(decision: Decision) -> tuple[Section, ...]:
     """Turn a decision into one section."""
-    first = (
-        f"{decision.choice} comes first."
-        if decision.choice
-        else f"No choice: {numbers.listed(decision.tied)} are tied with these weights. Give one that tells them apart, `--weight quality=5`."
-    )
     return (
         Section(
             anchor="decision",
-            title=first,
+            title=_title(decision),
             paragraphs=(
                 *(_rival_sentence(rival, decision.choice or "") for rival in decision.rivals),
                 *_closest(decision),
                 *(_left_out_sentence(criterion) for criterion in decision.left_out),
-                *((f"Of quality alone the report says: {decision.quality}",) if decision.quality else ()),
+                f"By quality alone: {decision.quality}",
                 _ONCE,
             ),
             tables=(_score_table(decision), *_ranges(decision)),
@@ -365,14 +362,28 @@ def write_decision(decision: Decision) -> tuple[Section, ...]:
     )
 
 
+def _title(decision: Decision) -> str:
+    if decision.refused:
+        without = " ".join(f"--weight {name}=0" for name in decision.refused)
+        depend = "depends" if len(decision.refused) == 1 else "depend"
+        refuted = "labels refute" if decision.verdict.reason("judge_refuted") else "tells nothing apart"
+        return (
+            f"No choice: {numbers.listed(decision.refused)} {depend} on the letters of a judge that {refuted}. `{without}` chooses by the "
+            f"other criteria."
+        )
+    if decision.choice:
+        return f"{decision.choice} comes first."
+    return f"No choice: {numbers.listed(decision.tied)} are tied with these weights. Change one of them, for example `--weight quality=5`."
+
+
 def _rival_sentence(rival: Rival, choice: str) -> str:
     lead = f"It leads {rival.candidate} by {numbers.decimal(rival.lead)}"
     if rival.needed is None:
         return f"{lead}; {rival.reason}."
     if rival.needed <= -_ALL:
-        return f"{lead}, and would whatever the quality of both."
+        return f"{lead}, whatever the quality of both."
     apart = numbers.size(rival.needed)
-    condition = f"{lead}, and does as long as its usable rate is " + (
+    condition = f"{lead}, and comes first as long as its usable rate is " + (
         f"more than {apart} above {rival.candidate}'s"
         if rival.needed > 0
         else f"less than {apart} below {rival.candidate}'s"
@@ -380,13 +391,11 @@ def _rival_sentence(rival: Rival, choice: str) -> str:
         else f"above {rival.candidate}'s"
     )
     if rival.difference is None or rival.standing == "not known":
-        return (
-            f"{condition}. Whether it is, is not known: {(rival.reason or '').replace('clusters', 'chunks')}."
-        )
-    sentence = f"{condition}. The run says {numbers.difference(rival.difference)}"
+        return f"{condition}. Whether this holds is unknown: {(rival.reason or '').replace('clusters', 'chunks')}."
+    sentence = f"{condition}. The difference is {numbers.difference(rival.difference)}"
     if rival.standing == "stands":
-        return f"{sentence}: the choice stands against what is uncertain in quality."
-    return f"{sentence}: {rival.candidate} may come first. {choice} does by what was measured; more chunks would tell (`qaeval plan`)."
+        return f"{sentence}: the uncertainty of quality does not change the choice."
+    return f"{sentence}: by the measured rates {choice} comes first, but {rival.candidate} may; more chunks would decide (`qaeval plan`)."
 
 
 def _closest(decision: Decision) -> tuple[str, ...]:
@@ -406,7 +415,7 @@ def _closest(decision: Decision) -> tuple[str, ...]:
     side, sign = ("below", numbers.MINUS) if end < bounds.weight else ("above", "+")
     how_far = f"{sign}{numbers.percent(share)}" if share <= 1 else f"{_weight(end / bounds.weight)} times"
     text = (
-        f"It hangs most on the weight of {bounds.criterion}: {side} {_weight(end)} instead of {_weight(bounds.weight)} "
+        f"The choice is most sensitive to the weight of {bounds.criterion}: {side} {_weight(end)} instead of {_weight(bounds.weight)} "
         f"({how_far}) {to} comes first."
     )
     return (text,)
@@ -418,10 +427,10 @@ def _ends(bounds: WeightRange) -> list[tuple[float, str]]:
 
 
 def _left_out_sentence(criterion: LeftOut) -> str:
-    text = f"{criterion.criterion} (weight {_weight(criterion.weight)}) is not known for {numbers.listed(criterion.unknown)} and is left out for everybody"
+    text = f"{criterion.criterion} (weight {_weight(criterion.weight)}) is unknown for {numbers.listed(criterion.unknown)} and counts for no candidate"
     if not criterion.could_win:
-        return f"{text}; alone it could not change the choice."
-    return f"{text}; were it known, {numbers.listed(criterion.could_win, 'or')} could come first."
+        return f"{text}; by itself it could not change the choice."
+    return f"{text}; if it were known, {numbers.listed(criterion.could_win, 'or')} could come first."
 
 
 def _score_table(decision: Decision) -> Table:
@@ -459,8 +468,16 @@ def _ranges(decision: Decision) -> tuple[Table, ...]:
         )
         for bounds in decision.ranges
     )
-    header = ("Criterion", "Weight", "Whose", "First from", "below that", "First up to", "above that")
-    caption = f"How far each weight can move before {decision.choice} is not first"
+    header = (
+        "Criterion",
+        "Weight",
+        "Whose",
+        "First from",
+        "below: first is",
+        "First up to",
+        "above: first is",
+    )
+    caption = f"Range of each weight in which {decision.choice} comes first"
     return (Table(caption=caption, header=header, rows=rows, notes=(_RANGES,), words=frozenset({2, 4, 6})),)
 
 
@@ -469,21 +486,32 @@ def _weight(value: float) -> str:
 
 
 _HOW: Final = (
-    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's, reliability as the share of items that came and "
+    "Scores from 0 to 1: quality, cost and speed as shares of the best candidate's (usable items by labels, where every candidate has "
+    "labels in 10 chunks or more; else by the judge), reliability as the share of items that came and "
     "got a letter, licence 1 for open source and 0 for restricted, maintenance 1 at the model's release and 0 three years after it, "
-    "sovereignty 1 where nothing left. The weights are a proposal, not a "
-    "finding: a difference in the mean says nothing that the differences above do not show."
+    "sovereignty 1 where nothing left. The weights are a proposal: a "
+    "difference of the means shows nothing beyond the differences above."
 )
 
 
+def _distrust(verdict: Verdict) -> tuple[str, ...]:
+    """Say why the means choose no candidate; empty where the judge's letters may decide."""
+    if verdict.trusts_judge:
+        return ()
+    why = "Labels refute the judge" if verdict.reason("judge_refuted") else "The judge tells nothing apart"
+    return (
+        f"{why}, and the scores of quality and cost depend on its letters: these means choose no candidate.",
+    )
+
+
 def hosting(report: Report) -> Section:
-    """Scores by criterion, the weights that they were taken with, and the means."""
+    """Scores by criterion with their weights, and the weighted means."""
     choices = report.timing.choice
     if not choices:
         return Section(
             anchor="hosting",
             title="Choosing one to host",
-            paragraphs=("One candidate: there is nothing to choose.",),
+            paragraphs=("The run has one candidate.",),
         )
     names = [choice.candidate for choice in choices]
     weights = {criterion.name: criterion.weight for criterion in choices[0].criteria}
@@ -505,10 +533,11 @@ def hosting(report: Report) -> Section:
         anchor="hosting",
         title="Choosing one to host",
         paragraphs=(
+            *_distrust(report.verdict),
             _HOW,
             *_left_out_of_choice(choices),
             " ".join(licences),
-            "`qaeval decide RUN` says how far each weight can move before another candidate comes first.",
+            "`qaeval decide RUN` computes how far each weight can change before another candidate comes first.",
         ),
         tables=(
             Table(

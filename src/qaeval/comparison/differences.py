@@ -1,4 +1,4 @@
-"""Candidates against each other, paired by chunk."""
+"""Differences between candidates, paired by chunk, and their ranks."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from qaeval.comparison.model import ALPHA, Difference, Outcome, Rank, outcome_of
+from qaeval.comparison.model import ALPHA, Difference, LabelledDifference, Outcome, Rank, outcome_of
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import difference as shown
-from qaeval.report.numbers import level, p_value, plural, size, two_digits_up
+from qaeval.report.numbers import level, p_value, plural, points, size, two_digits_up
 from qaeval.stats.margins import equivalence
 from qaeval.stats.paired import (
     agreeing_with_test,
@@ -38,14 +38,15 @@ def compare_candidates(
     best: str,
     margin: float,
     pairs: Sequence[tuple[str, str]] | None = None,
+    is_judge_blind: bool = False,
 ) -> tuple[Difference, ...]:
     """Compare every pair of candidates by the usable rate in each chunk.
 
     The difference is that of the rates over all items. Where chunks have different numbers of items (questions about them) it
     is a ratio, whose interval and equivalence test take the linearised values of the chunks (Cochran 1977, section 6.3), and
     whose sign-flip test swaps the candidates' items of a chunk. Where two candidates have different numbers of items in a chunk
-    (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is better, and an end of the interval that
-    contradicts it moves to 0 (`agreeing_with_test`).
+    (imported ones) each rate is linearised by itself, and the test flips the signs of the linearised values. The test decides who is
+    better, and an end of the interval that contradicts it moves to 0 (`agreeing_with_test`).
 
     Args:
         table: The table of letters.
@@ -54,6 +55,7 @@ def compare_candidates(
         margin: Smallest difference that matters, in (0, 1). Where larger ones are neither shown nor ruled out, there
             is not enough data.
         pairs: The pairs to compare; all when left out.
+        is_judge_blind: Whether the judge tells nothing apart: more chunks would then decide nothing.
     """
     usable = table.assign(usable=(table["letter"] == best).astype(float))
     means = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False)
@@ -71,11 +73,11 @@ def compare_candidates(
         for a, b in pairs
         if not totals[a].equals(totals[b])
     }
-    # whole numbers of items wherever both candidates have the same number in a chunk: the test is exact then
+    # whole numbers of items, so that the test is exact, wherever both candidates have the same number in a chunk
     p_values = [
         _p(np.zeros_like(uneven[a, b]), uneven[a, b])
         if (a, b) in uneven
-        else _p(sizes * columns[a], sizes * columns[b])
+        else _p(counts[a].to_numpy(float), counts[b].to_numpy(float))
         for a, b in pairs
     ]
     adjusted = holm(p_values)
@@ -90,6 +92,7 @@ def compare_candidates(
             p_holm=float(p_holm),
             n_pairs=len(pairs),
             margin=margin,
+            is_judge_blind=is_judge_blind,
         ).model_copy(update={"chunks": _crossed(counts[a], counts[b], size_of)})
         for (a, b), p, p_holm in zip(pairs, p_values, adjusted, strict=True)
     )
@@ -170,6 +173,7 @@ def _difference(
     p_holm: float,
     n_pairs: int,
     margin: float,
+    is_judge_blind: bool,
 ) -> Difference:
     nothing, span = np.zeros_like(values), max(1.0, float(np.abs(values).max()))
     interval = agreeing_with_test(paired_difference(nothing, values, span=span), p)
@@ -178,7 +182,8 @@ def _difference(
     d = np.round(d, 9)
     outcome = outcome_of(measure, p_holm, margin=margin)
     within = equivalence(nothing, values, low=-margin, high=margin, span=span).p_value
-    n_more = _more_chunks(measure, margin, n_pairs) if outcome == "not enough data" else None
+    is_open = outcome == "not enough data" and not is_judge_blind
+    n_more = more_chunks(measure, margin, n_pairs) if is_open else None
     return Difference(
         a=a,
         b=b,
@@ -195,7 +200,7 @@ def _difference(
     )
 
 
-def _more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
+def more_chunks(measure: Measure, margin: float, n_pairs: int) -> int:
     """Estimate how many chunks more would decide if the difference stays as it is, with a power of 80 %.
 
     A difference is decided when it is told from 0, or from the margin: whichever is farther away. The spread is read
@@ -238,9 +243,66 @@ def _sentence(
             f"{a} and {b}: not enough data; {seen}. About {plural(two_digits_up(n_more), 'more chunk', 'more chunks')} would decide if "
             f"the difference stays as it is; so far only one above {limit} is ruled out."
         )
+    if outcome == "not enough data":
+        return f"{a} and {b}: not enough data; {seen}. So far only a difference above {limit} is ruled out."
     return f"{a} and {b}: no difference shown; {seen}. A difference above {limit} either way is ruled out at the {level(measure)} level."
 
 
-def _ends(measure: Measure) -> str:
-    low, high = sorted((abs(measure.low or 0), abs(measure.high or 0)))
+def by_refuted_judge(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Say of differences that they are by the judge's letters alone, where labels refute the judge."""
+    return tuple(
+        pair
+        if pair.deciding
+        else pair.model_copy(
+            update={"sentence": f"By the letters of a judge that labels refute: {pair.sentence}"}
+        )
+        for pair in differences
+    )
+
+
+def labelled_sentence(pair: Difference, estimate: LabelledDifference, *, n_pairs: int) -> str:
+    """Say what labels show of a pair, then what the judge's letters alone say and how far the judge favours a candidate."""
+    measure, a, b = estimate.difference, pair.a, pair.b
+    n_all = pair.difference.n_clusters
+    test = p_value(1.0 if estimate.p_holm is None else estimate.p_holm)
+    if n_pairs > 1:
+        test += f" after correction for {n_pairs} pairs"
+    of = (
+        f"all {plural(n_all, 'chunk')}"
+        if estimate.n_chunks == n_all
+        else f"{estimate.n_chunks} of {plural(n_all, 'chunk')}"
+    )
+    source = f"By {estimate.rater}'s labels of {of}"
+    if estimate.outcome in {"a is better", "b is better"}:
+        better, worse = (b, a) if estimate.outcome == "b is better" else (a, b)
+        result = f"{better} is better than {worse}: {size(measure.value or 0)} more usable items, {_ends(measure)} ({test})"
+    elif estimate.outcome == "no difference shown":
+        limit = size(max(abs(measure.low or 0), abs(measure.high or 0)))
+        result = f"{a} and {b} show no difference: {b} − {a} is {shown(measure)} ({test}), and one above {limit} is ruled out"
+    else:
+        more = estimate.n_more_chunks or 0
+        enough = (
+            f"labels of about {plural(two_digits_up(more), 'more chunk', 'more chunks')} would decide"
+            if more <= n_all - estimate.n_chunks
+            else "more labelled chunks than the run has would decide"
+        )
+        result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test}); {enough} if it stays as it is"
+    favoured, error = (b if (estimate.error.value or 0) > 0 else a), estimate.error
+    favour = (
+        f"; on the labelled chunks the judge favours {favoured} by {size(error.value)}, {_ends(error, signed=True)} ({p_value(estimate.p_error)})"
+        if error.value and estimate.p_error is not None
+        else "; on the labelled chunks it favours neither"
+        if error.value == 0
+        else ""
+    )
+    return f"{source}, {result}. By the judge's letters alone, {b} − {a} is {shown(pair.difference)}{favour}."
+
+
+def _ends(measure: Measure, *, signed: bool = False) -> str:
+    """Print the interval of a difference as sizes; signed: as sizes in the direction of the value, of which one can be below 0."""
+    low, high = measure.low or 0, measure.high or 0
+    if signed:
+        low, high = (low, high) if (measure.value or 0) > 0 else (-high, -low)
+        return f"{level(measure)} interval {points(low)} to {points(high)}"
+    low, high = sorted((abs(low), abs(high)))
     return f"{level(measure)} interval {size(low, unit='')} to {size(high, unit='')}"

@@ -1,7 +1,4 @@
-"""What the eval's checks found: counted by candidate, with a few of them shown; and questions that come again and again.
-
-Sections of what the eval's checks found, and of what preference pairs are like.
-"""
+"""Findings of the checks by candidate, repeated questions, and the sections of the report about them."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,6 +20,8 @@ from qaeval.text.units import content_words
 N_EXAMPLES: Final = 3
 """Of each check and candidate."""
 N_CHARACTERS: Final = 200
+_FREQUENT: Final = 0.5
+"""Share of a candidate's items from which what a check finds stands under the headline."""
 
 _ALIKE: Final = 8
 """Two questions with so many tenths of their content words in common (Jaccard) are nearly the same."""
@@ -34,7 +33,7 @@ _MOST_COMPARED: Final = 2_000_000
 def gather_findings(
     table: pd.DataFrame, checks: Sequence[CheckFacts], candidates: Sequence[str]
 ) -> tuple[CheckGroup, ...]:
-    """Count each check's findings among the items that it looked at, in the eval's order of checks."""
+    """Count the findings of each check among the items that it applies to, in the order of the eval."""
     items = table[table["status"] != FAILED]
     flagged = items[items["findings"].notna()]
     groups = []
@@ -54,6 +53,7 @@ def gather_findings(
                     n_checked=len(rows),
                     n_found=int(hits.sum()),
                     share=rate_by_cluster(rows, hits),
+                    is_frequent=len(rows) > 0 and int(hits.sum()) >= _FREQUENT * len(rows),
                 )
             )
             examples += [_example(row, check.name) for row in rows[hits].head(N_EXAMPLES).to_dict("records")]
@@ -127,7 +127,7 @@ def _mean_words(texts: "pd.Series[str]") -> float | None:
 
 
 _HOW: Final = (
-    "Rules, not judgements: each looks for one thing in the words of an item and can be wrong. What they find stands beside "
+    "Checks are rules: each looks for one defect in the words of an item and can be wrong. Their findings stand beside "
     "the grade and changes no letter and no rate."
 )
 _SELECTION: Final = (
@@ -137,7 +137,7 @@ _SELECTION: Final = (
 
 
 def checks(report: Report) -> Section | None:
-    """What the checks found in each candidate's items, with examples."""
+    """Findings of the checks by candidate, with examples."""
     if not report.checks:
         return None
     return Section(
@@ -149,7 +149,7 @@ def checks(report: Report) -> Section | None:
 
 
 def check_tables(groups: Sequence[CheckGroup], names: Sequence[str]) -> tuple[Table, ...]:
-    """Count what each check found in each candidate's items, and show examples."""
+    """Return tables of findings by check and candidate, and of examples."""
     if not groups:
         return ()
     notes = Notes()
@@ -176,7 +176,7 @@ def check_tables(groups: Sequence[CheckGroup], names: Sequence[str]) -> tuple[Ta
         for example in group.examples
     )
     counts = Table(
-        caption="Items in which a check found something",
+        caption="Items with a finding, by check",
         header=("Check", *names),
         rows=rows,
         notes=(*(f"{group.check.name}: {group.check.meaning}" for group in groups), *notes.lines()),
@@ -195,7 +195,7 @@ def _named(group: CheckGroup) -> str:
 
 
 def selection(report: Report) -> Section | None:
-    """What each candidate's preference pairs are like: the table that a model is selected by."""
+    """Properties of each candidate's preference pairs, for the selection of a model."""
     if not report.selection:
         return None
     names = [pairs.candidate for pairs in report.selection]
@@ -226,7 +226,7 @@ def selection(report: Report) -> Section | None:
             *(_measured(_cost(costs, name, unit), 2) for name in names),
         ),
         (
-            "Pairs in which no check found anything",
+            "Pairs without a finding",
             *(_share(pairs.n_without_findings, valid[pairs.candidate]) for pairs in report.selection),
         ),
         *(

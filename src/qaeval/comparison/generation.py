@@ -1,8 +1,6 @@
-"""What candidates wrote, whatever the judge says of it: a run that is not graded yet has it too.
+"""Items of the candidates without their letters: analysis, data and view of ``qaeval analyse generation``.
 
-What ``qaeval analyse generation`` says, as data.
-
-Sections of what candidates wrote, without a letter in them.
+A run that is not graded yet has all of it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +34,7 @@ class GenerationSummary(Part):
 
 
 class GenerationReport(Part):
-    """What the candidates wrote, whatever the judge says of it."""
+    """Items of the candidates, without letters."""
 
     eval: EvalFacts
     candidates: tuple[GenerationSummary, ...]
@@ -51,7 +49,7 @@ def analyse_generation(
     eval_facts: EvalFacts,
     candidates: Sequence[str],
 ) -> GenerationReport:
-    """Summarise what each candidate wrote.
+    """Summarise the items of each candidate.
 
     Args:
         samples: The sample set.
@@ -91,12 +89,12 @@ def analyse_generation(
 
 
 def write_generation(report: GenerationReport) -> tuple[Section, ...]:
-    """Turn it into sentences and tables."""
+    """Return the sections of the document."""
     names = [candidate.candidate for candidate in report.candidates]
     return (
         Section(
             anchor="generation",
-            title=f"What was written for {report.eval.name}",
+            title=f"Items of {report.eval.name}",
             tables=(_items(report), _answers(report)),
         ),
         Section(

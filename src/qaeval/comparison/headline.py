@@ -1,41 +1,49 @@
-"""The headline: which candidate, by how much, how sure, and what the judge is worth; in careful words."""
+"""Headline of a report: the sentence of the verdict, findings, cautions and notes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from qaeval.agreement.model import RaterAgreement
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
-from qaeval.comparison.model import Difference
+from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
+from qaeval.comparison.report import CheckGroup
+from qaeval.comparison.verdict import SHOWN_FROM, ordered
 from qaeval.report.facts import SAME_FAMILY, ModelFacts, RubricFacts
 from qaeval.report.numbers import listed, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
 
-_STANDING: Final = {
-    "no difference shown": "tied",
-    "not enough data": "open",
-    "too few chunks": "few",
-}
-"""How a pair of the leader ended, where it did not win."""
+_S: Final = "'s"
 
 _MANY_UNGRADED: Final = 0.02
 """With a larger share of items without a letter the rates hang on what those letters would have been."""
 
 
 def write_headline(
+    verdict: Verdict,
     candidates: Sequence[CandidateSummary],
     differences: Sequence[Difference],
     judge: JudgeSummary,
     agreement: Sequence[RaterAgreement],
+    controls: JudgeDiscrimination,
+    checks: Sequence[CheckGroup],
+    labelled_rates: Sequence[LabelledRate],
     *,
     rubric: RubricFacts,
     n_chunks: int,
 ) -> tuple[Sentence, ...]:
-    """Write the headline: the verdict, what it rests on, then what to beware of."""
-    order = _ordered(candidates)
-    findings = [*_pairs(order[0].facts.name, differences), _rates(order, rubric)]
+    """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
+    order = ordered(candidates, differences)
+    tells_nothing = controls.outcome == "tells nothing apart"
+    findings = [
+        *((controls.sentence,) if tells_nothing else _pairs(verdict, differences)),
+        *_labelled_rates(order, labelled_rates),
+        _rates(order, rubric),
+        *_frequent(checks),
+    ]
     cautions = [
         *_few(n_chunks),
         *_standing(judge, agreement),
+        *((controls.sentence,) if controls.n_pending and not tells_nothing else ()),
         *_same_family(judge.facts, candidates),
         *_contradictions(judge.facts.name, candidates, rubric),
         *(
@@ -51,101 +59,130 @@ def write_headline(
         *_embedded(candidates),
         *_unknown_family(judge.facts, candidates),
     ]
-    verdict = write_verdict(candidates, differences, agreement)
     return (
-        Sentence(kind="verdict", text=verdict),
+        Sentence(kind="verdict", text=verdict_sentence(verdict)),
         *(Sentence(kind="finding", text=text) for text in findings),
         *(Sentence(kind="caution", text=text) for text in cautions),
         *(Sentence(kind="note", text=text) for text in notes),
     )
 
 
-def write_verdict(
-    candidates: Sequence[CandidateSummary],
-    differences: Sequence[Difference],
-    agreement: Sequence[RaterAgreement],
-) -> str:
-    """Say in one sentence which candidate to take, or why none can be named yet, and what that rests on."""
-    order = _ordered(candidates)
-    leader, names = order[0].facts.name, [candidate.facts.name for candidate in order]
-    if len(order) == 1:
-        return f"One candidate: there is nothing to compare {leader} with."
-    rivals: dict[str, list[str]] = {"won": [], "tied": [], "open": [], "few": []}
-    outcomes = {
-        pair.b if pair.a == leader else pair.a: "won"
-        if _wins(leader, pair)
-        else _STANDING.get(pair.outcome, "open")
-        for pair in differences
-        if leader in {pair.a, pair.b}
-    }
-    for rival in sorted(outcomes, key=names.index):
-        rivals[outcomes[rival]].append(rival)
-    won, tied = listed(rivals["won"]), listed([leader, *rivals["tied"]], "or")
-    if doubt := _undecided(order, rivals):
-        return doubt
-    if order[0].facts.is_embedded and all(candidate.facts.is_embedded for candidate in order):
-        return f"Nothing to host here: of these floors {leader} is {f'better than {won}' if won else 'no better'}."
-    sure = any(rater.standing == "beats both" for rater in agreement)
-    if rivals["tied"]:
-        better = (
-            f", both better than {won}"
-            if len(rivals["tied"]) == 1 and won
-            else f"; better than {won}"
-            if won
-            else ""
-        )
-        verdict = f"Take {tied} by cost or licence: no difference in quality that matters{better}"
+def verdict_sentence(verdict: Verdict) -> str:
+    """Say in one sentence which candidate to use, or why there is no verdict, and what that rests on."""
+    better = verdict.reason("better")
+    beaten = listed(better.candidates) if better else ""
+    if verdict.kind == "none":
+        return _no_verdict(verdict, beaten)
+    if verdict.kind == "undecided":
+        return _undecided(verdict)
+    if verdict.kind == "use":
+        use, result = f"Use {verdict.candidate}", f"it is better than {beaten}"
     else:
-        verdict = f"Take {leader}: it is better than {won}"
-    return f"{verdict}." if sure else f"{verdict}. But this judge is not shown to be reliable."
+        use = f"Use {listed(verdict.candidates, 'or')}, by cost or licence"
+        result = "no difference in quality that matters" + (
+            f"; each is better than {beaten}" if beaten else ""
+        )
+    if verdict.condition == "shown":
+        return f"{use}: by {_labels(verdict.reason('labelled'))}, {result}."
+    comma = "," if verdict.kind == "equal" else ""
+    return f"{use}{comma} if the judge is right: {result}.{_few_labels(verdict)}{_contradicted(verdict)}"
 
 
-def _ordered(candidates: Sequence[CandidateSummary]) -> list[CandidateSummary]:
-    """Sort candidates by usable rate, the highest first."""
-    return sorted(candidates, key=lambda candidate: -(candidate.usable.value or 0.0))
+def _labels(reason: Reason | None) -> str:
+    """Name the labels that decide: ``anna's labels of 40 chunks``."""
+    if reason is None:
+        return "labels"
+    at_least = "at least " if len(reason.candidates) > 1 else ""
+    return f"{listed([f'{rater}{_S}' for rater in reason.raters])} labels of {at_least}{plural(reason.n_chunks or 0, 'chunk')}"
 
 
-def _undecided(order: Sequence[CandidateSummary], rivals: Mapping[str, Sequence[str]]) -> str:
-    """Say why no candidate can be taken; an empty string where one can."""
-    leader, second = order[0], order[1]
-    name, level = leader.facts.name, leader.usable.value == second.usable.value
-    if level and not leader.usable.value:
-        if not any(candidate.n_graded for candidate in order):
-            return "No verdict: not one item was graded; the failures below say why."
-        return "None to take: no candidate wrote an item that is usable as it is."
-    if rivals["few"]:
-        return f"Too few chunks to take one: {name} had the most usable items, which proves nothing."
-    if rivals["open"] and level:
-        return f"No winner yet: {name} and {second.facts.name} are level, and more chunks are needed to rule a difference out."
-    if rivals["open"]:
-        return f"No winner yet: {name} leads, but more chunks are needed to tell it from {listed(rivals['open'], 'and')}."
-    return ""
+def _few_labels(verdict: Verdict) -> str:
+    few = verdict.reason("few_labels")
+    return f" {_labels(few)[0].upper()}{_labels(few)[1:]} say so; {SHOWN_FROM} would show it." if few else ""
 
 
-def _wins(leader: str, pair: Difference) -> bool:
-    return pair.outcome == ("a is better" if pair.a == leader else "b is better")
+def _contradicted(verdict: Verdict) -> str:
+    others = verdict.reason("raters_differ")
+    return (
+        f" But {listed([f'{rater}{_S}' for rater in others.raters])} labels show something else."
+        if others
+        else ""
+    )
+
+
+def _undecided(verdict: Verdict) -> str:
+    leader = verdict.leader
+    labels = verdict.reason("labelled") or verdict.reason("few_labels")
+    judge = " The judge's letters alone would say otherwise." if verdict.reason("judge_differs") else ""
+    if verdict.reason("too_few_chunks"):
+        return f"Undecided: {leader} had the most usable items, but there are too few chunks for an interval."
+    more = f"by {_labels(labels)}, " if labels else ""
+    needed = "more labelled chunks" if labels else "more chunks"
+    if level := verdict.reason("level"):
+        names = listed([leader or "", *level.candidates])
+        return f"Undecided: {more}{names} are level, and {needed} are needed to rule out a difference.{judge}"
+    unclear = verdict.reason("not_enough_data")
+    rivals = listed(unclear.candidates) if unclear else "the others"
+    return f"Undecided: {more}{leader} leads, but {needed} are needed to tell it from {rivals}.{judge}"
+
+
+def _no_verdict(verdict: Verdict, beaten: str) -> str:
+    if refuted := verdict.reason("judge_refuted"):
+        raters = listed([f"{rater}{_S}" for rater in refuted.raters])
+        return f"No verdict: by {raters} labels the judge is not shown to agree more than chance, or the commonest letter, would."
+    texts = {
+        "judge_tells_nothing_apart": "the judge tells nothing apart, so its letters say nothing of the candidates.",
+        "one_candidate": f"{verdict.leader} is the only candidate, so there is nothing to compare.",
+        "nothing_graded": "not one item was graded; the failures below say why.",
+        "nothing_usable": "no candidate wrote a usable item.",
+        "embedded_only": f"all candidates are embedded, so there is none to host; {verdict.leader} is "
+        + (f"better than {beaten}." if beaten else "not shown to be better."),
+    }
+    return f"No verdict: {next((texts[reason.code] for reason in verdict.reasons if reason.code in texts), 'see the report.')}"
 
 
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
     rates = "; ".join(f"{candidate.facts.name} {rate(candidate.usable)}" for candidate in order)
-    return f"Usable items (graded {rubric.best}, of all that were asked for): {rates}."
+    return f"Usable items by the judge's letters ({rubric.best}, of all that were asked for): {rates}."
 
 
-def _pairs(leader: str, differences: Sequence[Difference]) -> list[str]:
-    """Return what is known of the leader against each other candidate."""
-    pairs = [pair for pair in differences if leader in {pair.a, pair.b}]
-    won = [pair for pair in pairs if _wins(leader, pair)]
-    sentences = [pair.sentence for pair in pairs]
-    if len(won) == len(pairs) > 1:
-        return [f"{leader} is better than every other candidate.", *sentences]
-    return sentences
+def _labelled_rates(order: Sequence[CandidateSummary], rates: Sequence[LabelledRate]) -> list[str]:
+    """Return the usable rates by labels; nothing where no candidate has labels of enough chunks."""
+    deciding: dict[str, LabelledRate] = {}
+    for usable in rates:
+        if usable.name == "usable" and usable.is_enough:
+            deciding.setdefault(usable.candidate, usable)
+    if not deciding:
+        return []
+    texts = [
+        f"{candidate.facts.name} {rate(labelled.rate)} ({labelled.rater}, {plural(labelled.n_items, 'item')})"
+        for candidate in order
+        if (labelled := deciding.get(candidate.facts.name))
+    ]
+    return [f"Usable items by labels, corrected for the items without one: {'; '.join(texts)}."]
+
+
+def _pairs(verdict: Verdict, differences: Sequence[Difference]) -> list[str]:
+    """Return the sentences about the leader and each other candidate."""
+    return [pair.sentence for pair in differences if verdict.leader in {pair.a, pair.b}]
+
+
+def _frequent(checks: Sequence[CheckGroup]) -> list[str]:
+    """Name what a check found in half of a candidate's items or more."""
+    return [
+        f"The check {group.check.name} found something in {rate.n_found:,} of {plural(rate.n_checked, 'item')} of {rate.candidate} "
+        f"({percent(rate.share.value)}). {group.check.meaning}"
+        for group in checks
+        for rate in group.rates
+        if rate.is_frequent
+    ]
 
 
 def _few(n_chunks: int) -> list[str]:
     if n_chunks >= MIN_CLUSTERS:
         return []
     return [
-        f"Too few chunks for an interval ({n_chunks}, at least {MIN_CLUSTERS}): the rates are a look, not a measurement."
+        f"Too few chunks for an interval ({n_chunks}, at least {MIN_CLUSTERS}): the rates are only indicative."
     ]
 
 
@@ -159,7 +196,7 @@ def _standing(judge: JudgeSummary, agreement: Sequence[RaterAgreement]) -> list[
     joined = [rater for rater in agreement if rater.coefficients is not None]
     if not joined:
         cautions.append(
-            f"The judge {name} was not checked against labels: how far its letters can be trusted is not known."
+            f"The judge {name} was not checked against labels: how reliable its letters are is unknown."
         )
     shown = [rater for rater in joined if rater.standing != "too few chunks"]
     # a file of few labels, a second reading say, is a doubt only where no other file shows more
@@ -175,7 +212,7 @@ def _doubt(judge: str, rater: RaterAgreement) -> str:
         "chance": "it is not shown to agree more than chance would",
         "majority": f"it is not shown to agree more often than always answering {rater.majority_letter} would",
     }
-    return f"The judge {judge} is not to be relied on by {rater.rater}'s labels: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
+    return f"By {rater.rater}'s labels, the judge {judge} is not reliable: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
 
 
 def _trust(judge: str, rater: RaterAgreement) -> str:
@@ -235,7 +272,7 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
         return []
     text = (
         f"{judge} gave {rubric.best} to {listed(flagged)} and raised a flag on them all the same "
-        f"({' or '.join(rubric.flag_names)}): its letters contradict its flags."
+        f"({' or '.join(rubric.flag_names)}): its letters and its flags contradict each other."
     )
     return [text]
 
@@ -243,8 +280,8 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
 def _failed(candidate: CandidateSummary) -> str:
     kinds = ", ".join(f"{reason} {n:,}" for reason, n in candidate.failed_by_reason.items())
     return (
-        f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; mend "
-        f"that before you compare quality."
+        f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; fix "
+        f"the failures before you compare quality."
     )
 
 

@@ -1,7 +1,7 @@
-"""``report.html``: one file that loads nothing, reads without scripts and escapes every word of a model.
+"""``report.html``: one file that loads nothing and reads without scripts.
 
-The content security policy allows exactly the file's own style sheet and script, by their hashes, and images that
-stand in the file: text that a model wrote could not run even if it were not escaped.
+All text of models is escaped. The content security policy allows only the style sheet, the script and the images of the file
+itself, by hash, so that text of a model could not run even if it were not escaped.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Final
 from markupsafe import Markup
 
 from qaeval.analysis.model import CandidateSummary
-from qaeval.comparison.charts import charts
+from qaeval.comparison.charts import charts, difference_bars
 from qaeval.comparison.items import UNSURE, ChunkItems
 from qaeval.comparison.provenance import data_left
 from qaeval.comparison.report import Report
@@ -162,10 +162,11 @@ def _forest(report: Report) -> _Forest | None:
     """Put all differences on one scale that is symmetric around 0; None without pairs."""
     if not report.differences:
         return None
+    bars = difference_bars(report)
     ends = [
         abs(end)
-        for pair in report.differences
-        for end in (pair.difference.low, pair.difference.value, pair.difference.high)
+        for bar in bars
+        for end in (bar.measure.low, bar.measure.value, bar.measure.high)
         if end is not None
     ]
     reach = 1.08 * max([report.margin, *ends])
@@ -174,16 +175,13 @@ def _forest(report: Report) -> _Forest | None:
         return round(_TICKS * (share + reach) / (2 * reach))
 
     rows = []
-    for pair in report.differences:
-        low, value, high = pair.difference.low, pair.difference.value, pair.difference.high
+    for bar in bars:
+        low, value, high = bar.measure.low, bar.measure.value, bar.measure.high
         strip = None
         if low is not None and value is not None and high is not None:
             at = [tick(end) for end in (low, value, high)]
             strip = (at[0], at[1] - at[0], at[2] - at[1], _TICKS - at[2])
-        name = f"{pair.b} {numbers.MINUS} {pair.a}"
-        winner = {"a is better": f"{pair.a} is better", "b is better": f"{pair.b} is better"}
-        outcome = winner.get(pair.outcome, pair.outcome)
-        rows.append(_Difference(name, numbers.difference(pair.difference), outcome, strip))
+        rows.append(_Difference(bar.name, numbers.difference(bar.measure), bar.outcome, strip))
     before = tick(-report.margin)
     band = (before, _TICKS // 2 - before, before)
     return _Forest(tuple(rows), band, (numbers.points(-reach), numbers.points(reach)))

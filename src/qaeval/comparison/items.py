@@ -1,8 +1,6 @@
-"""Every item with its letter, its reason and its labels, chunk by chunk, to be read.
+"""Items of a run by chunk, each with its letter, reason and labels, as the page and the CSV show them.
 
-Where in a chunk an answer stands: for the reader's eye, not for a grade.
-
-The items of a run as the HTML report shows them; they are not part of ``report.json``.
+They are not part of ``report.json``. The marked parts of a chunk, in which an answer stands, help the reader and do not grade.
 """
 
 import re
@@ -18,10 +16,10 @@ from qaeval.text.units import content_words, sentences
 
 
 class ItemView(Part):
-    """One expected item, to be read."""
+    """One expected item for the reader."""
 
     item_id: str = ""
-    """What a label names it by; empty where there is no item."""
+    """Id that labels refer to; empty if there is no item."""
     position: int
     status: Literal["graded", "ungraded", "failed"]
     type: str = ""
@@ -44,19 +42,19 @@ class ItemView(Part):
 
 
 class CandidateItems(Part):
-    """What one candidate wrote about one chunk."""
+    """Items of one candidate about one chunk."""
 
     candidate: str
     items: tuple[ItemView, ...]
 
 
 class ChunkItems(Part):
-    """A chunk and everything that was written about it."""
+    """A chunk with all items about it."""
 
     chunk_id: str
     sample_id: str
     question: str = ""
-    """What all candidates were asked about it; empty where they write their questions."""
+    """Question to all candidates; empty if they write the questions."""
     title: str
     stratum: str
     document: str

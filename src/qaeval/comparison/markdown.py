@@ -1,4 +1,4 @@
-"""``report.md``: the report without its items, for reading in a terminal, a pull request or a wiki."""
+"""``report.md``: the report without its items, for a terminal, a pull request or a wiki."""
 
 from typing import Final
 

@@ -1,9 +1,10 @@
-"""Differences between candidates, their ranks, and the noise of replies and letters, as data."""
+"""Data of a comparison: differences between candidates, their ranks, the verdict, and the noise of replies and letters."""
 
 from typing import Final, Literal, TypeAlias
 
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
+from qaeval.stats.estimate import MIN_CLUSTERS
 
 ALPHA: Final = 0.05
 """Error rate of a family of comparisons."""
@@ -14,8 +15,79 @@ Outcome: TypeAlias = Literal[
 """``no difference shown`` rules out every difference above the margin; ``not enough data`` does not."""
 
 
+RaterKind: TypeAlias = Literal["human", "model", "mixed"]
+
+EstimateBasis: TypeAlias = Literal["all labelled", "corrected", "labels alone"]
+"""What an estimate rests on: labels of everything; labels and the judge's letters; or labels alone, where the judge's
+letters do not make it more precise."""
+
+
+class LabelledDifference(Part):
+    """The difference of two candidates by one rater's labels, the judge's error taken off."""
+
+    rater: str
+    rater_kind: RaterKind
+    n_chunks: int
+    """Chunks in which the rater labelled every item of both candidates."""
+    basis: EstimateBasis
+    difference: Measure
+    """Usable rate of `b` minus usable rate of `a`, corrected by the labels."""
+    labels: Measure
+    """The same from the labelled chunks alone."""
+    p: float | None
+    """Of the hypothesis that the difference is 0, two-sided; None with too few labelled chunks."""
+    p_holm: float | None = None
+    """The same, adjusted for the number of pairs (Holm); None unless this rater's labels decide."""
+    error: Measure
+    """Differential error: the judge's difference minus the labels'; positive where the judge favours `b`."""
+    p_error: float | None
+    """Exact sign-flip test that the judge favours neither; None where the labels allow no exact test."""
+    tuning: float | None
+    """Weight of the judge's differences in the estimate, 0 to 1."""
+    correlation: float | None = None
+    """Between the judge's and the labels' differences on the labelled chunks; None where either does not vary."""
+    sd: float | None = None
+    """Standard deviation of the labels' difference between chunks; None with one labelled chunk."""
+    width_ratio: float | None
+    """Width of the interval with the judge's letters over that of the labels alone."""
+    outcome: Outcome
+    n_more_chunks: int | None = None
+    """With ``not enough data``: about how many labelled chunks more would decide if the difference stays as it is."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether enough chunks are labelled for an interval."""
+        return self.n_chunks >= MIN_CLUSTERS and self.difference.has_interval
+
+
+class LabelledRate(Part):
+    """A rate of one candidate by one rater's labels, the judge's error taken off."""
+
+    candidate: str
+    name: str
+    """``usable``; ``A or B`` for a letter at least as good as B; or a flag."""
+    rater: str
+    rater_kind: RaterKind
+    n_items: int
+    """Labelled items of the candidate."""
+    n_chunks: int
+    """Chunks with a labelled item of the candidate."""
+    basis: EstimateBasis
+    rate: Measure
+    """Share of the expected items; of a flag, of the items that did not fail."""
+    labels: Measure
+    """The same from the labelled items alone."""
+    judged: float | None
+    """The same by the judge's letters or flags."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether enough chunks hold labels for an interval."""
+        return self.n_chunks >= MIN_CLUSTERS and self.rate.has_interval
+
+
 class Difference(Part):
-    """Two candidates on the same chunks: usable rate of `b` minus usable rate of `a`."""
+    """Two candidates on the same chunks: usable rate of `b` minus usable rate of `a`, by the judge's letters."""
 
     a: str
     b: str
@@ -34,17 +106,38 @@ class Difference(Part):
     outcome: Outcome
     n_more_chunks: int | None = None
     """With ``not enough data``: about how many chunks more would decide if the difference stays as it is."""
+    labelled: tuple[LabelledDifference, ...] = ()
+    """By the labels of each rater; the first one decides if enough chunks are labelled (`deciding`)."""
     sentence: str
+
+    @property
+    def deciding(self) -> LabelledDifference | None:
+        """The difference by labels that decides; None where the judge's letters do."""
+        first = next(iter(self.labelled), None)
+        return first if first is not None and first.is_enough else None
+
+    @property
+    def effective(self) -> Measure:
+        """The difference that decides: by labels where enough chunks are labelled, else by the judge's letters."""
+        return self.difference if self.deciding is None else self.deciding.difference
+
+    def effective_outcome(self, margin: float) -> Outcome:
+        """Return what the difference that decides shows, for a margin in (0, 1)."""
+        first = self.deciding
+        if first is None:
+            return outcome_of(self.difference, self.p_holm, margin=margin)
+        p_holm = 1.0 if first.p_holm is None else first.p_holm
+        return outcome_of(first.difference, p_holm, margin=margin)
 
 
 def outcome_of(measure: Measure, p_holm: float, *, margin: float) -> Outcome:
     """Decide what a difference shows: who is better by the test, that no difference matters by the interval.
 
-    The test is the exact sign-flip test, whose power a plan promises (`qaeval.stats.planning`).
+    The test of the judge's letters is the exact sign-flip test, whose power a plan promises (`qaeval.stats.planning`).
 
     Args:
         measure: Difference of the usable rates, `b` minus `a`.
-        p_holm: P-value of the sign-flip test, adjusted for the family.
+        p_holm: P-value of its test, adjusted for the family.
         margin: Smallest difference that matters, in (0, 1).
     """
     if measure.value is None or measure.low is None or measure.high is None:
@@ -65,6 +158,89 @@ class Rank(Part):
     rank_high: int | None
     strength: Measure
     """Logarithm; the mean of all candidates is 0."""
+
+
+VerdictKind: TypeAlias = Literal["use", "equal", "undecided", "none"]
+"""``use``: one candidate is better than every other. ``equal``: several show no difference that matters.
+``undecided``: the data do not decide. ``none``: there is nothing to compare, or nothing to compare it by."""
+
+Condition: TypeAlias = Literal["shown", "if_judge_right"]
+"""``shown``: labels of enough chunks show it. ``if_judge_right``: it rests on the judge's letters."""
+
+ReasonCode: TypeAlias = Literal[
+    "one_candidate",
+    "nothing_graded",
+    "nothing_usable",
+    "judge_refuted",
+    "judge_tells_nothing_apart",
+    "embedded_only",
+    "too_few_chunks",
+    "not_enough_data",
+    "level",
+    "better",
+    "no_difference",
+    "labelled",
+    "few_labels",
+    "not_labelled",
+    "judge_differs",
+    "raters_differ",
+]
+"""
+=========================  ==================================================================================
+one_candidate              the run has one candidate
+nothing_graded             no item has a letter
+nothing_usable             no candidate wrote a usable item
+judge_refuted              by the labels of `raters`, the judge does not beat chance or the commonest letter
+judge_tells_nothing_apart  by planted controls, or by one letter for nearly all items: `Report.controls`
+embedded_only              every candidate is embedded: none of them can be hosted
+too_few_chunks             there is no interval of the difference between the leader and `candidates`
+not_enough_data            more chunks are needed to tell the leader from `candidates`
+level                      the leader and the first of `candidates` have the same usable rate
+better                     the leader is better than `candidates`
+no_difference              a difference that matters between the leader and `candidates` is ruled out
+labelled                   labels of `raters` in enough chunks decide about `candidates`
+few_labels                 labels of `raters` decide about `candidates`, in too few chunks to lift the condition
+not_labelled               the judge's letters decide about `candidates`: fewer than 10 chunks are labelled
+judge_differs              by the judge's letters alone, the comparison with `candidates` would end differently
+raters_differ              by the labels of `raters`, the comparison with `candidates` would end differently
+=========================  ==================================================================================
+"""
+
+
+class Reason(Part):
+    """What a verdict follows from."""
+
+    code: str
+    """A `ReasonCode`; a later version of qaeval may write others."""
+    candidates: tuple[str, ...] = ()
+    raters: tuple[str, ...] = ()
+    n_chunks: int | None = None
+    """Labelled chunks; where pairs differ, the fewest."""
+
+
+class Verdict(Part):
+    """Which candidate to use, on what condition and why."""
+
+    kind: VerdictKind
+    candidate: str | None = None
+    """The candidate to use; None unless `kind` is ``use``."""
+    candidates: tuple[str, ...] = ()
+    """The candidates that are equal, the highest usable rate first; empty unless `kind` is ``equal``."""
+    leader: str | None = None
+    """The candidate with the highest usable rate, corrected by labels where they decide, whether or not a difference is shown."""
+    condition: Condition | None = None
+    """None unless `kind` is ``use`` or ``equal``."""
+    reasons: tuple[Reason, ...] = ()
+    """What decided first."""
+
+    def reason(self, code: ReasonCode) -> Reason | None:
+        """Return the reason with a code; None if the verdict does not have it."""
+        return next((reason for reason in self.reasons if reason.code == code), None)
+
+    @property
+    def trusts_judge(self) -> bool:
+        """Whether the judge's letters may decide at all: labels or controls that refute it leave no quality to choose by."""
+        return self.reason("judge_refuted") is None and self.reason("judge_tells_nothing_apart") is None
 
 
 NoiseSource: TypeAlias = Literal["chunk", "item", "reply", "judge"]

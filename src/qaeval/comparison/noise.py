@@ -1,4 +1,4 @@
-"""What repeats show: how much of the spread of letters is the judge's own noise, and how much the candidate's."""
+"""Noise of letters from repeats: the shares of judge, candidate, item and chunk in their spread."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,10 +192,11 @@ def _judge(table: pd.DataFrame, letters: _Letters, scale: Sequence[str]) -> Judg
     if ((~np.isnan(passes)).sum(axis=1) < 2).all():  # the judge gave no second letter
         return None
     agreement = repeat_agreement(passes, items["cluster"].to_numpy(), n_levels=len(scale))
+    alpha = Measure.of(agreement.alpha)
     return JudgeNoise(
         n_items=agreement.n_items,
         n_letters=letters.n_per_item,
         self_agreement=Measure.of(agreement.self_agreement),
         flips=Measure.of(agreement.flips),
-        alpha=Measure.of(agreement.alpha),
+        alpha=alpha if alpha.value is not None else alpha.without_value("all letters are the same"),
     )

@@ -1,4 +1,4 @@
-"""The section of noise: what repeats of replies and letters show."""
+"""Section on noise: results of repeated replies and letters."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -1,9 +1,4 @@
-"""How many chunks the next comparison needs, from the letters of a run or from assumptions.
-
-Plans as data: the document of ``qaeval plan``.
-
-What ``qaeval plan`` says: sentences, then the numbers behind them.
-"""
+"""Chunks and labelled chunks that the next comparison needs: analysis, data and view of ``qaeval plan``."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -12,11 +7,14 @@ from typing import Final
 
 import pandas as pd
 
-from qaeval.comparison.model import ALPHA
+from qaeval.comparison.model import ALPHA, Difference, LabelledDifference
+from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.report import numbers
 from qaeval.report.facts import Part
 from qaeval.report.numbers import percent, plural, size
 from qaeval.report.tables import Section, Table
+from qaeval.stats.estimate import MIN_CLUSTERS
+from qaeval.stats.labelling import labelled_chunks_needed
 from qaeval.stats.planning import Pilot, plan
 from qaeval.stats.power import design_effect, icc1
 
@@ -38,6 +36,10 @@ class PairPlan(Part):
     """Chunks that find the difference asked for with that power; None where even a million do not."""
     power: float
     """Probability that `n_chunks` find the difference asked for."""
+    n_labelled: int | None = None
+    """Labelled chunks, of those of the run, that show the difference asked for; None where even all do not, or without a run."""
+    correlation: float | None = None
+    """Between the judge's and the labels' differences of a chunk; 0 is assumed without labels of 10 chunks. None without a run."""
     sentence: str
 
 
@@ -75,6 +77,7 @@ def plan_run(
     difference: float,
     power: float,
     n_chunks: int | None = None,
+    labelled: Sequence[Difference] = (),
 ) -> PlanReport:
     """Plan with the chunks of a run as the pilot.
 
@@ -90,9 +93,12 @@ def plan_run(
         power: Probability to find it.
         n_chunks: Chunks of the comparison that is planned; those of the run when left out.
 
+        labelled: Differences of the pairs with what labels say of them; from these, how many labelled chunks decide.
+
     Raises:
         ValueError: an argument is out of range.
     """
+    by_pair = {(pair.a, pair.b): pair.deciding for pair in labelled}
     usable = table.assign(usable=table["letter"] == best)
     rates = usable.pivot_table("usable", "cluster", "candidate", aggfunc="mean", sort=False).fillna(0)
     owed = usable.groupby(["candidate", "cluster"], sort=False).size()
@@ -109,12 +115,18 @@ def plan_run(
             _spread(name, usable[usable["candidate"] == name], items_per_chunk) for name in candidates
         ),
         pairs=tuple(
-            _pair(
-                a,
-                b,
-                Pilot.of(counts[a], counts[b], items_per_chunk),
+            _with_labels(
+                _pair(
+                    a,
+                    b,
+                    Pilot.of(counts[a], counts[b], items_per_chunk),
+                    difference,
+                    n_chunks=n_chunks or len(counts),
+                    power=power,
+                    alpha=ALPHA / len(pairs),
+                ),
+                by_pair.get((a, b)),
                 difference,
-                n_chunks=n_chunks or len(counts),
                 power=power,
                 alpha=ALPHA / len(pairs),
             )
@@ -173,6 +185,38 @@ def _pair(
     )
 
 
+def _with_labels(
+    pair: PairPlan, labelled: LabelledDifference | None, difference: float, *, power: float, alpha: float
+) -> PairPlan:
+    """Add how many labelled chunks decide, from the labels of the pair; without any, from the judge's spread alone."""
+    if pair.n_chunks < MIN_CLUSTERS:
+        return pair
+    correlation = max(0.0, (labelled.correlation or 0.0) if labelled else 0.0)
+    sd = labelled.sd if labelled and labelled.sd else pair.sd
+    needed = (
+        labelled_chunks_needed(
+            difference, sd=sd, correlation=correlation, n_chunks=pair.n_chunks, alpha=alpha, power=power
+        )
+        if sd > 0
+        else None
+    )
+    # fewer leave the verdict conditional on the judge
+    enough = None if needed is None or pair.n_chunks < SHOWN_FROM else max(needed, SHOWN_FROM)
+    basis = (
+        f"by {labelled.rater}'s labels so far, which agree with the judge's differences at a correlation of {correlation:.2f}"
+        if labelled
+        else "if the judge's letters do not help"
+    )
+    found = (
+        f" Labels of {plural(enough, 'chunk')} show it without relying on the judge ({basis})."
+        if enough
+        else f" Labels of all {plural(pair.n_chunks, 'chunk')} would not show it without relying on the judge ({basis})."
+    )
+    return pair.model_copy(
+        update={"n_labelled": enough, "correlation": correlation, "sentence": pair.sentence + found}
+    )
+
+
 def _apart(pilot: Pilot, difference: float) -> str:
     """Say what was assumed where the pilot's candidates differ by more than the difference asked for."""
     better, worse = pilot.rates
@@ -215,6 +259,7 @@ def write_plan(report: PlanReport) -> tuple[Section, ...]:
 
 
 def _pairs(report: PlanReport) -> Table:
+    has_labels = any(pair.correlation is not None for pair in report.pairs)
     header = (
         "pair",
         "chunks",
@@ -222,6 +267,7 @@ def _pairs(report: PlanReport) -> Table:
         f"found with {100 * report.wanted_power:g} %",
         f"chunks for {numbers.size(report.difference)}",
         "power at these chunks",
+        *(("labelled chunks",) if has_labels else ()),
     )
     rows = tuple(
         (
@@ -231,6 +277,11 @@ def _pairs(report: PlanReport) -> Table:
             "nothing" if pair.detectable is None else numbers.size(pair.detectable),
             "over a million" if pair.needed is None else f"{pair.needed:,}",
             numbers.percent(pair.power),
+            *(
+                ("more than there are" if pair.n_labelled is None else f"{pair.n_labelled:,}",)
+                if has_labels
+                else ()
+            ),
         )
         for pair in report.pairs
     )

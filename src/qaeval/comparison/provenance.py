@@ -1,4 +1,4 @@
-"""The section that says where everything came from."""
+"""Section on provenance: models, data and settings of the run."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from qaeval.report.tables import Section, Table
 
 
 def provenance(report: Report) -> Section:
-    """Hashes, versions and what left the machines."""
+    """Hashes, versions, and data that left the machines."""
     warnings = tuple(f"Warning: {text}" for text in report.run.warnings)
     return Section(
         anchor="provenance",
@@ -22,8 +22,8 @@ def provenance(report: Report) -> Section:
 def data_left(report: Report) -> str:
     """Say which hosts outside the user's network were sent chunks."""
     if not report.data_left:
-        return "Data left the machines: nothing."
-    return f"Data left the machines: chunks were sent to {', '.join(report.data_left)}."
+        return "No data left the machines."
+    return f"Chunks were sent to hosts outside the network: {', '.join(report.data_left)}."
 
 
 def _eval(report: Report) -> Table:

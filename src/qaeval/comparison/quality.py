@@ -14,7 +14,7 @@ REPEATED: Final = ("Repeated questions", "nearly repeated")
 
 
 def quality(report: Report) -> Section:
-    """How good the candidates' items are."""
+    """Usable rates, letters and properties of the items."""
     best, level = report.rubric.best, _level(report)
     paragraphs = (
         (
@@ -27,7 +27,13 @@ def quality(report: Report) -> Section:
         anchor="quality",
         title="Quality",
         paragraphs=paragraphs,
-        tables=(_rates(report), _letters(report), *_types(report), _answers(report)),
+        tables=(
+            _rates(report),
+            *_labelled_rates(report),
+            _letters(report),
+            *_types(report),
+            _answers(report),
+        ),
     )
 
 
@@ -65,6 +71,55 @@ def _rates(report: Report) -> Table:
     )
 
 
+_BASES: Final[Mapping[str, str]] = {
+    "all labelled": "all labelled",
+    "corrected": "labels and judge",
+    "labels alone": "labels alone",
+}
+"""What an estimate rests on, for the reader."""
+_LABELLED_RATES: Final = (
+    "An estimate of the rate that labels of all items would give: among the items with the same letter of the judge, the labelled ones "
+    "stand for the others. Failed items are not usable. The rate of a flag is that of the items that did not fail."
+)
+_LABELLED_DIFFERENCES: Final = (
+    "A chunk counts where the rater labelled every item of both candidates. The first rater of a pair decides, if 10 chunks or more are "
+    "labelled; its test is adjusted for all pairs (Holm). Judge − labels is the differential error: above 0, the judge favours the "
+    "first-named candidate of the difference."
+)
+
+
+def _labelled_rates(report: Report) -> tuple[Table, ...]:
+    if not report.labelled_rates:
+        return ()
+    notes = Notes()
+    rows = tuple(
+        (
+            labelled.candidate,
+            labelled.name,
+            labelled.rater,
+            numbers.count(labelled.n_items),
+            numbers.count(labelled.n_chunks),
+            notes.rate(labelled.rate, f"{labelled.name} of {labelled.candidate} by {labelled.rater}"),
+            numbers.percent(labelled.judged),
+            _BASES[labelled.basis],
+        )
+        for labelled in report.labelled_rates
+    )
+    header = ("Candidate", "Rate", "Labels by", "Items", "Chunks", "Corrected", "By the judge", "From")
+    return (
+        Table(
+            caption="Rates corrected by labels",
+            header=header,
+            rows=rows,
+            notes=(
+                _LABELLED_RATES,
+                *notes.lines(),
+            ),
+            words=frozenset({1, 2, 7}),
+        ),
+    )
+
+
 def _letters(report: Report) -> Table:
     notes = Notes()
     rows = [
@@ -98,7 +153,7 @@ class _Asks(Protocol):
 
 
 def repeated(candidate: _Asks) -> tuple[str, str]:
-    """Count the questions that come again, word for word and nearly."""
+    """Count repeated questions, word for word and nearly."""
     near = candidate.n_near_questions
     return numbers.count(candidate.n_duplicate_questions), "too many" if near is None else numbers.count(near)
 
@@ -139,12 +194,12 @@ def mix(types: Mapping[str, int], total: int) -> str:
 
 
 def differences(report: Report) -> Section:
-    """Candidates against each other."""
+    """Differences between the candidates."""
     if not report.differences:
         return Section(
             anchor="differences",
             title="Differences",
-            paragraphs=("One candidate: there is nothing to compare.",),
+            paragraphs=("The run has one candidate.",),
         )
     notes = Notes()
     is_family = len(report.differences) > 1
@@ -167,17 +222,64 @@ def differences(report: Report) -> Section:
         f"Within ±{numbers.size(report.margin, unit='')} points (TOST)",
         "Chunks better / equal / worse",
     )
-    table = Table(caption="Paired by chunk", header=header, rows=rows, notes=notes.lines())
+    table = Table(
+        caption="By the judge's letters, paired by chunk", header=header, rows=rows, notes=notes.lines()
+    )
     return Section(
         anchor="differences",
         title="Differences",
         paragraphs=tuple(pair.sentence for pair in report.differences),
-        tables=(table, *_crossed(report), *_ranking(report)),
+        tables=(*_labelled_differences(report), table, *_crossed(report), *_ranking(report)),
+    )
+
+
+def _labelled_differences(report: Report) -> tuple[Table, ...]:
+    """List what the labels of each rater say of each pair, the rater that decides first."""
+    notes = Notes()
+    rows = tuple(
+        (
+            f"{pair.b} {numbers.MINUS} {pair.a}",
+            labelled.rater,
+            f"{labelled.n_chunks} of {pair.difference.n_clusters}",
+            notes.difference(labelled.difference, f"{pair.b} {numbers.MINUS} {pair.a} by {labelled.rater}"),
+            numbers.UNDEFINED if labelled.p is None else numbers.p_value(labelled.p),
+            "–" if labelled.p_holm is None else numbers.p_value(labelled.p_holm),
+            notes.difference(labelled.error, f"differential error by {labelled.rater}"),
+            numbers.UNDEFINED if labelled.p_error is None else numbers.p_value(labelled.p_error),
+            _BASES[labelled.basis],
+        )
+        for pair in report.differences
+        for labelled in pair.labelled
+    )
+    if not rows:
+        return ()
+    header = (
+        "Pair",
+        "Labels by",
+        "Chunks",
+        "Corrected difference",
+        "Test",
+        "Holm",
+        "Judge − labels",
+        "Sign-flip test",
+        "From",
+    )
+    return (
+        Table(
+            caption="Corrected by labels, paired by chunk",
+            header=header,
+            rows=rows,
+            notes=(
+                _LABELLED_DIFFERENCES,
+                *notes.lines(),
+            ),
+            words=frozenset({1, 8}),
+        ),
     )
 
 
 def _crossed(report: Report) -> tuple[Table, ...]:
-    """Count chunks by what the best candidate and each other made of them: what is off the diagonal tells them apart."""
+    """Cross-tabulate the chunks by the usable items of the best candidate and of each other candidate."""
     best = max(report.candidates, key=lambda candidate: candidate.usable.value or 0.0).facts.name
     return tuple(
         Table(
@@ -210,7 +312,7 @@ def _ranking(report: Report) -> tuple[Table, ...]:
 
 
 def reliability(report: Report) -> Section:
-    """How often generation and grading brought a result."""
+    """Shares of delivered and graded items."""
     rows = tuple(
         (
             candidate.facts.name,
@@ -227,9 +329,7 @@ def reliability(report: Report) -> Section:
     return Section(
         anchor="reliability",
         title="Reliability of generation",
-        paragraphs=(
-            "A reply that breaks the schema costs all of its items; nothing is repaired or filled in.",
-        ),
+        paragraphs=("If a reply violates the schema, all of its items fail; nothing is repaired.",),
         tables=(
             Table(caption="Expected and valid items", header=header, rows=rows, words=frozenset({4, 6})),
         ),

@@ -1,4 +1,4 @@
-"""``report.json``: what a run showed, as data. A gate reads it; markdown, HTML and terminal are views of it.
+"""``report.json``: the results of a run as data. A gate reads it; markdown, page and terminal are views of it.
 
 Two runs of the same deterministic models give the same document, apart from `run` and the objects named
 `timing`. A number that does not exist is ``null`` with a reason, never NaN and never 0. Rates and differences
@@ -10,9 +10,9 @@ from typing import Final
 
 from pydantic import Field
 
-from qaeval.agreement.model import FurtherJudge, RaterAgreement, RaterPair
+from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
-from qaeval.comparison.model import Difference, Noise, Rank
+from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
 from qaeval.report.facts import CheckFacts, EvalFacts, Part, RubricFacts, RunFacts, is_unset
@@ -30,6 +30,8 @@ class CheckRate(Part):
     n_found: int
     share: Measure
     """Of the items that were checked."""
+    is_frequent: bool = False
+    """Whether it found something in half of them or more; then it stands under the headline."""
 
 
 class CheckExample(Part):
@@ -77,6 +79,8 @@ class Report(Part):
 
     format: int = FORMAT
     run: RunFacts
+    verdict: Verdict = Verdict(kind="none")
+    """Reports of qaeval 0.1 lack it; `report_file.load_report` then computes it from the rest of the report."""
     headline: tuple[Sentence, ...] = ()
     eval: EvalFacts
     rubric: RubricFacts
@@ -87,10 +91,14 @@ class Report(Part):
     differences: tuple[Difference, ...]
     ranking: tuple[Rank, ...] = ()
     """The strongest first; of three candidates or more."""
+    labelled_rates: tuple[LabelledRate, ...] = ()
+    """Rates by the labels of each rater, the judge's error taken off."""
     agreement: tuple[RaterAgreement, ...] = ()
     raters: tuple[RaterPair, ...] = ()
     judges: tuple[FurtherJudge, ...] = Field(default=(), exclude_if=is_unset)
     """Judges that graded the same items besides `judge`, which decides."""
+    controls: JudgeDiscrimination | None = None
+    """None in reports of versions without planted controls."""
     strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
@@ -105,6 +113,20 @@ class Report(Part):
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""
 
+    def usable_rates(self) -> dict[str, Measure]:
+        """Return the usable rate of each candidate that costs and choice start from.
+
+        By labels, if each candidate has labels in enough chunks for an interval; else by the judge's letters, for all of them.
+        """
+        by_labels: dict[str, Measure] = {}
+        for labelled in self.labelled_rates:
+            if labelled.name == "usable" and labelled.is_enough:
+                by_labels.setdefault(labelled.candidate, labelled.rate)
+        names = [candidate.facts.name for candidate in self.candidates]
+        if set(by_labels) == set(names):
+            return by_labels
+        return {candidate.facts.name: candidate.usable for candidate in self.candidates}
+
     def measured(
         self, sessions: Sequence[Session], readings: Sequence[Reading], *, priced_at: str
     ) -> MeasuredRun:
@@ -115,10 +137,14 @@ class Report(Part):
             readings: Metrics of its servers.
             priced_at: ISO 8601; the age of a price is counted up to this time.
         """
+        rates = self.usable_rates()
         return MeasuredRun(
             name=self.run.id,
             n_samples=self.eval.n_samples,
-            candidates=self.candidates,
+            candidates=tuple(
+                candidate.model_copy(update={"usable": rates[candidate.facts.name]})
+                for candidate in self.candidates
+            ),
             judge=self.judge,
             sessions=sessions,
             readings=readings,

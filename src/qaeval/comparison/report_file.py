@@ -1,4 +1,4 @@
-"""``report.json`` of a finished run, read without analysing the run: what `qaeval cost`, `decide` and `history` start from."""
+"""``report.json`` of a finished run, read without an analysis of the run: for `qaeval cost`, `decide` and `history`."""
 
 import shlex
 from collections.abc import Mapping
@@ -7,7 +7,10 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from qaeval.analysis.model import Sentence
+from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.report import Report
+from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.model import MeasuredRun
 from qaeval.cost.run_cost import run_timing
 from qaeval.environment import now
@@ -37,7 +40,7 @@ def load_report(run: Path) -> Report:
         )
     path = run / REPORT
     try:
-        return Report.model_validate_json(path.read_bytes(), extra="ignore")
+        report = Report.model_validate_json(path.read_bytes(), extra="ignore")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; {command} writes it") from error
     except ValidationError as error:
@@ -47,6 +50,17 @@ def load_report(run: Path) -> Report:
         raise DataError(
             f"{path}: expected a report of qaeval, got {problem}; {command} writes it anew"
         ) from error
+    return report if "verdict" in report.model_fields_set else _with_verdict(report)
+
+
+def _with_verdict(report: Report) -> Report:
+    """Add the verdict, and its sentence in the headline, to a report of a version that wrote none."""
+    verdict = decide_verdict(
+        report.candidates, report.differences, report.agreement, report.controls, margin=report.margin
+    )
+    others = (sentence for sentence in report.headline if sentence.kind != "verdict")
+    headline = (Sentence(kind="verdict", text=verdict_sentence(verdict)), *others)
+    return report.model_copy(update={"verdict": verdict, "headline": headline})
 
 
 def load_priced(store: RunStore, machines: Mapping[str, MachineFacts]) -> tuple[Report, MeasuredRun]:

@@ -1,7 +1,4 @@
-"""What a run directory holds, as the analysis takes it.
-
-Several runs of the same eval as one: the same samples, rubric and judge, the candidates of all.
-"""
+"""Data of one run directory, or of several runs of the same eval, as the analysis takes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -95,6 +92,7 @@ def read_run(
             grades=rows[judge],
             further_grades={name: own for name, own in rows.items() if name != judge},
             sessions=sessions,
+            controls=store.controls() if grading is first else (),
             readings=store.readings(),
             generation_repeats=store.generation_repeats(),
             grade_repeats=store.grade_repeats() if grading is first else (),
@@ -154,11 +152,14 @@ def _temperatures(
     definition: Mapping[str, Any], candidates: Mapping[str, Any], judge: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return the temperature of each model: its own, or that of the eval or of judges."""
-    of_eval = definition.get("sampling", {}).get("temperature", 0.0)
-    defaults = {judge["name"]: (judge, _JUDGE_TEMPERATURE)}
-    defaults |= {name: (about, of_eval) for name, about in candidates.items()}
-    own = {name: about.get("sampling", {}).get("temperature") for name, (about, _) in defaults.items()}
-    return {name: default if own[name] is None else own[name] for name, (_, default) in defaults.items()}
+
+    def temperature(about: Mapping[str, Any], default: float) -> float:
+        value = (about.get("sampling") or {}).get("temperature")
+        return default if value is None else float(value)
+
+    of_judge = {judge["name"]: temperature(judge, _JUDGE_TEMPERATURE)}
+    of_eval = temperature(definition, 0.0)
+    return of_judge | {name: temperature(about, of_eval) for name, about in candidates.items()}
 
 
 def require_labels(paths: Sequence[Path]) -> None:
@@ -387,14 +388,23 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         for row in own_grades
         if row.item_id in ids or row.item_id not in first_by_id
     ]
-    labels = {label.item_id: label for label in first.rows.labels}
+    labels = tuple(dict.fromkeys((*first.rows.labels, *run.rows.labels)))
     rows = RunRows(
         samples=first.rows.samples,
         generations=(*first.rows.generations, *(_renamed(row, names, ids) for row in run.rows.generations)),
         grades=(*first_grades, *grades),
         sessions=(*first.rows.sessions, *(_of(row, names) for row in run.rows.sessions)),
+        controls=(*first.rows.controls, *run.rows.controls),
         readings=(*first.rows.readings, *(_of(row, names) for row in run.rows.readings)),
-        labels=(*first.rows.labels, *(label for label in run.rows.labels if label.item_id not in labels)),
+        # a label is of the item's text: it holds for the item of each run, also where the runs' letters differ
+        labels=(
+            *labels,
+            *(
+                label.model_copy(update={"item_id": ids[label.item_id]})
+                for label in run.rows.labels
+                if label.item_id in ids
+            ),
+        ),
     )
     candidates = (
         *first.candidates,

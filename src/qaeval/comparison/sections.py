@@ -1,10 +1,10 @@
-"""The sections of a report, in order; a new one is a function appended to the tuple."""
+"""Sections of a report in their order. To add a section, append a function to the tuple."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, between_judges, ceiling
+from qaeval.agreement.sections import against_raters, between_judges, ceiling, planted_controls
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -20,14 +20,16 @@ from qaeval.report.tables import Section
 
 
 def agreement(report: Report) -> Section:
-    """The judge against every rater of this run's items, and the raters against each other."""
+    """Agreement of the judge with each rater of this run, and of the raters with each other."""
     judge = report.judge.facts.name
     further = tuple(between_judges(judge, report.judges, report.rubric.letters))
     of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
-        unknown = f"The judge {judge} was not checked against labels: how far its letters can be trusted is not known."
-        sheet = "`qaeval export RUN --to labels` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
+        unknown = (
+            f"The judge {judge} was not checked against labels: how reliable its letters are is unknown."
+        )
+        sheet = "`qaeval export RUN --to labels --next` writes a blind sheet of items to label; `qaeval report RUN --labels FILE` takes it."
         return Section(
             anchor="agreement",
             title="Judge agreement",
@@ -53,6 +55,11 @@ def _decider(report: Report) -> tuple[str, ...]:
     return (text,)
 
 
+def controls(report: Report) -> Section | None:
+    """What the judge made of the planted controls."""
+    return None if report.controls is None else planted_controls(report.controls, report.rubric.best)
+
+
 def _is_of_others(rater: RaterAgreement) -> bool:
     """Whether a rater labelled no item of this run, but for those that the judge was tuned on."""
     return (
@@ -64,7 +71,7 @@ def _is_of_others(rater: RaterAgreement) -> bool:
 
 
 def _of_others(raters: Sequence[str]) -> str:
-    return f"The labels by {numbers.listed(raters)} are of other items than this run's: they say nothing about it."
+    return f"The labels by {numbers.listed(raters)} are of other items than this run's and are ignored."
 
 
 def _hosted(report: Report) -> Section | None:
@@ -81,6 +88,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     sections_speed.speed,
     _hosted,
     sections_choice.hosting,
+    controls,
     agreement,
     sections_noise.noise,
     candidates.strata,
@@ -90,12 +98,12 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
 
 
 def write_sections(report: Report) -> tuple[Section, ...]:
-    """Turn a report into sentences and tables; a section that has nothing to say of this eval is left out."""
+    """Return the sections of a report; those that do not apply to its eval are omitted."""
     return tuple(section for make in SECTIONS if (section := make(report)) is not None)
 
 
 def headline(report: Report) -> tuple[Sentence, ...]:
-    """Put what depends on times, the cost, into the headline: the verdict, findings, then cautions, then notes."""
+    """Merge the sentences about cost into the headline: the verdict, findings, cautions, then notes."""
     sentences = (*report.headline, *report.timing.headline)
     return tuple(
         sorted(sentences, key=lambda sentence: ("verdict", "finding", "caution", "note").index(sentence.kind))
@@ -109,7 +117,7 @@ def title(report: Report) -> str:
 
 
 def subtitle(report: Report) -> str:
-    """Say what was asked and who graded."""
+    """Describe the eval, the judge and the run."""
     facts = report.eval
     extent = (
         f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items"

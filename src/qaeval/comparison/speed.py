@@ -1,4 +1,4 @@
-"""The section of times, tokens and cost."""
+"""Section on times, tokens and cost."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -61,7 +61,7 @@ def speed(report: Report) -> Section:
 
 
 def _known(report: Report) -> tuple[str, ...]:
-    """Say whose replies were known from earlier runs."""
+    """Name the models with replies from the cache."""
     judge = report.judge
     timings = [(candidate.facts.name, candidate.timing) for candidate in report.candidates] + [
         (judge.facts.name, judge.timing)
@@ -69,7 +69,7 @@ def _known(report: Report) -> tuple[str, ...]:
     cached = [f"{name} {numbers.percent(1 - timing.fresh)}" for name, timing in timings if timing.fresh < 1]
     if not cached:
         return ()
-    return (f"Replies known from earlier runs: {', '.join(cached)}. Speed and cost are of the others.",)
+    return (f"Replies from the cache: {', '.join(cached)}. Speed and cost cover the others.",)
 
 
 def _servers(spans: Iterable[tuple[str, ServerSpan | None]]) -> tuple[Table, ...]:
@@ -110,7 +110,7 @@ def _servers(spans: Iterable[tuple[str, ServerSpan | None]]) -> tuple[Table, ...
         f"{'Every server' if len(names) == len(server_spans) else ', '.join(names)}: not there are {', '.join(missing)}."
         for missing, names in stages.items()
     )
-    caption = "What the servers' metrics say of the stage"
+    caption = "Metrics of the servers by stage"
     return (Table(caption=caption, header=("Stage", *measured), rows=rows, notes=notes),)
 
 

@@ -1,4 +1,4 @@
-"""What the command line prints at the end of a run: plain strings, drawn by the command line."""
+"""Summary of a report for the terminal, as plain strings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

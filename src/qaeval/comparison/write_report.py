@@ -1,4 +1,4 @@
-"""From finished run directories to reports: one run with its files written, or several side by side."""
+"""Reports of finished run directories: of one run with its files, or of several side by side."""
 
 import hashlib
 import json
@@ -20,6 +20,7 @@ from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
 from qaeval.report.facts import RunFacts
 from qaeval.storage.run_directory import (
+    CONTROLS,
     GENERATION_REPEATS,
     GENERATIONS,
     GRADE_REPEATS,
@@ -111,9 +112,10 @@ def _times(sessions: Sequence[Session]) -> dict[str, str]:
 
 def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
     sessions = store.sessions()
-    repeats = [name for name in (GENERATION_REPEATS, GRADE_REPEATS) if (store.path / name).is_file()]
+    optional = (CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
+    more = [name for name in optional if (store.path / name).is_file()]
     further = [name for judge in store.further_judges() for name in further_files(judge)]
-    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *further, *repeats, *reports)
+    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *further, *more, *reports)
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},

@@ -1,5 +1,6 @@
 """The definition of an eval: prompt, items, rubric, checks and data, read from ``evals/<eval>/``."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -26,6 +27,13 @@ exists only for samples with a question."""
 
 PREFERENCE: Final = ("prompt", "chosen", "rejected")
 """Fields of a preference pair in a reply."""
+
+WRITTEN: Final[Mapping[ItemKind, tuple[str, ...]]] = {
+    "qa_pair": ("question", "answer"),
+    "answer": ("answer",),
+    "preference_pair": PREFERENCE,
+}
+"""Fields of an item that the candidate writes, by kind."""
 
 _TEXT: Final = {"type": "string"}
 _FILE: Final = "eval.yaml"
@@ -118,6 +126,17 @@ class EvalDefinition(Record):
     def digest(self) -> str:
         """Hash of everything but the data that a reply depends on, 64 hex digits."""
         return digest(self.model_dump(mode="json"))
+
+    @cached_property
+    def example_texts(self) -> frozenset[str]:
+        """Texts of the fields of an item in an example of the reply in the prompt; a reply must not repeat them."""
+        names = "|".join(WRITTEN[self.item_kind])
+        examples = re.compile(rf'"(?:{names})"\s*:\s*("[^"\\$]*(?:\\.[^"\\$]*)*")')
+        texts = (
+            json.loads(text, strict=False)
+            for text in examples.findall(f"{self.prompt.system}\n{self.prompt.user}")
+        )
+        return frozenset(text.strip() for text in texts)
 
     @field_validator("item_types")
     @classmethod

@@ -92,6 +92,8 @@ class CardFacts:
     dropped: tuple[str, ...]
     letters: str
     """Source of the letters."""
+    verdict: str
+    """Verdict of the run's report, as a sentence; empty: the run has no report."""
     notes: tuple[str, ...] = ()
 
 
@@ -106,6 +108,7 @@ def render_card(facts: CardFacts) -> str:
         *(f"## Rows by split and {column}\n\n{_table(counts)}" for column, counts in facts.counts.items()),
         *([f"## Excluded rows\n\n{_list(facts.dropped)}"] if facts.dropped else []),
         f"## Source of the letters\n\n{facts.letters}\n",
+        f"## Verdict on the candidates\n\n{facts.verdict or 'The run has no report.'}\n",
         f"## Provenance\n\n{_provenance(facts.settings)}",
         f"## Licences and terms\n\n{_licences(facts)}",
         f"## Personal and confidential data\n\n{_PRIVACY}\n",

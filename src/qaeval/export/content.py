@@ -23,7 +23,7 @@ from qaeval.export.select import (
     graded_items,
     select,
 )
-from qaeval.export.sheets import SHEET_COLUMNS, label_rows, precomputed_rows
+from qaeval.export.sheets import SHEET_COLUMNS, label_rows, next_rows, precomputed_rows
 from qaeval.export.split import SPLITS, SplitUnit, assign
 from qaeval.export.tables import as_csv, as_parquet, table_rows
 from qaeval.export.training import Example, dpo_examples, sft_examples
@@ -127,7 +127,14 @@ def table_content(
 
 
 def sheet_content(
-    store: RunStore, labels: Sequence[Label], filters: Filters, *, n: int | None, seed: int, precomputed: bool
+    store: RunStore,
+    labels: Sequence[Label],
+    filters: Filters,
+    *,
+    n: int | None,
+    seed: int,
+    precomputed: bool,
+    next_: bool = False,
 ) -> Content:
     """Return a sheet for labels, or the letters in the format of Inspect's precomputed scores."""
     grading = Grading.of(store)
@@ -143,7 +150,11 @@ def sheet_content(
     else:
         items = graded_items(store, [])
         selected = [item for item in items if not filters.candidates or item.candidate in filters.candidates]
-        rows = label_rows(selected, grading, n=n, seed=seed)
+        rows = (
+            next_rows(selected, grading, labels, n=n, seed=seed)
+            if next_
+            else label_rows(selected, grading, n=n, seed=seed)
+        )
         files = tuple(
             ExportFile(f"labels.{kind}", data, len(rows))
             for kind, data in (("jsonl", as_jsonl(rows)), ("csv", as_csv(rows, SHEET_COLUMNS)))

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from qaeval.analysis.repeated import fail_repeated
 from qaeval.errors import DataError, UsageError, closest
-from qaeval.records import Failure, Generation, Grade, Item, Label, Sample, author
+from qaeval.records import Failure, GenerateRow, Generation, Grade, Item, Label, Sample, author
 from qaeval.storage.run_directory import RunStore
 
 Source: TypeAlias = Literal["label", "grade", "none"]
@@ -125,7 +126,8 @@ def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool
         model_labels: Labels by models override the grade; labels by people always do.
 
     Returns:
-        All items by sample, candidate and position; the letter is empty if there is none.
+        All items by sample, candidate and position, but those of replies that are the same for several chunks; the letter is
+        empty if there is none.
 
     Raises:
         DataError: the run is not graded, or has grades of another rubric.
@@ -140,9 +142,7 @@ def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool
             _require_rubric(store, row, grading)
             grades[row.item_id] = row
     replies: dict[tuple[str, str], tuple[Item, ...]] = {
-        (row.sample_id, row.candidate): row.items
-        for row in store.generations()
-        if isinstance(row, Generation)
+        (row.sample_id, row.candidate): row.items for row in replies_of(store) if isinstance(row, Generation)
     }
     names = list(grading.settings["candidates"])
     return [
@@ -155,7 +155,12 @@ def graded_items(store: RunStore, labels: Iterable[Label], *, model_labels: bool
 
 def failed_replies(store: RunStore) -> int:
     """Count the replies without items."""
-    return sum(isinstance(row, Failure) for row in store.generations())
+    return sum(isinstance(row, Failure) for row in replies_of(store))
+
+
+def replies_of(store: RunStore) -> list[GenerateRow]:
+    """Return the last row of every generation task; a reply that is the same for several chunks is a failure."""
+    return fail_repeated(store.samples(), store.generations())
 
 
 def labels_by_item(labels: Iterable[Label], grading: Grading) -> dict[str, tuple[Label, ...]]:

@@ -3,10 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.errors import UsageError
-from qaeval.export.select import GradedItem, Grading, graded_items
+from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
 from qaeval.records import FORM, REJECTED, TRANSIENT_REASONS, Failure, Label, record_id
+from qaeval.stats.labelling import neyman_allocation, smoothed_spread
 from qaeval.storage.run_directory import RunStore
+
+_ITEMS: Final = 60
+"""Default number of items of one candidate to label next."""
 
 SHEET_COLUMNS: Final = (
     "item_id",
@@ -59,6 +64,83 @@ def label_rows(
     return [_sheet_row(item, grading) for item in drawn]
 
 
+def next_rows(
+    items: Sequence[GradedItem],
+    grading: Grading,
+    labels: Iterable[Label],
+    *,
+    n: int | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Draw the items whose labels decide most, given the labels that exist.
+
+    Of two candidates or more: whole chunks with all their items, because a difference is corrected by chunks that are labelled
+    for both; each chunk that is not labelled throughout has the same chance. Of one candidate: items by the judge's letter, by
+    Neyman's allocation with at least 5 labels of each letter. Rows and their order reveal neither letter nor candidate.
+
+    Args:
+        items: Items of the candidates, with the judge's letters.
+        grading: Settings of the run.
+        labels: Labels of any items; those of models, other rubrics or other items are ignored.
+        n: Number of items; of whole chunks, at least so many. Default: chunks up to `SHOWN_FROM` in all; of one candidate, 60 items.
+        seed: Seed of draw and order.
+
+    Raises:
+        UsageError: every item is labelled.
+    """
+    given = {
+        label.item_id: label
+        for label in labels
+        if label.rater_kind == "human" and label.rubric in {"", grading.rubric}
+    }
+    if all(item.item.item_id in given for item in items):
+        raise UsageError("every item has a label by a person: there is nothing to label next")
+    draw = _next_chunks if len({item.candidate for item in items}) > 1 else _next_items
+    drawn = {item.item.item_id: item for item in draw(items, grading, given, n, seed)}
+    order = sorted(drawn.values(), key=lambda item: record_id("order", str(seed), item.item.item_id))
+    return [_sheet_row(item, grading) for item in order]
+
+
+def _next_chunks(
+    items: Sequence[GradedItem], _grading: Grading, given: Mapping[str, Label], n: int | None, seed: int
+) -> list[GradedItem]:
+    chunks: dict[str, list[GradedItem]] = {}
+    n_chunks = len({item.sample.chunk.chunk_id for item in items})
+    for item in items:
+        if item.item.item_id not in given:
+            chunks.setdefault(item.sample.chunk.chunk_id, []).append(item)
+    # at least one chunk more than are labelled throughout
+    wanted = max(1, SHOWN_FROM - (n_chunks - len(chunks)))
+    drawn: list[GradedItem] = []
+    for index, chunk_id in enumerate(sorted(chunks, key=lambda name: record_id("chunk", str(seed), name))):
+        if (index >= wanted) if n is None else (len(drawn) >= n):
+            break
+        drawn += chunks[chunk_id]
+    return drawn
+
+
+def _next_items(
+    items: Sequence[GradedItem], grading: Grading, given: Mapping[str, Label], n: int | None, seed: int
+) -> list[GradedItem]:
+    by_letter = {letter: [item for item in items if item.letter == letter] for letter in grading.scale}
+    strata = [members for members in by_letter.values() if members]
+    if not strata:
+        return []
+    labelled = [
+        [given[item.item.item_id] for item in members if item.item.item_id in given] for members in strata
+    ]
+    done = [len(labels) for labels in labelled]
+    hits = [sum(label.letter == grading.scale[0] for label in labels) for labels in labelled]
+    counts = neyman_allocation(
+        [len(members) for members in strata], smoothed_spread(hits, done), n or _ITEMS, labelled=done
+    )
+    drawn: list[GradedItem] = []
+    for members, count in zip(strata, counts.tolist(), strict=True):
+        left = [item for item in members if item.item.item_id not in given]
+        drawn += sorted(left, key=lambda item: record_id("label", str(seed), item.item.item_id))[:count]
+    return drawn
+
+
 def precomputed_rows(
     store: RunStore, labels: Iterable[Label], *, candidates: Sequence[str] = ()
 ) -> dict[str, list[dict[str, Any]]]:
@@ -89,7 +171,7 @@ def precomputed_rows(
                 "explanation": "\n".join(f"{item.letter}: {item.reason}".strip() for item in items),
             }
         )
-    for row in store.generations():
+    for row in replies_of(store):
         if (
             isinstance(row, Failure)
             and row.reason not in TRANSIENT_REASONS

@@ -11,7 +11,7 @@ import pandas as pd
 
 from qaeval.comparison.csv import escape_formula
 from qaeval.errors import UsageError
-from qaeval.export.select import Grading, labels_by_item
+from qaeval.export.select import Grading, labels_by_item, replies_of
 from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample, author
 from qaeval.storage.run_directory import RunStore
 
@@ -61,7 +61,7 @@ def table_rows(
     labels_of = labels_by_item(labels, grading)
     grades = {row.item_id: row for row in store.grades()}
     names = [name for name in grading.settings["candidates"] if not candidates or name in candidates]
-    replies = {(row.sample_id, author(row)): row for row in store.generations()}
+    replies = {(row.sample_id, author(row)): row for row in replies_of(store)}
     rows: list[dict[str, Any]] = []
     for sample in store.samples():
         for name in names:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from qaeval.errors import UsageError, closest
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.report_file import load_report
+from qaeval.errors import DataError, UsageError, closest
 from qaeval.export.card import CARD_NAME, CardFacts, ExportFormat, render_card
 from qaeval.export.content import (
     Content,
@@ -52,6 +54,7 @@ def write_export(
     per_sample: int = PAIRS_PER_SAMPLE,
     n: int | None = None,
     precomputed: bool = False,
+    next_: bool = False,
 ) -> ExportResult:
     """Write an export to a folder, atomically; the same run and arguments give the same bytes.
 
@@ -71,6 +74,7 @@ def write_export(
         per_sample: ``dpo``: maximum number of pairs per sample.
         n: ``labels``: number of items; None: all.
         precomputed: ``labels``: write letters as Inspect's precomputed scores instead of the sheet.
+        next_: ``labels``: draw the items whose labels decide most, given ``labels``; see `sheets.next_rows`.
 
     Raises:
         UsageError: an argument is invalid, a licence forbids the export, or the folder has other files.
@@ -89,7 +93,7 @@ def write_export(
     elif to == "dpo":
         content = dpo_content(store, options, per_sample=per_sample)
     elif to == "labels":
-        content = sheet_content(store, labels, filters, n=n, seed=seed, precomputed=precomputed)
+        content = sheet_content(store, labels, filters, n=n, seed=seed, precomputed=precomputed, next_=next_)
     else:
         content = table_content(store, labels, filters, to)
     return _write(store, to, out, grading, content)
@@ -106,6 +110,14 @@ def _check_arguments(to: str, split: Sequence[float], per_sample: int) -> None:
     require_shares(split)
 
 
+def _verdict(run: Path) -> str:
+    """Return the verdict of a run's report; empty if it has no report, or one that cannot be read."""
+    try:
+        return verdict_sentence(load_report(run).verdict)
+    except DataError:
+        return ""
+
+
 def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, content: Content) -> ExportResult:
     card = render_card(
         CardFacts(
@@ -116,6 +128,7 @@ def _write(store: RunStore, to: ExportFormat, out: Path, grading: Grading, conte
             counts=content.tables,
             dropped=tuple(f"{name}: {count:,}" for name, count in content.dropped.items()),
             letters=content.letters,
+            verdict=_verdict(store.path),
             notes=content.notes,
         )
     )

@@ -252,6 +252,10 @@ class ReplyIndex:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def sample_ids(self, n: int) -> list[str]:
+        """Return the lowest n ids of samples with a reply, sorted; ids are hashes, so this is a draw."""
+        return [f"{number:016x}" for number in np.unique(self._samples)[:n].tolist()]
+
     def of(self, sample_id: str) -> list[Generation]:
         """Read the replies to one sample, in the order of the file."""
         if self._file is None:

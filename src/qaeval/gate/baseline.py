@@ -96,6 +96,8 @@ class _PackedLabels(Part):
     reference: str
     judged: str
     clusters: tuple[int, ...]
+    letters: str = Field(default="", exclude_if=is_unset)
+    """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
 
 
 class _PackedEvidence(Part):
@@ -244,6 +246,9 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
                 reference="".join(evidence.scale[code] for code in labels.reference),
                 judged="".join(evidence.scale[code] for code in labels.judged),
                 clusters=tuple(labels.clusters.tolist()),
+                letters=" ".join(
+                    f"{item_id}:{evidence.scale[code]}" for item_id, code in labels.letters.items()
+                ),
             )
             for labels in evidence.labels
         ),
@@ -315,6 +320,7 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
                 reference=_scale_codes(labels.reference, packed.scale),
                 judged=_scale_codes(labels.judged, packed.scale),
                 clusters=np.array(labels.clusters, dtype=np.intp),
+                letters=_letters_by_item(labels.letters, packed.scale),
             )
             for labels in packed.labels
         ),
@@ -368,6 +374,11 @@ def _letter_codes(marks: str, scale: Sequence[str]) -> Codes:
     if foreign := sorted(set(marks) - codes.keys()):
         raise ValueError(f"letters off the scale {'/'.join(scale)}: {', '.join(map(repr, foreign))}")
     return np.array([codes[mark] for mark in marks], dtype=np.int8)
+
+
+def _letters_by_item(words: str, scale: Sequence[str]) -> dict[str, int]:
+    pairs = (word.rpartition(":") for word in words.split())
+    return {item_id: scale.index(letter) for item_id, _, letter in pairs}
 
 
 def _scale_codes(letters: str, scale: Sequence[str]) -> Integers:

@@ -49,6 +49,9 @@ class RuleEstimate:
     """Uncertainty that the interval leaves out."""
     ungraded_shift: float = 0.0
     """Share of items without a letter in the baseline minus that in the run, which more chunks make no smaller."""
+    labelled_by: str = ""
+    """Rater whose labels correct the quantity; empty where the judge's letters decide."""
+    n_labelled_chunks: int | None = None
     p_permutation: float = 0.0
     """One-sided p-value of `permutation_p_value`, which a regression needs too; 0 for quantities without an exact test."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qaeval.agreement.analysis import by_rater, fits
+from qaeval.agreement.analysis import labels_of_run
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.analysis.replies import ReplyTally
 from qaeval.analysis.server_metrics import histogram
@@ -172,6 +172,8 @@ class RaterLabels:
     """The judge's letters on the same items."""
     clusters: Integers
     """Code of the item's chunk: items of one chunk are dependent."""
+    letters: Mapping[str, int] = field(default_factory=dict)
+    """The rater's letters by item id, of all items of the run, graded or not; empty in baselines of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -411,14 +413,10 @@ def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
     letter_codes = {letter: code for code, letter in enumerate(data.rubric.letters)}
     cluster_codes = {cluster: code for code, cluster in enumerate(dict.fromkeys(table["cluster"]))}
     joined = []
-    for rater, labels in by_rater(data.rows.labels, data.rubric).items():
-        usable = sorted(
-            (label.item_id, label.letter)
-            for label in labels
-            if label.item_id in graded.index
-            and fits(label, data.rubric)
-            and not (data.judge_tuned and label.split == "tuning")
-        )
+    items = set(table["item_id"])
+    for rater, labels in labels_of_run(data.rows.labels, data.rubric, judge_tuned=data.judge_tuned).items():
+        of_run = sorted((label.item_id, label.letter) for label in labels if label.item_id in items)
+        usable = [(item_id, letter) for item_id, letter in of_run if item_id in graded.index]
         if not usable:
             continue
         rows = graded.loc[[item_id for item_id, _ in usable]]
@@ -430,6 +428,7 @@ def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
                 reference=np.array([letter_codes[letter] for _, letter in usable], dtype=np.intp),
                 judged=np.array([letter_codes[letter] for letter in rows["letter"]], dtype=np.intp),
                 clusters=np.array([cluster_codes[cluster] for cluster in rows["cluster"]], dtype=np.intp),
+                letters={item_id: letter_codes[letter] for item_id, letter in of_run},
             )
         )
     return tuple(joined)

@@ -152,7 +152,12 @@ def of_rule(
         text = _of_limit(subject, verdict, alpha)
     else:
         text = _of_margin(subject, verdict, rule, alpha, p_adjusted, n)
-    caveats = (deciding.reason, estimate.caveat)
+    labels = (
+        f"corrected by {estimate.labelled_by}'s labels of {plural(estimate.n_labelled_chunks or 0, 'chunk')}"
+        if estimate.labelled_by
+        else ""
+    )
+    caveats = (labels, deciding.reason, estimate.caveat)
     return " ".join([text, *(f"{_capital(caveat)}." for caveat in caveats if caveat)])
 
 

@@ -62,6 +62,10 @@ class RuleVerdict(Part):
     """Probability of a pass for a run that is as good as its baseline, by the width of the interval; None for a limit."""
     n_more_chunks: int | None = None
     """About how many more chunks would decide an inconclusive rule; None where more would not."""
+    labelled_by: str = ""
+    """Rater whose labels correct the quantity; empty where the judge's letters decide."""
+    n_labelled_chunks: int | None = None
+    """Chunks with labels of this rater, in run and baseline; None where the judge's letters decide."""
     sentence: str
     """The verdict in words: what changed, how certain that is, what to do."""
 

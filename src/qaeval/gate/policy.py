@@ -59,6 +59,11 @@ _MARGINS: Final[Mapping[Scale, str]] = {
 }
 
 
+def _is_default(corrected: object) -> bool:
+    """Leave the key out of the hash of policies that were written before it existed."""
+    return corrected is False
+
+
 class Rule(Record):
     """One condition of a gate: a margin against the baseline, or a limit."""
 
@@ -81,6 +86,9 @@ class Rule(Record):
     """Stratum that the rule is about; empty: all samples."""
     candidates: tuple[str, ...] = ()
     """Candidates that the rule is about; empty: all that are gated."""
+    corrected: bool | Literal["auto"] = Field(default=False, exclude_if=_is_default)
+    """Whether a `usable_rate` is corrected by labels. ``true``: it is, and cannot be evaluated with labels of fewer than 10 chunks;
+    of a margin, in the run and in the baseline. ``auto``: it is where there are as many, else the judge's letters decide."""
 
     @property
     def definition(self) -> Quantity:
@@ -140,6 +148,8 @@ def _wrong_key(rule: Rule) -> str:
             return f"{rule.quantity} needs {key}: name one"
         if rule.definition.needs != key and getattr(rule, key):
             return f"{key} has no meaning for {rule.quantity}"
+    if rule.corrected and rule.quantity != "usable_rate":
+        return f"corrected has no meaning for {rule.quantity}: labels correct usable_rate"
     if rule.rater and rule.quantity != "judge_kappa":
         return f"rater has no meaning for {rule.quantity}"
     return ""

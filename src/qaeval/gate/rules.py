@@ -11,6 +11,7 @@ from scipy import special
 
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.gate import messages
+from qaeval.gate.correction import labelled_estimate
 from qaeval.gate.estimates import (
     PairedRates,
     RuleEstimate,
@@ -29,7 +30,7 @@ from qaeval.gate.policy import Policy, Rule
 from qaeval.report.facts import PromptChange
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import percent
-from qaeval.stats.estimate import Estimate
+from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
 from qaeval.stats.paired import holm
 
 MIN_COUNTED_SHARE: Final = 0.5
@@ -268,6 +269,8 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
             )
         if gap := _gap(rule, stratum, evidence, candidate):
             return RuleEstimate.unavailable(gap)
+    if rule.corrected and (by_labels := _by_labels(rule, stratum, sides)):
+        return by_labels
     if len(counts) == 1:
         return RuleEstimate(deciding=counts[0].rate, current=counts[0].rate)
     (run, _), (baseline, _) = sides
@@ -291,6 +294,17 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
         for evidence, candidate in sides
     )
     return with_ungraded_items(estimate, before=before, now=now)
+
+
+def _by_labels(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstimate | None:
+    """Estimate a usable rate by labels; None where the policy leaves it to the judge's letters."""
+    estimate = labelled_estimate(sides, stratum)
+    if estimate is not None or rule.corrected == "auto":
+        return estimate
+    place = " of the run" if len(sides) == 1 else ", both of the run and of the baseline"
+    return RuleEstimate.unavailable(
+        f"it needs labels by one rater in at least {MIN_CLUSTERS} chunks{place} (corrected: true)"
+    )
 
 
 def _gap(rule: Rule, stratum: str | None, evidence: Evidence, candidate: CandidateEvidence) -> str:
@@ -342,6 +356,8 @@ def _verdict(
         p_worse=None if isnan(case.p_worse) else case.p_worse,
         power_if_equal=None if is_limit else _power(deciding, case.margin, alpha),
         n_more_chunks=_more_chunks(case, deciding, alpha, alpha_worse) if outcome == "inconclusive" else None,
+        labelled_by=estimate.labelled_by,
+        n_labelled_chunks=estimate.n_labelled_chunks,
         sentence="",
     )
     sentence = messages.of_rule(verdict, rule, estimate, alpha=alpha, p_adjusted=p_adjusted, n=n_rules)

@@ -50,6 +50,11 @@ def require_sequential(policy: Policy) -> None:
         DataError: A rule is about a quantity that needs all letters.
     """
     for number, rule in enumerate(policy.rules, start=1):
+        if rule.corrected:
+            raise DataError(
+                f"policy {policy.name}: rules[{number}]: corrected needs the letters of all chunks; remove the key, "
+                "or gate without --sequential"
+            )
         if rule.quantity in _WHOLE:
             raise DataError(
                 f"policy {policy.name}: rules[{number}]: {rule.quantity} needs all letters; remove the rule, "

@@ -1,10 +1,12 @@
 """Comparison of the same candidates across runs, for ``qaeval compare-runs``."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from qaeval.analysis.candidates import rate_by_cluster
 from qaeval.comparison.analysis import RunData
+from qaeval.comparison.correction import correct_differences
 from qaeval.comparison.differences import compare_candidates
 from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.errors import NotComparableError, UsageError
@@ -12,19 +14,25 @@ from qaeval.history.model import HistoryRate, RunComparison, RunPair
 from qaeval.storage.run_directory import RunStore, differences
 
 
-def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
+def compare_runs(
+    stores: Sequence[RunStore], *, margin: float, label_paths: Sequence[Path] = ()
+) -> RunComparison:
     """Compare the candidates of each later run with those of the first run, paired by chunk.
+
+    Where a rater labelled all items of a candidate, in both runs, in 10 chunks or more, the difference corrected by those labels
+    decides, as in a report.
 
     Args:
         stores: At least two finished runs.
         margin: Smallest difference that matters, in (0, 1).
+        label_paths: Files of labels.
 
     Raises:
         NotComparableError: eval, samples, rubric or judge differ, or no later run shares a candidate with the first.
         UsageError: two of the directories have the same name.
-        DataError: a run is not finished.
+        DataError: a run is not finished, or a label file is not readable.
     """
-    runs = {store.path.name: read_run(store, label_paths=()) for store in stores}
+    runs = {store.path.name: read_run(store, label_paths=label_paths) for store in stores}
     if len(runs) < len(stores):
         raise UsageError("two run directories have the same name, which identifies a run; rename one of them")
     first_name, *names = runs
@@ -49,12 +57,18 @@ def compare_runs(stores: Sequence[RunStore], *, margin: float) -> RunComparison:
     table = table.assign(candidate=table["candidate"].map(_joined_names(runs)))
     best = joined.rubric.best
     compared = list(dict.fromkeys(name for pair in pairs for name in pair))
-    results = compare_candidates(
-        table[table["candidate"].isin(compared)], candidates=compared, best=best, margin=margin, pairs=pairs
+    rows = table[table["candidate"].isin(compared)]
+    results = correct_differences(
+        compare_candidates(rows, candidates=compared, best=best, margin=margin, pairs=pairs),
+        rows,
+        joined.rows.labels,
+        rubric=joined.rubric,
+        margin=margin,
+        judge_tuned=joined.judge_tuned,
     )
     rates = {
-        name: rate_by_cluster(rows, rows["letter"] == best)
-        for name, rows in table.groupby("candidate", sort=False)
+        name: rate_by_cluster(group, group["letter"] == best)
+        for name, group in table.groupby("candidate", sort=False)
     }
     settings = {store.path.name: store.settings() for store in stores}
     return RunComparison(
@@ -94,7 +108,13 @@ def _left_out(runs: Mapping[str, RunData], compared: Sequence[str]) -> tuple[str
 
 
 def _settings(first_name: str, name: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
-    changed = differences(settings[first_name], settings[name])
+    # files and counts of an import are no settings
+    changed = differences(
+        *(
+            {key: value for key, value in settings[run].items() if key != "imported"}
+            for run in (first_name, name)
+        )
+    )
     if not changed:
         return f"The settings of {name} equal those of {first_name}."
     return f"The settings of {name} differ from {first_name}: {changed}."

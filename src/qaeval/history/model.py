@@ -11,7 +11,7 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import AfterValidator
 
-from qaeval.comparison.model import Difference
+from qaeval.comparison.model import Difference, Verdict
 from qaeval.report.facts import Part, PromptChange
 from qaeval.report.measure import Measure
 
@@ -63,6 +63,8 @@ class HistoryRun(Part):
     rates: tuple[HistoryRate, ...]
     prompts: Mapping[str, str] = {}
     """Hash of each candidate's prompt."""
+    verdict: Verdict | None = None
+    """Of the run's report; None of a run with one candidate."""
     gate: str = ""
     """Outcome of the run's gate; empty without a gate."""
 

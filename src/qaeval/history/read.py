@@ -89,6 +89,7 @@ def _read_run(path: Path) -> HistoryRun:
             for candidate in report.candidates
             if candidate.facts.prompt_sha
         },
+        verdict=report.verdict if len(report.candidates) > 1 else None,
         gate=_gate_outcome(path / _GATE),
     )
 

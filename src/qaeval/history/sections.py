@@ -5,6 +5,8 @@ from typing import Final
 
 from markupsafe import Markup
 
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.model import Difference
 from qaeval.history.chart import trend
 from qaeval.history.model import ComparableSegment, EvalHistory, History, RunComparison, Unread
 from qaeval.report import numbers
@@ -25,12 +27,14 @@ def write_history(history: History) -> tuple[Section, ...]:
 def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
     """Return the section of a comparison of runs."""
     notes = Notes()
+    has_labels = any(pair.difference.deciding for pair in comparison.pairs)
     rows = tuple(
         (
             *pair.difference.b.rpartition("@")[::2],
             notes.rate(pair.first.usable, f"{pair.candidate} in {comparison.runs[0]}"),
             notes.rate(pair.other.usable, pair.difference.b),
             notes.difference(pair.difference.difference, pair.difference.b),
+            *_by_labels(pair.difference, notes, has_labels=has_labels),
             f"{pair.difference.n_chunks_b_better} / {pair.difference.n_chunks_equal} / {pair.difference.n_chunks_a_better}",
         )
         for pair in comparison.pairs
@@ -41,6 +45,7 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
         f"usable in {comparison.runs[0]}",
         "usable in run",
         "change",
+        *(("change by labels",) if has_labels else ()),
         "better / same / worse",
     )
     left_out = (
@@ -72,6 +77,16 @@ def write_comparison(comparison: RunComparison) -> tuple[Section, ...]:
     )
 
 
+def _by_labels(difference: Difference, notes: Notes, *, has_labels: bool) -> tuple[str, ...]:
+    if not has_labels:
+        return ()
+    if difference.deciding is None:
+        return ("–",)
+    return (
+        notes.difference(difference.deciding.difference, f"{difference.b} by {difference.deciding.rater}"),
+    )
+
+
 def _eval(history: EvalHistory, index: int) -> Section:
     notes, rows = Notes(), []
     has_gate = any(run.gate for segment in history.stretches for run in segment.runs)
@@ -95,8 +110,19 @@ def _eval(history: EvalHistory, index: int) -> Section:
                 notes=notes.lines(),
                 words=frozenset({1, 3, 5}),
             ),
+            *_verdicts(history),
         ),
     )
+
+
+def _verdicts(history: EvalHistory) -> tuple[Table, ...]:
+    rows = tuple(
+        (run.name, verdict_sentence(run.verdict))
+        for segment in history.stretches
+        for run in segment.runs
+        if run.verdict
+    )
+    return (Table(caption="Verdicts", header=("run", "verdict"), rows=rows, kind="text"),) if rows else ()
 
 
 def _segments(history: EvalHistory) -> Iterator[str]:

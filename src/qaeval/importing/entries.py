@@ -68,6 +68,7 @@ _KIND_NAMES: Final[Mapping[ItemKind, str]] = {
 _NO_TEXT: Final = frozenset({"nan", "<na>"})
 """What tables write for a missing value, beside an empty cell."""
 _NO_LETTER: Final = frozenset({"", "nan", "<na>", "na", "n/a", "none", "null", "-"})
+_NO_ERROR: Final = frozenset({"false", "0", "no", "none", "null"})
 _EXCERPT: Final = 60
 _MAX_NAMES: Final = 12
 
@@ -100,7 +101,8 @@ class Entry:
         question: Question of the sample, in an eval of answers.
         type: Type of the sample, in an eval of answers.
         slots: Items; empty where the row is a raw reply or an error.
-        reply: Raw reply of the model.
+        reply: Raw reply of the model, to be read.
+        raw: Raw reply from which the items of the row were read elsewhere.
         error: Message of the error, where the row has no item.
         reason: Reason of the failure that the message describes.
         letters: Letters of a raw reply's only item, by column.
@@ -114,6 +116,7 @@ class Entry:
     type: str = ""
     slots: list[Slot] = field(default_factory=list)
     reply: str = ""
+    raw: str = ""
     error: str = ""
     reason: FailureReason = "reported"
     letters: dict[str, str] = field(default_factory=dict)
@@ -163,6 +166,7 @@ class EntryReader:
             for name, columns in COLUMNS.items()
         }
         own = [column for name, column in fields.items() if not (chunks_given and name in CHUNK_FIELDS)]
+        self._dotted = frozenset(column for column in taken if "." in column)
         self._required = [*own, *letter_columns, *([candidate_field] if candidate_field else [])]
         self._letter_columns = letter_columns
         self._letters = {level.name.casefold(): level.letter for level in rubric.scale}
@@ -185,6 +189,7 @@ class EntryReader:
         """Yield the columns of a row and of the items that it holds as a list."""
         _, values = row
         yield from values
+        yield from (column for column in self._dotted if self._cell(values, column) is not None)
         nested = self._value(values, "items")
         if isinstance(nested, list):
             for item in nested:
@@ -229,7 +234,9 @@ class EntryReader:
             entry.letters = self._row_letters(values, where)
             if not entry.reply and not entry.error:
                 entry.slots = [self._lost(values, where)]
-        if entry.slots and entry.error and nested is None:
+        if entry.slots:
+            entry.raw = self._raw(values)
+        if entry.slots and entry.error:
             entry.slots = [_lost_slot(entry.error, slot) for slot in entry.slots]
         return entry
 
@@ -290,7 +297,7 @@ class EntryReader:
         names = (*_ITEM_FIELDS[self._kind], "items", "reply", "error")
         own = (_OWN_FIELD[self._kind], "items", "reply", "error")
         if not any(column in values for name in own for column in self._columns[name]):
-            self.require_columns(values, where)
+            self.require_columns(self.columns_of((where, values)), where)
             expected = ", ".join(dict.fromkeys(self._columns[name][0] for name in names))
             raise DataError(
                 f"{where}: no item: expected the columns {expected} (an item, a list of items, a raw reply or an "
@@ -304,7 +311,7 @@ class EntryReader:
     def _share_letters(self, slots: list[Slot], values: Mapping[str, Any], where: str) -> None:
         """Give letters of the row, a list or a single one, to its items."""
         for column in self._letter_columns:
-            value = values.get(column)
+            value = self._cell(values, column)
             if value is None:
                 continue
             listed = value if isinstance(value, list) else [value]
@@ -319,7 +326,9 @@ class EntryReader:
     # ---------------------------------------------------------------- letters
 
     def _row_letters(self, values: Mapping[str, Any], where: str) -> dict[str, str]:
-        letters = {column: self._letter(values.get(column), column, where) for column in self._letter_columns}
+        letters = {
+            column: self._letter(self._cell(values, column), column, where) for column in self._letter_columns
+        }
         return {column: letter for column, letter in letters.items() if letter}
 
     def _letter(self, value: object, column: str, where: str) -> str:
@@ -341,14 +350,23 @@ class EntryReader:
 
     def _value(self, values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a value of a row
         for column in self._columns[name]:
-            value = values.get(column)
+            value = self._cell(values, column)
             if not _is_missing(value):
                 return value
         return None
 
+    def _cell(self, values: Mapping[str, Any], column: str) -> Any:  # noqa: ANN401 - a value of a row
+        """Return the value of a column; of ``metadata.id`` without such a column, the value inside an object."""
+        if column not in self._dotted or column in values:
+            return values.get(column)
+        value: Any = values
+        for part in column.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
     def _column(self, values: Mapping[str, Any], name: str) -> str:
         return next(
-            (column for column in self._columns[name] if not _is_missing(values.get(column))),
+            (column for column in self._columns[name] if not _is_missing(self._cell(values, column))),
             self._columns[name][0],
         )
 
@@ -367,7 +385,7 @@ class EntryReader:
 
     def _error(self, values: Mapping[str, Any]) -> str:
         value = self._value(values, "error")
-        if value is None or value is False:
+        if not value or (isinstance(value, str) and value.strip().casefold() in _NO_ERROR):
             return ""
         if value is True:
             return "error"

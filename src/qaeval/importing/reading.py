@@ -50,7 +50,8 @@ def format_of(path: Path) -> Format:
     if head.startswith(b"PAR1"):
         return "parquet"
     is_zip = head.startswith(b"PK\x03\x04")
-    if (is_zip and b"[Content_Types].xml" not in head) or _INSPECT_LOG.match(head):
+    is_log = (is_zip and b"[Content_Types].xml" not in head) or _INSPECT_LOG.match(head)
+    if is_log or path.suffix == ".eval":
         return "inspect"
     for magic, what in _FOREIGN:
         if head.startswith(magic):

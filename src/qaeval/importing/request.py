@@ -9,10 +9,12 @@ from qaeval.corpus.samples import load_samples
 from qaeval.errors import UsageError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.find import find_eval, find_rubric
+from qaeval.evals.rubric import Rubric
 from qaeval.importing.entries import CHUNK_FIELDS
 from qaeval.importing.run import ImportRequest, Source
 from qaeval.importing.sources import KnownSamples
 from qaeval.registry.config import Config
+from qaeval.run.plan import rubric_of
 from qaeval.storage.run_directory import RunStore
 
 _DESCRIPTION: Final = ("hf_id", "licence", "openness", "released", "family", "parameters")
@@ -55,7 +57,7 @@ def make_request(
     return ImportRequest(
         sources=sources,
         definition=definition,
-        rubric=find_rubric(rubric or definition.rubric),
+        rubric=_rubric(rubric, definition, join),
         rubric_name=rubric,
         known=_once(lambda: _known(definition, chunks, fields, join)),
         chunks_given=chunks is not None or join is not None,
@@ -74,6 +76,14 @@ def _definition_of(settings: Mapping[str, Any]) -> EvalDefinition:
     """Return the eval of a run, from its settings."""
     definition = {key: value for key, value in settings["eval"].items() if key != "digest"}
     return EvalDefinition.model_validate({**definition, "directory": Path()})
+
+
+def _rubric(name: str | None, definition: EvalDefinition, join: RunStore | None) -> Rubric:
+    """Return the rubric that is named, else that by which the joined run was graded, else the eval's."""
+    settings = {} if join is None else join.settings()
+    if name is None and (grading := settings.get("grading")):
+        return Rubric.model_validate({key: value for key, value in grading["rubric"].items() if key != "sha"})
+    return find_rubric(name or (rubric_of(settings) if settings else definition.rubric))
 
 
 def _known(

@@ -4,13 +4,14 @@ Rows are read once and put aside in a file, so that 100,000 items take the memor
 Everything is written into a folder beside the run directory, which becomes the run directory by a rename.
 """
 
+import os
 import shutil
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Final, Self, TypeAlias
 
@@ -26,13 +27,14 @@ from qaeval.environment import now
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.rubric import Rubric
-from qaeval.files.rows import explained
+from qaeval.files.rows import EachRow, explained
 from qaeval.files.yaml import validated
 from qaeval.importing.entries import Entry, EntryReader, Slot
 from qaeval.importing.reading import read_source
 from qaeval.importing.sources import KnownSamples, SampleFinder
 from qaeval.records import (
     REJECTED,
+    Chunk,
     Failure,
     FailureReason,
     GenerateRow,
@@ -126,14 +128,14 @@ def import_run(request: ImportRequest, out: Path) -> Path:
         raise UsageError(f"{out}: exists and is not empty; choose another --out")
     with explained(out, "making the directory"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        folder = out.parent / f".{out.name}.{os.getpid()}.partial"
+        folder.mkdir()
     try:
         with _Spill(folder / "rows") as spill:
             grouped = _read(request, spill)
             _write(request, grouped, spill, folder)
         (folder / "rows").unlink()
         with explained(out, "writing"):
-            folder.chmod(0o755)
             if out.exists():
                 out.rmdir()
             folder.rename(out)
@@ -177,7 +179,9 @@ class _Spill:
     def get(self, offset: int) -> Any:  # noqa: ANN401 - what was written
         """Read a value back."""
         self._file.seek(offset)
-        return orjson.loads(self._file.readline())
+        line = self._file.readline()
+        self._file.seek(self._end)
+        return orjson.loads(line)
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +223,13 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
         candidate_field=request.candidate_field,
         chunks_given=request.chunks_given,
     )
-    finder = SampleFinder(request.definition.item_kind, request.known, is_given=request.chunks_given)
+    finder = SampleFinder(
+        request.definition.item_kind,
+        request.known,
+        is_given=request.chunks_given,
+        put=lambda chunk, where: spill.put(chunk.model_dump(), where),
+        get=lambda offset: Chunk.model_validate(spill.get(offset)),
+    )
     grouped = _Grouped()
     names = _source_names(request)
     no_source: list[str] = []
@@ -353,10 +363,10 @@ class _Groups:
     """The rows of the samples that are kept, in the order in which they are written."""
 
     definition: EvalDefinition
-    samples: list[int]
-    """Positions of the samples, in the order of the sample set."""
-    rows: Mapping[int, Mapping[int, list[int]]]
-    """Offsets by sample and candidate."""
+    is_kept: "np.ndarray[Any, np.dtype[np.bool_]]"
+    """By position of the sample."""
+    order: "np.ndarray[Any, np.dtype[np.int64]]"
+    """Positions of the rows, by sample in the order of the sample set."""
     n_whole: Mapping[int, int]
     """By candidate: items of a reply that failed as a whole."""
     notes: list[str]
@@ -390,12 +400,10 @@ def _group(request: ImportRequest, grouped: _Grouped) -> _Groups:
         n_whole[candidate] = (
             definition.items_per_sample if replied else max(1, round(float(np.median(of_items))))
         )
-    rows: dict[int, dict[int, list[int]]] = {}
-    for sample, candidate, offset in zip(samples.tolist(), candidates.tolist(), grouped.offsets, strict=True):
-        if is_kept[sample]:
-            rows.setdefault(sample, {}).setdefault(candidate, []).append(offset)
-    order = sorted(np.flatnonzero(is_kept).tolist(), key=lambda index: grouped.sample_keys[index])
-    return _Groups(definition, order, rows, n_whole, notes)
+    rank = np.empty(len(grouped.samples), dtype=np.int64)
+    rank[sorted(range(len(rank)), key=lambda index: grouped.sample_keys[index])] = np.arange(len(rank))
+    order = np.argsort(rank[samples], kind="stable")
+    return _Groups(definition, is_kept, order[is_kept[samples[order]]], n_whole, notes)
 
 
 def _kept_samples(
@@ -414,7 +422,7 @@ def _kept_samples(
     for column, name in enumerate(names):
         lacking = [grouped.sample_keys[index][1] for index in np.flatnonzero(placed & ~has_row[:, column])]
         missing[name] = lacking
-    n_all, what = int(placed.sum()), "that another candidate answers"
+    n_all, of_run = int(placed.sum()), ""
     left_out = int((placed & ~is_common).sum())
     if request.join is not None:
         known = request.known()
@@ -433,7 +441,7 @@ def _kept_samples(
                 for sample_id, sample in known.samples.items()
                 if sample_id not in answered
             ]
-        n_all, what = len(known.samples), f"of {known.name}"
+        n_all, of_run = len(known.samples), f" of {known.name}"
         is_common &= is_known
         left_out = len(known.samples) - int(is_common.sum()) + len(foreign)
         if foreign:
@@ -445,8 +453,8 @@ def _kept_samples(
         )
         if not request.common:
             raise NotComparableError(
-                f"the candidates answer different samples: of {n_all:,} {what} {differences}. Add rows with an `error` "
-                "for what failed, or pass --common to keep the samples that all have"
+                f"the candidates answer different samples: of {n_all:,}{of_run}, {differences}. Add rows with an `error` for "
+                "what failed, or pass --common to keep the samples that all have"
             )
         if not is_common.any():
             raise NotComparableError(f"the candidates have no sample in common: {differences}")
@@ -518,6 +526,8 @@ class _Files:
     def __exit__(self, *_: object) -> None:
         for name, file in self._open.items():
             with explained(self._folder / name, "writing"):
+                file.flush()
+                os.fsync(file.fileno())
                 file.close()
 
 
@@ -534,24 +544,25 @@ def _write(request: ImportRequest, grouped: _Grouped, spill: _Spill, folder: Pat
     counts = {name: Counter[str]() for name in names}
     with _Files(folder) as files:
         ratings = _Ratings(request, files)
-        samples: list[Sample] = []
         if request.join is not None:
-            kept = {sample_id for sample_id, index in grouped.samples.items() if index in groups.rows}
-            samples = _copy_base(request.join, kept, files, ratings, folder)
-        for index in groups.samples:
+            kept = {sample_id for sample_id, index in grouped.samples.items() if groups.is_kept[index]}
+            _copy_base(request.join, kept, files, ratings, folder)
+        for index, rows in groupby(groups.order.tolist(), key=grouped.sample_of.__getitem__):
             sample = Sample.model_validate(spill.get(grouped.sample_offsets[index]))
             if request.join is None:
-                samples.append(sample)
-            rows = groups.rows.get(index, {})
+                files.write(SAMPLES, sample)
+            entries: dict[int, list[Entry]] = {}
+            for row in rows:
+                entry = _entry(spill.get(grouped.offsets[row]))
+                entries.setdefault(grouped.candidate_of[row], []).append(entry)
             for name, candidate in grouped.candidates.items():
-                entries = [_entry(spill.get(offset)) for offset in rows.get(candidate, ())]
-                composed = _Reply(name, sample, groups.definition, entries, groups.n_whole[candidate])
-                row, rated = composed.row()
-                row = ratings.rate(name, sample, row, rated)
-                files.write(GENERATIONS, row)
-                _count(counts[name], row, groups.definition.items_per_sample)
-        for sample in samples:
-            files.write(SAMPLES, sample)
+                reply = _Reply(
+                    name, sample, groups.definition, entries.get(candidate, []), groups.n_whole[candidate]
+                )
+                generation = ratings.rate(name, sample, *reply.row())
+                files.write(GENERATIONS, generation)
+                _count(counts[name], generation, groups.definition.items_per_sample)
+    samples = RunStore(folder).samples()
     settings = _settings(request, groups, samples, names, base)
     settings["imported"] = _about(request, grouped, groups, counts, base)
     RunStore(folder).write_settings(settings)
@@ -619,6 +630,7 @@ class _Reply:
             slots += [(entry.where, slot) for slot in entry.slots or [lost]]
         self._require_different(slots)
         slots.sort(key=lambda pair: -1 if pair[1].position is None else pair[1].position)
+        raw = next((entry.raw for entry in self.entries if entry.raw), "")
         items, lost_items, letters = [], [], []
         for position, (_, slot) in enumerate(slots):
             if slot.reason is not None:
@@ -627,11 +639,11 @@ class _Reply:
             items.append(self._item(slot, position))
             letters.append(slot.letters)
         checked = (
-            run_checks(items, self.sample, "", self.definition.checks, CHECKS)
+            run_checks(items, self.sample, raw, self.definition.checks, CHECKS)
             if self.definition.checks
             else tuple(items)
         )
-        return self._generation(checked, tuple(lost_items)), letters
+        return self._generation(checked, tuple(lost_items), raw), letters
 
     def _require_different(self, slots: Sequence[tuple[str, Slot]]) -> None:
         if self.definition.item_kind != "qa_pair" and len(slots) > 1:
@@ -717,7 +729,8 @@ class _Ratings:
     def __init__(self, request: ImportRequest, files: _Files) -> None:
         self._request = request
         self._files = files
-        self._letters_of: dict[str, dict[str, str]] = {}
+        self._letters_of: dict[str, tuple[str, ...]] = {}
+        self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._columns = [
             *request.label_fields.values(),
             *([request.grade_field[1]] if request.grade_field else []),
@@ -726,7 +739,7 @@ class _Ratings:
     def known(self, item_id: str, letter: str) -> None:
         """Note the letter of an item of the run that is joined."""
         if self._request.grade_field is not None:
-            self._letters_of[item_id] = {self._request.grade_field[1]: letter}
+            self._letters_of[item_id] = (*[""] * len(self._request.label_fields), letter)
 
     def rate(
         self, candidate: str, sample: Sample, row: GenerateRow, letters: Sequence[Mapping[str, str]]
@@ -736,7 +749,8 @@ class _Ratings:
             return row
         items = []
         for item, given in zip(row.items, letters, strict=True):
-            rated, own = item, dict(given)
+            letters_of_item = tuple(given.get(column, "") for column in self._columns)
+            rated, own = item, self._shared.setdefault(letters_of_item, letters_of_item)
             earlier = self._letters_of.get(item.item_id)
             if earlier is not None and earlier != own:
                 item_id = record_id("item", item.item_id, candidate)
@@ -744,7 +758,7 @@ class _Ratings:
             items.append(rated)
             if earlier is None:
                 self._letters_of[rated.item_id] = own
-                self._write(sample, rated, own)
+                self._write(sample, rated, given)
         return row.model_copy(update={"items": tuple(items)})
 
     def _write(self, sample: Sample, item: Item, letters: Mapping[str, str]) -> None:
@@ -791,10 +805,11 @@ def _grade(judge: str, rubric: Rubric, sample: Sample, item: Item, letter: str, 
     )
 
 
-def _copy_base(
-    store: RunStore, kept: set[str], files: _Files, ratings: _Ratings, folder: Path
-) -> list[Sample]:
-    """Copy the rows of a run about some samples; return these samples in the order of the run."""
+def _copy_base(store: RunStore, kept: set[str], files: _Files, ratings: _Ratings, folder: Path) -> None:
+    """Copy a run's samples that are kept, with their rows."""
+    for sample in store.samples():
+        if sample.sample_id in kept:
+            files.write(SAMPLES, sample)
     item_ids: set[str] = set()
     for row in store.generations():
         if row.sample_id in kept:
@@ -811,7 +826,6 @@ def _copy_base(
                 target = folder / path.relative_to(store.path)
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, target)
-    return [sample for sample in store.samples() if sample.sample_id in kept]
 
 
 # ---------------------------------------------------------------- settings
@@ -820,7 +834,7 @@ def _copy_base(
 def _settings(
     request: ImportRequest,
     groups: _Groups,
-    samples: Sequence[Sample],
+    samples: EachRow,
     names: Sequence[str],
     base: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -867,7 +881,7 @@ def _about(
     earlier = (base or {}).get("imported") or {}
     return {
         "at": now(),
-        "rubric": request.rubric_name,
+        "rubric": request.rubric_name or earlier.get("rubric"),
         "files": [*earlier.get("files", ()), *grouped.files],
         "counts": {**earlier.get("counts", {}), **{name: dict(count) for name, count in counts.items()}},
         "notes": [*earlier.get("notes", ()), *groups.notes],

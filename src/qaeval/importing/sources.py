@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from qaeval.corpus.loading import MAX_CHUNK_WORDS
@@ -44,20 +45,36 @@ class Resolved:
 class SampleFinder:
     """Finds the sample of each entry, and refuses chunks that differ between rows.
 
+    Texts of chunks are put aside, and only their hashes are held.
+
     Args:
         kind: Kind of the eval's items.
         known: Reads the chunks that rows refer to by id; called when the first row does.
         is_given: Whether the user names these chunks, so that texts in rows must be theirs.
+        put: Puts a chunk of a row at some place aside and returns where.
+        get: Reads such a chunk back.
     """
 
-    def __init__(self, kind: ItemKind, known: Callable[[], KnownSamples], *, is_given: bool) -> None:
+    def __init__(
+        self,
+        kind: ItemKind,
+        known: Callable[[], KnownSamples],
+        *,
+        is_given: bool,
+        put: Callable[[Chunk, str], int],
+        get: Callable[[int], Chunk],
+    ) -> None:
         self._kind = kind
         self._read_known = known
         self._is_given = is_given
+        self._put, self._get = put, get
+        self._last: tuple[str, Chunk | None] = ("", None)
+        """Chunk of the row before: rows of a chunk follow each other."""
         self._known: KnownSamples | None = None
         self._folded: dict[str, str] = {}
-        self._seen: dict[str, tuple[Chunk | None, str]] = {}
-        self._id_of: dict[str, str] = {}
+        self._seen: dict[str, tuple[bytes, str, int]] = {}
+        """By chunk id: hash of the words, first place, and where the chunk was put; nothing of it where it has no text."""
+        self._id_of: dict[bytes, str] = {}
         """Of rows that give the text of a chunk without its id, which an earlier row has."""
 
     @property
@@ -86,7 +103,7 @@ class SampleFinder:
             chunk = Chunk(chunk_id=chunk_id, text="")
         given = {"type": entry.type} if entry.type else {}
         sample = Sample.of(chunk, entry.question if self._kind == "answer" else "", given)
-        if self._known is not None:
+        if self._known is not None and self._known.chunks.get(chunk.chunk_id) is chunk:
             sample = self._known.samples.get(sample.sample_id, sample)
         return Resolved(sample, is_placed)
 
@@ -97,20 +114,36 @@ class SampleFinder:
         text, chunk_id = entry.chunk.get("text", ""), entry.chunk_id
         if not chunk_id and not text:
             return None
+        words = _hash(text) if text else b""
         if not chunk_id:
-            chunk_id = self._id_of.get(text) or f"chunk-{record_id('chunk', text)}"
-        self._require_same_case(chunk_id, entry.where)
+            chunk_id = self._id_of.get(words) or f"chunk-{record_id('chunk', text)}"
         seen = self._seen.get(chunk_id)
         if seen is None:
+            self._require_same_case(chunk_id, entry.where)
             chunk = self._first(chunk_id, entry)
-            self._seen[chunk_id] = (chunk, entry.where)
+            words = b"" if chunk is None else _hash(chunk.text)
+            self._seen[chunk_id] = (
+                words,
+                entry.where,
+                -1 if chunk is None else self._put(chunk, entry.where),
+            )
             if chunk is not None:
-                self._id_of.setdefault(chunk.text, chunk_id)
-            return chunk
-        chunk, where = seen
-        if text and (chunk is None or not _same(chunk.text, text)):
-            self._refuse_edited(chunk_id, "" if chunk is None else chunk.text, where, text, entry.where)
+                self._id_of.setdefault(words, chunk_id)
+        else:
+            first_words, where, offset = seen
+            chunk = self._recall(chunk_id, offset)
+            if text and words != first_words:
+                self._refuse_edited(chunk_id, "" if chunk is None else chunk.text, where, text, entry.where)
+        self._last = (chunk_id, chunk)
         return chunk
+
+    def _recall(self, chunk_id: str, offset: int) -> Chunk | None:
+        if offset < 0:
+            return None
+        known = None if self._known is None else self._known.chunks.get(chunk_id)
+        if known is not None:
+            return known
+        return self._last[1] if self._last[0] == chunk_id else self._get(offset)
 
     def _first(self, chunk_id: str, entry: Entry) -> Chunk | None:
         """Return the chunk of an id that comes for the first time; None where nobody knows its text."""
@@ -147,6 +180,11 @@ class SampleFinder:
 
 def _same(a: str, b: str) -> bool:
     return a == b or a.split() == b.split()
+
+
+def _hash(text: str) -> bytes:
+    """Hash a text whatever its white space."""
+    return sha256(" ".join(text.split()).encode()).digest()[:16]
 
 
 def _made(chunk_id: str, entry: Entry) -> Chunk:

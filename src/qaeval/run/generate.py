@@ -13,6 +13,7 @@ from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion, 
 from qaeval.chat.reply import ReplyError
 from qaeval.evals.definition import EvalDefinition, item_schema
 from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Sample, record_id
+from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.items import read_items
 
 
@@ -46,6 +47,12 @@ def task_id(candidate: str, sample_id: str, reply_number: int = 0) -> str:
     """Return the id of a task; the run's settings fix everything else that the reply depends on."""
     repeat = (f"reply {reply_number}",) if reply_number else ()
     return record_id("generate", candidate, sample_id, *repeat)
+
+
+def definition_for(spec: ModelSpec, definition: EvalDefinition) -> EvalDefinition:
+    """Return the eval with the candidate's own prompt, if it has one."""
+    own = {"prompt": spec.prompt} if isinstance(spec, PromptedModel) else {}
+    return definition.model_copy(update=own)
 
 
 def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling) -> ChatRequest:

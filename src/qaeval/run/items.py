@@ -1,6 +1,7 @@
 """From a candidate's reply to its items, by the eval's item kind. Pure."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,15 @@ from qaeval.records import FORM, REJECTED, Item, Sample
 
 _INVISIBLE: Final = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 _FIELDS: Final = ("type", "question", "answer")
+
+
+_DOTS: Final = re.compile(r"[\s\"'<>()\[\]{}*]*(?:…+|\.{3,}|_{3,})[\s\"'<>()\[\]{}*]*")
+"""Dots or a blank line in place of a text, with or without brackets. A single mark, ``..`` and code can be answers."""
+
+
+def is_dots(text: str) -> bool:
+    """Whether a text is dots or a blank line, as in an example of a reply."""
+    return _DOTS.fullmatch(text) is not None
 
 
 def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient: bool) -> tuple[Item, ...]:
@@ -35,7 +45,20 @@ def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient
     ):
         raise ReplyError("invalid_json", f"expected JSON, got text that contains {json.dumps(value)[:40]}")
     items = _READERS[definition.item_kind](value, sample, definition)
+    for number, item in enumerate(items, start=1):
+        _refuse_placeholder(item, number, definition)
     return run_checks(items, sample, text, definition.checks, CHECKS) if definition.checks else items
+
+
+def _refuse_placeholder(item: Item, number: int, definition: EvalDefinition) -> None:
+    """Refuse an item that repeats an example of the prompt, or that has dots where a text belongs."""
+    texts = (item.question, item.answer, item.parts.get(REJECTED, ""))
+    for text in texts[definition.item_kind == "answer" :]:
+        if is_dots(text) or text in definition.example_texts:
+            raise ReplyError(
+                "placeholder",
+                f"item {number}: expected a text, got {text[:60]!r}, as in an example of a reply",
+            )
 
 
 def _pairs(value: Any, sample: Sample, definition: EvalDefinition) -> tuple[Item, ...]:  # noqa: ANN401 - parsed JSON

@@ -80,6 +80,11 @@ class Judging:
         return {"judge": {"name": self.judge.name, **described(self.judge)}, "rubric": rubric, **allowed}
 
 
+def control_settings(*, controls: bool) -> dict[str, Any]:
+    """Return what a run's settings say of planted controls: nothing where it has them, as runs did before there were any."""
+    return {} if controls else {"controls": False}
+
+
 def described(spec: ModelSpec) -> dict[str, Any]:
     """Return what identifies a model in a report, and all settings that its replies depend on."""
     facts = spec.model_dump(

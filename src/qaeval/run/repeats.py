@@ -58,11 +58,12 @@ class GenerateRepeats:
     file: Final = GENERATION_REPEATS
     uses_cache: Final = False
     alongside: Final = False
+    is_measured: Final = True
     max_concurrency: Final = None
 
     def __init__(self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int) -> None:
         self.spec = spec
-        self._definition = definition
+        self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._numbers = range(1, repeat)
         self._sampling = spec.sampled(Sampling(**definition.sampling.model_dump()))
@@ -100,6 +101,7 @@ class GradeRepeats:
     name: Final = "grade repeats"
     file: Final = GRADE_REPEATS
     uses_cache: Final = False
+    is_measured: Final = True
     alongside: Final = False
     max_concurrency: Final = None
 

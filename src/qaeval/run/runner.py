@@ -17,11 +17,13 @@ from typing import Any, Self
 
 from qaeval.chat.cached import Cache
 from qaeval.chat.protocol import Sampling
-from qaeval.errors import DataError, Interrupted, NotComparableError
+from qaeval.errors import DataError, EndpointError, Interrupted, NotComparableError
 from qaeval.evals.definition import EvalDefinition
+from qaeval.files.rows import ReplyIndex
 from qaeval.records import Failure, GradeRow, Sample
 from qaeval.registry.config import ModelSpec, Serving
 from qaeval.run import grade
+from qaeval.run.controls import ControlStage, Unwatched
 from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
@@ -130,6 +132,7 @@ class Runner:
         *,
         repeat: int = 1,
         repeat_judge: int = 1,
+        controls: bool = False,
     ) -> None:
         """Generate and grade, at the same time where the judge shares no server with a candidate.
 
@@ -139,6 +142,7 @@ class Runner:
             judging: Judge and rubric.
             repeat: As in ``agenerate``.
             repeat_judge: As ``repeat`` of ``agrade_repeats``.
+            controls: Whether the judge grades planted controls too.
 
         Raises:
             as ``agenerate`` and ``agrade``.
@@ -150,9 +154,12 @@ class Runner:
                 # after the last letter: the judge's session must not hold the time of repeats
                 for spec in in_turns(candidates):
                     await self._repeat(spec, definition, repeat)
+                if controls:
+                    with self._store.replies() as replies:
+                        await self._grade_controls(judging, replies)
         else:
             await self.agenerate(candidates, definition, repeat=repeat)
-            await self.agrade(judging)
+            await self.agrade(judging, controls=controls)
         await self.agrade_repeats(judging, repeat=repeat_judge)
 
     async def agenerate(
@@ -184,6 +191,7 @@ class Runner:
         candidates: Container[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
+        controls: bool = False,
     ) -> None:
         """Have the judge grade every item that has no grade of it yet.
 
@@ -195,6 +203,7 @@ class Runner:
             candidates: Names of the candidates whose items are graded; None: all.
             on_row: Called with every row after it is written.
             max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
+            controls: Whether the judge grades planted controls at the end.
 
         Raises:
             DataError: there is nothing to grade.
@@ -217,6 +226,23 @@ class Runner:
             stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row, file=file)
             with self._signals():
                 await run_stage(stage, self._context)
+                if controls:
+                    await self._grade_controls(judging, replies)
+
+    async def _grade_controls(self, judging: Judging, replies: ReplyIndex) -> None:
+        """Have the judge grade the planted controls that have no grade yet.
+
+        Raises:
+            EndpointError: the judge's server cannot be used; every item keeps its grade.
+        """
+        try:
+            stage = ControlStage(judging, self._store, replies)
+            await run_stage(stage, self._context, progress=Unwatched())
+        except EndpointError as error:
+            raise EndpointError(
+                f"{error}\nevery item is graded, the planted controls are not; `qaeval grade {self._store.path}` "
+                f"grades them, `qaeval report {self._store.path}` reports the run without them"
+            ) from error
 
     async def agrade_repeats(self, judging: Judging, *, repeat: int = 1) -> None:
         """Have the judge grade the items of the candidates' further replies, and the items of the run again.
@@ -327,9 +353,17 @@ class Runner:
         *,
         repeat: int = 1,
         repeat_judge: int = 1,
+        controls: bool = False,
     ) -> None:
         """Do what `acompare` does, from a thread without an event loop."""
-        comparing = self.acompare(candidates, definition, judging, repeat=repeat, repeat_judge=repeat_judge)
+        comparing = self.acompare(
+            candidates,
+            definition,
+            judging,
+            repeat=repeat,
+            repeat_judge=repeat_judge,
+            controls=controls,
+        )
         self._run(comparing)
 
     def generate(
@@ -346,10 +380,16 @@ class Runner:
         candidates: Container[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
+        controls: bool = False,
     ) -> None:
         """Do what `agrade` does, from a thread without an event loop."""
         grading = self.agrade(
-            judging, samples=samples, candidates=candidates, on_row=on_row, max_concurrency=max_concurrency
+            judging,
+            samples=samples,
+            candidates=candidates,
+            on_row=on_row,
+            max_concurrency=max_concurrency,
+            controls=controls,
         )
         self._run(grading)
 

@@ -143,7 +143,7 @@ class _Session(Generic[_Task, _Row]):
                     on_busy=limit.refused,
                 )
             )
-            if context.exporter is not None:
+            if context.exporter is not None and stage.is_measured:
                 model = stack.enter_context(
                     context.exporter.at_work(
                         stage.name, stage.spec.name, model, host=endpoint.host, load_s=endpoint.load_s
@@ -188,6 +188,8 @@ class _Session(Generic[_Task, _Row]):
         endpoint, spec = self._endpoint, self._endpoint.spec
         if endpoint.facts is None or not endpoint.facts.metrics or spec.url is None:
             return
+        if not self._stage.is_measured:
+            return
         await stack.enter_async_context(
             Scraper(_metrics_of(spec.url, spec, endpoint.addresses), self._write_reading)
         )
@@ -213,7 +215,7 @@ class _Session(Generic[_Task, _Row]):
     async def _energy_watch(self) -> EnergyWatch | None:
         """Find what reads the server's GPUs, and measure their idle power; None where nothing reads them."""
         endpoint, spec = self._endpoint, self._endpoint.spec
-        if spec.url is None:
+        if spec.url is None or not self._stage.is_measured:
             return None
         url = spec.url
         meter = await asyncio.to_thread(
@@ -231,6 +233,8 @@ class _Session(Generic[_Task, _Row]):
         return watch
 
     def _write_session(self, seconds: float, n_tasks: int, energy: EnergyWatch | None) -> None:
+        if not self._stage.is_measured:
+            return
         endpoint = self._endpoint
         session = Session(
             stage=self._stage.name,

@@ -14,7 +14,6 @@ from qaeval.evals.definition import EvalDefinition
 from qaeval.files.rows import ReplyIndex
 from qaeval.records import GenerateRow, Generation, GradeRow, Sample, StageName
 from qaeval.registry.config import ModelSpec
-from qaeval.registry.model import PromptedModel
 from qaeval.run import generate, grade
 from qaeval.run.generate import GenerateTask
 from qaeval.run.grade import GradeTask, Instructions
@@ -66,6 +65,11 @@ class Stage(Protocol[_Task, _Row]):
     @property
     def alongside(self) -> bool:
         """Whether the other stage runs at the same time."""
+        ...
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its time, energy and metrics are the run's."""
         ...
 
     @property
@@ -190,6 +194,7 @@ class GenerateStage:
 
     name: Final = "generate"
     file: Final = GENERATIONS
+    is_measured: Final = True
     uses_cache: Final = True
     max_concurrency: Final = None
 
@@ -204,8 +209,7 @@ class GenerateStage:
     ) -> None:
         self.spec = spec
         self.alongside = queue is not None
-        own = {"prompt": spec.prompt} if isinstance(spec, PromptedModel) else {}
-        self._definition = definition.model_copy(update=own)
+        self._definition = generate.definition_for(spec, definition)
         self._store = store
         self._sample_ids = sample_ids
         self._queue = queue
@@ -255,6 +259,7 @@ class GradeStage:
     """
 
     name: Final = "grade"
+    is_measured: Final = True
     uses_cache: Final = True
 
     def __init__(

@@ -273,7 +273,7 @@ def _binary_variance(total: Estimate, sums: Floats, pairs: Floats, *, level: flo
         total,
         low=min(value, float(at_ends.min())) * unit,
         high=max(value, highest) * unit,
-        method="p(1 - p) of the clustered logit interval",
+        method=f"p(1 - p) of {rate.method}",
     )
 
 

@@ -43,8 +43,10 @@ FEW = 10
 """With so few clusters that hold the rarer outcome no design effect is estimated, from twice as many it is."""
 WORTH = 0.95
 """A corrected interval must be shorter than so much of the labels' own, else the judge adds nothing."""
-_NOTHING = "all chunks are labelled, or fewer than 10: the labels speak alone"
+_NOTHING = "everything is labelled, or fewer than 10 clusters are: there is nothing to correct"
 _NO_HELP = "the judge adds nothing: the estimate is that of the labels alone"
+_DRAWN = "labelled chunks weighted by probability, t"
+_UNEQUAL = "the probabilities of being drawn differ so much that the interval is rough"
 _SEED = 20_240_229
 """Of the sign patterns, drawn only where the test cannot be exact."""
 
@@ -115,6 +117,12 @@ class _Sample:
         """Weights of the labelled chunks, with mean 1: items over probability."""
         weights = self.sizes[self.chosen] * self.inverse
         return np.asarray(weights / weights.mean())
+
+    @property
+    def leverage(self) -> Floats:
+        """Factor for the residual of each labelled chunk: one of great weight pulls the mean towards itself."""
+        a = self.expansion
+        return np.ones(len(a)) if self.is_equal else np.asarray(1 / (1 - np.minimum(a / len(a), 0.5)))
 
     @property
     def n_effective(self) -> float:
@@ -215,7 +223,7 @@ def corrected_difference(
         method=pivot.method,
         n=n_chunks,
         n_clusters=n,
-        reason=warning(n),
+        reason=warning(n) or labels.reason,
     )
     ratio = (corrected.high - corrected.low) / (plain.high - plain.low)
     out = replace(out, corrected=corrected, tuning=tuning, width_ratio=ratio)
@@ -266,15 +274,16 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
     """Weighted mean of one value for each labelled chunk, with the interval of the judged difference."""
     n = len(values)
     linear, span = _linearised(sample, values)
-    value = float((sample.expansion * values).mean())
+    value = float(np.clip((sample.expansion * values).mean(), values.min(), values.max()))
     if sample.is_equal:
         estimate = paired_difference(np.zeros(n), linear, span=span, level=level)
     elif reason := too_few(n):
         estimate = undefined(reason, value=value, n=n, n_clusters=n, level=level)
     else:
         low, high = _labels_pivot(sample, values).ends(level)
+        reason = warning(n) or (_UNEQUAL if 2 * sample.n_effective < n else None)
         estimate = Estimate(
-            value=value, low=low, high=high, level=level, method=_DRAWN, n=n, n_clusters=n, reason=warning(n)
+            value=value, low=low, high=high, level=level, method=_DRAWN, n=n, n_clusters=n, reason=reason
         )
     estimate = replace(estimate, value=value, n=len(sample.judged))
     if not estimate.has_interval:
@@ -283,20 +292,17 @@ def _labels_alone(sample: _Sample, values: Floats, *, level: float) -> Estimate:
     return replace(estimate, low=max(-limit, estimate.low), high=min(limit, estimate.high))
 
 
-_DRAWN = "labelled chunks weighted by probability, t"
-
-
 def _linearised(sample: _Sample, values: Floats) -> tuple[Floats, float]:
     """Values whose mean is the weighted mean and whose spread is its error, and how far one can lie from 0."""
     a = sample.expansion
     mean = float((a * values).mean())
-    linear = mean + a * (values - mean)
+    linear = mean + sample.leverage * a * (values - mean)
     return linear, max(1.0, float(np.abs(linear).max()))
 
 
 def _labels_pivot(sample: _Sample, values: Floats) -> Pivot:
     linear, span = _linearised(sample, values)
-    return replace(t_pivot(linear, span=span), df=sample.n_effective - 1)
+    return replace(t_pivot(linear, span=span), df=max(1.0, sample.n_effective - 1))
 
 
 def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
@@ -307,15 +313,18 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     d, h = sample.labelled[chosen], sample.judged[chosen]
     mean_d, mean_h, mean_all = float((a * d).mean()), float((a * h).mean()), float((w * sample.judged).mean())
     # what each chunk adds to the error: from its label, and from the judge's difference, for beta = 1
-    by_label = a * (d - mean_d)
-    by_judge = n / n_chunks * w[chosen] * (h - mean_all) - a * (h - mean_h)
-    unlabelled = w[~chosen] * (sample.judged[~chosen] - mean_all) / n_chunks
+    by_label = sample.leverage * a * (d - mean_d)
+    by_judge = n / n_chunks * w[chosen] * (h - mean_all) - sample.leverage * a * (h - mean_h)
+    all_judged = w * (sample.judged - mean_all) / n_chunks
+    unlabelled = all_judged[~chosen]
     if sample.is_equal:
         by_judge = by_judge - by_judge.mean()
         unlabelled = unlabelled - unlabelled.mean()
     from_labelled = n / (n - 1) / n**2
-    from_rest = rest / (rest - 1) if rest > 1 and sample.is_equal else 1.0
-    curvature = from_labelled * float((by_judge**2).sum()) + from_rest * float((unlabelled**2).sum())
+    # a few unlabelled chunks may be alike by chance: their spread is at least that of all
+    pooled = rest / (n_chunks - 1) * float((all_judged**2).sum())
+    from_rest = max(pooled, rest / max(1, rest - sample.is_equal) * float((unlabelled**2).sum()))
+    curvature = from_labelled * float((by_judge**2).sum()) + from_rest
     beta = -from_labelled * float((by_label * by_judge).sum()) / curvature if curvature > TINY else 0.0
     tuning = min(1.0, max(0.0, beta * rest / n_chunks))
     beta = tuning * n_chunks / rest
@@ -328,12 +337,12 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
         centre -= 2 / (n + 2) * (mean_d - beta * mean_h)
         method = "prediction-powered difference by chunk, two chunks added, t"
     m = len(spread)
-    variance = float((spread**2).sum()) / (m - 2) / m + beta**2 * from_rest * float((unlabelled**2).sum())
+    variance = float((spread**2).sum()) / (m - 2) / m + beta**2 * from_rest
     se = sqrt(variance) if variance > TINY**2 else 0.0
     if m == n and se > 0:
         skew = float((spread**3).mean()) / n**2 / se**3 / 3
         method += ", skewness guard"
-    return value, tuning, Pivot(centre, se, sample.n_effective - 2, skew, method)
+    return value, tuning, Pivot(centre, se, max(1.0, sample.n_effective - 2), skew, method)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -443,9 +452,11 @@ def corrected_rate(
     corrected = _post_stratified(
         data, data.strata, level=level, method="post-stratified by letter, Wilson, t"
     )
-    ratio = (corrected.high - corrected.low) / (labels.high - labels.low)
-    out = replace(out, corrected=corrected, width_ratio=ratio)
-    if ratio >= WORTH:
+    # what the judge is worth is seen with the same kind of interval; that of `labels` may be a wider one
+    pooled = _post_stratified(data, np.minimum(data.strata, 0), level=level, method=corrected.method)
+    width, narrowest = corrected.high - corrected.low, min(labels.high - labels.low, pooled.high - pooled.low)
+    out = replace(out, corrected=corrected, width_ratio=width / (labels.high - labels.low))
+    if width >= WORTH * narrowest:
         return replace(out, estimate=replace(labels, reason=_joined(_NO_HELP, labels.reason)))
     return replace(out, estimate=corrected, basis="corrected")
 
@@ -586,11 +597,11 @@ def _design_effect(data: _Letters, strata: list[_Stratum], variance: float) -> f
     """
     independent = sum(s.share**2 * s.rate * (1 - s.rate) / s.size for s in strata if s.size)
     deff = max(1.0, variance / independent) if independent > TINY else 1.0
-    hits = data.hits[data.chosen] == 1
-    rarer = data.clusters[data.chosen][hits == (hits.mean() < 0.5)]
+    clusters, hits = data.clusters[data.chosen], data.hits[data.chosen]
+    n_rarer = min(len(np.unique(clusters[hits == outcome])) for outcome in (0, 1))
     few = min(FEW, data.n_labelled / 4)
-    doubt = min(1.0, max(0.0, 2 - len(np.unique(rarer)) / few))
-    per_cluster = np.bincount(data.clusters[data.chosen])
+    doubt = min(1.0, max(0.0, 2 - n_rarer / few))
+    per_cluster = np.bincount(clusters)
     return max(deff, 1 + doubt * (float((per_cluster**2).sum() / per_cluster.sum()) - 1))
 
 

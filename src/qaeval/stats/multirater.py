@@ -168,6 +168,55 @@ def krippendorff_interval(
     return replace(estimate, n_excluded=len(pairs) - n)
 
 
+def fleiss_interval(
+    ratings: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
+) -> Estimate:
+    """Fleiss' kappa with the cluster jackknife on Fisher's scale.
+
+    The value is that of `multirater_coefficient`. Sources: Fleiss 1971; Efron and Tibshirani 1993.
+
+    Args:
+        ratings: Shape (n_items, n_raters), codes in ``range(n_levels)`` or NaN; the raters' order is free.
+        clusters: Cluster of each item, shape (n_items,), any labels.
+        n_levels: Number of letters on the scale.
+        level: Confidence level.
+
+    Returns:
+        Kappa in [-1, 1]. `n_excluded` counts the items with fewer than two letters. The value is NaN when only
+        one letter occurs, the interval with fewer than 10 clusters.
+
+    Raises:
+        ValueError: No item has letters from two raters, or the ratings are not as in `krippendorff_alpha`.
+    """
+    counts = rating_counts(ratings, n_levels=n_levels)
+    codes, n_clusters = cluster_codes(clusters, n=len(counts))
+    raters = counts.sum(axis=1)
+    given, paired = raters > 0, raters >= 2
+    if not paired.any():
+        raise ValueError("no item has letters from two raters: agreement cannot be measured")
+    agreeing = (counts * (counts - 1)).sum(axis=1)
+    parts = np.column_stack(
+        [
+            np.divide(agreeing, raters * (raters - 1), out=np.zeros_like(raters), where=paired),
+            paired,
+            counts / np.maximum(raters, 1)[:, None],
+        ]
+    )
+    sums = np.zeros((n_clusters, parts.shape[1]))
+    np.add.at(sums, codes, parts)
+
+    def statistic(totals: Floats) -> Floats:
+        shares = totals[:, 2:] / totals[:, 2:].sum(axis=1, keepdims=True)
+        agreement = np.divide(
+            totals[:, 0], totals[:, 1], out=np.full(len(totals), nan), where=totals[:, 1] > 0
+        )
+        return chance_corrected(agreement, (shares**2).sum(axis=1))
+
+    informative = sums[np.bincount(codes, weights=given, minlength=n_clusters) > 0]
+    estimate = jackknife(statistic, informative, n=int(paired.sum()), scale="fisher", level=level)
+    return replace(estimate, n_excluded=int((~paired).sum()))
+
+
 @dataclass(frozen=True, slots=True)
 class MultiRaterCoefficient:
     """A chance-corrected coefficient of several raters, with its standard error for independent items."""

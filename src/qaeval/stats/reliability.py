@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 
 from qaeval.stats._arrays import Floats, Ints, as_codes, check_level, cluster_codes, same_length
 from qaeval.stats.coefficients import Weights, expected_agreement, kappa
-from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined, warning
-from qaeval.stats.intervals import clopper_pearson, clustered_rate, clustered_ratio
+from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
+from qaeval.stats.intervals import clustered_rate, clustered_ratio
+from qaeval.stats.paired import paired_difference
 from qaeval.stats.resampling import cluster_bootstrap, jackknife
 
 
@@ -102,6 +103,45 @@ def majority_baseline(reference: ArrayLike, *, n_levels: int) -> float:
     return float(np.bincount(codes, minlength=n_levels).max() / len(codes))
 
 
+def lift_over_majority(
+    a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
+) -> Estimate:
+    r"""Agreement of the judge minus that of always giving the reference's most frequent letter.
+
+    Both are right or wrong on the same items, so the difference is paired by cluster: `paired_difference` of
+    the values :math:`d + (y_g - d t_g) / \bar t`, with :math:`y_g` the items on which the judge alone is right
+    less those on which the constant letter alone is, :math:`t_g` the items and :math:`d = \sum y_g / \sum
+    t_g` (Cochran 1977, section 6.3). The letter is the one that fits these items best, so the difference is
+    if anything too small.
+
+    Args:
+        a: Letter of each item by the reference, shape (n,), codes in ``range(n_levels)``.
+        b: The same by the judge.
+        clusters: Cluster of each item, shape (n,), any labels.
+        n_levels: Number of letters on the scale, used or not.
+        level: Confidence level.
+
+    Returns:
+        A difference in [-1, 1], 0 for a judge that always gives the letter. The interval is NaN with fewer than
+        10 clusters.
+
+    Raises:
+        ValueError: A letter is no code of the scale, the lengths differ, or there are no items.
+    """
+    tables = cluster_tables(a, b, clusters, n_levels=n_levels)
+    commonest = int(tables.sum(axis=(0, 2)).argmax())
+    net = np.trace(tables, axis1=1, axis2=2) - tables[:, commonest, :].sum(axis=1)
+    sizes = tables.sum(axis=(1, 2))
+    difference = float(net.sum() / sizes.sum())
+    values = difference + (net - difference * sizes) / sizes.mean()
+    span = max(1.0, float(np.abs(values).max()))
+    estimate = paired_difference(np.zeros_like(values), values, level=level, span=span)
+    estimate = replace(estimate, value=difference, n=int(sizes.sum()))
+    if not estimate.has_interval:
+        return estimate
+    return replace(estimate, low=max(-1.0, estimate.low), high=min(1.0, estimate.high))
+
+
 def agreement_rate(
     a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, n_levels: int, level: float = 0.95
 ) -> Estimate:
@@ -139,10 +179,11 @@ def kappa_interval(
 ) -> Estimate:
     """Cohen's kappa with an interval by clusters.
 
-    By default a delete-one-cluster jackknife on Fisher's scale with Student's t; ``benchmarks/validity.py``
-    finds it at 94 to 99 % wherever it carries no warning. With perfect agreement, where no resampling shows
-    any error, the lower end is kappa at the Clopper-Pearson bound of the share of clusters in full agreement.
-    Sources: Cohen 1960, 1968; Efron and Tibshirani 1993.
+    By default a delete-one-cluster jackknife on Fisher's scale with Student's t; docs/validity.md says how
+    often it covers where it carries no warning. With perfect agreement, where no resampling shows any error,
+    the lower end is unweighted kappa at the lower bound of the agreement rate, whatever the weights: without a
+    disagreement nothing says that those to come are nearer or farther than chance makes them. Sources: Cohen
+    1960, 1968; Efron and Tibshirani 1993.
 
     Args:
         a: Letter of each item by one rater, shape (n,), codes in ``range(n_levels)``.
@@ -158,7 +199,8 @@ def kappa_interval(
     Returns:
         Kappa and its interval in [-1, 1], symmetric in the raters. The value is NaN when both raters used one
         and the same letter, the interval with fewer than 10 clusters. `reason` warns with fewer than 20
-        clusters, and with fewer than 10 that hold any letter but the most frequent one.
+        clusters, and with fewer than 10 in which one of the raters gave any letter but the one that this
+        rater gave most often.
 
     Raises:
         ValueError: A letter is no code of the scale, the lengths differ, there are no items, or `rng` is
@@ -169,7 +211,7 @@ def kappa_interval(
     n = int(tables.sum())
     total = tables.sum(axis=0)
     if np.trace(total) == n and np.count_nonzero(total) > 1:
-        return _warned(_perfect(total, len(tables), weights=weights, level=level), tables)
+        return _warned(_perfect(tables, level=level), tables)
 
     def statistic(totals: Floats) -> Floats:
         return kappa(totals, weights=weights)
@@ -178,9 +220,10 @@ def kappa_interval(
         return _warned(jackknife(statistic, tables, n=n, scale="fisher", level=level), tables)
     if rng is None:
         raise ValueError("a bootstrap interval needs rng, for example numpy.random.default_rng(seed)")
-    return cluster_bootstrap(
+    interval = cluster_bootstrap(
         statistic, tables, rng=rng, n=n, method=method, n_resamples=n_resamples, level=level
     )
+    return _warned(interval, tables)
 
 
 def kappa_difference(
@@ -226,36 +269,25 @@ def kappa_difference(
 
 
 def _warned(estimate: Estimate, tables: Ints) -> Estimate:
-    """Add the warning that belongs to a kappa from few clusters with any letter but the most frequent one."""
-    # items on which both gave the commonest letter say nothing about kappa
-    off_commonest = tables.copy()
-    commonest = int((tables.sum(axis=(0, 1)) + tables.sum(axis=(0, 2))).argmax())
-    off_commonest[:, commonest, commonest] = 0
-    informative = int((off_commonest.sum(axis=(1, 2)) > 0).sum())
+    """Add the warning that belongs to a kappa of a rater with few clusters off this rater's most frequent letter."""
+    informative = min(_clusters_off_commonest(tables.sum(axis=axis)) for axis in (1, 2))
     if not estimate.has_interval or estimate.reason or informative >= MIN_CLUSTERS:
         return estimate
-    return replace(
-        estimate,
-        reason=f"only {informative} clusters hold any letter but the most frequent: the interval is rough",
-    )
+    reason = f"one rater gave a letter other than its most frequent in only {informative} clusters: the interval is rough"
+    return replace(estimate, reason=reason)
 
 
-def _perfect(total: Ints, n_clusters: int, *, weights: Weights, level: float) -> Estimate:
-    n, method = int(total.sum()), "perfect agreement, Clopper-Pearson on clusters"
-    if reason := too_few(n_clusters):
-        return undefined(reason, value=1.0, method=method, n=n, n_clusters=n_clusters, level=level)
-    share = clopper_pearson(n_clusters, n_clusters, level=level).low
-    expected = float(expected_agreement(total, weights=weights))
-    return Estimate(
-        value=1.0,
-        low=max(-1.0, (share - expected) / (1 - expected)),
-        high=1.0,
-        level=level,
-        method=method,
-        n=n,
-        n_clusters=n_clusters,
-        reason=warning(n_clusters),
-    )
+def _clusters_off_commonest(letters: Ints) -> int:
+    """Count the clusters with a letter other than the commonest; letters by cluster, shape (G, K)."""
+    return int((np.delete(letters, letters.sum(axis=0).argmax(), axis=1).sum(axis=1) > 0).sum())
+
+
+def _perfect(tables: Ints, *, level: float) -> Estimate:
+    sizes = tables.sum(axis=(1, 2))
+    agreement = clustered_rate(sizes, sizes, level=level)
+    expected = float(expected_agreement(tables.sum(axis=0)))
+    low = max(-1.0, (agreement.low - expected) / (1 - expected))
+    return replace(agreement, low=low, method="perfect agreement, bound of the agreement rate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,13 +95,23 @@ def jackknife_se(statistic: Statistic, clusters: Clusters) -> float:
     :math:`\sqrt{\frac{G-1}{G}\sum_g (\theta_{(-g)} - \bar\theta)^2}`. NaN with one cluster, and when the
     statistic does not exist without some cluster.
     """
-    n_clusters = clusters.n_clusters
+    return _jackknife_error(statistic, clusters)[0]
+
+
+def _jackknife_error(statistic: Statistic, clusters: Clusters) -> tuple[float, float]:
+    r"""Return the standard error, and the degrees of freedom with which it is known; see `jackknife`."""
+    n_clusters, times = clusters.n_clusters, clusters.multiplicity
     if n_clusters < 2:
-        return nan
+        return nan, nan
     values = left_out_values(statistic, clusters)
-    mean = float(np.average(values, weights=clusters.multiplicity))
-    spread = float((clusters.multiplicity * (values - mean) ** 2).sum())
-    return sqrt((n_clusters - 1) / n_clusters * spread) if np.isfinite(spread) else nan
+    squares = (values - float(np.average(values, weights=times))) ** 2
+    spread = float(times @ squares)
+    if not np.isfinite(spread):
+        return nan, nan
+    excess = float(times @ squares**2) - spread**2 / n_clusters
+    most = n_clusters - 1
+    df = most if excess <= 2 * spread**2 / most else 2 * spread**2 / excess
+    return sqrt((n_clusters - 1) / n_clusters * spread), df
 
 
 def jackknife(
@@ -112,8 +122,10 @@ def jackknife(
     scale: Literal["identity", "fisher"] = "identity",
     level: float = 0.95,
 ) -> Estimate:
-    r"""Statistic of all clusters with a delete-one-cluster jackknife interval, Student's t on G - 1 df.
+    r"""Statistic of all clusters with a delete-one-cluster jackknife interval and Student's t.
 
+    With :math:`u_g` the squared deviations of the left-out values, t has :math:`2 (\sum u_g)^2 / (\sum u_g^2 -
+    (\sum u_g)^2 / G)` degrees of freedom (Satterthwaite 1946), at most G - 1: few, where few clusters decide.
     On Fisher's scale, for coefficients in [-1, 1], the interval is :math:`\tanh\{\operatorname{artanh} \theta
     \pm t\, SE / (1 - \theta^2)\}`: it stays inside the range, and covers better than the plain :math:`\theta
     \pm t\, SE` wherever the two differ (``benchmarks/validity.py``). Source: Efron and Tibshirani 1993,
@@ -137,13 +149,13 @@ def jackknife(
     clusters = Clusters.of(contributions)
     n_clusters = clusters.n_clusters
     value = float(statistic(clusters.total[np.newaxis])[0])
-    se = jackknife_se(statistic, clusters) if n_clusters > 1 else nan
+    se, df = _jackknife_error(statistic, clusters)
     is_fisher = scale == "fisher" and abs(value) < 1 - TINY
     method = "cluster jackknife, Fisher z, t" if is_fisher else "cluster jackknife, t"
     reason = _why_no_interval(value, se, n_clusters)
     if reason is not None:
         return undefined(reason, value=value, method=method, n=n, n_clusters=n_clusters, level=level)
-    half = float(special.stdtrit(n_clusters - 1, 0.5 + level / 2)) * se
+    half = float(special.stdtrit(df, 0.5 + level / 2)) * se
     ends = (value - half, value + half)
     if is_fisher:
         centre, reach = np.arctanh(value), half / (1 - value**2)

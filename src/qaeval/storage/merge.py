@@ -28,7 +28,15 @@ from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.files.rows import explained, placed_rows, read_rows
 from qaeval.records import Reading, Sample, Session
 from qaeval.storage.location import Folder, Location
-from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, RunStore
+from qaeval.storage.run_directory import (
+    CONTROLS,
+    GENERATIONS,
+    GRADES,
+    METRICS,
+    SAMPLES,
+    SESSIONS,
+    RunStore,
+)
 from qaeval.storage.shards import (
     FILES,
     CommittedShard,
@@ -157,6 +165,10 @@ def _write(shards: Sequence[CommittedShard], folder: Path) -> tuple[int, int, in
     samples = list(store.samples())
     n_generations = _write_generations(shards, folder, samples, list(settings["candidates"]))
     n_grades = _write_grades(shards, folder)
+    # the first shard alone grades controls
+    if CONTROLS in shards[0].record.files:
+        with _synced(folder / CONTROLS) as file:
+            file.writelines(shards[0].blocks(CONTROLS))
     sessions = list(_sessions(shards))
     _write_rows(folder / SESSIONS, sessions)
     if any(METRICS in shard.record.files for shard in shards):

@@ -8,6 +8,7 @@
                   grades.jsonl        Grade and Failure rows, appended as they come
                   grades/<judge>.json, .jsonl
                                       judge and rubric of a further judge, and its rows, as in grades.jsonl
+                  controls.jsonl      planted controls, drawn, then graded: Control rows
                   generation_repeats.jsonl, grade_repeats.jsonl
                                       further replies and letters of `--repeat`: no rate and no gate reads them
                   sessions.jsonl      one row per process and stage: time, duration, server
@@ -23,7 +24,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, TypeVar
@@ -42,12 +43,13 @@ from qaeval.files.rows import (
     explained,
     read_rows,
 )
-from qaeval.records import GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.records import Control, GenerateRow, GradeRow, Reading, Record, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
+CONTROLS: Final = "controls.jsonl"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
@@ -188,7 +190,8 @@ class RunStore:
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
         further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
-        rows = (GENERATIONS, GRADES, GENERATION_REPEATS, GRADE_REPEATS, SESSIONS, METRICS)
+        repeats = (GENERATION_REPEATS, GRADE_REPEATS)
+        rows = (GENERATIONS, GRADES, CONTROLS, *repeats, SESSIONS, METRICS)
         for name in (*rows, *(f"{JUDGES}/{file}" for file in further)):
             path = self.path / name
             if not path.is_file():
@@ -286,6 +289,14 @@ class RunStore:
         """Return the sample set in its order, read at every iteration."""
         return EachRow(self.path / SAMPLES, Sample.model_validate_json)
 
+    def some_samples(self, sample_ids: Container[str]) -> list[Sample]:
+        """Return the samples with these ids, in the order of the set."""
+        rows = read_rows(
+            self.path / SAMPLES,
+            lambda line: line if orjson.loads(line)["sample_id"] in sample_ids else None,
+        )
+        return [Sample.model_validate_json(line) for line in rows if line is not None]
+
     def generations(self) -> LastRows:
         """Return the last row of every generation task, read at every iteration."""
         return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json)
@@ -293,6 +304,11 @@ class RunStore:
     def grades(self) -> LastRows:
         """Return the last row of every grading task, read at every iteration."""
         return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
+
+    def controls(self) -> tuple[Control, ...]:
+        """Return the planted controls in the order of their draw; empty in a run without any."""
+        rows = read_rows(self.path / CONTROLS, Control.model_validate_json)
+        return tuple({row.task_id: row for row in rows}.values())
 
     def generation_repeats(self) -> LastRows:
         """Return the last row of every further reply, read at every iteration."""

@@ -28,6 +28,7 @@ from qaeval.records import Record, Sample, digest
 from qaeval.storage.location import BLOCK, Location
 from qaeval.storage.run_directory import (
     COMMITTED,
+    CONTROLS,
     GENERATIONS,
     GRADES,
     METRICS,
@@ -40,7 +41,7 @@ from qaeval.storage.run_directory import (
     model_json,
 )
 
-FILES: Final = (SETTINGS, SAMPLES, GENERATIONS, GRADES, SESSIONS, METRICS)
+FILES: Final = (SETTINGS, SAMPLES, GENERATIONS, GRADES, CONTROLS, SESSIONS, METRICS)
 """Files of an attempt; an empty shard has the first two alone."""
 
 _ARGUMENT: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")

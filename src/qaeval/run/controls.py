@@ -1,0 +1,192 @@
+"""Planted controls: items of the run with a defect, which show whether the judge tells anything apart.
+
+A control is a real item whose answer is dots, or the answer to an item of another chunk (of a preference pair:
+the chosen answer). The judge grades it with the prompt of every other item, after these. The draw depends on the
+run's items alone, and is written down before the first request: a resumed run grades the same controls.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Final
+
+from qaeval.analysis.letters import cluster_of
+from qaeval.chat.protocol import ChatModel
+from qaeval.checks.answers import refuses
+from qaeval.files.rows import ReplyIndex
+from qaeval.records import Control, ControlDefect, Item, Sample, record_id
+from qaeval.run import grade
+from qaeval.run.grade import GradeTask, Instructions
+from qaeval.run.items import is_dots
+from qaeval.run.plan import Judging
+from qaeval.run.stages import PendingTasks
+from qaeval.storage.run_directory import CONTROLS, RunStore
+from qaeval.text.units import content_words
+
+N_CONTROLS: Final = 10
+"""At most, of a run: what they cost is small, and a judge of recall .8 passes (`agreement.discrimination`)."""
+
+_POOL: Final = 20
+"""Samples, and items of these, that controls are made from, in the order of a hash."""
+_DOTS: Final = "…"
+_MIN_WORDS: Final = 3
+"""A shorter answer can be right for two questions: a number, a yes."""
+_MAX_SHARED: Final = 0.5
+"""Largest share of an answer's words that the control's own chunk may hold: chunks overlap and repeat each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An item of the run that controls are made from."""
+
+    sample: Sample
+    item: Item
+
+
+def draw(judge: str, samples: Iterable[Sample], replies: ReplyIndex) -> tuple[Control, ...]:
+    """Draw the controls of a run: half of them with dots, half with another chunk's answer, where there is one.
+
+    Args:
+        judge: Name of the judge.
+        samples: Samples of the run whose items are used.
+        replies: The candidates' replies.
+    """
+    order = sorted(samples, key=lambda sample: sample.sample_id)
+    by_sample = [_sources(sample, replies) for sample in order]
+    # one item of each sample, then the second one of each, so that the controls are of as many chunks as there are
+    sources = [source for round_ in zip_longest(*by_sample) for source in round_ if source is not None]
+    taken = {source.item.item_id for source in sources}
+    foreign = _distinct(_foreign(judge, sources[:_POOL]), taken)[: N_CONTROLS // 2]
+    dotted = _distinct((_control(judge, source, _DOTS, "placeholder") for source in sources), taken)
+    return (*dotted[: N_CONTROLS - len(foreign)], *foreign)
+
+
+def _sources(sample: Sample, replies: ReplyIndex) -> list[_Source]:
+    items = {item.item_id: item for row in replies.of(sample.sample_id) for item in row.items}
+    order = sorted(items, key=lambda item_id: record_id("control", item_id))
+    whole = (items[item_id] for item_id in order)
+    return [_Source(sample, item) for item in whole if not (is_dots(item.answer) or is_dots(item.question))]
+
+
+def _foreign(judge: str, sources: Sequence[_Source]) -> Iterator[Control]:
+    """Yield a control for each source, last first, that some other chunk's answer certainly does not fit."""
+    for index, source in reversed([*enumerate(sources)]):
+        held = {*content_words(source.sample.chunk.text), *content_words(source.item.answer)}
+        for donor in (*sources[index + 1 :], *sources[:index]):
+            if cluster_of(donor.sample) != cluster_of(source.sample) and _is_foreign(donor.item.answer, held):
+                yield _control(judge, source, donor.item.answer, "foreign answer")
+                break
+
+
+def _is_foreign(answer: str, held: set[str]) -> bool:
+    """Whether an answer is certainly not right beside a chunk: a refusal may be, and so may a few words."""
+    words = set(content_words(answer))
+    return len(words) >= _MIN_WORDS and len(words & held) <= _MAX_SHARED * len(words) and not refuses(answer)
+
+
+def _control(judge: str, source: _Source, answer: str, defect: ControlDefect) -> Control:
+    own = source.item
+    item = Item.of(
+        source.sample.sample_id,
+        own.position,
+        type=own.type,
+        question=own.question,
+        answer=answer,
+        parts=own.parts,
+    )
+    return Control(
+        task_id=record_id("control", judge, item.item_id),
+        defect=defect,
+        sample_id=source.sample.sample_id,
+        item=item,
+    )
+
+
+def _distinct(controls: Iterable[Control], taken: Iterable[str]) -> list[Control]:
+    """Leave out what the run holds as an item, and doubles: two candidates may ask the same question."""
+    ids = set(taken)
+    return [
+        control
+        for control in controls
+        if not (control.item.item_id in ids or ids.add(control.item.item_id))  # type: ignore[func-returns-value]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _ControlTask:
+    """A control to be graded."""
+
+    control: Control
+    grading: GradeTask
+
+
+class ControlStage:
+    """The judge grades the planted controls of a run.
+
+    Args:
+        judging: Judge and rubric.
+        store: The open run directory.
+        replies: Its replies.
+    """
+
+    name: Final = "grade"
+    file: Final = CONTROLS
+    alongside: Final = False
+    is_measured: Final = False
+    uses_cache: Final = False
+    max_concurrency: Final = None
+
+    def __init__(self, judging: Judging, store: RunStore, replies: ReplyIndex) -> None:
+        self.spec = judging.judge
+        self._store, self._replies = store, replies
+        sampling = self.spec.sampled(grade.SAMPLING)
+        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self._lenient = self.spec.structured == "off"
+
+    def pending(self) -> PendingTasks[_ControlTask]:
+        """Return the controls without a grade; at the first call of a run draw them, and write them down."""
+        controls = self._store.controls()
+        if controls:
+            samples = self._store.some_samples({control.sample_id for control in controls})
+        else:
+            samples = self._store.some_samples(self._replies.sample_ids(_POOL))
+            controls = self._drawn(samples)
+        by_id = {sample.sample_id: sample for sample in samples}
+        tasks = [
+            _ControlTask(
+                control, GradeTask(control.task_id, self.spec.name, by_id[control.sample_id], control.item)
+            )
+            for control in controls
+            if control.is_pending
+        ]
+        return PendingTasks(len(controls), len(controls) - len(tasks), tasks)
+
+    def _drawn(self, samples: Iterable[Sample]) -> tuple[Control, ...]:
+        controls = draw(self.spec.name, samples, self._replies)
+        if controls:
+            self._store.drop_manifest()
+            with self._store.writer(CONTROLS) as rows:
+                for control in controls:
+                    rows.append(control)
+        return controls
+
+    async def ask(self, model: ChatModel, task: _ControlTask) -> Control:
+        """Ask for the grade of one control."""
+        row = await grade.grade_one(model, task.grading, self._instructions, lenient=self._lenient)
+        return task.control.model_copy(update={"grade": row})
+
+    async def on_row(self, task: _ControlTask, row: Control) -> None:
+        """Take no note of a row."""
+
+
+class Unwatched:
+    """Progress of a stage that nobody follows."""
+
+    def row(self, row: object) -> None:
+        """Show nothing."""
+
+    def more(self, n: int) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Show nothing."""

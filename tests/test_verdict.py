@@ -1,0 +1,221 @@
+"""The verdict as data: what decides it, and that every view prints the same one."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from qaeval.cli import run as qaeval
+from qaeval.comparison.decision import decide
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.html import render_html
+from qaeval.comparison.markdown import render_markdown
+from qaeval.comparison.model import Reason, Verdict
+from qaeval.comparison.report_file import load_report
+from qaeval.comparison.terminal import render_text_rows
+from qaeval.records import Label
+from qaeval.storage.run_directory import model_json
+from report_builders import Case, candidate, case, items_of, label_of
+
+EXAMPLE = Path(__file__).parents[1] / "results" / "example"
+
+BETTER = {"alpha": ["AB"] * 12, "beta": ["AA"] * 12}
+"""The judge gives beta 50 points more."""
+
+
+def labelled(run: Case, letters: Sequence[str], *names: str, **more: str) -> tuple[Label, ...]:
+    """Label all items of the named candidates, the same letters over and over for each."""
+    return tuple(
+        label_of(item, letters[index % len(letters)], **more)
+        for name in names
+        for index, item in enumerate(items_of(run, name))
+    )
+
+
+def codes(verdict: Verdict) -> list[str]:
+    return [reason.code for reason in verdict.reasons]
+
+
+def better(**facts: object) -> Case:
+    return case(BETTER, items_per_sample=2, **facts)  # type: ignore[arg-type]
+
+
+def refuted() -> Case:
+    """Labels at odds with the judge's letters: it gives an A to every item that anna graded C."""
+    run = better()
+    return run.with_rows(labels=labelled(run, "AC", "beta"))
+
+
+# ------------------------------------------------------------------------------ what decides
+
+
+def test_without_labels_a_better_candidate_is_used_if_the_judge_is_right() -> None:
+    verdict = better().report().verdict
+    assert (verdict.kind, verdict.candidate, verdict.condition) == ("use", "beta", "if_judge_right")
+    assert verdict.reasons == (
+        Reason(code="better", candidates=("alpha",)),
+        Reason(code="not_labelled", candidates=("alpha",)),
+    )
+
+
+def test_candidates_without_a_difference_that_matters_are_equal() -> None:
+    letters = {"alpha": ["AA", "AB"] * 10, "beta": ["AA", "AB"] * 10, "gamma": ["CC"] * 20}
+    verdict = case(letters, items_per_sample=2).report(margin=0.2).verdict
+    assert (verdict.kind, verdict.candidate, verdict.candidates) == ("equal", None, ("alpha", "beta"))
+    assert verdict.condition == "if_judge_right"
+    assert verdict.reason("better") == Reason(code="better", candidates=("gamma",))
+
+
+def test_open_differences_are_undecided() -> None:
+    letters = {"alpha": ["AB", "BB"] * 6, "beta": ["AB"] * 10 + ["BB"] * 2}
+    verdict = case(letters, items_per_sample=2).report(margin=0.02).verdict
+    assert (verdict.kind, verdict.candidate, verdict.leader, verdict.condition) == (
+        "undecided",
+        None,
+        "beta",
+        None,
+    )
+    assert verdict.reason("not_enough_data") == Reason(code="not_enough_data", candidates=("alpha",))
+
+
+def test_level_candidates_are_undecided_and_named_level() -> None:
+    letters = {"alpha": ["AB", "BB"] * 6, "beta": ["BB", "AB"] * 6}
+    assert codes(case(letters, items_per_sample=2).report().verdict) == [
+        "not_enough_data",
+        "level",
+        "not_labelled",
+    ]
+
+
+def test_few_chunks_are_undecided() -> None:
+    letters = {"alpha": ["AB"] * 9, "beta": ["AA"] * 9}
+    verdict = case(letters, items_per_sample=2).report().verdict
+    assert (verdict.kind, codes(verdict)) == ("undecided", ["too_few_chunks", "not_labelled"])
+
+
+@pytest.mark.parametrize(
+    ("letters", "code"),
+    [
+        ({"alpha": ["AB"] * 12}, "one_candidate"),
+        ({"alpha": ["--"] * 12, "beta": ["--"] * 12}, "nothing_graded"),
+        ({"alpha": ["BC"] * 12, "beta": ["CC"] * 12}, "nothing_usable"),
+    ],
+)
+def test_nothing_to_decide_is_no_verdict(letters: dict[str, list[str]], code: str) -> None:
+    verdict = case(letters, items_per_sample=2).report().verdict
+    assert (verdict.kind, verdict.candidate, verdict.condition, codes(verdict)) == (
+        "none",
+        None,
+        None,
+        [code],
+    )
+
+
+def test_embedded_candidates_alone_are_no_verdict() -> None:
+    embedded = {name: candidate(name, kind="embedded", hf_id="") for name in BETTER}
+    verdict = better(**embedded).report().verdict
+    assert (verdict.kind, codes(verdict)) == ("none", ["embedded_only", "better"])
+
+
+# ------------------------------------------------------------------------------ labels that refute
+
+
+def test_labels_that_refute_the_judge_leave_no_verdict() -> None:
+    verdict = refuted().report().verdict
+    assert (verdict.kind, verdict.candidate) == ("none", None)
+    assert verdict.reasons == (Reason(code="judge_refuted", raters=("anna",)),)
+    assert not verdict.trusts_judge
+
+
+def test_labels_of_few_chunks_refute_nothing() -> None:
+    run = better()
+    assert run.with_rows(labels=labelled(run, "AC", "beta")[:18]).report().verdict.kind == "use"
+
+
+def test_labels_with_one_letter_that_the_judge_gave_too_refute_nothing() -> None:
+    run = better()
+    assert run.with_rows(labels=labelled(run, "A", "beta")).report().verdict.kind == "use"
+
+
+def test_a_person_comes_before_a_model_when_labels_contradict_each_other() -> None:
+    run = case({"alpha": ["AB"] * 24, "beta": ["AA"] * 24}, items_per_sample=2)
+    by_anna = (*labelled(run, "AB", "alpha"), *labelled(run, "A", "beta"))
+    by_model = labelled(run, "AC", "beta", rater="m", rater_kind="model")
+    assert run.with_rows(labels=(*by_anna, *by_model)).report().verdict.kind == "use"
+    assert run.with_rows(labels=by_model).report().verdict.kind == "none"
+
+
+# ------------------------------------------------------------------------------ views
+
+
+@pytest.mark.parametrize("run", [better(), refuted()], ids=["use", "none"])
+def test_page_markdown_and_terminal_print_the_verdict(run: Case) -> None:
+    report = run.report()
+    sentence = verdict_sentence(report.verdict)
+    assert render_text_rows(report).headline[0] == ("verdict", sentence)
+    assert f"**{sentence}**" in render_markdown(report)
+    assert f'<li class="verdict">{sentence}</li>' in render_html(report).replace("&#39;", "'")
+
+
+def test_a_refuted_judge_chooses_no_candidate() -> None:
+    report = refuted().report()
+    decision = decide(report, {})
+    assert (decision.choice, decision.tied, decision.ranges, decision.rivals) == (None, (), (), ())
+    assert decision.verdict == report.verdict
+    assert decision.refused == ("quality", "cost")
+    by_the_rest = decide(report, {"quality": 0, "cost": 0, "licence": 0, "speed": 0})
+    assert by_the_rest.refused == ()
+
+
+def test_decide_prints_the_verdict_for_its_margin() -> None:
+    letters = {"alpha": ["AA", "AB"] * 10, "beta": ["AA", "AB"] * 9 + ["AA", "AA"]}
+    report = case(letters, items_per_sample=2).report(margin=0.01)
+    assert (report.verdict.kind, decide(report, {}).verdict.kind) == ("undecided", "undecided")
+    assert decide(report, {}, margin=0.5).verdict.kind == "equal"
+
+
+# ------------------------------------------------------------------------------ report.json on disk
+
+
+@pytest.fixture
+def run_of_refuted(tmp_path: Path) -> Path:
+    path = shutil.copytree(EXAMPLE, tmp_path / "run")
+    (path / "report.json").write_text(model_json(refuted().report()))
+    return path
+
+
+def test_history_and_decide_read_the_verdict_from_the_file(
+    run_of_refuted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = load_report(run_of_refuted).verdict
+    assert written == refuted().report().verdict
+    assert qaeval(["history", str(tmp_path), "--json"]) == 0
+    (history,) = json.loads(capsys.readouterr().out)["evals"]
+    (segment,) = history["stretches"]
+    assert Verdict.model_validate(segment["runs"][0]["verdict"]) == written
+    assert qaeval(["decide", str(run_of_refuted), "--json"]) == 0
+    decision = json.loads(capsys.readouterr().out)
+    assert (decision["choice"], Verdict.model_validate(decision["verdict"])) == (None, written)
+
+
+def test_a_report_of_an_earlier_version_gets_its_verdict_from_its_data(run_of_refuted: Path) -> None:
+    document = json.loads((run_of_refuted / "report.json").read_text())
+    del document["verdict"]
+    document["headline"][0]["text"] = "Take beta: it is better than alpha."
+    (run_of_refuted / "report.json").write_text(json.dumps(document))
+    assert load_report(run_of_refuted) == refuted().report()
+
+
+def test_reasons_of_a_later_version_are_kept(run_of_refuted: Path) -> None:
+    document = json.loads((run_of_refuted / "report.json").read_text())
+    document["verdict"]["reasons"].append({"code": "of_tomorrow", "share": 0.5})
+    (run_of_refuted / "report.json").write_text(json.dumps(document))
+    assert codes(load_report(run_of_refuted).verdict) == ["judge_refuted", "of_tomorrow"]
+
+
+def test_the_data_card_prints_the_verdict(run_of_refuted: Path, tmp_path: Path) -> None:
+    assert qaeval(["export", str(run_of_refuted), "--to", "csv", "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert verdict_sentence(load_report(run_of_refuted).verdict) in card
