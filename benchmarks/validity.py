@@ -4,8 +4,7 @@ Run ``python benchmarks/validity.py --reps 2000`` for chunks of three items, and
 the wide grid: chunks of 1 to 6 items, rare failures that come in whole chunks, documents whose chunks are
 alike, judges from nearly constant to nearly perfect. The chunk's own rate of A is drawn from a beta
 distribution with the given mean and intraclass correlation (ICC); two candidates share the chunk's
-difficulty. A judge repeats the reference's letter with a probability that varies between chunks too, and else
-draws a letter. Nothing here is read from or written to a file.
+difficulty. Nothing here is read from or written to a file.
 """
 
 import argparse
@@ -24,8 +23,7 @@ from qaeval.stats.intervals import clustered_rate
 from qaeval.stats.margins import non_inferiority
 from qaeval.stats.paired import agreeing_with_test, paired_difference, sign_flip_test
 from qaeval.stats.planning import Pilot, plan, simulated_power
-from qaeval.stats.reliability import cluster_tables, kappa_interval
-from qaeval.stats.resampling import jackknife
+from qaeval.stats.reliability import kappa_interval
 
 Array = NDArray[Any]
 
@@ -35,7 +33,6 @@ RATES = (0.5, 0.8, 0.93, 0.99)
 ICCS = (0.0, 0.2, 0.5)
 LOSS = 0.05
 ALPHA = 0.05
-ACCURACY = 0.8
 GRID = special.expit(np.linspace(-40, 40, 6001))
 
 
@@ -58,9 +55,6 @@ class Validity:
     plain_worse: float
     false_pass: float
     plain_false_pass: float
-    kappa: float
-    plain_kappa: float
-    kappa_warned: float
     difference: float
     planned: float
     reached: float
@@ -95,9 +89,6 @@ def simulate(setting: Setting, *, reps: int, rng: np.random.Generator) -> Validi
     difference, planned = detectable(setting, rng)
     # a share near 0.8 is known less well than one near 0.05
     better, weaker = grades(setting, p, p - difference, 3 * reps, rng)
-    judged = judge_runs(setting, reps, rng)
-    trusted = [number for number, estimate in enumerate(judged.default) if estimate.reason is None]
-    enough = len(trusted) >= reps / 20
     return Validity(
         equal=coverage(differences(a, b), 0),
         worse=coverage(differences(base, worse), -LOSS),
@@ -105,9 +96,6 @@ def simulate(setting: Setting, *, reps: int, rng: np.random.Generator) -> Validi
         false_alarm=alarms(a, b),
         false_pass=passes(base, worse),
         plain_false_pass=passes(base, worse, span=None),
-        kappa=coverage([judged.default[i] for i in trusted], judged.true) if enough else np.nan,
-        plain_kappa=coverage([judged.plain[i] for i in trusted], judged.true) if enough else np.nan,
-        kappa_warned=1 - len(trusted) / reps,
         difference=difference,
         planned=planned,
         reached=alarms(better, weaker),
@@ -171,37 +159,6 @@ def detectable(setting: Setting, rng: np.random.Generator) -> tuple[float, float
     return difference, simulated_power(pilot, setting.chunks, difference)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """Kappa of a judge in each run."""
-
-    default: list[Estimate]
-    plain: list[Estimate]
-    true: float
-
-
-def judge_runs(setting: Setting, reps: int, rng: np.random.Generator) -> Judged:
-    """Kappa of a judge in each run, with its default and its plain jackknife interval, and the true kappa."""
-    p, n = setting.rate, setting.chunks
-    shares = np.array([p, 0.6 * (1 - p), 0.4 * (1 - p)])
-    joint = ACCURACY * np.diag(shares) + (1 - ACCURACY) * np.outer(shares, shares)
-    chunks = np.repeat(np.arange(n), ITEMS)
-    default, plain = [], []
-    for _ in range(reps):
-        rates = np.tile(shares, (n, 1))
-        if setting.icc > 0:
-            gamma = rng.gamma(shares * (1 - setting.icc) / setting.icc, size=(n, 3)) + 1e-300
-            rates = gamma / gamma.sum(axis=1, keepdims=True)
-        right = chunk_rates(rng.random(n), ACCURACY, setting.icc)[chunks]
-        edges = np.cumsum(rates, axis=1)[chunks, :2]
-        reference = (rng.random((len(chunks), 1)) > edges).sum(axis=1)
-        judge = np.where(rng.random(len(chunks)) < right, reference, rng.choice(3, len(chunks), p=shares))
-        default.append(kappa_interval(reference, judge, chunks, n_levels=3))
-        tables = cluster_tables(reference, judge, chunks, n_levels=3)
-        plain.append(jackknife(kappa, tables, n=len(chunks)))
-    return Judged(default, plain, float(kappa(joint)))
-
-
 def print_validity(results: dict[Setting, Validity]) -> None:
     """Print coverage of rates and differences, and the error rates of the tests."""
     print("| chunks | A rate | ICC | equal | 5 pp worse | plain t | alarms | passes | plain t |")
@@ -220,27 +177,22 @@ def print_validity(results: dict[Setting, Validity]) -> None:
 
 
 def print_power(results: dict[Setting, Validity]) -> None:
-    """Print coverage of kappa, and power."""
-    print("| chunks | A rate | ICC | kappa | plain | warned | difference | planned | reached |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    """Print the power that is planned and reached."""
+    print("| chunks | A rate | ICC | difference | planned | reached |")
+    print("|---|---|---|---|---|---|")
     for s, v in results.items():
-        kappas = "- | -" if np.isnan(v.kappa) else f"{v.kappa:.3f} | {v.plain_kappa:.3f}"
-        print(
-            f"| {s.chunks} | {s.rate} | {s.icc} | {kappas} | {v.kappa_warned:.2f} "
-            f"| {v.difference:.3f} | {v.planned:.2f} | {v.reached:.2f} |"
-        )
+        print(f"| {s.chunks} | {s.rate} | {s.icc} | {v.difference:.3f} | {v.planned:.2f} | {v.reached:.2f} |")
     print(
-        "\nkappa, plain: coverage of the intervals without a warning, and of the jackknife without Fisher's scale in the\n"
-        "same runs. warned: share of runs with a warning or without an interval. difference: the loss that a pilot of\n"
-        "two equal candidates is planned to find with 80 %. planned: the power for that loss, from a pilot that shows\n"
-        "it. reached: power of the sign-flip test.\n"
+        "\ndifference: the loss that a pilot of two equal candidates is planned to find with 80 %. planned: the power\n"
+        "for that loss, from a pilot that shows it. reached: share of the runs in which the sign-flip test, which\n"
+        "decides the verdict, finds it.\n"
     )
 
 
 def print_summary(results: dict[Setting, Validity], reps: int, seconds: float) -> None:
     """Print the worst case of each column."""
     cells = list(results.values())
-    for name in ("equal", "worse", "plain_worse", "kappa", "plain_kappa"):
+    for name in ("equal", "worse", "plain_worse"):
         print(f"- lowest coverage, {name}: {np.nanmin([getattr(v, name) for v in cells]):.3f}")
     for name in ("false_alarm", "false_pass", "plain_false_pass"):
         print(f"- highest rate, {name}: {max(getattr(v, name) for v in cells):.3f}")

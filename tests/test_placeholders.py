@@ -42,6 +42,14 @@ def test_a_reply_must_not_repeat_an_example_of_the_prompt() -> None:
     assert reason('An "answer", short', definition) == "placeholder"
     assert reason('An "answer", short, of my own', definition) == ""
     assert reason("Your question", prompted("$chunk")) == ""
+    assert prompted(r'$chunk {"answer": "C:\Users"}').example_texts == {r"C:\Users"}
+
+
+def test_a_prompt_of_its_own_has_examples_of_its_own() -> None:
+    shipped = find_eval("rag_qa")
+    assert shipped.example_texts == {"…"}
+    copy = shipped.model_copy(update={"prompt": Prompt(user='$chunk {"answer": "Your answer"}')})
+    assert copy.example_texts == {"Your answer"}
 
 
 @pytest.mark.parametrize("name", ["qa_pairs", "dpo_pairs"])

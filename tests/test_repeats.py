@@ -312,10 +312,10 @@ def test_a_judge_and_a_candidate_that_are_noisy_at_known_rates_have_the_known_co
     assert report.noise is not None
     assert report.noise.judge is not None
     (of_writer,), of_grader = report.noise.candidates, report.noise.judge
-    found = components(of_writer)
-    assert found["judge"].low <= error * (1 - error) <= found["judge"].high
-    assert found["reply"].low <= (1 - 2 * error) ** 2 * p_good * (1 - p_good) <= found["reply"].high
-    assert (found["chunk"].low, found["item"].low) == (0.0, 0.0)
+    variances = components(of_writer)
+    assert variances["judge"].low <= error * (1 - error) <= variances["judge"].high
+    assert variances["reply"].low <= (1 - 2 * error) ** 2 * p_good * (1 - p_good) <= variances["reply"].high
+    assert (variances["chunk"].low, variances["item"].low) == (0.0, 0.0)
     assert of_grader.self_agreement.low <= 1 - 2 * error * (1 - error) <= of_grader.self_agreement.high
     assert of_grader.flips.value == approx(1 - of_grader.self_agreement.value)
     assert of_writer.without_judge_noise is not None
@@ -332,15 +332,24 @@ def test_a_judge_that_is_always_sure_has_no_noise_and_the_report_says_how_far_th
         report = compare(tmp_path, "run", n=24, repeat_judge=2).report
     assert report.noise is not None
     assert report.noise.judge is not None
-    found = components(report.noise.candidates[0])
-    assert found["judge"].value == 0.0
-    assert 0 < found["judge"].high < 0.1
-    assert found["reply"].value is None
+    variances = components(report.noise.candidates[0])
+    assert variances["judge"].value == 0.0
+    assert 0 < variances["judge"].high < 0.1
+    assert variances["reply"].value is None
     assert report.noise.judge.self_agreement.value == 1.0
     assert report.noise.judge.alpha.value == 1.0
     section = noise_section(report)
     assert section is not None
     assert section.tables[0].rows[0][3].endswith("no item has two replies")
+
+
+def test_a_judge_that_gives_no_letter_at_all_leaves_a_report(tmp_path: Path) -> None:
+    with models() as scripted:
+        scripted["grader"]._replies = lambda _request: "no letter"
+        report = compare(tmp_path, "run", repeat_judge=2).report
+    assert report.noise is not None
+    assert (report.noise.candidates, report.noise.judge) == ((), None)
+    assert noise_section(report) is not None
 
 
 def test_several_runs_side_by_side_have_no_noise(tmp_path: Path) -> None:

@@ -401,8 +401,8 @@ def test_a_run_and_shards_do_not_share_a_folder(runs: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--shard", "0/2"], "--shard needs --out"),
-        (["--shard", "0/2", "--out", "DIR", "--margin", "0.1"], "belong to the report"),
+        (["--shard", "0/2"], "--shard requires --out"),
+        (["--shard", "0/2", "--out", "DIR", "--margin", "0.1"], "apply to the report"),
         (["--out", "s3://bucket/run"], "add --shard 0/1"),
         (["--shard", "0/2", "--out", "s3://"], "expected s3://BUCKET/PREFIX"),
         (["--shard", "0/2", "--out", "s3://bucket/../x"], "expected s3://BUCKET/PREFIX"),

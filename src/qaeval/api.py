@@ -17,7 +17,7 @@ correct is raised as a `qaeval.errors.QaevalError`.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -56,7 +56,9 @@ from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
+from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import SETTINGS, RunStore
+from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 
 __all__ = [
     "AgreementReport",
@@ -580,7 +582,8 @@ def grade(
             if settings.get("grading") is None and not controls:
                 store.write_settings({**settings, **control_settings(controls=False)})
             is_first = judging.judge.name == first
-            runner.grade(judging, controls=is_first and controls and settings.get("controls", True))
+            # controls and repeats are of the judge in the settings alone
+            runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
             if is_first:
                 runner.grade_repeats(judging, repeat=n_letters)
     return load_run(path, config=config)
@@ -848,6 +851,114 @@ aagreement = awaitable(agreement)
 agate = awaitable(gate)
 
 
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """The shard of a run that is committed after `compare_shard`."""
+
+    committed: CommittedShard
+    outcome: Literal["committed", "committed before", "committed by another process"]
+    n_samples: int
+    """Samples of the shard; 0 if it was committed before."""
+    n_samples_of_run: int
+
+
+def compare_shard(
+    models: Sequence[str],
+    *,
+    shard: Shard,
+    out: str,
+    prompts: Paths | None = None,
+    eval_name: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    samples: PathArgument | None = None,
+    fields: Mapping[str, str] | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    judge: str | None = None,
+    rubric: PathArgument | None = None,
+    allow_same_family: bool = False,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    controls: bool = True,
+    hardware: str | None = None,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
+    progress: ProgressCallback | Progress | None = None,
+) -> ShardResult:
+    """Generate and grade a shard of a run, and commit it; a committed shard stays unchanged.
+
+    `shard` is the number of the shard and the number of shards, `out` the location of all shards, a folder or
+    ``s3://BUCKET/PREFIX``. All other arguments are those of `compare`.
+
+    Raises:
+        QaevalError: As for `compare`. An error with a note is of a shard that was begun: the same call continues it.
+    """
+    registry = _registry(config, endpoints)
+    location = find_location(out, allow_external=registry.allow_external)
+    plan = make_plan(
+        registry,
+        models,
+        eval_name=_text(eval_name),
+        chunks=_path(chunks),
+        samples=_path(samples),
+        fields=fields or {},
+        n=n,
+        seed=seed,
+        prompts=_prompts(prompts),
+    )
+    judging = find_judging(
+        registry,
+        plan.candidates,
+        judge=judge,
+        rubric=_text(rubric) or plan.definition.rubric,
+        allow_same_family=allow_same_family,
+    )
+    settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
+    machines = find_machines(registry, [settings], hardware)
+    n_samples_of_run = len(plan.samples)
+    begun = begin(location, shard, settings, plan.samples)
+    if isinstance(begun, CommittedShard):
+        return ShardResult(begun, "committed before", 0, n_samples_of_run)
+    shown = _progress(progress)
+    _note(judging, shown)
+    with begun as store, _noted("finished rows are kept; the same call continues the shard"):
+        sample_ids = shard.samples(plan.samples)
+        if sample_ids:
+            serve = metrics_served(
+                metrics_port,
+                metrics_host,
+                run=Path(location.name),
+                settings=settings,
+                machines=machines,
+                note=shown.note,
+            )
+            with (
+                serve as exporter,
+                make_runner(
+                    store,
+                    registry,
+                    concurrency,
+                    cache=cache,
+                    progress=shown,
+                    exporter=exporter,
+                    sample_ids=sample_ids,
+                ) as runner,
+            ):
+                runner.check(*plan.candidates, judging.judge)
+                # the controls of the first shard are those of the run
+                has_controls = controls and shard.index == 0
+                runner.compare(plan.candidates, plan.definition, judging, controls=has_controls)
+        committed = commit(location, shard, store.path)
+    location.tidy(store.path)
+    is_own = committed.record.attempt == store.path.name
+    outcome: Literal["committed", "committed by another process"] = (
+        "committed" if is_own else "committed by another process"
+    )
+    return ShardResult(committed, outcome, len(sample_ids), n_samples_of_run)
+
+
 def make_runner(
     store: RunStore,
     registry: Config,
@@ -952,15 +1063,20 @@ def _note(judging: Judging, progress: Progress) -> None:
         progress.note(judging.note)
 
 
-@contextmanager
-def _resumable(function: str, path: Path) -> Iterator[None]:
+def _resumable(function: str, path: Path) -> AbstractContextManager[None]:
     """Add to an error how the run is continued."""
+    return _noted(
+        f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
+    )
+
+
+@contextmanager
+def _noted(text: str) -> Iterator[None]:
+    """Add a note to an error of work that was begun."""
     try:
         yield
     except (QaevalError, KeyboardInterrupt) as error:
-        error.add_note(
-            f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
-        )
+        error.add_note(text)
         raise
 
 

@@ -114,6 +114,28 @@ def against_raters(
     )
 
 
+_CONTROLS: Final = (
+    "Controls are items of this run with a defect: dots as the answer, or the answer to an item of another chunk. They count in "
+    "no rate and no cost, and nothing is exported of them."
+)
+
+
+def planted_controls(controls: JudgeDiscrimination, best: str) -> Section | None:
+    """Return the section of the planted controls; None where the run has none, and nothing follows from its letters."""
+    if not controls.sentence:
+        return None
+    rows = tuple((count.defect, f"{count.n_graded:,}", f"{count.n_best:,}") for count in controls.defects)
+    table = Table(
+        caption="Planted controls by defect", header=("Defect", "Graded", f"Graded {best}"), rows=rows
+    )
+    return Section(
+        anchor="controls",
+        title="Planted controls",
+        paragraphs=(controls.sentence, *((_CONTROLS,) if rows else ())),
+        tables=(table,) if rows else (),
+    )
+
+
 def between_judges(judge: str, others: Sequence[FurtherJudge], letters: tuple[str, ...]) -> Iterator[Section]:
     """Yield a section for each further judge: against the judge that decides, and against each rater."""
     for number, other in enumerate(others, start=1):
@@ -165,28 +187,6 @@ def _usable_by_judges(judge: str, other: FurtherJudge, best: str) -> Table:
             (one.candidate, f"{one.n:,}", f"{one.n_usable:,}", f"{one.n_usable_by_other:,}")
             for one in other.candidates
         ),
-    )
-
-
-_CONTROLS: Final = (
-    "Controls are items of this run with a defect: dots as the answer, or the answer to an item of another chunk. They count in "
-    "no rate and no cost, and nothing is exported of them."
-)
-
-
-def planted_controls(controls: JudgeDiscrimination, best: str) -> Section | None:
-    """Return the section of the planted controls; None where the run has none, and nothing follows from its letters."""
-    if not controls.sentence:
-        return None
-    rows = tuple((count.defect, f"{count.n_graded:,}", f"{count.n_best:,}") for count in controls.defects)
-    table = Table(
-        caption="Planted controls by defect", header=("Defect", "Graded", f"Graded {best}"), rows=rows
-    )
-    return Section(
-        anchor="controls",
-        title="Planted controls",
-        paragraphs=(controls.sentence, *((_CONTROLS,) if rows else ())),
-        tables=(table,) if rows else (),
     )
 
 

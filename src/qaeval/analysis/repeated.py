@@ -70,8 +70,10 @@ def fail_repeated(samples: Iterable[Sample], rows: Iterable[GenerateRow]) -> lis
         samples: The sample set.
         rows: The last row of every generation task.
     """
-    by_id = {sample.sample_id: sample for sample in samples}
     rows = list(rows)
+    if not rows:
+        return rows
+    by_id = {sample.sample_id: sample for sample in samples}
     repeated = repeated_replies(
         ReplyTexts(
             row.candidate,

@@ -89,41 +89,44 @@ def compare(
     from qaeval.cli.progress import progress_on_stderr
 
     if shard is not None or (out is not None and out.startswith("s3:")):
-        from qaeval.cli.shards import compare_shard
+        from qaeval.cli.shards import print_shard, resumable_shard, shard_of
 
         if labels or margin:
             raise UsageError(
-                "--labels and --margin belong to the report: `qaeval report` after `qaeval merge`"
+                "--labels and --margin apply to the report: use `qaeval report` after `qaeval merge`"
             )
         if repeat is not None or repeat_judge is not None:
             raise UsageError(
                 "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
                 "adds replies and `qaeval grade DIR --repeat R` letters"
             )
-        compare_shard(
-            shard,
-            out,
-            models,
-            prompts=prompt_names(prompts),
-            eval_name=eval_name,
-            chunks=chunks,
-            samples=samples,
-            fields=mapping(field, "--field"),
-            n=n,
-            seed=seed,
-            judge=judge,
-            rubric=rubric,
-            allow_same_family=allow_same_family,
-            config=config,
-            endpoints=endpoint_urls(endpoint),
-            concurrency=in_flight(concurrency),
-            cache=not no_cache,
-            controls=not no_controls,
-            hardware=hardware,
-            metrics_port=metrics_port,
-            metrics_host=metrics_host,
-            as_json=as_json,
-        )
+        which, location = shard_of(shard, out)
+        with resumable_shard():
+            result = api.compare_shard(
+                models,
+                shard=which,
+                out=location,
+                prompts=prompt_names(prompts),
+                eval_name=eval_name,
+                chunks=chunks,
+                samples=samples,
+                fields=mapping(field, "--field"),
+                n=n,
+                seed=seed,
+                judge=judge,
+                rubric=rubric,
+                allow_same_family=allow_same_family,
+                config=config,
+                endpoints=endpoint_urls(endpoint),
+                concurrency=in_flight(concurrency),
+                cache=not no_cache,
+                controls=not no_controls,
+                hardware=hardware,
+                metrics_port=metrics_port,
+                metrics_host=metrics_host,
+                progress=progress_on_stderr(),
+            )
+        print_shard(result, as_json=as_json)
         return
     path = Path(out) if out else _new_run()
     with _resumable(path):

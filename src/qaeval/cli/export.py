@@ -1,4 +1,4 @@
-"""Commands that carry runs elsewhere: training data, tables, Inspect's logs, and back."""
+"""`qaeval export` and `qaeval import`: training data, tables, label sheets and Inspect logs, and items made elsewhere."""
 
 import shlex
 from contextlib import suppress
@@ -98,7 +98,7 @@ Next: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--next",
-        help="labels: draw the items whose labels decide most, given the labels that exist: whole chunks of all candidates, or items "
+        help="labels: draw the most informative items, given the existing labels: whole chunks of all candidates, or items "
         "of one candidate by the judge's letter.",
     ),
 ]
@@ -112,8 +112,8 @@ AcceptLicence: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The options of an export that were typed; what has no value was not."""
+class ExportOptions:
+    """The options of an export; None, an empty list and False stand for absent ones."""
 
     labels: list[Path] | None
     letter: list[str] | None
@@ -134,8 +134,8 @@ class Asked:
 
 _TRAINING = ("sft", "dpo")
 _TABLES = ("parquet", "csv")
-_TAKEN: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((field.name for field in fields(Asked)), _TRAINING),
+_TARGETS_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((field.name for field in fields(ExportOptions)), _TRAINING),
     "labels": (*_TRAINING, *_TABLES, "labels"),
     "candidate": (*_TRAINING, *_TABLES, "labels"),
     "seed": (*_TRAINING, "labels"),
@@ -145,7 +145,7 @@ _TAKEN: dict[str, tuple[str, ...]] = {
     "precomputed": ("labels",),
     "next": ("labels",),
 }
-"""Options of an export with the targets that take them."""
+"""Targets that accept an option."""
 
 
 def export(
@@ -171,7 +171,7 @@ def export(
     """Export a run as training data, tables, labels or logs."""
     from qaeval.storage.run_directory import RunStore
 
-    asked = Asked(
+    options = ExportOptions(
         labels=labels,
         letter=letter,
         min_probability=min_probability,
@@ -188,59 +188,59 @@ def export(
         next=next_,
         accept_licence=accept_licence,
     )
-    _require_taken(to, asked)
+    _require_applicable(to, options)
     target = out or run.resolve().with_name(f"{run.resolve().name}-{to}")
     with RunStore.open(run) as store:
         if to == "inspect":
             _export_logs(store, target)
         else:
-            _tell(_write(store, to, target, asked))
+            _print_export(_write(store, to, target, options))
 
 
-def _require_taken(to: str, asked: Asked) -> None:
-    """Refuse a target that is none, and options that it would pass over in silence."""
+def _require_applicable(to: str, options: ExportOptions) -> None:
+    """Refuse an unknown target, and options that the target would ignore."""
     if to not in TARGETS:
-        raise UsageError(f"--to is {', '.join(TARGETS)}, not {to!r}")
-    for field in fields(asked):
-        value = getattr(asked, field.name)
-        # a switch that was left out is False; of the context both words can be typed
-        left_out = value in (None, []) or (field.type is bool and not value)
-        takers = _TAKEN[field.name]
-        if not left_out and to not in takers:
+        raise UsageError(f"--to: expected {', '.join(TARGETS)}, got {to!r}")
+    for field in fields(options):
+        value = getattr(options, field.name)
+        # an absent switch is False; --no-context is False and present
+        is_absent = value in (None, []) or (field.type is bool and not value)
+        targets = _TARGETS_OF[field.name]
+        if not is_absent and to not in targets:
             name = field.name.replace("_", "-")
-            shown = f"--no-{name}" if field.name == "context" and value is False else f"--{name}"
-            raise UsageError(f"{shown} does nothing with --to {to}: it is for {' and '.join(takers)}")
+            option = f"--no-{name}" if field.name == "context" and value is False else f"--{name}"
+            raise UsageError(f"{option} has no effect with --to {to}: it applies to {' and '.join(targets)}")
 
 
-def _write(store: "RunStore", to: str, target: Path, asked: Asked) -> "ExportResult":
+def _write(store: "RunStore", to: str, target: Path, options: ExportOptions) -> "ExportResult":
     from qaeval.export import Filters, write_export
     from qaeval.export.select import Grading
     from qaeval.export.training import PAIRS_PER_SAMPLE
 
-    by = asked.by or "chunk"
+    by = options.by or "chunk"
     if by not in {"chunk", "document"}:
-        raise UsageError(f"--by is chunk or document, not {by!r}")
+        raise UsageError(f"--by: expected chunk or document, got {by!r}")
     return write_export(
         store,
         to,  # type: ignore[arg-type]
         target,
         filters=Filters(
-            letters=tuple(asked.letter or Grading.of(store).scale[:1]),
-            min_probability=asked.min_probability,
-            checks_passed=asked.checks_passed,
-            candidates=tuple(asked.candidate or ()),
-            model_labels=asked.model_labels,
+            letters=tuple(options.letter or Grading.of(store).scale[:1]),
+            min_probability=options.min_probability,
+            checks_passed=options.checks_passed,
+            candidates=tuple(options.candidate or ()),
+            model_labels=options.model_labels,
         ),
-        labels=_labels(store, asked.labels),
-        split=_shares("0.8,0.1,0.1" if asked.split is None else asked.split),
-        seed=asked.seed or 0,
-        accept=tuple(asked.accept_licence or ()),
+        labels=_labels(store, options.labels),
+        split=_shares("0.8,0.1,0.1" if options.split is None else options.split),
+        seed=options.seed or 0,
+        accept=tuple(options.accept_licence or ()),
         by=by,  # type: ignore[arg-type]
-        with_context=asked.context,
-        per_sample=PAIRS_PER_SAMPLE if asked.per_sample is None else asked.per_sample,
-        n=asked.n,
-        precomputed=asked.precomputed,
-        next_=asked.next,
+        with_context=options.context,
+        per_sample=PAIRS_PER_SAMPLE if options.per_sample is None else options.per_sample,
+        n=options.n,
+        precomputed=options.precomputed,
+        next_=options.next,
     )
 
 
@@ -249,13 +249,13 @@ def _export_logs(store: "RunStore", target: Path) -> None:
 
     bridge = _bridge()
     require_finished(store)
-    was_there = target.exists()
+    existed = target.exists()
     try:
         paths = bridge.export_logs(store, target)
     except BaseException:
-        if not was_there:
+        if not existed:
             with suppress(OSError):
-                target.rmdir()  # where it is empty
+                target.rmdir()  # only if it is empty
         raise
     for path in paths:
         print(path)
@@ -263,37 +263,37 @@ def _export_logs(store: "RunStore", target: Path) -> None:
 
 
 def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
-    """Read the labels that were named, else those of the run's eval."""
+    """Read the given label files, else those of the run."""
     from qaeval.comparison.run_data import labels_of_run, read_labels
 
-    found = paths or labels_of_run(store.path, store.settings())
-    return [label for path in found for label in read_labels(path)]
+    label_paths = paths or labels_of_run(store.path, store.settings())
+    return [label for path in label_paths for label in read_labels(path)]
 
 
-def _tell(written: "ExportResult") -> None:
-    for path in written.paths:
+def _print_export(result: "ExportResult") -> None:
+    for path in result.paths:
         print(path)
-    for name, rows in written.counts.items():
+    for name, rows in result.counts.items():
         print(f"{name}: {rows:,} rows")
-    for reason, rows in written.dropped.items():
+    for reason, rows in result.dropped.items():
         if rows:
-            print(f"left out by the filter or step {reason!r}: {rows:,}")
-    for note in written.notes:
+            print(f"excluded by {reason!r}: {rows:,} rows")
+    for note in result.notes:
         print(f"! {note}")
 
 
-def _shares(typed: str) -> tuple[float, float, float]:
+def _shares(argument: str) -> tuple[float, float, float]:
     try:
-        shares = tuple(float(part) for part in typed.split(","))
+        shares = tuple(float(part) for part in argument.split(","))
     except ValueError:
         shares = ()
     if len(shares) != _SHARES:
-        raise UsageError(f"--split: expected three shares such as 0.8,0.1,0.1, got {typed!r}")
+        raise UsageError(f"--split: expected three shares such as 0.8,0.1,0.1, got {argument!r}")
     return shares[0], shares[1], shares[2]
 
 
 def _bridge() -> "ModuleType":
-    """Import the bridge to Inspect, which is not in the core."""
+    """Import the bridge to Inspect, which is an extra."""
     from importlib import import_module
     from importlib.util import find_spec
 
@@ -410,10 +410,10 @@ def import_(
         join=join,
         config=config,
     )
-    _tell_import(target, is_graded=bool(grade_field))
+    _print_import(target, is_graded=bool(grade_field))
 
 
-def _tell_import(path: Path, *, is_graded: bool) -> None:
+def _print_import(path: Path, *, is_graded: bool) -> None:
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(path) as store:

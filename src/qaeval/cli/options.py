@@ -129,7 +129,7 @@ NoControls: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--no-controls",
-        help="Grade no planted controls: up to 10 items with a defect, which show whether the judge tells anything apart.",
+        help="Skip the planted controls: up to 10 items with a defect, which show whether the judge discriminates.",
     ),
 ]
 

@@ -54,13 +54,12 @@ def measure_noise(
         *(name for name in candidates if name in replies),
         *([judge] if letters.n_per_item > 1 else ()),
     ]
+    measured = (
+        _candidate(name, table[table["candidate"] == name], replies.get(name, ()), letters, best=rubric.best)
+        for name in candidates
+    )
     return Noise(
-        candidates=tuple(
-            _candidate(
-                name, table[table["candidate"] == name], replies.get(name, ()), letters, best=rubric.best
-            )
-            for name in candidates
-        ),
+        candidates=tuple(candidate for candidate in measured if candidate is not None),
         judge=_judge(table, letters, rubric.letters) if letters.n_per_item > 1 else None,
         at_temperature_0=tuple(dict.fromkeys(name for name in repeated if temperatures.get(name) == 0)),
     )
@@ -119,13 +118,14 @@ def _further_replies(table: pd.DataFrame, rows: Iterable[GenerateRow]) -> dict[s
 
 
 def _candidate(
-    name: str, own: pd.DataFrame, replies: Sequence[_Reply], letters: _Letters, *, best: str
-) -> CandidateNoise:
-    positions = sorted(own["position"].unique())
-    clusters = dict(zip(own["sample_id"], own["cluster"], strict=True))
+    name: str, table: pd.DataFrame, replies: Sequence[_Reply], letters: _Letters, *, best: str
+) -> CandidateNoise | None:
+    """Split the spread of one candidate's letters; None where no item has a letter."""
+    positions = sorted(table["position"].unique())
+    clusters = dict(zip(table["sample_id"], table["cluster"], strict=True))
     n_missing = 0
     rows: list[tuple[float, str, str, int]] = []  # usable or not, chunk, expected item, reply
-    for sample_id, position, number, item_id in _slots(own, replies, positions):
+    for sample_id, position, number, item_id in _slots(table, replies, positions):
         if item_id:
             given = letters.given.get((item_id, number), {}).values()
             n_missing += not given
@@ -134,10 +134,10 @@ def _candidate(
             values = [0.0] * (1 if number else letters.n_per_item)
         rows += [(value, clusters[sample_id], f"{sample_id} {position}", number) for value in values]
     if not rows:
-        raise DataError(f"{name}: no item has a letter")
+        return None
     result = variance_components(*(np.array(column) for column in zip(*rows, strict=True)))
     judge = result.judge.variance
-    usable = ((own["status"] == GRADED) & (own["letter"] == best)).to_numpy(dtype=float)
+    usable = ((table["status"] == GRADED) & (table["letter"] == best)).to_numpy(dtype=float)
     return CandidateNoise(
         candidate=name,
         n_letters=len(rows),
@@ -152,17 +152,17 @@ def _candidate(
             )
             for source in _SOURCES
         ),
-        without_judge_noise=_relative_width(usable, own["cluster"].to_numpy(), judge.value)
+        without_judge_noise=_relative_width(usable, table["cluster"].to_numpy(), judge.value)
         if judge.is_defined
         else None,
     )
 
 
 def _slots(
-    own: pd.DataFrame, replies: Iterable[_Reply], positions: Sequence[int]
+    table: pd.DataFrame, replies: Iterable[_Reply], positions: Sequence[int]
 ) -> Iterator[tuple[str, int, int, str]]:
     """Yield sample, position, number of the reply and item of everything expected; no item where the reply failed."""
-    answered = own[~((own["status"] == FAILED) & own["failure"].isin(TRANSIENT_REASONS))]
+    answered = table[~((table["status"] == FAILED) & table["failure"].isin(TRANSIENT_REASONS))]
     yield from zip(
         answered["sample_id"],
         answered["position"],

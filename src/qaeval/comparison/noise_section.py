@@ -18,7 +18,7 @@ def noise(report: Report) -> Section | None:
     measured, judge, letters = report.noise, report.judge.facts.name, report.rubric.letters
     if measured is None:
         return None
-    tables = [_components(measured, letters[0])]
+    tables = [_components(measured, letters[0])] if measured.candidates else []
     if measured.judge is not None:
         tables.append(_judge(measured.judge, judge, letters))
     return Section(

@@ -95,10 +95,10 @@ class Report(Part):
     """Rates by the labels of each rater, the judge's error taken off."""
     agreement: tuple[RaterAgreement, ...] = ()
     raters: tuple[RaterPair, ...] = ()
-    judges: tuple[FurtherJudge, ...] = Field(default=(), exclude_if=is_unset)
-    """Judges that graded the same items besides `judge`, which decides."""
     controls: JudgeDiscrimination | None = None
     """None in reports of versions without planted controls."""
+    judges: tuple[FurtherJudge, ...] = Field(default=(), exclude_if=is_unset)
+    """Judges that graded the same items besides `judge`, which decides."""
     strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""

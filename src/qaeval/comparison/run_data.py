@@ -92,7 +92,7 @@ def read_run(
             grades=rows[judge],
             further_grades={name: own for name, own in rows.items() if name != judge},
             sessions=sessions,
-            controls=store.controls() if grading is first else (),
+            controls=store.controls() if grading is first else (),  # the first judge alone grades them
             readings=store.readings(),
             generation_repeats=store.generation_repeats(),
             grade_repeats=store.grade_repeats() if grading is first else (),

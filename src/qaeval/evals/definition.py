@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
@@ -127,16 +127,10 @@ class EvalDefinition(Record):
         """Hash of everything but the data that a reply depends on, 64 hex digits."""
         return digest(self.model_dump(mode="json"))
 
-    @cached_property
+    @property
     def example_texts(self) -> frozenset[str]:
         """Texts of the fields of an item in an example of the reply in the prompt; a reply must not repeat them."""
-        names = "|".join(WRITTEN[self.item_kind])
-        examples = re.compile(rf'"(?:{names})"\s*:\s*("[^"\\$]*(?:\\.[^"\\$]*)*")')
-        texts = (
-            json.loads(text, strict=False)
-            for text in examples.findall(f"{self.prompt.system}\n{self.prompt.user}")
-        )
-        return frozenset(text.strip() for text in texts)
+        return _example_texts(self.prompt, self.item_kind)
 
     @field_validator("item_types")
     @classmethod
@@ -168,6 +162,20 @@ class EvalDefinition(Record):
         if len(set(names)) < len(names):
             raise ValueError(f"checks: duplicate check in {', '.join(names)}")
         return self
+
+
+@lru_cache  # not a cached property: a candidate's own prompt replaces that of a copy, which would keep the old texts
+def _example_texts(prompt: Prompt, kind: ItemKind) -> frozenset[str]:
+    examples = re.compile(rf'"(?:{"|".join(WRITTEN[kind])})"\s*:\s*("[^"\\$]*(?:\\.[^"\\$]*)*")')
+    return frozenset(_string(text).strip() for text in examples.findall(f"{prompt.system}\n{prompt.user}"))
+
+
+def _string(text: str) -> str:
+    """Read a JSON string; an example in a prompt need not be valid."""
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:
+        return text[1:-1]
 
 
 def load_eval(directory: Path) -> EvalDefinition:

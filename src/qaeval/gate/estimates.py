@@ -74,6 +74,12 @@ class Counts:
         """The rate of hits, clustered by chunk."""
         return lambda level: clustered_rate(self.hits, self.totals, level=level)
 
+    def projected(self, n_chunks: int) -> IntervalAt:
+        """Return the rate of these chunks, repeated up to so many."""
+        kept = self.totals > 0
+        hits, totals = (np.resize(values[kept], n_chunks) for values in (self.hits, self.totals))
+        return replace(self, hits=hits, totals=totals).rate
+
     @property
     def share(self) -> float:
         """The rate of hits as a number; at least one item must count."""

@@ -151,12 +151,12 @@ class Runner:
             _record_judging(self._store, judging)
             with self._signals():
                 await self._generate_and_grade(candidates, definition, judging)
-                # after the last letter: the judge's session must not hold the time of repeats
-                for spec in in_turns(candidates):
-                    await self._repeat(spec, definition, repeat)
                 if controls:
                     with self._store.replies() as replies:
                         await self._grade_controls(judging, replies)
+                # after the last letter: the judge's session must not hold the time of repeats
+                for spec in in_turns(candidates):
+                    await self._repeat(spec, definition, repeat)
         else:
             await self.agenerate(candidates, definition, repeat=repeat)
             await self.agrade(judging, controls=controls)

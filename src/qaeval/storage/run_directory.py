@@ -6,9 +6,9 @@
                   samples.jsonl       the sample set, frozen
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
+                  controls.jsonl      planted controls, drawn, then graded: Control rows
                   grades/<judge>.json, .jsonl
                                       judge and rubric of a further judge, and its rows, as in grades.jsonl
-                  controls.jsonl      planted controls, drawn, then graded: Control rows
                   generation_repeats.jsonl, grade_repeats.jsonl
                                       further replies and letters of `--repeat`: no rate and no gate reads them
                   sessions.jsonl      one row per process and stage: time, duration, server
@@ -190,8 +190,7 @@ class RunStore:
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
         further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
-        repeats = (GENERATION_REPEATS, GRADE_REPEATS)
-        rows = (GENERATIONS, GRADES, CONTROLS, *repeats, SESSIONS, METRICS)
+        rows = (GENERATIONS, GRADES, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS, SESSIONS, METRICS)
         for name in (*rows, *(f"{JUDGES}/{file}" for file in further)):
             path = self.path / name
             if not path.is_file():
