@@ -29,6 +29,7 @@ import pandas as pd
 
 from qaeval.agreement.analysis import fits, report_of_run
 from qaeval.agreement.model import AgreementReport
+from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
@@ -38,7 +39,7 @@ from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_lab
 from qaeval.comparison.terminal import render_text_rows
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
-from qaeval.errors import QaevalError, UsageError
+from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.decide import GateRequest
@@ -510,6 +511,7 @@ def grade(
     run: Run | PathArgument,
     *,
     judge: str | None = None,
+    panel: Sequence[str] | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -531,6 +533,8 @@ def grade(
         run: A run, or its directory.
         judge: Judge in the registry; default: that of the run, else the registry's first one that is of no
             candidate's family.
+        panel: Judges that grade one after the other, in place of `judge`: an odd number, at least 3. The first is that of a run
+            that no judge graded before. A member that fails does not stop the others.
         rubric: Name or file of the rubric; default: the eval's.
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         endpoints: URL of a model's server by name.
@@ -544,7 +548,7 @@ def grade(
         progress: Called after each finished task.
 
     Returns:
-        The run with its letters. `Run.write_report` writes its report.
+        The run with its letters, by the panel where one is named. `Run.write_report` writes its report.
 
     Raises:
         QaevalError: As for `compare`.
@@ -552,24 +556,29 @@ def grade(
     (path,) = _run_paths(run)
     n_letters = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
+    members = _panel(panel, judge, "judge")
+    failed: dict[str, DataError | EndpointError] = {}
     with RunStore.open(path, writable=True) as store:
-        settings = store.settings()
-        recorded = store.further_judges().get(judge or "")
-        judging = judging_of_run(
-            registry,
-            {**settings, "grading": recorded} if recorded else settings,
-            judge=judge,
-            rubric=_text(rubric),
-            allow_same_family=allow_same_family,
-        )
-        first = (settings.get("grading") or judging.settings())["judge"]["name"]
-        if judging.judge.name != first and n_letters > 1:
-            raise UsageError(
-                f"repeat: noise is measured of the run's judge, {first}, not of {judging.judge.name}"
+        settings, further = store.settings(), store.further_judges()
+        judgings = [
+            judging_of_run(
+                registry,
+                {**settings, "grading": further[name]} if name in further else settings,
+                judge=name,
+                rubric=_text(rubric),
+                allow_same_family=allow_same_family,
             )
-        machines = find_machines(registry, [{**settings, "grading": judging.settings()}], None)
+            for name in members or (judge,)
+        ]
+        first = (settings.get("grading") or judgings[0].settings())["judge"]["name"]
+        if n_letters > 1 and first not in {judging.judge.name for judging in judgings}:
+            raise UsageError(
+                f"repeat: noise is measured of the run's judge, {first}, not of {judgings[0].judge.name}"
+            )
+        gradings = [{**settings, "grading": judging.settings()} for judging in judgings]
+        machines = find_machines(registry, gradings, None)
         shown = _progress(progress)
-        _note(judging, shown)
+        _note(judgings[0], shown)
         serve = metrics_served(
             metrics_port, metrics_host, run=path, settings=settings, machines=machines, note=shown.note
         )
@@ -581,12 +590,42 @@ def grade(
         ):
             if settings.get("grading") is None and not controls:
                 store.write_settings({**settings, **control_settings(controls=False)})
-            is_first = judging.judge.name == first
-            # controls and repeats are of the judge in the settings alone
-            runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
-            if is_first:
-                runner.grade_repeats(judging, repeat=n_letters)
-    return load_run(path, config=config)
+            for judging in judgings:
+                is_first = judging.judge.name == first
+                try:
+                    # controls and repeats are of the judge in the settings alone
+                    runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
+                    if is_first:
+                        runner.grade_repeats(judging, repeat=n_letters)
+                except (DataError, EndpointError) as error:
+                    if not members:
+                        raise
+                    failed[judging.judge.name] = error
+    if failed:
+        raise _members_failed(path, members, failed)
+    return load_run(path, config=config, panel=members or None)
+
+
+def _panel(panel: Sequence[str] | None, other: str | None, option: str) -> tuple[str, ...]:
+    """Return the members of a panel; empty where none is named."""
+    if panel is None:
+        return ()
+    if other:
+        raise UsageError(
+            f"panel and {option} exclude each other: a panel decides by the letters of all members"
+        )
+    return checked_panel([panel] if isinstance(panel, str) else panel)
+
+
+def _members_failed(
+    path: Path, members: Sequence[str], failed: Mapping[str, DataError | EndpointError]
+) -> DataError | EndpointError:
+    """Return the error of a panel of which members failed, of the kind of the first one."""
+    errors = "; ".join(f"{name}: {error}" for name, error in failed.items())
+    return type(next(iter(failed.values())))(
+        f"{path}: {len(failed)} of {len(members)} members of the panel failed ({errors}). All letters are kept; the same command "
+        f"asks for those that are missing"
+    )
 
 
 @blocking
@@ -665,6 +704,7 @@ def load_run(
     labels: Paths | None = None,
     margin: float | None = None,
     decide_by: str | None = None,
+    panel: Sequence[str] | None = None,
     hardware: str | None = None,
     config: PathArgument | None = None,
     command: str | None = None,
@@ -676,29 +716,35 @@ def load_run(
         labels: Label files; default: the eval's.
         margin: Smallest difference of usable rates that matters, in (0, 1).
         decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
+        panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         config: Registry file.
         command: Recorded in the report as the command; default: this call.
 
     Raises:
-        UsageError: No directory is given, a name is unknown, or `decide_by` did not grade the run.
+        UsageError: No directory is given, a name is unknown, the panel is even or too small, or a judge of these did not
+            grade the run.
         DataError: There is no run at a path.
         StoreError: Another process writes the run.
     """
     paths = _run_paths(run)
     if not paths:
         raise UsageError("load_run needs a run directory")
+    members = _panel(panel, decide_by, "decide_by")
     registry = find_config(_path(config))
     settings = []
     for path in paths:
         with RunStore.open(path) as store:
             own = store.settings()
+            for member in members:
+                decider(store, own, member)
             if decide_by:
                 name = decider(store, own, decide_by)
                 own = {**own, "grading": store.further_judges().get(name) or own["grading"]}
             settings.append(own)
     options = ReportOptions(
         decide_by=decide_by or "",
+        panel=members,
         label_paths=labels_of_runs(paths, settings) if labels is None else _paths(labels),
         margin=_margin(margin, registry),
         machines=find_machines(registry, settings, hardware),

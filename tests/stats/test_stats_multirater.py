@@ -9,6 +9,7 @@ from qaeval.stats.multirater import (
     alpha_from_coincidences,
     alternative_annotator_test,
     coincidences,
+    dawid_skene,
     fleiss_interval,
     krippendorff_alpha,
     krippendorff_interval,
@@ -209,3 +210,52 @@ def test_a_rater_with_few_items_rejects_nothing() -> None:
     assert result.share_rejected == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="at least 3 raters"):
         alternative_annotator_test(np.ones(40), ratings[:, :2], np.arange(40))
+
+
+# Dawid and Skene 1979: 45 patients, 5 anaesthetists, the first of whom graded three times
+ANAESTHESIA = (
+    "1111111 3334334 1122122 2223121 2223222 2223322 1122111 3333433 2222223 2322223 4444444 2223343 1111111 2223212 "
+    "1211111 1112111 1111111 1111111 2222221 2221322 2222222 2222221 2223222 2212222 1111111 1111111 2322222 1111111 "
+    "1111111 1121121 1111111 3333233 1111111 2222222 2223232 4334343 2212232 2323233 3333432 1111111 1111111 1212111 "
+    "2322222 1211111 2222222"
+)
+
+
+def test_dawid_skene_on_the_anaesthetists() -> None:
+    ratings = np.array([[int(letter) - 1 for letter in word] for word in ANAESTHESIA.split()])
+    model = dawid_skene(ratings, n_levels=4, raters=[1, 1, 1, 2, 3, 4, 5])
+    assert model.prevalence.round(4).tolist() == [0.4, 0.4216, 0.1118, 0.0667]
+    assert round(model.log_likelihood, 4) == -190.7310
+    assert (model.n_iterations, model.converged) == (26, True)
+    assert model.posterior.sum(axis=1) == pytest.approx(np.ones(45))
+    assert model.confusion.sum(axis=2) == pytest.approx(np.ones((5, 4)))
+    single = dawid_skene(ratings[:, [0, 3, 4, 5, 6]], n_levels=4)
+    assert single.prevalence.round(4).tolist() == [0.4, 0.4126, 0.1208, 0.0667]
+
+
+def test_dawid_skene_finds_planted_errors_and_takes_missing_letters() -> None:
+    rng = np.random.default_rng(5)
+    true = rng.choice(3, 6000, p=[0.6, 0.3, 0.1])
+    rates = [0.95, 0.8, 0.7]
+    ratings = np.column_stack(
+        [np.where(rng.random(6000) < rate, true, rng.integers(0, 3, 6000)) for rate in rates]
+    ).astype(float)
+    ratings[rng.random(ratings.shape) < 0.1] = X
+    ratings[:, 0] = np.where(np.isnan(ratings).all(axis=1), true, ratings[:, 0])
+    ratings[0] = X
+    model = dawid_skene(ratings, n_levels=3)
+    assert model.prevalence == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
+    assert model.accuracy == pytest.approx([rate + (1 - rate) / 3 for rate in rates], abs=0.03)
+    assert np.isnan(model.posterior[0]).all()
+    assert not np.isnan(model.posterior[1:]).any()
+    majority_right = np.mean(
+        [np.bincount(r[~np.isnan(r)].astype(int), minlength=3).argmax() for r in ratings[1:]] == true[1:]
+    )
+    assert (model.posterior[1:].argmax(axis=1) == true[1:]).mean() > majority_right
+
+
+def test_dawid_skene_refuses_what_it_cannot_tell_apart() -> None:
+    with pytest.raises(ValueError, match="3 or more"):
+        dawid_skene(np.zeros((9, 2)), n_levels=2)
+    with pytest.raises(ValueError, match="no item has a letter"):
+        dawid_skene(np.full((9, 3), X), n_levels=2)

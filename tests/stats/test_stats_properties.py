@@ -390,7 +390,7 @@ TESTED_BY_EXAMPLE = {
     "corrected_difference", "corrected_rate", "differential_error", "rogan_gladen", "letter_shares",
     "neyman_allocation", "smoothed_spread", "inclusion_probabilities", "draw_chunks", "labelled_chunks_needed",
     # printed elsewhere
-    "cochran_q", "benjamini_yekutieli", "clustered_signed_rank", "alternative_annotator_test",
+    "cochran_q", "benjamini_yekutieli", "clustered_signed_rank", "alternative_annotator_test", "dawid_skene",
     # repeated letters
     "variance_components", "repeat_agreement",
 }  # fmt: skip

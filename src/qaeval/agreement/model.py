@@ -208,6 +208,55 @@ class MultiRaterAgreement(Part):
     alpha_ordinal: Measure
 
 
+class PanelMember(Part):
+    """A member of a panel."""
+
+    judge: str
+    n_graded: int
+    n_ungraded: int
+    """Items to which it gave no letter."""
+    n_as_panel: int
+    """Items to which it gave the letter of the panel."""
+    accuracy: float | None
+    """Share of items with the true letter, as Dawid-Skene estimates it without labels, 0 to 1; None without an estimate."""
+
+
+class PanelCandidate(Part):
+    """Items of a candidate with the best letter, by the panel and by Dawid-Skene."""
+
+    candidate: str
+    n: int
+    """Expected items."""
+    n_usable: int
+    """By the panel."""
+    share_dawid_skene: float | None
+    """Mean probability of the best letter over the expected items, 0 to 1; 0 for an item that failed."""
+
+
+class Panel(Part):
+    """Votes of a panel of judges."""
+
+    members: tuple[PanelMember, ...]
+    n_items: int
+    """Different items."""
+    n_unanimous: int
+    """Items to which all members gave the same letter."""
+    n_ties: int
+    """Items of which two or more letters have the most votes: the median letter decides, the worse of the middle two."""
+    n_undecided: int
+    """Items that a member failed to grade and of which no two letters are equal."""
+    n_differ: int
+    """Items of which Dawid-Skene's most probable letter is another one than the panel's."""
+    prevalence: tuple[float, ...]
+    """Share of each letter by Dawid-Skene, best first; empty where fewer than three members gave letters."""
+    converged: bool
+    """Whether Dawid-Skene did."""
+    agreement: MultiRaterAgreement | None
+    """Of the members; None if no item has two letters."""
+    candidates: tuple[PanelCandidate, ...]
+    sentences: tuple[str, ...] = ()
+
+
 class GroupAgreement(Part):
     """Agreement between the judge and a rater in a group of items."""
 

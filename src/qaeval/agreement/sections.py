@@ -12,6 +12,7 @@ from qaeval.agreement.model import (
     JudgeDiscrimination,
     LetterAgreement,
     MultiRaterAgreement,
+    Panel,
     RaterAgreement,
     RaterPair,
 )
@@ -157,6 +158,48 @@ def between_judges(judge: str, others: Sequence[FurtherJudge], letters: tuple[st
             ),
             tables=tables,
         )
+
+
+def panel_votes(panel: Panel, best: str) -> Section:
+    """Return the section of a panel: its members, their agreement, and Dawid-Skene beside the votes."""
+    members = tuple(
+        (
+            member.judge,
+            f"{member.n_graded:,}",
+            f"{member.n_ungraded:,}",
+            f"{member.n_as_panel:,}",
+            "–" if member.accuracy is None else numbers.percent(member.accuracy),
+        )
+        for member in panel.members
+    )
+    candidates = tuple(
+        (
+            candidate.candidate,
+            f"{candidate.n:,}",
+            f"{candidate.n_usable:,}",
+            numbers.percent(candidate.n_usable / candidate.n),
+            "–" if candidate.share_dawid_skene is None else numbers.percent(candidate.share_dawid_skene),
+        )
+        for candidate in panel.candidates
+    )
+    return Section(
+        anchor="panel",
+        title="The panel",
+        paragraphs=panel.sentences,
+        tables=(
+            Table(
+                caption="Members",
+                header=("judge", "graded", "no letter", "letter of the panel", "accuracy by Dawid-Skene"),
+                rows=members,
+            ),
+            *(() if panel.agreement is None else _several(panel.agreement).tables),
+            Table(
+                caption=f"Items graded {best}, of those that were expected",
+                header=("candidate", "expected", "by the panel", "share", "share by Dawid-Skene"),
+                rows=candidates,
+            ),
+        ),
+    )
 
 
 def _kappas(judge: str, other: FurtherJudge) -> Table:

@@ -15,6 +15,7 @@ from qaeval.cli.options import (
     AsJson,
     ChunksFile,
     Concurrency,
+    DecidingPanel,
     Endpoints,
     EvalName,
     Fields,
@@ -30,6 +31,7 @@ from qaeval.cli.options import (
     Number,
     Out,
     OutOrStore,
+    PanelNames,
     Prompts,
     Registry,
     RepeatCandidate,
@@ -44,6 +46,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     in_flight,
     mapping,
+    panel_names,
     prompt_names,
 )
 from qaeval.errors import QaevalError, UsageError
@@ -213,6 +216,7 @@ def generate(
 def grade(
     run: RunDirectory,
     judge: JudgeName = None,
+    panel: PanelNames = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
@@ -231,6 +235,7 @@ def grade(
     api.grade(
         run,
         judge=judge,
+        panel=panel_names(panel),
         rubric=rubric,
         allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
@@ -243,7 +248,8 @@ def grade(
         metrics_host=metrics_host,
         progress=progress_on_stderr(),
     )
-    print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}")
+    options = f" --panel {shlex.quote(panel)}" if panel else ""
+    print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}{options}")
 
 
 def report(
@@ -267,6 +273,7 @@ def report(
             help="Judge whose letters decide, for a run with several judges; default: the first judge.",
         ),
     ] = None,
+    panel: DecidingPanel = None,
     hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
@@ -281,6 +288,7 @@ def report(
         labels=labels,
         margin=margin,
         decide_by=decide_by,
+        panel=panel_names(panel),
         hardware=hardware,
         config=config,
         command=_command(),

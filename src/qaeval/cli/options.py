@@ -92,6 +92,22 @@ JudgeName: TypeAlias = Annotated[
         "whose family is not a candidate's.",
     ),
 ]
+PanelNames: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--panel",
+        metavar="JUDGE,...",
+        help="Panel of judges, an odd number from 3: each grades the run, one after the other.",
+    ),
+]
+DecidingPanel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--panel",
+        metavar="JUDGE,...",
+        help="Panel of judges that graded the run, an odd number from 3: the letter of most members decides.",
+    ),
+]
 AllowSameFamily: TypeAlias = Annotated[
     bool,
     typer.Option(
@@ -216,6 +232,16 @@ def prompt_names(prompts: str | None) -> list[str]:
         raise UsageError(
             f"--prompts {prompts!r}: expected files with commas between, like prompt.md,better.md"
         )
+    return names
+
+
+def panel_names(panel: str | None) -> list[str] | None:
+    """Read ``--panel``: names with commas between."""
+    if panel is None:
+        return None
+    names = [name.strip() for name in panel.split(",")]
+    if not all(names):
+        raise UsageError(f"--panel {panel!r}: expected judges with commas between, like a,b,c")
     return names
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
 from qaeval.agreement.discrimination import judge_discrimination
 from qaeval.agreement.judges import compare_judges
+from qaeval.agreement.panel import DAWID_SKENE, summarise_panel
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.letters import GRADED, letter_table
@@ -81,10 +82,14 @@ class RunData:
     further_tuned: frozenset[str] = frozenset()
     """Further judges that were tuned on labels of this eval."""
 
+    panel: tuple[str, ...] = ()
+    """Members of the panel whose letters decide; empty where a judge decides."""
+
     @property
     def tuned(self) -> frozenset[str]:
         """Judges that were tuned on labels of this eval."""
-        return self.further_tuned | ({self.judge.name} if self.judge_tuned else set())
+        deciding = {self.judge.name, *((DAWID_SKENE,) if self.panel else ())}
+        return self.further_tuned | (deciding if self.judge_tuned else set())
 
     def table(self, tally: ReplyTally | None = None) -> pd.DataFrame:
         """Join the rows into the table of letters.
@@ -155,6 +160,8 @@ class ReportOptions:
     """Prices of hosted APIs, for a comparison with the cost of the run."""
     decide_by: str = ""
     """The judge that decides, of a run that several judges graded; default: the first."""
+    panel: Sequence[str] = ()
+    """Judges of whose letters the most frequent one decides, in place of `decide_by`."""
     command: str = ""
     """The command line or call that made the report."""
 
@@ -212,6 +219,11 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         table, rows.labels, candidates=names, rubric=rubric, judge_tuned=data.judge_tuned
     )
     n_chunks = table["cluster"].nunique()
+    panel, further = None, dict(rows.further_grades)
+    if data.panel:
+        votes = {name: rows.further_grades[name] for name in data.panel}
+        panel, probable = summarise_panel(table, votes, rows.grades, rubric)
+        further |= {DAWID_SKENE: probable} if probable else {}
     verdict = decide_verdict(summaries, differences, agreement, controls, margin=options.margin)
     if verdict.reason("judge_refuted"):
         differences = by_refuted_judge(differences)
@@ -241,9 +253,8 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         labelled_rates=labelled_rates,
         agreement=agreement,
         raters=rater_agreement(table, rows.labels, rubric, agreement),
-        judges=compare_judges(
-            table, rows.further_grades, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned
-        ),
+        judges=compare_judges(table, further, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned),
+        panel=panel,
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),

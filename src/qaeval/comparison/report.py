@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import Field
 
-from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, RaterAgreement, RaterPair
+from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, Panel, RaterAgreement, RaterPair
 from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
@@ -99,6 +99,8 @@ class Report(Part):
     """None in reports of versions without planted controls."""
     judges: tuple[FurtherJudge, ...] = Field(default=(), exclude_if=is_unset)
     """Judges that graded the same items besides `judge`, which decides."""
+    panel: Panel | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a report by the letters of a panel."""
     strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""

@@ -9,6 +9,7 @@ import orjson
 
 from qaeval.agreement.analysis import report_of_run, require_no_contradiction
 from qaeval.agreement.model import AgreementReport
+from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError, UsageError
@@ -55,6 +56,7 @@ def read_run(
     label_paths: Sequence[Path] = (),
     grading: Mapping[str, Any] | None = None,
     decide_by: str = "",
+    panel: Sequence[str] = (),
 ) -> RunData:
     """Read a run and the labels of its items.
 
@@ -63,9 +65,10 @@ def read_run(
         label_paths: Files of labels.
         grading: Who is going to grade, of a run that nobody grades yet.
         decide_by: The judge whose letters are those of the run; default: the first.
+        panel: Judges of whose letters the most frequent one is that of an item, in place of `decide_by`.
 
     Raises:
-        UsageError: `decide_by` did not grade the run.
+        UsageError: `decide_by` or a member of the panel did not grade the run.
         DataError: the run is not graded, or a label file is not readable.
     """
     settings = store.settings()
@@ -85,7 +88,7 @@ def read_run(
     judge = grading["judge"]["name"]
     facts = eval_facts_of(settings)
     sessions = store.sessions()
-    return RunData(
+    data = RunData(
         rows=RunRows(
             samples=store.samples(),
             generations=store.generations(),
@@ -112,6 +115,50 @@ def read_run(
             for name, own in gradings.items()
             if name != judge and facts.name in (own["judge"].get("tuned_on") or ())
         ),
+    )
+    members = [decider(store, settings, name) for name in panel]
+    return _by_panel(data, {name: gradings[name] for name in members}, rows) if members else data
+
+
+def _by_panel(
+    data: RunData, gradings: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Iterable[GradeRow]]
+) -> RunData:
+    """Return a run whose letters are those of a panel, and whose further judges are all that graded it."""
+    members = {name: _judge_facts(about) for name, about in gradings.items()}
+    votes = {name: rows[name] for name in members}
+    unknown = [name for name, facts in members.items() if facts.kind == "server" and not facts.family]
+    more: dict[str, Any] = {"members of unknown family": ", ".join(unknown)} if unknown else {}
+    for facts in members.values():
+        more |= {key: value for key, value in facts.more.items() if key == SAME_FAMILY}
+    judge = ModelFacts(
+        name=panel_name(members),
+        kind="panel",
+        hf_id=" + ".join(facts.hf_id or name for name, facts in members.items()),
+        revision=" + ".join(facts.revision or "–" for facts in members.values()),
+        family=tuple(dict.fromkeys(family for facts in members.values() for family in facts.family)),
+        sampling={
+            f"{name}, {key}": value
+            for name, facts in members.items()
+            for key, value in facts.sampling.items()
+        },
+        more=more,
+    )
+    tuned = data.tuned
+    panel_rows = replace(
+        data.rows,
+        grades=panel_grades(votes, data.rubric),
+        further_grades=rows,
+        controls=(),  # planted controls and repeats are of the first judge alone
+        generation_repeats=(),
+        grade_repeats=(),
+    )
+    return replace(
+        data,
+        rows=panel_rows,
+        judge=judge,
+        judge_tuned=bool(tuned & set(members)),
+        further_tuned=tuned,
+        panel=tuple(members),
     )
 
 
@@ -415,7 +462,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
         *first.candidates,
         *(facts.model_copy(update={"name": names[facts.name]}) for facts in run.candidates),
     )
-    return replace(first, rows=rows, candidates=candidates, further_tuned=frozenset())
+    return replace(first, rows=rows, candidates=candidates, further_tuned=frozenset(), panel=())
 
 
 def same_letter(first: GradeRow, second: GradeRow) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, between_judges, ceiling, planted_controls
+from qaeval.agreement.sections import against_raters, between_judges, ceiling, panel_votes, planted_controls
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -22,7 +22,10 @@ from qaeval.report.tables import Section
 def agreement(report: Report) -> Section:
     """Agreement of the judge with each rater of this run, and of the raters with each other."""
     judge = report.judge.facts.name
-    further = tuple(between_judges(judge, report.judges, report.rubric.letters))
+    further = (
+        *(() if report.panel is None else (panel_votes(report.panel, report.rubric.best),)),
+        *between_judges(judge, report.judges, report.rubric.letters),
+    )
     of_others = [rater.rater for rater in report.agreement if _is_of_others(rater)]
     strange = (_of_others(of_others),) if of_others else ()
     if len(of_others) == len(report.agreement):
@@ -44,6 +47,12 @@ def agreement(report: Report) -> Section:
 
 def _decider(report: Report) -> tuple[str, ...]:
     """Say whose letters the report is made of, where several judges graded."""
+    if report.panel is not None:
+        text = (
+            f"Every rate of this report is by the letters of the panel {report.judge.facts.name}. A member's agreement with the "
+            f"panel contains its agreement with itself."
+        )
+        return (text,)
     if not report.judges:
         return ()
     others = listed([other.judge for other in report.judges])

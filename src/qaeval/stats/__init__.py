@@ -13,7 +13,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `resampling`    jackknife and bootstrap over clusters
 `reliability`   agreement of two raters, by items and clusters
 `coefficients`  kappa and its relatives from tables of counts
-`multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters
+`multirater`    Krippendorff's alpha, Fleiss' kappa and relatives for many raters, Dawid-Skene
 `components`    how much spread is due to chunks, items, replies and the judge's own noise
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
@@ -81,8 +81,10 @@ if TYPE_CHECKING:
     from qaeval.stats.margins import Equivalence, NonInferiority, equivalence, non_inferiority
     from qaeval.stats.multirater import (
         AlternativeAnnotator,
+        DawidSkene,
         MultiRaterCoefficient,
         alternative_annotator_test,
+        dawid_skene,
         fleiss_interval,
         krippendorff_alpha,
         krippendorff_interval,
@@ -124,6 +126,7 @@ __all__ = [
     "ConfidenceSequence",
     "CorrectedDifference",
     "CorrectedRate",
+    "DawidSkene",
     "DifferentialError",
     "Equivalence",
     "Estimate",
@@ -165,6 +168,7 @@ __all__ = [
     "confusion_matrix",
     "corrected_difference",
     "corrected_rate",
+    "dawid_skene",
     "design_effect",
     "detectable_difference",
     "differential_error",
@@ -252,8 +256,10 @@ _MODULES = {
     "margins": ("Equivalence", "NonInferiority", "equivalence", "non_inferiority"),
     "multirater": (
         "AlternativeAnnotator",
+        "DawidSkene",
         "MultiRaterCoefficient",
         "alternative_annotator_test",
+        "dawid_skene",
         "fleiss_interval",
         "krippendorff_alpha",
         "krippendorff_interval",

@@ -294,6 +294,99 @@ def _chance_of_many(shares: Floats, w: Floats, coefficient: str) -> tuple[float,
     raise ValueError(f"coefficient must be 'fleiss', 'brennan_prediger' or 'gwet_ac', got {coefficient!r}")
 
 
+_MAX_ITERATIONS = 1000
+_CONVERGED = 1e-10
+"""Change of the log-likelihood at which EM ends, times a thousandth of its size where that is above 1."""
+_LEAST = 1e-300
+"""Probability in place of 0, whose logarithm does not exist."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DawidSkene:
+    """Letters of the items and error rates of the raters, estimated together without labels."""
+
+    posterior: Floats
+    """Probability of each letter for each item, shape (n_items, n_levels); NaN for an item without letters."""
+    prevalence: Floats
+    """Estimated share of each letter, shape (n_levels,)."""
+    confusion: Floats
+    """Probability that a rater gives a letter (last axis) to an item of a letter, shape (n_raters, n_levels, n_levels)."""
+    log_likelihood: float
+    n_iterations: int
+    converged: bool
+    """False where EM was stopped after 1,000 iterations."""
+
+    @property
+    def accuracy(self) -> Floats:
+        """Estimated share of items to which each rater gives the estimated letter, shape (n_raters,), in [0, 1]."""
+        return np.asarray(np.einsum("k,jkk->j", self.prevalence, self.confusion), dtype=np.float64)
+
+
+def dawid_skene(ratings: ArrayLike, *, n_levels: int, raters: ArrayLike | None = None) -> DawidSkene:
+    r"""Dawid and Skene's model of raters with unequal errors, by EM from the shares of each item's letters.
+
+    Given the letter of an item, raters are independent: :math:`P(k \mid u) \propto p_k \prod_j \prod_l
+    \pi_{jkl}^{n_{ujl}}`. Raters that share errors break the assumption, and the posterior is then over-confident.
+    Without labels the letters are known only as far as most raters are right. Source: Dawid and Skene 1979.
+
+    Args:
+        ratings: Shape (n_items, n_ratings), codes in ``range(n_levels)``, NaN where a letter is missing.
+        n_levels: Number of letters on the scale.
+        raters: Rater of each column, shape (n_ratings,), any labels; equal ones are one rater who graded several times.
+            Default: each column is a rater of its own.
+
+    Returns:
+        Posterior of each item, prevalence, and the confusion matrix of each rater in the order of ``numpy.unique(raters)``.
+
+    Raises:
+        ValueError: There are fewer than 3 ratings an item, no letter at all, or the shapes do not fit.
+    """
+    m = rating_counts(ratings, n_levels=n_levels)
+    raw = np.asarray(ratings, dtype=np.float64)
+    columns = np.arange(raw.shape[1]) if raters is None else np.asarray(raters)
+    if columns.shape != raw.shape[1:] or len(columns) < 3:
+        raise ValueError(
+            f"expected 3 or more columns with one rater each, got {len(columns)} for {raw.shape}"
+        )
+    given = m.sum(axis=1) > 0
+    if not given.any():
+        raise ValueError("no item has a letter: nothing can be estimated")
+    _, rater_of = np.unique(columns, return_inverse=True)
+    counts = np.zeros((int(given.sum()), int(rater_of.max()) + 1, n_levels))
+    for column, rater in enumerate(rater_of):
+        counts[:, rater, :] += raw[given, column, None] == np.arange(n_levels)
+    # items with the same letters have the same posterior
+    patterns, pattern_of, weights = np.unique(
+        counts.reshape(len(counts), -1), axis=0, return_inverse=True, return_counts=True
+    )
+    counts = patterns.reshape(-1, *counts.shape[1:])
+    known = counts.sum(axis=1) / counts.sum(axis=(1, 2))[:, None]
+    before, n_iterations, converged = -np.inf, 0, False
+    while not converged and n_iterations < _MAX_ITERATIONS:
+        n_iterations += 1
+        prevalence = weights @ known / weights.sum()
+        letters = np.einsum("uk,ujl->jkl", weights[:, None] * known, counts)
+        totals = letters.sum(axis=2, keepdims=True)
+        # a rater who graded no item of a letter says nothing about it
+        confusion = np.divide(letters, totals, out=np.full_like(letters, 1 / n_levels), where=totals > TINY)
+        logs = np.log(np.maximum(confusion, _LEAST))
+        joint = np.log(np.maximum(prevalence, _LEAST)) + np.einsum("ujl,jkl->uk", counts, logs)
+        evidence = special.logsumexp(joint, axis=1)
+        known, likelihood = np.exp(joint - evidence[:, None]), float(weights @ evidence)
+        converged = abs(likelihood - before) <= _CONVERGED * max(1.0, abs(likelihood) / 1000)
+        before = likelihood
+    posterior = np.full((len(raw), n_levels), nan)
+    posterior[given] = known[pattern_of]
+    return DawidSkene(
+        posterior=posterior,
+        prevalence=np.asarray(prevalence, dtype=np.float64),
+        confusion=np.asarray(confusion, dtype=np.float64),
+        log_likelihood=likelihood,
+        n_iterations=n_iterations,
+        converged=converged,
+    )
+
+
 _FEWEST_FOR_A_RATER = 30
 """Items of a rater in the alt-test, as in the paper."""
 

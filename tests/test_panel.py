@@ -1,0 +1,228 @@
+"""A panel of judges: the letter of most members decides, and Dawid-Skene stands beside it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qaeval
+from command import qaeval as typed
+from qaeval.agreement.panel import DAWID_SKENE, panel_letter
+from qaeval.chat.protocol import ChatError
+from qaeval.errors import DataError, EndpointError, UsageError
+from qaeval.stats import dawid_skene
+from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
+
+N_CHUNKS = 20
+LETTERS = {"m": ["AAB", "ABC"] * (N_CHUNKS // 2), "n": ["AAA", "CBA"] * (N_CHUNKS // 2)}
+MEMBERS = ("scripted-judge", "b", "c")
+PANEL = "scripted-judge,b,c"
+
+
+def _sum(request: Any) -> int:
+    return sum(map(ord, request.inputs["question"]))
+
+
+def by_b(request: Any) -> str:
+    return grade_reply("ABC"[_sum(request) % 3])
+
+
+def by_c(request: Any) -> str:
+    return grade_reply("ABC"[_sum(request) // 3 % 3])
+
+
+@contextmanager
+def judges(**replies: Any) -> Iterator[dict[str, ScriptedModel]]:
+    with ExitStack() as stack:
+        models = {name: ScriptedModel(reply) for name, reply in replies.items()}
+        for name, model in models.items():
+            stack.enter_context(registered(name, model))
+        yield models
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    labels = {"anna": {name: [word[::-1] for word in words] for name, words in LETTERS.items()}}
+    make_run(tmp_path / "run", LETTERS, labels=labels)
+    return tmp_path / "run"
+
+
+def _grade(run: Path, **replies: Any) -> qaeval.Run:
+    with judges(**({"b": by_b, "c": by_c} | replies)), registered("scripted-judge", ScriptedModel(by_b)):
+        return qaeval.grade(run, panel=MEMBERS, cache=False)
+
+
+def _letters(path: Path) -> dict[str, str]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row["item_id"]: row["letter"] for row in rows if row["kind"] == "grade"}
+
+
+def _votes(run: Path) -> dict[str, list[str | None]]:
+    files = [run / "grades.jsonl", run / "grades" / "b.jsonl", run / "grades" / "c.jsonl"]
+    by_member = [_letters(path) for path in files]
+    return {item: [letters.get(item) for letters in by_member] for item in by_member[0]}
+
+
+@pytest.mark.parametrize(
+    ("codes", "n_members", "expected"),
+    [
+        ([0, 0, 2], 3, (0, False)),
+        ([2, 0, 1], 3, (1, True)),
+        ([0, 0, 2, 2, 1], 5, (1, True)),
+        ([1, 0, 0, 2, 3], 5, (0, False)),
+        ([0, 1], 3, (None, False)),
+        ([1, 1], 3, (1, False)),
+        ([2], 3, (None, False)),
+        ([], 3, (None, False)),
+        ([0, 0, 2, 2], 5, (2, True)),
+    ],
+)
+def test_the_most_frequent_letter_decides(
+    codes: list[int], n_members: int, expected: tuple[int | None, bool]
+) -> None:
+    assert panel_letter(codes, n_members=n_members) == expected
+
+
+def test_the_letters_of_the_report_are_those_of_most_members(run: Path) -> None:
+    graded = _grade(run)
+    votes = _votes(run)
+    expected = {
+        item: "ABC"[panel_letter(["ABC".index(x) for x in given if x], n_members=3)[0] or 0]
+        for item, given in votes.items()
+    }
+    letters = graded.letters
+    assert letters["letter"].tolist() == [expected[item] for item in letters["item_id"]]
+    panel = graded.report.panel
+    assert panel is not None
+    assert [member.judge for member in panel.members] == list(MEMBERS)
+    assert panel.n_items == len(votes)
+    assert panel.n_ties == sum(len(set(given)) == 3 for given in votes.values()) > 0
+    assert panel.n_unanimous == sum(len(set(given)) == 1 for given in votes.values()) > 0
+    assert panel.n_undecided == 0
+    for index, member in enumerate(panel.members):
+        assert member.n_as_panel == sum(given[index] == expected[item] for item, given in votes.items())
+    assert panel.agreement is not None
+    assert panel.agreement.fleiss.has_interval
+    assert graded.report.judge.facts.name == "scripted-judge+b+c"
+    assert graded.report.judge.timing.latency_p50_s is None
+
+
+def test_dawid_skene_stands_beside_the_panel_and_is_measured_against_labels(run: Path) -> None:
+    _grade(run)
+    report = qaeval.load_run(run, panel=MEMBERS, labels=run / "labels" / "anna.jsonl").report
+    votes, table = _votes(run), qaeval.load_run(run, panel=MEMBERS, labels=[]).letters
+    model = dawid_skene([["ABC".index(x or "") for x in given] for given in votes.values()], n_levels=3)
+    best = dict(zip(votes, model.posterior[:, 0], strict=True))
+    probable = {item: "ABC"[row.argmax()] for item, row in zip(votes, model.posterior, strict=True)}
+    assert report.panel is not None
+    differ = table.drop_duplicates("item_id")
+    assert report.panel.n_differ == sum(
+        probable[item] != letter for item, letter in zip(differ["item_id"], differ["letter"], strict=True)
+    )
+    for candidate in report.panel.candidates:
+        items = table[table["candidate"] == candidate.candidate]["item_id"]
+        assert candidate.share_dawid_skene == pytest.approx(items.map(best).mean(), abs=1e-6)
+    further = {judge.judge: judge for judge in report.judges}
+    assert list(further) == [*MEMBERS, DAWID_SKENE]
+    (change,) = further[DAWID_SKENE].kappa_differences
+    assert change.rater == "anna"
+    assert "labels" in report.panel.sentences[-1]
+
+
+def test_an_item_that_a_member_failed_is_decided_by_two_equal_letters(run: Path) -> None:
+    def fails(request: Any) -> str:
+        return by_c(request) if _sum(request) % 2 else "no letter"
+
+    report = _grade(run, c=fails).report
+    votes = _votes(run)
+    missing = [given for given in votes.values() if given[2] is None]
+    undecided = sum(first != second for first, second, _ in missing)
+    assert 0 < undecided < len(missing)
+    assert report.panel is not None
+    assert report.panel.members[2].n_ungraded == len(missing)
+    assert report.panel.n_undecided == undecided
+    table = qaeval.load_run(run, panel=MEMBERS, labels=[]).letters
+    assert (table.drop_duplicates("item_id")["status"] == "ungraded").sum() == undecided
+
+
+def test_a_member_that_fails_wholly_does_not_stop_the_others(run: Path) -> None:
+    def dead(_: Any) -> str:
+        raise ChatError("endpoint", "no server")
+
+    with pytest.raises((DataError, EndpointError), match="1 of 3 members"):
+        _grade(run, b=dead)
+    assert len(_letters(run / "grades" / "c.jsonl")) == len(_letters(run / "grades.jsonl"))
+    report = qaeval.load_run(run, panel=MEMBERS, labels=[]).report
+    assert report.panel is not None
+    assert report.panel.members[1].n_graded == 0
+    assert report.panel.prevalence == ()  # two members do not identify the model
+    assert DAWID_SKENE not in {judge.judge for judge in report.judges}
+    with judges(b=by_b, c=by_c) as models, registered("scripted-judge", ScriptedModel(by_b)):
+        qaeval.grade(run, panel=MEMBERS, cache=False)
+    assert models["c"].requests == []
+    assert len(models["b"].requests) == len(_votes(run))
+
+
+def test_the_panel_is_shown_and_written(run: Path, tmp_path: Path) -> None:
+    _grade(run)
+    shown = typed("report", "run", "--panel", PANEL, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    for name in ("report.md", "report.html"):
+        text = (run / name).read_text()
+        assert "The panel" in text
+        assert "Dawid-Skene" in text
+    assert json.loads((run / "report.json").read_text())["panel"]["n_ties"] > 0
+    shown = typed("report", "run", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "panel" not in json.loads((run / "report.json").read_text())
+
+
+def test_the_first_member_is_the_judge_of_an_ungraded_run(run: Path) -> None:
+    (run / "grades.jsonl").unlink()
+    settings = json.loads((run / "settings.json").read_text())
+    del settings["grading"]
+    (run / "settings.json").write_text(json.dumps(settings))
+    _grade(run)
+    assert json.loads((run / "settings.json").read_text())["grading"]["judge"]["name"] == "scripted-judge"
+    assert {path.stem for path in (run / "grades").glob("*.jsonl")} == {"b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        (["scripted-judge", "b"], "three or more"),
+        (["scripted-judge", "b", "c", "d"], "odd number"),
+        (["scripted-judge", "b", "b"], "b is named twice"),
+        ([], "three or more"),
+        (["scripted-judge", "b", "unknown"], "unknown"),
+        (["scripted-judge", "b", "m"], "the same model"),
+    ],
+)
+def test_a_panel_that_cannot_decide_is_refused_before_a_request(
+    run: Path, panel: list[str], message: str
+) -> None:
+    with (
+        judges(b=by_b, c=by_c, m=by_c) as models,
+        registered("scripted-judge", ScriptedModel(by_b)),
+        pytest.raises(UsageError, match=message),
+    ):
+        qaeval.grade(run, panel=panel)
+    assert not any(model.requests for model in models.values())
+    assert not (run / "grades").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--panel", "scripted-judge,b,c"], ["--panel", "a,,b"], ["--panel", PANEL, "--decide-by", "b"]],
+)
+def test_a_report_of_an_impossible_panel_is_refused(run: Path, options: list[str]) -> None:
+    shown = typed("report", run.name, *options, cwd=run.parent)
+    assert shown.returncode == 64, shown.stdout
+
+
+def test_panel_and_judge_exclude_each_other(run: Path) -> None:
+    with pytest.raises(UsageError, match="exclude"):
+        qaeval.grade(run, panel=MEMBERS, judge="b")
