@@ -226,3 +226,51 @@ def test_a_report_of_an_impossible_panel_is_refused(run: Path, options: list[str
 def test_panel_and_judge_exclude_each_other(run: Path) -> None:
     with pytest.raises(UsageError, match="exclude"):
         qaeval.grade(run, panel=MEMBERS, judge="b")
+
+
+def test_compare_has_the_panel_grade_and_decide(tmp_path: Path) -> None:
+    with judges(a=by_c, b=by_b, c=by_c) as models:
+        run = qaeval.compare(
+            "embedded-lead", panel=["a", "b", "c"], n=6, out=tmp_path / "run", labels=[], cache=False
+        )
+    assert run.report.panel is not None
+    assert [member.n_graded for member in run.report.panel.members] == [run.report.panel.n_items] * 3
+    assert run.report.panel.n_undecided == run.report.panel.n_ties == 0
+    by_a = _letters(run.path / "grades.jsonl")
+    assert run.letters[run.letters["item_id"] != ""]["letter"].tolist() == [
+        by_a[item] for item in run.letters["item_id"] if item
+    ]
+    assert len(models["b"].requests) == run.report.panel.n_items
+
+
+def test_compare_goes_on_after_a_member_that_failed(tmp_path: Path) -> None:
+    def dead(_: Any) -> str:
+        raise ChatError("endpoint", "no server")
+
+    arguments: dict[str, Any] = {"n": 4, "out": tmp_path / "run", "labels": [], "cache": False}
+    with judges(a=by_c, b=dead, c=by_c), pytest.raises((DataError, EndpointError), match="1 of 3 members"):
+        qaeval.compare("embedded-lead", panel=["a", "b", "c"], **arguments)
+    with judges(a=by_c, b=by_b, c=by_c) as models:
+        run = qaeval.compare("embedded-lead", panel=["a", "b", "c"], resume=True, **arguments)
+    assert run.report.panel is not None
+    assert run.report.panel.members[1].n_ungraded == 0
+    assert models["a"].requests == models["c"].requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("grade", "run", "--panel", "scripted-judge,b"),
+        ("grade", "run", "--panel", "scripted-judge,b,b"),
+        ("compare", "embedded-lead", "--panel", "a,b,c,d"),
+        ("compare", "embedded-lead", "--panel", "a,b,c", "--shard", "0/2", "--out", "shards"),
+    ],
+)
+def test_the_command_line_refuses_a_panel_with_the_exit_code_of_usage(
+    run: Path, arguments: tuple[str, ...]
+) -> None:
+    shown = typed(*arguments, cwd=run.parent)
+    assert shown.returncode == 64
+    assert "panel" in shown.stderr
+    assert not (run.parent / "shards").exists()
+    assert not (run.parent / "results").exists()

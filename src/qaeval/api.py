@@ -301,6 +301,7 @@ def compare(
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
     judge: str | None = None,
+    panel: Sequence[str] | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     n: int | None = None,
@@ -333,6 +334,8 @@ def compare(
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
+        panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
+            grade after it, and the report is by the letter of most members.
         rubric: Name or file of the rubric; default: the eval's.
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
@@ -382,14 +385,25 @@ def compare(
         prompts=_prompts(prompts),
     )
     path = _path(out) or Path("results", new_run_name())
+    members = _panel(panel, judge, "judge")
     judging = find_judging(
         registry,
         plan.candidates,
-        judge=judge,
+        judge=members[0] if members else judge,
         rubric=_text(rubric) or plan.definition.rubric,
         allow_same_family=allow_same_family,
         recorded=RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None,
     )
+    others = [
+        find_judging(
+            registry,
+            plan.candidates,
+            judge=name,
+            rubric=_text(rubric) or plan.definition.rubric,
+            allow_same_family=allow_same_family,
+        )
+        for name in members[1:]
+    ]
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
@@ -399,6 +413,7 @@ def compare(
         margin=_margin(margin, registry),
         machines=machines,
         hosted_prices=find_hosted(registry),
+        panel=members,
         command=command or f"qaeval.compare({names!r})",
     )
     shown = _progress(progress)
@@ -413,7 +428,7 @@ def compare(
     ):
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
-            runner.check(*plan.candidates, judging.judge)
+            runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
             runner.compare(
                 plan.candidates,
                 plan.definition,
@@ -422,6 +437,8 @@ def compare(
                 repeat_judge=n_letters,
                 controls=controls,
             )
+            if failed := _grade_by_each(store, others, runner.grade):
+                raise _members_failed(path, members, failed)
         analysis = write_report(store, options)
     return Run((path,), options, analysis)
 
@@ -557,7 +574,6 @@ def grade(
     n_letters = checked_repeats(repeat, "repeat")
     registry = _registry(config, endpoints)
     members = _panel(panel, judge, "judge")
-    failed: dict[str, DataError | EndpointError] = {}
     with RunStore.open(path, writable=True) as store:
         settings, further = store.settings(), store.further_judges()
         judgings = [
@@ -590,19 +606,18 @@ def grade(
         ):
             if settings.get("grading") is None and not controls:
                 store.write_settings({**settings, **control_settings(controls=False)})
-            for judging in judgings:
+
+            def grade_by(judging: Judging) -> None:
                 is_first = judging.judge.name == first
-                try:
-                    # controls and repeats are of the judge in the settings alone
-                    runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
-                    if is_first:
-                        runner.grade_repeats(judging, repeat=n_letters)
-                except (DataError, EndpointError) as error:
-                    if not members:
-                        raise
-                    failed[judging.judge.name] = error
-    if failed:
-        raise _members_failed(path, members, failed)
+                # controls and repeats are of the judge in the settings alone
+                runner.grade(judging, controls=controls and is_first and settings.get("controls", True))
+                if is_first:
+                    runner.grade_repeats(judging, repeat=n_letters)
+
+            if not members:
+                grade_by(judgings[0])
+            elif failed := _grade_by_each(store, judgings, grade_by):
+                raise _members_failed(path, members, failed)
     return load_run(path, config=config, panel=members or None)
 
 
@@ -615,6 +630,32 @@ def _panel(panel: Sequence[str] | None, other: str | None, option: str) -> tuple
             f"panel and {option} exclude each other: a panel decides by the letters of all members"
         )
     return checked_panel([panel] if isinstance(panel, str) else panel)
+
+
+def _grade_by_each(
+    store: RunStore, judgings: Iterable[Judging], grade_by: Callable[[Judging], None]
+) -> dict[str, DataError | EndpointError]:
+    """Have each member of a panel grade, also after one that failed; return the errors by member."""
+    failed: dict[str, DataError | EndpointError] = {}
+    for judging in judgings:
+        try:
+            grade_by(judging)
+            _require_letters(store, judging.judge.name)
+        except (DataError, EndpointError) as error:
+            failed[judging.judge.name] = error
+    return failed
+
+
+def _require_letters(store: RunStore, judge: str) -> None:
+    """Refuse a judge that has failed to grade every item: a panel would be smaller without a word."""
+    is_first = store.settings()["grading"]["judge"]["name"] == judge
+    failure = None
+    for row in store.grades() if is_first else store.grades_of(judge):
+        if not isinstance(row, Failure):
+            return
+        failure = row
+    if failure is not None:
+        raise DataError(f"no letter for any item ({failure.reason}: {failure.detail})")
 
 
 def _members_failed(

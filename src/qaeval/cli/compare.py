@@ -66,6 +66,7 @@ def compare(
     samples: SamplesFile = None,
     field: Fields = None,
     judge: JudgeName = None,
+    panel: PanelNames = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
@@ -97,6 +98,10 @@ def compare(
         if labels or margin:
             raise UsageError(
                 "--labels and --margin apply to the report: use `qaeval report` after `qaeval merge`"
+            )
+        if panel is not None:
+            raise UsageError(
+                "--panel grades a whole run: use `qaeval grade DIR --panel JUDGE,...` after `qaeval merge`"
             )
         if repeat is not None or repeat_judge is not None:
             raise UsageError(
@@ -143,6 +148,7 @@ def compare(
             n=n,
             seed=seed,
             judge=judge,
+            panel=panel_names(panel),
             rubric=rubric,
             allow_same_family=allow_same_family,
             out=path,

@@ -97,7 +97,8 @@ PanelNames: TypeAlias = Annotated[
     typer.Option(
         "--panel",
         metavar="JUDGE,...",
-        help="Panel of judges, an odd number from 3: each grades the run, one after the other.",
+        help="Panel of judges, an odd number from 3: each grades the items, one after the other, and the letter of most "
+        "members decides; the first is the judge of the run.",
     ),
 ]
 DecidingPanel: TypeAlias = Annotated[
