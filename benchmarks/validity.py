@@ -1,8 +1,8 @@
 """How valid are the default intervals and tests? Simulates clustered grades and prints Markdown tables.
 
-Run ``python benchmarks/validity.py --reps 2000`` for chunks of three items, and ``--part wide --reps 1000`` for
-the wide grid: chunks of 1 to 6 items, rare failures that come in whole chunks, documents whose chunks are
-alike, judges from nearly constant to nearly perfect. The chunk's own rate of A is drawn from a beta
+Run ``python benchmarks/validity.py --reps 2000`` for chunks of three items, and ``--part rates``, ``kappa`` and
+``documents`` for the wide grid: chunks of 1 to 6 items and rare failures that come in whole chunks, judges from
+nearly constant to nearly perfect, documents whose chunks are alike. The chunk's own rate of A is drawn from a beta
 distribution with the given mean and intraclass correlation (ICC); two candidates share the chunk's
 difficulty. Nothing here is read from or written to a file.
 """
@@ -65,11 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reps", type=int, default=2000, help="simulated runs of each setting")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--part", choices=("equal", "wide"), default="equal", help="which chunks are drawn")
+    wide = {"rates": print_rates, "kappa": print_kappa, "documents": print_documents}
+    parser.add_argument("--part", choices=("equal", *wide), default="equal", help="what is drawn")
     options = parser.parse_args()
     start = time.perf_counter()
-    if options.part == "wide":
-        print_wide(reps=options.reps, seed=options.seed)
+    if options.part in wide:
+        wide[options.part](reps=options.reps, seed=options.seed)
         print(f"\n{options.reps} runs of each setting; {time.perf_counter() - start:.0f} s.")
         return
     results = {
@@ -219,8 +220,8 @@ RECALLS = (0.1, 0.5, 0.9, 0.99)
 LETTER_SHARES = ((0.5, 0.3, 0.2), (0.8, 0.12, 0.08))
 
 
-def print_wide(*, reps: int, seed: int) -> None:
-    """Simulate the wide grid and print its tables."""
+def print_rates(*, reps: int, seed: int) -> None:
+    """Print coverage of rates and differences, errors of limit rules and alarms, for chunks of 1 to 6 items."""
     print(
         "| chunks | rate | ICC | rate covered | logit | Wilson | limit passes | equal | 5 pp worse | alarms |"
     )
@@ -228,15 +229,23 @@ def print_wide(*, reps: int, seed: int) -> None:
     for number, setting in enumerate(WIDE):
         cells = wide_cells(setting, reps, np.random.default_rng([seed, number]))
         print(f"| {setting.chunks} | {setting.rate} | {setting.icc} | {' | '.join(cells)} |", flush=True)
-    print("\n| chunks | A, B, C | recall | ICC | kappa | quadratic | warned |\n|---|---|---|---|---|---|---|")
+
+
+def print_kappa(*, reps: int, seed: int) -> None:
+    """Print coverage of kappa for judges from nearly constant to nearly perfect."""
+    print("| chunks | A, B, C | recall | ICC | kappa | quadratic | warned |\n|---|---|---|---|---|---|---|")
     grid = product((20, 60, 200), LETTER_SHARES, RECALLS, (0.0, 0.6))
     for number, (chunks, shares, recall, icc) in enumerate(grid):
         rng = np.random.default_rng([seed, 100 + number])
         cells = kappa_cells(chunks, np.array(shares), recall, icc, reps, rng)
         name = ", ".join(f"{share:g}" for share in shares)
         print(f"| {chunks} | {name} | {recall} | {icc} | {' | '.join(cells)} |", flush=True)
+
+
+def print_documents(*, reps: int, seed: int) -> None:
+    """Print what is covered where the chunks of a document are alike."""
     print(
-        "\n| chunks | rate | ICC of documents | rate by chunk | by document | difference by chunk | by document |"
+        "| chunks | rate | ICC of documents | rate by chunk | by document | difference by chunk | by document |"
     )
     print("|---|---|---|---|---|---|---|")
     for number, (chunks, rate, icc) in enumerate(product((100, 300), (0.8, 0.95), (0.05, 0.2))):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from qaeval.cli import run as qaeval
+from qaeval.comparison.correction import correct_differences
 from qaeval.comparison.decision import decide
+from qaeval.comparison.differences import compare_candidates
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import render_markdown
@@ -417,3 +419,15 @@ def test_contradicting_labels_end_a_comparison_before_the_first_request(
     assert qaeval(words) == 65
     assert "one (anna: A and B)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_chunks_for_which_one_candidate_has_no_item_are_left_out() -> None:
+    run = favoured(20)
+    table = run.data().table()
+    gone = (table["candidate"] == "beta") & table["cluster"].isin(table["cluster"].unique()[:3])
+    table = table[~gone]
+    judged = compare_candidates(table, candidates=["alpha", "beta"], best="A", margin=0.05)
+    (pair,) = correct_differences(
+        judged, table, run.rows.labels, rubric=run.rubric, margin=0.05, judge_tuned=False
+    )
+    assert (pair.labelled[0].n_chunks, pair.labelled[0].difference.n) == (17, N - 3)

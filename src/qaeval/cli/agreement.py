@@ -33,7 +33,7 @@ _Judge: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--judge",
-        help="Judge of a run that several graded; default: the first. Judge column of a file; default: the second of two "
+        help="Judge of a run with several judges, or judge column of a file; default: the first judge, or the second of two "
         "rater columns.",
     ),
 ]

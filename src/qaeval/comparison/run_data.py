@@ -94,7 +94,8 @@ def read_run(
             sessions=sessions,
             controls=store.controls() if grading is first else (),  # the first judge alone grades them
             readings=store.readings(),
-            generation_repeats=store.generation_repeats(),
+            # the first judge alone grades repeats
+            generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
             labels=tuple(label for path in label_paths for label in read_labels(path)),

@@ -272,9 +272,7 @@ def _share(rule: Rule, stratum: str | None, sides: Sequence[Side]) -> RuleEstima
     if rule.corrected and (by_labels := _by_labels(rule, stratum, sides)):
         return by_labels
     if len(counts) == 1:
-        return RuleEstimate(
-            deciding=counts[0].rate, projected=counts[0].projected, current=counts[0].rate
-        )
+        return RuleEstimate(deciding=counts[0].rate, projected=counts[0].projected, current=counts[0].rate)
     (run, _), (baseline, _) = sides
     if not run.has_samples_of(baseline):
         change = independent_difference(counts[1].rate, counts[0].rate)

@@ -6,7 +6,7 @@ from math import isnan, nan
 MIN_CLUSTERS = 10
 """With fewer clusters no interval is given: the error of a standard error is a quarter, 1/sqrt(2(G - 1))."""
 FEW_CLUSTERS = 20
-"""With fewer clusters an interval carries a warning: plain kappa covers 91 % at 20 (docs/validity.md)."""
+"""With fewer clusters an interval carries a warning; docs/validity.md has what is covered from 20 on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

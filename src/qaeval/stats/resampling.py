@@ -127,9 +127,7 @@ def jackknife(
     With :math:`u_g` the squared deviations of the left-out values, t has :math:`2 (\sum u_g)^2 / (\sum u_g^2 -
     (\sum u_g)^2 / G)` degrees of freedom (Satterthwaite 1946), at most G - 1: few, where few clusters decide.
     On Fisher's scale, for coefficients in [-1, 1], the interval is :math:`\tanh\{\operatorname{artanh} \theta
-    \pm t\, SE / (1 - \theta^2)\}`: it stays inside the range, and covers better than the plain :math:`\theta
-    \pm t\, SE` wherever the two differ (``benchmarks/validity.py``). Source: Efron and Tibshirani 1993,
-    chapter 11.
+    \pm t\, SE / (1 - \theta^2)\}`, which stays inside the range. Source: Efron and Tibshirani 1993, chapter 11.
 
     Args:
         statistic: Function of totals of shape (B, ...) to B values, NaN where it does not exist.
