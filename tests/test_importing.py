@@ -225,6 +225,7 @@ def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: 
         ({"question": None, "answer": "Yes."}, "missing_field"),
         ({"question": "What?", "answer": "Yes.", "error": "filtered"}, "reported"),
         ({"answer": None, "error": "truncated"}, "truncated"),
+        ({"question": "What?", "answer": "..."}, "placeholder"),
         ({"error": True}, "reported"),
         ({"pairs": [{"question": "What?", "answer": "Yes."}], "error": "cut off"}, "reported"),
         ({"error": "False"}, "missing_field"),
@@ -483,6 +484,14 @@ def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
     anna = next(rater for rater in run.agreement().agreement if rater.rater == "anna")
     assert (anna.rater, anna.rater_kind, anna.n_labels, anna.n_ungraded) == ("anna", "human", 12, 2)
     assert len(rows(run.path, "labels/anna.jsonl")) == 12
+
+
+def test_a_run_with_imported_letters_is_not_graded_again(tmp_path: Path) -> None:
+    items = [{**item, "g": "A"} for item in PAIRS]
+    run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g"})
+    for judge in (None, "embedded-lexical"):
+        with pytest.raises(UsageError, match="gpt-4"):
+            api.grade(run, judge=judge)
 
 
 def test_equal_items_of_two_candidates_keep_the_letters_of_each(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from qaeval.cli import run as qaeval
+from qaeval.comparison.correction import correct_differences
 from qaeval.comparison.decision import decide
+from qaeval.comparison.differences import compare_candidates
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import render_markdown
@@ -397,3 +399,35 @@ def test_two_runs_of_the_same_items_have_no_difference_by_labels_whatever_their_
         assert pair["difference"]["difference"]["value"] > 0
         assert (labelled["n_chunks"], labelled["basis"]) == (12, "all labelled")
         assert labelled["difference"]["value"] == 0
+
+
+def test_contradicting_labels_end_a_comparison_before_the_first_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(EXAMPLE.parents[1])
+    sheet = tmp_path / "anna.csv"
+    sheet.write_text("item_id,label\none,A\none,B\n")
+    words = [
+        "compare",
+        "embedded-lead",
+        "embedded-salient",
+        "--labels",
+        str(sheet),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert qaeval(words) == 65
+    assert "one (anna: A and B)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_chunks_for_which_one_candidate_has_no_item_are_left_out() -> None:
+    run = favoured(20)
+    table = run.data().table()
+    gone = (table["candidate"] == "beta") & table["cluster"].isin(table["cluster"].unique()[:3])
+    table = table[~gone]
+    judged = compare_candidates(table, candidates=["alpha", "beta"], best="A", margin=0.05)
+    (pair,) = correct_differences(
+        judged, table, run.rows.labels, rubric=run.rubric, margin=0.05, judge_tuned=False
+    )
+    assert (pair.labelled[0].n_chunks, pair.labelled[0].difference.n) == (17, N - 3)

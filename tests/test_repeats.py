@@ -19,7 +19,7 @@ from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.comparison.model import CandidateNoise
 from qaeval.comparison.noise_section import noise as noise_section
 from qaeval.comparison.run_data import _JUDGE_TEMPERATURE
-from qaeval.errors import DataError, NotComparableError, UsageError
+from qaeval.errors import DataError, UsageError
 from qaeval.run import grade
 from qaeval.testing import ScriptedModel, grade_reply, pairs_reply, registered
 from replay.server import LoopbackServer
@@ -257,7 +257,7 @@ def test_a_number_without_a_repeat_is_a_usage_error(command: str, repeat: int, t
         target = [str(tmp_path / "run")] if command == "grade" else ["writer", "--out", str(tmp_path / "run")]
         done = typed(command, *target, "--repeat", str(repeat), cwd=tmp_path)
         assert done.returncode == UsageError.exit_code
-        assert f"from 2 to 100, got {repeat}" in done.stderr
+        assert f"got {repeat}" in done.stderr
         assert "--repeat" in done.stderr
         assert scripted["writer"].requests == []
     assert not (tmp_path / "run").exists()
@@ -276,10 +276,15 @@ def test_shards_take_no_repeats(tmp_path: Path) -> None:
 def test_letters_of_another_judge_are_refused(tmp_path: Path) -> None:
     with models():
         run = compare(tmp_path, "run")
-        with registered("other", ScriptedModel(judge(0.1))), pytest.raises(NotComparableError):
-            qaeval.grade(run, judge="other", repeat=2)
-        assert not (run.path / "grade_repeats.jsonl").exists()
-        qaeval.grade(run, judge="grader", repeat=2)
+        with registered("other", ScriptedModel(judge(0.1))):
+            with pytest.raises(UsageError, match="grader"):
+                qaeval.grade(run, judge="other", repeat=2)
+            assert not (run.path / "grade_repeats.jsonl").exists()
+            qaeval.grade(run, judge="grader", repeat=2)
+            qaeval.grade(run, judge="other")
+        compare(tmp_path, "run", resume=True, repeat=2)
+    assert qaeval.load_run(run.path, decide_by="grader").report.noise is not None
+    assert qaeval.load_run(run.path, decide_by="other").report.noise is None
     path = run.path / "grade_repeats.jsonl"
     path.write_text(path.read_text().replace('"judge":"grader"', '"judge":"other"', 1))
     with pytest.raises(DataError, match="another judge"):
@@ -291,7 +296,7 @@ def test_temperature_0_is_said_before_and_after(tmp_path: Path) -> None:
         compare(tmp_path, "run")
         done = typed("grade", "run", "--judge", "grader", "--repeat", "2", cwd=tmp_path)
         assert done.returncode == 0
-        assert "grader is asked at temperature 0" in done.stderr
+        assert "at temperature 0" in done.stderr
         report = qaeval.load_run(tmp_path / "run").report
     assert report.noise is not None
     assert report.noise.at_temperature_0 == ("grader",)
@@ -340,7 +345,7 @@ def test_a_judge_that_is_always_sure_has_no_noise_and_the_report_says_how_far_th
     assert report.noise.judge.alpha.value == 1.0
     section = noise_section(report)
     assert section is not None
-    assert section.tables[0].rows[0][3].endswith("no item has two replies")
+    assert "two replies" in section.tables[0].rows[0][3]
 
 
 def test_a_judge_that_gives_no_letter_at_all_leaves_a_report(tmp_path: Path) -> None:
@@ -350,6 +355,20 @@ def test_a_judge_that_gives_no_letter_at_all_leaves_a_report(tmp_path: Path) -> 
     assert report.noise is not None
     assert (report.noise.candidates, report.noise.judge) == ((), None)
     assert noise_section(report) is not None
+
+
+def test_a_further_reply_that_is_the_same_for_three_chunks_is_a_failed_one(tmp_path: Path) -> None:
+    def parrot(request: ChatRequest) -> str:
+        answer = "Good." if request.sampling.seed else f"Good. {request.inputs['chunk'][:9]}"
+        return pairs_reply([(kind, f"{kind}?", answer) for kind in TYPES])
+
+    with models() as scripted:
+        scripted["writer"]._replies = parrot
+        scripted["grader"]._replies = lambda _request: grade_reply("A")
+        report = compare(tmp_path, "run", repeat=2, repeat_judge=2).report
+    assert report.noise is not None
+    # every first reply is usable and no second one
+    assert components(report.noise.candidates[0])["reply"].value == approx(0.5)
 
 
 def test_several_runs_side_by_side_have_no_noise(tmp_path: Path) -> None:

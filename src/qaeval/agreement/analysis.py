@@ -48,28 +48,18 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
         DataError: a rater gave an item two different labels, or used a letter or flag that the rubric does not have.
     """
     raters: dict[str, dict[tuple[str, bool], Label]] = {}
-    doubled, invalid = [], []
+    comparable, invalid = [], []
     for label in labels:
         is_comparable = fits(label, rubric)
-        by_item = raters.setdefault(label.rater, {})
-        before = by_item.get((label.item_id, is_comparable))
-        unknown = label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names)
-        if (
-            is_comparable
-            and before is not None
-            and (before.letter, before.flags) != (label.letter, label.flags)
-        ):
-            doubled.append(f"{label.item_id} ({label.rater}: {before.letter} and {label.letter})")
-        if is_comparable and unknown:
+        raters.setdefault(label.rater, {})[label.item_id, is_comparable] = label
+        if not is_comparable:
+            continue
+        comparable.append(label)
+        if label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names):
             invalid.append(
                 f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
             )
-        by_item[label.item_id, is_comparable] = label
-    if doubled:
-        raise DataError(
-            f"labels: {plural(len(doubled), 'item has', 'items have')} two different labels by the same rater: {', '.join(doubled[:3])}; keep the "
-            f"one that is right, or give the second reading another rater"
-        )
+    require_no_contradiction(comparable)
     if invalid:
         scale = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
         raise DataError(
@@ -78,7 +68,29 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
     return {rater: list(raters[rater].values()) for rater in sorted(raters)}
 
 
-def labels_of_run(
+def require_no_contradiction(labels: Iterable[Label]) -> None:
+    """Refuse two different labels of one rater for one item.
+
+    Args:
+        labels: Under the same rubric; of any raters.
+
+    Raises:
+        DataError: there are such labels; the message names the first three items with both letters.
+    """
+    first: dict[tuple[str, str], Label] = {}
+    doubled = []
+    for label in labels:
+        before = first.setdefault((label.rater, label.item_id), label)
+        if (before.letter, before.flags) != (label.letter, label.flags):
+            doubled.append(f"{label.item_id} ({label.rater}: {before.letter} and {label.letter})")
+    if doubled:
+        raise DataError(
+            f"labels: {plural(len(doubled), 'item has', 'items have')} two different labels by the same rater: {', '.join(doubled[:3])}; keep the "
+            f"one that is right, or give the second reading another rater"
+        )
+
+
+def comparable_labels(
     labels: Iterable[Label], rubric: RubricFacts, *, judge_tuned: bool
 ) -> dict[str, list[Label]]:
     """Return the labels by rater that a run's letters can be compared with.

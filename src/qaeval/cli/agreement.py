@@ -33,7 +33,7 @@ _Judge: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--judge",
-        help="Judge of a run that several graded; default: the first. Judge column of a file; default: the second of two "
+        help="Judge of a run with several judges, or judge column of a file; default: the first judge, or the second of two "
         "rater columns.",
     ),
 ]
@@ -227,12 +227,11 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
     from qaeval.comparison.correction import correct_differences
     from qaeval.comparison.differences import compare_candidates
     from qaeval.comparison.planning import plan_run
-    from qaeval.comparison.run_data import read_run
-    from qaeval.evals.find import find_labels
+    from qaeval.comparison.run_data import labels_of_run, read_run
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
-        data = read_run(store, label_paths=find_labels(store.settings()["eval"]["name"]))
+        data = read_run(store, label_paths=labels_of_run(run, store.settings()))
     names = [facts.name for facts in data.candidates]
     if len(names) < 2:
         raise UsageError(

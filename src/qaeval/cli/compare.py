@@ -264,7 +264,7 @@ def report(
         typer.Option(
             "--decide-by",
             metavar="JUDGE",
-            help="Judge whose letters decide, of a run that several judges graded; default: the first.",
+            help="Judge whose letters decide, for a run with several judges; default: the first judge.",
         ),
     ] = None,
     hardware: Machine = None,

@@ -110,7 +110,7 @@ def compare_runs(
     Shows the paired changes by chunk and the settings that differ.
     """
     from qaeval.cli.tables import print_sections
-    from qaeval.evals.find import find_labels
+    from qaeval.comparison.run_data import labels_of_runs
     from qaeval.history.compare import compare_runs as compare
     from qaeval.history.sections import write_comparison
     from qaeval.registry.find import find_config
@@ -123,7 +123,7 @@ def compare_runs(
         comparison = compare(
             stores,
             margin=margin or find_config(config).defaults.margin,
-            label_paths=labels or find_labels(stores[0].settings()["eval"]["name"]),
+            label_paths=labels or labels_of_runs(runs, [store.settings() for store in stores]),
         )
     if as_json:
         print(comparison.model_dump_json())

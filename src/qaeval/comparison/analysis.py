@@ -14,7 +14,6 @@ from qaeval.analysis.candidates import summarise_candidate, summarise_strata, su
 from qaeval.analysis.failures import gather_failures
 from qaeval.analysis.letters import GRADED, letter_table
 from qaeval.analysis.model import JudgeSummary
-from qaeval.analysis.repeated import fail_repeated
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
 from qaeval.comparison.correction import correct_differences, correct_rates
@@ -252,7 +251,8 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         controls=controls,
         noise=measure_noise(
             table,
-            fail_repeated(rows.samples, rows.generation_repeats),
+            rows.samples,
+            rows.generation_repeats,
             rows.grade_repeats,
             candidates=names,
             judge=judge.name,

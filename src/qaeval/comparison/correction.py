@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from qaeval.agreement.analysis import labels_of_run
+from qaeval.agreement.analysis import comparable_labels
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
 from qaeval.comparison.differences import labelled_sentence, more_chunks
 from qaeval.comparison.model import (
@@ -133,7 +133,7 @@ def _raters(
 ) -> list[_Rater]:
     """Join the labels of each rater to the table; raters without a label of this run are left out."""
     raters = []
-    for name, given in labels_of_run(labels, rubric, judge_tuned=judge_tuned).items():
+    for name, given in comparable_labels(labels, rubric, judge_tuned=judge_tuned).items():
         by_item = {label.item_id: label for label in given}
         letters = table["item_id"].map({item_id: label.letter for item_id, label in by_item.items()})
         if letters.notna().any():
@@ -175,10 +175,23 @@ class _Chunks:
             sizes=items.max(axis=1),
         )
 
+    def of_both(self, names: list[str]) -> "_Chunks":
+        """Return the chunks for which items of all named candidates were expected."""
+        kept = self.judged[names].notna().all(axis=1)
+        return _Chunks(
+            self.judged[kept],
+            self.labelled[kept],
+            self.n_items[kept],
+            self.n_labelled[kept],
+            self.sizes[kept],
+        )
+
 
 def _difference(pair: Difference, rater: _Rater, chunks: _Chunks, margin: float) -> LabelledDifference | None:
     """Return the difference of a pair by the labels of a rater; None where no chunk is labelled for both."""
     columns = [pair.a, pair.b]
+    # items that were imported need not be about the same chunks
+    chunks = chunks.of_both(columns)
     # a chunk in which both failed throughout is known for certain, and is no draw of the rater's
     has_items = chunks.n_items[columns].sum(axis=1).to_numpy() > 0
     differences = (chunks.labelled[pair.b] - chunks.labelled[pair.a]).to_numpy(float)

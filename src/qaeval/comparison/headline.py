@@ -98,7 +98,7 @@ def _labels(reason: Reason | None) -> str:
 
 def _few_labels(verdict: Verdict) -> str:
     few = verdict.reason("few_labels")
-    return f" {_labels(few)[0].upper()}{_labels(few)[1:]} say so; {SHOWN_FROM} would show it." if few else ""
+    return f" This rests on {_labels(few)}; labels of {SHOWN_FROM} chunks would show it." if few else ""
 
 
 def _contradicted(verdict: Verdict) -> str:

@@ -9,9 +9,19 @@ import numpy as np
 import pandas as pd
 
 from qaeval.analysis.letters import FAILED, GRADED
+from qaeval.analysis.repeated import fail_repeated
 from qaeval.comparison.model import CandidateNoise, JudgeNoise, Noise, NoiseComponent, NoiseSource
 from qaeval.errors import DataError
-from qaeval.records import TRANSIENT_REASONS, Failure, GenerateRow, Generation, Grade, GradeRow, author
+from qaeval.records import (
+    TRANSIENT_REASONS,
+    Failure,
+    GenerateRow,
+    Generation,
+    Grade,
+    GradeRow,
+    Sample,
+    author,
+)
 from qaeval.report.facts import RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.stats.components import repeat_agreement, variance_components
@@ -21,6 +31,7 @@ _SOURCES: Final[tuple[NoiseSource, ...]] = ("chunk", "item", "reply", "judge")
 
 def measure_noise(
     table: pd.DataFrame,
+    samples: Iterable[Sample],
     generation_repeats: Iterable[GenerateRow],
     grade_repeats: Iterable[GradeRow],
     *,
@@ -36,6 +47,7 @@ def measure_noise(
 
     Args:
         table: The table of letters of the run.
+        samples: The sample set.
         generation_repeats: Further replies.
         grade_repeats: Further letters, and those of further replies.
         candidates: Names, in the order of the report.
@@ -47,7 +59,7 @@ def measure_noise(
         DataError: a letter is by another judge or rubric, or a reply by a candidate or to a sample of another run.
     """
     letters = _Letters.read(table, grade_repeats, judge=judge, rubric=rubric)
-    replies = _further_replies(table, generation_repeats)
+    replies = _further_replies(table, samples, generation_repeats)
     if not (replies or letters.n_per_item > 1):
         return None
     repeated = [
@@ -102,18 +114,24 @@ _Reply = tuple[str, int, tuple[str, ...]]
 """A sample, the number of the reply, and the items in it by position; none of a failed reply."""
 
 
-def _further_replies(table: pd.DataFrame, rows: Iterable[GenerateRow]) -> dict[str, list[_Reply]]:
+def _further_replies(
+    table: pd.DataFrame, samples: Iterable[Sample], rows: Iterable[GenerateRow]
+) -> dict[str, list[_Reply]]:
     """Return the further replies by candidate, without those that a server did not answer."""
     expected = set(zip(table["candidate"], table["sample_id"], strict=True))
-    replies: dict[str, list[_Reply]] = {}
+    by_number: dict[int, list[GenerateRow]] = {}
     for row in rows:
         if (author(row), row.sample_id) not in expected:
             raise DataError(f"repeats: the reply {row.task_id} belongs to nothing in this run")
-        if isinstance(row, Generation):
-            items = tuple(item.item_id for item in sorted(row.items, key=lambda item: item.position))
-            replies.setdefault(row.candidate, []).append((row.sample_id, row.reply_number, items))
-        elif row.reason not in TRANSIENT_REASONS:
-            replies.setdefault(row.model, []).append((row.sample_id, row.reply_number, ()))
+        by_number.setdefault(row.reply_number, []).append(row)
+    replies: dict[str, list[_Reply]] = {}
+    for number, numbered in by_number.items():
+        for row in fail_repeated(samples, numbered):
+            if isinstance(row, Generation):
+                items = tuple(item.item_id for item in sorted(row.items, key=lambda item: item.position))
+                replies.setdefault(row.candidate, []).append((row.sample_id, number, items))
+            elif row.reason not in TRANSIENT_REASONS:
+                replies.setdefault(row.model, []).append((row.sample_id, number, ()))
     return replies
 
 

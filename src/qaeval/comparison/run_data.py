@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from qaeval.agreement.analysis import report_of_run
+from qaeval.agreement.analysis import report_of_run, require_no_contradiction
 from qaeval.agreement.model import AgreementReport
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
@@ -94,7 +94,8 @@ def read_run(
             sessions=sessions,
             controls=store.controls() if grading is first else (),  # the first judge alone grades them
             readings=store.readings(),
-            generation_repeats=store.generation_repeats(),
+            # the first judge alone grades repeats
+            generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
             labels=tuple(label for path in label_paths for label in read_labels(path)),
@@ -166,10 +167,14 @@ def require_labels(paths: Sequence[Path]) -> None:
     """Read label files before the first request is sent, so that a mistake in them costs nothing.
 
     Raises:
-        DataError: one of them is not readable.
+        DataError: one of them is not readable, or a rater gave an item two different labels under one rubric.
     """
+    by_rubric: dict[str, list[Label]] = {}
     for path in paths:
-        read_labels(path)
+        for label in read_labels(path):
+            by_rubric.setdefault(label.rubric, []).append(label)
+    for labels in by_rubric.values():
+        require_no_contradiction(labels)
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qaeval.agreement.analysis import labels_of_run
+from qaeval.agreement.analysis import comparable_labels
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.analysis.replies import ReplyTally
 from qaeval.analysis.server_metrics import histogram
@@ -414,7 +414,9 @@ def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
     cluster_codes = {cluster: code for code, cluster in enumerate(dict.fromkeys(table["cluster"]))}
     joined = []
     items = set(table["item_id"])
-    for rater, labels in labels_of_run(data.rows.labels, data.rubric, judge_tuned=data.judge_tuned).items():
+    for rater, labels in comparable_labels(
+        data.rows.labels, data.rubric, judge_tuned=data.judge_tuned
+    ).items():
         of_run = sorted((label.item_id, label.letter) for label in labels if label.item_id in items)
         usable = [(item_id, letter) for item_id, letter in of_run if item_id in graded.index]
         if not usable:

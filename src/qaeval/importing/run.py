@@ -49,7 +49,7 @@ from qaeval.records import (
     record_id,
 )
 from qaeval.run import generate, grade
-from qaeval.run.items import read_items
+from qaeval.run.items import read_items, refuse_placeholder
 from qaeval.storage.run_directory import (
     GENERATIONS,
     GRADES,
@@ -636,7 +636,13 @@ class _Reply:
             if slot.reason is not None:
                 lost_items.append(LostItem(position=position, reason=slot.reason, detail=slot.detail))
                 continue
-            items.append(self._item(slot, position))
+            item = self._item(slot, position)
+            try:
+                refuse_placeholder(item, position + 1, self.definition)
+            except ReplyError as error:
+                lost_items.append(LostItem(position=position, reason=error.reason, detail=error.detail))
+                continue
+            items.append(item)
             letters.append(slot.letters)
         checked = (
             run_checks(items, self.sample, raw, self.definition.checks, CHECKS)
@@ -820,12 +826,25 @@ def _copy_base(store: RunStore, kept: set[str], files: _Files, ratings: _Ratings
         if graded.item_id in item_ids:
             files.write(GRADES, graded)
             ratings.known(graded.item_id, graded.letter if isinstance(graded, Grade) else "")
-    with explained(folder, "writing"):
-        for path in (*store.path.glob("*.jsonl"), *store.path.glob(f"{LABELS}/*.jsonl")):
-            if path.name not in {SAMPLES, GENERATIONS, GRADES}:
-                target = folder / path.relative_to(store.path)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, target)
+    others = sorted({*store.path.glob("*.jsonl"), *store.path.glob(f"{LABELS}/*.jsonl")})
+    for path in others:  # repeats of replies come before those of letters
+        if path.name not in {SAMPLES, GENERATIONS, GRADES}:
+            _copy_rows(path, folder / path.relative_to(store.path), kept, item_ids)
+
+
+def _copy_rows(path: Path, target: Path, kept: set[str], item_ids: set[str]) -> None:
+    """Copy the lines of a file of rows that are about samples or items that are kept, or about neither."""
+    with explained(target, "writing"):
+        target.parent.mkdir(exist_ok=True)
+        with path.open("rb") as old, target.open("wb") as new:
+            for line in old:
+                row = orjson.loads(line)
+                if row.get("sample_id", next(iter(kept))) not in kept:
+                    continue
+                item_ids.update(item["item_id"] for item in row.get("items") or ())
+                is_of_item = "item_id" in row and not {"sample_id", "rater"} & row.keys()
+                if not is_of_item or row["item_id"] in item_ids:
+                    new.write(line)
 
 
 # ---------------------------------------------------------------- settings

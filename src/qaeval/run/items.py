@@ -46,12 +46,16 @@ def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient
         raise ReplyError("invalid_json", f"expected JSON, got text that contains {json.dumps(value)[:40]}")
     items = _READERS[definition.item_kind](value, sample, definition)
     for number, item in enumerate(items, start=1):
-        _refuse_placeholder(item, number, definition)
+        refuse_placeholder(item, number, definition)
     return run_checks(items, sample, text, definition.checks, CHECKS) if definition.checks else items
 
 
-def _refuse_placeholder(item: Item, number: int, definition: EvalDefinition) -> None:
-    """Refuse an item that repeats an example of the prompt, or that has dots where a text belongs."""
+def refuse_placeholder(item: Item, number: int, definition: EvalDefinition) -> None:
+    """Refuse an item that repeats an example of the prompt, or that has dots where a text belongs.
+
+    Raises:
+        ReplyError: it does.
+    """
     texts = (item.question, item.answer, item.parts.get(REJECTED, ""))
     for text in texts[definition.item_kind == "answer" :]:
         if is_dots(text) or text in definition.example_texts:

@@ -115,8 +115,13 @@ def find_judging(
         recorded: Judge and rubric in the settings of a run whose grading has begun. Its judge was accepted then.
 
     Raises:
-        UsageError: judge or rubric is unknown, or the judge is related to a candidate.
+        UsageError: judge or rubric is unknown, the judge is related to a candidate, or the letters were imported.
     """
+    if recorded and recorded["judge"]["kind"] == "imported":
+        raise UsageError(
+            f"the letters of this run were imported as those of {recorded['judge']['name']}; to have a model grade the items, "
+            "import them without --grade-field (with --label-field the letters become labels)"
+        )
     if recorded and judge in {None, recorded["judge"]["name"]}:
         spec = config.judge(recorded["judge"]["name"])
         return Judging(spec, find_rubric(rubric), same_family=bool(recorded.get("allow_same_family")))
