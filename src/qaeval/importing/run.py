@@ -69,7 +69,6 @@ KIND: Final = "imported"
 _ITEM, _REPLY, _ERROR = range(3)
 _MAX_SHOWN: Final = 3
 _MAX_ITEMS: Final = 50
-_BITS: Final = 62
 _NAME_CHARS: Final = 100
 
 
