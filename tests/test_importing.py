@@ -364,6 +364,8 @@ def test_files_and_columns_name_candidates(tmp_path: Path) -> None:
         "l",
     ]
     assert list(counts(api.import_items(both, out=tmp_path / "c").path)) == ["x", "y"]
+    named = lines(tmp_path / "named.jsonl", [{**item, "model": "x-2024-08-06"} for item in PAIRS])
+    assert list(counts(api.import_items(named, out=tmp_path / "e", candidate="x").path)) == ["x"]
     marked = lines(tmp_path / "marked.jsonl", [{**item, "who": "z"} for item in PAIRS])
     assert list(counts(api.import_items(marked, out=tmp_path / "d", candidate_field="who").path)) == ["z"]
 
@@ -731,6 +733,11 @@ def bad(folder: Path) -> dict[str, tuple[Any, str, Mapping[str, Any]]]:
             lines(folder / "aq.jsonl", [{"chunk": "t", "answer": "a"}]),
             "no question",
             {"eval_name": "rag_qa"},
+        ),
+        "a row without its candidate": (
+            lines(folder / "rc.jsonl", [{**PAIRS[0], "who": "x"}, {**PAIRS[1], "who": None}]),
+            r"rc\.jsonl:2: no candidate in column 'who'",
+            {"candidate_field": "who"},
         ),
         "an empty name": (lines(folder / "en.jsonl", PAIRS), "candidate", {"candidate": "a/b"}),
         "names for other files": (

@@ -245,7 +245,11 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
             if request.rubric.needs_source and not resolved.sample.chunk.text:
                 no_source.append(entry.where)
                 entry = _without_source(entry)
-            candidate = entry.candidate or name
+            candidate = name if request.candidates else entry.candidate or name
+            if not entry.candidate and request.candidate_field:
+                raise DataError(
+                    f"{entry.where}: no candidate in column {request.candidate_field!r}; fill it in every row"
+                )
             if not entry.candidate and not request.candidates:
                 _require_own_name(stems, name, source)
             _add(
