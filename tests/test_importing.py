@@ -488,12 +488,14 @@ def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
     assert len(rows(run.path, "labels/anna.jsonl")) == 12
 
 
-def test_a_run_with_imported_letters_is_not_graded_again(tmp_path: Path) -> None:
+def test_another_judge_grades_a_run_with_imported_letters(tmp_path: Path) -> None:
     items = [{**item, "g": "A"} for item in PAIRS]
     run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g"})
-    for judge in (None, "embedded-lexical"):
-        with pytest.raises(UsageError, match="gpt-4"):
-            api.grade(run, judge=judge)
+    with pytest.raises(UsageError, match="gpt-4"):
+        api.grade(run)
+    graded = api.grade(run, judge="embedded-lexical")
+    assert graded.report.judge.facts.name == "gpt-4"
+    assert len(list((tmp_path / "run" / "grades").glob("*.jsonl"))) == 1
 
 
 def test_equal_items_of_two_candidates_keep_the_letters_of_each(tmp_path: Path) -> None:

@@ -829,10 +829,13 @@ def _copy_base(store: RunStore, kept: set[str], files: _Files, ratings: _Ratings
         if graded.item_id in item_ids:
             files.write(GRADES, graded)
             ratings.known(graded.item_id, graded.letter if isinstance(graded, Grade) else "")
-    others = sorted({*store.path.glob("*.jsonl"), *store.path.glob(f"{LABELS}/*.jsonl")})
-    for path in others:  # repeats of replies come before those of letters
-        if path.name not in {SAMPLES, GENERATIONS, GRADES}:
-            _copy_rows(path, folder / path.relative_to(store.path), kept, item_ids)
+    rows = {file for pattern in ("*.jsonl", "*/*.jsonl") for file in store.path.glob(pattern)}
+    for path in sorted(rows - {store.path / name for name in (SAMPLES, GENERATIONS, GRADES)}):
+        # in this order repeats of replies come before those of letters
+        _copy_rows(path, folder / path.relative_to(store.path), kept, item_ids)
+    with explained(folder, "writing"):
+        for path in store.path.glob("grades/*.json"):  # further judges
+            shutil.copyfile(path, folder / path.relative_to(store.path))
 
 
 def _copy_rows(path: Path, target: Path, kept: set[str], item_ids: set[str]) -> None:
