@@ -488,6 +488,15 @@ def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
     assert len(rows(run.path, "labels/anna.jsonl")) == 12
 
 
+def test_columns_of_several_judges_are_further_judges(tmp_path: Path) -> None:
+    items = [{**item, "g": "A", "h": "ABC"[n % 3]} for n, item in enumerate(PAIRS)]
+    run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g", "opus": "h"})
+    assert run.report.judge.facts.name == "gpt-4"
+    with RunStore.open(run.path) as store:
+        assert list(store.further_judges()) == ["opus"]
+        assert [row.letter for row in store.grades_of("opus")] == ["A", "B", "C"] * 4
+
+
 def test_another_judge_grades_a_run_with_imported_letters(tmp_path: Path) -> None:
     items = [{**item, "g": "A"} for item in PAIRS]
     run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g"})
@@ -747,7 +756,11 @@ def bad(folder: Path) -> dict[str, tuple[Any, str, Mapping[str, Any]]]:
             "2 candidates for 1 files",
             {"candidate": ["a", "b"]},
         ),
-        "two judges": (lines(folder / "tj.jsonl", PAIRS), "one judge", {"grade_field": {"a": "x", "b": "y"}}),
+        "a judge and a rater of one name": (
+            lines(folder / "tj.jsonl", PAIRS),
+            "'a' is named as judge and as rater",
+            {"grade_field": {"a": "x"}, "label_fields": {"a": "y"}},
+        ),
     }
 
 
