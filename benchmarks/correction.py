@@ -1,6 +1,6 @@
 """How valid are corrected rates and differences? Simulates judges with known errors and prints Markdown tables.
 
-Run ``python benchmarks/correction.py --reps 1000``. A run has five chunks for each labelled one. The chunk's own rate of
+Run ``python benchmarks/correction.py --reps 800``. A run has five chunks for each labelled one. The chunk's own rate of
 usable items is drawn from a beta distribution with the given mean and intraclass correlation (ICC), and so are the
 judge's rates of error in the chunk; two candidates share the chunk's difficulty. The judge calls 95 % of the usable
 items usable, finds the given share of the others (recall), and favours the second candidate by the given number of
@@ -102,7 +102,7 @@ def settings() -> list[Setting]:
 def main() -> None:
     """Simulate every setting and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--reps", type=int, default=1000, help="simulated runs of each setting")
+    parser.add_argument("--reps", type=int, default=800, help="simulated runs of each setting")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     start = time.perf_counter()

@@ -204,7 +204,8 @@ def test_the_command_prints_a_table_and_writes_a_page(
 ) -> None:
     assert qaeval(["history", str(results)]) == 0
     out = capsys.readouterr().out
-    assert "30.6 % [" in out
+    usable = json.loads((EXAMPLE / "report.json").read_text())["candidates"][1]["usable"]
+    assert f"{100 * usable['value']:.1f} % [{100 * usable['low']:.1f}, {100 * usable['high']:.1f}]" in out
     assert (results / "history.html").read_text().startswith("<!DOCTYPE html>")
     (results / "history.html").unlink()
     assert qaeval(["history", str(results), "--json"]) == 0

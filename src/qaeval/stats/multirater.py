@@ -294,6 +294,10 @@ def _chance_of_many(shares: Floats, w: Floats, coefficient: str) -> tuple[float,
     raise ValueError(f"coefficient must be 'fleiss', 'brennan_prediger' or 'gwet_ac', got {coefficient!r}")
 
 
+_FEWEST_FOR_A_RATER = 30
+"""Items of a rater in the alt-test, as in the paper."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlternativeAnnotator:
     """May a judge stand in for one of the human raters?"""
@@ -366,7 +370,7 @@ def summarised_raters(
         p_values=p,
         share_rejected=rejected,
         mean_ahead=float(np.nanmean(ahead)),
-        passed=rejected >= _HALF,
+        passed=rejected >= 0.5,
     )
 
 
@@ -380,9 +384,3 @@ def _below(values: Floats, codes: Ints, limit: float) -> float:
     if not se > TINY:
         return 0.0 if mean < limit else 1.0
     return float(special.stdtr(n_clusters - 1, (mean - limit) / se))
-
-
-_FEWEST_FOR_A_RATER = 30
-"""Items of a rater, as in the paper."""
-_HALF = 0.5
-"""Share of the raters that the judge must match."""
