@@ -274,3 +274,33 @@ def test_the_command_line_refuses_a_panel_with_the_exit_code_of_usage(
     assert "panel" in shown.stderr
     assert not (run.parent / "shards").exists()
     assert not (run.parent / "results").exists()
+
+
+def test_runs_side_by_side_are_compared_by_the_same_panel(run: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "other", {"o": LETTERS["m"]})
+    first, second = _grade(run), _grade(tmp_path / "other")
+    both = qaeval.load_run([run, tmp_path / "other"], panel=MEMBERS, labels=[])
+    rates = {candidate.facts.name: candidate.usable.value for candidate in both.report.candidates}
+    alone = [*first.report.candidates, *second.report.candidates]
+    assert rates == {candidate.facts.name: candidate.usable.value for candidate in alone}
+    assert both.report.judge.facts.name == "scripted-judge+b+c"
+
+
+def test_flags_and_reasons_are_those_of_most_members(run: Path) -> None:
+    def flagged(_: Any) -> str:
+        return grade_reply("B", flags={"hallucination": True}, reason="<b>invented</b>")
+
+    letters = _grade(run, b=flagged, c=flagged).letters
+    assert letters["flag hallucination"].all()
+    assert set(letters["letter"]) == {"B"}
+    page = qaeval.load_run(run, panel=MEMBERS, labels=[]).to_html()
+    assert "<b>invented" not in page
+    one = _grade_again(run)
+    assert not one["flag hallucination"].any()
+
+
+def _grade_again(run: Path) -> Any:
+    """Return the letters where a single member raises the flag."""
+    with judges(d=by_c):
+        qaeval.grade(run, judge="d", cache=False)
+    return qaeval.load_run(run, panel=["scripted-judge", "b", "d"], labels=[]).letters

@@ -662,10 +662,10 @@ def _members_failed(
     path: Path, members: Sequence[str], failed: Mapping[str, DataError | EndpointError]
 ) -> DataError | EndpointError:
     """Return the error of a panel of which members failed, of the kind of the first one."""
-    errors = "; ".join(f"{name}: {error}" for name, error in failed.items())
+    errors = "; ".join(dict.fromkeys(map(str, failed.values())))
     return type(next(iter(failed.values())))(
-        f"{path}: {len(failed)} of {len(members)} members of the panel failed ({errors}). All letters are kept; the same command "
-        f"asks for those that are missing"
+        f"{path}: {len(failed)} of {len(members)} members of the panel failed: {', '.join(failed)} ({errors}). All letters are kept; "
+        f"the same command asks for those that are missing"
     )
 
 

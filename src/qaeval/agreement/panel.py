@@ -79,7 +79,9 @@ def panel_grades(grades: Mapping[str, Iterable[GradeRow]], rubric: RubricFacts) 
     rows: dict[str, dict[str, GradeRow]] = {}
     for member, own in grades.items():
         for row in own:
-            rows.setdefault(row.item_id or "", {})[member] = row
+            # raw replies would be most of the memory, and no panel shows them
+            slim = row.model_copy(update={"text": "", "usage": None})
+            rows.setdefault(row.item_id or "", {})[member] = slim
     return tuple(_combined(by_member, tuple(grades), rubric) for by_member in rows.values())
 
 
