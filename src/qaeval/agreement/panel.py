@@ -19,8 +19,8 @@ DAWID_SKENE: Final = "Dawid-Skene"
 """Name of the most probable letters of the model among the further judges."""
 _MIN_MEMBERS: Final = 3
 _SHARED_ERRORS: Final = (
-    "Dawid-Skene takes the errors of the members as independent. LLM judges share errors, so its probabilities are too "
-    "close to 0 and 1: it is a further judge, to be checked against labels, and never a label."
+    "Dawid-Skene takes the errors of the members as independent. LLM judges share errors, so its "
+    "probabilities are too close to 0 and 1: it is a further judge, to be checked against labels, and never a label."
 )
 
 
@@ -44,8 +44,8 @@ def checked_panel(members: Iterable[str]) -> tuple[str, ...]:
         )
     if len(names) % 2 == 0:
         raise UsageError(
-            f"panel: expected an odd number of judges, got {len(names)} ({', '.join(names)}): half against half decides "
-            f"nothing. Add a judge or leave one out"
+            f"panel: expected an odd number of judges, got {len(names)} ({', '.join(names)}): half against half "
+            f"decides nothing. Add a judge or leave one out"
         )
     return names
 
@@ -58,8 +58,8 @@ def panel_letter(codes: Sequence[int], *, n_members: int) -> tuple[int | None, b
         n_members: Members of the panel.
 
     Returns:
-        The most frequent letter and whether it is a tie. Of a tie the median of all letters, the worse of the middle two.
-        None where a member gave no letter and no two letters are equal.
+        The most frequent letter and whether it is a tie. Of a tie the median of all letters, the worse of the
+        middle two. None where a member gave no letter and no two letters are equal.
     """
     counts = Counter(codes)
     most = max(counts.values(), default=0)
@@ -70,7 +70,7 @@ def panel_letter(codes: Sequence[int], *, n_members: int) -> tuple[int | None, b
 
 
 def panel_grades(grades: Mapping[str, Iterable[GradeRow]], rubric: RubricFacts) -> tuple[GradeRow, ...]:
-    """Return the rows of a panel as those of a judge: a grade for each item that it decides, a failure for any other.
+    """Return the rows of a panel like those of a judge: a grade for each item that it decides, else a failure.
 
     Args:
         grades: Rows of each member. An item without a row of a member counts as one that it failed to grade.
@@ -135,8 +135,8 @@ def summarise_panel(
         rubric: The rubric of all members.
 
     Returns:
-        The summary, and the rows of the model's most probable letters, with the flags of the panel, of the items that the
-        panel decides.
+        The summary, and the rows of the model's most probable letters, with the flags of the panel, of the items
+        that the panel decides.
     """
     members = tuple(grades)
     items = table[table["item_id"] != ""].drop_duplicates("item_id").set_index("item_id")
@@ -216,17 +216,18 @@ def _sentences(panel: Panel) -> Iterator[str]:
     )
     if panel.n_ties:
         yield (
-            f"{numbers.plural(panel.n_ties, 'item is a tie', 'items are ties')}: two or more letters have the most votes, and the "
-            f"median letter decides, the worse of the middle two."
+            f"{numbers.plural(panel.n_ties, 'item is a tie', 'items are ties')}: two or more letters have the most "
+            f"votes, and the median letter decides, the worse of the middle two."
         )
     if missing := [member for member in panel.members if member.n_ungraded]:
         counts = numbers.listed([f"{member.judge} {member.n_ungraded:,}" for member in missing])
         yield (
-            f"Items without a letter by member: {counts}. The others decide such an item where two of their letters are "
-            f"equal; {panel.n_undecided:,} stay ungraded."
+            f"Items without a letter by member: {counts}. The others decide such an item where two of their "
+            f"letters are equal; {panel.n_undecided:,} stay ungraded."
         )
     if panel.prevalence:
-        yield f"Dawid-Skene's most probable letter differs from the panel's for {numbers.plural(panel.n_differ, 'item')}."
+        differ = numbers.plural(panel.n_differ, "item")
+        yield f"Dawid-Skene's most probable letter differs from the panel's for {differ}."
         if not panel.converged:
             yield "Dawid-Skene did not converge; its figures are those of the last iteration."
         yield _SHARED_ERRORS

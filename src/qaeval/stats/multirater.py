@@ -310,7 +310,8 @@ class DawidSkene:
     prevalence: Floats
     """Estimated share of each letter, shape (n_levels,)."""
     confusion: Floats
-    """Probability that a rater gives a letter (last axis) to an item of a letter, shape (n_raters, n_levels, n_levels)."""
+    """Probability of each letter of a rater for an item of a letter, shape (n_raters, n_levels, n_levels): true letters
+    in rows, given ones in columns."""
     log_likelihood: float
     n_iterations: int
     converged: bool
@@ -318,7 +319,7 @@ class DawidSkene:
 
     @property
     def accuracy(self) -> Floats:
-        """Estimated share of items to which each rater gives the estimated letter, shape (n_raters,), in [0, 1]."""
+        """Estimated share of items with the right letter by rater, shape (n_raters,), in [0, 1]."""
         return np.asarray(np.einsum("k,jkk->j", self.prevalence, self.confusion), dtype=np.float64)
 
 
@@ -332,11 +333,12 @@ def dawid_skene(ratings: ArrayLike, *, n_levels: int, raters: ArrayLike | None =
     Args:
         ratings: Shape (n_items, n_ratings), codes in ``range(n_levels)``, NaN where a letter is missing.
         n_levels: Number of letters on the scale.
-        raters: Rater of each column, shape (n_ratings,), any labels; equal ones are one rater who graded several times.
-            Default: each column is a rater of its own.
+        raters: Rater of each column, shape (n_ratings,), any labels; equal ones are one rater who graded several
+            times. Default: each column is a rater of its own.
 
     Returns:
-        Posterior of each item, prevalence, and the confusion matrix of each rater in the order of ``numpy.unique(raters)``.
+        Posterior of each item, prevalence, and the confusion matrix of each rater in the order of
+        ``numpy.unique(raters)``, all in [0, 1]. The posterior of an item without letters is NaN.
 
     Raises:
         ValueError: There are fewer than 3 ratings an item, no letter at all, or the shapes do not fit.
