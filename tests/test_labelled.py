@@ -315,6 +315,32 @@ def test_the_headline_has_the_corrected_difference_before_the_judges() -> None:
 # ------------------------------------------------------------------------------ labels that do not fit
 
 
+def test_perfect_agreement_is_not_called_imperfect() -> None:
+    truth = {"alpha": ["AC", "CC"] * 20, "beta": ["AA", "AC"] * 20}
+    run = case(truth, items_per_sample=ITEMS)
+    (perfect,) = _trust(run.with_rows(labels=labels_of(run, truth, range(N))).report())
+    other = {**truth, "beta": ["AA"] * 4 + truth["beta"][4:]}
+    (imperfect,) = _trust(run.with_rows(labels=labels_of(run, other, range(N))).report())
+    assert "perfectly" not in perfect
+    assert "not perfectly" in imperfect
+
+
+def _trust(report: Report) -> list[str]:
+    return [note.text for note in report.headline if note.kind == "note" and "agrees with" in note.text]
+
+
+def test_a_favour_of_the_judge_is_claimed_only_where_its_test_shows_it() -> None:
+    truth = {"alpha": ["AC", "CC"] * 20, "beta": ["AA", "AC"] * 20}
+    for n_wrong, is_shown in ((1, False), (12, True)):
+        judged = {**truth, "alpha": [*["AA"] * n_wrong, *truth["alpha"][n_wrong:]]}
+        run = case(judged, items_per_sample=ITEMS)
+        report = run.with_rows(labels=labels_of(run, truth, range(N))).report()
+        p_error = of_pair(report).p_error
+        assert p_error is not None
+        assert (p_error <= 0.05) is is_shown
+        assert ("the judge favours alpha" in report.differences[0].sentence) is is_shown
+
+
 def test_labels_of_one_candidate_correct_its_rate_and_no_difference() -> None:
     run = favoured(20)
     alphas = {item.item_id for item in items_of(run, "alpha")}

@@ -49,7 +49,8 @@ def compare_judges(
 def _lettered(table: pd.DataFrame, rows: Iterable[GradeRow], rubric: RubricFacts) -> pd.DataFrame:
     """Return the table with the letters and flags of another judge; items without a row have no letter."""
     grades = {row.item_id: row for row in rows if isinstance(row, Grade)}
-    letters = table["item_id"].map({item: row.letter for item, row in grades.items()}).fillna("")
+    ungraded = dict.fromkeys(table["item_id"], "")
+    letters = table["item_id"].map({**ungraded, **{item: row.letter for item, row in grades.items()}})
     status = table["status"].where(table["item_id"] == "", UNGRADED).mask(letters != "", GRADED)
     flags = {
         flag_column(name): table["item_id"].isin({item for item, row in grades.items() if name in row.flags})

@@ -195,6 +195,8 @@ def export(
             _export_logs(store, target)
         else:
             _print_export(_write(store, to, target, options))
+            if to == "labels":
+                print(f"next: fill in `label`, save as NAME.csv, then qaeval report {run} --labels NAME.csv")
 
 
 def _require_applicable(to: str, options: ExportOptions) -> None:
