@@ -44,9 +44,10 @@ def agreement(report: Report) -> Section:
 
 def _decider(report: Report) -> tuple[str, ...]:
     """Say whose letters the report is made of, where several judges graded."""
-    if not report.judges:
+    graded = [other.judge for other in report.judges if other.n_graded]
+    if not graded:
         return ()
-    others = listed([other.judge for other in report.judges])
+    others = listed(graded)
     judge = report.judge.facts.name
     text = (
         f"Every rate of this report is by the letters of {judge}. {others} graded the same items; `qaeval report RUN "
