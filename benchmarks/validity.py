@@ -229,6 +229,32 @@ def print_rates(*, reps: int, seed: int) -> None:
     for number, setting in enumerate(WIDE):
         cells = wide_cells(setting, reps, np.random.default_rng([seed, number]))
         print(f"| {setting.chunks} | {setting.rate} | {setting.icc} | {' | '.join(cells)} |", flush=True)
+    print_whole_chunks(reps=reps, seed=seed)
+
+
+def print_whole_chunks(*, reps: int, seed: int) -> None:
+    """Print coverage of a rate, and errors of a limit rule, where a share of the chunks succeeds or fails whole."""
+    print("\n| chunks | rate | whole chunks | rate covered | logit | Wilson | limit passes | by logit |")
+    print("|---|---|---|---|---|---|---|---|")
+    grid = ((20, 0.98, 0.6), (60, 0.98, 0.6), (200, 0.98, 0.6), (400, 0.99, 0.3), (400, 0.99, 1.0))
+    for number, (chunks, rate, whole) in enumerate(grid):
+        rng = np.random.default_rng([seed, 300 + number])
+        covered: tuple[list[bool], list[bool], list[bool]] = ([], [], [])
+        limits: tuple[list[Estimate], list[Estimate]] = ([], [])
+        for _ in range(reps):
+            sizes = rng.choice(SIZES, chunks)
+            all_or_none = sizes * (rng.random(chunks) < rate)
+            hits = np.where(rng.random(chunks) < whole, all_or_none, rng.binomial(sizes, rate))
+            for method, runs in zip(("gaffke", "logit", "wilson"), covered, strict=True):
+                runs.append(is_inside(clustered_rate(hits, sizes, method=method), rate))
+            for method, bounds in zip(("gaffke", "logit"), limits, strict=True):
+                bounds.append(clustered_rate(hits, sizes, method=method, level=1 - 2 * ALPHA))
+        errors = [
+            max(np.mean([e.low > rate for e in bounds]), np.mean([e.high < rate for e in bounds]))
+            for bounds in limits
+        ]
+        cells = [*(shares_of(runs) for runs in covered), *(f"{error:.3f}" for error in errors)]
+        print(f"| {chunks} | {rate} | {whole} | {' | '.join(cells)} |", flush=True)
 
 
 def print_kappa(*, reps: int, seed: int) -> None:

@@ -364,6 +364,8 @@ def test_files_and_columns_name_candidates(tmp_path: Path) -> None:
         "l",
     ]
     assert list(counts(api.import_items(both, out=tmp_path / "c").path)) == ["x", "y"]
+    named = lines(tmp_path / "named.jsonl", [{**item, "model": "x-2024-08-06"} for item in PAIRS])
+    assert list(counts(api.import_items(named, out=tmp_path / "e", candidate="x").path)) == ["x"]
     marked = lines(tmp_path / "marked.jsonl", [{**item, "who": "z"} for item in PAIRS])
     assert list(counts(api.import_items(marked, out=tmp_path / "d", candidate_field="who").path)) == ["z"]
 
@@ -486,12 +488,23 @@ def test_letters_from_columns_are_grades_and_labels(tmp_path: Path) -> None:
     assert len(rows(run.path, "labels/anna.jsonl")) == 12
 
 
-def test_a_run_with_imported_letters_is_not_graded_again(tmp_path: Path) -> None:
+def test_columns_of_several_judges_are_further_judges(tmp_path: Path) -> None:
+    items = [{**item, "g": "A", "h": "ABC"[n % 3]} for n, item in enumerate(PAIRS)]
+    run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g", "opus": "h"})
+    assert run.report.judge.facts.name == "gpt-4"
+    with RunStore.open(run.path) as store:
+        assert list(store.further_judges()) == ["opus"]
+        assert [row.letter for row in store.grades_of("opus")] == ["A", "B", "C"] * 4
+
+
+def test_another_judge_grades_a_run_with_imported_letters(tmp_path: Path) -> None:
     items = [{**item, "g": "A"} for item in PAIRS]
     run = api.import_items(pd.DataFrame(items), out=tmp_path / "run", grade_field={"gpt-4": "g"})
-    for judge in (None, "embedded-lexical"):
-        with pytest.raises(UsageError, match="gpt-4"):
-            api.grade(run, judge=judge)
+    with pytest.raises(UsageError, match="gpt-4"):
+        api.grade(run)
+    graded = api.grade(run, judge="embedded-lexical")
+    assert graded.report.judge.facts.name == "gpt-4"
+    assert len(list((tmp_path / "run" / "grades").glob("*.jsonl"))) == 1
 
 
 def test_equal_items_of_two_candidates_keep_the_letters_of_each(tmp_path: Path) -> None:
@@ -732,13 +745,22 @@ def bad(folder: Path) -> dict[str, tuple[Any, str, Mapping[str, Any]]]:
             "no question",
             {"eval_name": "rag_qa"},
         ),
+        "a row without its candidate": (
+            lines(folder / "rc.jsonl", [{**PAIRS[0], "who": "x"}, {**PAIRS[1], "who": None}]),
+            r"rc\.jsonl:2: no candidate in column 'who'",
+            {"candidate_field": "who"},
+        ),
         "an empty name": (lines(folder / "en.jsonl", PAIRS), "candidate", {"candidate": "a/b"}),
         "names for other files": (
             lines(folder / "nf.jsonl", PAIRS),
             "2 candidates for 1 files",
             {"candidate": ["a", "b"]},
         ),
-        "two judges": (lines(folder / "tj.jsonl", PAIRS), "one judge", {"grade_field": {"a": "x", "b": "y"}}),
+        "a judge and a rater of one name": (
+            lines(folder / "tj.jsonl", PAIRS),
+            "'a' is named as judge and as rater",
+            {"grade_field": {"a": "x"}, "label_fields": {"a": "y"}},
+        ),
     }
 
 

@@ -129,6 +129,15 @@ def test_labels_that_refute_the_judge_leave_no_verdict() -> None:
     assert not verdict.trusts_judge
 
 
+def test_labels_too_few_to_prove_a_judge_that_agrees_do_not_refute_it() -> None:
+    # 23 of 24 items are an A, by the judge and by anna alike: too few other letters to beat always answering A
+    run = case({"alpha": ["AB"] * 12, "beta": ["AA"] * 11 + ["AC"]}, items_per_sample=2)
+    run = run.with_rows(labels=labelled(run, "A" * 23 + "C", "beta"))
+    report = run.report()
+    assert report.agreement[0].standing in {"chance", "majority"}
+    assert (report.verdict.kind, report.verdict.condition) == ("use", "if_judge_right")
+
+
 def test_labels_of_few_chunks_refute_nothing() -> None:
     run = better()
     assert run.with_rows(labels=labelled(run, "AC", "beta")[:18]).report().verdict.kind == "use"

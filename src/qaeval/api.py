@@ -621,7 +621,7 @@ def import_items(
         eval_name: Name or folder of the eval, which says what an item is and how it is graded; default: the registry's.
         rubric: Name or file of the rubric; default: the eval's.
         fields: Column by field name, for example ``{"question": "q"}``; common names are recognised.
-        grade_field: Name of a judge and the column with its letters: the run is graded by it.
+        grade_field: Column of letters by judge: grades of the run; the first judge decides.
         label_fields: Column of letters by rater: labels, which `Run.report` and `agreement` use.
         common: Whether to keep the samples that all candidates have, where they differ.
         join: Run whose candidates the imported ones join, on the same samples; `out` holds all of them.

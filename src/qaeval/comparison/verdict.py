@@ -19,6 +19,8 @@ from qaeval.comparison.model import (
 SHOWN_FROM: Final = 30
 """Labelled chunks from which a corrected difference is shown without a condition. With fewer, t intervals of differences that
 mostly tie are rough."""
+_MIN_RECALL: Final = 0.5
+"""Share of the items below the best letter that a judge must find so that labels, though too few to prove it, do not refute it."""
 _SAME: Final = 1e-9
 """Mean differences closer than this are equal."""
 
@@ -175,8 +177,11 @@ def _doubts(agreement: Sequence[RaterAgreement], controls: JudgeDiscrimination |
 
 
 def refuting(agreement: Sequence[RaterAgreement]) -> tuple[RaterAgreement, ...]:
-    """Return the raters by whose labels the judge beats neither chance nor the commonest letter.
+    """Return the raters by whose labels the judge beats neither chance nor the most frequent letter.
 
+    Few labels of a good run do not show that a good judge beats always giving the most frequent letter: of 36 items of which
+    90 % are usable, not even a perfect judge does. So a judge that agrees more often than that letter, and gives a lower letter
+    to at least half of the items to which the rater did, is not refuted; the caution that it is not shown to be reliable stays.
     A person's labels come before a model's: where labels of a person are from enough chunks for an interval, those of models
     refute nothing. Labels with one letter alone, to which the judge gave that letter too, refute nothing either: kappa does not
     exist.
@@ -189,7 +194,18 @@ def refuting(agreement: Sequence[RaterAgreement]) -> tuple[RaterAgreement, ...]:
         and rater.coefficients.kappa.value is not None
     ]
     people = [rater for rater in enough if rater.rater_kind != "model"]
-    return tuple(rater for rater in people or enough if rater.standing in {"chance", "majority"})
+    return tuple(
+        rater
+        for rater in people or enough
+        if rater.standing in {"chance", "majority"} and not _is_only_unproven(rater)
+    )
+
+
+def _is_only_unproven(rater: RaterAgreement) -> bool:
+    lift, recall = rater.lift, rater.lower_recall
+    if lift is None or recall is None or lift.value is None or recall.value is None:
+        return False
+    return lift.value > 0 and recall.value >= _MIN_RECALL
 
 
 def _code(outcome: Outcome, *, is_leader_a: bool) -> ReasonCode:

@@ -42,11 +42,6 @@ def make_request(
         UsageError: a name is unknown, or options exclude each other.
         DataError: the chunk file, the eval or the rubric is not valid.
     """
-    if len(grade_field) > 1:
-        raise UsageError(
-            f"--grade-field: expected one judge, got {', '.join(grade_field)}; the letters of a second one are labels: "
-            "--label-field"
-        )
     if both := set(grade_field) & set(label_fields):
         raise UsageError(f"{min(both)!r} is named as judge and as rater; choose one")
     if join is not None and (eval_name is not None or chunks is not None):
@@ -64,7 +59,7 @@ def make_request(
         candidates=candidates,
         candidate_field=candidate_field,
         fields=fields,
-        grade_field=next(iter(grade_field.items()), None),
+        grade_fields=grade_field,
         label_fields=label_fields,
         common=common,
         join=join,

@@ -56,6 +56,7 @@ from qaeval.storage.run_directory import (
     SAMPLES,
     SETTINGS,
     RunStore,
+    further_files,
 )
 
 Source: TypeAlias = Path | pd.DataFrame
@@ -69,7 +70,6 @@ KIND: Final = "imported"
 _ITEM, _REPLY, _ERROR = range(3)
 _MAX_SHOWN: Final = 3
 _MAX_ITEMS: Final = 50
-_BITS: Final = 62
 _NAME_CHARS: Final = 100
 
 
@@ -87,7 +87,7 @@ class ImportRequest:
         candidates: Name of each source's candidate; empty: from a column, else the name of the file.
         candidate_field: Column of the candidate.
         fields: Column by field name.
-        grade_field: Judge and column of its letters.
+        grade_fields: Column of letters by judge; the first judge decides, the others are further judges.
         label_fields: Column of letters by rater.
         common: Whether to keep the samples that all candidates have.
         join: A run whose candidates the imported ones join.
@@ -103,7 +103,7 @@ class ImportRequest:
     candidates: Sequence[str] = ()
     candidate_field: str | None = None
     fields: Mapping[str, str]
-    grade_field: tuple[str, str] | None = None
+    grade_fields: Mapping[str, str]
     label_fields: Mapping[str, str]
     common: bool = False
     join: RunStore | None = None
@@ -213,7 +213,7 @@ class _Grouped:
 def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
     if not request.sources:
         raise UsageError("no file to import")
-    columns = [*request.label_fields.values(), *([request.grade_field[1]] if request.grade_field else [])]
+    columns = [*request.label_fields.values(), *request.grade_fields.values()]
     reader = EntryReader(
         request.definition.item_kind,
         eval_name=request.definition.name,
@@ -246,7 +246,11 @@ def _read(request: ImportRequest, spill: _Spill) -> _Grouped:
             if request.rubric.needs_source and not resolved.sample.chunk.text:
                 no_source.append(entry.where)
                 entry = _without_source(entry)
-            candidate = entry.candidate or name
+            candidate = name if request.candidates else entry.candidate or name
+            if not entry.candidate and request.candidate_field:
+                raise DataError(
+                    f"{entry.where}: no candidate in column {request.candidate_field!r}; fill it in every row"
+                )
             if not entry.candidate and not request.candidates:
                 _require_own_name(stems, name, source)
             _add(
@@ -535,12 +539,7 @@ def _write(request: ImportRequest, grouped: _Grouped, spill: _Spill, folder: Pat
     groups = _group(request, grouped)
     names = list(grouped.candidates)
     base = request.join.settings() if request.join is not None else None
-    if base is not None and (taken := sorted(set(names) & set(base["candidates"]))):
-        raise UsageError(
-            f"{request.known().name} has a candidate {taken[0]!r}; name the imported one with --candidate"
-        )
-    for rater in request.label_fields:
-        _require_name(rater, "rater", "--label-field", ())
+    _require_names(request, names, base)
     counts = {name: Counter[str]() for name in names}
     with _Files(folder) as files:
         ratings = _Ratings(request, files)
@@ -565,7 +564,23 @@ def _write(request: ImportRequest, grouped: _Grouped, spill: _Spill, folder: Pat
     samples = RunStore(folder).samples()
     settings = _settings(request, groups, samples, names, base)
     settings["imported"] = _about(request, grouped, groups, counts, base)
-    RunStore(folder).write_settings(settings)
+    store = RunStore(folder)
+    for grading in _gradings(request)[1:]:
+        store.write_further_judge(grading)
+    store.write_settings(settings)
+
+
+def _require_names(request: ImportRequest, names: Sequence[str], base: Mapping[str, Any] | None) -> None:
+    """Refuse names that the joined run has, and those of judges and raters that no file can have."""
+    if base is not None and (taken := sorted(set(names) & set(base["candidates"]))):
+        raise UsageError(
+            f"{request.known().name} has a candidate {taken[0]!r}; name the imported one with --candidate"
+        )
+    for what, given in (("rater", request.label_fields), ("judge", request.grade_fields)):
+        for number, name in enumerate(given):
+            _require_name(name, what, f"{what} {number + 1}", given)
+    if request.join is not None and len(request.grade_fields) > 1:
+        raise UsageError(f"{request.known().name}: letters of several judges cannot join a run; name one")
 
 
 def _entry(value: dict[str, Any]) -> Entry:
@@ -737,14 +752,11 @@ class _Ratings:
         self._files = files
         self._letters_of: dict[str, tuple[str, ...]] = {}
         self._shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._columns = [
-            *request.label_fields.values(),
-            *([request.grade_field[1]] if request.grade_field else []),
-        ]
+        self._columns = [*request.label_fields.values(), *request.grade_fields.values()]
 
     def known(self, item_id: str, letter: str) -> None:
         """Note the letter of an item of the run that is joined."""
-        if self._request.grade_field is not None:
+        if self._request.grade_fields:
             self._letters_of[item_id] = (*[""] * len(self._request.label_fields), letter)
 
     def rate(
@@ -769,9 +781,9 @@ class _Ratings:
 
     def _write(self, sample: Sample, item: Item, letters: Mapping[str, str]) -> None:
         rubric = self._request.rubric
-        if self._request.grade_field is not None:
-            judge, column = self._request.grade_field
-            self._files.write(GRADES, _grade(judge, rubric, sample, item, letters.get(column, ""), column))
+        for number, (judge, column) in enumerate(self._request.grade_fields.items()):
+            file = further_files(judge)[1] if number else GRADES
+            self._files.write(file, _grade(judge, rubric, sample, item, letters.get(column, ""), column))
         for rater, column in self._request.label_fields.items():
             if column in letters:
                 label = Label(
@@ -826,10 +838,13 @@ def _copy_base(store: RunStore, kept: set[str], files: _Files, ratings: _Ratings
         if graded.item_id in item_ids:
             files.write(GRADES, graded)
             ratings.known(graded.item_id, graded.letter if isinstance(graded, Grade) else "")
-    others = sorted({*store.path.glob("*.jsonl"), *store.path.glob(f"{LABELS}/*.jsonl")})
-    for path in others:  # repeats of replies come before those of letters
-        if path.name not in {SAMPLES, GENERATIONS, GRADES}:
-            _copy_rows(path, folder / path.relative_to(store.path), kept, item_ids)
+    rows = {file for pattern in ("*.jsonl", "*/*.jsonl") for file in store.path.glob(pattern)}
+    for path in sorted(rows - {store.path / name for name in (SAMPLES, GENERATIONS, GRADES)}):
+        # in this order repeats of replies come before those of letters
+        _copy_rows(path, folder / path.relative_to(store.path), kept, item_ids)
+    with explained(folder, "writing"):
+        for path in store.path.glob("grades/*.json"):  # further judges
+            shutil.copyfile(path, folder / path.relative_to(store.path))
 
 
 def _copy_rows(path: Path, target: Path, kept: set[str], item_ids: set[str]) -> None:
@@ -875,11 +890,8 @@ def _settings(
             },
             "candidates": {**base["candidates"], **candidates},
         }
-    if request.grade_field is not None:
-        grading = {
-            "judge": {"name": request.grade_field[0], "kind": KIND},
-            "rubric": {**request.rubric.model_dump(mode="json"), "sha": request.rubric.sha},
-        }
+    if request.grade_fields:
+        grading, *_ = _gradings(request)
         if settings.get("grading") not in (None, grading):
             raise NotComparableError(
                 f"{request.known().name} is graded by {settings['grading']['judge']['name']!r}; leave out --grade-field, "
@@ -887,6 +899,12 @@ def _settings(
             )
         settings["grading"] = grading
     return settings
+
+
+def _gradings(request: ImportRequest) -> list[dict[str, Any]]:
+    """Return what is recorded of each judge whose letters came with the items."""
+    rubric = {**request.rubric.model_dump(mode="json"), "sha": request.rubric.sha}
+    return [{"judge": {"name": judge, "kind": KIND}, "rubric": rubric} for judge in request.grade_fields]
 
 
 def _about(

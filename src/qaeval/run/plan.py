@@ -117,12 +117,12 @@ def find_judging(
     Raises:
         UsageError: judge or rubric is unknown, the judge is related to a candidate, or the letters were imported.
     """
-    if recorded and recorded["judge"]["kind"] == "imported":
-        raise UsageError(
-            f"the letters of this run were imported as those of {recorded['judge']['name']}; to have a model grade the items, "
-            "import them without --grade-field (with --label-field the letters become labels)"
-        )
     if recorded and judge in {None, recorded["judge"]["name"]}:
+        if recorded["judge"]["kind"] == "imported":
+            raise UsageError(
+                f"the letters of this run were imported as those of {recorded['judge']['name']}, which cannot be asked; name "
+                "another judge with --judge"
+            )
         spec = config.judge(recorded["judge"]["name"])
         return Judging(spec, find_rubric(rubric), same_family=bool(recorded.get("allow_same_family")))
     spec = config.judge(judge) if judge else config.default_judge(candidates)
