@@ -401,6 +401,21 @@ def test_agreement_with_labels_of_another_rubric_version_names_both(
     assert "qa_pair_abc/1" in message
 
 
+def test_a_label_file_of_another_run_is_named_under_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, sheet = tmp_path / "run", tmp_path / "anna.csv"
+    shutil.copytree(EXAMPLE, run)
+    for item_id, is_named in (("0" * 16, True), (_first_item(run), False)):
+        sheet.write_text(f"item_id,label\n{item_id},A\n")
+        assert qaeval(["report", str(run), "--labels", str(sheet)]) == 0
+        assert ("anna" in capsys.readouterr().err) is is_named
+
+
+def _first_item(run: Path) -> str:
+    return str(json.loads((run / "grades.jsonl").read_text().splitlines()[0])["item_id"])
+
+
 def test_two_runs_of_the_same_items_have_no_difference_by_labels_whatever_their_letters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
