@@ -416,6 +416,7 @@ def import_(
 
 
 def _print_import(path: Path, *, is_graded: bool) -> None:
+    from qaeval.report.numbers import plural
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(path) as store:
@@ -424,7 +425,7 @@ def _print_import(path: Path, *, is_graded: bool) -> None:
     for name, counts in settings["imported"]["counts"].items():
         n, n_valid = sum(counts.values()), counts.get("valid", 0)
         failed = ", ".join(f"{reason} {k:,}" for reason, k in counts.items() if reason != "valid")
-        print(f"{name}: {n:,} items, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
+        print(f"{name}: {plural(n, 'item')}, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
     for note in settings["imported"]["notes"]:
         print(f"! {note}")
     print(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")

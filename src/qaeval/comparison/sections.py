@@ -15,7 +15,7 @@ from qaeval.comparison import speed as sections_speed
 from qaeval.comparison.report import Report
 from qaeval.cost.sections import hosting_section
 from qaeval.report import numbers
-from qaeval.report.numbers import listed, moment
+from qaeval.report.numbers import listed, moment, plural
 from qaeval.report.tables import Section
 
 
@@ -120,8 +120,10 @@ def title(report: Report) -> str:
 def subtitle(report: Report) -> str:
     """Describe the eval, the judge and the run."""
     facts = report.eval
+    # imported files may have fewer items of a chunk than the eval asks for
+    is_full = all(candidate.n_expected == facts.n_expected for candidate in report.candidates)
     extent = (
-        f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items"
+        f"{plural(facts.n_samples, 'chunk')} × {'' if is_full else 'up to '}{plural(facts.items_per_sample, 'item')}"
         if facts.item_kind == "qa_pair"
         else f"{facts.n_samples:,} {'questions' if facts.item_kind == 'answer' else 'topic cards'}"
     )
