@@ -134,6 +134,7 @@ def questions(server: LoopbackServer) -> int:
     return sum("response_format" in body and body["max_tokens"] > 64 for body in server.requests)
 
 
+@pytest.mark.slow
 def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen", "selene"]) as server:
         first = compare(tmp_path / "one", server)
@@ -163,6 +164,7 @@ def test_a_model_whose_weights_nobody_knows_is_always_asked(tmp_path: Path) -> N
     assert models.count("qwen") == 4
 
 
+@pytest.mark.slow
 def test_the_file_holds_replies_and_no_names(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen", "selene"]) as server:
         compare(tmp_path / "one", server)

@@ -222,6 +222,7 @@ def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -
     assert "start mistral, qwen" in gone
 
 
+@pytest.mark.slow
 def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl")
     assert qaeval("generate", *EMBEDDED, "--chunks", chunks, "--out", "run", cwd=tmp_path).returncode == 0

@@ -210,6 +210,7 @@ def test_a_candidate_without_a_usable_item_costs_most_and_hides_no_cost_of_other
     assert scores == {"alpha": [0.0], "beta": [1.0]}
 
 
+@pytest.mark.slow
 def test_the_command_weighs_a_run_and_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     made = qaeval("compare", "embedded-lead", "embedded-salient", "--n", "12", "--out", "run", cwd=tmp_path)
     assert made.returncode == 0, made.stderr

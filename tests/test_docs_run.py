@@ -71,6 +71,7 @@ def test_most_pages_have_a_command() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+@pytest.mark.slow
 def test_the_first_command_of_a_page_works(
     page: str, tmp_path: Path, run: Path, server: LoopbackServer
 ) -> None:

@@ -42,6 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["qa_pairs", "rag_qa"])
+@pytest.mark.slow
 def test_each_eval_that_they_grade_runs_by_one_command_on_the_embedded_models(name: str, here: Path) -> None:
     assert (
         run(["compare", "embedded-lead", "embedded-salient", "--eval", name, "--n", "12", "--out", "run"])
@@ -82,6 +83,7 @@ def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(her
 
 
 @pytest.mark.parametrize("name", EVALS)
+@pytest.mark.slow
 def test_each_eval_runs_through_the_loopback_server(name: str, here: Path) -> None:
     with LoopbackServer(models=("mistral", "qwen", "judge")) as server:
         (here / "qaeval.yaml").write_text("judges: {selene: {served_name: judge}}\n")
@@ -509,6 +511,7 @@ def test_a_check_with_nothing_to_look_at_says_so(n: str) -> None:
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.slow
 def test_sets_whose_types_differ_are_other_sets(capsys: pytest.CaptureFixture[str]) -> None:
     rows_ = rows(data_root() / "evals" / "rag_qa" / "samples.jsonl")[:30]
     other = {"answerable": "unanswerable", "unanswerable": "answerable"}

@@ -176,6 +176,7 @@ def test_the_same_model_is_refused_and_when_allowed_said(tmp_path: Path) -> None
     assert "--allow-same-family" in _headline(again)
 
 
+@pytest.mark.slow
 def test_compare_takes_a_foreign_judge_and_resumes_with_it(tmp_path: Path) -> None:
     names = ("mistral", "qwen", "selene")
     with LoopbackServer(names) as server:

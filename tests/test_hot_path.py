@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 CALLS = {"generate": 2300, "grade": 320}
 """At most, for a sample and for an item. A change that needs more raises them and says why; seconds are in `make bench`."""
@@ -19,6 +21,7 @@ def counted(folder: Path) -> dict[str, float]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_sample_and_an_item_cost_no_more_calls_than_before(tmp_path: Path) -> None:
     calls = counted(tmp_path)
     assert {stage: n for stage, n in calls.items() if n > CALLS[stage]} == {}

@@ -542,6 +542,7 @@ def elsewhere(base: Path) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.slow
 def test_an_imported_candidate_joins_a_run_and_is_reported_beside_its_candidates(
     base: Path, tmp_path: Path
 ) -> None:
@@ -571,6 +572,7 @@ def test_an_imported_candidate_joins_a_run_and_is_reported_beside_its_candidates
     assert "not measured" in run.render("md")
 
 
+@pytest.mark.slow
 def test_an_import_on_the_samples_of_a_run_is_reported_side_by_side(base: Path, tmp_path: Path) -> None:
     path = lines(tmp_path / "gpt-4o.jsonl", elsewhere(base))
     out = api.import_items(path, out=tmp_path / "alone").path

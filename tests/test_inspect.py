@@ -182,6 +182,7 @@ def test_inspects_data_frames_read_an_export(logs: list[Path]) -> None:
     }
 
 
+@pytest.mark.slow
 def test_out_and_in_again_is_the_same_run(
     bridge: Any, logs: list[Path], graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_format_is_printed_whole(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     for name in ("html", "md", "json"):
@@ -139,6 +140,7 @@ def test_a_table_without_labels_says_which_column_is_missing(
     assert "has item_id, letter" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_runs_are_put_side_by_side_and_other_samples_refused(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_the_letters_of_both_judges_are_kept_and_nothing_is_asked_twice(run: Pat
     assert n == 0
 
 
+@pytest.mark.slow
 def test_a_second_judge_that_was_stopped_goes_on(run: Path) -> None:
     grade_by_second(run)
     path = run / "grades" / "second.jsonl"
@@ -102,6 +103,7 @@ def _of(run: Path, **options: Any) -> FurtherJudge:
     return judge
 
 
+@pytest.mark.slow
 def test_the_report_compares_the_judges_on_the_same_items(run: Path) -> None:
     grade_by_second(run)
     further = _of(run)
@@ -137,6 +139,7 @@ def test_the_report_compares_the_judges_on_the_same_items(run: Path) -> None:
     assert by_name["m"].n_usable_by_other == sum(second[item] == "A" for item in of_m)
 
 
+@pytest.mark.slow
 def test_the_judge_that_decides_can_be_chosen(run: Path, tmp_path: Path) -> None:
     grade_by_second(run)
     first, second = (qaeval.load_run(run, labels=[], decide_by=name) for name in (None, "second"))
@@ -158,6 +161,7 @@ def test_the_judge_that_decides_can_be_chosen(run: Path, tmp_path: Path) -> None
     assert "scripted-judge, second" in shown.stderr
 
 
+@pytest.mark.slow
 def test_each_judge_is_measured_against_labels_alone(run: Path, tmp_path: Path) -> None:
     grade_by_second(run)
     first, second = (

@@ -11,6 +11,7 @@ NOTEBOOK = ROOT / "docs" / "examples" / "notebook.ipynb"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+@pytest.mark.slow
 def test_the_notebook_runs_as_it_is(tmp_path: Path) -> None:
     import nbformat  # noqa: PLC0415 - 0.3 s that only this test needs
     from nbclient import NotebookClient  # noqa: PLC0415

@@ -106,6 +106,7 @@ def test_each_prompt_is_a_candidate_on_the_same_samples(folder: Path, models: Sc
 
 
 @pytest.mark.usefixtures("models")
+@pytest.mark.slow
 def test_a_run_without_prompts_has_the_settings_of_before(folder: Path) -> None:
     compare("run")
     assert "prompt" not in settings_of("run")["candidates"]["mistral"]
@@ -163,6 +164,7 @@ def test_an_empty_name_on_the_command_line_is_refused(folder: Path) -> None:
     assert "--prompts" in shown.stderr
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_the_same_prompts_alone(folder: Path, models: ScriptedModel) -> None:
     compare("run", prompts=["prompt", "better"])
     n = len(models.requests)
@@ -189,6 +191,7 @@ def served(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_machine_of_a_model_is_that_of_its_prompts(served: Path) -> None:
     cost = json.loads(typed("cost", "run", "--json", cwd=served).stdout)
     assert {one["candidate"] for one in cost["candidates"]} == {"mistral@prompt", "mistral@better"}
@@ -210,6 +213,7 @@ def gated(folder: Path, models: ScriptedModel) -> Callable[..., qaeval.GateRepor
     return gate
 
 
+@pytest.mark.slow
 def test_a_changed_prompt_of_the_eval_is_gated_and_named(
     folder: Path, gated: Callable[..., qaeval.GateReport]
 ) -> None:
@@ -233,6 +237,7 @@ def test_a_changed_prompt_of_the_eval_is_gated_and_named(
 
 
 @pytest.mark.usefixtures("models")
+@pytest.mark.slow
 def test_a_worse_prompt_is_a_regression(folder: Path) -> None:
     (folder / "evals" / "qa_pairs" / "prompt.md").write_text(_better())
     compare("better")
@@ -267,6 +272,7 @@ def test_another_task_is_not_comparable(folder: Path, gated: Callable[..., qaeva
     assert not report.prompts
 
 
+@pytest.mark.slow
 def test_a_baseline_file_knows_its_prompts_and_one_of_before_is_read(
     folder: Path, gated: Callable[..., qaeval.GateReport]
 ) -> None:
@@ -303,6 +309,7 @@ def test_a_baseline_file_knows_its_prompts_and_one_of_before_is_read(
 
 
 @pytest.mark.usefixtures("models")
+@pytest.mark.slow
 def test_compare_runs_and_report_take_runs_whose_prompts_differ(folder: Path) -> None:
     compare("old")
     compare("named", prompts="better")
@@ -322,6 +329,7 @@ def test_compare_runs_and_report_take_runs_whose_prompts_differ(folder: Path) ->
 
 
 @pytest.mark.usefixtures("models")
+@pytest.mark.slow
 def test_a_history_is_not_cut_where_a_prompt_changed(folder: Path) -> None:
     for number, prompt in enumerate((_prompt(), _better())):
         (folder / "evals" / "qa_pairs" / "prompt.md").write_text(prompt)
@@ -335,6 +343,7 @@ def test_a_history_is_not_cut_where_a_prompt_changed(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------ export
 
 
+@pytest.mark.slow
 def test_the_card_of_training_data_names_the_prompts(served: Path) -> None:
     shown = typed(
         "export", "run", "--to", "sft", "--out", "data", "--letter", "B", "--letter", "A", cwd=served
@@ -346,6 +355,7 @@ def test_the_card_of_training_data_names_the_prompts(served: Path) -> None:
 
 
 @pytest.mark.usefixtures("models")
+@pytest.mark.slow
 def test_logs_for_inspect_have_the_prompt_of_their_candidate_and_come_back(folder: Path) -> None:
     log = pytest.importorskip("inspect_ai.log")
     compare("run", prompts=["prompt", "better"])

@@ -131,6 +131,7 @@ def test_costs_on_another_machine_are_those_of_an_analysis(
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.2, 0.5, 0.9])
+@pytest.mark.slow
 def test_a_decision_at_another_margin_is_that_of_an_analysis(margin: float) -> None:
     made = case({**LETTERS, "gamma": ["AA"] * 20}, items_per_sample=2)
     analysed = decide(made.report(margin=margin), {})

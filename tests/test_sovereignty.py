@@ -19,6 +19,7 @@ from replay.server import LoopbackServer
 HELLO = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=8))
 
 
+@pytest.mark.slow
 def test_a_run_connects_to_its_endpoints_alone(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen", "selene"]) as server:
         names = ("mistral", "qwen", "selene")
