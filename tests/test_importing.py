@@ -208,6 +208,7 @@ def test_fewer_items_than_the_eval_asks_for_are_no_failures(tmp_path: Path) -> N
         3,
     )  # the failed reply counts as the median reply: 2 items
     assert run.report.eval.items_per_sample == 3
+    assert "up to 3 items" in run.render("md").splitlines()[2]
 
 
 def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: Path) -> None:

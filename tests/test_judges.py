@@ -61,6 +61,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_a_second_judge_whose_server_never_answered_leaves_the_report_as_it_was(run: Path) -> None:
+    before = qaeval.load_run(run).report.verdict
+    with RunStore.open(run, writable=True) as store:
+        grading = store.settings()["grading"]
+        store.write_further_judge({**grading, "judge": {**grading["judge"], "name": "absent"}})
+    assert typed("report", str(run), cwd=run.parent).returncode == 0
+    assert qaeval.load_run(run).report.verdict == before
+
+
 def test_the_letters_of_both_judges_are_kept_and_nothing_is_asked_twice(run: Path) -> None:
     before = (run / "grades.jsonl").read_bytes()
     settings = (run / "settings.json").read_bytes()

@@ -315,6 +315,32 @@ def test_the_headline_has_the_corrected_difference_before_the_judges() -> None:
 # ------------------------------------------------------------------------------ labels that do not fit
 
 
+def test_perfect_agreement_is_not_called_imperfect() -> None:
+    truth = {"alpha": ["AC", "CC"] * 20, "beta": ["AA", "AC"] * 20}
+    run = case(truth, items_per_sample=ITEMS)
+    (perfect,) = _trust(run.with_rows(labels=labels_of(run, truth, range(N))).report())
+    other = {**truth, "beta": ["AA"] * 4 + truth["beta"][4:]}
+    (imperfect,) = _trust(run.with_rows(labels=labels_of(run, other, range(N))).report())
+    assert "perfectly" not in perfect
+    assert "not perfectly" in imperfect
+
+
+def _trust(report: Report) -> list[str]:
+    return [note.text for note in report.headline if note.kind == "note" and "agrees with" in note.text]
+
+
+def test_a_favour_of_the_judge_is_claimed_only_where_its_test_shows_it() -> None:
+    truth = {"alpha": ["AC", "CC"] * 20, "beta": ["AA", "AC"] * 20}
+    for n_wrong, is_shown in ((1, False), (12, True)):
+        judged = {**truth, "alpha": [*["AA"] * n_wrong, *truth["alpha"][n_wrong:]]}
+        run = case(judged, items_per_sample=ITEMS)
+        report = run.with_rows(labels=labels_of(run, truth, range(N))).report()
+        p_error = of_pair(report).p_error
+        assert p_error is not None
+        assert (p_error <= 0.05) is is_shown
+        assert ("the judge favours alpha" in report.differences[0].sentence) is is_shown
+
+
 def test_labels_of_one_candidate_correct_its_rate_and_no_difference() -> None:
     run = favoured(20)
     alphas = {item.item_id for item in items_of(run, "alpha")}
@@ -373,6 +399,21 @@ def test_agreement_with_labels_of_another_rubric_version_names_both(
     message = capsys.readouterr().err
     assert "qa_pair_abc/0" in message
     assert "qa_pair_abc/1" in message
+
+
+def test_a_label_file_of_another_run_is_named_under_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, sheet = tmp_path / "run", tmp_path / "anna.csv"
+    shutil.copytree(EXAMPLE, run)
+    for item_id, is_named in (("0" * 16, True), (_first_item(run), False)):
+        sheet.write_text(f"item_id,label\n{item_id},A\n")
+        assert qaeval(["report", str(run), "--labels", str(sheet)]) == 0
+        assert ("anna" in capsys.readouterr().err) is is_named
+
+
+def _first_item(run: Path) -> str:
+    return str(json.loads((run / "grades.jsonl").read_text().splitlines()[0])["item_id"])
 
 
 def test_two_runs_of_the_same_items_have_no_difference_by_labels_whatever_their_letters(

@@ -92,7 +92,7 @@ def test_a_constant_judge_has_kappa_zero() -> None:
 def test_a_single_cluster_has_a_value_only() -> None:
     result = kappa_interval(REFERENCE, JUDGE, ["one"] * 20, n_levels=3)
     assert result.value == approx(0.4)
-    assert "1 clusters" in str(result.reason)
+    assert "1 cluster:" in str(result.reason)
 
 
 def test_few_clusters_with_another_letter_of_one_rater_are_a_warning() -> None:

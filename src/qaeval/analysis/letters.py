@@ -93,7 +93,10 @@ def letter_table(
     grid, items, failed = _generation_tables(generations, grid, items_per_sample)
     letters, unread = _grade_tables(grades, judge=judge, rubric=rubric)
     _require_same_keys(
-        "grade", set(items["item_id"]), {*letters["item_id"], *unread["item_id"]}, "`qaeval grade`"
+        "grade",
+        set(items["item_id"]),
+        {*letters["item_id"], *unread["item_id"]},
+        f"`qaeval grade RUN --judge {judge}`",
     )
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
     table = table.merge(letters, on="item_id", how="left", validate="many_to_one")
@@ -187,7 +190,7 @@ def _generation_tables(
         "generation",
         {" ".join(key) for key in expected},
         {" ".join(key) for key in keys},
-        "the run with --resume",
+        "`qaeval compare --resume`",
     )
     if misplaced:
         raise DataError(

@@ -301,6 +301,11 @@ def report(
     )
     if len(runs) == 1:
         loaded.write_report()
+    if labels:
+        for rater in loaded.report.agreement:
+            if rater.coefficients is None:
+                message = "belongs to a graded item of this run: are the labels of another run or rubric?"
+                print(f"! No label by {rater.rater} {message}", file=sys.stderr)
     if format_ is not None:
         sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:

@@ -195,6 +195,8 @@ def export(
             _export_logs(store, target)
         else:
             _print_export(_write(store, to, target, options))
+            if to == "labels":
+                print(f"next: fill in `label`, save as NAME.csv, then qaeval report {run} --labels NAME.csv")
 
 
 def _require_applicable(to: str, options: ExportOptions) -> None:
@@ -414,6 +416,7 @@ def import_(
 
 
 def _print_import(path: Path, *, is_graded: bool) -> None:
+    from qaeval.report.numbers import plural
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(path) as store:
@@ -422,7 +425,7 @@ def _print_import(path: Path, *, is_graded: bool) -> None:
     for name, counts in settings["imported"]["counts"].items():
         n, n_valid = sum(counts.values()), counts.get("valid", 0)
         failed = ", ".join(f"{reason} {k:,}" for reason, k in counts.items() if reason != "valid")
-        print(f"{name}: {n:,} items, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
+        print(f"{name}: {plural(n, 'item')}, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
     for note in settings["imported"]["notes"]:
         print(f"! {note}")
     print(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")

@@ -391,7 +391,9 @@ def _rival_sentence(rival: Rival, choice: str) -> str:
         else f"above {rival.candidate}'s"
     )
     if rival.difference is None or rival.standing == "not known":
-        return f"{condition}. Whether this holds is unknown: {(rival.reason or '').replace('clusters', 'chunks')}."
+        return (
+            f"{condition}. Whether this holds is unknown: {(rival.reason or '').replace('cluster', 'chunk')}."
+        )
     sentence = f"{condition}. The difference is {numbers.difference(rival.difference)}"
     if rival.standing == "stands":
         return f"{sentence}: the uncertainty of quality does not change the choice."

@@ -286,15 +286,18 @@ def labelled_sentence(pair: Difference, estimate: LabelledDifference, *, n_pairs
             if more <= n_all - estimate.n_chunks
             else "more labelled chunks than the run has would decide"
         )
-        result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test}); {enough} if it stays as it is"
+        result = f"{a} and {b} are not told apart: {b} − {a} is {shown(measure)} ({test}); {enough} if the difference stays as it is"
     favoured, error = (b if (estimate.error.value or 0) > 0 else a), estimate.error
-    favour = (
-        f"; on the labelled chunks the judge favours {favoured} by {size(error.value)}, {_ends(error, signed=True)} ({p_value(estimate.p_error)})"
-        if error.value and estimate.p_error is not None
-        else "; on the labelled chunks it favours neither"
-        if error.value == 0
-        else ""
-    )
+    favour = ""
+    if error.value == 0:
+        favour = "; on the labelled chunks the judge favours neither"
+    elif error.value and estimate.p_error is not None:
+        limits = f"{_ends(error, signed=True)} ({p_value(estimate.p_error)})"
+        favour = (
+            f"; on the labelled chunks the judge favours {favoured} by {size(error.value)}, {limits}"
+            if estimate.p_error <= ALPHA
+            else f"; on the labelled chunks the judge is not shown to favour a candidate: {size(error.value)} towards {favoured}, {limits}"
+        )
     return f"{source}, {result}. By the judge's letters alone, {b} − {a} is {shown(pair.difference)}{favour}."
 
 

@@ -128,7 +128,7 @@ def _mean_words(texts: "pd.Series[str]") -> float | None:
 
 _HOW: Final = (
     "Checks are rules: each looks for one defect in the words of an item and can be wrong. Their findings stand beside "
-    "the grade and changes no letter and no rate."
+    "the grade and change no letter and no rate."
 )
 _SELECTION: Final = (
     "Speed is that of the whole stage, all requests together. Shares of scenarios are of the valid pairs; the first "

@@ -98,7 +98,7 @@ def _labels(reason: Reason | None) -> str:
 
 def _few_labels(verdict: Verdict) -> str:
     few = verdict.reason("few_labels")
-    return f" This rests on {_labels(few)}; labels of {SHOWN_FROM} chunks would show it." if few else ""
+    return f" This rests on {_labels(few)}; the condition applies below {SHOWN_FROM} chunks." if few else ""
 
 
 def _contradicted(verdict: Verdict) -> str:
@@ -129,7 +129,7 @@ def _undecided(verdict: Verdict) -> str:
 def _no_verdict(verdict: Verdict, beaten: str) -> str:
     if refuted := verdict.reason("judge_refuted"):
         raters = listed([f"{rater}{_S}" for rater in refuted.raters])
-        return f"No verdict: by {raters} labels the judge is not shown to agree more than chance, or the commonest letter, would."
+        return f"No verdict: by {raters} labels, the judge is not shown to agree more often than chance or a constant answer would."
     texts = {
         "judge_tells_nothing_apart": "the judge tells nothing apart, so its letters say nothing of the candidates.",
         "one_candidate": f"{verdict.leader} is the only candidate, so there is nothing to compare.",
@@ -212,13 +212,14 @@ def _doubt(judge: str, rater: RaterAgreement) -> str:
         "chance": "it is not shown to agree more than chance would",
         "majority": f"it is not shown to agree more often than always answering {rater.majority_letter} would",
     }
-    return f"By {rater.rater}'s labels, the judge {judge} is not reliable: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
+    return f"By {rater.rater}'s labels, the judge {judge} is not shown to be reliable: {reasons.get(rater.standing, '')}. {rater.sentences[0]}"
 
 
 def _trust(judge: str, rater: RaterAgreement) -> str:
+    is_perfect = rater.coefficients is not None and rater.coefficients.observed.value == 1
     return (
         f"The judge {judge} agrees with {rater.rater} better than chance and better than always answering "
-        f"{rater.majority_letter}, but not perfectly. {rater.sentences[0]}"
+        f"{rater.majority_letter}{'' if is_perfect else ', but not perfectly'}. {rater.sentences[0]}"
     )
 
 

@@ -36,7 +36,7 @@ def load_report(run: Path) -> Report:
     # the manifest is dropped while rows are added, and then the report beside it is out of date
     if not (run / MANIFEST).is_file():
         raise DataError(
-            f"{run}: not finished (no {MANIFEST}); `qaeval compare --resume` or `qaeval grade` completes it, {command} reports it"
+            f"{run}: not finished (no {MANIFEST}); `qaeval compare --resume` or `qaeval grade` completes it, then {command} writes its report"
         )
     path = run / REPORT
     try:

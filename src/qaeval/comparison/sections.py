@@ -15,7 +15,7 @@ from qaeval.comparison import speed as sections_speed
 from qaeval.comparison.report import Report
 from qaeval.cost.sections import hosting_section
 from qaeval.report import numbers
-from qaeval.report.numbers import listed, moment
+from qaeval.report.numbers import listed, moment, plural
 from qaeval.report.tables import Section
 
 
@@ -53,9 +53,10 @@ def _decider(report: Report) -> tuple[str, ...]:
             f"panel contains its agreement with itself."
         )
         return (text,)
-    if not report.judges:
+    graded = [other.judge for other in report.judges if other.n_graded]
+    if not graded:
         return ()
-    others = listed([other.judge for other in report.judges])
+    others = listed(graded)
     judge = report.judge.facts.name
     text = (
         f"Every rate of this report is by the letters of {judge}. {others} graded the same items; `qaeval report RUN "
@@ -128,8 +129,10 @@ def title(report: Report) -> str:
 def subtitle(report: Report) -> str:
     """Describe the eval, the judge and the run."""
     facts = report.eval
+    # imported files may have fewer items of a chunk than the eval asks for
+    is_full = all(candidate.n_expected == facts.n_expected for candidate in report.candidates)
     extent = (
-        f"{facts.n_samples:,} chunks × {facts.items_per_sample:,} items"
+        f"{plural(facts.n_samples, 'chunk')} × {'' if is_full else 'up to '}{plural(facts.items_per_sample, 'item')}"
         if facts.item_kind == "qa_pair"
         else f"{facts.n_samples:,} {'questions' if facts.item_kind == 'answer' else 'topic cards'}"
     )

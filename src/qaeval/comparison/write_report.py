@@ -114,10 +114,11 @@ def _times(sessions: Sequence[Session]) -> dict[str, str]:
 
 def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:
     sessions = store.sessions()
-    optional = (CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
-    more = [name for name in optional if (store.path / name).is_file()]
+    # a further judge whose server never answered has settings and no rows
     further = [name for judge in store.further_judges() for name in further_files(judge)]
-    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *further, *more, *reports)
+    optional = (*further, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
+    more = [name for name in optional if (store.path / name).is_file()]
+    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *more, *reports)
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},

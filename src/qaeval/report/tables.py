@@ -70,7 +70,7 @@ class Notes:
             return f"{text}: {measure.reason}"
         if measure.reason:
             # the clusters of every report are chunks; the statistics do not know that
-            self.names_by_reason.setdefault(measure.reason.replace("clusters", "chunks"), []).append(name)
+            self.names_by_reason.setdefault(measure.reason.replace("cluster", "chunk"), []).append(name)
         return text
 
     def lines(self) -> tuple[str, ...]:

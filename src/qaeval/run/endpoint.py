@@ -127,7 +127,7 @@ def without_server(spec: ModelSpec) -> str:
         f"start one. Either (1) name a running server: --endpoint {spec.name}=http://127.0.0.1:8000/v1, or "
         f"`url:` in qaeval.yaml; (2) install vLLM on the machine with the GPU (qaeval then starts it, see "
         f"serving.command in qaeval.yaml), or run: vllm serve {command}; (3) without a GPU, use "
-        f"embedded-lead and embedded-salient"
+        f"the candidates embedded-lead and embedded-salient and the judge embedded-lexical"
     )
 
 

@@ -76,7 +76,7 @@ def undefined(
 def too_few(n_clusters: int) -> str | None:
     """Return why this many clusters carry no interval, or None when they carry one."""
     if n_clusters < MIN_CLUSTERS:
-        return f"{n_clusters} clusters: no interval is given with fewer than {MIN_CLUSTERS}"
+        return f"{n_clusters} cluster{'' if n_clusters == 1 else 's'}: no interval is given with fewer than {MIN_CLUSTERS}"
     return None
 
 

@@ -136,7 +136,7 @@ class RunStore:
             raise DataError(f"{address}: fetch a run from a store first: `qaeval merge {address} --out DIR`")
         if not (path / SETTINGS).is_file():
             raise DataError(
-                f"{path}: no run here (no {SETTINGS}); `qaeval compare` or `qaeval generate` makes one"
+                f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one"
             )
         store = cls(path)
         store._acquire(writable=writable)
