@@ -252,7 +252,7 @@ def test_a_worse_run_is_found_early_and_the_rest_is_not_asked(bench: Bench) -> N
 def test_a_run_that_was_stopped_early_is_not_taken_for_a_complete_one(bench: Bench) -> None:
     baseline, run = bench.run("base", 0.9, graded=True), bench.run("worse", 0.5, seed=1)
     bench.gate(run, baseline)
-    with pytest.raises(DataError, match=r"grades: \d+ .*`qaeval grade`"):
+    with pytest.raises(DataError, match=r"grades: \d+ .*`qaeval grade RUN"):
         bench.reader.run(run)
     assert not (run / "manifest.json").exists()
 
@@ -404,7 +404,7 @@ def test_the_command_says_what_was_saved_and_what_to_do_with_the_rest(
     assert "Sequential: " in printed
     assert "Ville's inequality" in " ".join(printed.split())
     assert cli(gate) == 65
-    assert "`qaeval grade`" in capsys.readouterr().err
+    assert "`qaeval grade RUN" in capsys.readouterr().err
     assert cli([*gate, "--sequential", "--seed", "1"]) == 4
     assert cli(["grade", "new"]) == 0
     assert cli(gate) == 1

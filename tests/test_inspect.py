@@ -687,7 +687,17 @@ def test_qaeval_and_inspect_give_the_same_letters_and_failures(
             f"models:\n{entries}judges:\n  judge: {{url: '{server.url}', family: judges}}\n"
         )
         env = environment(server, tmp_path)
-        own = ["compare", *CANDIDATES, "--judge", "judge", "--eval", str(definition.directory), "--n", str(n)]
+        own = [
+            "compare",
+            *CANDIDATES,
+            "--judge",
+            "judge",
+            "--no-controls",
+            "--eval",
+            str(definition.directory),
+            "--n",
+            str(n),
+        ]
         command([str(BIN / "qaeval"), *own, "--out", "own"], tmp_path, env)
         asked, server.requests = bodies(server.requests), []
         models = ",".join(f"openai-api/loop/{one}" for one in CANDIDATES)

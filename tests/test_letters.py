@@ -103,7 +103,7 @@ def test_a_generation_of_a_foreign_candidate_is_refused() -> None:
 
 def test_missing_grades_are_named_by_the_first_three() -> None:
     made = case({"alpha": ["AAA", "BBB"]})
-    with pytest.raises(DataError, match=r"5 are missing .*('\w+', ){3}….*`qaeval grade`"):
+    with pytest.raises(DataError, match=r"5 are missing .*('\w+', ){3}….*`qaeval grade RUN"):
         table_of(made.with_rows(grades=made.rows.grades[:1]))
 
 

@@ -90,4 +90,4 @@ def test_no_line_is_wider_than_the_terminal(on_a_terminal: Shown, columns: int) 
     assert max(map(len, lines)) <= columns
     assert any(line.startswith("embedded-salient") for line in lines)
     verdict = " ".join(lines)
-    assert "Nothing to host here" in verdict
+    assert "none to host" in verdict

@@ -440,6 +440,7 @@ def compare(
             if failed := _grade_by_each(store, others, runner.grade):
                 raise _members_failed(path, members, failed)
         analysis = write_report(store, options)
+        _require_letters(store, judging.judge.name)
     return Run((path,), options, analysis)
 
 
@@ -616,6 +617,7 @@ def grade(
 
             if not members:
                 grade_by(judgings[0])
+                _require_letters(store, judgings[0].judge.name)
             elif failed := _grade_by_each(store, judgings, grade_by):
                 raise _members_failed(path, members, failed)
     return load_run(path, config=config, panel=members or None)
@@ -647,7 +649,11 @@ def _grade_by_each(
 
 
 def _require_letters(store: RunStore, judge: str) -> None:
-    """Refuse a judge that has failed to grade every item: a panel would be smaller without a word."""
+    """Refuse a judge that has failed to grade every item.
+
+    Raises:
+        DataError: the judge gave no letter; its failures are kept.
+    """
     is_first = store.settings()["grading"]["judge"]["name"] == judge
     failure = None
     for row in store.grades() if is_first else store.grades_of(judge):
@@ -655,7 +661,9 @@ def _require_letters(store: RunStore, judge: str) -> None:
             return
         failure = row
     if failure is not None:
-        raise DataError(f"no letter for any item ({failure.reason}: {failure.detail})")
+        raise DataError(
+            f"{store.path}: {judge} gave no item a letter ({failure.reason}: {failure.detail}); every failure is kept"
+        )
 
 
 def _members_failed(

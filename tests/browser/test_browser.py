@@ -61,12 +61,12 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chunks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     price = "{gpu: L4, gpu_watts: 72, price_per_hour: 1.2, as_of: 2020-01-01, source: an offer}"
     (folder / "ours.yaml").write_text(f"hardware: {{ours: {price}}}")
-    with LoopbackServer(names) as server, LoopbackServer(["selene"]) as judge:
+    with LoopbackServer(names) as server, LoopbackServer(["gpt-oss"]) as judge:
         server.fail("truncated", 12)
         endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
         more = [
             "--endpoint",
-            f"selene={judge.url}",
+            f"gpt-oss={judge.url}",
             "--config",
             folder / "ours.yaml",
             "--hardware",

@@ -133,7 +133,7 @@ class ControlStage:
     file: Final = CONTROLS
     alongside: Final = False
     is_measured: Final = False
-    uses_cache: Final = False
+    uses_cache: Final = True
     max_concurrency: Final = None
 
     def __init__(self, judging: Judging, store: RunStore, replies: ReplyIndex) -> None:
