@@ -194,6 +194,7 @@ def test_chunks_of_unequal_size_have_an_exact_test() -> None:
     assert pair.p == approx(law[np.abs(reached) >= abs((beta - alpha).sum())].sum(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_plan_promises_the_power_that_the_verdict_reaches() -> None:
     # A rate 98 %, ICC .2, 20 chunks, a loss of 15 points: the verdict by the interval found it in 30 % of the runs
     rate, icc, n_chunks = 0.98, 0.2, 20

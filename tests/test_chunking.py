@@ -657,6 +657,7 @@ def test_end_tags_that_html_lets_authors_leave_out_are_implied(
         ("<dl>", "<dd>x"),
     ],
 )
+@pytest.mark.slow
 def test_8_000_elements_without_end_tags_are_read(read: Read, opening: str, unclosed: str, bar: Bar) -> None:
     began = process_time()
     document = read(opening + unclosed * 8_000, "a.html")

@@ -109,6 +109,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------ drawn and graded
 
 
+@pytest.mark.slow
 def test_a_run_grades_ten_controls_with_the_prompt_of_its_items(tmp_path: Path) -> None:
     run, judge = compare(tmp_path / "run")
     controls = controls_of(run.path)
@@ -129,11 +130,13 @@ def test_a_foreign_answer_is_that_of_an_item_of_another_chunk(tmp_path: Path) ->
             assert written[control.item.answer] != cluster[control.sample_id]
 
 
+@pytest.mark.slow
 def test_the_draw_depends_on_the_items_alone(tmp_path: Path) -> None:
     first, second = (controls_of(compare(tmp_path / name)[0].path) for name in ("one", "two"))
     assert [control.task_id for control in first] == [control.task_id for control in second]
 
 
+@pytest.mark.slow
 def test_controls_are_in_nothing_but_their_file(tmp_path: Path) -> None:
     (run, _), (bare, _) = compare(tmp_path / "run"), compare(tmp_path / "bare", controls=False)
     ids = {control.item.item_id for control in controls_of(run.path)}
@@ -245,6 +248,7 @@ def test_a_run_that_was_killed_after_the_draw_grades_what_was_drawn(tmp_path: Pa
     assert len(judge.requests) == N_CONTROLS - 3
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_controls_is_read_and_can_be_given_them(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run", controls=False)
     settings = json.loads((run.path / SETTINGS).read_text())
@@ -372,6 +376,7 @@ def test_labels_that_show_recall_of_lower_letters_overrule_the_controls(
 # ------------------------------------------------------------------------------ no verdict, in every view
 
 
+@pytest.mark.slow
 def test_a_candidate_that_copies_the_example_and_a_judge_of_one_letter_leave_no_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

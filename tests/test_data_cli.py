@@ -138,6 +138,7 @@ def graded(here: Path, finished: Path) -> Path:
         ("labels", {"labels.jsonl", "labels.csv", "README.md"}),
     ],
 )
+@pytest.mark.slow
 def test_a_run_is_exported_by_one_command(
     to: str, files: set[str], graded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_run_is_exported_by_one_command(
 
 
 @pytest.mark.usefixtures("graded")
+@pytest.mark.slow
 def test_labels_that_people_fill_in_are_labels_of_the_run(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +229,7 @@ def test_an_export_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("to", ["sft", "csv", "inspect"])
+@pytest.mark.slow
 def test_an_unfinished_run_leaves_no_folder_behind(
     to: str, graded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def test_preference_pairs_need_a_judge_model(here: Path, capsys: pytest.CaptureF
     assert {row["kind"] for row in rows(here / "run" / "generations.jsonl")} == {"generation"}
 
 
+@pytest.mark.slow
 def test_preference_pairs_of_the_embedded_models_are_graded_by_a_judge_model(here: Path) -> None:
     with LoopbackServer(models=("judge",)) as server:
         (here / "qaeval.yaml").write_text(f"judges: {{mine: {{url: '{server.url}', served_name: judge}}}}\n")

@@ -28,6 +28,7 @@ def timeless(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["settings.json", "samples.jsonl", "generations.jsonl", "grades.jsonl"])
+@pytest.mark.slow
 def test_the_rows_are_the_same(made: Path, name: str) -> None:
     def rows(folder: Path) -> list[str]:
         lines = (

@@ -132,6 +132,7 @@ def test_other_samples_end_4_and_unpaired_compares_them(demo: Path, tmp_path: Pa
     assert gate(one, "--baseline", other, "--unpaired") == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path) -> None:
     command = [Path(sys.executable).with_name("qaeval"), "gate", demo, "--baseline", demo]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

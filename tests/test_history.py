@@ -95,6 +95,7 @@ def test_no_line_is_drawn_over_a_change() -> None:
     assert [text.get_text() for text in axes.texts] == ["judge"]
 
 
+@pytest.mark.slow
 def test_evals_are_kept_apart_and_the_page_runs_nothing() -> None:
     hostile = "<script>alert(1)</script>"
     found = history_of(

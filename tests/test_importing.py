@@ -581,6 +581,7 @@ def test_an_import_on_the_samples_of_a_run_is_reported_side_by_side(base: Path, 
     assert len(api.load_run([base, out]).report.candidates) == 3
 
 
+@pytest.mark.slow
 def test_a_join_with_other_samples_is_refused_or_reduced(base: Path, tmp_path: Path) -> None:
     items = [*elsewhere(base)[3:], pair("c0")]
     path = lines(tmp_path / "gpt-4o.jsonl", items)

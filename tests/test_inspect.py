@@ -373,6 +373,7 @@ def test_a_number_of_samples_other_than_the_set_s_is_refused(
     assert re.search(r"settings\.sample_set\.n: expected 12.* 99$", refused)
 
 
+@pytest.mark.slow
 def test_keys_that_this_version_would_add_are_filled_in(
     bridge: Any, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,6 +109,7 @@ def test_every_format_is_printed_whole(finished: Path, capsys: pytest.CaptureFix
     assert len(capsys.readouterr().out.splitlines()) > 72
 
 
+@pytest.mark.slow
 def test_labels_are_made_in_the_printed_table(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_two_runs_are_put_side_by_side_and_other_samples_refused(
     assert "differ in samples" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_json_for_machines_says_where_the_run_is(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["report", str(finished), "--json"]) == 0

@@ -310,6 +310,7 @@ class Scraper(threading.Thread):
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_run_is_read_while_it_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

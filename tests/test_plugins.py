@@ -98,6 +98,7 @@ def test_a_registered_model_is_compared_without_an_entry_of_the_registry(site: S
     assert not any("mymodel" in text for text in floors)
 
 
+@pytest.mark.slow
 def test_a_registered_model_grades(site: Site, tmp_path: Path) -> None:
     site.install("mypackage", mymodel="Model")
     assert compare(tmp_path, "--judge", "mymodel", "--allow-same-family").returncode == 0
@@ -105,6 +106,7 @@ def test_a_registered_model_grades(site: Site, tmp_path: Path) -> None:
     assert {(row["judge"], row["letter"]) for row in map(json.loads, grades)} == {("mymodel", "A")}
 
 
+@pytest.mark.slow
 def test_an_entry_of_the_registry_says_its_licence_and_its_defaults(site: Site, tmp_path: Path) -> None:
     site.install("mypackage", mymodel="Model", myjudge="Model")
     (tmp_path / "qaeval.yaml").write_text(

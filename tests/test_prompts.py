@@ -71,6 +71,7 @@ def settings_of(run: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ compare
 
 
+@pytest.mark.slow
 def test_a_repeated_reply_is_asked_with_the_candidates_own_prompt(
     folder: Path, models: ScriptedModel
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_repeated_reply_is_asked_with_the_candidates_own_prompt(
     assert sum(BETTER in request.messages[-1].content for request in asked) == N
 
 
+@pytest.mark.slow
 def test_each_prompt_is_a_candidate_on_the_same_samples(folder: Path, models: ScriptedModel) -> None:
     run = compare("run", prompts=["prompt", "better.md"])
     assert [one.facts.name for one in run.report.candidates] == ["mistral@prompt", "mistral@better"]

@@ -198,6 +198,7 @@ def test_html_escapes_everything_that_models_wrote() -> None:
     assert "{{ 7*7 }}" in page
 
 
+@pytest.mark.slow
 def test_html_loads_nothing() -> None:
     page = Page(attacked_page())
     assert {tag for tag, _ in page.tags} & {
@@ -312,6 +313,7 @@ def test_a_new_section_is_one_function_in_the_tuple(monkeypatch: pytest.MonkeyPa
     assert "| all | soup |" in markdown
 
 
+@pytest.mark.slow
 def test_the_same_report_renders_to_the_same_text() -> None:
     assert html_of(rich_case()) == rich_page()
     assert render_markdown(rich_case().report()) == render_markdown(rich_report())
@@ -404,6 +406,7 @@ def test_views_of_a_report_that_was_read_back_are_the_same() -> None:
 # ------------------------------------------------------------------------------ charts
 
 
+@pytest.mark.slow
 def test_charts_are_the_same_bytes_each_time_and_load_nothing() -> None:
     report = rich_report()
     for chart in charts(report):

@@ -258,6 +258,7 @@ async def test_a_server_that_ignores_the_request_to_end_is_killed(
     assert not server.is_alive
 
 
+@pytest.mark.slow
 def test_kill_9_of_qaeval_leaves_no_server(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"

@@ -113,6 +113,7 @@ def test_what_is_no_shard_is_a_usage_error(
 # ---------------------------------------------------------------- the same rows
 
 
+@pytest.mark.slow
 def test_the_rows_of_merged_shards_are_those_of_one_run_byte_by_byte(runs: Path) -> None:
     assert rows_of(runs / "merged") == in_order(rows_of(runs / "whole"))
     raw = [(runs / name / "settings.json").read_bytes() for name in ("merged", "whole")]

@@ -80,6 +80,7 @@ def test_the_judge_works_while_candidates_still_write_and_the_report_is_the_same
     assert what_counts(tmp_path / "apart") == what_counts(tmp_path / "together")
 
 
+@pytest.mark.slow
 def test_each_item_is_graded_once(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["selene"]) as judge:
         finished(compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "selene": judge}))
@@ -129,6 +130,7 @@ def test_without_any_generation_there_is_nothing_to_grade(tmp_path: Path) -> Non
     assert "generations.jsonl" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.1) as writers,
@@ -155,6 +157,7 @@ def test_the_report_does_not_depend_on_how_many_requests_are_in_flight(tmp_path:
     assert reports[0] == reports[1] == reports[2]
 
 
+@pytest.mark.slow
 def test_several_servers_of_one_model_share_its_work(tmp_path: Path) -> None:
     with (
         LoopbackServer(["mistral", "qwen"], latency_s=0.02) as first,

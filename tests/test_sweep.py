@@ -423,6 +423,7 @@ def test_words_of_others_are_escaped_in_page_and_markdown() -> None:
     assert "default-src &#39;none&#39;; style-src &#39;sha256-" in page
 
 
+@pytest.mark.slow
 def test_page_and_charts_are_the_same_for_the_same_sweep() -> None:
     made = swept(RISING)
     assert render_sweep_html(made) == render_sweep_html(made)
@@ -630,6 +631,7 @@ def rows_in(folder: Path) -> list[TimedRequest]:
     return [TimedRequest.model_validate_json(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_rows_summary_page_and_charts(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -659,6 +661,7 @@ def test_a_sweep_writes_rows_summary_page_and_charts(
         assert (tmp_path / "s" / name).stat().st_size
 
 
+@pytest.mark.slow
 def test_the_prompts_are_those_of_the_generate_stage(server: LoopbackServer, tmp_path: Path) -> None:
     assert sweep(server, "--n", 3, "--repeats", 1, out=tmp_path / "s") == 0
     streamed = [body for body in server.requests if body.get("stream")]

@@ -23,6 +23,7 @@ def test_every_kept_case_is_refused_in_words_or_read(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 @given(data=st.data())
 @settings(max_examples=60)
+@pytest.mark.slow
 def test_bytes_and_changed_cases_are_refused_in_words_or_read(name: str, data: st.DataObject) -> None:
     made = data.draw(st.one_of(st.binary(max_size=200), st.sampled_from(SEEDS[name])))
     changes = data.draw(
