@@ -654,12 +654,7 @@ def _require_letters(store: RunStore, judge: str) -> None:
     Raises:
         DataError: the judge gave no letter; its failures are kept.
     """
-    is_first = store.settings()["grading"]["judge"]["name"] == judge
-    failure = None
-    for row in store.grades() if is_first else store.grades_of(judge):
-        if not isinstance(row, Failure):
-            return
-        failure = row
+    failure = store.failure_without_letters(judge)
     if failure is not None:
         raise DataError(
             f"{store.path}: {judge} gave no item a letter ({failure.reason}: {failure.detail}); every failure is kept"

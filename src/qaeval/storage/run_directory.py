@@ -43,7 +43,7 @@ from qaeval.files.rows import (
     explained,
     read_rows,
 )
-from qaeval.records import Control, GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.records import Control, Failure, GenerateRow, GradeRow, Reading, Record, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -344,6 +344,19 @@ class RunStore:
     def grades_of(self, judge: str) -> LastRows:
         """Return the last row of every grading task of a further judge, read at every iteration."""
         return LastRows(self.path / further_files(judge)[1], _GRADE_ROWS.validate_json)
+
+    def failure_without_letters(self, judge: str) -> Failure | None:
+        """Return a failure of a judge that gave no item a letter; None where it gave one, or was asked nothing."""
+        is_first = self.settings()["grading"]["judge"]["name"] == judge
+        failure = None
+        # as rows come, not the last of each task: the first letter ends the search
+        for row in read_rows(
+            self.path / (GRADES if is_first else further_files(judge)[1]), _GRADE_ROWS.validate_json
+        ):
+            if not isinstance(row, Failure):
+                return None
+            failure = row
+        return failure
 
     def sample_ids(self) -> Iterator[str]:
         """Read the ids of the sample set in its order."""
