@@ -49,7 +49,8 @@ def test_under_a_schema_every_eval_brings_items_and_loses_none(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     for candidate in report["candidates"]:
         assert candidate["n_expected"] == 3
-        assert candidate["n_valid"] > 0
+        # a random model may give three chunks the same reply
+        assert candidate["n_valid"] + candidate["failed_by_reason"].get("placeholder", 0) > 0
         assert candidate["n_graded"] + candidate["ungraded"]["n"] + candidate["failed"]["n"] == 3
         assert sum(candidate["failed_by_reason"].values()) == candidate["failed"]["n"]
     assert (tmp_path / "run" / "report.html").exists()
