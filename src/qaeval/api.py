@@ -652,11 +652,13 @@ def _require_letters(store: RunStore, judge: str) -> None:
     """Refuse a judge that has failed to grade every item.
 
     Raises:
-        DataError: the judge gave no letter; its failures are kept.
+        EndpointError: the judge gave no letter, and asking again may help; its failures are kept.
+        DataError: the judge gave no letter.
     """
     failure = store.failure_without_letters(judge)
     if failure is not None:
-        raise DataError(
+        kind = EndpointError if failure.is_transient else DataError
+        raise kind(
             f"{store.path}: {judge} gave no item a letter ({failure.reason}: {failure.detail}); every failure is kept"
         )
 

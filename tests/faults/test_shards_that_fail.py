@@ -18,6 +18,7 @@ from threading import Event
 
 import pytest
 
+from qaeval.run.controls import N_CONTROLS
 from replay.server import LoopbackServer
 from sharding import KEYS, Answer, Asked, in_front_of, in_order, rows_of, s3_server
 
@@ -163,7 +164,7 @@ def test_four_processes_of_which_two_are_killed_and_started_again(
     assert result == (0, 0, 0)
     assert merged_rows == undisturbed
     # of a killed process what was in flight is asked again, no more
-    assert n_requests == 2 * N + len(merged_rows["grades.jsonl"])
+    assert n_requests == 2 * N + len(merged_rows["grades.jsonl"]) + N_CONTROLS
     assert n_again <= 2 * 2 * 4
 
 
