@@ -26,7 +26,7 @@ print(f"{code} {time.perf_counter() - began:.1f} {time.process_time():.1f} {peak
 
 
 def items(n: int) -> Iterator[dict[str, str]]:
-    """Pairs about the texts of the eval qa_pairs, each with a number of its own; one in fifty failed."""
+    """Return numbered pairs about the texts of the eval qa_pairs, of which one in fifty failed."""
     texts = [json.loads(line)["text"] for line in CHUNKS.read_text().splitlines()]
     for number in range(n):
         chunk = number // PER_CHUNK
@@ -67,7 +67,7 @@ def batched(rows: Iterable[dict[str, str]], n: int) -> Iterator[list[dict[str, s
 
 
 def main() -> int:
-    """Import each file in a process of its own, and print seconds and peak memory."""
+    """Import each file in a separate process, and print seconds and peak memory."""
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     within = True
     with tempfile.TemporaryDirectory() as name:

@@ -386,24 +386,18 @@ def compare(
     )
     path = _path(out) or Path("results", new_run_name())
     members = _panel(panel, judge, "judge")
-    judging = find_judging(
-        registry,
-        plan.candidates,
-        judge=members[0] if members else judge,
-        rubric=_text(rubric) or plan.definition.rubric,
-        allow_same_family=allow_same_family,
-        recorded=RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None,
-    )
-    others = [
+    recorded = RunStore(path).settings()["grading"] if resume and (path / SETTINGS).is_file() else None
+    judging, *others = (
         find_judging(
             registry,
             plan.candidates,
             judge=name,
             rubric=_text(rubric) or plan.definition.rubric,
             allow_same_family=allow_same_family,
+            recorded=recorded,
         )
-        for name in members[1:]
-    ]
+        for name in members or (judge,)
+    )
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}

@@ -21,11 +21,10 @@ from qaeval.evals.definition import EvalDefinition, load_eval
 from qaeval.evals.find import data_root
 from qaeval.evals.rubric import Rubric, load_rubric
 from qaeval.files.rows import Finished, LastRows, ReplyIndex
-from qaeval.records import Chunk, GenerateRow, Label, Sample
+from qaeval.records import Chunk, GenerateRow, Sample
 from qaeval.registry.config import load_config
 from qaeval.run import grade
 from qaeval.run.items import read_items
-from qaeval.storage.run_directory import read_records
 
 ROOT: Final = data_root()
 SAMPLE: Final = Sample.of(Chunk(chunk_id="c", text="The server listens on port 8000."))
@@ -92,7 +91,7 @@ def rows(data: bytes) -> None:
         lambda: len(Finished.read(path)),
         lambda: ReplyIndex(path).__exit__(None, None, None),
         lambda: list(LastRows(path, generate_row)),
-        lambda: read_records(path, Label),
+        lambda: read_labels(path),
         lambda: load_chunks(path),
         lambda: read_labels(_file(data, "labels.csv")),
     ):

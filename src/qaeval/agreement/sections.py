@@ -227,8 +227,8 @@ def _usable_by_judges(judge: str, other: FurtherJudge, best: str) -> Table:
         caption=f"Items graded {best}, of those that were expected",
         header=("candidate", "expected", f"by {judge}", f"by {other.judge}"),
         rows=tuple(
-            (one.candidate, f"{one.n:,}", f"{one.n_usable:,}", f"{one.n_usable_by_other:,}")
-            for one in other.candidates
+            (usable.candidate, f"{usable.n:,}", f"{usable.n_usable:,}", f"{usable.n_usable_by_other:,}")
+            for usable in other.candidates
         ),
     )
 

@@ -49,6 +49,7 @@ from qaeval.cli.options import (
     panel_names,
     prompt_names,
 )
+from qaeval.cli.terminal import printable
 from qaeval.errors import QaevalError, UsageError
 
 FORMATS = ("html", "md", "json", "csv")
@@ -305,7 +306,7 @@ def report(
         for rater in loaded.report.agreement:
             if rater.coefficients is None:
                 message = "belongs to a graded item of this run: are the labels of another run or rubric?"
-                print(f"! No label by {rater.rater} {message}", file=sys.stderr)
+                print(printable(f"! No label by {rater.rater} {message}"), file=sys.stderr)
     if format_ is not None:
         sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:

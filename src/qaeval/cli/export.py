@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from qaeval.cli.options import EvalName, Labels, Out, Registry, RubricName, RunDirectory, Seed, mapping
+from qaeval.cli.terminal import printable
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def _print_export(result: "ExportResult") -> None:
         if rows:
             print(f"excluded by {reason!r}: {rows:,} rows")
     for note in result.notes:
-        print(f"! {note}")
+        print(printable(f"! {note}"))
 
 
 def _shares(argument: str) -> tuple[float, float, float]:
@@ -427,5 +428,5 @@ def _print_import(path: Path, *, is_graded: bool) -> None:
         failed = ", ".join(f"{reason} {k:,}" for reason, k in counts.items() if reason != "valid")
         print(f"{name}: {plural(n, 'item')}, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
     for note in settings["imported"]["notes"]:
-        print(f"! {note}")
+        print(printable(f"! {note}"))
     print(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")

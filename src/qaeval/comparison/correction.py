@@ -1,6 +1,6 @@
 """Differences and rates corrected by labels: from the table of letters and the labels of a run to data.
 
-Each rater gives estimates of its own. The rater that decides about a pair is the first in this order: labels of enough chunks for
+The labels of each rater give separate estimates. The rater that decides a pair is the first in this order: labels of enough chunks for
 an interval before fewer, people before models, more labelled chunks before fewer, then by name.
 """
 

@@ -21,7 +21,7 @@ N_EXAMPLES: Final = 3
 """Of each check and candidate."""
 N_CHARACTERS: Final = 200
 _FREQUENT: Final = 0.5
-"""Share of a candidate's items from which what a check finds stands under the headline."""
+"""Share of a candidate's items with a finding from which the headline names the check."""
 
 _ALIKE: Final = 8
 """Two questions with so many tenths of their content words in common (Jaccard) are nearly the same."""

@@ -207,13 +207,13 @@ def _with_labels(
         if labelled
         else "if the judge's letters do not help"
     )
-    found = (
+    chunks_needed = (
         f" Labels of {plural(enough, 'chunk')} show it without relying on the judge ({basis})."
         if enough
         else f" Labels of all {plural(pair.n_chunks, 'chunk')} would not show it without relying on the judge ({basis})."
     )
     return pair.model_copy(
-        update={"n_labelled": enough, "correlation": correlation, "sentence": pair.sentence + found}
+        update={"n_labelled": enough, "correlation": correlation, "sentence": pair.sentence + chunks_needed}
     )
 
 

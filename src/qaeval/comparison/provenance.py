@@ -58,7 +58,7 @@ def _models(report: Report) -> Table:
     """Put all models side by side; a fact that none of them has is left out."""
     judge = report.judge.facts
     facts = [*(_model(candidate.facts) for candidate in report.candidates), _model(judge)]
-    if not _has_prompts(report):  # that of the eval stands in the table above
+    if not _has_prompts(report):  # the table above has the prompt of the eval
         facts = [{key: value for key, value in model.items() if key != "prompt sha-256"} for model in facts]
     names = dict.fromkeys(name for model in facts for name in model)
     stated = [name for name in names if any(model.get(name) not in {"", None} for model in facts)]

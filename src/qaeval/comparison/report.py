@@ -31,7 +31,7 @@ class CheckRate(Part):
     share: Measure
     """Of the items that were checked."""
     is_frequent: bool = False
-    """Whether it found something in half of them or more; then it stands under the headline."""
+    """Whether it has findings in at least half of the items; the headline then names the check."""
 
 
 class CheckExample(Part):

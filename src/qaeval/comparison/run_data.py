@@ -7,8 +7,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from qaeval.agreement.analysis import report_of_run, require_no_contradiction
-from qaeval.agreement.model import AgreementReport
+from qaeval.agreement.analysis import require_no_contradiction
 from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
@@ -26,24 +25,6 @@ from qaeval.storage.run_directory import RunStore
 
 GROUPS: Final = ("candidate", "stratum", "type")
 """What the items of a run can be grouped by."""
-
-
-def agreement_of_run(store: RunStore, *, label_paths: Sequence[Path], by: str = "") -> AgreementReport:
-    """Compare the judge of a graded run with labels, and by one of `GROUPS` where wanted.
-
-    Raises:
-        DataError: the run is not graded, or labels are missing or wrong.
-    """
-    data = read_run(store, label_paths=label_paths)
-    return report_of_run(
-        data.table(),
-        data.rows.labels,
-        source=str(store.path),
-        judge=data.judge.name,
-        rubric=data.rubric,
-        judge_tuned=data.judge_tuned,
-        by=by,
-    )
 
 
 FILES: Final = "files sha-256 (names, sizes, settings; weights not read)"

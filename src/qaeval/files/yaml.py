@@ -2,7 +2,8 @@
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from types import NoneType
@@ -40,14 +41,15 @@ _KINDS: Final = {
 }
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file; drop a byte order mark, and turn line ends into line feeds.
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Explain why a file that a user named cannot be read.
 
     Raises:
-        DataError: the file is missing, a directory, not readable or not UTF-8.
+        DataError: the file is missing, a directory or not readable.
     """
     try:
-        raw = path.read_bytes()
+        yield
     except FileNotFoundError as error:
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{path}: no such file.{closest(path.name, siblings)}") from error
@@ -55,6 +57,16 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: expected a file, this is a directory") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file; drop a byte order mark, and turn line ends into line feeds.
+
+    Raises:
+        DataError: the file is missing, a directory, not readable or not UTF-8.
+    """
+    with readable(path):
+        raw = path.read_bytes()
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -254,7 +254,7 @@ class EntryReader:
             )
 
     def _nested(self, values: Mapping[str, Any], where: str) -> list[Mapping[str, Any]] | None:
-        """Return the items that stand in one row as a list, or as JSON in a cell; None where there are none."""
+        """Return the items of a row that holds a list, or JSON in a cell; None for other rows."""
         value = self._value(values, "items")
         if value is None:
             return None

@@ -13,8 +13,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import pandas as pd
 
-from qaeval.errors import DataError, UsageError, closest
+from qaeval.errors import DataError, UsageError
 from qaeval.export.tables import require_package
+from qaeval.files.yaml import readable
 
 Format: TypeAlias = Literal["lines", "array", "csv", "parquet", "inspect"]
 
@@ -77,16 +78,8 @@ def _text_format(path: Path, head: bytes) -> Format:
 
 
 def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except FileNotFoundError as error:
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{path}: no such file.{closest(path.name, siblings)}") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: expected a file, this is a directory") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    with readable(path), path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
 
 
 def read_source(source: Path | pd.DataFrame) -> Iterator[SourceRow]:

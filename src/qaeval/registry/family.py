@@ -4,8 +4,8 @@ Judges prefer the words of their own model, and of models trained on the same da
 and favor their own generations*; Wataoka et al. 2024, *Self-preference bias in LLM-as-a-judge*), so a judge is taken from another line
 than the candidates. A line is what one vendor publishes under one name, of any version and size: qwen2.5 and qwen3 are one line.
 
-The lines of a model are those that its registry entry states under ``family``; without it those that stand in ``hf_id``, else in the
-served name, else in the name of the entry. A LoRA adapter has the entry of its base. A name that states several lines is of all of
+The lines of a model come from ``family`` in its registry entry, else from ``hf_id``, else from the served name, else from the name of
+the entry. A LoRA adapter has the entry of its base. A name that states several lines is of all of
 them: DeepSeek-R1-Distill-Qwen-7B has the weights of qwen and was trained on the words of deepseek. A fine-tuned model whose name does
 not state its base has no known line until its entry has a ``family``.
 """
@@ -76,7 +76,7 @@ def lines(spec: ModelSpec) -> tuple[str, ...]:
     """Return the lines of a model, sorted; empty where they are not known, and for models that run inside qaeval.
 
     Args:
-        spec: Entry of the registry. A ``family`` without a known line is a line of its own, without its version.
+        spec: Entry of the registry. A ``family`` that names no known line is a new line, without its version.
     """
     if spec.in_process:
         return ()

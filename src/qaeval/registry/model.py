@@ -96,7 +96,7 @@ class ModelSpec(Record):
     """Machine of the registry; default: ``defaults.hardware``."""
     family: str = ""
     """Model family, of a merge or a distilled model several; default: by the names of the model
-    (`registry/family.py`). A judge prefers replies of its own family."""
+    (`registry/family.py`). A judge prefers replies of the same family."""
     url: str | None = None
     """Base URL of a running server, ``http://host:port/v1``."""
     replicas: tuple[str, ...] = ()

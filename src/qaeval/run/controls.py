@@ -19,7 +19,7 @@ from qaeval.run import grade
 from qaeval.run.grade import GradeTask, Instructions
 from qaeval.run.items import is_dots
 from qaeval.run.plan import Judging
-from qaeval.run.stages import PendingTasks
+from qaeval.run.stages import PendingTasks, Stage
 from qaeval.storage.run_directory import CONTROLS, RunStore
 from qaeval.text.units import content_words
 
@@ -120,7 +120,7 @@ class _ControlTask:
     grading: GradeTask
 
 
-class ControlStage:
+class ControlStage(Stage[_ControlTask, Control]):
     """The judge grades the planted controls of a run.
 
     Args:
@@ -129,12 +129,9 @@ class ControlStage:
         replies: Its replies.
     """
 
-    name: Final = "grade"
-    file: Final = CONTROLS
-    alongside: Final = False
-    is_measured: Final = False
-    uses_cache: Final = True
-    max_concurrency: Final = None
+    name = "grade"
+    file = CONTROLS
+    is_measured = False
 
     def __init__(self, judging: Judging, store: RunStore, replies: ReplyIndex) -> None:
         self.spec = judging.judge
@@ -174,9 +171,6 @@ class ControlStage:
         """Ask for the grade of one control."""
         row = await grade.grade_one(model, task.grading, self._instructions, lenient=self._lenient)
         return task.control.model_copy(update={"grade": row})
-
-    async def on_row(self, task: _ControlTask, row: Control) -> None:
-        """Take no note of a row."""
 
 
 class Unwatched:

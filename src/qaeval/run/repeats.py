@@ -19,7 +19,7 @@ from qaeval.run import generate, grade
 from qaeval.run.generate import GenerateTask
 from qaeval.run.grade import GradeTask, Instructions
 from qaeval.run.plan import Judging
-from qaeval.run.stages import PendingTasks
+from qaeval.run.stages import PendingTasks, Stage
 from qaeval.storage.run_directory import GENERATION_REPEATS, GRADE_REPEATS, RunStore
 
 MAX_REPEATS: Final = 100
@@ -44,7 +44,7 @@ def checked_repeats(repeat: int | None, name: str) -> int:
     return repeat
 
 
-class GenerateRepeats:
+class GenerateRepeats(Stage[GenerateTask, GenerateRow]):
     """A candidate answers the samples of a run again.
 
     Args:
@@ -54,12 +54,9 @@ class GenerateRepeats:
         repeat: Replies to each sample, that of the run included.
     """
 
-    name: Final = "generate repeats"
-    file: Final = GENERATION_REPEATS
-    uses_cache: Final = False
-    alongside: Final = False
-    is_measured: Final = True
-    max_concurrency: Final = None
+    name = "generate repeats"
+    file = GENERATION_REPEATS
+    uses_cache = False
 
     def __init__(self, spec: ModelSpec, definition: EvalDefinition, store: RunStore, *, repeat: int) -> None:
         self.spec = spec
@@ -85,11 +82,8 @@ class GenerateRepeats:
         sampling = _reseeded(self._sampling, task.reply_number)
         return await generate.generate_one(model, task, self._definition, sampling, lenient=self._lenient)
 
-    async def on_row(self, _task: GenerateTask, _row: GenerateRow) -> None:
-        """Take no note of a row."""
 
-
-class GradeRepeats:
+class GradeRepeats(Stage[GradeTask, GradeRow]):
     """The judge grades the items of a run again, and the items of the candidates' further replies once.
 
     Args:
@@ -98,12 +92,9 @@ class GradeRepeats:
         repeat: Letters for each item of the run, the first included.
     """
 
-    name: Final = "grade repeats"
-    file: Final = GRADE_REPEATS
-    uses_cache: Final = False
-    is_measured: Final = True
-    alongside: Final = False
-    max_concurrency: Final = None
+    name = "grade repeats"
+    file = GRADE_REPEATS
+    uses_cache = False
 
     def __init__(self, judging: Judging, store: RunStore, *, repeat: int) -> None:
         self.spec = judging.judge
@@ -137,9 +128,6 @@ class GradeRepeats:
         sampling = _reseeded(self._sampling, task.reply_number * _SEEDS + task.letter_number)
         instructions = replace(self._instructions, sampling=sampling)
         return await grade.grade_one(model, task, instructions, lenient=self._lenient)
-
-    async def on_row(self, _task: GradeTask, _row: GradeRow) -> None:
-        """Take no note of a row."""
 
 
 def _reseeded(sampling: Sampling, number: int) -> Sampling:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable,
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self
 
 from qaeval.chat.cached import Cache
 from qaeval.chat.protocol import Sampling
@@ -32,6 +32,20 @@ from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredRep
 from qaeval.run.watch import Progress, Stop, stop_on_signals
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore, differences, further_files
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def _synchronous(
+    method: Callable[Concatenate["Runner", _Parameters], Coroutine[Any, Any, None]],
+) -> Callable[Concatenate["Runner", _Parameters], None]:
+    """Return the form of a coroutine method for a thread without an event loop."""
+
+    def run(self: "Runner", /, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> None:
+        self._run(method(self, *args, **kwargs))
+
+    run.__doc__ = method.__doc__
+    return run
 
 
 class Runner:
@@ -341,61 +355,11 @@ class Runner:
             if self._loop is not None:
                 self._loop.close()
 
-    def check(self, *specs: ModelSpec) -> None:
-        """Do what `acheck` does, from a thread without an event loop."""
-        self._run(self.acheck(*specs))
-
-    def compare(
-        self,
-        candidates: Sequence[ModelSpec],
-        definition: EvalDefinition,
-        judging: Judging,
-        *,
-        repeat: int = 1,
-        repeat_judge: int = 1,
-        controls: bool = False,
-    ) -> None:
-        """Do what `acompare` does, from a thread without an event loop."""
-        comparing = self.acompare(
-            candidates,
-            definition,
-            judging,
-            repeat=repeat,
-            repeat_judge=repeat_judge,
-            controls=controls,
-        )
-        self._run(comparing)
-
-    def generate(
-        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, *, repeat: int = 1
-    ) -> None:
-        """Do what `agenerate` does, from a thread without an event loop."""
-        self._run(self.agenerate(candidates, definition, repeat=repeat))
-
-    def grade(
-        self,
-        judging: Judging,
-        *,
-        samples: Iterable[Sample] | None = None,
-        candidates: Container[str] | None = None,
-        on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
-        max_concurrency: int | None = None,
-        controls: bool = False,
-    ) -> None:
-        """Do what `agrade` does, from a thread without an event loop."""
-        grading = self.agrade(
-            judging,
-            samples=samples,
-            candidates=candidates,
-            on_row=on_row,
-            max_concurrency=max_concurrency,
-            controls=controls,
-        )
-        self._run(grading)
-
-    def grade_repeats(self, judging: Judging, *, repeat: int = 1) -> None:
-        """Do what `agrade_repeats` does, from a thread without an event loop."""
-        self._run(self.agrade_repeats(judging, repeat=repeat))
+    check = _synchronous(acheck)
+    compare = _synchronous(acompare)
+    generate = _synchronous(agenerate)
+    grade = _synchronous(agrade)
+    grade_repeats = _synchronous(agrade_repeats)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> None:
         if self._loop is None:

@@ -7,7 +7,7 @@ takes its tasks from.
 
 from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from qaeval.chat.protocol import ChatModel, Sampling
 from qaeval.evals.definition import EvalDefinition
@@ -45,42 +45,28 @@ class PendingTasks(Generic[_Task]):
 
 
 class Stage(Protocol[_Task, _Row]):
-    """One model's work in a run."""
+    """One model's work in a run; a stage inherits what it does not decide itself."""
 
-    @property
-    def name(self) -> StageName:
-        """What is done."""
-        ...
+    name: StageName
+    """What is done."""
 
-    @property
-    def spec(self) -> ModelSpec:
-        """The model that is asked."""
-        ...
+    spec: ModelSpec
+    """The model that is asked."""
 
-    @property
-    def file(self) -> str:
-        """The file of the run directory that takes the rows."""
-        ...
+    file: str
+    """The file of the run directory that takes the rows."""
 
-    @property
-    def alongside(self) -> bool:
-        """Whether the other stage runs at the same time."""
-        ...
+    alongside: bool = False
+    """Whether the other stage runs at the same time."""
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether its time, energy and metrics are the run's."""
-        ...
+    is_measured: bool = True
+    """Whether its time, energy and metrics are the run's."""
 
-    @property
-    def uses_cache(self) -> bool:
-        """Whether replies of earlier runs count."""
-        ...
+    uses_cache: bool = True
+    """Whether replies of earlier runs count."""
 
-    @property
-    def max_concurrency(self) -> int | None:
-        """Highest number of requests in flight, whatever would keep the server busy; None: no such limit."""
-        ...
+    max_concurrency: int | None = None
+    """Highest number of requests in flight, whatever would keep the server busy; None: no such limit."""
 
     def pending(self) -> PendingTasks[_Task]:
         """Read from the run directory what is left to do; called again after a server was restarted."""
@@ -90,9 +76,9 @@ class Stage(Protocol[_Task, _Row]):
         """Ask the model once and make a row of the reply; only bugs raise."""
         ...
 
-    async def on_row(self, task: _Task, row: _Row) -> None:
-        """Take note of a row after it was written; while this waits less is asked."""
-        ...
+    async def on_row(self, task: _Task, row: _Row) -> None:  # noqa: ARG002 - for the stages that use it
+        """Take note of a row after it was written; while this waits less is asked. Default: take none."""
+        await ignore(row)
 
 
 class GradingTasks(Protocol):
@@ -181,7 +167,7 @@ class StoredReplies:
         return (row for row in replies if self.candidates is None or row.candidate in self.candidates)
 
 
-class GenerateStage:
+class GenerateStage(Stage[GenerateTask, GenerateRow]):
     """A candidate answers the samples of a run.
 
     Args:
@@ -192,11 +178,8 @@ class GenerateStage:
         queue: Takes the items of each reply, where the judge works at the same time.
     """
 
-    name: Final = "generate"
-    file: Final = GENERATIONS
-    is_measured: Final = True
-    uses_cache: Final = True
-    max_concurrency: Final = None
+    name = "generate"
+    file = GENERATIONS
 
     def __init__(
         self,
@@ -246,7 +229,7 @@ async def ignore(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
     """Take no note of a row."""
 
 
-class GradeStage:
+class GradeStage(Stage[GradeTask, GradeRow]):
     """The judge grades the items of a run.
 
     Args:
@@ -258,9 +241,7 @@ class GradeStage:
         file: File of the rows.
     """
 
-    name: Final = "grade"
-    is_measured: Final = True
-    uses_cache: Final = True
+    name = "grade"
 
     def __init__(
         self,

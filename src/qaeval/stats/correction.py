@@ -1,9 +1,8 @@
-"""What labels of some chunks say about all of them, with the judge's letters as a help and never as a witness.
+"""Estimates for all chunks from the labels of some chunks, made more precise by the judge's letters.
 
-The labels are a sample of the run, with known probabilities of being drawn; the judge has graded everything. The
-judge's letters then make the estimate from the labels more precise, however wrong they are: what the judge gets
-wrong is measured on the labelled chunks and taken off. Where the judge does not help, the estimate is that of the
-labels alone, and where everything is labelled, too.
+The labels are a sample of the run with known inclusion probabilities; the judge has graded every item. The judge's
+error is measured on the labelled chunks and subtracted, so that a wrong judge does not bias the estimate. Where the
+judge does not help, or all chunks are labelled, the estimate is that of the labels alone.
 """
 
 from collections.abc import Sequence

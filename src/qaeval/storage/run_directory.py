@@ -27,7 +27,7 @@ import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self, TypeVar
+from typing import IO, Any, Final, Self
 
 import orjson
 from pydantic import BaseModel, TypeAdapter
@@ -43,7 +43,7 @@ from qaeval.files.rows import (
     explained,
     read_rows,
 )
-from qaeval.records import Control, Failure, GenerateRow, GradeRow, Reading, Record, Sample, Session
+from qaeval.records import Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -63,7 +63,6 @@ COMMITTED: Final = "_committed"
 _GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
 _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
-_Row = TypeVar("_Row", bound=Record)
 
 _READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 """Errors of a file that this process may not write."""
@@ -386,17 +385,6 @@ class RunStore:
 def further_files(judge: str) -> tuple[str, str]:
     """Return the files of a further judge: its settings and its rows."""
     return f"{JUDGES}/{judge}.json", f"{JUDGES}/{judge}.jsonl"
-
-
-def read_records(path: Path, model: type[_Row]) -> tuple[_Row, ...]:
-    """Read a JSONL file of records of one kind, such as a label file.
-
-    Raises:
-        DataError: the file does not exist, or a line is not valid.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    return tuple(read_rows(path, model.model_validate_json))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
