@@ -1,0 +1,1 @@
+"""Labels of a run: which items are asked, what a rater said, and what more labels would show."""

@@ -1,0 +1,1 @@
+"""The local pages: labels and runs in a browser, served on the loopback interface."""
