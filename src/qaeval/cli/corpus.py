@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
-from qaeval.errors import DataError, StoreError, UsageError
+from qaeval.errors import DataError, UsageError
 
 _SHOWN: Final = 20
 """Unreadable documents listed in a message."""
@@ -54,6 +54,7 @@ def chunk(
     """
     from qaeval.corpus.chunking import chunk_documents, tokenizer_counter, words_counter
     from qaeval.corpus.reading import find_documents, read_documents
+    from qaeval.files.whole import write_file
     from qaeval.report.numbers import plural
 
     _require_new(out)
@@ -74,7 +75,7 @@ def chunk(
     first = {chunk.text: chunk.chunk_id for chunk in reversed(chunks)}
     extra = {"language": language} if language else {}
     rows = [{**chunk.row(), **extra} for chunk in chunks if first[chunk.text] == chunk.chunk_id]
-    _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tokens = sorted(int(row["n_tokens"]) for row in rows)
     median = tokens[len(tokens) // 2]
     print(f"{out}: {plural(len(rows), 'chunk')} of {plural(len(read), 'document')}, median {median:,} tokens")
@@ -105,15 +106,6 @@ def _require_new(out: Path) -> None:
         raise UsageError(f"{out} exists; choose another --out, or remove it first")
 
 
-def _write(out: Path, text: str) -> None:
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"{out}: cannot be written: {error.strerror or error}; choose another --out"
-        ) from error
-
-
 def _ignored(ignored: Counter[str]) -> str:
     return (
         ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in ignored.most_common(8)) or "nothing"
@@ -139,6 +131,7 @@ def sample(
     from qaeval.corpus.samples import load_samples
     from qaeval.corpus.sampling import draw, sample_set_digest
     from qaeval.evals.find import find_eval
+    from qaeval.files.whole import write_file
     from qaeval.registry.find import find_config
 
     defaults = find_config(config).defaults
@@ -150,7 +143,7 @@ def sample(
         sys.stdout.write(lines)
     else:
         _require_new(out)
-        _write(out, lines)
+        write_file(out, lines)
     totals = Counter(available_sample.stratum for available_sample in available)
     counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
     for stratum, total in sorted(totals.items()):

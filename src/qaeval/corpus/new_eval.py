@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw
-from qaeval.errors import StoreError, UsageError, closest
+from qaeval.errors import UsageError, closest
 from qaeval.evals.find import find_eval
+from qaeval.files.whole import whole_folder
 from qaeval.records import Sample
 
 SOURCES: Final[Mapping[str, str]] = {
@@ -68,12 +69,10 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
         },
         **_data(samples, kind),
     }
-    try:
-        (path / "labels").mkdir(parents=True)
+    with whole_folder(path) as written:
+        (written / "labels").mkdir()
         for file, text in files.items():
-            (path / file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+            (written / file).write_text(text, encoding="utf-8")
     return path
 
 
