@@ -228,7 +228,7 @@ class Sitting:
                 clock=clock,
             )
             if earlier is not None:
-                sitting._note_resumed(n=n, by=by, until_decided=until_decided)  # noqa: SLF001 - of the same class
+                sitting._note_resumed(n=n, by=by, until_decided=until_decided)
         except BaseException:
             file.close()
             raise
