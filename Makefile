@@ -25,6 +25,7 @@ $(VENV)/.created:
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(VENV)/.created
 	@echo "installing qaeval into $(VENV)" >&2
 	@$(PIP) --require-hashes -r requirements/run.lock
+	@$(BIN)/python -m pip uninstall --quiet --yes qaeval 2>/dev/null  # its name until 0.2: both would register the embedded models
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
@@ -37,6 +38,7 @@ install: $(VENV)/.run  ## install qaeval into .venv
 
 demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no server, no download
 	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
+	@printf '\nqaeval is installed in $(VENV): run $(BIN)/qaeval --help, or `. $(BIN)/activate` and then qaeval\n'
 
 gate: $(VENV)/.run  ## run the main job on the embedded models and gate it against baselines/qa_pairs.json
 	@out=results/gate-$$(date +%Y%m%d-%H%M%S); \
