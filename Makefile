@@ -109,9 +109,10 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-docs: $(VENV)/.dev  ## write the pages that are generated: docs/api.md and docs/cli.md
+docs: $(VENV)/.dev  ## write what is generated: docs/api.md, docs/cli.md and schemas/
 	@$(BIN)/python tools/make_api_docs.py
 	@$(BIN)/python tools/make_cli_docs.py
+	@$(BIN)/qaeval schema --out schemas
 
 lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/dev.lock
