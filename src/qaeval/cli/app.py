@@ -3,12 +3,26 @@
 import typer
 import typer.core
 
-from qaeval.cli import agreement, compare, corpus, cost, evals, export, gate, history, models, shards, sweep
+from qaeval.cli import (
+    agreement,
+    compare,
+    corpus,
+    cost,
+    evals,
+    export,
+    gate,
+    history,
+    init,
+    models,
+    schema,
+    shards,
+    sweep,
+)
 
 ORDER = (
-    *("compare", "generate", "grade", "report", "merge", "history", "compare-runs"),
+    *("init", "compare", "generate", "grade", "report", "merge", "history", "compare-runs"),
     *("gate", "baseline", "agreement", "plan", "rubric", "decide", "cost", "sweep"),
-    *("analyse", "export", "import", "chunk", "sample", "new-eval", "models", "doctor"),
+    *("analyse", "export", "import", "chunk", "sample", "new-eval", "models", "doctor", "schema"),
 )
 
 
@@ -31,6 +45,7 @@ app = typer.Typer(
 rubric_app = typer.Typer(help="Check and print rubrics.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rubric_app, name="rubric")
 
+app.command()(init.init)
 app.command()(compare.compare)
 app.command()(compare.generate)
 app.command()(compare.grade)
@@ -53,5 +68,6 @@ app.command("new-eval")(evals.new_eval)
 app.add_typer(evals.analyse_app, name="analyse")
 app.command()(models.models)
 app.command()(models.doctor)
+app.command()(schema.schema)
 rubric_app.command("check")(models.rubric_check)
 rubric_app.command("show")(models.rubric_show)

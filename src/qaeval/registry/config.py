@@ -25,6 +25,7 @@ __all__ = [
     "Hardware",
     "HostedPrice",
     "ModelSpec",
+    "RegistryFile",
     "SamplingOverrides",
     "Serving",
     "base_url",
@@ -125,8 +126,8 @@ class Serving(Record):
     """Memory of the GPU as CUDA reports it; 21.96 is that of an L4."""
 
 
-class _Layer(Record):
-    """The content of one registry file."""
+class RegistryFile(Record):
+    """The content of one registry file, ``qaeval.yaml``."""
 
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     judges: dict[str, ModelSpec] = Field(default_factory=dict)
@@ -141,7 +142,7 @@ class _Layer(Record):
     wins."""
 
 
-class Config(_Layer):
+class Config(RegistryFile):
     """The merged registry."""
 
     @model_validator(mode="after")
@@ -347,7 +348,7 @@ def _read_layer(path: Path) -> dict[str, Any]:
     layer = dict(data)
     for section in _SECTIONS & data.keys():
         layer[section] = _with_names(data[section], f"{path}: {section}")
-    validated(_Layer, layer, path)
+    validated(RegistryFile, layer, path)
     return layer
 
 
