@@ -274,7 +274,7 @@ def _expected(problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
         return f"one of {values}" if " or " in values else str(values)
     if problem["type"] == "string_pattern_mismatch":
         return f"text of the form {problem['ctx']['pattern']}"
-    message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    message = str(problem["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
     return _KINDS.get(problem["type"], message)
 
 

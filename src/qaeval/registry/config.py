@@ -344,7 +344,7 @@ def _read_layer(path: Path) -> dict[str, Any]:
         f"{key}: secrets are not read from files; name an environment variable instead: `api_key_env: VLLM_API_KEY`"
         for key in _secret_keys(data)
     ]
-    layer = _without_secrets(data)
+    layer: dict[str, Any] = _without_secrets(data)
     for section in _SECTIONS & data.keys():
         if isinstance(layer[section], dict):
             problems += _name_problems(section, layer[section])
