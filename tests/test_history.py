@@ -14,10 +14,10 @@ import pytest
 from gate_builders import measure
 from qaeval.cli import run as qaeval
 from qaeval.errors import DataError, EndpointError, NotComparableError
+from qaeval.files.whole import write_file
 from qaeval.history.compare import compare_runs
 from qaeval.history.mlflow import fetch, push
 from qaeval.history.model import History, HistoryRate, HistoryRun, Unread, history_of
-from qaeval.files.whole import write_file
 from qaeval.history.read import read_runs
 from qaeval.history.sections import render_history
 from qaeval.storage.run_directory import RunStore
