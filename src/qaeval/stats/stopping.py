@@ -228,7 +228,7 @@ class PoolBets:
         judged: Judge's difference of each chunk, shape (..., G), in [-1, 1], the chunks in the order of labelling; those
             that are not labelled yet follow in any order.
         weights: Weight of each chunk, shape (..., G), above 0, with mean 1 over G.
-        nulls: Null means, shape (K,).
+        nulls: Null means, shape (K,) or (..., K).
 
     Attributes:
         nulls: Null means.
@@ -245,7 +245,7 @@ class PoolBets:
         worst = weights[..., None] + _TUNINGS * self._h[..., None]
         self._worst = np.maximum.accumulate(worst[..., ::-1, :], axis=-2)[..., ::-1, :]
         self._sums = np.zeros((5, *judged.shape[:-1]))
-        self._log_capital: Floats = np.zeros((*judged.shape[:-1], len(nulls)))
+        self._log_capital: Floats = np.zeros((*judged.shape[:-1], nulls.shape[-1]))
         self.log_peak: Floats = self._log_capital
         self.n = 0
 
