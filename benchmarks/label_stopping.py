@@ -175,21 +175,17 @@ def simulated_future(
     judged, usable, sizes = draw(cell, 2, reps, np.random.default_rng([seed, number]))
     outcomes = []
     for run in range(reps):
-        n = 0
-        while True:
-            labelled = np.where(np.arange(cell.chunks) < n, usable[:, run], np.nan)
-            decision = decide_by_labels(
-                judged[:, run],
-                labelled,
-                np.arange(n),
-                margin=margin,
-                alpha=ALPHA,
-                sizes=sizes[run],
-                estimand="future",
-            )
-            if decision.is_decided or n == cell.chunks:
-                break
-            n = decision.next_look
+        # with all labels at hand the decision is that of the first look that decides
+        decision = decide_by_labels(
+            judged[:, run],
+            usable[:, run],
+            np.arange(cell.chunks),
+            margin=margin,
+            alpha=ALPHA,
+            sizes=sizes[run],
+            estimand="future",
+        )
+        n = decision.pairs[0].difference.n_clusters
         outcomes.append(
             (decision.outcome == "best", decision.leaders == (0,), decision.outcome == "equal", n)
         )
