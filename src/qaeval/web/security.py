@@ -43,7 +43,7 @@ _HEADERS: Final = {
 }
 _ENTERED: Final = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>qaeval</title>'
-    '<meta http-equiv="refresh" content="0; url=/"><p><a href="/">Continue</a></p></html>'
+    '<link rel="icon" href="data:,"><meta http-equiv="refresh" content="0; url=/"><p><a href="/">Continue</a></p></html>'
 )
 
 

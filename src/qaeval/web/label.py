@@ -1,0 +1,303 @@
+"""The label page: one item at a time, blind, by keyboard; every label is on disk before the next item shows.
+
+The page asks for its state and posts what the rater does; each answer is the new state. Every request names the item on
+the screen, so that a second window, a double click or a request that is sent again changes nothing.
+"""
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import orjson
+from pydantic import Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from qaeval.comparison.items import part_words, split_parts, supporting_parts
+from qaeval.errors import DataError, QaevalError
+from qaeval.evals.rubric import GradeMode, Rubric, prompt_text
+from qaeval.records import Record
+from qaeval.web.app import body_of, page, visible
+from qaeval.web.messages import (
+    LANGUAGES,
+    SKIP_REASONS,
+    Language,
+    number,
+    preferred_language,
+    text,
+)
+
+_MAX_NOTE: Final = 10_000
+"""Characters of the longest note."""
+_LANGUAGE_COOKIE: Final = "qaeval-language"
+_SCRIPT_TEXTS: Final = ("new_source", "same_source", "no_source", "offline", "refused", "not_stored")
+"""Texts that the script shows."""
+
+Form = TypeVar("Form", bound=Record)
+
+
+class Question(Protocol):
+    """An item to label: what the judge sees, and nothing that judge or candidate reveal."""
+
+    @property
+    def assignment(self) -> str:
+        """Id of the item in this sitting; it is neither an item id nor derived from the candidate."""
+
+    @property
+    def title(self) -> str:
+        """Title of the chunk."""
+
+    @property
+    def text(self) -> str:
+        """Text of the chunk; empty where an item was imported without it."""
+
+    @property
+    def question(self) -> str:
+        """The question, or the prompt of a preference pair."""
+
+    @property
+    def answer(self) -> str:
+        """The answer, or the chosen one."""
+
+    @property
+    def rejected(self) -> str:
+        """The rejected answer of a preference pair."""
+
+    @property
+    def opinions(self) -> Sequence[str]:
+        """What raters said who differ, without their names; empty in a sitting that is blind to other raters."""
+
+
+class Progress(Protocol):
+    """How far a sitting is."""
+
+    @property
+    def done(self) -> int:
+        """Items labelled or skipped."""
+
+    @property
+    def total(self) -> int:
+        """Items of the plan."""
+
+    @property
+    def median_s(self) -> float | None:
+        """Median seconds an item; None before the first label."""
+
+
+class Session(Protocol):
+    """A sitting, as far as the page needs it; every change is on disk when the method returns."""
+
+    def current(self) -> Question | None:
+        """Return the item to label now; None at the end."""
+
+    def record(self, assignment: str, letter: str, flags: Sequence[str], note: str, seconds: float) -> None:
+        """Store a label."""
+
+    def skip(self, assignment: str, reason: str) -> None:
+        """Store that an item is not labelled."""
+
+    def undo(self) -> bool:
+        """Take the last label or skip back; False if there is none."""
+
+    def progress(self) -> Progress:
+        """Return how far the sitting is."""
+
+    def summary(self, language: Language) -> Sequence[tuple[str, Sequence[str]]]:
+        """Return what the labels show, as sections: title and lines."""
+
+
+class _Answer(Record):
+    """What a rater did with the item on the screen."""
+
+    assignment: str
+    note: str = Field(default="", max_length=_MAX_NOTE)
+
+
+class _Letter(_Answer):
+    letter: str
+    flags: tuple[str, ...] = ()
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+
+
+class _Skip(_Answer):
+    reason: Literal["undecidable", "language", "expertise", "broken"]
+
+
+class _Undo(Record):
+    assignment: str | None
+    """None at the end, where no item is on the screen."""
+
+
+class LabelPage:
+    """The page of a sitting.
+
+    Args:
+        session: the sitting; its methods are called one at a time.
+        rubric: rubric of the run.
+        mode: the judge's mode, so that the page shows the text that the judge gets.
+        run: name of the run.
+        rater: name of the rater.
+    """
+
+    def __init__(self, session: Session, *, rubric: Rubric, mode: GradeMode, run: str, rater: str) -> None:
+        self._session, self._rubric, self._mode = session, rubric, mode
+        self._run, self._rater = run, rater
+        self._lock = threading.Lock()
+
+    def routes(self) -> list[Route]:
+        """Return the routes of the page."""
+        return [
+            Route("/", self._page, methods=["GET"]),
+            Route("/state", self._state, methods=["GET"]),
+            Route("/record", self._write(_Letter, self._record), methods=["POST"]),
+            Route("/skip", self._write(_Skip, self._skip), methods=["POST"]),
+            Route("/undo", self._write(_Undo, self._undo), methods=["POST"]),
+        ]
+
+    def _page(self, request: Request) -> Response:
+        chosen = request.query_params.get("lang")
+        language = chosen if chosen in LANGUAGES else _language(request)
+        response = page(
+            "label.html.j2",
+            t=partial(text, language=language),
+            texts=orjson.dumps({name: text(name, language) for name in _SCRIPT_TEXTS}).decode(),
+            language=language,
+            languages=LANGUAGES,
+            run=self._run,
+            rater=self._rater,
+            rubric=prompt_text(self._rubric, mode=self._mode),
+            scale=self._rubric.scale,
+            flags=self._rubric.flags,
+            is_pair=self._rubric.grades_pairs,
+            reasons=SKIP_REASONS,
+            max_note=_MAX_NOTE,
+        )
+        if chosen in LANGUAGES:
+            response.set_cookie(_LANGUAGE_COOKIE, language, path="/", httponly=True, samesite="strict")
+        return response
+
+    def _state(self, request: Request) -> Response:
+        return self._locked(self._shown, _language(request))
+
+    def _write(
+        self, form: type[Form], write: Callable[[Form, Language], str]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Return an endpoint that reads a form, writes what it says, and answers with the new state."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                answer = form.model_validate_json(await body_of(request))
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                return _error(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+            def respond(language: Language) -> dict[str, Any]:
+                return self._shown(language, write(answer, language))
+
+            return await run_in_threadpool(self._locked, respond, _language(request))
+
+        return endpoint
+
+    def _locked(self, respond: Callable[[Language], dict[str, Any]], language: Language) -> Response:
+        try:
+            with self._lock:
+                return _json(respond(language))
+        except QaevalError as error:
+            return _error(409, str(error))
+
+    def _shown(self, language: Language, message: str = "") -> dict[str, Any]:
+        question = self._session.current()
+        return {
+            "item": None if question is None else _item(question),
+            "progress": _progress(self._session.progress(), language),
+            "message": message,
+            "summary": [] if question else _sections(self._session.summary(language)),
+        }
+
+    def _is_shown(self, assignment: str | None) -> bool:
+        """Return whether a window shows the item that is to be labelled now."""
+        question = self._session.current()
+        return assignment == (question.assignment if question else None)
+
+    def _record(self, answer: _Letter, language: Language) -> str:
+        known = {flag.name for flag in self._rubric.flags}
+        if answer.letter not in self._rubric.letters or not known.issuperset(answer.flags):
+            raise DataError(
+                f"letter {answer.letter!r}, flags {answer.flags}: not of rubric {self._rubric.name}"
+            )
+        if not self._is_shown(answer.assignment):
+            return text("elsewhere", language)
+        self._session.record(answer.assignment, answer.letter, answer.flags, answer.note, answer.seconds)
+        return text("stored", language, letter=answer.letter)
+
+    def _skip(self, answer: _Skip, language: Language) -> str:
+        if not self._is_shown(answer.assignment):
+            return text("elsewhere", language)
+        reason = text(f"skip_{answer.reason}", "en")
+        self._session.skip(answer.assignment, f"{reason}: {answer.note}" if answer.note else reason)
+        return text("skipped", language)
+
+    def _undo(self, answer: _Undo, language: Language) -> str:
+        if not self._is_shown(answer.assignment):
+            return text("elsewhere", language)
+        return text("undone" if self._session.undo() else "nothing_to_undo", language)
+
+
+def _language(request: Request) -> Language:
+    chosen = request.cookies.get(_LANGUAGE_COOKIE)
+    if chosen in LANGUAGES:
+        return chosen
+    return preferred_language(request.headers.get("accept-language", ""))
+
+
+def _item(question: Question) -> dict[str, Any]:
+    parts, support = _source(question.text, question.answer)
+    return {
+        "assignment": question.assignment,
+        "title": visible(question.title),
+        "source": [visible(part) for part in parts],
+        "support": support,
+        "question": visible(question.question),
+        "answer": visible(question.answer),
+        "rejected": visible(question.rejected),
+        "opinions": [visible(opinion) for opinion in question.opinions],
+    }
+
+
+def _source(chunk: str, answer: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the parts of a chunk, and the positions of those that support an answer."""
+    parts, words = _parts(chunk)
+    return parts, supporting_parts(words, answer)
+
+
+@lru_cache(maxsize=8)
+def _parts(chunk: str) -> tuple[tuple[str, ...], tuple[frozenset[str], ...]]:
+    """Return the parts of a chunk and their words; the items of a chunk follow each other."""
+    parts = split_parts(chunk)
+    return parts, part_words(parts)
+
+
+def _progress(progress: Progress, language: Language) -> dict[str, Any]:
+    parts = [text("progress", language, done=progress.done, total=progress.total)]
+    left = progress.total - progress.done
+    if progress.median_s is not None and left:
+        parts += [
+            text("pace", language, seconds=number(progress.median_s, language)),
+            text("remaining", language, minutes=number(max(1, progress.median_s * left / 60), language)),
+        ]
+    return {"share": progress.done / progress.total if progress.total else 1.0, "text": " · ".join(parts)}
+
+
+def _sections(summary: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, Any]]:
+    return [{"title": title, "lines": list(lines)} for title, lines in summary]
+
+
+def _json(value: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def _error(status: int, reason: str) -> Response:
+    return _json({"error": visible(reason)}, status)
