@@ -22,21 +22,22 @@ RUBRIC = load_rubric(Path("rubrics/qa_pair_abc.yaml"))
 @dataclass
 class Item:
     assignment: str
-    text: str = "The valve opens at 3 bar. It shuts after 9 s."
+    parts: Sequence[str] = ("The valve opens at 3 bar. ", "It shuts after 9 s.")
+    support: Sequence[int] = (0,)
     title: str = "Valves"
     question: str = "When does it open?"
     answer: str = "The valve opens at 3 bar."
     rejected: str = ""
-    opinions: Sequence[str] = ()
     candidate: str = "mistral"
     grade: str = "C"
 
 
 @dataclass
 class Progress:
-    done: int
+    answered: int
     total: int
-    median_s: float | None
+    median_seconds: float | None
+    remaining_seconds: float | None
 
 
 @dataclass
@@ -57,11 +58,17 @@ class Session:
 
     skip = record
 
-    def undo(self) -> bool:
-        return bool(self.log) and bool(self.log.pop())
+    def undo(self) -> Item | None:
+        if not self.log:
+            return None
+        self.log.pop()
+        return self.current()
 
     def progress(self) -> Progress:
-        return Progress(len(self.log), len(self.items), 6.4 if self.log else None)
+        pace = 6.4 if self.log else None
+        return Progress(
+            len(self.log), len(self.items), pace, pace and pace * (len(self.items) - len(self.log))
+        )
 
     def summary(self, language: str) -> list[tuple[str, list[str]]]:
         return [("The end", [language])]
@@ -128,7 +135,7 @@ def test_a_request_about_another_item_changes_nothing(client: Client, session: S
     label(client, "x1")
     kept = list(session.log)
     assert label(client, "x1", "C")["message"] == text("elsewhere", "en")
-    post(client, "/skip", assignment="x1", reason="broken")
+    post(client, "/skip", assignment="x1", reason="broken", seconds=1)
     post(client, "/undo", assignment="x1")
     post(client, "/undo", assignment=None)
     assert session.log == kept
@@ -136,8 +143,8 @@ def test_a_request_about_another_item_changes_nothing(client: Client, session: S
 
 def test_undo_returns_to_the_item(client: Client, session: Session) -> None:
     label(client, "x1")
-    post(client, "/skip", assignment="x2", reason="broken", note="half a sentence")
-    assert session.log[1] == ("x2", f"{text('skip_broken', 'en')}: half a sentence")
+    post(client, "/skip", assignment="x2", reason="broken", note="half a sentence", seconds=1)
+    assert session.log[1] == ("x2", f"{text('skip_broken', 'en')}: half a sentence", 1.0)
     for assignment, expected in (("x3", "x2"), ("x2", "x1"), ("x1", "x1")):
         state = json.loads(post(client, "/undo", assignment=assignment).text)
         assert state["item"]["assignment"] == expected
@@ -169,7 +176,7 @@ def test_the_end_shows_the_summary_and_can_be_undone(client: Client, session: Se
 def test_a_request_that_no_page_sends_is_refused(
     client: Client, session: Session, path: str, values: dict[str, object]
 ) -> None:
-    valid = {"/record": {"letter": "A", "seconds": 1.0}, "/skip": {"reason": "broken"}}[path]
+    valid = {"/record": {"letter": "A", "seconds": 1.0}, "/skip": {"reason": "broken", "seconds": 1.0}}[path]
     assert post(client, path, **({"assignment": "x1"} | valid)).status == 200
     session.log.clear()
     answer = post(client, path, **({"assignment": "x1"} | valid | values))
@@ -194,7 +201,7 @@ def test_a_label_that_cannot_be_stored_keeps_the_item(client: Client, session: S
 
 
 def test_untrusted_text_has_visible_control_characters(client: Client, session: Session) -> None:
-    session.items[0] = Item("x1", answer="a\0b\u202ec\r\nd\te\x1b[31m\ud800", text="<script>\u200f")
+    session.items[0] = Item("x1", answer="a\0b\u202ec\r\nd\te\x1b[31m\ud800", parts=["<script>\u200f"])
     item = json.loads(client.send("GET", "/state").text)["item"]
     assert item["answer"] == "a␀b[U+202E]c\nd\te␛[31m[U+D800]"
     assert item["source"] == ["<script>[U+200F]"]

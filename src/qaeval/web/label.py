@@ -6,7 +6,7 @@ the screen, so that a second window, a double click or a request that is sent ag
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 import orjson
@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qaeval.comparison.items import part_words, split_parts, supporting_parts
 from qaeval.errors import DataError, QaevalError
 from qaeval.evals.rubric import GradeMode, Rubric, prompt_text
 from qaeval.records import Record
@@ -44,15 +43,19 @@ class Question(Protocol):
 
     @property
     def assignment(self) -> str:
-        """Id of the item in this sitting; it is neither an item id nor derived from the candidate."""
+        """Id of the question in this sitting."""
 
     @property
     def title(self) -> str:
         """Title of the chunk."""
 
     @property
-    def text(self) -> str:
-        """Text of the chunk; empty where an item was imported without it."""
+    def parts(self) -> Sequence[str]:
+        """Text of the chunk, cut after sentences."""
+
+    @property
+    def support(self) -> Sequence[int]:
+        """Positions of the parts that support the answer."""
 
     @property
     def question(self) -> str:
@@ -66,41 +69,41 @@ class Question(Protocol):
     def rejected(self) -> str:
         """The rejected answer of a preference pair."""
 
-    @property
-    def opinions(self) -> Sequence[str]:
-        """What raters said who differ, without their names; empty in a sitting that is blind to other raters."""
-
 
 class Progress(Protocol):
     """How far a sitting is."""
 
     @property
-    def done(self) -> int:
-        """Items labelled or skipped."""
+    def answered(self) -> int:
+        """Questions with a letter, or skipped."""
 
     @property
     def total(self) -> int:
-        """Items of the plan."""
+        """Questions of the sitting."""
 
     @property
-    def median_s(self) -> float | None:
-        """Median seconds an item; None before the first label."""
+    def median_seconds(self) -> float | None:
+        """Median time of an answer; None before the first."""
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Time for the rest at that pace."""
 
 
 class Session(Protocol):
     """A sitting, as far as the page needs it; every change is on disk when the method returns."""
 
     def current(self) -> Question | None:
-        """Return the item to label now; None at the end."""
+        """Return the first question without an answer; None at the end."""
 
     def record(self, assignment: str, letter: str, flags: Sequence[str], note: str, seconds: float) -> None:
         """Store a label."""
 
-    def skip(self, assignment: str, reason: str) -> None:
+    def skip(self, assignment: str, reason: str, seconds: float) -> None:
         """Store that an item is not labelled."""
 
-    def undo(self) -> bool:
-        """Take the last label or skip back; False if there is none."""
+    def undo(self) -> Question | None:
+        """Take the last answer back; None if there is none."""
 
     def progress(self) -> Progress:
         """Return how far the sitting is."""
@@ -114,12 +117,13 @@ class _Answer(Record):
 
     assignment: str
     note: str = Field(default="", max_length=_MAX_NOTE)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    """Time that the item was on a visible screen."""
 
 
 class _Letter(_Answer):
     letter: str
     flags: tuple[str, ...] = ()
-    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 class _Skip(_Answer):
@@ -237,7 +241,9 @@ class LabelPage:
         if not self._is_shown(answer.assignment):
             return text("elsewhere", language)
         reason = text(f"skip_{answer.reason}", "en")
-        self._session.skip(answer.assignment, f"{reason}: {answer.note}" if answer.note else reason)
+        self._session.skip(
+            answer.assignment, f"{reason}: {answer.note}" if answer.note else reason, answer.seconds
+        )
         return text("skipped", language)
 
     def _undo(self, answer: _Undo, language: Language) -> str:
@@ -254,41 +260,27 @@ def _language(request: Request) -> Language:
 
 
 def _item(question: Question) -> dict[str, Any]:
-    parts, support = _source(question.text, question.answer)
     return {
         "assignment": question.assignment,
         "title": visible(question.title),
-        "source": [visible(part) for part in parts],
-        "support": support,
+        "source": [visible(part) for part in question.parts],
+        "support": question.support,
         "question": visible(question.question),
         "answer": visible(question.answer),
         "rejected": visible(question.rejected),
-        "opinions": [visible(opinion) for opinion in question.opinions],
+        "opinions": [],
     }
 
 
-def _source(chunk: str, answer: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the parts of a chunk, and the positions of those that support an answer."""
-    parts, words = _parts(chunk)
-    return parts, supporting_parts(words, answer)
-
-
-@lru_cache(maxsize=8)
-def _parts(chunk: str) -> tuple[tuple[str, ...], tuple[frozenset[str], ...]]:
-    """Return the parts of a chunk and their words; the items of a chunk follow each other."""
-    parts = split_parts(chunk)
-    return parts, part_words(parts)
-
-
 def _progress(progress: Progress, language: Language) -> dict[str, Any]:
-    parts = [text("progress", language, done=progress.done, total=progress.total)]
-    left = progress.total - progress.done
-    if progress.median_s is not None and left:
+    parts = [text("progress", language, done=progress.answered, total=progress.total)]
+    if progress.median_seconds is not None and progress.remaining_seconds:
         parts += [
-            text("pace", language, seconds=number(progress.median_s, language)),
-            text("remaining", language, minutes=number(max(1, progress.median_s * left / 60), language)),
+            text("pace", language, seconds=number(progress.median_seconds, language)),
+            text("remaining", language, minutes=number(max(1, progress.remaining_seconds / 60), language)),
         ]
-    return {"share": progress.done / progress.total if progress.total else 1.0, "text": " · ".join(parts)}
+    share = progress.answered / progress.total if progress.total else 1.0
+    return {"share": share, "text": " · ".join(parts)}
 
 
 def _sections(summary: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, Any]]:

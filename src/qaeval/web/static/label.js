@@ -143,7 +143,7 @@
   const skip = (reason) => {
     $("reasons").close();
     keep();
-    return ask("/skip", { assignment: item.assignment, reason, note: $("note").value });
+    return ask("/skip", { assignment: item.assignment, reason, note: $("note").value, seconds: elapsed() / 1000 });
   };
   const undo = () => {
     keep();
