@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from qaeval.errors import StoreError
-from qaeval.evals.rubric import load_rubric, prompt_text
-from qaeval.web.app import visible
+from qaeval.evals.rubric import Flag, Level, load_rubric, prompt_text
 from qaeval.web.label import LabelPage
 from qaeval.web.messages import LANGUAGES, TEXTS, preferred_language, text
 from web_client import Answer, Client, serving
@@ -28,6 +27,9 @@ class Item:
     question: str = "When does it open?"
     answer: str = "The valve opens at 3 bar."
     rejected: str = ""
+    rubric: str = prompt_text(RUBRIC)
+    scale: Sequence[Level] = RUBRIC.scale
+    flags: Sequence[Flag] = RUBRIC.flags
     candidate: str = "mistral"
     grade: str = "C"
 
@@ -77,7 +79,7 @@ class Session:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Client, Session]]:
     session = Session()
-    page = LabelPage(session, rubric=RUBRIC, mode="reason_first", run="run <1>", rater="anna")  # type: ignore[arg-type]
+    page = LabelPage(session, run="run <1>", rater="anna")  # type: ignore[arg-type]
     with serving(page.routes()) as (client, _):
         yield client, session
 
@@ -114,12 +116,16 @@ def test_an_item_has_what_the_judge_sees_and_nothing_else(client: Client) -> Non
         "answer": "The valve opens at 3 bar.",
         "rejected": "",
         "opinions": [],
+        "rubric": prompt_text(RUBRIC),
+        "scale": [
+            {"letter": level.letter, "name": level.name, "meaning": level.meaning} for level in RUBRIC.scale
+        ],
+        "flags": [{"name": flag.name, "meaning": flag.meaning} for flag in RUBRIC.flags],
     }
 
 
-def test_the_page_has_the_rubric_and_no_item(client: Client) -> None:
+def test_the_page_itself_has_no_item(client: Client) -> None:
     page = client.send("GET", "/").text
-    assert str(visible(prompt_text(RUBRIC))[:60]) in page
     assert "run &lt;1&gt;" in page
     assert "valve" not in page
 
@@ -162,9 +168,8 @@ def test_the_end_shows_the_summary_and_can_be_undone(client: Client, session: Se
 @pytest.mark.parametrize(
     ("path", "values"),
     [
-        ("/record", {"letter": "D"}),
-        ("/record", {"letter": "a"}),
-        ("/record", {"flags": ["lie"]}),
+        ("/record", {"letter": 1}),
+        ("/record", {"flags": "hallucination"}),
         ("/record", {"seconds": -1}),
         ("/record", {"seconds": "NaN"}),
         ("/record", {"note": "x" * 10_001}),

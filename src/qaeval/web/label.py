@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qaeval.errors import DataError, QaevalError
-from qaeval.evals.rubric import GradeMode, Rubric, prompt_text
+from qaeval.errors import QaevalError
+from qaeval.evals.rubric import Flag, Level
 from qaeval.records import Record
 from qaeval.web.app import body_of, page, visible
 from qaeval.web.messages import (
@@ -32,7 +32,10 @@ from qaeval.web.messages import (
 _MAX_NOTE: Final = 10_000
 """Characters of the longest note."""
 _LANGUAGE_COOKIE: Final = "qaeval-language"
-_SCRIPT_TEXTS: Final = ("new_source", "same_source", "no_source", "offline", "refused", "not_stored")
+_SCRIPT_TEXTS: Final = (
+    *("new_source", "same_source", "no_source", "offline", "refused", "not_stored"),
+    *("question", "prompt", "answer", "chosen"),
+)
 """Texts that the script shows."""
 
 Form = TypeVar("Form", bound=Record)
@@ -67,7 +70,19 @@ class Question(Protocol):
 
     @property
     def rejected(self) -> str:
-        """The rejected answer of a preference pair."""
+        """The rejected answer of a preference pair; empty for other items."""
+
+    @property
+    def rubric(self) -> str:
+        """The text that the judge gets."""
+
+    @property
+    def scale(self) -> Sequence[Level]:
+        """Levels, best first."""
+
+    @property
+    def flags(self) -> Sequence[Flag]:
+        """Flags beside the letter."""
 
 
 class Progress(Protocol):
@@ -140,15 +155,12 @@ class LabelPage:
 
     Args:
         session: the sitting; its methods are called one at a time.
-        rubric: rubric of the run.
-        mode: the judge's mode, so that the page shows the text that the judge gets.
         run: name of the run.
         rater: name of the rater.
     """
 
-    def __init__(self, session: Session, *, rubric: Rubric, mode: GradeMode, run: str, rater: str) -> None:
-        self._session, self._rubric, self._mode = session, rubric, mode
-        self._run, self._rater = run, rater
+    def __init__(self, session: Session, *, run: str, rater: str) -> None:
+        self._session, self._run, self._rater = session, run, rater
         self._lock = threading.Lock()
 
     def routes(self) -> list[Route]:
@@ -172,10 +184,6 @@ class LabelPage:
             languages=LANGUAGES,
             run=self._run,
             rater=self._rater,
-            rubric=prompt_text(self._rubric, mode=self._mode),
-            scale=self._rubric.scale,
-            flags=self._rubric.flags,
-            is_pair=self._rubric.grades_pairs,
             reasons=SKIP_REASONS,
             max_note=_MAX_NOTE,
         )
@@ -227,11 +235,6 @@ class LabelPage:
         return assignment == (question.assignment if question else None)
 
     def _record(self, answer: _Letter, language: Language) -> str:
-        known = {flag.name for flag in self._rubric.flags}
-        if answer.letter not in self._rubric.letters or not known.issuperset(answer.flags):
-            raise DataError(
-                f"letter {answer.letter!r}, flags {answer.flags}: not of rubric {self._rubric.name}"
-            )
         if not self._is_shown(answer.assignment):
             return text("elsewhere", language)
         self._session.record(answer.assignment, answer.letter, answer.flags, answer.note, answer.seconds)
@@ -269,6 +272,9 @@ def _item(question: Question) -> dict[str, Any]:
         "answer": visible(question.answer),
         "rejected": visible(question.rejected),
         "opinions": [],
+        "rubric": question.rubric,
+        "scale": [level.model_dump() for level in question.scale],
+        "flags": [flag.model_dump() for flag in question.flags],
     }
 
 

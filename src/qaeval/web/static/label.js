@@ -3,8 +3,8 @@
 (function () {
   const $ = (id) => document.getElementById(id);
   const texts = JSON.parse(document.body.dataset.texts);
-  const letters = Array.from(document.querySelectorAll("[data-letter]"));
-  const flags = Array.from(document.querySelectorAll("[data-flag]"));
+  let letters = []; // buttons
+  let flags = [];
   const DOUBLE_MS = 150; // a second click of a double click does not label the next item
 
   let item = null; // the item on the screen; null at the end
@@ -79,6 +79,7 @@
 
   function showItem(before) {
     const kept = recalled();
+    if (!before || before.rubric !== item.rubric) { showScale(); }
     seen = kept.seen || 0;
     since = now();
     const text = item.source.join("");
@@ -93,7 +94,10 @@
     source = text;
     $("question").textContent = item.question;
     $("answer").textContent = item.answer;
-    if ($("rejected")) { $("rejected").textContent = item.rejected; }
+    $("rejected").textContent = item.rejected;
+    $("pair").hidden = !item.rejected;
+    $("question-title").textContent = item.rejected ? texts.prompt : texts.question;
+    $("answer-title").textContent = item.rejected ? texts.chosen : texts.answer;
     $("opinions").hidden = !item.opinions.length;
     $("opinions").querySelector("ul").replaceChildren(...item.opinions.map((one) => element("li", one)));
     $("note").value = kept.note || "";
@@ -104,6 +108,34 @@
       window.scrollTo(0, 0);
       $("item").focus({ preventScroll: true });
     }
+  }
+
+  function showScale() {
+    letters = item.scale.map((level, index) => {
+      const button = keyed(level.letter, level.name, () => record(level.letter), `letter letter-${index}`);
+      button.title = level.meaning;
+      button.dataset.letter = level.letter;
+      button.disabled = busy;
+      return button;
+    });
+    flags = item.flags.map((flag, index) => {
+      const button = keyed(index ? index + 1 : "H", `⚑ ${flag.name.replaceAll("_", " ")}`, () => flip(button), "flag-button");
+      button.title = flag.meaning;
+      button.dataset.flag = flag.name;
+      return button;
+    });
+    $("letters").replaceChildren(...letters);
+    $("flags").replaceChildren(...flags);
+    $("help-letters").replaceChildren(...item.scale.flatMap((level) => [element("kbd", level.letter), " "]));
+    $("rubric-text").textContent = item.rubric;
+  }
+
+  function keyed(key, text, act, className) {
+    const button = element("button", "", className);
+    button.type = "button";
+    button.append(element("kbd", key), " ", element("span", text));
+    button.addEventListener("click", act);
+    return button;
   }
 
   function showEnd(summary) {
@@ -158,8 +190,6 @@
   const undoAtEnd = element("button", $("undo").textContent);
   undoAtEnd.type = "button";
   undoAtEnd.addEventListener("click", undo);
-  letters.forEach((one) => one.addEventListener("click", () => record(one.dataset.letter)));
-  flags.forEach((one) => one.addEventListener("click", () => flip(one)));
   document.querySelectorAll("[data-reason]").forEach((one) => one.addEventListener("click", () => skip(one.dataset.reason)));
   document.querySelectorAll("dialog .close").forEach((one) => one.addEventListener("click", () => one.closest("dialog").close()));
   $("mark").addEventListener("click", toggleMark);
