@@ -3,11 +3,24 @@
 import typer
 import typer.core
 
-from qaeval.cli import agreement, compare, corpus, cost, evals, export, gate, history, models, shards, sweep
+from qaeval.cli import (
+    agreement,
+    compare,
+    corpus,
+    cost,
+    evals,
+    export,
+    gate,
+    history,
+    label,
+    models,
+    shards,
+    sweep,
+)
 
 ORDER = (
     *("compare", "generate", "grade", "report", "merge", "history", "compare-runs"),
-    *("gate", "baseline", "agreement", "plan", "rubric", "decide", "cost", "sweep"),
+    *("gate", "baseline", "label", "agreement", "plan", "rubric", "decide", "cost", "sweep"),
     *("analyse", "export", "import", "chunk", "sample", "new-eval", "models", "doctor"),
 )
 
@@ -40,6 +53,7 @@ app.command()(history.history)
 app.command()(history.compare_runs)
 app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
+app.command()(label.label)
 app.command()(agreement.agreement)
 app.command()(agreement.plan)
 app.command()(cost.decide)

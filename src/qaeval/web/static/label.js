@@ -112,14 +112,14 @@
 
   function showScale() {
     letters = item.scale.map((level, index) => {
-      const button = keyed(level.letter, level.name, () => record(level.letter), `letter letter-${index}`);
+      const button = action(`letter letter-${index}`, () => record(level.letter), element("kbd", level.letter), " ", element("span", level.name));
       button.title = level.meaning;
       button.dataset.letter = level.letter;
       button.disabled = busy;
       return button;
     });
     flags = item.flags.map((flag, index) => {
-      const button = keyed(index ? index + 1 : "H", `⚑ ${flag.name.replaceAll("_", " ")}`, () => flip(button), "flag-button");
+      const button = action("flag-button", () => flip(button), `⚑ ${flag.name.replaceAll("_", " ")} `, element("kbd", index ? index + 1 : "H"));
       button.title = flag.meaning;
       button.dataset.flag = flag.name;
       return button;
@@ -130,10 +130,10 @@
     $("rubric-text").textContent = item.rubric;
   }
 
-  function keyed(key, text, act, className) {
+  function action(className, act, ...content) {
     const button = element("button", "", className);
     button.type = "button";
-    button.append(element("kbd", key), " ", element("span", text));
+    button.append(...content);
     button.addEventListener("click", act);
     return button;
   }
@@ -187,9 +187,7 @@
   const toggleMark = () => mark($("mark").getAttribute("aria-pressed") !== "true");
   const toggleHelp = () => ($("help").open ? $("help").close() : $("help").showModal());
 
-  const undoAtEnd = element("button", $("undo").textContent);
-  undoAtEnd.type = "button";
-  undoAtEnd.addEventListener("click", undo);
+  const undoAtEnd = action("", undo, $("undo").textContent);
   document.querySelectorAll("[data-reason]").forEach((one) => one.addEventListener("click", () => skip(one.dataset.reason)));
   document.querySelectorAll("dialog .close").forEach((one) => one.addEventListener("click", () => one.closest("dialog").close()));
   $("mark").addEventListener("click", toggleMark);
