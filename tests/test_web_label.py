@@ -79,7 +79,7 @@ class Session:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Client, Session]]:
     session = Session()
-    page = LabelPage(session, run="run <1>", rater="anna")  # type: ignore[arg-type]
+    page = LabelPage(session, summarise=session.summary, run="run <1>", rater="anna")  # type: ignore[arg-type]
     with serving(page.routes()) as (client, _):
         yield client, session
 

@@ -22,7 +22,8 @@ By: TypeAlias = Annotated[
     ),
 ]
 UntilDecided: TypeAlias = Annotated[
-    bool, typer.Option("--until-decided", help="End the sitting once further labels cannot change the verdict.")
+    bool,
+    typer.Option("--until-decided", help="End the sitting once further labels cannot change the verdict."),
 ]
 
 
@@ -43,15 +44,31 @@ def label(
     sitting.
     """
     from qaeval.labelling import Sitting
+    from qaeval.labelling.rater_file import LABELS
     from qaeval.web.label import LabelPage
     from qaeval.web.server import PageServer
+    from qaeval.web.summary import summarise
 
-    with Sitting.open(run, rater, n=n, by=by, seed=seed or 0, until_decided=until_decided) as sitting:
-        page = LabelPage(sitting, run=sitting.run.resolve().name, rater=sitting.rater)
+    with Sitting.open(
+        run,
+        rater,
+        n=n,
+        by=by,  # type: ignore[arg-type] # Sitting.open checks it
+        seed=seed or 0,
+        until_decided=until_decided,
+    ) as sitting:
+        page = LabelPage(
+            sitting,
+            summarise=partial(summarise, sitting),
+            run=sitting.run.resolve().name,
+            rater=sitting.rater,
+        )
         say = partial(print, flush=True)
         server = PageServer(page.routes(), port=port, allow_hosts=allow_host or (), on_message=say)
         for note in sitting.notes:
             say(printable(note))
         server.run(open_browser=not no_browser)
         progress = sitting.progress()
-        print(f"\n{progress.answered} of {progress.total} items labelled or skipped: {sitting.path}")
+        print(
+            f"\n{progress.answered} of {progress.total} items labelled or skipped: {sitting.run / LABELS / sitting.rater}.jsonl"
+        )

@@ -7,7 +7,7 @@ the screen, so that a second window, a double click or a request that is sent ag
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import orjson
 from pydantic import Field, ValidationError
@@ -123,8 +123,9 @@ class Session(Protocol):
     def progress(self) -> Progress:
         """Return how far the sitting is."""
 
-    def summary(self, language: Language) -> Sequence[tuple[str, Sequence[str]]]:
-        """Return what the labels show, as sections: title and lines."""
+
+Section: TypeAlias = tuple[str, Sequence[str]]
+"""Title and lines of a part of the last page."""
 
 
 class _Answer(Record):
@@ -155,12 +156,16 @@ class LabelPage:
 
     Args:
         session: the sitting; its methods are called one at a time.
+        summarise: writes the last page in a language.
         run: name of the run.
         rater: name of the rater.
     """
 
-    def __init__(self, session: Session, *, run: str, rater: str) -> None:
-        self._session, self._run, self._rater = session, run, rater
+    def __init__(
+        self, session: Session, *, summarise: Callable[[Language], Sequence[Section]], run: str, rater: str
+    ) -> None:
+        self._session, self._summarise = session, summarise
+        self._run, self._rater = run, rater
         self._lock = threading.Lock()
 
     def routes(self) -> list[Route]:
@@ -226,7 +231,7 @@ class LabelPage:
             "item": None if question is None else _item(question),
             "progress": _progress(self._session.progress(), language),
             "message": message,
-            "summary": [] if question else _sections(self._session.summary(language)),
+            "summary": [] if question else _sections(self._summarise(language)),
         }
 
     def _is_shown(self, assignment: str | None) -> bool:
@@ -289,7 +294,7 @@ def _progress(progress: Progress, language: Language) -> dict[str, Any]:
     return {"share": share, "text": " · ".join(parts)}
 
 
-def _sections(summary: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, Any]]:
+def _sections(summary: Sequence[Section]) -> list[dict[str, Any]]:
     return [{"title": title, "lines": list(lines)} for title, lines in summary]
 
 

@@ -96,6 +96,11 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Der Server weist dieses Fenster ab. Bitte die Adresse öffnen, die das Terminal zeigt.",
     ),
     "not_stored": ("Not stored: {reason}", "Nicht gespeichert: {reason}"),
+    # the end
+    "finished": (
+        "{labelled} items labelled, {skipped} skipped",
+        "{labelled} Einträge bewertet, {skipped} übersprungen",
+    ),
 }
 """Text by name: English, German. ``{…}`` are filled in."""
 
