@@ -143,6 +143,22 @@ def _included(label: Label, draws: Sequence[tuple[LabelDraw, float]]) -> Label:
     )
 
 
+def known_inclusion(labels: Sequence[Label]) -> tuple[dict[str, float], bool]:
+    """Return the probability with which each item was drawn, if it is known of all.
+
+    Args:
+        labels: Of one rater and run.
+
+    Returns:
+        Probabilities by item, empty unless all are known; and whether they are those of whole chunks.
+    """
+    of_chunks = {label.item_id: label.chunk_inclusion for label in labels}
+    is_by_chunk = None not in of_chunks.values()
+    known = of_chunks if is_by_chunk else {label.item_id: label.inclusion for label in labels}
+    probabilities = {item_id: value for item_id, value in known.items() if value is not None}
+    return (probabilities, is_by_chunk) if len(probabilities) == len(known) else ({}, False)
+
+
 def with_settled(labels: Iterable[Label]) -> list[Label]:
     """Replace the letters of items that a third rater settled, and leave the settling labels out.
 

@@ -64,6 +64,8 @@ class RunRows:
     """Sampling temperature of each candidate and of the judge, by name."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
+    label_repeats: Sequence[Label] = field(default=())
+    """Second labels of the same raters; they count in nothing but the agreement of a rater with itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +197,12 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         for facts in data.candidates
     )
     agreement = judge_agreement(
-        table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=data.judge_tuned
+        table,
+        rows.labels,
+        judge=judge.name,
+        rubric=rubric,
+        judge_tuned=data.judge_tuned,
+        repeats=rows.label_repeats,
     )
     controls = judge_discrimination(
         rows.controls, _letter_counts(table), agreement, judge=judge.name, best=rubric.best
