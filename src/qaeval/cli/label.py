@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AllowHosts, NoBrowser, Port, RunDirectory, Seed
+from qaeval.cli.options import AllowHosts, NoBrowser, Port, RunDirectory
 from qaeval.cli.terminal import printable
 
 Rater: TypeAlias = Annotated[
@@ -21,6 +21,7 @@ By: TypeAlias = Annotated[
         "stratified, random or disagree.",
     ),
 ]
+Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the draw.")]
 UntilDecided: TypeAlias = Annotated[
     bool,
     typer.Option("--until-decided", help="End the sitting once further labels cannot change the verdict."),
@@ -32,7 +33,7 @@ def label(
     rater: Rater,
     n: Number = 100,
     by: By = "plan",
-    seed: Seed = None,
+    seed: Seed = 0,
     until_decided: UntilDecided = False,
     port: Port = None,
     no_browser: NoBrowser = False,
@@ -54,7 +55,7 @@ def label(
         rater,
         n=n,
         by=by,  # type: ignore[arg-type] # Sitting.open checks it
-        seed=seed or 0,
+        seed=seed,
         until_decided=until_decided,
     ) as sitting:
         page = LabelPage(

@@ -33,6 +33,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter
 
 from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
+from qaeval.files.kinds import hint
 from qaeval.files.rows import (
     EachRow,
     Finished,
@@ -135,7 +136,7 @@ class RunStore:
             raise DataError(f"{address}: fetch a run from a store first: `qaeval merge {address} --out DIR`")
         if not (path / SETTINGS).is_file():
             raise DataError(
-                f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one"
+                f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one.{hint(path)}"
             )
         store = cls(path)
         store._acquire(writable=writable)
