@@ -204,7 +204,7 @@ def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
     assert "<failure" in (tmp_path / "junit.xml").read_text()
     assert (tmp_path / "summary.md").read_text().startswith("before\n")
     assert "usable_rate" in (tmp_path / "comment.md").read_text()
-    assert gate(demo, "--baseline", demo, "--junit", "missing/junit.xml") == 74
+    assert gate(demo, "--baseline", demo, "--junit", "summary.md/junit.xml") == 74
 
 
 def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(

@@ -21,6 +21,7 @@ from qaeval.comparison.analysis import RunData
 from qaeval.comparison.run_data import labels_of_run, read_run
 from qaeval.errors import DataError
 from qaeval.files.rows import explained
+from qaeval.files.whole import write_file
 from qaeval.files.yaml import read_text, validated
 from qaeval.gate.evidence import (
     ABSENT,
@@ -99,6 +100,10 @@ class _PackedLabels(Part):
     clusters: tuple[int, ...]
     letters: str = Field(default="", exclude_if=is_unset)
     """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
+    inclusion: tuple[float, ...] = Field(default=(), exclude_if=is_unset)
+    """Probability with which each item of `letters` was drawn; empty where it is not known."""
+    is_by_chunk: bool = Field(default=False, exclude_if=is_unset)
+    """Whether `inclusion` is that of whole chunks."""
 
 
 class _PackedEvidence(Part):
@@ -250,6 +255,10 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
                 letters=" ".join(
                     f"{item_id}:{evidence.scale[code]}" for item_id, code in labels.letters.items()
                 ),
+                inclusion=tuple(labels.inclusion[item_id] for item_id in labels.letters)
+                if labels.inclusion
+                else (),
+                is_by_chunk=labels.is_by_chunk,
             )
             for labels in evidence.labels
         ),
@@ -321,7 +330,9 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
                 reference=_scale_codes(labels.reference, packed.scale),
                 judged=_scale_codes(labels.judged, packed.scale),
                 clusters=np.array(labels.clusters, dtype=np.intp),
-                letters=_letters_by_item(labels.letters, packed.scale),
+                letters=(letters := _letters_by_item(labels.letters, packed.scale)),
+                inclusion=dict(zip(letters, labels.inclusion, strict=True)) if labels.inclusion else {},
+                is_by_chunk=labels.is_by_chunk,
             )
             for labels in packed.labels
         ),
@@ -402,11 +413,7 @@ def _masks(positions: Mapping[str, Sequence[int]], shape: tuple[int, int]) -> di
 
 def _write(path: Path, document: Mapping[str, Any]) -> int:
     content = (_json_text(document) + "\n").encode()
-    temporary = path.with_name(f".{path.name}.partial")
-    with explained(path, "writing"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+    write_file(path, content)
     return len(content)
 
 

@@ -5,6 +5,7 @@ A `GateRequest` names a run; `gate` finds policy and baseline (`find_policy`, `f
 directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`).
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import orjson
 from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
-from qaeval.errors import UsageError
+from qaeval.errors import InUseError, ReadOnlyError, UsageError
 from qaeval.gate import messages
 from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
 from qaeval.gate.certificate import HOURS_PER_DAY, age_hours, check
@@ -38,6 +39,7 @@ from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
+_LOG: Final = logging.getLogger("qaeval")
 GATE: Final = "gate.json"
 """File of the run directory that holds the report."""
 POLICY: Final = Path("gate.yaml")
@@ -106,8 +108,11 @@ def gate(
         inputs = inputs_of(request, reader, run, make_runner if request.regrade else None)
         report = decide(replace(inputs, comparison=comparison_verdict(request.run)))
     if request.save:
-        with RunStore.open(request.run, writable=True) as store:
-            store.write_text(GATE, model_json(report))
+        try:
+            with RunStore.open(request.run, writable=True) as store:
+                store.write_text(GATE, model_json(report))
+        except (ReadOnlyError, InUseError) as error:
+            _LOG.warning("The verdict is not saved: %s", error)
     return report
 
 
