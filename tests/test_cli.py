@@ -112,13 +112,21 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_way_on(tmp_path: Path) -> 
     assert len(rows_of(tmp_path / "run" / "generations.jsonl")) >= 10
 
 
-def test_a_server_that_dies_keeps_the_rows_and_prints_the_way_on(tmp_path: Path) -> None:
+def test_a_run_that_cannot_start_leaves_no_folder_and_the_same_command_starts_it(tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {hf_id: org/b}}\n")
     with LoopbackServer(models=("a", "b")) as server:
         endpoints = [f"--endpoint=a={server.url}", f"--endpoint=b={server.url}"]
-    gone = qaeval("generate", "a", "b", *endpoints, "--out", "run", cwd=tmp_path)
+    gone = qaeval("generate", "a", "b", *endpoints, "--out", "runs/run", cwd=tmp_path)
     assert gone.returncode == 69
-    assert "to continue: " in gone.stderr
+    assert gone.stderr.startswith(f"probing a at {server.url}\n")
+    assert "--resume" not in gone.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["qaeval.yaml"]
+
+
+def test_a_folder_that_was_there_stays_when_a_run_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert qaeval("compare", "mistral", "qwen", "--out", "run", cwd=tmp_path).returncode == 64
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> None:
