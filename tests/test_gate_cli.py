@@ -172,8 +172,12 @@ def test_an_empty_run_and_one_without_letters_are_never_green(
     assert gate(empty, "--baseline", baseline) == 65
     ungraded = write_run(tmp_path / "ungraded", {"alpha": ["---"] * 30})
     capsys.readouterr()
-    assert gate(ungraded, "--baseline", ungraded) == 2
-    assert "cannot be evaluated" in capsys.readouterr().out
+    assert gate(ungraded, "--baseline", baseline) == 65
+    assert gate(baseline, "--baseline", ungraded) == 65
+    assert run(["baseline", "set", str(ungraded)]) == 65
+    printed = capsys.readouterr().err
+    assert printed.count("90 of 90 items") == 3
+    assert not (tmp_path / "baselines").exists()
 
 
 def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(

@@ -16,6 +16,7 @@ bug, and ends with exit code 70.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -23,6 +24,8 @@ class QaevalError(Exception):
     """An error that the user can fix; the command line prints it without a traceback."""
 
     exit_code: ClassVar[int] = 70
+    reported: Path | None = None
+    """Run directory that is complete and reported all the same: the run's failures are its result."""
 
 
 class UsageError(QaevalError):

@@ -48,6 +48,12 @@ FAILURES: Mapping[FailureReason, str] = {
     "reported": "the imported file reports an error, or holds nothing",
 }
 
+
+def failure_meaning(reason: str) -> str:
+    """Return what a reason of `FAILURES` means; empty for a reason of a later version."""
+    return next((meaning for name, meaning in FAILURES.items() if name == reason), "")
+
+
 TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
 """Failures that a resumed run asks again. All others are results of the model."""
 

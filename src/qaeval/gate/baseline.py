@@ -38,10 +38,11 @@ from qaeval.gate.evidence import (
     identity_of,
 )
 from qaeval.gate.model import RunIdentity
-from qaeval.records import Failure, Generation, digest
+from qaeval.records import Failure, Generation, digest, failure_meaning
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
 from qaeval.report.facts import Part, is_unset
+from qaeval.report.numbers import plural
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
@@ -441,7 +442,7 @@ class EvidenceReader:
         """Read a graded run.
 
         Raises:
-            DataError: There is no run, or it is not graded to its end.
+            DataError: There is no run, it is not graded to its end, or no item of it was graded.
         """
         with RunStore.open(path) as store:
             return self.of_store(store, name=path.name)
@@ -470,12 +471,15 @@ class EvidenceReader:
             qaeval_version=__version__ if first is None else first.qaeval_version,
             git_commit="" if first is None else first.git_commit,
         )
-        return evidence_of(
+        evidence = evidence_of(
             data,
             source,
             machines=find_machines(self.config, [settings], self.hardware),
             pending={row.item_id for row in placeholders if row.item_id is not None},
         )
+        if grading is None and not any(candidate.graded.any() for candidate in evidence.candidates):
+            raise _nothing_graded(store.path, data)
+        return evidence
 
     def baseline(self, address: str) -> Evidence:
         """Read a baseline: a run directory, a file, a pointer, or either of them in a store.
@@ -526,6 +530,19 @@ class EvidenceReader:
                     file.writelines(location.blocks(name))
             with RunStore.open(Path(folder)) as store:
                 return self.of_store(store, name=address.rstrip("/").rpartition("/")[2])
+
+
+def _nothing_graded(path: Path, data: RunData) -> DataError:
+    """Return the error of a run without a letter, with the most frequent reason."""
+    failures = data.table()["failure"].value_counts()
+    why = [
+        f"{n:,} of {plural(int(failures.sum()), 'item')} failed as {reason}: {failure_meaning(str(reason))}"
+        for reason, n in failures.head(1).items()
+    ]
+    return DataError(
+        f"{path}: no item was graded, so there is nothing to decide by ({'; '.join(why) or 'nothing was asked'}); "
+        f"`qaeval report {path}` shows every failure"
+    )
 
 
 def _placeholders(data: RunData) -> list[Failure]:

@@ -14,10 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qaeval.agreement.analysis import comparable_labels
+from qaeval.agreement.model import JudgeDiscrimination
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.analysis.replies import ReplyTally
 from qaeval.analysis.server_metrics import histogram
-from qaeval.comparison.analysis import RunData
+from qaeval.comparison.analysis import RunData, check_judge
+from qaeval.comparison.model import Reason
+from qaeval.comparison.verdict import judge_doubts
 from qaeval.errors import DataError
 from qaeval.gate.model import ComparisonKey, RunIdentity
 from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
@@ -200,6 +203,10 @@ class Evidence:
     labels: tuple[RaterLabels, ...] = ()
     labels_digest: str = ""
     """Hash of the labels that the judge was compared with; empty without any."""
+    discrimination: JudgeDiscrimination | None = None
+    """Whether the judge tells anything apart, by the controls and labels of a run; None in a baseline file."""
+    doubts: tuple[Reason, ...] = ()
+    """Why the judge's letters decide nothing, as in the verdict of a report; empty in a baseline file."""
 
     def __post_init__(self) -> None:
         n = len(self.sample_ids)
@@ -265,6 +272,7 @@ def evidence_of(
     size = data.eval_facts.items_per_sample
     samples = table.drop_duplicates("sample_id")
     labels = _labels(data, table)
+    agreement, discrimination = check_judge(data, table)
     return Evidence(
         source=source,
         scale=data.rubric.letters,
@@ -297,6 +305,8 @@ def evidence_of(
         ),
         labels=labels,
         labels_digest=_labels_digest(data) if labels else "",
+        discrimination=discrimination,
+        doubts=judge_doubts(agreement, discrimination),
     )
 
 

@@ -89,7 +89,7 @@ def _read_run(path: Path) -> HistoryRun:
             for candidate in report.candidates
             if candidate.facts.prompt_sha
         },
-        verdict=report.verdict if len(report.candidates) > 1 else None,
+        verdict=None if report.verdict.reason("one_candidate") else report.verdict,
         gate=_gate_outcome(path / _GATE),
     )
 
