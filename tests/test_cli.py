@@ -231,6 +231,36 @@ def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_doctor_ends_with_69_when_a_server_refuses(tmp_path: Path) -> None:
+    (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}}\n")
+    with LoopbackServer(models=("a",)) as server:
+        arguments = ("doctor", "a", "--judge", "embedded-lexical", f"--endpoint=a={server.url}")
+        assert qaeval(*arguments, cwd=tmp_path).returncode == 0
+    refused = qaeval(*arguments, cwd=tmp_path)
+    assert refused.returncode == 69
+    assert "next: start a, then: qaeval compare a" in refused.stdout
+
+
+def test_doctor_asks_the_command_that_serves_for_its_version(tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "ours"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\necho "INFO loading"\necho 0.99.1\n')
+    command.chmod(0o755)
+    (tmp_path / "qaeval.yaml").write_text(f"serving: {{command: [{command}]}}\n")
+    assert f"{command}): 0.99.1" in qaeval("doctor", cwd=tmp_path).stdout
+    package = tmp_path / "lib" / "python3.12" / "site-packages" / "vllm-0.88.0.dist-info"
+    package.mkdir(parents=True)  # which answers without running the command
+    assert f"{command}): 0.88.0" in qaeval("doctor", cwd=tmp_path).stdout
+
+
+def test_models_says_who_starts_a_model(tmp_path: Path) -> None:
+    (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {url: 'http://gpu:8000'}}\n")
+    lines = {line.split()[0]: line for line in qaeval("models", cwd=tmp_path).stdout.splitlines() if line}
+    assert "qaeval starts it" in lines["a"]
+    assert "http://gpu:8000/v1" in lines["b"]
+    assert "runs inside" in lines["embedded-lead"]
+
+
 def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl")
     assert qaeval("generate", *EMBEDDED, "--chunks", chunks, "--out", "run", cwd=tmp_path).returncode == 0
