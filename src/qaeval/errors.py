@@ -17,7 +17,10 @@ bug, and ends with exit code 70.
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
+
+DISTRIBUTION: Final = "qaeval-harness"
+"""Name of the package to install. Command and import are ``qaeval``; on the index, that name is another project's."""
 
 
 class QaevalError(Exception):
@@ -68,3 +71,8 @@ def closest(name: str, candidates: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the candidate closest to a mistyped name, else ``""``."""
     match = get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def install_command(extra: str) -> str:
+    """Return the shell command that installs qaeval with an extra."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"

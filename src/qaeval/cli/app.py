@@ -7,7 +7,21 @@ import typer
 import typer.core
 
 from qaeval import __version__
-from qaeval.cli import agreement, compare, corpus, cost, evals, export, gate, history, models, shards, sweep
+from qaeval.cli import (
+    agreement,
+    compare,
+    corpus,
+    cost,
+    evals,
+    export,
+    gate,
+    history,
+    init,
+    models,
+    schema,
+    shards,
+    sweep,
+)
 from qaeval.cli.examples import EXAMPLES
 from qaeval.errors import closest
 
@@ -16,7 +30,7 @@ PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Judge": ("agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
-    "Setup": ("models", "doctor"),
+    "Setup": ("init", "models", "doctor", "schema"),
 }
 """Commands by the question they answer, in order of use."""
 
@@ -31,7 +45,6 @@ _EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
     "score": ("grade",),
     "annotate": ("label", "export"),
     "label": ("export",),
-    "init": ("new-eval", "models"),
     "list": ("models", "history"),
     "results": ("report", "history"),
     "show": ("view", "report"),
@@ -105,6 +118,7 @@ def options(
     """Options of qaeval itself."""
 
 
+app.command()(init.init)
 app.command()(compare.compare)
 app.command()(compare.generate)
 app.command()(compare.grade)
@@ -127,6 +141,7 @@ app.command("new-eval")(evals.new_eval)
 app.add_typer(evals.analyse_app, name="analyse")
 app.command()(models.models)
 app.command()(models.doctor)
+app.command()(schema.schema)
 rubric_app.command("check")(models.rubric_check)
 rubric_app.command("show")(models.rubric_show)
 

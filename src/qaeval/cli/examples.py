@@ -108,4 +108,12 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval doctor",
         "qaeval doctor mistral qwen --plan",
     ),
+    "init": (
+        "qaeval init project --documents handbook/",
+        "qaeval init project --documents handbook/ --candidate mistral --candidate qwen",
+    ),
+    "schema": (
+        "qaeval schema",
+        "qaeval schema gate",
+    ),
 }

@@ -99,6 +99,10 @@ class _PackedLabels(Part):
     clusters: tuple[int, ...]
     letters: str = Field(default="", exclude_if=is_unset)
     """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
+    inclusion: tuple[float, ...] = Field(default=(), exclude_if=is_unset)
+    """Probability with which each item of `letters` was drawn; empty where it is not known."""
+    is_by_chunk: bool = Field(default=False, exclude_if=is_unset)
+    """Whether `inclusion` is that of whole chunks."""
 
 
 class _PackedEvidence(Part):
@@ -250,6 +254,10 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
                 letters=" ".join(
                     f"{item_id}:{evidence.scale[code]}" for item_id, code in labels.letters.items()
                 ),
+                inclusion=tuple(labels.inclusion[item_id] for item_id in labels.letters)
+                if labels.inclusion
+                else (),
+                is_by_chunk=labels.is_by_chunk,
             )
             for labels in evidence.labels
         ),
@@ -321,7 +329,9 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
                 reference=_scale_codes(labels.reference, packed.scale),
                 judged=_scale_codes(labels.judged, packed.scale),
                 clusters=np.array(labels.clusters, dtype=np.intp),
-                letters=_letters_by_item(labels.letters, packed.scale),
+                letters=(letters := _letters_by_item(labels.letters, packed.scale)),
+                inclusion=dict(zip(letters, labels.inclusion, strict=True)) if labels.inclusion else {},
+                is_by_chunk=labels.is_by_chunk,
             )
             for labels in packed.labels
         ),

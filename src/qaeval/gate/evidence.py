@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qaeval.agreement.analysis import comparable_labels
+from qaeval.agreement.label_rows import known_inclusion
 from qaeval.agreement.model import JudgeDiscrimination
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.analysis.replies import ReplyTally
@@ -177,6 +178,10 @@ class RaterLabels:
     """Code of the item's chunk: items of one chunk are dependent."""
     letters: Mapping[str, int] = field(default_factory=dict)
     """The rater's letters by item id, of all items of the run, graded or not; empty in baselines of earlier versions."""
+    inclusion: Mapping[str, float] = field(default_factory=dict)
+    """Probability with which each item of `letters` was drawn; empty where it is not known of every one."""
+    is_by_chunk: bool = False
+    """Whether `inclusion` is that of whole chunks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -428,6 +433,7 @@ def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
         data.rows.labels, data.rubric, judge_tuned=data.judge_tuned
     ).items():
         of_run = sorted((label.item_id, label.letter) for label in labels if label.item_id in items)
+        inclusion, is_by_chunk = known_inclusion([label for label in labels if label.item_id in items])
         usable = [(item_id, letter) for item_id, letter in of_run if item_id in graded.index]
         if not usable:
             continue
@@ -441,6 +447,8 @@ def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
                 judged=np.array([letter_codes[letter] for letter in rows["letter"]], dtype=np.intp),
                 clusters=np.array([cluster_codes[cluster] for cluster in rows["cluster"]], dtype=np.intp),
                 letters={item_id: letter_codes[letter] for item_id, letter in of_run},
+                inclusion=inclusion,
+                is_by_chunk=is_by_chunk,
             )
         )
     return tuple(joined)

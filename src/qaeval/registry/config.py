@@ -26,6 +26,7 @@ __all__ = [
     "Hardware",
     "HostedPrice",
     "ModelSpec",
+    "RegistryFile",
     "SamplingOverrides",
     "Serving",
     "base_url",
@@ -126,8 +127,8 @@ class Serving(Record):
     """Memory of the GPU as CUDA reports it; 21.96 is that of an L4."""
 
 
-class _Layer(Record):
-    """The content of one registry file."""
+class RegistryFile(Record):
+    """The content of one registry file, ``qaeval.yaml``."""
 
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     judges: dict[str, ModelSpec] = Field(default_factory=dict)
@@ -142,7 +143,7 @@ class _Layer(Record):
     wins."""
 
 
-class Config(_Layer):
+class Config(RegistryFile):
     """The merged registry."""
 
     @model_validator(mode="after")
@@ -352,7 +353,7 @@ def _read_layer(path: Path) -> dict[str, Any]:
                 name: {**entry, "name": name} if isinstance(entry, dict) else entry
                 for name, entry in layer[section].items()
             }
-    validated(_Layer, layer, path, problems)
+    validated(RegistryFile, layer, path, problems)
     return layer
 
 

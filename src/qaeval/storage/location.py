@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from qaeval.environment import environment, shard_folder
-from qaeval.errors import DataError, StoreError, UsageError
+from qaeval.errors import DataError, StoreError, UsageError, install_command
 from qaeval.files.rows import explained
 
 BLOCK: Final = 1 << 20
@@ -87,7 +87,7 @@ def find_location(text: str, *, allow_external: Collection[str]) -> Location:
     try:
         from qaeval.storage.s3 import Bucket  # noqa: PLC0415 - takes half a second, and needs an extra
     except ImportError as error:
-        raise UsageError(f"{text}: an S3 store needs s3fs: pip install 'qaeval[s3]' ({error})") from error
+        raise UsageError(f"{text}: an S3 store needs s3fs: {install_command('s3')} ({error})") from error
     return Bucket.at(text, environment(), allow_external=allow_external, work=shard_folder(text))
 
 
