@@ -216,6 +216,9 @@ class Reason(Part):
     raters: tuple[str, ...] = ()
     n_chunks: int | None = None
     """Labelled chunks; where pairs differ, the fewest."""
+    n_more_chunks: int | None = None
+    """Of ``not_enough_data``: about how many more chunks, labelled ones if labels decide, tell the leader from all of `candidates`;
+    None where that is not known."""
 
 
 class Verdict(Part):
