@@ -25,6 +25,7 @@ $(VENV)/.created:
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(VENV)/.created
 	@echo "installing qaeval into $(VENV)" >&2
 	@$(PIP) --require-hashes -r requirements/run.lock
+	@$(BIN)/python -m pip uninstall --quiet --yes qaeval 2>/dev/null  # its name until 0.2: both would register the embedded models
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
@@ -37,6 +38,7 @@ install: $(VENV)/.run  ## install qaeval into .venv
 
 demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no server, no download
 	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
+	@printf '\nqaeval is installed in $(VENV): run $(BIN)/qaeval --help, or `. $(BIN)/activate` and then qaeval\n'
 
 gate: $(VENV)/.run  ## run the main job on the embedded models and gate it against baselines/qa_pairs.json
 	@out=results/gate-$$(date +%Y%m%d-%H%M%S); \
@@ -107,9 +109,10 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-docs: $(VENV)/.dev  ## write the pages that are generated: docs/api.md and docs/cli.md
+docs: $(VENV)/.dev  ## write what is generated: docs/api.md, docs/cli.md and schemas/
 	@$(BIN)/python tools/make_api_docs.py
 	@$(BIN)/python tools/make_cli_docs.py
+	@$(BIN)/qaeval schema --out schemas
 
 lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/dev.lock

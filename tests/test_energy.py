@@ -719,7 +719,7 @@ def test_without_a_measurement_the_report_calls_it_an_upper_bound() -> None:
     report = measured(None, None, None).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
     text = render_markdown(report)
     assert "Energy at most" in text
-    assert "qaeval[energy]" in text
+    assert "qaeval-harness[energy]" in text
     assert "Energy of the GPUs" not in text
     assert "energy_wh" not in report.timing.model_dump()
 

@@ -731,7 +731,7 @@ def test_a_carriage_return_starts_no_row_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
-    with pytest.raises(UsageError, match=r"pip install 'qaeval\[parquet\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'qaeval-harness\[parquet\]'"):
         require_package("no_such_package_at_all", "parquet")
 
 

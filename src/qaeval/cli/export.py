@@ -10,7 +10,7 @@ import typer
 
 from qaeval.cli.options import EvalName, Labels, Out, Registry, RubricName, RunDirectory, Seed, mapping
 from qaeval.cli.terminal import printable
-from qaeval.errors import UsageError
+from qaeval.errors import UsageError, install_command
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -301,7 +301,7 @@ def _bridge() -> "ModuleType":
     from importlib.util import find_spec
 
     if find_spec("inspect_ai") is None:
-        raise UsageError("Inspect AI is not installed here: pip install 'qaeval[inspect]'")
+        raise UsageError(f"Inspect AI is not installed here: {install_command('inspect')}")
     return import_module("qaeval.inspect_bridge")
 
 

@@ -8,6 +8,7 @@ from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
 from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
 from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
+from qaeval.records import failure_meaning
 from qaeval.report.facts import SAME_FAMILY, ModelFacts, RubricFacts
 from qaeval.report.numbers import in_words, listed, percent, plural, rate, two_digits_up
 from qaeval.stats.estimate import MIN_CLUSTERS
@@ -118,6 +119,12 @@ def verdict_basis(verdict: Verdict) -> str:
         texts.append(f"But {listed([f'{rater}{_S}' for rater in others.raters])} labels show something else.")
     if verdict.reason("judge_differs"):
         texts.append("The judge's letters alone would say otherwise.")
+    ungraded = verdict.reason("nothing_graded")
+    if ungraded and ungraded.failure:
+        meaning = failure_meaning(ungraded.failure)
+        texts.append(
+            f"The most frequent failure is {in_words(ungraded.failure)}{f': {meaning}' if meaning else ''}."
+        )
     return " ".join(texts)
 
 
@@ -147,14 +154,30 @@ def _no_verdict(verdict: Verdict) -> str:
     if refuted := verdict.reason("judge_refuted"):
         raters = listed([f"{rater}{_S}" for rater in refuted.raters[:2]])
         return f"No verdict: {raters} labels do not support the judge."
+    ungraded = verdict.reason("nothing_graded")
+    failure = f" ({in_words(ungraded.failure)})" if ungraded and ungraded.failure else ""
     texts = {
         "judge_tells_nothing_apart": "the judge cannot tell good items from bad.",
         "one_candidate": f"{verdict.leader} is the only candidate.",
-        "nothing_graded": "not one item was graded.",
+        "nothing_graded": f"no item was graded{failure}.",
         "nothing_usable": "no candidate wrote a usable item.",
         "embedded_only": "no language model was measured.",
     }
     return f"No verdict: {next((texts[reason.code] for reason in verdict.reasons if reason.code in texts), 'see the report.')}"
+
+
+def doubt_clause(doubts: Sequence[Reason], controls: JudgeDiscrimination | None = None) -> str:
+    """Say why the judge's letters decide nothing, without a full stop.
+
+    Args:
+        doubts: Reasons of a verdict, `judge_refuted` or `judge_tells_nothing_apart` among them.
+        controls: What planted controls and letters show; None: without the counts.
+    """
+    if refuted := next((reason for reason in doubts if reason.code == "judge_refuted"), None):
+        raters = listed([f"{rater}{_S}" for rater in refuted.raters])
+        return f"by {raters} labels, the judge is not shown to agree more often than chance or a constant answer would"
+    sentence = "The judge tells nothing apart" if controls is None else controls.sentence.rstrip(".")
+    return f"{sentence[:1].lower()}{sentence[1:]}"
 
 
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:

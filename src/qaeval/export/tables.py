@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from qaeval.comparison.csv import escape_formula
-from qaeval.errors import UsageError
+from qaeval.errors import UsageError, install_command
 from qaeval.export.select import Grading, labels_by_item, replies_of
 from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample, author
 from qaeval.storage.run_directory import RunStore
@@ -112,7 +112,7 @@ def require_package(package: str, extra: str) -> None:
     """
     if find_spec(package) is None:
         raise UsageError(
-            f"--to {extra} needs the package {package}; install it with pip install 'qaeval[{extra}]'"
+            f"--to {extra} needs the package {package}; install it with {install_command(extra)}"
         )
 
 

@@ -15,7 +15,7 @@ from yarl import URL
 
 from qaeval.chat.guard import check_host
 from qaeval.environment import quiet_mlflow
-from qaeval.errors import EndpointError, UsageError
+from qaeval.errors import EndpointError, UsageError, install_command
 from qaeval.history.model import HistoryRate, HistoryRun, Unread
 from qaeval.records import record_id
 
@@ -87,7 +87,7 @@ def _client(url: str) -> "MlflowClient":
     try:
         from mlflow.tracking import MlflowClient  # noqa: PLC0415 - an extra that takes seconds to import
     except ImportError as error:
-        raise UsageError("a tracking server needs MLflow's client: pip install 'qaeval[mlflow]'") from error
+        raise UsageError(f"a tracking server needs MLflow's client: {install_command('mlflow')}") from error
     return MlflowClient(tracking_uri=url)
 
 

@@ -159,6 +159,29 @@ async def reach(base_url: str, api_key: str | None = None, *, timeout_s: float =
     return Reach(ok=False, detail=models.summary, seconds=seconds)
 
 
+async def served_models(
+    base_url: str, *, api_key: str | None, addresses: Sequence[str], timeout_s: float = 10.0
+) -> tuple[ServedModel, ...]:
+    """Return the models of a server.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        api_key: sent as bearer token.
+        addresses: the only addresses to connect to.
+        timeout_s: for the request.
+
+    Raises:
+        EndpointError: nothing answers, the key is refused, or the answer is not a list of models.
+    """
+    async with Server(base_url, api_key, timeout_s, addresses=addresses) as server:
+        models = await _served(server)
+    if models is None:
+        raise EndpointError(
+            f"{base_url}/models: expected the list of models, got something else; is the URL right?"
+        )
+    return models
+
+
 async def _served(server: Server) -> tuple[ServedModel, ...] | None:
     answer = await server.ask("/models")
     expected = f"{server.base}/models: expected the list of models, got {answer.summary}"
