@@ -37,7 +37,7 @@ from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_labels, require_labels
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
@@ -223,14 +223,15 @@ class Run:
             raise UsageError(f"by: expected {', '.join(GROUPS)}, got {by!r}")
         analysis = self._analysis
         report = analysis.report
-        rows = (
-            analysis.rows.labels
-            if labels is None
-            else tuple(label for path in _paths(labels) for label in read_labels(path))
-        )
+        rows, repeats = analysis.rows.labels, analysis.rows.label_repeats
+        if labels is not None:
+            files = [read_rater_rows(path) for path in _paths(labels)]
+            rows = tuple(label for file in files for label in file.labels)
+            repeats = tuple(label for file in files for label in file.repeats)
         return report_of_run(
             analysis.table,
             rows,
+            repeats=repeats,
             source=", ".join(map(str, self.paths)),
             judge=report.judge.facts.name,
             rubric=report.rubric,

@@ -337,6 +337,8 @@ class Label(Record):
     """The letter of a third rater for an item to which two gave different ones: it replaces both where the judge is measured."""
     seconds: float | None = Field(default=None, ge=0, exclude_if=_absent)
     """Time that the rater took."""
+    words: int | None = Field(default=None, ge=0, exclude_if=_absent)
+    """Words that were new to the rater: question, answer, and the chunk unless the item before was about it too."""
     at: str = Field(default="", exclude_if=_nothing)
     """Time of the label, UTC, ISO 8601."""
     inclusion: float | None = Field(default=None, gt=0, le=1, exclude_if=_absent)

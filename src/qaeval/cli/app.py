@@ -17,6 +17,7 @@ from qaeval.cli import (
     gate,
     history,
     init,
+    label,
     models,
     schema,
     shards,
@@ -27,7 +28,7 @@ from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run": ("compare", "generate", "grade", "report", "merge"),
-    "Judge": ("agreement", "rubric", "analyse"),
+    "Judge": ("label", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
@@ -44,7 +45,6 @@ _EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
     "judge": ("grade", "agreement"),
     "score": ("grade",),
     "annotate": ("label", "export"),
-    "label": ("export",),
     "list": ("models", "history"),
     "results": ("report", "history"),
     "show": ("view", "report"),
@@ -128,6 +128,7 @@ app.command()(history.history)
 app.command()(history.compare_runs)
 app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
+app.command()(label.label)
 app.command()(agreement.agreement)
 app.command()(agreement.plan)
 app.command()(cost.decide)

@@ -48,6 +48,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval baseline list",
         "qaeval baseline list ci/baselines --json",
     ),
+    "label": (
+        "qaeval label results/night --rater anna",
+        "qaeval label results/night --rater anna --n 60 --until-decided",
+    ),
     "agreement": (
         "qaeval agreement results/night --labels labels/anna.csv",
         "qaeval agreement letters.csv --columns anna,judge --cluster chunk_id",

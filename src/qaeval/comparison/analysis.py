@@ -65,6 +65,8 @@ class RunRows:
     """Sampling temperature of each candidate and of the judge, by name."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
+    label_repeats: Sequence[Label] = field(default=())
+    """Second labels of the same raters; they count in nothing but the agreement of a rater with itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +288,12 @@ def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreemen
     """
     name, rubric = data.judge.name, data.rubric
     agreement = judge_agreement(
-        table, data.rows.labels, judge=name, rubric=rubric, judge_tuned=data.judge_tuned
+        table,
+        data.rows.labels,
+        judge=name,
+        rubric=rubric,
+        judge_tuned=data.judge_tuned,
+        repeats=data.rows.label_repeats,
     )
     controls = judge_discrimination(
         data.rows.controls, letter_counts(table), agreement, judge=name, best=rubric.best

@@ -243,11 +243,8 @@ def _why_none(report: Report) -> str:
         candidate = report.candidates[0]
         rate = report.usable_rates()[candidate.facts.name]
         return f"{numbers.rate(rate)} of its items are usable; a second candidate gives a comparison."
-    reasons = {
-        reason: n for candidate in report.candidates for reason, n in candidate.ungraded_by_reason.items()
-    }
-    if verdict.reason("nothing_graded") and reasons:
-        return f"The judge gave no letter ({listed([in_words(reason) for reason in reasons])})."
+    if basis := verdict_basis(verdict):
+        return basis
     return (
         "The section of failures shows the replies." if report.failures else "Every letter is below the best."
     )

@@ -76,6 +76,7 @@ def read_run(
     judge = grading["judge"]["name"]
     facts = eval_facts_of(settings)
     sessions = store.sessions()
+    label_files = [read_rater_rows(path) for path in label_paths]
     data = RunData(
         rows=RunRows(
             samples=store.samples(),
@@ -89,7 +90,8 @@ def read_run(
             generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
-            labels=tuple(label for path in label_paths for label in read_labels(path)),
+            labels=tuple(label for own in label_files for label in own.labels),
+            label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
         rubric=_rubric_facts(grading["rubric"]),
@@ -460,6 +462,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
                 if label.item_id in ids
             ),
         ),
+        label_repeats=tuple(dict.fromkeys((*first.rows.label_repeats, *run.rows.label_repeats))),
     )
     candidates = (
         *first.candidates,
