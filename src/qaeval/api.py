@@ -35,9 +35,9 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
-from qaeval.comparison.terminal import render_text_rows
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
@@ -52,6 +52,7 @@ from qaeval.importing.run import import_run
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.report.numbers import rate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
@@ -278,18 +279,19 @@ class Run:
     def _repr_html_(self) -> str:
         """Show the verdict and the candidates in a notebook; of a run without letters its path."""
         try:
-            summary = render_text_rows(self.report)
+            screen = build_overview(self.report)
         except QaevalError as error:
             return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
-        verdict, *sentences = (text for _, text in summary.headline)
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in summary.header)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in summary.rows
+            f"<tr><td>{escape(candidate.name)}</td><td>{escape(rate(candidate.rate))}</td>"
+            f"<td>{escape(' · '.join(f'{fact.value} {fact.unit}' for fact in candidate.facts))}</td></tr>"
+            for candidate in screen.candidates
         )
-        notes = "".join(f"<li>{escape(text)}</li>" for text in sentences)
+        badges = "".join(f"<li>{escape(f'{badge.title}: {badge.text}')}</li>" for badge in screen.badges)
         return (
-            f"<p><strong>{escape(verdict)}</strong></p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<ul>{notes}</ul>"
+            f"<p><strong>{escape(screen.verdict)}</strong> {escape(f'{screen.number} {screen.gap}'.strip())}</p>"
+            f"<table><thead><tr><th>candidate</th><th>usable</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<ul>{badges}</ul>"
         )
 
 
