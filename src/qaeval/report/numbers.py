@@ -155,6 +155,11 @@ def listed(names: Sequence[str], word: str = "and") -> str:
     return f"{', '.join(head)} {word} {last}" if head else last
 
 
+def in_words(identifier: str) -> str:
+    """Print the name of a check, flag or failure in words: ``stock_phrase`` as ``stock phrase``, ``invalid_json`` as ``invalid JSON``."""
+    return identifier.replace("_", " ").replace("json", "JSON")
+
+
 def moment(utc: str) -> str:
     """Print a time in ISO 8601 for reading: ``2026-01-05 10:20 UTC``; other text stays unchanged."""
     try:
