@@ -228,7 +228,7 @@ class Sitting:
 
     def _note_resumed(self, *, n: int, by: LabelPlan, until_decided: bool) -> None:
         left = self.progress().remaining
-        note = f"the sitting of {self._draw.at[:10] or 'before'} goes on: {left} questions are left"
+        note = f"the sitting of {self._draw.at[:10] or 'before'} goes on: {left} questions are left"  # noqa: PD008 - a time, not a frame
         if (n, by, until_decided) != (self._draw.n, self._draw.by, self._draw.until_decided):
             note += f"; it draws {self._draw.n} items by {self._draw.by}, and other options apply to the next sitting"
         self.notes.append(note)
