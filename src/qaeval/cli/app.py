@@ -17,6 +17,7 @@ from qaeval.cli import (
     gate,
     history,
     init,
+    labels,
     models,
     schema,
     shards,
@@ -27,7 +28,7 @@ from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run": ("compare", "generate", "grade", "report", "merge"),
-    "Judge": ("agreement", "rubric", "analyse"),
+    "Judge": ("agreement", "labels", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
@@ -129,6 +130,7 @@ app.command()(history.compare_runs)
 app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
 app.command()(agreement.agreement)
+app.add_typer(labels.labels_app, name="labels")
 app.command()(agreement.plan)
 app.command()(cost.decide)
 app.command()(cost.cost)
