@@ -28,6 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 import pandas as pd
 
+from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
@@ -49,6 +50,7 @@ from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
+from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
@@ -65,6 +67,7 @@ from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
@@ -75,12 +78,14 @@ __all__ = [
     "agrade",
     "agreement",
     "aimport_items",
+    "alabel_status",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
     "import_items",
+    "label_status",
     "load_run",
 ]
 
@@ -964,6 +969,24 @@ def gate(
     return decide_gate(request, reader, make_runner=runner_of)
 
 
+@blocking
+def label_status(
+    run: PathArgument, *, margin: float | None = None, config: PathArgument | None = None
+) -> LabelStatus:
+    """Say what the labels of a run are worth: raters, agreement between them, and what more labels would buy.
+
+    Args:
+        run: Directory of a graded and finished run.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+        config: Registry file.
+
+    Raises:
+        DataError: There is no graded and finished run, or its labels contradict each other.
+        StoreError: Another process writes the run.
+    """
+    return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
+
+
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
@@ -971,6 +994,7 @@ aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)
+alabel_status = awaitable(label_status)
 
 
 @dataclass(frozen=True, slots=True)

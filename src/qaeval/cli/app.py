@@ -18,6 +18,7 @@ from qaeval.cli import (
     history,
     init,
     label,
+    labels,
     models,
     schema,
     shards,
@@ -28,7 +29,7 @@ from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run": ("compare", "generate", "grade", "report", "merge"),
-    "Judge": ("label", "agreement", "rubric", "analyse"),
+    "Judge": ("label", "labels", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
@@ -130,6 +131,7 @@ app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
 app.command()(label.label)
 app.command()(agreement.agreement)
+app.add_typer(labels.labels_app, name="labels")
 app.command()(agreement.plan)
 app.command()(cost.decide)
 app.command()(cost.cost)

@@ -1,4 +1,4 @@
-"""`qaeval label` and `qaeval labels adjudicate`: the pages on which people label items of a run."""
+"""`qaeval label`: label items of a run on a local page."""
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -84,31 +84,12 @@ def label(
             run=sitting.run.resolve().name,
             rater=sitting.rater,
         )
-        _serve(page, sitting, port, allow_host, open_browser=not no_browser)
+        serve(page, sitting, port, allow_host, open_browser=not no_browser)
         progress = sitting.progress()
         print(f"{progress.labelled} items labelled, {progress.skipped} skipped, {progress.remaining} open")
 
 
-def adjudicate(
-    run: RunDirectory,
-    rater: Rater,
-    port: Port = None,
-    no_browser: NoBrowser = False,
-    allow_host: AllowHosts = None,
-) -> None:
-    """Settle items to which people gave different letters.
-
-    A third person sees both letters and notes without names, on a local page like that of `qaeval label`.
-    """
-    from qaeval.labelling import Adjudication
-    from qaeval.web.adjudicate import adjudication_page
-
-    with Adjudication.open(run, rater) as adjudication:
-        _serve(adjudication_page(adjudication), adjudication, port, allow_host, open_browser=not no_browser)
-        print(f"{adjudication.n_settled} of {adjudication.n_total} differences settled")
-
-
-def _serve(
+def serve(
     page: "LabelPage",
     session: "Sitting | Adjudication",
     port: int | None,
@@ -116,6 +97,7 @@ def _serve(
     *,
     open_browser: bool,
 ) -> None:
+    """Serve a page in this process until Ctrl-C."""
     from qaeval.labelling.rater_file import LABELS
     from qaeval.web.server import PageServer
 
