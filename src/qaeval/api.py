@@ -18,7 +18,7 @@ correct is raised as a `qaeval.errors.QaevalError`.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -104,7 +104,7 @@ class ProgressEvent:
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""
     total: int
-    """Tasks known so far; while candidates and judge work at the same time the judge's total grows."""
+    """Tasks of the stage, known at its beginning. An item that is never written counts as graded."""
     failed: int
     """Failed tasks of this session."""
 
@@ -422,7 +422,7 @@ def compare(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("compare", path),
+        _resumable("compare", store, is_new=not resume),
     ):
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
@@ -516,7 +516,7 @@ def generate(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("generate", path),
+        _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
@@ -1163,9 +1163,9 @@ class _StageEvents:
         if self._callback is not None:
             self._callback(self._event)
 
-    def more(self, n: int) -> None:
-        """Expect more tasks."""
-        self._event = replace(self._event, total=self._event.total + n)
+    def skip(self, n: int) -> None:
+        """Count tasks that do not exist; the event of the next row says so."""
+        self._event = replace(self._event, done=self._event.done + n)
 
     def end(self) -> None:
         """Do nothing: the last row was the end."""
@@ -1187,11 +1187,17 @@ def _note(judging: Judging, progress: Progress) -> None:
         progress.note(judging.note)
 
 
-def _resumable(function: str, path: Path) -> AbstractContextManager[None]:
-    """Add to an error how the run is continued."""
-    return _noted(
-        f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
-    )
+@contextmanager
+def _resumable(function: str, store: RunStore, *, is_new: bool) -> Iterator[None]:
+    """Add to an error how the run is continued; a new run without a row is removed instead, so that the same call starts it again."""
+    try:
+        yield
+    except (QaevalError, KeyboardInterrupt) as error:
+        if not (is_new and store.discard_unstarted()):
+            error.add_note(
+                f"finished rows are kept; to continue: qaeval.{function}(..., out={str(store.path)!r}, resume=True)"
+            )
+        raise
 
 
 @contextmanager

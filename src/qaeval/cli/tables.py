@@ -1,6 +1,7 @@
 """Output of commands on stdout."""
 
 import json
+import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isnan
 from pathlib import Path
@@ -50,9 +51,11 @@ def print_summary(report: "Report", path: Path | None) -> None:
         console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 
 
-def print_sections(sections: Iterable["Section"]) -> None:
-    """Print sections: sentences, then tables with their notes."""
+def print_sections(sections: Iterable["Section"], *, verdict: str = "") -> None:
+    """Print the verdict where there is one, then sections: sentences, then tables with their notes."""
     console = Console(highlight=False)
+    if verdict:
+        console.print(f"[bold]{escape(verdict)}[/bold]\n", soft_wrap=not console.is_terminal)
     for index, section in enumerate(sections):
         if index:
             console.print()
@@ -141,13 +144,23 @@ def print_models(config: "Config", *, as_json: bool) -> None:
             )
         )
         return
-    rows = [_model_row(role, spec) for role, group in groups.items() for spec in group.values()]
-    print_table(Console(highlight=False), ("name", "role", "model", "licence", "where"), rows)
+    console = Console(highlight=False)
+    for role, group in groups.items():
+        print_table(console, (role, "model", "licence", "where"), map(_model_row, group.values()))
+        console.print()
+    command = config.serving.command[0]
+    is_hosted = any(spec.is_hosted for group in groups.values() for spec in group.values())
+    if is_hosted and shutil.which(command) is None:
+        console.print(
+            f"{escape(command)} is not installed here: start the servers yourself, and name each with --endpoint NAME=URL "
+            "or `url:` in qaeval.yaml.",
+            soft_wrap=not console.is_terminal,
+        )
 
 
-def _model_row(role: str, spec: "ModelSpec") -> tuple[str, ...]:
-    location = "runs inside qaeval" if spec.in_process else spec.url or "no url: --endpoint"
-    return (spec.name, role, spec.hf_id or "-", spec.licence or "-", location)
+def _model_row(spec: "ModelSpec") -> tuple[str, ...]:
+    location = "runs inside qaeval" if spec.in_process else spec.url or "qaeval starts it"
+    return (spec.name, spec.hf_id or "-", spec.licence or "-", location)
 
 
 def print_table(

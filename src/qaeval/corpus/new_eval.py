@@ -145,7 +145,7 @@ What to change, in this order:
 2. `prompt.md`: the prompt; `eval.yaml`: number and types of items, checks, sampling. The two must agree: with
    a prompt for three pairs and `items_per_sample: 5` every reply is a failure. (The embedded models always
    write three.)
-3. The rubric: copy `rubrics/{rubric}.yaml` under a new name and set it in `eval.yaml`;
+3. The rubric: `qaeval rubric show {rubric} > rubrics/NAME.yaml`, change it and its name, and set it in `eval.yaml`;
    `qaeval rubric check NAME` validates it.
 4. `labels/<rater>.jsonl`: letters of human raters. `qaeval export RUN --to labels` writes the items to
    label; `qaeval agreement RUN` compares the judge with the labels.
