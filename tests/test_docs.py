@@ -157,7 +157,8 @@ def test_the_help_lists_every_command_once_and_cuts_no_line_at_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     for group in ((), *{(words[0],) for words in COMMANDS if len(words) == 2}):
         help_page = qaeval(*group, "--help", cwd=tmp_path).stdout
-        lines = help_page.partition("Commands:\n")[2].splitlines()
+        commands = re.split(r"(?:Commands|Run):\n", help_page)[1]
+        lines = [line for line in commands.splitlines() if line.startswith("  ")]
         names = [line.split()[0] for line in lines]
         assert sorted(names) == sorted(
             {words[len(group)] for words in COMMANDS if words[: len(group)] == group}

@@ -172,8 +172,12 @@ def test_an_empty_run_and_one_without_letters_are_never_green(
     assert gate(empty, "--baseline", baseline) == 65
     ungraded = write_run(tmp_path / "ungraded", {"alpha": ["---"] * 30})
     capsys.readouterr()
-    assert gate(ungraded, "--baseline", ungraded) == 2
-    assert "cannot be evaluated" in capsys.readouterr().out
+    assert gate(ungraded, "--baseline", baseline) == 65
+    assert gate(baseline, "--baseline", ungraded) == 65
+    assert run(["baseline", "set", str(ungraded)]) == 65
+    printed = capsys.readouterr().err
+    assert printed.count("90 of 90 items") == 3
+    assert not (tmp_path / "baselines").exists()
 
 
 def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(
@@ -196,7 +200,7 @@ def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
     assert "<failure" in (tmp_path / "junit.xml").read_text()
     assert (tmp_path / "summary.md").read_text().startswith("before\n")
     assert "usable_rate" in (tmp_path / "comment.md").read_text()
-    assert gate(demo, "--baseline", demo, "--junit", "missing/junit.xml") == 74
+    assert gate(demo, "--baseline", demo, "--junit", "summary.md/junit.xml") == 74
 
 
 def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(

@@ -16,6 +16,7 @@ correct is raised as a `qaeval.errors.QaevalError`.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
-from qaeval.records import Failure, GenerateRow, GradeRow
+from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.run.metrics_port import Metered, metrics_served
@@ -58,7 +59,7 @@ from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
-from qaeval.storage.run_directory import SETTINGS, RunStore
+from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 
 __all__ = [
@@ -364,7 +365,7 @@ def compare(
     Raises:
         UsageError: A name is unknown, a model has no server, the judge is of a candidate's family, or `out` holds a run
             and `resume` is False.
-        DataError: A file is not valid, or every task failed.
+        DataError: A file is not valid, or no item was graded; the run is reported all the same (`QaevalError.reported`).
         EndpointError: A server cannot be used, or stopped answering.
         NotComparableError: The run in `out` was made with other settings.
         StoreError: `out` cannot be written, or another process writes it.
@@ -431,10 +432,12 @@ def compare(
                 repeat_judge=n_letters,
                 controls=controls,
             )
+            if others and not _has_items(store):
+                others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
                 raise _members_failed(path, members, failed)
         analysis = write_report(store, options)
-        _require_letters(store, judging.judge.name)
+        _require_graded(store, analysis.report)
     return Run((path,), options, analysis)
 
 
@@ -655,6 +658,38 @@ def _require_letters(store: RunStore, judge: str) -> None:
         raise kind(
             f"{store.path}: {judge} gave no item a letter ({failure.reason}: {failure.detail}); every failure is kept"
         )
+
+
+def _has_items(store: RunStore) -> bool:
+    with store.replies() as replies:
+        return bool(replies.n_items)
+
+
+def _require_graded(store: RunStore, report: Report) -> None:
+    """Refuse a reported run without any letter that counts.
+
+    Raises:
+        EndpointError: Most failures are of servers, and asking again may help.
+        DataError: No item was graded.
+    """
+    reason = report.verdict.reason("nothing_graded")
+    if reason is None:
+        return
+    totals: Counter[FailureReason] = Counter()
+    for group in report.failures:
+        totals[group.reason] += group.n_items
+    details = {group.reason: group.examples[0].detail for group in reversed(report.failures)}
+    why = "; ".join(f"{n:,} × {name}: {details[name]}" for name, n in totals.most_common(3))
+    has_items = any(candidate.n_valid for candidate in report.candidates)
+    text = (
+        f"{report.judge.facts.name} gave no item a letter ({why}); every failure is kept"
+        if has_items
+        else f"no generation succeeded, so nothing was graded ({why}); see {store.path / GENERATIONS}"
+    )
+    kind = EndpointError if reason.failure in TRANSIENT_REASONS else DataError
+    error = kind(f"{store.path}: {text}")
+    error.reported = store.path
+    raise error
 
 
 def _members_failed(

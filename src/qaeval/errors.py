@@ -16,6 +16,7 @@ bug, and ends with exit code 70.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import ClassVar, Final
 
 DISTRIBUTION: Final = "qaeval-harness"
@@ -26,6 +27,8 @@ class QaevalError(Exception):
     """An error that the user can fix; the command line prints it without a traceback."""
 
     exit_code: ClassVar[int] = 70
+    reported: Path | None = None
+    """Run directory that is complete and reported all the same: the run's failures are its result."""
 
 
 class UsageError(QaevalError):
@@ -56,6 +59,14 @@ class StoreError(QaevalError):
     """The run directory cannot be read, written or locked."""
 
     exit_code = 74
+
+
+class ReadOnlyError(StoreError):
+    """A directory that this process may not write."""
+
+
+class InUseError(StoreError):
+    """Another process, or another part of this one, writes the run directory."""
 
 
 class Interrupted(QaevalError):  # noqa: N818 - not an error: the user asked for it

@@ -13,6 +13,7 @@ import pandas as pd
 
 from qaeval.agreement import messages
 from qaeval.agreement.coefficients import Paired
+from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import (
     AgreementReport,
     FlagAgreement,
@@ -104,7 +105,9 @@ def comparable_labels(
         DataError: As in `by_rater`.
     """
     comparable = (
-        label for label in labels if fits(label, rubric) and not (judge_tuned and label.split == "tuning")
+        label
+        for label in with_settled(labels)
+        if fits(label, rubric) and not (judge_tuned and label.split == "tuning")
     )
     return by_rater(comparable, rubric)
 

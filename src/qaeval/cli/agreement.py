@@ -224,10 +224,12 @@ def _plan_assumed(
 
 
 def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float) -> "PlanReport":
+    from qaeval.comparison.analysis import check_judge
     from qaeval.comparison.correction import correct_differences
     from qaeval.comparison.differences import compare_candidates
     from qaeval.comparison.planning import plan_run
     from qaeval.comparison.run_data import labels_of_run, read_run
+    from qaeval.comparison.verdict import judge_doubts
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
@@ -238,6 +240,7 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
             f"{run}: has one candidate; expected a run of two or more, or --rate and --icc without a run"
         )
     table, best = data.table(), data.rubric.best
+    agreement, controls = check_judge(data, table)
     judged = compare_candidates(table, candidates=names, best=best, margin=difference)
     return plan_run(
         table,
@@ -255,4 +258,6 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
             margin=difference,
             judge_tuned=data.judge_tuned,
         ),
+        doubts=judge_doubts(agreement, controls),
+        controls=controls,
     )

@@ -176,12 +176,12 @@ def write_views(
 ) -> None:
     """Write what CI shows of a verdict: JUnit XML, a job's summary, a comment."""
     from qaeval.files.rows import explained
+    from qaeval.files.whole import write_file
 
     if junit is not None:
         from qaeval.gate.views import to_junit
 
-        with explained(junit, "writing"):
-            junit.write_text(to_junit(report), encoding="utf-8")
+        write_file(junit, to_junit(report))
     if summary is not None:
         from qaeval.gate.views import to_markdown
 
@@ -190,8 +190,7 @@ def write_views(
     if comment is not None:
         from qaeval.gate.views import to_comment
 
-        with explained(comment, "writing"):
-            comment.write_text(to_comment(report, link), encoding="utf-8")
+        write_file(comment, to_comment(report, link))
 
 
 def _reader(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "EvidenceReader":

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from qaeval.cli.tables import print_table
+from qaeval.comparison.headline import verdict_sentence
 from qaeval.gate.baseline import ListedBaseline, Pointer
 from qaeval.gate.certificate import age_days
 from qaeval.gate.evidence import CandidateEvidence, Evidence
@@ -82,6 +83,7 @@ def _basis(report: GateReport) -> Sequence[str]:
     return (
         f"{report.run.name}{against}, policy {report.policy}; {identity.eval}, {plural(identity.n_samples, 'sample')}.",
         f"Graded by {judge_line(report)}.",
+        *([f"Comparison: {verdict_sentence(report.verdict)}"] if report.verdict else []),
         *_sequential(report),
     )
 

@@ -8,12 +8,13 @@ from typing import Protocol
 import pandas as pd
 
 from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
-from qaeval.agreement.discrimination import judge_discrimination
+from qaeval.agreement.discrimination import judge_discrimination, letter_counts
 from qaeval.agreement.judges import compare_judges
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.agreement.panel import DAWID_SKENE, summarise_panel
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
-from qaeval.analysis.letters import GRADED, letter_table
+from qaeval.analysis.letters import letter_table
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
@@ -194,12 +195,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         )
         for facts in data.candidates
     )
-    agreement = judge_agreement(
-        table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=data.judge_tuned
-    )
-    controls = judge_discrimination(
-        rows.controls, _letter_counts(table), agreement, judge=judge.name, best=rubric.best
-    )
+    agreement, controls = check_judge(data, table)
     differences = correct_differences(
         compare_candidates(
             table,
@@ -280,10 +276,21 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
 
 
-def _letter_counts(table: pd.DataFrame) -> dict[str, int]:
-    """Count the different items with each letter."""
-    graded = table[table["status"] == GRADED].drop_duplicates("item_id")
-    return {str(letter): int(n) for letter, n in graded["letter"].value_counts().items()}
+def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreement, ...], JudgeDiscrimination]:
+    """Compare the judge of a run with each rater, and say whether it tells anything apart.
+
+    Args:
+        data: The run.
+        table: Its table of letters.
+    """
+    name, rubric = data.judge.name, data.rubric
+    agreement = judge_agreement(
+        table, data.rows.labels, judge=name, rubric=rubric, judge_tuned=data.judge_tuned
+    )
+    controls = judge_discrimination(
+        data.rows.controls, letter_counts(table), agreement, judge=name, best=rubric.best
+    )
+    return agreement, controls
 
 
 def _near(table: pd.DataFrame, candidate: str) -> int | None:

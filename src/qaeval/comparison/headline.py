@@ -8,6 +8,7 @@ from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
 from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
 from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
+from qaeval.records import failure_meaning
 from qaeval.report.facts import SAME_FAMILY, ModelFacts, RubricFacts
 from qaeval.report.numbers import listed, percent, plural, rate
 from qaeval.stats.estimate import MIN_CLUSTERS
@@ -127,18 +128,40 @@ def _undecided(verdict: Verdict) -> str:
 
 
 def _no_verdict(verdict: Verdict, beaten: str) -> str:
-    if refuted := verdict.reason("judge_refuted"):
-        raters = listed([f"{rater}{_S}" for rater in refuted.raters])
-        return f"No verdict: by {raters} labels, the judge is not shown to agree more often than chance or a constant answer would."
+    if verdict.reason("judge_refuted"):
+        return f"No verdict: {doubt_clause(verdict.reasons)}."
     texts = {
         "judge_tells_nothing_apart": "the judge tells nothing apart, so its letters say nothing of the candidates.",
         "one_candidate": f"{verdict.leader} is the only candidate, so there is nothing to compare.",
-        "nothing_graded": "not one item was graded; the failures below say why.",
+        "nothing_graded": f"no item was graded{_failure(verdict)}.",
         "nothing_usable": "no candidate wrote a usable item.",
         "embedded_only": f"all candidates are embedded, so there is none to host; {verdict.leader} is "
         + (f"better than {beaten}." if beaten else "not shown to be better."),
     }
     return f"No verdict: {next((texts[reason.code] for reason in verdict.reasons if reason.code in texts), 'see the report.')}"
+
+
+def doubt_clause(doubts: Sequence[Reason], controls: JudgeDiscrimination | None = None) -> str:
+    """Say why the judge's letters decide nothing, without a full stop.
+
+    Args:
+        doubts: Reasons of a verdict, `judge_refuted` or `judge_tells_nothing_apart` among them.
+        controls: What planted controls and letters show; None: without the counts.
+    """
+    if refuted := next((reason for reason in doubts if reason.code == "judge_refuted"), None):
+        raters = listed([f"{rater}{_S}" for rater in refuted.raters])
+        return f"by {raters} labels, the judge is not shown to agree more often than chance or a constant answer would"
+    sentence = "The judge tells nothing apart" if controls is None else controls.sentence.rstrip(".")
+    return f"{sentence[:1].lower()}{sentence[1:]}"
+
+
+def _failure(verdict: Verdict) -> str:
+    """Name the most frequent failure of a run in which nothing was graded."""
+    reason = verdict.reason("nothing_graded")
+    if reason is None or not reason.failure:
+        return ""
+    meaning = failure_meaning(reason.failure)
+    return f"; the most frequent failure is {reason.failure}{f': {meaning}' if meaning else ''}"
 
 
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:

@@ -2,7 +2,9 @@
 
 from typing import Final, Literal, TypeAlias
 
-from qaeval.report.facts import Part
+from pydantic import Field
+
+from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
 from qaeval.stats.estimate import MIN_CLUSTERS
 
@@ -188,7 +190,7 @@ ReasonCode: TypeAlias = Literal[
 """
 =========================  ==================================================================================
 one_candidate              the run has one candidate
-nothing_graded             no item has a letter
+nothing_graded             no item has a letter; most failed for the reason `failure`
 nothing_usable             no candidate wrote a usable item
 judge_refuted              by the labels of `raters`, the judge does not beat chance or the commonest letter
 judge_tells_nothing_apart  by planted controls, or by one letter for nearly all items: `Report.controls`
@@ -216,6 +218,8 @@ class Reason(Part):
     raters: tuple[str, ...] = ()
     n_chunks: int | None = None
     """Labelled chunks; where pairs differ, the fewest."""
+    failure: str = Field(default="", exclude_if=is_unset)
+    """The most frequent `qaeval.records.FailureReason`, where nothing was graded."""
 
 
 class Verdict(Part):

@@ -1,5 +1,6 @@
 """Verdict of a comparison, computed from the candidates, their differences and the labels."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -151,11 +152,11 @@ def _nothing_to_decide(
     controls: JudgeDiscrimination | None,
 ) -> tuple[Reason, ...]:
     """Return why there is nothing to decide, or nothing to decide by; empty where there is."""
-    doubts = _doubts(agreement, controls)
+    if not any(candidate.n_graded for candidate in order):
+        return (Reason(code="nothing_graded", failure=_most_frequent_failure(order)),)
+    doubts = judge_doubts(agreement, controls)
     if len(order) == 1:
         return (Reason(code="one_candidate"), *doubts)
-    if not any(candidate.n_graded for candidate in order):
-        return (Reason(code="nothing_graded"),)
     if doubts:
         return doubts
     if not any(candidate.usable.value for candidate in order):
@@ -163,8 +164,19 @@ def _nothing_to_decide(
     return ()
 
 
-def _doubts(agreement: Sequence[RaterAgreement], controls: JudgeDiscrimination | None) -> tuple[Reason, ...]:
-    """Return why the judge's letters decide nothing."""
+def _most_frequent_failure(candidates: Sequence[CandidateSummary]) -> str:
+    """Return the most frequent reason of failed and ungraded items; empty where there is none."""
+    reasons: Counter[str] = Counter()
+    for candidate in candidates:
+        reasons.update(candidate.failed_by_reason)
+        reasons.update(candidate.ungraded_by_reason)
+    return next((reason for reason, _ in reasons.most_common(1)), "")
+
+
+def judge_doubts(
+    agreement: Sequence[RaterAgreement], controls: JudgeDiscrimination | None
+) -> tuple[Reason, ...]:
+    """Return why the judge's letters decide nothing; empty where nothing speaks against them."""
     refuted = refuting(agreement)
     return (
         *((Reason(code="judge_refuted", raters=tuple(rater.rater for rater in refuted)),) if refuted else ()),

@@ -5,6 +5,7 @@ A `GateRequest` names a run; `gate` finds policy and baseline (`find_policy`, `f
 directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`).
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,23 +13,26 @@ from typing import Final, TypeAlias
 
 import orjson
 
+from qaeval.comparison.model import Verdict as ComparisonVerdict
+from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
-from qaeval.errors import UsageError
+from qaeval.errors import InUseError, ReadOnlyError, UsageError
 from qaeval.gate import messages
 from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
 from qaeval.gate.certificate import age_days, check
 from qaeval.gate.early_stop import SequentialGrading
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import EXIT_CODES, Certificate, ComparisonKey, GateReport, Outcome, RuleVerdict
-from qaeval.gate.policy import Policy, default_policy, read_policy
+from qaeval.gate.policy import BY_LETTERS, Policy, default_policy, read_policy
 from qaeval.gate.regrade import regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
 from qaeval.report.numbers import listed, percent, plural
 from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
-from qaeval.storage.run_directory import RunStore, model_json
+from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
+_LOG: Final = logging.getLogger("qaeval")
 GATE: Final = "gate.json"
 """File of the run directory that holds the report."""
 POLICY: Final = Path("gate.yaml")
@@ -94,11 +98,27 @@ def gate(
         report = _gate_sequentially(request, reader, make_runner)
     else:
         run = reader.run(request.run)
-        report = decide(inputs_of(request, reader, run, make_runner if request.regrade else None))
+        inputs = inputs_of(request, reader, run, make_runner if request.regrade else None)
+        report = decide(replace(inputs, comparison=comparison_verdict(request.run)))
     if request.save:
-        with RunStore.open(request.run, writable=True) as store:
-            store.write_text(GATE, model_json(report))
+        try:
+            with RunStore.open(request.run, writable=True) as store:
+                store.write_text(GATE, model_json(report))
+        except (ReadOnlyError, InUseError) as error:
+            _LOG.warning("The verdict is not saved: %s", error)
     return report
+
+
+def comparison_verdict(run: Path) -> ComparisonVerdict | None:
+    """Read the verdict from the report of a run; None where the run has no report.
+
+    Args:
+        run: The run directory.
+
+    Raises:
+        DataError: The report is not readable.
+    """
+    return load_report(run).verdict if (run / MANIFEST).is_file() else None
 
 
 def _require_consistent(request: GateRequest, make_runner: MakeRunner | None) -> None:
@@ -238,11 +258,30 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
         detail = f"{run.source.name} and {baseline.source.name} differ in {'; '.join(differences)}."
         return _report(inputs, "not comparable", (), certificate, detail=detail)
     rules = verdicts_of(cases_of(inputs) if cases is None else cases, policy.alpha)
-    outcome = _outcome(rules)
+    outcome, detail = _outcome(rules), ""
     if policy.certificate == "require" and certificate.state != "valid":
-        outcome = "untrusted"
+        outcome, detail = "untrusted", f"{certificate.detail}."
+    elif doubt := _doubt(run, rules, certificate):
+        outcome, detail = "untrusted", doubt
     notes = (*_uncounted_failures(inputs, is_graded=cases is None), *_notes(inputs, certificate))
-    return _report(inputs, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
+    return _report(inputs, outcome, rules, certificate, detail=detail, notes=notes)
+
+
+def _doubt(run: Evidence, rules: Sequence[RuleVerdict], certificate: Certificate) -> str:
+    """Return why the judge's letters may decide none of the rules; empty where they may, or need not.
+
+    Labels that show what the judge finds overrule the controls (`Evidence.discrimination`), and so does a valid certificate.
+    """
+    doubts = [
+        reason
+        for reason in run.doubts
+        if not (reason.code == "judge_tells_nothing_apart" and certificate.state == "valid")
+    ]
+    by_letters = [rule for rule in rules if rule.quantity in BY_LETTERS and not rule.labelled_by]
+    others = (rule.verdict for rule in rules if rule not in by_letters)
+    if not doubts or not by_letters or "regression" in others:
+        return ""
+    return messages.judge_doubt(doubts, run.discrimination)
 
 
 _OLD_BASELINE: Final = (
@@ -311,6 +350,8 @@ def _report(
         baseline=None if inputs.baseline is None else inputs.baseline.source,
         rules=rules,
         certificate=certificate,
+        verdict=inputs.comparison,
+        controls=inputs.run.discrimination,
         multiplicity=messages.multiplicity(len(rules), n_evaluated, policy.alpha),
         prompts=tuple(inputs.prompt_changes) if outcome != "not comparable" else (),
         notes=tuple(notes),

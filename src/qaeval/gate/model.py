@@ -5,6 +5,8 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from qaeval.agreement.model import JudgeDiscrimination
+from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.report.facts import Part, PromptChange, is_unset
 from qaeval.report.measure import Measure
 
@@ -125,6 +127,10 @@ class GateReport(Part):
     """None where every rule is a limit."""
     rules: tuple[RuleVerdict, ...]
     certificate: Certificate
+    verdict: ComparisonVerdict | None = None
+    """Verdict of the comparison in the run's ``report.json``; None where the run has no report."""
+    controls: JudgeDiscrimination | None = None
+    """Whether the run's judge tells anything apart: by planted controls, labels, or its letters alone."""
     multiplicity: str
     """How the error rates hold over all rules, in words."""
     prompts: tuple[PromptChange, ...] = Field(default=(), exclude_if=is_unset)

@@ -50,6 +50,10 @@ QUANTITIES: Final[Mapping[str, Quantity]] = {
 """Every quantity that a rule can name."""
 
 HALLUCINATION: Final = "hallucination"
+BY_LETTERS: Final = frozenset(
+    {"usable_rate", "hallucination_rate", "flag_rate", "seconds_per_1000_usable", "cost_per_1000_usable"}
+)
+"""Quantities that rest on the judge's letters and flags."""
 
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _MARGINS: Final[Mapping[Scale, str]] = {

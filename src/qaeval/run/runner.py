@@ -150,6 +150,8 @@ class Runner:
     ) -> None:
         """Generate and grade, at the same time where the judge shares no server with a candidate.
 
+        A run without any item is complete: its failures are its result.
+
         Args:
             candidates: Who answers.
             definition: The eval.
@@ -173,7 +175,7 @@ class Runner:
                     await self._repeat(spec, definition, repeat)
         else:
             await self.agenerate(candidates, definition, repeat=repeat)
-            await self.agrade(judging, controls=controls)
+            await self._grade(judging, controls=controls)
         await self.agrade_repeats(judging, repeat=repeat_judge)
 
     async def agenerate(
@@ -220,15 +222,36 @@ class Runner:
             controls: Whether the judge grades planted controls at the end.
 
         Raises:
-            DataError: there is nothing to grade.
+            DataError: there is nothing to grade; of a shard alone that is fine, since others may have items.
             NotComparableError: the run was graded by another rubric, or by the judge with other settings.
             Interrupted, EndpointError, StoreError: as in ``agenerate``.
         """
+        has_items = await self._grade(
+            judging,
+            samples=samples,
+            candidates=candidates,
+            on_row=on_row,
+            max_concurrency=max_concurrency,
+            controls=controls,
+        )
+        if not has_items and self._sample_ids is None:
+            raise _nothing_to_grade(self._store)
+
+    async def _grade(
+        self,
+        judging: Judging,
+        *,
+        samples: Iterable[Sample] | None = None,
+        candidates: Container[str] | None = None,
+        on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
+        max_concurrency: int | None = None,
+        controls: bool = False,
+    ) -> bool:
+        """Grade as ``agrade`` does; return whether the run has an item."""
         file = _record_grading(self._store, judging)
         with self._store.replies() as replies:
             if not replies.n_items:
-                self._require_items(has_items=False)
-                return
+                return False
             tasks = StoredReplies(
                 store=self._store,
                 replies=replies,
@@ -242,6 +265,7 @@ class Runner:
                 await run_stage(stage, self._context)
                 if controls:
                     await self._grade_controls(judging, replies)
+        return True
 
     async def _grade_controls(self, judging: Judging, replies: ReplyIndex) -> None:
         """Have the judge grade the planted controls that have no grade yet.
@@ -324,19 +348,9 @@ class Runner:
             await _run_both(produce(), grading)
         finally:
             progress.end()
-        self._require_items(has_items=not queue.is_empty)
 
     def _signals(self) -> AbstractContextManager[None]:
         return stop_on_signals(self._stop) if self._handle_signals else nullcontext()
-
-    def _require_items(self, *, has_items: bool) -> None:
-        """Refuse to grade nothing; of a shard alone that is fine, since others may have items.
-
-        Raises:
-            DataError: the run has no item.
-        """
-        if not has_items and self._sample_ids is None:
-            raise _nothing_to_grade(self._store)
 
     # ---------------------------------------------------------------- synchronous
 

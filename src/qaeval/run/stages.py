@@ -104,11 +104,6 @@ class GradingQueue:
         self._done = store.finished(GRADES)
         self._queued: set[int] = set()  # ids as numbers: a million strings would take 70 MB
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the run has nothing to grade: no task so far, and none that an earlier session finished."""
-        return not (self._queued or len(self._done))
-
     def pending(self) -> PendingTasks[GradeTask]:
         """Return the queue; how many tasks it will hold is not known yet."""
         return PendingTasks(1, 0, self._queue)

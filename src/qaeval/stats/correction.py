@@ -344,6 +344,34 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     return value, tuning, Pivot(centre, se, max(1.0, sample.n_effective - 2), skew, method)
 
 
+def scaled_inclusion(inclusion: ArrayLike, labelled: ArrayLike, n_clusters: int) -> Floats:
+    r"""Scale the probabilities of a draw of which only a random part was labelled, so that the labelled clusters stand for all.
+
+    After scaling, :math:`\\sum 1/\\pi` over the labelled clusters is `n_clusters`, so that they can be put beside clusters whose
+    label is known for certain.
+
+    Args:
+        inclusion: Probability with which each cluster was drawn, shape (G,), in (0, 1]; only those of labelled ones are read.
+        labelled: Which clusters are labelled, shape (G,), booleans.
+        n_clusters: Clusters that could have been drawn, at least as many as are labelled.
+
+    Returns:
+        Shape (G,), in (0, 1]; 1 for clusters that are not labelled. Always defined.
+
+    Raises:
+        ValueError: No cluster is labelled, or a probability is out of range.
+    """
+    pi, chosen = np.asarray(inclusion, dtype=np.float64), np.asarray(labelled, dtype=bool)
+    drawn = pi[chosen]
+    if not len(drawn) or not ((drawn > 0) & (drawn <= 1)).all() or n_clusters < len(drawn):
+        raise ValueError(
+            "need a labelled cluster, probabilities in (0, 1] and no fewer clusters than labelled ones"
+        )
+    scaled = np.ones(len(pi))
+    scaled[chosen] = np.minimum(1.0, drawn * float((1 / drawn).sum()) / n_clusters)
+    return scaled
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorrectedRate:
     """The rate of a candidate as the labels have it, the judge's error taken off."""
