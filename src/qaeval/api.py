@@ -64,6 +64,7 @@ from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
+from qaeval.text.margins import parse_margin
 
 __all__ = [
     "AgreementReport",
@@ -325,7 +326,7 @@ def compare(
     repeat: int | None = None,
     repeat_judge: int | None = None,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
@@ -360,7 +361,7 @@ def compare(
             the others serve nothing else.
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
@@ -785,7 +786,7 @@ def load_run(
     run: Run | Paths,
     *,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     decide_by: str | None = None,
     panel: Sequence[str] | None = None,
     hardware: str | None = None,
@@ -797,7 +798,7 @@ def load_run(
     Args:
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -1241,12 +1242,13 @@ def _names(models: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _margin(margin: float | None, registry: Config) -> float:
+def _margin(margin: float | str | None, registry: Config) -> float:
     if margin is None:
         return registry.defaults.margin
-    if not 0 < margin < 1:
-        raise UsageError(f"margin: expected a share between 0 and 1 (0.05 is 5 points), got {margin!r}")
-    return margin
+    try:
+        return parse_margin(margin)
+    except ValueError as error:
+        raise UsageError(f"margin: {error}") from error
 
 
 def _path(path: PathArgument | None) -> Path | None:
