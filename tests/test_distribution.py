@@ -52,3 +52,16 @@ def test_the_search_finds_every_form_of_a_wrong_name() -> None:
         "make install  # install qaeval into .venv",
     ):
         assert names_another_project(line) == []
+
+
+def test_the_tags_of_the_image_are_the_version() -> None:
+    texts = [
+        path.read_text() for path in (ROOT / "Containerfile", *(ROOT / "k8s").rglob("*")) if path.is_file()
+    ]
+    tags = [
+        tag
+        for text in texts
+        for tag in re.findall(r"/qaeval:(\d[\w.]*)|newTag: (\d+\.\d+\.\d+)$", text, re.MULTILINE)
+    ]
+    assert len(tags) > 10
+    assert {first or second for first, second in tags} == {qaeval.__version__}

@@ -21,6 +21,7 @@ from qaeval.comparison.analysis import RunData
 from qaeval.comparison.run_data import labels_of_run, read_run
 from qaeval.errors import DataError
 from qaeval.files.rows import explained
+from qaeval.files.whole import write_file
 from qaeval.files.yaml import read_text, validated
 from qaeval.gate.evidence import (
     ABSENT,
@@ -412,11 +413,7 @@ def _masks(positions: Mapping[str, Sequence[int]], shape: tuple[int, int]) -> di
 
 def _write(path: Path, document: Mapping[str, Any]) -> int:
     content = (_json_text(document) + "\n").encode()
-    temporary = path.with_name(f".{path.name}.partial")
-    with explained(path, "writing"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+    write_file(path, content)
     return len(content)
 
 
