@@ -22,12 +22,13 @@ from qaeval.cli import (
     schema,
     shards,
     sweep,
+    view,
 )
 from qaeval.cli.examples import EXAMPLES
 from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Run": ("compare", "generate", "grade", "report", "merge"),
+    "Run": ("compare", "generate", "grade", "report", "view", "merge"),
     "Judge": ("label", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
@@ -123,6 +124,7 @@ app.command()(compare.compare)
 app.command()(compare.generate)
 app.command()(compare.grade)
 app.command()(compare.report)
+app.command()(view.view)
 app.command()(shards.merge)
 app.command()(history.history)
 app.command()(history.compare_runs)
