@@ -36,10 +36,11 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.html import PageLinks
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
-from qaeval.comparison.write_report import Format, read_report, render, write_report
+from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
@@ -782,6 +783,15 @@ def import_items(
 
 
 @blocking
+def report_page(run: Run, links: PageLinks) -> str:
+    """Render the report of a run for a local server; not part of the public interface.
+
+    Raises:
+        DataError: As for `Run.report`.
+    """
+    return render_page(run._analysis, links)  # noqa: SLF001 - of this module
+
+
 def load_run(
     run: Run | Paths,
     *,
