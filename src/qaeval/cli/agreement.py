@@ -118,10 +118,11 @@ def agreement(
     if as_json:
         print(report.model_dump_json())
         return
+    from qaeval.agreement.messages import verdict_line
     from qaeval.agreement.sections import write_agreement
     from qaeval.cli.tables import print_sections
 
-    print_sections(write_agreement(report))
+    print_sections(write_agreement(report), verdict=verdict_line(report))
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

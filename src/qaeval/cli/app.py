@@ -17,6 +17,8 @@ from qaeval.cli import (
     gate,
     history,
     init,
+    label,
+    labels,
     models,
     schema,
     shards,
@@ -27,7 +29,7 @@ from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run": ("compare", "generate", "grade", "report", "merge"),
-    "Judge": ("agreement", "rubric", "analyse"),
+    "Judge": ("label", "labels", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
@@ -44,7 +46,6 @@ _EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
     "judge": ("grade", "agreement"),
     "score": ("grade",),
     "annotate": ("label", "export"),
-    "label": ("export",),
     "list": ("models", "history"),
     "results": ("report", "history"),
     "show": ("view", "report"),
@@ -128,7 +129,9 @@ app.command()(history.history)
 app.command()(history.compare_runs)
 app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
+app.command()(label.label)
 app.command()(agreement.agreement)
+app.add_typer(labels.labels_app, name="labels")
 app.command()(agreement.plan)
 app.command()(cost.decide)
 app.command()(cost.cost)

@@ -48,9 +48,29 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval baseline list",
         "qaeval baseline list ci/baselines --json",
     ),
+    "label": (
+        "qaeval label results/night --rater anna",
+        "qaeval label results/night --rater anna --n 60 --until-decided",
+    ),
     "agreement": (
         "qaeval agreement results/night --labels labels/anna.csv",
         "qaeval agreement letters.csv --columns anna,judge --cluster chunk_id",
+    ),
+    "labels status": (
+        "qaeval labels status results/night",
+        "qaeval labels status results/night --json",
+    ),
+    "labels import": (
+        "qaeval labels import results/night anna.jsonl bert.csv",
+        "qaeval labels import results/night sheet.csv --rater anna",
+    ),
+    "labels export": (
+        "qaeval labels export results/night --out labels.jsonl",
+        "qaeval labels export results/night --out labels.csv --spreadsheet de",
+    ),
+    "labels adjudicate": (
+        "qaeval labels adjudicate results/night",
+        "qaeval labels adjudicate results/night --rater carol --settle 62d0eead47f35614=B",
     ),
     "plan": (
         "qaeval plan results/night --difference 0.05",

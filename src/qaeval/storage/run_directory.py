@@ -28,6 +28,7 @@ import fcntl
 import json
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -52,6 +53,8 @@ from qaeval.records import Control, Failure, GenerateRow, GradeRow, Reading, Sam
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
+LOGS: Final = "logs"
+"""Folder of the output of servers that qaeval started."""
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 CONTROLS: Final = "controls.jsonl"
@@ -69,6 +72,9 @@ _GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
 _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 
+_LOCK: Final = ".lock"
+_BEGUN: Final = {SAMPLES, SETTINGS, _LOCK}
+"""Files of a run before its first row."""
 _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""
 
@@ -86,6 +92,8 @@ class RunStore:
         self.warnings: list[str] = []
         self._lock: IO[bytes] | None = None
         self._ends: dict[str, int] | None = None
+        self._made: tuple[Path, ...] = ()
+        """Directories that `create` made, the innermost first."""
 
     # ---------------------------------------------------------------- opening
 
@@ -104,6 +112,7 @@ class RunStore:
         if (path / COMMITTED).is_dir():
             raise UsageError(f"{path}: holds shards of a run; add --shard i/N, or choose another --out")
         store = cls(path)
+        store._made = tuple(folder for folder in (path, *path.parents) if not folder.exists())
         with explained(path, "making the directory"):
             path.mkdir(parents=True, exist_ok=True)
         store._acquire()
@@ -150,7 +159,7 @@ class RunStore:
         return store
 
     def _acquire(self) -> None:
-        lock_path = self.path / ".lock"
+        lock_path = self.path / _LOCK
         with explained(lock_path, "opening the lock"):
             self._lock = lock_path.open("ab")
         try:
@@ -214,6 +223,21 @@ class RunStore:
     def _end(self, name: str) -> int | None:
         """Return how many bytes of a file are read: of a run that is open for reading those of its opening."""
         return None if self._ends is None else self._ends.get(name, 0)
+
+    def discard_unstarted(self) -> bool:
+        """Remove a new run without a row, so that the same command can start it; return whether it was one.
+
+        Logs of servers are kept, and directories that existed before.
+        """
+        names = {file.name for file in self.path.iterdir()}
+        if not names <= {*_BEGUN, LOGS}:
+            return False
+        with suppress(OSError):  # what cannot be removed stays
+            for name in names & _BEGUN:
+                (self.path / name).unlink()
+            for folder in self._made:
+                folder.rmdir()
+        return True
 
     def close(self) -> None:
         """Release the lock."""
