@@ -20,6 +20,7 @@ from qaeval.cli import (
     label,
     labels,
     models,
+    repair,
     schema,
     shards,
     sweep,
@@ -28,7 +29,7 @@ from qaeval.cli.examples import EXAMPLES
 from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Run": ("compare", "generate", "grade", "report", "merge"),
+    "Run": ("compare", "generate", "grade", "report", "merge", "repair"),
     "Judge": ("label", "labels", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
@@ -125,6 +126,7 @@ app.command()(compare.generate)
 app.command()(compare.grade)
 app.command()(compare.report)
 app.command()(shards.merge)
+app.command()(repair.repair)
 app.command()(history.history)
 app.command()(history.compare_runs)
 app.command()(gate.gate)

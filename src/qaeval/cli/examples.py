@@ -24,6 +24,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval merge results/shards --out results/night",
         "qaeval merge s3://runs/night --out results/night",
     ),
+    "repair": (
+        "qaeval repair results/night",
+        "qaeval repair results/night --json",
+    ),
     "history": (
         "qaeval history",
         "qaeval history results --mlflow http://127.0.0.1:5000 --push",
