@@ -399,3 +399,38 @@ def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path,
     )
     assert done.returncode in {0, 2}, done.stdout + done.stderr
     assert "qaeval gate" in summary.read_text()
+
+
+def test_an_entry_states_what_the_shipped_registry_does_not(
+    documents: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    chosen = ("--candidate", "selene", "--candidate", "qwen", "--judge", "gpt-oss")
+    done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    models = yaml.safe_load((tmp_path / "p/qaeval.yaml").read_text())["models"]
+    assert models["qwen"] == {"url": server.url, "served_name": "Qwen/Qwen2.5-7B-Instruct-AWQ"}
+    shipped = load_config(data_root() / "qaeval.yaml").judges["selene"]
+    assert (models["selene"]["hf_id"], models["selene"]["family"]) == (shipped.hf_id, shipped.family)
+    assert config_of(tmp_path / "p").models["selene"].url == server.url
+
+
+def test_a_model_on_two_servers_has_a_replica(
+    documents: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    with LoopbackServer(["mistral"], api_key="k3y") as second:
+        done = qaeval(
+            *("init", "p", "--documents", documents, "--candidate", "mistral"),
+            *("--endpoint", f"mistral={server.url}", "--endpoint", second.url),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 69  # the second server wants a key
+        assert "api_key_env" in done.stderr
+    with LoopbackServer(["mistral"]) as second:
+        done = qaeval(
+            *("init", "p", "--documents", documents, "--candidate", "mistral"),
+            *("--endpoint", f"mistral={server.url}", "--endpoint", second.url),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        mistral = config_of(tmp_path / "p").models["mistral"]
+        assert (mistral.url, mistral.replicas) == (server.url, (second.url,))
