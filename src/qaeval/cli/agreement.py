@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Labels, Registry, margin_option
+from qaeval.cli.options import AsJson, Labels, Registry, find_run_argument, margin_option
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ _Source: TypeAlias = Annotated[
     Path | None,
     typer.Argument(
         metavar="[RUN|FILE]",
-        help="Run directory, or CSV/TSV/JSONL file with one column of letters per rater.",
+        parser=find_run_argument,
+        help="Run directory, `latest`, or CSV/TSV/JSONL file with one column of letters per rater.",
     ),
 ]
 _By: TypeAlias = Annotated[
@@ -133,7 +134,9 @@ def plan(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="Run that the plan is based on; without it, --rate and --icc apply."
+            metavar="[RUN]",
+            parser=find_run_argument,
+            help="Run that the plan is based on, or `latest`; without it, --rate and --icc apply.",
         ),
     ] = None,
     difference: Annotated[

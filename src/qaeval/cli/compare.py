@@ -39,6 +39,7 @@ from qaeval.cli.options import (
     RepeatJudge,
     Resume,
     RubricName,
+    RunDirectories,
     RunDirectory,
     SamplesFile,
     Seed,
@@ -260,10 +261,7 @@ def grade(
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Run directories; several are compared side by side."),
-    ],
+    runs: RunDirectories,
     labels: Labels = None,
     margin: Margin = None,
     format_: Annotated[

@@ -249,7 +249,32 @@ AllowHosts: TypeAlias = Annotated[
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def find_run_argument(argument: str) -> Path:
+    """Return the run directory of an argument; ``latest`` is the last run of ``results``."""
+    from qaeval.storage.runs import find_run
+
+    return find_run(argument)
+
+
+def find_run_or_address(argument: str) -> str:
+    """Return an argument that is a run directory, a file or an address of a store; ``latest`` as in `find_run_argument`."""
+    return str(find_run_argument(argument)) if argument == "latest" else argument
+
+
+RunDirectory: TypeAlias = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", parser=find_run_argument, help="Run directory, or `latest`: the last run."),
+]
+RunDirectories: TypeAlias = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...",
+        parser=find_run_argument,
+        help="Run directories, or `latest`; several are compared side by side.",
+    ),
+]
 
 
 def prompt_names(prompts: str | None) -> list[str]:

@@ -28,7 +28,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -425,6 +425,18 @@ class RunStore:
     def writer(self, name: str) -> RowWriter:
         """Open one of the row files for appending."""
         return RowWriter(self.path / name)
+
+
+def row_parser(name: str) -> Callable[[bytes], Any]:
+    """Return the function that reads a row of one of the files that grow while a run is written."""
+    parsers: dict[str, Callable[[bytes], Any]] = {
+        GENERATIONS: _GENERATE_ROWS.validate_json,
+        GENERATION_REPEATS: _GENERATE_ROWS.validate_json,
+        CONTROLS: Control.model_validate_json,
+        SESSIONS: Session.model_validate_json,
+        METRICS: Reading.model_validate_json,
+    }
+    return parsers.get(name, _GRADE_ROWS.validate_json)
 
 
 def _sha256(path: Path) -> str:
