@@ -18,7 +18,7 @@ correct is raised as a `qaeval.errors.QaevalError`.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -36,10 +36,11 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.html import PageLinks
+from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
-from qaeval.comparison.terminal import render_text_rows
-from qaeval.comparison.write_report import Format, read_report, render, write_report
+from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
@@ -54,6 +55,7 @@ from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.report.numbers import rate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
@@ -63,6 +65,7 @@ from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
+from qaeval.text.margins import parse_margin
 
 __all__ = [
     "AgreementReport",
@@ -108,7 +111,7 @@ class ProgressEvent:
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""
     total: int
-    """Tasks known so far; while candidates and judge work at the same time the judge's total grows."""
+    """Tasks of the stage, known at its beginning. An item that is never written counts as graded."""
     failed: int
     """Failed tasks of this session."""
 
@@ -283,18 +286,19 @@ class Run:
     def _repr_html_(self) -> str:
         """Show the verdict and the candidates in a notebook; of a run without letters its path."""
         try:
-            summary = render_text_rows(self.report)
+            screen = build_overview(self.report)
         except QaevalError as error:
             return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
-        verdict, *sentences = (text for _, text in summary.headline)
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in summary.header)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in summary.rows
+            f"<tr><td>{escape(candidate.name)}</td><td>{escape(rate(candidate.rate))}</td>"
+            f"<td>{escape(' · '.join(f'{fact.value} {fact.unit}' for fact in candidate.facts))}</td></tr>"
+            for candidate in screen.candidates
         )
-        notes = "".join(f"<li>{escape(text)}</li>" for text in sentences)
+        badges = "".join(f"<li>{escape(f'{badge.title}: {badge.text}')}</li>" for badge in screen.badges)
         return (
-            f"<p><strong>{escape(verdict)}</strong></p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<ul>{notes}</ul>"
+            f"<p><strong>{escape(screen.verdict)}</strong> {escape(f'{screen.number} {screen.gap}'.strip())}</p>"
+            f"<table><thead><tr><th>candidate</th><th>usable</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<ul>{badges}</ul>"
         )
 
 
@@ -323,7 +327,7 @@ def compare(
     repeat: int | None = None,
     repeat_judge: int | None = None,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
@@ -358,7 +362,7 @@ def compare(
             the others serve nothing else.
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
@@ -425,7 +429,7 @@ def compare(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("compare", path),
+        _resumable("compare", store, is_new=not resume),
     ):
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
@@ -519,7 +523,7 @@ def generate(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("generate", path),
+        _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
@@ -779,11 +783,20 @@ def import_items(
 
 
 @blocking
+def report_page(run: Run, links: PageLinks) -> str:
+    """Render the report of a run for a local server; not part of the public interface.
+
+    Raises:
+        DataError: As for `Run.report`.
+    """
+    return render_page(run._analysis, links)  # noqa: SLF001 - of this module
+
+
 def load_run(
     run: Run | Paths,
     *,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     decide_by: str | None = None,
     panel: Sequence[str] | None = None,
     hardware: str | None = None,
@@ -795,7 +808,7 @@ def load_run(
     Args:
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -1185,9 +1198,9 @@ class _StageEvents:
         if self._callback is not None:
             self._callback(self._event)
 
-    def more(self, n: int) -> None:
-        """Expect more tasks."""
-        self._event = replace(self._event, total=self._event.total + n)
+    def skip(self, n: int) -> None:
+        """Count tasks that do not exist; the event of the next row says so."""
+        self._event = replace(self._event, done=self._event.done + n)
 
     def end(self) -> None:
         """Do nothing: the last row was the end."""
@@ -1209,11 +1222,17 @@ def _note(judging: Judging, progress: Progress) -> None:
         progress.note(judging.note)
 
 
-def _resumable(function: str, path: Path) -> AbstractContextManager[None]:
-    """Add to an error how the run is continued."""
-    return _noted(
-        f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
-    )
+@contextmanager
+def _resumable(function: str, store: RunStore, *, is_new: bool) -> Iterator[None]:
+    """Add to an error how the run is continued; a new run without a row is removed instead, so that the same call starts it again."""
+    try:
+        yield
+    except (QaevalError, KeyboardInterrupt) as error:
+        if not (is_new and store.discard_unstarted()):
+            error.add_note(
+                f"finished rows are kept; to continue: qaeval.{function}(..., out={str(store.path)!r}, resume=True)"
+            )
+        raise
 
 
 @contextmanager
@@ -1233,12 +1252,13 @@ def _names(models: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _margin(margin: float | None, registry: Config) -> float:
+def _margin(margin: float | str | None, registry: Config) -> float:
     if margin is None:
         return registry.defaults.margin
-    if not 0 < margin < 1:
-        raise UsageError(f"margin: expected a share between 0 and 1 (0.05 is 5 points), got {margin!r}")
-    return margin
+    try:
+        return parse_margin(margin)
+    except ValueError as error:
+        raise UsageError(f"margin: {error}") from error
 
 
 def _path(path: PathArgument | None) -> Path | None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from qaeval.agreement.model import AgreementOutcome, Coefficients, RaterAgreement
+from qaeval.agreement.model import AgreementOutcome, AgreementReport, Coefficients, RaterAgreement
 from qaeval.agreement.rater_quality import SKIMMING
 from qaeval.report.facts import RubricFacts
 from qaeval.report.measure import Measure
@@ -31,6 +31,39 @@ def standing(coefficients: Coefficients, lift: Measure) -> AgreementOutcome:
     if kappa.low is None or kappa.low <= 0:
         return "chance"
     return "majority" if lift.low is None or lift.low <= 0 else "beats both"
+
+
+def verdict_line(report: AgreementReport) -> str:
+    """Return what the labels show in one sentence: of the judge by the rater with the most items, else of two raters."""
+    if not report.agreement:
+        return _raters_line(report)
+    rater = max(report.agreement, key=lambda each: each.coefficients.n if each.coefficients else 0)
+    judge, numbers = report.judge, rater.coefficients
+    if numbers is None:
+        return f"{judge} is not measured: no label belongs to an item that it graded."
+    texts: dict[AgreementOutcome, str] = {
+        "too few chunks": f"Too few labels to measure {judge} ({plural(numbers.n_chunks, 'chunk')} of at least {MIN_CLUSTERS})",
+        "chance": f"{judge} is not shown to agree with {rater.rater} beyond chance",
+        "majority": f"{judge} is not shown to agree with {rater.rater} more often than always answering {rater.majority_letter}",
+        "beats both": f"{judge} agrees with {rater.rater} more often than chance and than always answering {rater.majority_letter}",
+    }
+    others = len(report.agreement) - 1
+    of = f" (of {others + 1} raters, the one with the most items)" if others else ""
+    return (
+        f"{texts[rater.standing]}: the same letter for {rate(numbers.observed)} of {plural(numbers.n, 'item')}, kappa "
+        f"{coefficient(numbers.kappa)}{of}."
+    )
+
+
+def _raters_line(report: AgreementReport) -> str:
+    if not report.raters:
+        return "No two raters have an item in common: no agreement can be measured."
+    pair = min(report.raters, key=lambda each: each.coefficients.observed.value or 0.0)
+    numbers = pair.coefficients
+    return (
+        f"{pair.a} and {pair.b} give the same letter to {rate(numbers.observed)} of {plural(numbers.n, 'item')}, kappa "
+        f"{coefficient(numbers.kappa)}{', the lowest of all pairs' if len(report.raters) > 1 else ''}; no judge is among the raters."
+    )
 
 
 def sentences(rater: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tuple[str, ...]:

@@ -20,9 +20,17 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval report results/night",
         "qaeval report results/monday results/tuesday --format md",
     ),
+    "view": (
+        "qaeval view",
+        "qaeval view latest --no-browser --port 8000",
+    ),
     "merge": (
         "qaeval merge results/shards --out results/night",
         "qaeval merge s3://runs/night --out results/night",
+    ),
+    "repair": (
+        "qaeval repair results/night",
+        "qaeval repair results/night --json",
     ),
     "history": (
         "qaeval history",
@@ -47,6 +55,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     "baseline list": (
         "qaeval baseline list",
         "qaeval baseline list ci/baselines --json",
+    ),
+    "label": (
+        "qaeval label results/night --rater anna",
+        "qaeval label results/night --rater anna --n 60 --until-decided",
     ),
     "agreement": (
         "qaeval agreement results/night --labels labels/anna.csv",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Margin, RunDirectory
+from qaeval.cli.options import AllowHosts, AsJson, Margin, NoBrowser, Port, RunDirectory
 from qaeval.cli.terminal import printable
 from qaeval.errors import UsageError
 
@@ -118,13 +118,19 @@ def adjudicate(
     note: Annotated[
         str | None, typer.Option("--note", help="Reason, stored with the letters of --settle.")
     ] = None,
+    port: Port = None,
+    no_browser: NoBrowser = False,
+    allow_host: AllowHosts = None,
     as_json: AsJson = False,
 ) -> None:
     """List or settle items to which people gave different letters.
 
-    A settled letter is the reference of agreement, report and gate in place of both.
+    With --rater, a local page shows the letters and notes of an item without names, and the third person decides. A settled letter is
+    the reference of agreement, report and gate in place of both.
     """
+    from qaeval.cli.label import serve
     from qaeval.labelling import Adjudication, open_disputes
+    from qaeval.web.adjudicate import adjudication_page
 
     if settle and not rater:
         raise UsageError("--settle requires --rater: a third person settles an item")
@@ -134,11 +140,14 @@ def adjudicate(
     with Adjudication.open(run, rater) as adjudication:
         if settle:
             _settle(adjudication, settle, note or "")
-        if as_json or not settle:
+        if as_json:
             disputes = [dispute for dispute in adjudication.disputes() if dispute.settled is None]
-            _print_disputes(disputes, as_json=as_json)
-        if not as_json:
-            print(f"{adjudication.n_settled} of {adjudication.n_total} settled")
+            _print_disputes(disputes, as_json=True)
+            return
+        if not settle:
+            page = adjudication_page(adjudication)
+            serve(page, adjudication, port, allow_host, open_browser=not no_browser)
+        print(f"{adjudication.n_settled} of {adjudication.n_total} settled")
 
 
 def _settle(adjudication: "Adjudication", pairs: list[str], note: str) -> None:

@@ -22,7 +22,7 @@ from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
-from qaeval.comparison.items import ChunkItems, gather_items
+from qaeval.comparison.items import ChunkItems, count_review, gather_items
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import decide_verdict
@@ -268,6 +268,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
             rubric=rubric,
             temperatures=rows.temperatures,
         ),
+        review=count_review(table, [label for label in rows.labels if fits(label, rubric)]),
         selection=summarise_pairs(table, rows.samples, names)
         if data.eval_facts.item_kind == "preference_pair"
         else (),

@@ -12,10 +12,9 @@ from typing import IO, Final, Self
 import orjson
 
 from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, replay
-from qaeval.errors import StoreError, UsageError
+from qaeval.errors import InUseError, StoreError, UsageError
 from qaeval.files.rows import end_of_last_line, read_rows
 from qaeval.records import Label, LabelDraw
-from qaeval.storage.run_directory import InUseError
 
 LABELS: Final = "labels"
 """Folder of a run with the label files of its raters."""

@@ -31,7 +31,7 @@ from qaeval.run.session import RunContext, run_stage
 from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredReplies, ignore
 from qaeval.run.watch import Progress, Stop, stop_on_signals
 from qaeval.serving.exporter import Exporter
-from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore, differences, further_files
+from qaeval.storage.run_directory import GENERATIONS, GRADES, LOGS, RunStore, differences, further_files
 
 _Parameters = ParamSpec("_Parameters")
 
@@ -89,7 +89,7 @@ class Runner:
         self._cache = None if cache is None else Cache(cache, on_message=progress.note)
         self._servers = ServerManager(
             serving,
-            logs=store.path / "logs",
+            logs=store.path / LOGS,
             on_message=progress.note,
             stopped=self._stop.is_set,
             allow_external=allow_external,
@@ -329,9 +329,18 @@ class Runner:
         judging: Judging,
     ) -> None:
         """Grade items as they are written; a bounded queue holds the candidates back for a slow judge."""
-        n_done = len(self._store.finished(GRADES))
-        progress = self._progress.stage("grade", judging.judge.name, total=n_done, done=n_done)
-        queue = GradingQueue(self._store, judging.judge.name, progress)
+        n_samples = sum(
+            self._sample_ids is None or id_ in self._sample_ids for id_ in self._store.sample_ids()
+        )
+        progress = self._progress.stage(
+            "grade",
+            judging.judge.name,
+            total=len(candidates) * n_samples * definition.items_per_sample,
+            done=len(self._store.finished(GRADES)),
+        )
+        queue = GradingQueue(
+            self._store, judging.judge.name, progress, items_per_sample=definition.items_per_sample
+        )
 
         async def produce() -> None:
             try:
