@@ -2,7 +2,7 @@
 
 import json
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from qaeval.errors import StoreError
-from qaeval.evals.rubric import Flag, Level, load_rubric, prompt_text
+from qaeval.evals.rubric import load_rubric, prompt_text
+from qaeval.labelling import Progress, Question
 from qaeval.web.label import LabelPage
 from qaeval.web.messages import LANGUAGES, TEXTS, preferred_language, text
 from web_client import Answer, Client, serving
@@ -18,39 +19,30 @@ from web_client import Answer, Client, serving
 RUBRIC = load_rubric(Path("rubrics/qa_pair_abc.yaml"))
 
 
-@dataclass
-class Item:
-    assignment: str
-    parts: Sequence[str] = ("The valve opens at 3 bar. ", "It shuts after 9 s.")
-    support: Sequence[int] = (0,)
-    title: str = "Valves"
-    question: str = "When does it open?"
-    answer: str = "The valve opens at 3 bar."
-    rejected: str = ""
-    rubric: str = prompt_text(RUBRIC)
-    scale: Sequence[Level] = RUBRIC.scale
-    flags: Sequence[Flag] = RUBRIC.flags
-    candidate: str = "mistral"
-    grade: str = "C"
-
-
-@dataclass
-class Progress:
-    answered: int
-    total: int
-    median_seconds: float | None
-    remaining_seconds: float | None
+def question(assignment: str, **values: Any) -> Question:
+    given: dict[str, Any] = {
+        "title": "Valves",
+        "parts": ("The valve opens at 3 bar. ", "It shuts after 9 s."),
+        "support": (0,),
+        "question": "When does it open?",
+        "answer": "The valve opens at 3 bar.",
+        "rejected": "",
+        "rubric": prompt_text(RUBRIC),
+        "scale": RUBRIC.scale,
+        "flags": RUBRIC.flags,
+    }
+    return Question(assignment=assignment, number=1, **(given | values))
 
 
 @dataclass
 class Session:
     """Three items in memory."""
 
-    items: list[Item] = field(default_factory=lambda: [Item("x1"), Item("x2"), Item("x3")])
+    items: list[Question] = field(default_factory=lambda: [question("x1"), question("x2"), question("x3")])
     log: list[tuple[object, ...]] = field(default_factory=list)
     broken: bool = False
 
-    def current(self) -> Item | None:
+    def current(self) -> Question | None:
         return self.items[len(self.log)] if len(self.log) < len(self.items) else None
 
     def record(self, *label: object) -> None:
@@ -60,7 +52,7 @@ class Session:
 
     skip = record
 
-    def undo(self) -> Item | None:
+    def undo(self) -> Question | None:
         if not self.log:
             return None
         self.log.pop()
@@ -68,8 +60,15 @@ class Session:
 
     def progress(self) -> Progress:
         pace = 6.4 if self.log else None
+        left = len(self.items) - len(self.log)
         return Progress(
-            len(self.log), len(self.items), pace, pace and pace * (len(self.items) - len(self.log))
+            answered=len(self.log),
+            total=len(self.items),
+            labelled=len(self.log),
+            skipped=0,
+            median_seconds=pace,
+            remaining_seconds=pace and pace * left,
+            is_decided=False,
         )
 
     def summary(self, language: str) -> list[tuple[str, list[str]]]:
@@ -79,7 +78,7 @@ class Session:
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Client, Session]]:
     session = Session()
-    page = LabelPage(session, summarise=session.summary, run="run <1>", rater="anna")  # type: ignore[arg-type]
+    page = LabelPage(session, summarise=session.summary, run="run <1>", rater="anna")
     with serving(page.routes()) as (client, _):
         yield client, session
 
@@ -161,7 +160,8 @@ def test_the_end_shows_the_summary_and_can_be_undone(client: Client, session: Se
     for item in session.items:
         state = label(client, item.assignment)
     assert state["item"] is None
-    assert state["summary"] == [{"title": "The end", "lines": ["en"]}]
+    summary = json.loads(client.send("GET", "/summary").text)
+    assert summary == {"sections": [{"title": "The end", "lines": ["en"]}]}
     assert json.loads(post(client, "/undo", assignment=None).text)["item"]["assignment"] == "x3"
 
 
@@ -206,7 +206,7 @@ def test_a_label_that_cannot_be_stored_keeps_the_item(client: Client, session: S
 
 
 def test_untrusted_text_has_visible_control_characters(client: Client, session: Session) -> None:
-    session.items[0] = Item("x1", answer="a\0b\u202ec\r\nd\te\x1b[31m\ud800", parts=["<script>\u200f"])
+    session.items[0] = question("x1", answer="a\0b\u202ec\r\nd\te\x1b[31m\ud800", parts=["<script>\u200f"])
     item = json.loads(client.send("GET", "/state").text)["item"]
     assert item["answer"] == "a␀b[U+202E]c\nd\te␛[31m[U+D800]"
     assert item["source"] == ["<script>[U+200F]"]

@@ -28,6 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 import pandas as pd
 
+from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
@@ -50,6 +51,7 @@ from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
+from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
@@ -63,10 +65,12 @@ from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
+from qaeval.text.margins import parse_margin
 
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
@@ -77,12 +81,14 @@ __all__ = [
     "agrade",
     "agreement",
     "aimport_items",
+    "alabel_status",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
     "import_items",
+    "label_status",
     "load_run",
 ]
 
@@ -321,7 +327,7 @@ def compare(
     repeat: int | None = None,
     repeat_judge: int | None = None,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
@@ -356,7 +362,7 @@ def compare(
             the others serve nothing else.
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
@@ -790,7 +796,7 @@ def load_run(
     run: Run | Paths,
     *,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     decide_by: str | None = None,
     panel: Sequence[str] | None = None,
     hardware: str | None = None,
@@ -802,7 +808,7 @@ def load_run(
     Args:
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -976,6 +982,24 @@ def gate(
     return decide_gate(request, reader, make_runner=runner_of)
 
 
+@blocking
+def label_status(
+    run: PathArgument, *, margin: float | None = None, config: PathArgument | None = None
+) -> LabelStatus:
+    """Say what the labels of a run are worth: raters, agreement between them, and what more labels would buy.
+
+    Args:
+        run: Directory of a graded and finished run.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+        config: Registry file.
+
+    Raises:
+        DataError: There is no graded and finished run, or its labels contradict each other.
+        StoreError: Another process writes the run.
+    """
+    return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
+
+
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
@@ -983,6 +1007,7 @@ aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)
+alabel_status = awaitable(label_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1227,12 +1252,13 @@ def _names(models: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _margin(margin: float | None, registry: Config) -> float:
+def _margin(margin: float | str | None, registry: Config) -> float:
     if margin is None:
         return registry.defaults.margin
-    if not 0 < margin < 1:
-        raise UsageError(f"margin: expected a share between 0 and 1 (0.05 is 5 points), got {margin!r}")
-    return margin
+    try:
+        return parse_margin(margin)
+    except ValueError as error:
+        raise UsageError(f"margin: {error}") from error
 
 
 def _path(path: PathArgument | None) -> Path | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Labels, Registry, find_run_argument
+from qaeval.cli.options import AsJson, Labels, Registry, find_run_argument, margin_option
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -142,7 +142,10 @@ def plan(
     difference: Annotated[
         float,
         typer.Option(
-            "--difference", min=0.001, max=0.999, help="Difference to detect; 0.05 is 5 percentage points."
+            "--difference",
+            metavar="MARGIN",
+            parser=margin_option,
+            help="Difference to detect: 5 points, 5%, 5pp or 0.05.",
         ),
     ] = 0.05,
     power: Annotated[

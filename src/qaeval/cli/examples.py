@@ -28,6 +28,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval merge results/shards --out results/night",
         "qaeval merge s3://runs/night --out results/night",
     ),
+    "repair": (
+        "qaeval repair results/night",
+        "qaeval repair results/night --json",
+    ),
     "history": (
         "qaeval history",
         "qaeval history results --mlflow http://127.0.0.1:5000 --push",
@@ -59,6 +63,22 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     "agreement": (
         "qaeval agreement results/night --labels labels/anna.csv",
         "qaeval agreement letters.csv --columns anna,judge --cluster chunk_id",
+    ),
+    "labels status": (
+        "qaeval labels status results/night",
+        "qaeval labels status results/night --json",
+    ),
+    "labels import": (
+        "qaeval labels import results/night anna.jsonl bert.csv",
+        "qaeval labels import results/night sheet.csv --rater anna",
+    ),
+    "labels export": (
+        "qaeval labels export results/night --out labels.jsonl",
+        "qaeval labels export results/night --out labels.csv --spreadsheet de",
+    ),
+    "labels adjudicate": (
+        "qaeval labels adjudicate results/night",
+        "qaeval labels adjudicate results/night --rater carol --settle 62d0eead47f35614=B",
     ),
     "plan": (
         "qaeval plan results/night --difference 0.05",

@@ -215,6 +215,7 @@ def export(
     _require_applicable(to, options)
     target = out or run.resolve().with_name(f"{run.resolve().name}-{to}")
     with RunStore.open(run) as store:
+        store.require_unchanged()
         if to == "inspect":
             _export_logs(store, target)
         else:

@@ -1,17 +1,20 @@
 """`qaeval label`: label items of a run on a local page."""
 
-from functools import partial
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AllowHosts, NoBrowser, Port, RunDirectory
+from qaeval.cli.options import AllowHosts, Margin, NoBrowser, Port, Registry, RunDirectory
 from qaeval.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from qaeval.labelling import Adjudication, Sitting
+    from qaeval.web.label import LabelPage
 
 Rater: TypeAlias = Annotated[
     str, typer.Option("--rater", metavar="NAME", help="Name of the rater, and of the label file.")
 ]
-Number: TypeAlias = Annotated[int, typer.Option("--n", min=1, help="Items to label.")]
+Number: TypeAlias = Annotated[int, typer.Option("--n", min=1, help="Number of items to label.")]
 By: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -24,7 +27,17 @@ By: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the draw.")]
 UntilDecided: TypeAlias = Annotated[
     bool,
-    typer.Option("--until-decided", help="End the sitting once further labels cannot change the verdict."),
+    typer.Option(
+        "--until-decided", help="End the sitting once more labels do not change which candidate is best."
+    ),
+]
+About: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--estimand",
+        metavar="pool|future",
+        help="With --until-decided: decide about the chunks of the run (pool) or about documents to come (future).",
+    ),
 ]
 
 
@@ -35,6 +48,9 @@ def label(
     by: By = "plan",
     seed: Seed = 0,
     until_decided: UntilDecided = False,
+    estimand: About = "pool",
+    margin: Margin = None,
+    config: Registry = None,
     port: Port = None,
     no_browser: NoBrowser = False,
     allow_host: AllowHosts = None,
@@ -44,12 +60,14 @@ def label(
     The page shows neither candidates nor grades; every label is on disk before the next item appears. The same command resumes a
     sitting.
     """
+    from qaeval.errors import UsageError
     from qaeval.labelling import Sitting
-    from qaeval.labelling.rater_file import LABELS
+    from qaeval.registry.find import find_config
     from qaeval.web.label import LabelPage
-    from qaeval.web.server import PageServer
-    from qaeval.web.summary import summarise
+    from qaeval.web.summary import summary_sections
 
+    if estimand not in {"pool", "future"}:
+        raise UsageError(f"--estimand {estimand}: expected pool or future")
     with Sitting.open(
         run,
         rater,
@@ -57,19 +75,37 @@ def label(
         by=by,  # type: ignore[arg-type] # Sitting.open checks it
         seed=seed,
         until_decided=until_decided,
+        estimand=estimand,  # type: ignore[arg-type] # checked above
+        margin=margin or find_config(config).defaults.margin,
     ) as sitting:
         page = LabelPage(
             sitting,
-            summarise=partial(summarise, sitting),
+            summarise=lambda language: summary_sections(sitting.summary(), language),
             run=sitting.run.resolve().name,
             rater=sitting.rater,
         )
-        say = partial(print, flush=True)
-        server = PageServer(page.routes(), port=port, allow_hosts=allow_host or (), on_message=say)
-        for note in sitting.notes:
-            say(printable(note))
-        server.run(open_browser=not no_browser)
+        serve(page, sitting, port, allow_host, open_browser=not no_browser)
         progress = sitting.progress()
-        print(
-            f"\n{progress.answered} of {progress.total} items labelled or skipped: {sitting.run / LABELS / sitting.rater}.jsonl"
-        )
+        print(f"{progress.labelled} items labelled, {progress.skipped} skipped, {progress.remaining} open")
+
+
+def serve(
+    page: "LabelPage",
+    session: "Sitting | Adjudication",
+    port: int | None,
+    allow_hosts: list[str] | None,
+    *,
+    open_browser: bool,
+) -> None:
+    """Serve a page in this process until Ctrl-C."""
+    from qaeval.labelling.rater_file import LABELS
+    from qaeval.web.server import PageServer
+
+    def say(message: str) -> None:
+        print(printable(message), flush=True)  # a pipe reads the address at once
+
+    server = PageServer(page.routes(), port=port, allow_hosts=allow_hosts or (), on_message=say)
+    for note in getattr(session, "notes", ()):
+        say(note)
+    server.run(open_browser=open_browser)
+    say(f"labels: {session.run / LABELS / session.rater}.jsonl")

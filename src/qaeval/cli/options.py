@@ -54,6 +54,16 @@ Seed: TypeAlias = Annotated[
 ]
 
 
+def margin_option(value: str | float) -> float:
+    """Parse a margin: ``5 points``, ``5pp``, ``5%`` or ``0.05``."""
+    from qaeval.text.margins import parse_margin
+
+    try:
+        return parse_margin(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def _on_disk(path: Path | None) -> Path | None:
     """Refuse the address of a store: as a path it would create a folder ``s3:``."""
     if path is not None and path.parts[:1] == ("s3:",):
@@ -208,9 +218,10 @@ Margin: TypeAlias = Annotated[
     float | None,
     typer.Option(
         "--margin",
-        min=0.001,
-        max=0.999,
-        help="Smallest difference of usable rates that matters; default: the margin of the registry (0.05, 5 points).",
+        metavar="MARGIN",
+        parser=margin_option,
+        help="Smallest difference of usable rates that matters: 5 points, 5%, 5pp or 0.05; default: the margin of the registry "
+        "(5 points).",
     ),
 ]
 Machine: TypeAlias = Annotated[

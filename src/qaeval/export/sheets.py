@@ -202,6 +202,13 @@ def precomputed_rows(
 
 def _sheet_row(graded: GradedItem, grading: Grading, flags: Sequence[str], scale: str) -> dict[str, Any]:
     item, chunk = graded.item, graded.sample.chunk
+    texts = {
+        "text": chunk.text,
+        "question": item.question,
+        "answer": item.answer,
+        "rejected": item.parts.get(REJECTED, ""),
+        "form": item.parts.get(FORM, ""),
+    }
     return {
         "item_id": item.item_id,
         "label": "",
@@ -210,11 +217,8 @@ def _sheet_row(graded: GradedItem, grading: Grading, flags: Sequence[str], scale
         "rubric": grading.rubric,
         "scale": scale,
         "chunk_id": chunk.chunk_id,
-        "text": chunk.text,
-        "question": item.question,
-        "answer": item.answer,
-        "rejected": item.parts.get(REJECTED, ""),
-        "form": item.parts.get(FORM, ""),
+        # no reader of tables takes a NUL
+        **{name: text.replace("\0", "\ufffd") for name, text in texts.items()},
     }
 
 

@@ -27,6 +27,8 @@ _SYNC_S: Final = 0.5
 """A machine that loses its power loses the rows of this time; a sync takes milliseconds, writing a row
 microseconds."""
 _READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+BAD_ROW: Final = (ValueError, TypeError, LookupError, AttributeError)
+"""What parsers raise for a line that is no valid row; pydantic's `ValidationError` is a ValueError."""
 _ID: Final = re.compile(r"[0-9a-f]{1,16}")
 
 
@@ -144,15 +146,26 @@ def placed_rows(
                 continue
             try:
                 row = parse(line)
-            except ValidationError as error:
-                problem = error.errors(include_url=False)[0]
-                where = ".".join(map(str, problem["loc"])) or "the row"
-                raise DataError(f"{path}:{number}: not a valid row: {where}: {problem['msg']}") from error
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
+            except BAD_ROW as error:
                 raise DataError(
-                    f"{path}:{number}: not a valid row: {type(error).__name__}: {error}"
+                    f"{path}:{number}: not a valid row: {problem_of(error)}{_repair_hint(path)}"
                 ) from error
             yield start, row
+
+
+def problem_of(error: Exception) -> str:
+    """Describe why a line is no valid row."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "the row"
+    return f"{where}: {problem['msg']}"
+
+
+def _repair_hint(path: Path) -> str:
+    """Return the way on, where the file belongs to a run."""
+    run = next((folder for folder in path.parents[:2] if (folder / "settings.json").is_file()), None)
+    return f"; `qaeval repair {run}` moves such rows aside, and their tasks are asked again" if run else ""
 
 
 def end_of_last_line(file: IO[bytes], size: int, block: int = 65536) -> int:

@@ -1,6 +1,6 @@
 """Labels by people: sittings, differences settled by a third person, and what the labels are worth."""
 
-from qaeval.labelling.adjudication import Adjudication, Dispute
+from qaeval.labelling.adjudication import Adjudication, Dispute, open_disputes
 from qaeval.labelling.model import LabelStatus, MoreLabels, RaterWork, SittingSummary, StoppingDecision
 from qaeval.labelling.question import Question
 from qaeval.labelling.rater_file import require_rater_name
@@ -20,6 +20,7 @@ __all__ = [
     "SittingSummary",
     "StoppingDecision",
     "label_status",
+    "open_disputes",
     "require_rater_name",
     "summarise",
 ]

@@ -24,6 +24,7 @@ from qaeval.storage.run_directory import RunStore
 class Dispute:
     """An item with different letters, as the third person is shown it."""
 
+    item_id: str
     question: Question
     labels: tuple[Label, ...]
     """One of each rater, by name, with letter, flags and note."""
@@ -87,18 +88,8 @@ class Adjudication:
         """
         name = require_rater_name(rater)
         path = Path(run_directory)
-        with RunStore.open(path) as store:
-            require_finished(store)
-            grading = Grading.of(store)
-            items = {item.item.item_id: item for item in graded_items(store, [])}
+        items, grading, everything = _read_disputes(path)
         rubric, text = rubric_of(grading)
-        labels = [
-            label
-            for file in labels_of_run(path, grading.settings)
-            for label in read_rater_rows(file).labels
-            if label.item_id in items and label.rubric in {"", grading.rubric}
-        ]
-        everything = _different_letters(labels)
         if not everything:
             raise UsageError(
                 f"{path}: no item has different letters by two people: there is nothing to settle"
@@ -140,15 +131,13 @@ class Adjudication:
         self._file.refresh()
         settled = self._settled()
         return tuple(
-            Dispute(
-                question=as_question(
-                    self._items[item_id],
-                    assignment=assignment,
-                    number=number,
-                    rubric=self._rubric,
-                    rubric_text=self._rubric_text,
-                ),
-                labels=tuple(labels),
+            _dispute(
+                self._items[item_id],
+                labels,
+                assignment=assignment,
+                number=number,
+                rubric=self._rubric,
+                rubric_text=self._rubric_text,
                 settled=settled.get(assignment),
             )
             for number, (assignment, (item_id, labels)) in enumerate(self._disputes.items(), start=1)
@@ -194,7 +183,7 @@ class Adjudication:
                 rejected=graded.item.parts.get(REJECTED, ""),
                 assignment=assignment,
                 settles=True,
-                at=self._clock(),
+                time=self._clock(),
             )
         )
 
@@ -218,7 +207,7 @@ class Adjudication:
             return None
         self._assigned(assignment)
         if assignment in settled:
-            self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, at=self._clock()))
+            self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, time=self._clock()))
         return next(one for one in self.disputes() if one.question.assignment == assignment)
 
     def _settled(self) -> dict[str, Label]:
@@ -245,6 +234,70 @@ class Adjudication:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_disputes(run: Path) -> tuple[Dispute, ...]:
+    """Return the items of a run to which people gave different letters and that nobody settled.
+
+    Args:
+        run: A graded and finished run.
+
+    Raises:
+        DataError: There is no graded and finished run, or a label file is not readable.
+        StoreError: The run is being written.
+    """
+    items, grading, disputes = _read_disputes(run)
+    rubric, text = rubric_of(grading)
+    settled = {
+        label.item_id
+        for file in labels_of_run(run, grading.settings)
+        for label in read_rater_rows(file).labels
+        if label.settles and label.rubric in {"", grading.rubric}
+    }
+    return tuple(
+        _dispute(
+            items[item_id],
+            labels,
+            assignment=item_id,
+            number=number,
+            rubric=rubric,
+            rubric_text=text,
+            settled=None,
+        )
+        for number, (item_id, labels) in enumerate(disputes.items(), start=1)
+        if item_id not in settled
+    )
+
+
+def _read_disputes(run: Path) -> tuple[dict[str, GradedItem], Grading, dict[str, tuple[Label, ...]]]:
+    """Read the items of a run, its grading, and the labels of the items to which people gave different letters."""
+    with RunStore.open(run) as store:
+        require_finished(store)
+        grading = Grading.of(store)
+        items = {item.item.item_id: item for item in graded_items(store, [])}
+    labels = [
+        label
+        for file in labels_of_run(run, grading.settings)
+        for label in read_rater_rows(file).labels
+        if label.item_id in items and label.rubric in {"", grading.rubric}
+    ]
+    return items, grading, _different_letters(labels)
+
+
+def _dispute(
+    graded: GradedItem,
+    labels: Sequence[Label],
+    *,
+    assignment: str,
+    number: int,
+    rubric: Rubric,
+    rubric_text: str,
+    settled: Label | None,
+) -> Dispute:
+    question = as_question(
+        graded, assignment=assignment, number=number, rubric=rubric, rubric_text=rubric_text
+    )
+    return Dispute(item_id=graded.item.item_id, question=question, labels=tuple(labels), settled=settled)
 
 
 def disputed_items(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, tuple[Label, ...]]:

@@ -198,7 +198,7 @@ class Sitting:
                     seed=seed,
                     rubric=grading.rubric,
                     rubric_sha=grading.rubric_sha,
-                    at=started,
+                    time=started,
                     unit=drawn.unit,
                     probability=drawn.probability,
                     probabilities=drawn.probabilities,
@@ -228,7 +228,7 @@ class Sitting:
 
     def _note_resumed(self, *, n: int, by: LabelPlan, until_decided: bool) -> None:
         left = self.progress().remaining
-        note = f"the sitting of {self._draw.at[:10] or 'before'} goes on: {left} questions are left"
+        note = f"the sitting of {self._draw.time[:10] or 'before'} goes on: {left} questions are left"
         if (n, by, until_decided) != (self._draw.n, self._draw.by, self._draw.until_decided):
             note += f"; it draws {self._draw.n} items by {self._draw.by}, and other options apply to the next sitting"
         self.notes.append(note)
@@ -292,7 +292,7 @@ class Sitting:
                 repeat=is_repeat,
                 seconds=_valid_seconds(seconds),
                 words=self._n_new_words(assignment),
-                at=self._clock(),
+                time=self._clock(),
             )
         )
 
@@ -330,7 +330,7 @@ class Sitting:
                 rater=self.rater,
                 reason=reason,
                 seconds=_valid_seconds(seconds),
-                at=self._clock(),
+                time=self._clock(),
             )
         )
 
@@ -355,7 +355,7 @@ class Sitting:
                 return None
         item_id, _ = self._assigned(assignment)
         if assignment in answered:
-            self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, at=self._clock()))
+            self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, time=self._clock()))
         number = list(self._order).index(assignment) + 1
         return self._question(number, assignment, self._items[item_id])
 

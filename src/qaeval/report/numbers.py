@@ -19,6 +19,7 @@ _SMALLEST_P: Final = 0.001
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _SHORT: Final = 10
+_MAX_AGE_IN_HOURS: Final = 48
 
 
 def percent(share: float | None) -> str:
@@ -133,6 +134,13 @@ def per_second(value: float | None) -> str:
 def plural(n: int, noun: str, nouns: str = "") -> str:
     """Print a count with its noun: ``1 item``, ``41 items``."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
+def age(hours: float) -> str:
+    """Print an age: ``under 1 hour``, ``17 hours``, from two days on ``5 days``."""
+    if hours < 1:
+        return "under 1 hour"
+    return plural(int(hours), "hour") if hours < _MAX_AGE_IN_HOURS else plural(int(hours / 24), "day")
 
 
 def two_digits_up(n: int) -> int:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from qaeval.errors import QaevalError
-from qaeval.evals.rubric import Flag, Level
+from qaeval.labelling import Progress, Question
 from qaeval.records import Record
 from qaeval.web.app import body_of, page, visible
 from qaeval.web.messages import (
@@ -34,79 +34,15 @@ _MAX_NOTE: Final = 10_000
 _LANGUAGE_COOKIE: Final = "qaeval-language"
 _SCRIPT_TEXTS: Final = (
     *("new_source", "same_source", "no_source", "offline", "refused", "not_stored"),
-    *("question", "prompt", "answer", "chosen"),
+    *("question", "prompt", "answer", "chosen", "counting"),
 )
 """Texts that the script shows."""
 
 Form = TypeVar("Form", bound=Record)
 
 
-class Question(Protocol):
-    """An item to label: what the judge sees, and nothing that judge or candidate reveal."""
-
-    @property
-    def assignment(self) -> str:
-        """Id of the question in this sitting."""
-
-    @property
-    def title(self) -> str:
-        """Title of the chunk."""
-
-    @property
-    def parts(self) -> Sequence[str]:
-        """Text of the chunk, cut after sentences."""
-
-    @property
-    def support(self) -> Sequence[int]:
-        """Positions of the parts that support the answer."""
-
-    @property
-    def question(self) -> str:
-        """The question, or the prompt of a preference pair."""
-
-    @property
-    def answer(self) -> str:
-        """The answer, or the chosen one."""
-
-    @property
-    def rejected(self) -> str:
-        """The rejected answer of a preference pair; empty for other items."""
-
-    @property
-    def rubric(self) -> str:
-        """The text that the judge gets."""
-
-    @property
-    def scale(self) -> Sequence[Level]:
-        """Levels, best first."""
-
-    @property
-    def flags(self) -> Sequence[Flag]:
-        """Flags beside the letter."""
-
-
-class Progress(Protocol):
-    """How far a sitting is."""
-
-    @property
-    def answered(self) -> int:
-        """Questions with a letter, or skipped."""
-
-    @property
-    def total(self) -> int:
-        """Questions of the sitting."""
-
-    @property
-    def median_seconds(self) -> float | None:
-        """Median time of an answer; None before the first."""
-
-    @property
-    def remaining_seconds(self) -> float | None:
-        """Time for the rest at that pace."""
-
-
 class Session(Protocol):
-    """A sitting, as far as the page needs it; every change is on disk when the method returns."""
+    """What the page needs of a `Sitting`; every change is on disk when the method returns."""
 
     def current(self) -> Question | None:
         """Return the first question without an answer; None at the end."""
@@ -157,14 +93,21 @@ class LabelPage:
     Args:
         session: the sitting; its methods are called one at a time.
         summarise: writes the last page in a language.
+        opinions: labels that differ about the item of an assignment, without names; such items cannot be skipped.
         run: name of the run.
         rater: name of the rater.
     """
 
     def __init__(
-        self, session: Session, *, summarise: Callable[[Language], Sequence[Section]], run: str, rater: str
+        self,
+        session: Session,
+        *,
+        summarise: Callable[[Language], Sequence[Section]],
+        opinions: Callable[[str], Sequence[str]] | None = None,
+        run: str,
+        rater: str,
     ) -> None:
-        self._session, self._summarise = session, summarise
+        self._session, self._summarise, self._opinions = session, summarise, opinions
         self._run, self._rater = run, rater
         self._lock = threading.Lock()
 
@@ -173,6 +116,7 @@ class LabelPage:
         return [
             Route("/", self._page, methods=["GET"]),
             Route("/state", self._state, methods=["GET"]),
+            Route("/summary", self._summary, methods=["GET"]),
             Route("/record", self._write(_Letter, self._record), methods=["POST"]),
             Route("/skip", self._write(_Skip, self._skip), methods=["POST"]),
             Route("/undo", self._write(_Undo, self._undo), methods=["POST"]),
@@ -191,6 +135,7 @@ class LabelPage:
             rater=self._rater,
             reasons=SKIP_REASONS,
             max_note=_MAX_NOTE,
+            can_skip=self._opinions is None,
         )
         if chosen in LANGUAGES:
             response.set_cookie(_LANGUAGE_COOKIE, language, path="/", httponly=True, samesite="strict")
@@ -198,6 +143,17 @@ class LabelPage:
 
     def _state(self, request: Request) -> Response:
         return self._locked(self._shown, _language(request))
+
+    def _summary(self, request: Request) -> Response:
+        def respond(language: Language) -> dict[str, Any]:
+            sections = self._summarise(language)
+            return {
+                "sections": [
+                    {"title": title, "lines": [visible(line) for line in lines]} for title, lines in sections
+                ]
+            }
+
+        return self._locked(respond, _language(request))
 
     def _write(
         self, form: type[Form], write: Callable[[Form, Language], str]
@@ -228,10 +184,25 @@ class LabelPage:
     def _shown(self, language: Language, message: str = "") -> dict[str, Any]:
         question = self._session.current()
         return {
-            "item": None if question is None else _item(question),
+            "item": None if question is None else self._item(question),
             "progress": _progress(self._session.progress(), language),
             "message": message,
-            "summary": [] if question else _sections(self._summarise(language)),
+        }
+
+    def _item(self, question: Question) -> dict[str, Any]:
+        opinions = self._opinions(question.assignment) if self._opinions else ()
+        return {
+            "assignment": question.assignment,
+            "title": visible(question.title),
+            "source": [visible(part) for part in question.parts],
+            "support": question.support,
+            "question": visible(question.question),
+            "answer": visible(question.answer),
+            "rejected": visible(question.rejected),
+            "opinions": [visible(opinion) for opinion in opinions],
+            "rubric": question.rubric,
+            "scale": [level.model_dump() for level in question.scale],
+            "flags": [flag.model_dump() for flag in question.flags],
         }
 
     def _is_shown(self, assignment: str | None) -> bool:
@@ -267,22 +238,6 @@ def _language(request: Request) -> Language:
     return preferred_language(request.headers.get("accept-language", ""))
 
 
-def _item(question: Question) -> dict[str, Any]:
-    return {
-        "assignment": question.assignment,
-        "title": visible(question.title),
-        "source": [visible(part) for part in question.parts],
-        "support": question.support,
-        "question": visible(question.question),
-        "answer": visible(question.answer),
-        "rejected": visible(question.rejected),
-        "opinions": [],
-        "rubric": question.rubric,
-        "scale": [level.model_dump() for level in question.scale],
-        "flags": [flag.model_dump() for flag in question.flags],
-    }
-
-
 def _progress(progress: Progress, language: Language) -> dict[str, Any]:
     parts = [text("progress", language, done=progress.answered, total=progress.total)]
     if progress.median_seconds is not None and progress.remaining_seconds:
@@ -292,10 +247,6 @@ def _progress(progress: Progress, language: Language) -> dict[str, Any]:
         ]
     share = progress.answered / progress.total if progress.total else 1.0
     return {"share": share, "text": " · ".join(parts)}
-
-
-def _sections(summary: Sequence[Section]) -> list[dict[str, Any]]:
-    return [{"title": title, "lines": list(lines)} for title, lines in summary]
 
 
 def _json(value: Mapping[str, Any], status: int = 200) -> Response:

@@ -97,9 +97,82 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "not_stored": ("Not stored: {reason}", "Nicht gespeichert: {reason}"),
     # the end
-    "finished": (
-        "{labelled} items labelled, {skipped} skipped",
-        "{labelled} Einträge bewertet, {skipped} übersprungen",
+    "finished": ("The sitting is over", "Die Sitzung ist zu Ende"),
+    "counting": ("Counting …", "Wird ausgewertet …"),
+    "counts": (
+        "{labels} labels, {skipped} skipped. Undo still takes the last one back.",
+        "{labels} Bewertungen, {skipped} übersprungen. Die letzte lässt sich noch zurücknehmen.",
+    ),
+    "close_window": (
+        "This window can be closed; Ctrl-C in the terminal ends the server.",
+        "Dieses Fenster kann geschlossen werden; Strg-C im Terminal beendet den Server.",
+    ),
+    "judge": ("Judge", "Judge-Modell"),
+    "kappa": (
+        "κ of the judge with your labels, agreement beyond chance: {kappa}, {n} items.",
+        "κ des Judge-Modells mit Ihren Bewertungen, Übereinstimmung über Zufall: {kappa}, {n} Einträge.",
+    ),
+    "no_kappa": (
+        "κ of the judge with your labels is not defined: {reason}.",
+        "κ des Judge-Modells mit Ihren Bewertungen ist nicht definiert: {reason}.",
+    ),
+    "no_labels": ("No label of this rater counts yet.", "Noch zählt keine Bewertung dieser Person."),
+    "differences": ("Usable items", "Verwendbare Einträge"),
+    "corrected": (
+        "{b} minus {a}, corrected by {rater}’s labels of {n} chunks: {difference}.",
+        "{b} minus {a}, korrigiert durch {n} von {rater} bewertete Abschnitte: {difference}.",
+    ),
+    "by_judge": (
+        "{b} minus {a}, by the judge’s letters: {difference}. {n} chunks are labelled for both; the correction starts at {least}.",
+        "{b} minus {a}, nach dem Judge-Modell: {difference}. {n} Abschnitte sind für beide bewertet; die Korrektur beginnt bei {least}.",
+    ),
+    "verdict": ("Verdict", "Urteil"),
+    "decided": ("Decided by labels: {verdict}", "Durch Bewertungen entschieden: {verdict}"),
+    "conditional": (
+        "Decided only if the judge is right: {verdict}",
+        "Nur entschieden, falls das Judge-Modell recht hat: {verdict}",
+    ),
+    "undecided": ("Not decided", "Nicht entschieden"),
+    "use": ("use {names}", "{names} verwenden"),
+    "equal": ("{names} are equal within the margin", "{names} sind innerhalb der Grenze gleich"),
+    "stopping": (
+        "Of {estimand}, {n} of {total} chunks labelled: {outcome}.",
+        "Über {estimand}, {n} von {total} Abschnitten bewertet: {outcome}.",
+    ),
+    "estimand_pool": ("the chunks of this run", "die Abschnitte dieses Laufs"),
+    "estimand_future": ("documents to come that are like these", "künftige Dokumente wie diese"),
+    "stop_best": ("{names} is best", "{names} ist am besten"),
+    "stop_equal": ("{names} are equal within the margin", "{names} sind innerhalb der Grenze gleich"),
+    "stop_undecided": ("more labels can still change it", "weitere Bewertungen können es noch ändern"),
+    "more": (
+        "{n} more labels would narrow the interval of {b} minus {a} from {now} to about {then} points.",
+        "{n} weitere Bewertungen würden das Intervall von {b} minus {a} von {now} auf etwa {then} Punkte verengen.",
+    ),
+    "quality": ("Your labels", "Ihre Bewertungen"),
+    "median": ("Median time of a label: {seconds} s.", "Median der Zeit je Bewertung: {seconds} s."),
+    "drift": (
+        "Median time in the first third {first} s, in the last third {last} s.",
+        "Median im ersten Drittel {first} s, im letzten Drittel {last} s.",
+    ),
+    "drift_best": (
+        "Share of the best letter in the first half {first} %, in the second half {last} %.",
+        "Anteil der besten Note in der ersten Hälfte {first} %, in der zweiten {last} %.",
+    ),
+    "repeats": (
+        "{same} of {n} items that were asked twice got the same letter.",
+        "{same} von {n} doppelt gestellten Einträgen bekamen dieselbe Note.",
+    ),
+    "too_fast": (
+        "{fast} of {n} labels came faster than the text can be read.",
+        "{fast} von {n} Bewertungen kamen schneller, als sich der Text lesen lässt.",
+    ),
+    "settled": (
+        "{settled} of {total} differences are settled",
+        "{settled} von {total} Abweichungen sind geklärt",
+    ),
+    "settled_counts": (
+        "The settling letters count in agreement, report and gate in place of both.",
+        "Die klärenden Noten zählen in Übereinstimmung, Bericht und Gate anstelle der beiden.",
     ),
 }
 """Text by name: English, German. ``{…}`` are filled in."""
@@ -125,7 +198,13 @@ def preferred_language(accept: str) -> Language:
     return max(weights, key=lambda language: weights[language], default="en")
 
 
+def localised(printed: str, language: Language) -> str:
+    """Return numbers printed by `qaeval.report.numbers` as a language writes them: ``+1,5 Punkte [−0,5; +3,5]``."""
+    if language != "de":
+        return printed
+    return re.sub(r"(?<=\d)\.(?=\d)", ",", printed.replace(", ", "; ")).replace(" points", " Punkte")
+
+
 def number(value: float, language: Language, digits: int = 0) -> str:
     """Print a number with the decimal mark of a language."""
-    printed = f"{value:.{digits}f}"
-    return printed.replace(".", ",") if language == "de" else printed
+    return localised(f"{value:.{digits}f}", language)

@@ -74,7 +74,7 @@
     $("work").hidden = !item;
     $("end").hidden = Boolean(item);
     if (source === null) { $("rubric").open = answer.progress.share === 0; } // before the first label it is read
-    if (item) { showItem(before); } else { showEnd(answer.summary); }
+    if (item) { showItem(before); } else { showEnd(); }
   }
 
   function showItem(before) {
@@ -138,17 +138,24 @@
     return button;
   }
 
-  function showEnd(summary) {
+  async function showEnd() {
     source = null;
-    const parts = summary.map((section, index) => {
-      const box = element("div", "", "summary");
-      const title = element("h2", section.title);
-      if (!index) { title.id = "end-title"; }
-      box.append(title, ...section.lines.map((line) => element("p", line)));
-      return box;
-    });
-    $("end").replaceChildren(...parts, undoAtEnd);
+    $("end").replaceChildren(element("p", texts.counting));
     $("end").focus();
+    try {
+      const answer = await (await fetch("/summary")).json();
+      if (item) { return; } // taken back meanwhile
+      if (answer.error) { throw new Error(answer.error); }
+      const parts = answer.sections.map((section) => {
+        const box = element("section", "", "summary");
+        box.append(element("h2", section.title), ...section.lines.map((line) => element("p", line)));
+        return box;
+      });
+      $("end").replaceChildren(...parts, undoAtEnd);
+    } catch (error) {
+      $("end").replaceChildren(undoAtEnd);
+      complain(error instanceof TypeError ? texts.offline : error.message);
+    }
   }
 
   function element(name, text, className) {
@@ -221,7 +228,7 @@
     return {
       H: () => flip(flags[0]),
       N: () => $("note").focus(),
-      S: () => $("reasons").showModal(),
+      S: $("skip").hidden ? null : () => $("reasons").showModal(),
       U: undo,
       M: toggleMark
     }[key];
