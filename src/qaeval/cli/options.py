@@ -220,6 +220,13 @@ Machine: TypeAlias = Annotated[
         help="Registry machine of models whose entry names none, for the cost; default: the machine of the registry.",
     ),
 ]
+Yes: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Start without a question, however long the run is estimated to take (defaults.confirm_minutes).",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 

@@ -68,6 +68,8 @@ class Defaults(Record):
     """Smallest difference of usable rates that matters, as a share."""
     hardware: str | None = None
     """Machine of models without ``hardware`` in their entry."""
+    confirm_minutes: float = Field(default=480.0, gt=0)
+    """Estimated minutes of a run above which the command line asks before it starts."""
 
 
 class Hardware(Record):
