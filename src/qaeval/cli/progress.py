@@ -217,14 +217,13 @@ def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[R
         print(printable(estimate.text), file=sys.stderr)
         if yes or estimate.minutes <= estimate.limit_minutes:
             return
-        limit = (
-            f"more than the {estimate.limit_minutes:,.0f} minutes of defaults.confirm_minutes in qaeval.yaml"
+        minutes = f"{estimate.minutes:,.0f} minutes" if estimate.minutes >= 1 else "a minute"
+        text = (
+            f"up to {minutes}, more than {estimate.limit_minutes:g} (defaults.confirm_minutes in qaeval.yaml)"
         )
         if not answers.isatty():
-            raise UsageError(
-                f"the run is estimated to take {estimate.minutes:,.0f} minutes, {limit}; start it with --yes"
-            )
-        print(f"The run is estimated to take {limit}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
+            raise UsageError(f"the run takes {text}; start it with --yes")
+        print(f"The run takes {text}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
         if answers.readline().strip().lower() not in {"y", "yes"}:
             raise Interrupted("not continued; the first samples are kept")
 
