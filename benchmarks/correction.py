@@ -118,12 +118,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--whole", action="store_true", help="all 2,187 settings, without the other tables")
     parser.add_argument("--part", default="1/1", metavar="K/N", help="every Nth setting, from the Kth")
+    parser.add_argument("--only", choices=("difference", "rate"), help="one of the two estimates")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
     start = time.perf_counter()
     part, n_parts = (int(number) for number in options.part.split("/"))
     numbered = list(enumerate(all_settings() if options.whole else settings()))[part - 1 :: n_parts]
     for title, simulate in (("difference", difference_run), ("rate", rate_run)):
+        if options.only not in {None, title}:
+            continue
         work = partial(simulated_cell, simulate, options.reps, options.seed)
         with ProcessPoolExecutor(options.jobs) as pool:
             results = dict(pool.map(work, numbered, chunksize=4))

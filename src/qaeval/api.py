@@ -28,6 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 import pandas as pd
 
+from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
@@ -35,10 +36,11 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.html import PageLinks
+from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_labels, require_labels
-from qaeval.comparison.terminal import render_text_rows
-from qaeval.comparison.write_report import Format, read_report, render, write_report
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
+from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
@@ -49,10 +51,12 @@ from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
+from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
+from qaeval.report.numbers import rate
 from qaeval.run.estimate import Estimate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
@@ -63,10 +67,12 @@ from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
+from qaeval.text.margins import parse_margin
 
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
@@ -77,12 +83,14 @@ __all__ = [
     "agrade",
     "agreement",
     "aimport_items",
+    "alabel_status",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
     "import_items",
+    "label_status",
     "load_run",
 ]
 
@@ -237,14 +245,15 @@ class Run:
             raise UsageError(f"by: expected {', '.join(GROUPS)}, got {by!r}")
         analysis = self._analysis
         report = analysis.report
-        rows = (
-            analysis.rows.labels
-            if labels is None
-            else tuple(label for path in _paths(labels) for label in read_labels(path))
-        )
+        rows, repeats = analysis.rows.labels, analysis.rows.label_repeats
+        if labels is not None:
+            files = [read_rater_rows(path) for path in _paths(labels)]
+            rows = tuple(label for file in files for label in file.labels)
+            repeats = tuple(label for file in files for label in file.repeats)
         return report_of_run(
             analysis.table,
             rows,
+            repeats=repeats,
             source=", ".join(map(str, self.paths)),
             judge=report.judge.facts.name,
             rubric=report.rubric,
@@ -292,18 +301,19 @@ class Run:
     def _repr_html_(self) -> str:
         """Show the verdict and the candidates in a notebook; of a run without letters its path."""
         try:
-            summary = render_text_rows(self.report)
+            screen = build_overview(self.report)
         except QaevalError as error:
             return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
-        verdict, *sentences = (text for _, text in summary.headline)
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in summary.header)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in summary.rows
+            f"<tr><td>{escape(candidate.name)}</td><td>{escape(rate(candidate.rate))}</td>"
+            f"<td>{escape(' · '.join(f'{fact.value} {fact.unit}' for fact in candidate.facts))}</td></tr>"
+            for candidate in screen.candidates
         )
-        notes = "".join(f"<li>{escape(text)}</li>" for text in sentences)
+        badges = "".join(f"<li>{escape(f'{badge.title}: {badge.text}')}</li>" for badge in screen.badges)
         return (
-            f"<p><strong>{escape(verdict)}</strong></p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<ul>{notes}</ul>"
+            f"<p><strong>{escape(screen.verdict)}</strong> {escape(f'{screen.number} {screen.gap}'.strip())}</p>"
+            f"<table><thead><tr><th>candidate</th><th>usable</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<ul>{badges}</ul>"
         )
 
 
@@ -332,7 +342,7 @@ def compare(
     repeat: int | None = None,
     repeat_judge: int | None = None,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
@@ -368,7 +378,7 @@ def compare(
             the others serve nothing else.
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
@@ -799,11 +809,20 @@ def import_items(
 
 
 @blocking
+def report_page(run: Run, links: PageLinks) -> str:
+    """Render the report of a run for a local server; not part of the public interface.
+
+    Raises:
+        DataError: As for `Run.report`.
+    """
+    return render_page(run._analysis, links)  # noqa: SLF001 - of this module
+
+
 def load_run(
     run: Run | Paths,
     *,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     decide_by: str | None = None,
     panel: Sequence[str] | None = None,
     hardware: str | None = None,
@@ -815,7 +834,7 @@ def load_run(
     Args:
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -989,6 +1008,24 @@ def gate(
     return decide_gate(request, reader, make_runner=runner_of)
 
 
+@blocking
+def label_status(
+    run: PathArgument, *, margin: float | None = None, config: PathArgument | None = None
+) -> LabelStatus:
+    """Say what the labels of a run are worth: raters, agreement between them, and what more labels would buy.
+
+    Args:
+        run: Directory of a graded and finished run.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+        config: Registry file.
+
+    Raises:
+        DataError: There is no graded and finished run, or its labels contradict each other.
+        StoreError: Another process writes the run.
+    """
+    return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
+
+
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
@@ -996,6 +1033,7 @@ aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)
+alabel_status = awaitable(label_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1248,12 +1286,13 @@ def _names(models: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _margin(margin: float | None, registry: Config) -> float:
+def _margin(margin: float | str | None, registry: Config) -> float:
     if margin is None:
         return registry.defaults.margin
-    if not 0 < margin < 1:
-        raise UsageError(f"margin: expected a share between 0 and 1 (0.05 is 5 points), got {margin!r}")
-    return margin
+    try:
+        return parse_margin(margin)
+    except ValueError as error:
+        raise UsageError(f"margin: {error}") from error
 
 
 def _path(path: PathArgument | None) -> Path | None:

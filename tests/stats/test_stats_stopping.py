@@ -119,12 +119,55 @@ def test_a_stop_once_decided_stays_decided_for_future_documents() -> None:
     assert decide(judged, usable, 60, estimand="future").leaders == (1,)
 
 
+def test_earlier_labels_stand_for_themselves_alone_at_a_planned_look() -> None:
+    # ten chunks picked because the second candidate wins them; in the other 50 the candidates are level
+    d = np.concatenate([np.ones(10), np.tile([1.0, -1.0], 25)])
+    usable = np.array([np.where(d < 0, 1.0, 0.0), np.where(d > 0, 1.0, 0.0)])
+    judged = np.full((2, 60), 0.5)
+    assert decide(judged, usable, 30, estimand="future").leaders == (1,)
+    known = decide(judged, usable, 30, n_before=10, estimand="future")
+    assert known.outcome == "undecided"
+    assert known.pairs[0].difference.value == approx(10 / 60)
+
+
+def test_bounds_of_a_pool_miss_its_mean_as_seldom_as_promised_at_any_look() -> None:
+    # the null is each pool's own mean, the hardest: chunks of unequal size, a judge that favours one candidate
+    rng = np.random.default_rng(6)
+    sizes = rng.integers(1, 7, (2000, 60))
+    rates = rng.beta(2, 1, sizes.shape)
+    usable = rng.binomial(sizes, rates, (2, *sizes.shape))
+    judged = rng.binomial(usable, np.array([0.6, 0.95])[:, None, None]) + rng.binomial(sizes - usable, 0.3)
+    h, d = ((x[1] - x[0]) / sizes for x in (judged, usable))
+    w = sizes / sizes.mean(axis=1, keepdims=True)
+    for sign in (1, -1):
+        bets = PoolBets(sign * h, w, sign * (w * d).mean(axis=1, keepdims=True))
+        for chunk in range(59):
+            bets.update(sign * d[:, chunk])
+        # at most three standard errors above 5 %
+        assert 0 < (bets.log_peak >= np.log(20)).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+
+
+@pytest.mark.slow
+def test_planned_looks_seldom_prefer_one_of_two_equal_candidates() -> None:
+    rng = np.random.default_rng(8)
+    n_runs, wrong = 150, 0
+    for _ in range(n_runs):
+        rates = rng.beta(2, 1, 60)
+        usable = rng.binomial(3, np.array([rates, rates])) / 3
+        judged = np.clip(usable + rng.choice([0.0, 1 / 3], usable.shape) * [[0], [1]], 0, 1)
+        n = 0
+        while not (decision := decide(judged, usable, n, estimand="future")).is_decided and n < 60:
+            n = decision.next_look
+        wrong += decision.outcome == "best"
+    assert wrong / n_runs < 0.05 + 3 * np.sqrt(0.05 * 0.95 / n_runs)
+
+
 def test_unusable_arguments_are_errors() -> None:
     judged, usable = run(np.random.default_rng(1), (0.5, 0.5), 20)
     with pytest.raises(ValueError, match="order must name"):
         decide_by_labels(judged, usable, [0, 1], margin=0.05)
     with pytest.raises(ValueError, match="n_before"):
-        decide(judged, usable, 12, estimand="future", n_before=3)
+        decide(judged, usable, 12, n_before=13)
     with pytest.raises(ValueError, match="at least 2 candidates"):
         decide(judged[:1], usable[:1], 5)
     with pytest.raises(ValueError, match="rates must be"):

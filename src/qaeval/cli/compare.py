@@ -39,6 +39,7 @@ from qaeval.cli.options import (
     RepeatJudge,
     Resume,
     RubricName,
+    RunDirectories,
     RunDirectory,
     SamplesFile,
     Seed,
@@ -51,7 +52,7 @@ from qaeval.cli.options import (
     prompt_names,
 )
 from qaeval.cli.terminal import printable
-from qaeval.errors import EndpointError, QaevalError, UsageError
+from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
 
 FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
@@ -265,10 +266,7 @@ def grade(
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Run directories; several are compared side by side."),
-    ],
+    runs: RunDirectories,
     labels: Labels = None,
     margin: Margin = None,
     format_: Annotated[
@@ -305,8 +303,14 @@ def report(
         config=config,
         command=_command(),
     )
-    if len(runs) == 1:
-        loaded.write_report()
+    path: Path | None = runs[0] if len(runs) == 1 else None
+    if path is not None:
+        try:
+            loaded.write_report()
+        except (ReadOnlyError, InUseError) as error:
+            # the report of a run that is read only, or being written by another process, is printed all the same
+            print(printable(f"! The report is not written: {error}"), file=sys.stderr)
+            path = None
     if labels:
         for rater in loaded.report.agreement:
             if rater.coefficients is None:
@@ -315,7 +319,7 @@ def report(
     if format_ is not None:
         sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:
-        _show(loaded.report, runs[0] if len(runs) == 1 else None, as_json=as_json)
+        _show(loaded.report, path, as_json=as_json)
 
 
 def _new_run() -> Path:

@@ -157,10 +157,10 @@ async def _availability(spec: ModelSpec, allow_external: Sequence[str], command:
         return Availability(usable=False, detail="no server (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
     try:
         key = api_key(spec)
-        check_host(spec.url, allow_external=allow_external)
+        addresses = check_host(spec.url, allow_external=allow_external).addresses
     except QaevalError as error:
         return Availability(usable=False, detail=str(error), is_asked=True)
-    answer = await reach(spec.url, key)
+    answer = await reach(spec.url, addresses=addresses, api_key=key)
     if answer.ok and answer.models and spec.served not in answer.models:
         advice = (
             f"it does not serve {spec.served!r}; set `served_name: {answer.models[0]}` in qaeval.yaml "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from rich import markup
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from qaeval.cli.terminal import printable
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from qaeval.report.tables import Section, Table
     from qaeval.stats.published import PublishedCheck
 
-_MARKS: Final = {"caution": "! ", "finding": "> "}
-"""Marks of sentences by kind."""
+_STYLES: Final = {"verdict": "bold", "good": "green", "open": "yellow", "bad": "red"}
+"""Style of a verdict, and of the mark of a badge or caution."""
 
 _HEAD: Final = 3
 """First cells of a row of texts, its heading: candidate, check or reason, chunk."""
@@ -32,19 +33,20 @@ def escape(text: str) -> str:
 
 
 def print_summary(report: "Report", path: Path | None) -> None:
-    """Print the comparison and, for a single run, the path of the report."""
-    from qaeval.comparison.terminal import render_text_rows
+    """Print the first screen of a report and, for a single run, the path of the report."""
+    from qaeval.comparison.terminal import overview_text
 
     console = Console(highlight=False)
-    summary = render_text_rows(report)
-    print_table(console, summary.header, summary.rows)
-    for kind, text in summary.headline:
-        line = (
-            f"\n[bold]{escape(text)}[/bold]"
-            if kind == "verdict"
-            else f"{_MARKS.get(kind, '  ')}{escape(text)}"
-        )
-        console.print(line, soft_wrap=not console.is_terminal)
+    for line in overview_text(report):
+        style = _STYLES.get(line.kind, "")
+        text = Text(printable(line.text), style if line.kind == "verdict" else "")
+        if not console.is_terminal:
+            console.print(Text(line.mark) + text, soft_wrap=True)
+            continue
+        lines = text.wrap(console, max(20, console.width - len(line.mark)))
+        for index, part in enumerate(lines or [text]):
+            mark = line.mark if index == 0 else " " * len(line.mark)
+            console.print(Text(mark, style) + part, soft_wrap=True)
     if path is not None:
         console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.errors import UsageError
 from qaeval.export.select import GradedItem
 from qaeval.records import Label, LabelPlan, record_id
@@ -16,6 +17,8 @@ from qaeval.stats.labelling import draw_chunks, inclusion_probabilities, neyman_
 
 OVERLAP: Final = 0.2
 """Share of a rater's items that another rater labels too, so that raters can be compared."""
+_ITEMS: Final = 60
+"""Default number of items, where items are drawn."""
 _DIGITS: Final = 9
 _Floats: TypeAlias = NDArray[np.float64]
 
@@ -37,7 +40,7 @@ def draw_items(
     labels: Sequence[Label],
     *,
     by: LabelPlan,
-    n: int,
+    n: int | None,
     seed: int,
     scale: Sequence[str],
     rater: str = "",
@@ -53,7 +56,8 @@ def draw_items(
         items: Items of the candidates, with the judge's letters.
         labels: Labels by people under the rubric of the run.
         by: How items are chosen.
-        n: Items to draw, at least 1; of whole chunks, about so many, and one chunk at least.
+        n: Items to draw, at least 1; of whole chunks, about so many, and one chunk at least. Default: chunks up to `SHOWN_FROM` in
+            all, 60 items where items are drawn.
         seed: Seed of the draw.
         scale: Letters, best first.
         rater: Who labels: what the rater has labelled is not drawn again. Empty: nothing that anybody labelled is.
@@ -64,7 +68,7 @@ def draw_items(
         UsageError: everything is labelled, or the run has nothing of what `by` goes by.
     """
     pool = _Pool(items, labels, scale, rater=rater, by=by)
-    n_units = min(len(pool.open), max(1, ceil(n / pool.mean_size)))
+    n_units = min(len(pool.open), pool.default_units if n is None else ceil(n / pool.mean_size))
     p = pool.probabilities(n_units, opinions or {})
     others = set(drawn_by_others)
     held = np.array([bool(others & pool.members[unit].keys()) for unit in pool.open], dtype=bool)
@@ -152,6 +156,14 @@ class _Pool:
     def mean_size(self) -> float:
         """Open items of an open unit."""
         return sum(len(self.members[unit]) for unit in self.open) / len(self.open)
+
+    @property
+    def default_units(self) -> int:
+        """Units to draw where no number is given."""
+        if self.unit == "item":
+            return _ITEMS
+        # at least one chunk more than are labelled throughout
+        return max(1, SHOWN_FROM - (len(self.members) - len(self.open)))
 
     @property
     def blocks(self) -> NDArray[np.int64]:

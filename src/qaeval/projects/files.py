@@ -39,7 +39,7 @@ def registry_file(models: ProjectModels, *, eval_name: str, price: Price | None)
     judges = {
         name: spec
         for name, spec in models.servers.items()
-        if name in models.config.judges and name not in candidates
+        if name in models.shipped.judges and name not in candidates
     }
     entries = {name: spec for name, spec in models.servers.items() if name not in judges}
     embedded = all(spec.in_process for spec in models.candidates)
@@ -57,8 +57,8 @@ def registry_file(models: ProjectModels, *, eval_name: str, price: Price | None)
             "source": price.source,
         }
     sections = {
-        "models": {name: _entry(spec) for name, spec in entries.items()},
-        "judges": {name: _entry(spec) for name, spec in judges.items()},
+        "models": {name: _entry(spec, models.shipped.models) for name, spec in entries.items()},
+        "judges": {name: _entry(spec, models.shipped.judges) for name, spec in judges.items()},
         "hardware": hardware,
     }
     return (
@@ -75,11 +75,13 @@ def registry_file(models: ProjectModels, *, eval_name: str, price: Price | None)
     )
 
 
-def _entry(spec: ModelSpec) -> dict[str, Any]:
-    entry = spec.model_dump(
-        include={"url", "replicas", "served_name", "api_key_env", "family"}, exclude_defaults=True
-    )
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()}
+def _entry(spec: ModelSpec, shipped: Mapping[str, ModelSpec]) -> dict[str, Any]:
+    """Return what an entry adds to that of the shipped registry; all of it where that has none."""
+    keys = {"url", "replicas", "served_name", "api_key_env"}
+    if spec.name not in shipped:
+        keys |= {"hf_id", "revision", "licence", "openness", "family"}
+    entry = spec.model_dump(mode="json", include=keys, exclude_defaults=True)
+    return {key: entry[key] for key in sorted(entry, key=lambda key: key not in {"url", "replicas"})}
 
 
 def _section(title: str, entries: Mapping[str, Mapping[str, Any]]) -> str:

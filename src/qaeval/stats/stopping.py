@@ -128,8 +128,8 @@ def decide_by_labels(
         margin: Smallest difference that matters, in (0, 1).
         alpha: Error rate of either kind over all looks, in (0, 1).
         sizes: Items of each chunk, shape (G,); default: every chunk counts the same.
-        n_before: Chunks at the start of `order` that were chosen in another way, such as earlier labels: for
-            ``pool`` they count as known and nothing is bet on them. ``future`` needs 0.
+        n_before: Chunks at the start of `order` that were chosen in another way, such as earlier labels, or chunks in
+            which every candidate failed: they count as known, and nothing is bet on them.
         estimand: ``pool`` or ``future``.
 
     Returns:
@@ -142,18 +142,18 @@ def decide_by_labels(
     pool = _Pool.of(judged, labelled, order, sizes=sizes)
     if not 0 < margin < 1 or not 0 < alpha < 1:
         raise ValueError(f"margin and alpha must be between 0 and 1, got {margin!r} and {alpha!r}")
-    if not 0 <= n_before <= len(pool.order) or (n_before and estimand == "future"):
-        raise ValueError(f"n_before counts chunks of order, and is 0 for future, got {n_before!r}")
+    if not 0 <= n_before <= len(pool.order):
+        raise ValueError(f"n_before counts chunks of order, 0 to {len(pool.order)}, got {n_before!r}")
     n_candidates, n_chunks, n = len(pool.judged), len(pool.sizes), len(pool.order)
     # a wrong best candidate is found better than a truly best one, which has K - 1 rivals, or ties with one
     levels = _Levels(alpha / n_candidates, alpha / max(1, n_candidates * (n_candidates - 1) // 2), margin)
-    looks = _looks(n_chunks)
+    looks = [look for look in _looks(n_chunks) if look > n_before]
     ends = [n] if estimand == "pool" else [look for look in looks if look <= n] or [n]
     for end in ends:
         pairs = tuple(
             _decide_in_pool(pool, a, b, n_before, levels)
             if estimand == "pool"
-            else _decide_at_look(pool, a, b, end, levels)
+            else _decide_at_look(pool, a, b, end, n_before, levels)
             for a, b in combinations(range(n_candidates), 2)
         )
         outcome, leaders = _first_place(pairs, n_candidates)
@@ -228,7 +228,7 @@ class PoolBets:
         judged: Judge's difference of each chunk, shape (..., G), in [-1, 1], the chunks in the order of labelling; those
             that are not labelled yet follow in any order.
         weights: Weight of each chunk, shape (..., G), above 0, with mean 1 over G.
-        nulls: Null means, shape (K,).
+        nulls: Null means, shape (K,) or (..., K).
 
     Attributes:
         nulls: Null means.
@@ -245,7 +245,7 @@ class PoolBets:
         worst = weights[..., None] + _TUNINGS * self._h[..., None]
         self._worst = np.maximum.accumulate(worst[..., ::-1, :], axis=-2)[..., ::-1, :]
         self._sums = np.zeros((5, *judged.shape[:-1]))
-        self._log_capital: Floats = np.zeros((*judged.shape[:-1], len(nulls)))
+        self._log_capital: Floats = np.zeros((*judged.shape[:-1], nulls.shape[-1]))
         self.log_peak: Floats = self._log_capital
         self.n = 0
 
@@ -343,20 +343,26 @@ def _bound(bets: PoolBets, alpha: float) -> float:
     return float(np.nextafter(bets.nulls[n_excluded - 1], inf)) if n_excluded else -1.0
 
 
-def _decide_at_look(pool: _Pool, a: int, b: int, n: int, levels: _Levels) -> PairDecision:
+def _decide_at_look(pool: _Pool, a: int, b: int, n: int, n_before: int, levels: _Levels) -> PairDecision:
     n_chunks = len(pool.sizes)
-    if n not in _looks(n_chunks) or n > n_chunks:
-        first = min(_looks(n_chunks))
-        reason = too_few(n) or f"the first planned look is at {first} labelled chunks"
+    looks = [look for look in _looks(n_chunks) if look > n_before]
+    if n not in looks:
+        reason = too_few(n) or f"the first planned look is at {min(looks, default=n_chunks)} labelled chunks"
         difference = undefined(reason, method=_METHOD_FUTURE, n=n_chunks, n_clusters=n)
         return PairDecision(a=a, b=b, outcome="undecided", difference=difference)
-    labelled = np.full(n_chunks, nan)
+    labelled, inclusion = np.full(n_chunks, nan), np.ones(n_chunks)
     seen = pool.order[:n]
     labelled[seen] = (pool.labelled[b] - pool.labelled[a])[seen]
+    inclusion[pool.order[n_before:n]] = (n - n_before) / (n_chunks - n_before)
 
     def corrected(alpha: float) -> CorrectedDifference:
-        level = 1 - 2 * alpha / N_LOOKS
-        return corrected_difference(pool.judged[b] - pool.judged[a], labelled, sizes=pool.sizes, level=level)
+        return corrected_difference(
+            pool.judged[b] - pool.judged[a],
+            labelled,
+            sizes=pool.sizes,
+            inclusion=inclusion,
+            level=1 - 2 * alpha / N_LOOKS,
+        )
 
     better, equal = corrected(levels.better), corrected(levels.equal).estimate
     estimate = replace(agreeing_with_test(better.estimate, better.p_value), method=_METHOD_FUTURE)
