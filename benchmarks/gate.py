@@ -359,7 +359,9 @@ def print_whole_chunks(*, reps: int, seed: int) -> None:
 
 def print_default(*, reps: int, seed: int) -> None:
     """Print what the default policy decides, whose margins follow the number of chunks; the loss that is found is 1.5 margins."""
-    print("\n| chunks | items | A rate | margins | false regression | equal passes | false pass | loss found |")
+    print(
+        "\n| chunks | items | A rate | margins | false regression | equal passes | false pass | loss found |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for chunks, items in ((20, 3), (20, 1), (78, 3), (78, 1), (200, 3), (410, 3)):
         margins = default_margins(chunks, items)
