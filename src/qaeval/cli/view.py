@@ -25,10 +25,10 @@ def view(
     no_browser: NoBrowser = False,
     allow_host: AllowHosts = None,
 ) -> None:
-    """Show runs, reports and progress on a local page.
+    """Show runs on a local page: verdicts, reports, history.
 
-    The page lists the runs of a folder with their verdicts, follows a run that is being written, compares runs side by side, shows
-    history, and starts labelling. Only this machine can reach it.
+    The page lists the runs of a folder, follows one that is being written, compares runs side by side and starts labelling. Nothing
+    but this machine can reach it.
     """
     from qaeval.storage.run_directory import SETTINGS
     from qaeval.storage.runs import RESULTS

@@ -32,7 +32,7 @@ from qaeval.storage.run_directory import MANIFEST, RunStore
 from qaeval.storage.runs import RowCounts, last_change, list_runs
 from qaeval.web.app import body_of, page, visible
 from qaeval.web.label import LabelPage
-from qaeval.web.summary import summarise
+from qaeval.web.summary import summary_sections
 
 _WORKING_S: Final = 120.0
 """Without a new row for so long a run counts as stopped."""
@@ -193,7 +193,10 @@ class RunPages:
                 return
             sitting = self._open.enter_context(Sitting.open(path, rater, n=_N_LABELS))
             label_page = LabelPage(
-                sitting, summarise=partial(summarise, sitting), run=path.resolve().name, rater=sitting.rater
+                sitting,
+                summarise=lambda language: summary_sections(sitting.summary(), language),
+                run=path.resolve().name,
+                rater=sitting.rater,
             )
             self._sittings[name, rater] = _OpenSitting(Router(label_page.routes()))
 
