@@ -4,10 +4,10 @@ import re
 from typing import Final
 
 UNSEEN: Final = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff"
     r"\U000e0000-\U000e007f]"
 )
-"""Control characters, marks of direction, line ends that only some programs know, tags, and halves of characters; tabs and
+"""Control characters, marks of direction, tags, and halves of characters; tabs and
 line feeds are kept."""
 
 
