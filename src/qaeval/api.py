@@ -55,7 +55,9 @@ from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import rate
+from qaeval.run.estimate import Estimate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
@@ -117,6 +119,19 @@ class ProgressEvent:
 
 
 ProgressCallback: TypeAlias = Callable[[ProgressEvent], None]
+Confirm: TypeAlias = Callable[["RunEstimate"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """What a run takes at most, from its first five samples."""
+
+    text: str
+    """Requests, tokens, time and money in one sentence."""
+    minutes: float
+    """Wall time of the whole run."""
+    limit_minutes: float
+    """Minutes above which the command line asks: ``defaults.confirm_minutes`` of the registry."""
 
 
 class Run:
@@ -332,6 +347,7 @@ def compare(
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
     command: str | None = None,
 ) -> Run:
     """Generate, grade and report: all models on the same samples. One model alone is evaluated without a comparison.
@@ -367,6 +383,8 @@ def compare(
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
         progress: Called after each finished task, on the thread that works.
+        confirm: Called with an estimate of a new run of 50 samples or more after its first five samples; what it raises ends
+            the run, which can be resumed. None: nothing is estimated.
         command: Recorded in the report as the command; default: this call.
 
     Returns:
@@ -434,6 +452,10 @@ def compare(
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
+            if confirm is not None and not resume and exporter is None:
+                _confirm(
+                    runner.estimate(plan.candidates, plan.definition, judging), confirm, machines, registry
+                )
             runner.compare(
                 plan.candidates,
                 plan.definition,
@@ -472,6 +494,7 @@ def generate(
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
 ) -> Run:
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
@@ -494,6 +517,7 @@ def generate(
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
+        confirm: Called with an estimate.
 
     Returns:
         The run, without letters: its `path` is of use, its `report` raises `DataError`.
@@ -527,6 +551,8 @@ def generate(
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
+        if confirm is not None and not resume and exporter is None:
+            _confirm(runner.estimate(plan.candidates, plan.definition, None), confirm, machines, registry)
         runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
@@ -1214,6 +1240,14 @@ def _progress(progress: ProgressCallback | Progress | None) -> Progress:
 def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) -> Config:
     registry = find_config(_path(config))
     return registry.with_endpoints(endpoints) if endpoints else registry
+
+
+def _confirm(
+    result: Estimate | None, confirm: Confirm, machines: Mapping[str, MachineFacts], registry: Config
+) -> None:
+    if result is not None:
+        limit = registry.defaults.confirm_minutes
+        confirm(RunEstimate(result.sentence(machines), result.wall_s / 60, limit))
 
 
 def _note(judging: Judging, progress: Progress) -> None:

@@ -138,7 +138,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "init": (
         "qaeval init project --documents handbook/",
-        "qaeval init project --documents handbook/ --candidate mistral --candidate qwen",
+        "qaeval init project --documents handbook/ --candidate mistral",
     ),
     "schema": (
         "qaeval schema",

@@ -231,6 +231,13 @@ Machine: TypeAlias = Annotated[
         help="Registry machine of models whose entry names none, for the cost; default: the machine of the registry.",
     ),
 ]
+Yes: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Start without a question, however long the run is estimated to take (defaults.confirm_minutes).",
+    ),
+]
 Port: TypeAlias = Annotated[
     int | None,
     typer.Option(

@@ -25,7 +25,7 @@ def view(
     no_browser: NoBrowser = False,
     allow_host: AllowHosts = None,
 ) -> None:
-    """Show runs on a local page: verdicts, reports, progress, history.
+    """Show runs on a local page: verdicts, reports, history.
 
     The page lists the runs of a folder, follows one that is being written, compares runs side by side and starts labelling. Nothing
     but this machine can reach it.

@@ -69,6 +69,8 @@ class Defaults(Record):
     """Smallest difference of usable rates that matters: ``5 points``, ``5pp``, ``5%`` or ``0.05``."""
     hardware: str | None = None
     """Machine of models without ``hardware`` in their entry."""
+    confirm_minutes: float = Field(default=480.0, gt=0)
+    """Estimated minutes of a run above which the command line asks before it starts."""
 
 
 class Hardware(Record):
