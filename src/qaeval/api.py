@@ -1021,7 +1021,6 @@ def label_status(
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: Another process writes the run.
     """
     return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
 

@@ -54,7 +54,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
         UsageError: No file is given, or a rater's name is not valid.
         DataError: A file is not readable, holds no label of the run, a letter off the scale, or a label that differs from one that the
             rater gave before; the message names the items with both letters.
-        StoreError: The run is being written, a rater is labelling at this moment, or the folder cannot be written.
+        StoreError: A rater is labelling at this moment, or the folder cannot be written.
     """
     if not files:
         raise UsageError("labels import needs a file of labels")
@@ -210,7 +210,7 @@ def export_labels(
     Raises:
         UsageError: The name of the file, a rater or the language is not known.
         DataError: The run has no labels, or a label file is not readable.
-        StoreError: The run is being written, or the file cannot be written.
+        StoreError: The file cannot be written.
     """
     if out.suffix not in {".csv", ".jsonl"}:
         raise UsageError(f"{out}: expected a name that ends in .csv or .jsonl")
