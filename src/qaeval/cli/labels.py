@@ -80,6 +80,11 @@ def import_(
     ):
         if n:
             print(f"{plural(n, 'label')} {what}")
+    if n := imported.n_without_probability:
+        print(
+            f"{plural(n, 'label')} without the probability of the draw, which is in the draw.json of an exported sheet: estimates "
+            "take them as drawn by nothing but the judge's letters"
+        )
 
 
 @labels_app.command("export")
