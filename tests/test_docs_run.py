@@ -141,7 +141,7 @@ def test_the_commands_of_the_tutorials_work_one_after_the_other(tmp_path: Path) 
             (tmp_path / "qaeval.yaml").write_text(block)
         for command in commands_of(page):
             if "bertil.csv" in command:
-                fill(tmp_path / "sheet" / "labels.csv", tmp_path / "bertil.csv")
+                fill(tmp_path / "sheet" / "labels.csv", tmp_path / "sheet" / "bertil.csv")
             done = typed(on_the_floor(command, ""), tmp_path)
             assert done.returncode == (2 if command.startswith("qaeval gate") else 0), (
                 f"{command}\n{done.stderr}"

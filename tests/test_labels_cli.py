@@ -166,7 +166,7 @@ def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
         writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
         writer.writeheader()
         writer.writerows(rows)
-    printed(capsys, "import", str(run), str(path))
+    assert "without the probability" not in printed(capsys, "import", str(run), str(path))
     counted = read_rater_rows(run / "labels" / "anna.jsonl")
     assert [(label.rater, label.letter, label.flags) for label in counted.labels] == [
         ("anna", "C", ("hallucination",))

@@ -79,6 +79,11 @@ def import_(
     ):
         if n:
             say(f"{plural(n, 'label')} {what}")
+    if n := imported.n_without_probability:
+        say(
+            f"{plural(n, 'label')} without the probability of the draw, which is in the draw.json of an exported sheet: estimates "
+            "take them as drawn by nothing but the judge's letters"
+        )
 
 
 @labels_app.command("export")
