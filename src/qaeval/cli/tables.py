@@ -41,12 +41,12 @@ def print_summary(report: "Report", path: Path | None) -> None:
         style = _STYLES.get(line.kind, "")
         text = Text(visible(line.text), style if line.kind == "verdict" else "")
         if not console.is_terminal:
-            console.print(Text(line.mark) + text, soft_wrap=True)
+            console.print(Text.assemble(line.mark, text), soft_wrap=True)
             continue
         lines = text.wrap(console, max(20, console.width - len(line.mark)))
         for index, part in enumerate(lines or [text]):
             mark = line.mark if index == 0 else " " * len(line.mark)
-            console.print(Text(mark, style) + part, soft_wrap=True)
+            console.print(Text.assemble((mark, style), part), soft_wrap=True)
     if path is not None:
         console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 
