@@ -98,11 +98,11 @@ def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
 ) -> None:
     done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "qaeval compare qwen mistral tuned --out" in done.stdout
+    assert "qaeval compare qwen2.5 mistral tuned --out" in done.stdout
     config = config_of(tmp_path / "p")
     assert config.defaults.judge == "selene"
     assert config.judges["selene"].url == server.url
-    qwen, tuned = config.models["qwen"], config.models["tuned"]
+    qwen, tuned = config.models["qwen2.5"], config.models["tuned"]
     assert (qwen.url, qwen.served, qwen.hf_id) == (
         server.url,
         "Qwen/Qwen2.5-7B-Instruct-AWQ",
