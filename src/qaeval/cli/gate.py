@@ -231,9 +231,9 @@ def set_baseline(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a run as the baseline. The file is small enough for git: letters and ids, no texts.
+    """Set a run as the baseline.
 
-    Names the rules of the policy that not even an equal run would pass.
+    Names the rules that not even an equal run would pass. The file is small enough for git: letters and ids, no texts.
     """
     import json
 

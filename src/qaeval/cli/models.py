@@ -18,6 +18,7 @@ from qaeval.cli.options import (
     RubricName,
     SamplesFile,
     Seed,
+    complete_candidate,
     endpoint_urls,
     mapping,
 )
@@ -36,7 +37,9 @@ def doctor(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL...]", help="Candidates of the planned run; default: the embedded candidates."
+            metavar="[MODEL...]",
+            help="Candidates of the planned run; default: the embedded candidates.",
+            autocompletion=complete_candidate,
         ),
     ] = None,
     eval_name: EvalName = None,
