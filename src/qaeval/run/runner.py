@@ -177,11 +177,15 @@ class Runner:
                 await self.acompare(probed, definition, judging)
             else:
                 await self.agenerate(probed, definition)
-            seconds = time.perf_counter() - started
+            seconds, sessions = time.perf_counter() - started, store.sessions()
+            loads = {session.model: session.load_s for session in sessions if session.load_s}
+            for spec in probed:
+                if spec.name in loads:
+                    self._servers.carry_load(spec, loads[spec.name])
             return estimate(
                 (*store.generations(), *(store.grades() if with_judge else ())),
-                store.sessions(),
-                wall_s=seconds - sum(session.load_s for session in store.sessions()),
+                sessions,
+                wall_s=seconds - sum(loads.values()),
                 probed=probed,
                 candidates=candidates,
                 judge=judge,
