@@ -223,8 +223,8 @@ def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[R
         )
         if not answers.isatty():
             raise UsageError(f"the run takes {text}; start it with --yes")
-        say(f"The run takes {text}. Continue? [y/N] ", error=True, end="", flush=True)
+        say(f"The run takes {text}. Start it? [y/N] ", error=True, end="", flush=True)
         if answers.readline().strip().lower() not in {"y", "yes"}:
-            raise Interrupted("not continued; the first samples are kept")
+            raise Interrupted("not started")
 
     return confirm
