@@ -96,7 +96,17 @@ def judge_doubt(doubts: Sequence[Reason], discrimination: JudgeDiscrimination | 
         doubts: Reasons of the verdict of a report, at least one.
         discrimination: What controls and labels show.
     """
-    return f"{doubt_clause(doubts, discrimination)}. More chunks would not change that; another judge would, or labels (corrected: auto)."
+    clause = doubt_clause(doubts, discrimination).replace("the judge tells", "it tells", 1)
+    if discrimination is not None and discrimination.basis == "letters" and len(doubts) == 1:
+        advice = "`qaeval grade RUN` grades planted controls, unless the run was begun without them; they or labels show more"
+    else:
+        advice = "More chunks would not change that; another judge would, or labels (corrected: auto)"
+    return f"{clause}. {advice}."
+
+
+def by_doubted_letters(sentence: str) -> str:
+    """Return the sentence of a rule that the letters of a judge decided which may decide nothing."""
+    return f"{sentence} By the letters of this judge, that shows nothing."
 
 
 def sequential_line(summary: Mapping[str, float]) -> str:
