@@ -48,8 +48,8 @@ _PRIOR_LEAD: Final = 0.1
 """Distance from the null assumed before the first chunk."""
 _LEAD_WEIGHT: Final = 5.0
 """Chunks that the assumed distance counts for."""
-_GRID: Final = 401
-"""Null means of the interval: steps of half a percentage point."""
+_GRID: Final = 201
+"""Null means of the interval: steps of one percentage point."""
 _METHOD_POOL: Final = "bets without replacement on labelled chunks in random order, hold after every chunk"
 _METHOD_FUTURE: Final = f"corrected difference at {N_LOOKS} planned looks, Bonferroni"
 
@@ -149,12 +149,12 @@ def decide_by_labels(
     levels = _Levels(alpha / n_candidates, alpha / max(1, n_candidates * (n_candidates - 1) // 2), margin)
     looks = [look for look in _looks(n_chunks) if look > n_before]
     ends = [n] if estimand == "pool" else [look for look in looks if look <= n] or [n]
+    positions = list(combinations(range(n_candidates), 2))
     for end in ends:
-        pairs = tuple(
-            _decide_in_pool(pool, a, b, n_before, levels)
+        pairs = (
+            _decide_in_pool(pool, positions, n_before, levels)
             if estimand == "pool"
-            else _decide_at_look(pool, a, b, end, n_before, levels)
-            for a, b in combinations(range(n_candidates), 2)
+            else tuple(_decide_at_look(pool, a, b, end, n_before, levels) for a, b in positions)
         )
         outcome, leaders = _first_place(pairs, n_candidates)
         if outcome != "undecided":
@@ -294,6 +294,13 @@ class PoolBets:
         is_open = np.abs(null) <= (self._rest_w[..., n] / n_left)[..., None]
         return _TUNINGS[best], np.where(is_open, bet, 0.0)
 
+    def bounds(self, alpha: float) -> Floats:
+        """Smallest mean that is not excluded at the error rate `alpha`, -1 where none is; shape (...)."""
+        excluded = np.cumprod(self.log_peak >= -np.log(alpha), axis=-1).sum(axis=-1)
+        above = np.nextafter(np.broadcast_to(self.nulls, self.log_peak.shape), inf)
+        last = np.take_along_axis(above, np.maximum(excluded - 1, 0)[..., None], axis=-1)[..., 0]
+        return np.where(excluded > 0, last, -1.0)
+
     def _is_ruled_out(self) -> NDArray[np.bool_]:
         """Whether even the worst labels of all chunks left give a mean above the null."""
         rest = self._rest_w[..., self.n] if self.n < self._n_chunks else np.zeros(self._sums.shape[1:])
@@ -304,27 +311,46 @@ def _sum_of_rest(values: Floats) -> Floats:
     return np.asarray(np.cumsum(values[..., ::-1], axis=-1)[..., ::-1])
 
 
-def _decide_in_pool(pool: _Pool, a: int, b: int, n_before: int, levels: _Levels) -> PairDecision:
-    n, n_chunks, margin = len(pool.order), len(pool.sizes), levels.margin
+def _decide_in_pool(
+    pool: _Pool, pairs: Sequence[tuple[int, int]], n_before: int, levels: _Levels
+) -> tuple[PairDecision, ...]:
+    """Bet for and against every pair at once; see `decide_by_labels`."""
+    n, n_chunks = len(pool.order), len(pool.sizes)
     order = np.concatenate([pool.order, np.setdiff1d(np.arange(n_chunks), pool.order)])
-    h = (pool.judged[b] - pool.judged[a])[order]
-    d = (pool.labelled[b] - pool.labelled[a])[pool.order]
     w = pool.sizes[order] / pool.sizes.mean()
-    nulls = np.unique([*np.linspace(-1.0, 1.0, _GRID), 0.0, margin, -margin])
-    above, below = PoolBets(h, w, nulls), PoolBets(-h, w, nulls)
-    for number, value in enumerate(d):
-        for bets, sign in ((above, 1.0), (below, -1.0)):
-            (bets.see if number < n_before else bets.update)(np.asarray(sign * value))
+    a, b = (list(positions) for positions in zip(*pairs, strict=True))
+    # both directions of each pair: shape (pairs, 2, chunks)
+    h, d = (
+        np.stack([x[b] - x[a], x[a] - x[b]], axis=1)
+        for x in (pool.judged[:, order], pool.labelled[:, pool.order])
+    )
+    nulls = np.unique([*np.linspace(-1.0, 1.0, _GRID), 0.0, levels.margin, -levels.margin])
+    bets = PoolBets(h, np.broadcast_to(w, h.shape), nulls)
+    for number in range(n):
+        (bets.see if number < n_before else bets.update)(d[..., number])
+    is_equal = (bets.log_peak[..., np.searchsorted(nulls, -levels.margin)] >= -np.log(levels.equal)).all(-1)
+    bounds, values = bets.bounds(levels.better), bets.value[:, 0]
     if n == n_chunks:
-        value = low = high = round(float((w * d).mean()), 12)
-    else:
-        low, high = _bound(above, levels.better), -_bound(below, levels.better)
-        value = float(np.clip(above.value, low, high)) if n else nan
-    # nulls are symmetric: -margin is as far from the start as margin from the end
-    at, target = int(np.searchsorted(nulls, -margin)), -np.log(levels.equal)
-    equal = abs(value) < margin if n == n_chunks else min(above.log_peak[at], below.log_peak[at]) >= target
+        values = np.round((w * d[:, 0]).mean(axis=-1), 12)
+        bounds = np.stack([values, -values], axis=1)
+        is_equal = np.abs(values) < levels.margin
+    return tuple(
+        _pair_in_pool(pool, pair, float(value), (float(low), float(-below)), bool(equal), levels)
+        for pair, value, (low, below), equal in zip(pairs, values, bounds, is_equal, strict=True)
+    )
+
+
+def _pair_in_pool(
+    pool: _Pool,
+    pair: tuple[int, int],
+    value: float,
+    bounds: tuple[float, float],
+    is_equal: bool,
+    levels: _Levels,
+) -> PairDecision:
+    n, n_chunks, (low, high) = len(pool.order), len(pool.sizes), bounds
     estimate = Estimate(
-        value=value,
+        value=min(max(value, low), high) if n else nan,
         low=low,
         high=max(low, high),
         level=1 - 2 * levels.better,
@@ -333,14 +359,8 @@ def _decide_in_pool(pool: _Pool, a: int, b: int, n_before: int, levels: _Levels)
         n_clusters=n,
         reason=None if n else "no chunk is labelled",
     )
-    outcome = _outcome(estimate, is_equal=bool(equal), is_better=low > 0 or high < 0)
-    return PairDecision(a=a, b=b, outcome=outcome, difference=estimate)
-
-
-def _bound(bets: PoolBets, alpha: float) -> float:
-    """Smallest mean that is not excluded."""
-    n_excluded = int(np.cumprod(bets.log_peak >= -np.log(alpha)).sum())
-    return float(np.nextafter(bets.nulls[n_excluded - 1], inf)) if n_excluded else -1.0
+    outcome = _outcome(estimate, is_equal=is_equal, is_better=low > 0 or high < 0)
+    return PairDecision(a=pair[0], b=pair[1], outcome=outcome, difference=estimate)
 
 
 def _decide_at_look(pool: _Pool, a: int, b: int, n: int, n_before: int, levels: _Levels) -> PairDecision:
