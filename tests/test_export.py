@@ -45,7 +45,12 @@ def settings(candidates: Sequence[str], **licences: str) -> dict[str, Any]:
         kind = "server" if name in licences else "embedded"
         return {"kind": kind, "hf_id": f"org/{name}", "revision": None, "licence": licences.get(name, "")}
 
-    rubric = {"name": "abc", "version": 1, "sha": SHA, "scale": [{"letter": letter} for letter in "ABC"]}
+    rubric = {
+        "name": "abc",
+        "version": 1,
+        "sha": SHA,
+        "scale": [{"letter": letter, "name": f"level {letter}"} for letter in "ABC"],
+    }
     return {
         "eval": {"name": "e", "title": "An eval", "digest": "e" * 64, "prompt": PROMPT},
         "sample_set": {"n": 1, "seed": 0, "digest": "d" * 64},

@@ -18,7 +18,7 @@ correct is raised as a `qaeval.errors.QaevalError`.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -28,6 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 import pandas as pd
 
+from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
@@ -35,10 +36,11 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.html import PageLinks
+from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_labels, require_labels
-from qaeval.comparison.terminal import render_text_rows
-from qaeval.comparison.write_report import Format, read_report, render, write_report
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
+from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
@@ -49,9 +51,13 @@ from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
+from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.report.facts import MachineFacts
+from qaeval.report.numbers import rate
+from qaeval.run.estimate import Estimate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
@@ -61,10 +67,12 @@ from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
+from qaeval.text.margins import parse_margin
 
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
@@ -75,12 +83,14 @@ __all__ = [
     "agrade",
     "agreement",
     "aimport_items",
+    "alabel_status",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
     "import_items",
+    "label_status",
     "load_run",
 ]
 
@@ -103,12 +113,25 @@ class ProgressEvent:
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""
     total: int
-    """Tasks known so far; while candidates and judge work at the same time the judge's total grows."""
+    """Tasks of the stage, known at its beginning. An item that is never written counts as graded."""
     failed: int
     """Failed tasks of this session."""
 
 
 ProgressCallback: TypeAlias = Callable[[ProgressEvent], None]
+Confirm: TypeAlias = Callable[["RunEstimate"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """What a run takes at most, from its first five samples."""
+
+    text: str
+    """Requests, tokens, time and money in one sentence."""
+    minutes: float
+    """Wall time of the whole run."""
+    limit_minutes: float
+    """Minutes above which the command line asks: ``defaults.confirm_minutes`` of the registry."""
 
 
 class Run:
@@ -222,14 +245,15 @@ class Run:
             raise UsageError(f"by: expected {', '.join(GROUPS)}, got {by!r}")
         analysis = self._analysis
         report = analysis.report
-        rows = (
-            analysis.rows.labels
-            if labels is None
-            else tuple(label for path in _paths(labels) for label in read_labels(path))
-        )
+        rows, repeats = analysis.rows.labels, analysis.rows.label_repeats
+        if labels is not None:
+            files = [read_rater_rows(path) for path in _paths(labels)]
+            rows = tuple(label for file in files for label in file.labels)
+            repeats = tuple(label for file in files for label in file.repeats)
         return report_of_run(
             analysis.table,
             rows,
+            repeats=repeats,
             source=", ".join(map(str, self.paths)),
             judge=report.judge.facts.name,
             rubric=report.rubric,
@@ -277,18 +301,19 @@ class Run:
     def _repr_html_(self) -> str:
         """Show the verdict and the candidates in a notebook; of a run without letters its path."""
         try:
-            summary = render_text_rows(self.report)
+            screen = build_overview(self.report)
         except QaevalError as error:
             return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
-        verdict, *sentences = (text for _, text in summary.headline)
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in summary.header)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in summary.rows
+            f"<tr><td>{escape(candidate.name)}</td><td>{escape(rate(candidate.rate))}</td>"
+            f"<td>{escape(' · '.join(f'{fact.value} {fact.unit}' for fact in candidate.facts))}</td></tr>"
+            for candidate in screen.candidates
         )
-        notes = "".join(f"<li>{escape(text)}</li>" for text in sentences)
+        badges = "".join(f"<li>{escape(f'{badge.title}: {badge.text}')}</li>" for badge in screen.badges)
         return (
-            f"<p><strong>{escape(verdict)}</strong></p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<ul>{notes}</ul>"
+            f"<p><strong>{escape(screen.verdict)}</strong> {escape(f'{screen.number} {screen.gap}'.strip())}</p>"
+            f"<table><thead><tr><th>candidate</th><th>usable</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<ul>{badges}</ul>"
         )
 
 
@@ -317,11 +342,12 @@ def compare(
     repeat: int | None = None,
     repeat_judge: int | None = None,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
     command: str | None = None,
 ) -> Run:
     """Generate, grade and report: all models on the same samples. One model alone is evaluated without a comparison.
@@ -352,11 +378,13 @@ def compare(
             the others serve nothing else.
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
         progress: Called after each finished task, on the thread that works.
+        confirm: Called with an estimate of a new run of 50 samples or more after its first five samples; what it raises ends
+            the run, which can be resumed. None: nothing is estimated.
         command: Recorded in the report as the command; default: this call.
 
     Returns:
@@ -419,11 +447,15 @@ def compare(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("compare", path),
+        _resumable("compare", store, is_new=not resume),
     ):
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
+            if confirm is not None and not resume and exporter is None:
+                _confirm(
+                    runner.estimate(plan.candidates, plan.definition, judging), confirm, machines, registry
+                )
             runner.compare(
                 plan.candidates,
                 plan.definition,
@@ -462,6 +494,7 @@ def generate(
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
 ) -> Run:
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
@@ -484,6 +517,7 @@ def generate(
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
+        confirm: Called with an estimate.
 
     Returns:
         The run, without letters: its `path` is of use, its `report` raises `DataError`.
@@ -513,10 +547,12 @@ def generate(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("generate", path),
+        _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
+        if confirm is not None and not resume and exporter is None:
+            _confirm(runner.estimate(plan.candidates, plan.definition, None), confirm, machines, registry)
         runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
@@ -773,11 +809,20 @@ def import_items(
 
 
 @blocking
+def report_page(run: Run, links: PageLinks) -> str:
+    """Render the report of a run for a local server; not part of the public interface.
+
+    Raises:
+        DataError: As for `Run.report`.
+    """
+    return render_page(run._analysis, links)  # noqa: SLF001 - of this module
+
+
 def load_run(
     run: Run | Paths,
     *,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     decide_by: str | None = None,
     panel: Sequence[str] | None = None,
     hardware: str | None = None,
@@ -789,7 +834,7 @@ def load_run(
     Args:
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -963,6 +1008,24 @@ def gate(
     return decide_gate(request, reader, make_runner=runner_of)
 
 
+@blocking
+def label_status(
+    run: PathArgument, *, margin: float | None = None, config: PathArgument | None = None
+) -> LabelStatus:
+    """Say what the labels of a run are worth: raters, agreement between them, and what more labels would buy.
+
+    Args:
+        run: Directory of a graded and finished run.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+        config: Registry file.
+
+    Raises:
+        DataError: There is no graded and finished run, or its labels contradict each other.
+        StoreError: Another process writes the run.
+    """
+    return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
+
+
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
@@ -970,6 +1033,7 @@ aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)
+alabel_status = awaitable(label_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1160,9 +1224,9 @@ class _StageEvents:
         if self._callback is not None:
             self._callback(self._event)
 
-    def more(self, n: int) -> None:
-        """Expect more tasks."""
-        self._event = replace(self._event, total=self._event.total + n)
+    def skip(self, n: int) -> None:
+        """Count tasks that do not exist; the event of the next row says so."""
+        self._event = replace(self._event, done=self._event.done + n)
 
     def end(self) -> None:
         """Do nothing: the last row was the end."""
@@ -1179,16 +1243,30 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
     return registry.with_endpoints(endpoints) if endpoints else registry
 
 
+def _confirm(
+    result: Estimate | None, confirm: Confirm, machines: Mapping[str, MachineFacts], registry: Config
+) -> None:
+    if result is not None:
+        limit = registry.defaults.confirm_minutes
+        confirm(RunEstimate(result.sentence(machines), result.wall_s / 60, limit))
+
+
 def _note(judging: Judging, progress: Progress) -> None:
     if judging.note:
         progress.note(judging.note)
 
 
-def _resumable(function: str, path: Path) -> AbstractContextManager[None]:
-    """Add to an error how the run is continued."""
-    return _noted(
-        f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
-    )
+@contextmanager
+def _resumable(function: str, store: RunStore, *, is_new: bool) -> Iterator[None]:
+    """Add to an error how the run is continued; a new run without a row is removed instead, so that the same call starts it again."""
+    try:
+        yield
+    except (QaevalError, KeyboardInterrupt) as error:
+        if not (is_new and store.discard_unstarted()):
+            error.add_note(
+                f"finished rows are kept; to continue: qaeval.{function}(..., out={str(store.path)!r}, resume=True)"
+            )
+        raise
 
 
 @contextmanager
@@ -1208,12 +1286,13 @@ def _names(models: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _margin(margin: float | None, registry: Config) -> float:
+def _margin(margin: float | str | None, registry: Config) -> float:
     if margin is None:
         return registry.defaults.margin
-    if not 0 < margin < 1:
-        raise UsageError(f"margin: expected a share between 0 and 1 (0.05 is 5 points), got {margin!r}")
-    return margin
+    try:
+        return parse_margin(margin)
+    except ValueError as error:
+        raise UsageError(f"margin: {error}") from error
 
 
 def _path(path: PathArgument | None) -> Path | None:

@@ -61,6 +61,14 @@ class StoreError(QaevalError):
     exit_code = 74
 
 
+class ReadOnlyError(StoreError):
+    """A directory that this process may not write."""
+
+
+class InUseError(StoreError):
+    """Another process, or another part of this one, writes the run directory."""
+
+
 class Interrupted(QaevalError):  # noqa: N818 - not an error: the user asked for it
     """The user stopped the run; finished rows are kept."""
 

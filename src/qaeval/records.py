@@ -337,7 +337,9 @@ class Label(Record):
     """The letter of a third rater for an item to which two gave different ones: it replaces both where the judge is measured."""
     seconds: float | None = Field(default=None, ge=0, exclude_if=_absent)
     """Time that the rater took."""
-    at: str = Field(default="", exclude_if=_nothing)
+    words: int | None = Field(default=None, ge=0, exclude_if=_absent)
+    """Words that were new to the rater: question, answer, and the chunk unless the item before was about it too."""
+    time: str = Field(default="", exclude_if=_nothing)
     """Time of the label, UTC, ISO 8601."""
     inclusion: float | None = Field(default=None, gt=0, le=1, exclude_if=_absent)
     """Probability with which the item was drawn to be labelled; None: not known."""
@@ -375,7 +377,7 @@ class LabelDraw(Record):
     rubric: str
     """Name and version."""
     rubric_sha: str = ""
-    at: str = ""
+    time: str = ""
     """Time of the draw, UTC, ISO 8601."""
     unit: Literal["chunk", "item"]
     """What was drawn: chunks with all their items, or items."""
@@ -400,7 +402,7 @@ class SkippedItem(Record):
     rater: str
     reason: str = ""
     seconds: float | None = Field(default=None, ge=0, exclude_if=_absent)
-    at: str = ""
+    time: str = ""
 
 
 class UndoneLabel(Record):
@@ -409,7 +411,7 @@ class UndoneLabel(Record):
     kind: Literal["undo"] = "undo"
     assignment: str
     rater: str
-    at: str = ""
+    time: str = ""
 
 
 EnergyMethod: TypeAlias = Literal["energy counter", "integrated power"]

@@ -86,7 +86,7 @@ def replay(rows: Iterable[LabelRow], draws: Sequence[LabelDraw] = ()) -> RaterRo
     """Return what counts after all rows, in their order.
 
     Args:
-        rows: Of one label file.
+        rows: Of one label file; a draw is of its rater's labels alone.
         draws: Draws that are known from elsewhere, for example of an exported sheet.
     """
     labels: list[Label] = []
@@ -120,14 +120,19 @@ def _with_inclusion(labels: Sequence[Label], draws: Sequence[LabelDraw]) -> list
     """
     if not draws:
         return list(labels)
-    labelled = {label.item_id for label in labels}
-    shares = [len(labelled & set(draw.items)) / len(set(draw.items)) for draw in draws]
-    counted = [(draw, share) for draw, share in zip(draws, shares, strict=True) if share]
-    return [_included(label, counted) for label in labels]
+    by_rater: dict[str, list[tuple[LabelDraw, float]]] = {}
+    for rater in {label.rater for label in labels}:
+        labelled = {label.item_id for label in labels if label.rater == rater}
+        own = [draw for draw in draws if draw.rater in {"", rater}]
+        shares = [len(labelled & set(draw.items)) / len(set(draw.items)) for draw in own]
+        by_rater[rater] = [(draw, share) for draw, share in zip(own, shares, strict=True) if share]
+    return [_included(label, by_rater[label.rater]) for label in labels]
 
 
 def _included(label: Label, draws: Sequence[tuple[LabelDraw, float]]) -> Label:
-    of_item, of_chunk = [], []
+    # a row of another file may have a probability of its own
+    of_chunk = [] if label.chunk_inclusion is None else [1 - label.chunk_inclusion]
+    of_item = [] if of_chunk or label.inclusion is None else [1 - label.inclusion]
     for draw, share in draws:
         if draw.rubric != label.rubric and label.rubric:
             continue
@@ -137,8 +142,8 @@ def _included(label: Label, draws: Sequence[tuple[LabelDraw, float]]) -> Label:
             of_chunk.append(1 - share * draw.probability_of(label.chunk_id))
     return label.model_copy(
         update={
-            "inclusion": 1 - prod((*of_item, *of_chunk)) if of_item or of_chunk else label.inclusion,
-            "chunk_inclusion": 1 - prod(of_chunk) if of_chunk else label.chunk_inclusion,
+            "inclusion": 1 - prod((*of_item, *of_chunk)) if of_item or of_chunk else None,
+            "chunk_inclusion": 1 - prod(of_chunk) if of_chunk else None,
         }
     )
 

@@ -159,6 +159,8 @@ class StratumRate(Part):
     candidate: str
     n_usable: int
     n_expected: int
+    n_failed: int | None = None
+    """Expected items that failed or got no letter; None in reports of versions that did not count them."""
     usable: Measure
 
 

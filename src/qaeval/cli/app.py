@@ -17,17 +17,21 @@ from qaeval.cli import (
     gate,
     history,
     init,
+    label,
+    labels,
     models,
+    repair,
     schema,
     shards,
     sweep,
+    view,
 )
 from qaeval.cli.examples import EXAMPLES
 from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Run": ("compare", "generate", "grade", "report", "merge"),
-    "Judge": ("agreement", "rubric", "analyse"),
+    "Run": ("compare", "generate", "grade", "report", "view", "merge", "repair"),
+    "Judge": ("label", "labels", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
@@ -44,7 +48,6 @@ _EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
     "judge": ("grade", "agreement"),
     "score": ("grade",),
     "annotate": ("label", "export"),
-    "label": ("export",),
     "list": ("models", "history"),
     "results": ("report", "history"),
     "show": ("view", "report"),
@@ -123,12 +126,16 @@ app.command()(compare.compare)
 app.command()(compare.generate)
 app.command()(compare.grade)
 app.command()(compare.report)
+app.command()(view.view)
 app.command()(shards.merge)
+app.command()(repair.repair)
 app.command()(history.history)
 app.command()(history.compare_runs)
 app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
+app.command()(label.label)
 app.command()(agreement.agreement)
+app.add_typer(labels.labels_app, name="labels")
 app.command()(agreement.plan)
 app.command()(cost.decide)
 app.command()(cost.cost)

@@ -39,10 +39,12 @@ from qaeval.cli.options import (
     RepeatJudge,
     Resume,
     RubricName,
+    RunDirectories,
     RunDirectory,
     SamplesFile,
     Seed,
     ShardOf,
+    Yes,
     endpoint_urls,
     in_flight,
     mapping,
@@ -50,7 +52,7 @@ from qaeval.cli.options import (
     prompt_names,
 )
 from qaeval.cli.terminal import printable
-from qaeval.errors import EndpointError, QaevalError, UsageError
+from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
 
 FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
@@ -87,11 +89,12 @@ def compare(
     labels: Labels = None,
     margin: Margin = None,
     hardware: Machine = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare candidates: generate, grade, report. A single candidate is evaluated without a comparison."""
     from qaeval import api
-    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
 
     if shard is not None or (out is not None and out.startswith("s3:")):
         from qaeval.cli.shards import print_shard, resumable_shard, shard_of
@@ -167,6 +170,7 @@ def compare(
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
+            confirm=confirm_on_stderr(yes=yes),
             command=_command(),
         )
     _show(run.report, path, as_json=as_json)
@@ -190,10 +194,11 @@ def generate(
     repeat: RepeatCandidate = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
+    yes: Yes = False,
 ) -> None:
     """Generate the items of a new run. `qaeval grade` is the next stage."""
     from qaeval import api
-    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
 
     path = out or _new_run()
     with _resumable(path):
@@ -216,6 +221,7 @@ def generate(
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
+            confirm=confirm_on_stderr(yes=yes),
         )
     print(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
 
@@ -260,10 +266,7 @@ def grade(
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Run directories; several are compared side by side."),
-    ],
+    runs: RunDirectories,
     labels: Labels = None,
     margin: Margin = None,
     format_: Annotated[
@@ -300,8 +303,14 @@ def report(
         config=config,
         command=_command(),
     )
-    if len(runs) == 1:
-        loaded.write_report()
+    path: Path | None = runs[0] if len(runs) == 1 else None
+    if path is not None:
+        try:
+            loaded.write_report()
+        except (ReadOnlyError, InUseError) as error:
+            # the report of a run that is read only, or being written by another process, is printed all the same
+            print(printable(f"! The report is not written: {error}"), file=sys.stderr)
+            path = None
     if labels:
         for rater in loaded.report.agreement:
             if rater.coefficients is None:
@@ -310,7 +319,7 @@ def report(
     if format_ is not None:
         sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:
-        _show(loaded.report, runs[0] if len(runs) == 1 else None, as_json=as_json)
+        _show(loaded.report, path, as_json=as_json)
 
 
 def _new_run() -> Path:

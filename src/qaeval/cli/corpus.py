@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
-from qaeval.errors import StoreError, UsageError
+from qaeval.errors import UsageError
 
 
 def chunk(
@@ -50,6 +50,7 @@ def chunk(
     """
     from qaeval.corpus.chunking import tokenizer_counter
     from qaeval.corpus.documents import cut_documents
+    from qaeval.files.whole import write_file
     from qaeval.report.numbers import plural
 
     _require_new(out)
@@ -64,7 +65,7 @@ def chunk(
     )
     if cut.unreadable:
         print(f"skipped: {cut.unreadable}", file=sys.stderr)
-    _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in cut.rows))
+    write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in cut.rows))
     median = sorted(cut.n_tokens)[len(cut.n_tokens) // 2]
     print(
         f"{out}: {plural(len(cut.rows), 'chunk')} of {plural(cut.n_documents, 'document')}, median {median:,} tokens"
@@ -81,15 +82,6 @@ def chunk(
 def _require_new(out: Path) -> None:
     if out.exists():
         raise UsageError(f"{out} exists; choose another --out, or remove it first")
-
-
-def _write(out: Path, text: str) -> None:
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"{out}: cannot be written: {error.strerror or error}; choose another --out"
-        ) from error
 
 
 def sample(
@@ -111,6 +103,7 @@ def sample(
     from qaeval.corpus.samples import load_samples
     from qaeval.corpus.sampling import draw, sample_set_digest
     from qaeval.evals.find import find_eval
+    from qaeval.files.whole import write_file
     from qaeval.registry.find import find_config
 
     defaults = find_config(config).defaults
@@ -122,7 +115,7 @@ def sample(
         sys.stdout.write(lines)
     else:
         _require_new(out)
-        _write(out, lines)
+        write_file(out, lines)
     totals = Counter(available_sample.stratum for available_sample in available)
     counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
     for stratum, total in sorted(totals.items()):

@@ -20,9 +20,17 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval report results/night",
         "qaeval report results/monday results/tuesday --format md",
     ),
+    "view": (
+        "qaeval view",
+        "qaeval view latest --no-browser --port 8000",
+    ),
     "merge": (
         "qaeval merge results/shards --out results/night",
         "qaeval merge s3://runs/night --out results/night",
+    ),
+    "repair": (
+        "qaeval repair results/night",
+        "qaeval repair results/night --json",
     ),
     "history": (
         "qaeval history",
@@ -48,9 +56,29 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval baseline list",
         "qaeval baseline list ci/baselines --json",
     ),
+    "label": (
+        "qaeval label results/night --rater anna",
+        "qaeval label results/night --rater anna --n 60 --until-decided",
+    ),
     "agreement": (
         "qaeval agreement results/night --labels labels/anna.csv",
         "qaeval agreement letters.csv --columns anna,judge --cluster chunk_id",
+    ),
+    "labels status": (
+        "qaeval labels status results/night",
+        "qaeval labels status results/night --json",
+    ),
+    "labels import": (
+        "qaeval labels import results/night anna.jsonl bert.csv",
+        "qaeval labels import results/night sheet.csv --rater anna",
+    ),
+    "labels export": (
+        "qaeval labels export results/night --out labels.jsonl",
+        "qaeval labels export results/night --out labels.csv --spreadsheet de",
+    ),
+    "labels adjudicate": (
+        "qaeval labels adjudicate results/night",
+        "qaeval labels adjudicate results/night --rater carol --settle 62d0eead47f35614=B",
     ),
     "plan": (
         "qaeval plan results/night --difference 0.05",
@@ -110,7 +138,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "init": (
         "qaeval init project --documents handbook/",
-        "qaeval init project --documents handbook/ --candidate mistral --candidate qwen",
+        "qaeval init project --documents handbook/ --candidate mistral",
     ),
     "schema": (
         "qaeval schema",

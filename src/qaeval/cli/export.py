@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import EvalName, Labels, Out, Registry, RubricName, RunDirectory, Seed, mapping
+from qaeval.cli.options import (
+    EvalName,
+    Labels,
+    Out,
+    Registry,
+    RubricName,
+    RunDirectory,
+    Seed,
+    find_run_argument,
+    mapping,
+)
 from qaeval.cli.terminal import printable
 from qaeval.errors import UsageError, install_command
 
@@ -103,6 +113,15 @@ Next: TypeAlias = Annotated[
         "of one candidate by the judge's letter.",
     ),
 ]
+Spreadsheet: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--spreadsheet",
+        metavar="LANGUAGE",
+        help="labels: language of the spreadsheet that opens labels.csv, for example en or de: a byte order mark and its "
+        "separator; default: commas, no mark.",
+    ),
+]
 AcceptLicence: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -130,6 +149,7 @@ class ExportOptions:
     seed: int | None
     precomputed: bool
     next: bool
+    spreadsheet: str | None
     accept_licence: list[str] | None
 
 
@@ -145,6 +165,7 @@ _TARGETS_OF: dict[str, tuple[str, ...]] = {
     "n": ("labels",),
     "precomputed": ("labels",),
     "next": ("labels",),
+    "spreadsheet": ("labels",),
 }
 """Targets that accept an option."""
 
@@ -167,6 +188,7 @@ def export(
     seed: Seed = None,
     precomputed: Precomputed = False,
     next_: Next = False,
+    spreadsheet: Spreadsheet = None,
     accept_licence: AcceptLicence = None,
 ) -> None:
     """Export a run as training data, tables, labels or logs."""
@@ -187,17 +209,21 @@ def export(
         seed=seed,
         precomputed=precomputed,
         next=next_,
+        spreadsheet=spreadsheet,
         accept_licence=accept_licence,
     )
     _require_applicable(to, options)
     target = out or run.resolve().with_name(f"{run.resolve().name}-{to}")
     with RunStore.open(run) as store:
+        store.require_unchanged()
         if to == "inspect":
             _export_logs(store, target)
         else:
             _print_export(_write(store, to, target, options))
             if to == "labels":
-                print(f"next: fill in `label`, save as NAME.csv, then qaeval report {run} --labels NAME.csv")
+                print(
+                    f"next: fill in `label`, save as NAME.csv beside draw.json, then qaeval labels import {run} NAME.csv"
+                )
 
 
 def _require_applicable(to: str, options: ExportOptions) -> None:
@@ -244,6 +270,7 @@ def _write(store: "RunStore", to: str, target: Path, options: ExportOptions) -> 
         n=options.n,
         precomputed=options.precomputed,
         next_=options.next,
+        spreadsheet=options.spreadsheet or "",
     )
 
 
@@ -361,7 +388,10 @@ def import_(
     join: Annotated[
         Path | None,
         typer.Option(
-            "--join", metavar="RUN", help="Run on the same samples; its candidates are added to --out."
+            "--join",
+            metavar="RUN",
+            parser=find_run_argument,
+            help="Run on the same samples; its candidates are added to --out.",
         ),
     ] = None,
     config: Registry = None,

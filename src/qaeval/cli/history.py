@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Labels, Margin, Registry
+from qaeval.cli.options import AsJson, Labels, Margin, Registry, find_run_argument
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ _Push: TypeAlias = Annotated[
 ]
 _Several: TypeAlias = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Two or more run directories; the first is the reference."),
+    typer.Argument(
+        metavar="RUN...",
+        parser=find_run_argument,
+        help="Two or more run directories, or `latest`; the first is the reference.",
+    ),
 ]
 
 
@@ -57,8 +61,9 @@ def history(
     """
     from qaeval import __version__
     from qaeval.cli.tables import print_sections
+    from qaeval.files.whole import write_file
     from qaeval.history.model import history_of
-    from qaeval.history.read import read_runs, write_page
+    from qaeval.history.read import read_runs
     from qaeval.history.sections import render_history, write_history
 
     root = folder or Path("results")
@@ -83,7 +88,7 @@ def history(
     if push and mlflow:
         _push(mlflow, experiment, runs)
     if out or not as_json:
-        page = write_page(out or root / "history.html", render_history(history, version=__version__))
+        page = write_file(out or root / "history.html", render_history(history, version=__version__))
         if not as_json:
             print(f"\nchart: {page}")
 

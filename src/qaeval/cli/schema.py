@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from qaeval.errors import StoreError
-
 
 def schema(
     name: Annotated[
@@ -23,16 +21,13 @@ def schema(
 
     A file names its schema in a comment: # yaml-language-server: $schema=schemas/gate.json
     """
+    from qaeval.files.whole import write_file
     from qaeval.projects.schemas import SCHEMAS, schema_text
 
     if out is not None:
         texts = {key: schema_text(key) for key in ([name] if name else SCHEMAS)}
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            for key, text in texts.items():
-                (out / f"{key}.json").write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"{out}: cannot be written: {error.strerror or error}") from error
+        for key, text in texts.items():
+            write_file(out / f"{key}.json", text)
         print(f"{out}: {', '.join(f'{key}.json' for key in texts)}")
     elif name is None:
         print("\n".join(f"{key:8}{source.files}" for key, source in SCHEMAS.items()))

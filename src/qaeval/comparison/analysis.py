@@ -22,7 +22,7 @@ from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
-from qaeval.comparison.items import ChunkItems, gather_items
+from qaeval.comparison.items import ChunkItems, count_review, gather_items
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import decide_verdict
@@ -65,6 +65,8 @@ class RunRows:
     """Sampling temperature of each candidate and of the judge, by name."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
+    label_repeats: Sequence[Label] = field(default=())
+    """Second labels of the same raters; they count in nothing but the agreement of a rater with itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +268,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
             rubric=rubric,
             temperatures=rows.temperatures,
         ),
+        review=count_review(table, [label for label in rows.labels if fits(label, rubric)]),
         selection=summarise_pairs(table, rows.samples, names)
         if data.eval_facts.item_kind == "preference_pair"
         else (),
@@ -285,7 +288,12 @@ def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreemen
     """
     name, rubric = data.judge.name, data.rubric
     agreement = judge_agreement(
-        table, data.rows.labels, judge=name, rubric=rubric, judge_tuned=data.judge_tuned
+        table,
+        data.rows.labels,
+        judge=name,
+        rubric=rubric,
+        judge_tuned=data.judge_tuned,
+        repeats=data.rows.label_repeats,
     )
     controls = judge_discrimination(
         data.rows.controls, letter_counts(table), agreement, judge=name, best=rubric.best

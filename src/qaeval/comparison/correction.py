@@ -101,7 +101,7 @@ def correct_differences(
     raters = _raters(table, labels, rubric, judge_tuned=judge_tuned)
     if not raters:
         return tuple(differences)
-    chunks = [_Chunks.of(table, rater, rubric.best) for rater in raters]
+    chunks = [ChunkRates.of(table, rater, rubric.best) for rater in raters]
     n_pairs = len(differences)
     pairs = []
     for pair in differences:
@@ -169,8 +169,8 @@ def _raters(
 
 
 @dataclass(frozen=True)
-class _Chunks:
-    """Usable rates by chunk and candidate, by judge and by rater."""
+class ChunkRates:
+    """Usable rates by chunk and candidate, by judge and by a rater; columns are candidates, rows chunks."""
 
     judged: pd.DataFrame
     labelled: pd.DataFrame
@@ -186,7 +186,8 @@ class _Chunks:
     """Whether these are probabilities of whole chunks."""
 
     @classmethod
-    def of(cls, table: pd.DataFrame, rater: _Rater, best: str) -> "_Chunks":
+    def of(cls, table: pd.DataFrame, rater: _Rater, best: str) -> "ChunkRates":
+        """Return the rates by the labels of one rater."""
         failed = table["status"] == FAILED
         known = rater.letters.notna() & ~failed
 
@@ -210,10 +211,28 @@ class _Chunks:
             is_by_chunk=rater.is_by_chunk,
         )
 
-    def of_both(self, names: list[str]) -> "_Chunks":
+    @classmethod
+    def by_rater(
+        cls, table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts, *, judge_tuned: bool
+    ) -> "dict[str, ChunkRates]":
+        """Return the rates by the labels of each rater; raters without a label of this run are left out.
+
+        Args:
+            table: The table of letters.
+            labels: Of all raters.
+            rubric: Its scale.
+            judge_tuned: Whether labels that the judge was tuned on are left out.
+
+        Raises:
+            DataError: labels contradict each other or use letters that the rubric does not have.
+        """
+        raters = _raters(table, labels, rubric, judge_tuned=judge_tuned)
+        return {rater.name: cls.of(table, rater, rubric.best) for rater in raters}
+
+    def of_both(self, names: list[str]) -> "ChunkRates":
         """Return the chunks for which items of all named candidates were expected."""
         kept = self.judged[names].notna().all(axis=1)
-        return _Chunks(
+        return ChunkRates(
             self.judged[kept],
             self.labelled[kept],
             self.n_items[kept],
@@ -234,7 +253,9 @@ class _Chunks:
         return together.reindex(self.sizes.index).to_numpy(float)
 
 
-def _difference(pair: Difference, rater: _Rater, chunks: _Chunks, margin: float) -> LabelledDifference | None:
+def _difference(
+    pair: Difference, rater: _Rater, chunks: ChunkRates, margin: float
+) -> LabelledDifference | None:
     """Return the difference of a pair by the labels of a rater; None where no chunk is labelled for both."""
     columns = [pair.a, pair.b]
     # items that were imported need not be about the same chunks

@@ -188,8 +188,7 @@ ReasonCode: TypeAlias = Literal[
     "raters_differ",
 ]
 """
-=========================  ==================================================================================
-one_candidate              the run has one candidate
+=========================  ===========================================================================one_candidate              the run has one candidate
 nothing_graded             no item has a letter; most failed for the reason `failure`
 nothing_usable             no candidate wrote a usable item
 judge_refuted              by the labels of `raters`, the judge does not beat chance or the commonest letter
@@ -205,8 +204,7 @@ few_labels                 labels of `raters` decide about `candidates`, in too 
 not_labelled               the judge's letters decide about `candidates`: fewer than 10 chunks are labelled
 judge_differs              by the judge's letters alone, the comparison with `candidates` would end differently
 raters_differ              by the labels of `raters`, the comparison with `candidates` would end differently
-=========================  ==================================================================================
-"""
+=========================  ==========================================================================="""
 
 
 class Reason(Part):
@@ -218,6 +216,9 @@ class Reason(Part):
     raters: tuple[str, ...] = ()
     n_chunks: int | None = None
     """Labelled chunks; where pairs differ, the fewest."""
+    n_more_chunks: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of ``not_enough_data``: about how many more chunks, labelled ones if labels decide, tell the leader from all of `candidates`;
+    None where that is not known."""
     failure: str = Field(default="", exclude_if=is_unset)
     """The most frequent `qaeval.records.FailureReason`, where nothing was graded."""
 

@@ -74,6 +74,21 @@ class Selection(Part):
     scenarios_expected: Mapping[str, int]
 
 
+class ReviewCounts(Part):
+    """What there is to look at among the items; the filters of the page show the same."""
+
+    n_chunks_different: int
+    """Chunks about which the letters of the candidates differ, whatever their order."""
+    n_unsure: int
+    """Items to whose letter the judge gives a probability below 0.8."""
+    n_mismatched: int
+    """Items with a label of another letter than the judge's."""
+    n_lost: int
+    """Expected items that failed or got no letter."""
+    n_with_findings: int
+    """Items in which a check found something."""
+
+
 class Report(Part):
     """What a run showed."""
 
@@ -111,6 +126,8 @@ class Report(Part):
     """Of preference pairs."""
     noise: Noise | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of a run with repeats."""
+    review: ReviewCounts | None = None
+    """None in reports of versions that did not count it."""
     timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""

@@ -76,6 +76,7 @@ def read_run(
     judge = grading["judge"]["name"]
     facts = eval_facts_of(settings)
     sessions = store.sessions()
+    label_files = [read_rater_rows(path) for path in label_paths]
     data = RunData(
         rows=RunRows(
             samples=store.samples(),
@@ -89,7 +90,8 @@ def read_run(
             generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
-            labels=tuple(label for path in label_paths for label in read_labels(path)),
+            labels=tuple(label for own in label_files for label in own.labels),
+            label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
         rubric=_rubric_facts(grading["rubric"]),
@@ -226,30 +228,37 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 
 def read_rater_rows(path: Path) -> RaterRows:
-    """Read all that a file of labels says: also the repeats, skipped items and draws of a sitting.
-
-    The draw of an exported sheet is in `DRAW` beside it. An incomplete last line, as a killed process leaves it, is left out with
-    a warning.
+    """Read what a file of labels says: also the repeats, skipped items and draws of a sitting.
 
     Raises:
         DataError: As in `read_labels`.
     """
-    draws = tuple(read_rows(path.with_name(DRAW), LabelDraw.model_validate_json))
+    return replay(read_label_rows(path))
+
+
+def read_label_rows(path: Path) -> list[LabelRow]:
+    """Read the rows of a file of labels; the draw of an exported sheet, in `DRAW` beside it, comes first.
+
+    An incomplete last line, as a killed process leaves it, is left out with a warning.
+
+    Raises:
+        DataError: As in `read_labels`.
+    """
+    draws: list[LabelRow] = list(read_rows(path.with_name(DRAW), LabelDraw.model_validate_json))
     if path.suffix not in {".csv", ".tsv"}:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         rows = read_rows(path, lambda line: _label_row(line, path))
-        return replay((row for row in rows if row is not None), draws)
+        return [*draws, *(row for row in rows if row is not None)]
     cells = read_csv(path)
     if missing := {"item_id", "label"} - set(cells[0]):
         raise DataError(
             f"{path}: expected the columns item_id and label, {' and '.join(sorted(missing))} is missing; it has {', '.join(cells[0])}"
         )
-    labels = [_sheet_label(row, path) for row in cells if row["label"]]
-    return replay(labels, draws)
+    return [*draws, *(_sheet_label(row, path) for row in cells if row["label"])]
 
 
-_SHEET_FIELDS: Final = ("rubric", "note", "chunk_id", "inclusion", "chunk_inclusion")
+_SHEET_FIELDS: Final = ("rubric", "note", "chunk_id", "inclusion", "chunk_inclusion", "seconds", "time")
 
 
 def _sheet_label(row: Mapping[str, str], path: Path) -> Label:
@@ -264,6 +273,7 @@ def _sheet_label(row: Mapping[str, str], path: Path) -> Label:
         "rater": row.get("rater") or path.stem,
         "rater_kind": row.get("rater_kind") or "human",
         "flags": flags,
+        "settles": bool(row.get("settles")),
         **{name: row[name] for name in _SHEET_FIELDS if row.get(name)},
     }
     return validated(Label, fields, where)
@@ -460,6 +470,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
                 if label.item_id in ids
             ),
         ),
+        label_repeats=tuple(dict.fromkeys((*first.rows.label_repeats, *run.rows.label_repeats))),
     )
     candidates = (
         *first.candidates,

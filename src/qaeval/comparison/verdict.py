@@ -66,7 +66,7 @@ def decide_verdict(
     for code in ("too_few_chunks", "not_enough_data"):
         if unclear := rivals.get(code):
             level = abs(_lead(pairs[names[1]], leader)) < _SAME and code == "not_enough_data"
-            reasons = (*_reason(code, unclear), *(_reason("level", names[1:2]) if level else ()), *basis)
+            reasons = (_open(code, unclear, pairs), *(_reason("level", names[1:2]) if level else ()), *basis)
             return Verdict(kind="undecided", leader=leader, reasons=reasons)
     equal = rivals.get("no_difference", [])
     return Verdict(
@@ -89,6 +89,18 @@ def ordered(
         return round(sum(leads) / len(leads), 9) if leads else 0.0
 
     return sorted(candidates, key=lambda candidate: -mean_lead(candidate.facts.name))
+
+
+def _open(code: ReasonCode, unclear: Sequence[str], pairs: Mapping[str, Difference]) -> Reason:
+    """Say which differences are open, and how many more chunks would decide all of them."""
+    estimates = [pairs[name].deciding or pairs[name] for name in unclear]
+    needed = [estimate.n_more_chunks for estimate in estimates]
+    known = [n for n in needed if n is not None]
+    return Reason(
+        code=code,
+        candidates=tuple(unclear),
+        n_more_chunks=max(known) if len(known) == len(needed) else None,
+    )
 
 
 def _lead(pair: Difference, name: str) -> float:

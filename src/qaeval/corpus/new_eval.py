@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw
-from qaeval.errors import StoreError, UsageError, closest
+from qaeval.errors import UsageError, closest
 from qaeval.evals.definition import EvalDefinition, load_eval
 from qaeval.evals.find import data_root
+from qaeval.files.whole import whole_folder
 from qaeval.records import Sample
 
 SOURCES: Final[Mapping[str, str]] = {
@@ -52,12 +53,10 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
         raise UsageError(f"{path} exists; choose another name, or remove it first")
     samples = draw(load_samples(template(kind)), n=_N_SAMPLES, seed=_SEED)
     files = eval_files(path, kind=kind, data=_data(samples, kind), command="qaeval new-eval")
-    try:
-        (path / "labels").mkdir(parents=True)
+    with whole_folder(path) as written:
+        (written / "labels").mkdir()
         for file, text in files.items():
-            (path / file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+            (written / file).write_text(text, encoding="utf-8")
     return path
 
 
@@ -146,7 +145,7 @@ What to change, in this order:
 2. `prompt.md`: the prompt; `eval.yaml`: number and types of items, checks, sampling. The two must agree: with
    a prompt for three pairs and `items_per_sample: 5` every reply is a failure. (The embedded models always
    write three.)
-3. The rubric: copy `rubrics/{rubric}.yaml` under a new name and set it in `eval.yaml`;
+3. The rubric: `qaeval rubric show {rubric} > rubrics/NAME.yaml`, change it and its name, and set it in `eval.yaml`;
    `qaeval rubric check NAME` validates it.
 4. `labels/<rater>.jsonl`: letters of human raters. `qaeval export RUN --to labels` writes the items to
    label; `qaeval agreement RUN` compares the judge with the labels.

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.errors import UsageError
 from qaeval.export.select import GradedItem
 from qaeval.records import Label, LabelPlan, record_id
@@ -16,7 +17,10 @@ from qaeval.stats.labelling import draw_chunks, inclusion_probabilities, neyman_
 
 OVERLAP: Final = 0.2
 """Share of a rater's items that another rater labels too, so that raters can be compared."""
+_ITEMS: Final = 60
+"""Default number of items, where items are drawn."""
 _DIGITS: Final = 9
+_TINY: Final = 1e-12
 _Floats: TypeAlias = NDArray[np.float64]
 
 
@@ -37,7 +41,7 @@ def draw_items(
     labels: Sequence[Label],
     *,
     by: LabelPlan,
-    n: int,
+    n: int | None,
     seed: int,
     scale: Sequence[str],
     rater: str = "",
@@ -53,7 +57,8 @@ def draw_items(
         items: Items of the candidates, with the judge's letters.
         labels: Labels by people under the rubric of the run.
         by: How items are chosen.
-        n: Items to draw, at least 1; of whole chunks, about so many, and one chunk at least.
+        n: Items to draw, at least 1; of whole chunks, about so many, and one chunk at least. Default: chunks up to `SHOWN_FROM` in
+            all, 60 items where items are drawn.
         seed: Seed of the draw.
         scale: Letters, best first.
         rater: Who labels: what the rater has labelled is not drawn again. Empty: nothing that anybody labelled is.
@@ -64,7 +69,7 @@ def draw_items(
         UsageError: everything is labelled, or the run has nothing of what `by` goes by.
     """
     pool = _Pool(items, labels, scale, rater=rater, by=by)
-    n_units = min(len(pool.open), max(1, ceil(n / pool.mean_size)))
+    n_units = min(len(pool.open), pool.default_units if n is None else ceil(n / pool.mean_size))
     p = pool.probabilities(n_units, opinions or {})
     others = set(drawn_by_others)
     held = np.array([bool(others & pool.members[unit].keys()) for unit in pool.open], dtype=bool)
@@ -76,15 +81,14 @@ def draw_items(
         p[held] = _scaled(p[held], n_held)
         p[~held] = _scaled(p[~held], n_units - n_held)
         blocks = 2 * blocks + held
-    drawn = np.zeros(len(p), dtype=bool)
     if rater and not held.any():
-        shared = OVERLAP * p
-        drawn = _draw(shared, blocks, _rng(seed, "all raters"))
+        shared = p * ceil(OVERLAP * n_units) / n_units
+        drawn = draw_chunks(shared, _rng(seed, "all raters"), blocks=blocks)
         # what is left of each unit's probability after the shared part
-        rest = np.where(drawn, 0.0, (p - shared) / (1 - shared))
-        drawn |= _draw(rest, blocks, own_rng)
+        rest = np.where(drawn, 0.0, (p - shared) / np.maximum(1 - shared, _TINY))
+        drawn |= draw_chunks(np.minimum(rest, 1.0), own_rng, blocks=blocks)
     else:
-        drawn = _draw(p, blocks, own_rng)
+        drawn = draw_chunks(p, own_rng, blocks=blocks)
     probabilities = {unit: float(value) for unit, value in zip(pool.open, p, strict=True)}
     probabilities |= pool.probabilities_of_labelled(p)
     default = Counter(round(value, _DIGITS) for value in probabilities.values() if value > 0).most_common(1)
@@ -152,6 +156,14 @@ class _Pool:
     def mean_size(self) -> float:
         """Open items of an open unit."""
         return sum(len(self.members[unit]) for unit in self.open) / len(self.open)
+
+    @property
+    def default_units(self) -> int:
+        """Units to draw where no number is given."""
+        if self.unit == "item":
+            return _ITEMS
+        # at least one chunk more than are labelled throughout
+        return max(1, SHOWN_FROM - (len(self.members) - len(self.open)))
 
     @property
     def blocks(self) -> NDArray[np.int64]:
@@ -256,14 +268,6 @@ def _disputed(items: Mapping[str, GradedItem], opinions: Mapping[str, Collection
 def _scaled(p: _Floats, n: int) -> _Floats:
     """Return probabilities in proportion to `p` that add up to `n`, none above 1."""
     return np.asarray(inclusion_probabilities(p, n, uniform=1e-9)) if n else np.zeros(len(p))
-
-
-def _draw(p: _Floats, blocks: NDArray[Any], rng: np.random.Generator) -> NDArray[np.bool_]:
-    drawn = np.zeros(len(p), dtype=bool)
-    for block in np.unique(blocks):
-        inside = blocks == block
-        drawn[inside] = draw_chunks(np.minimum(p[inside], 1.0), rng)
-    return drawn
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:

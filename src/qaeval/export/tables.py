@@ -80,10 +80,12 @@ def table_rows(
     return rows
 
 
-def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:
+def as_csv(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS, *, delimiter: str = ","
+) -> bytes:
     """Return rows as CSV; an apostrophe precedes cells that a spreadsheet would run as a formula."""
     out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow([escape_formula(row[name]) for name in columns])

@@ -20,6 +20,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half a character: it can come from an escape like ``\\ud83d`` and cannot be encoded as UTF-8."""
 
+_SEPARATOR_LINE: Final = re.compile(r'\ufeff?"?sep=(?P<separator>[,;\t|])"?\n', re.IGNORECASE)
+"""First line of a CSV file that a spreadsheet wrote."""
+
 MAX_PROBLEMS: Final = 20
 """Problems of a file that a message lists: a screen."""
 
@@ -317,7 +320,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV file, or a TSV file by its name; blank lines are skipped, cells stripped.
 
     The delimiter is a semicolon where the header has one and no comma: spreadsheets write such files in
-    countries with a decimal comma.
+    countries with a decimal comma. A first line ``sep=;``, which some of them write, names it.
 
     Raises:
         DataError: the file cannot be read, has no row, two columns of one name, or a row of another length.
@@ -327,8 +330,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     if "\0" in text:
         raise DataError(f"{path}: holds a NUL character; expected a text table")
     first = text.lstrip("\ufeff\r\n").partition("\n")[0]
-    delimiter = ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else delimiter, strict=True)
+    delimiter = "\t" if path.suffix == ".tsv" else ";" if ";" in first and "," not in first else ","
+    named = _SEPARATOR_LINE.match(text)
+    if named is not None:
+        delimiter = named["separator"]
+        text = "\n" + text[named.end() :]  # a blank line in its place keeps the numbers of the others
+    reader = csv.reader(StringIO(text), delimiter=delimiter, strict=True)
     header: list[str] = []
     rows = []
     try:

@@ -5,6 +5,7 @@ A `GateRequest` names a run; `gate` finds policy and baseline (`find_policy`, `f
 directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`).
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,22 +16,30 @@ import orjson
 from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
-from qaeval.errors import UsageError
+from qaeval.errors import InUseError, ReadOnlyError, UsageError
 from qaeval.gate import messages
 from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
-from qaeval.gate.certificate import age_days, check
+from qaeval.gate.certificate import HOURS_PER_DAY, age_hours, check
 from qaeval.gate.early_stop import SequentialGrading
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import EXIT_CODES, Certificate, ComparisonKey, GateReport, Outcome, RuleVerdict
-from qaeval.gate.policy import BY_LETTERS, Policy, default_policy, read_policy
+from qaeval.gate.policy import (
+    BY_LETTERS,
+    Policy,
+    chunks_for_smallest_margins,
+    default_margins,
+    default_policy,
+    read_policy,
+)
 from qaeval.gate.regrade import regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
-from qaeval.report.numbers import listed, percent, plural
+from qaeval.report.numbers import age, listed, percent, plural, size
 from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
+_LOG: Final = logging.getLogger("qaeval")
 GATE: Final = "gate.json"
 """File of the run directory that holds the report."""
 POLICY: Final = Path("gate.yaml")
@@ -99,8 +108,11 @@ def gate(
         inputs = inputs_of(request, reader, run, make_runner if request.regrade else None)
         report = decide(replace(inputs, comparison=comparison_verdict(request.run)))
     if request.save:
-        with RunStore.open(request.run, writable=True) as store:
-            store.write_text(GATE, model_json(report))
+        try:
+            with RunStore.open(request.run, writable=True) as store:
+                store.write_text(GATE, model_json(report))
+        except (ReadOnlyError, InUseError) as error:
+            _LOG.warning("The verdict is not saved: %s", error)
     return report
 
 
@@ -145,7 +157,9 @@ def inputs_of(
     Raises:
         As for `gate`.
     """
-    policy = find_policy(request, run.flags)
+    policy = find_policy(request.policy, run)
+    if request.unpaired:
+        policy = policy.model_copy(update={"samples": "may differ"})
     address = find_baseline(request, policy, run)
     if make_runner is not None:
         if address is None:
@@ -162,18 +176,20 @@ def inputs_of(
     return GateInputs(policy=policy, run=run, baseline=baseline, candidates=request.candidates, today=now())
 
 
-def find_policy(request: GateRequest, flags: tuple[str, ...]) -> Policy:
+def find_policy(source: Policy | Path | None, run: Evidence) -> Policy:
     """Return the policy of a gate; errors as in `qaeval.gate.policy.read_policy`.
 
     Args:
-        request: As for `gate`.
-        flags: Flags of the rubric, each of which is a rule of the default policy.
+        source: The policy or its file; None: ``gate.yaml`` of the working directory, else the default policy.
+        run: Its flags, chunks and items are those of the default policy.
     """
-    source = request.policy
     if source is None:
-        source = POLICY if POLICY.is_file() else default_policy(flags)
-    policy = read_policy(source) if isinstance(source, Path) else source
-    return policy.model_copy(update={"samples": "may differ"}) if request.unpaired else policy
+        source = (
+            POLICY
+            if POLICY.is_file()
+            else default_policy(run.flags, len(run.chunk_names), run.items_per_chunk)
+        )
+    return read_policy(source) if isinstance(source, Path) else source
 
 
 def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | None:
@@ -193,6 +209,20 @@ def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | 
             f"exist. `qaeval baseline set RUN` writes it"
         )
     return None
+
+
+def gate_of_equal_run(policy: Policy, baseline: Evidence, today: str) -> GateReport:
+    """Decide the gate of a run that equals its baseline: what does not pass here can hardly ever pass.
+
+    Args:
+        policy: The rules.
+        baseline: A graded run.
+        today: ISO 8601.
+
+    Raises:
+        DataError: As for `decide`.
+    """
+    return decide(GateInputs(policy=policy, run=baseline, baseline=baseline, candidates={}, today=today))
 
 
 # -------------------------------------------------------------------- sequential
@@ -361,6 +391,7 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     run, baseline, pairs = inputs.run, inputs.baseline, inputs.pairs
     if certificate.state in {"stale", "missing"}:
         yield f"The judge has no valid certificate: {certificate.detail}."
+    yield from _default_margins(inputs)
     if skipped := [candidate.name for candidate in run.candidates if candidate.name not in pairs]:
         yield f"Not gated, because --candidate names others: {listed(skipped)}."
     if baseline is None:
@@ -368,11 +399,11 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     yield from (change.sentence for change in inputs.prompt_changes)
     if _is_same_run(run, baseline):
         yield "Run and baseline are the same run, so nothing can have changed. Name the run to replace with --baseline."
-    days, limit = age_days(baseline.source.created, inputs.today), inputs.policy.stale_after_days
-    if days is None:
+    hours, limit = age_hours(baseline.source.created, inputs.today), inputs.policy.stale_after_days
+    if hours is None:
         yield "The baseline has no date."
-    elif days > limit:
-        yield f"The baseline is {days:,} days old; a baseline should be renewed from a released run after {limit} days."
+    elif hours > HOURS_PER_DAY * limit:
+        yield f"The baseline is {age(hours)} old; a baseline should be renewed from a released run after {limit} days."
     if unused := [
         candidate.name for candidate in baseline.candidates if candidate.name not in pairs.values()
     ]:
@@ -382,6 +413,20 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     if not run.has_samples_of(baseline):
         yield "The samples differ, so the rates are compared as independent ones, with less power than paired ones."
     yield from _drift(run, baseline)
+
+
+def _default_margins(inputs: GateInputs) -> Iterator[str]:
+    """Yield the margins of the default policy where they follow the number of chunks."""
+    run = inputs.run
+    n_chunks, n_items = len(run.chunk_names), run.items_per_chunk
+    needed = chunks_for_smallest_margins(n_items)
+    if n_chunks < needed and inputs.policy == default_policy(run.flags, n_chunks, n_items):
+        usable, other = default_margins(n_chunks, n_items)
+        yield (
+            f"The default policy accepts a loss of less than {size(usable)} of usable items, and {size(other)} of the other rates: what "
+            f"{plural(n_chunks, 'chunk')} of {plural(n_items, 'item')} can show. 5 and 3 points take about {needed:,} chunks; gate.yaml sets other "
+            f"margins."
+        )
 
 
 def _is_same_run(run: Evidence, baseline: Evidence) -> bool:

@@ -238,6 +238,12 @@ class Evidence:
         return np.unique(self.chunks, return_inverse=True)[1]
 
     @property
+    def items_per_chunk(self) -> int:
+        """Items that a candidate owes for a chunk: the mean, rounded, at least 1."""
+        n_items = sum(int(candidate.requested.sum()) for candidate in self.candidates)
+        return max(1, round(n_items / len(self.candidates) / len(self.chunk_names)))
+
+    @property
     def is_graded(self) -> bool:
         """Whether no item waits for the judge."""
         return not any(candidate.n_pending for candidate in self.candidates)

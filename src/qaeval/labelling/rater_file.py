@@ -3,7 +3,7 @@
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +12,9 @@ from typing import IO, Final, Self
 import orjson
 
 from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, replay
-from qaeval.errors import StoreError, UsageError
+from qaeval.errors import InUseError, StoreError, UsageError
 from qaeval.files.rows import end_of_last_line, read_rows
-from qaeval.storage.run_directory import InUseError
+from qaeval.records import Label, LabelDraw
 
 LABELS: Final = "labels"
 """Folder of a run with the label files of its raters."""
@@ -120,6 +120,21 @@ class RaterFile:
         """What the file says after its last row."""
         return replay(self._rows)
 
+    @property
+    def all_rows(self) -> tuple[LabelRow, ...]:
+        """Every row in its order."""
+        return tuple(self._rows)
+
+    def missing(self, rows: Iterable[LabelRow]) -> list[LabelRow]:
+        """Return the rows that the file does not have, in their order; a label that counts here already is not missing."""
+        counted = self.rows
+        present = {*map(_key, self._rows), *map(_content, (*counted.labels, *counted.repeats))}
+        return [
+            row
+            for row in rows
+            if _key(row) not in present and not (isinstance(row, Label) and _content(row) in present)
+        ]
+
     def refresh(self) -> bool:
         """Read the file again if something else changed it; return whether it did.
 
@@ -180,6 +195,15 @@ class RaterFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _key(row: LabelRow) -> str:
+    return row.draw_id if isinstance(row, LabelDraw) else row.model_dump_json()
+
+
+def _content(label: Label) -> str:
+    """Return what a label says, whatever its question, time and note."""
+    return label.model_dump_json(include={"item_id", "letter", "flags", "rubric", "repeat", "settles"})
 
 
 @contextmanager

@@ -9,18 +9,22 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 import numpy as np
+import pandas as pd
 
 from qaeval.agreement.analysis import require_no_contradiction
 from qaeval.agreement.label_rows import RaterRows
-from qaeval.comparison.items import part_words, split_parts, supporting_parts
-from qaeval.comparison.run_data import labels_of_run, read_rater_rows
+from qaeval.comparison.analysis import RunData
+from qaeval.comparison.run_data import labels_of_run, read_rater_rows, read_run
 from qaeval.environment import now
 from qaeval.errors import DataError, UsageError
-from qaeval.evals.rubric import Flag, Level, Rubric, prompt_text
+from qaeval.evals.rubric import Rubric
 from qaeval.export.draw import draw_items
 from qaeval.export.select import GradedItem, Grading, graded_items, require_finished
-from qaeval.files.yaml import LONE_SURROGATE
+from qaeval.labelling.model import SittingSummary
+from qaeval.labelling.question import Question, as_question, checked_answer, rubric_of, storable
 from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
+from qaeval.labelling.status import stopping_decision, summarise
+from qaeval.labelling.stopping import decide_sitting
 from qaeval.records import (
     REJECTED,
     Grade,
@@ -31,48 +35,15 @@ from qaeval.records import (
     UndoneLabel,
     record_id,
 )
+from qaeval.stats.stopping import Estimand, LabelDecision
 from qaeval.storage.run_directory import RunStore
+from qaeval.text.units import words
 
 PLANS: Final[tuple[LabelPlan, ...]] = ("plan", "chunks", "uncertain", "stratified", "random", "disagree")
 N_REPEATS: Final = 5
 """Items of a sitting that are asked a second time."""
 _ITEMS_PER_REPEAT: Final = 4
 """A sitting of fewer than 20 items has fewer repeats."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What a rater is shown: it reveals neither candidate nor judge's letter."""
-
-    assignment: str
-    """Id of the question; `Sitting.record` takes it."""
-    number: int
-    """Position in the sitting, from 1."""
-    title: str
-    """Of the chunk; may be empty."""
-    parts: tuple[str, ...]
-    """Text of the chunk, cut after sentences and at line ends; joined they are the text."""
-    support: tuple[int, ...]
-    """Positions of the parts that support the answer."""
-    question: str
-    answer: str
-    rejected: str
-    """The worse answer of a preference pair; empty for other items."""
-    rubric: str
-    """The text that the judge gets."""
-    scale: tuple[Level, ...]
-    """Letter, name and meaning of each level, best first."""
-    flags: tuple[Flag, ...]
-
-    @property
-    def text(self) -> str:
-        """The whole chunk."""
-        return "".join(self.parts)
-
-    @property
-    def letters(self) -> tuple[str, ...]:
-        """Letters of the scale, best first."""
-        return tuple(level.letter for level in self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +60,8 @@ class Progress:
     """Median time of an answer; None before the first."""
     remaining_seconds: float | None
     """Time for the rest at that pace."""
+    is_decided: bool
+    """Whether the sitting ended early, since more labels do not change which candidate is best."""
 
     @property
     def remaining(self) -> int:
@@ -114,10 +87,13 @@ class Sitting:
         rater_kind: Literal["human", "model"],
         items: Mapping[str, GradedItem],
         rubric: Rubric,
-        mode: Literal["reason_first", "letter"],
+        rubric_text: str,
         file: RaterFile,
         draw: LabelDraw,
         clock: Callable[[], str],
+        data: RunData,
+        margin: float,
+        estimand: Estimand,
     ) -> None:
         self.run = run
         self.rater = rater
@@ -125,11 +101,16 @@ class Sitting:
         self.notes: list[str] = []
         self._items = items
         self._rubric = rubric
-        self._rubric_text = prompt_text(rubric, mode=mode)
+        self._rubric_text = rubric_text
         self._file = file
         self._draw = draw
         self._clock = clock
         self._order = _questions(draw, items)
+        self._margin = margin
+        self._estimand: Estimand = estimand
+        self._data = data
+        self._table: pd.DataFrame | None = None
+        self._decision: tuple[object, LabelDecision | None] = ((), None)
 
     @classmethod
     def open(
@@ -141,6 +122,8 @@ class Sitting:
         by: LabelPlan = "plan",
         seed: int = 0,
         until_decided: bool = False,
+        estimand: Estimand = "pool",
+        margin: float = 0.05,
         rater_kind: Literal["human", "model"] = "human",
         clock: Callable[[], str] = now,
         sync: Callable[[int], None] = os.fsync,
@@ -153,7 +136,10 @@ class Sitting:
             n: Items to draw; of whole chunks, about so many.
             by: How items are chosen.
             seed: Seed of the draw.
-            until_decided: Draw whole chunks in random order, so that the sitting may end as soon as the verdict is decided.
+            until_decided: Draw whole chunks in random order, and end the sitting as soon as more labels do not change which candidate is
+                best. Of a run of two candidates or more.
+            estimand: What is decided about: ``"pool"``, the chunks of this run, or ``"future"``, documents to come.
+            margin: Smallest difference of usable rates that matters, in (0, 1).
             rater_kind: ``"model"`` where a program answers.
             clock: Time in UTC, ISO 8601.
             sync: Brings a file descriptor's data to the disk.
@@ -178,10 +164,12 @@ class Sitting:
             grading = Grading.of(store)
             items = {item.item.item_id: item for item in graded_items(store, [])}
             opinions = _judged(store) if by == "disagree" else {}
+            data = read_run(store)
+        if until_decided and len(data.candidates) < 2:
+            raise UsageError(f"{path}: --until-decided compares candidates, and the run has one; omit it")
         if not items:
             raise DataError(f"{path}: no candidate wrote an item: there is nothing to label")
-        about = grading.settings["grading"]
-        rubric = Rubric.model_validate({key: value for key, value in about["rubric"].items() if key != "sha"})
+        rubric, rubric_text = rubric_of(grading)
         file = RaterFile(path / LABELS / f"{name}.jsonl", sync=sync)
         try:
             given = _given(path, grading, name)
@@ -195,13 +183,16 @@ class Sitting:
                     seed=seed,
                     scale=rubric.letters,
                     rater=name,
-                    drawn_by_others=_drawn_by_others(path, name, given, grading),
+                    # with a fixed share of others' items the order would not be random; and these are what raters differ on
+                    drawn_by_others=()
+                    if until_decided or by == "disagree"
+                    else _drawn_by_others(path, name, given, grading),
                     opinions=_with_labels(opinions, given),
                 )
                 started = clock()
                 order = _in_order(drawn.items, rater=name, seed=seed)
                 draw = LabelDraw(
-                    draw_id=record_id("draw", name, str(seed), started, *order),
+                    draw_id=record_id("draw", name, str(len(file.all_rows)), started, *order),
                     rater=name,
                     by=by,
                     until_decided=until_decided,
@@ -209,7 +200,7 @@ class Sitting:
                     seed=seed,
                     rubric=grading.rubric,
                     rubric_sha=grading.rubric_sha,
-                    at=started,
+                    time=started,
                     unit=drawn.unit,
                     probability=drawn.probability,
                     probabilities=drawn.probabilities,
@@ -222,10 +213,13 @@ class Sitting:
                 rater_kind=rater_kind,
                 items=items,
                 rubric=rubric,
-                mode=about["judge"].get("judge_mode") or "reason_first",
+                rubric_text=rubric_text,
                 file=file,
                 draw=earlier or draw,
                 clock=clock,
+                data=data,
+                margin=margin,
+                estimand=estimand,
             )
             if earlier is not None:
                 sitting._note_resumed(n=n, by=by, until_decided=until_decided)
@@ -236,7 +230,7 @@ class Sitting:
 
     def _note_resumed(self, *, n: int, by: LabelPlan, until_decided: bool) -> None:
         left = self.progress().remaining
-        note = f"the sitting of {self._draw.at[:10] or 'before'} goes on: {left} questions are left"
+        note = f"the sitting of {self._draw.time[:10] or 'before'} goes on: {left} questions are left"
         if (n, by, until_decided) != (self._draw.n, self._draw.by, self._draw.until_decided):
             note += f"; it draws {self._draw.n} items by {self._draw.by}, and other options apply to the next sitting"
         self.notes.append(note)
@@ -246,6 +240,8 @@ class Sitting:
     def current(self) -> Question | None:
         """Return the first question without an answer; None when the sitting is over."""
         self._file.refresh()
+        if self._is_decided():
+            return None
         answered = self._answers()
         for number, (assignment, (item_id, _)) in enumerate(self._order.items(), start=1):
             if assignment not in answered:
@@ -275,13 +271,7 @@ class Sitting:
             DataError: The file was edited, and holds a line that is not a row.
         """
         item_id, is_repeat = self._assigned(assignment)
-        if letter not in self._rubric.letters:
-            raise UsageError(f"letter {letter!r}: expected one of {', '.join(self._rubric.letters)}")
-        names = [flag.name for flag in self._rubric.flags]
-        if unknown := sorted(set(flags) - set(names)):
-            raise UsageError(f"flag {unknown[0]!r}: expected any of {', '.join(names) or 'no flags'}")
-        raised = tuple(name for name in names if name in flags)
-        note = LONE_SURROGATE.sub("\ufffd", note)
+        raised, note = checked_answer(self._rubric, letter, flags, note)
         self._file.refresh()
         before = self._answers().get(assignment)
         if isinstance(before, Label) and (before.letter, before.flags, before.note) == (letter, raised, note):
@@ -303,9 +293,24 @@ class Sitting:
                 assignment=assignment,
                 repeat=is_repeat,
                 seconds=_valid_seconds(seconds),
-                at=self._clock(),
+                words=self._n_new_words(assignment),
+                time=self._clock(),
             )
         )
+
+    def _n_new_words(self, assignment: str) -> int:
+        """Count the words of question and answer, and of the chunk unless the question before was about it too."""
+        order = list(self._order)
+        index = order.index(assignment)
+        chunk, item = (
+            self._items[self._order[assignment][0]].sample.chunk,
+            self._items[self._order[assignment][0]].item,
+        )
+        before = self._items[self._order[order[index - 1]][0]].sample.chunk if index else None
+        texts = [item.question, item.answer, item.parts.get(REJECTED, "")]
+        if before is None or before.chunk_id != chunk.chunk_id:
+            texts.append(chunk.text)
+        return sum(len(words(text)) for text in texts)
 
     def skip(self, assignment: str, reason: str = "", seconds: float | None = None) -> None:
         """Record that the rater does not label an item; as `record`.
@@ -315,7 +320,7 @@ class Sitting:
             StoreError: The file cannot be written; nothing is recorded.
         """
         item_id, _ = self._assigned(assignment)
-        reason = LONE_SURROGATE.sub("\ufffd", reason)
+        reason = storable(reason)
         self._file.refresh()
         before = self._answers().get(assignment)
         if isinstance(before, SkippedItem) and before.reason == reason:
@@ -327,7 +332,7 @@ class Sitting:
                 rater=self.rater,
                 reason=reason,
                 seconds=_valid_seconds(seconds),
-                at=self._clock(),
+                time=self._clock(),
             )
         )
 
@@ -352,7 +357,7 @@ class Sitting:
                 return None
         item_id, _ = self._assigned(assignment)
         if assignment in answered:
-            self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, at=self._clock()))
+            self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, time=self._clock()))
         number = list(self._order).index(assignment) + 1
         return self._question(number, assignment, self._items[item_id])
 
@@ -363,15 +368,63 @@ class Sitting:
         n_labelled = sum(isinstance(answer, Label) for answer in answers)
         seconds = [answer.seconds for answer in answers if answer.seconds is not None]
         median = float(np.median(seconds)) if seconds else None
-        left = len(self._order) - len(answers)
+        is_decided = self._is_decided()
+        total = len(answers) if is_decided else len(self._order)
+        left = total - len(answers)
         return Progress(
             answered=len(answers),
-            total=len(self._order),
+            total=total,
             labelled=n_labelled,
             skipped=len(answers) - n_labelled,
             median_seconds=median,
             remaining_seconds=None if median is None else left * median,
+            is_decided=is_decided,
         )
+
+    def decision(self) -> LabelDecision | None:
+        """Decide which candidate is best from this rater's labels; None before the first, and without `until_decided`."""
+        if not self._draw.until_decided:
+            return None
+        if self._table is None:
+            self._table = self._data.table()
+        rows = self._file.rows
+        given = {label.item_id: label.letter for label in rows.labels}
+        open_chunks = {
+            self._items[item_id].sample.chunk.chunk_id
+            for item_id, is_repeat in self._order.values()
+            if not is_repeat and item_id not in given
+        }
+        # only whole chunks count, so that nothing is computed before a chunk ends
+        state = [(label.item_id, label.letter) for label in rows.labels if label.chunk_id not in open_chunks]
+        if self._decision[0] != state:
+            self._decision = (
+                state,
+                decide_sitting(
+                    self._table,
+                    rows.labels,
+                    rows.draws,
+                    candidates=[facts.name for facts in self._data.candidates],
+                    rubric=self._data.rubric,
+                    judge_tuned=self._data.judge_tuned,
+                    margin=self._margin,
+                    estimand=self._estimand,
+                ),
+            )
+        return self._decision[1]
+
+    def _is_decided(self) -> bool:
+        decision = self.decision()
+        return decision is not None and decision.is_decided
+
+    def summary(self) -> SittingSummary:
+        """Say what the labels are worth: agreement, corrected differences, verdict, and how the rater worked."""
+        decision = self.decision()
+        words_of = (
+            None
+            if decision is None
+            else stopping_decision(decision, [facts.name for facts in self._data.candidates])
+        )
+        return summarise(self.run, self.rater, margin=self._margin, decision=words_of)
 
     def _answers(self) -> dict[str, Label | SkippedItem]:
         """Return the answers to the questions of this sitting, in the order in which they were given."""
@@ -390,20 +443,8 @@ class Sitting:
             ) from None
 
     def _question(self, number: int, assignment: str, graded: GradedItem) -> Question:
-        item, chunk = graded.item, graded.sample.chunk
-        parts = split_parts(chunk.text)
-        return Question(
-            assignment=assignment,
-            number=number,
-            title=chunk.title,
-            parts=parts,
-            support=supporting_parts(part_words(parts), item.answer),
-            question=item.question,
-            answer=item.answer,
-            rejected=item.parts.get(REJECTED, ""),
-            rubric=self._rubric_text,
-            scale=self._rubric.scale,
-            flags=self._rubric.flags,
+        return as_question(
+            graded, assignment=assignment, number=number, rubric=self._rubric, rubric_text=self._rubric_text
         )
 
     def close(self) -> None:

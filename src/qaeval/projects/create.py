@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from qaeval.corpus.documents import cut_documents
 from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.new_eval import eval_files, require_eval_name, template
 from qaeval.corpus.samples import load_samples
-from qaeval.errors import QaevalError, StoreError, UsageError
+from qaeval.errors import QaevalError, UsageError
 from qaeval.evals.definition import load_eval
 from qaeval.evals.find import data_root
 from qaeval.evals.rubric import load_rubric
-from qaeval.gate.policy import default_policy, read_policy
+from qaeval.files.rows import explained
+from qaeval.files.whole import whole_folder, write_file
+from qaeval.gate.policy import read_policy
 from qaeval.projects.files import CI_FILES, GITIGNORE, Ci, Price, ci_file, gate_file, registry_file
 from qaeval.projects.models import ProjectModels
 from qaeval.projects.schemas import FOLDER, SCHEMAS, schema_text
@@ -26,8 +27,6 @@ from qaeval.records import Sample
 from qaeval.registry.config import load_config
 
 _KIND: Final = "qa_pair"
-_PARTIAL: Final = ".qaeval-init-"
-"""Prefix of the folder in which a project is written before it is moved into place."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,13 @@ def project_files(
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chunks.rows)
     folder = Path("evals", name)
     files = eval_files(folder, kind=_KIND, data={"chunks.jsonl": rows}, command="qaeval init")
-    rubric = load_rubric(data_root() / "rubrics" / f"{template(_KIND).rubric}.yaml")
-    policy = default_policy(tuple(flag.name for flag in rubric.flags))
+    definition = template(_KIND)
+    rubric = load_rubric(data_root() / "rubrics" / f"{definition.rubric}.yaml")
+    flags = tuple(flag.name for flag in rubric.flags)
     return {
         "qaeval.yaml": registry_file(models, eval_name=name, price=price),
         **{(folder / file).as_posix(): text for file, text in files.items()},
-        "gate.yaml": gate_file(policy, n_chunks=len(chunks.rows)),
+        "gate.yaml": gate_file(flags, n_chunks=len(chunks.rows), items_per_chunk=definition.items_per_sample),
         ".gitignore": GITIGNORE,
         **{f"{FOLDER}/{schema}.json": schema_text(schema) for schema in SCHEMAS},
         **({CI_FILES[ci]: ci_file(ci, models)} if ci else {}),
@@ -126,12 +126,12 @@ def create_project(folder: Path, files: Mapping[str, str]) -> list[str]:
             f"{folder} has files with the names of the project's: {', '.join(clashes)}. Nothing was written; choose another "
             "folder or --name, or move them away"
         )
-    try:
-        _write(folder, wanted)
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or folder}: cannot be written: {error.strerror or error}"
-        ) from error
+    _check(folder, wanted)
+    if folder.exists():
+        _add(folder, wanted)
+    else:
+        with whole_folder(folder) as project:
+            _lay(project, wanted)
     return kept
 
 
@@ -152,63 +152,55 @@ def _clashes(folder: Path, files: Mapping[str, str]) -> list[str]:
         str(path.relative_to(folder))
         for parent in sorted(evals)
         for path in sorted((folder / parent).glob("*"))
-        if path.relative_to(folder).as_posix() not in files
+        if path.relative_to(folder).as_posix() not in files and not path.name.startswith(".")
     ]
     return list(dict.fromkeys(clashes))
 
 
-def _write(folder: Path, files: Mapping[str, str]) -> None:
-    base = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    for leftover in base.glob(f"{_PARTIAL}*"):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=base, ignore_cleanup_errors=True) as partial:
-        project = Path(partial, "project")
-        for name, text in files.items():
-            path = project / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        _check(project, folder)
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            project.rename(folder)
-        else:
-            _move(project, folder, files)
+def _lay(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the files into a temporary folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
 
 
-def _check(project: Path, folder: Path) -> None:
-    """Read the files as the commands will; the messages name the folder of the project.
+def _check(folder: Path, files: Mapping[str, str]) -> None:
+    """Read the files as the commands will, from a temporary folder; the messages name the folder of the project.
 
     Raises:
         DataError: one of them cannot be used.
     """
-    try:
-        load_config(data_root() / "qaeval.yaml", project / "qaeval.yaml")
-        read_policy(project / "gate.yaml")
-        for definition in project.glob("evals/*/eval.yaml"):
-            load_samples(load_eval(definition.parent))
-    except QaevalError as error:
-        raise type(error)(str(error).replace(str(project), str(folder))) from error
+    with explained(folder, "writing"), tempfile.TemporaryDirectory(prefix="qaeval-init-") as temporary:
+        project = Path(temporary)
+        _lay(project, files)
+        try:
+            load_config(data_root() / "qaeval.yaml", project / "qaeval.yaml")
+            read_policy(project / "gate.yaml")
+            for definition in project.glob("evals/*/eval.yaml"):
+                load_samples(load_eval(definition.parent))
+        except QaevalError as error:
+            raise type(error)(str(error).replace(str(project), str(folder))) from error
 
 
-def _move(project: Path, folder: Path, files: Mapping[str, str]) -> None:
-    """Move the files into an existing folder; after a failure none of them is there."""
-    moved: list[Path] = []
+def _add(folder: Path, files: Mapping[str, str]) -> None:
+    """Add the files to an existing folder; after a failure none of them is there."""
+    added: list[Path] = []
     created: list[Path] = []
     try:
-        for name in files:
+        for name, text in files.items():
             path = folder / name
-            for parent in reversed(path.relative_to(folder).parents[:-1]):
-                if not (folder / parent).is_dir():
-                    (folder / parent).mkdir()
-                    created.append(folder / parent)
-            if not path.exists():
-                (project / name).rename(path)
-                moved.append(path)
+            if path.exists():
+                continue
+            with explained(path, "writing"):
+                for parent in reversed(path.relative_to(folder).parents[:-1]):
+                    if not (folder / parent).is_dir():
+                        (folder / parent).mkdir()
+                        created.append(folder / parent)
+            added.append(path)
+            write_file(path, text)
     except BaseException:
-        for path in reversed(moved):
+        for path in reversed(added):
             path.unlink(missing_ok=True)
         for path in reversed(created):
             path.rmdir()

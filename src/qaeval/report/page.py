@@ -9,9 +9,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from qaeval.report.chart import DARK, LIGHT, Chart
+from qaeval.report.numbers import in_words
 
 STYLE: Final = "style.css.j2"
 """The style sheet of all pages."""
+SCRIPT: Final = "page.js"
+"""The script of the report."""
+TICKS: Final = 1000
+"""Resolution of bars and intervals: the width of a scale in the units of the style sheet."""
 
 
 def data_url(chart: Chart, theme: Literal["light", "dark"]) -> str:
@@ -31,6 +36,7 @@ def page_environment() -> Environment:
     )
     environment.filters["prose"] = prose
     environment.filters["sentence"] = sentence
+    environment.filters["in_words"] = in_words
     return environment
 
 

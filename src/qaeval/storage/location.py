@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from qaeval.environment import environment, shard_folder
 from qaeval.errors import DataError, StoreError, UsageError, install_command
 from qaeval.files.rows import explained
+from qaeval.files.whole import sync_folder
 
 BLOCK: Final = 1 << 20
 """Bytes that are read at once."""
@@ -130,7 +131,7 @@ class Folder:
     def put(self, source: Path, file: str) -> None:  # noqa: ARG002 - the file stays where it was written
         """Sync the folder of a file to disk; the row writer has synced the rows themselves."""
         with explained(source, "syncing"):
-            _sync(source.parent)
+            sync_folder(source.parent)
 
     def create(self, file: str, content: bytes) -> bool:
         """Write a whole file, unless it exists, by a hard link; see `Location.create`.
@@ -159,17 +160,8 @@ class Folder:
                 ) from error
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync(path.parent)
+            sync_folder(path.parent)
         return True
 
     def tidy(self, attempt: Path) -> None:
         """Do nothing: the attempt is kept where it was written."""
-
-
-def _sync(folder: Path) -> None:
-    """Sync the entries of a folder to disk: without it a new name can be lost with the machine's power."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
