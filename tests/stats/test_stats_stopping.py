@@ -111,6 +111,14 @@ def test_future_documents_are_decided_at_planned_looks_only() -> None:
     assert after.pairs == at.pairs
 
 
+def test_fewer_than_ten_chunks_have_no_planned_look() -> None:
+    judged, usable = run(np.random.default_rng(3), (0.1, 0.9), 8)
+    early, late = (decide(judged, usable, n, estimand="future") for n in (3, 8))
+    assert (early.outcome, early.next_look) == ("undecided", 8)
+    assert (late.outcome, late.next_look) == ("undecided", 8)
+    assert late.pairs[0].difference.reason == "8 clusters: no interval is given with fewer than 10"
+
+
 def test_a_stop_once_decided_stays_decided_for_future_documents() -> None:
     # ahead in the first quarter, behind by as much afterwards: the decision was at the first look
     d = np.repeat([1.0, -1.0], [15, 45])
