@@ -34,6 +34,9 @@ PAGES = {
     str(page.relative_to(ROOT)): commands[0]
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     if (commands := commands_of(page))
+} | {
+    f"README.md {number}": command
+    for number, command in enumerate(commands_of(ROOT / "README.md")[1:3], start=2)
 }
 
 
@@ -94,6 +97,7 @@ def test_the_first_command_of_a_page_works(
     if not PAGES[page].startswith("qaeval chunk "):
         shutil.copy(ROOT / "evals" / "qa_pairs" / "chunks.jsonl", tmp_path / "chunks.jsonl")
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    shutil.copytree(ROOT / "docs" / "decisions", tmp_path / "handbook")
     shutil.copy(ROOT / "docs" / "cost.md", tmp_path / "docs")
     done = typed(on_the_floor(PAGES[page], server.url), tmp_path)
     assert done.returncode == 0, f"{PAGES[page]}\n{done.stderr}"
