@@ -57,12 +57,11 @@ def _verdict(verdict: Verdict, say: Callable[..., str]) -> str:
 
 
 def _basis(summary: SittingSummary, say: Callable[..., str]) -> list[str]:
-    counts = [
-        max((labelled.n_chunks for labelled in pair.labelled), default=0) for pair in summary.differences
-    ]
-    if not counts or min(counts) >= SHOWN_FROM:
+    if summary.verdict.kind == "none":
         return []
-    return [say("shown_from", least=MIN_CLUSTERS, shown=SHOWN_FROM, n=min(counts))]
+    # the first rater of a pair is the one whose labels decide
+    n = min((next((own.n_chunks for own in pair.labelled), 0) for pair in summary.differences), default=0)
+    return [say("shown_from", least=MIN_CLUSTERS, shown=SHOWN_FROM, n=n)] if n < SHOWN_FROM else []
 
 
 def _stopping(decision: StoppingDecision | None, say: Callable[..., str]) -> list[str]:
