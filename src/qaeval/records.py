@@ -227,6 +227,8 @@ class Grade(Record):
     letter: str
     flags: tuple[str, ...] = ()
     """Names of the rubric's flags that the judge raised, sorted."""
+    flaw: str = Field(default="", exclude_if=_nothing)
+    """Name of the rubric's flaw that weighs most in a letter below the best; empty where the judge names none."""
     reason: str = ""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""

@@ -1,7 +1,7 @@
 """Data of summaries: candidates, judge, failures and timing of a run."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from qaeval.records import FailureReason
 from qaeval.report.facts import ModelFacts, Part
@@ -103,6 +103,10 @@ class Timing(Part):
     """Metrics of the server; None if it has none."""
 
 
+NOT_NAMED: Final = "not named"
+"""Name of the count of items below the best letter without a flaw."""
+
+
 class CandidateSummary(Part):
     """Quality, reliability and speed of a candidate."""
 
@@ -132,6 +136,9 @@ class CandidateSummary(Part):
     ungraded_by_reason: Mapping[FailureReason, int]
     flags: tuple[Count, ...]
     """Counts of each flag, of the graded items."""
+    flaws: tuple[Count, ...] = ()
+    """Counts of each flaw that the judge named, of the graded items, then of those below the best letter without one
+    (`NOT_NAMED`); empty where the judge is not asked for flaws."""
     n_best_flagged: int = 0
     """Items with the best letter and a flag, which contradict each other."""
     question_types: Mapping[str, int]

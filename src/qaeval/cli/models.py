@@ -115,6 +115,8 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
     print(
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
+    if checked.flaws:
+        print(f"  flaws: {', '.join(flaw.name for flaw in checked.flaws)}")
     print(f"  sha {checked.sha}")
     if conflicts_with_shipped(checked):
         print(

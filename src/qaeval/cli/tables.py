@@ -37,6 +37,8 @@ def print_summary(report: "Report", path: Path | None) -> None:
     console = Console(highlight=False)
     summary = render_text_rows(report)
     print_table(console, summary.header, summary.rows)
+    for line in summary.flaws:
+        console.print(f"  {escape(line)}", soft_wrap=not console.is_terminal)
     for kind, text in summary.headline:
         line = (
             f"\n[bold]{escape(text)}[/bold]"

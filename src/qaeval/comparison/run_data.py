@@ -288,6 +288,8 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         sha=rubric["sha"],
         scale=tuple(Meaning(name=level["letter"], meaning=level["name"]) for level in rubric["scale"]),
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
+        flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
+        labels_from=tuple(rubric.get("labels_from", ())),
     )
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from qaeval.analysis.model import CandidateSummary
+from qaeval.comparison.quality import named_flaws
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline
 from qaeval.report import numbers
 
 _BAR: Final = 20
 """Width of the bar of letters."""
+_FLAWS: Final = 3
 _NONE, _FAILED = "·", "×"
 
 
@@ -23,6 +25,8 @@ class TextSummary:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     """One per candidate, as long as the header."""
+    flaws: tuple[str, ...] = ()
+    """One line per candidate: the flaws of its items below the best letter, the most frequent first; empty without flaws."""
 
 
 def render_text_rows(report: Report) -> TextSummary:
@@ -44,6 +48,9 @@ def render_text_rows(report: Report) -> TextSummary:
             "time",
         ),
         rows=tuple(_row(candidate, flags) for candidate in report.candidates),
+        flaws=tuple(_flaws(candidate, report.rubric.best) for candidate in report.candidates)
+        if named_flaws(report)
+        else (),
     )
 
 
@@ -60,6 +67,13 @@ def _row(candidate: CandidateSummary, flags: Sequence[str]) -> tuple[str, ...]:
         *(shares[name] for name in flags),
         numbers.seconds(candidate.timing.wall_s),
     )
+
+
+def _flaws(candidate: CandidateSummary, best: str) -> str:
+    """Count the most frequent flaws of a candidate."""
+    counts = sorted(((flaw.n, flaw.name) for flaw in candidate.flaws if flaw.n), reverse=True)
+    listed = ", ".join(f"{name} {n}" for n, name in counts[:_FLAWS])
+    return f"{candidate.facts.name}, not {best}: {listed or 'none'}"
 
 
 def _bar(candidate: CandidateSummary) -> str:

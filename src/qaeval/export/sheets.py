@@ -91,7 +91,7 @@ def next_rows(
     given = {
         label.item_id: label
         for label in labels
-        if label.rater_kind == "human" and label.rubric in {"", grading.rubric}
+        if label.rater_kind == "human" and label.rubric in grading.label_rubrics
     }
     if all(item.item.item_id in given for item in items):
         raise UsageError("every item has a label by a person: there is nothing to label next")

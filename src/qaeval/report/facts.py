@@ -162,11 +162,20 @@ class RubricFacts(Part):
     scale: tuple[Meaning, ...] = Field(min_length=2)
     """Letters, best first; the first one means usable."""
     flags: tuple[Meaning, ...] = ()
+    flaws: tuple[Meaning, ...] = ()
+    """Classes of reasons why an item does not get the best letter; empty where the judge is not asked for one."""
+    labels_from: tuple[int, ...] = ()
+    """Earlier versions whose labels hold, because their letters mean the same."""
 
     @property
     def label_name(self) -> str:
         """Name of the rubric in label files: ``qa_pair_abc/1``."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def label_names(self) -> frozenset[str]:
+        """Names in label files whose labels hold, those of earlier versions included."""
+        return frozenset(f"{self.name}/{version}" for version in (self.version, *self.labels_from))
 
     @property
     def letters(self) -> tuple[str, ...]:

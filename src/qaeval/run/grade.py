@@ -45,6 +45,7 @@ SAMPLING: Final = Sampling(temperature=0.0, top_p=1.0, max_tokens=512, seed=0)
 _TOP_LOGPROBS: Final = 20
 """vLLM's default upper limit; enough for every letter in each tokenisation."""
 
+_WORDS: Final = re.compile(r"[a-z0-9]+")
 _LETTER: Final = re.compile(r'"letter"\s*:\s*"([A-Z])')
 
 
@@ -166,8 +167,25 @@ def _mark(chunk_id: str, text: str) -> str:
     return record_id("mark", chunk_id, text)
 
 
-def parse_reply(text: str, rubric: Rubric, *, lenient: bool) -> tuple[str, tuple[str, ...], str]:
-    """Read letter, raised flags and reason from the judge's reply.
+@dataclass(frozen=True, slots=True)
+class GradeReply:
+    """What a judge's reply says of an item.
+
+    Attributes:
+        letter: of the rubric's scale.
+        flags: names of the raised flags, sorted.
+        flaw: name of the rubric's flaw; empty where the reply names none, or the letter is the best.
+        reason: the judge's reasoning; empty where it gives none.
+    """
+
+    letter: str
+    flags: tuple[str, ...]
+    flaw: str
+    reason: str
+
+
+def parse_reply(text: str, rubric: Rubric, *, lenient: bool) -> GradeReply:
+    """Read letter, flags, flaw and reason from the judge's reply; a reply without a flaw keeps its letter.
 
     Raises:
         ReplyError: the reply has no letter of the scale in the schema's field; no letter is guessed.
@@ -179,7 +197,16 @@ def parse_reply(text: str, rubric: Rubric, *, lenient: bool) -> tuple[str, tuple
     if letter not in rubric.letters:
         raise ReplyError("unparseable", f"letter {letter!r} is not on the scale {'/'.join(rubric.letters)}")
     flags = tuple(sorted(flag.name for flag in rubric.flags if _flag(value, flag.name)))
-    return letter, flags, str(value.get("reason", ""))
+    flaw = "" if letter == rubric.letters[0] else _flaw(value.get("flaw"), rubric, lenient=lenient)
+    return GradeReply(letter, flags, flaw, str(value.get("reason", "")))
+
+
+def _flaw(value: object, rubric: Rubric, *, lenient: bool) -> str:
+    """Return the name of a flaw of the rubric; without a schema, models write it in several ways."""
+    if lenient:
+        value = value[0] if isinstance(value, list) and value else value
+        value = "-".join(_WORDS.findall(value.lower())) if isinstance(value, str) else value
+    return value if isinstance(value, str) and value in rubric.flaw_names else ""
 
 
 def _flag(value: Mapping[str, Any], name: str) -> bool:
@@ -233,7 +260,7 @@ async def grade_one(
             task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
         )
     try:
-        letter, flags, reason = parse_reply(completion.text, rubric, lenient=lenient)
+        reply = parse_reply(completion.text, rubric, lenient=lenient)
     except ReplyError as error:
         return _failure(task, error.reason, error.detail, completion)
     return Grade(
@@ -243,9 +270,10 @@ async def grade_one(
         item_id=task.item.item_id,
         reply_number=task.reply_number,
         letter_number=task.letter_number,
-        letter=letter,
-        flags=flags,
-        reason=reason,
+        letter=reply.letter,
+        flags=reply.flags,
+        flaw=reply.flaw,
+        reason=reply.reason,
         probabilities=letter_probabilities(completion.alternatives, rubric.letters)
         if completion.alternatives
         else None,
