@@ -71,6 +71,9 @@ def _nothing(value: object) -> bool:
     return not value
 
 
+ControlText: TypeAlias = Literal["special token", "mark"]
+"""Text that was broken in a prompt: a special token of a chat template, or a mark or tag of the judge's fence."""
+
 REJECTED: Final = "rejected"
 """Name of the part of a preference pair that is the worse answer."""
 FORM: Final = "form"
@@ -210,6 +213,8 @@ class Generation(Record):
     """Wall time of the request, seconds; 0 where none was sent."""
     cached: bool = False
     """Whether the reply is from the cache of earlier runs."""
+    escaped: Mapping[ControlText, int] = Field(default_factory=dict, exclude_if=_nothing)
+    """Places of the prompt's texts that were broken, by kind; the stored texts have them as they were."""
 
 
 class Grade(Record):
@@ -238,6 +243,8 @@ class Grade(Record):
     latency_s: float = Field(ge=0)
     cached: bool = False
     """Whether the reply is from the cache of earlier runs."""
+    escaped: Mapping[ControlText, int] = Field(default_factory=dict, exclude_if=_nothing)
+    """Places of the prompt's texts that were broken, by kind; the stored texts have them as they were."""
 
 
 class Failure(Record):
@@ -261,6 +268,8 @@ class Failure(Record):
     """The raw reply, if any."""
     usage: Usage | None = None
     latency_s: float = Field(default=0.0, ge=0)
+    escaped: Mapping[ControlText, int] = Field(default_factory=dict, exclude_if=_nothing)
+    """As in `Generation` and `Grade`."""
 
     @property
     def is_transient(self) -> bool:

@@ -22,6 +22,8 @@ _COMPLETE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "eos_token": "st
 _ABORTED: Final = frozenset({"abort", "error", None})
 """vLLM answers 200 with ``abort`` when it is stopped while it writes a reply."""
 _MAX_RETRY_AFTER_S: Final = 60.0
+_MAX_TOKEN: Final = 256
+"""Characters of a token at most: the longest tokens of today's vocabularies, runs of spaces, have 128."""
 _BODY_EXCERPT: Final = 200
 _MESSAGE_EXCERPT: Final = 500
 
@@ -118,6 +120,8 @@ def read_completion(
 ) -> Completion:
     """Read the body of a 200.
 
+    A text that is longer than `max_tokens` tokens can be is cut, as one that reached them.
+
     Args:
         content: the body.
         latency_s: becomes part of the completion.
@@ -144,9 +148,11 @@ def read_completion(
             f"context: the server cut the reply after {usage.completion_tokens} tokens"
         )
         raise ChatError("context_overflow", detail)
-    text = without_thinking(_text(choice["message"]))
+    text, finish = _text(choice["message"]), _COMPLETE[finish_reason]
+    if len(text) > (limit := max_tokens * _MAX_TOKEN):
+        text, finish = text[:limit], "length"
     return Completion(
-        text, _COMPLETE[finish_reason], usage, latency_s, _alternatives(choice.get("logprobs"), pattern)
+        without_thinking(text), finish, usage, latency_s, _alternatives(choice.get("logprobs"), pattern)
     )
 
 
