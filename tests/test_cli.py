@@ -112,13 +112,21 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_way_on(tmp_path: Path) -> 
     assert len(rows_of(tmp_path / "run" / "generations.jsonl")) >= 10
 
 
-def test_a_server_that_dies_keeps_the_rows_and_prints_the_way_on(tmp_path: Path) -> None:
+def test_a_run_that_cannot_start_leaves_no_folder_and_the_same_command_starts_it(tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {hf_id: org/b}}\n")
     with LoopbackServer(models=("a", "b")) as server:
         endpoints = [f"--endpoint=a={server.url}", f"--endpoint=b={server.url}"]
-    gone = qaeval("generate", "a", "b", *endpoints, "--out", "run", cwd=tmp_path)
+    gone = qaeval("generate", "a", "b", *endpoints, "--out", "runs/run", cwd=tmp_path)
     assert gone.returncode == 69
-    assert "to continue: " in gone.stderr
+    assert gone.stderr.startswith(f"probing a at {server.url}\n")
+    assert "--resume" not in gone.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["qaeval.yaml"]
+
+
+def test_a_folder_that_was_there_stays_when_a_run_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert qaeval("compare", "mistral", "qwen", "--out", "run", cwd=tmp_path).returncode == 64
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_an_unknown_model_is_refused_with_the_closest_name(tmp_path: Path) -> None:
@@ -223,6 +231,36 @@ def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_doctor_ends_with_69_when_a_server_refuses(tmp_path: Path) -> None:
+    (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}}\n")
+    with LoopbackServer(models=("a",)) as server:
+        arguments = ("doctor", "a", "--judge", "embedded-lexical", f"--endpoint=a={server.url}")
+        assert qaeval(*arguments, cwd=tmp_path).returncode == 0
+    refused = qaeval(*arguments, cwd=tmp_path)
+    assert refused.returncode == 69
+    assert "next: start a, then: qaeval compare a" in refused.stdout
+
+
+def test_doctor_asks_the_command_that_serves_for_its_version(tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "ours"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\necho "INFO loading"\necho 0.99.1\n')
+    command.chmod(0o755)
+    (tmp_path / "qaeval.yaml").write_text(f"serving: {{command: [{command}]}}\n")
+    assert f"{command}): 0.99.1" in qaeval("doctor", cwd=tmp_path).stdout
+    package = tmp_path / "lib" / "python3.12" / "site-packages" / "vllm-0.88.0.dist-info"
+    package.mkdir(parents=True)  # which answers without running the command
+    assert f"{command}): 0.88.0" in qaeval("doctor", cwd=tmp_path).stdout
+
+
+def test_models_says_who_starts_a_model(tmp_path: Path) -> None:
+    (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {url: 'http://gpu:8000'}}\n")
+    lines = {line.split()[0]: line for line in qaeval("models", cwd=tmp_path).stdout.splitlines() if line}
+    assert "qaeval starts it" in lines["a"]
+    assert "http://gpu:8000/v1" in lines["b"]
+    assert "runs inside" in lines["embedded-lead"]
+
+
 def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl")
     assert qaeval("generate", *EMBEDDED, "--chunks", chunks, "--out", "run", cwd=tmp_path).returncode == 0

@@ -306,3 +306,32 @@ def test_the_shipped_registry_assumes_no_price() -> None:
     config = load_config(SHIPPED)
     assert all(machine.price_per_hour is None for machine in config.hardware.values())
     assert config.hosted_prices == {}
+
+
+def test_all_problems_of_a_registry_are_reported_at_once(load: Load) -> None:
+    text = """
+models:
+  mistral: {hf: org/mistral, thinking: maybe, api_key: x}
+  Ours: {}
+  lead: {kind: embedded, name: follow}
+defaults: {concurrency: often}
+"""
+    with pytest.raises(DataError) as caught:
+        load(BASE, text)
+    problems = str(caught.value).split("\n")[1:]
+    assert [problem.split()[0] for problem in problems] == [
+        "models.mistral.api_key:",
+        "models:",
+        "models.lead.name:",
+        "unknown",
+        "models.mistral.thinking:",
+        "defaults.concurrency:",
+    ]
+    assert problems[-1].endswith("expected a whole number or 'auto', got 'often'")
+
+
+def test_all_references_to_unknown_entries_are_reported_at_once(load: Load) -> None:
+    with pytest.raises(DataError) as caught:
+        load(BASE, "models: {a: {hardware: l5}, b: {}}\ndefaults: {judge: compas, hardware: l6}")
+    problems = [line.split(":")[0].strip() for line in str(caught.value).split("\n")[1:]]
+    assert problems == ["models.a", "models.b", "models.a.hardware", "defaults.hardware", "defaults.judge"]

@@ -18,10 +18,10 @@ from qaeval.analysis.letters import cluster_of
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.cli import run as command
 from qaeval.comparison.decision import decide
+from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import render_markdown
 from qaeval.comparison.report_file import load_report
-from qaeval.comparison.terminal import render_text_rows
 from qaeval.errors import EndpointError
 from qaeval.records import Control, Grade, Item
 from qaeval.report.measure import Measure
@@ -393,7 +393,7 @@ def test_a_candidate_that_copies_the_example_and_a_judge_of_one_letter_leave_no_
     decision = decide(report, {})
     assert decision.choice is None
     assert decision.verdict == report.verdict
-    first = render_text_rows(report).headline[0][1]
+    first = verdict_sentence(report.verdict)
     assert first.startswith("No verdict:")
     page, text = render_html(report, ()), render_markdown(report)
     for view in (page, text, (run.path / "report.html").read_text(), (run.path / "report.md").read_text()):
@@ -443,7 +443,7 @@ def test_an_adapter_that_refuses_answerable_questions_is_named_under_the_headlin
     (group,) = [group for group in run.report.checks if group.check.name == "wrong_refusal"]
     (rate,) = group.rates
     assert (rate.n_found, rate.n_checked, rate.is_frequent) == (13, 14, True)
-    (finding,) = [row.text for row in run.report.headline if "wrong_refusal" in row.text]
+    (finding,) = [row.text for row in run.report.headline if "wrong refusal" in row.text]
     assert all(part in finding for part in ("13 of 14", "adapter", "92.9 %"))
     assert (
         run.report.candidates[0].failed.n == 0

@@ -110,12 +110,12 @@ def test_a_whole_document_is_refused_with_its_size(file: File) -> None:
     assert "`qaeval chunk`" in message
 
 
-def test_five_problems_are_listed_and_all_are_counted(file: File) -> None:
+def test_twenty_problems_are_listed_and_all_are_counted(file: File) -> None:
     path = file(*[{"id": str(n)} for n in range(23)], {"id": "a", "text": "x"})
     lines = refusal(path).split("\n")
     assert lines[0].startswith(f"{path}: 23 lines ")
     assert [line.split(" no text")[0] for line in lines[1:]] == [
-        f"  {path}:{number}:" for number in range(1, 6)
+        f"  {path}:{number}:" for number in range(1, 21)
     ]
 
 
@@ -134,9 +134,23 @@ def test_an_empty_file_is_refused(file: File, lines: tuple[str, ...]) -> None:
     assert "the file is empty" in refusal(file(*lines))
 
 
+@pytest.mark.parametrize("name", ["handbook.md", "handbook.pdf", "docs"])
+def test_documents_in_place_of_chunks_name_the_command_that_reads_them(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    document = path / "a.html" if name == "docs" else path
+    document.parent.mkdir(exist_ok=True)
+    document.write_text("# Title")
+    assert f"`qaeval chunk {path}`" in refusal(path)
+
+
+def test_rows_are_read_whatever_the_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.txt"
+    path.write_text('\ufeff{"id": "a", "text": "x"}\n')
+    assert [chunk.chunk_id for chunk in load_chunks(path)] == ["a"]
+
+
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.jsonl") == f"{tmp_path / 'none.jsonl'}: no such file."
-    assert "this is a directory" in refusal(tmp_path)
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(b'{"id": "a", "text": "x"}\n{"id": "b", "text": "\xe4"}\n')
     assert refusal(bad).startswith(f"{bad}:2: not UTF-8")

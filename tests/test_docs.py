@@ -136,9 +136,19 @@ def test_no_document_names_a_machine_or_a_package_index(path: Path) -> None:
     assert found == []
 
 
-def test_the_readme_leads_to_every_page_of_the_documents() -> None:
-    linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "README.md").read_text())}
-    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= linked
+def test_readme_and_index_lead_to_every_page_of_the_documents() -> None:
+    def links(page: Path) -> set[Path]:
+        targets = (link.partition("#")[0] for link in LINK.findall(page.read_text()))
+        return {(page.parent / target).resolve() for target in targets if not re.match(r"[a-z]+:", target)}
+
+    pages = {page for folder in ("docs", "docs/tutorials") for page in (ROOT / folder).glob("*.md")}
+    index = ROOT / "docs/README.md"
+    assert index in links(ROOT / "README.md")
+    assert pages - links(index) == {index}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 900
 
 
 def test_the_help_lists_every_command_once_and_cuts_no_line_at_80_columns(
@@ -147,7 +157,8 @@ def test_the_help_lists_every_command_once_and_cuts_no_line_at_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     for group in ((), *{(words[0],) for words in COMMANDS if len(words) == 2}):
         help_page = qaeval(*group, "--help", cwd=tmp_path).stdout
-        lines = help_page.partition("Commands:\n")[2].splitlines()
+        commands = re.split(r"(?:Commands|Run):\n", help_page)[1]
+        lines = [line for line in commands.splitlines() if line.startswith("  ")]
         names = [line.split()[0] for line in lines]
         assert sorted(names) == sorted(
             {words[len(group)] for words in COMMANDS if words[: len(group)] == group}

@@ -1,5 +1,6 @@
 """The first command of every page works, on the embedded models or a loopback server in place of the models it names."""
 
+import csv
 import json
 import re
 import shlex
@@ -10,34 +11,37 @@ from pathlib import Path
 import pytest
 
 from command import qaeval
-from qaeval.testing import make_run
 from replay.server import LoopbackServer
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(?:text|console|bash|)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FLOOR = {"mistral": "embedded-lead", "qwen": "embedded-salient"}
+NAMES = FLOOR | {"base": "embedded-lead", "tuned": "embedded-salient", "handbook.pdf": ""}
 
 
-def first_command(page: Path) -> str | None:
-    """Return the first command of qaeval in a block of a page, comments and line ends removed."""
-    for block in FENCE.findall(page.read_text()):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("qaeval "):
-                return re.split(r"\s{2,}(?=\S)|\s#|\s…", line)[0]
-    return None
+def commands_of(page: Path) -> list[str]:
+    """Return the commands of qaeval in the blocks of a page, comments and line ends removed."""
+    return [
+        re.split(r"\s{2,}(?=\S)|\s#|\s…", line)[0]
+        for block in FENCE.findall(page.read_text())
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("qaeval ")
+    ]
 
 
 PAGES = {
-    str(page.relative_to(ROOT)): command
+    str(page.relative_to(ROOT)): commands[0]
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    if (command := first_command(page)) is not None
+    if (commands := commands_of(page))
 }
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = make_run(tmp_path_factory.mktemp("docs") / "run", {"alpha": ["AAB"] * 12, "beta": ["ABB"] * 12})
-    return made.write_report()
+    folder = tmp_path_factory.mktemp("docs")
+    done = qaeval("compare", *FLOOR.values(), "--n", 20, "--out", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def on_the_floor(command: str, url: str) -> list[str]:
     if words[0] == "sweep":
         words = [re.sub(r"=https?://\S+", f"={url}", word) for word in words]
     else:
-        words = [FLOOR.get(word, word) for word in words]
+        words = [name for word in words if (name := NAMES.get(word, word))]
         while "--endpoint" in words:
             at = words.index("--endpoint")
             del words[at : at + 2]
@@ -76,16 +80,17 @@ def test_the_first_command_of_a_page_works(
     page: str, tmp_path: Path, run: Path, server: LoopbackServer
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
-    shutil.copy(ROOT / "evals" / "qa_pairs" / "chunks.jsonl", tmp_path / "chunks.jsonl")
+    if not PAGES[page].startswith("qaeval chunk "):
+        shutil.copy(ROOT / "evals" / "qa_pairs" / "chunks.jsonl", tmp_path / "chunks.jsonl")
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    shutil.copy(ROOT / "docs" / "cost.md", tmp_path / "docs")
     done = qaeval(*on_the_floor(PAGES[page], server.url), cwd=tmp_path)
     assert done.returncode == 0, f"{PAGES[page]}\n{done.stderr}"
 
 
-def test_what_exists_already_is_graded_by_the_two_commands_of_the_readme(tmp_path: Path) -> None:
+def test_existing_items_are_graded_by_the_first_two_commands_of_the_page(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
-    _, _, section = (ROOT / "README.md").read_text().partition("## Grade what you already have")
-    commands = FENCE.findall(section)[0].splitlines()
+    commands = FENCE.findall((ROOT / "docs" / "import.md").read_text())[0].splitlines()
     assert len(commands) == 2
     for command in commands:
         done = qaeval(*shlex.split(command)[1:], cwd=tmp_path)
@@ -101,3 +106,42 @@ def test_the_first_python_of_a_page_works(page: str, tmp_path: Path, monkeypatch
     (block, *_) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     exec(compile(block, page, "exec"), {})  # noqa: S102 - our own document
     assert list(tmp_path.glob("results/*/report.html"))
+
+
+def handbook(folder: Path, documents: int = 20) -> None:
+    """Write Markdown documents of some sections each: the chunks of the shipped eval."""
+    lines = (ROOT / "evals" / "qa_pairs" / "chunks.jsonl").read_text().splitlines()
+    chunks = [json.loads(line) for line in lines]
+    folder.mkdir()
+    for i in range(documents):
+        sections = [f"## {chunk['title']}\n\n{chunk['text']}\n" for chunk in chunks[i::documents]]
+        (folder / f"{i:02}.md").write_text(f"# Part {i}\n\n" + "\n".join(sections))
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_tutorials_work_one_after_the_other(tmp_path: Path) -> None:
+    handbook(tmp_path / "handbook")
+    prompt = (ROOT / "evals" / "qa_pairs" / "prompt.md").read_text()
+    (tmp_path / "better.md").write_text(prompt + "\n")
+    folder = ROOT / "docs" / "tutorials"
+    for name in ("documents-to-decision", "label-100-items", "gate-a-prompt-change"):
+        page = folder / f"{name}.md"
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            (tmp_path / "qaeval.yaml").write_text(block)
+        for command in commands_of(page):
+            if "anna.csv" in command and not (tmp_path / "anna.csv").exists():
+                fill(tmp_path / "sheet" / "labels.csv", tmp_path / "anna.csv")
+            done = qaeval(*on_the_floor(command, ""), cwd=tmp_path)
+            assert done.returncode == (2 if command.startswith("qaeval gate") else 0), (
+                f"{command}\n{done.stderr}"
+            )
+
+
+def fill(sheet: Path, labels: Path) -> None:
+    """Write the letter B into every row of a sheet."""
+    with sheet.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with labels.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "label": "B"} for row in rows)

@@ -117,8 +117,27 @@ def test_a_wrong_value_becomes_one_sentence(data: dict[str, Any], sentence: str)
         validated(Outer, data, "file")
 
 
-def test_a_long_value_is_cut_and_further_problems_are_counted() -> None:
+def test_every_problem_is_listed_and_a_long_value_is_cut() -> None:
     with pytest.raises(DataError) as caught:
-        validated(Outer, {"title": ["x" * 500], "parts": 1, "named": 2}, "file")
-    assert str(caught.value).endswith("… (2 more problems)")
-    assert len(str(caught.value)) < 160
+        validated(Outer, {"title": ["x" * 500], "parts": 1, "named": 2}, "file", ["known before"])
+    first, *problems = str(caught.value).split("\n")
+    assert first == "file: 4 problems:"
+    assert [problem.split(":")[0] for problem in problems] == [
+        "  known before",
+        "  title",
+        "  parts",
+        "  named",
+    ]
+    assert max(map(len, problems)) < 130
+
+
+def test_more_than_twenty_problems_are_counted() -> None:
+    with pytest.raises(DataError) as caught:
+        validated(Outer, {f"key{number}": 1 for number in range(30)}, "file")
+    lines = str(caught.value).split("\n")
+    assert (len(lines), lines[-1]) == (22, "  and 11 more")
+
+
+def test_problems_that_are_known_already_refuse_valid_data() -> None:
+    with pytest.raises(DataError, match=r"^file: known before$"):
+        validated(Outer, {"title": "x"}, "file", ["known before"])

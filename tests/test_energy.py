@@ -444,7 +444,7 @@ async def idle() -> bool:
 
 
 def watch(exporter: ExporterServer, **settings: Any) -> EnergyWatch:
-    meter = Dcgm(Server(exporter.url, None, 3.0), settings.pop("labels", {}))
+    meter = Dcgm(Server(exporter.url, None, 3.0, addresses=("127.0.0.1",)), settings.pop("labels", {}))
     options = {"idle_watts": None, "is_idle": idle, "sleep": exporter.sleep, "clock": exporter.clock}
     return EnergyWatch(meter, **{**options, **settings})
 
@@ -719,7 +719,7 @@ def test_without_a_measurement_the_report_calls_it_an_upper_bound() -> None:
     report = measured(None, None, None).report(machines=dict.fromkeys(("alpha", "beta", JUDGE.name), OURS))
     text = render_markdown(report)
     assert "Energy at most" in text
-    assert "qaeval[energy]" in text
+    assert "qaeval-harness[energy]" in text
     assert "Energy of the GPUs" not in text
     assert "energy_wh" not in report.timing.model_dump()
 

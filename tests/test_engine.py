@@ -317,7 +317,11 @@ async def test_one_that_does_not_come_back_ends_the_stage() -> None:
 async def test_an_outage_costs_no_attempt(unused_tcp_port_factory: Callable[[], int]) -> None:
     port = unused_tcp_port_factory()
     async with HttpChat(
-        base_url=f"http://127.0.0.1:{port}/v1", model="tiny-gen", max_attempts=1, outage_s=30
+        base_url=f"http://127.0.0.1:{port}/v1",
+        addresses=("127.0.0.1",),
+        model="tiny-gen",
+        max_attempts=1,
+        outage_s=30,
     ) as model:
         pending = asyncio.ensure_future(model.complete(ASK))
         await asyncio.sleep(0.6)
@@ -329,7 +333,9 @@ async def test_an_outage_costs_no_attempt(unused_tcp_port_factory: Callable[[], 
 async def test_a_failing_request_to_a_server_that_is_well_costs_attempts() -> None:
     with LoopbackServer() as server:
         server.fail("reset")
-        async with HttpChat(base_url=server.url, model="tiny-gen", max_attempts=3, sleep=no_time) as model:
+        async with HttpChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", max_attempts=3, sleep=no_time
+        ) as model:
             with pytest.raises(ChatError, match="attempts: 3"):
                 await model.complete(ASK)
         assert len(server.requests) == 3
@@ -339,7 +345,13 @@ async def test_a_failing_request_to_a_server_that_is_well_costs_attempts() -> No
 
 
 def pair(first: LoopbackServer, second: LoopbackServer, **options: Any) -> HttpChat:
-    return HttpChat(base_url=first.url, model="tiny-gen", replicas=((second.url, ()),), **options)
+    return HttpChat(
+        base_url=first.url,
+        addresses=("127.0.0.1",),
+        model="tiny-gen",
+        replicas=((second.url, ("127.0.0.1",)),),
+        **options,
+    )
 
 
 async def test_requests_go_to_the_server_with_the_fewest_in_flight() -> None:
@@ -371,7 +383,9 @@ async def test_what_one_server_loses_another_one_answers() -> None:
 async def test_a_reply_without_end_is_cut_off() -> None:
     with LoopbackServer() as server:
         server.answer(200, b" " * (17 * 2**20))
-        async with HttpChat(base_url=server.url, model="tiny-gen", max_attempts=1) as model:
+        async with HttpChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", max_attempts=1
+        ) as model:
             with pytest.raises(ChatError, match="16 MiB"):
                 await model.complete(ASK)
 
@@ -379,6 +393,8 @@ async def test_a_reply_without_end_is_cut_off() -> None:
 async def test_a_compressed_reply_is_no_reply() -> None:
     with LoopbackServer() as server:
         server.answer(200, b"\x1f\x8b" + b"\0" * 100, {"Content-Encoding": "gzip"})
-        async with HttpChat(base_url=server.url, model="tiny-gen", max_attempts=1) as model:
+        async with HttpChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", max_attempts=1
+        ) as model:
             with pytest.raises(ChatError, match="expected a chat completion"):
                 await model.complete(ASK)

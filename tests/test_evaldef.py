@@ -140,6 +140,17 @@ def test_an_eval_that_cannot_work_is_refused(folder: Folder, text: str, words: s
     assert words in str(caught.value)
 
 
+def test_all_problems_of_eval_and_prompt_are_reported_at_once(folder: Folder) -> None:
+    path = folder(
+        text="name: Bad Name\nrubric: r\ntitle: t\nitems_per_sample: 0\nchecks: [3, nosuch]\n", prompt="x"
+    )
+    with pytest.raises(DataError) as caught:
+        load_eval(path)
+    lines = str(caught.value).split("\n")
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == ["checks", "name", "items_per_sample"]
+    assert lines[4].startswith(f"{path / 'prompt.md'}: ")
+
+
 def test_a_folder_without_eval_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"eval\.yaml: no such file"):
         load_eval(tmp_path)

@@ -45,7 +45,12 @@ def settings(candidates: Sequence[str], **licences: str) -> dict[str, Any]:
         kind = "server" if name in licences else "embedded"
         return {"kind": kind, "hf_id": f"org/{name}", "revision": None, "licence": licences.get(name, "")}
 
-    rubric = {"name": "abc", "version": 1, "sha": SHA, "scale": [{"letter": letter} for letter in "ABC"]}
+    rubric = {
+        "name": "abc",
+        "version": 1,
+        "sha": SHA,
+        "scale": [{"letter": letter, "name": f"level {letter}"} for letter in "ABC"],
+    }
     return {
         "eval": {"name": "e", "title": "An eval", "digest": "e" * 64, "prompt": PROMPT},
         "sample_set": {"n": 1, "seed": 0, "digest": "d" * 64},
@@ -731,7 +736,7 @@ def test_a_carriage_return_starts_no_row_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
-    with pytest.raises(UsageError, match=r"pip install 'qaeval\[parquet\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'qaeval-harness\[parquet\]'"):
         require_package("no_such_package_at_all", "parquet")
 
 

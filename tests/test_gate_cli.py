@@ -11,6 +11,8 @@ from qaeval.cli import run
 
 WIDE = "rules:\n  - {quantity: usable_rate, margin: 0.3}\n"
 """A margin that 24 chunks can show."""
+NARROW = "rules:\n  - {quantity: usable_rate, margin: 0.05}\n"
+"""A margin that 24 chunks cannot show."""
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,9 @@ def test_a_deliberately_worse_candidate_ends_1(demo: Path, capsys: pytest.Captur
 
 
 def test_an_underpowered_gate_ends_2_and_says_how_much_more_is_needed(
-    demo: Path, capsys: pytest.CaptureFixture[str]
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "gate.yaml").write_text(NARROW)
     assert gate(demo, "--baseline", demo) == 2
     assert "more chunks would decide" in capsys.readouterr().out
 
@@ -133,7 +136,8 @@ def test_other_samples_end_4_and_unpaired_compares_them(demo: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path) -> None:
+def test_a_reader_that_closes_the_pipe_does_not_change_the_verdict(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text(NARROW)
     command = [Path(sys.executable).with_name("qaeval"), "gate", demo, "--baseline", demo]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -172,8 +176,12 @@ def test_an_empty_run_and_one_without_letters_are_never_green(
     assert gate(empty, "--baseline", baseline) == 65
     ungraded = write_run(tmp_path / "ungraded", {"alpha": ["---"] * 30})
     capsys.readouterr()
-    assert gate(ungraded, "--baseline", ungraded) == 2
-    assert "cannot be evaluated" in capsys.readouterr().out
+    assert gate(ungraded, "--baseline", baseline) == 65
+    assert gate(baseline, "--baseline", ungraded) == 65
+    assert run(["baseline", "set", str(ungraded)]) == 65
+    printed = capsys.readouterr().err
+    assert printed.count("90 of 90 items") == 3
+    assert not (tmp_path / "baselines").exists()
 
 
 def test_the_order_of_the_rows_on_disk_does_not_change_the_verdict(
@@ -196,7 +204,7 @@ def test_ci_gets_its_files(demo: Path, tmp_path: Path) -> None:
     assert "<failure" in (tmp_path / "junit.xml").read_text()
     assert (tmp_path / "summary.md").read_text().startswith("before\n")
     assert "usable_rate" in (tmp_path / "comment.md").read_text()
-    assert gate(demo, "--baseline", demo, "--junit", "missing/junit.xml") == 74
+    assert gate(demo, "--baseline", demo, "--junit", "summary.md/junit.xml") == 74
 
 
 def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
@@ -211,7 +219,7 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     capsys.readouterr()
     assert run(["baseline", "show", "b/release.json"]) == 0
     shown = capsys.readouterr().out
-    assert ", 0 days" in shown
+    assert "under 1 hour" in shown
     assert "qa_pair_abc/2" in shown
     assert run(["baseline", "show", "b/there.json"]) == 0
     assert run(["baseline", "list", "--folder", "b"]) == 0
@@ -219,7 +227,9 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     assert "embedded-salient" in listed
     assert "cannot be read" in listed
     assert run(["baseline", "list", "--folder", "b", "--json"]) == 0
-    assert [row["age_days"] for row in json.loads(capsys.readouterr().out) if "age_days" in row] == [0]
+    (row,) = [row for row in json.loads(capsys.readouterr().out) if "age_days" in row]
+    assert row["age_days"] == 0
+    assert 0 <= row["age_hours"] < 1
 
 
 @pytest.mark.parametrize(
@@ -228,6 +238,46 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
 )
 def test_a_mistyped_baseline_command_is_refused(arguments: list[str], code: int) -> None:
     assert run(["baseline", *arguments]) == code
+
+
+def test_a_baseline_names_at_once_what_not_even_an_equal_run_would_pass(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*options: str) -> list[str]:
+        capsys.readouterr()
+        assert run(["baseline", "set", str(demo), *options, "--json"]) == 0
+        return list(json.loads(capsys.readouterr().out)["never_passing"])
+
+    assert never() == []
+    policy = tmp_path / "p.yaml"
+    policy.write_text(f"{NARROW}  - {{quantity: p95_latency, margin: 20%}}\n")
+    too_narrow, unmeasured = [sentence for sentence in never("--policy", "p.yaml") if "lead" in sentence]
+    assert "more chunks" in too_narrow
+    assert "p95 latency cannot be evaluated" in unmeasured
+    assert run(["baseline", "set", str(demo), "--policy", "p.yaml"]) == 0
+    assert too_narrow in capsys.readouterr().out
+    policy.write_text("rules:\n  - {quantity: flag_rate, flag: rude, margin: 0.3}\n")
+    assert run(["baseline", "set", str(demo), "--policy", "p.yaml", "--out", "b.json"]) == 65
+    assert not (tmp_path / "b.json").exists()
+    policy.rename(tmp_path / "gate.yaml")
+    (problem,) = never()
+    assert "rude" in problem
+
+
+@pytest.mark.parametrize("n", [pytest.param(78, marks=pytest.mark.slow), 20])
+def test_the_default_policy_passes_an_equal_run_and_finds_a_worse_one(
+    n: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("release", "today"):
+        out = str(tmp_path / name)
+        assert run(["generate", "embedded-lead", "embedded-salient", "--n", str(n), "--out", out]) == 0
+        assert run(["grade", out]) == 0
+    assert run(["baseline", "set", "release"]) == 0
+    capsys.readouterr()
+    assert gate("today") == 0
+    assert f"{n} chunks" in capsys.readouterr().out
+    assert gate("today", "--candidate", "embedded-salient=embedded-lead") == 0
+    assert gate("today", "--candidate", "embedded-lead=embedded-salient") == 1
 
 
 def test_the_committed_baseline_is_comparable_with_the_shipped_eval(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What looks like a pass or a loss and is none: failures, judges that fell silent, times of other replies, files that do not fit."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,15 @@ import scipy
 from gate_runs import TODAY, evidence, served, words, write_run
 from qaeval.errors import DataError
 from qaeval.gate.baseline import EvidenceReader
+from qaeval.gate.certificate import age_hours
 from qaeval.gate.decide import decide
 from qaeval.gate.estimates import Counts, PairedRates, permutation_p_value
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
-from qaeval.gate.policy import Policy
+from qaeval.gate.policy import Policy, default_margins, default_policy
 from qaeval.gate.rules import GateInputs
 from qaeval.registry.config import Config
+from qaeval.report.numbers import age
 
 USABLE = {"quantity": "usable_rate", "margin": 0.05}
 HALLUCINATION = {"quantity": "hallucination_rate", "margin": 0.03}
@@ -34,6 +37,62 @@ def gate(run: Evidence, baseline: Evidence | None, *rules: Mapping[str, Any], **
 def timed(n: int, seconds: Any) -> Evidence:
     """Return a run of n chunks whose replies took so long."""
     return served(evidence({"alpha": words(n, 0.8)}), latency_s=np.array(seconds, dtype=float))
+
+
+# -------------------------------------------------------------------- the default policy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "size"), [(20, 3), (78, 3), (78, 1), (200, 3)])
+def test_the_default_policy_mostly_passes_an_equal_run_and_never_one_that_lost_its_margin(
+    n: int, size: int
+) -> None:
+    margin, _ = default_margins(n, size)
+
+    def outcomes(best: float, first_seed: int, n_runs: int) -> Counter[str]:
+        seeds = range(first_seed, first_seed + 2 * n_runs, 2)
+        pairs = [
+            (
+                evidence({"alpha": words(n, best, size=size, flagged=0.03, seed=seed)}),
+                evidence({"alpha": words(n, 0.8, size=size, flagged=0.03, seed=seed + 1)}),
+            )
+            for seed in seeds
+        ]
+        return Counter(gate_by_default(*pair).outcome for pair in pairs)
+
+    equal, worse = outcomes(0.8, 1000, 10), outcomes(0.8 - min(0.7, 2 * margin), 2000, 10)
+    assert equal["pass"] >= 7
+    assert equal["regression"] <= 1
+    assert worse["pass"] == 0
+    assert worse["regression"] >= 7
+
+
+def gate_by_default(run: Evidence, baseline: Evidence) -> GateReport:
+    policy = default_policy(run.flags, len(run.chunk_names), run.items_per_chunk)
+    return decide(GateInputs(policy=policy, run=run, baseline=baseline, candidates={}, today=TODAY))
+
+
+def test_a_candidate_that_is_37_points_better_passes_the_default_policy() -> None:
+    # 20 chunks of 3 items: 24 of 60 items are an A, then 46 of 60
+    baseline = evidence({"alpha": ["ABB"] * 16 + ["AAB"] * 4})
+    run = evidence({"alpha": ["AAB"] * 14 + ["AAA"] * 6})
+    report = gate_by_default(run, baseline)
+    assert report.outcome == "pass"
+    assert report.rules[0].change.value == pytest.approx(22 / 60)
+
+
+def test_an_age_counts_hours_and_not_midnights() -> None:
+    evening, morning = "2026-01-04T23:59:00+00:00", "2026-01-05T00:01:00+00:00"
+    assert age_hours(evening, morning) == pytest.approx(2 / 60)
+    assert age_hours("2026-01-05T10:00:00+02:00", "2026-01-05T10:00:00") == pytest.approx(2)
+    assert age_hours("yesterday", morning) is None
+    assert [age(hours) for hours in (0.4, 1.9, 47.9, 48)] == ["under 1 hour", "1 hour", "47 hours", "2 days"]
+    old = evidence({"alpha": words(100, 0.8)})
+    old = replace(old, source=old.source.model_copy(update={"created": "2025-12-31T11:00:00+00:00"}))
+    run = evidence({"alpha": words(100, 0.8, seed=1)})
+    # 19 days and 23 hours, then an hour more than 19 days
+    assert not [note for note in gate(run, old, USABLE, stale_after_days=20).notes if "days old" in note]
+    assert [note for note in gate(run, old, USABLE, stale_after_days=19).notes if "19 days old" in note]
 
 
 # -------------------------------------------------------------------- failures

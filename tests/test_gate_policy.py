@@ -1,10 +1,18 @@
 import re
+from math import sqrt
 from pathlib import Path
 
 import pytest
 
 from qaeval.errors import DataError
-from qaeval.gate.policy import QUANTITIES, Policy, default_policy, read_policy
+from qaeval.gate.policy import (
+    QUANTITIES,
+    Policy,
+    chunks_for_smallest_margins,
+    default_margins,
+    default_policy,
+    read_policy,
+)
 
 
 def policy(tmp_path: Path, text: str) -> Policy:
@@ -35,6 +43,20 @@ def test_the_default_policy_asks_for_usable_items_every_flag_and_success() -> No
         ("flag_rate.off_topic", 0.03),
         ("success_rate", 0.03),
     ]
+
+
+def test_the_margins_of_the_default_policy_are_what_so_many_chunks_can_show() -> None:
+    # 20 chunks of 3 items: s^2 = 0.03 + 0.26/3, t_.95,21 = 1.721, t_.9,19 = 1.328
+    spread = 0.03 + 0.26 / 3
+    shown = 1.721 * sqrt((spread + 2 / 21) / 22) + 1.328 * sqrt(spread / 20)
+    assert shown == pytest.approx(0.2703, abs=1e-4)
+    assert default_margins(20, 3) == (0.28, 0.2)
+    assert default_margins(78, 3) == (0.13, 0.08)
+    assert default_margins(78, 1) > default_margins(78, 3) > default_margins(200, 3)
+    assert default_margins(9, 3) == default_margins(10, 3)
+    enough = chunks_for_smallest_margins(3)
+    assert default_margins(enough, 3) == (0.05, 0.03)
+    assert default_margins(enough - 1, 3) > (0.05, 0.03)
 
 
 def test_two_policies_that_ask_the_same_have_one_digest_and_others_another() -> None:

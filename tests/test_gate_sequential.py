@@ -33,6 +33,7 @@ from qaeval.gate.sequential import SequentialMonitor, grading_order, power_at_eq
 from qaeval.records import Chunk, Failure, Generation, Grade, GradeRow, Item, Sample
 from qaeval.registry.find import find_config
 from qaeval.run import generate, grade
+from qaeval.run.controls import N_CONTROLS
 from qaeval.run.plan import Judging, find_judging
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import GENERATIONS, GRADES, SAMPLES, SETTINGS, RunStore
@@ -88,7 +89,7 @@ class Watcher:
         if len(self.rows) == self.after:
             self.act()
 
-    def more(self, _n: int) -> None: ...
+    def skip(self, _n: int) -> None: ...
 
     def end(self) -> None: ...
 
@@ -235,7 +236,7 @@ def test_a_worse_run_is_found_early_and_the_rest_is_not_asked(bench: Bench) -> N
     assert found["chunks"] == CHUNKS
     assert found["chunks_looked_at"] < CHUNKS / 2
     # each item once; beyond the chunks that decided, no more than one item in 16 was in flight or just asked
-    assert bench.server.asked == len(rows(run)) == found["items_graded"]
+    assert bench.server.asked - N_CONTROLS == len(rows(run)) == found["items_graded"]
     assert found["items_graded"] <= ITEMS * found["chunks_looked_at"] + 2 * (CHUNKS * ITEMS / 16)
     assert bench.server.most_in_flight <= CHUNKS * ITEMS / 16
     assert found["share_saved"] == 1 - found["items_graded"] / (CHUNKS * ITEMS) > 0.5
@@ -287,7 +288,7 @@ def test_a_killed_gate_goes_on_to_the_same_verdict(bench: Bench) -> None:
     shutil.copy(run / SETTINGS, killed / SETTINGS)
     before = bench.server.asked
     assert said(bench.gate(killed, baseline)) == said(whole)
-    assert bench.server.asked - before == len(rows(killed)) - 19
+    assert bench.server.asked - before == len(rows(killed)) - 19 + N_CONTROLS
 
 
 def test_ctrl_c_keeps_what_is_in_flight_and_the_same_call_goes_on(bench: Bench) -> None:

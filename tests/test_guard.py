@@ -25,13 +25,10 @@ def refusal(url: str, *addresses: str, allow: tuple[str, ...] = ()) -> str:
         "172.16.0.1",
         "172.31.255.255",
         "192.168.1.1",
-        "169.254.1.1",
         "100.64.0.1",
         "100.127.255.255",
         "fd00::1",
         "fc00::1",
-        "fe80::1",
-        "fe80::1%eth0",
         "::ffff:10.0.0.1",
     ],
 )
@@ -168,3 +165,21 @@ def test_a_name_without_addresses_is_an_endpoint_error() -> None:
     assert "'gpu'" in refusal("http://gpu/v1")
     with pytest.raises(EndpointError, match=r"gpu\.invalid"):
         check_host("http://gpu.invalid/v1", allow_external=())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.1.1",
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "168.63.129.16",
+    ],
+)
+def test_link_local_and_metadata_addresses_are_refused_even_where_the_host_is_allowed(address: str) -> None:
+    assert address in refusal("http://gpu/v1", "10.0.0.1", address)
+    assert address in refusal("http://gpu/v1", address, allow=("gpu",))

@@ -14,10 +14,11 @@ import pytest
 from gate_builders import measure
 from qaeval.cli import run as qaeval
 from qaeval.errors import DataError, EndpointError, NotComparableError
+from qaeval.files.whole import write_file
 from qaeval.history.compare import compare_runs
 from qaeval.history.mlflow import fetch, push
 from qaeval.history.model import History, HistoryRate, HistoryRun, Unread, history_of
-from qaeval.history.read import read_runs, write_page
+from qaeval.history.read import read_runs
 from qaeval.history.sections import render_history
 from qaeval.storage.run_directory import RunStore
 from tracking_server import tracking_server
@@ -114,7 +115,7 @@ def test_evals_are_kept_apart_and_the_page_runs_nothing() -> None:
 def test_the_page_shows_its_chart_and_its_policy_stops_nothing_of_its_own(tmp_path: Path, look: Any) -> None:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
 
-    page_path = write_page(
+    page_path = write_file(
         tmp_path / "new" / "history.html", render_history(history_of([a_run(1), a_run(2)]), version="0.1.0")
     )
     with sync_playwright() as playwright:

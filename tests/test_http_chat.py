@@ -60,8 +60,8 @@ class Naps:
 
 
 def chat(server: LoopbackServer, **options: Any) -> HttpChat:
-    defaults = {"base_url": server.url, "model": "tiny-gen", "sleep": Naps(), "rng": random.Random(0)}  # noqa: S311 - spreads retries
-    return HttpChat(**{**defaults, **options})
+    defaults = {"base_url": server.url, "addresses": ("127.0.0.1",), "model": "tiny-gen", "sleep": Naps()}
+    return HttpChat(**{**defaults, "rng": random.Random(0), **options})  # noqa: S311 - spreads retries
 
 
 async def ask(server: LoopbackServer, request: ChatRequest = ASK, **options: Any) -> Any:
@@ -466,7 +466,9 @@ async def test_a_hanging_server_is_a_timeout(server: LoopbackServer) -> None:
 
 async def test_a_closed_port_ends_the_stage(unused_tcp_port_factory: Callable[[], int]) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port_factory()}/v1"
-    async with HttpChat(base_url=url, model="m", sleep=Naps(), outage_s=0.05) as model:
+    async with HttpChat(
+        base_url=url, addresses=("127.0.0.1",), model="m", sleep=Naps(), outage_s=0.05
+    ) as model:
         with pytest.raises(EndpointError, match="within 0 s") as raised:
             await model.complete(ASK)
     assert url.removesuffix("/v1") in str(raised.value)
@@ -562,7 +564,7 @@ def test_a_key_that_no_header_may_hold_is_refused_unshown(running: LoopbackServe
 )
 def test_a_url_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
     with pytest.raises(EndpointError) as raised:
-        HttpChat(base_url=url, model="m")
+        HttpChat(base_url=url, addresses=("127.0.0.1",), model="m")
     assert "pass" not in str(raised.value).replace("password", "")
 
 
@@ -575,7 +577,7 @@ async def test_environment_proxies_are_not_used(server: LoopbackServer) -> None:
     code = (
         "import asyncio; from qaeval.chat.http import *; from qaeval.chat.protocol import *\n"
         "async def main():\n"
-        f"    async with HttpChat(base_url={server.url!r}, model='tiny-gen', max_attempts=1) as model:\n"
+        f"    async with HttpChat(base_url={server.url!r}, addresses=('127.0.0.1',), model='tiny-gen', max_attempts=1) as model:\n"
         "        print((await model.complete(ChatRequest((Message('user', 'Hello?'),)))).finish_reason)\n"
         "asyncio.run(main())"
     )

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:inspect_ai")
 
 @pytest.fixture(scope="module")
 def bridge() -> Any:
-    pytest.importorskip("inspect_ai", reason="`pip install qaeval[inspect]`")
+    pytest.importorskip("inspect_ai", reason="`pip install qaeval-harness[inspect]`")
     from qaeval import inspect_bridge  # noqa: PLC0415 - takes two seconds
 
     return inspect_bridge

@@ -17,7 +17,7 @@ from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import render_markdown
 from qaeval.comparison.model import Difference, LabelledDifference
 from qaeval.comparison.report import Report
-from qaeval.comparison.terminal import render_text_rows
+from qaeval.comparison.terminal import overview_text
 from qaeval.errors import DataError
 from qaeval.records import Label
 from qaeval.report.numbers import difference
@@ -308,7 +308,7 @@ def test_the_headline_has_the_corrected_difference_before_the_judges() -> None:
     ]
     corrected, judged = difference(first.difference), difference(pair.difference)
     assert 0 < pair.sentence.index(corrected) < pair.sentence.index(judged)
-    for view in (render_markdown(report), render_html(report), str(render_text_rows(report).headline)):
+    for view in (render_markdown(report), render_html(report), str(overview_text(report))):
         assert 0 < view.index(corrected) < view.index(judged)
 
 

@@ -42,7 +42,7 @@ class Silent:
 
     def note(self, _text: str) -> None: ...
     def row(self, _row: object) -> None: ...
-    def more(self, _n: int) -> None: ...
+    def skip(self, _n: int) -> None: ...
     def end(self) -> None: ...
 
 
@@ -140,10 +140,10 @@ def test_every_reason_is_there_before_the_first_failure() -> None:
     assert reasons == dict.fromkeys(FAILURES, 0.0)
 
 
-def test_letters_and_tasks_that_become_known_later() -> None:
+def test_tasks_that_do_not_exist_are_not_planned() -> None:
     with exporter() as metrics:
-        stage = Metered(Silent(), metrics).stage("grade", "j", total=0, done=0)
-        stage.more(3)
+        stage = Metered(Silent(), metrics).stage("grade", "j", total=5, done=0)
+        stage.skip(2)
         for letter in "ABA":
             stage.row(grade(letter))
         samples = read(metrics.url)

@@ -10,6 +10,7 @@ import qaeval
 from qaeval.chat.protocol import ChatRequest
 from qaeval.chat.reply import ReplyError
 from qaeval.cli import run as command
+from qaeval.errors import DataError
 from qaeval.evals.definition import EvalDefinition, Prompt
 from qaeval.evals.find import find_eval
 from qaeval.records import Chunk, Sample
@@ -80,8 +81,17 @@ def made(tmp_path: Path, reply: Callable[[ChatRequest], str], texts: list[str]) 
         )
     )
     judge = ScriptedModel(lambda _request: grade_reply("A"))
+    out = tmp_path / "run"
     with registered("writer", ScriptedModel(reply)), registered("judge", judge):
-        return qaeval.compare("writer", judge="judge", chunks=chunks, out=tmp_path / "run", cache=False)
+        return ended(lambda: qaeval.compare("writer", judge="judge", chunks=chunks, out=out, cache=False))
+
+
+def ended(work: Callable[[], qaeval.Run]) -> qaeval.Run:
+    """Return the run, also where the end of `work` is that nothing of it was graded."""
+    try:
+        return work()
+    except DataError as error:
+        return qaeval.load_run(error.reported or "not reported")
 
 
 def fixed(_request: ChatRequest) -> str:
@@ -146,14 +156,16 @@ def test_an_answer_may_be_repeated_where_it_is_a_refusal_or_short(
     reply = json.dumps({"answer": answer, "ticket": ticket})
     judge = ScriptedModel(lambda _request: grade_reply("A"))
     with registered("writer", ScriptedModel(lambda _request: reply)), registered("judge", judge):
-        run = qaeval.compare(
-            "writer",
-            judge="judge",
-            eval_name="rag_qa",
-            chunks=chunks,
-            samples=samples,
-            out=tmp_path / "run",
-            cache=False,
+        run = ended(
+            lambda: qaeval.compare(
+                "writer",
+                judge="judge",
+                eval_name="rag_qa",
+                chunks=chunks,
+                samples=samples,
+                out=tmp_path / "run",
+                cache=False,
+            )
         )
     assert run.report.candidates[0].failed_by_reason == failed
 

@@ -17,7 +17,7 @@ def server() -> Iterator[LoopbackServer]:
 
 
 async def test_everything_is_found_out_about_a_vllm_server(server: LoopbackServer) -> None:
-    facts = await probe(server.url, "tiny-gen")
+    facts = await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))
     assert facts == EndpointFacts(
         base_url=server.url,
         model="tiny-gen",
@@ -41,17 +41,17 @@ async def test_everything_is_found_out_about_a_vllm_server(server: LoopbackServe
 
 
 async def test_an_adapter_has_the_context_of_its_base_model(server: LoopbackServer) -> None:
-    assert (await probe(server.url, "tiny-lora")).max_model_len == 2048
+    assert (await probe(server.url, "tiny-lora", addresses=("127.0.0.1",))).max_model_len == 2048
 
 
 async def test_a_refused_system_role_is_found_by_the_tokenizer(server: LoopbackServer) -> None:
     server.fail("reject_system")
-    assert (await probe(server.url, "tiny-gen")).system_role is False
+    assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).system_role is False
 
 
 async def test_a_dropped_system_message_is_found_by_its_missing_tokens(server: LoopbackServer) -> None:
     server.fail("drop_system")
-    assert (await probe(server.url, "tiny-gen")).system_role is False
+    assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).system_role is False
 
 
 @pytest.mark.parametrize("refuses", [True, False])
@@ -61,24 +61,24 @@ async def test_without_a_tokenizer_a_request_tells_about_the_system_role(
     server.fail("no_tokenizer")
     if refuses:
         server.fail("reject_system")
-    facts = await probe(server.url, "tiny-gen")
+    facts = await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))
     assert facts.system_role is not refuses
     assert facts.tokenizer is False
 
 
 async def test_a_server_that_ignores_the_schema_is_found_out(server: LoopbackServer) -> None:
     server.fail("ignore_schema")
-    assert (await probe(server.url, "tiny-gen")).structured_output is False
+    assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).structured_output is False
 
 
 async def test_a_lower_logprob_limit_is_found() -> None:
     with LoopbackServer(max_logprobs=5) as server:
-        assert (await probe(server.url, "tiny-gen")).max_logprobs == 5
+        assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).max_logprobs == 5
 
 
 async def test_what_a_server_that_is_not_vllm_does_not_tell_is_unknown(server: LoopbackServer) -> None:
     server.fail("not_vllm")
-    facts = await probe(server.url, "tiny-gen")
+    facts = await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))
     assert facts.version is None
     assert (facts.tokenizer, facts.metrics) == (False, False)
     assert (facts.model_found, facts.system_role, facts.structured_output) == (True, True, True)
@@ -86,7 +86,7 @@ async def test_what_a_server_that_is_not_vllm_does_not_tell_is_unknown(server: L
 
 async def test_a_failing_model_leaves_its_facts_unknown(server: LoopbackServer) -> None:
     server.fail("error_500")
-    facts = await probe(server.url, "tiny-gen")
+    facts = await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))
     assert (facts.structured_output, facts.max_logprobs) == (None, None)
     assert facts.system_role is True
 
@@ -101,18 +101,18 @@ async def test_only_a_whole_reply_proves_a_schema(
     body["choices"][0] |= {"finish_reason": finish, "message": {"role": "assistant", "content": text or None}}
     server.answer(200, body)
     server.answer(200, body)
-    assert (await probe(server.url, "tiny-gen")).structured_output is fact
+    assert (await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))).structured_output is fact
 
 
 async def test_a_model_that_is_not_served_is_an_error_with_the_names(server: LoopbackServer) -> None:
     with pytest.raises(EndpointError, match="Did you mean 'tiny-gen'") as raised:
-        await probe(server.url, "tiny-gem")
+        await probe(server.url, "tiny-gem", addresses=("127.0.0.1",))
     assert "tiny-judge" in str(raised.value)
 
 
 async def test_a_missing_v1_is_named(server: LoopbackServer) -> None:
     with pytest.raises(EndpointError, match="/v1"):
-        await probe(server.root, "tiny-gen")
+        await probe(server.root, "tiny-gen", addresses=("127.0.0.1",))
 
 
 async def test_nothing_at_the_port_is_an_error_with_the_url(
@@ -120,33 +120,35 @@ async def test_nothing_at_the_port_is_an_error_with_the_url(
 ) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port_factory()}/v1"
     with pytest.raises(EndpointError, match="is the server up") as raised:
-        await probe(url, "m")
+        await probe(url, "m", addresses=("127.0.0.1",))
     assert url in str(raised.value)
 
 
 async def test_a_wanted_key_is_named_in_words_and_never_shown() -> None:
     with LoopbackServer(api_key=KEY) as server:
-        assert (await probe(server.url, "tiny-gen", api_key=KEY)).structured_output is True
+        assert (
+            await probe(server.url, "tiny-gen", api_key=KEY, addresses=("127.0.0.1",))
+        ).structured_output is True
         with pytest.raises(EndpointError, match="api_key_env") as raised:
-            await probe(server.url, "tiny-gen", api_key=f"{KEY}-wrong")
+            await probe(server.url, "tiny-gen", api_key=f"{KEY}-wrong", addresses=("127.0.0.1",))
     assert KEY not in f"{raised.value}{raised.value.__cause__!r}{raised.value.__context__!r}"
 
 
 async def test_reach_lists_the_models(server: LoopbackServer) -> None:
-    answer = await reach(server.url)
+    answer = await reach(server.url, addresses=("127.0.0.1",))
     assert answer.ok
     assert answer.models == ("tiny-gen", "tiny-judge", "tiny-lora")
     assert server.requests == []
 
 
 async def test_reach_says_what_is_wrong(unused_tcp_port_factory: Callable[[], int]) -> None:
-    answer = await reach(f"http://127.0.0.1:{unused_tcp_port_factory()}/v1")
+    answer = await reach(f"http://127.0.0.1:{unused_tcp_port_factory()}/v1", addresses=("127.0.0.1",))
     assert not answer.ok
     assert answer.detail == "no connection (connection refused)"
 
 
 async def test_reach_without_the_right_key_is_not_ok() -> None:
     with LoopbackServer(api_key=KEY) as server:
-        assert "401" in (await reach(server.url)).detail
-        assert not (await reach(server.url)).ok
-        assert (await reach(server.url, KEY)).ok
+        assert "401" in (await reach(server.url, addresses=("127.0.0.1",))).detail
+        assert not (await reach(server.url, addresses=("127.0.0.1",))).ok
+        assert (await reach(server.url, addresses=("127.0.0.1",), api_key=KEY)).ok

@@ -471,7 +471,7 @@ def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
             break
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130, error
-    assert "to continue" in error
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["logs"]
 
 
 # ------------------------------------------------------------------------------ registry and metrics

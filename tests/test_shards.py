@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from qaeval.analysis.replies import worked_s
 from qaeval.cli import run
-from qaeval.errors import DataError, StoreError
+from qaeval.errors import DataError, InUseError, StoreError
 from qaeval.records import Chunk, Reading, Sample, Session
 from qaeval.registry.find import find_config
 from qaeval.run.plan import find_judging, make_plan
 from qaeval.storage.location import Folder
 from qaeval.storage.merge import find_shards, merge_shards
-from qaeval.storage.run_directory import InUseError, RunStore
+from qaeval.storage.run_directory import RunStore
 from qaeval.storage.shards import Shard, assign_shards, begin, commit
 from sharding import in_order, rows_of
 
@@ -222,7 +222,7 @@ def test_of_two_processes_on_one_shard_the_first_that_commits_counts(shards: Pat
     assert isinstance(first, RunStore)
     assert isinstance(second, RunStore)
     assert first.path != second.path, "the second process does not write what the first one writes"
-    with pytest.raises(InUseError), RunStore.open(first.path):
+    with pytest.raises(InUseError), RunStore.open(first.path, writable=True):
         pass
     assert commit(location, shard, second.path).record.attempt == second.path.name
     assert commit(location, shard, first.path).record.attempt == second.path.name

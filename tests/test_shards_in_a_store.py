@@ -258,7 +258,7 @@ def test_without_s3fs_it_is_said_what_to_install(
     monkeypatch.delitem(sys.modules, "qaeval.storage.s3", raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     assert compare(store, "0/1") == 64
-    assert "pip install 'qaeval[s3]'" in capsys.readouterr().err
+    assert "pip install 'qaeval-harness[s3]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from command import Typed, qaeval
+from qaeval.comparison.model import Reason
+from qaeval.comparison.report_file import load_report
 from replay.server import LoopbackServer
 
 QAEVAL = str(Path(sys.executable).with_name("qaeval"))
@@ -121,13 +123,20 @@ def test_ctrl_c_finishes_what_is_in_flight_on_both_sides_and_resumes(tmp_path: P
     assert {row["task_id"] for row in before} <= set(graded)
 
 
-def test_without_any_generation_there_is_nothing_to_grade(tmp_path: Path) -> None:
+def test_a_run_without_any_generation_is_reported_and_no_success(tmp_path: Path) -> None:
     with LoopbackServer(["mistral", "qwen"]) as writers, LoopbackServer(["selene"]) as judge:
         writers.fail("wrong_item_count")
         done = compare(tmp_path / "run", {"mistral": writers, "qwen": writers, "selene": judge}, n=3)
     assert done.returncode == 65
     assert "no generation succeeded" in done.stderr
     assert "generations.jsonl" in done.stderr
+    assert "--resume" not in done.stderr
+    assert "wrong_item_count" in done.stdout
+    report = load_report(tmp_path / "run")
+    assert (report.verdict.kind, report.verdict.reasons) == (
+        "none",
+        (Reason(code="nothing_graded", failure="wrong_item_count"),),
+    )
 
 
 @pytest.mark.slow

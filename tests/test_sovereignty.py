@@ -3,19 +3,23 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from command import sockets_of
+from command import qaeval, sockets_of
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatError, ChatRequest, Message, Sampling
-from qaeval.chat.resolver import PinnedResolver, sockets_to
+from qaeval.chat.resolver import PinnedResolver, pinned_lookups, sockets_to
 from qaeval.errors import EndpointError
+from qaeval.history.mlflow import push
 from qaeval.registry.config import ModelSpec
 from qaeval.run.endpoint import connect, resolve
 from qaeval.serving.probe import probe
 from replay.server import LoopbackServer
+from tracking_server import tracking_server
 
+SECRET = "a-key-that-must-not-leave"  # noqa: S105 - of a test
 HELLO = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=8))
 
 
@@ -33,7 +37,7 @@ def test_a_run_connects_to_its_endpoints_alone(tmp_path: Path) -> None:
 async def test_a_name_is_connected_to_at_the_address_that_was_checked() -> None:
     with LoopbackServer(["one"]) as server:
         url = f"http://judge.invalid:{server.port}/v1"
-        async with HttpChat(base_url=url, model="one", addresses=("127.0.0.1",)) as model:
+        async with HttpChat(base_url=url, addresses=("127.0.0.1",), model="one") as model:
             assert (await model.complete(HELLO)).text
         facts = await probe(url, "one", addresses=("127.0.0.1",))
     assert facts.model_found
@@ -57,7 +61,9 @@ async def test_a_name_that_points_elsewhere_later_is_not_followed_there(
 async def test_a_redirect_is_not_followed() -> None:
     with LoopbackServer(["one"]) as elsewhere, LoopbackServer(["one"]) as server:
         server.answer(307, {}, {"Location": f"{elsewhere.url}/chat/completions"})
-        async with HttpChat(base_url=server.url, model="one", max_attempts=1) as model:
+        async with HttpChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="one", max_attempts=1
+        ) as model:
             with pytest.raises(ChatError, match="redirect"):
                 await model.complete(HELLO)
         assert elsewhere.requests == []
@@ -92,7 +98,7 @@ def test_a_socket_is_made_for_the_checked_address_and_port_alone() -> None:
 async def test_a_prompt_that_cannot_fit_is_counted_and_not_sent(n_words: int) -> None:
     long = ChatRequest(messages=(Message("user", "memory " * n_words),), sampling=Sampling(max_tokens=100))
     with LoopbackServer({"one": 300}) as server:
-        async with HttpChat(base_url=server.url, model="one", context=300) as model:
+        async with HttpChat(base_url=server.url, addresses=("127.0.0.1",), model="one", context=300) as model:
             with pytest.raises(ChatError, match="300 tokens, 100 ") as caught:
                 await model.complete(long)
         assert caught.value.reason == "context_overflow"
@@ -102,7 +108,7 @@ async def test_a_prompt_that_cannot_fit_is_counted_and_not_sent(n_words: int) ->
 async def test_a_prompt_that_fits_is_sent_after_counting() -> None:
     fits = ChatRequest(messages=(Message("user", "memory " * 40),), sampling=Sampling(max_tokens=100))
     with LoopbackServer({"one": 300}) as server:
-        async with HttpChat(base_url=server.url, model="one", context=300) as model:
+        async with HttpChat(base_url=server.url, addresses=("127.0.0.1",), model="one", context=300) as model:
             assert (await model.complete(fits)).text
         assert len(server.requests) == 1
 
@@ -111,5 +117,60 @@ async def test_where_the_server_does_not_count_the_request_is_sent() -> None:
     long = ChatRequest(messages=(Message("user", "memory " * 200),), sampling=Sampling(max_tokens=100))
     with LoopbackServer({"one": 8000}) as server:
         server.fail("no_tokenizer")
-        async with HttpChat(base_url=server.url, model="one", context=300) as model:
+        async with HttpChat(base_url=server.url, addresses=("127.0.0.1",), model="one", context=300) as model:
             assert (await model.complete(long)).text
+
+
+class RebindingName:
+    """A name whose first lookup answers with the loopback interface, and every further one with an address outside."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lookups = 0
+        self._look_up = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._answer)
+
+    def _answer(self, host: Any, *arguments: Any, **options: Any) -> list[Any]:
+        if host != "model.internal":
+            return self._look_up(host, *arguments, **options)
+        self.lookups += 1
+        return self._look_up("127.0.0.1" if self.lookups == 1 else "203.0.113.1", *arguments, **options)
+
+
+def test_doctor_looks_a_host_up_once_and_connects_to_the_checked_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = RebindingName(monkeypatch)
+    with LoopbackServer(["mistral"], api_key=SECRET) as server:
+        url = server.url.replace("127.0.0.1", "model.internal")
+        (tmp_path / "qaeval.yaml").write_text(
+            f"models: {{mistral: {{url: '{url}', api_key_env: MODEL_KEY}}}}\n"
+        )
+        monkeypatch.setenv("MODEL_KEY", SECRET)
+        done = qaeval("doctor", "mistral", cwd=tmp_path)
+    assert f"{url}: serves mistral" in done.stdout
+    assert name.lookups == 1
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.slow
+def test_a_client_without_a_resolver_is_pinned_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = RebindingName(monkeypatch)
+    with tracking_server() as server:
+        url = server.url.replace("127.0.0.1", "model.internal")
+        assert push(url, "nightly", []) == ()
+    assert name.lookups == 1
+
+
+def test_a_pinned_lookup_refuses_the_address_of_a_redirect() -> None:
+    look_up = socket.getaddrinfo
+    with pinned_lookups(["127.0.0.1"]):
+        assert {entry[4][0] for entry in socket.getaddrinfo("any.name", 80)} == {"127.0.0.1"}
+        assert socket.getaddrinfo("127.0.0.1", 80)
+        with pytest.raises(ConnectionRefusedError):
+            socket.getaddrinfo("203.0.113.1", 80)
+    assert socket.getaddrinfo is look_up
+
+
+def test_a_client_without_checked_addresses_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="addresses"):
+        PinnedResolver(())

@@ -1,6 +1,5 @@
 """The run directory: resume, lock, torn lines, settings."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
+from qaeval.errors import DataError, InUseError, NotComparableError, ReadOnlyError, StoreError, UsageError
 from qaeval.records import Chunk, Failure, Generation, Sample
-from qaeval.storage.run_directory import GENERATIONS, RunStore
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
 
 SAMPLE = Sample.of(Chunk(chunk_id="c1", text="One sentence."))
 
@@ -140,35 +139,43 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.mark.parametrize("has_lock", [True, False])
-def test_a_directory_that_cannot_be_written_can_be_read(finished: Path, has_lock: bool) -> None:
-    if not has_lock:
-        finished.chmod(0o755)
-        (finished / ".lock").unlink()
-        finished.chmod(0o555)
+def test_a_directory_that_cannot_be_written_can_be_read(finished: Path) -> None:
     with without_privileges(), RunStore.open(finished) as store, RunStore.open(finished) as other:
         assert [row.task_id for row in store.generations()] == ["a1"]
         assert other.settings() == {"seed": 1}
-        with pytest.raises(StoreError, match="Permission denied"):
+        with pytest.raises(ReadOnlyError, match="Permission denied"):
             store.write_text("report.md", "text")
-    with without_privileges(), pytest.raises(StoreError, match="lock"):
+    with without_privileges(), pytest.raises(ReadOnlyError, match="lock"):
         RunStore.open(finished, writable=True)
 
 
-def test_a_reader_without_the_right_to_write_is_refused_while_a_process_writes(finished: Path) -> None:
-    with (finished / ".lock").open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with without_privileges(), pytest.raises(StoreError, match="in use"):
-            RunStore.open(finished)
-
-
-def test_an_incomplete_line_of_a_directory_that_cannot_be_written_is_an_error(finished: Path) -> None:
-    (finished / GENERATIONS).chmod(0o644)
-    with (finished / GENERATIONS).open("ab") as file:
+def test_a_reader_changes_nothing_in_the_directory(tmp_path: Path) -> None:
+    with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
+        rows.append(generation("a1"))
+    (tmp_path / ".lock").unlink()
+    with (tmp_path / GENERATIONS).open("ab") as file:
         file.write(b'{"kind":"gener')
-    (finished / GENERATIONS).chmod(0o444)
-    with without_privileges(), pytest.raises(StoreError, match="copy the run"):
-        RunStore.open(finished)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with RunStore.open(tmp_path) as store:
+        assert [row.task_id for row in store.generations()] == ["a1"]
+        assert len(store.warnings) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_is_read_as_it_was_when_it_was_opened_while_a_process_writes_it(tmp_path: Path) -> None:
+    with create(tmp_path) as store, store.writer(GENERATIONS) as rows:
+        rows.append(generation("a1"))
+        with RunStore.open(tmp_path) as reader:
+            rows.append(generation("a2"))
+            (tmp_path / GRADES).write_text("not read: it did not exist\n")
+            assert [row.task_id for row in reader.generations()] == ["a1"]
+            with reader.replies() as replies:
+                assert len(replies) == 1
+            assert list(reader.grades()) == []
+        with RunStore.open(tmp_path) as reader:
+            assert [row.task_id for row in reader.generations()] == ["a1", "a2"]
+        with pytest.raises(InUseError):
+            RunStore.open(tmp_path, writable=True)
 
 
 def test_settings_are_written_whole(tmp_path: Path) -> None:

@@ -557,7 +557,9 @@ def test_a_stream_that_is_not_whole_is_a_failure(sent: bytes, reason: str, words
 
 async def test_a_streamed_request_is_timed() -> None:
     with LoopbackServer(latency_s=0.05, gap_s=0.01) as server:
-        async with StreamingChat(base_url=server.url, model="tiny-gen", api_key=SECRET) as model:
+        async with StreamingChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", api_key=SECRET
+        ) as model:
             reply = await model.ask(ASK, {"cache_salt": "one"})
     assert reply.text.strip()
     assert reply.ttft_s >= 0.05
@@ -595,7 +597,9 @@ async def test_a_streamed_request_is_timed() -> None:
 async def test_what_is_no_stream_is_a_failure_and_asked_once(status: int, body: Any, reason: str) -> None:
     with LoopbackServer() as server:
         server.answer(status, body, {"Location": "http://127.0.0.1:9/v1"})
-        async with StreamingChat(base_url=server.url, model="tiny-gen", api_key=SECRET) as model:
+        async with StreamingChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-gen", api_key=SECRET
+        ) as model:
             with pytest.raises(ChatError) as caught:
                 await model.ask(ASK)
     assert caught.value.reason == reason
@@ -604,7 +608,9 @@ async def test_what_is_no_stream_is_a_failure_and_asked_once(status: int, body: 
 
 
 async def test_a_server_that_is_gone_ends_it() -> None:
-    async with StreamingChat(base_url="http://127.0.0.1:9/v1", model="tiny-gen") as model:
+    async with StreamingChat(
+        base_url="http://127.0.0.1:9/v1", addresses=("127.0.0.1",), model="tiny-gen"
+    ) as model:
         with pytest.raises(EndpointError, match="/health"):
             await model.ask(ASK)
 

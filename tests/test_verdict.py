@@ -1,6 +1,7 @@
 """The verdict as data: what decides it, and that every view prints the same one."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import render_markdown
 from qaeval.comparison.model import Reason, Verdict
 from qaeval.comparison.report_file import load_report
-from qaeval.comparison.terminal import render_text_rows
+from qaeval.comparison.terminal import overview_text
 from qaeval.records import Label
 from qaeval.storage.run_directory import model_json
 from report_builders import Case, candidate, case, items_of, label_of
@@ -77,7 +78,9 @@ def test_open_differences_are_undecided() -> None:
         "beta",
         None,
     )
-    assert verdict.reason("not_enough_data") == Reason(code="not_enough_data", candidates=("alpha",))
+    assert verdict.reason("not_enough_data") == Reason(
+        code="not_enough_data", candidates=("alpha",), n_more_chunks=30
+    )
 
 
 def test_level_candidates_are_undecided_and_named_level() -> None:
@@ -163,9 +166,10 @@ def test_a_person_comes_before_a_model_when_labels_contradict_each_other() -> No
 def test_page_markdown_and_terminal_print_the_verdict(run: Case) -> None:
     report = run.report()
     sentence = verdict_sentence(report.verdict)
-    assert render_text_rows(report).headline[0] == ("verdict", sentence)
+    assert [line.text for line in overview_text(report) if line.kind == "verdict"] == [sentence]
     assert f"**{sentence}**" in render_markdown(report)
-    assert f'<li class="verdict">{sentence}</li>' in render_html(report).replace("&#39;", "'")
+    (title,) = re.findall(r"<h1 [^>]*>(.*)</h1>", render_html(report).replace("&#39;", "'"))
+    assert title == sentence
 
 
 def test_a_refuted_judge_chooses_no_candidate() -> None:

@@ -29,7 +29,7 @@ run.letters.head()
 ```
 
 - Every function has an async twin with the same arguments: `qaeval.acompare`, `agenerate`, `agrade`, `aimport_items`, `aload_run`,
-  `aagreement`, `agate`. The blocking form works in a notebook cell too.
+  `aagreement`, `alabel_status`, `agate`. The blocking form works in a notebook cell too.
 - Nothing is printed and nothing exits. Warnings go to the logger `qaeval`, which is silent by default; progress goes to a callback.
 - What a user can correct is raised as a `QaevalError`; its message says where, what was expected, what came and what to do.
 - Interrupting a cell, or cancelling the task of an async call, stops the run: requests in flight finish, and `resume=True` continues it.
@@ -43,7 +43,16 @@ This page is generated from docstrings by `make docs`.
 def page() -> str:
     """Render the whole page."""
     blocks = [_HEAD, "## Functions\n"]
-    for name in ("compare", "generate", "grade", "import_items", "load_run", "agreement", "gate"):
+    for name in (
+        "compare",
+        "generate",
+        "grade",
+        "import_items",
+        "load_run",
+        "agreement",
+        "label_status",
+        "gate",
+    ):
         blocks += _function(f"qaeval.{name}", getattr(qaeval, name))
     blocks += ["## Run\n", *_class("qaeval.Run", qaeval.Run)]
     blocks += ["## ProgressEvent\n", *_fields(qaeval.ProgressEvent)]

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from typer.main import get_command
 
-from qaeval.cli.app import ORDER, app
+from qaeval.cli.app import PANELS, app
+from qaeval.cli.examples import EXAMPLES
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "cli.md"
 
@@ -18,7 +19,8 @@ qaeval compare embedded-lead embedded-salient --n 12
 ```
 
 Every command prints its result on stdout, and progress, warnings and errors on stderr. `--json` prints the typed document of the
-result in place of the tables. `qaeval COMMAND --help` prints the section of a command.
+result in place of the tables. `qaeval COMMAND --help` prints the section of a command,
+`qaeval --install-completion` installs completion for your shell, and `qaeval --version` prints the version.
 
 | exit code | meaning |
 |---|---|
@@ -44,7 +46,7 @@ def page() -> str:
     """Render the whole page."""
     commands = get_command(app).commands  # type: ignore[attr-defined] # the app is a group
     blocks = [_HEAD, *_index(commands)]
-    for name in ORDER:
+    for name in (name for names in PANELS.values() for name in names):
         command = commands[name]
         blocks += _command(name, command, "##")
         for child, subcommand in getattr(command, "commands", {}).items():
@@ -53,10 +55,11 @@ def page() -> str:
 
 
 def _index(commands: dict[str, Any]) -> Iterator[str]:
-    yield "| command | |\n|---|---|"
-    for name in ORDER:
-        first = re.split(r"(?<=\.)\s", commands[name].help)[0]
-        yield f"| [`{name}`](#qaeval-{name}) | {_cell(first)} |"
+    yield "| | command | |\n|---|---|---|"
+    for panel, names in PANELS.items():
+        for name in names:
+            first = re.split(r"(?<=\.)\s", commands[name].help)[0]
+            yield f"| {panel if name == names[0] else ''} | [`{name}`](#qaeval-{name}) | {_cell(first)} |"
     yield ""
 
 
@@ -80,6 +83,7 @@ def _command(name: str, command: Any, heading: str) -> Iterator[str]:  # noqa: A
         yield "| option | meaning | default |\n|---|---|---|"
         yield from (_row(option) for option in options)
         yield ""
+    yield "Examples:\n\n```text\n{}\n```\n".format("\n".join(EXAMPLES[name]))
 
 
 def _argument(argument: Any) -> str:  # noqa: ANN401

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qaeval.api import (
         AgreementReport,
         GateReport,
+        LabelStatus,
         ProgressEvent,
         Report,
         Run,
@@ -23,20 +24,23 @@ if TYPE_CHECKING:
         agrade,
         agreement,
         aimport_items,
+        alabel_status,
         aload_run,
         compare,
         gate,
         generate,
         grade,
         import_items,
+        label_status,
         load_run,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
@@ -48,12 +52,14 @@ __all__ = [
     "agrade",
     "agreement",
     "aimport_items",
+    "alabel_status",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
     "import_items",
+    "label_status",
     "load_run",
 ]
 

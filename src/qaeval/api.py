@@ -16,8 +16,9 @@ correct is raised as a `qaeval.errors.QaevalError`.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -27,6 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 import pandas as pd
 
+from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
@@ -34,9 +36,9 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_labels, require_labels
-from qaeval.comparison.terminal import render_text_rows
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
 from qaeval.comparison.write_report import Format, read_report, render, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
@@ -48,9 +50,11 @@ from qaeval.gate.model import GateReport
 from qaeval.gate.policy import Policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
-from qaeval.records import Failure, GenerateRow, GradeRow
+from qaeval.labelling import LabelStatus
+from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.report.numbers import rate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
@@ -58,12 +62,13 @@ from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
-from qaeval.storage.run_directory import SETTINGS, RunStore
+from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
@@ -74,12 +79,14 @@ __all__ = [
     "agrade",
     "agreement",
     "aimport_items",
+    "alabel_status",
     "aload_run",
     "compare",
     "gate",
     "generate",
     "grade",
     "import_items",
+    "label_status",
     "load_run",
 ]
 
@@ -102,7 +109,7 @@ class ProgressEvent:
     done: int
     """Tasks of the stage that are finished, those of earlier sessions included."""
     total: int
-    """Tasks known so far; while candidates and judge work at the same time the judge's total grows."""
+    """Tasks of the stage, known at its beginning. An item that is never written counts as graded."""
     failed: int
     """Failed tasks of this session."""
 
@@ -222,14 +229,15 @@ class Run:
             raise UsageError(f"by: expected {', '.join(GROUPS)}, got {by!r}")
         analysis = self._analysis
         report = analysis.report
-        rows = (
-            analysis.rows.labels
-            if labels is None
-            else tuple(label for path in _paths(labels) for label in read_labels(path))
-        )
+        rows, repeats = analysis.rows.labels, analysis.rows.label_repeats
+        if labels is not None:
+            files = [read_rater_rows(path) for path in _paths(labels)]
+            rows = tuple(label for file in files for label in file.labels)
+            repeats = tuple(label for file in files for label in file.repeats)
         return report_of_run(
             analysis.table,
             rows,
+            repeats=repeats,
             source=", ".join(map(str, self.paths)),
             judge=report.judge.facts.name,
             rubric=report.rubric,
@@ -277,18 +285,19 @@ class Run:
     def _repr_html_(self) -> str:
         """Show the verdict and the candidates in a notebook; of a run without letters its path."""
         try:
-            summary = render_text_rows(self.report)
+            screen = build_overview(self.report)
         except QaevalError as error:
             return f"<p>{escape(repr(self))}: {escape(str(error))}</p>"
-        verdict, *sentences = (text for _, text in summary.headline)
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in summary.header)
         rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in summary.rows
+            f"<tr><td>{escape(candidate.name)}</td><td>{escape(rate(candidate.rate))}</td>"
+            f"<td>{escape(' · '.join(f'{fact.value} {fact.unit}' for fact in candidate.facts))}</td></tr>"
+            for candidate in screen.candidates
         )
-        notes = "".join(f"<li>{escape(text)}</li>" for text in sentences)
+        badges = "".join(f"<li>{escape(f'{badge.title}: {badge.text}')}</li>" for badge in screen.badges)
         return (
-            f"<p><strong>{escape(verdict)}</strong></p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<ul>{notes}</ul>"
+            f"<p><strong>{escape(screen.verdict)}</strong> {escape(f'{screen.number} {screen.gap}'.strip())}</p>"
+            f"<table><thead><tr><th>candidate</th><th>usable</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<ul>{badges}</ul>"
         )
 
 
@@ -365,7 +374,7 @@ def compare(
     Raises:
         UsageError: A name is unknown, a model has no server, the judge is of a candidate's family, or `out` holds a run
             and `resume` is False.
-        DataError: A file is not valid, or every task failed.
+        DataError: A file is not valid, or no item was graded; the run is reported all the same (`QaevalError.reported`).
         EndpointError: A server cannot be used, or stopped answering.
         NotComparableError: The run in `out` was made with other settings.
         StoreError: `out` cannot be written, or another process writes it.
@@ -419,7 +428,7 @@ def compare(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("compare", path),
+        _resumable("compare", store, is_new=not resume),
     ):
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
@@ -432,10 +441,12 @@ def compare(
                 repeat_judge=n_letters,
                 controls=controls,
             )
+            if others and not _has_items(store):
+                others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
                 raise _members_failed(path, members, failed)
         analysis = write_report(store, options)
-        _require_letters(store, judging.judge.name)
+        _require_graded(store, analysis.report)
     return Run((path,), options, analysis)
 
 
@@ -511,7 +522,7 @@ def generate(
     with (
         serve as exporter,
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
-        _resumable("generate", path),
+        _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
@@ -656,6 +667,38 @@ def _require_letters(store: RunStore, judge: str) -> None:
         raise kind(
             f"{store.path}: {judge} gave no item a letter ({failure.reason}: {failure.detail}); every failure is kept"
         )
+
+
+def _has_items(store: RunStore) -> bool:
+    with store.replies() as replies:
+        return bool(replies.n_items)
+
+
+def _require_graded(store: RunStore, report: Report) -> None:
+    """Refuse a reported run without any letter that counts.
+
+    Raises:
+        EndpointError: Most failures are of servers, and asking again may help.
+        DataError: No item was graded.
+    """
+    reason = report.verdict.reason("nothing_graded")
+    if reason is None:
+        return
+    totals: Counter[FailureReason] = Counter()
+    for group in report.failures:
+        totals[group.reason] += group.n_items
+    details = {group.reason: group.examples[0].detail for group in reversed(report.failures)}
+    why = "; ".join(f"{n:,} × {name}: {details[name]}" for name, n in totals.most_common(3))
+    has_items = any(candidate.n_valid for candidate in report.candidates)
+    text = (
+        f"{report.judge.facts.name} gave no item a letter ({why}); every failure is kept"
+        if has_items
+        else f"no generation succeeded, so nothing was graded ({why}); see {store.path / GENERATIONS}"
+    )
+    kind = EndpointError if reason.failure in TRANSIENT_REASONS else DataError
+    error = kind(f"{store.path}: {text}")
+    error.reported = store.path
+    raise error
 
 
 def _members_failed(
@@ -929,6 +972,24 @@ def gate(
     return decide_gate(request, reader, make_runner=runner_of)
 
 
+@blocking
+def label_status(
+    run: PathArgument, *, margin: float | None = None, config: PathArgument | None = None
+) -> LabelStatus:
+    """Say what the labels of a run are worth: raters, agreement between them, and what more labels would buy.
+
+    Args:
+        run: Directory of a graded and finished run.
+        margin: Smallest difference of usable rates that matters, in (0, 1).
+        config: Registry file.
+
+    Raises:
+        DataError: There is no graded and finished run, or its labels contradict each other.
+        StoreError: Another process writes the run.
+    """
+    return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
+
+
 acompare = awaitable(compare)
 agenerate = awaitable(generate)
 agrade = awaitable(grade)
@@ -936,6 +997,7 @@ aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
 agate = awaitable(gate)
+alabel_status = awaitable(label_status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1126,9 +1188,9 @@ class _StageEvents:
         if self._callback is not None:
             self._callback(self._event)
 
-    def more(self, n: int) -> None:
-        """Expect more tasks."""
-        self._event = replace(self._event, total=self._event.total + n)
+    def skip(self, n: int) -> None:
+        """Count tasks that do not exist; the event of the next row says so."""
+        self._event = replace(self._event, done=self._event.done + n)
 
     def end(self) -> None:
         """Do nothing: the last row was the end."""
@@ -1150,11 +1212,17 @@ def _note(judging: Judging, progress: Progress) -> None:
         progress.note(judging.note)
 
 
-def _resumable(function: str, path: Path) -> AbstractContextManager[None]:
-    """Add to an error how the run is continued."""
-    return _noted(
-        f"finished rows are kept; to continue: qaeval.{function}(..., out={str(path)!r}, resume=True)"
-    )
+@contextmanager
+def _resumable(function: str, store: RunStore, *, is_new: bool) -> Iterator[None]:
+    """Add to an error how the run is continued; a new run without a row is removed instead, so that the same call starts it again."""
+    try:
+        yield
+    except (QaevalError, KeyboardInterrupt) as error:
+        if not (is_new and store.discard_unstarted()):
+            error.add_note(
+                f"finished rows are kept; to continue: qaeval.{function}(..., out={str(store.path)!r}, resume=True)"
+            )
+        raise
 
 
 @contextmanager

@@ -16,13 +16,19 @@ bug, and ends with exit code 70.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Final
+
+DISTRIBUTION: Final = "qaeval-harness"
+"""Name of the package to install. Command and import are ``qaeval``; on the index, that name is another project's."""
 
 
 class QaevalError(Exception):
     """An error that the user can fix; the command line prints it without a traceback."""
 
     exit_code: ClassVar[int] = 70
+    reported: Path | None = None
+    """Run directory that is complete and reported all the same: the run's failures are its result."""
 
 
 class UsageError(QaevalError):
@@ -55,6 +61,14 @@ class StoreError(QaevalError):
     exit_code = 74
 
 
+class ReadOnlyError(StoreError):
+    """A directory that this process may not write."""
+
+
+class InUseError(StoreError):
+    """Another process, or another part of this one, writes the run directory."""
+
+
 class Interrupted(QaevalError):  # noqa: N818 - not an error: the user asked for it
     """The user stopped the run; finished rows are kept."""
 
@@ -65,3 +79,8 @@ def closest(name: str, candidates: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the candidate closest to a mistyped name, else ``""``."""
     match = get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def install_command(extra: str) -> str:
+    """Return the shell command that installs qaeval with an extra."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"

@@ -48,6 +48,12 @@ FAILURES: Mapping[FailureReason, str] = {
     "reported": "the imported file reports an error, or holds nothing",
 }
 
+
+def failure_meaning(reason: str) -> str:
+    """Return what a reason of `FAILURES` means; empty for a reason of a later version."""
+    return next((meaning for name, meaning in FAILURES.items() if name == reason), "")
+
+
 TRANSIENT_REASONS: frozenset[FailureReason] = frozenset({"endpoint", "interrupted"})
 """Failures that a resumed run asks again. All others are results of the model."""
 
@@ -73,6 +79,12 @@ def _nothing(value: object) -> bool:
 
 ControlText: TypeAlias = Literal["special token", "mark"]
 """Text that was broken in a prompt: a special token of a chat template, or a mark or tag of the judge's fence."""
+
+
+def _absent(value: object) -> bool:
+    """Whether a field has no value, so that the row omits it."""
+    return value is None
+
 
 REJECTED: Final = "rejected"
 """Name of the part of a preference pair that is the worse answer."""
@@ -202,7 +214,7 @@ class Generation(Record):
     reply_number: int = Field(default=0, ge=0, exclude_if=_nothing)
     """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
-    lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=_absent)
     """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
     to qaeval, which has all."""
     text: str
@@ -329,6 +341,89 @@ class Label(Record):
     answer: str = ""
     rejected: str = Field(default="", exclude_if=_nothing)
     """Of a preference pair."""
+    assignment: str = Field(default="", exclude_if=_nothing)
+    """Of a sitting: the question that it answers; the last row of a question counts."""
+    repeat: bool = Field(default=False, exclude_if=_nothing)
+    """A second label of the rater for the item: it shows how far the rater agrees with itself, and counts in nothing else."""
+    settles: bool = Field(default=False, exclude_if=_nothing)
+    """The letter of a third rater for an item to which two gave different ones: it replaces both where the judge is measured."""
+    seconds: float | None = Field(default=None, ge=0, exclude_if=_absent)
+    """Time that the rater took."""
+    words: int | None = Field(default=None, ge=0, exclude_if=_absent)
+    """Words that were new to the rater: question, answer, and the chunk unless the item before was about it too."""
+    time: str = Field(default="", exclude_if=_nothing)
+    """Time of the label, UTC, ISO 8601."""
+    inclusion: float | None = Field(default=None, gt=0, le=1, exclude_if=_absent)
+    """Probability with which the item was drawn to be labelled; None: not known."""
+    chunk_inclusion: float | None = Field(default=None, gt=0, le=1, exclude_if=_absent)
+    """Probability with which all items of the chunk were drawn together; None: not known, or items were drawn one by one."""
+
+
+LabelPlan: TypeAlias = Literal["plan", "chunks", "uncertain", "stratified", "random", "disagree"]
+"""How items to label are chosen.
+
+==============  ==================================================================================================
+``plan``        of several candidates whole chunks, by the spread that labels have given the judge's letters; of one
+                candidate ``stratified``
+``chunks``      whole chunks with equal probabilities
+``uncertain``   items of which the judge is unsure, half of the draw uniform
+``stratified``  items by candidate and judge's letter, by Neyman's allocation with at least 5 labels of each
+``random``      items with equal probabilities
+``disagree``    items to which judges or raters gave different letters, half of the draw uniform
+==============  ==================================================================================================
+"""
+
+
+class LabelDraw(Record):
+    """Items drawn for a rater to label, with the probability of every item or chunk that could have been drawn."""
+
+    kind: Literal["draw"] = "draw"
+    draw_id: str
+    rater: str = ""
+    """Empty for an exported sheet: whoever fills it in."""
+    by: LabelPlan
+    until_decided: bool = Field(default=False, exclude_if=_nothing)
+    n: int = Field(ge=1)
+    """Items asked for."""
+    seed: int
+    rubric: str
+    """Name and version."""
+    rubric_sha: str = ""
+    time: str = ""
+    """Time of the draw, UTC, ISO 8601."""
+    unit: Literal["chunk", "item"]
+    """What was drawn: chunks with all their items, or items."""
+    probability: float = Field(gt=0, le=1)
+    """Of each unit that `probabilities` does not name."""
+    probabilities: Mapping[str, float] = Field(default_factory=dict, exclude_if=_nothing)
+    """By id of the chunk or item, in (0, 1]."""
+    items: tuple[str, ...]
+    """Ids in the order of the questions; an id that occurs again is a repeat."""
+
+    def probability_of(self, unit_id: str) -> float:
+        """Return the probability of a chunk or item."""
+        return self.probabilities.get(unit_id, self.probability)
+
+
+class SkippedItem(Record):
+    """An item that a rater did not label."""
+
+    kind: Literal["skip"] = "skip"
+    assignment: str
+    item_id: str
+    rater: str
+    reason: str = ""
+    seconds: float | None = Field(default=None, ge=0, exclude_if=_absent)
+    time: str = ""
+
+
+class UndoneLabel(Record):
+    """A label or skip taken back: the question is open again."""
+
+    kind: Literal["undo"] = "undo"
+    assignment: str
+    rater: str
+    time: str = ""
 
 
 EnergyMethod: TypeAlias = Literal["energy counter", "integrated power"]
@@ -393,6 +488,8 @@ class Session(Record):
     """Of a merged run, the shard, ``0/4``; sessions of other shards may have run at the same time."""
     stored: str = Field(default="", exclude_if=_nothing)
     """Of a merged run, the host of the store outside the user's own network: the chunks left it."""
+    prompt_sha: str = Field(default="", exclude_if=_nothing)
+    """Hash of the judge's prompt without its rubric; empty for a candidate, and in rows of qaeval 0.1."""
     endpoint: Mapping[str, Any] | None = None
     """Facts of the probe; None for embedded models."""
     energy: Energy | None = Field(default=None, exclude_if=_nothing)

@@ -120,9 +120,14 @@ def rows_of(report: Path) -> list[dict[str, str]]:
 def test_every_section_of_the_report_is_drawn(page: Page, report: Path) -> None:
     opened(page, report)
     written = re.findall(r"^## (.+)$", (report.parent / "report.md").read_text(), re.MULTILINE)
-    assert page.locator("main h2").all_inner_texts() == ["What this run shows", *written, "Items"]
-    for name in written:
-        section = page.locator("section", has=page.get_by_role("heading", name=name, exact=True)).first
+    assert page.locator("main h2").all_inner_texts() == [
+        "Difference in usable rate",
+        "What this rests on",
+        "Items",
+        *written[1:],
+    ]
+    page.evaluate("document.querySelectorAll('details.fold').forEach(fold => { fold.open = true; })")
+    for section in page.locator("main section").all():
         assert section.bounding_box()["height"] > 40  # type: ignore[index]
     anchors = [link.get_attribute("href") for link in page.locator("nav a").all()]
     assert all(page.locator(str(anchor)).count() == 1 for anchor in anchors)
@@ -249,12 +254,64 @@ def test_keys_open_a_chunk_and_mark_where_an_answer_stands(page: Page, embedded:
     assert words & set(re.findall(r"\w{5,}", " ".join(marked.all_inner_texts()).lower()))
 
 
+def test_letters_move_between_chunks_and_to_the_words(page: Page, embedded: Path) -> None:
+    opened(page, embedded)
+    chunks = page.locator("details.chunk")
+    for key in "jjko":
+        page.keyboard.press(key)
+    assert chunks.nth(0).get_attribute("open") is not None
+    assert page.locator("details.chunk.current").evaluate("node => node.id") == chunks.nth(0).get_attribute(
+        "id"
+    )
+    page.keyboard.press("o")
+    assert chunks.nth(0).get_attribute("open") is None
+    page.keyboard.press("/")
+    page.keyboard.type("jo")  # typed into the field, not understood as keys
+    assert page.get_by_label("Words").input_value() == "jo"
+
+
+def test_filters_without_a_match_are_reset(page: Page, embedded: Path) -> None:
+    opened(page, embedded)
+    n_items = shown(page)
+    page.get_by_label("Words").fill("no such words anywhere")
+    assert shown(page) == 0
+    page.get_by_role("button", name="Show everything").click()
+    assert shown(page) == n_items
+    assert page.get_by_label("Words").input_value() == ""
+
+
+def test_long_lists_are_drawn_step_by_step(page: Page, embedded: Path) -> None:
+    opened(page, embedded)
+    chunks = page.locator("details.chunk")
+    visible = "all => all.filter(node => !node.hidden).length"
+    n_chunks = chunks.count()
+    assert chunks.evaluate_all(visible) == min(25, n_chunks)
+    while page.locator("#more").is_visible():
+        page.locator("#more").click()
+    assert chunks.evaluate_all(visible) == n_chunks
+
+
+def test_a_way_on_shows_as_many_items_as_it_says(page: Page, four: Path) -> None:
+    opened(page, four)
+    way = page.locator(".ways a", has_text="failed or without letter")
+    way.click()
+    assert shown(page) == int(way.inner_text().split()[0])
+
+
+def test_a_link_to_a_folded_section_opens_it(page: Page, report: Path) -> None:
+    opened(page, report)
+    assert not page.locator("#provenance + *").or_(page.get_by_text("Eval and rubric")).first.is_visible()
+    page.get_by_role("navigation").get_by_role("link", name="Provenance").click()
+    assert page.get_by_text("Eval and rubric").first.is_visible()
+
+
 def test_the_weights_are_applied_in_the_page(page: Page, four: Path) -> None:
     opened(page, four)
     made = json.loads((four.parent / "report.json").read_text())["timing"]["choice"]
     assert page.text_content("#weighed") == " · ".join(
         f"{one['candidate']} {one['mean']:.2f}" for one in made
     )
+    page.locator("#hosting").click()
     for field in page.locator("#weights input").all():
         field.fill("1" if field.get_attribute("name") == "licence" else "0")
     assert (page.text_content("#weighed") or "").split(" · ")[

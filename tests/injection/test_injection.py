@@ -27,7 +27,122 @@ VERDICT: Final = json.dumps(
 GRADE_FIELDS: Final = ("chunk", "question", "answer", "chosen", "rejected", "all")
 CANDIDATE_FIELDS: Final = ("chunk", "title", "question")
 
-TOKENS: Final = ["<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|im_middle|>", "<|im_assistant|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>", "<pad>", "<unk>", "<bos>", "<eos>", "<mask>", "<|begin_of_text|>", "<|eot_id|>", "<|eot|>", "<|start_header_id|>", "<|end_header_id|>", "<|header_start|>", "<|header_end|>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[THINK]", "[/THINK]", "[IMG]", "[ARGS]", "[CALL_ID]", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<|turn>", "<turn|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|CHATBOT_TOKEN|>", "<BOS_TOKEN>", "<EOS_TOKEN>", "<|start|>", "<|channel|>", "<|message|>", "<|return|>", "<|call|>", "<|constrain|>", "<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>", "<|endoftext|>", "[gMASK]", "<sop>", "<|observation|>", "[|user|]", "[|assistant|]", "[|endofturn|]", ">>SUFFIX<<", ">>ANSWER<<", "]~b]", "[e~[", "]~!b[", "<SPECIAL_11>", "<SPECIAL_12>", "<|bom|>", "<|eom|>", "<｜hy_Assistant｜>", "<seed:eos>", "<seed:bos>", "[UNUSED_TOKEN_145]", "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<fim_pad>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<PRE>", "<SUF>", "<MID>", "<EOT>", "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", "<|file_sep|>", "<|repo_name|>", "[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]", "<unused7>", "<extra_id_0>", "<reserved_106>", "<|reserved_special_token_0|>", "＜|im_end|＞"]
+TOKENS: Final = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|im_sep|>",
+    "<|im_middle|>",
+    "<|im_assistant|>",
+    "[INST]",
+    "[/INST]",
+    "<<SYS>>",
+    "<</SYS>>",
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<unk>",
+    "<bos>",
+    "<eos>",
+    "<mask>",
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+    "<|eot|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|header_start|>",
+    "<|header_end|>",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    "[THINK]",
+    "[/THINK]",
+    "[IMG]",
+    "[ARGS]",
+    "[CALL_ID]",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<start_of_image>",
+    "<|turn>",
+    "<turn|>",
+    "<|end|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<｜begin▁of▁sentence｜>",
+    "<｜end▁of▁sentence｜>",
+    "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|CHATBOT_TOKEN|>",
+    "<BOS_TOKEN>",
+    "<EOS_TOKEN>",
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|return|>",
+    "<|call|>",
+    "<|constrain|>",
+    "<|start_of_role|>",
+    "<|end_of_role|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "[gMASK]",
+    "<sop>",
+    "<|observation|>",
+    "[|user|]",
+    "[|assistant|]",
+    "[|endofturn|]",
+    ">>SUFFIX<<",
+    ">>ANSWER<<",
+    "]~b]",
+    "[e~[",
+    "]~!b[",
+    "<SPECIAL_11>",
+    "<SPECIAL_12>",
+    "<|bom|>",
+    "<|eom|>",
+    "<｜hy_Assistant｜>",
+    "<seed:eos>",
+    "<seed:bos>",
+    "[UNUSED_TOKEN_145]",
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+    "<fim_prefix>",
+    "<fim_suffix>",
+    "<fim_middle>",
+    "<fim_pad>",
+    "<|fim_prefix|>",
+    "<|fim_suffix|>",
+    "<|fim_middle|>",
+    "<PRE>",
+    "<SUF>",
+    "<MID>",
+    "<EOT>",
+    "<｜fim▁begin｜>",
+    "<｜fim▁hole｜>",
+    "<｜fim▁end｜>",
+    "<|file_sep|>",
+    "<|repo_name|>",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[PAD]",
+    "[UNK]",
+    "<unused7>",
+    "<extra_id_0>",
+    "<reserved_106>",
+    "<|reserved_special_token_0|>",
+    "＜|im_end|＞",
+]
 """Special tokens of today's chat templates, written down here from their documentation."""
 
 
@@ -48,7 +163,7 @@ def shown_to_judge(attack: Attack, field: str) -> tuple[Sample, Item, str]:
     return sample, item, mark
 
 
-def tags(mark: str, parts: list[str]) -> int:
+def tags(parts: list[str]) -> int:
     return 1 + 2 * len(parts)  # once in the sentence before, and around each part
 
 
@@ -59,7 +174,7 @@ def test_no_attack_ends_the_fence_or_becomes_control(attack: Attack, field: str)
     request = grade.build_request(sample, item, INSTRUCTIONS["reason_first"])
     user = request.messages[-1].content
     parts = ["source", *grade.graded_parts(item)]
-    assert user.lower().count(mark) == tags(mark, parts)
+    assert user.lower().count(mark) == tags(parts)
     for part in parts:
         assert user.count(f"<{part} {mark}>") == user.count(f"</{part} {mark}>") == 1
     assert re.findall(r"</?\s*(?:source|question|answer|prompt|chosen|rejected)\s+\w{16}", user) == [
@@ -133,7 +248,7 @@ def test_no_letter_is_taken_from_quoted_text(field: str, *, lenient: bool) -> No
         sample, item, _ = shown_to_judge(attack, field)
         shown = (sample.chunk.text, *grade.graded_parts(item).values())
         request = grade.build_request(sample, item, INSTRUCTIONS["reason_first"])
-        hostile = next(text for text in shown if text not in {SOURCE} and "harmless" not in text)
+        hostile = next(text for text in shown if text != SOURCE and "harmless" not in text)
         prompted = request.messages[-1].content.partition("</source")[0 if field == "chunk" else 2]
         for reply in (*echoes(hostile), *echoes(prompted)):
             if letter(reply, lenient=lenient, shown=shown):

@@ -6,6 +6,7 @@ import pytest
 from qaeval.stats import (
     corrected_difference,
     draw_chunks,
+    expected_width,
     inclusion_probabilities,
     labelled_chunks_needed,
     neyman_allocation,
@@ -86,7 +87,33 @@ def test_so_many_labelled_chunks_decide_as_often_as_promised() -> None:
     assert 0.7 < decided / 300 < 0.9
 
 
+def test_the_expected_width_is_that_which_more_labels_give() -> None:
+    rng = np.random.default_rng(5)
+    ratios = []
+    for _ in range(60):
+        d = np.round(10 * np.clip(0.1 + 0.35 * rng.standard_normal(200), -1, 1)) / 10
+        h = np.clip(d + 0.2 * rng.standard_normal(200), -1, 1)
+        now, then = (np.where(np.arange(200) < n, d, np.nan) for n in (30, 80))
+        width = expected_width(h, now, 50)
+        assert (width.n_now, width.n_then) == (30, 80)
+        reached = corrected_difference(h, then).estimate
+        ratios.append(width.then / (reached.high - reached.low))
+        assert width.then < width.now
+    assert np.mean(ratios) == pytest.approx(1, abs=0.05)
+
+
+def test_without_an_interval_the_expected_width_comes_from_the_labels() -> None:
+    d = np.where(np.arange(40) < 4, [0.0, 1 / 3, -1 / 3, 0.0] * 10, np.nan)
+    width = expected_width(np.zeros(40), d, 16)
+    assert np.isnan(width.now)
+    # the variance of the four labels is 2/27, the quantile of t on 19 degrees of freedom 2.0930
+    assert width.then == pytest.approx(2 * 2.0930 * 0.27217 / 20**0.5, rel=1e-3)
+    assert np.isnan(expected_width(np.zeros(40), d, 3).then)
+
+
 def test_arguments_out_of_range_are_errors() -> None:
+    with pytest.raises(ValueError, match="more must be"):
+        expected_width([0.1], [0.1], -1)
     with pytest.raises(ValueError, match="must not be negative"):
         neyman_allocation([5, 5], [0.1, 0.1], 3, labelled=[6, 0])
     with pytest.raises(ValueError, match="0 <= hits <= labelled"):

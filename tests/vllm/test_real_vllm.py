@@ -111,13 +111,15 @@ def pair(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 
 @pytest.fixture
 async def generator(pair: tuple[str, str]) -> AsyncIterator[HttpChat]:
-    async with HttpChat(base_url=pair[0], model="tiny-gen", context=4096) as model:
+    async with HttpChat(base_url=pair[0], addresses=("127.0.0.1",), model="tiny-gen", context=4096) as model:
         yield model
 
 
 @pytest.fixture
 async def judge(pair: tuple[str, str]) -> AsyncIterator[HttpChat]:
-    async with HttpChat(base_url=pair[1], model="tiny-judge", system_role="merge", context=8192) as model:
+    async with HttpChat(
+        base_url=pair[1], addresses=("127.0.0.1",), model="tiny-judge", system_role="merge", context=8192
+    ) as model:
         yield model
 
 
@@ -125,24 +127,24 @@ async def judge(pair: tuple[str, str]) -> AsyncIterator[HttpChat]:
 
 
 async def test_the_probe_finds_what_the_generator_can_do(pair: tuple[str, str]) -> None:
-    facts = await probe(pair[0], "tiny-gen")
+    facts = await probe(pair[0], "tiny-gen", addresses=("127.0.0.1",))
     assert (facts.version, facts.max_model_len, facts.adapters) == ("0.32.0", 4096, ("tuned",))
     assert (facts.system_role, facts.structured_output, facts.max_logprobs) == (True, True, 20)
     assert (facts.tokenizer, facts.metrics) == (True, True)
 
 
 async def test_the_probe_finds_a_template_that_refuses_a_system_message(pair: tuple[str, str]) -> None:
-    facts = await probe(pair[1], "tiny-judge")
+    facts = await probe(pair[1], "tiny-judge", addresses=("127.0.0.1",))
     assert (facts.system_role, facts.structured_output) == (False, True)
 
 
 async def test_an_adapter_has_its_bases_context(pair: tuple[str, str]) -> None:
-    assert (await probe(pair[0], "tuned")).max_model_len == 4096
+    assert (await probe(pair[0], "tuned", addresses=("127.0.0.1",))).max_model_len == 4096
 
 
 async def test_a_model_that_is_not_served_is_named_with_the_closest(pair: tuple[str, str]) -> None:
     with pytest.raises(EndpointError, match="Did you mean 'tiny-gen'"):
-        await probe(pair[0], "tiny-gem")
+        await probe(pair[0], "tiny-gem", addresses=("127.0.0.1",))
 
 
 @pytest.mark.usefixtures("models")
@@ -209,7 +211,7 @@ async def test_an_adapter_says_something_else_than_its_base(pair: tuple[str, str
     request = ChatRequest(messages=(Message("user", "Say hello."),), sampling=Sampling(max_tokens=24))
     texts = []
     for name in ("tiny-gen", "tuned"):
-        async with HttpChat(base_url=pair[0], model=name) as model:
+        async with HttpChat(base_url=pair[0], addresses=("127.0.0.1",), model=name) as model:
             texts.append((await model.complete(request)).text)
     assert texts[0] != texts[1]
 
@@ -228,7 +230,7 @@ async def test_a_prompt_that_cannot_fit_is_not_sent(pair: tuple[str, str], gener
         await generator.complete(request)
     assert caught.value.reason == "context_overflow"
     assert await prompts() == before
-    async with HttpChat(base_url=pair[0], model="tiny-gen") as unaware:
+    async with HttpChat(base_url=pair[0], addresses=("127.0.0.1",), model="tiny-gen") as unaware:
         far_too_long = ChatRequest(messages=(Message("user", "memory " * 9000),))
         with pytest.raises(ChatError) as refused:
             await unaware.complete(far_too_long)

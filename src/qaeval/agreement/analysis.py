@@ -3,16 +3,17 @@
 Builds the document of ``qaeval agreement`` from a run or from a table with one column of letters per rater.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from qaeval.agreement import messages
 from qaeval.agreement.coefficients import Paired
+from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import (
     AgreementReport,
     FlagAgreement,
@@ -23,6 +24,7 @@ from qaeval.agreement.model import (
     RaterAgreement,
     RaterPair,
 )
+from qaeval.agreement.rater_quality import rater_quality
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.errors import DataError
 from qaeval.records import Label
@@ -42,7 +44,8 @@ def fits(label: Label, rubric: RubricFacts) -> bool:
 def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Label]]:
     """Group labels by rater, and check those that were given under this rubric.
 
-    Labels under another rubric, or another version of it, are kept and not checked: their letters are never compared.
+    Labels under another rubric, or another version of it, are kept and not checked: their letters are never compared. Letters that
+    settle a difference between raters are left out.
 
     Raises:
         DataError: a rater gave an item two different labels, or used a letter or flag that the rubric does not have.
@@ -50,6 +53,8 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
     raters: dict[str, dict[tuple[str, bool], Label]] = {}
     comparable, invalid = [], []
     for label in labels:
+        if label.settles:
+            continue
         is_comparable = fits(label, rubric)
         raters.setdefault(label.rater, {})[label.item_id, is_comparable] = label
         if not is_comparable:
@@ -104,24 +109,59 @@ def comparable_labels(
         DataError: As in `by_rater`.
     """
     comparable = (
-        label for label in labels if fits(label, rubric) and not (judge_tuned and label.split == "tuning")
+        label
+        for label in with_settled(labels)
+        if fits(label, rubric) and not (judge_tuned and label.split == "tuning")
     )
     return by_rater(comparable, rubric)
 
 
 def judge_agreement(
-    table: pd.DataFrame, labels: Iterable[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
+    table: pd.DataFrame,
+    labels: Iterable[Label],
+    *,
+    judge: str,
+    rubric: RubricFacts,
+    judge_tuned: bool,
+    repeats: Iterable[Label] = (),
 ) -> tuple[RaterAgreement, ...]:
-    """Compare the judge with every rater; labels used to tune the judge are excluded and counted."""
-    raters = by_rater(labels, rubric)
-    return tuple(
-        _with_rater(table, rater_labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
-        for rater_labels in raters.values()
-    )
+    """Compare the judge with every rater; labels used to tune the judge are excluded and counted.
+
+    Args:
+        table: The table of letters.
+        labels: Of all raters. Where a third rater settled a difference, that letter is the reference.
+        judge: Judge of the run.
+        rubric: Rubric of the run.
+        judge_tuned: Exclude labels of the tuning half.
+        repeats: Second labels of the same raters; they show how far a rater agrees with itself.
+    """
+    labels = list(labels)
+    given = by_rater(labels, rubric)
+    settled = {label.item_id: label.rater for label in labels if label.settles and fits(label, rubric)}
+    again = [label for label in repeats if fits(label, rubric)]
+    agreement = []
+    for name, reference in by_rater(with_settled(labels), rubric).items():
+        own = [label for label in given[name] if fits(label, rubric)]
+        replaced = [label.item_id for label in own if label.item_id in settled]
+        facts = {
+            "n_settled": len(replaced),
+            "settled_by": tuple(sorted({settled[item_id] for item_id in replaced})),
+            "quality": rater_quality(own, [label for label in again if label.rater == name], rubric.best),
+        }
+        agreement.append(
+            _with_rater(table, reference, facts, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
+        )
+    return tuple(agreement)
 
 
 def _with_rater(
-    table: pd.DataFrame, labels: Sequence[Label], *, judge: str, rubric: RubricFacts, judge_tuned: bool
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+    facts: Mapping[str, Any],
+    *,
+    judge: str,
+    rubric: RubricFacts,
+    judge_tuned: bool,
 ) -> RaterAgreement:
     rubric_labels = [label for label in labels if fits(label, rubric)]
     unseen = [label for label in rubric_labels if not (judge_tuned and label.split == "tuning")]
@@ -140,6 +180,7 @@ def _with_rater(
         standing="no labels joined",
         sentences=(),
         coefficients=None,
+        **facts,
     )
     if joined:
         rater = _joined_agreement(rater, joined, items, graded, rubric)
@@ -336,6 +377,7 @@ def report_of_run(
     rubric: RubricFacts,
     judge_tuned: bool,
     by: str = "",
+    repeats: Sequence[Label] = (),
 ) -> AgreementReport:
     """Compare the judge of a run with the labels, and the raters with each other.
 
@@ -347,6 +389,7 @@ def report_of_run(
         rubric: Rubric of the run.
         judge_tuned: Exclude labels of the tuning half.
         by: ``"candidate"``, ``"stratum"`` or ``"type"``; empty: no groups.
+        repeats: Second labels of the same raters.
 
     Raises:
         DataError: there are no labels, or they contradict each other or the rubric.
@@ -363,7 +406,9 @@ def report_of_run(
         raise DataError(
             f"{source}: none of the {len(labels):,} labels belongs to an item of this run; check that they are labels of this run and eval"
         )
-    agreement = judge_agreement(table, labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned)
+    agreement = judge_agreement(
+        table, labels, judge=judge, rubric=rubric, judge_tuned=judge_tuned, repeats=repeats
+    )
     groups = []
     for group in sorted(set(table.loc[table["status"] == GRADED, by])) if by else []:
         in_group = judge_agreement(
@@ -380,15 +425,22 @@ def report_of_run(
         letters=rubric.letters,
         agreement=agreement,
         raters=rater_agreement(table, labels, rubric, agreement),
-        several=_all_raters(labels, rubric, table),
+        several=all_rater_agreement(labels, rubric, table),
         by=by,
         groups=tuple(groups),
     )
 
 
-def _all_raters(
+def all_rater_agreement(
     labels: Iterable[Label], rubric: RubricFacts, table: pd.DataFrame
 ) -> MultiRaterAgreement | None:
+    """Measure the agreement of all raters of a run together; None with fewer than three.
+
+    Args:
+        labels: Of all raters.
+        rubric: Rubric of the run.
+        table: The table of letters, with the cluster of each item.
+    """
     raters = by_rater([label for label in labels if fits(label, rubric)], rubric)
     code = {letter: index for index, letter in enumerate(rubric.letters)}
     ratings = pd.DataFrame(

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+import pandas as pd
 from scipy.special import bdtr
 
 from qaeval.agreement.model import ControlCount, JudgeDiscrimination, RaterAgreement
+from qaeval.analysis.letters import GRADED
 from qaeval.records import Control, Grade
 from qaeval.report.numbers import listed, plural
 
@@ -41,6 +43,16 @@ def max_best(n: int) -> int:
     """
     by_chance = next(k for k in range(n + 1) if bdtr(k, n, 1 - _GOOD_RECALL) >= 1 - _MAX_FALSE_ALARMS)
     return max((n - 1) // 2, by_chance)
+
+
+def letter_counts(table: pd.DataFrame) -> dict[str, int]:
+    """Count the different items with each letter.
+
+    Args:
+        table: The table of letters of a run, see `qaeval.analysis.letters.letter_table`.
+    """
+    graded = table[table["status"] == GRADED].drop_duplicates("item_id")
+    return {str(letter): int(n) for letter, n in graded["letter"].value_counts().items()}
 
 
 def judge_discrimination(

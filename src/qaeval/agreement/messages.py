@@ -5,10 +5,11 @@ from typing import Final
 
 import numpy as np
 
-from qaeval.agreement.model import AgreementOutcome, Coefficients, RaterAgreement
+from qaeval.agreement.model import AgreementOutcome, AgreementReport, Coefficients, RaterAgreement
+from qaeval.agreement.rater_quality import SKIMMING
 from qaeval.report.facts import RubricFacts
 from qaeval.report.measure import Measure
-from qaeval.report.numbers import coefficient, decimal, percent, plural, rate
+from qaeval.report.numbers import coefficient, decimal, listed, percent, plural, rate, seconds
 from qaeval.stats.estimate import MIN_CLUSTERS
 
 _RARE: Final = 10
@@ -32,17 +33,50 @@ def standing(coefficients: Coefficients, lift: Measure) -> AgreementOutcome:
     return "majority" if lift.low is None or lift.low <= 0 else "beats both"
 
 
+def verdict_line(report: AgreementReport) -> str:
+    """Return what the labels show in one sentence: of the judge by the rater with the most items, else of two raters."""
+    if not report.agreement:
+        return _raters_line(report)
+    rater = max(report.agreement, key=lambda each: each.coefficients.n if each.coefficients else 0)
+    judge, numbers = report.judge, rater.coefficients
+    if numbers is None:
+        return f"{judge} is not measured: no label belongs to an item that it graded."
+    texts: dict[AgreementOutcome, str] = {
+        "too few chunks": f"Too few labels to measure {judge} ({plural(numbers.n_chunks, 'chunk')} of at least {MIN_CLUSTERS})",
+        "chance": f"{judge} is not shown to agree with {rater.rater} beyond chance",
+        "majority": f"{judge} is not shown to agree with {rater.rater} more often than always answering {rater.majority_letter}",
+        "beats both": f"{judge} agrees with {rater.rater} more often than chance and than always answering {rater.majority_letter}",
+    }
+    others = len(report.agreement) - 1
+    of = f" (of {others + 1} raters, the one with the most items)" if others else ""
+    return (
+        f"{texts[rater.standing]}: the same letter for {rate(numbers.observed)} of {plural(numbers.n, 'item')}, kappa "
+        f"{coefficient(numbers.kappa)}{of}."
+    )
+
+
+def _raters_line(report: AgreementReport) -> str:
+    if not report.raters:
+        return "No two raters have an item in common: no agreement can be measured."
+    pair = min(report.raters, key=lambda each: each.coefficients.observed.value or 0.0)
+    numbers = pair.coefficients
+    return (
+        f"{pair.a} and {pair.b} give the same letter to {rate(numbers.observed)} of {plural(numbers.n, 'item')}, kappa "
+        f"{coefficient(numbers.kappa)}{', the lowest of all pairs' if len(report.raters) > 1 else ''}; no judge is among the raters."
+    )
+
+
 def sentences(rater: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tuple[str, ...]:
     """Describe the judge against one rater, plain counts first."""
+    about = (_rater(rater), *_settled(rater), *_excluded(rater), *quality_sentences(rater, best=rubric.best))
     if rater.coefficients is None:
         unmeasured = f"None of the labels by {rater.rater} belongs to an item that {judge} graded: no agreement can be measured."
-        return (unmeasured, _rater(rater), *_excluded(rater))
+        return (unmeasured, *about)
     return (
         _misses(rater.rater, rater.coefficients, rubric),
         _overall(rater, rater.coefficients, judge),
         *_doubts(rater, rater.coefficients, judge, rubric),
-        _rater(rater),
-        *_excluded(rater),
+        *about,
     )
 
 
@@ -140,6 +174,44 @@ def _excluded(rater: RaterAgreement) -> list[str]:
     if rater.n_not_in_run:
         parts.append(f"{rater.n_not_in_run:,} of items outside this run")
     return [f"Excluded labels: {', '.join(parts)}."] if parts else []
+
+
+def _settled(rater: RaterAgreement) -> list[str]:
+    if not rater.n_settled:
+        return []
+    return [
+        f"{plural(rater.n_settled, 'letter is', 'letters are')} those that {listed(rater.settled_by)} settled where two raters differed."
+    ]
+
+
+def quality_sentences(rater: RaterAgreement, *, best: str) -> list[str]:
+    """Describe how a rater worked: time, drift, repeats, labels that were too fast."""
+    quality = rater.quality
+    if quality is None:
+        return []
+    sentences = []
+    if quality.median_seconds is not None:
+        text = f"Median time of a label: {seconds(quality.median_seconds)}"
+        if quality.seconds_first is not None and quality.seconds_last is not None:
+            text += (
+                f"; first third {seconds(quality.seconds_first)}, last third {seconds(quality.seconds_last)}"
+            )
+        sentences.append(f"{text}.")
+    if quality.best_first is not None and quality.best_last is not None:
+        sentences.append(
+            f"{rater.rater} gave {best} to {percent(quality.best_first)} of the first half of the items and to "
+            f"{percent(quality.best_last)} of the second."
+        )
+    if quality.n_repeats:
+        sentences.append(
+            f"Labelled twice, {quality.n_repeats_same} of {plural(quality.n_repeats, 'item')} got the same letter."
+        )
+    if quality.n_readable:
+        sentences.append(
+            f"{quality.n_too_fast} of {plural(quality.n_readable, 'label')} came faster than the text can be read "
+            f"(at {SKIMMING} words a minute)."
+        )
+    return sentences
 
 
 def ceiling(a: str, b: str, numbers: Coefficients, judged: Sequence[RaterAgreement]) -> str:

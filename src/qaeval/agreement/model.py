@@ -2,8 +2,10 @@
 
 from typing import Final, Literal, TypeAlias
 
+from pydantic import Field
+
 from qaeval.records import ControlDefect
-from qaeval.report.facts import Part
+from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
 
 FORMAT: Final = 1
@@ -79,6 +81,31 @@ AgreementOutcome: TypeAlias = Literal[
 """What the labels show; ``majority``: the judge is not shown to beat the most frequent letter."""
 
 
+class RaterQuality(Part):
+    """How a rater worked, of a sitting that recorded times and repeats."""
+
+    n_timed: int
+    """Labels with a time."""
+    median_seconds: float | None
+    """Time of a label; None without times."""
+    seconds_first: float | None
+    """Median time in the first third of the labels; None with fewer than 9 times."""
+    seconds_last: float | None
+    """Median time in the last third."""
+    best_first: float | None
+    """Share of the best letter in the first half of the labels; None with fewer than 20 labels."""
+    best_last: float | None
+    """Share of the best letter in the second half."""
+    n_too_fast: int
+    """Labels given faster than the text can be read, even at `agreement.rater_quality.SKIMMING` words a minute."""
+    n_readable: int
+    """Labels with a time and a count of words."""
+    n_repeats: int
+    """Items that the rater labelled twice."""
+    n_repeats_same: int
+    """Those with the same letter both times."""
+
+
 class RaterAgreement(Part):
     """Agreement between the judge and a rater."""
 
@@ -110,6 +137,12 @@ class RaterAgreement(Part):
     letters: tuple[LetterAgreement, ...] = ()
     flags: tuple[FlagAgreement, ...] = ()
     candidates: tuple[LabelledCandidate, ...] = ()
+    n_settled: int = Field(default=0, exclude_if=is_unset)
+    """Labels in whose place the letter of a third rater counts, since two raters differed."""
+    settled_by: tuple[str, ...] = Field(default=(), exclude_if=is_unset)
+    """Those third raters."""
+    quality: RaterQuality | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None where no label has a time and nothing was labelled twice."""
 
 
 class ControlCount(Part):

@@ -115,6 +115,57 @@ def against_raters(
     )
 
 
+_STANDINGS: Final = {
+    "no labels joined": "no label joined",
+    "too few chunks": "too few labels",
+    "chance": "not shown to beat chance",
+    "majority": "not shown to beat the commonest letter",
+    "beats both": "beats chance and the commonest letter",
+}
+
+
+def raters_at_a_glance(judge: str, agreement: Sequence[RaterAgreement]) -> tuple[Table, ...]:
+    """Return one table of the judge against all raters with joined labels; empty without them."""
+    notes = Notes()
+    rows = tuple(
+        (
+            rater.rater,
+            {"human": "a person", "model": "a model", "mixed": "both"}.get(rater.rater_kind, "not known"),
+            f"{rater.coefficients.n:,}",
+            notes.rate(rater.coefficients.observed, f"same letter as {rater.rater}"),
+            notes.coefficient(rater.coefficients.kappa, f"kappa with {rater.rater}"),
+            "–"
+            if rater.lower_recall is None
+            else notes.rate(rater.lower_recall, f"lower letters of {rater.rater} noticed"),
+            "–" if rater.leniency is None else notes.difference(rater.leniency, f"leniency to {rater.rater}"),
+            _STANDINGS[rater.standing],
+        )
+        for rater in agreement
+        if rater.coefficients is not None
+    )
+    if not rows:
+        return ()
+    header = (
+        "Rater",
+        "Who",
+        "Items",
+        "Same letter",
+        "Cohen's kappa",
+        "Lower letters noticed",
+        "Leniency",
+        "Shown",
+    )
+    return (
+        Table(
+            caption=f"{judge} against each rater",
+            header=header,
+            rows=rows,
+            notes=notes.lines(),
+            words=frozenset({1, 7}),
+        ),
+    )
+
+
 _CONTROLS: Final = (
     "Controls are items of this run with a defect: dots as the answer, or the answer to an item of another chunk. They count in "
     "no rate and no cost, and nothing is exported of them."

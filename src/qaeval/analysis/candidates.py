@@ -183,7 +183,13 @@ def _by(
             usable = rows["letter"] == best
             rate = rate_by_cluster(rows, usable)
             rates.append(
-                StratumRate(candidate=name, n_usable=int(usable.sum()), n_expected=len(rows), usable=rate)
+                StratumRate(
+                    candidate=name,
+                    n_usable=int(usable.sum()),
+                    n_expected=len(rows),
+                    n_failed=int((rows["status"] != GRADED).sum()),
+                    usable=rate,
+                )
             )
         strata.append(
             StratumSummary(stratum=stratum, n_chunks=group["cluster"].nunique(), rates=tuple(rates))

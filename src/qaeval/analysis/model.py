@@ -166,6 +166,8 @@ class StratumRate(Part):
     candidate: str
     n_usable: int
     n_expected: int
+    n_failed: int | None = None
+    """Expected items that failed or got no letter; None in reports of versions that did not count them."""
     usable: Measure
 
 
@@ -175,6 +177,19 @@ class StratumSummary(Part):
     stratum: str
     n_chunks: int
     rates: tuple[StratumRate, ...]
+
+
+class EscapedText(Part):
+    """Text in the prompts of a model that was broken, since the model could take it for control."""
+
+    stage: Literal["generate", "grade"]
+    model: str
+    n_requests: int
+    """Requests with such text, those without a reply included."""
+    n_special_tokens: int
+    """Special tokens of chat templates and of the model's tokenizer; harmless text of the same form included."""
+    n_marks: int
+    """Marks and tags of the judge's fence, which a text has only if it is written against the judge."""
 
 
 class FailureExample(Part):

@@ -23,10 +23,21 @@ _INTERNAL: Final = tuple(
         "192.168.0.0/16",
         "100.64.0.0/10",  # carrier-grade NAT: overlay networks, clusters (RFC 6598)
         "fc00::/7",  # unique local (RFC 4193)
-        "169.254.0.0/16",  # link-local
-        "fe80::/10",
     )
 )
+_LINK_LOCAL: Final = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))
+_METADATA: Final = frozenset(
+    ip_address(address)
+    for address in (
+        "169.254.169.254",  # most clouds
+        "169.254.170.2",  # credentials of tasks on AWS
+        "fd00:ec2::254",  # AWS over IPv6
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure
+        "192.0.0.192",  # Oracle
+    )
+)
+"""Addresses where a cloud serves credentials to the machine itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +68,15 @@ def check_host(
         resolver: looks names up; default: the system's.
 
     Raises:
-        EndpointError: not an HTTP URL, credentials in it, a name that does not resolve, or an address
-            outside.
+        EndpointError: not an HTTP URL, credentials in it, a name that does not resolve, an address outside, or one
+            where no model can be: link-local, or a cloud's metadata service.
     """
     host = _host(url)
     addresses = tuple(sorted(set((resolver or resolve)(host))))
     if not addresses:
         raise EndpointError(f"{host!r}: expected a name with an address, it has none; check the URL")
+    for address in addresses:
+        _require_usable(host, address)
     outside = [address for address in addresses if not is_internal(address)]
     if outside and host.rstrip(".") not in {_host_of_entry(entry) for entry in allow_external}:
         raise EndpointError(_refusal(host, outside[0], mixed=len(outside) < len(addresses)))
@@ -71,11 +84,25 @@ def check_host(
 
 
 def is_internal(address: str) -> bool:
-    """Return whether an address is loopback, private, link-local, CGNAT or IPv6 unique local."""
-    parsed = ip_address(address)
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
+    """Return whether an address is loopback, private, CGNAT or IPv6 unique local."""
+    parsed = _parsed(address)
     return any(parsed.version == block.version and parsed in block for block in _INTERNAL)
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address:
+    parsed = ip_address(address)
+    return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
+
+
+def _require_usable(host: str, address: str) -> None:
+    """Refuse addresses that serve no model: a request there could hand a document to, or read a key from, the cloud."""
+    parsed = _parsed(address)
+    if parsed in _METADATA:
+        raise EndpointError(f"{host!r} is {address}, a cloud's metadata service; no model is served there")
+    if any(parsed.version == block.version and parsed in block for block in _LINK_LOCAL):
+        raise EndpointError(
+            f"{host!r} is {address}, a link-local address; give the server's address in your network"
+        )
 
 
 def resolve(host: str) -> list[str]:

@@ -73,6 +73,7 @@ class HttpChat:
 
     Args:
         base_url: up to and with ``/v1``.
+        addresses: the only ones that are connected to: those that the guard checked.
         model: the name under which the server serves the model.
         api_key: sent as bearer token; never part of a message or of ``repr``.
         structured: ``json_schema`` has the server enforce a request's schema, ``off`` sends none.
@@ -85,7 +86,6 @@ class HttpChat:
         context: the server's context length in tokens, where it has a tokenizer route; a request that does
             not fit with its whole answer is then not sent.
         tokenizer: whether the server has a tokenizer route, which is asked for special tokens.
-        addresses: the only ones that are connected to; empty: what the name resolves to.
         extra_body: further fields of the request, e.g. ``chat_template_kwargs``.
         on_message: called when a server stopped answering, and when it answers again.
         on_busy: called when a server asks for fewer requests.
@@ -101,6 +101,7 @@ class HttpChat:
         self,
         *,
         base_url: str,
+        addresses: Sequence[str],
         model: str,
         api_key: str | None = None,
         structured: Literal["json_schema", "off"] = "json_schema",
@@ -112,7 +113,6 @@ class HttpChat:
         max_top_logprobs: int = 20,
         context: int | None = None,
         tokenizer: bool = False,
-        addresses: Sequence[str] = (),
         extra_body: Mapping[str, Any] = MappingProxyType({}),
         on_message: Callable[[str], None] = lambda _text: None,
         on_busy: Callable[[], None] = lambda: None,

@@ -1,7 +1,8 @@
 """Clients connect to the addresses that the guard checked, and to no others."""
 
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, TypeAlias
 
@@ -15,9 +16,14 @@ class PinnedResolver(AbstractResolver):
 
     Args:
         addresses: IPv4 or IPv6, at least one.
+
+    Raises:
+        ValueError: There is no address, or one is none.
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
+        if not addresses:
+            raise ValueError("expected the addresses that the guard checked, got none")
         self._addresses = tuple(ip_address(address) for address in addresses)
 
     async def resolve(
@@ -69,3 +75,34 @@ def sockets_to(addresses: Collection[str], port: int) -> Callable[[_AddressInfo]
         return socket.socket(family, kind, protocol)
 
     return create
+
+
+@contextmanager
+def pinned_lookups(addresses: Collection[str]) -> Iterator[None]:
+    """Answer every lookup of this process with these addresses, for a client that has no resolver of its own.
+
+    No other code of the process may look names up meanwhile. A redirect to another address is refused too, because
+    clients look literal addresses up as well.
+
+    Args:
+        addresses: IPv4 or IPv6.
+    """
+    allowed = {ip_address(address) for address in addresses}
+    look_up = socket.getaddrinfo
+
+    def answer(host: str | bytes | None, *arguments: Any, **options: Any) -> list[Any]:  # noqa: ANN401 - as in socket
+        text = host.decode() if isinstance(host, bytes) else str(host)
+        try:
+            is_allowed = ip_address(text) in allowed
+        except ValueError:
+            results = (look_up(str(address), *arguments, **options) for address in sorted(allowed, key=str))
+            return [entry for entries in results for entry in entries]
+        if not is_allowed:
+            raise ConnectionRefusedError(f"redirected to {text}, which is not allowed")
+        return look_up(host, *arguments, **options)
+
+    socket.getaddrinfo = answer
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = look_up

@@ -61,12 +61,12 @@ class StreamingChat:
 
     Args:
         base_url: up to and with ``/v1``.
+        addresses: the only addresses to connect to: those that the guard checked.
         model: the name under which the server serves the model.
         api_key: sent as bearer token; never part of a message.
         structured: whether the server enforces a request's schema.
         merge_system: whether the system message goes to the head of the first user turn.
         max_top_logprobs: the server's limit.
-        addresses: the only addresses to connect to; empty: what the name resolves to.
         extra_body: further fields of every request.
 
     Raises:
@@ -77,12 +77,12 @@ class StreamingChat:
         self,
         *,
         base_url: str,
+        addresses: Sequence[str],
         model: str,
         api_key: str | None = None,
         structured: bool = True,
         merge_system: bool = False,
         max_top_logprobs: int = 20,
-        addresses: Sequence[str] = (),
         extra_body: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._server = Transport(base_url, addresses)

@@ -31,7 +31,7 @@ class Transport:
 
     Args:
         base_url: Up to and with ``/v1``.
-        addresses: The only addresses to connect to; empty: what the name resolves to.
+        addresses: The only addresses to connect to: those that the guard checked.
 
     Attributes:
         url: The chat completions route.
@@ -63,7 +63,7 @@ class Transport:
             connector=aiohttp.TCPConnector(
                 limit=0,
                 keepalive_timeout=_KEEPALIVE_S,
-                resolver=PinnedResolver(self._addresses) if self._addresses else None,
+                resolver=PinnedResolver(self._addresses),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,

@@ -9,12 +9,16 @@ import errno
 import logging
 import sys
 import traceback
+from typing import Final
 
 import typer
 
 from qaeval.cli.app import ORDER, app
 from qaeval.cli.terminal import printable
 from qaeval.errors import QaevalError, StoreError, UsageError
+
+_VERBOSITY: Final = {"-v", "-vv", "-V", "--verbose"}
+"""Options that other tools have for their version or for more output."""
 
 
 def main() -> None:
@@ -45,6 +49,8 @@ def _run(arguments: list[str]) -> int:
         return app(arguments, prog_name="qaeval", standalone_mode=False) or 0
     except typer.TyperException as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
+        if getattr(error, "option_name", "") in _VERBOSITY:
+            message = f"{message}: --version prints the version; progress is on stderr, without levels"
         return _print_error(message, UsageError.exit_code, hint=_help_for(arguments))
     except QaevalError as error:
         return _print_error(str(error), error.exit_code)

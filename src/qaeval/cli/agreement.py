@@ -118,10 +118,11 @@ def agreement(
     if as_json:
         print(report.model_dump_json())
         return
+    from qaeval.agreement.messages import verdict_line
     from qaeval.agreement.sections import write_agreement
     from qaeval.cli.tables import print_sections
 
-    print_sections(write_agreement(report))
+    print_sections(write_agreement(report), verdict=verdict_line(report))
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
@@ -224,10 +225,12 @@ def _plan_assumed(
 
 
 def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float) -> "PlanReport":
+    from qaeval.comparison.analysis import check_judge
     from qaeval.comparison.correction import correct_differences
     from qaeval.comparison.differences import compare_candidates
     from qaeval.comparison.planning import plan_run
     from qaeval.comparison.run_data import labels_of_run, read_run
+    from qaeval.comparison.verdict import judge_doubts
     from qaeval.storage.run_directory import RunStore
 
     with RunStore.open(run) as store:
@@ -238,6 +241,7 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
             f"{run}: has one candidate; expected a run of two or more, or --rate and --icc without a run"
         )
     table, best = data.table(), data.rubric.best
+    agreement, controls = check_judge(data, table)
     judged = compare_candidates(table, candidates=names, best=best, margin=difference)
     return plan_run(
         table,
@@ -255,4 +259,6 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
             margin=difference,
             judge_tuned=data.judge_tuned,
         ),
+        doubts=judge_doubts(agreement, controls),
+        controls=controls,
     )

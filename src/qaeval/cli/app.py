@@ -1,23 +1,102 @@
 """The commands. Their imports are local, so that `qaeval --help` stays fast."""
 
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
 import typer
 import typer.core
 
-from qaeval.cli import agreement, compare, corpus, cost, evals, export, gate, history, models, shards, sweep
-
-ORDER = (
-    *("compare", "generate", "grade", "report", "merge", "history", "compare-runs"),
-    *("gate", "baseline", "agreement", "plan", "rubric", "decide", "cost", "sweep"),
-    *("analyse", "export", "import", "chunk", "sample", "new-eval", "models", "doctor"),
+from qaeval import __version__
+from qaeval.cli import (
+    agreement,
+    compare,
+    corpus,
+    cost,
+    evals,
+    export,
+    gate,
+    history,
+    init,
+    label,
+    labels,
+    models,
+    repair,
+    schema,
+    shards,
+    sweep,
 )
+from qaeval.cli.examples import EXAMPLES
+from qaeval.errors import closest
+
+PANELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Run": ("compare", "generate", "grade", "report", "merge", "repair"),
+    "Judge": ("label", "labels", "agreement", "rubric", "analyse"),
+    "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
+    "Data": ("chunk", "sample", "import", "export", "new-eval"),
+    "Setup": ("init", "models", "doctor", "schema"),
+}
+"""Commands by the question they answer, in order of use."""
+
+ORDER: Final = tuple(name for names in PANELS.values() for name in names)
+
+_EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "run": ("compare",),
+    "eval": ("compare",),
+    "evaluate": ("compare",),
+    "benchmark": ("compare",),
+    "judge": ("grade", "agreement"),
+    "score": ("grade",),
+    "annotate": ("label", "export"),
+    "list": ("models", "history"),
+    "results": ("report", "history"),
+    "show": ("view", "report"),
+    "open": ("view", "report"),
+    "split": ("chunk",),
+    "check": ("doctor",),
+    "version": ("--version",),
+    "help": ("--help",),
+}
+"""Commands of other tools, and the commands of qaeval with that purpose."""
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands in order of use; typer would list groups last."""
+    """The commands in panels, in order of use; typer would list groups last."""
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002  (passed by typer)
-        """Return the names of all commands; ValueError for a command that is not in ``ORDER``."""
+        """Return the names of all commands; ValueError for a command that is in no panel."""
         return sorted(self.commands, key=ORDER.index)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - typer exports no types
+        """Write a section for each panel, with aligned columns."""
+        width = max(map(len, self.commands))
+        for panel, names in PANELS.items():
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [
+                        (
+                            name.ljust(width),
+                            self.commands[name].get_short_help_str(formatter.width - width - 6),
+                        )
+                        for name in names
+                        if name in self.commands
+                    ]
+                )
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        """Find the command; the error of an unknown one names what was probably meant."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            expected = [word for word in _EXPECTED.get(name, ()) if word in self.commands or word[0] == "-"]
+            meant = " or ".join(map(repr, expected))
+            hint = f" Did you mean {meant}?" if meant else closest(name, self.commands)
+            ctx.fail(f"no command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"qaeval {__version__}")
+        raise typer.Exit
 
 
 app = typer.Typer(
@@ -26,21 +105,35 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,
 )
 rubric_app = typer.Typer(help="Check and print rubrics.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(rubric_app, name="rubric")
 
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options of qaeval itself."""
+
+
+app.command()(init.init)
 app.command()(compare.compare)
 app.command()(compare.generate)
 app.command()(compare.grade)
 app.command()(compare.report)
 app.command()(shards.merge)
+app.command()(repair.repair)
 app.command()(history.history)
 app.command()(history.compare_runs)
 app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
+app.command()(label.label)
 app.command()(agreement.agreement)
+app.add_typer(labels.labels_app, name="labels")
 app.command()(agreement.plan)
 app.command()(cost.decide)
 app.command()(cost.cost)
@@ -53,5 +146,20 @@ app.command("new-eval")(evals.new_eval)
 app.add_typer(evals.analyse_app, name="analyse")
 app.command()(models.models)
 app.command()(models.doctor)
+app.command()(schema.schema)
 rubric_app.command("check")(models.rubric_check)
 rubric_app.command("show")(models.rubric_show)
+
+
+def _add_examples(commands: typer.Typer, prefix: str = "") -> None:
+    for command in commands.registered_commands:
+        name = command.name or command.callback.__name__.replace("_", "-")  # type: ignore[union-attr] # set by the decorator
+        if lines := EXAMPLES.get(f"{prefix}{name}"):
+            # \b keeps the lines of a paragraph apart
+            command.epilog = "\n  ".join(("\b\nExamples:", *lines))
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _add_examples(group.typer_instance, f"{group.name} ")
+
+
+_add_examples(app)

@@ -50,13 +50,13 @@ from qaeval.cli.options import (
     prompt_names,
 )
 from qaeval.cli.terminal import printable
-from qaeval.errors import QaevalError, UsageError
+from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
 
 FORMATS = ("html", "md", "json", "csv")
 """What `qaeval report --format` knows."""
 
 if TYPE_CHECKING:
-    from qaeval.api import Run
+    from qaeval.comparison.report import Report
 
 
 def compare(
@@ -138,7 +138,7 @@ def compare(
         print_shard(result, as_json=as_json)
         return
     path = Path(out) if out else _new_run()
-    with _resumable(path):
+    with _resumable(path, as_json=as_json):
         run = api.compare(
             models,
             prompts=prompt_names(prompts),
@@ -169,7 +169,7 @@ def compare(
             progress=progress_on_stderr(),
             command=_command(),
         )
-    _show(run, path, as_json=as_json)
+    _show(run.report, path, as_json=as_json)
 
 
 def generate(
@@ -300,8 +300,14 @@ def report(
         config=config,
         command=_command(),
     )
-    if len(runs) == 1:
-        loaded.write_report()
+    path: Path | None = runs[0] if len(runs) == 1 else None
+    if path is not None:
+        try:
+            loaded.write_report()
+        except (ReadOnlyError, InUseError) as error:
+            # the report of a run that is read only, or being written by another process, is printed all the same
+            print(printable(f"! The report is not written: {error}"), file=sys.stderr)
+            path = None
     if labels:
         for rater in loaded.report.agreement:
             if rater.coefficients is None:
@@ -310,7 +316,7 @@ def report(
     if format_ is not None:
         sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:
-        _show(loaded, runs[0] if len(runs) == 1 else None, as_json=as_json)
+        _show(loaded.report, path, as_json=as_json)
 
 
 def _new_run() -> Path:
@@ -324,12 +330,20 @@ def _command() -> str:
 
 
 @contextmanager
-def _resumable(path: Path) -> Iterator[None]:
-    """Print the command that continues a run that ended early. A run that never began has nothing to continue."""
+def _resumable(path: Path, *, as_json: bool = False) -> Iterator[None]:
+    """Print the command that continues a run that ended early, and the report of a run in which nothing was graded.
+
+    A run that never began has nothing to continue.
+    """
     try:
         yield
     except (QaevalError, KeyboardInterrupt) as error:
-        if getattr(error, "__notes__", None):
+        reported = error.reported if isinstance(error, QaevalError) else None
+        if reported is not None:
+            from qaeval.comparison.report_file import load_report
+
+            _show(load_report(reported), reported, as_json=as_json)
+        if getattr(error, "__notes__", None) and (reported is None or isinstance(error, EndpointError)):
             arguments = [word for word in sys.argv[1:] if word != "--resume"]
             if not any(word == "--out" or word.startswith("--out=") for word in arguments):
                 arguments += ["--out", str(path)]
@@ -337,11 +351,11 @@ def _resumable(path: Path) -> Iterator[None]:
         raise
 
 
-def _show(run: "Run", path: Path | None, *, as_json: bool) -> None:
+def _show(report: "Report", path: Path | None, *, as_json: bool) -> None:
     from qaeval.cli.tables import print_summary
 
     if as_json:
         where: dict[str, Any] = {} if path is None else {"path": str(path)}
-        print(json.dumps({**where, **run.report.model_dump(mode="json")}, ensure_ascii=False))
+        print(json.dumps({**where, **report.model_dump(mode="json")}, ensure_ascii=False))
     else:
-        print_summary(run.report, path)
+        print_summary(report, path)

@@ -3,17 +3,13 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
-from qaeval.errors import DataError, StoreError, UsageError
-
-_SHOWN: Final = 20
-"""Unreadable documents listed in a message."""
+from qaeval.errors import UsageError
 
 
 def chunk(
@@ -52,72 +48,40 @@ def chunk(
     Chunks consist of whole blocks with their headings, without boilerplate. Sentences, table rows and lines
     of code are never cut.
     """
-    from qaeval.corpus.chunking import chunk_documents, tokenizer_counter, words_counter
-    from qaeval.corpus.reading import find_documents, read_documents
+    from qaeval.corpus.chunking import tokenizer_counter
+    from qaeval.corpus.documents import cut_documents
+    from qaeval.files.whole import write_file
     from qaeval.report.numbers import plural
 
     _require_new(out)
-    ignored: Counter[str] = Counter()
-    files = find_documents(documents, ignored)
-    if not files:
-        names = ", ".join(map(str, documents))
-        raise UsageError(f"no Markdown, HTML, PDF or plain text in {names}; ignored: {_ignored(ignored)}")
-    read, problems = read_documents(files)
-    if problems:
-        _report_unreadable(problems, len(files), is_skipped=skip_unreadable)
-    count = tokenizer_counter(tokenizer) if tokenizer else words_counter()
-    chunks = list(chunk_documents(read, size=size, overlap=overlap, min_tokens=min_tokens, count=count))
-    if not chunks:
-        raise UsageError(
-            f"{', '.join(map(str, documents))}: no chunks, the documents are empty or boilerplate"
-        )
-    first = {chunk.text: chunk.chunk_id for chunk in reversed(chunks)}
-    extra = {"language": language} if language else {}
-    rows = [{**chunk.row(), **extra} for chunk in chunks if first[chunk.text] == chunk.chunk_id]
-    _write(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    tokens = sorted(int(row["n_tokens"]) for row in rows)
-    median = tokens[len(tokens) // 2]
-    print(f"{out}: {plural(len(rows), 'chunk')} of {plural(len(read), 'document')}, median {median:,} tokens")
-    if large := sum(n > size for n in tokens):
-        print(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are never cut")
-    if len(chunks) > len(rows):
-        print(f"{plural(len(chunks) - len(rows), 'duplicate')} of earlier chunks left out")
-    if ignored:
-        print(f"ignored files: {_ignored(ignored)}", file=sys.stderr)
-    print(f"next: qaeval compare MODEL MODEL --chunks {out}")
-
-
-def _report_unreadable(problems: Sequence[str], n_found: int, *, is_skipped: bool) -> None:
-    """List the unreadable documents; raise an error unless they are skipped."""
-    shown = "\n  ".join(problems[:_SHOWN]) + (
-        f"\n  and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
+    cut = cut_documents(
+        documents,
+        size=size,
+        overlap=overlap,
+        min_tokens=min_tokens,
+        count=tokenizer_counter(tokenizer) if tokenizer else None,
+        language=language,
+        skip_unreadable=skip_unreadable,
     )
-    message = f"{len(problems):,} of {n_found:,} documents cannot be read:\n  {shown}"
-    if not is_skipped or len(problems) == n_found:
-        raise DataError(
-            message if is_skipped else f"{message}\nfix them, or skip them with --skip-unreadable"
-        )
-    print(f"skipped: {message}", file=sys.stderr)
+    if cut.unreadable:
+        print(f"skipped: {cut.unreadable}", file=sys.stderr)
+    write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in cut.rows))
+    median = sorted(cut.n_tokens)[len(cut.n_tokens) // 2]
+    print(
+        f"{out}: {plural(len(cut.rows), 'chunk')} of {plural(cut.n_documents, 'document')}, median {median:,} tokens"
+    )
+    if large := sum(n > size for n in cut.n_tokens):
+        print(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are never cut")
+    if cut.n_duplicates:
+        print(f"{plural(cut.n_duplicates, 'duplicate')} of earlier chunks left out")
+    if cut.ignored:
+        print(f"ignored files: {cut.ignored}", file=sys.stderr)
+    print(f"next: qaeval compare MODEL MODEL --chunks {out}")
 
 
 def _require_new(out: Path) -> None:
     if out.exists():
         raise UsageError(f"{out} exists; choose another --out, or remove it first")
-
-
-def _write(out: Path, text: str) -> None:
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"{out}: cannot be written: {error.strerror or error}; choose another --out"
-        ) from error
-
-
-def _ignored(ignored: Counter[str]) -> str:
-    return (
-        ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in ignored.most_common(8)) or "nothing"
-    )
 
 
 def sample(
@@ -139,6 +103,7 @@ def sample(
     from qaeval.corpus.samples import load_samples
     from qaeval.corpus.sampling import draw, sample_set_digest
     from qaeval.evals.find import find_eval
+    from qaeval.files.whole import write_file
     from qaeval.registry.find import find_config
 
     defaults = find_config(config).defaults
@@ -150,7 +115,7 @@ def sample(
         sys.stdout.write(lines)
     else:
         _require_new(out)
-        _write(out, lines)
+        write_file(out, lines)
     totals = Counter(available_sample.stratum for available_sample in available)
     counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
     for stratum, total in sorted(totals.items()):

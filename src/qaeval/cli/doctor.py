@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ from qaeval import __version__
 from qaeval.chat.guard import check_host
 from qaeval.cli.terminal import printable
 from qaeval.errors import QaevalError
-from qaeval.registry.config import Config, ModelSpec
+from qaeval.registry.config import Config, ModelSpec, Serving
 from qaeval.registry.find import api_key
 from qaeval.registry.plugins import MODELS, load_plugin
 from qaeval.run.hosting import in_turns
@@ -25,6 +24,8 @@ from qaeval.serving.memory import MemoryEstimate, estimate_memory, fit_together
 from qaeval.serving.probe import reach
 
 _FIRST_PORT: Final = 8001
+_IMPORT_S: Final = 120.0
+"""Longest wait for a version: vLLM imports torch first."""
 _GIB: Final = 2**30
 
 
@@ -34,13 +35,14 @@ class Availability:
 
     usable: bool
     detail: str
+    is_asked: bool = False
+    """Whether it has a server that was asked."""
 
 
 def print_machine() -> None:
-    """Print versions, GPU, vLLM and free space."""
+    """Print versions, GPU and free space."""
     print(f"qaeval {__version__}, Python {sys.version.split()[0]}")
     print(f"GPU: {_gpu()}")
-    print(f"vLLM: {_vllm()}")
     free = shutil.disk_usage(Path()).free / _GIB
     print(f"disk: {free:,.1f} GiB free here; runs go to {Path('results')}/")
 
@@ -58,15 +60,32 @@ def _gpu() -> str:
     return "; ".join(lines) or f"nvidia-smi ended with code {result.returncode}"
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - a fixed command
+def _run(command: Sequence[str], *, timeout_s: float = 10.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 - fixed, or the user's
 
 
-def _vllm() -> str:
-    try:
-        return f"{version('vllm')} is installed"
-    except PackageNotFoundError:
+def print_serving(serving: Serving) -> None:
+    """Ask the command that serves models for its version, and print it."""
+    command = shlex.join(serving.command)
+    print(f"vLLM (serving.command: {printable(command)}): ", end="", flush=True)
+    print(printable(_served_version(serving)))
+
+
+def _served_version(serving: Serving) -> str:
+    executable = shutil.which(serving.command[0])
+    if executable is None:
         return "not installed here; needed only to serve models on this machine"
+    # without the import of torch, which takes up to a minute, where the command's environment says what it holds
+    environment = Path(executable).resolve().parents[1]
+    if installed := next(environment.glob("lib/python3*/site-packages/vllm-*.dist-info"), None):
+        return installed.name.removeprefix("vllm-").removesuffix(".dist-info")
+    try:
+        result = _run([*serving.command, "--version"], timeout_s=_IMPORT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"does not answer `--version`: {error}"
+    lines = (result.stdout if result.returncode == 0 else result.stderr or result.stdout).strip().splitlines()
+    last = lines[-1].strip() if lines else "no output"
+    return last if result.returncode == 0 else f"`--version` ended with code {result.returncode}: {last}"
 
 
 def print_plan(plan: Plan, judging: Judging) -> None:
@@ -138,18 +157,18 @@ async def _availability(spec: ModelSpec, allow_external: Sequence[str], command:
         return Availability(usable=False, detail="no server (--endpoint NAME=URL, or `url:` in qaeval.yaml)")
     try:
         key = api_key(spec)
-        check_host(spec.url, allow_external=allow_external)
+        addresses = check_host(spec.url, allow_external=allow_external).addresses
     except QaevalError as error:
-        return Availability(usable=False, detail=str(error))
-    answer = await reach(spec.url, key)
+        return Availability(usable=False, detail=str(error), is_asked=True)
+    answer = await reach(spec.url, addresses=addresses, api_key=key)
     if answer.ok and answer.models and spec.served not in answer.models:
         advice = (
             f"it does not serve {spec.served!r}; set `served_name: {answer.models[0]}` in qaeval.yaml "
             f"if this is the model"
         )
-        return Availability(usable=False, detail=f"{spec.url}: {answer.detail}; {advice}")
+        return Availability(usable=False, detail=f"{spec.url}: {answer.detail}; {advice}", is_asked=True)
     energy = await energy_of(spec, allow_external) if answer.ok else ""
-    return Availability(usable=answer.ok, detail=f"{spec.url}: {answer.detail}{energy}")
+    return Availability(usable=answer.ok, detail=f"{spec.url}: {answer.detail}{energy}", is_asked=True)
 
 
 async def energy_of(spec: ModelSpec, allow_external: Sequence[str]) -> str:

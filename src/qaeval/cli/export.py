@@ -10,7 +10,7 @@ import typer
 
 from qaeval.cli.options import EvalName, Labels, Out, Registry, RubricName, RunDirectory, Seed, mapping
 from qaeval.cli.terminal import printable
-from qaeval.errors import UsageError
+from qaeval.errors import UsageError, install_command
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -103,6 +103,15 @@ Next: TypeAlias = Annotated[
         "of one candidate by the judge's letter.",
     ),
 ]
+Spreadsheet: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--spreadsheet",
+        metavar="LANGUAGE",
+        help="labels: language of the spreadsheet that opens labels.csv, for example en or de: a byte order mark and its "
+        "separator; default: commas, no mark.",
+    ),
+]
 AcceptLicence: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -130,6 +139,7 @@ class ExportOptions:
     seed: int | None
     precomputed: bool
     next: bool
+    spreadsheet: str | None
     accept_licence: list[str] | None
 
 
@@ -145,6 +155,7 @@ _TARGETS_OF: dict[str, tuple[str, ...]] = {
     "n": ("labels",),
     "precomputed": ("labels",),
     "next": ("labels",),
+    "spreadsheet": ("labels",),
 }
 """Targets that accept an option."""
 
@@ -167,6 +178,7 @@ def export(
     seed: Seed = None,
     precomputed: Precomputed = False,
     next_: Next = False,
+    spreadsheet: Spreadsheet = None,
     accept_licence: AcceptLicence = None,
 ) -> None:
     """Export a run as training data, tables, labels or logs."""
@@ -187,6 +199,7 @@ def export(
         seed=seed,
         precomputed=precomputed,
         next=next_,
+        spreadsheet=spreadsheet,
         accept_licence=accept_licence,
     )
     _require_applicable(to, options)
@@ -197,7 +210,9 @@ def export(
         else:
             _print_export(_write(store, to, target, options))
             if to == "labels":
-                print(f"next: fill in `label`, save as NAME.csv, then qaeval report {run} --labels NAME.csv")
+                print(
+                    f"next: fill in `label`, save as NAME.csv beside draw.json, then qaeval labels import {run} NAME.csv"
+                )
 
 
 def _require_applicable(to: str, options: ExportOptions) -> None:
@@ -244,6 +259,7 @@ def _write(store: "RunStore", to: str, target: Path, options: ExportOptions) -> 
         n=options.n,
         precomputed=options.precomputed,
         next_=options.next,
+        spreadsheet=options.spreadsheet or "",
     )
 
 
@@ -301,7 +317,7 @@ def _bridge() -> "ModuleType":
     from importlib.util import find_spec
 
     if find_spec("inspect_ai") is None:
-        raise UsageError("Inspect AI is not installed here: pip install 'qaeval[inspect]'")
+        raise UsageError(f"Inspect AI is not installed here: {install_command('inspect')}")
     return import_module("qaeval.inspect_bridge")
 
 

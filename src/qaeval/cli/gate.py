@@ -20,10 +20,12 @@ from qaeval.cli.options import (
     in_flight,
     mapping,
 )
-from qaeval.errors import UsageError
+from qaeval.cli.terminal import printable
+from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
     from qaeval.gate.baseline import EvidenceReader
+    from qaeval.gate.evidence import Evidence
     from qaeval.gate.model import GateReport
 
 baseline_app = typer.Typer(
@@ -176,12 +178,12 @@ def write_views(
 ) -> None:
     """Write what CI shows of a verdict: JUnit XML, a job's summary, a comment."""
     from qaeval.files.rows import explained
+    from qaeval.files.whole import write_file
 
     if junit is not None:
         from qaeval.gate.views import to_junit
 
-        with explained(junit, "writing"):
-            junit.write_text(to_junit(report), encoding="utf-8")
+        write_file(junit, to_junit(report))
     if summary is not None:
         from qaeval.gate.views import to_markdown
 
@@ -190,8 +192,7 @@ def write_views(
     if comment is not None:
         from qaeval.gate.views import to_comment
 
-        with explained(comment, "writing"):
-            comment.write_text(to_comment(report, link), encoding="utf-8")
+        write_file(comment, to_comment(report, link))
 
 
 def _reader(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "EvidenceReader":
@@ -217,12 +218,16 @@ def set_baseline(
             "--pointer", help="Store only the address and hash of the run; the run must stay in place."
         ),
     ] = False,
+    policy: _Policy = None,
     labels: Labels = None,
     hardware: Machine = None,
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a run as the baseline. The file is small enough for git: letters and ids, no texts."""
+    """Set a run as the baseline, and name the rules that not even an equal run would pass.
+
+    The file is small enough for git: letters and ids, no texts.
+    """
     import json
 
     from qaeval.gate.baseline import FOLDER, evidence_digest, write_baseline, write_pointer
@@ -232,14 +237,43 @@ def set_baseline(
         raise UsageError(f"{run}: a baseline is set from a run directory, this is a file")
     reader = _reader(config, labels, hardware)
     evidence = reader.baseline(run) if is_store(run) else reader.run(Path(run))
+    name, problems = _never_passing(evidence, policy)
     path = out or FOLDER / f"{evidence.source.identity.eval}.json"
     earlier = ", in place of the earlier one" if path.is_file() else ""
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
     if as_json:
-        print(json.dumps({"path": str(path), "bytes": size, "sha256": evidence_digest(evidence)}))
-    else:
-        print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
-        print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
+        document = {"path": str(path), "bytes": size, "sha256": evidence_digest(evidence)}
+        print(json.dumps({**document, "policy": name, "never_passing": problems}))
+        return
+    print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
+    print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
+    if problems:
+        print(printable(f"Not even an equal run would pass this gate (policy {name}):"))
+        for problem in problems:
+            print(printable(f"! {problem}"))
+
+
+def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[str]]:
+    """Return the name of the policy, and why not even a run that equals its baseline would pass.
+
+    Raises:
+        DataError: The named policy is not valid, or not one of this eval. That of the working directory may be of another eval.
+    """
+    from qaeval.environment import now
+    from qaeval.gate.decide import POLICY, find_policy, gate_of_equal_run
+    from qaeval.gate.messages import plain
+
+    try:
+        policy = find_policy(path, evidence)
+        report = gate_of_equal_run(policy, evidence, now())
+    except QaevalError as error:
+        if path is not None:
+            raise
+        return str(POLICY), [str(error)]
+    sentences = [rule.sentence for rule in report.rules if rule.verdict != "pass"]
+    if report.outcome == "untrusted":
+        sentences.insert(0, report.headline)
+    return plain(policy.name), [plain(sentence) for sentence in sentences]
 
 
 @baseline_app.command("show")

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from qaeval.cli.tables import print_table
+from qaeval.comparison.headline import verdict_sentence
 from qaeval.gate.baseline import ListedBaseline, Pointer
-from qaeval.gate.certificate import age_days
+from qaeval.gate.certificate import HOURS_PER_DAY, age_hours
 from qaeval.gate.evidence import CandidateEvidence, Evidence
 from qaeval.gate.messages import allowed, change, judge_line, level, plain, sequential_line
 from qaeval.gate.model import GateReport, RuleVerdict
 from qaeval.report.measure import Measure
-from qaeval.report.numbers import moment, percent, plural
+from qaeval.report.numbers import age, moment, percent, plural
 
 _MARKS: Final = {"pass": " ", "regression": "!", "inconclusive": "?"}
 """Mark before a rule's sentence."""
@@ -74,14 +75,15 @@ def _without_interval(measure: Measure | None) -> Measure | None:
 def _basis(report: GateReport) -> Sequence[str]:
     against = ""
     if report.baseline is not None:
-        days = age_days(report.baseline.created, report.run.created)
-        age = f", {plural(days, 'day')} before the run" if days is not None and days > 0 else ""
-        when = f" ({moment(report.baseline.created)}{age})" if report.baseline.created else ""
+        hours = age_hours(report.baseline.created, report.run.created)
+        before = f", {age(hours)} before the run" if hours is not None and hours > 0 else ""
+        when = f" ({moment(report.baseline.created)}{before})" if report.baseline.created else ""
         against = f" against {report.baseline.name}{when}"
     identity = report.run.identity
     return (
         f"{report.run.name}{against}, policy {report.policy}; {identity.eval}, {plural(identity.n_samples, 'sample')}.",
         f"Graded by {judge_line(report)}.",
+        *([f"Comparison: {verdict_sentence(report.verdict)}"] if report.verdict else []),
         *_sequential(report),
     )
 
@@ -101,6 +103,7 @@ def _description(baseline: ListedBaseline, today: str) -> dict[str, object]:
         return {**row, "run": baseline.content.run}
     if isinstance(baseline.content, Evidence):
         source = baseline.content.source
+        hours = age_hours(source.created, today)
         return {
             **row,
             "eval": source.identity.eval,
@@ -108,7 +111,8 @@ def _description(baseline: ListedBaseline, today: str) -> dict[str, object]:
             "samples": source.identity.n_samples,
             "judge": source.identity.judge,
             "created": source.created,
-            "age_days": age_days(source.created, today),
+            "age_days": None if hours is None else int(hours // HOURS_PER_DAY),
+            "age_hours": None if hours is None else round(hours, 1),
         }
     return row
 
@@ -122,7 +126,7 @@ def print_baselines(rows: Sequence[Mapping[str, object]]) -> None:
         names = row.get("candidates", [])
         candidates = ", ".join(map(str, names)) if isinstance(names, list) else ""
         cells = (str(row["file"]), str(eval_name), candidates, str(row.get("judge", "")))
-        lines.append((*map(plain, cells), _age(row.get("age_days"))))
+        lines.append((*map(plain, cells), _age(row.get("age_hours"))))
     print_table(console, ("file", "eval", "candidates", "judge", "age"), lines)
     for row in rows:
         if row["problem"]:
@@ -134,9 +138,9 @@ def print_baseline(path: Path, evidence: Evidence, today: str) -> None:
     console = Console(highlight=False)
     source = evidence.source
     identity = source.identity
-    age = _age(age_days(source.created, today))
+    old = _age(age_hours(source.created, today))
     console.print(
-        f"[bold]{_safe(str(path))}: {_safe(source.name)}, {moment(source.created)}, {age}[/bold]",
+        f"[bold]{_safe(str(path))}: {_safe(source.name)}, {moment(source.created)}, {old}[/bold]",
         soft_wrap=True,
     )
     rows = [_candidate_row(candidate) for candidate in evidence.candidates]
@@ -162,8 +166,8 @@ def _candidate_row(candidate: CandidateEvidence) -> tuple[str, ...]:
     return (plain(candidate.name), usable, f"{n:,}", f"{n - n_delivered:,}", f"{n_ungraded:,}")
 
 
-def _age(days: object) -> str:
-    return plural(days, "day") if isinstance(days, int) else "age unknown"
+def _age(hours: object) -> str:
+    return age(hours) if isinstance(hours, float) else "age unknown"
 
 
 def _safe(text: str) -> str:

@@ -57,8 +57,9 @@ def history(
     """
     from qaeval import __version__
     from qaeval.cli.tables import print_sections
+    from qaeval.files.whole import write_file
     from qaeval.history.model import history_of
-    from qaeval.history.read import read_runs, write_page
+    from qaeval.history.read import read_runs
     from qaeval.history.sections import render_history, write_history
 
     root = folder or Path("results")
@@ -83,7 +84,7 @@ def history(
     if push and mlflow:
         _push(mlflow, experiment, runs)
     if out or not as_json:
-        page = write_page(out or root / "history.html", render_history(history, version=__version__))
+        page = write_file(out or root / "history.html", render_history(history, version=__version__))
         if not as_json:
             print(f"\nchart: {page}")
 

@@ -21,6 +21,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     mapping,
 )
+from qaeval.errors import EndpointError
 
 
 def models(config: Registry = None, as_json: AsJson = False) -> None:
@@ -55,14 +56,22 @@ def doctor(
 ) -> None:
     """Check the installation, the endpoints and the plan of a run.
 
-    Ends with the next command to run.
+    Ends with the next command to run, and with exit code 69 if a server refuses.
     """
-    from qaeval.cli.doctor import check_endpoints, next_command, print_machine, print_memory, print_plan
+    from qaeval.cli.doctor import (
+        check_endpoints,
+        next_command,
+        print_machine,
+        print_memory,
+        print_plan,
+        print_serving,
+    )
     from qaeval.registry.find import find_config
     from qaeval.run.plan import find_judging, make_plan
 
     print_machine()
     registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
+    print_serving(registry.serving)
     names = models or ["embedded-lead", "embedded-salient"]
     planned = make_plan(
         registry,
@@ -103,6 +112,8 @@ def doctor(
     arguments += [word for value in endpoint or [] for word in ("--endpoint", value)]
     arguments += [word for value in field or [] for word in ("--field", value)]
     print(f"\nnext: {next_command(planned, judging, answers, arguments)}")
+    if any(not answer.usable and answer.is_asked for answer in answers.values()):
+        raise typer.Exit(EndpointError.exit_code)
 
 
 def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file.")]) -> None:

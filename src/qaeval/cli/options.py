@@ -220,6 +220,23 @@ Machine: TypeAlias = Annotated[
         help="Registry machine of models whose entry names none, for the cost; default: the machine of the registry.",
     ),
 ]
+Port: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--port", metavar="PORT", min=0, max=65535, help="Port of the local page; default: a free port."
+    ),
+]
+NoBrowser: TypeAlias = Annotated[
+    bool, typer.Option("--no-browser", help="Print the address of the page without opening a browser.")
+]
+AllowHosts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="localhost:PORT",
+        help="Further address of the page, the near end of an ssh tunnel with another port; repeatable.",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 

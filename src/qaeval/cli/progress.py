@@ -1,16 +1,59 @@
 """Progress on stderr: bars on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
 from typing import Final, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
 
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
+from qaeval.report.numbers import seconds
 
 _PLAIN_EVERY_S: Final = 5.0
 """Seconds between lines: at most 720 lines per hour in a log."""
+
+
+_ROUNDS: Final = 3
+"""Rounds of requests before the remaining time is estimated; the first ones include the warm-up of the server."""
+_MIN_ROWS: Final = 5
+
+
+class Pace:
+    """Speed of a stage, and the time that is left.
+
+    Args:
+        clock: Returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._n = 0
+        self._first_s = 0.0
+
+    def row(self) -> None:
+        """Count a finished task."""
+        self._n += 1
+        if self._n == 1:
+            self._first_s = self._elapsed()
+
+    def _elapsed(self) -> float:
+        return max(self._clock() - self._started, 1e-9)
+
+    @property
+    def rate(self) -> str:
+        """Tasks per second, or per minute where less than one is finished in a second."""
+        per_s = self._n / self._elapsed()
+        return f"{per_s:,.1f}/s" if per_s >= 1 or not self._n else f"{60 * per_s:,.1f}/min"
+
+    def left(self, n: int) -> str:
+        """Estimate the time of ``n`` more tasks; empty in the first three rounds, each as long as the first reply took."""
+        elapsed = self._elapsed()
+        if n <= 0 or self._n < _MIN_ROWS or elapsed < _ROUNDS * self._first_s:
+            return ""
+        return f"{seconds(max(1.0, n * elapsed / self._n)).replace('.0 s', ' s')} left"
 
 
 class BarProgress:
@@ -25,8 +68,7 @@ class BarProgress:
             TextColumn("{task.fields[failed]}"),
             TextColumn("{task.fields[rate]:>9}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=console,
         )
 
@@ -57,24 +99,26 @@ class Bar:
 
     def __init__(self, owner: BarProgress, bars: ProgressBars, name: str, *, total: int, done: int) -> None:
         self._owner, self._bars = owner, bars
-        self._total = total
-        self._done = self._failed = 0
+        self._left = total - done
+        self._failed = 0
         self._ended = False
-        self._started = time.perf_counter()
-        self._task = bars.add_task(name, total=total, completed=done, failed="", rate="")
+        self._pace = Pace()
+        self._task = bars.add_task(name, total=total, completed=done, failed="", rate="", left="")
 
     def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
         """Advance the bar by one task."""
-        self._done += 1
+        self._pace.row()
+        self._left -= 1
         self._failed += _is_failed(row)
-        rate = self._done / max(time.perf_counter() - self._started, 1e-9)
         failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
-        self._bars.update(self._task, advance=1, failed=failed, rate=f"{rate:,.1f}/s")
+        self._bars.update(
+            self._task, advance=1, failed=failed, rate=self._pace.rate, left=self._pace.left(self._left)
+        )
 
-    def more(self, n: int) -> None:
-        """Add tasks to the bar."""
-        self._total += n
-        self._bars.update(self._task, total=self._total)
+    def skip(self, n: int) -> None:
+        """Advance the bar by tasks that do not exist."""
+        self._left -= n
+        self._bars.update(self._task, advance=n)
 
     def end(self) -> None:
         """End the bar; it stays on the screen."""
@@ -104,37 +148,37 @@ class Lines:
 
     def __init__(self, stream: TextIO, name: str, *, total: int, done: int) -> None:
         self._stream, self._name = stream, name
-        self._total, self._before = total, done
-        self._done = self._failed = 0
+        self._total, self._done = total, done
+        self._failed = 0
         self._ended = False
-        self._started = self._printed_at = time.perf_counter()
+        self._pace = Pace()
+        self._printed_at = time.perf_counter()
 
     def row(self, row: GenerateRow | GradeRow | TimedRequest) -> None:
         """Count a finished task; print a line at most every five seconds."""
+        self._pace.row()
         self._done += 1
         self._failed += _is_failed(row)
         now = time.perf_counter()
         if now - self._printed_at >= _PLAIN_EVERY_S:
             self._printed_at = now
-            self._print(now)
+            self._print()
 
-    def more(self, n: int) -> None:
-        """Add tasks to the total."""
-        self._total += n
+    def skip(self, n: int) -> None:
+        """Count tasks that do not exist."""
+        self._done += n
 
     def end(self) -> None:
         """Print the last line."""
         if not self._ended:
             self._ended = True
-            self._print(time.perf_counter())
+            self._print()
 
-    def _print(self, now: float) -> None:
-        done = self._before + self._done
-        rate = self._done / max(now - self._started, 1e-9)
-        remaining = f", {(self._total - done) / rate:.0f} s left" if rate > 0 and done < self._total else ""
+    def _print(self) -> None:
+        left = self._pace.left(self._total - self._done)
         failed = f", {self._failed} failed" if self._failed else ""
         print(
-            f"{self._name}: {done}/{self._total}{failed}, {rate:,.1f}/s{remaining}",
+            f"{self._name}: {self._done}/{self._total}{failed}, {self._pace.rate}{f', {left}' if left else ''}",
             file=self._stream,
             flush=True,
         )

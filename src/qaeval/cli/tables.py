@@ -1,6 +1,7 @@
 """Output of commands on stdout."""
 
 import json
+import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isnan
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from rich import markup
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from qaeval.cli.terminal import printable
 
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from qaeval.report.tables import Section, Table
     from qaeval.stats.published import PublishedCheck
 
-_MARKS: Final = {"caution": "! ", "finding": "> "}
-"""Marks of sentences by kind."""
+_STYLES: Final = {"verdict": "bold", "good": "green", "open": "yellow", "bad": "red"}
+"""Style of a verdict, and of the mark of a badge or caution."""
 
 _HEAD: Final = 3
 """First cells of a row of texts, its heading: candidate, check or reason, chunk."""
@@ -31,28 +33,29 @@ def escape(text: str) -> str:
 
 
 def print_summary(report: "Report", path: Path | None) -> None:
-    """Print the comparison and, for a single run, the path of the report."""
-    from qaeval.comparison.terminal import render_text_rows
+    """Print the first screen of a report and, for a single run, the path of the report."""
+    from qaeval.comparison.terminal import overview_text
 
     console = Console(highlight=False)
-    summary = render_text_rows(report)
-    print_table(console, summary.header, summary.rows)
-    for line in summary.flaws:
-        console.print(f"  {escape(line)}", soft_wrap=not console.is_terminal)
-    for kind, text in summary.headline:
-        line = (
-            f"\n[bold]{escape(text)}[/bold]"
-            if kind == "verdict"
-            else f"{_MARKS.get(kind, '  ')}{escape(text)}"
-        )
-        console.print(line, soft_wrap=not console.is_terminal)
+    for line in overview_text(report):
+        style = _STYLES.get(line.kind, "")
+        text = Text(printable(line.text), style if line.kind == "verdict" else "")
+        if not console.is_terminal:
+            console.print(Text(line.mark) + text, soft_wrap=True)
+            continue
+        lines = text.wrap(console, max(20, console.width - len(line.mark)))
+        for index, part in enumerate(lines or [text]):
+            mark = line.mark if index == 0 else " " * len(line.mark)
+            console.print(Text(mark, style) + part, soft_wrap=True)
     if path is not None:
         console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 
 
-def print_sections(sections: Iterable["Section"]) -> None:
-    """Print sections: sentences, then tables with their notes."""
+def print_sections(sections: Iterable["Section"], *, verdict: str = "") -> None:
+    """Print the verdict where there is one, then sections: sentences, then tables with their notes."""
     console = Console(highlight=False)
+    if verdict:
+        console.print(f"[bold]{escape(verdict)}[/bold]\n", soft_wrap=not console.is_terminal)
     for index, section in enumerate(sections):
         if index:
             console.print()
@@ -141,13 +144,23 @@ def print_models(config: "Config", *, as_json: bool) -> None:
             )
         )
         return
-    rows = [_model_row(role, spec) for role, group in groups.items() for spec in group.values()]
-    print_table(Console(highlight=False), ("name", "role", "model", "licence", "where"), rows)
+    console = Console(highlight=False)
+    for role, group in groups.items():
+        print_table(console, (role, "model", "licence", "where"), map(_model_row, group.values()))
+        console.print()
+    command = config.serving.command[0]
+    is_hosted = any(spec.is_hosted for group in groups.values() for spec in group.values())
+    if is_hosted and shutil.which(command) is None:
+        console.print(
+            f"{escape(command)} is not installed here: start the servers yourself, and name each with --endpoint NAME=URL "
+            "or `url:` in qaeval.yaml.",
+            soft_wrap=not console.is_terminal,
+        )
 
 
-def _model_row(role: str, spec: "ModelSpec") -> tuple[str, ...]:
-    location = "runs inside qaeval" if spec.in_process else spec.url or "no url: --endpoint"
-    return (spec.name, role, spec.hf_id or "-", spec.licence or "-", location)
+def _model_row(spec: "ModelSpec") -> tuple[str, ...]:
+    location = "runs inside qaeval" if spec.in_process else spec.url or "qaeval starts it"
+    return (spec.name, spec.hf_id or "-", spec.licence or "-", location)
 
 
 def print_table(

@@ -8,12 +8,13 @@ from typing import Protocol
 import pandas as pd
 
 from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
-from qaeval.agreement.discrimination import judge_discrimination
+from qaeval.agreement.discrimination import judge_discrimination, letter_counts
 from qaeval.agreement.judges import compare_judges
+from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.agreement.panel import DAWID_SKENE, summarise_panel
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
-from qaeval.analysis.letters import GRADED, letter_table
+from qaeval.analysis.letters import letter_table
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
@@ -21,7 +22,7 @@ from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
 from qaeval.comparison.headline import write_headline
-from qaeval.comparison.items import ChunkItems, gather_items
+from qaeval.comparison.items import ChunkItems, count_review, gather_items
 from qaeval.comparison.noise import measure_noise
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import decide_verdict
@@ -64,6 +65,8 @@ class RunRows:
     """Sampling temperature of each candidate and of the judge, by name."""
     labels: Sequence[Label] = field(default=())
     """The labels of all files; told apart by their rater."""
+    label_repeats: Sequence[Label] = field(default=())
+    """Second labels of the same raters; they count in nothing but the agreement of a rater with itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +197,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         )
         for facts in data.candidates
     )
-    agreement = judge_agreement(
-        table, rows.labels, judge=judge.name, rubric=rubric, judge_tuned=data.judge_tuned
-    )
-    controls = judge_discrimination(
-        rows.controls, _letter_counts(table), agreement, judge=judge.name, best=rubric.best
-    )
+    agreement, controls = check_judge(data, table)
     differences = correct_differences(
         compare_candidates(
             table,
@@ -258,6 +256,14 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
+        escaped=tuple(
+            text
+            for text in (
+                *(tally.of("generate", name).escaped_text("generate", name) for name in names),
+                tally.of("grade", judge.name).escaped_text("grade", judge.name),
+            )
+            if text is not None
+        ),
         checks=checks,
         controls=controls,
         noise=measure_noise(
@@ -270,6 +276,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
             rubric=rubric,
             temperatures=rows.temperatures,
         ),
+        review=count_review(table, [label for label in rows.labels if fits(label, rubric)]),
         selection=summarise_pairs(table, rows.samples, names)
         if data.eval_facts.item_kind == "preference_pair"
         else (),
@@ -280,10 +287,26 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     return Analysis(report.model_copy(update={"timing": timing}), table, rows)
 
 
-def _letter_counts(table: pd.DataFrame) -> dict[str, int]:
-    """Count the different items with each letter."""
-    graded = table[table["status"] == GRADED].drop_duplicates("item_id")
-    return {str(letter): int(n) for letter, n in graded["letter"].value_counts().items()}
+def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreement, ...], JudgeDiscrimination]:
+    """Compare the judge of a run with each rater, and say whether it tells anything apart.
+
+    Args:
+        data: The run.
+        table: Its table of letters.
+    """
+    name, rubric = data.judge.name, data.rubric
+    agreement = judge_agreement(
+        table,
+        data.rows.labels,
+        judge=name,
+        rubric=rubric,
+        judge_tuned=data.judge_tuned,
+        repeats=data.rows.label_repeats,
+    )
+    controls = judge_discrimination(
+        data.rows.controls, letter_counts(table), agreement, judge=name, best=rubric.best
+    )
+    return agreement, controls
 
 
 def _near(table: pd.DataFrame, candidate: str) -> int | None:

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import special
 
 from qaeval.agreement.analysis import comparable_labels
+from qaeval.agreement.label_rows import known_inclusion
 from qaeval.analysis.letters import FAILED, GRADED, flag_column
 from qaeval.comparison.differences import labelled_sentence, more_chunks
 from qaeval.comparison.model import (
@@ -26,7 +27,13 @@ from qaeval.comparison.model import (
 from qaeval.records import Label
 from qaeval.report.facts import RubricFacts
 from qaeval.report.measure import Measure
-from qaeval.stats.correction import CorrectedRate, corrected_difference, corrected_rate, differential_error
+from qaeval.stats.correction import (
+    CorrectedRate,
+    corrected_difference,
+    corrected_rate,
+    differential_error,
+    scaled_inclusion,
+)
 from qaeval.stats.estimate import MIN_CLUSTERS
 from qaeval.stats.paired import agreeing_with_test, holm
 
@@ -44,6 +51,26 @@ class _Rater:
     letters: pd.Series
     """Letter of the label, along the table; NaN where the rater gave none."""
     labels: Mapping[str, Label]
+    inclusion: pd.Series | None
+    """Probability with which each labelled item was drawn, along the table; None unless known of every labelled item."""
+    is_by_chunk: bool
+    """Whether `inclusion` is that of whole chunks."""
+
+    @classmethod
+    def of(cls, name: str, kind: RaterKind, labels: Sequence[Label], table: pd.DataFrame) -> "_Rater":
+        by_item = {label.item_id: label for label in labels}
+        letters = table["item_id"].map({item_id: label.letter for item_id, label in by_item.items()})
+        inclusion, is_by_chunk = known_inclusion(
+            [by_item[item_id] for item_id in set(table["item_id"][letters.notna()])]
+        )
+        return cls(
+            name=name,
+            kind=kind,
+            letters=letters,
+            labels=by_item,
+            inclusion=table["item_id"].map(inclusion).astype(float) if inclusion else None,
+            is_by_chunk=is_by_chunk,
+        )
 
 
 def correct_differences(
@@ -74,7 +101,7 @@ def correct_differences(
     raters = _raters(table, labels, rubric, judge_tuned=judge_tuned)
     if not raters:
         return tuple(differences)
-    chunks = [_Chunks.of(table, rater, rubric.best) for rater in raters]
+    chunks = [ChunkRates.of(table, rater, rubric.best) for rater in raters]
     n_pairs = len(differences)
     pairs = []
     for pair in differences:
@@ -134,17 +161,16 @@ def _raters(
     """Join the labels of each rater to the table; raters without a label of this run are left out."""
     raters = []
     for name, given in comparable_labels(labels, rubric, judge_tuned=judge_tuned).items():
-        by_item = {label.item_id: label for label in given}
-        letters = table["item_id"].map({item_id: label.letter for item_id, label in by_item.items()})
-        if letters.notna().any():
-            kinds = {label.rater_kind for label in given}
-            raters.append(_Rater(name, kinds.pop() if len(kinds) == 1 else "mixed", letters, by_item))
+        kinds = {label.rater_kind for label in given}
+        rater = _Rater.of(name, kinds.pop() if len(kinds) == 1 else "mixed", given, table)
+        if rater.letters.notna().any():
+            raters.append(rater)
     return raters
 
 
 @dataclass(frozen=True)
-class _Chunks:
-    """Usable rates by chunk and candidate, by judge and by rater."""
+class ChunkRates:
+    """Usable rates by chunk and candidate, by judge and by a rater; columns are candidates, rows chunks."""
 
     judged: pd.DataFrame
     labelled: pd.DataFrame
@@ -154,9 +180,14 @@ class _Chunks:
     n_labelled: pd.DataFrame
     sizes: pd.Series
     """Expected items of a candidate, by chunk."""
+    drawn: pd.DataFrame | None
+    """Labelled items with their probabilities of being drawn; None where those are not known."""
+    is_by_chunk: bool
+    """Whether these are probabilities of whole chunks."""
 
     @classmethod
-    def of(cls, table: pd.DataFrame, rater: _Rater, best: str) -> "_Chunks":
+    def of(cls, table: pd.DataFrame, rater: _Rater, best: str) -> "ChunkRates":
+        """Return the rates by the labels of one rater."""
         failed = table["status"] == FAILED
         known = rater.letters.notna() & ~failed
 
@@ -165,6 +196,9 @@ class _Chunks:
             return rows.pivot_table("value", "cluster", "candidate", aggfunc=aggregate, sort=False)
 
         items = by_chunk(known, "count")
+        drawn = None
+        if rater.inclusion is not None:
+            drawn = table[["cluster", "candidate", "item_id"]].assign(inclusion=rater.inclusion)[known]
         return cls(
             judged=by_chunk(table["letter"] == best, "mean"),
             labelled=by_chunk(known & (rater.letters == best), "mean").where(
@@ -173,21 +207,55 @@ class _Chunks:
             n_items=by_chunk(~failed, "sum"),
             n_labelled=by_chunk(known, "sum"),
             sizes=items.max(axis=1),
+            drawn=drawn,
+            is_by_chunk=rater.is_by_chunk,
         )
 
-    def of_both(self, names: list[str]) -> "_Chunks":
+    @classmethod
+    def by_rater(
+        cls, table: pd.DataFrame, labels: Iterable[Label], rubric: RubricFacts, *, judge_tuned: bool
+    ) -> "dict[str, ChunkRates]":
+        """Return the rates by the labels of each rater; raters without a label of this run are left out.
+
+        Args:
+            table: The table of letters.
+            labels: Of all raters.
+            rubric: Its scale.
+            judge_tuned: Whether labels that the judge was tuned on are left out.
+
+        Raises:
+            DataError: labels contradict each other or use letters that the rubric does not have.
+        """
+        raters = _raters(table, labels, rubric, judge_tuned=judge_tuned)
+        return {rater.name: cls.of(table, rater, rubric.best) for rater in raters}
+
+    def of_both(self, names: list[str]) -> "ChunkRates":
         """Return the chunks for which items of all named candidates were expected."""
         kept = self.judged[names].notna().all(axis=1)
-        return _Chunks(
+        return ChunkRates(
             self.judged[kept],
             self.labelled[kept],
             self.n_items[kept],
             self.n_labelled[kept],
             self.sizes[kept],
+            self.drawn,
+            self.is_by_chunk,
         )
 
+    def probabilities(self, names: list[str]) -> np.ndarray | None:
+        """Return the probability with which all items of the named candidates were drawn, by chunk; None if not known."""
+        if self.drawn is None:
+            return None
+        items = self.drawn[self.drawn["candidate"].isin(names)].drop_duplicates("item_id")
+        by_chunk = items.groupby("cluster", sort=False)["inclusion"]
+        # items that were drawn one by one are together by chance
+        together = by_chunk.max() if self.is_by_chunk else by_chunk.prod()
+        return together.reindex(self.sizes.index).to_numpy(float)
 
-def _difference(pair: Difference, rater: _Rater, chunks: _Chunks, margin: float) -> LabelledDifference | None:
+
+def _difference(
+    pair: Difference, rater: _Rater, chunks: ChunkRates, margin: float
+) -> LabelledDifference | None:
     """Return the difference of a pair by the labels of a rater; None where no chunk is labelled for both."""
     columns = [pair.a, pair.b]
     # items that were imported need not be about the same chunks
@@ -203,8 +271,16 @@ def _difference(pair: Difference, rater: _Rater, chunks: _Chunks, margin: float)
     judged = (chunks.judged[pair.b] - chunks.judged[pair.a]).to_numpy(float)
     sizes = chunks.sizes.to_numpy(float)
     inclusion = None if share == 1 or has_items.all() else np.where(has_items, share, 1.0)
+    drawn = chunks.probabilities(columns)
+    if drawn is not None and share < 1:
+        inclusion = scaled_inclusion(drawn, is_labelled, int(has_items.sum()))
     corrected = corrected_difference(judged, differences, sizes=sizes, inclusion=inclusion)
-    error = differential_error(judged[is_labelled], differences[is_labelled], sizes=sizes[is_labelled])
+    error = differential_error(
+        judged[is_labelled],
+        differences[is_labelled],
+        sizes=sizes[is_labelled],
+        inclusion=None if drawn is None or inclusion is None else inclusion[is_labelled],
+    )
     difference = Measure.of(agreeing_with_test(corrected.estimate, corrected.p_value))
     return LabelledDifference(
         rater=rater.name,
@@ -240,7 +316,11 @@ def _rates(name: str, rows: pd.DataFrame, rater: _Rater, rubric: RubricFacts) ->
         "n_chunks": len(set(clusters[~np.isnan(labelled)])),
     }
     rates = []
-    inclusion = _inclusion(judged, labelled, failed)
+    inclusion = (
+        _inclusion(judged, labelled, failed)
+        if rater.inclusion is None
+        else rater.inclusion[rows.index].fillna(1.0).to_numpy(float)
+    )
     for worst in range(len(code) - 1):
         target = tuple(range(worst + 1))
         corrected = corrected_rate(

@@ -13,6 +13,7 @@ from qaeval.cost.model import CandidateCost
 from qaeval.records import Sample
 from qaeval.report import numbers
 from qaeval.report.facts import CheckFacts
+from qaeval.report.numbers import in_words
 from qaeval.report.tables import Notes, Section, Table
 from qaeval.text.near import NearIndex
 from qaeval.text.units import content_words
@@ -157,7 +158,7 @@ def check_tables(groups: Sequence[CheckGroup], names: Sequence[str]) -> tuple[Ta
         (
             _named(group),
             *(
-                f"{rate.n_found:,} of {rate.n_checked:,} · {notes.rate(rate.share, f'{group.check.name} of {rate.candidate}')}"
+                f"{rate.n_found:,} of {rate.n_checked:,} · {notes.rate(rate.share, f'{in_words(group.check.name)} of {rate.candidate}')}"
                 for rate in group.rates
             ),
         )
@@ -166,7 +167,7 @@ def check_tables(groups: Sequence[CheckGroup], names: Sequence[str]) -> tuple[Ta
     examples = tuple(
         (
             example.candidate,
-            group.check.name,
+            in_words(group.check.name),
             example.chunk_id,
             example.finding,
             example.question,
@@ -179,7 +180,7 @@ def check_tables(groups: Sequence[CheckGroup], names: Sequence[str]) -> tuple[Ta
         caption="Items with a finding, by check",
         header=("Check", *names),
         rows=rows,
-        notes=(*(f"{group.check.name}: {group.check.meaning}" for group in groups), *notes.lines()),
+        notes=(*(f"{in_words(group.check.name)}: {group.check.meaning}" for group in groups), *notes.lines()),
     )
     shown = Table(
         caption="Examples, texts cut after 200 characters",
@@ -191,7 +192,8 @@ def check_tables(groups: Sequence[CheckGroup], names: Sequence[str]) -> tuple[Ta
 
 
 def _named(group: CheckGroup) -> str:
-    return f"{group.check.name} ({', '.join(group.check.types)})" if group.check.types else group.check.name
+    name = in_words(group.check.name)
+    return f"{name} ({', '.join(group.check.types)})" if group.check.types else name
 
 
 def selection(report: Report) -> Section | None:
@@ -231,7 +233,7 @@ def selection(report: Report) -> Section | None:
         ),
         *(
             (
-                f"passes {group.check.name}",
+                f"passes {in_words(group.check.name)}",
                 *(_share(rate.n_checked - rate.n_found, rate.n_checked) for rate in group.rates),
             )
             for group in report.checks

@@ -15,6 +15,7 @@ from qaeval.comparison.report import CheckGroup
 from qaeval.records import FailureReason, GenerateRow, Sample
 from qaeval.report import numbers
 from qaeval.report.facts import EvalFacts, Part
+from qaeval.report.numbers import in_words
 from qaeval.report.tables import Section, Table
 
 
@@ -119,7 +120,7 @@ def _items(report: GenerationReport) -> Table:
             candidate.candidate,
             numbers.count(candidate.n_expected),
             numbers.count(candidate.n_valid),
-            ", ".join(f"{reason} {n:,}" for reason, n in candidate.failed_by_reason.items()) or "–",
+            ", ".join(f"{in_words(reason)} {n:,}" for reason, n in candidate.failed_by_reason.items()) or "–",
             numbers.count(candidate.n_without_findings),
             *(repeated(candidate) if writes_questions else ()),
         )

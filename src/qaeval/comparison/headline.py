@@ -8,12 +8,17 @@ from qaeval.analysis.model import CandidateSummary, JudgeSummary, Sentence
 from qaeval.comparison.model import Difference, LabelledRate, Reason, Verdict
 from qaeval.comparison.report import CheckGroup
 from qaeval.comparison.verdict import SHOWN_FROM, ordered
+from qaeval.records import failure_meaning
 from qaeval.report.facts import SAME_FAMILY, ModelFacts, RubricFacts
-from qaeval.report.numbers import listed, percent, plural, rate
+from qaeval.report.numbers import in_words, listed, percent, plural, rate, two_digits_up
 from qaeval.stats.estimate import MIN_CLUSTERS
 
 _S: Final = "'s"
 
+_MAX_NAMED: Final = 3
+"""Equal candidates that the sentence of the verdict names."""
+_MAX_MORE: Final = 10_000
+"""A larger number of chunks is no advice: nobody grades so many for one comparison."""
 _MANY_UNGRADED: Final = 0.02
 """With a larger share of items without a letter the rates hang on what those letters would have been."""
 
@@ -34,8 +39,10 @@ def write_headline(
     """Write the headline: the verdict, the findings that it rests on, then cautions and notes."""
     order = ordered(candidates, differences)
     tells_nothing = controls.outcome == "tells nothing apart"
+    basis = verdict_basis(verdict)
     findings = [
         *((controls.sentence,) if tells_nothing else _pairs(verdict, differences)),
+        *((basis,) if basis else ()),
         *_labelled_rates(order, labelled_rates),
         _rates(order, rubric),
         *_frequent(checks),
@@ -68,77 +75,109 @@ def write_headline(
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """Say in one sentence which candidate to use, or why there is no verdict, and what that rests on."""
-    better = verdict.reason("better")
-    beaten = listed(better.candidates) if better else ""
+    """Say in at most twelve words, names aside, what to do, or why there is no verdict."""
     if verdict.kind == "none":
-        return _no_verdict(verdict, beaten)
+        return _no_verdict(verdict)
     if verdict.kind == "undecided":
         return _undecided(verdict)
-    if verdict.kind == "use":
-        use, result = f"Use {verdict.candidate}", f"it is better than {beaten}"
-    else:
-        use = f"Use {listed(verdict.candidates, 'or')}, by cost or licence"
-        result = "no difference in quality that matters" + (
-            f"; each is better than {beaten}" if beaten else ""
+    is_shown = verdict.condition == "shown"
+    if verdict.kind == "equal":
+        return _equal(verdict.candidates, is_shown=is_shown)
+    better = verdict.reason("better")
+    beaten = better.candidates if better else ()
+    if is_shown:
+        return f"Use {verdict.candidate}: it writes more usable items than {_others(beaten, at_most=2)}."
+    return f"Use {verdict.candidate} if the judge is right: more usable than {_others(beaten, at_most=1)}."
+
+
+def _equal(names: Sequence[str], *, is_shown: bool) -> str:
+    which = listed(names, "or") if len(names) <= _MAX_NAMED else f"the cheapest of {len(names)}"
+    if not is_shown:
+        return f"Use {which} if the judge is right: equally usable."
+    costs = ", whichever costs less" if len(names) <= _MAX_NAMED else ""
+    return f"Use {which}{costs}: no difference that matters."
+
+
+def _others(names: Sequence[str], *, at_most: int) -> str:
+    return listed(names) if len(names) <= at_most else "the others"
+
+
+def verdict_basis(verdict: Verdict) -> str:
+    """Say which labels the verdict rests on and what contradicts it; empty where there is nothing to say."""
+    labels, few = verdict.reason("labelled"), verdict.reason("few_labels")
+    texts = []
+    if few:
+        condition = (
+            f"; from {SHOWN_FROM} labelled chunks on, the verdict has no condition"
+            if verdict.condition
+            else ""
         )
-    if verdict.condition == "shown":
-        return f"{use}: by {_labels(verdict.reason('labelled'))}, {result}."
-    comma = "," if verdict.kind == "equal" else ""
-    return f"{use}{comma} if the judge is right: {result}.{_few_labels(verdict)}{_contradicted(verdict)}"
+        texts.append(f"The verdict rests on {_labels(few)}{condition}.")
+    elif labels:
+        texts.append(f"The verdict rests on {_labels(labels)}.")
+    if others := verdict.reason("raters_differ"):
+        texts.append(f"But {listed([f'{rater}{_S}' for rater in others.raters])} labels show something else.")
+    if verdict.reason("judge_differs"):
+        texts.append("The judge's letters alone would say otherwise.")
+    ungraded = verdict.reason("nothing_graded")
+    if ungraded and ungraded.failure:
+        meaning = failure_meaning(ungraded.failure)
+        texts.append(
+            f"The most frequent failure is {in_words(ungraded.failure)}{f': {meaning}' if meaning else ''}."
+        )
+    return " ".join(texts)
 
 
-def _labels(reason: Reason | None) -> str:
+def _labels(reason: Reason) -> str:
     """Name the labels that decide: ``anna's labels of 40 chunks``."""
-    if reason is None:
-        return "labels"
     at_least = "at least " if len(reason.candidates) > 1 else ""
     return f"{listed([f'{rater}{_S}' for rater in reason.raters])} labels of {at_least}{plural(reason.n_chunks or 0, 'chunk')}"
 
 
-def _few_labels(verdict: Verdict) -> str:
-    few = verdict.reason("few_labels")
-    return f" This rests on {_labels(few)}; the condition applies below {SHOWN_FROM} chunks." if few else ""
-
-
-def _contradicted(verdict: Verdict) -> str:
-    others = verdict.reason("raters_differ")
-    return (
-        f" But {listed([f'{rater}{_S}' for rater in others.raters])} labels show something else."
-        if others
-        else ""
-    )
-
-
 def _undecided(verdict: Verdict) -> str:
-    leader = verdict.leader
-    labels = verdict.reason("labelled") or verdict.reason("few_labels")
-    judge = " The judge's letters alone would say otherwise." if verdict.reason("judge_differs") else ""
     if verdict.reason("too_few_chunks"):
-        return f"Undecided: {leader} had the most usable items, but there are too few chunks for an interval."
-    more = f"by {_labels(labels)}, " if labels else ""
-    needed = "more labelled chunks" if labels else "more chunks"
-    if level := verdict.reason("level"):
-        names = listed([leader or "", *level.candidates])
-        return f"Undecided: {more}{names} are level, and {needed} are needed to rule out a difference.{judge}"
+        return f"No winner yet: fewer than {MIN_CLUSTERS} chunks give no interval."
     unclear = verdict.reason("not_enough_data")
-    rivals = listed(unclear.candidates) if unclear else "the others"
-    return f"Undecided: {more}{leader} leads, but {needed} are needed to tell it from {rivals}.{judge}"
+    n_more = unclear.n_more_chunks if unclear else None
+    by_labels = verdict.reason("labelled") or verdict.reason("few_labels")
+    if n_more is not None and n_more <= _MAX_MORE:
+        of = "labels of " if by_labels else ""
+        return (
+            f"No winner yet: {of}about {plural(two_digits_up(n_more), 'more chunk', 'more chunks')} decide."
+        )
+    if level := verdict.reason("level"):
+        return f"No winner yet: {listed([verdict.leader or '', *level.candidates[:1]])} are level."
+    return f"No winner yet: {verdict.leader} leads, but not by enough."
 
 
-def _no_verdict(verdict: Verdict, beaten: str) -> str:
+def _no_verdict(verdict: Verdict) -> str:
     if refuted := verdict.reason("judge_refuted"):
-        raters = listed([f"{rater}{_S}" for rater in refuted.raters])
-        return f"No verdict: by {raters} labels, the judge is not shown to agree more often than chance or a constant answer would."
+        raters = listed([f"{rater}{_S}" for rater in refuted.raters[:2]])
+        return f"No verdict: {raters} labels do not support the judge."
+    ungraded = verdict.reason("nothing_graded")
+    failure = f" ({in_words(ungraded.failure)})" if ungraded and ungraded.failure else ""
     texts = {
-        "judge_tells_nothing_apart": "the judge tells nothing apart, so its letters say nothing of the candidates.",
-        "one_candidate": f"{verdict.leader} is the only candidate, so there is nothing to compare.",
-        "nothing_graded": "not one item was graded; the failures below say why.",
+        "judge_tells_nothing_apart": "the judge cannot tell good items from bad.",
+        "one_candidate": f"{verdict.leader} is the only candidate.",
+        "nothing_graded": f"no item was graded{failure}.",
         "nothing_usable": "no candidate wrote a usable item.",
-        "embedded_only": f"all candidates are embedded, so there is none to host; {verdict.leader} is "
-        + (f"better than {beaten}." if beaten else "not shown to be better."),
+        "embedded_only": "no language model was measured.",
     }
     return f"No verdict: {next((texts[reason.code] for reason in verdict.reasons if reason.code in texts), 'see the report.')}"
+
+
+def doubt_clause(doubts: Sequence[Reason], controls: JudgeDiscrimination | None = None) -> str:
+    """Say why the judge's letters decide nothing, without a full stop.
+
+    Args:
+        doubts: Reasons of a verdict, `judge_refuted` or `judge_tells_nothing_apart` among them.
+        controls: What planted controls and letters show; None: without the counts.
+    """
+    if refuted := next((reason for reason in doubts if reason.code == "judge_refuted"), None):
+        raters = listed([f"{rater}{_S}" for rater in refuted.raters])
+        return f"by {raters} labels, the judge is not shown to agree more often than chance or a constant answer would"
+    sentence = "The judge tells nothing apart" if controls is None else controls.sentence.rstrip(".")
+    return f"{sentence[:1].lower()}{sentence[1:]}"
 
 
 def _rates(order: Sequence[CandidateSummary], rubric: RubricFacts) -> str:
@@ -170,7 +209,7 @@ def _pairs(verdict: Verdict, differences: Sequence[Difference]) -> list[str]:
 def _frequent(checks: Sequence[CheckGroup]) -> list[str]:
     """Name what a check found in half of a candidate's items or more."""
     return [
-        f"The check {group.check.name} found something in {rate.n_found:,} of {plural(rate.n_checked, 'item')} of {rate.candidate} "
+        f"The check {in_words(group.check.name)} found something in {rate.n_found:,} of {plural(rate.n_checked, 'item')} of {rate.candidate} "
         f"({percent(rate.share.value)}). {group.check.meaning}"
         for group in checks
         for rate in group.rates
@@ -273,13 +312,13 @@ def _contradictions(judge: str, candidates: Sequence[CandidateSummary], rubric: 
         return []
     text = (
         f"{judge} gave {rubric.best} to {listed(flagged)} and raised a flag on them all the same "
-        f"({' or '.join(rubric.flag_names)}): its letters and its flags contradict each other."
+        f"({' or '.join(map(in_words, rubric.flag_names))}): its letters and its flags contradict each other."
     )
     return [text]
 
 
 def _failed(candidate: CandidateSummary) -> str:
-    kinds = ", ".join(f"{reason} {n:,}" for reason, n in candidate.failed_by_reason.items())
+    kinds = ", ".join(f"{in_words(reason)} {n:,}" for reason, n in candidate.failed_by_reason.items())
     return (
         f"{candidate.facts.name}: {candidate.failed.n:,} of {plural(candidate.n_expected, 'item')} failed ({kinds}) and count as not usable; fix "
         f"the failures before you compare quality."

@@ -5,18 +5,18 @@ itself, by hash, so that text of a model could not run even if it were not escap
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
 
 from markupsafe import Markup
 
-from qaeval.analysis.model import CandidateSummary
 from qaeval.comparison.charts import charts, difference_bars
 from qaeval.comparison.items import UNSURE, ChunkItems
-from qaeval.comparison.provenance import data_left
+from qaeval.comparison.overview import CandidateLine, build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline, subtitle, title, write_sections
 from qaeval.report import numbers
+from qaeval.report.measure import Measure
 from qaeval.report.page import STYLE, content_policy, data_url, page_environment
 
 _SCRIPT: Final = "page.js"
@@ -24,8 +24,19 @@ _PALETTE: Final = 4
 """Colours run from ``letter-0`` (best) to ``letter-4`` (worst)."""
 _TICKS: Final = 1000
 """Resolution of the interval strip."""
-_LEAST_LABELLED: Final = 0.06
-"""A narrower piece of a bar has its name in the text below alone."""
+_SHARE_OF_CHARACTER: Final = 0.022
+"""Share of a bar, on a phone, that a character takes; a text without room is left out, and is in the text alternative."""
+_MENU: Final = {
+    "quality": "Quality",
+    "agreement": "Judge",
+    "speed": "Speed and cost",
+    "failures": "Failures",
+    "provenance": "Provenance",
+}
+
+
+_Strip: TypeAlias = tuple[int, int, int, int]
+"""Ticks before an interval, inside it up to the value, inside it behind the value, behind it."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +46,35 @@ class _Piece:
     name: str
     n: int
     css_class: str
-    labelled: bool = True
+    text: str
 
 
 @dataclass(frozen=True)
 class _Bar:
     """One candidate's letters as a stacked bar, and its usable rate as a strip."""
 
-    candidate: str
+    candidate: CandidateLine
     pieces: tuple[_Piece, ...]
     counts: str
     rate: str
-    strip: tuple[int, int, int, int] | None
-    """Ticks before the interval, inside it up to the value, inside it behind the value, behind it."""
+    interval: str
+    strip: _Strip | None
 
 
 @dataclass(frozen=True)
 class _Difference:
-    """One pair's difference on a common scale, in ticks from the left."""
+    """One difference on a common scale."""
 
     name: str
     text: str
     outcome: str
-    strip: tuple[int, int, int, int] | None
-    """Ticks before the interval, inside it up to the value, inside it behind the value, behind it."""
+    strip: _Strip | None
+    is_deciding: bool = True
 
 
 @dataclass(frozen=True)
 class _Forest:
-    """All pairs on one scale, with the margin's band around 0."""
+    """Differences on one scale, with the margin's band around 0."""
 
     rows: tuple[_Difference, ...]
     band: tuple[int, int, int]
@@ -71,26 +82,60 @@ class _Forest:
     ends: tuple[str, str]
 
 
-def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
+@dataclass(frozen=True)
+class PageLinks:
+    """Links from a report to the other pages of a server; the file on disk has none."""
+
+    home: str
+    """List of runs."""
+    label: str
+    """Labelling of this run."""
+
+
+def render_html(report: Report, items: Sequence[ChunkItems] = (), *, links: PageLinks | None = None) -> str:
     """Render a report as one self-contained page; the same arguments give the same text.
 
     Args:
         report: the report.
         items: what `comparison.analysis.Analysis.items` gathered; without them the page has no list of items.
+        links: Other pages of the server that shows it; None: a file by itself.
     """
     environment = page_environment()
-    bars = tuple(_bar(candidate, report.rubric.letters) for candidate in report.candidates)
-    forest = _forest(report)
+    screen = build_overview(report)
+    bars = tuple(_bar(candidate, report.rubric.letters) for candidate in screen.candidates)
+    leading = _forest(
+        [
+            _Difference(
+                line.pair if line.is_deciding else "",
+                numbers.difference(line.measure),
+                line.source,
+                None,
+                line.is_deciding,
+            )
+            for line in screen.differences
+        ],
+        [line.measure for line in screen.differences],
+        report.margin,
+    )
+    pairs = difference_bars(report)
+    forest = _forest(
+        [_Difference(bar.name, numbers.difference(bar.measure), bar.outcome, None) for bar in pairs],
+        [bar.measure for bar in pairs],
+        report.margin,
+    )
     pictures = {chart.name: chart for chart in charts(report) if chart.in_page}
-    style = environment.get_template(STYLE).render(widths=_widths(bars, forest)).strip()
+    style = environment.get_template(STYLE).render(widths=_widths(bars, leading, forest)).strip()
     script = environment.get_template(_SCRIPT).render().strip()
     return environment.get_template("report.html.j2").render(
         title=title(report),
         subtitle=subtitle(report),
         report=report,
+        screen=screen,
         headline=headline(report),
         sections=write_sections(report),
+        menu=_menu(report),
         bars=bars,
+        leading=leading,
         forest=forest,
         pictures=pictures,
         image=data_url,
@@ -105,11 +150,17 @@ def render_html(report: Report, items: Sequence[ChunkItems] = ()) -> str:
         ),
         different={chunk.sample_id for chunk in items if _differs(chunk)},
         unsure=UNSURE,
-        data_left=data_left(report),
+        links=links,
         style=Markup(style),  # noqa: S704 - our own file, numbers filled in
         script=Markup(script),  # noqa: S704 - our own file
         policy=content_policy(style, script),
     )
+
+
+def _menu(report: Report) -> tuple[tuple[str, str], ...]:
+    """List the entries of the menu, anchor and name: the sections that most readers look for."""
+    present = {section.anchor for section in write_sections(report)}
+    return tuple((anchor, name) for anchor, name in _MENU.items() if anchor in present)
 
 
 def _left_out(report: Report, items: Sequence[ChunkItems]) -> int:
@@ -133,64 +184,73 @@ def _looks(letters: Sequence[str]) -> dict[str, str]:
     return {letter: f"letter-{round(index * _PALETTE / last)}" for index, letter in enumerate(letters)}
 
 
-def _bar(candidate: CandidateSummary, letters: Sequence[str]) -> _Bar:
-    classes = _looks(letters)
-    named = [(count.name, count.n, classes[count.name]) for count in candidate.letters]
-    named += [("no letter", candidate.ungraded.n, "ungraded"), ("failed", candidate.failed.n, "failed")]
+def _bar(candidate: CandidateLine, letters: Sequence[str]) -> _Bar:
+    classes = {**_looks(letters), "no letter": "ungraded", "failed": "failed"}
+    n_expected, rate = candidate.summary.n_expected, candidate.rate
     return _Bar(
-        candidate=candidate.facts.name,
+        candidate=candidate,
         pieces=tuple(
-            _Piece(name, n, css_class, labelled=n >= _LEAST_LABELLED * candidate.n_expected)
-            for name, n, css_class in named
+            _Piece(name, n, classes[name], _piece_text(name, n / n_expected))
+            for name, n in candidate.counts
             if n
         ),
-        counts=" · ".join(f"{name} {n:,}" for name, n, _ in named),
-        rate=numbers.rate(candidate.usable),
-        strip=_strip(candidate),
+        counts=" · ".join(f"{name} {n:,}" for name, n in candidate.counts),
+        rate=numbers.UNDEFINED if rate.value is None else f"{100 * rate.value:.0f} %",
+        interval=""
+        if rate.low is None or rate.high is None
+        else f"{100 * rate.low:.0f} to {100 * rate.high:.0f}",
+        strip=_strip(rate),
     )
 
 
-def _strip(candidate: CandidateSummary) -> tuple[int, int, int, int] | None:
-    usable = candidate.usable
-    if usable.value is None or usable.low is None or usable.high is None:
+def _piece_text(name: str, share: float) -> str:
+    """Return what stands in a piece of a bar, as far as it has room."""
+    texts = (f"{name} {100 * share:.0f}", name)
+    return next((text for text in texts if share >= _SHARE_OF_CHARACTER * (len(text) + 1)), "")
+
+
+def _strip(rate: Measure) -> _Strip | None:
+    if rate.value is None or rate.low is None or rate.high is None:
         return None
-    low, value, high = (round(_TICKS * end) for end in (usable.low, usable.value, usable.high))
+    low, value, high = (round(_TICKS * end) for end in (rate.low, rate.value, rate.high))
     return low, value - low, high - value, _TICKS - high
 
 
-def _forest(report: Report) -> _Forest | None:
-    """Put all differences on one scale that is symmetric around 0; None without pairs."""
-    if not report.differences:
+def _forest(rows: Sequence[_Difference], measures: Sequence[Measure], margin: float) -> _Forest | None:
+    """Put differences on one scale that is symmetric around 0; None without any."""
+    if not rows:
         return None
-    bars = difference_bars(report)
     ends = [
         abs(end)
-        for bar in bars
-        for end in (bar.measure.low, bar.measure.value, bar.measure.high)
+        for measure in measures
+        for end in (measure.low, measure.value, measure.high)
         if end is not None
     ]
-    reach = 1.08 * max([report.margin, *ends])
+    reach = 1.08 * max([margin, *ends])
 
     def tick(share: float) -> int:
         return round(_TICKS * (share + reach) / (2 * reach))
 
-    rows = []
-    for bar in bars:
-        low, value, high = bar.measure.low, bar.measure.value, bar.measure.high
-        strip = None
-        if low is not None and value is not None and high is not None:
-            at = [tick(end) for end in (low, value, high)]
-            strip = (at[0], at[1] - at[0], at[2] - at[1], _TICKS - at[2])
-        rows.append(_Difference(bar.name, numbers.difference(bar.measure), bar.outcome, strip))
-    before = tick(-report.margin)
-    band = (before, _TICKS // 2 - before, before)
-    return _Forest(tuple(rows), band, (numbers.points(-reach), numbers.points(reach)))
+    def strip(measure: Measure) -> _Strip | None:
+        low, value, high = measure.low, measure.value, measure.high
+        if low is None or value is None or high is None:
+            return None
+        at = [tick(end) for end in (low, value, high)]
+        return at[0], at[1] - at[0], at[2] - at[1], _TICKS - at[2]
+
+    before = tick(-margin)
+    return _Forest(
+        tuple(replace(row, strip=strip(measure)) for row, measure in zip(rows, measures, strict=True)),
+        (before, _TICKS // 2 - before, before),
+        (numbers.points(-reach), numbers.points(reach)),
+    )
 
 
-def _widths(bars: Sequence[_Bar], forest: _Forest | None) -> list[int]:
+def _widths(bars: Sequence[_Bar], *forests: _Forest | None) -> list[int]:
     """List every width that the page needs: its policy forbids style attributes."""
     used = {piece.n for bar in bars for piece in bar.pieces}
     used |= {ticks for bar in bars for ticks in bar.strip or ()}
-    if forest is not None:
-        used |= {ticks for row in forest.rows for ticks in row.strip or ()} | set(forest.band)
+    for forest in forests:
+        if forest is not None:
+            used |= {ticks for row in forest.rows for ticks in row.strip or ()} | set(forest.band)
     return sorted(used)

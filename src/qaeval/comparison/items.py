@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from qaeval.analysis.letters import GRADED, flag_column
+from qaeval.comparison.report import ReviewCounts
 from qaeval.records import FAILURES, Label, Sample
 from qaeval.report.facts import Part
 from qaeval.text.units import content_words, sentences
@@ -77,9 +78,7 @@ def gather_items(
     marked: bool,
 ) -> tuple[ChunkItems, ...]:
     """Gather the items by sample, in the order of the sample set; arguments as in `comparison.analysis.Analysis.items`."""
-    letters_by_item: dict[str, list[tuple[str, str]]] = {}
-    for label in sorted(labels, key=lambda label: label.rater):
-        letters_by_item.setdefault(label.item_id, []).append((label.rater, label.letter))
+    letters_by_item = _labels_by_item(labels)
     if max_items is not None and len(table) > max_items:
         table = table[table["sample_id"].isin(_most_informative(table, letters_by_item, max_items))]
     written = set(table["sample_id"])
@@ -115,30 +114,67 @@ def _most_informative(
     table: pd.DataFrame, letters_by_item: Mapping[str, list[tuple[str, str]]], max_items: int
 ) -> set[str]:
     """Pick the samples whose items tell most, as many as fit."""
-    labelled = {item: {letter for _, letter in labels} for item, labels in letters_by_item.items()}
-    differs = [
-        bool(letters := labelled.get(item)) and letters != {letter}
-        for item, letter in zip(table["item_id"], table["letter"], strict=True)
-    ]
-    rows = pd.DataFrame(
-        {
-            "sample_id": table["sample_id"],
-            "candidate": table["candidate"],
-            "letter": table["letter"],
-            "lost": table["status"] != GRADED,
-            "differs": differs,
-            "unsure": table["sure"] < UNSURE,
-        }
+    marks = _marks(table, letters_by_item)
+    samples = marks.groupby("sample_id", sort=False)
+    rank = (
+        8 * samples["lost"].any()
+        + 4 * samples["mismatched"].any()
+        + 2 * _apart(marks)
+        + samples["unsure"].any()
     )
-    samples = rows.groupby("sample_id", sort=False)
-    written = rows.groupby(["sample_id", "candidate"], sort=False)["letter"].agg(
-        lambda letters: "".join(sorted(letters))
-    )
-    apart = written.groupby("sample_id", sort=False).nunique() > 1  # noqa: PD101 - of each sample
-    rank = 8 * samples["lost"].any() + 4 * samples["differs"].any() + 2 * apart + samples["unsure"].any()
     order = rank.sort_values(ascending=False, kind="stable").index
     sizes = samples.size()[order].cumsum()
     return set(order[sizes <= max_items])
+
+
+def count_review(table: pd.DataFrame, labels: Iterable[Label]) -> ReviewCounts:
+    """Count what there is to look at.
+
+    Args:
+        table: The table of letters.
+        labels: Labels of the run's rubric, all raters.
+    """
+    marks = _marks(table, _labels_by_item(labels))
+    return ReviewCounts(
+        n_chunks_different=int(_apart(marks).sum()),
+        n_unsure=int(marks["unsure"].sum()),
+        n_mismatched=int(marks["mismatched"].sum()),
+        n_lost=int(marks["lost"].sum()),
+        n_with_findings=int(table["findings"].notna().sum()),
+    )
+
+
+def _labels_by_item(labels: Iterable[Label]) -> dict[str, list[tuple[str, str]]]:
+    by_item: dict[str, list[tuple[str, str]]] = {}
+    for label in sorted(labels, key=lambda label: label.rater):
+        by_item.setdefault(label.item_id, []).append((label.rater, label.letter))
+    return by_item
+
+
+def _marks(table: pd.DataFrame, labels_by_item: Mapping[str, list[tuple[str, str]]]) -> pd.DataFrame:
+    """Mark the rows that are lost, that a label contradicts, and of which the judge is unsure."""
+    labelled = {item: {letter for _, letter in labels} for item, labels in labels_by_item.items()}
+    return pd.DataFrame(
+        {
+            "sample_id": table["sample_id"],
+            "candidate": table["candidate"],
+            "outcome": table["letter"].where(table["status"] == GRADED, table["status"]),
+            "lost": table["status"] != GRADED,
+            "mismatched": [
+                bool(letter) and bool(letters := labelled.get(item)) and letters != {letter}
+                for item, letter in zip(table["item_id"], table["letter"], strict=True)
+            ],
+            "unsure": table["sure"] < UNSURE,
+        }
+    )
+
+
+def _apart(marks: pd.DataFrame) -> "pd.Series[bool]":
+    """Return for each sample whether the candidates' letters differ, whatever their order."""
+    written = marks.groupby(["sample_id", "candidate"], sort=False)["outcome"].agg(
+        lambda outcomes: "\n".join(sorted(outcomes))
+    )
+    return written.groupby("sample_id", sort=False).nunique() > 1  # noqa: PD101 - of each sample
 
 
 def _view(

@@ -2,7 +2,9 @@
 
 from typing import Final, Literal, TypeAlias
 
-from qaeval.report.facts import Part
+from pydantic import Field
+
+from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
 from qaeval.stats.estimate import MIN_CLUSTERS
 
@@ -186,9 +188,8 @@ ReasonCode: TypeAlias = Literal[
     "raters_differ",
 ]
 """
-=========================  ==================================================================================
-one_candidate              the run has one candidate
-nothing_graded             no item has a letter
+=========================  ===========================================================================one_candidate              the run has one candidate
+nothing_graded             no item has a letter; most failed for the reason `failure`
 nothing_usable             no candidate wrote a usable item
 judge_refuted              by the labels of `raters`, the judge does not beat chance or the commonest letter
 judge_tells_nothing_apart  by planted controls, or by one letter for nearly all items: `Report.controls`
@@ -203,8 +204,7 @@ few_labels                 labels of `raters` decide about `candidates`, in too 
 not_labelled               the judge's letters decide about `candidates`: fewer than 10 chunks are labelled
 judge_differs              by the judge's letters alone, the comparison with `candidates` would end differently
 raters_differ              by the labels of `raters`, the comparison with `candidates` would end differently
-=========================  ==================================================================================
-"""
+=========================  ==========================================================================="""
 
 
 class Reason(Part):
@@ -216,6 +216,11 @@ class Reason(Part):
     raters: tuple[str, ...] = ()
     n_chunks: int | None = None
     """Labelled chunks; where pairs differ, the fewest."""
+    n_more_chunks: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of ``not_enough_data``: about how many more chunks, labelled ones if labels decide, tell the leader from all of `candidates`;
+    None where that is not known."""
+    failure: str = Field(default="", exclude_if=is_unset)
+    """The most frequent `qaeval.records.FailureReason`, where nothing was graded."""
 
 
 class Verdict(Part):

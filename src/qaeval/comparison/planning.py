@@ -6,11 +6,14 @@ from math import isnan
 from typing import Final
 
 import pandas as pd
+from pydantic import Field
 
-from qaeval.comparison.model import ALPHA, Difference, LabelledDifference
+from qaeval.agreement.model import JudgeDiscrimination
+from qaeval.comparison.headline import doubt_clause
+from qaeval.comparison.model import ALPHA, Difference, LabelledDifference, Reason
 from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.report import numbers
-from qaeval.report.facts import Part
+from qaeval.report.facts import Part, is_unset
 from qaeval.report.numbers import percent, plural, size
 from qaeval.report.tables import Section, Table
 from qaeval.stats.estimate import MIN_CLUSTERS
@@ -33,7 +36,7 @@ class PairPlan(Part):
     detectable: float | None
     """Smallest true difference found with the power asked for; None where none is."""
     needed: int | None
-    """Chunks that find the difference asked for with that power; None where even a million do not."""
+    """Chunks that find the difference asked for with that power; None where even a million do not, or no number does."""
     power: float
     """Probability that `n_chunks` find the difference asked for."""
     n_labelled: int | None = None
@@ -66,6 +69,10 @@ class PlanReport(Part):
     items_per_chunk: int
     spreads: tuple[ClusterSpread, ...]
     pairs: tuple[PairPlan, ...]
+    doubts: tuple[Reason, ...] = Field(default=(), exclude_if=is_unset)
+    """Why the letters of the run's judge decide nothing, however many chunks there are; empty where they may decide."""
+    controls: JudgeDiscrimination | None = Field(default=None, exclude_if=is_unset)
+    """Whether the run's judge tells anything apart; None without a run."""
 
 
 def plan_run(
@@ -78,6 +85,8 @@ def plan_run(
     power: float,
     n_chunks: int | None = None,
     labelled: Sequence[Difference] = (),
+    doubts: Sequence[Reason] = (),
+    controls: JudgeDiscrimination | None = None,
 ) -> PlanReport:
     """Plan with the chunks of a run as the pilot.
 
@@ -91,9 +100,10 @@ def plan_run(
         best: The letter of a usable item.
         difference: True difference of usable rates that matters, above 0.
         power: Probability to find it.
-        n_chunks: Chunks of the comparison that is planned; those of the run when left out.
-
+        n_chunks: Chunks of the comparison that is planned; default: those of the run.
         labelled: Differences of the pairs with what labels say of them; from these, how many labelled chunks decide.
+        doubts: Why the judge's letters decide nothing: then no number of chunks does, and labels alone decide.
+        controls: Whether the judge tells anything apart.
 
     Raises:
         ValueError: an argument is out of range.
@@ -124,14 +134,18 @@ def plan_run(
                     n_chunks=n_chunks or len(counts),
                     power=power,
                     alpha=ALPHA / len(pairs),
+                    is_judge_trusted=not doubts,
                 ),
                 by_pair.get((a, b)),
                 difference,
                 power=power,
                 alpha=ALPHA / len(pairs),
+                is_judge_trusted=not doubts,
             )
             for a, b in pairs
         ),
+        doubts=tuple(doubts),
+        controls=controls,
     )
 
 
@@ -169,8 +183,27 @@ def _spread(name: str, rows: pd.DataFrame, items_per_chunk: int) -> ClusterSprea
 
 
 def _pair(
-    a: str, b: str, pilot: Pilot, difference: float, *, n_chunks: int, power: float, alpha: float
+    a: str,
+    b: str,
+    pilot: Pilot,
+    difference: float,
+    *,
+    n_chunks: int,
+    power: float,
+    alpha: float,
+    is_judge_trusted: bool = True,
 ) -> PairPlan:
+    if not is_judge_trusted:
+        return PairPlan(
+            a=a,
+            b=b,
+            n_chunks=n_chunks,
+            sd=float(((pilot.usable_b - pilot.usable_a) / pilot.size).std(ddof=1)),
+            detectable=None,
+            needed=None,
+            power=0.0,
+            sentence="No number of chunks decides by this judge's letters.",
+        )
     planned = plan(pilot, difference, n_chunks=n_chunks, alpha=alpha, power=power)
     return PairPlan(
         a=a,
@@ -186,11 +219,20 @@ def _pair(
 
 
 def _with_labels(
-    pair: PairPlan, labelled: LabelledDifference | None, difference: float, *, power: float, alpha: float
+    pair: PairPlan,
+    labelled: LabelledDifference | None,
+    difference: float,
+    *,
+    power: float,
+    alpha: float,
+    is_judge_trusted: bool,
 ) -> PairPlan:
     """Add how many labelled chunks decide, from the labels of the pair; without any, from the judge's spread alone."""
     if pair.n_chunks < MIN_CLUSTERS:
         return pair
+    if labelled is None and not is_judge_trusted:
+        sentence = f"{pair.sentence} Labels of {MIN_CLUSTERS} chunks show how many labelled ones do."
+        return pair.model_copy(update={"sentence": sentence})
     correlation = max(0.0, (labelled.correlation or 0.0) if labelled else 0.0)
     sd = labelled.sd if labelled and labelled.sd else pair.sd
     needed = (
@@ -248,11 +290,16 @@ def write_plan(report: PlanReport) -> tuple[Section, ...]:
     method = f"Pilot: {report.source}. Power of the two-sided sign-flip test at {100 * report.alpha:g} %"
     if is_family:
         method += f", shared by {len(report.pairs)} pairs"
+    doubt = (
+        (f"More chunks decide nothing: {doubt_clause(report.doubts, report.controls)}.",)
+        if report.doubts
+        else ()
+    )
     return (
         Section(
             anchor="plan",
             title="Plan",
-            paragraphs=(*sentences, f"{method}, simulated with chunks drawn from the pilot."),
+            paragraphs=(*doubt, *sentences, f"{method}, simulated with chunks drawn from the pilot."),
             tables=(_pairs(report), _spreads(report)),
         ),
     )
@@ -275,7 +322,7 @@ def _pairs(report: PlanReport) -> Table:
             f"{pair.n_chunks:,}",
             numbers.decimal(pair.sd),
             "nothing" if pair.detectable is None else numbers.size(pair.detectable),
-            "over a million" if pair.needed is None else f"{pair.needed:,}",
+            _needed(pair, is_judge_trusted=not report.doubts),
             numbers.percent(pair.power),
             *(
                 ("more than there are" if pair.n_labelled is None else f"{pair.n_labelled:,}",)
@@ -286,6 +333,12 @@ def _pairs(report: PlanReport) -> Table:
         for pair in report.pairs
     )
     return Table(caption="Paired comparison", header=header, rows=rows)
+
+
+def _needed(pair: PairPlan, *, is_judge_trusted: bool) -> str:
+    if not is_judge_trusted:
+        return "no number"
+    return "over a million" if pair.needed is None else f"{pair.needed:,}"
 
 
 def _spreads(report: PlanReport) -> Table:

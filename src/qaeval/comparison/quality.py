@@ -6,8 +6,10 @@ from typing import Final, Protocol
 
 from qaeval.analysis.model import NOT_NAMED, CandidateSummary, Count, FailureGroup, StratumSummary
 from qaeval.comparison.report import Report
+from qaeval.comparison.verdict import ordered
 from qaeval.records import FailureReason
 from qaeval.report import numbers
+from qaeval.report.numbers import in_words
 from qaeval.report.tables import Notes, Section, Table
 
 REPEATED: Final = ("Repeated questions", "nearly repeated")
@@ -29,6 +31,7 @@ def quality(report: Report) -> Section:
         title="Quality",
         paragraphs=paragraphs,
         tables=(
+            _at_a_glance(report),
             _rates(report),
             *_labelled_rates(report),
             _letters(report),
@@ -43,12 +46,56 @@ def _level(report: Report) -> str:
     return numbers.level(report.candidates[0].usable)
 
 
+def _at_a_glance(report: Report) -> Table:
+    """Put quality, time and cost of all candidates into one table, the best first."""
+    notes, usable, unit = Notes(), report.usable_rates(), report.timing.cost_unit
+    order = ordered(report.candidates, report.differences)
+    leader = order[0].facts.name
+    costs = {cost.candidate: cost.in_unit(unit) for cost in report.timing.costs}
+    rows = tuple(
+        (
+            candidate.facts.name,
+            notes.rate(usable[candidate.facts.name], f"usable of {candidate.facts.name}"),
+            _behind(report, leader, candidate.facts.name),
+            numbers.seconds(candidate.timing.wall_s),
+            numbers.per_second(candidate.timing.items_per_s),
+            "–"
+            if (cost := costs.get(candidate.facts.name)) is None
+            else numbers.cost(cost.model_copy(update={"low": None, "high": None}), unit),
+            numbers.percent(candidate.n_valid / candidate.n_expected),
+            numbers.decimal(candidate.answer_words.mean, 0),
+            *(numbers.percent(flag.share.value) for flag in candidate.flags),
+        )
+        for candidate in order
+    )
+    header = (
+        "Candidate",
+        "Usable",
+        f"Against {leader}",
+        "Time",
+        "Items",
+        "Cost of 1,000 usable",
+        "Valid replies",
+        "Words",
+        *(in_words(name) for name in report.rubric.flag_names),
+    )
+    return Table(caption="Quality, time and cost", header=header, rows=rows, notes=notes.lines())
+
+
+def _behind(report: Report, leader: str, name: str) -> str:
+    """Print the difference from the leader that decides."""
+    pair = next((pair for pair in report.differences if {pair.a, pair.b} == {leader, name}), None)
+    if pair is None:
+        return "–"
+    return numbers.difference(pair.effective if pair.b == name else pair.effective.scaled(-1))
+
+
 def _rates(report: Report) -> Table:
     notes, best = Notes(), report.rubric.best
     header = [
         f"Usable ({best} of expected)",
         f"{best} of graded",
-        *(f"{flag.name} of graded" for flag in report.rubric.flags),
+        *(f"{in_words(flag.name)} of graded" for flag in report.rubric.flags),
     ]
     rows = [
         (
@@ -372,12 +419,43 @@ def reliability(report: Report) -> Section:
         paragraphs=("If a reply violates the schema, all of its items fail; nothing is repaired.",),
         tables=(
             Table(caption="Expected and valid items", header=header, rows=rows, words=frozenset({4, 6})),
+            *_escaped(report),
+        ),
+    )
+
+
+_ESCAPED: Final = (
+    "A space keeps such text from acting as a special token or as the end of the judged text; stored texts have none. Text about "
+    "language models holds special tokens; a mark is in a text only if it is written against the judge."
+)
+
+
+def _escaped(report: Report) -> tuple[Table, ...]:
+    if not report.escaped:
+        return ()
+    rows = tuple(
+        (
+            text.model,
+            "writing" if text.stage == "generate" else "grading",
+            numbers.count(text.n_requests),
+            numbers.count(text.n_special_tokens),
+            numbers.count(text.n_marks),
+        )
+        for text in report.escaped
+    )
+    return (
+        Table(
+            caption="Control text that was broken in prompts",
+            header=("Model", "Stage", "Requests", "Special tokens", "Marks of the fence"),
+            rows=rows,
+            notes=(_ESCAPED,),
+            words=frozenset({1}),
         ),
     )
 
 
 def _reasons(counts: Mapping[FailureReason, int]) -> str:
-    return ", ".join(f"{reason} {n:,}" for reason, n in counts.items()) or "–"
+    return ", ".join(f"{in_words(reason)} {n:,}" for reason, n in counts.items()) or "–"
 
 
 def strata(report: Report) -> Section:
@@ -421,7 +499,34 @@ def failures(report: Report) -> Section:
     """Failures by kind, with examples."""
     if not report.failures:
         return Section(anchor="failures", title="Failures", paragraphs=("Nothing failed.",))
-    return Section(anchor="failures", title="Failures", tables=failure_tables(report.failures))
+    tables = (*failure_tables(report.failures), *_failures_by_stratum(report))
+    return Section(anchor="failures", title="Failures", tables=tables)
+
+
+def _failures_by_stratum(report: Report) -> tuple[Table, ...]:
+    """Count the lost items of each stratum; nothing with one stratum, or in reports that did not count them."""
+    names = [candidate.facts.name for candidate in report.candidates]
+    rows = [
+        (group.stratum or "none", *(_lost(group, name) for name in names))
+        for group in report.strata
+        if any(rate.n_failed is not None for rate in group.rates)
+    ]
+    if len(rows) < 2:
+        return ()
+    return (
+        Table(
+            caption="Failed items and items without a letter, by stratum",
+            header=("Stratum", *names),
+            rows=tuple(rows),
+        ),
+    )
+
+
+def _lost(group: StratumSummary, name: str) -> str:
+    rate = next((rate for rate in group.rates if rate.candidate == name), None)
+    if rate is None or rate.n_failed is None:
+        return "–"
+    return f"{rate.n_failed:,} of {rate.n_expected:,} · {numbers.percent(rate.n_failed / rate.n_expected)}"
 
 
 def failure_tables(groups: Sequence[FailureGroup]) -> tuple[Table, ...]:
@@ -429,10 +534,17 @@ def failure_tables(groups: Sequence[FailureGroup]) -> tuple[Table, ...]:
     if not groups:
         return ()
     kinds = tuple(
-        (group.candidate, group.stage, group.reason, f"{group.n_items:,}", group.meaning) for group in groups
+        (group.candidate, group.stage, in_words(group.reason), f"{group.n_items:,}", group.meaning)
+        for group in groups
     )
     examples = tuple(
-        (group.candidate, group.reason, example.chunk_id, example.detail, example.text or "(no text)")
+        (
+            group.candidate,
+            in_words(group.reason),
+            example.chunk_id,
+            example.detail,
+            example.text or "(no text)",
+        )
         for group in groups
         for example in group.examples
     )

@@ -11,7 +11,14 @@ from typing import Final
 from pydantic import Field
 
 from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, Panel, RaterAgreement, RaterPair
-from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
+from qaeval.analysis.model import (
+    CandidateSummary,
+    EscapedText,
+    FailureGroup,
+    JudgeSummary,
+    Sentence,
+    StratumSummary,
+)
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
@@ -74,6 +81,21 @@ class Selection(Part):
     scenarios_expected: Mapping[str, int]
 
 
+class ReviewCounts(Part):
+    """What there is to look at among the items; the filters of the page show the same."""
+
+    n_chunks_different: int
+    """Chunks about which the letters of the candidates differ, whatever their order."""
+    n_unsure: int
+    """Items to whose letter the judge gives a probability below 0.8."""
+    n_mismatched: int
+    """Items with a label of another letter than the judge's."""
+    n_lost: int
+    """Expected items that failed or got no letter."""
+    n_with_findings: int
+    """Items in which a check found something."""
+
+
 class Report(Part):
     """What a run showed."""
 
@@ -105,12 +127,16 @@ class Report(Part):
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
     failures: tuple[FailureGroup, ...] = ()
+    escaped: tuple[EscapedText, ...] = Field(default=(), exclude_if=is_unset)
+    """By model; of models in whose prompts something was broken."""
     checks: tuple[CheckGroup, ...] = ()
     """In the order of the eval's checks."""
     selection: tuple[Selection, ...] = ()
     """Of preference pairs."""
     noise: Noise | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of a run with repeats."""
+    review: ReviewCounts | None = None
+    """None in reports of versions that did not count it."""
     timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""

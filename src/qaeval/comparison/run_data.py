@@ -1,5 +1,6 @@
 """Data of one run directory, or of several runs of the same eval, as the analysis takes it."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from qaeval.agreement.analysis import require_no_contradiction
+from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, raised_flags, replay
 from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
@@ -16,12 +18,17 @@ from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
-from qaeval.records import Failure, Generation, GradeRow, Label, Reading, Session, digest
+from qaeval.records import Failure, Generation, GradeRow, Label, LabelDraw, Reading, Session, digest
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
 from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
+
+_log: Final = logging.getLogger("qaeval")
+
+DRAW: Final = "draw.json"
+"""Beside an exported sheet: its draw, with the probability of every item or chunk."""
 
 GROUPS: Final = ("candidate", "stratum", "type")
 """What the items of a run can be grouped by."""
@@ -69,6 +76,7 @@ def read_run(
     judge = grading["judge"]["name"]
     facts = eval_facts_of(settings)
     sessions = store.sessions()
+    label_files = [read_rater_rows(path) for path in label_paths]
     data = RunData(
         rows=RunRows(
             samples=store.samples(),
@@ -82,7 +90,8 @@ def read_run(
             generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
-            labels=tuple(label for path in label_paths for label in read_labels(path)),
+            labels=tuple(label for own in label_files for label in own.labels),
+            label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
         rubric=_rubric_facts(grading["rubric"]),
@@ -215,46 +224,69 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     Raises:
         DataError: the file is not readable, a column is missing, or a row is not a label.
     """
+    return read_rater_rows(path).labels
+
+
+def read_rater_rows(path: Path) -> RaterRows:
+    """Read what a file of labels says: also the repeats, skipped items and draws of a sitting.
+
+    Raises:
+        DataError: As in `read_labels`.
+    """
+    return replay(read_label_rows(path))
+
+
+def read_label_rows(path: Path) -> list[LabelRow]:
+    """Read the rows of a file of labels; the draw of an exported sheet, in `DRAW` beside it, comes first.
+
+    An incomplete last line, as a killed process leaves it, is left out with a warning.
+
+    Raises:
+        DataError: As in `read_labels`.
+    """
+    draws: list[LabelRow] = list(read_rows(path.with_name(DRAW), LabelDraw.model_validate_json))
     if path.suffix not in {".csv", ".tsv"}:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        return tuple(
-            label for label in read_rows(path, lambda line: _label(line, path.stem)) if label is not None
-        )
-    rows = read_csv(path)
-    if missing := {"item_id", "label"} - set(rows[0]):
+        rows = read_rows(path, lambda line: _label_row(line, path))
+        return [*draws, *(row for row in rows if row is not None)]
+    cells = read_csv(path)
+    if missing := {"item_id", "label"} - set(cells[0]):
         raise DataError(
-            f"{path}: expected the columns item_id and label, {' and '.join(sorted(missing))} is missing; it has {', '.join(rows[0])}"
+            f"{path}: expected the columns item_id and label, {' and '.join(sorted(missing))} is missing; it has {', '.join(cells[0])}"
         )
-    return tuple(
-        validated(
-            Label,
-            {
-                "item_id": row["item_id"],
-                "letter": row["label"],
-                "rater": row.get("rater") or path.stem,
-                "rater_kind": row.get("rater_kind") or "human",
-                "rubric": row.get("rubric", ""),
-                "note": row.get("note", ""),
-            },
-            f"{path}: item {row['item_id']}",
-        )
-        for row in rows
-        if row["label"]
-    )
+    return [*draws, *(_sheet_label(row, path) for row in cells if row["label"])]
 
 
-def _label(line: bytes, rater: str) -> Label | None:
-    """Read a line of labels or of a sheet; None where a row of a sheet has no label yet."""
-    row = orjson.loads(line)
-    if not isinstance(row, dict) or "label" not in row:
-        return Label.model_validate_json(line)
-    letter = row["label"].strip() if isinstance(row["label"], str) else row["label"]
-    if letter is None or letter == "":
+_SHEET_FIELDS: Final = ("rubric", "note", "chunk_id", "inclusion", "chunk_inclusion", "seconds", "time")
+
+
+def _sheet_label(row: Mapping[str, str], path: Path) -> Label:
+    where = f"{path}: item {row['item_id']}"
+    try:
+        flags = raised_flags(row)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    fields = {
+        "item_id": row["item_id"],
+        "letter": row["label"],
+        "rater": row.get("rater") or path.stem,
+        "rater_kind": row.get("rater_kind") or "human",
+        "flags": flags,
+        "settles": bool(row.get("settles")),
+        **{name: row[name] for name in _SHEET_FIELDS if row.get(name)},
+    }
+    return validated(Label, fields, where)
+
+
+def _label_row(line: bytes, path: Path) -> LabelRow | None:
+    try:
+        return parse_row(orjson.loads(line), rater=path.stem)
+    except orjson.JSONDecodeError:
+        if line.endswith(b"\n"):
+            raise
+        _log.warning("%s: the last line is incomplete and left out; its item has no label", path)
         return None
-    fields = {name: value for name, value in row.items() if name in Label.model_fields}
-    rater_fields = {"rater": row.get("rater") or rater, "rater_kind": row.get("rater_kind") or "human"}
-    return Label.model_validate({**fields, **rater_fields, "letter": letter})
 
 
 def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
@@ -333,11 +365,16 @@ def _served(facts: ModelFacts, stage: str, sessions: Sequence[Session]) -> Model
     def said(name: str) -> str:
         return " and ".join(sorted({str(endpoint[name]) for endpoint in endpoints if endpoint.get(name)}))
 
+    prompts = {
+        session.prompt_sha for session in sessions if (session.stage, session.model) == (stage, facts.name)
+    }
     lengths = [endpoint["max_model_len"] for endpoint in endpoints if endpoint.get("max_model_len")]
     stated = {"served from": said("root"), FILES: said("files_sha256")}
     return facts.model_copy(
         update={
             "server": f"vllm {version}" if (version := said("version")) else facts.server,
+            # of a judge; a candidate's is in the settings
+            "prompt_sha": " and ".join(sorted(prompts - {""})) or facts.prompt_sha,
             "max_model_len": min(lengths, default=facts.max_model_len),
             "more": {**facts.more, **{name: text for name, text in stated.items() if text}},
         }
@@ -440,6 +477,7 @@ def _joined(first: RunData, run: RunData, name: str) -> RunData:
                 if label.item_id in ids
             ),
         ),
+        label_repeats=tuple(dict.fromkeys((*first.rows.label_repeats, *run.rows.label_repeats))),
     )
     candidates = (
         *first.candidates,

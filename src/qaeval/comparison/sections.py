@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.agreement.sections import against_raters, between_judges, ceiling, panel_votes, planted_controls
+from qaeval.agreement.sections import (
+    against_raters,
+    between_judges,
+    ceiling,
+    panel_votes,
+    planted_controls,
+    raters_at_a_glance,
+)
 from qaeval.analysis.model import Sentence
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
@@ -42,7 +49,13 @@ def agreement(report: Report) -> Section:
     of_this = [rater for rater in report.agreement if not _is_of_others(rater)]
     parts = (*against_raters(judge, of_this, report.rubric.letters), *further, *ceiling(report.raters))
     paragraphs = (*_decider(report), *strange)
-    return Section(anchor="agreement", title="Judge agreement", paragraphs=paragraphs, parts=parts)
+    return Section(
+        anchor="agreement",
+        title="Judge agreement",
+        paragraphs=paragraphs,
+        tables=raters_at_a_glance(judge, of_this),
+        parts=parts,
+    )
 
 
 def _decider(report: Report) -> tuple[str, ...]:

@@ -1,90 +1,126 @@
-"""Summary of a report for the terminal, as plain strings."""
+"""First screen of a report for the terminal, as lines of plain text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from qaeval.analysis.model import CandidateSummary
-from qaeval.comparison.quality import named_flaws
+from qaeval.analysis.model import NOT_NAMED
+from qaeval.comparison.overview import CandidateLine, Overview, State, build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline
 from qaeval.report import numbers
 
 _BAR: Final = 20
 """Width of the bar of letters."""
-_FLAWS: Final = 3
+_FLAWS: Final = 4
+"""Flaws of a candidate on the first screen; the table has all."""
 _NONE, _FAILED = "·", "×"
+_MARKS: Final[dict[State, str]] = {"good": "✓ ", "open": "! ", "bad": "✕ "}
+
+LineKind: TypeAlias = Literal["verdict", "text", "good", "open", "bad", "candidate", "detail", "blank"]
 
 
 @dataclass(frozen=True)
-class TextSummary:
-    """Sentences and one table."""
+class Line:
+    """A line; a longer one wraps behind its mark."""
 
-    headline: tuple[tuple[str, str], ...]
-    """Kind (``finding``, ``caution``, ``note``) and sentence."""
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    """One per candidate, as long as the header."""
-    flaws: tuple[str, ...] = ()
-    """One line per candidate: the flaws of its items below the best letter, the most frequent first; empty without flaws."""
+    kind: LineKind
+    text: str = ""
+    mark: str = ""
+    """What stands before the text, and its width before further lines."""
 
 
-def render_text_rows(report: Report) -> TextSummary:
-    """Put the report's most important numbers into strings that fit a terminal of 80 columns."""
-    level = numbers.level(report.candidates[0].usable)
-    flags = [flag.name for flag in report.rubric.flags if _raised(report, flag.name)]
-    legend = {
-        _NONE: any(candidate.ungraded.n for candidate in report.candidates),
-        _FAILED: any(candidate.failed.n for candidate in report.candidates),
-    }
-    named = {_NONE: f"{_NONE} none", _FAILED: f"{_FAILED} failed"}
-    return TextSummary(
-        headline=tuple((sentence.kind, sentence.text) for sentence in headline(report)),
-        header=(
-            "candidate",
-            f"usable {report.rubric.best} [{level}]",
-            " ".join([*report.rubric.letters, *(named[mark] for mark, used in legend.items() if used)]),
-            *flags,
-            "time",
-        ),
-        rows=tuple(_row(candidate, flags) for candidate in report.candidates),
-        flaws=tuple(_flaws(candidate, report.rubric.best) for candidate in report.candidates)
-        if named_flaws(report)
-        else (),
-    )
-
-
-def _raised(report: Report, name: str) -> bool:
-    return any(flag.n for candidate in report.candidates for flag in candidate.flags if flag.name == name)
-
-
-def _row(candidate: CandidateSummary, flags: Sequence[str]) -> tuple[str, ...]:
-    shares = {flag.name: numbers.percent(flag.share.value) for flag in candidate.flags}
+def overview_text(report: Report) -> tuple[Line, ...]:
+    """Return the first screen for a terminal: verdict, number, badges, candidates, differences, cautions, ways on."""
+    screen = build_overview(report)
     return (
-        candidate.facts.name,
-        f"{numbers.percent(candidate.usable.value)}{numbers.rate_interval(candidate.usable) or ' too few chunks'}",
-        _bar(candidate),
-        *(shares[name] for name in flags),
-        numbers.seconds(candidate.timing.wall_s),
+        Line("text", screen.context),
+        Line("blank"),
+        Line("verdict", screen.verdict),
+        Line("text", " ".join(text for text in (screen.number, screen.gap) if text)),
+        Line("blank"),
+        *(
+            Line(badge.state, f"{badge.title}: {badge.text}", mark=_MARKS[badge.state])
+            for badge in screen.badges
+        ),
+        Line("blank"),
+        *_candidates(screen),
+        *_differences(screen),
+        *_cautions(report),
+        *_ways(screen),
     )
 
 
-def _flaws(candidate: CandidateSummary, best: str) -> str:
-    """Count the most frequent flaws of a candidate."""
-    counts = sorted(((flaw.n, flaw.name) for flaw in candidate.flaws if flaw.n), reverse=True)
-    listed = ", ".join(f"{name} {n}" for n, name in counts[:_FLAWS])
-    return f"{candidate.facts.name}, not {best}: {listed or 'none'}"
-
-
-def _bar(candidate: CandidateSummary) -> str:
-    """Draw the letters of all expected items as a bar; what occurs at all has at least one place."""
-    counts = [
-        *((letter.name, letter.n) for letter in candidate.letters),
-        (_NONE, candidate.ungraded.n),
-        (_FAILED, candidate.failed.n),
+def _candidates(screen: Overview) -> Iterator[Line]:
+    width = max(len(candidate.name) for candidate in screen.candidates)
+    for candidate in screen.candidates:
+        rate = candidate.rate
+        interval = (
+            "too few chunks for an interval"
+            if rate.low is None or rate.high is None
+            else f"{100 * rate.low:.0f} to {100 * rate.high:.0f}"
+        )
+        share = numbers.UNDEFINED if rate.value is None else f"{100 * rate.value:.0f} %"
+        yield Line(
+            "candidate", f"{candidate.name:<{width}}  {draw_bar(candidate)}  {share} usable, {interval}"
+        )
+        facts = " · ".join(f"{fact.value} {fact.unit}" for fact in candidate.facts)
+        yield Line("detail", facts, mark=" " * (width + 2))
+        if flaws := _flaws(candidate):
+            yield Line("detail", f"not {candidate.counts[0][0]}: {flaws}", mark=" " * (width + 2))
+    counts = [candidate.counts for candidate in screen.candidates]
+    legend = [
+        f"{mark} {name}"
+        for mark, name in ((_NONE, "no letter"), (_FAILED, "failed"))
+        if any(n for row in counts for counted, n in row if counted == name)
     ]
-    present = [(mark, n) for mark, n in counts if n]
-    widths = [max(1, round(_BAR * n / candidate.n_expected)) for _, n in present]
+    yield Line("detail", "; ".join([f"usable {screen.rate_source}", *legend]), mark=" " * (width + 2))
+
+
+def _flaws(candidate: CandidateLine) -> str:
+    """Count the most frequent flaws of a candidate; empty where the judge named none."""
+    counts = sorted((-flaw.n, flaw.name) for flaw in candidate.summary.flaws if flaw.n)
+    if not any(name != NOT_NAMED for _, name in counts):
+        return ""
+    return " · ".join(f"{name} {-n:,}" for n, name in counts[:_FLAWS])
+
+
+def _differences(screen: Overview) -> Iterator[Line]:
+    if not screen.differences:
+        return
+    yield Line("blank")
+    width = max(len(line.pair) for line in screen.differences)
+    sources = max(len(line.source) for line in screen.differences)
+    for line in screen.differences:
+        pair = line.pair if line.is_deciding else ""
+        yield Line("text", f"{pair:<{width}}  {line.source:<{sources}}  {numbers.difference(line.measure)}")
+
+
+def _cautions(report: Report) -> Iterator[Line]:
+    cautions = [remark.text for remark in headline(report) if remark.kind == "caution"]
+    if cautions:
+        yield Line("blank")
+    for text in cautions:
+        yield Line("open", text, mark="! ")
+
+
+def _ways(screen: Overview) -> Iterator[Line]:
+    if screen.ways:
+        yield Line("blank")
+        ways = [f"{'' if way.n is None else f'{way.n:,} '}{way.text}" for way in screen.ways]
+        yield Line("text", " · ".join(ways), mark="next: ")
+
+
+def draw_bar(candidate: CandidateLine) -> str:
+    """Draw the letters of all expected items as a bar; what occurs at all has at least one place."""
+    marks = {"no letter": _NONE, "failed": _FAILED}
+    return _bar(
+        [(marks.get(name, name[:1]), n) for name, n in candidate.counts if n], candidate.summary.n_expected
+    )
+
+
+def _bar(present: Sequence[tuple[str, int]], n_expected: int) -> str:
+    widths = [max(1, round(_BAR * n / n_expected)) for _, n in present]
     while sum(widths) > _BAR:
         widths[widths.index(max(widths))] -= 1
     while sum(widths) < _BAR:

@@ -1,5 +1,6 @@
 """Verdict of a comparison, computed from the candidates, their differences and the labels."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -65,7 +66,7 @@ def decide_verdict(
     for code in ("too_few_chunks", "not_enough_data"):
         if unclear := rivals.get(code):
             level = abs(_lead(pairs[names[1]], leader)) < _SAME and code == "not_enough_data"
-            reasons = (*_reason(code, unclear), *(_reason("level", names[1:2]) if level else ()), *basis)
+            reasons = (_open(code, unclear, pairs), *(_reason("level", names[1:2]) if level else ()), *basis)
             return Verdict(kind="undecided", leader=leader, reasons=reasons)
     equal = rivals.get("no_difference", [])
     return Verdict(
@@ -88,6 +89,18 @@ def ordered(
         return round(sum(leads) / len(leads), 9) if leads else 0.0
 
     return sorted(candidates, key=lambda candidate: -mean_lead(candidate.facts.name))
+
+
+def _open(code: ReasonCode, unclear: Sequence[str], pairs: Mapping[str, Difference]) -> Reason:
+    """Say which differences are open, and how many more chunks would decide all of them."""
+    estimates = [pairs[name].deciding or pairs[name] for name in unclear]
+    needed = [estimate.n_more_chunks for estimate in estimates]
+    known = [n for n in needed if n is not None]
+    return Reason(
+        code=code,
+        candidates=tuple(unclear),
+        n_more_chunks=max(known) if len(known) == len(needed) else None,
+    )
 
 
 def _lead(pair: Difference, name: str) -> float:
@@ -151,11 +164,11 @@ def _nothing_to_decide(
     controls: JudgeDiscrimination | None,
 ) -> tuple[Reason, ...]:
     """Return why there is nothing to decide, or nothing to decide by; empty where there is."""
-    doubts = _doubts(agreement, controls)
+    if not any(candidate.n_graded for candidate in order):
+        return (Reason(code="nothing_graded", failure=_most_frequent_failure(order)),)
+    doubts = judge_doubts(agreement, controls)
     if len(order) == 1:
         return (Reason(code="one_candidate"), *doubts)
-    if not any(candidate.n_graded for candidate in order):
-        return (Reason(code="nothing_graded"),)
     if doubts:
         return doubts
     if not any(candidate.usable.value for candidate in order):
@@ -163,8 +176,19 @@ def _nothing_to_decide(
     return ()
 
 
-def _doubts(agreement: Sequence[RaterAgreement], controls: JudgeDiscrimination | None) -> tuple[Reason, ...]:
-    """Return why the judge's letters decide nothing."""
+def _most_frequent_failure(candidates: Sequence[CandidateSummary]) -> str:
+    """Return the most frequent reason of failed and ungraded items; empty where there is none."""
+    reasons: Counter[str] = Counter()
+    for candidate in candidates:
+        reasons.update(candidate.failed_by_reason)
+        reasons.update(candidate.ungraded_by_reason)
+    return next((reason for reason, _ in reasons.most_common(1)), "")
+
+
+def judge_doubts(
+    agreement: Sequence[RaterAgreement], controls: JudgeDiscrimination | None
+) -> tuple[Reason, ...]:
+    """Return why the judge's letters decide nothing; empty where nothing speaks against them."""
     refuted = refuting(agreement)
     return (
         *((Reason(code="judge_refuted", raters=tuple(rater.rater for rater in refuted)),) if refuted else ()),

@@ -116,9 +116,10 @@ def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[st
     sessions = store.sessions()
     # a further judge whose server never answered has settings and no rows
     further = [name for judge in store.further_judges() for name in further_files(judge)]
-    optional = (*further, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
+    # without an item there is nothing to grade, and no file of grades
+    optional = (GRADES, *further, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS)
     more = [name for name in optional if (store.path / name).is_file()]
-    files = (SETTINGS, SAMPLES, GENERATIONS, GRADES, *more, *reports)
+    files = (SETTINGS, SAMPLES, GENERATIONS, *more, *reports)
     return {
         "run": run.model_dump(mode="json"),
         "packages": {name: version(name) for name in _PACKAGES},

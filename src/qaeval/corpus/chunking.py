@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from qaeval.corpus.reading import MARKDOWN, Document, code_spans, inline_text
-from qaeval.errors import DataError, UsageError
+from qaeval.errors import DataError, UsageError, install_command
 from qaeval.records import record_id
 from qaeval.text.lexicon import ABBREVIATIONS
 
@@ -89,8 +89,14 @@ def tokenizer_counter(path: Path) -> Callable[[str], int]:
 
     Raises:
         DataError: the file is missing or invalid.
+        UsageError: the package tokenizers is not installed.
     """
-    from tokenizers import Tokenizer  # noqa: PLC0415 - optional dependency
+    try:
+        from tokenizers import Tokenizer  # noqa: PLC0415 - optional dependency
+    except ImportError as error:
+        raise UsageError(
+            f"--tokenizer needs the package tokenizers: {install_command('tokenizer')}"
+        ) from error
 
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():

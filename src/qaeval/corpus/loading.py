@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from qaeval.errors import DataError, UsageError, closest
-from qaeval.files.yaml import LONE_SURROGATE, read_text
+from qaeval.files.kinds import hint
+from qaeval.files.yaml import LONE_SURROGATE, MAX_PROBLEMS, read_text, readable
 from qaeval.records import Chunk
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -25,8 +26,6 @@ MAX_CHUNK_WORDS: Final = 20_000
 
 _SHOWN_CHARS: Final = 60
 _SHOWN_KEYS: Final = 12
-_MAX_PROBLEMS: Final = 5
-"""Problems listed in one message."""
 
 
 def load_chunks(path: Path, fields: Mapping[str, str] = MappingProxyType({})) -> tuple[Chunk, ...]:
@@ -67,6 +66,7 @@ def each_object(path: Path, handle: Callable[[dict[str, Any], int], None]) -> No
     Raises:
         DataError: the file or some lines are invalid; the first problems are listed with their lines.
     """
+    _refuse_other_kinds(path)
     lines = read_text(path).split("\n")  # not splitlines(): JSON strings may hold U+2028
     if not any(line.strip() for line in lines):
         raise DataError(f"{path}: the file is empty; expected one JSON object per line")
@@ -84,6 +84,18 @@ def each_object(path: Path, handle: Callable[[dict[str, Any], int], None]) -> No
             problems.append(f"{path}:{number}{error.column}: {error}")
     if problems:
         raise DataError(_summary(path, problems))
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Refuse a folder, and a file that is no JSON by name and first character, with the command that reads it."""
+    if path.is_file():
+        if path.suffix.lower() in {".json", ".jsonl", ".ndjson"}:
+            return
+        with readable(path), path.open("rb") as file:
+            if file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
+                return
+    if kind := hint(path):
+        raise DataError(f"{path}: expected a file of JSON Lines, one object per line.{kind}")
 
 
 def _names(fields: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -106,8 +118,8 @@ class LineError(Exception):
 def _summary(path: Path, problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
-    shown = problems[:_MAX_PROBLEMS]
-    scope = f"the first {_MAX_PROBLEMS}" if len(problems) > _MAX_PROBLEMS else "all of them"
+    shown = problems[:MAX_PROBLEMS]
+    scope = f"the first {MAX_PROBLEMS}" if len(problems) > MAX_PROBLEMS else "all of them"
     return "\n  ".join([f"{path}: {len(problems)} lines are invalid; {scope}:", *shown])
 
 

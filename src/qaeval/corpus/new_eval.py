@@ -2,15 +2,17 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Final
 
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw
-from qaeval.errors import StoreError, UsageError, closest
-from qaeval.evals.find import find_eval
+from qaeval.errors import UsageError, closest
+from qaeval.evals.definition import EvalDefinition, load_eval
+from qaeval.evals.find import data_root
+from qaeval.files.whole import whole_folder
 from qaeval.records import Sample
 
 SOURCES: Final[Mapping[str, str]] = {
@@ -43,38 +45,60 @@ def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) 
         UsageError: the name or kind is invalid, or the folder exists.
         StoreError: the folder cannot be written.
     """
-    # the eval's task for Inspect is a Python function of the same name
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or iskeyword(name):
-        raise UsageError(
-            f"eval name {name!r}: expected a Python identifier of lower-case letters, digits and _"
-        )
+    require_eval_name(name)
     if kind not in SOURCES:
         raise UsageError(f"unknown kind {kind!r}.{closest(kind, SOURCES)} Known: {', '.join(SOURCES)}")
     path = folder / name
     if path.exists():
         raise UsageError(f"{path} exists; choose another name, or remove it first")
-    source = find_eval(SOURCES[kind])
-    samples = draw(load_samples(source), n=_N_SAMPLES, seed=_SEED)
-    files = {
-        "eval.yaml": _definition(
-            (source.directory / "eval.yaml").read_text(encoding="utf-8"), name, source.name
-        ),
-        "README.md": _readme(path, kind, source.rubric),
-        "task.py": (source.directory / "task.py").read_text(encoding="utf-8").replace(source.name, name),
-        **{
-            filename: (source.directory / filename).read_text(encoding="utf-8")
-            for filename in _COPIED
-            if (source.directory / filename).is_file()
-        },
-        **_data(samples, kind),
-    }
-    try:
-        (path / "labels").mkdir(parents=True)
+    samples = draw(load_samples(template(kind)), n=_N_SAMPLES, seed=_SEED)
+    files = eval_files(path, kind=kind, data=_data(samples, kind), command="qaeval new-eval")
+    with whole_folder(path) as written:
+        (written / "labels").mkdir()
         for file, text in files.items():
-            (path / file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+            (written / file).write_text(text, encoding="utf-8")
     return path
+
+
+def require_eval_name(name: str) -> None:
+    """Check the name of a new eval: its task for Inspect is a Python function of the same name.
+
+    Raises:
+        UsageError: it is no such name.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or iskeyword(name):
+        raise UsageError(
+            f"eval name {name!r}: expected a Python identifier of lower-case letters, digits and _"
+        )
+
+
+def eval_files(path: Path, *, kind: str, data: Mapping[str, str], command: str) -> dict[str, str]:
+    """Return the text of each file of a new eval.
+
+    Args:
+        path: Folder of the eval; its last part is the eval's name.
+        kind: Item kind; the shipped eval of this kind is the template.
+        data: Text of the data files, by name.
+        command: The command that creates it, for a comment.
+    """
+    source = template(kind)
+    copied = {
+        filename: (source.directory / filename).read_text(encoding="utf-8")
+        for filename in ("eval.yaml", "task.py", *_COPIED)
+        if (source.directory / filename).is_file()
+    }
+    return {
+        **copied,
+        "eval.yaml": _definition(copied["eval.yaml"], path.name, source.name, command),
+        "task.py": copied["task.py"].replace(source.name, path.name),
+        "README.md": _readme(path, kind, source.rubric),
+        **data,
+    }
+
+
+def template(kind: str) -> EvalDefinition:
+    """Return the shipped eval that is the template of a kind."""
+    return load_eval(data_root() / "evals" / SOURCES[kind])
 
 
 def first_command(path: Path, kind: str) -> str:
@@ -82,15 +106,16 @@ def first_command(path: Path, kind: str) -> str:
     return f"qaeval {'generate' if kind in _UNGRADED else 'compare'} embedded-lead embedded-salient --eval {path}"
 
 
-def _definition(text: str, name: str, source: str) -> str:
+def _definition(text: str, name: str, source: str, command: str) -> str:
     """Rename a definition and keep its comments, which explain the keys."""
     text = re.sub(rf"^name: {source}$", f'name: "{name}"', text, flags=re.MULTILINE)
     text = re.sub(r"^title: .*$", f'title: "{name}"', text, flags=re.MULTILINE)
     text = re.sub(r"^chunks: \S+", "chunks: chunks.jsonl", text, flags=re.MULTILINE)
-    return f"# Created by `qaeval new-eval` from {source}; change anything.\n{text}"
+    editor_line, _, rest = text.partition("\n")
+    return f"{editor_line}\n# Created by `{command}` from {source}; change anything.\n{rest}"
 
 
-def _data(samples: tuple[Sample, ...], kind: str) -> dict[str, str]:
+def _data(samples: Sequence[Sample], kind: str) -> dict[str, str]:
     """Return the example samples as the data files of the definition."""
     rows = _lines([sample.row() for sample in samples])
     if kind == "preference_pair":
@@ -120,7 +145,7 @@ What to change, in this order:
 2. `prompt.md`: the prompt; `eval.yaml`: number and types of items, checks, sampling. The two must agree: with
    a prompt for three pairs and `items_per_sample: 5` every reply is a failure. (The embedded models always
    write three.)
-3. The rubric: copy `rubrics/{rubric}.yaml` under a new name and set it in `eval.yaml`;
+3. The rubric: `qaeval rubric show {rubric} > rubrics/NAME.yaml`, change it and its name, and set it in `eval.yaml`;
    `qaeval rubric check NAME` validates it.
 4. `labels/<rater>.jsonl`: letters of human raters. `qaeval export RUN --to labels` writes the items to
    label; `qaeval agreement RUN` compares the judge with the labels.

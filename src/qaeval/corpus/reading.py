@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +14,10 @@ from markdown_it import MarkdownIt
 
 from qaeval.corpus.pages import page_as_markdown
 from qaeval.errors import DataError
+from qaeval.files.kinds import DOCUMENTS, hint
 from qaeval.files.yaml import LONE_SURROGATE, read_text
 
-_MARKUP_KINDS: Final = {".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html"}
-KINDS: Final[Mapping[str, str]] = _MARKUP_KINDS | {".txt": "text", ".rst": "text", ".pdf": "pdf"}
-"""Kinds of documents by suffix; reStructuredText is read as plain text."""
-_EXPECTED: Final = f"expected a document ({', '.join(KINDS)})"
+_EXPECTED: Final = f"expected a document ({', '.join(DOCUMENTS)})"
 _INLINE: Final = MarkdownIt("commonmark")
 MARKDOWN: Final = MarkdownIt("commonmark").enable("table").disable("inline")
 """The block parser whose line ranges cleaning and chunking use; inline parsing is off."""
@@ -122,9 +120,10 @@ def _files(path: Path, visited: set[str], ignored: Counter[str], root: str = "")
     if root and path.is_symlink() and not Path(real_path).is_relative_to(root):
         ignored["link out of the folder"] += 1
         return
-    is_document = path.is_file() and path.suffix.lower() in KINDS
+    is_document = path.is_file() and path.suffix.lower() in DOCUMENTS
     if not root and not is_document and not path.is_dir():
-        raise DataError(f"{path}: {_EXPECTED if path.exists() else 'no such file or folder'}")
+        problem = f"{_EXPECTED}.{hint(path)}" if path.exists() else "no such file or folder"
+        raise DataError(f"{path}: {problem}")
     if path.is_file() and not is_document:
         ignored[path.suffix.lower()] += 1
     elif real_path not in visited:
@@ -163,7 +162,7 @@ def read_document(path: Path, name: str = "") -> Document:
         DataError: the file is missing, of an unknown kind, broken, neither in UTF-8 nor in the encoding
             that HTML declares, or a PDF without text.
     """
-    kind = KINDS.get(path.suffix.lower())
+    kind = DOCUMENTS.get(path.suffix.lower())
     if kind is None:
         raise DataError(f"{path}: {_EXPECTED}, got {path.suffix!r}")
     empty = Document(path, name or path.name, path.stem, (), "lines", markdown=kind in {"markdown", "html"})
@@ -208,7 +207,7 @@ def _source(path: Path) -> str:
         text = read_text(path)
     except DataError as error:
         declared = None
-        if isinstance(error.__cause__, UnicodeDecodeError) and KINDS[path.suffix.lower()] == "html":
+        if isinstance(error.__cause__, UnicodeDecodeError) and DOCUMENTS[path.suffix.lower()] == "html":
             declared = _CHARSET.search(path.read_bytes()[:2048])
         if declared is None:
             raise

@@ -17,6 +17,7 @@ from qaeval.cost.model import (
     StageEnergy,
     Work,
 )
+from qaeval.errors import DISTRIBUTION
 from qaeval.report import numbers
 from qaeval.report.facts import MachineFacts
 from qaeval.report.measure import Measure
@@ -51,8 +52,8 @@ _NO_PRICE: Final = (
     "its name with --hardware."
 )
 _BOUND: Final = (
-    "Energy is an upper bound: power limit of the machine's GPUs × time of work. To measure it, install the extra qaeval[energy] on "
-    "the server's machine, or add `gpu_metrics:` to the registry."
+    "Energy is an upper bound: power limit of the machine's GPUs × time of work. To measure it, install the extra "
+    f"{DISTRIBUTION}[energy] on the server's machine, or add `gpu_metrics:` to the registry."
 )
 _MEASURED: Final = (
     "Energy of 1,000 usable items covers the work: energy of the GPUs in the stage, minus their idle energy if it is known, divided "

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from string import Template
@@ -14,7 +14,7 @@ from qaeval.checks.check import CheckSpec, spec_problem
 from qaeval.checks.claims import load_facts
 from qaeval.checks.registry import CHECKS, KINDS
 from qaeval.errors import DataError, UsageError, closest
-from qaeval.files.yaml import read_text, read_yaml, validated
+from qaeval.files.yaml import read_text, read_yaml, refuse, validated
 from qaeval.records import Record, digest
 
 ItemKind: TypeAlias = Literal["qa_pair", "answer", "preference_pair"]
@@ -141,27 +141,26 @@ class EvalDefinition(Record):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "EvalDefinition":
+        refuse(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[str]:
         if self.item_kind != "qa_pair" and self.items_per_sample != 1:
-            raise ValueError(
-                f"items_per_sample: expected 1 for {self.item_kind}, got {self.items_per_sample}"
-            )
+            yield f"items_per_sample: expected 1 for {self.item_kind}, got {self.items_per_sample}"
         if self.item_kind != "qa_pair" and not self.samples:
-            raise ValueError(f"samples: an eval of kind {self.item_kind} needs a sample file")
+            yield f"samples: an eval of kind {self.item_kind} needs a sample file"
         if self.form is not None and self.item_kind != "answer":
-            raise ValueError("form: only evals of kind answer can have a form")
+            yield "form: only evals of kind answer can have a form"
         for spec in self.checks:
             if problem := spec_problem(spec, CHECKS):
-                raise ValueError(f"checks: {problem}")
+                yield f"checks: {problem}"
             if (kind := KINDS.get(spec.name)) and kind != self.item_kind:
-                raise ValueError(f"checks: {spec.name} is for items of kind {kind}, not {self.item_kind}")
+                yield f"checks: {spec.name} is for items of kind {kind}, not {self.item_kind}"
             if unknown := sorted(set(spec.types) - set(self.item_types)):
-                raise ValueError(
-                    f"checks: {spec.name}: unknown type {unknown[0]!r}; known: {list(self.item_types)}"
-                )
+                yield f"checks: {spec.name}: unknown type {unknown[0]!r}; known: {list(self.item_types)}"
         names = [spec.name for spec in self.checks]
         if len(set(names)) < len(names):
-            raise ValueError(f"checks: duplicate check in {', '.join(names)}")
-        return self
+            yield f"checks: duplicate check in {', '.join(names)}"
 
 
 @lru_cache  # not a cached property: a candidate's own prompt replaces that of a copy, which would keep the old texts
@@ -186,25 +185,37 @@ def load_eval(directory: Path) -> EvalDefinition:
     """
     path = directory / _FILE
     data = read_yaml(path)
-    for key in ("directory", "label_paths"):
-        if key in data:
-            raise DataError(f"{path}: unknown key {key!r}; labels are read from labels/*.jsonl")
-    prompt = data.get("prompt", "prompt.md")
-    if not isinstance(prompt, str):
-        raise DataError(f"{path}: prompt: expected a file name, got {prompt!r}")
-    labels = tuple(sorted(directory.glob("labels/*.jsonl")))
-    kind = data.get("item_kind", "qa_pair")
-    kinds = get_args(ItemKind)
-    if kind not in kinds:
-        hint = closest(str(kind), kinds)
-        raise DataError(f"{path}: item_kind: expected one of {', '.join(kinds)}, got {kind!r}.{hint}")
+    problems = [
+        f"unknown key {key!r}; labels are read from labels/*.jsonl"
+        for key in ("directory", "label_paths")
+        if key in data
+    ]
+    kind, kinds = data.get("item_kind", "qa_pair"), get_args(ItemKind)
     parsed = {
-        "prompt": load_prompt(directory / prompt, required=_required(kind)),
+        "prompt": _ANY_PROMPT,
         "directory": directory,
-        "label_paths": labels,
-        "checks": [_check(check, data, path) for check in _check_entries(data.get("checks"), path)],
+        "label_paths": tuple(sorted(directory.glob("labels/*.jsonl"))),
+        "checks": list(_checks(data, path, problems)),
     }
-    return validated(EvalDefinition, {**data, **parsed}, path)
+    prompt, prompt_problem = data.get("prompt", "prompt.md"), ""
+    if not isinstance(prompt, str):
+        problems.append(f"prompt: expected a file name, got {prompt!r}")
+    elif kind in kinds:  # which says what the prompt needs; another kind is reported below
+        try:
+            parsed["prompt"] = load_prompt(directory / prompt, required=_required(kind))
+        except DataError as error:
+            prompt_problem = str(error)
+    try:
+        definition = validated(EvalDefinition, {**data, **parsed}, path, problems)
+    except DataError as error:
+        raise DataError(f"{error}\n{prompt_problem}".rstrip()) from error
+    if prompt_problem:
+        raise DataError(prompt_problem)
+    return definition
+
+
+_ANY_PROMPT: Final = Prompt(user="$chunk")
+"""Stands for a prompt that has a problem of its own while the other keys are checked."""
 
 
 def _required(kind: str) -> str:
@@ -254,13 +265,20 @@ def _prompt_path(definition: EvalDefinition, name: str) -> Path:
     )
 
 
-def _check_entries(checks: object, path: Path) -> list[object]:
-    if checks is None or isinstance(checks, list):
-        return checks or []
-    raise DataError(f"{path}: checks: expected a list, got {str(checks)[:60]!r}")
+def _checks(data: Mapping[str, Any], path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
+    """Read the checks of an eval; those with a problem are left out, and the problem is appended."""
+    checks = data.get("checks")
+    if not isinstance(checks, list | None):
+        problems.append(f"checks: expected a list, got {str(checks)[:60]!r}")
+        return
+    for check in checks or ():
+        try:
+            yield _check(check, data, path)
+        except DataError as error:
+            problems.append(str(error).removeprefix(f"{path}: "))
 
 
-def _check(check: object, data: dict[str, Any], path: Path) -> dict[str, Any]:
+def _check(check: object, data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Read ``name`` or ``name: {option: value}``; a ``facts`` file is replaced by its content."""
     if isinstance(check, str):
         name, options = check, {}

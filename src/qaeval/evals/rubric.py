@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import Field, StringConstraints, model_validator
 
 from qaeval.errors import closest
-from qaeval.files.yaml import read_yaml, validated
+from qaeval.files.yaml import read_yaml, refuse, validated
 from qaeval.records import Record, digest
 
 GradeMode: TypeAlias = Literal["reason_first", "letter"]
@@ -123,19 +123,15 @@ class Rubric(Record):
 
     @model_validator(mode="after")
     def _check_content(self) -> "Rubric":
-        for problem in (
-            *_scale_problems(self),
-            *_flag_problems(self),
-            *_flaw_problems(self),
-            *_example_problems(self),
-        ):
-            raise ValueError(problem)
-        for key, text in _instructions(self):
-            if match := _PLACEHOLDER.search(text):
-                raise ValueError(
-                    f"{key}: placeholder {match[0]!r} is not allowed; source, question and answer follow the "
-                    "rubric in the prompt"
-                )
+        refuse(
+            (
+                *_scale_problems(self),
+                *_flag_problems(self),
+                *_flaw_problems(self),
+                *_example_problems(self),
+                *_text_problems(self),
+            )
+        )
         return self
 
 
@@ -194,6 +190,14 @@ def _example_problems(rubric: Rubric) -> Iterator[str]:
     letters = {example.letter for example in rubric.examples}
     if missing := [letter for letter in rubric.letters if letter not in letters]:
         yield f"examples: missing a worked example for {', '.join(missing)}; every letter needs one"
+
+
+def _text_problems(rubric: Rubric) -> Iterator[str]:
+    for key, text in _instructions(rubric):
+        if match := _PLACEHOLDER.search(text):
+            yield (
+                f"{key}: placeholder {match[0]!r} is not allowed; source, question and answer follow the rubric in the prompt"
+            )
 
 
 def _instructions(rubric: Rubric) -> Iterator[tuple[str, str]]:

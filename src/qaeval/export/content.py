@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Literal
 
+from qaeval.comparison.run_data import DRAW
 from qaeval.errors import DataError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.export.card import Counts, ExportFile
@@ -23,7 +24,7 @@ from qaeval.export.select import (
     graded_items,
     select,
 )
-from qaeval.export.sheets import SHEET_COLUMNS, label_rows, next_rows, precomputed_rows
+from qaeval.export.sheets import label_sheet, next_sheet, precomputed_rows
 from qaeval.export.split import SPLITS, SplitUnit, assign
 from qaeval.export.tables import as_csv, as_parquet, table_rows
 from qaeval.export.training import Example, dpo_examples, sft_examples
@@ -48,7 +49,7 @@ class Content:
     @property
     def counts(self) -> dict[str, int]:
         """Rows by split; for tables and sheets, by file."""
-        return {file.name.removesuffix(".jsonl"): file.rows for file in self.files}
+        return {file.name.removesuffix(".jsonl"): file.rows for file in self.files if file.name != DRAW}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ def sheet_content(
     seed: int,
     precomputed: bool,
     next_: bool = False,
+    spreadsheet: str = "",
 ) -> Content:
     """Return a sheet for labels, or the letters in the format of Inspect's precomputed scores."""
     grading = Grading.of(store)
@@ -150,15 +152,15 @@ def sheet_content(
     else:
         items = graded_items(store, [])
         selected = [item for item in items if not filters.candidates or item.candidate in filters.candidates]
-        rows = (
-            next_rows(selected, grading, labels, n=n, seed=seed)
+        sheet = (
+            next_sheet(selected, grading, labels, n=n, seed=seed)
             if next_
-            else label_rows(selected, grading, n=n, seed=seed)
+            else label_sheet(selected, grading, n=n, seed=seed)
         )
+        draw = sheet.draw.model_dump_json().encode() + b"\n"
+        data = {"labels.jsonl": as_jsonl(sheet.rows), "labels.csv": sheet.as_csv(spreadsheet), DRAW: draw}
         files = tuple(
-            ExportFile(f"labels.{kind}", data, len(rows))
-            for kind, data in (("jsonl", as_jsonl(rows)), ("csv", as_csv(rows, SHEET_COLUMNS)))
-            if rows
+            ExportFile(name, content, len(sheet.rows)) for name, content in data.items() if sheet.rows
         )
         letters = (
             f"To be filled in. The scale is {'/'.join(grading.scale)}, of the rubric `{grading.rubric}`."

@@ -1,8 +1,6 @@
 """Write a folder atomically, without overwriting a user's work."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -10,6 +8,7 @@ from typing import Final
 from qaeval.errors import UsageError
 from qaeval.export.card import CARD_NAME, listed_files
 from qaeval.files.rows import explained
+from qaeval.files.whole import whole_folder
 
 _SHOWN_NAMES: Final = 3
 
@@ -52,21 +51,9 @@ def write_folder(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
         StoreError: the folder cannot be written.
     """
     require_free(out)
-    target = out.resolve()
-    partial, former = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "former"))
-    with explained(out, "writing"):
-        for leftover in (partial, former):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with whole_folder(out) as folder:
         for name, data in files.items():
-            with (partial / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if target.exists():
-            target.rename(former)
-        partial.rename(target)
-        shutil.rmtree(former, ignore_errors=True)
+            (folder / name).write_bytes(data)
     return tuple(out / name for name in files)
 
 

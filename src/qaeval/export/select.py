@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from qaeval.agreement.label_rows import with_settled
 from qaeval.analysis.repeated import fail_repeated
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.records import Failure, GenerateRow, Generation, Grade, Item, Label, Sample, author
@@ -169,13 +170,13 @@ def replies_of(store: RunStore) -> list[GenerateRow]:
 
 
 def labels_by_item(labels: Iterable[Label], grading: Grading) -> dict[str, tuple[Label, ...]]:
-    """Group the labels of the run's rubric by item; the last label of a rater counts.
+    """Group the labels of the run's rubric by item; the last label of a rater counts, and a settled letter for all.
 
     Raises:
         DataError: the letter of a label is not on the rubric's scale.
     """
     by_item: dict[str, dict[str, Label]] = {}
-    for label in labels:
+    for label in with_settled(labels):
         if label.rubric not in grading.label_rubrics:
             continue
         if label.letter not in grading.scale:

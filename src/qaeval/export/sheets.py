@@ -1,39 +1,63 @@
 """Sheets for human labels, and letters in the format of Inspect's precomputed scores."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from qaeval.comparison.verdict import SHOWN_FROM
+from qaeval.agreement.label_rows import FLAG_COLUMN
 from qaeval.errors import UsageError
+from qaeval.export.draw import DrawnItems, draw_items
 from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
-from qaeval.records import FORM, REJECTED, TRANSIENT_REASONS, Failure, Label, record_id
-from qaeval.stats.labelling import neyman_allocation, smoothed_spread
+from qaeval.export.tables import as_csv
+from qaeval.records import (
+    FORM,
+    REJECTED,
+    TRANSIENT_REASONS,
+    Failure,
+    Label,
+    LabelDraw,
+    LabelPlan,
+    record_id,
+)
 from qaeval.storage.run_directory import RunStore
 
-_ITEMS: Final = 60
-"""Default number of items of one candidate to label next."""
-
-SHEET_COLUMNS: Final = (
-    "item_id",
-    "label",
-    "note",
-    "rubric",
-    "chunk_id",
-    "text",
-    "question",
-    "answer",
-    "rejected",
-    "form",
-)
+_TEXT_COLUMNS: Final = ("scale", "chunk_id", "text", "question", "answer", "rejected", "form")
+SPREADSHEETS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("en", "ja", "ko", "zh"), ","),
+    **dict.fromkeys(
+        ("cs", "da", "de", "es", "fi", "fr", "it", "nb", "nl", "pl", "pt", "ru", "sv", "tr"), ";"
+    ),
+}
+"""Separator of CSV files by the language of the spreadsheet: a semicolon where the comma is in the numbers."""
 
 
-def label_rows(
+@dataclass(frozen=True)
+class LabelSheet:
+    """A sheet to fill in; rows and their order reveal neither letter nor candidate."""
+
+    rows: list[dict[str, Any]]
+    columns: tuple[str, ...]
+    draw: LabelDraw
+    """How the items were drawn, with their probabilities."""
+
+    def as_csv(self, spreadsheet: str = "") -> bytes:
+        """Write the sheet as CSV.
+
+        Args:
+            spreadsheet: Language of the spreadsheet that opens it, one of `SPREADSHEETS`: the file then begins with a byte order
+                mark and has its separator. Empty: commas and no mark.
+        """
+        if not spreadsheet:
+            return as_csv(self.rows, self.columns)
+        return b"\xef\xbb\xbf" + as_csv(self.rows, self.columns, delimiter=SPREADSHEETS[spreadsheet])
+
+
+def label_sheet(
     items: Iterable[GradedItem], grading: Grading, *, n: int | None = None, seed: int = 0
-) -> list[dict[str, Any]]:
+) -> LabelSheet:
     """Draw distinct items to label, stratified by letter.
 
-    Rows and their order reveal neither letter nor candidate. Each letter gets its share of all items,
-    rounded, and at least one item if ``n`` allows.
+    Each letter gets its share of all items, rounded, and at least one item if ``n`` allows.
 
     Args:
         items: Items to draw from; those without a letter are ignored.
@@ -50,95 +74,84 @@ def label_rows(
             f"cannot draw {n:,} of {len(by_id):,} items with a letter; expected 1 to {len(by_id):,}"
         )
     drawn = sorted(by_id.values(), key=lambda item: record_id("label", str(seed), item.item.item_id))
+    shares = dict.fromkeys(grading.scale, 1.0)
     if n is not None:
-        counts = _allocate(
-            {letter: sum(item.letter == letter for item in drawn) for letter in grading.scale}, n
-        )
+        sizes = {letter: sum(item.letter == letter for item in drawn) for letter in grading.scale}
+        counts = _allocate(sizes, n)
+        shares = {letter: count / sizes[letter] for letter, count in counts.items()}
         drawn = [
             item
             for letter, count in counts.items()
             for item in [item for item in drawn if item.letter == letter][:count]
         ]
-    # the draw went by letter, so it is shuffled: the order must not reveal the letters
-    drawn.sort(key=lambda item: record_id("order", str(seed), item.item.item_id))
-    return [_sheet_row(item, grading) for item in drawn]
+    probabilities = {item_id: shares[item.letter] for item_id, item in by_id.items()}
+    is_equal = len(set(probabilities.values())) <= 1
+    return _sheet(
+        DrawnItems(
+            unit="item",
+            items=tuple(drawn),
+            probability=next(iter(probabilities.values()), 1.0) if is_equal else 1.0,
+            probabilities={} if is_equal else probabilities,
+        ),
+        grading,
+        by="stratified",
+        seed=seed,
+    )
 
 
-def next_rows(
+def next_sheet(
     items: Sequence[GradedItem],
     grading: Grading,
     labels: Iterable[Label],
     *,
     n: int | None = None,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Draw the items whose labels decide most, given the labels that exist.
+) -> LabelSheet:
+    """Draw the items whose labels decide most, given the labels that exist; see `draw.draw_items`.
 
     Of two candidates or more: whole chunks with all their items, because a difference is corrected by chunks that are labelled
-    for both; each chunk that is not labelled throughout has the same chance. Of one candidate: items by the judge's letter, by
-    Neyman's allocation with at least 5 labels of each letter. Rows and their order reveal neither letter nor candidate.
+    for both. Of one candidate: items by the judge's letter, by Neyman's allocation with at least 5 labels of each letter.
 
     Args:
         items: Items of the candidates, with the judge's letters.
         grading: Settings of the run.
         labels: Labels of any items; those of models, other rubrics or other items are ignored.
-        n: Number of items; of whole chunks, at least so many. Default: chunks up to `SHOWN_FROM` in all; of one candidate, 60 items.
+        n: As in `draw_items`.
         seed: Seed of draw and order.
 
     Raises:
         UsageError: every item is labelled.
     """
-    given = {
-        label.item_id: label
-        for label in labels
-        if label.rater_kind == "human" and label.rubric in grading.label_rubrics
-    }
-    if all(item.item.item_id in given for item in items):
-        raise UsageError("every item has a label by a person: there is nothing to label next")
-    draw = _next_chunks if len({item.candidate for item in items}) > 1 else _next_items
-    drawn = {item.item.item_id: item for item in draw(items, grading, given, n, seed)}
-    order = sorted(drawn.values(), key=lambda item: record_id("order", str(seed), item.item.item_id))
-    return [_sheet_row(item, grading) for item in order]
-
-
-def _next_chunks(
-    items: Sequence[GradedItem], _grading: Grading, given: Mapping[str, Label], n: int | None, seed: int
-) -> list[GradedItem]:
-    chunks: dict[str, list[GradedItem]] = {}
-    n_chunks = len({item.sample.chunk.chunk_id for item in items})
-    for item in items:
-        if item.item.item_id not in given:
-            chunks.setdefault(item.sample.chunk.chunk_id, []).append(item)
-    # at least one chunk more than are labelled throughout
-    wanted = max(1, SHOWN_FROM - (n_chunks - len(chunks)))
-    drawn: list[GradedItem] = []
-    for index, chunk_id in enumerate(sorted(chunks, key=lambda name: record_id("chunk", str(seed), name))):
-        if (index >= wanted) if n is None else (len(drawn) >= n):
-            break
-        drawn += chunks[chunk_id]
-    return drawn
-
-
-def _next_items(
-    items: Sequence[GradedItem], grading: Grading, given: Mapping[str, Label], n: int | None, seed: int
-) -> list[GradedItem]:
-    by_letter = {letter: [item for item in items if item.letter == letter] for letter in grading.scale}
-    strata = [members for members in by_letter.values() if members]
-    if not strata:
-        return []
-    labelled = [
-        [given[item.item.item_id] for item in members if item.item.item_id in given] for members in strata
+    given = [
+        label for label in labels if label.rater_kind == "human" and label.rubric in grading.label_rubrics
     ]
-    done = [len(labels) for labels in labelled]
-    hits = [sum(label.letter == grading.scale[0] for label in labels) for labels in labelled]
-    counts = neyman_allocation(
-        [len(members) for members in strata], smoothed_spread(hits, done), n or _ITEMS, labelled=done
+    drawn = draw_items(items, given, by="plan", n=n, seed=seed, scale=grading.scale)
+    return _sheet(drawn, grading, by="plan", seed=seed)
+
+
+def _sheet(drawn: DrawnItems, grading: Grading, *, by: LabelPlan, seed: int) -> LabelSheet:
+    # the draw goes by letter or chunk, so the items are shuffled: their order must not reveal the letters
+    order = sorted(drawn.items, key=lambda item: record_id("order", str(seed), item.item.item_id))
+    ids = tuple(item.item.item_id for item in order)
+    rubric = grading.settings["grading"]["rubric"]
+    flags = [FLAG_COLUMN + flag["name"] for flag in rubric.get("flags") or ()]
+    scale = "; ".join(f"{level['letter']} = {level['name']}" for level in rubric["scale"])
+    return LabelSheet(
+        rows=[_sheet_row(item, grading, flags, scale) for item in order],
+        columns=("item_id", "label", *flags, "note", "rubric", *_TEXT_COLUMNS),
+        draw=LabelDraw(
+            draw_id=record_id("sheet", grading.rubric, str(seed), *ids),
+            by=by,
+            n=max(1, len(ids)),
+            seed=seed,
+            rubric=grading.rubric,
+            rubric_sha=grading.rubric_sha,
+            unit=drawn.unit,
+            probability=drawn.probability,
+            probabilities=drawn.probabilities,
+            items=ids,
+        ),
     )
-    drawn: list[GradedItem] = []
-    for members, count in zip(strata, counts.tolist(), strict=True):
-        left = [item for item in members if item.item.item_id not in given]
-        drawn += sorted(left, key=lambda item: record_id("label", str(seed), item.item.item_id))[:count]
-    return drawn
 
 
 def precomputed_rows(
@@ -187,19 +200,25 @@ def precomputed_rows(
     return {name: sorted(rows, key=lambda row: str(row["id"])) for name, rows in sorted(records.items())}
 
 
-def _sheet_row(graded: GradedItem, grading: Grading) -> dict[str, Any]:
+def _sheet_row(graded: GradedItem, grading: Grading, flags: Sequence[str], scale: str) -> dict[str, Any]:
     item, chunk = graded.item, graded.sample.chunk
-    return {
-        "item_id": item.item_id,
-        "label": "",
-        "note": "",
-        "rubric": grading.rubric,
-        "chunk_id": chunk.chunk_id,
+    texts = {
         "text": chunk.text,
         "question": item.question,
         "answer": item.answer,
         "rejected": item.parts.get(REJECTED, ""),
         "form": item.parts.get(FORM, ""),
+    }
+    return {
+        "item_id": item.item_id,
+        "label": "",
+        **dict.fromkeys(flags, ""),
+        "note": "",
+        "rubric": grading.rubric,
+        "scale": scale,
+        "chunk_id": chunk.chunk_id,
+        # no reader of tables takes a NUL
+        **{name: text.replace("\0", "\ufffd") for name, text in texts.items()},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from qaeval.comparison.csv import escape_formula
-from qaeval.errors import UsageError
+from qaeval.errors import UsageError, install_command
 from qaeval.export.select import Grading, labels_by_item, replies_of
 from qaeval.records import FORM, REJECTED, Failure, Generation, Grade, Item, Label, Sample, author
 from qaeval.storage.run_directory import RunStore
@@ -81,10 +81,12 @@ def table_rows(
     return rows
 
 
-def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> bytes:
+def as_csv(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS, *, delimiter: str = ","
+) -> bytes:
     """Return rows as CSV; an apostrophe precedes cells that a spreadsheet would run as a formula."""
     out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow([escape_formula(row[name]) for name in columns])
@@ -113,7 +115,7 @@ def require_package(package: str, extra: str) -> None:
     """
     if find_spec(package) is None:
         raise UsageError(
-            f"--to {extra} needs the package {package}; install it with pip install 'qaeval[{extra}]'"
+            f"--to {extra} needs the package {package}; install it with {install_command(extra)}"
         )
 
 

@@ -19,6 +19,7 @@ from qaeval.export.content import (
 )
 from qaeval.export.folder import require_free, write_folder
 from qaeval.export.select import Filters, Grading, check_filters, require_finished
+from qaeval.export.sheets import SPREADSHEETS
 from qaeval.export.split import SplitUnit, require_shares
 from qaeval.export.training import PAIRS_PER_SAMPLE
 from qaeval.records import Label
@@ -55,6 +56,7 @@ def write_export(
     n: int | None = None,
     precomputed: bool = False,
     next_: bool = False,
+    spreadsheet: str = "",
 ) -> ExportResult:
     """Write an export to a folder, atomically; the same run and arguments give the same bytes.
 
@@ -74,7 +76,9 @@ def write_export(
         per_sample: ``dpo``: maximum number of pairs per sample.
         n: ``labels``: number of items; None: all.
         precomputed: ``labels``: write letters as Inspect's precomputed scores instead of the sheet.
-        next_: ``labels``: draw the items whose labels decide most, given ``labels``; see `sheets.next_rows`.
+        next_: ``labels``: draw the items whose labels decide most, given ``labels``; see `sheets.next_sheet`.
+        spreadsheet: ``labels``: language of the spreadsheet that opens the CSV file, one of `sheets.SPREADSHEETS`: a byte order mark
+            and its separator. Empty: commas and no mark.
 
     Raises:
         UsageError: an argument is invalid, a licence forbids the export, or the folder has other files.
@@ -82,6 +86,8 @@ def write_export(
         StoreError: the folder cannot be written.
     """
     _check_arguments(to, split, per_sample)
+    if spreadsheet and spreadsheet not in SPREADSHEETS:
+        raise UsageError(f"spreadsheet {spreadsheet!r}: expected a language: {', '.join(SPREADSHEETS)}")
     require_free(out)
     require_finished(store)
     grading = Grading.of(store)
@@ -93,7 +99,16 @@ def write_export(
     elif to == "dpo":
         content = dpo_content(store, options, per_sample=per_sample)
     elif to == "labels":
-        content = sheet_content(store, labels, filters, n=n, seed=seed, precomputed=precomputed, next_=next_)
+        content = sheet_content(
+            store,
+            labels,
+            filters,
+            n=n,
+            seed=seed,
+            precomputed=precomputed,
+            next_=next_,
+            spreadsheet=spreadsheet,
+        )
     else:
         content = table_content(store, labels, filters, to)
     return _write(store, to, out, grading, content)

@@ -20,12 +20,15 @@ import numpy as np
 import orjson
 from pydantic import ValidationError
 
-from qaeval.errors import DataError, StoreError
+from qaeval.errors import DataError, ReadOnlyError, StoreError
 from qaeval.records import TRANSIENT_REASONS, Generation, Record
 
 _SYNC_S: Final = 0.5
 """A machine that loses its power loses the rows of this time; a sync takes milliseconds, writing a row
 microseconds."""
+_READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+BAD_ROW: Final = (ValueError, TypeError, LookupError, AttributeError)
+"""What parsers raise for a line that is no valid row; pydantic's `ValidationError` is a ValueError."""
 _ID: Final = re.compile(r"[0-9a-f]{1,16}")
 
 
@@ -50,7 +53,8 @@ def explained(path: Path, doing: str) -> Iterator[None]:
             errno.EACCES: "choose a writable directory with --out",
             errno.EROFS: "choose a writable directory with --out",
         }.get(error.errno or 0, "check the path, then run the same command again (with --resume for a run)")
-        raise StoreError(f"{path}: {doing} failed: {error.strerror or error}; {advice}") from error
+        kind = ReadOnlyError if error.errno in _READ_ONLY else StoreError
+        raise kind(f"{path}: {doing} failed: {error.strerror or error}; {advice}") from error
 
 
 class RowWriter:
@@ -107,18 +111,25 @@ class RowWriter:
             self._file.close()
 
 
-def read_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[Any]:
+def read_rows(path: Path, parse: Callable[[bytes], Any], end: int | None = None) -> Iterator[Any]:
     """Read a file of rows, one at a time; none where the file does not exist.
+
+    Args:
+        path: The file.
+        parse: Reads a row from a line.
+        end: Bytes that are read, up to the end of a row; None: all.
 
     Raises:
         DataError: a line is not a valid row; path and line are named.
     """
-    for _, row in placed_rows(path, parse):
+    for _, row in placed_rows(path, parse, end):
         yield row
 
 
-def placed_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[tuple[int, Any]]:
-    """Read a file of rows, each with the offset of its line; empty lines are skipped.
+def placed_rows(
+    path: Path, parse: Callable[[bytes], Any], end: int | None = None
+) -> Iterator[tuple[int, Any]]:
+    """Read a file of rows, each with the offset of its line; empty lines are skipped, arguments as in `read_rows`.
 
     Raises:
         DataError: as in `read_rows`.
@@ -128,20 +139,33 @@ def placed_rows(path: Path, parse: Callable[[bytes], Any]) -> Iterator[tuple[int
     at = 0
     with explained(path, "reading"), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if at == end:
+                return
             start, at = at, at + len(line)
             if line.isspace():
                 continue
             try:
                 row = parse(line)
-            except ValidationError as error:
-                problem = error.errors(include_url=False)[0]
-                where = ".".join(map(str, problem["loc"])) or "the row"
-                raise DataError(f"{path}:{number}: not a valid row: {where}: {problem['msg']}") from error
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
+            except BAD_ROW as error:
                 raise DataError(
-                    f"{path}:{number}: not a valid row: {type(error).__name__}: {error}"
+                    f"{path}:{number}: not a valid row: {problem_of(error)}{_repair_hint(path)}"
                 ) from error
             yield start, row
+
+
+def problem_of(error: Exception) -> str:
+    """Describe why a line is no valid row."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "the row"
+    return f"{where}: {problem['msg']}"
+
+
+def _repair_hint(path: Path) -> str:
+    """Return the way on, where the file belongs to a run."""
+    run = next((folder for folder in path.parents[:2] if (folder / "settings.json").is_file()), None)
+    return f"; `qaeval repair {run}` moves such rows aside, and their tasks are asked again" if run else ""
 
 
 def end_of_last_line(file: IO[bytes], size: int, block: int = 65536) -> int:
@@ -163,24 +187,28 @@ class EachRow:
     Args:
         path: The file.
         parse: Reads a row from a line.
+        end: Bytes that are read; None: all.
     """
 
-    def __init__(self, path: Path, parse: Callable[[bytes], Any]) -> None:
+    def __init__(self, path: Path, parse: Callable[[bytes], Any], end: int | None = None) -> None:
         self._path = path
         self._parse = parse
+        self._end = end
 
     def __iter__(self) -> Iterator[Any]:
-        return read_rows(self._path, self._parse)
+        return read_rows(self._path, self._parse, self._end)
 
     def __len__(self) -> int:
-        return sum(1 for _ in read_rows(self._path, len))
+        return sum(1 for _ in read_rows(self._path, len, self._end))
 
 
 class LastRows(EachRow):
     """The last row of every task of a file, read again at every iteration; arguments as in `EachRow`."""
 
     def __iter__(self) -> Iterator[Any]:
-        tasks = array("Q", read_rows(self._path, lambda line: _number(orjson.loads(line)["task_id"])))
+        tasks = array(
+            "Q", read_rows(self._path, lambda line: _number(orjson.loads(line)["task_id"]), self._end)
+        )
         is_last = _is_last(tasks)
         index = -1
 
@@ -189,7 +217,7 @@ class LastRows(EachRow):
             index += 1
             return self._parse(line) if is_last[index] else None
 
-        for row in read_rows(self._path, parse):
+        for row in read_rows(self._path, parse, self._end):
             if row is not None:
                 yield row
 
@@ -227,15 +255,16 @@ class ReplyIndex:
 
     Args:
         path: ``generations.jsonl``.
+        end: Bytes that are read; None: all.
 
     Attributes:
         n_items: Number of different items in all replies.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, end: int | None = None) -> None:
         tasks, samples, items = array("Q"), array("Q"), array("Q")
         starts, counts, replied = array("Q"), array("I"), array("b")
-        for start, (task, sample, is_reply, item_ids) in placed_rows(path, _reply_index):
+        for start, (task, sample, is_reply, item_ids) in placed_rows(path, _reply_index, end):
             tasks.append(task)
             samples.append(sample)
             starts.append(start)

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -13,11 +13,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from qaeval.errors import DataError, closest
+from qaeval.files.kinds import refuse_document
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half a character: it can come from an escape like ``\\ud83d`` and cannot be encoded as UTF-8."""
+
+_SEPARATOR_LINE: Final = re.compile(r'\ufeff?"?sep=(?P<separator>[,;\t|])"?\n', re.IGNORECASE)
+"""First line of a CSV file that a spreadsheet wrote."""
+
+MAX_PROBLEMS: Final = 20
+"""Problems of a file that a message lists: a screen."""
 
 _MAX_EXCERPT: Final = 60
 """Characters of a wrong value that a message shows."""
@@ -134,6 +141,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, not UTF-8, not YAML, not a mapping, or has a duplicate key.
     """
+    refuse_document(path, "YAML")
     text = read_text(path)
     loader = None
     try:
@@ -164,29 +172,90 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def validated(model_cls: type[ModelT], data: Mapping[str, Any], source: Path | str) -> ModelT:
+def validated(
+    model_cls: type[ModelT], data: Mapping[str, Any], source: Path | str, found: Sequence[str] = ()
+) -> ModelT:
     """Validate parsed data as a model.
+
+    A validator of the model that finds several problems puts each on a line of its `ValueError` (`refuse`).
 
     Args:
         model_cls: the model.
         data: the parsed data.
         source: origin of the data; messages begin with it.
+        found: problems that are known already; they are reported with those of the data.
 
     Raises:
-        DataError: one sentence with source, key, what was expected and what was found.
+        DataError: every problem: key, what was expected and what was found.
     """
     try:
-        return model_cls.model_validate(data)
+        model = model_cls.model_validate(data)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        # A mistyped key is reported twice, as unknown and as missing; the unknown one says more.
-        first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-        has_more = len(problems) > 2
-        further = f" ({len(problems) - 1} more problems)" if has_more else ""
-        raise DataError(f"{source}: {_sentence(model_cls, first)}{further}") from error
+        # a mistyped key is reported first, as it explains others
+        problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        sentences = [
+            line
+            for alternatives in _by_value(problems, data)
+            for line in _sentence(model_cls, alternatives).split("\n")
+        ]
+        raise DataError(listed(source, [*found, *sentences])) from error
+    if found:
+        raise DataError(listed(source, found))
+    return model
 
 
-def _sentence(model_cls: type[BaseModel], problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
+def refuse(problems: Iterable[str]) -> None:
+    """End a validator of a model with all problems that it found, if any.
+
+    Raises:
+        ValueError: each problem on a line.
+    """
+    if lines := "\n".join(problems):
+        raise ValueError(lines)
+
+
+def listed(source: Path | str, problems: Sequence[str]) -> str:
+    """Return the message of the problems of a file: one in a sentence, several as a list of at most 20."""
+    if len(problems) == 1:
+        return f"{source}: {problems[0]}"
+    more = [f"and {len(problems) - MAX_PROBLEMS:,} more"] if len(problems) > MAX_PROBLEMS else []
+    return "\n  ".join((f"{source}: {len(problems):,} problems:", *problems[:MAX_PROBLEMS], *more))
+
+
+def _by_value(problems: Sequence[Any], data: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    """Yield the problems of each value.
+
+    A value that may have one of several types has a problem for each, under its key and the name of the type. A mistyped key is
+    also reported as missing, which is left out.
+    """
+    unknown: dict[tuple[str | int, ...], list[str]] = {}
+    by_key: dict[object, list[Any]] = {}
+    for problem in problems:
+        loc, kind = problem["loc"], problem["type"]
+        if kind == "extra_forbidden":
+            unknown.setdefault(loc[:-1], []).append(str(loc[-1]))
+        if kind == "missing" and closest(str(loc[-1]), unknown.get(loc[:-1], ())):
+            continue
+        is_type = kind not in {"extra_forbidden", "missing"} and loc and _value_at(data, loc) is _ABSENT
+        by_key.setdefault(loc[:-1] if is_type else loc, []).append(problem)
+    for key, alternatives in by_key.items():
+        yield [{**problem, "loc": key} for problem in alternatives]
+
+
+_ABSENT: Final = object()
+
+
+def _value_at(data: Any, loc: Sequence[str | int]) -> object:  # noqa: ANN401 - parsed YAML
+    for part in loc:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return _ABSENT
+    return data
+
+
+def _sentence(model_cls: type[BaseModel], alternatives: Sequence[Any]) -> str:
+    problem = alternatives[0]
     loc, kind = problem["loc"], problem["type"]
     where = _key_path(loc)
     if kind == "extra_forbidden":
@@ -197,11 +266,19 @@ def _sentence(model_cls: type[BaseModel], problem: Any) -> str:  # noqa: ANN401 
     if kind == "value_error":
         text = str(problem["ctx"]["error"])
         return f"{where}: {text}" if where else text
-    if kind == "literal_error":
-        expected = f"one of {problem['ctx']['expected']}"
-        return f"{where}: expected {expected}, got {_excerpt(problem['input'])}{_closest_literal(problem)}"
-    message = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{where}: expected {_KINDS.get(kind, message)}, got {_excerpt(problem['input'])}"
+    expected = " or ".join(dict.fromkeys(map(_expected, alternatives)))
+    hints = "".join(_closest_literal(each) for each in alternatives if each["type"] == "literal_error")
+    return f"{where}: expected {expected}, got {_excerpt(problem['input'])}{hints}"
+
+
+def _expected(problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
+    if problem["type"] == "literal_error":
+        values = problem["ctx"]["expected"]
+        return f"one of {values}" if " or " in values else str(values)
+    if problem["type"] == "string_pattern_mismatch":
+        return f"text of the form {problem['ctx']['pattern']}"
+    message = str(problem["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return _KINDS.get(problem["type"], message)
 
 
 def _closest_literal(problem: Any) -> str:  # noqa: ANN401 - pydantic's own dict
@@ -243,17 +320,22 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV file, or a TSV file by its name; blank lines are skipped, cells stripped.
 
     The delimiter is a semicolon where the header has one and no comma: spreadsheets write such files in
-    countries with a decimal comma.
+    countries with a decimal comma. A first line ``sep=;``, which some of them write, names it.
 
     Raises:
         DataError: the file cannot be read, has no row, two columns of one name, or a row of another length.
     """
+    refuse_document(path, "a table: CSV or TSV")
     text = read_text(path)
     if "\0" in text:
         raise DataError(f"{path}: holds a NUL character; expected a text table")
     first = text.lstrip("\ufeff\r\n").partition("\n")[0]
-    delimiter = ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(StringIO(text), delimiter="\t" if path.suffix == ".tsv" else delimiter, strict=True)
+    delimiter = "\t" if path.suffix == ".tsv" else ";" if ";" in first and "," not in first else ","
+    named = _SEPARATOR_LINE.match(text)
+    if named is not None:
+        delimiter = named["separator"]
+        text = "\n" + text[named.end() :]  # a blank line in its place keeps the numbers of the others
+    reader = csv.reader(StringIO(text), delimiter=delimiter, strict=True)
     header: list[str] = []
     rows = []
     try:

@@ -21,6 +21,7 @@ from qaeval.comparison.analysis import RunData
 from qaeval.comparison.run_data import labels_of_run, read_run
 from qaeval.errors import DataError
 from qaeval.files.rows import explained
+from qaeval.files.whole import write_file
 from qaeval.files.yaml import read_text, validated
 from qaeval.gate.evidence import (
     ABSENT,
@@ -38,10 +39,11 @@ from qaeval.gate.evidence import (
     identity_of,
 )
 from qaeval.gate.model import RunIdentity
-from qaeval.records import Failure, Generation, digest
+from qaeval.records import Failure, Generation, digest, failure_meaning
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
 from qaeval.report.facts import Part, is_unset
+from qaeval.report.numbers import plural
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
@@ -98,6 +100,10 @@ class _PackedLabels(Part):
     clusters: tuple[int, ...]
     letters: str = Field(default="", exclude_if=is_unset)
     """A word for each labelled item, ``ID:LETTER``; in baselines of earlier versions there is none."""
+    inclusion: tuple[float, ...] = Field(default=(), exclude_if=is_unset)
+    """Probability with which each item of `letters` was drawn; empty where it is not known."""
+    is_by_chunk: bool = Field(default=False, exclude_if=is_unset)
+    """Whether `inclusion` is that of whole chunks."""
 
 
 class _PackedEvidence(Part):
@@ -219,7 +225,7 @@ def letters_digest(evidence: Evidence) -> str:
         candidate.name: candidate.model_dump(mode="json", include=counted) for candidate in packed.candidates
     }
     # pointers from before prompts were part of a candidate hold a hash without the task's
-    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest"})
+    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest", "judge_prompt"})
     return digest([identity, packed.samples, rows])
 
 
@@ -249,6 +255,10 @@ def _packed(evidence: Evidence) -> _PackedEvidence:
                 letters=" ".join(
                     f"{item_id}:{evidence.scale[code]}" for item_id, code in labels.letters.items()
                 ),
+                inclusion=tuple(labels.inclusion[item_id] for item_id in labels.letters)
+                if labels.inclusion
+                else (),
+                is_by_chunk=labels.is_by_chunk,
             )
             for labels in evidence.labels
         ),
@@ -320,7 +330,9 @@ def _unpacked(packed: _PackedEvidence) -> Evidence:
                 reference=_scale_codes(labels.reference, packed.scale),
                 judged=_scale_codes(labels.judged, packed.scale),
                 clusters=np.array(labels.clusters, dtype=np.intp),
-                letters=_letters_by_item(labels.letters, packed.scale),
+                letters=(letters := _letters_by_item(labels.letters, packed.scale)),
+                inclusion=dict(zip(letters, labels.inclusion, strict=True)) if labels.inclusion else {},
+                is_by_chunk=labels.is_by_chunk,
             )
             for labels in packed.labels
         ),
@@ -401,11 +413,7 @@ def _masks(positions: Mapping[str, Sequence[int]], shape: tuple[int, int]) -> di
 
 def _write(path: Path, document: Mapping[str, Any]) -> int:
     content = (_json_text(document) + "\n").encode()
-    temporary = path.with_name(f".{path.name}.partial")
-    with explained(path, "writing"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+    write_file(path, content)
     return len(content)
 
 
@@ -441,7 +449,7 @@ class EvidenceReader:
         """Read a graded run.
 
         Raises:
-            DataError: There is no run, or it is not graded to its end.
+            DataError: There is no run, it is not graded to its end, or no item of it was graded.
         """
         with RunStore.open(path) as store:
             return self.of_store(store, name=path.name)
@@ -470,12 +478,15 @@ class EvidenceReader:
             qaeval_version=__version__ if first is None else first.qaeval_version,
             git_commit="" if first is None else first.git_commit,
         )
-        return evidence_of(
+        evidence = evidence_of(
             data,
             source,
             machines=find_machines(self.config, [settings], self.hardware),
             pending={row.item_id for row in placeholders if row.item_id is not None},
         )
+        if grading is None and not any(candidate.graded.any() for candidate in evidence.candidates):
+            raise _nothing_graded(store.path, data)
+        return evidence
 
     def baseline(self, address: str) -> Evidence:
         """Read a baseline: a run directory, a file, a pointer, or either of them in a store.
@@ -526,6 +537,19 @@ class EvidenceReader:
                     file.writelines(location.blocks(name))
             with RunStore.open(Path(folder)) as store:
                 return self.of_store(store, name=address.rstrip("/").rpartition("/")[2])
+
+
+def _nothing_graded(path: Path, data: RunData) -> DataError:
+    """Return the error of a run without a letter, with the most frequent reason."""
+    failures = data.table()["failure"].value_counts()
+    why = [
+        f"{n:,} of {plural(int(failures.sum()), 'item')} failed as {reason}: {failure_meaning(str(reason))}"
+        for reason, n in failures.head(1).items()
+    ]
+    return DataError(
+        f"{path}: no item was graded, so there is nothing to decide by ({'; '.join(why) or 'nothing was asked'}); "
+        f"`qaeval report {path}` shows every failure"
+    )
 
 
 def _placeholders(data: RunData) -> list[Failure]:

@@ -1,6 +1,6 @@
 """The certificate of a judge: a file that records on which labels a judge with a rubric agreed how well with people."""
 
-from datetime import date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,10 +12,11 @@ from qaeval.gate.policy import Policy
 from qaeval.records import digest
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
-from qaeval.report.numbers import coefficient
+from qaeval.report.numbers import age, coefficient
 
 FOLDER: Final = Path("certificates")
 _ABSENT: Final = "no such file; certificate_file: in the policy says where it is, docs/gate.md what it holds"
+HOURS_PER_DAY: Final = 24
 _CLOCK_DAYS: Final = 1
 """A certificate may be dated this far ahead: clocks and time zones differ."""
 
@@ -87,21 +88,22 @@ def _stale(file: CertificateFile, identity: ComparisonKey, today: str, max_days:
     )
     if changed := [name for name, certified, current in digests if certified != current]:
         return f"certifies another {' and '.join(changed)} than the run's"
-    days = age_days(file.created, today)
-    if days is None:
+    hours = age_hours(file.created, today)
+    if hours is None:
         return "has no readable date"
-    if days < -_CLOCK_DAYS:
+    if hours < -HOURS_PER_DAY * _CLOCK_DAYS:
         return f"is dated {file.created[:10]}, which is in the future"
-    return f"is {days:,} days old; {max_days} are allowed" if days > max_days else ""
+    return f"is {age(hours)} old; {max_days} days are allowed" if hours > HOURS_PER_DAY * max_days else ""
 
 
-def age_days(created: str, today: str) -> int | None:
-    """Return the days between two dates in ISO 8601; None where one of them is no date."""
+def age_hours(created: str, today: str) -> float | None:
+    """Return the hours between two times in ISO 8601, UTC where they name no zone; None where one of them is no time."""
     try:
-        return (_day(today) - _day(created)).days
+        return (_moment(today) - _moment(created)).total_seconds() / 3600
     except ValueError:
         return None
 
 
-def _day(text: str) -> date:
-    return datetime.fromisoformat(text).date()
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

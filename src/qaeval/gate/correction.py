@@ -8,7 +8,7 @@ import numpy as np
 from qaeval.gate.estimates import IntervalAt, RuleEstimate, independent_difference
 from qaeval.gate.evidence import BEST, CandidateEvidence, Evidence, Floats, Mask, RaterLabels
 from qaeval.gate.performance import Side
-from qaeval.stats.correction import corrected_difference, corrected_rate
+from qaeval.stats.correction import corrected_difference, corrected_rate, scaled_inclusion
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate
 from qaeval.stats.paired import agreeing_with_test
 
@@ -59,10 +59,16 @@ class _Labelled:
         self.evidence = evidence
         self.rater = labels.rater
         self.letters = candidate.letters
+        self.item_ids = candidate.item_ids
         self.failed: Mask = candidate.requested & ~candidate.delivered
         given = [labels.letters.get(item, np.nan) for item in candidate.item_ids.ravel().tolist()]
         self.labels: Floats = np.array(given, dtype=np.float64).reshape(candidate.letters.shape)
         self.labels[self.failed] = np.nan
+        self.inclusion: Floats | None = None
+        if labels.inclusion:
+            drawn = [labels.inclusion.get(item, 1.0) for item in candidate.item_ids.ravel().tolist()]
+            self.inclusion = np.array(drawn, dtype=np.float64).reshape(candidate.letters.shape)
+        self.is_by_chunk = labels.is_by_chunk
         inside = np.ones(len(evidence.strata), dtype=bool) if stratum is None else evidence.strata == stratum
         self.counted: Mask = inside[:, np.newaxis] & candidate.requested
 
@@ -85,6 +91,7 @@ class _Labelled:
                 clusters[rows],
                 n_levels=len(self.evidence.scale),
                 failed=self.failed[rows],
+                inclusion=None if self.inclusion is None else self.inclusion[rows],
                 level=level,
             ).estimate
 
@@ -96,6 +103,19 @@ class _Labelled:
         evidence = self.evidence
         counts = np.bincount(evidence.chunk_codes, weights=sums, minlength=len(evidence.chunk_names))
         return counts.astype(np.float64)
+
+    @property
+    def chunk_inclusion(self) -> Floats | None:
+        """Probability with which all items of each chunk were drawn, shape (n_chunks,); None where it is not known."""
+        if self.inclusion is None:
+            return None
+        by_chunk = np.ones(len(self.evidence.chunk_names))
+        codes = np.broadcast_to(self.evidence.chunk_codes[:, np.newaxis], self.letters.shape)
+        is_labelled = ~np.isnan(self.labels) & self.counted
+        # items that were drawn one by one are together by chance
+        together = np.minimum if self.is_by_chunk else np.multiply
+        together.at(by_chunk, codes[is_labelled], self.inclusion[is_labelled])
+        return by_chunk
 
 
 def _estimate(data: Sequence[_Labelled]) -> RuleEstimate:
@@ -121,6 +141,15 @@ def _estimate(data: Sequence[_Labelled]) -> RuleEstimate:
     )
 
 
+def _same_items(baseline: _Labelled, run: _Labelled) -> Mask:
+    """Return which chunks have the same items on both sides, shape (n_chunks,)."""
+    order, order_of_baseline = (np.argsort(side.evidence.sample_ids) for side in (run, baseline))
+    rows = (run.item_ids[order] != baseline.item_ids[order_of_baseline]).any(axis=1)
+    same = np.ones(len(run.evidence.chunk_names), dtype=bool)
+    same[run.evidence.chunk_codes[order][rows]] = False
+    return same
+
+
 def _paired(baseline: _Labelled, run: _Labelled) -> tuple[IntervalAt | None, int]:
     """Pair the two sides by chunk; also the number of chunks that are labelled on both."""
     sizes = [side.by_chunk(side.counted) for side in (baseline, run)]
@@ -139,6 +168,12 @@ def _paired(baseline: _Labelled, run: _Labelled) -> tuple[IntervalAt | None, int
     difference = np.where(is_known, labelled[1] - labelled[0], np.nan)
     share = n / int(has_items.sum())
     inclusion = None if share == 1 or has_items.all() else np.where(has_items, share, 1.0)
+    drawn = [side.chunk_inclusion for side in (baseline, run)]
+    if drawn[0] is not None and drawn[1] is not None and share < 1:
+        # the items of a chunk were drawn for each side by itself, but for chunks whose items are the same on both
+        both = np.where(_same_items(baseline, run), drawn[1], drawn[0] * drawn[1])[kept]
+        is_labelled = is_known & (given[0] + given[1] > 0)
+        inclusion = scaled_inclusion(both, is_labelled, int(has_items.sum()))
 
     def interval(level: float) -> Estimate:
         corrected = corrected_difference(

@@ -5,6 +5,7 @@ A `GateRequest` names a run; `gate` finds policy and baseline (`find_policy`, `f
 directory. A sequential gate grades the run on the way (`qaeval.gate.early_stop`).
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,23 +13,34 @@ from typing import Final, TypeAlias
 
 import orjson
 
+from qaeval.comparison.model import Verdict as ComparisonVerdict
+from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
-from qaeval.errors import UsageError
+from qaeval.errors import InUseError, ReadOnlyError, UsageError
 from qaeval.gate import messages
 from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
-from qaeval.gate.certificate import age_days, check
+from qaeval.gate.certificate import HOURS_PER_DAY, age_hours, check
 from qaeval.gate.early_stop import SequentialGrading
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import EXIT_CODES, Certificate, ComparisonKey, GateReport, Outcome, RuleVerdict
-from qaeval.gate.policy import Policy, default_policy, read_policy
+from qaeval.gate.policy import (
+    BY_LETTERS,
+    Policy,
+    chunks_for_smallest_margins,
+    default_margins,
+    default_policy,
+    read_policy,
+)
 from qaeval.gate.regrade import regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
-from qaeval.report.numbers import listed, percent, plural
+from qaeval.report.facts import judge_prompt_change
+from qaeval.report.numbers import age, listed, percent, plural, size
 from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
-from qaeval.storage.run_directory import RunStore, model_json
+from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
+_LOG: Final = logging.getLogger("qaeval")
 GATE: Final = "gate.json"
 """File of the run directory that holds the report."""
 POLICY: Final = Path("gate.yaml")
@@ -94,11 +106,27 @@ def gate(
         report = _gate_sequentially(request, reader, make_runner)
     else:
         run = reader.run(request.run)
-        report = decide(inputs_of(request, reader, run, make_runner if request.regrade else None))
+        inputs = inputs_of(request, reader, run, make_runner if request.regrade else None)
+        report = decide(replace(inputs, comparison=comparison_verdict(request.run)))
     if request.save:
-        with RunStore.open(request.run, writable=True) as store:
-            store.write_text(GATE, model_json(report))
+        try:
+            with RunStore.open(request.run, writable=True) as store:
+                store.write_text(GATE, model_json(report))
+        except (ReadOnlyError, InUseError) as error:
+            _LOG.warning("The verdict is not saved: %s", error)
     return report
+
+
+def comparison_verdict(run: Path) -> ComparisonVerdict | None:
+    """Read the verdict from the report of a run; None where the run has no report.
+
+    Args:
+        run: The run directory.
+
+    Raises:
+        DataError: The report is not readable.
+    """
+    return load_report(run).verdict if (run / MANIFEST).is_file() else None
 
 
 def _require_consistent(request: GateRequest, make_runner: MakeRunner | None) -> None:
@@ -130,7 +158,9 @@ def inputs_of(
     Raises:
         As for `gate`.
     """
-    policy = find_policy(request, run.flags)
+    policy = find_policy(request.policy, run)
+    if request.unpaired:
+        policy = policy.model_copy(update={"samples": "may differ"})
     address = find_baseline(request, policy, run)
     if make_runner is not None:
         if address is None:
@@ -147,18 +177,20 @@ def inputs_of(
     return GateInputs(policy=policy, run=run, baseline=baseline, candidates=request.candidates, today=now())
 
 
-def find_policy(request: GateRequest, flags: tuple[str, ...]) -> Policy:
+def find_policy(source: Policy | Path | None, run: Evidence) -> Policy:
     """Return the policy of a gate; errors as in `qaeval.gate.policy.read_policy`.
 
     Args:
-        request: As for `gate`.
-        flags: Flags of the rubric, each of which is a rule of the default policy.
+        source: The policy or its file; None: ``gate.yaml`` of the working directory, else the default policy.
+        run: Its flags, chunks and items are those of the default policy.
     """
-    source = request.policy
     if source is None:
-        source = POLICY if POLICY.is_file() else default_policy(flags)
-    policy = read_policy(source) if isinstance(source, Path) else source
-    return policy.model_copy(update={"samples": "may differ"}) if request.unpaired else policy
+        source = (
+            POLICY
+            if POLICY.is_file()
+            else default_policy(run.flags, len(run.chunk_names), run.items_per_chunk)
+        )
+    return read_policy(source) if isinstance(source, Path) else source
 
 
 def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | None:
@@ -178,6 +210,20 @@ def find_baseline(request: GateRequest, policy: Policy, run: Evidence) -> str | 
             f"exist. `qaeval baseline set RUN` writes it"
         )
     return None
+
+
+def gate_of_equal_run(policy: Policy, baseline: Evidence, today: str) -> GateReport:
+    """Decide the gate of a run that equals its baseline: what does not pass here can hardly ever pass.
+
+    Args:
+        policy: The rules.
+        baseline: A graded run.
+        today: ISO 8601.
+
+    Raises:
+        DataError: As for `decide`.
+    """
+    return decide(GateInputs(policy=policy, run=baseline, baseline=baseline, candidates={}, today=today))
 
 
 # -------------------------------------------------------------------- sequential
@@ -238,11 +284,30 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
         detail = f"{run.source.name} and {baseline.source.name} differ in {'; '.join(differences)}."
         return _report(inputs, "not comparable", (), certificate, detail=detail)
     rules = verdicts_of(cases_of(inputs) if cases is None else cases, policy.alpha)
-    outcome = _outcome(rules)
+    outcome, detail = _outcome(rules), ""
     if policy.certificate == "require" and certificate.state != "valid":
-        outcome = "untrusted"
+        outcome, detail = "untrusted", f"{certificate.detail}."
+    elif doubt := _doubt(run, rules, certificate):
+        outcome, detail = "untrusted", doubt
     notes = (*_uncounted_failures(inputs, is_graded=cases is None), *_notes(inputs, certificate))
-    return _report(inputs, outcome, rules, certificate, detail=f"{certificate.detail}.", notes=notes)
+    return _report(inputs, outcome, rules, certificate, detail=detail, notes=notes)
+
+
+def _doubt(run: Evidence, rules: Sequence[RuleVerdict], certificate: Certificate) -> str:
+    """Return why the judge's letters may decide none of the rules; empty where they may, or need not.
+
+    Labels that show what the judge finds overrule the controls (`Evidence.discrimination`), and so does a valid certificate.
+    """
+    doubts = [
+        reason
+        for reason in run.doubts
+        if not (reason.code == "judge_tells_nothing_apart" and certificate.state == "valid")
+    ]
+    by_letters = [rule for rule in rules if rule.quantity in BY_LETTERS and not rule.labelled_by]
+    others = (rule.verdict for rule in rules if rule not in by_letters)
+    if not doubts or not by_letters or "regression" in others:
+        return ""
+    return messages.judge_doubt(doubts, run.discrimination)
 
 
 _OLD_BASELINE: Final = (
@@ -311,6 +376,8 @@ def _report(
         baseline=None if inputs.baseline is None else inputs.baseline.source,
         rules=rules,
         certificate=certificate,
+        verdict=inputs.comparison,
+        controls=inputs.run.discrimination,
         multiplicity=messages.multiplicity(len(rules), n_evaluated, policy.alpha),
         prompts=tuple(inputs.prompt_changes) if outcome != "not comparable" else (),
         notes=tuple(notes),
@@ -325,18 +392,19 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     run, baseline, pairs = inputs.run, inputs.baseline, inputs.pairs
     if certificate.state in {"stale", "missing"}:
         yield f"The judge has no valid certificate: {certificate.detail}."
+    yield from _default_margins(inputs)
     if skipped := [candidate.name for candidate in run.candidates if candidate.name not in pairs]:
         yield f"Not gated, because --candidate names others: {listed(skipped)}."
     if baseline is None:
         return
-    yield from (change.sentence for change in inputs.prompt_changes)
+    yield from _prompt_changes(inputs, baseline)
     if _is_same_run(run, baseline):
         yield "Run and baseline are the same run, so nothing can have changed. Name the run to replace with --baseline."
-    days, limit = age_days(baseline.source.created, inputs.today), inputs.policy.stale_after_days
-    if days is None:
+    hours, limit = age_hours(baseline.source.created, inputs.today), inputs.policy.stale_after_days
+    if hours is None:
         yield "The baseline has no date."
-    elif days > limit:
-        yield f"The baseline is {days:,} days old; a baseline should be renewed from a released run after {limit} days."
+    elif hours > HOURS_PER_DAY * limit:
+        yield f"The baseline is {age(hours)} old; a baseline should be renewed from a released run after {limit} days."
     if unused := [
         candidate.name for candidate in baseline.candidates if candidate.name not in pairs.values()
     ]:
@@ -346,6 +414,29 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     if not run.has_samples_of(baseline):
         yield "The samples differ, so the rates are compared as independent ones, with less power than paired ones."
     yield from _drift(run, baseline)
+
+
+def _prompt_changes(inputs: GateInputs, baseline: Evidence) -> Iterator[str]:
+    """Yield the changed prompts of candidates, and that of the judge."""
+    yield from (change.sentence for change in inputs.prompt_changes)
+    source, earlier = inputs.run.source, baseline.source
+    prompts = source.identity.judge_prompt, earlier.identity.judge_prompt
+    if change := judge_prompt_change(source.identity.judge, *prompts, run=source.name, earlier=earlier.name):
+        yield change
+
+
+def _default_margins(inputs: GateInputs) -> Iterator[str]:
+    """Yield the margins of the default policy where they follow the number of chunks."""
+    run = inputs.run
+    n_chunks, n_items = len(run.chunk_names), run.items_per_chunk
+    needed = chunks_for_smallest_margins(n_items)
+    if n_chunks < needed and inputs.policy == default_policy(run.flags, n_chunks, n_items):
+        usable, other = default_margins(n_chunks, n_items)
+        yield (
+            f"The default policy accepts a loss of less than {size(usable)} of usable items, and {size(other)} of the other rates: what "
+            f"{plural(n_chunks, 'chunk')} of {plural(n_items, 'item')} can show. 5 and 3 points take about {needed:,} chunks; gate.yaml sets other "
+            f"margins."
+        )
 
 
 def _is_same_run(run: Evidence, baseline: Evidence) -> bool:

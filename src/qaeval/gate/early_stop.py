@@ -82,7 +82,12 @@ class SequentialGrading:
         in_flight = max(_MIN_IN_FLIGHT, int(len(self._item_ids) * _MAX_WASTED_SHARE))
         try:
             runner.grade(
-                judging, samples=self, candidates=self._pairs, on_row=self._note, max_concurrency=in_flight
+                judging,
+                samples=self,
+                candidates=self._pairs,
+                on_row=self._note,
+                max_concurrency=in_flight,
+                controls=self._store.settings().get("controls", True),
             )
         except Interrupted as error:
             raise Interrupted(f"{error}; the gate is undecided, and the same command continues it") from error

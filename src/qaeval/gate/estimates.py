@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from qaeval.gate.evidence import CandidateEvidence, Evidence, Floats, Mask
-from qaeval.gate.policy import Rule
+from qaeval.gate.policy import Rule, lost_unseen
 from qaeval.report.numbers import percent
 from qaeval.stats.estimate import MIN_CLUSTERS, Estimate, too_few, undefined
 from qaeval.stats.intervals import clustered_rate
@@ -141,11 +141,6 @@ def count_by_chunk(
 def is_mostly_tied(n_differing: float, n_chunks: int) -> bool:
     """Whether most chunks show no difference and fewer than `MIN_CLUSTERS` show one."""
     return n_differing < min(MIN_CLUSTERS, n_chunks / 2)
-
-
-def lost_unseen(n_chunks: int, *, alpha: float) -> float:
-    """Return the share of lost chunks of which so many chunks show none with the probability alpha; about 3 / n for 0.05."""
-    return float(1 - alpha ** (1 / n_chunks))
 
 
 @dataclass(frozen=True)

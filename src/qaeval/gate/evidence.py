@@ -14,10 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qaeval.agreement.analysis import comparable_labels
+from qaeval.agreement.label_rows import known_inclusion
+from qaeval.agreement.model import JudgeDiscrimination
 from qaeval.analysis.letters import GRADED, flag_column
 from qaeval.analysis.replies import ReplyTally
 from qaeval.analysis.server_metrics import histogram
-from qaeval.comparison.analysis import RunData
+from qaeval.comparison.analysis import RunData, check_judge
+from qaeval.comparison.model import Reason
+from qaeval.comparison.verdict import judge_doubts
 from qaeval.errors import DataError
 from qaeval.gate.model import ComparisonKey, RunIdentity
 from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
@@ -174,6 +178,10 @@ class RaterLabels:
     """Code of the item's chunk: items of one chunk are dependent."""
     letters: Mapping[str, int] = field(default_factory=dict)
     """The rater's letters by item id, of all items of the run, graded or not; empty in baselines of earlier versions."""
+    inclusion: Mapping[str, float] = field(default_factory=dict)
+    """Probability with which each item of `letters` was drawn; empty where it is not known of every one."""
+    is_by_chunk: bool = False
+    """Whether `inclusion` is that of whole chunks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,6 +208,10 @@ class Evidence:
     labels: tuple[RaterLabels, ...] = ()
     labels_digest: str = ""
     """Hash of the labels that the judge was compared with; empty without any."""
+    discrimination: JudgeDiscrimination | None = None
+    """Whether the judge tells anything apart, by the controls and labels of a run; None in a baseline file."""
+    doubts: tuple[Reason, ...] = ()
+    """Why the judge's letters decide nothing, as in the verdict of a report; empty in a baseline file."""
 
     def __post_init__(self) -> None:
         n = len(self.sample_ids)
@@ -224,6 +236,12 @@ class Evidence:
     def chunk_codes(self) -> Integers:
         """Position in `chunk_names` of each sample's chunk."""
         return np.unique(self.chunks, return_inverse=True)[1]
+
+    @property
+    def items_per_chunk(self) -> int:
+        """Items that a candidate owes for a chunk: the mean, rounded, at least 1."""
+        n_items = sum(int(candidate.requested.sum()) for candidate in self.candidates)
+        return max(1, round(n_items / len(self.candidates) / len(self.chunk_names)))
 
     @property
     def is_graded(self) -> bool:
@@ -265,6 +283,7 @@ def evidence_of(
     size = data.eval_facts.items_per_sample
     samples = table.drop_duplicates("sample_id")
     labels = _labels(data, table)
+    agreement, discrimination = check_judge(data, table)
     return Evidence(
         source=source,
         scale=data.rubric.letters,
@@ -297,6 +316,8 @@ def evidence_of(
         ),
         labels=labels,
         labels_digest=_labels_digest(data) if labels else "",
+        discrimination=discrimination,
+        doubts=judge_doubts(agreement, discrimination),
     )
 
 
@@ -311,6 +332,7 @@ def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
         rubric_digest=data.rubric.sha,
         judge=data.judge.name,
         judge_digest=digest(_replies_depend_on(judge)),
+        judge_prompt=data.judge.prompt_sha,
         samples_digest=data.eval_facts.sample_set_digest,
         n_samples=data.eval_facts.n_samples,
     )
@@ -418,6 +440,7 @@ def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
         data.rows.labels, data.rubric, judge_tuned=data.judge_tuned
     ).items():
         of_run = sorted((label.item_id, label.letter) for label in labels if label.item_id in items)
+        inclusion, is_by_chunk = known_inclusion([label for label in labels if label.item_id in items])
         usable = [(item_id, letter) for item_id, letter in of_run if item_id in graded.index]
         if not usable:
             continue
@@ -431,6 +454,8 @@ def _labels(data: RunData, table: pd.DataFrame) -> tuple[RaterLabels, ...]:
                 judged=np.array([letter_codes[letter] for letter in rows["letter"]], dtype=np.intp),
                 clusters=np.array([cluster_codes[cluster] for cluster in rows["cluster"]], dtype=np.intp),
                 letters={item_id: letter_codes[letter] for item_id, letter in of_run},
+                inclusion=inclusion,
+                is_by_chunk=is_by_chunk,
             )
         )
     return tuple(joined)

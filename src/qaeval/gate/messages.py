@@ -4,6 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from qaeval.agreement.model import JudgeDiscrimination
+from qaeval.comparison.headline import doubt_clause
+from qaeval.comparison.model import Reason
 from qaeval.gate.estimates import RuleEstimate
 from qaeval.gate.model import GateReport, Outcome, RuleVerdict
 from qaeval.gate.policy import Rule
@@ -85,6 +88,16 @@ def judge_line(report: GateReport) -> str:
     }[certificate.state]
     detail = f" ({certificate.detail})" if certificate.detail else ""
     return f"{identity.judge} with rubric {identity.rubric}: {state}{detail}"
+
+
+def judge_doubt(doubts: Sequence[Reason], discrimination: JudgeDiscrimination | None) -> str:
+    """Return why the judge's letters decide nothing, and what would.
+
+    Args:
+        doubts: Reasons of the verdict of a report, at least one.
+        discrimination: What controls and labels show.
+    """
+    return f"{doubt_clause(doubts, discrimination)}. More chunks would not change that; another judge would, or labels (corrected: auto)."
 
 
 def sequential_line(summary: Mapping[str, float]) -> str:

@@ -5,6 +5,8 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from qaeval.agreement.model import JudgeDiscrimination
+from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.report.facts import Part, PromptChange, is_unset
 from qaeval.report.measure import Measure
 
@@ -84,6 +86,8 @@ class ComparisonKey(Part):
     rubric_digest: str
     judge: str
     judge_digest: str
+    judge_prompt: str = Field(default="", exclude_if=is_unset)
+    """Hash of the judge's prompt without the rubric; empty where it is not recorded. Another one is named and is no obstacle."""
     samples_digest: str
     n_samples: int
 
@@ -125,6 +129,10 @@ class GateReport(Part):
     """None where every rule is a limit."""
     rules: tuple[RuleVerdict, ...]
     certificate: Certificate
+    verdict: ComparisonVerdict | None = None
+    """Verdict of the comparison in the run's ``report.json``; None where the run has no report."""
+    controls: JudgeDiscrimination | None = None
+    """Whether the run's judge tells anything apart: by planted controls, labels, or its letters alone."""
     multiplicity: str
     """How the error rates hold over all rules, in words."""
     prompts: tuple[PromptChange, ...] = Field(default=(), exclude_if=is_unset)

@@ -3,14 +3,17 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
+from scipy import special
 
 from qaeval.errors import DataError, closest
 from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record, digest
+from qaeval.stats.estimate import MIN_CLUSTERS
 
 Scale: TypeAlias = Literal["share", "ratio", "kappa"]
 """Unit of a margin: points of a share, percent of the baseline's value, or a difference of kappas."""
@@ -49,8 +52,15 @@ QUANTITIES: Final[Mapping[str, Quantity]] = {
 }  # fmt: skip
 """Every quantity that a rule can name."""
 
+DEFAULT: Final = "default"
+"""Name of the policy that holds where no other is given."""
 HALLUCINATION: Final = "hallucination"
+BY_LETTERS: Final = frozenset(
+    {"usable_rate", "hallucination_rate", "flag_rate", "seconds_per_1000_usable", "cost_per_1000_usable"}
+)
+"""Quantities that rest on the judge's letters and flags."""
 
+_ALPHA: Final = 0.05
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _MARGINS: Final[Mapping[Scale, str]] = {
     "share": "a share between 0 and 1 (0.05 is 5 points)",
@@ -201,7 +211,7 @@ class Policy(Record):
     name: str = ""
     baseline: str = ""
     """Run directory or file of the baseline, from the working directory; default: ``baselines/<eval>.json``."""
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    alpha: float = Field(default=_ALPHA, gt=0, lt=0.5)
     """Error rate of a wrong pass of a rule, and of any wrong regression among all rules; one-sided."""
     inconclusive: Literal["fail", "warn"] = "fail"
     """Exit code where there is too little data: 2, or 0 with a warning."""
@@ -233,8 +243,76 @@ class Policy(Record):
         return self
 
 
-def default_policy(flags: tuple[str, ...]) -> Policy:
-    """Return the default policy: margins of 5 points of usable items, 3 of each flag of the rubric, 3 of delivered and graded items."""
+_USABLE_SPREAD: Final = (0.03, 0.26)
+"""Variance of the difference of a chunk's usable rates in two equal runs: the first number, plus the second over the items of the
+chunk. Of usable rates near 80 % in chunks whose difficulty differs (docs/gate-validity.md)."""
+_OTHER_SPREAD: Final = (0.005, 0.1)
+"""The same of flags and failures, of which 5 % of the items have one."""
+_EQUAL_POWER: Final = 0.9
+"""Probability that an equal run passes a rule with the margin of `shown_margin`."""
+_FLOORS: Final = (0.05, 0.03)
+"""Smallest margins of the default policy: of usable items and of the other rates."""
+_MAX_CHUNKS: Final = 10_000
+
+
+def lost_unseen(n_chunks: int, *, alpha: float) -> float:
+    """Return the share of lost chunks of which so many chunks show none with the probability alpha; about 3 / n for 0.05."""
+    return float(1 - alpha ** (1 / n_chunks))
+
+
+def shown_margin(n_chunks: int, items_per_chunk: int, spread: tuple[float, float]) -> float:
+    r"""Return the smallest margin, in whole points, that a run equal to its baseline passes with a probability of 90 %.
+
+    It is the half width of the interval that decides a pass, two chunks of the largest difference added as where most chunks tie
+    (`qaeval.gate.estimates.PairedRates`), plus room for an estimate below 0, each at the spread s of a chunk's difference:
+    :math:`t_{.95,n+1} \sqrt{(s^2 + 2/(n+1))/(n+2)} + t_{.9,n-1}\, s/\sqrt n`.
+
+    Args:
+        n_chunks: Chunks of the run; fewer than 10 count as 10, the fewest with an interval.
+        items_per_chunk: Items of a chunk, at least 1.
+        spread: Variance of a chunk's difference: a number, plus a second one over the items of the chunk.
+    """
+    n = max(n_chunks, MIN_CLUSTERS)
+    variance = spread[0] + spread[1] / items_per_chunk
+    half_width = float(special.stdtrit(n + 1, 1 - _ALPHA)) * sqrt((variance + 2 / (n + 1)) / (n + 2))
+    room = float(special.stdtrit(n - 1, _EQUAL_POWER)) * sqrt(variance / n)
+    return ceil(100 * max(half_width + room, lost_unseen(n, alpha=_ALPHA))) / 100
+
+
+def default_margins(n_chunks: int, items_per_chunk: int) -> tuple[float, float]:
+    """Return the default policy's margins, of usable items and of other rates: what so many chunks show, at least 5 and 3 points.
+
+    Args:
+        n_chunks: Chunks of the run.
+        items_per_chunk: Items of a chunk, at least 1.
+    """
+    usable, other = (
+        max(floor, shown_margin(n_chunks, items_per_chunk, spread))
+        for floor, spread in zip(_FLOORS, (_USABLE_SPREAD, _OTHER_SPREAD), strict=True)
+    )
+    return usable, other
+
+
+def chunks_for_smallest_margins(items_per_chunk: int) -> int:
+    """Return how many chunks the smallest margins of the default policy take.
+
+    Args:
+        items_per_chunk: Items of a chunk, at least 1.
+    """
+    numbers = range(MIN_CLUSTERS, _MAX_CHUNKS)
+    return next((n for n in numbers if default_margins(n, items_per_chunk) == _FLOORS), _MAX_CHUNKS)
+
+
+def default_policy(flags: tuple[str, ...], n_chunks: int = _MAX_CHUNKS, items_per_chunk: int = 3) -> Policy:
+    """Return the default policy: a margin for usable items, for each flag of the rubric, and for delivered and graded items.
+
+    Args:
+        flags: Flags of the rubric.
+        n_chunks: Chunks of the runs to compare, which set the margins (`default_margins`); default: as many as margins of 5 and 3
+            points take.
+        items_per_chunk: Items of a chunk, at least 1.
+    """
+    usable, other = default_margins(n_chunks, items_per_chunk)
     flag_rules = [
         {"quantity": "hallucination_rate"}
         if name == HALLUCINATION
@@ -242,11 +320,11 @@ def default_policy(flags: tuple[str, ...]) -> Policy:
         for name in flags
     ]
     rules: list[dict[str, Any]] = [
-        {"quantity": "usable_rate", "margin": 0.05},
-        *({**rule, "margin": 0.03} for rule in flag_rules),
-        {"quantity": "success_rate", "margin": 0.03},
+        {"quantity": "usable_rate", "margin": usable},
+        *({**rule, "margin": other} for rule in flag_rules),
+        {"quantity": "success_rate", "margin": other},
     ]
-    return Policy.model_validate({"name": "default", "rules": rules})
+    return Policy.model_validate({"name": DEFAULT, "rules": rules})
 
 
 def read_policy(path: Path) -> Policy:

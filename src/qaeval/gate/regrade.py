@@ -9,7 +9,7 @@ from typing import Any
 
 from qaeval.errors import NotComparableError, UsageError
 from qaeval.evals.rubric import Rubric
-from qaeval.files.rows import explained
+from qaeval.files.whole import whole_folder
 from qaeval.records import digest
 from qaeval.registry.config import Config
 from qaeval.run.plan import Judging, described, is_related, recorded_candidates
@@ -82,10 +82,7 @@ def _judging(store: RunStore, config: Config) -> Judging:
 
 def _copy(baseline: Path, copy: Path) -> None:
     """Copy everything but the letters, whole or not at all."""
-    partial = copy.with_name(f".{copy.name}.partial")
-    with explained(copy, "copying"), RunStore.open(baseline) as store:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+    with whole_folder(copy) as partial, RunStore.open(baseline) as store:
         for name in (SAMPLES, GENERATIONS, METRICS):
             if (baseline / name).is_file():
                 shutil.copyfile(baseline / name, partial / name)
@@ -93,4 +90,3 @@ def _copy(baseline: Path, copy: Path) -> None:
         target.write_settings({**store.settings(), "grading": None})
         sessions = [session for session in store.sessions() if session.stage == "generate"]
         target.write_text(SESSIONS, "".join(session.model_dump_json() + "\n" for session in sessions))
-        partial.replace(copy)

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
+from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.gate import messages
 from qaeval.gate.correction import labelled_estimate
@@ -51,7 +52,9 @@ class GateInputs:
     """Candidates of the run by name, each with its counterpart in the baseline; empty: all, each with its namesake, else with the
     only candidate of the baseline that is the same model with another prompt."""
     today: str
-    """ISO 8601; the day that ages are counted to."""
+    """ISO 8601; the time that ages are counted to."""
+    comparison: ComparisonVerdict | None = None
+    """Verdict in the report of the run; None where it has no report."""
 
     @property
     def pairs(self) -> dict[str, str]:

@@ -21,12 +21,11 @@ from qaeval.gate.estimates import (
     count,
     count_by_chunk,
     is_mostly_tied,
-    lost_unseen,
     masks_of,
     with_ungraded_items,
 )
 from qaeval.gate.evidence import PENDING, CandidateEvidence, Evidence, Floats, Mask, Strings
-from qaeval.gate.policy import Policy, Rule
+from qaeval.gate.policy import Policy, Rule, lost_unseen
 from qaeval.gate.rules import MIN_COUNTED_SHARE, RuleCase, gap_of
 from qaeval.records import GradeRow
 from qaeval.stats.estimate import Estimate, undefined

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from qaeval.comparison.headline import verdict_sentence
 from qaeval.errors import UsageError
 from qaeval.gate.messages import (
     allowed,
@@ -89,6 +90,7 @@ def _basis(report: GateReport) -> list[tuple[str, str]]:
     basis += [
         ("eval", safe(f"{identity.eval}, {identity.n_samples:,} samples")),
         ("judge", safe(judge_line(report))),
+        *([("comparison", safe(verdict_sentence(report.verdict)))] if report.verdict else []),
         ("policy", safe(f"{report.policy} ({report.policy_digest[:12]})")),
         ("error rate", safe(report.multiplicity)),
     ]
@@ -130,7 +132,9 @@ def to_comment(report: GateReport, link: str = "") -> str:
     lines += _shown(shown)
     lines += _folded(quiet)
     lines += [f"> {safe(note)}  " for note in report.notes[:_MAX_NOTES]]
-    lines += ["", f"Judge: {safe(judge_line(report))}", "", _foot(report, link)]
+    lines += ["", f"Judge: {safe(judge_line(report))}", ""]
+    lines += [f"Comparison: {safe(verdict_sentence(report.verdict))}", ""] if report.verdict else []
+    lines += [_foot(report, link)]
     return "\n".join(lines) + "\n"
 
 
@@ -266,6 +270,8 @@ def _properties(report: GateReport) -> Iterator[tuple[str, str]]:
     if report.baseline:
         yield "baseline", report.baseline.name
     yield "judge", judge_line(report)
+    if report.verdict:
+        yield "comparison", verdict_sentence(report.verdict)
     yield "multiplicity", report.multiplicity
     for rule in report.rules:
         stem = f"{name(rule)}.{rule.candidate}"

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from yarl import URL
 
 from qaeval.chat.guard import check_host
+from qaeval.chat.resolver import pinned_lookups
 from qaeval.environment import quiet_mlflow
-from qaeval.errors import EndpointError, UsageError
+from qaeval.errors import EndpointError, UsageError, install_command
 from qaeval.history.model import HistoryRate, HistoryRun, Unread
 from qaeval.records import record_id
 
@@ -41,8 +42,7 @@ def fetch(url: str, experiment: str) -> tuple[tuple[HistoryRun, ...], tuple[Unre
         EndpointError: the server is outside the user's network, does not answer, or has no such experiment.
         UsageError: MLflow is not installed.
     """
-    client = _client(url)
-    with _explained(url):
+    with _connected(url) as client:
         existing = client.get_experiment_by_name(experiment)
         if existing is None:
             raise EndpointError(f"{url}: no experiment {experiment!r}; name another one with --experiment")
@@ -66,8 +66,7 @@ def push(url: str, experiment: str, runs: Sequence[HistoryRun]) -> tuple[str, ..
         EndpointError: the server is outside the user's network, or does not answer.
         UsageError: MLflow is not installed.
     """
-    client = _client(url)
-    with _explained(url):
+    with _connected(url) as client:
         existing = client.get_experiment_by_name(experiment)
         experiment_id = existing.experiment_id if existing else client.create_experiment(experiment)
         known_keys = {run.data.tags.get(_KEY) for run in _runs(client, experiment_id)}
@@ -77,9 +76,12 @@ def push(url: str, experiment: str, runs: Sequence[HistoryRun]) -> tuple[str, ..
     return tuple(run.name for run in new)
 
 
-def _client(url: str) -> "MlflowClient":
+@contextmanager
+def _connected(url: str) -> "Iterator[MlflowClient]":
+    """Yield a client that connects to the addresses that the guard checked, and to no others."""
     host = URL(url).raw_host or ""
-    if check_host(url, allow_external=(host,)).external:
+    location = check_host(url, allow_external=(host,))
+    if location.external:
         raise EndpointError(
             f"{url}: expected a tracking server in your own network, {host!r} is outside; results are sent nowhere else"
         )
@@ -87,16 +89,12 @@ def _client(url: str) -> "MlflowClient":
     try:
         from mlflow.tracking import MlflowClient  # noqa: PLC0415 - an extra that takes seconds to import
     except ImportError as error:
-        raise UsageError("a tracking server needs MLflow's client: pip install 'qaeval[mlflow]'") from error
-    return MlflowClient(tracking_uri=url)
-
-
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
+        raise UsageError(f"a tracking server needs MLflow's client: {install_command('mlflow')}") from error
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     try:
-        yield
+        with pinned_lookups(location.addresses):
+            yield MlflowClient(tracking_uri=url)
     except (MlflowException, OSError) as error:
         raise EndpointError(
             f"{url}: expected an MLflow tracking server, got: {_cause(str(error))}"

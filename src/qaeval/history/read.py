@@ -89,7 +89,7 @@ def _read_run(path: Path) -> HistoryRun:
             for candidate in report.candidates
             if candidate.facts.prompt_sha
         },
-        verdict=report.verdict if len(report.candidates) > 1 else None,
+        verdict=None if report.verdict.reason("one_candidate") else report.verdict,
         gate=_gate_outcome(path / _GATE),
     )
 
@@ -103,17 +103,3 @@ def _gate_outcome(path: Path) -> str:
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Write a page atomically; creates its folder.
-
-    Raises:
-        StoreError: the page cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    with explained(path, "writing"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    return path

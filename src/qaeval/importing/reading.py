@@ -15,6 +15,7 @@ import pandas as pd
 
 from qaeval.errors import DataError, UsageError
 from qaeval.export.tables import require_package
+from qaeval.files.kinds import refuse_document
 from qaeval.files.yaml import readable
 
 Format: TypeAlias = Literal["lines", "array", "csv", "parquet", "inspect"]
@@ -47,6 +48,7 @@ def format_of(path: Path) -> Format:
     Raises:
         DataError: the file is missing, empty, a directory, compressed, or not UTF-8 text.
     """
+    refuse_document(path, "JSON Lines, a JSON array, CSV or Parquet")
     head = _head(path)
     if head.startswith(b"PAR1"):
         return "parquet"

@@ -9,7 +9,6 @@ import shutil
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +27,7 @@ from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.rubric import Rubric
 from qaeval.files.rows import EachRow, explained
+from qaeval.files.whole import whole_folder
 from qaeval.files.yaml import validated
 from qaeval.importing.entries import Entry, EntryReader, Slot
 from qaeval.importing.reading import read_source
@@ -126,23 +126,11 @@ def import_run(request: ImportRequest, out: Path) -> Path:
         raise UsageError(f"{out}: already holds a run; choose another --out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists and is not empty; choose another --out")
-    with explained(out, "making the directory"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = out.parent / f".{out.name}.{os.getpid()}.partial"
-        folder.mkdir()
-    try:
+    with whole_folder(out) as folder:
         with _Spill(folder / "rows") as spill:
             grouped = _read(request, spill)
             _write(request, grouped, spill, folder)
         (folder / "rows").unlink()
-        with explained(out, "writing"):
-            if out.exists():
-                out.rmdir()
-            folder.rename(out)
-    except BaseException:
-        with suppress(OSError):
-            shutil.rmtree(folder)
-        raise
     return out
 
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from qaeval.errors import DataError, UsageError, closest
-from qaeval.files.yaml import read_yaml, validated
+from qaeval.errors import UsageError, closest
+from qaeval.files.kinds import hint as kind_hint
+from qaeval.files.yaml import read_yaml, refuse, validated
 from qaeval.records import Record
 from qaeval.registry.family import relation
 from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
@@ -25,6 +26,7 @@ __all__ = [
     "Hardware",
     "HostedPrice",
     "ModelSpec",
+    "RegistryFile",
     "SamplingOverrides",
     "Serving",
     "base_url",
@@ -125,8 +127,8 @@ class Serving(Record):
     """Memory of the GPU as CUDA reports it; 21.96 is that of an L4."""
 
 
-class _Layer(Record):
-    """The content of one registry file."""
+class RegistryFile(Record):
+    """The content of one registry file, ``qaeval.yaml``."""
 
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     judges: dict[str, ModelSpec] = Field(default_factory=dict)
@@ -141,41 +143,40 @@ class _Layer(Record):
     wins."""
 
 
-class Config(_Layer):
+class Config(RegistryFile):
     """The merged registry."""
 
     @model_validator(mode="after")
     def _check_references(self) -> "Config":
-        for section, specs in {"models": self.models, "judges": self.judges}.items():
-            for name, spec in specs.items():
-                self._check_entry(f"{section}.{name}", spec)
-        for key, name in self._hardware_names():
-            if name not in self.hardware:
-                raise ValueError(f"{key}: {self._unknown_hardware(name)}")
-        names = {**self.models, **self.judges}
-        for key in ("judge", "embedded_judge"):
-            name = getattr(self.defaults, key)
-            if name is not None and name not in names and not is_registered(MODELS, name):
-                raise ValueError(f"defaults.{key}: unknown model or judge {name!r}.{closest(name, names)}")
+        refuse(self._problems())
         return self
 
-    def _check_entry(self, key: str, spec: ModelSpec) -> None:
-        """Refuse an entry without a server to reach or to start, and an adapter without a base model.
+    def _problems(self) -> Iterator[str]:
+        for section, specs in {"models": self.models, "judges": self.judges}.items():
+            for name, spec in specs.items():
+                yield from self._entry_problems(f"{section}.{name}", spec)
+        for key, name in self._hardware_names():
+            if name not in self.hardware:
+                yield f"{key}: {self._unknown_hardware(name)}"
+        names = {**self.models, **self.judges}
+        for key in ("judge", "embedded_judge"):
+            default = getattr(self.defaults, key)
+            if default is not None and default not in names and not is_registered(MODELS, default):
+                yield f"defaults.{key}: unknown model or judge {default!r}.{closest(default, names)}"
 
-        Raises:
-            ValueError: the problem, with its key.
-        """
+    def _entry_problems(self, key: str, spec: ModelSpec) -> Iterator[str]:
+        """Find an entry without a server to reach or to start, and an adapter without a base model."""
         if spec.lora and spec.lora.base not in self.models:
             base = spec.lora.base
-            raise ValueError(f"{key}.lora.base: unknown model {base!r}.{closest(base, self.models)}")
-        if spec.lora and self.models[spec.lora.base].lora:
-            raise ValueError(f"{key}.lora.base: {spec.lora.base!r} is itself an adapter")
+            yield f"{key}.lora.base: unknown model {base!r}.{closest(base, self.models)}"
+        elif spec.lora and self.models[spec.lora.base].lora:
+            yield f"{key}.lora.base: {spec.lora.base!r} is itself an adapter"
         if spec.kind == "server" and not (spec.hf_id or spec.url):
-            raise ValueError(f"{key}: a server needs hf_id (the model to serve) or url (a running server)")
+            yield f"{key}: a server needs hf_id (the model to serve) or url (a running server)"
         if spec.replicas and spec.url is None:
-            raise ValueError(f"{key}: replicas need url, the first server")
+            yield f"{key}: replicas need url, the first server"
         if spec.in_process and (spec.hf_id or spec.url):
-            raise ValueError(f"{key}: {_kind_label(spec)} runs inside qaeval; remove hf_id and url")
+            yield f"{key}: {_kind_label(spec)} runs inside qaeval; remove hf_id and url"
 
     def _unknown_hardware(self, name: str) -> str:
         known = ", ".join(sorted(self.hardware)) or "none"
@@ -244,7 +245,8 @@ class Config(_Layer):
             return ModelSpec(name=name, kind="plugin")
         registered = sorted(set(registered_names(MODELS)) - {*self.models, *self.judges})
         plugins = f"; from installed packages: {', '.join(registered)}" if registered else ""
-        hint = closest(name, [*known, *registered])
+        kind = kind_hint(Path(name))
+        hint = f"{kind}." if kind else closest(name, [*known, *registered])
         raise UsageError(f"unknown {noun} {name!r}.{hint} Known: {', '.join(sorted(known))}{plugins}")
 
     def default_judge(self, candidates: tuple[ModelSpec, ...]) -> ModelSpec:
@@ -339,29 +341,39 @@ def load_config(default: Path, *overrides: Path) -> Config:
 
 def _read_layer(path: Path) -> dict[str, Any]:
     data = read_yaml(path)
-    for key in _secret_keys(data):
-        raise DataError(
-            f"{path}: {key}: secrets are not read from files; name an environment variable instead: "
-            f"`api_key_env: VLLM_API_KEY`"
-        )
-    layer = dict(data)
+    problems = [
+        f"{key}: secrets are not read from files; name an environment variable instead: `api_key_env: VLLM_API_KEY`"
+        for key in _secret_keys(data)
+    ]
+    layer: dict[str, Any] = _without_secrets(data)
     for section in _SECTIONS & data.keys():
-        layer[section] = _with_names(data[section], f"{path}: {section}")
-    validated(_Layer, layer, path)
+        if isinstance(layer[section], dict):
+            problems += _name_problems(section, layer[section])
+            layer[section] = {
+                name: {**entry, "name": name} if isinstance(entry, dict) else entry
+                for name, entry in layer[section].items()
+            }
+    validated(RegistryFile, layer, path, problems)
     return layer
 
 
-def _with_names(entries: Any, location: str) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
-    if not isinstance(entries, dict):
-        return entries
-    named: dict[str, Any] = {}
+def _name_problems(section: str, entries: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in entries.items():
         if not _NAME.fullmatch(name):
-            raise DataError(f"{location}: expected a name of a-z, 0-9, '.', '_' and '-', got {name!r}")
+            yield f"{section}: expected a name of a-z, 0-9, '.', '_' and '-', got {name!r}"
         if isinstance(entry, dict) and entry.get("name", name) != name:
-            raise DataError(f"{location}.{name}.name: the key is the name; remove `name`")
-        named[name] = {**entry, "name": name} if isinstance(entry, dict) else entry
-    return named
+            yield f"{section}.{name}.name: the key is the name; remove `name`"
+
+
+def _without_secrets(data: Any) -> Any:  # noqa: ANN401 - parsed YAML, not checked yet
+    """Leave out keys that are refused already, so that they are not reported as unknown too."""
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: _without_secrets(value)
+        for key, value in data.items()
+        if key.lower() not in _SECRETS or value is None
+    }
 
 
 def _secret_keys(data: object, prefix: str = "") -> Iterator[str]:

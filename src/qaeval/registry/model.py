@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
 from qaeval.evals.definition import NamedPrompt
 from qaeval.records import Record
@@ -32,7 +32,9 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Argument: TypeAlias = Annotated[str, BeforeValidator(_as_text)]
+Argument: TypeAlias = Annotated[
+    str, BeforeValidator(_as_text), WithJsonSchema({"type": ["string", "number"]})
+]
 """A command-line argument; YAML numbers are converted."""
 
 

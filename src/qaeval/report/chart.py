@@ -14,7 +14,8 @@ _WIDTH: Final = 7.0
 LETTERS: Final = ("#2a9d8f", "#8ab17d", "#e9c46a", "#e08a4f", "#c0473b")
 """Colours of letters, from best to worst."""
 NONE, FAILED = "#7a858b", "#3c4449"
-SERIES: Final = ("#0b7a80", "#c0473b", "#7353ba", "#b07a12", "#3d6fb6", "#4d7c2c")
+SERIES: Final = ("#3d6fb6", "#7353ba", "#c2559d", "#2191c9", "#5b6b7d", "#a08ad8")
+"""Colours of candidates; none of them is near the colour of a letter."""
 HIGH: Final = 0.9
 """Rates from which a label is below its point, since the title is above."""
 

@@ -249,6 +249,27 @@ class PromptChange(Part):
     sentence: str
 
 
+def judge_prompt_change(judge: str, sha: str, sha_before: str, *, run: str, earlier: str) -> str:
+    """Name the prompts of a judge that two runs were graded with; empty where they are the same.
+
+    Args:
+        judge: Name of the judge of both runs.
+        sha: Hash of its prompt without the rubric in `run`; empty where it is not recorded, as before qaeval 0.2.
+        sha_before: The same of the earlier run.
+        run: Name of the run.
+        earlier: Name of the earlier run.
+    """
+    if sha == sha_before:
+        return ""
+    now, before = (
+        f"prompt {text[:8]}" if text else "a prompt that is not recorded" for text in (sha, sha_before)
+    )
+    return (
+        f"The prompt of the judge {judge} changed: {earlier} was graded with {before}, {run} with {now}. Letters of items whose "
+        f"texts hold special tokens or marks may differ for that reason alone."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A candidate as a model with a prompt.

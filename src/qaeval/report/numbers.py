@@ -19,6 +19,7 @@ _SMALLEST_P: Final = 0.001
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _SHORT: Final = 10
+_MAX_AGE_IN_HOURS: Final = 48
 
 
 def percent(share: float | None) -> str:
@@ -135,6 +136,13 @@ def plural(n: int, noun: str, nouns: str = "") -> str:
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
 
 
+def age(hours: float) -> str:
+    """Print an age: ``under 1 hour``, ``17 hours``, from two days on ``5 days``."""
+    if hours < 1:
+        return "under 1 hour"
+    return plural(int(hours), "hour") if hours < _MAX_AGE_IN_HOURS else plural(int(hours / 24), "day")
+
+
 def two_digits_up(n: int) -> int:
     """Round up to two significant digits, ``1,234`` to ``1,300``: planned numbers of chunks are no more precise."""
     unit = int(10 ** max(0, len(str(n)) - 2))
@@ -145,6 +153,11 @@ def listed(names: Sequence[str], word: str = "and") -> str:
     """List names: ``a``, ``a and b``, ``a, b and c``; empty for none."""
     *head, last = names or [""]
     return f"{', '.join(head)} {word} {last}" if head else last
+
+
+def in_words(identifier: str) -> str:
+    """Print the name of a check, flag or failure in words: ``stock_phrase`` as ``stock phrase``, ``invalid_json`` as ``invalid JSON``."""
+    return identifier.replace("_", " ").replace("json", "JSON")
 
 
 def moment(utc: str) -> str:

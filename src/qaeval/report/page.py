@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from qaeval.report.chart import DARK, LIGHT, Chart
+from qaeval.report.numbers import in_words
 
 STYLE: Final = "style.css.j2"
 """The style sheet of all pages."""
@@ -31,6 +32,7 @@ def page_environment() -> Environment:
     )
     environment.filters["prose"] = prose
     environment.filters["sentence"] = sentence
+    environment.filters["in_words"] = in_words
     return environment
 
 

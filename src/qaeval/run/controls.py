@@ -179,7 +179,7 @@ class Unwatched:
     def row(self, row: object) -> None:
         """Show nothing."""
 
-    def more(self, n: int) -> None:
+    def skip(self, n: int) -> None:
         """Show nothing."""
 
     def end(self) -> None:

@@ -40,6 +40,7 @@ from qaeval.records import (
     digest,
     record_id,
 )
+from qaeval.registry.model import ModelSpec
 from qaeval.text.control import Escaped, escape, unknown_pieces
 
 JudgeMode: TypeAlias = Literal["reason_first", "letter"]
@@ -199,6 +200,11 @@ def _counts(texts: Iterable[Escaped]) -> dict[ControlText, int]:
         n_marks += text.n_marks
     counts: dict[ControlText, int] = {"special token": n_tokens} if n_tokens else {}
     return {**counts, "mark": n_marks} if n_marks else counts
+
+
+def prompt_sha(judge: ModelSpec) -> str:
+    """Return the hash of a judge's prompt without its rubric; empty for an embedded judge, which reads no prompt."""
+    return "" if judge.kind == "embedded" else prompt_digest()
 
 
 @cache

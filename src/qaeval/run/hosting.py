@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qaeval.environment import environment
 from qaeval.errors import EndpointError, UsageError
@@ -13,6 +13,9 @@ from qaeval.registry.find import api_key
 from qaeval.run.endpoint import Endpoint, without_server
 from qaeval.run.endpoint import resolve as find_endpoint
 from qaeval.serving.conductor import Conductor
+
+_SLOW_PROBE_S: Final = 3.0
+"""A probe that takes longer is announced; a server under load answers it late."""
 
 
 class ServerManager:
@@ -42,6 +45,7 @@ class ServerManager:
             serving or Serving(), env=environment(), logs=logs, on_message=on_message, stopped=stopped
         )
         self._allow_external = tuple(allow_external)
+        self._on_message = on_message
         self.adapters: tuple[ModelSpec, ...] = ()
 
     async def close(self) -> None:
@@ -57,6 +61,8 @@ class ServerManager:
         hosted = [spec for spec in specs if spec.is_hosted]
         for spec in specs:
             if not spec.is_hosted:
+                if spec.url is not None:
+                    self._on_message(f"probing {spec.name} at {', '.join((spec.url, *spec.replicas))}")
                 await self.resolve(spec)
             elif not self._conductor.is_available:
                 raise UsageError(without_server(spec))
@@ -127,7 +133,13 @@ class ServerManager:
             spec = spec.model_copy(
                 update={"url": url, "gpus": spec.gpus or self._conductor.gpus(spec.n_gpus)}
             )
-        endpoint = await find_endpoint(spec, api_key=key, allow_external=self._allow_external)
+        waiting = asyncio.get_running_loop().call_later(
+            _SLOW_PROBE_S, self._on_message, f"waiting for {spec.name} at {spec.url} to answer the probe"
+        )
+        try:
+            endpoint = await find_endpoint(spec, api_key=key, allow_external=self._allow_external)
+        finally:
+            waiting.cancel()
         return replace(endpoint, load_s=sum(start.seconds for start in self._conductor.starts[n_starts:]))
 
 

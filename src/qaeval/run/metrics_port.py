@@ -79,10 +79,10 @@ class MeteredStage:
         self.counts.row(row)
         self.progress.row(row)
 
-    def more(self, n: int) -> None:
-        """Add tasks to the total."""
-        self.counts.n_planned += n
-        self.progress.more(n)
+    def skip(self, n: int) -> None:
+        """Take tasks that do not exist off the planned ones."""
+        self.counts.n_planned -= n
+        self.progress.skip(n)
 
     def end(self) -> None:
         """End the stage; its counts stay, since they are read until the process ends."""

@@ -31,7 +31,7 @@ from qaeval.run.session import RunContext, run_stage
 from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredReplies, ignore
 from qaeval.run.watch import Progress, Stop, stop_on_signals
 from qaeval.serving.exporter import Exporter
-from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore, differences, further_files
+from qaeval.storage.run_directory import GENERATIONS, GRADES, LOGS, RunStore, differences, further_files
 
 _Parameters = ParamSpec("_Parameters")
 
@@ -89,7 +89,7 @@ class Runner:
         self._cache = None if cache is None else Cache(cache, on_message=progress.note)
         self._servers = ServerManager(
             serving,
-            logs=store.path / "logs",
+            logs=store.path / LOGS,
             on_message=progress.note,
             stopped=self._stop.is_set,
             allow_external=allow_external,
@@ -150,6 +150,8 @@ class Runner:
     ) -> None:
         """Generate and grade, at the same time where the judge shares no server with a candidate.
 
+        A run without any item is complete: its failures are its result.
+
         Args:
             candidates: Who answers.
             definition: The eval.
@@ -173,7 +175,7 @@ class Runner:
                     await self._repeat(spec, definition, repeat)
         else:
             await self.agenerate(candidates, definition, repeat=repeat)
-            await self.agrade(judging, controls=controls)
+            await self._grade(judging, controls=controls)
         await self.agrade_repeats(judging, repeat=repeat_judge)
 
     async def agenerate(
@@ -220,15 +222,36 @@ class Runner:
             controls: Whether the judge grades planted controls at the end.
 
         Raises:
-            DataError: there is nothing to grade.
+            DataError: there is nothing to grade; of a shard alone that is fine, since others may have items.
             NotComparableError: the run was graded by another rubric, or by the judge with other settings.
             Interrupted, EndpointError, StoreError: as in ``agenerate``.
         """
+        has_items = await self._grade(
+            judging,
+            samples=samples,
+            candidates=candidates,
+            on_row=on_row,
+            max_concurrency=max_concurrency,
+            controls=controls,
+        )
+        if not has_items and self._sample_ids is None:
+            raise _nothing_to_grade(self._store)
+
+    async def _grade(
+        self,
+        judging: Judging,
+        *,
+        samples: Iterable[Sample] | None = None,
+        candidates: Container[str] | None = None,
+        on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
+        max_concurrency: int | None = None,
+        controls: bool = False,
+    ) -> bool:
+        """Grade as ``agrade`` does; return whether the run has an item."""
         file = _record_grading(self._store, judging)
         with self._store.replies() as replies:
             if not replies.n_items:
-                self._require_items(has_items=False)
-                return
+                return False
             tasks = StoredReplies(
                 store=self._store,
                 replies=replies,
@@ -242,6 +265,7 @@ class Runner:
                 await run_stage(stage, self._context)
                 if controls:
                     await self._grade_controls(judging, replies)
+        return True
 
     async def _grade_controls(self, judging: Judging, replies: ReplyIndex) -> None:
         """Have the judge grade the planted controls that have no grade yet.
@@ -305,9 +329,18 @@ class Runner:
         judging: Judging,
     ) -> None:
         """Grade items as they are written; a bounded queue holds the candidates back for a slow judge."""
-        n_done = len(self._store.finished(GRADES))
-        progress = self._progress.stage("grade", judging.judge.name, total=n_done, done=n_done)
-        queue = GradingQueue(self._store, judging.judge.name, progress)
+        n_samples = sum(
+            self._sample_ids is None or id_ in self._sample_ids for id_ in self._store.sample_ids()
+        )
+        progress = self._progress.stage(
+            "grade",
+            judging.judge.name,
+            total=len(candidates) * n_samples * definition.items_per_sample,
+            done=len(self._store.finished(GRADES)),
+        )
+        queue = GradingQueue(
+            self._store, judging.judge.name, progress, items_per_sample=definition.items_per_sample
+        )
 
         async def produce() -> None:
             try:
@@ -324,19 +357,9 @@ class Runner:
             await _run_both(produce(), grading)
         finally:
             progress.end()
-        self._require_items(has_items=not queue.is_empty)
 
     def _signals(self) -> AbstractContextManager[None]:
         return stop_on_signals(self._stop) if self._handle_signals else nullcontext()
-
-    def _require_items(self, *, has_items: bool) -> None:
-        """Refuse to grade nothing; of a shard alone that is fine, since others may have items.
-
-        Raises:
-            DataError: the run has no item.
-        """
-        if not has_items and self._sample_ids is None:
-            raise _nothing_to_grade(self._store)
 
     # ---------------------------------------------------------------- synchronous
 

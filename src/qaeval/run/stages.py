@@ -62,6 +62,9 @@ class Stage(Protocol[_Task, _Row]):
     is_measured: bool = True
     """Whether its time, energy and metrics are the run's."""
 
+    prompt_sha: str = ""
+    """Hash of the judge's prompt without its rubric; empty for a candidate, and for a judge that reads no prompt."""
+
     uses_cache: bool = True
     """Whether replies of earlier runs count."""
 
@@ -95,19 +98,18 @@ class GradingQueue:
     Args:
         store: The open run directory.
         judge: The judge's name.
-        progress: Of the grade stage; its total grows with the queue.
+        progress: Of the grade stage; its total is the number of items that all replies have if none fails.
+        items_per_sample: Items that a reply should have.
     """
 
-    def __init__(self, store: RunStore, judge: str, progress: StageProgress) -> None:
+    def __init__(
+        self, store: RunStore, judge: str, progress: StageProgress, *, items_per_sample: int
+    ) -> None:
         self._store, self._judge, self._progress = store, judge, progress
+        self._items_per_sample = items_per_sample
         self._queue: TaskQueue[GradeTask] = TaskQueue()
         self._done = store.finished(GRADES)
         self._queued: set[int] = set()  # ids as numbers: a million strings would take 70 MB
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the run has nothing to grade: no task so far, and none that an earlier session finished."""
-        return not (self._queued or len(self._done))
 
     def pending(self) -> PendingTasks[GradeTask]:
         """Return the queue; how many tasks it will hold is not known yet."""
@@ -115,15 +117,25 @@ class GradingQueue:
 
     async def put(self, sample: Sample, generations: Sequence[Generation]) -> None:
         """Queue the items of some replies to one sample; waits while the judge is far behind."""
-        pending = grade.tasks(self._judge, sample, generations, self._done)
-        tasks = [task for task in pending if int(task.task_id, 16) not in self._queued]
-        self._queued.update(int(task.task_id, 16) for task in tasks)
-        self._progress.more(len(tasks))
-        await self._queue.put(tasks)
+        new = [
+            task
+            for task in grade.tasks(self._judge, sample, generations)
+            if int(task.task_id, 16) not in self._queued
+        ]
+        self._queued.update(int(task.task_id, 16) for task in new)
+        # tasks of earlier sessions are in the progress already
+        self._progress.skip(len(generations) * self._items_per_sample - len(new))
+        await self._queue.put([task for task in new if task.task_id not in self._done])
+
+    def skip_reply(self) -> None:
+        """Take note of a reply that failed, so that its items are not waited for."""
+        self._progress.skip(self._items_per_sample)
 
     async def put_stored(self) -> None:
         """Queue the items of earlier sessions' replies."""
         with self._store.replies() as replies:
+            n_failed = len(self._store.finished(GENERATIONS)) - len(replies)
+            self._progress.skip(n_failed * self._items_per_sample)
             for sample in self._store.samples() if len(replies) else ():
                 await self.put(sample, replies.of(sample.sample_id))
 
@@ -221,8 +233,12 @@ class GenerateStage(Stage[GenerateTask, GenerateRow]):
 
     async def on_row(self, task: GenerateTask, row: GenerateRow) -> None:
         """Hand the items of a reply to the judge, where it works at the same time."""
-        if self._queue is not None and isinstance(row, Generation):
+        if self._queue is None:
+            return
+        if isinstance(row, Generation):
             await self._queue.put(task.sample, [row])
+        else:
+            self._queue.skip_reply()
 
 
 async def ignore(_row: Any) -> None:  # noqa: ANN401 - a row of either stage
@@ -261,6 +277,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         self._on_row = on_row
         sampling = self.spec.sampled(grade.SAMPLING)
         self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 
     def pending(self) -> PendingTasks[GradeTask]:

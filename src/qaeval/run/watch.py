@@ -74,8 +74,8 @@ class StageProgress(Protocol):
         """Count a finished task, after its row was written."""
         ...
 
-    def more(self, n: int) -> None:
-        """Expect ``n`` more tasks than were known at the beginning."""
+    def skip(self, n: int) -> None:
+        """Count ``n`` tasks of the total as finished without a row: they turned out not to exist."""
         ...
 
     def end(self) -> None:

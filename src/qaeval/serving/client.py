@@ -52,11 +52,11 @@ class Server:
         base_url: up to and with ``/v1``.
         api_key: sent as bearer token, masked in answers.
         timeout_s: for one request.
-        addresses: the only addresses to connect to; empty: what the name resolves to.
+        addresses: the only addresses to connect to: those that the guard checked.
     """
 
     def __init__(
-        self, base_url: str, api_key: str | None, timeout_s: float, *, addresses: Sequence[str] = ()
+        self, base_url: str, api_key: str | None, timeout_s: float, *, addresses: Sequence[str]
     ) -> None:
         self.base = base_url.rstrip("/")
         self.root = self.base.removesuffix("/v1")
@@ -66,9 +66,7 @@ class Server:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=PinnedResolver(self._addresses) if self._addresses else None
-            ),
+            connector=aiohttp.TCPConnector(resolver=PinnedResolver(self._addresses)),
             # no compression: a small answer cannot unpack into a large one
             headers={
                 "Accept-Encoding": "identity",

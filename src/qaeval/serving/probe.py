@@ -100,8 +100,8 @@ async def probe(
     base_url: str,
     model: str,
     *,
+    addresses: Sequence[str],
     api_key: str | None = None,
-    addresses: Sequence[str] = (),
     timeout_s: float = 60.0,
 ) -> EndpointFacts:
     """Probe a server, with at most six small requests to the model.
@@ -110,7 +110,7 @@ async def probe(
         base_url: up to and with ``/v1``.
         model: the served name.
         api_key: sent as bearer token.
-        addresses: the only addresses to connect to; empty: what the name resolves to.
+        addresses: the only addresses to connect to: those that the guard checked.
         timeout_s: for one request.
 
     Raises:
@@ -143,10 +143,12 @@ async def probe(
     )
 
 
-async def reach(base_url: str, api_key: str | None = None, *, timeout_s: float = 3.0) -> Reach:
+async def reach(
+    base_url: str, *, addresses: Sequence[str], api_key: str | None = None, timeout_s: float = 3.0
+) -> Reach:
     """Ask for health and model names; never raises."""
     started = asyncio.get_running_loop().time()
-    async with Server(base_url, api_key, timeout_s) as server:
+    async with Server(base_url, api_key, timeout_s, addresses=addresses) as server:
         health, models = await asyncio.gather(server.ask("/health", root=True), server.ask("/models"))
     seconds = asyncio.get_running_loop().time() - started
     names = tuple(model.name for model in _models(models.body) or ())
@@ -157,6 +159,29 @@ async def reach(base_url: str, api_key: str | None = None, *, timeout_s: float =
     if health.status == _OK and models.status not in _KEY_REFUSED:
         return Reach(ok=True, detail=f"healthy; /models: {models.summary}", seconds=seconds)
     return Reach(ok=False, detail=models.summary, seconds=seconds)
+
+
+async def served_models(
+    base_url: str, *, api_key: str | None, addresses: Sequence[str], timeout_s: float = 10.0
+) -> tuple[ServedModel, ...]:
+    """Return the models of a server.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        api_key: sent as bearer token.
+        addresses: the only addresses to connect to.
+        timeout_s: for the request.
+
+    Raises:
+        EndpointError: nothing answers, the key is refused, or the answer is not a list of models.
+    """
+    async with Server(base_url, api_key, timeout_s, addresses=addresses) as server:
+        models = await _served(server)
+    if models is None:
+        raise EndpointError(
+            f"{base_url}/models: expected the list of models, got something else; is the URL right?"
+        )
+    return models
 
 
 async def _served(server: Server) -> tuple[ServedModel, ...] | None:

@@ -21,6 +21,7 @@ GRACE_S: Final = 15.0
 QUIET: Final[Mapping[str, str]] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """Servers that qaeval starts send no telemetry."""
 
+LOOPBACK: Final = "127.0.0.1"
 _OFFLINE: Final[Mapping[str, str]] = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _OPTION: Final = re.compile(r"^  (?:-\w(?: [A-Z_]+)?, )?(--[^\s,]+.*)$", re.MULTILINE)
 _NAME: Final = re.compile(r"--[\w.-]+")
@@ -61,7 +62,7 @@ def serve_command(
             "--lora-modules",
             *modules,
         ]
-    arguments = [*spec.serve_arguments(), *lora_options, "--host", "127.0.0.1", "--port", str(port)]
+    arguments = [*spec.serve_arguments(), *lora_options, "--host", LOOPBACK, "--port", str(port)]
     return [*command, "serve", *arguments]
 
 
@@ -139,7 +140,7 @@ async def known_options(command: Sequence[str], env: Mapping[str, str]) -> froze
 def free_port() -> int:
     """Return a port that is free on loopback at present."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
@@ -158,7 +159,7 @@ class VllmServer:
         self, name: str, argv: Sequence[str], env: Mapping[str, str], *, port: int, log: Path
     ) -> None:
         self.name = name
-        self.url = f"http://127.0.0.1:{port}/v1"
+        self.url = f"http://{LOOPBACK}:{port}/v1"
         self.log = log
         self._argv = tuple(argv)
         self._env = dict(env)
@@ -219,7 +220,7 @@ class VllmServer:
     ) -> None:
         clock = asyncio.get_running_loop().time
         last_step = ""
-        async with Server(self.url, None, timeout_s=5.0) as server:
+        async with Server(self.url, None, timeout_s=5.0, addresses=(LOOPBACK,)) as server:
             while (await server.ask("/health", root=True)).status != _OK:
                 if not self.is_alive:
                     raise EndpointError(self._explain("the server died while it started"))

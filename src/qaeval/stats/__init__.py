@@ -18,7 +18,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `bounds`        what a coefficient can reach given the marginals
 `published`     can the numbers printed in a paper or a blog be true?
 `correction`    rates and differences from labels of some chunks and the judge's letters
-`labelling`     which items to label next, and how many labelled chunks decide
+`labelling`     which items to label next, how many labelled chunks decide, and what more labels would buy
 `transfer`      the same from labels of another population
 `homogeneity`   do two raters use the letters at the same rates?
 `paired`        paired difference, exact sign-flip test, Holm's correction
@@ -27,6 +27,7 @@ that ``import qaeval.stats`` loads neither numpy nor scipy.
 `power`         sample size and power in closed form
 `planning`      the same by simulating the test that will be used
 `sequential`    tests and bounds of a mean that hold at every look, by betting
+`stopping`      when do more labels no longer change which candidate is best?
 ==============  ==========================================================================
 """
 
@@ -72,7 +73,9 @@ if TYPE_CHECKING:
         wilson,
     )
     from qaeval.stats.labelling import (
+        ExpectedWidth,
         draw_chunks,
+        expected_width,
         inclusion_probabilities,
         labelled_chunks_needed,
         neyman_allocation,
@@ -117,6 +120,7 @@ if TYPE_CHECKING:
     )
     from qaeval.stats.resampling import cluster_bootstrap, cluster_bootstrap_all, jackknife
     from qaeval.stats.sequential import BettingTest, ConfidenceSequence
+    from qaeval.stats.stopping import LabelDecision, PairDecision, decide_by_labels
     from qaeval.stats.transfer import TransferredRate, TransferredShares, letter_shares, rogan_gladen
 
 __all__ = [
@@ -130,9 +134,12 @@ __all__ = [
     "DifferentialError",
     "Equivalence",
     "Estimate",
+    "ExpectedWidth",
+    "LabelDecision",
     "LetterAccuracy",
     "MultiRaterCoefficient",
     "NonInferiority",
+    "PairDecision",
     "Pilot",
     "Plan",
     "PublishedCheck",
@@ -169,12 +176,14 @@ __all__ = [
     "corrected_difference",
     "corrected_rate",
     "dawid_skene",
+    "decide_by_labels",
     "design_effect",
     "detectable_difference",
     "differential_error",
     "draw_chunks",
     "equivalence",
     "expected_agreement",
+    "expected_width",
     "fleiss_interval",
     "grim",
     "gwet_ac",
@@ -247,7 +256,9 @@ _MODULES = {
     "homogeneity": ("TestResult", "clustered_homogeneity", "cochran_q", "stuart_maxwell"),
     "intervals": ("clopper_pearson", "clustered_mean", "clustered_rate", "clustered_ratio", "wilson"),
     "labelling": (
+        "ExpectedWidth",
         "draw_chunks",
+        "expected_width",
         "inclusion_probabilities",
         "labelled_chunks_needed",
         "neyman_allocation",
@@ -286,6 +297,7 @@ _MODULES = {
     ),
     "resampling": ("cluster_bootstrap", "cluster_bootstrap_all", "jackknife"),
     "sequential": ("BettingTest", "ConfidenceSequence"),
+    "stopping": ("LabelDecision", "PairDecision", "decide_by_labels"),
     "transfer": ("TransferredRate", "TransferredShares", "letter_shares", "rogan_gladen"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

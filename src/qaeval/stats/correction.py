@@ -25,7 +25,7 @@ from qaeval.stats._arrays import (
     same_length,
 )
 from qaeval.stats.estimate import Estimate, too_few, undefined, warning
-from qaeval.stats.intervals import clustered_rate, t_quantile, wilson_bounds
+from qaeval.stats.intervals import clopper_pearson, clustered_rate, t_quantile, wilson_bounds
 from qaeval.stats.paired import (
     Pivot,
     agreeing_with_test,
@@ -344,6 +344,34 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     return value, tuning, Pivot(centre, se, max(1.0, sample.n_effective - 2), skew, method)
 
 
+def scaled_inclusion(inclusion: ArrayLike, labelled: ArrayLike, n_clusters: int) -> Floats:
+    r"""Scale the probabilities of a draw of which only a random part was labelled, so that the labelled clusters stand for all.
+
+    After scaling, :math:`\\sum 1/\\pi` over the labelled clusters is `n_clusters`, so that they can be put beside clusters whose
+    label is known for certain.
+
+    Args:
+        inclusion: Probability with which each cluster was drawn, shape (G,), in (0, 1]; only those of labelled ones are read.
+        labelled: Which clusters are labelled, shape (G,), booleans.
+        n_clusters: Clusters that could have been drawn, at least as many as are labelled.
+
+    Returns:
+        Shape (G,), in (0, 1]; 1 for clusters that are not labelled. Always defined.
+
+    Raises:
+        ValueError: No cluster is labelled, or a probability is out of range.
+    """
+    pi, chosen = np.asarray(inclusion, dtype=np.float64), np.asarray(labelled, dtype=bool)
+    drawn = pi[chosen]
+    if not len(drawn) or not ((drawn > 0) & (drawn <= 1)).all() or n_clusters < len(drawn):
+        raise ValueError(
+            "need a labelled cluster, probabilities in (0, 1] and no fewer clusters than labelled ones"
+        )
+    scaled = np.ones(len(pi))
+    scaled[chosen] = np.minimum(1.0, drawn * float((1 / drawn).sum()) / n_clusters)
+    return scaled
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorrectedRate:
     """The rate of a candidate as the labels have it, the judge's error taken off."""
@@ -407,7 +435,8 @@ def corrected_rate(
     Post-stratified by the judge's letter: :math:`\hat\theta = \sum_j W_j \hat\mu_j`, with :math:`W_j` the share of all
     items to which the judge gave letter *j* and :math:`\hat\mu_j` the rate by label among them. Each :math:`\hat\mu_j` has
     Wilson's interval :math:`[l_j, u_j]` for its number of labels over the design effect of the clusters, so that a
-    letter whose few labels all agree is not taken to be certain, and :math:`\sqrt{\sum_j W_j^2 (\hat\mu_j - l_j)^2 + t^2
+    letter whose few labels all agree is not taken to be certain (where fewer than 10 labelled clusters, or a quarter, hold
+    the rarer outcome, Clopper and Pearson's end where that is further out), and :math:`\sqrt{\sum_j W_j^2 (\hat\mu_j - l_j)^2 + t^2
     v}` goes down from the value, with :math:`v` the clustered variance of the shares; upwards alike. The interval is
     for clusters to come. One that is not at least 5 % shorter than that of the labels alone is not used. Sources:
     Cochran 1977, section 5A.9; Zou and Donner 2008 (the recovery of variances); Fisch et al. 2024 (arXiv 2406.04291).
@@ -528,9 +557,16 @@ class _Stratum:
     def share(self) -> float:
         return float(self.within.mean())
 
-    def bounds(self, deff: float, t: float) -> tuple[float, float]:
-        """Wilson's interval of the rate; from 0 to 1 without labels."""
-        return wilson_bounds(self.rate, self.size / deff, t) if self.size else (0.0, 1.0)
+    def bounds(self, deff: float, t: float, level: float, *, is_rare: bool) -> tuple[float, float]:
+        """Wilson's interval of the rate, where one outcome is rare joined with Clopper and Pearson's; 0 to 1 without labels."""
+        if not self.size:
+            return 0.0, 1.0
+        n = self.size / deff
+        low, high = wilson_bounds(self.rate, n, t)
+        if not is_rare:
+            return low, high
+        exact = clopper_pearson(self.rate * n, n, level=level)
+        return min(low, exact.low), max(high, exact.high)
 
 
 def _strata(data: _Letters, letters: Ints) -> list[_Stratum]:
@@ -564,12 +600,13 @@ def _post_stratified(data: _Letters, letters: Ints, *, level: float, method: str
         return undefined(reason, value=value, method=method, n=n, n_clusters=n_labelled, level=level)
     from_shares = _cr1_variance(data.by_cluster((expected - value) / n))
     total = _cr1_variance(data.by_cluster(by_label + (expected - value) / n))
-    deff = _design_effect(data, strata, total - from_shares)
+    rarity = _rarity(data)
+    deff = _design_effect(data, strata, total - from_shares, rarity)
     weights = data.inverse[data.chosen]
     t = t_quantile(level, max(1.0, n_labelled * _effective_number(weights) / len(weights) - 1))
     below = above = t**2 * from_shares
     for stratum in strata:
-        low, high = stratum.bounds(deff, t)
+        low, high = stratum.bounds(deff, t, level, is_rare=rarity < 1)
         below += (stratum.share * (stratum.rate - low)) ** 2
         above += (stratum.share * (high - stratum.rate)) ** 2
     return Estimate(
@@ -588,19 +625,23 @@ def _cr1_variance(by_cluster: Floats) -> float:
     return len(by_cluster) / (len(by_cluster) - 1) * float((by_cluster**2).sum())
 
 
-def _design_effect(data: _Letters, strata: list[_Stratum], variance: float) -> float:
+def _rarity(data: _Letters) -> float:
+    """Labelled clusters that hold the rarer outcome, over 10 or a quarter of all: below 1 they are few."""
+    clusters, hits = data.clusters[data.chosen], data.hits[data.chosen]
+    n_rarer = min(len(np.unique(clusters[hits == outcome])) for outcome in (0, 1))
+    return n_rarer / min(FEW, data.n_labelled / 4)
+
+
+def _design_effect(data: _Letters, strata: list[_Stratum], variance: float, rarity: float) -> float:
     """Variance of the labels' part over that of independent items; at least 1.
 
     Where few clusters hold the rarer outcome the data cannot tell how alike the items of a cluster are: they are taken
-    to be equal with up to 10 such clusters (or a quarter of all), and less and less so with up to twice as many.
+    to be equal there, and less and less so with up to twice as many clusters.
     """
     independent = sum(s.share**2 * s.rate * (1 - s.rate) / s.size for s in strata if s.size)
     deff = max(1.0, variance / independent) if independent > TINY else 1.0
-    clusters, hits = data.clusters[data.chosen], data.hits[data.chosen]
-    n_rarer = min(len(np.unique(clusters[hits == outcome])) for outcome in (0, 1))
-    few = min(FEW, data.n_labelled / 4)
-    doubt = min(1.0, max(0.0, 2 - n_rarer / few))
-    per_cluster = np.bincount(clusters)
+    doubt = min(1.0, max(0.0, 2 - rarity))
+    per_cluster = np.bincount(data.clusters[data.chosen])
     return max(deff, 1 + doubt * (float((per_cluster**2).sum() / per_cluster.sum()) - 1))
 
 

@@ -1,13 +1,16 @@
 """Which items or chunks to label next, and how many labelled chunks decide."""
 
-from math import ceil
+from dataclasses import dataclass
+from math import ceil, nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
 from qaeval.stats._arrays import TINY, Bools, Floats, Ints, as_values, same_length
+from qaeval.stats.correction import corrected_difference
 from qaeval.stats.estimate import MIN_CLUSTERS
+from qaeval.stats.intervals import t_quantile
 
 
 def neyman_allocation(
@@ -182,3 +185,66 @@ def labelled_chunks_needed(
     reached = special.stdtr(n - 2, abs(difference) / se - special.stdtrit(n - 2, 1 - alpha / 2))
     enough = np.flatnonzero(reached >= power)
     return int(n[enough[0]]) if len(enough) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectedWidth:
+    """Width of the interval of a corrected difference, now and with more labelled chunks."""
+
+    now: float
+    """Width of the interval of `corrected_difference`; NaN with fewer than 10 labelled chunks."""
+    then: float
+    """Expected width with `n_then` labelled chunks; NaN where those are fewer than 10, or fewer than 2 are labelled now."""
+    n_now: int
+    """Labelled chunks."""
+    n_then: int
+    """Labelled chunks with those to come, at most all."""
+
+
+def expected_width(
+    judged: ArrayLike,
+    labelled: ArrayLike,
+    more: int,
+    *,
+    sizes: ArrayLike | None = None,
+    level: float = 0.95,
+) -> ExpectedWidth:
+    r"""What more labels would buy: the width of the interval of `corrected_difference` now, and with more chunks labelled.
+
+    The variance with n of G chunks labelled is :math:`s^2 \{(1 - \rho^2)/n + \rho^2/G\}`, as in
+    `labelled_chunks_needed`, with :math:`\rho = 0` where the judge is not used. The width now changes with its root and
+    the quantile of t; without an interval now it is computed from the labels' variance.
+
+    Args:
+        judged: Judge's difference of the rates, b minus a, in each chunk, shape (G,), in [-1, 1].
+        labelled: The same from labels, shape (G,); NaN where the chunk is not labelled for both candidates.
+        more: Chunks to label next, at least 0; more than are left count as all that are left.
+        sizes: Items of each chunk, shape (G,); default: every chunk counts the same.
+        level: Confidence level.
+
+    Returns:
+        Widths in [0, 2]; NaN as said at `ExpectedWidth`.
+
+    Raises:
+        ValueError: No chunk is labelled, a value is out of its range, or the lengths differ.
+    """
+    if more < 0:
+        raise ValueError(f"more must be at least 0, got {more!r}")
+    out = corrected_difference(judged, labelled, sizes=sizes, level=level)
+    d = np.asarray(labelled, dtype=np.float64)
+    n, n_chunks = out.estimate.n_clusters, len(d)
+    n_then = min(n + more, n_chunks)
+    used = out.basis == "corrected"
+    rho = out.correlation if used else 0.0
+
+    def half_width(count: int) -> float:
+        return t_quantile(level, count - 1 - used) * sqrt((1 - rho**2) / count + rho**2 / n_chunks)
+
+    now = out.estimate.high - out.estimate.low
+    if n_then < MIN_CLUSTERS or n < 2:
+        then = nan
+    elif out.estimate.has_interval:
+        then = now * half_width(n_then) / half_width(n)
+    else:
+        then = min(2.0, 2 * float(np.nanstd(d, ddof=1)) * half_width(n_then))
+    return ExpectedWidth(now=now, then=then, n_now=n, n_then=n_then)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from qaeval.environment import environment, shard_folder
-from qaeval.errors import DataError, StoreError, UsageError
+from qaeval.errors import DataError, StoreError, UsageError, install_command
 from qaeval.files.rows import explained
+from qaeval.files.whole import sync_folder
 
 BLOCK: Final = 1 << 20
 """Bytes that are read at once."""
@@ -87,7 +88,7 @@ def find_location(text: str, *, allow_external: Collection[str]) -> Location:
     try:
         from qaeval.storage.s3 import Bucket  # noqa: PLC0415 - takes half a second, and needs an extra
     except ImportError as error:
-        raise UsageError(f"{text}: an S3 store needs s3fs: pip install 'qaeval[s3]' ({error})") from error
+        raise UsageError(f"{text}: an S3 store needs s3fs: {install_command('s3')} ({error})") from error
     return Bucket.at(text, environment(), allow_external=allow_external, work=shard_folder(text))
 
 
@@ -130,7 +131,7 @@ class Folder:
     def put(self, source: Path, file: str) -> None:  # noqa: ARG002 - the file stays where it was written
         """Sync the folder of a file to disk; the row writer has synced the rows themselves."""
         with explained(source, "syncing"):
-            _sync(source.parent)
+            sync_folder(source.parent)
 
     def create(self, file: str, content: bytes) -> bool:
         """Write a whole file, unless it exists, by a hard link; see `Location.create`.
@@ -159,17 +160,8 @@ class Folder:
                 ) from error
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync(path.parent)
+            sync_folder(path.parent)
         return True
 
     def tidy(self, attempt: Path) -> None:
         """Do nothing: the attempt is kept where it was written."""
-
-
-def _sync(folder: Path) -> None:
-    """Sync the entries of a folder to disk: without it a new name can be lost with the machine's power."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

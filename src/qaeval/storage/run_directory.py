@@ -16,15 +16,19 @@
                   report.{json,md,html}
                   manifest.json       written last, by rename: its existence means that the run is complete
 
-A row is one line and one write, so that a killed process loses at most the line it was writing; a torn line
-is cut off when the run is opened again. The last row of a task wins.
+A row is one line and one write, so that a killed process loses at most the line it was writing. The last row of a
+task wins.
+
+A process that writes a run holds its lock, and cuts off a torn line before it adds rows. A process that reads one
+takes no lock and changes nothing: it reads each file up to its last whole row at the moment when it opened the run,
+letters before the replies that they belong to, so that it sees every reply of a letter.
 """
 
-import errno
 import fcntl
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -32,7 +36,8 @@ from typing import IO, Any, Final, Self
 import orjson
 from pydantic import BaseModel, TypeAdapter
 
-from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
+from qaeval.errors import DataError, InUseError, NotComparableError, UsageError
+from qaeval.files.kinds import hint
 from qaeval.files.rows import (
     EachRow,
     Finished,
@@ -43,10 +48,13 @@ from qaeval.files.rows import (
     explained,
     read_rows,
 )
+from qaeval.files.whole import write_file
 from qaeval.records import Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
+LOGS: Final = "logs"
+"""Folder of the output of servers that qaeval started."""
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 CONTROLS: Final = "controls.jsonl"
@@ -64,28 +72,28 @@ _GENERATE_ROWS: Final[TypeAdapter[GenerateRow]] = TypeAdapter(GenerateRow)
 _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 
-_READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""Errors of a file that this process may not write."""
+_LOCK: Final = ".lock"
+_BEGUN: Final = {SAMPLES, SETTINGS, _LOCK}
+"""Files of a run before its first row."""
 _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""
 
 
-class InUseError(StoreError):
-    """Another process, or another part of this one, writes the run directory."""
-
-
 class RunStore:
-    """A run directory, locked while it is open.
+    """A run directory: locked while it is open for writing, unchanged and shared while it is open for reading.
 
     Attributes:
         path: The directory.
-        warnings: Repairs made when the directory was opened, one sentence each.
+        warnings: Incomplete last lines, one sentence each.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.warnings: list[str] = []
         self._lock: IO[bytes] | None = None
+        self._ends: dict[str, int] | None = None
+        self._made: tuple[Path, ...] = ()
+        """Directories that `create` made, the innermost first."""
 
     # ---------------------------------------------------------------- opening
 
@@ -104,9 +112,10 @@ class RunStore:
         if (path / COMMITTED).is_dir():
             raise UsageError(f"{path}: holds shards of a run; add --shard i/N, or choose another --out")
         store = cls(path)
+        store._made = tuple(folder for folder in (path, *path.parents) if not folder.exists())
         with explained(path, "making the directory"):
             path.mkdir(parents=True, exist_ok=True)
-        store._acquire(writable=True)
+        store._acquire()
         try:
             store._begin(settings, samples, resume=resume)
         except BaseException:
@@ -120,11 +129,11 @@ class RunStore:
 
         Args:
             path: The directory.
-            writable: Refuse a directory that cannot be written. Otherwise such a directory can be read.
+            writable: Lock the directory, and repair it. Otherwise it is read as it is, also while a process writes it.
 
         Raises:
             DataError: ``path`` is not a run.
-            StoreError: another process writes the directory, or it cannot be written.
+            StoreError: another process writes the directory, or it cannot be written, or not be read.
         """
         if (path / COMMITTED).is_dir():
             raise DataError(
@@ -135,10 +144,13 @@ class RunStore:
             raise DataError(f"{address}: fetch a run from a store first: `qaeval merge {address} --out DIR`")
         if not (path / SETTINGS).is_file():
             raise DataError(
-                f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one"
+                f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one.{hint(path)}"
             )
         store = cls(path)
-        store._acquire(writable=writable)
+        if not writable:
+            store._ends = {name: store._end_of_rows(name) for name in store._row_files()}
+            return store
+        store._acquire()
         try:
             store._repair()
         except BaseException:
@@ -146,21 +158,12 @@ class RunStore:
             raise
         return store
 
-    def _acquire(self, *, writable: bool) -> None:
-        lock_path = self.path / ".lock"
-        lock_kind = fcntl.LOCK_EX
+    def _acquire(self) -> None:
+        lock_path = self.path / _LOCK
         with explained(lock_path, "opening the lock"):
-            try:
-                self._lock = lock_path.open("ab")
-            except OSError as error:
-                if writable or error.errno not in _READ_ONLY:
-                    raise
-                if not lock_path.exists():
-                    return  # this process cannot create the lock; a process that writes the run would have
-                # a shared lock: readers do not exclude each other, and a process that writes the run excludes them
-                self._lock, lock_kind = lock_path.open("rb"), fcntl.LOCK_SH
+            self._lock = lock_path.open("ab")
         try:
-            fcntl.flock(self._lock, lock_kind | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
             self._lock = None
@@ -186,33 +189,55 @@ class RunStore:
             self.write_settings(settings)  # last: their existence says that the samples are complete
         self._repair()
 
+    def _row_files(self) -> tuple[str, ...]:
+        """Return the files that grow while a run is written, each before those that its rows refer to."""
+        further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
+        letters = (CONTROLS, GRADE_REPEATS, GRADES, *(f"{JUDGES}/{file}" for file in further))
+        return (*letters, SESSIONS, METRICS, GENERATION_REPEATS, GENERATIONS)
+
+    def _end_of_rows(self, name: str) -> int:
+        """Return the offset after the last whole row of a file, 0 where there is none; note an incomplete line."""
+        path = self.path / name
+        if not path.is_file():
+            return 0
+        with explained(path, "reading"), path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            end = end_of_last_line(file, size)
+        if end < size:
+            self.warnings.append(
+                f"{path}: dropped an incomplete last line ({size - end} bytes); its task will be asked again"
+                if self._lock
+                else f"{path}: the last line is incomplete ({size - end} bytes) and is not read; the run is being "
+                f"written, or its process was killed"
+            )
+        return end
+
     def _repair(self) -> None:
         """Cut off a last line that a killed process did not finish."""
-        further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
-        rows = (GENERATIONS, GRADES, CONTROLS, GENERATION_REPEATS, GRADE_REPEATS, SESSIONS, METRICS)
-        for name in (*rows, *(f"{JUDGES}/{file}" for file in further)):
-            path = self.path / name
-            if not path.is_file():
-                continue
-            with explained(path, "reading"), path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                keep = end_of_last_line(file, size)
-            if keep < size:
-                self._truncate(path, keep)
-                self.warnings.append(
-                    f"{path}: dropped an incomplete last line ({size - keep} bytes); its task will be "
-                    f"asked again"
-                )
+        for name in self._row_files():
+            path, end = self.path / name, self._end_of_rows(name)
+            if path.is_file() and end < path.stat().st_size:
+                with explained(path, "removing the incomplete last line"):
+                    os.truncate(path, end)
 
-    @staticmethod
-    def _truncate(path: Path, size: int) -> None:
-        try:
-            os.truncate(path, size)
-        except OSError as error:
-            raise StoreError(
-                f"{path}: the last line is incomplete and cannot be removed: {error.strerror}; copy the run to "
-                f"a writable directory"
-            ) from error
+    def _end(self, name: str) -> int | None:
+        """Return how many bytes of a file are read: of a run that is open for reading those of its opening."""
+        return None if self._ends is None else self._ends.get(name, 0)
+
+    def discard_unstarted(self) -> bool:
+        """Remove a new run without a row, so that the same command can start it; return whether it was one.
+
+        Logs of servers are kept, and directories that existed before.
+        """
+        names = {file.name for file in self.path.iterdir()}
+        if not names <= {*_BEGUN, LOGS}:
+            return False
+        with suppress(OSError):  # what cannot be removed stays
+            for name in names & _BEGUN:
+                (self.path / name).unlink()
+            for folder in self._made:
+                folder.rmdir()
+        return True
 
     def close(self) -> None:
         """Release the lock."""
@@ -266,16 +291,7 @@ class RunStore:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run by rename, whole or not at all."""
-        path = self.path / name
-        temporary = path.with_name(f".{path.name}.partial")
-        with explained(path, "writing"):
-            path.parent.mkdir(exist_ok=True)
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        return path
+        return write_file(self.path / name, text)
 
     def drop_manifest(self) -> None:
         """Delete the manifest: while rows are added the run is not complete."""
@@ -297,24 +313,25 @@ class RunStore:
 
     def generations(self) -> LastRows:
         """Return the last row of every generation task, read at every iteration."""
-        return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json)
+        return LastRows(self.path / GENERATIONS, _GENERATE_ROWS.validate_json, self._end(GENERATIONS))
 
     def grades(self) -> LastRows:
         """Return the last row of every grading task, read at every iteration."""
-        return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json)
+        return LastRows(self.path / GRADES, _GRADE_ROWS.validate_json, self._end(GRADES))
 
     def controls(self) -> tuple[Control, ...]:
         """Return the planted controls in the order of their draw; empty in a run without any."""
-        rows = read_rows(self.path / CONTROLS, Control.model_validate_json)
+        rows = read_rows(self.path / CONTROLS, Control.model_validate_json, self._end(CONTROLS))
         return tuple({row.task_id: row for row in rows}.values())
 
     def generation_repeats(self) -> LastRows:
         """Return the last row of every further reply, read at every iteration."""
-        return LastRows(self.path / GENERATION_REPEATS, _GENERATE_ROWS.validate_json)
+        end = self._end(GENERATION_REPEATS)
+        return LastRows(self.path / GENERATION_REPEATS, _GENERATE_ROWS.validate_json, end)
 
     def grade_repeats(self) -> LastRows:
         """Return the last row of every further letter, read at every iteration."""
-        return LastRows(self.path / GRADE_REPEATS, _GRADE_ROWS.validate_json)
+        return LastRows(self.path / GRADE_REPEATS, _GRADE_ROWS.validate_json, self._end(GRADE_REPEATS))
 
     def further_judges(self) -> dict[str, dict[str, Any]]:
         """Read judge and rubric of the judges that graded besides the one in the settings, by name.
@@ -342,16 +359,16 @@ class RunStore:
 
     def grades_of(self, judge: str) -> LastRows:
         """Return the last row of every grading task of a further judge, read at every iteration."""
-        return LastRows(self.path / further_files(judge)[1], _GRADE_ROWS.validate_json)
+        name = further_files(judge)[1]
+        return LastRows(self.path / name, _GRADE_ROWS.validate_json, self._end(name))
 
     def failure_without_letters(self, judge: str) -> Failure | None:
         """Return a failure of a judge that gave no item a letter; None where it gave one, or was asked nothing."""
         is_first = self.settings()["grading"]["judge"]["name"] == judge
         failure = None
         # as rows come, not the last of each task: the first letter ends the search
-        for row in read_rows(
-            self.path / (GRADES if is_first else further_files(judge)[1]), _GRADE_ROWS.validate_json
-        ):
+        name = GRADES if is_first else further_files(judge)[1]
+        for row in read_rows(self.path / name, _GRADE_ROWS.validate_json, self._end(name)):
             if not isinstance(row, Failure):
                 return None
             failure = row
@@ -367,19 +384,31 @@ class RunStore:
 
     def replies(self, name: str = GENERATIONS) -> ReplyIndex:
         """Index the candidates' replies by sample; holds an open file, to be closed."""
-        return ReplyIndex(self.path / name)
+        return ReplyIndex(self.path / name, self._end(name))
 
     def sessions(self) -> tuple[Session, ...]:
         """Return the sessions of all processes that worked on the run."""
-        return tuple(read_rows(self.path / SESSIONS, Session.model_validate_json))
+        return tuple(read_rows(self.path / SESSIONS, Session.model_validate_json, self._end(SESSIONS)))
 
     def readings(self) -> tuple[Reading, ...]:
         """Return the metrics that were read from the servers."""
-        return tuple(read_rows(self.path / METRICS, Reading.model_validate_json))
+        return tuple(read_rows(self.path / METRICS, Reading.model_validate_json, self._end(METRICS)))
 
     def writer(self, name: str) -> RowWriter:
         """Open one of the row files for appending."""
         return RowWriter(self.path / name)
+
+
+def row_parser(name: str) -> Callable[[bytes], Any]:
+    """Return the function that reads a row of one of the files that grow while a run is written."""
+    parsers: dict[str, Callable[[bytes], Any]] = {
+        GENERATIONS: _GENERATE_ROWS.validate_json,
+        GENERATION_REPEATS: _GENERATE_ROWS.validate_json,
+        CONTROLS: Control.model_validate_json,
+        SESSIONS: Session.model_validate_json,
+        METRICS: Reading.model_validate_json,
+    }
+    return parsers.get(name, _GRADE_ROWS.validate_json)
 
 
 def further_files(judge: str) -> tuple[str, str]:

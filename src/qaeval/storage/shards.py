@@ -22,7 +22,7 @@ from typing import Any, Final, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from qaeval.environment import now
-from qaeval.errors import DataError, NotComparableError, StoreError, UsageError
+from qaeval.errors import DataError, InUseError, NotComparableError, StoreError, UsageError
 from qaeval.files.rows import explained
 from qaeval.records import Record, Sample, digest
 from qaeval.storage.location import BLOCK, Location
@@ -35,7 +35,6 @@ from qaeval.storage.run_directory import (
     SAMPLES,
     SESSIONS,
     SETTINGS,
-    InUseError,
     RunStore,
     differences,
     model_json,

@@ -1,5 +1,22 @@
 (function () {
   "use strict";
+  // a link to a heading inside a closed part of the page opens it; printing opens all
+  function unfold() {
+    var target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (var fold = target && target.closest("details"); fold; fold = fold.parentElement.closest("details")) { fold.open = true; }
+    if (target && target.closest("details.fold")) { target.scrollIntoView(); }
+  }
+
+  document.addEventListener("click", function (event) {
+    var link = event.target.closest && event.target.closest('a[href^="#"]');
+    if (link && link.hash === location.hash) { unfold(); }
+  });
+  window.addEventListener("hashchange", unfold);
+  unfold();
+})();
+
+(function () {
+  "use strict";
   var form = document.getElementById("weights");
   if (!form) { return; }
   form.hidden = false;
@@ -59,6 +76,9 @@
     };
   });
 
+  var byId = {}, sequence = [], linked = "";
+  chunks.forEach(function (chunk) { byId[chunk.node.id] = chunk; });
+
   // mean position of the letters on the scale, 0 for the best one; failed and ungraded come last
   function badness(items) {
     var total = items.reduce(function (sum, item) { return sum + kinds.indexOf(item.letter); }, 0);
@@ -77,6 +97,9 @@
     }
   };
   var ordered = "";
+  var list = document.getElementById("chunks"), more = document.getElementById("more");
+  var nothing = document.getElementById("nothing");
+  var STEP = 25, limit = STEP, current = null;
 
   function arrange() {
     var wanted = orders[fields.order.value] ? fields.order.value : "";
@@ -86,7 +109,7 @@
     keyed.sort(function (a, b) { return a.key - b.key || a.chunk.index - b.chunk.index; });
     var sorted = document.createDocumentFragment();
     keyed.forEach(function (entry) { sorted.appendChild(entry.chunk.node); });
-    form.parentNode.appendChild(sorted);
+    list.appendChild(sorted);
   }
 
   function fits(item, chunk, wanted) {
@@ -108,7 +131,8 @@
       type: fields.type.value,
       letters: boxes.filter(function (box) { return box.checked; }).map(function (box) { return box.value; })
     };
-    var count = 0;
+    var count = 0, fitting = 0, drawn = 0;
+    sequence = [];
     chunks.forEach(function (chunk) {
       var any = false;
       chunk.matches = chunk.source.indexOf(wanted.words) >= 0;
@@ -118,10 +142,21 @@
         if (item.node.hidden === good) { item.node.hidden = !good; }
         if (good) { any = true; count += 1; }
       });
-      if (chunk.node.hidden === any) { chunk.node.hidden = !any; }
+      chunk.fits = any;
     });
     arrange();
-    shown.textContent = count + (count === 1 ? " item" : " items") + " shown";
+    // long lists are drawn step by step, in their order
+    Array.prototype.forEach.call(list.querySelectorAll("details.chunk"), function (node) {
+      var chunk = byId[node.id], visible = chunk.fits && (fitting < limit || node.id === linked);
+      fitting += chunk.fits ? 1 : 0;
+      drawn += visible ? 1 : 0;
+      if (node.hidden === visible) { node.hidden = !visible; }
+      if (visible) { sequence.push(node); }
+    });
+    more.hidden = fitting <= drawn;
+    more.textContent = "Show " + Math.min(STEP, fitting - drawn) + " more of " + (fitting - drawn) + " chunks";
+    nothing.hidden = count > 0;
+    shown.textContent = count + (count === 1 ? " item" : " items") + (count === 1 ? " matches" : " match");
   }
 
   function remember() {
@@ -136,10 +171,12 @@
   }
 
   function recall() {
-    var linked = /^#chunk-/.test(location.hash) && document.getElementById(location.hash.slice(1));
-    if (linked) {
-      linked.open = true;
-      linked.scrollIntoView();
+    var chunk = /^#chunk-/.test(location.hash) && document.getElementById(location.hash.slice(1));
+    linked = chunk ? chunk.id : "";
+    if (chunk) {
+      chunk.open = true;
+      chunk.hidden = false;
+      chunk.scrollIntoView();
       return;
     }
     var match = /^#items\?(.*)$/.exec(location.hash);
@@ -161,7 +198,41 @@
     });
   }
 
-  form.addEventListener("input", function () { apply(); remember(); });
+  function reset() {
+    form.reset();
+    limit = STEP;
+    apply();
+    remember();
+  }
+
+  function goTo(step) {
+    if (step > 0 && sequence.indexOf(current) === sequence.length - 1 && !more.hidden) { limit += STEP; apply(); }
+    var index = Math.max(0, Math.min(sequence.length - 1, sequence.indexOf(current) + step));
+    if (!sequence.length) { return; }
+    if (current) { current.classList.remove("current"); }
+    current = sequence[index];
+    current.classList.add("current");
+    current.querySelector("summary").focus();
+    current.scrollIntoView({ block: "nearest" });
+  }
+
+  document.addEventListener("keydown", function (event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) {
+      if (event.key === "Escape" && event.target.blur) { event.target.blur(); }
+      return;
+    }
+    if (event.key === "/") { event.preventDefault(); fields.words.focus(); }
+    if (event.key === "j") { goTo(1); }
+    if (event.key === "k") { goTo(-1); }
+    if (event.key === "o") {
+      if (!current) { goTo(1); }
+      if (current) { current.open = !current.open; }
+    }
+  });
+  more.addEventListener("click", function () { limit += STEP; apply(); });
+  nothing.querySelector("button").addEventListener("click", reset);
+  form.querySelector("button").addEventListener("click", reset);
+  form.addEventListener("input", function () { limit = STEP; apply(); remember(); });
   form.addEventListener("submit", function (event) { event.preventDefault(); });
   window.addEventListener("hashchange", function () { recall(); apply(); });
   document.addEventListener("focusin", mark);

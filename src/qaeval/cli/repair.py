@@ -1,0 +1,47 @@
+"""`qaeval repair`: a way on from a damaged run."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from qaeval.cli.options import AsJson
+from qaeval.cli.terminal import printable
+
+_SHOWN: Final = 10
+"""Rejected rows that are listed; all of them are in the file."""
+
+
+def repair(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")], as_json: AsJson = False
+) -> None:
+    """Move unreadable rows of a run aside, so that their tasks run again.
+
+    The rows go to rejected.jsonl in the run directory, with the letters of items that no reply has any more.
+    """
+    from dataclasses import asdict
+
+    from qaeval.report.numbers import plural
+    from qaeval.storage.repair import REJECTED
+    from qaeval.storage.repair import repair as repair_run
+
+    done = repair_run(run)
+    if as_json:
+        print(json.dumps({"rejected": [asdict(row) for row in done.rejected], "warnings": done.warnings}))
+        return
+    for warning in done.warnings:
+        print(printable(warning))
+    if not done.rejected:
+        print(f"{run}: every row is readable; nothing is changed")
+        return
+    print(f"{plural(len(done.rejected), 'row')} moved to {run / REJECTED}")
+    for row in done.rejected[:_SHOWN]:
+        print(printable(f"  {row.file}:{row.line}: {row.reason}"))
+    if len(done.rejected) > _SHOWN:
+        print(f"  and {len(done.rejected) - _SHOWN:,} more")
+    replies = sum(row.file.startswith("generation") for row in done.rejected)
+    letters = sum(row.file.startswith("grade") for row in done.rejected)
+    print(f"to ask again: {plural(replies, 'reply', 'replies')}, {plural(letters, 'letter')}")
+    command = "the command of the run with --resume" if replies else f"qaeval grade {run}"
+    print(f"next: {command}")

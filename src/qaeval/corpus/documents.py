@@ -1,0 +1,98 @@
+"""From files and folders to the rows of a chunk file: found, read, cut, each text once."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from qaeval.corpus.chunking import chunk_documents, words_counter
+from qaeval.corpus.reading import find_documents, read_documents
+from qaeval.errors import DataError, UsageError
+
+_SHOWN: Final = 20
+"""Unreadable documents listed in a message."""
+
+
+@dataclass(frozen=True)
+class ChunkedDocuments:
+    """The chunks of some documents."""
+
+    rows: tuple[dict[str, Any], ...]
+    """Rows of the chunk file; a text that occurs twice is left out the second time."""
+    n_documents: int
+    """Documents that were read."""
+    n_duplicates: int
+    """Chunks left out."""
+    ignored: str
+    """Files of other kinds, as counts by suffix; empty without any."""
+    unreadable: str
+    """Message about skipped documents; empty without any."""
+    n_tokens: tuple[int, ...] = field(repr=False)
+    """Tokens of each row."""
+
+
+def cut_documents(
+    paths: Sequence[Path],
+    *,
+    size: int,
+    overlap: int = 0,
+    min_tokens: int | None = None,
+    count: Callable[[str], int] | None = None,
+    language: str = "",
+    skip_unreadable: bool = False,
+) -> ChunkedDocuments:
+    """Cut documents into the rows of a chunk file.
+
+    Args:
+        paths: Files, or folders that are searched.
+        size: Maximum number of tokens of a chunk; see `chunk_documents` for this and the next two.
+        overlap: Maximum number of tokens repeated in the next chunk.
+        min_tokens: Least tokens before a heading starts a new chunk.
+        count: Counts tokens; default: four per three words.
+        language: Language of all documents; empty: that which a document states.
+        skip_unreadable: Whether documents that cannot be read are left out.
+
+    Raises:
+        UsageError: there is no document, or none has text; or the sizes are inconsistent.
+        DataError: a document cannot be read.
+    """
+    names = ", ".join(map(str, paths))
+    others: Counter[str] = Counter()
+    files = find_documents(paths, others)
+    ignored = ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in others.most_common(8))
+    if not files:
+        raise UsageError(f"no Markdown, HTML, PDF or plain text in {names}; ignored: {ignored or 'nothing'}")
+    read, problems = read_documents(files)
+    unreadable = _unreadable(problems, len(files), is_skipped=skip_unreadable) if problems else ""
+    chunks = list(
+        chunk_documents(
+            read, size=size, overlap=overlap, min_tokens=min_tokens, count=count or words_counter()
+        )
+    )
+    if not chunks:
+        raise UsageError(f"{names}: no chunks, the documents are empty or boilerplate")
+    first = {chunk.text: chunk.chunk_id for chunk in reversed(chunks)}
+    extra = {"language": language} if language else {}
+    kept = [chunk for chunk in chunks if first[chunk.text] == chunk.chunk_id]
+    return ChunkedDocuments(
+        rows=tuple({**chunk.row(), **extra} for chunk in kept),
+        n_documents=len(read),
+        n_duplicates=len(chunks) - len(kept),
+        ignored=ignored,
+        unreadable=unreadable,
+        n_tokens=tuple(chunk.n_tokens for chunk in kept),
+    )
+
+
+def _unreadable(problems: Sequence[str], n_found: int, *, is_skipped: bool) -> str:
+    """Return the message about unreadable documents; raise it as an error unless they are skipped."""
+    shown = "\n  ".join(problems[:_SHOWN]) + (
+        f"\n  and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
+    )
+    message = f"{len(problems):,} of {n_found:,} documents cannot be read:\n  {shown}"
+    if not is_skipped or len(problems) == n_found:
+        raise DataError(
+            message if is_skipped else f"{message}\nfix them, or skip them with --skip-unreadable"
+        )
+    return message

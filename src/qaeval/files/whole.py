@@ -1,0 +1,139 @@
+"""Files and folders that exist whole or not at all, whatever interrupts the command that writes them.
+
+Content goes to a temporary name in the same folder and is on disk before a rename makes it visible. The temporary
+file is locked while its process lives, so that the next write of the same path removes what a killed process left.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+
+from qaeval.files.rows import explained
+
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_NAME: Final = 200
+"""Characters of the target's name in a temporary name; file systems allow 255 bytes in all."""
+_DEVICES: Final = Path("/dev")
+
+
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write a file, whole or not at all; creates its folder, replaces an existing file.
+
+    Args:
+        path: The file.
+        content: Text is written as UTF-8, its line ends as they are.
+
+    Raises:
+        StoreError: the file cannot be written; the former one is unchanged.
+    """
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes its place when the block ends; arguments and errors as in `write_file`.
+
+    A device such as ``/dev/stdout``, or a pipe, is written directly.
+    """
+    with explained(path, "writing"):
+        if path.exists() and (not path.is_file() or path.absolute().is_relative_to(_DEVICES)):
+            with path.open("wb") as file:
+                yield file
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary = _temporary(path)
+        with open(os.open(temporary, _NEW, 0o666), "wb") as file:  # noqa: PTH123 - of a descriptor
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; it takes its place when the block ends.
+
+    An existing folder is replaced: callers refuse one that holds the work of a user. Files are synced to disk.
+
+    Raises:
+        StoreError: the folder cannot be written; the former one is unchanged.
+    """
+    target = path.resolve()
+    with explained(path, "writing"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        temporary, former = _temporary(target), _temporary(target)
+        temporary.mkdir()
+        lock = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield temporary
+            for entry in sorted(temporary.rglob("*"), reverse=True):
+                _sync(entry)
+            os.fsync(lock)
+            if target.exists():
+                target.rename(former)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if former.exists() and not target.exists():
+                former.rename(target)
+            raise
+        finally:
+            os.close(lock)
+        shutil.rmtree(former, ignore_errors=True)
+        sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names in a folder to disk: a new or renamed file survives a loss of power."""
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}.partial")
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:_MAX_NAME]}."
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of a path; the file or folder of a living process is locked."""
+    prefix = _prefix(path)
+    for entry in list(os.scandir(path.parent)):
+        middle = entry.name.removeprefix(prefix).removesuffix(".partial")
+        if entry.name != f"{prefix}{middle}.partial" or len(middle) != 16 or entry.is_symlink():
+            continue
+        with suppress(OSError):
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108 - of an entry
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,218 @@
+"""The label file of a rater: rows appended and synced one by one, locked while it is open, read again when it was edited."""
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+import orjson
+
+from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, replay
+from qaeval.errors import InUseError, StoreError, UsageError
+from qaeval.files.rows import end_of_last_line, read_rows
+from qaeval.records import Label, LabelDraw
+
+LABELS: Final = "labels"
+"""Folder of a run with the label files of its raters."""
+_NAME: Final = re.compile(r"\w[\w .@+-]{0,63}")
+
+_Stamp = tuple[int, int, int]
+
+
+def require_rater_name(name: str) -> str:
+    """Return the name of a rater, without spaces around it.
+
+    Raises:
+        UsageError: it cannot be the name of a file.
+    """
+    stripped = name.strip()
+    if not _NAME.fullmatch(stripped) or stripped.endswith("."):
+        raise UsageError(
+            f"rater {name!r}: expected a letter or digit and then letters, digits, spaces or any of . @ + - _, 64 at most: the labels "
+            f"are in a file of that name"
+        )
+    return stripped
+
+
+class RaterFile:
+    """A label file that is open for appending; a context manager.
+
+    Args:
+        path: ``RUN/labels/RATER.jsonl``; made when the first row is appended.
+        sync: Brings a file descriptor's data to the disk.
+
+    Raises:
+        InUseError: Another process labels under this name.
+        StoreError: The folder cannot be written.
+        DataError: The file holds a line that is not a row.
+    """
+
+    def __init__(self, path: Path, *, sync: Callable[[int], None] = os.fsync) -> None:
+        self.path = path
+        self._sync = sync
+        self._lock = self._acquire()
+        self._stamp: _Stamp | None = None
+        self._content = b""
+        try:
+            self._cut_incomplete_line()
+            self._rows = self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _acquire(self) -> IO[bytes]:
+        lock_path = self.path.with_name(f".{self.path.stem}.lock")
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            lock = lock_path.open("ab")
+        except OSError as error:
+            raise StoreError(
+                f"{self.path.parent}: labels cannot be written: {error.strerror}; they are kept in the run: copy it to a directory "
+                f"that can be written"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise InUseError(
+                f"{self.path}: in use: another process labels as {self.path.stem}; close it, or choose another rater's name"
+            ) from error
+        return lock
+
+    def _cut_incomplete_line(self) -> None:
+        """Cut off a last line that a killed process did not finish; complete one that only lacks its newline."""
+        if not self.path.is_file():
+            return
+        with _explained(self.path, "opening"), self.path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            end = end_of_last_line(file, size)
+            if end == size:
+                return
+            file.seek(end)
+            if file.read().rstrip().endswith(b"}"):
+                file.write(b"\n")
+            else:
+                file.truncate(end)
+            file.flush()
+            self._sync(file.fileno())
+
+    def _read(self) -> list[LabelRow]:
+        stamp = self._stamp_now()
+        content = self.path.read_bytes() if stamp else b""
+        parsed = read_rows(self.path, lambda line: parse_row(orjson.loads(line), rater=self.path.stem))
+        rows = [row for row in parsed if row is not None]
+        self._stamp, self._content = stamp, content
+        return rows
+
+    def _stamp_now(self) -> _Stamp | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    @property
+    def rows(self) -> RaterRows:
+        """What the file says after its last row."""
+        return replay(self._rows)
+
+    @property
+    def all_rows(self) -> tuple[LabelRow, ...]:
+        """Every row in its order."""
+        return tuple(self._rows)
+
+    def missing(self, rows: Iterable[LabelRow]) -> list[LabelRow]:
+        """Return the rows that the file does not have, in their order; a label that counts here already is not missing."""
+        counted = self.rows
+        present = {*map(_key, self._rows), *map(_content, (*counted.labels, *counted.repeats))}
+        return [
+            row
+            for row in rows
+            if _key(row) not in present and not (isinstance(row, Label) and _content(row) in present)
+        ]
+
+    def refresh(self) -> bool:
+        """Read the file again if something else changed it; return whether it did.
+
+        A file that was deleted is written again from what it held.
+
+        Raises:
+            DataError: It holds a line that is not a row now.
+            StoreError: It was deleted and cannot be written again.
+        """
+        stamp = self._stamp_now()
+        if stamp == self._stamp:
+            return False
+        if stamp is None:
+            self._write(self._content)
+        self._cut_incomplete_line()
+        self._rows = self._read()
+        return True
+
+    def append(self, row: LabelRow) -> None:
+        """Append a row; it is on the disk when this returns.
+
+        Raises:
+            StoreError: The disk is full or the file cannot be written; the file is then as before.
+        """
+        self.refresh()
+        line = row.model_dump_json().encode() + b"\n"
+        self._write(line)
+        self._rows.append(row)
+        self._stamp, self._content = self._stamp_now(), self._content + line
+
+    def _write(self, data: bytes) -> None:
+        is_new = not self.path.exists()
+        with _explained(self.path, "writing"), self.path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                left = data
+                while left:
+                    left = left[file.write(left) :]
+                self._sync(file.fileno())
+            except OSError:
+                os.truncate(file.fileno(), size)
+                raise
+        if is_new:
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _key(row: LabelRow) -> str:
+    return row.draw_id if isinstance(row, LabelDraw) else row.model_dump_json()
+
+
+def _content(label: Label) -> str:
+    """Return what a label says, whatever its question, time and note."""
+    return label.model_dump_json(include={"item_id", "letter", "flags", "rubric", "repeat", "settles"})
+
+
+@contextmanager
+def _explained(path: Path, doing: str) -> Iterator[None]:
+    """Raise errors of the operating system as `StoreError` with what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: {doing} failed: {error.strerror or error}; the labels until here are kept. Free some space or make the file "
+            f"writable, then label this item again"
+        ) from error

@@ -1,0 +1,189 @@
+"""The texts of a new project's files."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final, Literal, TypeAlias
+
+from qaeval import __version__
+from qaeval.errors import DISTRIBUTION
+from qaeval.gate.policy import Policy
+from qaeval.projects.models import ProjectModels
+from qaeval.projects.schemas import editor_line
+from qaeval.registry.config import ModelSpec
+
+Ci: TypeAlias = Literal["github", "gitlab"]
+"""Services that a project can have a CI file for."""
+
+CI_FILES: Final[Mapping[Ci, str]] = {"github": ".github/workflows/qaeval.yml", "gitlab": ".gitlab-ci.yml"}
+"""Path of the CI file by service."""
+
+_MACHINE: Final = "ours"
+GITIGNORE: Final = "results/\n.qaeval-venv/\n"
+
+
+@dataclass(frozen=True)
+class Price:
+    """Price of the machine that serves the models."""
+
+    per_hour: float
+    currency: str
+    source: str
+    as_of: date
+
+
+def registry_file(models: ProjectModels, *, eval_name: str, price: Price | None) -> str:
+    """Return ``qaeval.yaml``."""
+    candidates = {spec.name for spec in models.candidates}
+    judges = {
+        name: spec
+        for name, spec in models.servers.items()
+        if name in models.config.judges and name not in candidates
+    }
+    entries = {name: spec for name, spec in models.servers.items() if name not in judges}
+    embedded = all(spec.in_process for spec in models.candidates)
+    defaults = {
+        "eval": eval_name,
+        "embedded_judge" if embedded else "judge": models.judge.name,
+        **({"hardware": _MACHINE} if price else {}),
+    }
+    hardware: dict[str, dict[str, Any]] = {}
+    if price:
+        hardware[_MACHINE] = {
+            "price_per_hour": price.per_hour,
+            "currency": price.currency,
+            "as_of": price.as_of.isoformat(),
+            "source": price.source,
+        }
+    sections = {
+        "models": {name: _entry(spec) for name, spec in entries.items()},
+        "judges": {name: _entry(spec) for name, spec in judges.items()},
+        "hardware": hardware,
+    }
+    return (
+        editor_line("qaeval", "qaeval.yaml")
+        + "# The registry of this project, merged over that of qaeval, entry by entry. `qaeval models` lists the result.\n"
+        + '# A model on a running server: `NAME: {url: "http://10.0.0.5:8000/v1", served_name: NAME}` under models.\n'
+        + "".join(
+            [
+                "\ndefaults:\n",
+                *(f"  {key}: {_scalar(value)}\n" for key, value in defaults.items()),
+                *(_section(title, content) for title, content in sections.items() if content),
+            ]
+        )
+    )
+
+
+def _entry(spec: ModelSpec) -> dict[str, Any]:
+    entry = spec.model_dump(
+        include={"url", "replicas", "served_name", "api_key_env", "family"}, exclude_defaults=True
+    )
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()}
+
+
+def _section(title: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        f"  {name}: {{{', '.join(f'{key}: {_scalar(value)}' for key, value in entry.items())}}}\n"
+        for name, entry in entries.items()
+    ]
+    return f"\n{title}:\n{''.join(rows)}"
+
+
+def _scalar(value: object) -> str:
+    """Return a value as JSON, which is YAML as well."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def gate_file(policy: Policy, *, n_chunks: int) -> str:
+    """Return ``gate.yaml``: the rules of a policy, as the default gate has them for this number of chunks."""
+    rules = [rule.model_dump(exclude_defaults=True) for rule in policy.rules]
+    rows = [
+        f"  - {{{', '.join(f'{key}: {_scalar(value)}' for key, value in rule.items())}}}\n" for rule in rules
+    ]
+    return (
+        editor_line("gate", "gate.yaml")
+        + f"# The rules of `qaeval gate`. A margin is the largest loss that you accept; these are what {n_chunks:,} chunks can show.\n"
+        + "# With more chunks they can be smaller: `qaeval plan` says how many a margin takes.\n"
+        + f"rules:\n{''.join(rows)}"
+    )
+
+
+def ci_file(service: Ci, models: ProjectModels) -> str:
+    """Return the CI file: compare, then gate against the committed baseline."""
+    names = " ".join(spec.name for spec in models.candidates)
+    keys = sorted({spec.api_key_env for spec in models.servers.values() if spec.api_key_env})
+    same_family = " --allow-same-family" if models.allow_same_family else ""
+    script = [
+        "python3 -m venv .qaeval-venv",
+        f".qaeval-venv/bin/python -m pip install --quiet {DISTRIBUTION}=={__version__}",
+        f".qaeval-venv/bin/qaeval compare {names}{same_family} --out results/ci",
+        f".qaeval-venv/bin/qaeval gate results/ci {_CI_VIEWS[service]}",
+    ]
+    return (_github if service == "github" else _gitlab)(script, keys)
+
+
+_CI_VIEWS: Final[Mapping[Ci, str]] = {
+    "github": '--summary "$GITHUB_STEP_SUMMARY"',
+    "gitlab": "--junit results/ci/junit.xml --summary results/ci/summary.md",
+}
+_ABOUT: Final = """\
+# May this change ship? Needs a committed baseline: `qaeval baseline set results/first`.
+# Runs on a machine that reaches the model servers.
+"""
+
+
+def _github(script: list[str], keys: list[str]) -> str:
+    env = "".join(f"          {key}: ${{{{ secrets.{key} }}}}\n" for key in keys)
+    return (
+        f"""{_ABOUT}name: qaeval
+on:
+  pull_request:
+  workflow_dispatch:
+permissions:
+  contents: read
+jobs:
+  gate:
+    # no pull request from a fork starts a job on your own runner
+    if: github.event_name != 'pull_request' || github.event.pull_request.head.repo.full_name == github.repository
+    runs-on: [self-hosted, linux]
+    timeout-minutes: 60
+    steps:
+      - uses: actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2
+        with:
+          persist-credentials: false
+      - name: Compare and gate
+        shell: bash
+"""
+        + (f"        env:\n{env}" if env else "")
+        + """        run: |
+          # GitHub obeys lines of a log, and texts of models may be in this one
+          exec 2>&1
+          token=$(mktemp -u XXXXXXXXXXXXXXXXXXXXXXXX)
+          echo "::stop-commands::$token"
+          trap 'echo "::$token::"' EXIT
+          rm -rf results/ci
+"""
+        + "".join(f"          {line}\n" for line in script)
+    )
+
+
+def _gitlab(script: list[str], keys: list[str]) -> str:
+    variables = f"# Set as masked variables of the project: {', '.join(keys)}.\n" if keys else ""
+    return (
+        f"""{_ABOUT}{variables}qaeval-gate:
+  stage: test
+  tags: [qaeval]
+  rules:
+    - if: $CI_PIPELINE_SOURCE == "merge_request_event"
+  script:
+    - rm -rf results/ci
+"""
+        + "".join(f"    - {line}\n" for line in script)
+        + """  artifacts:
+    when: always
+    paths: [results/ci/summary.md]
+    reports:
+      junit: results/ci/junit.xml
+"""
+    )

@@ -1,0 +1,165 @@
+"""Repair of a damaged run: rows that cannot be read are moved aside, so that their tasks are asked again."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from qaeval.errors import DataError
+from qaeval.files.rows import BAD_ROW, explained, problem_of
+from qaeval.files.whole import whole_file, write_file
+from qaeval.records import Generation
+from qaeval.storage.run_directory import (
+    CONTROLS,
+    GENERATION_REPEATS,
+    GENERATIONS,
+    GRADE_REPEATS,
+    GRADES,
+    JUDGES,
+    METRICS,
+    SAMPLES,
+    SESSIONS,
+    RunStore,
+    row_parser,
+)
+
+REJECTED: Final = "rejected.jsonl"
+"""Rows that `repair` moved out of a run, with file, line, reason and text."""
+_NO_REPLY: Final = "no reply of the run has its item"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that was moved aside.
+
+    Attributes:
+        file: Name of its file in the run directory.
+        line: Its line there, from 1, before the repair.
+        reason: Why it cannot be used.
+        text: The line; bytes that are no UTF-8 are replaced.
+    """
+
+    file: str
+    line: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        rejected: The rows that were moved to `REJECTED`.
+        warnings: Incomplete last lines that were cut off.
+    """
+
+    rejected: tuple[RejectedRow, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def by_file(self) -> dict[str, int]:
+        """Number of rejected rows by file."""
+        return dict(Counter(row.file for row in self.rejected))
+
+
+def repair(path: Path) -> Repair:
+    """Move the rows of a run that cannot be read to `REJECTED`, and letters of items that no reply has with them.
+
+    A run without such rows is not changed. A repaired one has no manifest until it is completed and reported.
+
+    Raises:
+        DataError: there is no run, or its samples or settings are damaged: they cannot be asked for again.
+        StoreError: another process writes the run, or it cannot be written.
+    """
+    with RunStore.open(path, writable=True) as store:
+        store.settings()
+        _require_samples(store)
+        bad: dict[str, dict[int, str]] = {}
+        items: set[str] = set()
+        for name in (GENERATIONS, GENERATION_REPEATS):
+            bad[name] = _unreadable(store.path / name, name, items)
+        further = sorted(f"{JUDGES}/{file.name}" for file in (store.path / JUDGES).glob("*.jsonl"))
+        for name in (GRADES, GRADE_REPEATS, *further):
+            bad[name] = _orphans(store.path / name, items) | _unreadable(store.path / name, name, None)
+        for name in (CONTROLS, SESSIONS, METRICS):
+            bad[name] = _unreadable(store.path / name, name, None)
+        rejected = tuple(
+            row for name, lines in bad.items() if lines for row in _rows(store.path, name, lines)
+        )
+        if rejected:
+            store.drop_manifest()
+            _add(store.path / REJECTED, rejected)
+            for name, lines in bad.items():
+                if lines:
+                    _remove(store.path / name, lines)
+        return Repair(rejected, tuple(store.warnings))
+
+
+def _require_samples(store: RunStore) -> None:
+    try:
+        for _ in store.samples():
+            pass
+    except DataError as error:
+        raise DataError(
+            f"{error}. Samples cannot be asked for again: restore {SAMPLES} from a copy, or start a new run"
+        ) from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    if not path.is_file():
+        return
+    with explained(path, "reading"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.isspace():
+                yield number, line
+
+
+def _unreadable(path: Path, name: str, items: set[str] | None) -> dict[int, str]:
+    """Return the lines that are no valid rows, each with its problem; collect the ids of the items of the others."""
+    parse = row_parser(name)
+    problems = {}
+    for number, line in _lines(path):
+        try:
+            row = parse(line)
+        except BAD_ROW as error:
+            problems[number] = problem_of(error)
+            continue
+        if items is not None and isinstance(row, Generation):
+            items.update(item.item_id for item in row.items)
+    return problems
+
+
+def _orphans(path: Path, items: set[str]) -> dict[int, str]:
+    """Return the lines with a letter of an item that no reply has: that reply is asked again, and may be another."""
+    orphans = {}
+    for number, line in _lines(path):
+        with suppress(*BAD_ROW):
+            if json.loads(line)["item_id"] not in items:
+                orphans[number] = _NO_REPLY
+    return orphans
+
+
+def _rows(folder: Path, name: str, lines: dict[int, str]) -> Iterator[RejectedRow]:
+    for number, line in _lines(folder / name):
+        if number in lines:
+            yield RejectedRow(name, number, lines[number], line.decode(errors="replace").rstrip("\n"))
+
+
+def _add(path: Path, rows: Iterable[RejectedRow]) -> None:
+    """Add rows to the file, unless a repair that was interrupted did; whole or not at all."""
+    known = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    new = [json.dumps(_document(row), ensure_ascii=False).encode() + b"\n" for row in rows]
+    write_file(path, b"".join([*known, *(line for line in new if line not in known)]))
+
+
+def _document(row: RejectedRow) -> dict[str, Any]:
+    return {"file": row.file, "line": row.line, "reason": row.reason, "text": row.text}
+
+
+def _remove(path: Path, lines: dict[int, str]) -> None:
+    with path.open("rb") as old, whole_file(path) as new:
+        new.writelines(line for number, line in enumerate(old, start=1) if number not in lines)

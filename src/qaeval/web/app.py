@@ -1,0 +1,92 @@
+"""The application of a local page: routes behind the guard, templates, and files of the package."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from qaeval.report.page import STYLE, page_environment
+from qaeval.web.security import Access, Guard
+
+_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_MAX_BODY: Final = 64 * 1024
+"""Bytes of the largest form: a letter and a long note."""
+
+
+def local_app(routes: Sequence[BaseRoute], access: Access) -> Starlette:
+    """Return the application with the given routes, ``/static/…`` and nothing else."""
+    return Starlette(
+        routes=[*routes, Route("/static/{name}", _static, methods=["GET"])],
+        middleware=[Middleware(Guard, access=access)],
+    )
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates of the local pages, with those and the filters of the reports."""
+    environment = page_environment()
+    environment.loader = ChoiceLoader([PackageLoader("qaeval.web"), PackageLoader("qaeval.report")])
+    return environment
+
+
+def page(template: str, status_code: int = 200, **values: Any) -> HTMLResponse:  # noqa: ANN401 - as jinja2
+    """Return a page: a template of `qaeval.web`, rendered with all values escaped."""
+    return HTMLResponse(templates().get_template(template).render(values), status_code)
+
+
+_UNSEEN: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
+)
+"""Characters without a glyph that change what a reader sees; tabs and line ends are kept."""
+
+
+def visible(text: str) -> str:
+    """Return untrusted text with a symbol for each control character and the code of each invisible one."""
+    return _UNSEEN.sub(_symbol, text.replace("\r\n", "\n"))
+
+
+def _symbol(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # the control pictures of Unicode
+    return f"[U+{code:04X}]"
+
+
+async def body_of(request: Request) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        HTTPException: 413, the body has more than 64 kB.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_BODY:
+            raise HTTPException(413, f"more than {_MAX_BODY // 1024} kB")
+    return body
+
+
+def _static(request: Request) -> Response:
+    return _file(request.path_params["name"])
+
+
+@cache
+def _file(name: str) -> Response:
+    """Return a file of the package; ``report.css`` is the style sheet of the reports."""
+    if name == "report.css":
+        return Response(templates().get_template(STYLE).render(widths=()), media_type="text/css")
+    folder = files("qaeval.web") / "static"
+    file = next((file for file in folder.iterdir() if file.name == name), None)
+    suffix = name[name.rfind(".") :]
+    if file is None or suffix not in _MEDIA_TYPES:
+        return PlainTextResponse("qaeval: no such file\n", status_code=404)
+    return Response(file.read_bytes(), media_type=_MEDIA_TYPES[suffix])

@@ -1,0 +1,89 @@
+"""Help, examples, completion, and the hints for commands that do not exist."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from qaeval import __version__
+from qaeval.cli import run
+from qaeval.cli.app import PANELS, app
+from qaeval.cli.examples import EXAMPLES
+
+
+def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command that does something, with its words."""
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+def test_every_command_is_in_one_panel() -> None:
+    in_panels = [name for names in PANELS.values() for name in names]
+    assert sorted(in_panels) == sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_every_command_has_two_examples_with_options_that_it_has() -> None:
+    for name, command in commands():
+        first, second = EXAMPLES[name]
+        known = {option for parameter in command.params for option in parameter.opts}
+        for example in (first, second):
+            assert f"{example} ".startswith(f"qaeval {name} ")
+            assert {word for word in example.split() if word.startswith("--")} <= known, example
+
+
+def test_help_fits_80_columns_and_ends_with_the_examples(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["--help"]) == 0
+    overview = capsys.readouterr().out
+    assert [line[:-1] for line in overview.splitlines() if line.endswith(":") and line[0] != " "] == [
+        "Options",
+        *PANELS,
+    ]
+    for name, _ in commands():
+        assert run([*name.split(), "--help"]) == 0
+        lines = capsys.readouterr().out.rstrip().splitlines()
+        assert max(map(len, lines)) <= 80, name
+        assert tuple(line.strip() for line in lines[-2:]) == EXAMPLES[name]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("run", "compare"),
+        ("judge", "grade"),
+        ("comprae", "compare"),
+        ("version", "--version"),
+        ("-v", "--version"),
+    ],
+)
+def test_a_command_that_does_not_exist_names_the_one_that_was_meant(
+    word: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([word]) == 64
+    assert meant in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"qaeval {__version__}\n"
+
+
+def test_the_shell_completes_the_names_of_commands() -> None:
+    shell = {"_QAEVAL_COMPLETE": "complete_bash", "COMP_WORDS": "qaeval ag", "COMP_CWORD": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", "qaeval"],
+        env={**os.environ, **shell},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.split() == ["agreement"]

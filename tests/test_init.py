@@ -1,0 +1,401 @@
+"""`qaeval init`: a project that runs at once, whole or not at all."""
+
+import errno
+import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from command import qaeval
+from qaeval.errors import QaevalError
+from qaeval.evals.definition import load_eval
+from qaeval.evals.find import data_root
+from qaeval.gate.policy import read_policy
+from qaeval.projects.create import create_project
+from qaeval.registry.config import Config, load_config
+from replay.server import LoopbackServer
+
+TOPICS = ("backup", "network", "storage", "login", "billing", "search")
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    for number, topic in enumerate(TOPICS, start=3):
+        text = "\n\n".join(
+            f"## {topic.title()} {part}\n\nThe {topic} service waits {number * part} seconds before it retries. "
+            f"After {number + part} failures the operator gets a message, because the {topic} queue may be full."
+            for part in (1, 2, 3)
+        )
+        (folder / f"{topic}.md").write_text(f"# {topic.title()}\n\n{text}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(
+        ["Qwen/Qwen2.5-7B-Instruct-AWQ", "mistral", "selene"], adapters={"tuned": "mistral"}
+    ) as running:
+        yield running
+
+
+def config_of(project: Path) -> Config:
+    return load_config(data_root() / "qaeval.yaml", project / "qaeval.yaml")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_path: Path) -> None:
+    done = qaeval(
+        "init", "acme-docs", "--documents", documents, "--size", "60", "--language", "en", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "acme-docs"
+    definition = load_eval(project / "evals/acme_docs")
+    chunks = [json.loads(line) for line in definition.chunks_path.read_text().splitlines()]
+    assert len(chunks) == 18
+    assert {chunk["language"] for chunk in chunks} == {"en"}
+    assert {chunk["stratum"] for chunk in chunks} == {*TOPICS}
+    assert config_of(project).defaults.eval == "acme_docs"
+    assert read_policy(project / "gate.yaml").rules
+    commands = [line.split() for line in done.stdout.partition("next:\n")[2].splitlines()]
+    assert commands[0] == ["cd", "acme-docs"]
+    for command in commands[1:]:
+        printed = qaeval(*command[1:], cwd=project)
+        assert printed.returncode == 0, (command, printed.stderr)
+
+
+def test_chunks_keep_their_ids_and_get_the_language_that_they_lack(tmp_path: Path) -> None:
+    rows = [
+        {"uid": "a", "body": "Ein Satz über Sicherungen."},
+        {"uid": "b", "body": "One sentence.", "lang": "en"},
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = qaeval("init", "p", "--chunks", "mine.jsonl", "--language", "de", "--name", "pairs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    chunks = [json.loads(line) for line in (tmp_path / "p/evals/pairs/chunks.jsonl").read_text().splitlines()]
+    assert [(chunk["chunk_id"], chunk["language"]) for chunk in chunks] == [("a", "de"), ("b", "en")]
+
+
+def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
+    documents: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "qaeval compare qwen mistral tuned --out" in done.stdout
+    config = config_of(tmp_path / "p")
+    assert config.defaults.judge == "selene"
+    assert config.judges["selene"].url == server.url
+    qwen, tuned = config.models["qwen"], config.models["tuned"]
+    assert (qwen.url, qwen.served, qwen.hf_id) == (
+        server.url,
+        "Qwen/Qwen2.5-7B-Instruct-AWQ",
+        "Qwen/Qwen2.5-7B-Instruct-AWQ",
+    )
+    assert (tuned.url, tuned.served, tuned.family) == (server.url, "tuned", "mistral")
+
+
+def test_candidate_judge_price_and_ci_are_written_as_given(
+    documents: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    done = qaeval(
+        *(
+            "init",
+            "p",
+            "--documents",
+            documents,
+            "--endpoint",
+            f"ours={server.url}",
+            "--candidate",
+            "mistral",
+        ),
+        *(
+            "--judge",
+            "gpt-oss",
+            "--price",
+            "1.23 EUR",
+            "--price-source",
+            'the "offer": 1 November',
+            "--ci",
+            "gitlab",
+        ),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 64
+    assert "no model 'ours'" in done.stderr
+    done = qaeval(
+        *(
+            "init",
+            "p",
+            "--documents",
+            documents,
+            "--endpoint",
+            f"mistral={server.url}",
+            "--candidate",
+            "mistral",
+        ),
+        *(
+            "--judge",
+            "gpt-oss",
+            "--price",
+            "1.23 EUR",
+            "--price-source",
+            'the "offer": 1 November',
+            "--ci",
+            "gitlab",
+        ),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    config = config_of(tmp_path / "p")
+    _, machine = config.machine("mistral") or ("", None)
+    assert machine is not None
+    assert (machine.price_per_hour, machine.currency, machine.source) == (
+        1.23,
+        "EUR",
+        'the "offer": 1 November',
+    )
+    assert config.defaults.judge == "gpt-oss"
+    (job,) = yaml.safe_load((tmp_path / "p/.gitlab-ci.yml").read_text()).values()
+    assert any("qaeval compare mistral --out" in line for line in job["script"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        ([], 64, "--documents"),
+        (["--documents", "nowhere"], 65, "nowhere"),
+        (["--documents", "empty"], 64, "empty"),
+        (["--documents", "broken"], 65, "broken/page.pdf"),
+        (["--chunks", "bad.jsonl"], 65, "bad.jsonl:2"),
+        (["--documents", "handbook", "--chunks", "bad.jsonl"], 64, "--chunks"),
+        (["--documents", "handbook", "--name", "two words"], 64, "two words"),
+        (["--documents", "handbook", "--candidate", "mistrall"], 64, "'mistral'"),
+        (["--documents", "handbook", "--candidate", "selene"], 64, "judges only"),
+        (["--documents", "handbook", "--candidate", "qwen", "--judge", "compass-judger"], 64, "family qwen"),
+        (["--documents", "handbook", "--candidate", "qwen", "--candidate", "qwen"], 64, "twice"),
+        (["--documents", "handbook", "--endpoint", "http://127.0.0.1:9/v1"], 69, "127.0.0.1:9"),
+        (["--documents", "handbook", "--endpoint", "ftp://x"], 64, "ftp://x"),
+        (["--documents", "handbook", "--endpoint", "http://8.8.8.8/v1"], 69, "outside"),
+        (["--documents", "handbook", "--api-key-env", "NO_SUCH_KEY", "--endpoint", "http://127.0.0.1:9/v1"], 64, "NO_SUCH_KEY"),
+        (["--documents", "handbook", "--price", "cheap"], 64, "cheap"),
+        (["--documents", "handbook", "--price", "1.23 EUR"], 64, "--price-source"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("documents")
+def test_a_wrong_setting_writes_nothing(arguments: list[str], code: int, named: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/page.pdf").write_bytes(b"no pdf")
+    (tmp_path / "bad.jsonl").write_text('{"id": "a", "text": "b"}\n{"id": 1.5}\n')
+    before = content(tmp_path)
+    done = qaeval("init", "p", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert content(tmp_path) == before
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_folder_with_files_is_kept_and_clashes_are_named(documents: Path, tmp_path: Path) -> None:
+    project = tmp_path / "p"
+    (project / "evals/p").mkdir(parents=True)
+    (project / "notes.md").write_text("mine")
+    (project / "gate.yaml").write_text("mine")
+    (project / "evals/p/labels.csv").write_text("mine")
+    before = content(project)
+    done = qaeval("init", "p", "--documents", documents, cwd=tmp_path)
+    assert done.returncode == 64
+    assert "gate.yaml, evals/p/labels.csv" in done.stderr
+    assert content(project) == before
+
+    (project / "gate.yaml").unlink()
+    (project / ".gitignore").write_text("mine")
+    done = qaeval("init", "p", "--documents", documents, "--name", "other", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = content(project)
+    assert {name: after[name] for name in ("notes.md", ".gitignore", "evals/p/labels.csv")} == dict.fromkeys(
+        ("notes.md", ".gitignore", "evals/p/labels.csv"), b"mine"
+    )
+    assert qaeval("init", "p", "--documents", documents, "--name", "other", cwd=tmp_path).returncode == 0
+    assert content(project) == after
+
+
+class Failing:
+    """Fails the n-th file operation of this process below a folder, by Python's audit events."""
+
+    def __init__(self) -> None:
+        self.folder, self.left = "", -1
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.left < 0 or event not in {"open", "os.rename", "os.mkdir"}:
+            return
+        if str(arguments[0]).startswith(self.folder):
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(errno.EIO, "Input/output error", str(arguments[0]))
+
+
+FAILING = Failing()
+FILES = {
+    "qaeval.yaml": "defaults: {}\n",
+    "gate.yaml": "rules:\n  - {quantity: usable_rate, margin: 0.05}\n",
+    "a/b/c.txt": "text",
+}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_failure_at_any_operation_leaves_nothing(is_there: bool, tmp_path: Path) -> None:
+    project = tmp_path / "new"
+    (tmp_path / "old.txt").write_text("mine")
+    if is_there:
+        project.mkdir()
+    FAILING.folder = str(tmp_path)
+    nothing = {"old.txt": b"mine"}
+    whole = {**nothing, **{f"new/{name}": text.encode() for name, text in FILES.items()}}
+    outcomes = []
+    for operation in range(100):
+        FAILING.left = operation
+        try:
+            create_project(project, FILES)
+            is_done = FAILING.left >= 0
+        except QaevalError:
+            is_done = False
+        finally:
+            FAILING.left = -1
+        outcomes.append(content(tmp_path))
+        assert outcomes[-1] in (nothing, whole)
+        if outcomes[-1] == nothing:
+            assert (project.exists(), [*project.glob("*")]) == (is_there, [])
+        elif not is_done:
+            shutil.rmtree(project)
+            if is_there:
+                project.mkdir()
+        if is_done:
+            break
+    assert outcomes[-1] == whole
+    assert outcomes.count(nothing) > 5
+
+
+@pytest.mark.slow
+def test_a_project_that_was_half_moved_when_the_process_died_is_completed_by_the_same_command(
+    documents: Path, tmp_path: Path
+) -> None:
+    arguments = ["init", str(tmp_path / "p"), "--documents", str(documents)]
+    died = (
+        "import os, sys; from qaeval.cli import run\n"
+        "moved = []\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'os.rename' and '.partial' in str(arguments[0]):\n"
+        "        moved.append(1)\n"
+        "        if len(moved) == 4: os._exit(9)\n"
+        "sys.addaudithook(hook); sys.exit(run(sys.argv[1:]))"
+    )
+    (tmp_path / "p").mkdir()
+    assert subprocess.run([sys.executable, "-c", died, *arguments], check=False).returncode == 9
+    assert len([path for path in content(tmp_path / "p") if ".partial" not in path]) == 3
+    assert qaeval(*arguments, cwd=tmp_path).returncode == 0
+    assert qaeval("init", "whole", "--documents", documents, "--name", "p", cwd=tmp_path).returncode == 0
+    assert content(tmp_path / "p") == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(documents: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qaeval", "init", "p"],
+        cwd=tmp_path,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    os.close(slave)
+    answers = [
+        "nowhere",
+        str(documents),
+        "de",
+        "",
+        "qwen,nonsense",
+        "qwen,mistral",
+        "qwen-14b",
+        "selene",
+        "12",
+        "1.23 EUR",
+        "an offer",
+        "github",
+    ]
+    seen, until = "", time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        if select.select([master], [], [], 0.3)[0]:
+            try:
+                seen += os.read(master, 4096).decode()
+            except OSError:
+                break
+        elif answers and seen.rstrip().endswith((":", "]:")):
+            os.write(master, f"{answers.pop(0)}\n".encode())
+    process.wait(10)
+    assert (process.returncode, answers) == (0, []), seen
+    assert "nowhere" in seen
+    assert "'nonsense'" in seen
+    assert "family qwen" in seen
+    config = config_of(tmp_path / "p")
+    assert (config.defaults.judge, config.hardware["ours"].source) == ("selene", "an offer")
+    assert (
+        json.loads((tmp_path / "p/evals/p/chunks.jsonl").read_text().partition("\n")[0])["language"] == "de"
+    )
+    workflow = yaml.safe_load((tmp_path / "p/.github/workflows/qaeval.yml").read_text())
+    assert "compare qwen mistral --out results/ci" in workflow["jobs"]["gate"]["steps"][1]["run"]
+
+
+@pytest.mark.slow
+def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path, tmp_path: Path) -> None:
+    assert qaeval("init", "p", "--documents", documents, "--ci", "github", cwd=tmp_path).returncode == 0
+    project = tmp_path / "p"
+    assert (
+        qaeval(
+            "compare", "embedded-lead", "embedded-salient", "--out", "results/first", cwd=project
+        ).returncode
+        == 0
+    )
+    assert qaeval("baseline", "set", "results/first", cwd=project).returncode == 0
+    (step,) = [
+        step
+        for step in yaml.safe_load((project / ".github/workflows/qaeval.yml").read_text())["jobs"]["gate"][
+            "steps"
+        ]
+        if "run" in step
+    ]
+    # instead of an installation: this environment
+    script = "\n".join(
+        line for line in step["run"].splitlines() if "-m venv" not in line and "pip install" not in line
+    )
+    (project / ".qaeval-venv/bin").mkdir(parents=True)
+    (project / ".qaeval-venv/bin/qaeval").write_text(f'#!/bin/sh\nexec {sys.executable} -m qaeval "$@"\n')
+    (project / ".qaeval-venv/bin/qaeval").chmod(0o755)
+    summary = project / "summary.md"
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script],
+        cwd=project,
+        env={**os.environ, "GITHUB_STEP_SUMMARY": str(summary)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {0, 2}, done.stdout + done.stderr
+    assert "qaeval gate" in summary.read_text()

@@ -1,0 +1,205 @@
+"""First screen of a report: the verdict's sentence, the number behind it, badges, ways on."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.html import render_html
+from qaeval.comparison.markdown import overview_lines
+from qaeval.comparison.model import Reason, Verdict
+from qaeval.comparison.overview import Badge, Overview, build_overview
+from qaeval.comparison.report import Report
+from qaeval.comparison.terminal import overview_text
+from report_builders import Case, candidate, case, items_of, label_of, rich_case
+
+
+def labelled(run: Case, letters: dict[str, str], n_chunks: int, **more: Any) -> Case:
+    """Add labels of the first chunks: for each candidate the letters, repeated over its items."""
+    labels = [
+        label_of(item, letters[name][index % len(letters[name])], **more)
+        for name in letters
+        for index, item in enumerate(items_of(run, name)[: n_chunks * run.items_per_sample])
+    ]
+    return run.with_rows(labels=(*run.rows.labels, *labels))
+
+
+def screen(run: Case, **options: Any) -> Overview:
+    return build_overview(run.report(**options))
+
+
+def badge(shown: Overview, kind: str) -> Badge:
+    return next(badge for badge in shown.badges if badge.kind == kind)
+
+
+def better(n: int = 40) -> Case:
+    return case({"alpha": ["AB"] * n, "beta": ["AA"] * n}, items_per_sample=2)
+
+
+def every_verdict() -> list[Verdict]:
+    names = ("alpha", "beta", "gamma", "delta")
+    more = {"n_chunks": 31, "raters": ("anna", "bert")}
+    better_than = Reason(code="better", candidates=names[1:])
+    open_ = Reason(code="not_enough_data", candidates=names[1:], n_more_chunks=1234)
+    return [
+        *(
+            Verdict(kind="use", candidate="alpha", condition=condition, reasons=(better_than, *basis))
+            for condition, basis in (("shown", (Reason(code="labelled", **more),)), ("if_judge_right", ()))
+        ),
+        *(
+            Verdict(kind="equal", candidates=names[:n], condition=condition)
+            for n in (2, 3, 4)
+            for condition in ("shown", "if_judge_right")
+        ),
+        Verdict(kind="undecided", leader="alpha", reasons=(open_,)),
+        Verdict(kind="undecided", leader="alpha", reasons=(open_, Reason(code="few_labels", **more))),
+        Verdict(kind="undecided", leader="alpha", reasons=(Reason(code="not_enough_data"),)),
+        Verdict(kind="undecided", leader="alpha", reasons=(Reason(code="too_few_chunks"),)),
+        *(
+            Verdict(
+                kind="none", leader="alpha", reasons=(Reason(code=code, raters=("anna", "bert", "cleo")),)
+            )
+            for code in (
+                "one_candidate",
+                "nothing_graded",
+                "nothing_usable",
+                "judge_refuted",
+                "judge_tells_nothing_apart",
+                "embedded_only",
+            )
+        ),
+    ]
+
+
+@pytest.mark.parametrize("verdict", every_verdict(), ids=str)
+def test_a_verdict_has_twelve_words_at_most(verdict: Verdict) -> None:
+    assert len(verdict_sentence(verdict).split()) <= 12
+
+
+def test_the_corrected_difference_comes_first_and_the_gap_names_whom_the_judge_favours() -> None:
+    # the judge sees 50 points, the labels of all 40 chunks 25: it is 25 points kinder to beta
+    shown = screen(labelled(better(), {"alpha": "AB", "beta": "AAAB"}, 40))
+    corrected, judge = shown.differences
+    assert (corrected.source, judge.source) == ("corrected", "judge alone")
+    assert corrected.pair == "beta − alpha"
+    assert corrected.measure.value == pytest.approx(0.25)
+    assert judge.measure.value == pytest.approx(0.5)
+    assert shown.number.startswith("+25.0 points")
+    assert "+50.0" in shown.gap
+    assert "25.0 points kinder to beta" in shown.gap
+    assert [line.rate.value for line in shown.candidates] == pytest.approx([0.75, 0.5])
+
+
+def test_the_leader_comes_first_whatever_the_order_of_the_run() -> None:
+    run = case({"beta": ["AA"] * 40, "alpha": ["AB"] * 40}, items_per_sample=2)
+    shown = screen(run)
+    assert [line.name for line in shown.candidates] == ["beta", "alpha"]
+    (line,) = shown.differences
+    assert (line.pair, line.measure.value) == ("beta − alpha", pytest.approx(0.5))
+
+
+# ------------------------------------------------------------------------------ badges
+
+
+def test_a_judge_is_trusted_by_labels_of_people_only() -> None:
+    run = case({"alpha": ["AB"] * 40, "beta": ["AA", "CB"] * 20}, items_per_sample=2)
+    letters = {"alpha": "AB", "beta": "AACB"}
+    by_anna, by_model = labelled(run, letters, 30), labelled(run, letters, 30, rater="m", rater_kind="model")
+    states = [badge(screen(made), "judge").state for made in (run, by_model, by_anna)]
+    assert states == ["open", "open", "good"]
+    assert badge(screen(rich_case()), "judge").state == "bad"
+
+
+def test_data_that_left_or_came_from_elsewhere_is_not_green() -> None:
+    report = better().report()
+    left = report.model_copy(update={"data_left": ("api.example",)})
+    items = report.candidates[0].facts.model_copy(update={"kind": "imported"})
+    first = report.candidates[0].model_copy(update={"facts": items})
+    imported = report.model_copy(update={"candidates": (first, report.candidates[1])})
+    states = [badge(build_overview(made), "data").state for made in (report, left, imported)]
+    assert states == ["good", "bad", "open"]
+    assert "api.example" in badge(build_overview(left), "data").text
+
+
+@pytest.mark.parametrize(
+    ("run", "title"),
+    [
+        (better(), "Nothing stands out"),
+        (case({"alpha": ["AA", "x"] * 20, "beta": ["AA"] * 40}, items_per_sample=2), "Items were lost"),
+        (case({"alpha": ["AA"] * 5, "beta": ["AA"] * 5}, items_per_sample=2), "Too few chunks"),
+        (
+            case({"alpha": ["AA!"] * 40, "beta": ["AA"] * 40}, items_per_sample=2),
+            "Letters contradict flags",
+        ),
+    ],
+    ids=["nothing", "lost", "few", "flags"],
+)
+def test_the_third_badge_names_what_most_needs_a_look(run: Case, title: str) -> None:
+    look = badge(screen(run), "look")
+    assert (look.title, look.state) == (title, "good" if title == "Nothing stands out" else "open")
+
+
+# ------------------------------------------------------------------------------ ways on
+
+
+def test_ways_on_count_what_the_filters_of_the_page_show() -> None:
+    run = rich_case()
+    report = run.report()
+    page = render_html(report, run.items()).partition("<script>")[0]
+    review = report.review
+    assert review is not None
+    assert review.n_mismatched == page.count("data-mismatch")
+    assert review.n_chunks_different == page.count(" data-different")
+    assert review.n_lost == page.count('data-letter="failed"') + page.count('data-letter="ungraded"')
+    counts = {way.target: way.n for way in build_overview(report).ways}
+    assert counts["items?show=mismatch"] == review.n_mismatched
+    assert counts["items?show=failed"] == review.n_lost
+    assert 'href="#items?show=mismatch"' in page
+
+
+def test_more_labels_promise_an_interval_as_wide_as_their_number_gives() -> None:
+    shown = screen(labelled(better(60), {"alpha": "ABBA", "beta": "AAAB"}, 40))
+    low, high = shown.differences[0].measure.low, shown.differences[0].measure.high
+    assert low is not None
+    assert high is not None
+    way = shown.ways[-1].text
+    half = 100 * (high - low) / 2 * (40 / 60) ** 0.5
+    assert way.endswith(f"±{half:.1f}")
+
+
+# ------------------------------------------------------------------------------ three views
+
+
+def embedded_run() -> Case:
+    names = ("embedded-lead", "embedded-salient")
+    facts = {name.replace("-", "_"): candidate(name, kind="embedded", hf_id="") for name in names}
+    return case({names[0]: ["AB"] * 20, names[1]: ["AA"] * 20}, items_per_sample=2, **facts)
+
+
+def test_a_run_of_embedded_models_is_a_rehearsal() -> None:
+    shown = screen(embedded_run())
+    assert shown.is_rehearsal
+    assert "`qaeval compare MODEL MODEL`" in shown.number
+    assert not screen(better()).is_rehearsal
+
+
+@pytest.mark.parametrize("run", [better(), rich_case(), embedded_run()], ids=["use", "none", "embedded"])
+def test_page_terminal_and_markdown_have_the_same_blocks(run: Case) -> None:
+    report: Report = run.report()
+    shown = build_overview(report)
+    page = render_html(report, run.items()).replace("&#39;", "'").replace("\u00a0", " ")
+    text = "\n".join(line.mark + line.text for line in overview_text(report))
+    lines = "\n".join(overview_lines(shown))
+    for view in (page, text, lines):
+        assert shown.verdict in view
+        assert all(badge.title in view and badge.text in view for badge in shown.badges)
+        assert all(line.name in view for line in shown.candidates)
+        assert all(way.text in view for way in shown.ways)
+
+
+def test_a_report_of_an_earlier_version_has_a_first_screen_without_counts() -> None:
+    report = better().report()
+    shown = build_overview(report.model_copy(update={"review": None}))
+    assert [way.n for way in shown.ways] == [None]
+    assert replace(shown, ways=()) == replace(build_overview(report), ways=())

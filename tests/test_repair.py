@@ -1,0 +1,109 @@
+"""`qaeval repair`: a damaged run is completed by the same command, and nothing else of it changes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from command import qaeval
+
+COMPARE = ("compare", "embedded-lead", "embedded-salient", "--n", 12, "--seed", 7, "--out", "run")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    assert qaeval(*COMPARE, cwd=folder).returncode == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "run")
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def damage(path: Path, line: int, text: bytes) -> str:
+    lines = path.read_bytes().splitlines(keepends=True)
+    former, lines[line - 1] = lines[line - 1].decode(), text + b"\n"
+    path.write_bytes(b"".join(lines))
+    return former
+
+
+def letters(run: Path) -> set[tuple[object, object]]:
+    return {(row["item_id"], row["letter"]) for row in rows(run / "grades.jsonl")}
+
+
+def test_a_damaged_reply_and_its_letters_are_moved_aside_and_the_same_command_completes_the_run(
+    run: Path,
+) -> None:
+    before = letters(run)
+    reply = json.loads(damage(run / "generations.jsonl", 3, b'{"kind": "generation", \xff'))
+    items = {item["item_id"] for item in reply["items"]}
+    broken = qaeval("report", "run", cwd=run.parent)
+    assert broken.returncode == 65
+    assert "qaeval repair run" in broken.stderr
+    done = qaeval("repair", "run", cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    rejected = rows(run / "rejected.jsonl")
+    assert next((row["file"], row["line"]) for row in rejected) == ("generations.jsonl", 3)
+    assert {
+        json.loads(str(row["text"]))["item_id"] for row in rejected if row["file"] == "grades.jsonl"
+    } == items
+    assert not (run / "manifest.json").exists()
+    resumed = qaeval(*COMPARE, "--resume", cwd=run.parent)
+    assert resumed.returncode == 0, resumed.stderr
+    assert letters(run) == before
+    assert qaeval("repair", "run", cwd=run.parent).stdout.endswith("nothing is changed\n")
+
+
+@pytest.mark.parametrize("text", [b"\0\0\0\0", b"[]", b'{"kind": "grade"}', b"\xff\xfe", b'{"task_id": 3}'])
+def test_a_damaged_letter_is_asked_again(run: Path, text: bytes) -> None:
+    before = letters(run)
+    damage(run / "grades.jsonl", 5, text)
+    done = json.loads(qaeval("repair", "run", "--json", cwd=run.parent).stdout)
+    assert [(row["file"], row["line"]) for row in done["rejected"]] == [("grades.jsonl", 5)]
+    assert qaeval("grade", "run", cwd=run.parent).returncode == 0
+    assert letters(run) == before
+
+
+def test_a_run_without_damage_is_not_changed(run: Path) -> None:
+    before = {
+        path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != ".lock"
+    }
+    assert qaeval("repair", "run", cwd=run.parent).returncode == 0
+    assert {
+        path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != ".lock"
+    } == before
+
+
+@pytest.mark.parametrize(("file", "code"), [("samples.jsonl", 65), ("settings.json", 65)])
+def test_what_cannot_be_asked_for_again_is_an_error_and_nothing_changes(
+    run: Path, file: str, code: int
+) -> None:
+    damage(run / file, 1, b"\xff")
+    before = (run / "grades.jsonl").read_bytes()
+    done = qaeval("repair", "run", cwd=run.parent)
+    assert done.returncode == code
+    assert file in done.stderr
+    assert (run / "grades.jsonl").read_bytes() == before
+    assert not (run / "rejected.jsonl").exists()
+    assert (run / "manifest.json").exists()
+
+
+def test_a_repair_that_was_interrupted_lists_each_row_once(run: Path) -> None:
+    damage(run / "grades.jsonl", 5, b"[]")
+    (run / "rejected.jsonl").write_text(
+        json.dumps({"file": "grades.jsonl", "line": 5, "reason": "", "text": "of an earlier repair"}) + "\n"
+    )
+    damaged = (run / "grades.jsonl").read_bytes()
+    assert qaeval("repair", "run", cwd=run.parent).returncode == 0
+    first = (run / "rejected.jsonl").read_bytes()
+    (run / "grades.jsonl").write_bytes(damaged)
+    assert qaeval("repair", "run", cwd=run.parent).returncode == 0
+    assert (run / "rejected.jsonl").read_bytes() == first
+    assert len(first.splitlines()) == 2
