@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from pydantic import Field
+
 from qaeval.records import FailureReason
-from qaeval.report.facts import ModelFacts, Part
+from qaeval.report.facts import ModelFacts, Part, is_unset
 from qaeval.report.measure import Measure
 
 
@@ -136,7 +138,7 @@ class CandidateSummary(Part):
     ungraded_by_reason: Mapping[FailureReason, int]
     flags: tuple[Count, ...]
     """Counts of each flag, of the graded items."""
-    flaws: tuple[Count, ...] = ()
+    flaws: tuple[Count, ...] = Field(default=(), exclude_if=is_unset)
     """Counts of each flaw that the judge named, of the graded items, then of those below the best letter without one
     (`NOT_NAMED`); empty where the judge is not asked for flaws."""
     n_best_flagged: int = 0

@@ -3,8 +3,10 @@
 import math
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from itertools import accumulate
 from typing import Any, Final, Literal
 
 import aiohttp
@@ -184,15 +186,14 @@ def _alternatives(logprobs: Mapping[str, Any] | None, pattern: re.Pattern[str] |
     tokens = (logprobs or {}).get("content") or ()
     if pattern is None or not tokens:
         return None
-    matches = list(pattern.finditer("".join(token["token"] for token in tokens)))
+    texts = [token["token"] for token in tokens]
+    matches = list(pattern.finditer("".join(texts)))
     if not matches:
         return None
     at = matches[-1].start(1)  # the last match: a reason may quote the field
-    for token in tokens:
-        if at < len(token["token"]):
-            return Alternatives(token["token"], at, _top(token))
-        at -= len(token["token"])
-    return None
+    ends = list(accumulate(map(len, texts)))
+    index = bisect_right(ends, at)
+    return Alternatives(texts[index], at - (ends[index] - len(texts[index])), _top(tokens[index]))
 
 
 def _top(token: Mapping[str, Any]) -> dict[str, float]:

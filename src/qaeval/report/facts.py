@@ -162,9 +162,9 @@ class RubricFacts(Part):
     scale: tuple[Meaning, ...] = Field(min_length=2)
     """Letters, best first; the first one means usable."""
     flags: tuple[Meaning, ...] = ()
-    flaws: tuple[Meaning, ...] = ()
+    flaws: tuple[Meaning, ...] = Field(default=(), exclude_if=is_unset)
     """Classes of reasons why an item does not get the best letter; empty where the judge is not asked for one."""
-    labels_from: tuple[int, ...] = ()
+    labels_from: tuple[int, ...] = Field(default=(), exclude_if=is_unset)
     """Earlier versions whose labels hold, because their letters mean the same."""
 
     @property
