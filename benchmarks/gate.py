@@ -26,6 +26,8 @@ Array = NDArray[Any]
 
 ALPHA = 0.05
 USABLE_MARGIN, OTHER_MARGIN = 0.05, 0.03
+GRADED = 0.98
+"""Share of the items with a letter, where there are 3 rules: a change of their usable rate is smaller by as much of all items."""
 HERMITE = np.polynomial.hermite_e.hermegauss(80)
 
 
@@ -91,7 +93,7 @@ def draw(setting: Setting, change: float, reps: int, rng: np.random.Generator) -
         if setting.rules == 1:
             sides.append({"usable": (rng.binomial(sizes, p), np.broadcast_to(sizes, shape))})
             continue
-        graded = rng.binomial(sizes, 0.98, shape)
+        graded = rng.binomial(sizes, GRADED, shape)
         usable = rng.binomial(graded, p)
         flagged = rng.binomial(graded - usable, 0.25)
         asked = np.broadcast_to(sizes, shape)
@@ -367,7 +369,7 @@ def print_default(*, reps: int, seed: int) -> None:
         margins = default_margins(chunks, items)
         for rate in (0.8, 0.93):
             setting = Setting("", chunks, rate, sizes=(items,), rules=3, margins=margins)
-            losses = (0.0, -margins[0], -min(1.5 * margins[0], rate - 0.01))
+            losses = (0.0, -margins[0] / GRADED, -min(1.5 * margins[0], rate - 0.01) / GRADED)
             equal, lost, worse = (
                 at_once(draw(setting, loss, reps, np.random.default_rng([seed, number])))
                 for number, loss in enumerate(losses)

@@ -5,6 +5,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import qaeval
 from qaeval.errors import DISTRIBUTION, install_command
 
@@ -65,3 +67,19 @@ def test_the_tags_of_the_image_are_the_version() -> None:
     ]
     assert len(tags) > 10
     assert {first or second for first, second in tags} == {qaeval.__version__}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").iterdir()), ids=lambda path: path.name)
+def test_every_requirement_that_is_installed_has_a_hash(path: Path) -> None:
+    requirements = re.findall(r"^[A-Za-z0-9][^\n]*(?:\n(?=\s)[^\n]*)*", path.read_text(), re.MULTILINE)
+    assert requirements
+    assert [text for text in requirements if "==" not in text or "--hash=sha256:" not in text] == []
+
+
+def test_every_installation_of_the_makefile_demands_hashes() -> None:
+    lines = re.findall(r"^.*(?:pip .*install|\$\(PIP\)).*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = [line for line in lines if "-r requirements/" in line]
+    assert len(commands) >= 5
+    assert [line for line in commands if "--require-hashes" not in line] == []
+    named = {name for line in lines for name in re.findall(r"\s([a-z0-9-]+==[\d.]+)", line)}
+    assert named == set()

@@ -72,9 +72,13 @@ def test_the_shipped_registry_states_known_lines() -> None:
     config = find_config(None)
     known = {name: lines(entry) for name, entry in {**config.models, **config.judges}.items()}
     assert known == {
-        **dict.fromkeys(("mistral", "ministral"), ("mistral",)),
-        **dict.fromkeys(("qwen", "compass-judger", "qwen-14b"), ("qwen",)),
+        **dict.fromkeys(
+            ("mistral", "mistral-v0.3", "ministral", "ministral-3-3b", "ministral-3-14b"), ("mistral",)
+        ),
+        **dict.fromkeys(("qwen", "qwen-4b", "qwen3-8b", "qwen2.5", "compass-judger", "qwen-14b"), ("qwen",)),
         **dict.fromkeys(("llama", "selene"), ("llama",)),
+        **dict.fromkeys(("gemma", "gemma-12b"), ("gemini",)),
+        **{name: (name,) for name in ("glm", "granite", "nemotron", "olmo", "phi", "smollm")},
         "gpt-oss": ("gpt",),
         **dict.fromkeys((*EMBEDDED, "embedded-lexical"), ()),
     }

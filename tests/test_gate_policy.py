@@ -76,9 +76,10 @@ def test_a_gate_without_rules_is_refused(text: str, tmp_path: Path) -> None:
         ("{quantity: usable_rate, margn: 0.05}", "unknown key 'rules[1].margn'. Did you mean 'margin'?"),
         ("{quantity: usable_rate}", "a margin (against the baseline) or a limit (at_least), got neither"),
         ("{quantity: usable_rate, margin: 0.05, at_least: 0.8}", "got margin and at_least"),
-        ("{quantity: usable_rate, margin: 5}", "0.05 is 5 points"),
-        ("{quantity: usable_rate, margin: 0}", "above 0"),
-        ("{quantity: usable_rate, margin: 5%}", "0.05 is 5 points"),
+        ("{quantity: usable_rate, margin: 5}", "Did you mean 5 points?"),
+        ("{quantity: usable_rate, margin: 0}", "between 0 and 1"),
+        ("{quantity: usable_rate, margin: 5 chunks}", "like 5 points, 5pp, 5% or 0.05"),
+        ("{quantity: p95_latency, margin: 5 points}", "a percentage of the baseline's value"),
         ("{quantity: usable_rate, at_least: 80}", "0.8 is 80 %"),
         ("{quantity: usable_rate, at_least: 0}", "between 0 and 1"),
         ("{quantity: hallucination_rate, at_most: 1}", "between 0 and 1"),
@@ -102,6 +103,45 @@ def test_a_rule_that_cannot_be_meant_is_refused_with_its_place(rule: str, says: 
         policy(tmp_path, f"rules:\n  - {rule}")
     assert str(tmp_path / "gate.yaml") in str(raised.value)
     assert "rules[1]" in str(raised.value)
+
+
+@pytest.mark.parametrize("margin", ["5 points", "5pp", "5%", "5 %", "0.05", '"0.05"'])
+def test_a_margin_may_be_written_in_points_or_percent(margin: str, tmp_path: Path) -> None:
+    rule = "rules:\n  - {quantity: usable_rate, margin: %s}"
+    assert policy(tmp_path, rule % margin).digest == policy(tmp_path, rule % 0.05).digest
+
+
+def test_a_limit_of_a_share_may_be_a_percentage(tmp_path: Path) -> None:
+    found = policy(tmp_path, "rules:\n  - {quantity: usable_rate, at_least: 70%}")
+    assert found.rules[0].limit == pytest.approx(0.7)
+    with pytest.raises(DataError, match="at_most"):
+        policy(tmp_path, "rules:\n  - {quantity: p95_latency, at_most: 70%}")
+
+
+def test_all_problems_of_a_policy_are_named_at_once(tmp_path: Path) -> None:
+    text = (
+        "alpha: 2\nrules:\n  - {quantity: usable_rate, margin: 7, rater: anna}\n"
+        "  - {quantity: usabel_rate, margin: 5%}\n  - {quantity: flag_rate, margin: 5%, by: week}\n"
+    )
+    with pytest.raises(DataError) as raised:
+        policy(tmp_path, text)
+    first, *problems = str(raised.value).splitlines()
+    assert "gate.yaml: 6 problems" in first
+    for place, named in (
+        ("alpha", "0.5"),
+        ("rules[1]", "rater"),
+        ("margin of usable_rate", "7 points"),
+        ("rules[2].quantity", "usable_rate"),
+        ("rules[3].by", "stratum"),
+    ):
+        assert any(place in problem and named in problem for problem in problems)
+
+
+def test_all_rules_that_stand_twice_are_named(tmp_path: Path) -> None:
+    rule = "  - {quantity: usable_rate, margin: 0.05}\n"
+    with pytest.raises(DataError) as raised:
+        policy(tmp_path, f"rules:\n{rule * 3}")
+    assert str(raised.value).count("repeats rules[1]") == 2
 
 
 @pytest.mark.parametrize(

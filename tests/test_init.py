@@ -20,7 +20,7 @@ from command import qaeval
 from qaeval.errors import QaevalError
 from qaeval.evals.definition import load_eval
 from qaeval.evals.find import data_root
-from qaeval.gate.policy import read_policy
+from qaeval.gate.policy import default_margins, read_policy
 from qaeval.projects.create import create_project
 from qaeval.registry.config import Config, load_config
 from replay.server import LoopbackServer
@@ -71,10 +71,12 @@ def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_pa
     assert {chunk["language"] for chunk in chunks} == {"en"}
     assert {chunk["stratum"] for chunk in chunks} == {*TOPICS}
     assert config_of(project).defaults.eval == "acme_docs"
-    assert read_policy(project / "gate.yaml").rules
+    margins = {rule.quantity: rule.margin for rule in read_policy(project / "gate.yaml").rules}
+    assert (margins["usable_rate"], margins["success_rate"]) == default_margins(18, 3)
     commands = [line.split() for line in done.stdout.partition("next:\n")[2].splitlines()]
     assert commands[0] == ["cd", "acme-docs"]
-    for command in commands[1:]:
+    assert commands[2][:3] == ["qaeval", "label", "results/first"]
+    for command in (commands[1], commands[3]):
         printed = qaeval(*command[1:], cwd=project)
         assert printed.returncode == 0, (command, printed.stderr)
 
@@ -96,11 +98,11 @@ def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
 ) -> None:
     done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "qaeval compare qwen mistral tuned --out" in done.stdout
+    assert "qaeval compare qwen2.5 mistral tuned --out" in done.stdout
     config = config_of(tmp_path / "p")
     assert config.defaults.judge == "selene"
     assert config.judges["selene"].url == server.url
-    qwen, tuned = config.models["qwen"], config.models["tuned"]
+    qwen, tuned = config.models["qwen2.5"], config.models["tuned"]
     assert (qwen.url, qwen.served, qwen.hf_id) == (
         server.url,
         "Qwen/Qwen2.5-7B-Instruct-AWQ",
@@ -399,3 +401,38 @@ def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path,
     )
     assert done.returncode in {0, 2}, done.stdout + done.stderr
     assert "qaeval gate" in summary.read_text()
+
+
+def test_an_entry_states_what_the_shipped_registry_does_not(
+    documents: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    chosen = ("--candidate", "selene", "--candidate", "qwen", "--judge", "gpt-oss")
+    done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    models = yaml.safe_load((tmp_path / "p/qaeval.yaml").read_text())["models"]
+    assert models["qwen"] == {"url": server.url, "served_name": "Qwen/Qwen2.5-7B-Instruct-AWQ"}
+    shipped = load_config(data_root() / "qaeval.yaml").judges["selene"]
+    assert (models["selene"]["hf_id"], models["selene"]["family"]) == (shipped.hf_id, shipped.family)
+    assert config_of(tmp_path / "p").models["selene"].url == server.url
+
+
+def test_a_model_on_two_servers_has_a_replica(
+    documents: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    with LoopbackServer(["mistral"], api_key="k3y") as second:
+        done = qaeval(
+            *("init", "p", "--documents", documents, "--candidate", "mistral"),
+            *("--endpoint", f"mistral={server.url}", "--endpoint", second.url),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 69  # the second server wants a key
+        assert "api_key_env" in done.stderr
+    with LoopbackServer(["mistral"]) as second:
+        done = qaeval(
+            *("init", "p", "--documents", documents, "--candidate", "mistral"),
+            *("--endpoint", f"mistral={server.url}", "--endpoint", second.url),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        mistral = config_of(tmp_path / "p").models["mistral"]
+        assert (mistral.url, mistral.replicas) == (server.url, (second.url,))

@@ -301,7 +301,7 @@ def change_candidate(**changes: Any) -> Any:
         (lambda log: settings_of(log)["grading"]["judge"].pop("kind"), "grading.judge: missing key 'kind'"),
         (lambda log: settings_of(log)["grading"]["judge"].pop("name"), "grading.judge: missing key 'name'"),
         (lambda log: settings_of(log)["grading"].update(judge=None), "judge: expected a mapping"),
-        (lambda log: settings_of(log).update(format=7), "settings.format: expected one of 1, got 7"),
+        (lambda log: settings_of(log).update(format=7), "settings.format: expected 1, got 7"),
         (lambda log: settings_of(log).update(more=1), "unknown key 'settings.more'"),
         (lambda log: log.eval.metadata["qaeval"].update(settings=5), "settings: expected a mapping"),
         (lambda log: log.eval.metadata["qaeval"].update(sessions=5), "sessions: expected a list, got 5"),

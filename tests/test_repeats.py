@@ -156,17 +156,28 @@ def test_seeds_differ_and_the_cache_of_replies_is_not_asked(tmp_path: Path) -> N
 
     def run(name: str, server: LoopbackServer) -> None:
         endpoints = [
-            word for model in ("mistral", "qwen-14b") for word in ("--endpoint", f"{model}={server.url}")
+            word for model in ("mistral-v0.3", "qwen-14b") for word in ("--endpoint", f"{model}={server.url}")
         ]
         with patch.dict(os.environ, {"QAEVAL_CACHE": str(tmp_path / "cache")}):
             done = typed(
-                *("compare", "mistral", "--judge", "qwen-14b", "--n", "4", "--out", name, "--repeat", "2"),
+                *(
+                    "compare",
+                    "mistral-v0.3",
+                    "--judge",
+                    "qwen-14b",
+                    "--n",
+                    "4",
+                    "--out",
+                    name,
+                    "--repeat",
+                    "2",
+                ),
                 *("--repeat-judge", "2", "--config", "ours.yaml", *endpoints),
                 cwd=tmp_path,
             )
         assert done.returncode == 0, done.stderr
 
-    with LoopbackServer(["mistral", "qwen-14b"]) as server:
+    with LoopbackServer(["mistral-v0.3", "qwen-14b"]) as server:
         run("first", server)
         before = len(server.requests)
         run("second", server)
@@ -182,7 +193,7 @@ def test_seeds_differ_and_the_cache_of_replies_is_not_asked(tmp_path: Path) -> N
     assert len(again) > 4
     assert not any(row.get("cached") for row in again)
     noise = json.loads((tmp_path / "second" / "report.json").read_text())["noise"]
-    assert noise["at_temperature_0"] == ["mistral"]
+    assert noise["at_temperature_0"] == ["mistral-v0.3"]
     seeds = Counter(body["seed"] for body in asked)
     assert sum(seeds.values()) == len(again)
     assert (

@@ -541,7 +541,7 @@ def test_death_is_waited_for_for_ever_without_a_server(tmp_path: Path) -> None:
 def test_the_memory_of_one_gpu_is_counted_by_hand() -> None:
     # 0.9 x 21.96 - 3.9 - 1 = 14.864 GiB; at 128 KiB a token: 14.864 x 8192 = 121,765
     registry = load_config(HERE.parent / "qaeval.yaml")
-    estimate = estimate_memory(registry.candidate("mistral"), 21.96)
+    estimate = estimate_memory(registry.candidate("mistral-v0.3"), 21.96)
     assert estimate is not None
     assert (estimate.kv_cache, estimate.tokens, estimate.fits) == (pytest.approx(14.864), 121_765, True)
     assert estimate.arithmetic.startswith("0.9 x 21.96")
@@ -566,7 +566,7 @@ def test_two_models_fit_at_once_when_weights_and_one_sequence_of_each_do() -> No
     registry = load_config(HERE.parent / "qaeval.yaml")
     mistral, judge = (
         estimate_memory(model, 21.96)
-        for model in (registry.candidate("mistral"), registry.judge("compass-judger"))
+        for model in (registry.candidate("mistral-v0.3"), registry.judge("compass-judger"))
     )
     assert mistral is not None
     assert judge is not None
@@ -576,11 +576,11 @@ def test_two_models_fit_at_once_when_weights_and_one_sequence_of_each_do() -> No
 
 
 def test_doctor_shows_the_arithmetic(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["doctor", "mistral", "--n", "3", "--plan"]) == 0
+    assert run(["doctor", "mistral-v0.3", "--n", "3", "--plan"]) == 0
     out = capsys.readouterr().out
     assert "GPU of 21.96 GiB" in out
     assert "= 14.86 GiB" in out
-    assert "mistral and compass-judger fit" in out
+    assert "mistral-v0.3 and compass-judger fit" in out
 
 
 def test_doctor_says_that_qaeval_starts_what_has_no_url(

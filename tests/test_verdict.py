@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,9 @@ def test_decide_prints_the_verdict_for_its_margin() -> None:
 def run_of_refuted(tmp_path: Path) -> Path:
     path = shutil.copytree(EXAMPLE, tmp_path / "run")
     (path / "report.json").write_text(model_json(refuted().report()))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"]["report.json"] = sha256((path / "report.json").read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
     return path
 
 

@@ -36,10 +36,11 @@ from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
+from qaeval.comparison.html import PageLinks
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
-from qaeval.comparison.write_report import Format, read_report, render, write_report
+from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
@@ -54,7 +55,9 @@ from qaeval.labelling import LabelStatus
 from qaeval.records import TRANSIENT_REASONS, Failure, FailureReason, GenerateRow, GradeRow
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
+from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import rate
+from qaeval.run.estimate import Estimate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
@@ -64,6 +67,7 @@ from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
 from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
+from qaeval.text.margins import parse_margin
 
 __all__ = [
     "AgreementReport",
@@ -115,6 +119,19 @@ class ProgressEvent:
 
 
 ProgressCallback: TypeAlias = Callable[[ProgressEvent], None]
+Confirm: TypeAlias = Callable[["RunEstimate"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """What a run takes at most, from its first five samples."""
+
+    text: str
+    """Requests, tokens, time and money in one sentence."""
+    minutes: float
+    """Wall time of the whole run."""
+    limit_minutes: float
+    """Minutes above which the command line asks: ``defaults.confirm_minutes`` of the registry."""
 
 
 class Run:
@@ -326,11 +343,12 @@ def compare(
     repeat: int | None = None,
     repeat_judge: int | None = None,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     hardware: str | None = None,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
     command: str | None = None,
 ) -> Run:
     """Generate, grade and report: all models on the same samples. One model alone is evaluated without a comparison.
@@ -361,11 +379,13 @@ def compare(
             the others serve nothing else.
         repeat_judge: Letters of the judge for each item, the first included, 2 to 100, to measure the judge's noise.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         hardware: Machine of the registry for models whose entry names none; for the cost.
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
         progress: Called after each finished task, on the thread that works.
+        confirm: Called with an estimate of a new run of 50 samples or more after its first five samples; what it raises ends
+            the run, which can be resumed. None: nothing is estimated.
         command: Recorded in the report as the command; default: this call.
 
     Returns:
@@ -433,6 +453,10 @@ def compare(
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
+            if confirm is not None and not resume and exporter is None:
+                _confirm(
+                    runner.estimate(plan.candidates, plan.definition, judging), confirm, machines, registry
+                )
             runner.compare(
                 plan.candidates,
                 plan.definition,
@@ -471,6 +495,7 @@ def generate(
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
 ) -> Run:
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
@@ -493,6 +518,7 @@ def generate(
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
+        confirm: Called with an estimate.
 
     Returns:
         The run, without letters: its `path` is of use, its `report` raises `DataError`.
@@ -526,6 +552,8 @@ def generate(
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
         runner.check(*plan.candidates)
+        if confirm is not None and not resume and exporter is None:
+            _confirm(runner.estimate(plan.candidates, plan.definition, None), confirm, machines, registry)
         runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
@@ -782,11 +810,20 @@ def import_items(
 
 
 @blocking
+def report_page(run: Run, links: PageLinks) -> str:
+    """Render the report of a run for a local server; not part of the public interface.
+
+    Raises:
+        DataError: As for `Run.report`.
+    """
+    return render_page(run._analysis, links)  # noqa: SLF001 - of this module
+
+
 def load_run(
     run: Run | Paths,
     *,
     labels: Paths | None = None,
-    margin: float | None = None,
+    margin: float | str | None = None,
     decide_by: str | None = None,
     panel: Sequence[str] | None = None,
     hardware: str | None = None,
@@ -798,7 +835,7 @@ def load_run(
     Args:
         run: Run directory; several of the same eval, samples, rubric and judge are compared with each other.
         labels: Label files; default: the eval's.
-        margin: Smallest difference of usable rates that matters, in (0, 1).
+        margin: Smallest difference of usable rates that matters: a share in (0, 1), or a text like ``5 points``.
         decide_by: Judge whose letters the report is made of, of a run that several judges graded; default: the first.
         panel: Judges whose most frequent letter the report is made of, in place of `decide_by`: an odd number, at least 3.
         hardware: Machine of the registry for models whose entry names none; for the cost.
@@ -1207,6 +1244,14 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
     return registry.with_endpoints(endpoints) if endpoints else registry
 
 
+def _confirm(
+    result: Estimate | None, confirm: Confirm, machines: Mapping[str, MachineFacts], registry: Config
+) -> None:
+    if result is not None:
+        limit = registry.defaults.confirm_minutes
+        confirm(RunEstimate(result.sentence(machines), result.wall_s / 60, limit))
+
+
 def _note(judging: Judging, progress: Progress) -> None:
     if judging.note:
         progress.note(judging.note)
@@ -1242,12 +1287,13 @@ def _names(models: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _margin(margin: float | None, registry: Config) -> float:
+def _margin(margin: float | str | None, registry: Config) -> float:
     if margin is None:
         return registry.defaults.margin
-    if not 0 < margin < 1:
-        raise UsageError(f"margin: expected a share between 0 and 1 (0.05 is 5 points), got {margin!r}")
-    return margin
+    try:
+        return parse_margin(margin)
+    except ValueError as error:
+        raise UsageError(f"margin: {error}") from error
 
 
 def _path(path: PathArgument | None) -> Path | None:

@@ -186,7 +186,9 @@ def test_the_list_of_models_has_the_revisions_of_the_registry() -> None:
 
 def test_the_judge_is_of_no_candidates_family() -> None:
     known = registry("l4-single")
-    assert known.judges["selene"].family not in {known.models[name].family for name in ("mistral", "qwen")}
+    assert known.judges["selene"].family not in {
+        known.models[name].family for name in ("mistral-v0.3", "qwen2.5")
+    }
 
 
 @pytest.mark.parametrize("overlay", ["l4-single", "l4-pair"])
@@ -226,7 +228,7 @@ def test_the_adapter_is_served_under_the_registrys_name_from_the_checked_folder(
 def test_the_servers_addresses_are_services_of_the_overlay() -> None:
     names = {entry["metadata"]["name"]: entry for entry in of_kind(render("l4-pair"), "Service")}
     known = registry("l4-pair")
-    for spec in (known.models["mistral"], known.models["tuned"], known.judges["selene"]):
+    for spec in (known.models["mistral-v0.3"], known.models["tuned"], known.judges["selene"]):
         host, port = re.fullmatch(r"http://([\w-]+):(\d+)/v1", spec.url).groups()
         assert names[host]["spec"]["ports"][0]["port"] == int(port)
 

@@ -276,7 +276,7 @@ def weights_writable(objects: list[Object]) -> None:
 
 @fault("what_is_checked_is_what_is_served")
 def another_model_checked(objects: list[Object]) -> None:
-    pod(objects)["initContainers"][1]["env"][0]["value"] = "qwen"
+    pod(objects)["initContainers"][1]["env"][0]["value"] = "qwen2.5"
 
 
 @fault("what_is_checked_is_what_is_served", "l4-pair")

@@ -76,6 +76,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_recorded_architectures_are_those_of_the_installed_vllm() -> None:
+    if not VLLM.exists():
+        pytest.skip(f"no vLLM at {VLLM}")
+    program = (
+        "import vllm; from vllm.model_executor.models.registry import ModelRegistry; "
+        "print('vllm', vllm.__version__.partition('+')[0], *sorted(ModelRegistry.get_supported_archs()))"
+    )
+    python = str(VLLM.with_name("python"))
+    installed = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout
+    recorded = (ROOT / "tests" / "data" / "vllm-architectures.txt").read_text()
+    assert installed.strip().splitlines()[-1].split() == recorded.split()
+
+
 def spec(model: Path, name: str, *arguments: str, **fields: Any) -> ModelSpec:
     return ModelSpec(name=name, hf_id=str(model), vllm_args=(*ARGUMENTS, *arguments), **fields)
 

@@ -24,12 +24,13 @@ from qaeval.cli import (
     schema,
     shards,
     sweep,
+    view,
 )
 from qaeval.cli.examples import EXAMPLES
 from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Run": ("compare", "generate", "grade", "report", "merge", "repair"),
+    "Run": ("compare", "generate", "grade", "report", "view", "merge", "repair"),
     "Judge": ("label", "labels", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
@@ -125,6 +126,7 @@ app.command()(compare.compare)
 app.command()(compare.generate)
 app.command()(compare.grade)
 app.command()(compare.report)
+app.command()(view.view)
 app.command()(shards.merge)
 app.command()(repair.repair)
 app.command()(history.history)

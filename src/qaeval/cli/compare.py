@@ -39,10 +39,12 @@ from qaeval.cli.options import (
     RepeatJudge,
     Resume,
     RubricName,
+    RunDirectories,
     RunDirectory,
     SamplesFile,
     Seed,
     ShardOf,
+    Yes,
     endpoint_urls,
     in_flight,
     mapping,
@@ -87,11 +89,12 @@ def compare(
     labels: Labels = None,
     margin: Margin = None,
     hardware: Machine = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare candidates: generate, grade, report. A single candidate is evaluated without a comparison."""
     from qaeval import api
-    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
 
     if shard is not None or (out is not None and out.startswith("s3:")):
         from qaeval.cli.shards import print_shard, resumable_shard, shard_of
@@ -167,6 +170,7 @@ def compare(
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
+            confirm=confirm_on_stderr(yes=yes),
             command=_command(),
         )
     _show(run.report, path, as_json=as_json)
@@ -190,10 +194,11 @@ def generate(
     repeat: RepeatCandidate = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
+    yes: Yes = False,
 ) -> None:
     """Generate the items of a new run. `qaeval grade` is the next stage."""
     from qaeval import api
-    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
 
     path = out or _new_run()
     with _resumable(path):
@@ -216,6 +221,7 @@ def generate(
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
+            confirm=confirm_on_stderr(yes=yes),
         )
     print(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
 
@@ -260,10 +266,7 @@ def grade(
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Run directories; several are compared side by side."),
-    ],
+    runs: RunDirectories,
     labels: Labels = None,
     margin: Margin = None,
     format_: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Machine, Margin, Registry, mapping
+from qaeval.cli.options import AsJson, Machine, Margin, Registry, find_run_argument, mapping
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 _Runs: TypeAlias = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are analysed side by side.")
+    list[Path],
+    typer.Argument(
+        metavar="RUN...",
+        parser=find_run_argument,
+        help="Run directories, or `latest`; several are analysed side by side.",
+    ),
 ]
 _Weights: TypeAlias = Annotated[
     list[str] | None,
@@ -35,7 +40,8 @@ _MaybeRuns: TypeAlias = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[RUN...]",
-        help="Run directories; several are analysed side by side. Without a run: --items, --per-second and --price.",
+        parser=find_run_argument,
+        help="Run directories, or `latest`; several are analysed side by side. Without a run: --items, --per-second and --price.",
     ),
 ]
 _Kept: TypeAlias = Annotated[

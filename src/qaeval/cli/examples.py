@@ -20,6 +20,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval report results/night",
         "qaeval report results/monday results/tuesday --format md",
     ),
+    "view": (
+        "qaeval view",
+        "qaeval view latest --no-browser --port 8000",
+    ),
     "merge": (
         "qaeval merge results/shards --out results/night",
         "qaeval merge s3://runs/night --out results/night",
@@ -134,7 +138,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "init": (
         "qaeval init project --documents handbook/",
-        "qaeval init project --documents handbook/ --candidate mistral --candidate qwen",
+        "qaeval init project --documents handbook/ --candidate mistral",
     ),
     "schema": (
         "qaeval schema",

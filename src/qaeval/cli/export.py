@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import EvalName, Labels, Out, Registry, RubricName, RunDirectory, Seed, mapping
+from qaeval.cli.options import (
+    EvalName,
+    Labels,
+    Out,
+    Registry,
+    RubricName,
+    RunDirectory,
+    Seed,
+    find_run_argument,
+    mapping,
+)
 from qaeval.cli.terminal import printable
 from qaeval.errors import UsageError, install_command
 
@@ -205,6 +215,7 @@ def export(
     _require_applicable(to, options)
     target = out or run.resolve().with_name(f"{run.resolve().name}-{to}")
     with RunStore.open(run) as store:
+        store.require_unchanged()
         if to == "inspect":
             _export_logs(store, target)
         else:
@@ -377,7 +388,10 @@ def import_(
     join: Annotated[
         Path | None,
         typer.Option(
-            "--join", metavar="RUN", help="Run on the same samples; its candidates are added to --out."
+            "--join",
+            metavar="RUN",
+            parser=find_run_argument,
+            help="Run on the same samples; its candidates are added to --out.",
         ),
     ] = None,
     config: Registry = None,

@@ -17,6 +17,7 @@ from qaeval.cli.options import (
     Registry,
     RunDirectory,
     endpoint_urls,
+    find_run_or_address,
     in_flight,
     mapping,
 )
@@ -37,6 +38,7 @@ _Baseline: TypeAlias = Annotated[
     typer.Option(
         "--baseline",
         metavar="RUN|FILE",
+        parser=find_run_or_address,
         help="Run directory, baseline file or s3:// address; default: the baseline of the policy, else baselines/<eval>.json.",
     ),
 ]
@@ -208,7 +210,12 @@ _File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="Baseline
 
 @baseline_app.command("set")
 def set_baseline(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory or its s3:// address.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", parser=find_run_or_address, help="Run directory, `latest`, or an s3:// address."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Baseline file; default: baselines/<eval>.json.")
     ] = None,
@@ -224,9 +231,9 @@ def set_baseline(
     config: Registry = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a run as the baseline, and name the rules that not even an equal run would pass.
+    """Set a run as the baseline. The file is small enough for git: letters and ids, no texts.
 
-    The file is small enough for git: letters and ids, no texts.
+    Names the rules of the policy that not even an equal run would pass.
     """
     import json
 

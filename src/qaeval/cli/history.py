@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from qaeval.cli.options import AsJson, Labels, Margin, Registry
+from qaeval.cli.options import AsJson, Labels, Margin, Registry, find_run_argument
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ _Push: TypeAlias = Annotated[
 ]
 _Several: TypeAlias = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Two or more run directories; the first is the reference."),
+    typer.Argument(
+        metavar="RUN...",
+        parser=find_run_argument,
+        help="Two or more run directories, or `latest`; the first is the reference.",
+    ),
 ]
 
 

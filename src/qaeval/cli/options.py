@@ -54,6 +54,16 @@ Seed: TypeAlias = Annotated[
 ]
 
 
+def margin_option(value: str | float) -> float:
+    """Parse a margin: ``5 points``, ``5pp``, ``5%`` or ``0.05``."""
+    from qaeval.text.margins import parse_margin
+
+    try:
+        return parse_margin(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def _on_disk(path: Path | None) -> Path | None:
     """Refuse the address of a store: as a path it would create a folder ``s3:``."""
     if path is not None and path.parts[:1] == ("s3:",):
@@ -208,9 +218,10 @@ Margin: TypeAlias = Annotated[
     float | None,
     typer.Option(
         "--margin",
-        min=0.001,
-        max=0.999,
-        help="Smallest difference of usable rates that matters; default: the margin of the registry (0.05, 5 points).",
+        metavar="MARGIN",
+        parser=margin_option,
+        help="Smallest difference of usable rates that matters: 5 points, 5%, 5pp or 0.05; default: the margin of the registry "
+        "(5 points).",
     ),
 ]
 Machine: TypeAlias = Annotated[
@@ -218,6 +229,13 @@ Machine: TypeAlias = Annotated[
     typer.Option(
         "--hardware",
         help="Registry machine of models whose entry names none, for the cost; default: the machine of the registry.",
+    ),
+]
+Yes: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Start without a question, however long the run is estimated to take (defaults.confirm_minutes).",
     ),
 ]
 Port: TypeAlias = Annotated[
@@ -238,7 +256,32 @@ AllowHosts: TypeAlias = Annotated[
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-RunDirectory: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def find_run_argument(argument: str) -> Path:
+    """Return the run directory of an argument; ``latest`` is the last run of ``results``."""
+    from qaeval.storage.runs import find_run
+
+    return find_run(argument)
+
+
+def find_run_or_address(argument: str) -> str:
+    """Return an argument that is a run directory, a file or an address of a store; ``latest`` as in `find_run_argument`."""
+    return str(find_run_argument(argument)) if argument == "latest" else argument
+
+
+RunDirectory: TypeAlias = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", parser=find_run_argument, help="Run directory, or `latest`: the last run."),
+]
+RunDirectories: TypeAlias = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...",
+        parser=find_run_argument,
+        help="Run directories, or `latest`; several are compared side by side.",
+    ),
+]
 
 
 def prompt_names(prompts: str | None) -> list[str]:

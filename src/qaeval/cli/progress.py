@@ -1,15 +1,21 @@
 """Progress on stderr: bars on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
 
+from qaeval.cli.terminal import printable
+from qaeval.errors import Interrupted, UsageError
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
 from qaeval.report.numbers import seconds
+
+if TYPE_CHECKING:
+    from qaeval.api import RunEstimate
 
 _PLAIN_EVERY_S: Final = 5.0
 """Seconds between lines: at most 720 lines per hour in a log."""
@@ -196,3 +202,29 @@ def progress_for(console: Console) -> BarProgress | PlainProgress:
 def progress_on_stderr() -> BarProgress | PlainProgress:
     """Return progress on stderr: bars on a terminal, plain lines elsewhere."""
     return progress_for(Console(stderr=True))
+
+
+def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[RunEstimate], None]":
+    """Return what prints an estimate on stderr and asks before a long run.
+
+    Args:
+        yes: Whether a long run starts without a question.
+        stdin: Where the answer is read; a question needs a terminal. Default: the process's.
+    """
+    answers = sys.stdin if stdin is None else stdin
+
+    def confirm(estimate: "RunEstimate") -> None:
+        print(printable(estimate.text), file=sys.stderr)
+        if yes or estimate.minutes <= estimate.limit_minutes:
+            return
+        minutes = f"{estimate.minutes:,.0f} minutes" if estimate.minutes >= 1 else "a minute"
+        text = (
+            f"up to {minutes}, more than {estimate.limit_minutes:g} (defaults.confirm_minutes in qaeval.yaml)"
+        )
+        if not answers.isatty():
+            raise UsageError(f"the run takes {text}; start it with --yes")
+        print(f"The run takes {text}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
+        if answers.readline().strip().lower() not in {"y", "yes"}:
+            raise Interrupted("not continued; the first samples are kept")
+
+    return confirm

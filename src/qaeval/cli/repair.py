@@ -16,7 +16,7 @@ _SHOWN: Final = 10
 def repair(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")], as_json: AsJson = False
 ) -> None:
-    """Move unreadable rows of a run aside, so that their tasks run again.
+    """Move unreadable rows of a run aside; their tasks run again.
 
     The rows go to rejected.jsonl in the run directory, with the letters of items that no reply has any more.
     """

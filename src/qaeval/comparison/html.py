@@ -17,13 +17,10 @@ from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline, subtitle, title, write_sections
 from qaeval.report import numbers
 from qaeval.report.measure import Measure
-from qaeval.report.page import STYLE, content_policy, data_url, page_environment
+from qaeval.report.page import SCRIPT, STYLE, TICKS, content_policy, data_url, page_environment
 
-_SCRIPT: Final = "page.js"
 _PALETTE: Final = 4
 """Colours run from ``letter-0`` (best) to ``letter-4`` (worst)."""
-_TICKS: Final = 1000
-"""Resolution of the interval strip."""
 _SHARE_OF_CHARACTER: Final = 0.022
 """Share of a bar, on a phone, that a character takes; a text without room is left out, and is in the text alternative."""
 _MENU: Final = {
@@ -41,10 +38,11 @@ _Strip: TypeAlias = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class _Piece:
-    """A piece of a bar: its name, how wide it is, its colour class."""
+    """A piece of a bar: its name and count, its width in ticks, its colour class, and the text that has room in it."""
 
     name: str
     n: int
+    width: int
     css_class: str
     text: str
 
@@ -125,7 +123,7 @@ def render_html(report: Report, items: Sequence[ChunkItems] = (), *, links: Page
     )
     pictures = {chart.name: chart for chart in charts(report) if chart.in_page}
     style = environment.get_template(STYLE).render(widths=_widths(bars, leading, forest)).strip()
-    script = environment.get_template(_SCRIPT).render().strip()
+    script = environment.get_template(SCRIPT).render().strip()
     return environment.get_template("report.html.j2").render(
         title=title(report),
         subtitle=subtitle(report),
@@ -190,7 +188,13 @@ def _bar(candidate: CandidateLine, letters: Sequence[str]) -> _Bar:
     return _Bar(
         candidate=candidate,
         pieces=tuple(
-            _Piece(name, n, classes[name], _piece_text(name, n / n_expected))
+            _Piece(
+                name,
+                n,
+                max(1, round(TICKS * n / n_expected)),
+                classes[name],
+                _piece_text(name, n / n_expected),
+            )
             for name, n in candidate.counts
             if n
         ),
@@ -212,8 +216,8 @@ def _piece_text(name: str, share: float) -> str:
 def _strip(rate: Measure) -> _Strip | None:
     if rate.value is None or rate.low is None or rate.high is None:
         return None
-    low, value, high = (round(_TICKS * end) for end in (rate.low, rate.value, rate.high))
-    return low, value - low, high - value, _TICKS - high
+    low, value, high = (round(TICKS * end) for end in (rate.low, rate.value, rate.high))
+    return low, value - low, high - value, TICKS - high
 
 
 def _forest(rows: Sequence[_Difference], measures: Sequence[Measure], margin: float) -> _Forest | None:
@@ -229,26 +233,26 @@ def _forest(rows: Sequence[_Difference], measures: Sequence[Measure], margin: fl
     reach = 1.08 * max([margin, *ends])
 
     def tick(share: float) -> int:
-        return round(_TICKS * (share + reach) / (2 * reach))
+        return round(TICKS * (share + reach) / (2 * reach))
 
     def strip(measure: Measure) -> _Strip | None:
         low, value, high = measure.low, measure.value, measure.high
         if low is None or value is None or high is None:
             return None
         at = [tick(end) for end in (low, value, high)]
-        return at[0], at[1] - at[0], at[2] - at[1], _TICKS - at[2]
+        return at[0], at[1] - at[0], at[2] - at[1], TICKS - at[2]
 
     before = tick(-margin)
     return _Forest(
         tuple(replace(row, strip=strip(measure)) for row, measure in zip(rows, measures, strict=True)),
-        (before, _TICKS // 2 - before, before),
+        (before, TICKS // 2 - before, before),
         (numbers.points(-reach), numbers.points(reach)),
     )
 
 
 def _widths(bars: Sequence[_Bar], *forests: _Forest | None) -> list[int]:
     """List every width that the page needs: its policy forbids style attributes."""
-    used = {piece.n for bar in bars for piece in bar.pieces}
+    used = {piece.width for bar in bars for piece in bar.pieces}
     used |= {ticks for bar in bars for ticks in bar.strip or ()}
     for forest in forests:
         if forest is not None:

@@ -12,7 +12,7 @@ from qaeval import __version__
 from qaeval.comparison.analysis import Analysis, ReportOptions, analyse
 from qaeval.comparison.charts import charts
 from qaeval.comparison.csv import render_csv
-from qaeval.comparison.html import render_html
+from qaeval.comparison.html import PageLinks, render_html
 from qaeval.comparison.markdown import CHARTS, render_markdown
 from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
@@ -105,6 +105,12 @@ def render(analysis: Analysis, format_: Format) -> str:
     if format_ == "md":
         return render_markdown(analysis.report, with_charts=analysis.has_charts)
     return render_csv(analysis.items()) if format_ == "csv" else model_json(analysis.report)
+
+
+def render_page(analysis: Analysis, links: PageLinks) -> str:
+    """Render a report as a page of a local server, with links to its other pages."""
+    items = analysis.items(max_items=_MAX_PAGE_ITEMS, marked=True)
+    return render_html(analysis.report, items, links=links)
 
 
 def _times(sessions: Sequence[Session]) -> dict[str, str]:

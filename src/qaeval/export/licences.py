@@ -126,6 +126,13 @@ LICENCE_TERMS: Final = (
         "sections 1.1(e), 3.1 and 3.3, ai.google.dev/gemma/terms",
     ),
     Terms(
+        "NVIDIA Open Model License",
+        "conditions",
+        r"\bnvidia open model\b",
+        "claims no rights in outputs; who passes on a model derived from the weights passes on the licence",
+        "sections 2 and 3 of the NVIDIA Open Model License Agreement, nvidia.com; read the version of the model",
+    ),
+    Terms(
         "Mistral Research License",
         "refused",
         r"\bmistral(?: ai)? (?:research|non production)\b|\bmrl\b|\bmnpl\b",

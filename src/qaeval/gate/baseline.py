@@ -46,7 +46,16 @@ from qaeval.report.facts import Part, is_unset
 from qaeval.report.numbers import plural
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
-from qaeval.storage.run_directory import GENERATIONS, GRADES, METRICS, SAMPLES, SESSIONS, SETTINGS, RunStore
+from qaeval.storage.run_directory import (
+    GENERATIONS,
+    GRADES,
+    MANIFEST,
+    METRICS,
+    SAMPLES,
+    SESSIONS,
+    SETTINGS,
+    RunStore,
+)
 
 FOLDER: Final = Path("baselines")
 """Default folder of baselines."""
@@ -449,9 +458,11 @@ class EvidenceReader:
         """Read a graded run.
 
         Raises:
-            DataError: There is no run, it is not graded to its end, or no item of it was graded.
+            DataError: There is no run, it is not graded to its end, it changed after its report was written, or no item of it was
+                graded.
         """
         with RunStore.open(path) as store:
+            store.require_unchanged()
             return self.of_store(store, name=path.name)
 
     def of_store(self, store: RunStore, *, name: str, grading: Mapping[str, Any] | None = None) -> Evidence:
@@ -531,11 +542,13 @@ class EvidenceReader:
         if SETTINGS not in files:
             raise DataError(f"{address}: no run here (no {SETTINGS})")
         with tempfile.TemporaryDirectory() as folder:
-            for name in (*_NEEDED, *({METRICS} & files)):
+            needed = (*_NEEDED, *({METRICS, MANIFEST} & files))
+            for name in needed:
                 copy = Path(folder, name)
                 with explained(copy, "writing"), copy.open("wb") as file:
                     file.writelines(location.blocks(name))
             with RunStore.open(Path(folder)) as store:
+                store.require_unchanged(source=address, files=needed)
                 return self.of_store(store, name=address.rstrip("/").rpartition("/")[2])
 
 

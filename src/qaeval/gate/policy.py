@@ -1,7 +1,8 @@
 """``gate.yaml``: the rules that a run must keep, against its baseline or a limit, and what CI does with an inconclusive one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil, sqrt
 from pathlib import Path
@@ -11,9 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from scipy import special
 
 from qaeval.errors import DataError, closest
-from qaeval.files.yaml import read_yaml, validated
+from qaeval.files.yaml import read_yaml, refuse, validated
 from qaeval.records import Record, digest
 from qaeval.stats.estimate import MIN_CLUSTERS
+from qaeval.text.margins import parse_margin
 
 Scale: TypeAlias = Literal["share", "ratio", "kappa"]
 """Unit of a margin: points of a share, percent of the baseline's value, or a difference of kappas."""
@@ -62,8 +64,7 @@ BY_LETTERS: Final = frozenset(
 
 _ALPHA: Final = 0.05
 _PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?) ?%")
-_MARGINS: Final[Mapping[Scale, str]] = {
-    "share": "a share between 0 and 1 (0.05 is 5 points)",
+_MARGINS: Final[Mapping[str, str]] = {
     "ratio": "a percentage of the baseline's value, like 20%",
     "kappa": "a difference of kappas between 0 and 1, like 0.1",
 }
@@ -143,11 +144,24 @@ class Rule(Record):
             )
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_shares(cls, data: Any) -> Any:  # noqa: ANN401 - parsed YAML
+        """Read margins and limits of shares that have a unit; `_fits` refuses what is not readable."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("quantity"), str):
+            return data
+        quantity = QUANTITIES.get(data["quantity"])
+        if quantity is None or quantity.scale != "share":
+            return data
+        read = dict(data)
+        for key in {"margin", "at_least", "at_most"} & data.keys():
+            with suppress(ValueError):
+                read[key] = parse_margin(data[key])
+        return read
+
     @model_validator(mode="after")
     def _fits(self) -> "Rule":
-        for problem in (_wrong_key(self), _wrong_number(self), _wrong_part(self)):
-            if problem:
-                raise ValueError(problem)
+        refuse(problem for problem in (_wrong_key(self), _wrong_number(self), _wrong_part(self)) if problem)
         return self
 
 
@@ -188,11 +202,17 @@ def _wrong_number(rule: Rule) -> str:
 
 def _wrong_margin(rule: Rule) -> str:
     margin, scale = rule.margin, rule.definition.scale
+    if scale == "share":
+        try:
+            parse_margin(margin)
+        except ValueError as error:
+            return f"margin of {rule.quantity}: {error}"
+        return ""
     if isinstance(margin, str) and _PERCENT.fullmatch(margin) and scale == "ratio" and rule.loss:
         if rule.definition.higher_is_better and rule.loss >= 1:
             return f"margin of {rule.quantity}: expected less than 100%, because no more than all of it can be lost; got {margin!r}"
         return ""
-    if isinstance(margin, float) and 0 < margin < 1 and scale != "ratio":
+    if isinstance(margin, float) and 0 < margin < 1 and scale == "kappa":
         return ""
     return f"margin of {rule.quantity}: expected {_MARGINS[scale]}, above 0; got {margin!r}"
 
@@ -234,13 +254,16 @@ class Policy(Record):
 
     @model_validator(mode="after")
     def _each_once(self) -> "Policy":
+        refuse(self._repeated())
+        return self
+
+    def _repeated(self) -> Iterator[str]:
         seen: dict[tuple[object, ...], int] = {}
         for number, rule in enumerate(self.rules, start=1):
             key = (rule.id, rule.by, rule.stratum, rule.candidates)
             if key in seen:
-                raise ValueError(f"rules[{number}]: repeats rules[{seen[key]}] ({rule.id})")
-            seen[key] = number
-        return self
+                yield f"rules[{number}]: repeats rules[{seen[key]}] ({rule.id})"
+            seen.setdefault(key, number)
 
 
 _USABLE_SPREAD: Final = (0.03, 0.26)

@@ -11,6 +11,7 @@ from scipy import special
 
 from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.errors import DataError, UsageError, closest
+from qaeval.files.yaml import listed as problem_list
 from qaeval.gate import messages
 from qaeval.gate.correction import labelled_estimate
 from qaeval.gate.estimates import (
@@ -165,6 +166,11 @@ def verdicts_of(cases: Sequence[RuleCase], alpha: float) -> tuple[RuleVerdict, .
 
 
 def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> None:
+    if problems := [*_unknown_names(policy, run, pairs)]:
+        raise DataError(problem_list(f"policy {policy.name}", problems))
+
+
+def _unknown_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> Iterator[str]:
     for number, rule in enumerate(policy.rules, start=1):
         wanted = [
             ("flag", [rule.flag_name] if rule.flag_name else [], run.flags, "the rubric"),
@@ -176,9 +182,7 @@ def _require_names(policy: Policy, run: Evidence, pairs: Mapping[str, str]) -> N
             for name in names:
                 if name not in known:
                     available = ", ".join(known) or "none"
-                    raise DataError(
-                        f"policy {policy.name}: rules[{number}].{key}: {owner} has no {name!r}.{closest(name, known)} It has {available}"
-                    )
+                    yield f"rules[{number}].{key}: {owner} has no {name!r}.{closest(name, known)} It has {available}"
 
 
 def _candidates(rule: Rule, run: Evidence, pairs: Mapping[str, str]) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """Sections of ``qaeval history`` and ``qaeval compare-runs``, and the self-contained page ``history.html``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from markupsafe import Markup
@@ -160,12 +160,13 @@ def _unread(unread: tuple[Unread, ...]) -> Section:
     )
 
 
-def render_history(history: History, *, version: str) -> str:
+def render_history(history: History, *, version: str, links: Mapping[str, str] | None = None) -> str:
     """Render a history as a self-contained page; the same arguments give the same text.
 
     Args:
         history: The history.
         version: Version of qaeval.
+        links: Address of each run on the server that shows the page, by name; None: a file by itself.
     """
     environment = page_environment()
     style = environment.get_template(STYLE).render(widths=[]).strip()
@@ -175,6 +176,7 @@ def render_history(history: History, *, version: str) -> str:
         pictures={chart.name: chart for chart in charts},
         image=data_url,
         version=version,
+        links=links,
         style=Markup(style),  # noqa: S704 - a template of the package, without user input
         policy=content_policy(style),
     )

@@ -183,14 +183,16 @@ class Sitting:
                     seed=seed,
                     scale=rubric.letters,
                     rater=name,
-                    # a fixed share of others' items would not be a random sequence
-                    drawn_by_others=() if until_decided else _drawn_by_others(path, name, given, grading),
+                    # with a fixed share of others' items the order would not be random; and these are what raters differ on
+                    drawn_by_others=()
+                    if until_decided or by == "disagree"
+                    else _drawn_by_others(path, name, given, grading),
                     opinions=_with_labels(opinions, given),
                 )
                 started = clock()
                 order = _in_order(drawn.items, rater=name, seed=seed)
                 draw = LabelDraw(
-                    draw_id=record_id("draw", name, str(seed), started, *order),
+                    draw_id=record_id("draw", name, str(len(file.all_rows)), started, *order),
                     rater=name,
                     by=by,
                     until_decided=until_decided,

@@ -22,8 +22,8 @@ FLOOR: Final = ("embedded-lead", "embedded-salient")
 class ProjectModels:
     """Candidates and judge of a project."""
 
-    config: Config
-    """The shipped registry with the running servers."""
+    shipped: Config
+    """The shipped registry."""
     candidates: tuple[ModelSpec, ...]
     judge: ModelSpec
     servers: Mapping[str, ModelSpec]
@@ -162,15 +162,15 @@ def choose_models(
         raise UsageError(f"{duplicates[0]!r} is named twice; name each candidate once")
     # a candidate that the registry has as a judge gets an entry among the models
     served = {name: spec for name, spec in servers.items() if name not in judges or name in names}
-    config = config.model_copy(
+    merged = config.model_copy(
         update={"models": {**config.models, **served}, "judges": {**config.judges, **judges}}
     )
-    specs = tuple(config.candidate(name) for name in names)
+    specs = tuple(merged.candidate(name) for name in names)
     spare = (
         spec
         for name, spec in servers.items()
         if name not in names and not any(relation(spec, candidate) for candidate in specs)
     )
-    grader = config.judge(judge) if judge else next(spare, None) or config.default_judge(specs)
-    same_family = is_related(config, grader, specs, allowed=allow_same_family)
+    grader = merged.judge(judge) if judge else next(spare, None) or merged.default_judge(specs)
+    same_family = is_related(merged, grader, specs, allowed=allow_same_family)
     return ProjectModels(config, specs, grader, servers, allow_same_family=same_family)

@@ -19,6 +19,7 @@ from qaeval.records import Record
 from qaeval.registry.family import relation
 from qaeval.registry.model import Argument, ModelSpec, SamplingOverrides, base_url
 from qaeval.registry.plugins import MODELS, is_local, is_registered, registered_names
+from qaeval.text.margins import Margin
 
 __all__ = [
     "Config",
@@ -64,10 +65,12 @@ class Defaults(Record):
     """Longest wait in seconds for a server that stopped answering."""
     cache: bool = True
     """Whether replies of earlier runs to the same requests are reused."""
-    margin: float = Field(default=0.05, gt=0, lt=1)
-    """Smallest difference of usable rates that matters, as a share."""
+    margin: Margin = 0.05
+    """Smallest difference of usable rates that matters: ``5 points``, ``5pp``, ``5%`` or ``0.05``."""
     hardware: str | None = None
     """Machine of models without ``hardware`` in their entry."""
+    confirm_minutes: float = Field(default=480.0, gt=0)
+    """Estimated minutes of a run above which the command line asks before it starts."""
 
 
 class Hardware(Record):

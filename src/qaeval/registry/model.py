@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from datetime import date
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -76,6 +77,19 @@ class GpuMetrics(Record):
         return url
 
 
+class Attention(Record):
+    """Layers whose cache grows with the text; layers with a state of fixed size do not count."""
+
+    layers: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+
+    @property
+    def kib_per_token(self) -> float:
+        """KV cache of one token in 16 bits: keys and values of all layers and heads."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * 2 / 1024
+
+
 class ModelSpec(Record):
     """An entry of the registry. A file that overrides another one may leave out any field."""
 
@@ -88,6 +102,8 @@ class ModelSpec(Record):
     """Argument of ``vllm serve``: a Hugging Face id or a folder."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """Commit of the model's repository; None: the head of its main branch."""
+    architecture: str = Field(default="", pattern=r"^[A-Za-z0-9_]*$")
+    """Architecture that the model's ``config.json`` names."""
     licence: str = ""
     openness: Literal["open source", "open weight", "restricted", "embedded"] | None = None
     """``open source``: an OSI licence. ``open weight``: weights with conditions. ``restricted``: no
@@ -122,6 +138,8 @@ class ModelSpec(Record):
     """Memory of the weights, for the memory plan of one GPU."""
     kv_kib_per_token: float | None = Field(default=None, gt=0)
     """KV cache of one token, for the memory plan of one GPU."""
+    attention: Attention | None = None
+    """What the size of a token in the KV cache follows from."""
     gpu_metrics: GpuMetrics | None = None
     """Energy metrics of the GPUs of a server on another machine."""
     gpus: tuple[Argument, ...] = ()
@@ -136,6 +154,12 @@ class ModelSpec(Record):
     labels."""
     parameters: str = ""
     quantisation: str = ""
+    source: str = ""
+    """Where the facts of the entry were looked up."""
+    as_of: date | None = None
+    """Date of the look-up."""
+    unconfirmed: tuple[str, ...] = ()
+    """Fields whose value could not be looked up in the model's repository."""
     notes: str = ""
 
     @property

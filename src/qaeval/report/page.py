@@ -13,6 +13,10 @@ from qaeval.report.numbers import in_words
 
 STYLE: Final = "style.css.j2"
 """The style sheet of all pages."""
+SCRIPT: Final = "page.js"
+"""The script of the report."""
+TICKS: Final = 1000
+"""Resolution of bars and intervals: the width of a scale in the units of the style sheet."""
 
 
 def data_url(chart: Chart, theme: Literal["light", "dark"]) -> str:

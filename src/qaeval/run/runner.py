@@ -8,9 +8,11 @@ synchronous form for scripts and the command line, which runs a private event lo
 """
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
@@ -24,6 +26,7 @@ from qaeval.records import Failure, GradeRow, Sample
 from qaeval.registry.config import ModelSpec, Serving
 from qaeval.run import grade
 from qaeval.run.controls import ControlStage, Unwatched
+from qaeval.run.estimate import MIN_SAMPLES, N_PROBED, Estimate, Quiet, estimate, probed_candidates
 from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
@@ -137,6 +140,60 @@ class Runner:
             EndpointError: a server cannot be used.
         """
         await self._servers.check(specs)
+
+    async def aestimate(
+        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging | None
+    ) -> Estimate | None:
+        """Work through the first samples of a new run and extrapolate; None for a small run, and without a server.
+
+        The rows are kept. Models whose server qaeval starts are not all probed, since each would be loaded twice
+        (`qaeval.run.estimate.probed_candidates`).
+
+        Args:
+            candidates: Who answers.
+            definition: The eval.
+            judging: Judge and rubric; None where nothing is graded.
+
+        Raises:
+            as ``acompare``.
+        """
+        judge = None if judging is None else judging.judge
+        probed, with_judge = probed_candidates(candidates, judge)
+        sample_ids = list(self._store.sample_ids())
+        if not probed or len(sample_ids) < MIN_SAMPLES:
+            return None
+        self._note(f"probing the speed with {N_PROBED} of {len(sample_ids):,} samples")
+        before = len(self._store.sessions())
+        with self._restricted(frozenset(sample_ids[:N_PROBED])):
+            started = time.perf_counter()
+            if judging is not None and with_judge:
+                await self.acompare(probed, definition, judging)
+            else:
+                await self.agenerate(probed, definition)
+            wall_s = time.perf_counter() - started
+        sessions = self._store.sessions()[before:]
+        return estimate(
+            (*self._store.generations(), *(self._store.grades() if with_judge else ())),
+            sessions,
+            wall_s=wall_s - sum(session.load_s for session in sessions),
+            probed=probed,
+            candidates=candidates,
+            judge=judge,
+            is_judge_probed=with_judge,
+            n_samples=len(sample_ids),
+            items_per_sample=definition.items_per_sample,
+        )
+
+    @contextmanager
+    def _restricted(self, sample_ids: frozenset[str]) -> Iterator[None]:
+        """Work on a few samples only, without progress, while the block runs."""
+        whole = self._sample_ids, self._progress, self._context
+        self._sample_ids, self._progress = sample_ids, Quiet(self._progress)
+        self._context = replace(self._context, progress=self._progress)
+        try:
+            yield
+        finally:
+            self._sample_ids, self._progress, self._context = whole
 
     async def acompare(
         self,
@@ -379,12 +436,20 @@ class Runner:
                 self._loop.close()
 
     check = _synchronous(acheck)
+
+    def estimate(
+        self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging | None
+    ) -> Estimate | None:
+        """Estimate a run; see `aestimate`."""
+        result: Estimate | None = self._run(self.aestimate(candidates, definition, judging))
+        return result
+
     compare = _synchronous(acompare)
     generate = _synchronous(agenerate)
     grade = _synchronous(agrade)
     grade_repeats = _synchronous(agrade_repeats)
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the coroutine returns
         if self._loop is None:
             work.close()
             raise RuntimeError("a method of Runner was called outside `with`; enter it first")
@@ -393,7 +458,7 @@ class Runner:
         except RuntimeError:
             work.close()
             raise
-        self._loop.run(work)
+        return self._loop.run(work)
 
 
 def _require_no_loop() -> None:

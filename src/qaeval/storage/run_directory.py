@@ -25,6 +25,7 @@ letters before the replies that they belong to, so that it sees every reply of a
 """
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -293,6 +294,33 @@ class RunStore:
         """Write a file of the run by rename, whole or not at all."""
         return write_file(self.path / name, text)
 
+    def require_unchanged(self, *, source: str = "", files: Container[str] | None = None) -> None:
+        """Require that rows, settings and ``report.json`` are those that the manifest of a finished run was written for.
+
+        Args:
+            source: Name of the run in the error; default: its directory.
+            files: Files that are compared; None: all.
+
+        Raises:
+            DataError: Some of them changed, or are missing.
+        """
+        if not (self.path / MANIFEST).is_file():
+            return
+        recorded = self._read_object(self.path / MANIFEST).get("sha256")
+        changed = [
+            name
+            for name, sha256 in (recorded if isinstance(recorded, dict) else {}).items()
+            if name.endswith((".json", ".jsonl"))
+            and (files is None or name in files)
+            and _sha256(self.path / name) != sha256
+        ]
+        if changed:
+            where = source or str(self.path)
+            raise DataError(
+                f"{where}: {', '.join(changed)} changed after the report was written. Restore the run from a copy; if the change is "
+                f"intended, `qaeval report {where}` writes the report anew"
+            )
+
     def drop_manifest(self) -> None:
         """Delete the manifest: while rows are added the run is not complete."""
         (self.path / MANIFEST).unlink(missing_ok=True)
@@ -409,6 +437,14 @@ def row_parser(name: str) -> Callable[[bytes], Any]:
         METRICS: Reading.model_validate_json,
     }
     return parsers.get(name, _GRADE_ROWS.validate_json)
+
+
+def _sha256(path: Path) -> str:
+    """Hash a file; empty where there is none."""
+    if not path.is_file():
+        return ""
+    with explained(path, "reading"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def further_files(judge: str) -> tuple[str, str]:

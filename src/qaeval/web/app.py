@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from qaeval.report.page import STYLE, page_environment
+from qaeval.report.page import SCRIPT, STYLE, TICKS, page_environment
 from qaeval.web.security import Access, Guard
 
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -81,9 +81,12 @@ def _static(request: Request) -> Response:
 
 @cache
 def _file(name: str) -> Response:
-    """Return a file of the package; ``report.css`` is the style sheet of the reports."""
+    """Return a file of the package; ``report.css`` and ``page.js`` are those of the reports."""
     if name == "report.css":
-        return Response(templates().get_template(STYLE).render(widths=()), media_type="text/css")
+        style = templates().get_template(STYLE).render(widths=range(TICKS + 1))
+        return Response(style, media_type="text/css")
+    if name == SCRIPT:
+        return Response(templates().get_template(SCRIPT).render(), media_type="text/javascript")
     folder = files("qaeval.web") / "static"
     file = next((file for file in folder.iterdir() if file.name == name), None)
     suffix = name[name.rfind(".") :]

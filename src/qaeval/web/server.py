@@ -5,6 +5,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -50,7 +51,7 @@ class PageServer:
         except UsageError:
             self._socket.close()
             raise
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 local_app(routes, self.access),
                 http="h11",
@@ -66,12 +67,7 @@ class PageServer:
 
     def run(self, *, open_browser: bool = False) -> None:
         """Print the addresses, open a browser if asked, and serve until Ctrl-C or `stop`."""
-        urls = self.access.urls()
-        if open_browser and _open(urls[0]):
-            self._on_message(f"opened in the browser: {urls[0]}")
-        else:
-            self._on_message("\n".join(f"open {url}" for url in urls))
-        self._on_message("Ctrl-C ends it")
+        self._server.on_started = partial(self._announce, open_browser=open_browser)
         try:
             self._server.run(sockets=[self._socket])
         except KeyboardInterrupt:
@@ -79,9 +75,27 @@ class PageServer:
         finally:
             self._socket.close()
 
+    def _announce(self, *, open_browser: bool) -> None:
+        urls = self.access.urls()
+        if open_browser and _open(urls[0]):
+            self._on_message(f"opened in the browser: {urls[0]}")
+        else:
+            self._on_message("\n".join(f"open {url}" for url in urls))
+        self._on_message("Ctrl-C ends it")
+
     def stop(self) -> None:
         """End `run`, from another thread or a route."""
         self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it handles requests and signals: a Ctrl-C before that would end it with a traceback."""
+
+    on_started: Callable[[], None]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.on_started()
 
 
 def _listen(port: int) -> socket.socket:

@@ -177,16 +177,16 @@
 
   const record = (letter) => {
     keep();
-    return ask("/record", { assignment: item.assignment, letter, flags: raised(), note: $("note").value, seconds: elapsed() / 1000 });
+    return ask("record", { assignment: item.assignment, letter, flags: raised(), note: $("note").value, seconds: elapsed() / 1000 });
   };
   const skip = (reason) => {
     $("reasons").close();
     keep();
-    return ask("/skip", { assignment: item.assignment, reason, note: $("note").value, seconds: elapsed() / 1000 });
+    return ask("skip", { assignment: item.assignment, reason, note: $("note").value, seconds: elapsed() / 1000 });
   };
   const undo = () => {
     keep();
-    return ask("/undo", { assignment: item ? item.assignment : null });
+    return ask("undo", { assignment: item ? item.assignment : null });
   };
   const flip = (flag) => {
     if (flag) { flag.setAttribute("aria-pressed", String(flag.getAttribute("aria-pressed") !== "true")); keep(); }
@@ -238,5 +238,5 @@
     if (document.hidden) { seen += now() - since; } else { since = now(); }
   });
   window.addEventListener("pagehide", keep);
-  ask("/state");
+  ask("state");
 })();

@@ -1,0 +1,171 @@
+"""How large a run is: requests, tokens, time and money, from the first samples at the servers' own pace.
+
+The samples of the probe are those of the run: their rows are kept and not asked again.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from qaeval.records import Failure, GenerateRow, GradeRow, Session
+from qaeval.registry.config import ModelSpec
+from qaeval.report.facts import MachineFacts
+from qaeval.report.numbers import listed, money, plural, seconds
+from qaeval.run.controls import Unwatched
+from qaeval.run.hosting import in_turns
+from qaeval.run.watch import Progress
+
+N_PROBED: Final = 5
+"""Samples of the probe."""
+MIN_SAMPLES: Final = 10 * N_PROBED
+"""A smaller run takes little longer than its probe."""
+_HOUR: Final = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run takes at most: with more requests in flight than in the probe, servers are faster.
+
+    Attributes:
+        n_requests: Requests to candidates and judge, if no reply fails.
+        n_samples: Samples of the run.
+        prompt_tokens: Tokens of prompts; None where a server does not count.
+        completion_tokens: Tokens of replies; None where a server does not count.
+        wall_s: Wall time in seconds.
+        machine_s: Seconds of work of each model's server.
+        measured: Models that were probed.
+        assumed: Models that were not, because qaeval has to start their servers first.
+    """
+
+    n_requests: int
+    n_samples: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    wall_s: float
+    machine_s: Mapping[str, float]
+    measured: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
+
+    def sentence(self, machines: Mapping[str, MachineFacts]) -> str:
+        """Describe the estimate in one sentence.
+
+        Args:
+            machines: Machine of each model, for the price.
+        """
+        parts = [plural(self.n_requests, "request")]
+        if self.prompt_tokens is not None and self.completion_tokens is not None:
+            parts.append(f"{_round(self.prompt_tokens)} + {_round(self.completion_tokens)} tokens")
+        parts += [f"at most {seconds(self.wall_s)}", _price(self.machine_s, machines)]
+        basis = f"{N_PROBED} of {self.n_samples:,} samples at {N_PROBED} in flight"
+        assumed = f", the same assumed for {listed(self.assumed)}" if self.assumed else ""
+        return f"estimate: {', '.join(parts)} ({basis}, by {listed(self.measured)}{assumed})"
+
+
+def _round(n: int) -> str:
+    return f"{n / 1e6:,.1f} million" if n >= 1_000_000 else f"{n:,}"
+
+
+def _price(machine_s: Mapping[str, float], machines: Mapping[str, MachineFacts]) -> str:
+    priced = {name: machines[name] for name in machine_s if name in machines}
+    currencies = {machine.currency for machine in priced.values() if machine.price_per_hour is not None}
+    if (
+        len(priced) < len(machine_s)
+        or len(currencies) != 1
+        or any(m.price_per_hour is None for m in priced.values())
+    ):
+        return "no price of the machines in qaeval.yaml"
+    cost = sum(work / _HOUR * (machines[name].price_per_hour or 0.0) for name, work in machine_s.items())
+    return f"{currencies.pop()} {money(cost)}"
+
+
+def probed_candidates(
+    candidates: Sequence[ModelSpec], judge: ModelSpec | None
+) -> tuple[list[ModelSpec], bool]:
+    """Choose the candidates of the probe, and whether the judge is probed too.
+
+    All, where every server is up; else those that are up; else the one whose server is started first, since it stays up.
+    Nothing is probed where no model has a server, and where a server that qaeval starts serves adapters.
+    """
+    models = [*candidates, *([judge] if judge else [])]
+    if not any(spec.kind == "server" for spec in models) or any(
+        spec.is_hosted and spec.lora for spec in models
+    ):
+        return [], False
+    if not any(spec.is_hosted for spec in models):
+        return list(candidates), judge is not None
+    return [spec for spec in candidates if not spec.is_hosted] or in_turns(candidates)[:1], False
+
+
+def estimate(
+    rows: Iterable[GenerateRow | GradeRow],
+    sessions: Sequence[Session],
+    *,
+    wall_s: float,
+    probed: Sequence[ModelSpec],
+    candidates: Sequence[ModelSpec],
+    judge: ModelSpec | None,
+    is_judge_probed: bool,
+    n_samples: int,
+    items_per_sample: int,
+) -> Estimate:
+    """Extrapolate a probe to its run.
+
+    What was not probed is assumed to take as long as what was: every candidate as long as the mean of those, and the letters as
+    long as the items.
+
+    Args:
+        rows: Rows of the probe.
+        sessions: Sessions of the probe.
+        wall_s: Wall time of the probe in seconds, without starts of servers.
+        probed: Candidates of the probe.
+        candidates: Candidates of the run.
+        judge: Judge of the run; None where nothing is graded.
+        is_judge_probed: Whether the probe was graded.
+        n_samples: Samples of the run.
+        items_per_sample: Items that a reply should have.
+    """
+    scale = n_samples / N_PROBED
+    work: dict[str, float] = {}
+    for session in sessions:
+        work[session.model] = work.get(session.model, 0.0) + session.seconds * scale
+    unprobed = [spec for spec in candidates if spec not in probed]
+    assumed = [*unprobed, *([judge] if judge is not None and not is_judge_probed else [])]
+    per_candidate = sum(work.get(spec.name, 0.0) for spec in probed) / len(probed)
+    for spec in assumed:
+        share = len(candidates) if spec is judge else 1
+        work[spec.name] = work.get(spec.name, 0.0) + share * per_candidate
+    wall = wall_s * scale + per_candidate * (len(unprobed) + (len(candidates) if judge in assumed else 0))
+    starts = {spec.hosting.name for spec in assumed if spec.is_hosted} - {
+        spec.hosting.name for spec in probed
+    }
+    wall += len(starts) * max((session.load_s for session in sessions), default=0.0)
+    usages = [row.usage for row in rows if not isinstance(row, Failure)]
+    counted = [usage for usage in usages if usage is not None]
+    is_counted = bool(counted) and len(counted) == len(usages) and not assumed
+    return Estimate(
+        n_requests=len(candidates) * n_samples * (1 + (items_per_sample if judge else 0)),
+        n_samples=n_samples,
+        prompt_tokens=round(scale * sum(usage.prompt_tokens for usage in counted)) if is_counted else None,
+        completion_tokens=round(scale * sum(usage.completion_tokens for usage in counted))
+        if is_counted
+        else None,
+        wall_s=wall,
+        machine_s=work,
+        measured=tuple(dict.fromkeys(session.model for session in sessions)),
+        assumed=tuple(spec.name for spec in assumed),
+    )
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """A progress of which only the notes are shown."""
+
+    progress: Progress
+
+    def stage(self, _name: str, _model: str, *, total: int, done: int) -> Unwatched:  # noqa: ARG002 - of the protocol
+        """Begin a stage that nobody follows."""
+        return Unwatched()
+
+    def note(self, text: str) -> None:
+        """Pass a message on."""
+        self.progress.note(text)

@@ -1,0 +1,170 @@
+"""The estimate of a run from its first five samples: its arithmetic, what is asked, and the question before a long run."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from command import Typed, qaeval
+from qaeval.api import RunEstimate
+from qaeval.cli.progress import confirm_on_stderr
+from qaeval.errors import Interrupted, UsageError
+from qaeval.records import Generation, Session, Usage
+from qaeval.registry.model import Lora, ModelSpec
+from qaeval.report.facts import MachineFacts
+from qaeval.run.estimate import estimate, probed_candidates
+from replay.server import LoopbackServer
+
+N = 60
+
+
+def session(stage: str, model: str, seconds: float, load_s: float = 0.0) -> Session:
+    return Session.model_validate(
+        {
+            "stage": stage,
+            "model": model,
+            "started": "2026-11-29T10:00:00Z",
+            "seconds": seconds,
+            "load_s": load_s,
+            "n_tasks": 5,
+            "qaeval_version": "0",
+        }
+    )
+
+
+def reply(prompt_tokens: int, completion_tokens: int) -> Generation:
+    usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+    return Generation(
+        task_id="0", candidate="a", sample_id="0", items=(), text="", latency_s=1.0, usage=usage
+    )
+
+
+def up(name: str) -> ModelSpec:
+    return ModelSpec(name=name, url="http://127.0.0.1:1/v1")
+
+
+def hosted(name: str) -> ModelSpec:
+    return ModelSpec(name=name, hf_id=f"org/{name}")
+
+
+def test_a_whole_probe_is_scaled_to_the_samples() -> None:
+    a, b, judge = up("a"), up("b"), up("j")
+    found = estimate(
+        [reply(100, 30)] * 10,
+        [session("generate", "a", 10), session("generate", "b", 20), session("grade", "j", 30)],
+        wall_s=30.0,
+        probed=[a, b],
+        candidates=[a, b],
+        judge=judge,
+        is_judge_probed=True,
+        n_samples=100,
+        items_per_sample=3,
+    )
+    # 100 samples are 20 probes: 600 s; 2 x 100 replies, 2 x 100 x 3 letters
+    assert (found.wall_s, found.n_requests) == (600.0, 800)
+    assert found.machine_s == {"a": 200.0, "b": 400.0, "j": 600.0}
+    assert (found.prompt_tokens, found.completion_tokens) == (20_000, 6_000)
+    prices = {name: MachineFacts(name="l4", price_per_hour=3.6, currency="EUR") for name in "abj"}
+    text = found.sentence(prices)  # 1,200 s of work at 0.001 EUR a second
+    assert "800 requests" in text
+    assert "at most 10 min 00 s" in text
+    assert "EUR 1.20" in text
+    assert "no price" in found.sentence({})
+
+
+def test_what_qaeval_starts_itself_is_assumed_to_be_as_fast_as_the_first() -> None:
+    a, b, judge = hosted("a"), hosted("b"), hosted("j")
+    found = estimate(
+        [reply(100, 30)] * 5,
+        [session("generate", "a", 10, load_s=60)],
+        wall_s=10.0,
+        probed=[a],
+        candidates=[a, b],
+        judge=judge,
+        is_judge_probed=False,
+        n_samples=100,
+        items_per_sample=3,
+    )
+    # a and b 200 s each, the letters 400 s, and two more starts of 60 s
+    assert found.wall_s == 920.0
+    assert found.machine_s == {"a": 200.0, "b": 200.0, "j": 400.0}
+    assert (found.measured, found.assumed) == (("a",), ("b", "j"))
+    assert found.prompt_tokens is None
+
+
+def test_every_server_that_is_up_is_probed_else_the_one_that_is_started_first() -> None:
+    embedded = ModelSpec(name="embedded-lead", kind="embedded")
+    adapter = hosted("t").model_copy(update={"lora": Lora(base="a", path="/t")})
+    assert probed_candidates([up("a"), up("b")], up("j")) == ([up("a"), up("b")], True)
+    assert probed_candidates([hosted("a"), up("b")], up("j")) == ([up("b")], False)
+    assert probed_candidates([hosted("a"), hosted("b")], hosted("j")) == ([hosted("a")], False)
+    assert probed_candidates([embedded], embedded) == ([], False)
+    assert probed_candidates([hosted("a"), adapter], None) == ([], False)
+
+
+def compare(folder: Path, *words: str, limit: float = 480) -> tuple[Typed, int]:
+    """Compare two models on 60 chunks; return what came of it, and the number of replies that were asked for."""
+    chunks = [{"id": str(n), "text": f"Card {n} has {n + 2} GB of memory."} for n in range(N)]
+    (folder / "chunks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chunks))
+    with LoopbackServer(["a", "b", "j"]) as server:
+        models = {name: {"url": server.url, "family": name} for name in "ab"}
+        registry = {
+            "models": models,
+            "judges": {"j": {"url": server.url, "family": "j"}},
+            "defaults": {"confirm_minutes": limit},
+        }
+        (folder / "qaeval.yaml").write_text(json.dumps(registry))
+        done = qaeval(
+            *("compare", "a", "b", "--judge", "j", "--chunks", "chunks.jsonl", "--out", "run", *words),
+            cwd=folder,
+        )
+        n_asked = sum(body.get("max_tokens", 0) > 64 for body in server.requests)
+    return done, n_asked
+
+
+def n_rows(folder: Path, name: str) -> int:
+    return len((folder / "run" / name).read_text().splitlines())
+
+
+@pytest.mark.slow
+def test_a_run_is_estimated_and_the_samples_of_the_probe_are_not_asked_again(tmp_path: Path) -> None:
+    done, n_asked = compare(tmp_path, "--no-controls")
+    assert done.returncode == 0, done.stderr
+    assert "estimate: 480 requests" in done.stderr  # 2 x 60 replies, 2 x 60 x 3 letters
+    assert n_rows(tmp_path, "generations.jsonl") == 2 * N
+    assert n_asked == n_rows(tmp_path, "generations.jsonl") + n_rows(tmp_path, "grades.jsonl")
+
+
+@pytest.mark.slow
+def test_a_long_run_needs_yes_where_nobody_can_answer(tmp_path: Path) -> None:
+    done, _ = compare(tmp_path, limit=1e-6)
+    assert done.returncode == 64
+    assert "--yes" in done.stderr
+    assert n_rows(tmp_path, "generations.jsonl") == 2 * 5
+    assert compare(tmp_path, "--resume", limit=1e-6)[0].returncode == 0
+    (tmp_path / "second").mkdir()
+    assert compare(tmp_path / "second", "--yes", limit=1e-6)[0].returncode == 0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "starts"), [("y\n", True), ("\n", False), ("no\n", False)])
+def test_a_terminal_is_asked(answer: str, starts: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    confirm = confirm_on_stderr(yes=False, stdin=Terminal(answer))
+    confirm(RunEstimate("estimate: 5 requests", 479.0, 480.0))
+    assert "[y/N]" not in capsys.readouterr().err
+    if starts:
+        confirm(RunEstimate("estimate: 5 requests", 481.0, 480.0))
+    else:
+        with pytest.raises(Interrupted):
+            confirm(RunEstimate("estimate: 5 requests", 481.0, 480.0))
+    assert "[y/N]" in capsys.readouterr().err
+
+
+def test_without_a_terminal_the_number_and_the_option_are_named() -> None:
+    with pytest.raises(UsageError, match=r"481 minutes.*--yes"):
+        confirm_on_stderr(yes=False, stdin=io.StringIO())(RunEstimate("", 481.0, 480.0))

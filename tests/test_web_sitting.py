@@ -1,0 +1,225 @@
+"""The label page on real sittings, without a browser, and `qaeval label` with input that it refuses."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command import qaeval
+from qaeval.labelling import Adjudication, Sitting
+from qaeval.storage.run_directory import RunStore
+from qaeval.testing import make_run
+from qaeval.web.adjudicate import adjudication_page
+from qaeval.web.label import LabelPage, Section
+from qaeval.web.messages import LANGUAGES, Language
+from qaeval.web.summary import summary_sections
+from web_client import Client, serving
+
+N_CHUNKS = 12
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    make_run(tmp_path / "run", {"alpha": ["AAB"] * N_CHUNKS, "beta": ["ABC"] * N_CHUNKS})
+    return tmp_path / "run"
+
+
+@contextmanager
+def sitting_page(run: Path, rater: str = "anna", **options: Any) -> Iterator[tuple[Client, Sitting]]:
+    with Sitting.open(run, rater, **options) as sitting:
+
+        def summarise(language: Language) -> Sequence[Section]:
+            return summary_sections(sitting.summary(), language)
+
+        page = LabelPage(sitting, summarise=summarise, run="run", rater=rater)
+        with serving(page.routes()) as (client, _):
+            yield client.enter(), sitting
+
+
+def post(client: Client, path: str, **values: object) -> tuple[int, dict[str, Any]]:
+    answer = client.send("POST", path, json.dumps(values).encode())
+    return answer.status, json.loads(answer.text)
+
+
+def state(client: Client) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(client.send("GET", "/state").text)
+    return value
+
+
+def label_all(client: Client, letter: str = "A", seconds: float = 20.0) -> list[str]:
+    """Label until the end; return the assignments."""
+    assignments = []
+    item = state(client)["item"]
+    while item:
+        assignments.append(item["assignment"])
+        own = "B" if "beta" in item["question"] else letter
+        status, answer = post(client, "/record", assignment=item["assignment"], letter=own, seconds=seconds)
+        assert status == 200
+        item = answer["item"]
+    return assignments
+
+
+def lines(client: Client, language: str = "en") -> str:
+    answer = client.send("GET", "/summary", accept_language=language)
+    sections = json.loads(answer.text)["sections"]
+    return "\n".join(line for section in sections for line in (section["title"], *section["lines"]))
+
+
+@pytest.mark.slow
+def test_the_end_has_kappa_difference_verdict_and_quality(run: Path) -> None:
+    with sitting_page(run, n=72) as (client, sitting):
+        assert len(label_all(client)) == 72 + 5
+        english, german = lines(client), lines(client, "de")
+        summary = sitting.summary()
+    kappa = summary.agreement.coefficients.kappa  # type: ignore[union-attr]
+    assert f"{kappa.value:.2f}" in english
+    assert f"{kappa.value:.2f}".replace(".", ",") in german
+    assert "beta minus alpha" in english
+    assert f"{N_CHUNKS} chunks" in english
+    assert "5 of 5" in english
+    assert "5 von 5" in german
+    assert not re.search(r"\{|\d\.\d", german)
+
+
+@pytest.mark.slow
+def test_a_sitting_ends_once_the_verdict_is_decided(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", {"alpha": ["AAA"] * 60, "beta": ["CCC"] * 60})
+    with sitting_page(tmp_path / "run", n=360, until_decided=True) as (client, sitting):
+        item, n_labels = state(client)["item"], 0
+        while item:
+            letter = "C" if "beta" in item["question"] else "A"
+            item = post(client, "/record", assignment=item["assignment"], letter=letter, seconds=9)[1]["item"]
+            n_labels += 1
+        assert n_labels < 300
+        assert sitting.progress().is_decided
+        assert "alpha is best" in lines(client)
+        assert "alpha ist am besten" in lines(client, "de")
+        # taking the last label back opens the sitting again
+        assert post(client, "/undo", assignment=None)[1]["item"] is not None
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_empty_sitting_has_a_summary(run: Path, language: Language) -> None:
+    with sitting_page(run, n=6) as (client, _):
+        assert lines(client, language)
+
+
+def test_a_label_file_that_is_edited_meanwhile(run: Path) -> None:
+    with sitting_page(run, n=12) as (client, sitting):
+        file = run / "labels" / "anna.jsonl"
+        first = state(client)["item"]["assignment"]
+        post(client, "/record", assignment=first, letter="A", seconds=1)
+        second = state(client)["item"]["assignment"]
+        content = file.read_bytes()
+        file.write_bytes(content + b"not a row\n")
+        status, answer = post(client, "/record", assignment=second, letter="B", seconds=1)
+        assert status == 409
+        assert "anna.jsonl" in answer["error"]
+        file.write_bytes(content.replace(b'"letter":"A"', b'"letter":"C"'))  # a person mends it
+        status, answer = post(client, "/record", assignment=second, letter="B", seconds=1)
+        assert (status, answer["progress"]["text"][:6]) == (200, "2 of 2")
+        file.unlink()
+        assert state(client)["item"]["assignment"] == answer["item"]["assignment"]
+        assert file.exists()
+    assert sitting.progress().answered == 2
+
+
+def test_a_clock_that_is_turned_back_changes_no_order(run: Path) -> None:
+    times = iter(f"20{year}-01-01T00:00:00+00:00" for year in range(40, 10, -1))
+    with sitting_page(run, n=12, clock=lambda: next(times)) as (client, _):
+        asked = label_all(client)
+    rows = [json.loads(line) for line in (run / "labels" / "anna.jsonl").read_text().splitlines()]
+    assert [row["assignment"] for row in rows if "letter" in row] == asked
+
+
+def test_a_third_person_settles_differences_blindly(run: Path) -> None:
+    for rater, letter in (("anna", "A"), ("bertil", "C")):
+        with sitting_page(run, rater, n=12) as (client, _):
+            label_all(client, letter)
+    with Adjudication.open(run, "carol") as adjudication:
+        total = adjudication.n_total
+        assert total > 0
+        with serving(adjudication_page(adjudication).routes()) as (client, _):
+            client.enter()
+            shown = client.send("GET", "/state").text
+            assert not re.search("anna|bertil", shown)
+            item = json.loads(shown)["item"]
+            assert sorted(item["opinions"]) == ["A", "C"]
+            assert post(client, "/skip", assignment=item["assignment"], reason="broken", seconds=1)[0] == 409
+            values = {"letter": "B", "flags": ["hallucination"], "note": "half right", "seconds": 3}
+            while item:
+                item = post(client, "/record", assignment=item["assignment"], **values)[1]["item"]
+            assert str(total) in lines(client)
+            assert post(client, "/undo", assignment=None)[1]["item"] is not None
+        assert adjudication.n_settled == total - 1
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "word"),
+    [
+        (("--rater", "a/b"), 64, "a/b"),
+        (("--rater", "../anna"), 64, "anna"),
+        (("--rater", ""), 64, "rater"),
+        (("--rater", "anna", "--by", "mood"), 64, "mood"),
+        (("--rater", "anna", "--estimand", "past"), 64, "past"),
+        (("--rater", "anna", "--allow-host", "example.org:80"), 64, "--allow-host"),
+        (("--rater", "anna", "--port", "{taken}"), 64, "--port"),
+    ],
+)
+def test_the_command_refuses(
+    run: Path, tmp_path: Path, arguments: tuple[str, ...], exit_code: int, word: str
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        words = [each.replace("{taken}", str(other.getsockname()[1])) for each in arguments]
+        done = qaeval("label", run, "--no-browser", *words, cwd=tmp_path)
+    assert done.returncode == exit_code
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_is_being_written_is_refused(run: Path, tmp_path: Path) -> None:
+    with RunStore.open(run, writable=True):
+        done = qaeval("label", run, "--rater", "anna", "--no-browser", cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (74, False)
+    assert not (run / "labels" / "anna.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_without_a_browser_the_address_is_printed_and_ctrl_c_ends_it(run: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "qaeval",
+        "label",
+        run,
+        "--rater",
+        "anna",
+        "--allow-host",
+        "localhost:8000",
+    ]
+    environment = {**os.environ, "PATH": "", "BROWSER": "", "DISPLAY": ""}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout
+    first = [process.stdout.readline() for _ in range(2)]
+    assert re.match(r"open http://127\.0\.0\.1:\d+/\?token=", first[0])
+    assert re.match(r"open http://localhost:8000/\?token=", first[1])
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert "labels/anna.jsonl" in out
