@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatRequest, Message, Sampling, special_pieces
@@ -51,6 +53,59 @@ def test_a_text_is_broken_only_where_it_is_control() -> None:
     broken = escape(TEXT, {"<sentinel>", "[CONTROL]", "<absent>"})
     assert (broken.text.count("< sentinel>"), broken.text.count("[ CONTROL]"), broken.n_tokens) == (1, 1, 2)
     assert escape("x abcdef00ABCDEF00 y", (), "abcdef00abcdef00").text == "x abcdef00 ABCDEF00 y"
+
+
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "<",
+                ">",
+                "|",
+                "｜",
+                "[",
+                "]",
+                "/",
+                " ",
+                "\n",
+                "~",
+                "!",
+                "b",
+                "A",
+                "<|",
+                "|>",
+                ">>",
+                "<<",
+                "</",
+            ),
+            *(
+                "INST",
+                "[/INST",
+                "im_end",
+                "s",
+                "s>",
+                "SYS",
+                "<x y|>",
+                "</answer ",
+                "0123456789",
+                "abcdef",
+                "ABCDEF",
+            ),
+        ]
+    ),
+    max_size=30,
+).map("".join)
+
+
+@given(FRAGMENTS)
+def test_what_was_broken_is_no_control_any_more_and_only_spaces_were_added(text: str) -> None:
+    mark = "0123456789abcdef"
+    once = escape(text, (), mark)
+    again = escape(once.text, (), mark)
+    assert (again.text, again.n_tokens, again.n_marks) == (once.text, 0, 0)
+    assert mark not in once.text.lower()
+    assert once.text.replace(" ", "") == text.replace(" ", "")
+    assert len(once.text) - len(text) == once.n_tokens + once.n_marks
 
 
 async def test_each_distinct_piece_is_asked_about_once(server: LoopbackServer, chat: HttpChat) -> None:

@@ -293,30 +293,30 @@ class HttpChat:
         """Tell an added token from an ordinary piece of the vocabulary, which merges with its neighbours."""
         try:
             async with self._tokenizing:
-                ids = await self._token_ids(piece)
-                if len(ids) != 1:
+                alone = await self._tokenized(piece)
+                if alone["count"] != 1:
                     return False
-                around = await self._token_ids(_NEIGHBOURS.format(piece))
-                return around.count(ids[0]) >= _NEIGHBOURS.count("{")
-        except (TransientError, LookupError, TypeError, ValueError):
+                around = await self._tokenized(_NEIGHBOURS.format(piece))
+                return bool(around["tokens"].count(*alone["tokens"]) >= _NEIGHBOURS.count("{"))
+        except (TransientError, LookupError, TypeError, ValueError, AttributeError):
             self._special.pop(piece, None)  # asked again
             return True
         except BaseException:
             self._special.pop(piece, None)
             raise
 
-    async def _token_ids(self, text: str) -> list[int]:
-        """Tokenize a text as the content of a message would be.
+    async def _tokenized(self, text: str) -> Any:  # noqa: ANN401 - parsed JSON
+        """Return the server's answer to a text, tokenized as the content of a message would be: ``count`` and ``tokens``.
 
         Raises:
-            TransientError, LookupError, TypeError, ValueError: there is no answer.
+            TransientError, LookupError, ValueError: there is none.
         """
         server = await self._least_busy()
         body = orjson.dumps({"model": self._model, "prompt": text, "add_special_tokens": False})
         status, _, content = await server.post(body, _TOKENIZE_S, server.root_url("/tokenize"))
         if status != _OK:
             raise LookupError(f"expected HTTP 200, got {status}")
-        return list(orjson.loads(content)["tokens"])
+        return orjson.loads(content)
 
     def _delay_s(self, attempt: int, at_least_s: float) -> float:
         """Return a wait: what the server asked for, and an exponential back-off with full jitter."""

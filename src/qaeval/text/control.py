@@ -29,7 +29,7 @@ _CAPITALS: Final = (
 )
 """Special tokens of the shape ``[NAME]``."""
 _SPECIAL: Final = re.compile(
-    rf"[<＜](?=[|｜][^<>＜＞\n]{{1,{_MAX_PIECE}}}[>＞]|[^<>＜＞|｜\n]{{1,{_MAX_PIECE}}}[|｜][>＞]|(?:{_NAMES})[>＞]|</?SYS>>)"
+    rf"[<＜](?=[|｜][^<>＜＞\n]{{1,{_MAX_PIECE}}}[>＞]|[^<>＜＞|｜\s][^<>＜＞|｜\n]{{0,{_MAX_PIECE}}}[|｜][>＞]|(?:{_NAMES})[>＞]|</?SYS>>)"
     rf"|\[(?=\|[^\[\]\n]{{1,{_MAX_PIECE}}}\|\]|(?:{_CAPITALS})\])"
     r"|[\[\]](?=[!a-z]{0,3}~[!a-z]{0,3}[\[\]])|>(?=>[A-Z]{2,20}<<)"
 )
