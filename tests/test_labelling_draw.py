@@ -140,6 +140,15 @@ def test_items_drawn_one_by_one_have_no_probability_of_their_chunk() -> None:
     assert [(label.inclusion, label.chunk_inclusion) for label in replay(rows).labels] == [(0.25, None)] * 2
 
 
+def test_an_item_that_no_draw_could_hold_has_no_known_probability() -> None:
+    draw = draw_row(ITEMS[:2], unit="item", by="random", probabilities={ITEMS[2].item.item_id: 0.0})
+    assert [label.inclusion for label in replay([draw, *map(label_of, ITEMS[:3])]).labels] == [
+        0.25,
+        0.25,
+        None,
+    ]
+
+
 def test_a_draw_says_nothing_of_labels_by_another_rater() -> None:
     rows = [draw_row(ITEMS[:1]), label_of(ITEMS[0]), label_of(ITEMS[0], rater="bert")]
     assert [label.inclusion for label in replay(rows).labels] == [0.25, None]

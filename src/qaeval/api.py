@@ -124,7 +124,7 @@ Confirm: TypeAlias = Callable[["RunEstimate"], None]
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """What a run takes at most, from its first five samples."""
+    """What a run takes at most, from a probe of five samples."""
 
     text: str
     """Requests, tokens, time and money in one sentence."""
@@ -189,6 +189,7 @@ class Run:
         ``letter``           the judge's letter; empty unless graded
         ``probability``      the judge's probability of its letter, in [0, 1]; NaN where the server gives none
         ``failure``          reason of a failure, empty when graded
+        ``flaw``             the flaw of the rubric that the judge names; empty for the best letter
         ``flag <name>``      bool, one column per flag of the rubric
         ``label <rater>``    one column per rater with labels: the letter, empty where the rater gave none
         ===================  ======================================================================================
@@ -200,7 +201,7 @@ class Run:
         rubric = analysis.report.rubric
         flags = [flag_column(name) for name in rubric.flag_names]
         table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
-        letters = table[[*_KEYS, "status", "letter", "probability", "failure", *flags]].copy()
+        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *flags]].copy()
         by_rater: dict[str, dict[str, str]] = {}
         for label in analysis.rows.labels:
             if fits(label, rubric):
@@ -383,8 +384,8 @@ def compare(
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
         progress: Called after each finished task, on the thread that works.
-        confirm: Called with an estimate of a new run of 50 samples or more after its first five samples; what it raises ends
-            the run, which can be resumed. None: nothing is estimated.
+        confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
+            before it starts. None: nothing is estimated.
         command: Recorded in the report as the command; default: this call.
 
     Returns:
@@ -1021,7 +1022,6 @@ def label_status(
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: Another process writes the run.
     """
     return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
 

@@ -15,9 +15,8 @@ from qaeval.report.markdown import escape
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import p_value, plural, two_digits_up
 from qaeval.stats.estimate import MIN_CLUSTERS
+from qaeval.text.visible import visible
 
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
-"""Control characters, lone surrogates, what XML forbids, and marks that turn the direction of a line."""
 _MENTION: Final = re.compile(r"(@|#(?=\w)|!(?=\d)|\bGH-(?=\d)|\bwww(?=\.)|:(?=//))")
 """Text that GitHub and GitLab turn into a mention, a reference or a link without any markup."""
 _BREAK: Final = "&#8203;"
@@ -29,8 +28,8 @@ _MAX_LENGTH: Final = 600
 
 
 def plain(text: str) -> str:
-    """Put any text on one line without control characters, cut at `_MAX_LENGTH`."""
-    line = " ".join(_UNPRINTABLE.sub(" ", text).split())
+    """Put any text on one line without control characters or what XML forbids, cut at `_MAX_LENGTH`."""
+    line = " ".join(visible(text).split())
     return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH - 1]}…"
 
 
