@@ -75,7 +75,7 @@ def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_pa
     assert (margins["usable_rate"], margins["success_rate"]) == default_margins(18, 3)
     commands = [line.split() for line in done.stdout.partition("next:\n")[2].splitlines()]
     assert commands[0] == ["cd", "acme-docs"]
-    assert commands[2][:3] == ["qaeval", "label", "results/first"]
+    assert commands[2] == ["qaeval", "view", "results/first"]
     for command in (commands[1], commands[3]):
         printed = qaeval(*command[1:], cwd=project)
         assert printed.returncode == 0, (command, printed.stderr)
