@@ -77,8 +77,17 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"qaeval {__version__}\n"
 
 
-def test_the_shell_completes_the_names_of_commands() -> None:
-    shell = {"_QAEVAL_COMPLETE": "complete_bash", "COMP_WORDS": "qaeval ag", "COMP_CWORD": "1"}
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("qaeval ag", ["agreement"]),
+        ("qaeval compare mistral-", ["mistral-v0.3"]),
+        ("qaeval compare mistral --judge gpt", ["gpt-oss"]),
+    ],
+)
+def test_the_shell_completes_commands_models_and_judges(typed: str, completed: list[str]) -> None:
+    position = str(len(typed.split()) - 1)
+    shell = {"_QAEVAL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": position}
     result = subprocess.run(
         [sys.executable, "-m", "qaeval"],
         env={**os.environ, **shell},
@@ -86,4 +95,4 @@ def test_the_shell_completes_the_names_of_commands() -> None:
         text=True,
         check=False,
     )
-    assert result.stdout.split() == ["agreement"]
+    assert result.stdout.split() == completed

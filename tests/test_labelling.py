@@ -15,7 +15,7 @@ from qaeval.comparison.run_data import read_labels, read_rater_rows
 from qaeval.errors import DataError, StoreError, UsageError
 from qaeval.labelling import Adjudication, Question, Sitting, label_status, open_disputes
 from qaeval.records import Label
-from qaeval.storage.run_directory import InUseError, RunStore
+from qaeval.storage.run_directory import InUseError
 from qaeval.testing import make_run
 
 N_CHUNKS = 12
@@ -380,13 +380,12 @@ def test_names_that_are_no_file_are_refused(run: Path, name: str) -> None:
     assert not (run / "labels").exists()
 
 
-def test_an_unfinished_run_and_one_that_is_written_are_refused(run: Path) -> None:
-    with RunStore.open(run, writable=True), pytest.raises(InUseError):
-        Sitting.open(run, "anna")
+def test_a_run_that_is_still_being_written_is_refused_with_what_is_missing(run: Path) -> None:
     rows = (run / "grades.jsonl").read_text().splitlines(keepends=True)
     (run / "grades.jsonl").write_text("".join(rows[:-1]))
-    with pytest.raises(DataError, match="--resume"):
+    with pytest.raises(DataError, match=r"1 grades are missing.*--resume"):
         Sitting.open(run, "anna")
+    assert not (run / "labels").exists()
 
 
 def test_a_directory_that_cannot_be_written_is_named(run: Path) -> None:

@@ -124,7 +124,7 @@ Confirm: TypeAlias = Callable[["RunEstimate"], None]
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """What a run takes at most, from its first five samples."""
+    """What a run takes at most, from a probe of five samples."""
 
     text: str
     """Requests, tokens, time and money in one sentence."""
@@ -383,8 +383,8 @@ def compare(
         metrics_port: Serve Prometheus metrics of the run at this port while it works; 0 takes a free one.
         metrics_host: Address of `metrics_port`; default: 127.0.0.1.
         progress: Called after each finished task, on the thread that works.
-        confirm: Called with an estimate of a new run of 50 samples or more after its first five samples; what it raises ends
-            the run, which can be resumed. None: nothing is estimated.
+        confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
+            before it starts. None: nothing is estimated.
         command: Recorded in the report as the command; default: this call.
 
     Returns:
@@ -1021,7 +1021,6 @@ def label_status(
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: Another process writes the run.
     """
     return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
 

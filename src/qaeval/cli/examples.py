@@ -78,7 +78,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "labels adjudicate": (
         "qaeval labels adjudicate results/night",
-        "qaeval labels adjudicate results/night --rater carol --settle 62d0eead47f35614=B",
+        "qaeval labels adjudicate latest --rater carol --settle 62d0eead47f35614=B",
     ),
     "plan": (
         "qaeval plan results/night --difference 0.05",

@@ -5,13 +5,39 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from qaeval.errors import UsageError
+from qaeval.errors import QaevalError, UsageError
 
 _MAX_IN_FLIGHT = 4096
 
+
+def complete_candidate(incomplete: str) -> list[str]:
+    """Complete the name of a candidate in a shell."""
+    return _known_names(incomplete, "models")
+
+
+def complete_judge(incomplete: str) -> list[str]:
+    """Complete the name of a judge in a shell: every model can judge."""
+    return _known_names(incomplete, "judges", "models")
+
+
+def _known_names(incomplete: str, *sections: str) -> list[str]:
+    from qaeval.registry.find import find_config
+
+    try:
+        config = find_config(None)
+    except QaevalError:
+        return []  # the command itself says what is wrong with the registry
+    names = (name for section in sections for name in getattr(config, section))
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
 Names: TypeAlias = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL...", help="Candidate names from the registry; `qaeval models` lists them."),
+    typer.Argument(
+        metavar="MODEL...",
+        help="Candidate names from the registry; `qaeval models` lists them.",
+        autocompletion=complete_candidate,
+    ),
 ]
 EvalName: TypeAlias = Annotated[
     str | None,
@@ -100,6 +126,7 @@ JudgeName: TypeAlias = Annotated[
         "--judge",
         help="Judge used for grading, by its registry name; default: the judge of the run or, for a new run, the first of the registry "
         "whose family is not a candidate's.",
+        autocompletion=complete_judge,
     ),
 ]
 PanelNames: TypeAlias = Annotated[

@@ -286,8 +286,9 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     outcome, detail = _outcome(rules), ""
     if policy.certificate == "require" and certificate.state != "valid":
         outcome, detail = "untrusted", f"{certificate.detail}."
-    elif doubt := _doubt(run, rules, certificate):
-        outcome, detail = "untrusted", doubt
+    elif detail := _doubt(run, rules, certificate):
+        outcome = "untrusted"
+        rules = tuple(_undecided(rule) if _rests_on_letters(rule) else rule for rule in rules)
     notes = (*_uncounted_failures(inputs, is_graded=cases is None), *_notes(inputs, certificate))
     return _report(inputs, outcome, rules, certificate, detail=detail, notes=notes)
 
@@ -302,11 +303,22 @@ def _doubt(run: Evidence, rules: Sequence[RuleVerdict], certificate: Certificate
         for reason in run.doubts
         if not (reason.code == "judge_tells_nothing_apart" and certificate.state == "valid")
     ]
-    by_letters = [rule for rule in rules if rule.quantity in BY_LETTERS and not rule.labelled_by]
-    others = (rule.verdict for rule in rules if rule not in by_letters)
-    if not doubts or not by_letters or "regression" in others:
+    others = [rule.verdict for rule in rules if not _rests_on_letters(rule)]
+    if not doubts or len(others) == len(rules) or "regression" in others:
         return ""
     return messages.judge_doubt(doubts, run.discrimination)
+
+
+def _rests_on_letters(rule: RuleVerdict) -> bool:
+    return rule.quantity in BY_LETTERS and not rule.labelled_by
+
+
+def _undecided(rule: RuleVerdict) -> RuleVerdict:
+    """Return a rule without the verdict that the judge's letters gave it."""
+    if not messages.has_interval(rule):
+        return rule
+    sentence = messages.by_doubted_letters(rule.sentence)
+    return rule.model_copy(update={"verdict": "inconclusive", "n_more_chunks": None, "sentence": sentence})
 
 
 _OLD_BASELINE: Final = (

@@ -84,7 +84,7 @@ class Adjudication:
         Raises:
             UsageError: The name is not valid, nobody differs, or this person labelled every item in dispute.
             DataError: There is no graded and finished run, or a label file is not readable or contradicts itself.
-            StoreError: The run is being written, another process labels under this name, or the folder cannot be written.
+            StoreError: Another process labels under this name, or the folder cannot be written.
         """
         name = require_rater_name(rater)
         path = Path(run_directory)
@@ -244,7 +244,6 @@ def open_disputes(run: Path) -> tuple[Dispute, ...]:
 
     Raises:
         DataError: There is no graded and finished run, or a label file is not readable.
-        StoreError: The run is being written.
     """
     items, grading, disputes = _read_disputes(run)
     rubric, text = rubric_of(grading)

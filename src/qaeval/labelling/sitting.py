@@ -147,7 +147,7 @@ class Sitting:
         Raises:
             UsageError: The name, `n` or `by` is not valid, or the rater has labelled everything.
             DataError: There is no graded and finished run, or a label file is not readable or contradicts itself.
-            StoreError: The run is being written, another process labels under this name, or the folder cannot be written.
+            StoreError: Another process labels under this name, or the folder cannot be written.
         """
         name = require_rater_name(rater)
         if by not in PLANS or n < 1:
@@ -242,11 +242,10 @@ class Sitting:
         self._file.refresh()
         if self._is_decided():
             return None
-        answered = self._answers()
-        for number, (assignment, (item_id, _)) in enumerate(self._order.items(), start=1):
-            if assignment not in answered:
-                return self._question(number, assignment, self._items[item_id])
-        return None
+        assignment = next(iter(self._open()), "")
+        if not assignment:
+            return None
+        return self._question(assignment)
 
     def record(
         self,
@@ -355,11 +354,10 @@ class Sitting:
             assignment = next(reversed(answered), "")
             if not assignment:
                 return None
-        item_id, _ = self._assigned(assignment)
+        self._assigned(assignment)
         if assignment in answered:
             self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, time=self._clock()))
-        number = list(self._order).index(assignment) + 1
-        return self._question(number, assignment, self._items[item_id])
+        return self._question(assignment)
 
     def progress(self) -> Progress:
         """Return how many questions are answered, and how long the rest takes."""
@@ -369,11 +367,10 @@ class Sitting:
         seconds = [answer.seconds for answer in answers if answer.seconds is not None]
         median = float(np.median(seconds)) if seconds else None
         is_decided = self._is_decided()
-        total = len(answers) if is_decided else len(self._order)
-        left = total - len(answers)
+        left = 0 if is_decided else len(self._open())
         return Progress(
             answered=len(answers),
-            total=total,
+            total=len(answers) + left,
             labelled=n_labelled,
             skipped=len(answers) - n_labelled,
             median_seconds=median,
@@ -442,9 +439,17 @@ class Sitting:
                 f"question {assignment[:40]!r}: not one of this sitting; reload the page"
             ) from None
 
-    def _question(self, number: int, assignment: str, graded: GradedItem) -> Question:
+    def _open(self) -> list[str]:
+        """Return the questions without an answer, in their order."""
+        return _open_questions(self._order, self._file.rows)
+
+    def _question(self, assignment: str) -> Question:
         return as_question(
-            graded, assignment=assignment, number=number, rubric=self._rubric, rubric_text=self._rubric_text
+            self._items[self._order[assignment][0]],
+            assignment=assignment,
+            number=list(self._order).index(assignment) + 1,
+            rubric=self._rubric,
+            rubric_text=self._rubric_text,
         )
 
     def close(self) -> None:
@@ -503,7 +508,17 @@ def _unfinished(rows: RaterRows, grading: Grading, items: Mapping[str, GradedIte
     draws = [draw for draw in rows.draws if draw.rubric_sha in {"", grading.rubric_sha} and draw.rater]
     if not draws:
         return None
-    return draws[-1] if _questions(draws[-1], items).keys() - rows.answers.keys() else None
+    return draws[-1] if _open_questions(_questions(draws[-1], items), rows) else None
+
+
+def _open_questions(questions: Mapping[str, tuple[str, bool]], rows: RaterRows) -> list[str]:
+    """Return the questions without an answer; an item that was labelled in a sheet is not asked."""
+    in_sheets = {label.item_id for label in rows.labels if not label.assignment}
+    return [
+        assignment
+        for assignment, (item_id, is_repeat) in questions.items()
+        if assignment not in rows.answers and (is_repeat or item_id not in in_sheets)
+    ]
 
 
 def _given(run: Path, grading: Grading, rater: str) -> list[Label]:

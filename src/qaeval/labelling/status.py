@@ -35,7 +35,6 @@ def label_status(run: Path, *, margin: float = 0.05) -> LabelStatus:
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: The run is being written.
     """
     analysis, files = _analysed(run, margin)
     report, labels = analysis.report, analysis.rows.labels
@@ -92,7 +91,6 @@ def summarise(
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: The run is being written.
     """
     analysis, files = _analysed(run, margin)
     report = analysis.report

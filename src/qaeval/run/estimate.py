@@ -1,6 +1,6 @@
-"""How large a run is: requests, tokens, time and money, from the first samples at the servers' own pace.
+"""How large a run is: requests, tokens, time and money, from a probe of its first samples.
 
-The samples of the probe are those of the run: their rows are kept and not asked again.
+The rows of the probe are no part of the run: they would change the speed by which candidates are compared.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from qaeval.run.watch import Progress
 N_PROBED: Final = 5
 """Samples of the probe."""
 MIN_SAMPLES: Final = 10 * N_PROBED
-"""A smaller run takes little longer than its probe."""
+"""A smaller run takes little longer than its probe, whose requests are asked again."""
 _HOUR: Final = 3600.0
 
 

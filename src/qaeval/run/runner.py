@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
@@ -144,9 +146,10 @@ class Runner:
     async def aestimate(
         self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging | None
     ) -> Estimate | None:
-        """Work through the first samples of a new run and extrapolate; None for a small run, and without a server.
+        """Ask about the first samples and extrapolate; None for a small run, and without a server.
 
-        The rows are kept. Models whose server qaeval starts are not all probed, since each would be loaded twice
+        The probe has a run directory of its own, which is removed: its few requests at a time are no measure of the run's speed.
+        Models whose server qaeval starts are not all probed, since each would be loaded twice
         (`qaeval.run.estimate.probed_candidates`).
 
         Args:
@@ -159,41 +162,48 @@ class Runner:
         """
         judge = None if judging is None else judging.judge
         probed, with_judge = probed_candidates(candidates, judge)
-        sample_ids = list(self._store.sample_ids())
-        if not probed or len(sample_ids) < MIN_SAMPLES:
+        n_samples = sum(1 for _ in self._store.sample_ids())
+        if not probed or n_samples < MIN_SAMPLES:
             return None
-        self._note(f"probing the speed with {N_PROBED} of {len(sample_ids):,} samples")
-        before = len(self._store.sessions())
-        with self._restricted(frozenset(sample_ids[:N_PROBED])):
+        self._note(f"probing the speed with {N_PROBED} of {n_samples:,} samples")
+        samples = islice(self._store.samples(), N_PROBED)
+        with (
+            TemporaryDirectory(prefix="qaeval-") as folder,
+            RunStore.create(Path(folder, "probe"), self._store.settings(), samples, resume=False) as store,
+            self._elsewhere(store),
+        ):
             started = time.perf_counter()
             if judging is not None and with_judge:
                 await self.acompare(probed, definition, judging)
             else:
                 await self.agenerate(probed, definition)
-            wall_s = time.perf_counter() - started
-        sessions = self._store.sessions()[before:]
-        return estimate(
-            (*self._store.generations(), *(self._store.grades() if with_judge else ())),
-            sessions,
-            wall_s=wall_s - sum(session.load_s for session in sessions),
-            probed=probed,
-            candidates=candidates,
-            judge=judge,
-            is_judge_probed=with_judge,
-            n_samples=len(sample_ids),
-            items_per_sample=definition.items_per_sample,
-        )
+            seconds, sessions = time.perf_counter() - started, store.sessions()
+            loads = {session.model: session.load_s for session in sessions if session.load_s}
+            for spec in probed:
+                if spec.name in loads:
+                    self._servers.carry_load(spec, loads[spec.name])
+            return estimate(
+                (*store.generations(), *(store.grades() if with_judge else ())),
+                sessions,
+                wall_s=seconds - sum(loads.values()),
+                probed=probed,
+                candidates=candidates,
+                judge=judge,
+                is_judge_probed=with_judge,
+                n_samples=n_samples,
+                items_per_sample=definition.items_per_sample,
+            )
 
     @contextmanager
-    def _restricted(self, sample_ids: frozenset[str]) -> Iterator[None]:
-        """Work on a few samples only, without progress, while the block runs."""
-        whole = self._sample_ids, self._progress, self._context
-        self._sample_ids, self._progress = sample_ids, Quiet(self._progress)
-        self._context = replace(self._context, progress=self._progress)
+    def _elsewhere(self, store: RunStore) -> Iterator[None]:
+        """Work in another run directory, without progress and cache, while the block runs."""
+        own = self._store, self._progress, self._context
+        self._store, self._progress = store, Quiet(self._progress)
+        self._context = replace(self._context, store=store, progress=self._progress, cache=None)
         try:
             yield
         finally:
-            self._sample_ids, self._progress, self._context = whole
+            self._store, self._progress, self._context = own
 
     async def acompare(
         self,

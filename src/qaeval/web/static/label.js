@@ -53,7 +53,7 @@
       setTimeout(() => {
         busy = false;
         letters.forEach((one) => { one.disabled = false; });
-        document.body.dataset.ready = item ? item.assignment : "end";
+        if (item) { document.body.dataset.ready = item.assignment; }
       }, DOUBLE_MS);
     }
   }
@@ -153,6 +153,7 @@
         return box;
       });
       $("end").replaceChildren(...parts, undoAtEnd);
+      document.body.dataset.ready = "end";
     } catch (error) {
       $("end").replaceChildren(undoAtEnd);
       complain(error instanceof TypeError ? texts.offline : error.message);
