@@ -532,7 +532,7 @@ def _given(run: Path, grading: Grading, rater: str) -> list[Label]:
         for file in labels_of_run(run, grading.settings)
         for label in read_rater_rows(file).labels
         if (label.rater_kind == "human" or label.rater == rater)
-        and label.rubric in {"", grading.rubric}
+        and label.rubric in grading.label_rubrics
         and not label.settles
     ]
     require_no_contradiction(labels)

@@ -86,7 +86,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
             for path in labels_of_run(run, grading.settings)
             if path.resolve() not in {file.path.resolve() for file in opened.values()}
             for label in read_rater_rows(path).labels
-            if label.rubric in {"", grading.rubric}
+            if label.rubric in grading.label_rubrics
         ]
         conflicts = [
             line
@@ -148,7 +148,7 @@ def _belongs(row: LabelRow, items: set[str], grading: Grading, skipped: dict[str
         return row.rubric == grading.rubric and bool(items & set(row.items))
     if not isinstance(row, Label):
         return True
-    if row.rubric not in {"", grading.rubric}:
+    if row.rubric not in grading.label_rubrics:
         skipped["other rubric"] += 1
         return False
     if row.item_id not in items:
@@ -229,7 +229,7 @@ def export_labels(
         label
         for path in labels_of_run(run, grading.settings)
         for label in read_rater_rows(path).labels
-        if label.rubric in {"", grading.rubric}
+        if label.rubric in grading.label_rubrics
     ]
     known = sorted({label.rater for label in labels})
     if unknown := sorted(set(raters) - set(known)):
