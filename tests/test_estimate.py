@@ -144,6 +144,24 @@ def test_a_long_run_needs_yes_where_nobody_can_answer(tmp_path: Path) -> None:
     assert compare(tmp_path, "--yes", limit=1e-6).returncode == 0
 
 
+@pytest.mark.slow
+def test_the_grading_of_a_run_is_estimated_by_what_is_left(tmp_path: Path) -> None:
+    chunks = [{"id": str(n), "text": f"Card {n} has {n + 2} GB of memory."} for n in range(N)]
+    (tmp_path / "chunks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chunks))
+    words = ("embedded-salient", "--chunks", "chunks.jsonl", "--out", "run")
+    assert qaeval("generate", *words, cwd=tmp_path).returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
+    items = {item["item_id"] for row in rows for item in row.get("items", ())}
+    with LoopbackServer(["j"]) as server:
+        (tmp_path / "qaeval.yaml").write_text(json.dumps({"judges": {"j": {"url": server.url}}}))
+        done = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"estimate: {len(items)} requests" in done.stderr
+        again = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
+    assert "estimate" not in again.stderr
+    assert len((tmp_path / "run" / "grades.jsonl").read_text().splitlines()) == len(items)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -574,6 +574,7 @@ def grade(
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
 ) -> Run:
     """Run the second stage alone: the judge grades every item that has no letter of it yet, those of repeated replies too.
 
@@ -597,6 +598,7 @@ def grade(
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
+        confirm: Called with an estimate of the letters of one judge.
 
     Returns:
         The run with its letters, by the panel where one is named. `Run.write_report` writes its report.
@@ -649,6 +651,8 @@ def grade(
                     runner.grade_repeats(judging, repeat=n_letters)
 
             if not members:
+                if confirm is not None and exporter is None:
+                    _confirm(runner.estimate_grades(judgings[0]), confirm, machines, registry)
                 grade_by(judgings[0])
                 _require_letters(store, judgings[0].judge.name)
             elif failed := _grade_by_each(store, judgings, grade_by):

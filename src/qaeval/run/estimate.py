@@ -139,20 +139,53 @@ def estimate(
         spec.hosting.name for spec in probed
     }
     wall += len(starts) * max((session.load_s for session in sessions), default=0.0)
-    usages = [row.usage for row in rows if not isinstance(row, Failure)]
-    counted = [usage for usage in usages if usage is not None]
-    is_counted = bool(counted) and len(counted) == len(usages) and not assumed
+    prompt_tokens, completion_tokens = (None, None) if assumed else _tokens(rows, scale)
     return Estimate(
         n_requests=len(candidates) * n_samples * (1 + (items_per_sample if judge else 0)),
         n_samples=n_samples,
-        prompt_tokens=round(scale * sum(usage.prompt_tokens for usage in counted)) if is_counted else None,
-        completion_tokens=round(scale * sum(usage.completion_tokens for usage in counted))
-        if is_counted
-        else None,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         wall_s=wall,
         machine_s=work,
         measured=tuple(dict.fromkeys(session.model for session in sessions)),
         assumed=tuple(spec.name for spec in assumed),
+    )
+
+
+def estimate_grades(
+    rows: Iterable[GradeRow], sessions: Sequence[Session], *, wall_s: float, n_items: int, n_samples: int
+) -> Estimate:
+    """Extrapolate the grades of a few samples to all items.
+
+    Args:
+        rows: Rows of the probe.
+        sessions: Its sessions.
+        wall_s: Its wall time in seconds, without the start of the server.
+        n_items: Items of the run without a grade.
+        n_samples: Samples of the run.
+    """
+    scale = n_items / max(1, sum(session.n_tasks for session in sessions))
+    prompt_tokens, completion_tokens = _tokens(rows, scale)
+    return Estimate(
+        n_requests=n_items,
+        n_samples=n_samples,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        wall_s=wall_s * scale,
+        machine_s={session.model: session.seconds * scale for session in sessions},
+        measured=tuple(session.model for session in sessions),
+    )
+
+
+def _tokens(rows: Iterable[GenerateRow | GradeRow], scale: float) -> tuple[int, int] | tuple[None, None]:
+    """Scale the tokens of prompts and replies; None where a server does not count them."""
+    usages = [row.usage for row in rows if not isinstance(row, Failure)]
+    counted = [usage for usage in usages if usage is not None]
+    if not counted or len(counted) < len(usages):
+        return None, None
+    return (
+        round(scale * sum(usage.prompt_tokens for usage in counted)),
+        round(scale * sum(usage.completion_tokens for usage in counted)),
     )
 
 
