@@ -215,10 +215,10 @@ def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -
     command = built_in.stdout.splitlines()[-1].removeprefix("next: ").split()
     assert command == ["qaeval", "compare", "embedded-lead", "embedded-salient", "--n", "20"]
     same = "--allow-same-family"
-    unserved = qaeval("doctor", "mistral", "qwen", "--judge", "qwen", same, cwd=tmp_path).stdout
+    unserved = qaeval("doctor", "mistral", "qwen2.5", "--judge", "qwen2.5", same, cwd=tmp_path).stdout
     assert "vllm serve Qwen/Qwen2.5-7B-Instruct-AWQ --revision" in unserved
     command = unserved.splitlines()[-1].split()
-    assert command[:4] == ["qaeval", "compare", "mistral", "qwen"]
+    assert command[:4] == ["qaeval", "compare", "mistral", "qwen2.5"]
     assert {"--allow-same-family", "mistral=http://127.0.0.1:8001/v1"} <= set(command)
     with LoopbackServer(models=("mistral", "other")) as server:
         urls = [f"--endpoint={name}={server.url}" for name in ("mistral", "qwen")]

@@ -20,7 +20,7 @@ from command import qaeval
 from qaeval.errors import QaevalError
 from qaeval.evals.definition import load_eval
 from qaeval.evals.find import data_root
-from qaeval.gate.policy import read_policy
+from qaeval.gate.policy import default_margins, read_policy
 from qaeval.projects.create import create_project
 from qaeval.registry.config import Config, load_config
 from replay.server import LoopbackServer
@@ -71,10 +71,12 @@ def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_pa
     assert {chunk["language"] for chunk in chunks} == {"en"}
     assert {chunk["stratum"] for chunk in chunks} == {*TOPICS}
     assert config_of(project).defaults.eval == "acme_docs"
-    assert read_policy(project / "gate.yaml").rules
+    margins = {rule.quantity: rule.margin for rule in read_policy(project / "gate.yaml").rules}
+    assert (margins["usable_rate"], margins["success_rate"]) == default_margins(18, 3)
     commands = [line.split() for line in done.stdout.partition("next:\n")[2].splitlines()]
     assert commands[0] == ["cd", "acme-docs"]
-    for command in commands[1:]:
+    assert commands[2] == ["qaeval", "view", "results/first"]
+    for command in (commands[1], commands[3]):
         printed = qaeval(*command[1:], cwd=project)
         assert printed.returncode == 0, (command, printed.stderr)
 

@@ -189,6 +189,7 @@ class Run:
         ``letter``           the judge's letter; empty unless graded
         ``probability``      the judge's probability of its letter, in [0, 1]; NaN where the server gives none
         ``failure``          reason of a failure, empty when graded
+        ``flaw``             the flaw of the rubric that the judge names; empty for the best letter
         ``flag <name>``      bool, one column per flag of the rubric
         ``label <rater>``    one column per rater with labels: the letter, empty where the rater gave none
         ===================  ======================================================================================
@@ -200,7 +201,7 @@ class Run:
         rubric = analysis.report.rubric
         flags = [flag_column(name) for name in rubric.flag_names]
         table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
-        letters = table[[*_KEYS, "status", "letter", "probability", "failure", *flags]].copy()
+        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *flags]].copy()
         by_rater: dict[str, dict[str, str]] = {}
         for label in analysis.rows.labels:
             if fits(label, rubric):
@@ -1025,7 +1026,6 @@ def label_status(
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: Another process writes the run.
     """
     return labelling.label_status(Path(run), margin=_margin(margin, find_config(_path(config))))
 

@@ -16,7 +16,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page
 
 import qaeval
+from command import qaeval as typed
+from qaeval.labelling import Sitting
 from qaeval.testing import ScriptedModel, grade_reply, pairs_reply, registered
+from qaeval.web.label import LabelPage
+from qaeval.web.summary import summary_sections
+from web_client import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -30,18 +35,22 @@ HOSTILE = "</script><script>document.title='run'</script><img src=x onerror=\"do
 class Served:
     """A running `qaeval label`."""
 
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[str] | None"
     url: str
 
     def stop(self) -> str:
+        assert self.process
         self.process.send_signal(signal.SIGINT)
         return self.process.communicate(timeout=20)[0]
 
 
 @contextmanager
-def labelling(run: Path, rater: str, *options: str) -> Iterator[Served]:
-    command = [QAEVAL, "label", run, "--rater", rater, "--n", str(N), "--no-browser", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def labelling(
+    run: Path, rater: str, *options: str, command: tuple[str, ...] = ("label",)
+) -> Iterator[Served]:
+    size = ("--n", str(N)) if command == ("label",) else ()
+    arguments = [QAEVAL, *command, run, "--rater", rater, *size, "--no-browser", *options]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     try:
         url = next(match[1] for line in process.stdout if (match := re.match(r"open (http://127\S+)", line)))
@@ -49,6 +58,20 @@ def labelling(run: Path, rater: str, *options: str) -> Iterator[Served]:
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def serving_here(run: Path, rater: str, n: int = N) -> Iterator[Served]:
+    """The same in a thread of this process, which starts faster."""
+    with Sitting.open(run, rater, n=n) as sitting:
+        page = LabelPage(
+            sitting,
+            summarise=lambda language: summary_sections(sitting.summary(), language),
+            run="run",
+            rater=sitting.rater,
+        )
+        with serving(page.routes()) as (client, _):
+            yield Served(None, client.server.access.urls()[0])
 
 
 def make_run(path: Path, n_chunks: int, hostile: str = "") -> Path:
@@ -168,6 +191,7 @@ def test_a_sitting_by_keyboard_alone(run: Path, new_context: NewContext) -> None
         assert shown(page) == "end"
         assert page.locator("#end").is_visible()
         served.stop()
+        assert served.process
         assert served.process.returncode == 0
     stored = labels(run, "anna")
     assert [row["letter"] for row in stored] == [("A", "B", "C")[number % 3] for number in range(n_items)]
@@ -176,7 +200,7 @@ def test_a_sitting_by_keyboard_alone(run: Path, new_context: NewContext) -> None
 
 
 def test_every_key_does_what_the_help_says(run: Path, new_context: NewContext) -> None:
-    with labelling(run, "anna") as served:
+    with serving_here(run, "anna") as served:
         page = opened(new_context(), served)
         page.keyboard.press("?")
         assert page.locator("#help").is_visible()
@@ -207,7 +231,7 @@ def test_every_key_does_what_the_help_says(run: Path, new_context: NewContext) -
 
 
 def test_a_reload_keeps_the_place_the_note_and_the_flag(run: Path, new_context: NewContext) -> None:
-    with labelling(run, "anna") as served:
+    with serving_here(run, "anna") as served:
         page = opened(new_context(), served)
         press(page, "a")
         here = press(page, "a")
@@ -230,6 +254,7 @@ def test_a_killed_server_loses_no_label_and_goes_on(
         for _ in range(7):
             press(page, "a")
         here = shown(page)
+        assert served.process
         served.process.kill()
         served.process.wait()
         page.keyboard.press("b")
@@ -248,7 +273,7 @@ def test_a_killed_server_loses_no_label_and_goes_on(
 
 
 def test_two_windows_lose_nothing(run: Path, new_context: NewContext) -> None:
-    with labelling(run, "anna") as served:
+    with serving_here(run, "anna") as served:
         context = new_context()
         page = opened(context, served)
         other = context.new_page()
@@ -284,15 +309,14 @@ def labelling_error(run: Path, rater: str, *options: str) -> "subprocess.Complet
 
 
 def test_labels_count_at_once(run: Path, new_context: NewContext) -> None:
-    with labelling(run, "anna", "--n", "48") as served:
+    with serving_here(run, "anna", n=48) as served:
         page = opened(new_context(), served)
         while shown(page) != "end":
             press(page, "a" if "far" in (page.text_content("#question") or "") else "b")
     for command in ("agreement", "report"):
-        arguments = [QAEVAL, command, run, "--json"]
-        printed = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
-        (agreement,) = json.loads(printed)["agreement"]
-        assert (agreement["rater"], agreement["rater_kind"], agreement["n_labels"]) == ("anna", "human", 48)
+        printed = typed(command, run, "--json", cwd=run).stdout
+        (agreement,) = [each for each in json.loads(printed)["agreement"] if each["rater"] == "anna"]
+        assert (agreement["rater_kind"], agreement["n_labels"]) == ("human", 48)
         assert agreement["coefficients"]["n"] == 48
 
 
@@ -300,7 +324,7 @@ def test_labels_count_at_once(run: Path, new_context: NewContext) -> None:
 
 
 def test_the_page_reveals_neither_candidate_nor_grade(run: Path, new_context: NewContext) -> None:
-    with labelling(run, "anna") as served:
+    with serving_here(run, "anna") as served:
         context, texts = new_context(), []
         context.on(
             "response",
@@ -316,7 +340,7 @@ def test_the_page_reveals_neither_candidate_nor_grade(run: Path, new_context: Ne
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path, new_context: NewContext) -> None:
     run = make_run(tmp_path / "made", 4, hostile=HOSTILE + "incomprehensible " * 6000)
-    with labelling(run, "anna") as served:
+    with serving_here(run, "anna") as served:
         page = opened(new_context(), served)
         for part in ("#source", "#question", "#answer"):
             text = page.text_content(part) or ""
@@ -337,7 +361,7 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path, new_context: NewContext) 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1300, 390])
 def test_axe_finds_nothing_serious(made: Path, new_context: NewContext, scheme: str, width: int) -> None:
-    with labelling(made, f"{scheme} {width}", "--n", "6") as served:
+    with serving_here(made, f"{scheme} {width}", n=6) as served:
         page = opened(new_context(viewport={"width": width, "height": 844}, color_scheme=scheme), served)
         states: list[Callable[[], object]] = [
             lambda: page.keyboard.press("m"),
@@ -360,7 +384,7 @@ def test_axe_finds_nothing_serious(made: Path, new_context: NewContext, scheme: 
 
 
 def test_the_page_speaks_the_language_of_the_browser(made: Path, new_context: NewContext) -> None:
-    with labelling(made, "jörg") as served:
+    with serving_here(made, "jörg") as served:
         page = opened(new_context(locale="de-DE"), served)
         assert page.evaluate("document.documentElement.lang") == "de"
         assert "von" in (page.text_content("#progress") or "")
@@ -375,7 +399,7 @@ def test_the_page_speaks_the_language_of_the_browser(made: Path, new_context: Ne
 @pytest.mark.parametrize("device", ["desk", "phone"])
 def test_letters_and_answer_are_in_the_window(made: Path, new_context: NewContext, device: str) -> None:
     size = {"desk": {"width": 1300, "height": 900}, "phone": {"width": 390, "height": 844}}[device]
-    with labelling(made, device) as served:
+    with serving_here(made, device) as served:
         page = opened(new_context(viewport=size, has_touch=device == "phone"), served)
         for selector in ("[data-letter=A]", "[data-letter=C]", "#undo", "#question", "#answer"):
             box = page.locator(selector).bounding_box()
@@ -394,7 +418,7 @@ def test_letters_and_answer_are_in_the_window(made: Path, new_context: NewContex
 def test_another_site_can_neither_label_nor_frame_the_page(
     run: Path, new_context: NewContext, browser: object
 ) -> None:
-    with labelling(run, "anna") as served:
+    with serving_here(run, "anna") as served:
         context = new_context()
         page = opened(context, served)
         origin = page.url.rstrip("/")
@@ -418,7 +442,7 @@ def test_another_site_can_neither_label_nor_frame_the_page(
 
 
 def test_a_wrong_token_and_another_name_of_the_host_are_refused(run: Path, browser: Browser) -> None:
-    with labelling(run, "anna") as served:
+    with serving_here(run, "anna") as served:
         port = re.search(r":(\d+)/", served.url)[1]  # type: ignore[index]
         context = browser.new_context()
         page = context.new_page()
@@ -429,3 +453,30 @@ def test_a_wrong_token_and_another_name_of_the_host_are_refused(run: Path, brows
         assert page.goto(served.url).status == 200  # the token is not used up by the other name
         context.close()
         assert len(rows(run, "anna")) == 1
+
+
+def test_a_third_person_settles_a_difference_on_the_page(run: Path, new_context: NewContext) -> None:
+    for rater, letter in (("anna", "A"), ("bertil", "C")):
+        with Sitting.open(run, rater, n=6) as sitting:
+            while question := sitting.current():
+                sitting.record(question.assignment, letter, note=f"note of {letter}")
+    with labelling(run, "carol", command=("labels", "adjudicate")) as served:
+        page = opened(new_context(), served)
+        opinions = page.locator("#opinions li").all_inner_texts()
+        assert sorted(opinions) == ["A · note of A", "C · note of C"]
+        assert not page.locator("#skip").is_visible()
+        press(page, "b")
+        assert progress(page)[0] == 1
+    assert [(row["letter"], row["settles"]) for row in labels(run, "carol")] == [("B", True)]
+
+
+def test_the_last_page_says_what_the_labels_show(run: Path, new_context: NewContext) -> None:
+    with serving_here(run, "anna", n=48) as served:
+        page = opened(new_context(), served)
+        while shown(page) != "end":
+            press(page, "a")
+        page.locator("#end section").first.wait_for()
+        assert "κ" in page.locator("#end").inner_text()
+        before = shown(page)
+        page.keyboard.press("u")
+        assert ready(page, before) != "end"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBars
 
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say
 from qaeval.errors import Interrupted, UsageError
 from qaeval.records import Failure, GenerateRow, GradeRow, TimedRequest
 from qaeval.report.numbers import seconds
@@ -146,7 +146,7 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self._stream, flush=True)
+        say(text, stream=self._stream, flush=True)
 
 
 class Lines:
@@ -183,9 +183,9 @@ class Lines:
     def _print(self) -> None:
         left = self._pace.left(self._total - self._done)
         failed = f", {self._failed} failed" if self._failed else ""
-        print(
+        say(
             f"{self._name}: {self._done}/{self._total}{failed}, {self._pace.rate}{f', {left}' if left else ''}",
-            file=self._stream,
+            stream=self._stream,
             flush=True,
         )
 
@@ -214,7 +214,7 @@ def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[R
     answers = sys.stdin if stdin is None else stdin
 
     def confirm(estimate: "RunEstimate") -> None:
-        print(printable(estimate.text), file=sys.stderr)
+        say(estimate.text, error=True)
         if yes or estimate.minutes <= estimate.limit_minutes:
             return
         minutes = f"{estimate.minutes:,.0f} minutes" if estimate.minutes >= 1 else "a minute"
@@ -223,7 +223,7 @@ def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[R
         )
         if not answers.isatty():
             raise UsageError(f"the run takes {text}; start it with --yes")
-        print(f"The run takes {text}. Start it? [y/N] ", end="", file=sys.stderr, flush=True)
+        say(f"The run takes {text}. Start it? [y/N] ", error=True, end="", flush=True)
         if answers.readline().strip().lower() not in {"y", "yes"}:
             raise Interrupted("not started")
 

@@ -11,7 +11,14 @@ from typing import Final
 from pydantic import Field
 
 from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, Panel, RaterAgreement, RaterPair
-from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
+from qaeval.analysis.model import (
+    CandidateSummary,
+    EscapedText,
+    FailureGroup,
+    JudgeSummary,
+    Sentence,
+    StratumSummary,
+)
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
@@ -120,6 +127,8 @@ class Report(Part):
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
     failures: tuple[FailureGroup, ...] = ()
+    escaped: tuple[EscapedText, ...] = Field(default=(), exclude_if=is_unset)
+    """By model; of models in whose prompts something was broken."""
     checks: tuple[CheckGroup, ...] = ()
     """In the order of the eval's checks."""
     selection: tuple[Selection, ...] = ()

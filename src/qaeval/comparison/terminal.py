@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from qaeval.analysis.model import NOT_NAMED
 from qaeval.comparison.overview import CandidateLine, Overview, State, build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline
@@ -11,6 +12,8 @@ from qaeval.report import numbers
 
 _BAR: Final = 20
 """Width of the bar of letters."""
+_FLAWS: Final = 4
+"""Flaws of a candidate on the first screen; the table has all."""
 _NONE, _FAILED = "·", "×"
 _MARKS: Final[dict[State, str]] = {"good": "✓ ", "open": "! ", "bad": "✕ "}
 
@@ -63,6 +66,8 @@ def _candidates(screen: Overview) -> Iterator[Line]:
         )
         facts = " · ".join(f"{fact.value} {fact.unit}" for fact in candidate.facts)
         yield Line("detail", facts, mark=" " * (width + 2))
+        if flaws := _flaws(candidate):
+            yield Line("detail", f"not {candidate.counts[0][0]}: {flaws}", mark=" " * (width + 2))
     counts = [candidate.counts for candidate in screen.candidates]
     legend = [
         f"{mark} {name}"
@@ -70,6 +75,14 @@ def _candidates(screen: Overview) -> Iterator[Line]:
         if any(n for row in counts for counted, n in row if counted == name)
     ]
     yield Line("detail", "; ".join([f"usable {screen.rate_source}", *legend]), mark=" " * (width + 2))
+
+
+def _flaws(candidate: CandidateLine) -> str:
+    """Count the most frequent flaws of a candidate; empty where the judge named none."""
+    counts = sorted((-flaw.n, flaw.name) for flaw in candidate.summary.flaws if flaw.n)
+    if not any(name != NOT_NAMED for _, name in counts):
+        return ""
+    return " · ".join(f"{name} {-n:,}" for n, name in counts[:_FLAWS])
 
 
 def _differences(screen: Overview) -> Iterator[Line]:

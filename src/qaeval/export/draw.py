@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ OVERLAP: Final = 0.2
 _ITEMS: Final = 60
 """Default number of items, where items are drawn."""
 _DIGITS: Final = 9
+_TINY: Final = 1e-12
 _Floats: TypeAlias = NDArray[np.float64]
 
 
@@ -80,15 +81,14 @@ def draw_items(
         p[held] = _scaled(p[held], n_held)
         p[~held] = _scaled(p[~held], n_units - n_held)
         blocks = 2 * blocks + held
-    drawn = np.zeros(len(p), dtype=bool)
     if rater and not held.any():
-        shared = OVERLAP * p
-        drawn = _draw(shared, blocks, _rng(seed, "all raters"))
+        shared = p * ceil(OVERLAP * n_units) / n_units
+        drawn = draw_chunks(shared, _rng(seed, "all raters"), blocks=blocks)
         # what is left of each unit's probability after the shared part
-        rest = np.where(drawn, 0.0, (p - shared) / (1 - shared))
-        drawn |= _draw(rest, blocks, own_rng)
+        rest = np.where(drawn, 0.0, (p - shared) / np.maximum(1 - shared, _TINY))
+        drawn |= draw_chunks(np.minimum(rest, 1.0), own_rng, blocks=blocks)
     else:
-        drawn = _draw(p, blocks, own_rng)
+        drawn = draw_chunks(p, own_rng, blocks=blocks)
     probabilities = {unit: float(value) for unit, value in zip(pool.open, p, strict=True)}
     probabilities |= pool.probabilities_of_labelled(p)
     default = Counter(round(value, _DIGITS) for value in probabilities.values() if value > 0).most_common(1)
@@ -268,14 +268,6 @@ def _disputed(items: Mapping[str, GradedItem], opinions: Mapping[str, Collection
 def _scaled(p: _Floats, n: int) -> _Floats:
     """Return probabilities in proportion to `p` that add up to `n`, none above 1."""
     return np.asarray(inclusion_probabilities(p, n, uniform=1e-9)) if n else np.zeros(len(p))
-
-
-def _draw(p: _Floats, blocks: NDArray[Any], rng: np.random.Generator) -> NDArray[np.bool_]:
-    drawn = np.zeros(len(p), dtype=bool)
-    for block in np.unique(blocks):
-        inside = blocks == block
-        drawn[inside] = draw_chunks(np.minimum(p[inside], 1.0), rng)
-    return drawn
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:

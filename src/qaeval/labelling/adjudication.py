@@ -84,7 +84,7 @@ class Adjudication:
         Raises:
             UsageError: The name is not valid, nobody differs, or this person labelled every item in dispute.
             DataError: There is no graded and finished run, or a label file is not readable or contradicts itself.
-            StoreError: The run is being written, another process labels under this name, or the folder cannot be written.
+            StoreError: Another process labels under this name, or the folder cannot be written.
         """
         name = require_rater_name(rater)
         path = Path(run_directory)
@@ -244,7 +244,6 @@ def open_disputes(run: Path) -> tuple[Dispute, ...]:
 
     Raises:
         DataError: There is no graded and finished run, or a label file is not readable.
-        StoreError: The run is being written.
     """
     items, grading, disputes = _read_disputes(run)
     rubric, text = rubric_of(grading)
@@ -252,7 +251,7 @@ def open_disputes(run: Path) -> tuple[Dispute, ...]:
         label.item_id
         for file in labels_of_run(run, grading.settings)
         for label in read_rater_rows(file).labels
-        if label.settles and label.rubric in {"", grading.rubric}
+        if label.settles and label.rubric in grading.label_rubrics
     }
     return tuple(
         _dispute(
@@ -279,7 +278,7 @@ def _read_disputes(run: Path) -> tuple[dict[str, GradedItem], Grading, dict[str,
         label
         for file in labels_of_run(run, grading.settings)
         for label in read_rater_rows(file).labels
-        if label.item_id in items and label.rubric in {"", grading.rubric}
+        if label.item_id in items and label.rubric in grading.label_rubrics
     ]
     return items, grading, _different_letters(labels)
 

@@ -94,6 +94,7 @@ class Sitting:
         data: RunData,
         margin: float,
         estimand: Estimand,
+        until_decided: bool,
     ) -> None:
         self.run = run
         self.rater = rater
@@ -108,6 +109,7 @@ class Sitting:
         self._order = _questions(draw, items)
         self._margin = margin
         self._estimand: Estimand = estimand
+        self._until_decided = until_decided
         self._data = data
         self._table: pd.DataFrame | None = None
         self._decision: tuple[object, LabelDecision | None] = ((), None)
@@ -137,7 +139,7 @@ class Sitting:
             by: How items are chosen.
             seed: Seed of the draw.
             until_decided: Draw whole chunks in random order, and end the sitting as soon as more labels do not change which candidate is
-                best. Of a run of two candidates or more.
+                best. Of a run of two candidates or more. Without it, a sitting that ended so goes on with the rest of its questions.
             estimand: What is decided about: ``"pool"``, the chunks of this run, or ``"future"``, documents to come.
             margin: Smallest difference of usable rates that matters, in (0, 1).
             rater_kind: ``"model"`` where a program answers.
@@ -147,7 +149,7 @@ class Sitting:
         Raises:
             UsageError: The name, `n` or `by` is not valid, or the rater has labelled everything.
             DataError: There is no graded and finished run, or a label file is not readable or contradicts itself.
-            StoreError: The run is being written, another process labels under this name, or the folder cannot be written.
+            StoreError: Another process labels under this name, or the folder cannot be written.
         """
         name = require_rater_name(rater)
         if by not in PLANS or n < 1:
@@ -183,14 +185,16 @@ class Sitting:
                     seed=seed,
                     scale=rubric.letters,
                     rater=name,
-                    # a fixed share of others' items would not be a random sequence
-                    drawn_by_others=() if until_decided else _drawn_by_others(path, name, given, grading),
+                    # with a fixed share of others' items the order would not be random; and these are what raters differ on
+                    drawn_by_others=()
+                    if until_decided or by == "disagree"
+                    else _drawn_by_others(path, name, given, grading),
                     opinions=_with_labels(opinions, given),
                 )
                 started = clock()
                 order = _in_order(drawn.items, rater=name, seed=seed)
                 draw = LabelDraw(
-                    draw_id=record_id("draw", name, str(seed), started, *order),
+                    draw_id=record_id("draw", name, str(len(file.all_rows)), started, *order),
                     rater=name,
                     by=by,
                     until_decided=until_decided,
@@ -218,19 +222,22 @@ class Sitting:
                 data=data,
                 margin=margin,
                 estimand=estimand,
+                until_decided=until_decided,
             )
             if earlier is not None:
-                sitting._note_resumed(n=n, by=by, until_decided=until_decided)
+                sitting._note_resumed(n=n, by=by)
         except BaseException:
             file.close()
             raise
         return sitting
 
-    def _note_resumed(self, *, n: int, by: LabelPlan, until_decided: bool) -> None:
-        left = self.progress().remaining
-        note = f"the sitting of {self._draw.time[:10] or 'before'} goes on: {left} questions are left"
-        if (n, by, until_decided) != (self._draw.n, self._draw.by, self._draw.until_decided):
-            note += f"; it draws {self._draw.n} items by {self._draw.by}, and other options apply to the next sitting"
+    def _note_resumed(self, *, n: int, by: LabelPlan) -> None:
+        left, draw = len(self._open()), self._draw
+        note = f"the sitting of {draw.time[:10] or 'a sheet'} goes on: {left} questions are left"
+        if (n, by) != (draw.n, draw.by):
+            note += f"; it has {draw.n} items by {draw.by}, and other options apply to the next sitting"
+        if self._until_decided and not draw.until_decided:
+            note += "; its order is not random, so that it does not end before its last question"
         self.notes.append(note)
 
     # ---------------------------------------------------------------- questions and answers
@@ -240,11 +247,10 @@ class Sitting:
         self._file.refresh()
         if self._is_decided():
             return None
-        answered = self._answers()
-        for number, (assignment, (item_id, _)) in enumerate(self._order.items(), start=1):
-            if assignment not in answered:
-                return self._question(number, assignment, self._items[item_id])
-        return None
+        assignment = next(iter(self._open()), "")
+        if not assignment:
+            return None
+        return self._question(assignment)
 
     def record(
         self,
@@ -353,11 +359,10 @@ class Sitting:
             assignment = next(reversed(answered), "")
             if not assignment:
                 return None
-        item_id, _ = self._assigned(assignment)
+        self._assigned(assignment)
         if assignment in answered:
             self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, time=self._clock()))
-        number = list(self._order).index(assignment) + 1
-        return self._question(number, assignment, self._items[item_id])
+        return self._question(assignment)
 
     def progress(self) -> Progress:
         """Return how many questions are answered, and how long the rest takes."""
@@ -367,11 +372,10 @@ class Sitting:
         seconds = [answer.seconds for answer in answers if answer.seconds is not None]
         median = float(np.median(seconds)) if seconds else None
         is_decided = self._is_decided()
-        total = len(answers) if is_decided else len(self._order)
-        left = total - len(answers)
+        left = 0 if is_decided else len(self._open())
         return Progress(
             answered=len(answers),
-            total=total,
+            total=len(answers) + left,
             labelled=n_labelled,
             skipped=len(answers) - n_labelled,
             median_seconds=median,
@@ -380,7 +384,7 @@ class Sitting:
         )
 
     def decision(self) -> LabelDecision | None:
-        """Decide which candidate is best from this rater's labels; None before the first, and without `until_decided`."""
+        """Decide which candidate is best from this rater's labels; None before the first, and if chunks were not drawn for it."""
         if not self._draw.until_decided:
             return None
         if self._table is None:
@@ -411,6 +415,8 @@ class Sitting:
         return self._decision[1]
 
     def _is_decided(self) -> bool:
+        if not self._until_decided:
+            return False
         decision = self.decision()
         return decision is not None and decision.is_decided
 
@@ -440,9 +446,17 @@ class Sitting:
                 f"question {assignment[:40]!r}: not one of this sitting; reload the page"
             ) from None
 
-    def _question(self, number: int, assignment: str, graded: GradedItem) -> Question:
+    def _open(self) -> list[str]:
+        """Return the questions without an answer, in their order."""
+        return _open_questions(self._order, self._file.rows)
+
+    def _question(self, assignment: str) -> Question:
         return as_question(
-            graded, assignment=assignment, number=number, rubric=self._rubric, rubric_text=self._rubric_text
+            self._items[self._order[assignment][0]],
+            assignment=assignment,
+            number=list(self._order).index(assignment) + 1,
+            rubric=self._rubric,
+            rubric_text=self._rubric_text,
         )
 
     def close(self) -> None:
@@ -501,7 +515,17 @@ def _unfinished(rows: RaterRows, grading: Grading, items: Mapping[str, GradedIte
     draws = [draw for draw in rows.draws if draw.rubric_sha in {"", grading.rubric_sha} and draw.rater]
     if not draws:
         return None
-    return draws[-1] if _questions(draws[-1], items).keys() - rows.answers.keys() else None
+    return draws[-1] if _open_questions(_questions(draws[-1], items), rows) else None
+
+
+def _open_questions(questions: Mapping[str, tuple[str, bool]], rows: RaterRows) -> list[str]:
+    """Return the questions without an answer; an item that was labelled in a sheet is not asked."""
+    in_sheets = {label.item_id for label in rows.labels if not label.assignment}
+    return [
+        assignment
+        for assignment, (item_id, is_repeat) in questions.items()
+        if assignment not in rows.answers and (is_repeat or item_id not in in_sheets)
+    ]
 
 
 def _given(run: Path, grading: Grading, rater: str) -> list[Label]:
@@ -515,7 +539,7 @@ def _given(run: Path, grading: Grading, rater: str) -> list[Label]:
         for file in labels_of_run(run, grading.settings)
         for label in read_rater_rows(file).labels
         if (label.rater_kind == "human" or label.rater == rater)
-        and label.rubric in {"", grading.rubric}
+        and label.rubric in grading.label_rubrics
         and not label.settles
     ]
     require_no_contradiction(labels)

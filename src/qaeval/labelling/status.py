@@ -35,7 +35,6 @@ def label_status(run: Path, *, margin: float = 0.05) -> LabelStatus:
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: The run is being written.
     """
     analysis, files = _analysed(run, margin)
     report, labels = analysis.report, analysis.rows.labels
@@ -45,6 +44,7 @@ def label_status(run: Path, *, margin: float = 0.05) -> LabelStatus:
         work for agreement in report.agreement if (work := _work(agreement.rater, analysis, files))
     )
     n_settled = len({label.item_id for label in labels if label.settles and fits(label, report.rubric)})
+    people = {work.rater for work in raters if work.rater_kind != "model"}
     return LabelStatus(
         source=str(run),
         judge=report.judge.facts.name,
@@ -64,7 +64,7 @@ def label_status(run: Path, *, margin: float = 0.05) -> LabelStatus:
                 if not raters
                 else ()
             ),
-            *(pair.sentence for pair in report.raters),
+            *(pair.sentence for pair in report.raters if {pair.a, pair.b} <= people),
             *(
                 (
                     f"People differ on {plural(len(disputed), 'item')}; `qaeval labels adjudicate` settles them.",
@@ -91,7 +91,6 @@ def summarise(
 
     Raises:
         DataError: There is no graded and finished run, or its labels contradict each other.
-        StoreError: The run is being written.
     """
     analysis, files = _analysed(run, margin)
     report = analysis.report

@@ -1,6 +1,5 @@
 """Labels from other machines and sheets into a run, and labels of a run as one file."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from qaeval.evals.rubric import Rubric
 from qaeval.export.select import Grading, replies_of
 from qaeval.export.sheets import SPREADSHEETS
 from qaeval.export.tables import as_csv
-from qaeval.files.rows import explained
+from qaeval.files.whole import write_file
 from qaeval.labelling.question import rubric_of
 from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
 from qaeval.records import Generation, Label, LabelDraw
@@ -36,6 +35,8 @@ class ImportedLabels:
     """Labels of items that the run does not have, which were left out."""
     n_other_rubric: int
     """Labels under another rubric, which were left out."""
+    n_without_probability: int
+    """Labels in the files whose items have no known probability of being drawn."""
     paths: tuple[Path, ...]
     """Files that were written."""
 
@@ -54,7 +55,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
         UsageError: No file is given, or a rater's name is not valid.
         DataError: A file is not readable, holds no label of the run, a letter off the scale, or a label that differs from one that the
             rater gave before; the message names the items with both letters.
-        StoreError: The run is being written, a rater is labelling at this moment, or the folder cannot be written.
+        StoreError: A rater is labelling at this moment, or the folder cannot be written.
     """
     if not files:
         raise UsageError("labels import needs a file of labels")
@@ -85,7 +86,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
             for path in labels_of_run(run, grading.settings)
             if path.resolve() not in {file.path.resolve() for file in opened.values()}
             for label in read_rater_rows(path).labels
-            if label.rubric in {"", grading.rubric}
+            if label.rubric in grading.label_rubrics
         ]
         conflicts = [
             line
@@ -117,6 +118,9 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
         n_present=n_present,
         n_not_in_run=skipped["not in run"],
         n_other_rubric=skipped["other rubric"],
+        n_without_probability=sum(
+            label.inclusion is None for rows in by_rater.values() for label in replay(rows).labels
+        ),
         paths=tuple(run / LABELS / f"{name}.jsonl" for name in by_rater),
     )
 
@@ -144,7 +148,7 @@ def _belongs(row: LabelRow, items: set[str], grading: Grading, skipped: dict[str
         return row.rubric == grading.rubric and bool(items & set(row.items))
     if not isinstance(row, Label):
         return True
-    if row.rubric not in {"", grading.rubric}:
+    if row.rubric not in grading.label_rubrics:
         skipped["other rubric"] += 1
         return False
     if row.item_id not in items:
@@ -210,7 +214,7 @@ def export_labels(
     Raises:
         UsageError: The name of the file, a rater or the language is not known.
         DataError: The run has no labels, or a label file is not readable.
-        StoreError: The run is being written, or the file cannot be written.
+        StoreError: The file cannot be written.
     """
     if out.suffix not in {".csv", ".jsonl"}:
         raise UsageError(f"{out}: expected a name that ends in .csv or .jsonl")
@@ -225,7 +229,7 @@ def export_labels(
         label
         for path in labels_of_run(run, grading.settings)
         for label in read_rater_rows(path).labels
-        if label.rubric in {"", grading.rubric}
+        if label.rubric in grading.label_rubrics
     ]
     known = sorted({label.rater for label in labels})
     if unknown := sorted(set(raters) - set(known)):
@@ -243,13 +247,7 @@ def export_labels(
         data = b"\xef\xbb\xbf" + data if spreadsheet else data
     else:
         data = "".join(label.model_dump_json() + "\n" for label in chosen).encode()
-    temporary = out.with_name(f".{out.name}.partial")
-    with explained(out, "writing"):
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
+    write_file(out, data)
     return {
         name: sum(label.rater == name for label in chosen) for name in known if not raters or name in raters
     }

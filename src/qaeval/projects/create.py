@@ -19,7 +19,7 @@ from qaeval.evals.find import data_root
 from qaeval.evals.rubric import load_rubric
 from qaeval.files.rows import explained
 from qaeval.files.whole import whole_folder, write_file
-from qaeval.gate.policy import default_policy, read_policy
+from qaeval.gate.policy import read_policy
 from qaeval.projects.files import CI_FILES, GITIGNORE, Ci, Price, ci_file, gate_file, registry_file
 from qaeval.projects.models import ProjectModels
 from qaeval.projects.schemas import FOLDER, SCHEMAS, schema_text
@@ -87,12 +87,13 @@ def project_files(
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chunks.rows)
     folder = Path("evals", name)
     files = eval_files(folder, kind=_KIND, data={"chunks.jsonl": rows}, command="qaeval init")
-    rubric = load_rubric(data_root() / "rubrics" / f"{template(_KIND).rubric}.yaml")
-    policy = default_policy(tuple(flag.name for flag in rubric.flags))
+    definition = template(_KIND)
+    rubric = load_rubric(data_root() / "rubrics" / f"{definition.rubric}.yaml")
+    flags = tuple(flag.name for flag in rubric.flags)
     return {
         "qaeval.yaml": registry_file(models, eval_name=name, price=price),
         **{(folder / file).as_posix(): text for file, text in files.items()},
-        "gate.yaml": gate_file(policy, n_chunks=len(chunks.rows)),
+        "gate.yaml": gate_file(flags, n_chunks=len(chunks.rows), items_per_chunk=definition.items_per_sample),
         ".gitignore": GITIGNORE,
         **{f"{FOLDER}/{schema}.json": schema_text(schema) for schema in SCHEMAS},
         **({CI_FILES[ci]: ci_file(ci, models)} if ci else {}),

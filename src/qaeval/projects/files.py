@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from qaeval import __version__
 from qaeval.errors import DISTRIBUTION
-from qaeval.gate.policy import Policy
+from qaeval.gate.policy import chunks_for_smallest_margins, default_policy
 from qaeval.projects.models import ProjectModels
 from qaeval.projects.schemas import editor_line
 from qaeval.registry.config import ModelSpec
@@ -85,11 +85,11 @@ def _entry(spec: ModelSpec, shipped: Mapping[str, ModelSpec]) -> dict[str, Any]:
 
 
 def _section(title: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [
-        f"  {name}: {{{', '.join(f'{key}: {_scalar(value)}' for key, value in entry.items())}}}\n"
-        for name, entry in entries.items()
-    ]
-    return f"\n{title}:\n{''.join(rows)}"
+    return f"\n{title}:\n" + "".join(f"  {name}: {_mapping(entry)}\n" for name, entry in entries.items())
+
+
+def _mapping(entry: Mapping[str, Any]) -> str:
+    return f"{{{', '.join(f'{key}: {_scalar(value)}' for key, value in entry.items())}}}"
 
 
 def _scalar(value: object) -> str:
@@ -97,17 +97,26 @@ def _scalar(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def gate_file(policy: Policy, *, n_chunks: int) -> str:
-    """Return ``gate.yaml``: the rules of a policy, as the default gate has them for this number of chunks."""
-    rules = [rule.model_dump(exclude_defaults=True) for rule in policy.rules]
-    rows = [
-        f"  - {{{', '.join(f'{key}: {_scalar(value)}' for key, value in rule.items())}}}\n" for rule in rules
+def gate_file(flags: tuple[str, ...], *, n_chunks: int, items_per_chunk: int) -> str:
+    """Return ``gate.yaml``: the rules of the default policy, with the margins that the chunks can show.
+
+    Args:
+        flags: Flags of the rubric.
+        n_chunks: Chunks of the eval.
+        items_per_chunk: Items of a chunk.
+    """
+    rules = default_policy(flags, n_chunks, items_per_chunk).rules
+    smallest = chunks_for_smallest_margins(items_per_chunk)
+    lines = [
+        "The rules of `qaeval gate`. A margin is the largest loss that you accept, as a share: 0.05 is 5 points.",
+        f"These are the smallest that {n_chunks:,} chunks can show."
+        + (f" With {smallest:,} they can be 0.05 and 0.03." if n_chunks < smallest else ""),
     ]
     return (
         editor_line("gate", "gate.yaml")
-        + f"# The rules of `qaeval gate`. A margin is the largest loss that you accept; these are what {n_chunks:,} chunks can show.\n"
-        + "# With more chunks they can be smaller: `qaeval plan` says how many a margin takes.\n"
-        + f"rules:\n{''.join(rows)}"
+        + "".join(f"# {line}\n" for line in lines)
+        + "rules:\n"
+        + "".join(f"  - {_mapping(rule.model_dump(exclude_defaults=True))}\n" for rule in rules)
     )
 
 

@@ -115,7 +115,9 @@ def inclusion_probabilities(spreads: ArrayLike, n: int, *, uniform: float = 0.5)
         certain |= share > 1
 
 
-def draw_chunks(probabilities: ArrayLike, rng: np.random.Generator) -> Bools:
+def draw_chunks(
+    probabilities: ArrayLike, rng: np.random.Generator, *, blocks: ArrayLike | None = None
+) -> Bools:
     """Draw chunks with the given probabilities: systematically, in random order, so that their number is fixed.
 
     Source: Madow 1949.
@@ -123,6 +125,8 @@ def draw_chunks(probabilities: ArrayLike, rng: np.random.Generator) -> Bools:
     Args:
         probabilities: Probability of each chunk, shape (G,), in [0, 1].
         rng: Source of the order and the start.
+        blocks: Stratum of each chunk, shape (G,): the order is random within strata, so that of each stratum as many are drawn as its
+            probabilities add up to, rounded up or down. Default: one stratum.
 
     Returns:
         True or False for each chunk, shape (G,); as many as the probabilities add up to. Always defined.
@@ -134,6 +138,8 @@ def draw_chunks(probabilities: ArrayLike, rng: np.random.Generator) -> Bools:
     if (p < 0).any() or (p > 1 + TINY).any():
         raise ValueError("probabilities must be in [0, 1]")
     order = rng.permutation(len(p))
+    if blocks is not None:
+        order = order[np.argsort(np.asarray(blocks)[order], kind="stable")]
     ends = np.cumsum(p[order])
     # the sum is a whole number but for rounding, which must not cost or add a chunk
     ends = np.round(ends, 9) + float(rng.random())

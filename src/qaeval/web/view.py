@@ -30,7 +30,8 @@ from qaeval.labelling import Sitting
 from qaeval.report import numbers
 from qaeval.storage.run_directory import MANIFEST, RunStore
 from qaeval.storage.runs import RowCounts, last_change, list_runs
-from qaeval.web.app import body_of, page, visible
+from qaeval.text.visible import visible
+from qaeval.web.app import body_of, page
 from qaeval.web.label import LabelPage
 from qaeval.web.summary import summary_sections
 
@@ -48,6 +49,7 @@ class _RunLine:
 
     name: str
     url: str
+    label_url: str
     when: str
     context: str
     verdict: str
@@ -117,7 +119,7 @@ class RunPages:
 
     def _line(self, name: str, path: Path) -> _RunLine:
         when = f"{datetime.fromtimestamp(last_change(path)).astimezone():%Y-%m-%d %H:%M}"
-        base = partial(_RunLine, name=visible(name), url=_url(name), when=when)
+        base = partial(_RunLine, name=visible(name), url=_url(name), label_url=_label_url(name), when=when)
         if not (path / MANIFEST).is_file():
             state = _activity(path)
             return base(context="", verdict=state, state=state.partition(",")[0])
@@ -173,7 +175,7 @@ class RunPages:
     def _ask_rater(self, request: Request) -> Response:
         name = request.path_params["name"]
         self._path(name)
-        return page("view_label.html.j2", name=visible(name), url=f"/label/{quote(name, safe='')}")
+        return page("view_label.html.j2", name=visible(name), url=_label_url(name))
 
     async def _start_labelling(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -183,7 +185,7 @@ class RunPages:
             await run_in_threadpool(self._sit, name, rater)
         except QaevalError as error:
             return _error(str(error), 400)
-        return RedirectResponse(f"/label/{quote(name, safe='')}/{quote(rater, safe='')}/", 303)
+        return RedirectResponse(f"{_label_url(name)}/{quote(rater, safe='')}/", 303)
 
     def _sit(self, name: str, rater: str) -> None:
         path = self._path(name)
@@ -217,15 +219,14 @@ class _LabelPages:
         parameters = scope["path_params"]
         sitting = self._sittings.get((parameters["name"], parameters["rater"]))
         if sitting is None:
-            target = f"/label/{quote(parameters['name'], safe='')}"
-            await RedirectResponse(target, 303)(scope, receive, send)
+            await RedirectResponse(_label_url(parameters["name"]), 303)(scope, receive, send)
             return
         await sitting.pages({**scope, "path": f"/{parameters['rest']}", "root_path": ""}, receive, send)
 
 
 def _report_page(path: Path, name: str, _stamp_of_files: float) -> str:
     """Render the report of a finished run; of rows that this version cannot read, from ``report.json`` without items."""
-    links = PageLinks(home="/", label=f"/label/{quote(name, safe='')}")
+    links = PageLinks(home="/", label=_label_url(name))
     try:
         return report_page(load_run([path]), links)
     except (QaevalError, KeyError):
@@ -251,6 +252,10 @@ def _activity(path: Path) -> str:
 
 def _url(name: str) -> str:
     return f"/runs/{quote(name, safe='')}"
+
+
+def _label_url(name: str) -> str:
+    return f"/label/{quote(name, safe='')}"
 
 
 def _error(reason: str, status: int = 404) -> Response:

@@ -53,7 +53,7 @@
       setTimeout(() => {
         busy = false;
         letters.forEach((one) => { one.disabled = false; });
-        document.body.dataset.ready = item ? item.assignment : "end";
+        if (item) { document.body.dataset.ready = item.assignment; }
       }, DOUBLE_MS);
     }
   }
@@ -111,8 +111,9 @@
   }
 
   function showScale() {
+    const last = Math.max(1, item.scale.length - 1);  // spread over the palette, as in the report
     letters = item.scale.map((level, index) => {
-      const button = action(`letter letter-${index}`, () => record(level.letter), element("kbd", level.letter), " ", element("span", level.name));
+      const button = action(`letter letter-${Math.round((index * 4) / last)}`, () => record(level.letter), element("kbd", level.letter), " ", element("span", level.name));
       button.title = level.meaning;
       button.dataset.letter = level.letter;
       button.disabled = busy;
@@ -152,6 +153,7 @@
         return box;
       });
       $("end").replaceChildren(...parts, undoAtEnd);
+      document.body.dataset.ready = "end";
     } catch (error) {
       $("end").replaceChildren(undoAtEnd);
       complain(error instanceof TypeError ? texts.offline : error.message);
@@ -194,7 +196,7 @@
   const toggleMark = () => mark($("mark").getAttribute("aria-pressed") !== "true");
   const toggleHelp = () => ($("help").open ? $("help").close() : $("help").showModal());
 
-  const undoAtEnd = action("", undo, $("undo").textContent);
+  const undoAtEnd = action("", undo, ...Array.from($("undo").cloneNode(true).childNodes));
   document.querySelectorAll("[data-reason]").forEach((one) => one.addEventListener("click", () => skip(one.dataset.reason)));
   document.querySelectorAll("dialog .close").forEach((one) => one.addEventListener("click", () => one.closest("dialog").close()));
   $("mark").addEventListener("click", toggleMark);

@@ -1,0 +1,284 @@
+"""`qaeval labels`: status, import from several machines, export, and items to settle."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaeval import api
+from qaeval.cli import run as qaeval
+from qaeval.comparison.run_data import read_labels, read_rater_rows
+from qaeval.labelling import Question, Sitting
+from qaeval.testing import make_run
+
+N_CHUNKS = 12
+LETTERS = {"alpha": ["AAA"] * N_CHUNKS, "beta": ["AAC", "ABC"] * (N_CHUNKS // 2)}
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run", LETTERS).path
+
+
+@pytest.fixture
+def run(graded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(graded, tmp_path / "run"))
+
+
+def sit(
+    run: Path, rater: str, letter: str | Callable[[Question], str] = "A", n: int = 72, stop: int = 99
+) -> None:
+    with Sitting.open(run, rater, n=n) as sitting:
+        while (question := sitting.current()) is not None and sitting.progress().answered < stop:
+            given = letter if isinstance(letter, str) else letter(question)
+            sitting.record(question.assignment, given, note=f"={rater}", seconds=4.0)
+
+
+def of_beta(letter: str) -> Callable[[Question], str]:
+    return lambda question: letter if question.question.startswith("beta, factual") else "A"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert qaeval(["labels", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
+    capsys.readouterr()
+    assert qaeval(["labels", *arguments]) == code
+    return capsys.readouterr().err
+
+
+def letters(run: Path) -> dict[tuple[str, str], str]:
+    return {
+        (label.rater, label.item_id): label.letter
+        for path in sorted((run / "labels").glob("*.jsonl"))
+        for label in read_labels(path)
+    }
+
+
+# ------------------------------------------------------------------------------ status
+
+
+def test_status_has_each_rater_their_agreement_and_what_more_labels_buy(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sit(run, "anna", of_beta("C"), n=60)
+    sit(run, "bert", "A", n=36, stop=8)
+    status = json.loads(printed(capsys, "status", str(run), "--json"))
+    anna, bert = status["raters"]
+    assert (anna["n_labels"], anna["n_chunks"], anna["n_open"]) == (60, 10, 0)
+    assert (bert["n_labels"], bert["n_open"]) == (8, 28)
+    (more,) = [own for own in status["more"] if own["rater"] == "anna"]
+    assert (more["n_chunks"], more["n_chunks_then"]) == (10, N_CHUNKS)
+    assert 0 < more["width_then"] < more["width"]
+    people = [pair for pair in status["pairs"] if {pair["a"], pair["b"]} == {"anna", "bert"}]
+    assert all(pair["coefficients"]["n"] >= 1 for pair in people)
+    report = api.load_run(run).report
+    assert status["verdict"] == report.verdict.model_dump(mode="json")
+    assert api.label_status(run).model_dump(mode="json") == status
+    table = printed(capsys, "status", str(run))
+    assert "60" in table
+    assert "4.0 s" in table
+
+
+def test_status_of_a_run_without_labels_by_people_names_the_command(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = json.loads(printed(capsys, "status", str(run), "--json"))
+    assert not [own for own in status["raters"] if own["rater_kind"] == "human"]
+    assert status["more"] == []
+    refused(capsys, 65, "status", str(run / "no"))
+
+
+# ------------------------------------------------------------------------------ import
+
+
+def test_files_of_several_machines_are_merged_and_a_second_import_adds_nothing(
+    graded: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(graded, tmp_path / "other"))
+    sit(run, "anna", n=36)
+    sit(other, "bert", of_beta("B"), n=36)
+    file = str(other / "labels" / "bert.jsonl")
+    printed(capsys, "import", str(run), file)
+    merged = (run / "labels" / "bert.jsonl").read_bytes()
+    assert merged == (other / "labels" / "bert.jsonl").read_bytes()
+    printed(capsys, "import", str(run), file)
+    assert (run / "labels" / "bert.jsonl").read_bytes() == merged
+    assert {rater.rater for rater in api.load_run(run).report.agreement} >= {"anna", "bert"}
+    assert all(label.inclusion is not None for label in read_labels(run / "labels" / "bert.jsonl"))
+
+
+def test_a_sitting_that_went_on_elsewhere_is_taken_over_with_its_corrections(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sit(run, "anna", n=36, stop=10)
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    with Sitting.open(other, "anna") as sitting:
+        reopened = sitting.undo()
+        assert reopened is not None
+        sitting.record(reopened.assignment, "C")
+    sit(other, "anna", "B")
+    printed(capsys, "import", str(run), str(other / "labels" / "anna.jsonl"))
+    assert letters(run) == letters(other)
+    with Sitting.open(run, "anna", n=36) as sitting:
+        assert sitting.progress().answered == 0  # a new sitting: that one is finished
+
+
+def test_a_rater_with_different_letters_on_two_machines_is_named_and_nothing_is_imported(
+    graded: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(graded, tmp_path / "other"))
+    sit(run, "anna", "A", n=36)
+    sit(other, "anna", of_beta("C"), n=36)
+    sit(other, "bert", "A", n=6)
+    before = letters(run)
+    files = [str(other / "labels" / f"{rater}.jsonl") for rater in ("anna", "bert")]
+    error = refused(capsys, 65, "import", str(run), *files)
+    differing = [item for (rater, item), letter in letters(other).items() if letter == "C"]
+    assert differing
+    assert sum(item in error for item in differing) == min(5, len(differing))
+    assert "A and C" in error
+    assert letters(run) == before
+    printed(capsys, "import", str(run), files[0], "--rater", "anna-2")
+    assert ("anna-2", differing[0]) in letters(run)
+
+
+def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sheet"
+    arguments = ["export", str(run), "--to", "labels", "--n", "12", "--spreadsheet", "de", "--out", str(out)]
+    assert qaeval(arguments) == 0
+    rows = list(csv.DictReader(io.StringIO((out / "labels.csv").read_text("utf-8-sig")), delimiter=";"))
+    for row in rows:
+        row["label"], row["flag hallucination"] = "C", "x"
+    path = out / "anna.csv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        file.write("sep=;\r\n")
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "without the probability" not in printed(capsys, "import", str(run), str(path))
+    counted = read_rater_rows(run / "labels" / "anna.jsonl")
+    assert [(label.rater, label.letter, label.flags) for label in counted.labels] == [
+        ("anna", "C", ("hallucination",))
+    ] * 12
+    assert [draw.rater for draw in counted.draws] == ["anna"]
+    assert all(label.inclusion for label in counted.labels)
+    with Sitting.open(run, "anna", n=72) as sitting:
+        assert sitting.progress().total == 72 - 12 + 5
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "message"),
+    [
+        ({"letter": "D"}, 65, "'D'"),
+        ({"flags": ["no_such"]}, 65, "no_such"),
+        ({"item_id": "0" * 16}, 65, "1 of items that"),
+        ({"rubric": "qa_pair_abc/9"}, 65, "1 under another rubric"),
+        ({"rater": "a/b"}, 64, "--rater"),
+        ({"rater_kind": "cat"}, 65, "rater_kind"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    row: dict[str, Any],
+    code: int,
+    message: str,
+) -> None:
+    item = api.load_run(run).letters["item_id"][0]
+    path = tmp_path / "anna.jsonl"
+    path.write_text(
+        json.dumps({"item_id": item, "rater": "anna", "rater_kind": "human", "letter": "A", **row}) + "\n"
+    )
+    assert message in refused(capsys, code, "import", str(run), str(path))
+    assert not (run / "labels" / "anna.jsonl").exists()
+
+
+def test_an_open_sitting_is_not_written_into(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sit(run, "anna", n=6)
+    copied = Path(shutil.copy(run / "labels" / "anna.jsonl", tmp_path))
+    with Sitting.open(run, "anna", n=6):
+        assert "in use" in refused(capsys, 74, "import", str(run), str(copied))
+
+
+# ------------------------------------------------------------------------------ export
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl"])
+def test_the_labels_of_a_run_in_one_file_are_read_back_with_their_probabilities(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    sit(run, "anna", of_beta("B"), n=36)
+    sit(run, "bert", "A", n=36)
+    out = tmp_path / name
+    printed(capsys, "export", str(run), "--out", str(out), "--rater", "anna", "--rater", "bert")
+    read = {(label.rater, label.item_id): label for label in read_labels(out)}
+    assert {key: label.letter for key, label in read.items()} == letters(run)
+    for path in sorted((run / "labels").glob("*.jsonl")):
+        for label in read_labels(path):
+            same = read[label.rater, label.item_id]
+            assert (same.inclusion, same.chunk_inclusion) == pytest.approx(
+                (label.inclusion, label.chunk_inclusion)
+            )
+            assert same.note.lstrip("'") == label.note
+    printed(capsys, "import", str(run), str(out))
+    assert {key: label.letter for key, label in read.items()} == letters(run)
+
+
+def test_text_of_an_export_is_no_formula_and_knows_its_languages(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sit(run, "anna", n=6)
+    out = tmp_path / "labels.csv"
+    printed(capsys, "export", str(run), "--out", str(out), "--spreadsheet", "de", "--rater", "anna")
+    raw = out.read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbfitem_id;label;flag hallucination;note")
+    assert b";'=anna;" in raw
+    assert "expected a language" in refused(
+        capsys, 64, "export", str(run), "--out", str(out), "--spreadsheet", "xx"
+    )
+    assert "unknown rater" in refused(capsys, 64, "export", str(run), "--out", str(out), "--rater", "zoe")
+    assert ".csv or .jsonl" in refused(capsys, 64, "export", str(run), "--out", str(tmp_path / "labels.xls"))
+    assert raw == out.read_bytes()
+
+
+# ------------------------------------------------------------------------------ adjudicate
+
+
+def test_items_in_dispute_are_listed_and_settled_from_the_command_line(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sit(run, "anna", "A")
+    sit(run, "bert", of_beta("C"))
+    disputes = json.loads(printed(capsys, "adjudicate", str(run), "--json"))
+    assert len(disputes) == N_CHUNKS
+    assert [(label["rater"], label["letter"], label["note"]) for label in disputes[0]["labels"]] == [
+        ("anna", "A", "=anna"),
+        ("bert", "C", "=bert"),
+    ]
+    settle = [f"{dispute['item_id']}=B" for dispute in disputes[:2]]
+    out = printed(
+        capsys, "adjudicate", str(run), "--rater", "cleo", "--settle", settle[0], "--settle", settle[1]
+    )
+    assert "2 of 12" in out
+    assert len(json.loads(printed(capsys, "adjudicate", str(run), "--json"))) == N_CHUNKS - 2
+    assert "--rater" in refused(capsys, 64, "adjudicate", str(run), "--settle", settle[0])
+    assert "ITEM=LETTER" in refused(capsys, 64, "adjudicate", str(run), "--rater", "cleo", "--settle", "B")
+    assert "'Z'" in refused(
+        capsys, 64, "adjudicate", str(run), "--rater", "cleo", "--settle", f"{disputes[2]['item_id']}=Z"
+    )
+    status = json.loads(printed(capsys, "status", str(run), "--json"))
+    assert (status["n_disputed"], status["n_settled"]) == (N_CHUNKS - 2, 2)
