@@ -28,6 +28,7 @@ def session(stage: str, model: str, seconds: float, load_s: float = 0.0) -> Sess
             "seconds": seconds,
             "load_s": load_s,
             "n_tasks": 5,
+            "host": "127.0.0.1",
             "qaeval_version": "0",
         }
     )
@@ -71,6 +72,7 @@ def test_a_whole_probe_is_scaled_to_the_samples() -> None:
     assert "at most 10 min 00 s" in text
     assert "EUR 1.20" in text
     assert "no price" in found.sentence({})
+    assert (found.times(2).n_requests, found.times(2).wall_s) == (1600, 1200.0)
 
 
 def test_what_qaeval_starts_itself_is_assumed_to_be_as_fast_as_the_first() -> None:
@@ -99,6 +101,7 @@ def test_every_server_that_is_up_is_probed_else_the_one_that_is_started_first() 
     assert probed_candidates([up("a"), up("b")], up("j")) == ([up("a"), up("b")], True)
     assert probed_candidates([hosted("a"), up("b")], up("j")) == ([up("b")], False)
     assert probed_candidates([hosted("a"), hosted("b")], hosted("j")) == ([hosted("a")], False)
+    assert probed_candidates([embedded, hosted("a")], hosted("j")) == ([hosted("a")], False)
     assert probed_candidates([embedded], embedded) == ([], False)
     assert probed_candidates([hosted("a"), adapter], None) == ([], False)
 

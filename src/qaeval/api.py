@@ -454,9 +454,9 @@ def compare(
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
             if confirm is not None and not resume and exporter is None:
-                _confirm(
-                    runner.estimate(plan.candidates, plan.definition, judging), confirm, machines, registry
-                )
+                whole = runner.estimate(plan.candidates, plan.definition, judging)
+                times = n_replies * n_letters * (1 + len(others))
+                _confirm(whole, confirm, machines, registry, times=times)
             runner.compare(
                 plan.candidates,
                 plan.definition,
@@ -553,7 +553,8 @@ def generate(
     ):
         runner.check(*plan.candidates)
         if confirm is not None and not resume and exporter is None:
-            _confirm(runner.estimate(plan.candidates, plan.definition, None), confirm, machines, registry)
+            whole = runner.estimate(plan.candidates, plan.definition, None)
+            _confirm(whole, confirm, machines, registry, times=n_replies)
         runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
@@ -653,7 +654,8 @@ def grade(
 
             if not members:
                 if confirm is not None and exporter is None:
-                    _confirm(runner.estimate_grades(judgings[0]), confirm, machines, registry)
+                    whole = runner.estimate_grades(judgings[0])
+                    _confirm(whole, confirm, machines, registry, times=n_letters)
                 grade_by(judgings[0])
                 _require_letters(store, judgings[0].judge.name)
             elif failed := _grade_by_each(store, judgings, grade_by):
@@ -1248,11 +1250,17 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
 
 
 def _confirm(
-    result: Estimate | None, confirm: Confirm, machines: Mapping[str, MachineFacts], registry: Config
+    whole: Estimate | None,
+    confirm: Confirm,
+    machines: Mapping[str, MachineFacts],
+    registry: Config,
+    *,
+    times: int,
 ) -> None:
-    if result is not None:
+    if whole is not None:
+        repeated = whole.times(times)
         limit = registry.defaults.confirm_minutes
-        confirm(RunEstimate(result.sentence(machines), result.wall_s / 60, limit))
+        confirm(RunEstimate(repeated.sentence(machines), repeated.wall_s / 60, limit))
 
 
 def _note(judging: Judging, progress: Progress) -> None:
