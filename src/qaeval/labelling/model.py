@@ -41,7 +41,7 @@ class MoreLabels(Part):
     width: float | None
     """Of the corrected difference now, as a share; None with fewer than 10 labelled chunks."""
     width_then: float | None
-    """Expected with the labels to come; None where those are too few for an interval."""
+    """Expected with the labels to come; None where those are too few for an interval, or the labels so far are all alike."""
 
 
 class StoppingDecision(Part):

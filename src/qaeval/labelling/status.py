@@ -216,7 +216,8 @@ def _more_labels(analysis: Analysis) -> tuple[MoreLabels, ...]:
                     n_chunks=width.n_now,
                     n_chunks_then=width.n_then,
                     width=None if isnan(width.now) else width.now,
-                    width_then=None if isnan(width.then) else width.then,
+                    # labels that are all alike tell nothing of the width that more would give
+                    width_then=None if isnan(width.then) or not width.then else width.then,
                 )
             )
     return tuple(more)
@@ -235,7 +236,7 @@ def _more_sentence(more: MoreLabels) -> str:
     if more.n_chunks_then == more.n_chunks:
         return f"{pair}: every chunk is labelled."
     now = "no interval yet" if more.width is None else f"interval {_width(more.width)} wide"
-    then = "still no interval" if more.width_then is None else f"about {_width(more.width_then)}"
+    then = "not known yet" if more.width_then is None else f"about {_width(more.width_then)}"
     return (
         f"{pair}: {now} with {plural(more.n_chunks, 'labelled chunk')}; with {more.n_more} labels more "
         f"({plural(more.n_chunks_then, 'chunk')} in all) {then}."
