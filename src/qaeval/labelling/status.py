@@ -10,14 +10,14 @@ from qaeval.agreement.label_rows import RaterRows
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.correction import ChunkRates
 from qaeval.comparison.headline import verdict_sentence
-from qaeval.comparison.model import RaterKind, Verdict
+from qaeval.comparison.model import LabelledRate, RaterKind, Verdict
 from qaeval.comparison.run_data import labels_of_run, read_rater_rows
 from qaeval.comparison.write_report import read_report
 from qaeval.export.select import require_finished
 from qaeval.labelling.adjudication import disputed_items
 from qaeval.labelling.model import LabelStatus, MoreLabels, RaterWork, SittingSummary, StoppingDecision
 from qaeval.labelling.stopping import ESTIMANDS
-from qaeval.report.numbers import coefficient, listed, plural, points
+from qaeval.report.numbers import coefficient, listed, percent, plural, points, rate
 from qaeval.stats.labelling import expected_width
 from qaeval.stats.stopping import LabelDecision
 from qaeval.storage.run_directory import RunStore
@@ -97,6 +97,7 @@ def summarise(
     agreement = next((own for own in report.agreement if own.rater == rater), None)
     work = _work(rater, analysis, files)
     more = tuple(own for own in _more_labels(analysis) if own.rater == rater)
+    rates = tuple(own for own in report.labelled_rates if own.rater == rater and own.name == "usable")
     kappa = None if agreement is None or agreement.coefficients is None else agreement.coefficients.kappa
     return SittingSummary(
         rater=rater,
@@ -104,6 +105,7 @@ def summarise(
         n_skipped=work.n_skipped if work else 0,
         agreement=agreement,
         differences=report.differences,
+        rates=rates,
         verdict=report.verdict,
         is_decided=is_shown(report.verdict),
         more=more,
@@ -116,6 +118,7 @@ def summarise(
                 else ()
             ),
             *(pair.sentence for pair in report.differences),
+            *(_rate_sentence(own) for own in rates if not report.differences),
             verdict_sentence(report.verdict),
             *((decision.sentence,) if decision else ()),
             *map(_more_sentence, more),
@@ -229,6 +232,13 @@ def _work_sentence(work: RaterWork) -> str:
     if work.n_skipped:
         text += f", {work.n_skipped} skipped"
     return f"{text}, {work.n_open} of the sitting open." if work.n_open else f"{text}."
+
+
+def _rate_sentence(labelled: LabelledRate) -> str:
+    return (
+        f"Usable items of {labelled.candidate} by the labels of {plural(labelled.n_chunks, 'chunk')}: {rate(labelled.rate)}; by the "
+        f"judge's letters alone {percent(labelled.judged)}."
+    )
 
 
 def _more_sentence(more: MoreLabels) -> str:
