@@ -5,6 +5,8 @@ from math import ceil, isnan
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from qaeval.agreement.analysis import all_rater_agreement, fits
 from qaeval.agreement.label_rows import RaterRows
 from qaeval.comparison.analysis import Analysis, ReportOptions
@@ -94,10 +96,14 @@ def summarise(
     """
     analysis, files = _analysed(run, margin)
     report = analysis.report
-    agreement = next((own for own in report.agreement if own.rater == rater), None)
+    agreement = next((other for other in report.agreement if other.rater == rater), None)
     work = _work(rater, analysis, files)
-    more = tuple(own for own in _more_labels(analysis) if own.rater == rater)
-    rates = tuple(own for own in report.labelled_rates if own.rater == rater and own.name == "usable")
+    more = tuple(width for width in _more_labels(analysis) if width.rater == rater)
+    rates = tuple(
+        labelled
+        for labelled in report.labelled_rates
+        if labelled.rater == rater and labelled.name == "usable"
+    )
     kappa = None if agreement is None or agreement.coefficients is None else agreement.coefficients.kappa
     return SittingSummary(
         rater=rater,
@@ -118,7 +124,7 @@ def summarise(
                 else ()
             ),
             *(pair.sentence for pair in report.differences),
-            *(_rate_sentence(own) for own in rates if not report.differences),
+            *(_rate_sentence(labelled) for labelled in rates if not report.differences),
             verdict_sentence(report.verdict),
             *((decision.sentence,) if decision else ()),
             *map(_more_sentence, more),
@@ -141,7 +147,7 @@ def stopping_decision(decision: LabelDecision, candidates: Sequence[str]) -> Sto
     elif decision.outcome == "equal":
         text = f"Decided, {about}: {listed(leaders)} differ by less than the margin ({counted})."
     else:
-        text = f"Not decided, {about} ({counted}; the next decision can fall at {decision.next_look})."
+        text = f"Not decided, {about} ({counted}; a decision can fall at {decision.next_look})."
     return StoppingDecision(
         outcome=decision.outcome,
         leaders=leaders,
@@ -196,7 +202,11 @@ def _more_labels(analysis: Analysis) -> tuple[MoreLabels, ...]:
     """Estimate what `N_MORE` labels more would buy, for each pair and each person that labelled a chunk for both."""
     report, table = analysis.report, analysis.table
     by_rater = ChunkRates.by_rater(table, analysis.rows.labels, report.rubric, judge_tuned=report.judge.tuned)
-    people = [own.rater for own in report.agreement if own.rater_kind != "model" and own.rater in by_rater]
+    people = [
+        agreement.rater
+        for agreement in report.agreement
+        if agreement.rater_kind != "model" and agreement.rater in by_rater
+    ]
     items = table[table["item_id"] != ""].drop_duplicates("item_id")
     per_chunk = max(1.0, len(items) / max(1, table["cluster"].nunique()))
     more = []
@@ -205,7 +215,7 @@ def _more_labels(analysis: Analysis) -> tuple[MoreLabels, ...]:
             rates = by_rater[rater].of_both([pair.a, pair.b])
             labelled = (rates.labelled[pair.b] - rates.labelled[pair.a]).to_numpy(float)
             judged = (rates.judged[pair.b] - rates.judged[pair.a]).to_numpy(float)
-            if not (labelled == labelled).any():  # noqa: PLR0124 - NaN where a chunk is not labelled
+            if np.isnan(labelled).all():
                 continue
             width = expected_width(
                 judged, labelled, ceil(N_MORE / per_chunk), sizes=rates.sizes.to_numpy(float)
