@@ -349,7 +349,7 @@ def test_a_sheet_without_its_draw_is_read_without_probabilities(run: Path, tmp_p
 
 def test_the_probabilities_are_of_the_sheet_that_is_filled_in(run: Path, tmp_path: Path) -> None:
     out = sheet(run, tmp_path / "out", n=3)
-    other = Label(item_id="0" * 16, rater="anna", rater_kind="human", letter="A", rubric="qa_pair_abc/1")
+    other = Label(item_id="0" * 16, rater="anna", rater_kind="human", letter="A", rubric="qa_pair_abc/2")
     (out / "other.jsonl").write_text(other.model_dump_json() + "\n")
     assert [label.inclusion for label in read_labels(out / "other.jsonl")] == [None]
 
