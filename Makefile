@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer fuzz bench dist check ci-fast ci ci-nightly format docs lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz bench dist check ci-fast ci ci-nightly format docs lock clean
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -102,6 +102,9 @@ dist: $(VENV)-release/.ready  ## build a release into dist/, check its metadata,
 
 test-newcomer: $(VENV)/.dev dist  ## play a newcomer: the wheel in a fresh environment, an empty folder, no manual step
 	@$(BIN)/python tools/newcomer.py --wheel dist/*.whl $(ARGS)
+
+test-image:  ## build the image and compare the embedded models in it, where a container builder works
+	@tools/smoke_image.sh
 
 check: $(VENV)/.dev  ## format, lint, types, imports
 	@$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ import pytest
 from gate_runs import TODAY, evidence
 from qaeval.errors import DataError
 from qaeval.gate.baseline import read_baseline, write_baseline
+from qaeval.gate.decide import decide
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import RuleVerdict
 from qaeval.gate.policy import Policy
@@ -65,6 +66,20 @@ def test_a_loss_that_the_judge_does_not_see_is_a_regression_by_labels() -> None:
     assert corrected.verdict == "regression"
     assert corrected.change is not None
     assert corrected.change.value == approx(-0.25)
+
+
+def test_labels_that_refute_the_judge_leave_its_letters_no_pass_and_decide_themselves() -> None:
+    # the judge gives an A to everything, and half of it is a C
+    refuted = run(["AA"] * N, TRUTH, N)
+
+    def outcome(**rule: Any) -> str:
+        policy = Policy.model_validate({"rules": [{"quantity": "usable_rate", "margin": 0.3, **rule}]})
+        inputs = GateInputs(policy=policy, run=refuted, baseline=refuted, candidates={}, today=TODAY)
+        report = decide(inputs)
+        assert ("anna's labels" in report.headline) is (report.outcome == "untrusted")
+        return report.outcome
+
+    assert [outcome(), outcome(corrected=True), outcome(corrected="auto")] == ["untrusted", "pass", "pass"]
 
 
 @pytest.mark.parametrize(("n_run", "n_baseline"), [(9, N), (N, 9), (0, N)])

@@ -12,17 +12,26 @@ import numpy as np
 import pytest
 
 from gate_builders import EVERY
-from gate_runs import TODAY, evidence, served, words
+from gate_runs import TODAY, controls, evidence, served, words
 from qaeval.cli.gate_tables import print_gate
+from qaeval.comparison.model import Reason, Verdict
 from qaeval.gate.decide import decide
 from qaeval.gate.evidence import Evidence, RaterLabels
 from qaeval.gate.model import GateReport
-from qaeval.gate.policy import Policy
+from qaeval.gate.policy import Policy, default_policy
 from qaeval.gate.rules import GateInputs
 from qaeval.gate.views import to_comment, to_junit, to_markdown
 
 GOLDEN = Path(__file__).parent / "golden"
 USABLE = {"quantity": "usable_rate", "margin": 0.05}
+VERDICT = Verdict(
+    kind="use",
+    candidate="alpha",
+    leader="alpha",
+    condition="if_judge_right",
+    reasons=(Reason(code="better", candidates=("beta",)), Reason(code="not_labelled", candidates=("beta",))),
+)
+DEFAULT = "the default policy, with the verdict of the run"
 HALLUCINATION = {"quantity": "hallucination_rate", "margin": 0.03}
 
 
@@ -135,6 +144,13 @@ def _gates() -> Iterator[tuple[str, GateReport]]:
         "judge not trusted",
         gate(good, same, USABLE, certificate="require", certificate_file="certificates/none.json"),
     )
+    blind = evidence({"alpha": words(120, 0.8, seed=1)}, controls=controls("AAAACA"))
+    yield "a judge that tells nothing apart", gate(blind, same, USABLE)
+    yield "one letter", gate(evidence({"alpha": ["AAA"] * 120}, controls=()), same, USABLE)
+    inputs = GateInputs(
+        policy=default_policy(good.flags, 120, 3), run=good, baseline=same, candidates={}, today=TODAY
+    )
+    yield DEFAULT, decide(replace(inputs, comparison=VERDICT))
     yield (
         "an old baseline on other samples, and a judge whose letters vary",
         gate(
@@ -206,14 +222,15 @@ def test_the_summaries_are_the_golden_file() -> None:
 
 
 def test_the_terminal_output_is_the_golden_file(capsys: pytest.CaptureFixture[str]) -> None:
-    for title in ("regressions", "times and cost", "sequential"):
+    for title in ("regressions", "times and cost", "sequential", DEFAULT):
         print_gate(gates()[title])
     golden("gate.txt", capsys.readouterr().out)
 
 
 def test_the_comment_is_the_golden_file() -> None:
-    golden("gate_comment.md", to_comment(gates()["regressions"], "https://ci.example/runs/1"))
+    shown = [to_comment(gates()[title], "https://ci.example/runs/1") for title in ("regressions", DEFAULT)]
+    golden("gate_comment.md", "".join(shown))
 
 
 def test_the_junit_document_is_the_golden_file() -> None:
-    golden("gate_junit.xml", to_junit(EVERY["regression"]))
+    golden("gate_junit.xml", to_junit(EVERY["regression"].model_copy(update={"verdict": VERDICT})))

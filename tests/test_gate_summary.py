@@ -118,8 +118,8 @@ def test_what_others_wrote_stays_text(write: "type[str]") -> None:
     [
         ("@acme/owners", "@&#8203;acme/owners"),
         ("see #12 and !34 and GH-5", "see #&#8203;12 and !&#8203;34 and GH-&#8203;5"),
-        ("a | b\n\x1b[31m", r"a \| b [31m"),
-        ("\u202egnp.exe", "gnp.exe"),
+        ("a | b\n\x1b[31m", r"a \| b ␛[31m"),
+        ("\u202egnp.exe", "[U+202E]gnp.exe"),
         ("usable_rate", "usable_rate"),
         ("50 % < 60 %", "50 % < 60 %"),
     ],

@@ -50,6 +50,7 @@ def test_a_judge_that_gives_the_best_letter_to_controls_passes_nothing() -> None
     assert report.controls is not None
     assert (report.controls.outcome, report.controls.n_best) == ("tells nothing apart", 6)
     assert "6 of 6 planted controls" in report.headline
+    assert [rule.verdict for rule in report.rules] == ["inconclusive"]
     assert gate(evidence({"alpha": words(60, 0.8)}), USABLE).outcome == "pass"
 
 

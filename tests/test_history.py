@@ -221,7 +221,7 @@ def test_names_cannot_command_the_terminal(results: Path, capsys: pytest.Capture
     assert qaeval(["history", str(results)]) == 0
     assert not set("\x1b\x07") & set(capsys.readouterr().out)
     assert qaeval(["history", f"{results}\x1b[2Jno"]) == 65
-    assert "\ufffd[2Jno: no such folder" in capsys.readouterr().err
+    assert "␛[2Jno: no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--push"], ["results", "--mlflow", "http://127.0.0.1:1"]])

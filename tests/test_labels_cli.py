@@ -166,7 +166,7 @@ def test_a_filled_in_sheet_is_imported_with_its_draw_and_flags(
         writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
         writer.writeheader()
         writer.writerows(rows)
-    printed(capsys, "import", str(run), str(path))
+    assert "without the probability" not in printed(capsys, "import", str(run), str(path))
     counted = read_rater_rows(run / "labels" / "anna.jsonl")
     assert [(label.rater, label.letter, label.flags) for label in counted.labels] == [
         ("anna", "C", ("hallucination",))
@@ -227,6 +227,11 @@ def test_the_labels_of_a_run_in_one_file_are_read_back_with_their_probabilities(
     printed(capsys, "export", str(run), "--out", str(out), "--rater", "anna", "--rater", "bert")
     read = {(label.rater, label.item_id): label for label in read_labels(out)}
     assert {key: label.letter for key, label in read.items()} == letters(run)
+    everyone = tmp_path / f"all-{name}"
+    printed(
+        capsys, "export", str(run), "--out", str(everyone)
+    )  # labels of the eval's other items are not of the run
+    assert {label.item_id for label in read_labels(everyone)} <= set(api.load_run(run).letters["item_id"])
     for path in sorted((run / "labels").glob("*.jsonl")):
         for label in read_labels(path):
             same = read[label.rater, label.item_id]

@@ -457,6 +457,35 @@ def test_an_unknown_argument_ends_before_anything_is_loaded(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_servers_left")
+def test_the_server_of_the_probe_stays_up_and_its_start_counts_in_the_run(tmp_path: Path) -> None:
+    registry = registry_file(tmp_path, mistral=entry("ok"), qwen=entry("ok"))
+    chunks = [{"id": str(n), "text": f"Card {n} has {n + 2} GB of memory."} for n in range(50)]
+    (tmp_path / "chunks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chunks))
+    words = [
+        "--config",
+        str(registry),
+        "--chunks",
+        str(tmp_path / "chunks.jsonl"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(
+        [QAEVAL, "generate", "mistral", "qwen", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.index("mistral is ready") < done.stderr.index("estimate: 100 requests")
+    assert done.stderr.count("is ready") == 2
+    sessions = [json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()]
+    assert [row["model"] for row in sessions] == ["mistral", "qwen"]
+    assert all(row["load_s"] > 0 for row in sessions)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_servers_left")
 def test_ctrl_c_while_a_server_runs_leaves_none(tmp_path: Path) -> None:
     registry = registry_file(tmp_path, mistral=entry("slow"), qwen=entry("ok"))
     command = [QAEVAL, "compare", "mistral", "qwen", "--config", str(registry)]

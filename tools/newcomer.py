@@ -1,6 +1,6 @@
 """Play a newcomer: qaeval from its wheel in a fresh environment, twenty Markdown files in an empty folder, no manual step.
 
-    make test-newcomer                # install, init, compare, view, label, gate
+    make test-newcomer                # build, install, init, compare, view, label, gate
     make test-newcomer ARGS=--hold    # and fail where it takes more than three minutes after the installation
 
 Python and playwright are those of the developer's environment, which plays the browser; qaeval is the wheel alone.
@@ -9,17 +9,23 @@ Python and playwright are those of the developer's environment, which plays the 
 import argparse
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 180.0
 DOCUMENTS = 20
+ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
 
 
 class StepFailedError(Exception):
@@ -99,6 +105,68 @@ class Newcomer:
         self.type(commands[1])
         expect((self.project / "results/first/report.html").is_file(), "compare writes a report")
 
+    def view(self) -> None:
+        """Look at the report, and label three items by keyboard from there."""
+        with self.page("qaeval view results/first --no-browser") as page:
+            page.locator("#decision").wait_for()
+            page.get_by_role("link", name="Label items").click()
+            page.get_by_label("Your name").fill("newcomer")
+            page.get_by_role("button", name="Start or continue").click()
+            shown = ""
+            for key in "abc":
+                # the id of the item that the page shows; empty while one is loaded, when keys do nothing
+                page.wait_for_function(
+                    "shown => ![undefined, '', shown].includes(document.body.dataset.ready)", arg=shown
+                )
+                shown = page.evaluate("document.body.dataset.ready")
+                page.keyboard.press(key)
+            page.locator("#progress", has_text="3 of").wait_for()
+        rows = (self.project / "results/first/labels/newcomer.jsonl").read_text(encoding="utf-8").splitlines()
+        letters = [row["letter"] for row in map(json.loads, rows) if "letter" in row]
+        expect(letters == ["A", "B", "C"], f"three labels, found {letters}")
+        self.type("qaeval report results/first")
+
+    @contextmanager
+    def page(self, command: str) -> Iterator[Page]:
+        """Start a command that serves a local page, and open it in Chromium; nothing else is loaded."""
+        print(f"  $ {command}", flush=True)
+        server = subprocess.Popen(
+            command.split(),
+            cwd=self.project,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            address = next(
+                (match[0] for line in server.stdout or () if (match := ADDRESS.search(line))), None
+            )
+            expect(address is not None, f"{command} prints the address of its page")
+            with sync_playwright() as playwright:
+                chromium = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+                )
+                page = chromium.new_page()
+                complaints: list[str] = []
+                page.on("console", lambda message: complaints.append(message.text))
+                page.on("pageerror", lambda error: complaints.append(str(error)))
+                page.on(
+                    "request",
+                    lambda request: (
+                        None if request.url.startswith("http://127.0.0.1") else complaints.append(request.url)
+                    ),
+                )
+                page.goto(str(address))
+                yield page
+                chromium.close()
+            expect(complaints == [], f"a page without complaints, found {complaints}")
+            server.send_signal(signal.SIGINT)
+            expect(server.wait(20) == 0, f"{command} ends with 0")
+        finally:
+            server.kill()
+            server.wait()
+
     def gate(self) -> None:
         """Gate an equal run and a worse one."""
         self.type("qaeval compare embedded-salient --out results/release")
@@ -120,6 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--wheel", type=Path, required=True, help="the wheel, as `make dist` builds it")
     parser.add_argument(
         "--hold", action="store_true", help=f"fail above {LIMIT_S:g} s after the installation"
     )
@@ -130,7 +199,11 @@ def main() -> int:
     try:
         timed("install the wheel", newcomer.install)
         newcomer.write_documents()
-        steps = (("init and compare", newcomer.init), ("gate", newcomer.gate))
+        steps = (
+            ("init and compare", newcomer.init),
+            ("view and label", newcomer.view),
+            ("gate", newcomer.gate),
+        )
         seconds = sum(timed(name, step) for name, step in steps)
     except StepFailedError as error:
         print(f"newcomer: {error}", file=sys.stderr)

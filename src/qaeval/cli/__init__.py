@@ -6,6 +6,7 @@ Exit codes: 0 success · 4 not comparable · 64 usage · 65 bad input data · 69
 """
 
 import errno
+import io
 import logging
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import Final
 import typer
 
 from qaeval.cli.app import ORDER, app
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say
 from qaeval.errors import QaevalError, StoreError, UsageError
 
 _VERBOSITY: Final = {"-v", "-vv", "-V", "--verbose"}
@@ -23,6 +24,11 @@ _VERBOSITY: Final = {"-v", "-vv", "-V", "--verbose"}
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal of another encoding loses a symbol, not the output
     sys.exit(run(sys.argv[1:]))
 
 
@@ -41,7 +47,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a warning."""
-        print(printable(f"qaeval: {record.getMessage()}"), file=sys.stderr)
+        say(f"qaeval: {record.getMessage()}", error=True)
 
 
 def _run(arguments: list[str]) -> int:
@@ -78,5 +84,5 @@ def _help_for(arguments: list[str]) -> str:
 
 def _print_error(message: str, exit_code: int, *, hint: str = "") -> int:
     advice = f"\nSee `{hint}`." if hint else ""
-    print(printable(f"qaeval: {message}{advice}"), file=sys.stderr)
+    say(f"qaeval: {message}{advice}", error=True)
     return exit_code

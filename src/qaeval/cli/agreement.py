@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from qaeval.cli.options import AsJson, Labels, Registry, find_run_argument, margin_option
+from qaeval.cli.terminal import say_json
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def agreement(
 
         check = check_claim(table, agreement=percent, kappa=kappa)
         if as_json:
-            print(claim_json(check))
+            say_json(claim_json(check))
         else:
             print_published(check, claimed=percent is not None or kappa is not None)
         return
@@ -117,7 +118,7 @@ def agreement(
         scale=_listed(scale),
     )
     if as_json:
-        print(report.model_dump_json())
+        say_json(report.model_dump_json())
         return
     from qaeval.agreement.messages import verdict_line
     from qaeval.agreement.sections import write_agreement
@@ -203,7 +204,7 @@ def plan(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if as_json:
-        print(report.model_dump_json())
+        say_json(report.model_dump_json())
     else:
         print_sections(write_plan(report))
 

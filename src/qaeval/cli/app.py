@@ -27,6 +27,7 @@ from qaeval.cli import (
     view,
 )
 from qaeval.cli.examples import EXAMPLES
+from qaeval.cli.terminal import say
 from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -96,7 +97,7 @@ class Commands(typer.core.TyperGroup):
 
 def _print_version(value: bool) -> None:
     if value:
-        print(f"qaeval {__version__}")
+        say(f"qaeval {__version__}")
         raise typer.Exit
 
 

@@ -1,6 +1,5 @@
 """`qaeval compare`, `generate`, `grade` and `report`: a run, whole or stage by stage."""
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -51,7 +50,7 @@ from qaeval.cli.options import (
     panel_names,
     prompt_names,
 )
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
 
 FORMATS = ("html", "md", "json", "csv")
@@ -223,7 +222,7 @@ def generate(
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
         )
-    print(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
+    say(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
 
 
 def grade(
@@ -240,10 +239,11 @@ def grade(
     repeat: RepeatGrade = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
+    yes: Yes = False,
 ) -> None:
     """Grade the items of a run. Items that already have a grade keep it; the letters of a further judge are kept beside them."""
     from qaeval import api
-    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
 
     api.grade(
         run,
@@ -260,9 +260,10 @@ def grade(
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         progress=progress_on_stderr(),
+        confirm=confirm_on_stderr(yes=yes),
     )
     options = f" --panel {shlex.quote(panel)}" if panel else ""
-    print(f"{run}\nnext: qaeval report {shlex.quote(str(run))}{options}")
+    say(f"{run}\nnext: qaeval report {shlex.quote(str(run))}{options}")
 
 
 def report(
@@ -309,13 +310,13 @@ def report(
             loaded.write_report()
         except (ReadOnlyError, InUseError) as error:
             # the report of a run that is read only, or being written by another process, is printed all the same
-            print(printable(f"! The report is not written: {error}"), file=sys.stderr)
+            say(f"! The report is not written: {error}", error=True)
             path = None
     if labels:
         for rater in loaded.report.agreement:
             if rater.coefficients is None:
                 message = "belongs to a graded item of this run: are the labels of another run or rubric?"
-                print(printable(f"! No label by {rater.rater} {message}"), file=sys.stderr)
+                say(f"! No label by {rater.rater} {message}", error=True)
     if format_ is not None:
         sys.stdout.write(loaded.render(format_))  # type: ignore[arg-type] # checked above
     else:
@@ -350,7 +351,7 @@ def _resumable(path: Path, *, as_json: bool = False) -> Iterator[None]:
             arguments = [word for word in sys.argv[1:] if word != "--resume"]
             if not any(word == "--out" or word.startswith("--out=") for word in arguments):
                 arguments += ["--out", str(path)]
-            print(f"to continue: {shlex.join(['qaeval', *arguments, '--resume'])}", file=sys.stderr)
+            say(f"to continue: {shlex.join(['qaeval', *arguments, '--resume'])}", error=True)
         raise
 
 
@@ -359,6 +360,6 @@ def _show(report: "Report", path: Path | None, *, as_json: bool) -> None:
 
     if as_json:
         where: dict[str, Any] = {} if path is None else {"path": str(path)}
-        print(json.dumps({**where, **report.model_dump(mode="json")}, ensure_ascii=False))
+        say_json({**where, **report.model_dump(mode="json")})
     else:
         print_summary(report, path)

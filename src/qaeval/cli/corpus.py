@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
+from qaeval.cli.terminal import say
 from qaeval.errors import UsageError
 
 
@@ -64,19 +65,19 @@ def chunk(
         skip_unreadable=skip_unreadable,
     )
     if cut.unreadable:
-        print(f"skipped: {cut.unreadable}", file=sys.stderr)
+        say(f"skipped: {cut.unreadable}", error=True)
     write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in cut.rows))
     median = sorted(cut.n_tokens)[len(cut.n_tokens) // 2]
-    print(
+    say(
         f"{out}: {plural(len(cut.rows), 'chunk')} of {plural(cut.n_documents, 'document')}, median {median:,} tokens"
     )
     if large := sum(n > size for n in cut.n_tokens):
-        print(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are never cut")
+        say(f"{large:,} larger than {size} tokens: sentences, table rows and code lines are never cut")
     if cut.n_duplicates:
-        print(f"{plural(cut.n_duplicates, 'duplicate')} of earlier chunks left out")
+        say(f"{plural(cut.n_duplicates, 'duplicate')} of earlier chunks left out")
     if cut.ignored:
-        print(f"ignored files: {cut.ignored}", file=sys.stderr)
-    print(f"next: qaeval compare MODEL MODEL --chunks {out}")
+        say(f"ignored files: {cut.ignored}", error=True)
+    say(f"next: qaeval compare MODEL MODEL --chunks {out}")
 
 
 def _require_new(out: Path) -> None:
@@ -119,6 +120,6 @@ def sample(
     totals = Counter(available_sample.stratum for available_sample in available)
     counts = Counter(drawn_sample.stratum for drawn_sample in drawn)
     for stratum, total in sorted(totals.items()):
-        print(f"{stratum}: {counts[stratum]:,} of {total:,}", file=sys.stderr)
+        say(f"{stratum}: {counts[stratum]:,} of {total:,}", error=True)
     digest = sample_set_digest(drawn)
-    print(f"{len(drawn):,} of {len(available):,} samples, digest {digest}", file=sys.stderr)
+    say(f"{len(drawn):,} of {len(available):,} samples, digest {digest}", error=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 import typer
 
 from qaeval.cli.options import AsJson, Machine, Margin, Registry, find_run_argument, mapping
+from qaeval.cli.terminal import say_json
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def decide(
     report, _ = _priced_runs(runs, find_config(config), hardware, margin)
     decision = weigh(report, weights, margin=margin)
     if as_json:
-        print(decision.model_dump_json())
+        say_json(decision.model_dump_json())
     else:
         print_sections(write_decision(decision))
 
@@ -166,7 +167,7 @@ def cost(
     report, measured = _priced_runs(runs, registry, hardware, None)
     cost_report = cost_run(measured, report.timing, find_hosted(registry), assumptions)
     if as_json:
-        print(cost_report.model_dump_json())
+        say_json(cost_report.model_dump_json())
     else:
         print_sections(write_cost_report(cost_report))
 
@@ -182,8 +183,6 @@ def _steady(
     as_json: bool,
 ) -> None:
     """Print the cost of items at constant speeds, without a run."""
-    import json
-
     from qaeval.cli.tables import print_sections
     from qaeval.cost.alternatives import steady_work
     from qaeval.cost.sections import write_work
@@ -204,7 +203,7 @@ def _steady(
     except ValueError as error:
         raise UsageError(str(error)) from error
     if as_json:
-        print(json.dumps([work.model_dump() for work in works]))
+        say_json([work.model_dump() for work in works])
     else:
         print_sections(write_work(works, currency or "", priced))
 

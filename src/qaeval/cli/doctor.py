@@ -12,7 +12,7 @@ from typing import Final
 
 from qaeval import __version__
 from qaeval.chat.guard import check_host
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say
 from qaeval.errors import QaevalError
 from qaeval.registry.config import Config, ModelSpec, Serving
 from qaeval.registry.find import api_key
@@ -22,6 +22,7 @@ from qaeval.run.plan import Judging, Plan
 from qaeval.serving.gpus import NotMeteredError, gpu_meter
 from qaeval.serving.memory import MemoryEstimate, estimate_memory, fit_together
 from qaeval.serving.probe import reach
+from qaeval.text.visible import visible
 
 _FIRST_PORT: Final = 8001
 _IMPORT_S: Final = 120.0
@@ -41,10 +42,10 @@ class Availability:
 
 def print_machine() -> None:
     """Print versions, GPU and free space."""
-    print(f"qaeval {__version__}, Python {sys.version.split()[0]}")
-    print(f"GPU: {_gpu()}")
+    say(f"qaeval {__version__}, Python {sys.version.split()[0]}")
+    say(f"GPU: {_gpu()}")
     free = shutil.disk_usage(Path()).free / _GIB
-    print(f"disk: {free:,.1f} GiB free here; runs go to {Path('results')}/")
+    say(f"disk: {free:,.1f} GiB free here; runs go to {Path('results')}/")
 
 
 def _gpu() -> str:
@@ -67,8 +68,8 @@ def _run(command: Sequence[str], *, timeout_s: float = 10.0) -> subprocess.Compl
 def print_serving(serving: Serving) -> None:
     """Ask the command that serves models for its version, and print it."""
     command = shlex.join(serving.command)
-    print(f"vLLM (serving.command: {printable(command)}): ", end="", flush=True)
-    print(printable(_served_version(serving)))
+    say(f"vLLM (serving.command: {visible(command)}): ", end="", flush=True)
+    say(_served_version(serving))
 
 
 def _served_version(serving: Serving) -> str:
@@ -93,7 +94,7 @@ def print_plan(plan: Plan, judging: Judging) -> None:
     strata = {sample.stratum for sample in plan.samples}
     n_samples, n_candidates = len(plan.samples), len(plan.candidates)
     n_items = plan.definition.items_per_sample
-    print(
+    say(
         f"\na run of {plan.definition.name}: {n_samples:,} chunks from {len(strata)} strata, {n_items} "
         f"items from each\n"
         f"  candidates: {', '.join(spec.name for spec in plan.candidates)}: "
@@ -102,27 +103,27 @@ def print_plan(plan: Plan, judging: Judging) -> None:
         f"up to {n_candidates * n_samples * n_items:,} requests to grade"
     )
     longest = max(plan.samples, key=lambda sample: len(sample.chunk.text))
-    print(f"  longest chunk: {len(longest.chunk.text.split()):,} words ({longest.chunk.chunk_id})")
+    say(f"  longest chunk: {len(longest.chunk.text.split()):,} words ({longest.chunk.chunk_id})")
 
 
 def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:
     """Print the memory of each server, in the order of their turns, and whether two fit together."""
     servers = [spec for spec in in_turns(specs) if spec.kind == "server"]
-    print(f"\none GPU of {gpu_gib:g} GiB (serving.gpu_gib), one server at a time")
+    say(f"\none GPU of {gpu_gib:g} GiB (serving.gpu_gib), one server at a time")
     if not servers:
-        print("  no model of this run needs a GPU")
+        say("  no model of this run needs a GPU")
     by_name: dict[str, MemoryEstimate] = {}
     for spec in servers:
         estimate = estimate_memory(spec, gpu_gib)
         if estimate is None:
-            print(f"  {spec.hosting.name}: weights_gib and kv_kib_per_token are not in the registry")
+            say(f"  {spec.hosting.name}: weights_gib and kv_kib_per_token are not in the registry")
         elif estimate.name not in by_name:
             by_name[estimate.name] = estimate
-            print(f"  {estimate.name}: {estimate.arithmetic}{'' if estimate.fits else '; DOES NOT FIT'}")
+            say(f"  {estimate.name}: {estimate.arithmetic}{'' if estimate.fits else '; DOES NOT FIT'}")
     estimates = list(by_name.values())
     for candidate in estimates[:-1]:
         if fit_together(candidate, judge := estimates[-1]):
-            print(
+            say(
                 f"  {candidate.name} and {judge.name} fit together, each with its share of "
                 f"--gpu-memory-utilization: start both and name their URLs, then generation and grading "
                 f"overlap"
@@ -132,9 +133,9 @@ def print_memory(specs: Sequence[ModelSpec], gpu_gib: float) -> None:
 def check_endpoints(specs: Sequence[ModelSpec], config: Config) -> dict[str, Availability]:
     """Ask every server for its health and models, print and return the answers; no model is asked."""
     answers = asyncio.run(_check_endpoints(specs, config))
-    print("\nendpoints")
+    say("\nendpoints")
     for name, answer in answers.items():
-        print(printable(f"  {name}: {answer.detail}"))
+        say(f"  {name}: {answer.detail}")
     return answers
 
 

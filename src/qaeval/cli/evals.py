@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from qaeval.cli.options import AsJson, RunDirectory
+from qaeval.cli.terminal import say, say_json
 
 analyse_app = typer.Typer(
     help="Analyse the generations of a run.", no_args_is_help=True, rich_markup_mode=None
@@ -27,7 +28,7 @@ def new_eval(
     from qaeval.corpus.new_eval import new_eval as create_eval
 
     path = create_eval(name, kind=kind, folder=folder)
-    print(f"{path}\nnext: {first_command(path, kind)}")
+    say(f"{path}\nnext: {first_command(path, kind)}")
 
 
 @analyse_app.command("generation")
@@ -50,6 +51,6 @@ def generation(run: RunDirectory, as_json: AsJson = False) -> None:
             candidates=list(settings["candidates"]),
         )
     if as_json:
-        print(report.model_dump_json())
+        say_json(report.model_dump_json())
     else:
         print_sections(write_generation(report))

@@ -19,7 +19,7 @@ from qaeval.cli.options import (
     find_run_argument,
     mapping,
 )
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say
 from qaeval.errors import UsageError, install_command
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def export(
         else:
             _print_export(_write(store, to, target, options))
             if to == "labels":
-                print(
+                say(
                     f"next: fill in `label`, save as NAME.csv beside draw.json, then qaeval labels import {run} NAME.csv"
                 )
 
@@ -288,8 +288,8 @@ def _export_logs(store: "RunStore", target: Path) -> None:
                 target.rmdir()  # only if it is empty
         raise
     for path in paths:
-        print(path)
-    print(f"next: inspect view --log-dir {target}")
+        say(path)
+    say(f"next: inspect view --log-dir {target}")
 
 
 def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
@@ -302,14 +302,14 @@ def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
 
 def _print_export(result: "ExportResult") -> None:
     for path in result.paths:
-        print(path)
+        say(path)
     for name, rows in result.counts.items():
-        print(f"{name}: {rows:,} rows")
+        say(f"{name}: {rows:,} rows")
     for reason, rows in result.dropped.items():
         if rows:
-            print(f"excluded by {reason!r}: {rows:,} rows")
+            say(f"excluded by {reason!r}: {rows:,} rows")
     for note in result.notes:
-        print(printable(f"! {note}"))
+        say(f"! {note}")
 
 
 def _shares(argument: str) -> tuple[float, float, float]:
@@ -424,7 +424,7 @@ def import_(
                     f"{option} does nothing with logs of Inspect, which name all of it themselves"
                 )
         _bridge().import_log(files, target)
-        print(f"{target}\nnext: qaeval report {target}")
+        say(f"{target}\nnext: qaeval report {target}")
         return
     from qaeval import api
 
@@ -452,11 +452,11 @@ def _print_import(path: Path, *, is_graded: bool) -> None:
 
     with RunStore.open(path) as store:
         settings = store.settings()
-    print(path)
+    say(path)
     for name, counts in settings["imported"]["counts"].items():
         n, n_valid = sum(counts.values()), counts.get("valid", 0)
         failed = ", ".join(f"{reason} {k:,}" for reason, k in counts.items() if reason != "valid")
-        print(f"{name}: {plural(n, 'item')}, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
+        say(f"{name}: {plural(n, 'item')}, {n_valid:,} valid{f'; failed: {failed}' if failed else ''}")
     for note in settings["imported"]["notes"]:
-        print(printable(f"! {note}"))
-    print(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")
+        say(f"! {note}")
+    say(f"next: qaeval {'report' if is_graded else 'grade'} {shlex.quote(str(path))}")

@@ -1,6 +1,5 @@
 """`qaeval gate` and `qaeval baseline`: verdicts about changes, and the baselines behind them."""
 
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -21,7 +20,7 @@ from qaeval.cli.options import (
     in_flight,
     mapping,
 )
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ def gate(
 def show(report: "GateReport", *, as_json: bool) -> None:
     """Print a verdict."""
     if as_json:
-        print(report.model_dump_json())
+        say_json(report.model_dump_json())
         return
     from qaeval.cli.gate_tables import print_gate
 
@@ -235,8 +234,6 @@ def set_baseline(
 
     Names the rules that not even an equal run would pass. The file is small enough for git: letters and ids, no texts.
     """
-    import json
-
     from qaeval.gate.baseline import FOLDER, evidence_digest, write_baseline, write_pointer
     from qaeval.storage.location import is_store
 
@@ -250,14 +247,14 @@ def set_baseline(
     size = write_pointer(run, evidence, path) if pointer else write_baseline(evidence, path)
     if as_json:
         document = {"path": str(path), "bytes": size, "sha256": evidence_digest(evidence)}
-        print(json.dumps({**document, "policy": name, "never_passing": problems}))
+        say_json({**document, "policy": name, "never_passing": problems})
         return
-    print(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
-    print("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
+    say(f"{path}: {size:,} bytes{earlier}. Commit it, and compare later runs with:")
+    say("  qaeval gate RUN" if out is None else f"  qaeval gate RUN --baseline {path}")
     if problems:
-        print(printable(f"Not even an equal run would pass this gate (policy {name}):"))
+        say(f"Not even an equal run would pass this gate (policy {name}):")
         for problem in problems:
-            print(printable(f"! {problem}"))
+            say(f"! {problem}")
 
 
 def _never_passing(evidence: "Evidence", path: Path | None) -> tuple[str, list[str]]:
@@ -292,7 +289,7 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
 
     evidence = _reader(config, None, None).baseline(str(file))
     if as_json:
-        print(evidence_json(evidence))
+        say_json(evidence_json(evidence))
     else:
         print_baseline(file, evidence, now())
 
@@ -300,8 +297,6 @@ def show_baseline(file: _File, config: Registry = None, as_json: AsJson = False)
 @baseline_app.command("list")
 def list_baselines(folder: _Folder = Path("baselines"), as_json: AsJson = False) -> None:
     """List the baselines of a folder, with their ages."""
-    import json
-
     from qaeval.cli.gate_tables import baseline_rows, print_baselines
     from qaeval.environment import now
     from qaeval.gate.baseline import list_baselines as found_in
@@ -310,8 +305,8 @@ def list_baselines(folder: _Folder = Path("baselines"), as_json: AsJson = False)
         raise UsageError(f"{folder}: no such folder; `qaeval baseline set RUN` makes the first baseline")
     rows = baseline_rows(found_in(folder), now())
     if as_json:
-        print(json.dumps(rows))
+        say_json(rows)
     elif rows:
         print_baselines(rows)
     else:
-        print(f"{folder}: no baseline here", file=sys.stderr)
+        say(f"{folder}: no baseline here", error=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from qaeval.cli.options import AsJson, Labels, Margin, Registry, find_run_argument
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def history(
         runs, unread = fetch(mlflow, experiment)
     history = history_of(runs, unread)
     if as_json:
-        print(history.model_dump_json())
+        say_json(history.model_dump_json())
     else:
         print_sections(write_history(history))
     if push and mlflow:
@@ -90,17 +91,16 @@ def history(
     if out or not as_json:
         page = write_file(out or root / "history.html", render_history(history, version=__version__))
         if not as_json:
-            print(f"\nchart: {page}")
+            say(f"\nchart: {page}")
 
 
 def _push(url: str, experiment: str, runs: "tuple[HistoryRun, ...]") -> None:
-    import sys
 
     from qaeval.history.mlflow import push
 
     written = push(url, experiment, runs)
     n_known = len(runs) - len(written)
-    print(f"{url}: {len(written)} runs written, {n_known} already present", file=sys.stderr)
+    say(f"{url}: {len(written)} runs written, {n_known} already present", error=True)
 
 
 def compare_runs(
@@ -131,6 +131,6 @@ def compare_runs(
             label_paths=labels or labels_of_runs(runs, [store.settings() for store in stores]),
         )
     if as_json:
-        print(comparison.model_dump_json())
+        say_json(comparison.model_dump_json())
     else:
         print_sections(write_comparison(comparison))

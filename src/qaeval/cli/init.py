@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from qaeval.cli.options import AllowSameFamily, Fields, mapping
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say
 from qaeval.errors import Interrupted, QaevalError, UsageError
+from qaeval.text.visible import visible
 
 if TYPE_CHECKING:
     from qaeval.projects.create import ProjectChunks
@@ -122,7 +123,7 @@ def init(
     kept = create_project(folder, files)
     _print_project(folder, eval_name, read, models)
     if kept:
-        print(f"kept: {', '.join(kept)}; add results/ to it")
+        say(f"kept: {', '.join(kept)}; add results/ to it")
     _print_next(folder, models)
 
 
@@ -137,13 +138,13 @@ def _print_project(folder: Path, name: str, chunks: "ProjectChunks", models: "Pr
     from qaeval.stats.estimate import MIN_CLUSTERS
 
     for note in chunks.notes:
-        print(printable(note), file=sys.stderr)
-    print(f"{folder}: evals/{name} with {plural(len(chunks.rows), 'chunk')}, qaeval.yaml, gate.yaml")
-    print(f"candidates: {', '.join(map(_described, models.candidates))}; judge: {_described(models.judge)}")
+        say(note, error=True)
+    say(f"{folder}: evals/{name} with {plural(len(chunks.rows), 'chunk')}, qaeval.yaml, gate.yaml")
+    say(f"candidates: {', '.join(map(_described, models.candidates))}; judge: {_described(models.judge)}")
     if all(spec.in_process for spec in models.candidates):
-        print("embedded candidates are no language models: they show how a comparison works")
+        say("embedded candidates are no language models: they show how a comparison works")
     if len(chunks.rows) < MIN_CLUSTERS:
-        print(
+        say(
             f"{plural(len(chunks.rows), 'chunk')} give no interval and no verdict: at least {MIN_CLUSTERS} are needed"
         )
 
@@ -151,7 +152,7 @@ def _print_project(folder: Path, name: str, chunks: "ProjectChunks", models: "Pr
 def _described(spec: "ModelSpec") -> str:
     if spec.in_process:
         return spec.name
-    return printable(f"{spec.name} ({spec.url or 'qaeval starts it'})")
+    return visible(f"{spec.name} ({spec.url or 'qaeval starts it'})")
 
 
 def _print_next(folder: Path, models: "ProjectModels") -> None:
@@ -159,13 +160,13 @@ def _print_next(folder: Path, models: "ProjectModels") -> None:
     options = ["--allow-same-family"] if models.allow_same_family else []
     commands = [
         ["qaeval", "compare", *names, *options, "--out", _RUN],
-        ["qaeval", "label", _RUN, "--rater", "YOUR-NAME"],
+        ["qaeval", "view", _RUN],
         ["qaeval", "baseline", "set", _RUN],
     ]
     go = [] if folder.absolute() == Path.cwd() else [["cd", str(folder)]]
-    print("next:")
+    say("next:")
     for command in [*go, *commands]:
-        print(f"  {shlex.join(command)}")
+        say(f"  {shlex.join(command)}")
 
 
 class _Questions:
@@ -288,7 +289,7 @@ class _Questions:
             try:
                 return read(typer.prompt(question, default=default, show_default=bool(default)))
             except QaevalError as error:
-                print(printable(str(error)), file=sys.stderr)
+                say(str(error), error=True)
             except (typer.Abort, KeyboardInterrupt) as error:
                 raise Interrupted("abandoned; nothing was written") from error
 

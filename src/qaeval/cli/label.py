@@ -1,11 +1,12 @@
 """`qaeval label`: label items of a run on a local page."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from qaeval.cli.options import AllowHosts, Margin, NoBrowser, Port, Registry, RunDirectory
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say
 
 if TYPE_CHECKING:
     from qaeval.labelling import Adjudication, Sitting
@@ -88,7 +89,7 @@ def label(
         )
         serve(page, sitting, port, allow_host, open_browser=not no_browser)
         progress = sitting.progress()
-        print(f"{progress.labelled} items labelled, {progress.skipped} skipped, {progress.remaining} open")
+        say(f"{progress.labelled} items labelled, {progress.skipped} skipped, {progress.remaining} open")
 
 
 def serve(
@@ -103,10 +104,10 @@ def serve(
     from qaeval.labelling.rater_file import LABELS
     from qaeval.web.server import PageServer
 
-    def say(message: str) -> None:
-        print(printable(message), flush=True)  # a pipe reads the address at once
-
-    server = PageServer(page.routes(), port=port, allow_hosts=allow_hosts or (), on_message=say)
+    # flushed: a pipe reads the address at once
+    server = PageServer(
+        page.routes(), port=port, allow_hosts=allow_hosts or (), on_message=partial(say, flush=True)
+    )
     for note in getattr(session, "notes", ()):
         say(note)
     server.run(open_browser=open_browser)

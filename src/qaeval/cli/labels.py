@@ -1,6 +1,5 @@
 """`qaeval labels`: what the labels of a run are worth, labels from and to files, items to which people gave different letters."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from qaeval.cli.options import AllowHosts, AsJson, Margin, NoBrowser, Port, RunDirectory
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def status(
 
     report = api.label_status(run, margin=margin)
     if as_json:
-        print(report.model_dump_json())
+        say_json(report.model_dump_json())
         return
     from qaeval.cli.tables import print_sections
     from qaeval.labelling.sections import write_status
@@ -72,14 +71,19 @@ def import_(
 
     imported = import_labels(run, files, rater=rater or "")
     for path, (name, n) in zip(imported.paths, imported.added.items(), strict=True):
-        print(printable(f"{path}: {plural(n, 'new label')} by {name}"))
+        say(f"{path}: {plural(n, 'new label')} by {name}")
     for n, what in (
         (imported.n_present, "already in the run"),
         (imported.n_not_in_run, "of items that the run does not have, left out"),
         (imported.n_other_rubric, "under another rubric, left out"),
     ):
         if n:
-            print(f"{plural(n, 'label')} {what}")
+            say(f"{plural(n, 'label')} {what}")
+    if n := imported.n_without_probability:
+        say(
+            f"{plural(n, 'label')} without the probability of the draw, which is in the draw.json of an exported sheet: estimates "
+            "take them as drawn by nothing but the judge's letters"
+        )
 
 
 @labels_app.command("export")
@@ -100,9 +104,9 @@ def export_(
     from qaeval.report.numbers import plural
 
     counts = export_labels(run, out, raters=rater or (), spreadsheet=spreadsheet or "")
-    print(out)
+    say(out)
     for name, n in counts.items():
-        print(printable(f"{name}: {plural(n, 'label')}"))
+        say(f"{name}: {plural(n, 'label')}")
 
 
 @labels_app.command()
@@ -135,19 +139,22 @@ def adjudicate(
     if settle and not rater:
         raise UsageError("--settle requires --rater: a third person settles an item")
     if not rater:
-        _print_disputes(open_disputes(run), as_json=as_json)
+        disputes = open_disputes(run)
+        _print_disputes(disputes, as_json=as_json)
+        if not disputes and not as_json:
+            say("No item has different letters by two people that nobody settled.")
         return
     with Adjudication.open(run, rater) as adjudication:
         if settle:
             _settle(adjudication, settle, note or "")
         if as_json:
-            disputes = [dispute for dispute in adjudication.disputes() if dispute.settled is None]
-            _print_disputes(disputes, as_json=True)
+            left = [dispute for dispute in adjudication.disputes() if dispute.settled is None]
+            _print_disputes(left, as_json=True)
             return
         if not settle:
             page = adjudication_page(adjudication)
             serve(page, adjudication, port, allow_host, open_browser=not no_browser)
-        print(f"{adjudication.n_settled} of {adjudication.n_total} settled")
+        say(f"{adjudication.n_settled} of {adjudication.n_total} settled")
 
 
 def _settle(adjudication: "Adjudication", pairs: list[str], note: str) -> None:
@@ -166,37 +173,32 @@ def _settle(adjudication: "Adjudication", pairs: list[str], note: str) -> None:
 
 def _print_disputes(disputes: "Iterable[Dispute]", *, as_json: bool) -> None:
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {
-                        "item_id": dispute.item_id,
-                        "title": dispute.question.title,
-                        "text": dispute.question.text,
-                        "question": dispute.question.question,
-                        "answer": dispute.question.answer,
-                        "rejected": dispute.question.rejected,
-                        "labels": [
-                            {
-                                "rater": label.rater,
-                                "letter": label.letter,
-                                "flags": label.flags,
-                                "note": label.note,
-                            }
-                            for label in dispute.labels
-                        ],
-                    }
-                    for dispute in disputes
-                ],
-                ensure_ascii=False,
-            )
+        say_json(
+            [
+                {
+                    "item_id": dispute.item_id,
+                    "title": dispute.question.title,
+                    "text": dispute.question.text,
+                    "question": dispute.question.question,
+                    "answer": dispute.question.answer,
+                    "rejected": dispute.question.rejected,
+                    "labels": [
+                        {
+                            "rater": label.rater,
+                            "letter": label.letter,
+                            "flags": label.flags,
+                            "note": label.note,
+                        }
+                        for label in dispute.labels
+                    ],
+                }
+                for dispute in disputes
+            ]
         )
         return
     for dispute in disputes:
-        print(printable(f"{dispute.item_id}  {dispute.question.question}"))
-        print(printable(f"  {dispute.question.answer}"))
+        say(f"{dispute.item_id}  {dispute.question.question}")
+        say(f"  {dispute.question.answer}")
         for label in dispute.labels:
             flags = f" ({', '.join(label.flags)})" if label.flags else ""
-            print(
-                printable(f"  {label.rater}: {label.letter}{flags}{'  ' + label.note if label.note else ''}")
-            )
+            say(f"  {label.rater}: {label.letter}{flags}{'  ' + label.note if label.note else ''}")

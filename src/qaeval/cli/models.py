@@ -1,6 +1,5 @@
 """`qaeval models`, `doctor` and `rubric`: the registry, its endpoints, and rubrics."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -22,6 +21,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     mapping,
 )
+from qaeval.cli.terminal import say
 from qaeval.errors import EndpointError
 
 
@@ -114,7 +114,7 @@ def doctor(
     arguments += ["--allow-same-family"] if allow_same_family else []
     arguments += [word for value in endpoint or [] for word in ("--endpoint", value)]
     arguments += [word for value in field or [] for word in ("--field", value)]
-    print(f"\nnext: {next_command(planned, judging, answers, arguments)}")
+    say(f"\nnext: {next_command(planned, judging, answers, arguments)}")
     if any(not answer.usable and answer.is_asked for answer in answers.values()):
         raise typer.Exit(EndpointError.exit_code)
 
@@ -124,17 +124,19 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
     from qaeval.evals.find import conflicts_with_shipped, find_rubric
 
     checked = find_rubric(rubric)
-    print(f"{checked.name} version {checked.version}: valid")
-    print("\n".join(f"  {level.letter}  {level.name}: {level.meaning}" for level in checked.scale))
-    print(
+    say(f"{checked.name} version {checked.version}: valid")
+    say("\n".join(f"  {level.letter}  {level.name}: {level.meaning}" for level in checked.scale))
+    say(
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
-    print(f"  sha {checked.sha}")
+    if checked.flaws:
+        say(f"  flaws: {', '.join(flaw.name for flaw in checked.flaws)}")
+    say(f"  sha {checked.sha}")
     if conflicts_with_shipped(checked):
-        print(
+        say(
             f"note: qaeval ships another rubric with the name {checked.name} version {checked.version}: rename yours, since "
             "labels name their rubric by name and version",
-            file=sys.stderr,
+            error=True,
         )
 
 
@@ -142,4 +144,4 @@ def rubric_show(rubric: Annotated[str, typer.Argument(help="Rubric name or file.
     """Print the file of a rubric, for example as the start of a new one."""
     from qaeval.evals.find import rubric_file
 
-    print(rubric_file(rubric).read_text(encoding="utf-8"), end="")
+    say(rubric_file(rubric).read_text(encoding="utf-8"), end="")

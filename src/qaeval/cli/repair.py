@@ -1,13 +1,12 @@
 """`qaeval repair`: a way on from a damaged run."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from qaeval.cli.options import AsJson
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say, say_json
 
 _SHOWN: Final = 10
 """Rejected rows that are listed; all of them are in the file."""
@@ -28,20 +27,20 @@ def repair(
 
     done = repair_run(run)
     if as_json:
-        print(json.dumps({"rejected": [asdict(row) for row in done.rejected], "warnings": done.warnings}))
+        say_json({"rejected": [asdict(row) for row in done.rejected], "warnings": done.warnings})
         return
     for warning in done.warnings:
-        print(printable(warning))
+        say(warning)
     if not done.rejected:
-        print(f"{run}: every row is readable; nothing is changed")
+        say(f"{run}: every row is readable; nothing is changed")
         return
-    print(f"{plural(len(done.rejected), 'row')} moved to {run / REJECTED}")
+    say(f"{plural(len(done.rejected), 'row')} moved to {run / REJECTED}")
     for row in done.rejected[:_SHOWN]:
-        print(printable(f"  {row.file}:{row.line}: {row.reason}"))
+        say(f"  {row.file}:{row.line}: {row.reason}")
     if len(done.rejected) > _SHOWN:
-        print(f"  and {len(done.rejected) - _SHOWN:,} more")
+        say(f"  and {len(done.rejected) - _SHOWN:,} more")
     replies = sum(row.file.startswith("generation") for row in done.rejected)
     letters = sum(row.file.startswith("grade") for row in done.rejected)
-    print(f"to ask again: {plural(replies, 'reply', 'replies')}, {plural(letters, 'letter')}")
+    say(f"to ask again: {plural(replies, 'reply', 'replies')}, {plural(letters, 'letter')}")
     command = "the command of the run with --resume" if replies else f"qaeval grade {run}"
-    print(f"next: {command}")
+    say(f"next: {command}")

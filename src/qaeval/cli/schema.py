@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from qaeval.cli.terminal import say
+
 
 def schema(
     name: Annotated[
@@ -28,8 +30,8 @@ def schema(
         texts = {key: schema_text(key) for key in ([name] if name else SCHEMAS)}
         for key, text in texts.items():
             write_file(out / f"{key}.json", text)
-        print(f"{out}: {', '.join(f'{key}.json' for key in texts)}")
+        say(f"{out}: {', '.join(f'{key}.json' for key in texts)}")
     elif name is None:
-        print("\n".join(f"{key:8}{source.files}" for key, source in SCHEMAS.items()))
+        say("\n".join(f"{key:8}{source.files}" for key, source in SCHEMAS.items()))
     else:
-        print(schema_text(name), end="")
+        say(schema_text(name), end="")

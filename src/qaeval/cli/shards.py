@@ -1,6 +1,5 @@
 """`qaeval compare --shard` and `qaeval merge`: a run in shards."""
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qaeval.cli.options import Registry
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import QaevalError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def resumable_shard() -> Iterator[None]:
         raise
     except (QaevalError, KeyboardInterrupt) as error:
         if getattr(error, "__notes__", None):
-            print(f"to continue: {shlex.join(['qaeval', *sys.argv[1:]])}", file=sys.stderr)
+            say(f"to continue: {shlex.join(['qaeval', *sys.argv[1:]])}", error=True)
         raise
 
 
@@ -55,15 +55,15 @@ def print_shard(result: "ShardResult", *, as_json: bool) -> None:
     """Print the committed shard and the next command."""
     record, location = result.committed.record, result.committed.location
     if as_json:
-        print(json.dumps({"place": location.name, **record.model_dump(mode="json")}))
+        say_json({"place": location.name, **record.model_dump(mode="json")})
         return
     outcome = {
         "committed": f"committed: {result.n_samples:,} of {result.n_samples_of_run:,} samples",
         "committed before": "was committed before; nothing to do",
         "committed by another process": "was committed by another process first; the rows of this process are not used",
     }[result.outcome]
-    print(f"{location.name}: shard {record.shard} {outcome} ({record.attempt}, {record.committed})")
-    print(f"when all {record.of} are committed: qaeval merge {shlex.quote(location.name)} --out DIR")
+    say(f"{location.name}: shard {record.shard} {outcome} ({record.attempt}, {record.committed})")
+    say(f"when all {record.of} are committed: qaeval merge {shlex.quote(location.name)} --out DIR")
 
 
 def merge(
@@ -93,6 +93,6 @@ def merge(
     result = merge_shards(locations, target)
     rows = f"{result.n_samples:,} samples, {result.n_generations:,} generations, {result.n_grades:,} grades"
     unchanged = "" if result.is_new else "; the same run is there already, nothing was written"
-    print(f"{target.name}: {result.n_shards:,} shards, {rows}{unchanged}")
+    say(f"{target.name}: {result.n_shards:,} shards, {rows}{unchanged}")
     following = f"merge {shlex.quote(out)} --out DIR" if is_store(out) else f"report {shlex.quote(out)}"
-    print(f"next: qaeval {following}")
+    say(f"next: qaeval {following}")

@@ -22,6 +22,7 @@ from qaeval.cli.options import (
     endpoint_urls,
     mapping,
 )
+from qaeval.cli.terminal import say, say_json
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,9 +122,7 @@ def sweep(
         progress_for(Console(stderr=True)),
         serving=registry.serving,
         allow_external=registry.allow_external,
-        on_stop=lambda: print(
-            "stopping: requests in flight finish; Ctrl-C again abandons them", file=sys.stderr
-        ),
+        on_stop=lambda: say("stopping: requests in flight finish; Ctrl-C again abandons them", error=True),
     )
     with sweeper:
         measured = sweeper.measure(load, plan)
@@ -131,10 +130,10 @@ def sweep(
         measured, machine=machines.get(model), command=shlex.join(["qaeval", *sys.argv[1:]])
     )
     if as_json:
-        print(report.model_dump_json())
+        say_json(report.model_dump_json())
     else:
         print_sections(write_sweep(report))
-        print(f"\npage: {folder / 'sweep.html'}")
+        say(f"\npage: {folder / 'sweep.html'}")
     if measured.stopped_by is not None:
         raise measured.stopped_by
 

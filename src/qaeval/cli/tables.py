@@ -1,6 +1,5 @@
 """Output of commands on stdout."""
 
-import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isnan
@@ -12,7 +11,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from qaeval.cli.terminal import printable
+from qaeval.cli.terminal import say_json
+from qaeval.text.visible import visible
 
 if TYPE_CHECKING:
     from qaeval.comparison.report import Report
@@ -29,7 +29,7 @@ _HEAD: Final = 3
 
 def escape(text: str) -> str:
     """Escape untrusted text for the terminal: no markup, no control characters."""
-    return markup.escape(printable(text))
+    return markup.escape(visible(text))
 
 
 def print_summary(report: "Report", path: Path | None) -> None:
@@ -39,14 +39,14 @@ def print_summary(report: "Report", path: Path | None) -> None:
     console = Console(highlight=False)
     for line in overview_text(report):
         style = _STYLES.get(line.kind, "")
-        text = Text(printable(line.text), style if line.kind == "verdict" else "")
+        text = Text(visible(line.text), style if line.kind == "verdict" else "")
         if not console.is_terminal:
-            console.print(Text(line.mark) + text, soft_wrap=True)
+            console.print(Text.assemble(line.mark, text), soft_wrap=True)
             continue
         lines = text.wrap(console, max(20, console.width - len(line.mark)))
         for index, part in enumerate(lines or [text]):
             mark = line.mark if index == 0 else " " * len(line.mark)
-            console.print(Text(mark, style) + part, soft_wrap=True)
+            console.print(Text.assemble((mark, style), part), soft_wrap=True)
     if path is not None:
         console.print(f"\nreport: {escape(str(path / 'report.html'))}", soft_wrap=True)
 
@@ -135,13 +135,11 @@ def print_models(config: "Config", *, as_json: bool) -> None:
     """Print the models of the registry: candidates, then judges."""
     groups = {"candidate": config.models, "judge": config.judges}
     if as_json:
-        print(
-            json.dumps(
-                {
-                    role: {name: spec.model_dump(mode="json") for name, spec in group.items()}
-                    for role, group in groups.items()
-                }
-            )
+        say_json(
+            {
+                role: {name: spec.model_dump(mode="json") for name, spec in group.items()}
+                for role, group in groups.items()
+            }
         )
         return
     console = Console(highlight=False)

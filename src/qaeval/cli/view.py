@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from qaeval.cli.options import AllowHosts, NoBrowser, Port, find_run_argument
+from qaeval.cli.terminal import say
 from qaeval.errors import DataError
 
 _Shown: TypeAlias = Annotated[
@@ -44,7 +45,7 @@ def view(
             folder, first = folder.parent, folder.name
     pages = RunPages(folder, first)
     server = PageServer(
-        pages.routes(), port=port, allow_hosts=allow_host or (), on_message=partial(print, flush=True)
+        pages.routes(), port=port, allow_hosts=allow_host or (), on_message=partial(say, flush=True)
     )
     try:
         server.run(open_browser=not no_browser)

@@ -7,6 +7,7 @@ from io import StringIO
 from typing import Final
 
 from qaeval.comparison.items import ChunkItems
+from qaeval.text.visible import visible
 
 COLUMNS = (
     "item_id",
@@ -18,6 +19,7 @@ COLUMNS = (
     "status",
     "letter",
     "flags",
+    "flaw",
     "labels",
     "question",
     "answer",
@@ -26,8 +28,8 @@ COLUMNS = (
     "reason",
 )
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\n")
-"""What a spreadsheet starts a formula with."""
+_FORMULA: Final = re.compile(r"[\t\n]|\s*[=+\-@＝＋－＠]")
+"""What a spreadsheet starts a formula with; some trim blanks first, or read the full-width forms."""
 
 
 def render_csv(items: Sequence[ChunkItems]) -> str:
@@ -48,6 +50,7 @@ def render_csv(items: Sequence[ChunkItems]) -> str:
                     item.status,
                     item.letter,
                     " ".join(item.flags),
+                    item.flaw,
                     " ".join(f"{rater}:{letter}" for rater, letter in item.labels),
                     item.question,
                     item.answer,
@@ -60,9 +63,12 @@ def render_csv(items: Sequence[ChunkItems]) -> str:
 
 
 def escape_formula(cell: object) -> str:
-    """Write a cell so that no spreadsheet runs it; a carriage return, which would start a row unquoted, becomes a line feed."""
+    """Write a cell so that no spreadsheet runs it, and without control characters.
+
+    A carriage return, which would start a row unquoted, becomes a line feed.
+    """
     if not isinstance(cell, str):
         # a number of our own is no formula, whatever its sign
         return "" if cell is None else str(cell)
-    text = re.sub(r"\r\n?", "\n", cell)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    text = visible(re.sub(r"\r\n?", "\n", cell))
+    return f"'{text}" if _FORMULA.match(text) else text

@@ -47,6 +47,7 @@ from qaeval.report.numbers import plural
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import (
+    CONTROLS,
     GENERATIONS,
     GRADES,
     MANIFEST,
@@ -234,7 +235,7 @@ def letters_digest(evidence: Evidence) -> str:
         candidate.name: candidate.model_dump(mode="json", include=counted) for candidate in packed.candidates
     }
     # pointers from before prompts were part of a candidate hold a hash without the task's
-    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest"})
+    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest", "judge_prompt"})
     return digest([identity, packed.samples, rows])
 
 
@@ -542,7 +543,7 @@ class EvidenceReader:
         if SETTINGS not in files:
             raise DataError(f"{address}: no run here (no {SETTINGS})")
         with tempfile.TemporaryDirectory() as folder:
-            needed = (*_NEEDED, *({METRICS, MANIFEST} & files))
+            needed = (*_NEEDED, *({CONTROLS, METRICS, MANIFEST} & files))
             for name in needed:
                 copy = Path(folder, name)
                 with explained(copy, "writing"), copy.open("wb") as file:

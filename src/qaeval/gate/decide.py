@@ -34,6 +34,7 @@ from qaeval.gate.policy import (
 from qaeval.gate.regrade import regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
+from qaeval.report.facts import judge_prompt_change
 from qaeval.report.numbers import age, listed, percent, plural, size
 from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
@@ -286,8 +287,9 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     outcome, detail = _outcome(rules), ""
     if policy.certificate == "require" and certificate.state != "valid":
         outcome, detail = "untrusted", f"{certificate.detail}."
-    elif doubt := _doubt(run, rules, certificate):
-        outcome, detail = "untrusted", doubt
+    elif detail := _doubt(run, rules, certificate):
+        outcome = "untrusted"
+        rules = tuple(_undecided(rule) if _rests_on_letters(rule) else rule for rule in rules)
     notes = (*_uncounted_failures(inputs, is_graded=cases is None), *_notes(inputs, certificate))
     return _report(inputs, outcome, rules, certificate, detail=detail, notes=notes)
 
@@ -302,11 +304,22 @@ def _doubt(run: Evidence, rules: Sequence[RuleVerdict], certificate: Certificate
         for reason in run.doubts
         if not (reason.code == "judge_tells_nothing_apart" and certificate.state == "valid")
     ]
-    by_letters = [rule for rule in rules if rule.quantity in BY_LETTERS and not rule.labelled_by]
-    others = (rule.verdict for rule in rules if rule not in by_letters)
-    if not doubts or not by_letters or "regression" in others:
+    others = [rule.verdict for rule in rules if not _rests_on_letters(rule)]
+    if not doubts or len(others) == len(rules) or "regression" in others:
         return ""
     return messages.judge_doubt(doubts, run.discrimination)
+
+
+def _rests_on_letters(rule: RuleVerdict) -> bool:
+    return rule.quantity in BY_LETTERS and not rule.labelled_by
+
+
+def _undecided(rule: RuleVerdict) -> RuleVerdict:
+    """Return a rule without the verdict that the judge's letters gave it."""
+    if not messages.has_interval(rule):
+        return rule
+    sentence = messages.by_doubted_letters(rule.sentence)
+    return rule.model_copy(update={"verdict": "inconclusive", "n_more_chunks": None, "sentence": sentence})
 
 
 _OLD_BASELINE: Final = (
@@ -396,7 +409,7 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
         yield f"Not gated, because --candidate names others: {listed(skipped)}."
     if baseline is None:
         return
-    yield from (change.sentence for change in inputs.prompt_changes)
+    yield from _prompt_changes(inputs, baseline)
     if _is_same_run(run, baseline):
         yield "Run and baseline are the same run, so nothing can have changed. Name the run to replace with --baseline."
     hours, limit = age_hours(baseline.source.created, inputs.today), inputs.policy.stale_after_days
@@ -413,6 +426,15 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     if not run.has_samples_of(baseline):
         yield "The samples differ, so the rates are compared as independent ones, with less power than paired ones."
     yield from _drift(run, baseline)
+
+
+def _prompt_changes(inputs: GateInputs, baseline: Evidence) -> Iterator[str]:
+    """Yield the changed prompts of candidates, and that of the judge."""
+    yield from (change.sentence for change in inputs.prompt_changes)
+    source, earlier = inputs.run.source, baseline.source
+    prompts = source.identity.judge_prompt, earlier.identity.judge_prompt
+    if change := judge_prompt_change(source.identity.judge, *prompts, run=source.name, earlier=earlier.name):
+        yield change
 
 
 def _default_margins(inputs: GateInputs) -> Iterator[str]:

@@ -15,9 +15,8 @@ from qaeval.report.markdown import escape
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import p_value, plural, two_digits_up
 from qaeval.stats.estimate import MIN_CLUSTERS
+from qaeval.text.visible import visible
 
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
-"""Control characters, lone surrogates, what XML forbids, and marks that turn the direction of a line."""
 _MENTION: Final = re.compile(r"(@|#(?=\w)|!(?=\d)|\bGH-(?=\d)|\bwww(?=\.)|:(?=//))")
 """Text that GitHub and GitLab turn into a mention, a reference or a link without any markup."""
 _BREAK: Final = "&#8203;"
@@ -29,8 +28,8 @@ _MAX_LENGTH: Final = 600
 
 
 def plain(text: str) -> str:
-    """Put any text on one line without control characters, cut at `_MAX_LENGTH`."""
-    line = " ".join(_UNPRINTABLE.sub(" ", text).split())
+    """Put any text on one line without control characters or what XML forbids, cut at `_MAX_LENGTH`."""
+    line = " ".join(visible(text).split())
     return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH - 1]}…"
 
 
@@ -97,7 +96,17 @@ def judge_doubt(doubts: Sequence[Reason], discrimination: JudgeDiscrimination | 
         doubts: Reasons of the verdict of a report, at least one.
         discrimination: What controls and labels show.
     """
-    return f"{doubt_clause(doubts, discrimination)}. More chunks would not change that; another judge would, or labels (corrected: auto)."
+    clause = doubt_clause(doubts, discrimination).replace("the judge tells", "it tells", 1)
+    if discrimination is not None and discrimination.basis == "letters" and len(doubts) == 1:
+        advice = "`qaeval grade RUN` grades planted controls, unless the run was begun without them; they or labels show more"
+    else:
+        advice = "More chunks would not change that; another judge would, or labels (corrected: auto)"
+    return f"{clause}. {advice}."
+
+
+def by_doubted_letters(sentence: str) -> str:
+    """Return the sentence of a rule that the letters of a judge decided which may decide nothing."""
+    return f"{sentence} By the letters of this judge, that shows nothing."
 
 
 def sequential_line(summary: Mapping[str, float]) -> str:

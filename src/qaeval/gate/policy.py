@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from scipy import special
 
 from qaeval.errors import DataError, closest
@@ -75,6 +75,16 @@ def _is_default(corrected: object) -> bool:
     return corrected is False
 
 
+def _as_written(value: object) -> object:
+    """Leave the value as `Rule._read_shares` read it: for the JSON Schema a limit may have a unit."""
+    return value
+
+
+_Limit: TypeAlias = Annotated[
+    float | None, BeforeValidator(_as_written, json_schema_input_type=float | str | None)
+]
+
+
 class Rule(Record):
     """One condition of a gate: a margin against the baseline, or a limit."""
 
@@ -86,10 +96,11 @@ class Rule(Record):
     rater: str = ""
     """Rater of a `judge_kappa`; default: the only one."""
     margin: float | str | None = None
-    """Largest accepted loss, declared before the data are seen."""
-    at_least: float | None = None
+    """Largest accepted loss, declared before the data are seen: of a share ``5 points``, ``5pp``, ``5%`` or ``0.05``, of a time or cost
+    ``20%`` of the baseline's value."""
+    at_least: _Limit = None
     """Limit of a quantity that is better the higher it is: proven to be above it passes, proven to be below is a regression."""
-    at_most: float | None = None
+    at_most: _Limit = None
     """Limit of a quantity that is better the lower it is."""
     by: Literal["stratum"] | None = None
     """``stratum``: the rule holds in each stratum of the samples by itself."""
@@ -245,7 +256,7 @@ class Policy(Record):
     """Default: ``certificates/<eval>.json``."""
     certificate_days: int = Field(default=180, ge=1)
     """Older certificates are stale."""
-    rules: tuple[Rule, ...] = Field(min_length=1)
+    rules: tuple[Rule, ...] = Field(json_schema_extra={"minItems": 1})
 
     @property
     def digest(self) -> str:
@@ -258,6 +269,8 @@ class Policy(Record):
         return self
 
     def _repeated(self) -> Iterator[str]:
+        if not self.rules:
+            yield "rules: expected at least one rule, since a gate without rules would always pass"
         seen: dict[tuple[object, ...], int] = {}
         for number, rule in enumerate(self.rules, start=1):
             key = (rule.id, rule.by, rule.stratum, rule.candidates)

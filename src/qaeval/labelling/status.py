@@ -171,7 +171,7 @@ def _work(rater: str, analysis: Analysis, files: Sequence[RaterRows]) -> RaterWo
         item_id
         for file in files
         for draw in file.draws
-        if draw.rater == rater and draw.rubric == rubric.label_name
+        if draw.rater == rater and draw.rubric in rubric.label_names
         for item_id in draw.items
     }
     given = {label.item_id for label in labels}

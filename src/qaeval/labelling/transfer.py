@@ -1,6 +1,5 @@
 """Labels from other machines and sheets into a run, and labels of a run as one file."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from qaeval.evals.rubric import Rubric
 from qaeval.export.select import Grading, replies_of
 from qaeval.export.sheets import SPREADSHEETS
 from qaeval.export.tables import as_csv
-from qaeval.files.rows import explained
+from qaeval.files.whole import write_file
 from qaeval.labelling.question import rubric_of
 from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
 from qaeval.records import Generation, Label, LabelDraw
@@ -36,6 +35,8 @@ class ImportedLabels:
     """Labels of items that the run does not have, which were left out."""
     n_other_rubric: int
     """Labels under another rubric, which were left out."""
+    n_without_probability: int
+    """Labels in the files whose items have no known probability of being drawn."""
     paths: tuple[Path, ...]
     """Files that were written."""
 
@@ -58,12 +59,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
     """
     if not files:
         raise UsageError("labels import needs a file of labels")
-    with RunStore.open(run) as store:
-        grading = Grading.of(store)
-        rubric, _ = rubric_of(grading)
-        items = {
-            item.item_id for row in replies_of(store) if isinstance(row, Generation) for item in row.items
-        }
+    grading, rubric, items = _read_run(run)
     by_rater: dict[str, list[LabelRow]] = {}
     skipped = {"not in run": 0, "other rubric": 0}
     for path in files:
@@ -85,7 +81,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
             for path in labels_of_run(run, grading.settings)
             if path.resolve() not in {file.path.resolve() for file in opened.values()}
             for label in read_rater_rows(path).labels
-            if label.rubric in {"", grading.rubric}
+            if label.rubric in grading.label_rubrics
         ]
         conflicts = [
             line
@@ -117,8 +113,21 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
         n_present=n_present,
         n_not_in_run=skipped["not in run"],
         n_other_rubric=skipped["other rubric"],
+        n_without_probability=sum(
+            label.inclusion is None for rows in by_rater.values() for label in replay(rows).labels
+        ),
         paths=tuple(run / LABELS / f"{name}.jsonl" for name in by_rater),
     )
+
+
+def _read_run(run: Path) -> tuple[Grading, Rubric, set[str]]:
+    """Read the grading of a run, its rubric and the ids of its items."""
+    with RunStore.open(run) as store:
+        grading = Grading.of(store)
+        items = {
+            item.item_id for row in replies_of(store) if isinstance(row, Generation) for item in row.items
+        }
+    return grading, rubric_of(grading)[0], items
 
 
 def _by_rater(rows: Iterable[LabelRow], path: Path, rater: str) -> dict[str, list[LabelRow]]:
@@ -141,10 +150,10 @@ def _by_rater(rows: Iterable[LabelRow], path: Path, rater: str) -> dict[str, lis
 
 def _belongs(row: LabelRow, items: set[str], grading: Grading, skipped: dict[str, int]) -> bool:
     if isinstance(row, LabelDraw):
-        return row.rubric == grading.rubric and bool(items & set(row.items))
+        return row.rubric in grading.label_rubrics and bool(items & set(row.items))
     if not isinstance(row, Label):
         return True
-    if row.rubric not in {"", grading.rubric}:
+    if row.rubric not in grading.label_rubrics:
         skipped["other rubric"] += 1
         return False
     if row.item_id not in items:
@@ -218,14 +227,12 @@ def export_labels(
         raise UsageError(
             f"--spreadsheet {spreadsheet}: expected a language ({', '.join(SPREADSHEETS)}), for a file that ends in .csv"
         )
-    with RunStore.open(run) as store:
-        grading = Grading.of(store)
-        rubric, _ = rubric_of(grading)
+    grading, rubric, items = _read_run(run)
     labels = [
         label
         for path in labels_of_run(run, grading.settings)
         for label in read_rater_rows(path).labels
-        if label.rubric in {"", grading.rubric}
+        if label.rubric in grading.label_rubrics and label.item_id in items
     ]
     known = sorted({label.rater for label in labels})
     if unknown := sorted(set(raters) - set(known)):
@@ -243,13 +250,7 @@ def export_labels(
         data = b"\xef\xbb\xbf" + data if spreadsheet else data
     else:
         data = "".join(label.model_dump_json() + "\n" for label in chosen).encode()
-    temporary = out.with_name(f".{out.name}.partial")
-    with explained(out, "writing"):
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
+    write_file(out, data)
     return {
         name: sum(label.rater == name for label in chosen) for name in known if not raters or name in raters
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qaeval.report.tables import Section, Table
+from qaeval.text.visible import visible
 
 _SPECIAL: Final = re.compile(
     r"([\\`*|~]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|\](?=[(\[:])|^[#+-](?=[\s#])|^>)"
@@ -14,13 +15,13 @@ _CODE: Final = re.compile(r"((?<!`)`[^`]+`(?!`))")
 
 
 def escape(text: str) -> str:
-    """Escape untrusted text for a Markdown paragraph or table cell: one line, no markup, no HTML."""
-    return _escaped(" ".join(text.split()))
+    """Escape untrusted text for a Markdown paragraph or table cell: one line, no markup, no HTML, no control characters."""
+    return _escaped(" ".join(visible(text).split()))
 
 
 def sentence(text: str) -> str:
     """Escape a sentence of qaeval; text between backticks stays code."""
-    parts = _CODE.split(" ".join(text.split()))
+    parts = _CODE.split(" ".join(visible(text).split()))
     return "".join(part if index % 2 else _escaped(part) for index, part in enumerate(parts))
 
 

@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import re
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from qaeval.report.chart import DARK, LIGHT, Chart
 from qaeval.report.numbers import in_words
+from qaeval.text.visible import visible
 
 STYLE: Final = "style.css.j2"
 """The style sheet of all pages."""
@@ -30,6 +31,7 @@ def page_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("qaeval.report"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -40,12 +42,17 @@ def page_environment() -> Environment:
     return environment
 
 
+def _visible(value: Any) -> Any:  # noqa: ANN401 - any value of a template
+    """Make control characters of untrusted text visible; markup of qaeval stays as it is."""
+    return visible(value) if type(value) is str else value
+
+
 def prose(text: str) -> Markup:
     """Escape a sentence, with non-breaking spaces between numbers and units and within intervals."""
     tied = re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
     tied = re.sub(r"\[[^\[\]]*\d\]", lambda match: match.group().replace(" ", "\u00a0"), tied)
     tied = re.sub(r"(?<=[=<]) (?=\d)|(?<=\bp) (?=[=<])", "\u00a0", tied)
-    return escape(tied)
+    return escape(visible(tied))
 
 
 def sentence(text: str) -> Markup:

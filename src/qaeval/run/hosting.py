@@ -47,6 +47,11 @@ class ServerManager:
         self._allow_external = tuple(allow_external)
         self._on_message = on_message
         self.adapters: tuple[ModelSpec, ...] = ()
+        self._carried: dict[str, float] = {}
+
+    def carry_load(self, spec: ModelSpec, seconds: float) -> None:
+        """Count the start of a model's server in the next stage, where the one that waited for it is no part of the run."""
+        self._carried[spec.hosting.name] = seconds
 
     async def close(self) -> None:
         """Stop the server that is up, if qaeval started it."""
@@ -140,7 +145,8 @@ class ServerManager:
             endpoint = await find_endpoint(spec, api_key=key, allow_external=self._allow_external)
         finally:
             waiting.cancel()
-        return replace(endpoint, load_s=sum(start.seconds for start in self._conductor.starts[n_starts:]))
+        started_s = sum(start.seconds for start in self._conductor.starts[n_starts:])
+        return replace(endpoint, load_s=started_s + self._carried.pop(spec.hosting.name, 0.0))
 
 
 def in_turns(specs: Sequence[ModelSpec]) -> list[ModelSpec]:

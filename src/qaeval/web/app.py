@@ -1,6 +1,5 @@
 """The application of a local page: routes behind the guard, templates, and files of the package."""
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -41,24 +40,6 @@ def templates() -> Environment:
 def page(template: str, status_code: int = 200, **values: Any) -> HTMLResponse:  # noqa: ANN401 - as jinja2
     """Return a page: a template of `qaeval.web`, rendered with all values escaped."""
     return HTMLResponse(templates().get_template(template).render(values), status_code)
-
-
-_UNSEEN: Final = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
-)
-"""Characters without a glyph that change what a reader sees; tabs and line ends are kept."""
-
-
-def visible(text: str) -> str:
-    """Return untrusted text with a symbol for each control character and the code of each invisible one."""
-    return _UNSEEN.sub(_symbol, text.replace("\r\n", "\n"))
-
-
-def _symbol(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures of Unicode
-    return f"[U+{code:04X}]"
 
 
 async def body_of(request: Request) -> bytes:

@@ -19,7 +19,8 @@ from starlette.routing import Route
 from qaeval.errors import QaevalError
 from qaeval.labelling import Progress, Question
 from qaeval.records import Record
-from qaeval.web.app import body_of, page, visible
+from qaeval.text.visible import visible
+from qaeval.web.app import body_of, page
 from qaeval.web.messages import (
     LANGUAGES,
     SKIP_REASONS,

@@ -30,7 +30,8 @@ from qaeval.labelling import Sitting
 from qaeval.report import numbers
 from qaeval.storage.run_directory import MANIFEST, RunStore
 from qaeval.storage.runs import RowCounts, last_change, list_runs
-from qaeval.web.app import body_of, page, visible
+from qaeval.text.visible import visible
+from qaeval.web.app import body_of, page
 from qaeval.web.label import LabelPage
 from qaeval.web.summary import summary_sections
 
