@@ -24,6 +24,10 @@ RUBRIC = RubricFacts(
         Meaning(name="C", meaning="not usable"),
     ),
     flags=(Meaning(name="hallucination", meaning="says what the chunk does not"),),
+    flaws=(
+        Meaning(name="omission", meaning="leaves a part of the answer out"),
+        Meaning(name="wrong", meaning="contradicts the chunk"),
+    ),
 )
 RUN = RunFacts(
     id="demo",
@@ -220,6 +224,7 @@ def _grade(item: Item, letter: str, flag: str) -> Grade | Failure:
         item_id=item.item_id,
         letter=letter,
         flags=("hallucination",) if flag else (),
+        flaw={"B": "omission", "C": "wrong"}.get(letter, ""),
         reason=f"Reads like {'an' if letter == 'A' else 'a'} {letter}.",
         text="{}",
         usage=Usage(prompt_tokens=700, completion_tokens=30),

@@ -398,7 +398,7 @@ def test_agreement_with_labels_of_another_rubric_version_names_both(
     assert qaeval(["agreement", str(EXAMPLE), "--labels", str(sheet)]) == 65
     message = capsys.readouterr().err
     assert "qa_pair_abc/0" in message
-    assert "qa_pair_abc/1" in message
+    assert "qa_pair_abc/2" in message
 
 
 def test_a_label_file_of_another_run_is_named_under_the_report(

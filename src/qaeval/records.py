@@ -77,6 +77,10 @@ def _nothing(value: object) -> bool:
     return not value
 
 
+ControlText: TypeAlias = Literal["special token", "mark"]
+"""Text that was broken in a prompt: a special token of a chat template, or a mark or tag of the judge's fence."""
+
+
 def _absent(value: object) -> bool:
     """Whether a field has no value, so that the row omits it."""
     return value is None
@@ -221,6 +225,8 @@ class Generation(Record):
     """Wall time of the request, seconds; 0 where none was sent."""
     cached: bool = False
     """Whether the reply is from the cache of earlier runs."""
+    escaped: Mapping[ControlText, int] = Field(default_factory=dict, exclude_if=_nothing)
+    """Places of the prompt's texts that were broken, by kind; the stored texts have them as they were."""
 
 
 class Grade(Record):
@@ -238,6 +244,8 @@ class Grade(Record):
     letter: str
     flags: tuple[str, ...] = ()
     """Names of the rubric's flags that the judge raised, sorted."""
+    flaw: str = Field(default="", exclude_if=_nothing)
+    """Name of the rubric's flaw that weighs most in a letter below the best; empty where the judge names none."""
     reason: str = ""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""
@@ -247,6 +255,8 @@ class Grade(Record):
     latency_s: float = Field(ge=0)
     cached: bool = False
     """Whether the reply is from the cache of earlier runs."""
+    escaped: Mapping[ControlText, int] = Field(default_factory=dict, exclude_if=_nothing)
+    """Places of the prompt's texts that were broken, by kind; the stored texts have them as they were."""
 
 
 class Failure(Record):
@@ -270,6 +280,8 @@ class Failure(Record):
     """The raw reply, if any."""
     usage: Usage | None = None
     latency_s: float = Field(default=0.0, ge=0)
+    escaped: Mapping[ControlText, int] = Field(default_factory=dict, exclude_if=_nothing)
+    """As in `Generation` and `Grade`."""
 
     @property
     def is_transient(self) -> bool:
@@ -476,6 +488,8 @@ class Session(Record):
     """Of a merged run, the shard, ``0/4``; sessions of other shards may have run at the same time."""
     stored: str = Field(default="", exclude_if=_nothing)
     """Of a merged run, the host of the store outside the user's own network: the chunks left it."""
+    prompt_sha: str = Field(default="", exclude_if=_nothing)
+    """Hash of the judge's prompt without its rubric; empty for a candidate, and in rows of qaeval 0.1."""
     endpoint: Mapping[str, Any] | None = None
     """Facts of the probe; None for embedded models."""
     energy: Energy | None = Field(default=None, exclude_if=_nothing)

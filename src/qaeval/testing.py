@@ -108,9 +108,10 @@ def grade_reply(
     reason: str = "scripted",
     *,
     flags: Mapping[str, bool] = MappingProxyType({"hallucination": False}),
+    flaw: str = "",
 ) -> str:
-    """Write the reply of a judge: reason, every flag of the rubric (default: that of ``qa_pair_abc``), letter."""
-    return json.dumps({"reason": reason, **flags, "letter": letter})
+    """Write the reply of a judge: reason, every flag of the rubric (default: that of ``qa_pair_abc``), letter, flaw if any."""
+    return json.dumps({"reason": reason, **flags, "letter": letter, **({"flaw": flaw} if flaw else {})})
 
 
 def make_run(

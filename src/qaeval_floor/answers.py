@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from qaeval.checks.answers import refuses
 from qaeval.text.units import content_words, is_german, numbers, sentences
-from qaeval_floor.faults import STOCK, LexicalGrade, faults
+from qaeval_floor.faults import FLAWS, STOCK, LexicalGrade, faults
 
 REFUSE_BELOW: Final = 0.35
 """Weighted share of the question's words that one place of the passage must hold for the candidate to answer."""
@@ -162,25 +162,28 @@ def judge_answer(source: str, question: str, answer: str) -> LexicalGrade:
         return _refusal(is_answerable=is_answerable)
     answer_faults = [fault for fault in faults(source, question, answer) if fault.kind in _OF_ANSWERS]
     if invented := [fault for fault in answer_faults if fault.kind in {"invented", "unsupported"}]:
-        return LexicalGrade("C", hallucination=True, reason="; ".join(fault.text for fault in invented))
+        reason = "; ".join(fault.text for fault in invented)
+        return LexicalGrade("C", hallucination=True, reason=reason, flaw="unsupported")
     shared = question_words & set(content_words(answer))
-    reason = ""
+    reason = flaw = ""
     if not is_answerable:
         reason = (
             f"the text does not speak of {', '.join(sorted(missing)[:4])}, and the answer does not say so"
         )
+        flaw = "off-question"
     elif question_words and len(shared) / len(question_words) < _OFF_TOPIC:
-        reason = "the answer is about something else than the question"
+        reason, flaw = "the answer is about something else than the question", "off-question"
     elif _ASKS_NUMBER.search(question) and not numbers(answer):
-        reason = "the question asks for a number, the answer gives none"
-    elif missed := [fault.text for fault in answer_faults if fault.kind in _UNUSABLE]:
-        reason = missed[0]
+        reason, flaw = "the question asks for a number, the answer gives none", "omission"
+    elif missed := [fault for fault in answer_faults if fault.kind in _UNUSABLE]:
+        reason, flaw = missed[0].text, FLAWS[missed[0].kind]
     if reason:
-        return LexicalGrade("C", hallucination=False, reason=reason)
+        return LexicalGrade("C", hallucination=False, reason=reason, flaw=flaw)
     if answer_faults:
         letter = "B" if len(answer_faults) == 1 else "C"
         reason = "; ".join(fault.text for fault in answer_faults)
-        return LexicalGrade(letter, hallucination=False, reason=reason)
+        flaw = FLAWS[answer_faults[0].kind]
+        return LexicalGrade(letter, hallucination=False, reason=reason, flaw=flaw)
     reason = "the answer stands in the text and has the words of the question"
     return LexicalGrade("A", hallucination=False, reason=reason)
 
@@ -188,7 +191,7 @@ def judge_answer(source: str, question: str, answer: str) -> LexicalGrade:
 def _refusal(*, is_answerable: bool) -> LexicalGrade:
     if is_answerable:
         reason = "the answer declines, but the text speaks of what is asked"
-        return LexicalGrade("C", hallucination=False, reason=reason)
+        return LexicalGrade("C", hallucination=False, reason=reason, flaw="refusal")
     reason = "an honest refusal: the text hardly speaks of what is asked"
     return LexicalGrade("A", hallucination=False, reason=reason)
 

@@ -35,7 +35,7 @@ _STOP_NP = (
     | {"is", "are", "was", "were", "do", "does", "can", "must", "and", "or", "to", "has", "have"}
 )
 _COMMON_WORDS = 2
-_CODE_NAME = re.compile(r"[A-Z][A-Za-z]*\d[\w.-]*")
+_CODE_NAME = re.compile(r"[A-Z][A-Za-z]{0,40}\d[\w.-]*")
 
 
 def compare(sentence: str, context: Context) -> list[Question]:

@@ -10,7 +10,7 @@ from qaeval_floor.lexicon import BE, CLAUSE_WORDS, DETERMINERS, MODALS, PREPOSIT
 
 _MAX_SUBJECT_WORDS = 9
 _MAX_HEAD_WORDS = 16
-_PARENTHESES = re.compile(r"\s+\([^()]*\)")
+_PARENTHESES = re.compile(r"(?<!\s)\s+\([^()]*\)")  # (?<!\s): linear in white space
 _OPENER = re.compile(
     r"^(?i:However|Even then|Therefore|In addition|For example|For instance|As a result|Thus|Moreover|Instead|Also|Then|Note that|"
     r"In short|Finally|By contrast|In contrast|Similarly|Likewise|Still|Hence|Consequently|Usually|Typically|"

@@ -5,9 +5,10 @@ is decided by the judges, in `qaeval_floor.lexical` and `qaeval_floor.answers`.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from types import MappingProxyType
 from typing import Final, Literal
 
 from qaeval.text.units import content_words, named_terms, numbers, sentences, units, words
@@ -33,6 +34,30 @@ Kind = Literal[
     "reference",
     "speculation",
 ]
+
+FLAWS: Final[Mapping[Kind, str]] = MappingProxyType(
+    {
+        "invented": "unsupported",
+        "unsupported": "unsupported",
+        "partly": "unsupported",
+        "speculation": "unsupported",
+        "negation": "wrong",
+        "unanswerable": "off-question",
+        "unrelated": "off-question",
+        "uncompared": "omission",
+        "no reason": "omission",
+        "no number": "omission",
+        "no date": "omission",
+        "unfinished": "format",
+        "example": "wording",
+        "leans on text": "wording",
+        "vague": "wording",
+        "cut topic": "wording",
+        "pronoun": "wording",
+        "reference": "wording",
+    }
+)
+"""The flaw of the shipped rubrics to which a kind of fault belongs."""
 
 SUPPORTED: Final = 0.8
 """A sentence with at least this share of its content words in one place of the source is supported."""
@@ -100,6 +125,8 @@ class LexicalGrade:
     hallucination: bool
     """Whether something is stated as fact that nothing supports."""
     reason: str
+    flaw: str = ""
+    """The rubric's class of the gravest fault; empty for an A."""
 
 
 @dataclass(frozen=True, slots=True)

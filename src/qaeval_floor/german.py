@@ -62,7 +62,7 @@ class Clause(NamedTuple):
 
 def ask(sentence: str) -> Iterator[RawQuestion]:
     """Questions on a German sentence: text, type and quality of each."""
-    body = re.sub(r"\s+\([^()]*\)", "", sentence).rstrip(" .!?:;…")
+    body = re.sub(r"(?<!\s)\s+\([^()]*\)", "", sentence).rstrip(" .!?:;…")
     condition = _CONDITION.match(body)
     if condition and not _PRONOUN.search(condition.group(2)):
         yield f"Was passiert, {condition.group(1).lower()} {condition.group(2)}", "conceptual", 2.2

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qaeval.text.units import content_words, sentences
-from qaeval_floor.faults import CONTRAST, STOCK, Fault, Kind, LexicalGrade, faults, question_faults
+from qaeval_floor.faults import CONTRAST, FLAWS, STOCK, Fault, Kind, LexicalGrade, faults, question_faults
 
 WEIGHTS: Final[Mapping[Kind, float]] = MappingProxyType(
     {
@@ -60,7 +60,9 @@ def judge(
     if not source.strip():
         raise ValueError("the source is blank: an answer cannot be checked against nothing")
     if not answer.strip() or not question.strip():
-        return LexicalGrade("C", hallucination=False, reason="the question or the answer is empty")
+        return LexicalGrade(
+            "C", hallucination=False, reason="the question or the answer is empty", flaw="format"
+        )
     if _REFUSAL.search(answer):
         return _refusal(source, question, weights)
     return _grade(faults(source, question, answer), weights)
@@ -81,6 +83,7 @@ def _grade(present: list[Fault], weights: Mapping[Kind, float]) -> LexicalGrade:
         "C" if unusable else "B",
         hallucination=unusable and any(fault.kind in _HALLUCINATION for fault in named),
         reason="; ".join(fault.text for fault in named),
+        flaw=FLAWS[max(named, key=lambda fault: weights[fault.kind]).kind],
     )
 
 
@@ -96,6 +99,9 @@ def _refusal(source: str, question: str, weights: Mapping[Kind, float]) -> Lexic
             "C",
             hallucination=False,
             reason=f"the answer finds no comparison, but the source has one: {compared[0][:80]!r}",
+            flaw="omission",
         )
     grade = _grade(list(question_faults(question)), weights)
-    return LexicalGrade(grade.letter, hallucination=False, reason=f"an honest refusal; {grade.reason}")
+    return LexicalGrade(
+        grade.letter, hallucination=False, reason=f"an honest refusal; {grade.reason}", flaw=grade.flaw
+    )

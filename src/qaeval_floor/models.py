@@ -72,7 +72,12 @@ def _judge(inputs: Mapping[str, str]) -> Mapping[str, Any]:
         raise ValueError("the embedded judge does not grade preference pairs; name another one with --judge")
     grade = judge_answer if inputs.get("rubric", "").startswith("rag_answer") else judge
     graded = grade(inputs["chunk"], inputs["question"], inputs["answer"])
-    return {"reason": graded.reason, "letter": graded.letter, "hallucination": graded.hallucination}
+    return {
+        "reason": graded.reason,
+        "letter": graded.letter,
+        "flaw": graded.flaw or "none",
+        "hallucination": graded.hallucination,
+    }
 
 
 def lead() -> ChatModel:

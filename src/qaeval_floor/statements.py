@@ -13,12 +13,15 @@ from qaeval_floor.lexicon import CLAUSE_WORDS, DETERMINERS, PREPOSITIONS
 RawQuestion = tuple[str, Literal["factual", "conceptual", "comparison"], float]
 """Text, type and quality of a question, not yet capitalised or ended with a question mark."""
 
+# (?<!\s): a run of white space is read once, not once from each of its characters
 _CAUSE = re.compile(
-    r",?\s+(?:(?:mainly |simply |partly |only )?because|so that|in order to|due to)\s+|,\s+since(?! \d)\s+"
+    r"(?:,|(?<!\s))\s+(?:(?:mainly |simply |partly |only )?because|so that|in order to|due to)\s+|,\s+since(?! \d)\s+"
 )
-_CONDITION = re.compile(r",?\s+(?:only\s+)?(?:if|when|whenever|once|as soon as|after|before|unless|until)\s+")
+_CONDITION = re.compile(
+    r"(?:,|(?<!\s))\s+(?:only\s+)?(?:if|when|whenever|once|as soon as|after|before|unless|until)\s+"
+)
 _NEGATIVE_CONDITION = re.compile(r",?\s+(?:except|unless)\s+")
-_MEANS = re.compile(r"\s+by\s+\w+ing\b")
+_MEANS = re.compile(r"(?<!\s)\s+by\s+\w+ing\b")
 _TIME = re.compile(
     r"\s(?:in (?:January|February|March|April|May|June|July|August|September|October|November|December)|"
     r"within (?:\d+|two|three|four|five|six|ten|one) (?:minutes?|hours?|(?:working |business )?days?|weeks?|months?)|"
@@ -31,7 +34,7 @@ _NO_SUBJECT = re.compile(
 )
 CONSEQUENCE = re.compile(r"(?:,|;) (?:and )?(?:so|therefore|which is why)(?! that\b),? (.+)$")
 _EVERY = re.compile(
-    r"\s+(?:every|once (?:a|per|every)|twice (?:a|per))\s+(?:\d+|two|three|few|other|second|minute|hour|day|week|month|year|night|time)\b"
+    r"(?<!\s)\s+(?:every|once (?:a|per|every)|twice (?:a|per))\s+(?:\d+|two|three|few|other|second|minute|hour|day|week|month|year|night|time)\b"
 )
 _COUNT = re.compile(
     r"^(?:up to |at least |at most |about |around |exactly |only |roughly )?"

@@ -56,7 +56,9 @@ def reply(data: bytes) -> None:
             lambda text, lenient: read_items(text, SAMPLE, _eval("qa_pairs"), lenient=lenient),
             lambda text, lenient: read_items(text, SAMPLE, _eval("rag_qa"), lenient=lenient),
             lambda text, lenient: read_items(text, SAMPLE, _eval("dpo_pairs"), lenient=lenient),
-            lambda text, lenient: grade.parse_reply(text, _rubric(), lenient=lenient),
+            lambda text, lenient: grade.parse_reply(
+                text, _rubric(), lenient=lenient, shown=(text[:80], text)
+            ),
         ):
             try:
                 parse(text, lenient=lenient)

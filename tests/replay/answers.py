@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,6 +133,17 @@ def usage_of(prompt: str, completion_tokens: int) -> dict[str, Any]:
         "prompt_tokens_details": details,
         "completion_tokens_details": None,
     }
+
+
+def token_ids(text: str, special: Sequence[str]) -> list[int]:
+    """Tokenize: special tokens first, as tokenizers do, then words and characters."""
+    pattern = "|".join(map(re.escape, special))
+    parts = re.split(f"({pattern})", text) if special else [text]
+    return [
+        zlib.crc32(token.encode())
+        for part in parts
+        for token in ([part] if part in special else PIECE.findall(part))
+    ]
 
 
 def count_tokens(messages: Sequence[Mapping[str, Any]]) -> int:

@@ -22,7 +22,7 @@ from aiohttp.typedefs import Handler
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
-from replay.answers import PIECE, Writer, count_tokens, envelope, usage_of
+from replay.answers import PIECE, Writer, count_tokens, envelope, token_ids, usage_of
 from replay.faults import FAULTS, TOO_LONG, TOO_MANY, Fault, error, route
 
 RECORDED: Final = Path(__file__).parent / "vllm-0.32.0"
@@ -38,6 +38,7 @@ class LoopbackServer:
         latency_s: before every chat reply.
         die_after: the server is gone after that many chat replies.
         adapters: LoRA adapters, by name the model that they belong to.
+        special: texts that the tokenizer turns into one id wherever they stand.
         max_logprobs: requests for more alternatives are refused.
         gap_s: between two tokens of a stream; the first comes after ``latency_s``.
         roots: ids of the weights by served name.
@@ -45,6 +46,7 @@ class LoopbackServer:
     Attributes:
         requests: bodies of all chat requests, in order.
         headers: their headers.
+        tokenized: texts that /tokenize was asked about.
         most_in_flight: the highest number of chat requests at one time.
     """
 
@@ -57,6 +59,7 @@ class LoopbackServer:
         latency_s: float = 0.0,
         die_after: int | None = None,
         adapters: Mapping[str, str] | None = None,
+        special: Sequence[str] = (),
         max_logprobs: int = 20,
         gap_s: float = 0.0,
         roots: Mapping[str, str] | None = None,
@@ -65,6 +68,8 @@ class LoopbackServer:
         self.port, self.api_key, self.latency_s, self.die_after = port, api_key, latency_s, die_after
         self.adapters, self.max_logprobs = dict(adapters or {}), max_logprobs
         self.gap_s, self.roots = gap_s, dict(roots or {})
+        self.special = tuple(special)
+        self.tokenized: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.in_flight = self.most_in_flight = 0
@@ -234,6 +239,10 @@ class LoopbackServer:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if "prompt" in body and body.get("model") in {*self.models, *self.adapters}:
+            self.tokenized.append(body["prompt"])
+            ids = token_ids(body["prompt"], self.special)
+            return web.json_response({"count": len(ids), "tokens": ids, "token_strs": None})
         messages = body.get("messages") or [{"role": "user", "content": body.get("prompt", "")}]
         if refusal := self._refusal({"model": body.get("model"), "messages": messages}):
             return refusal

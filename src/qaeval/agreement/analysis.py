@@ -38,7 +38,7 @@ from qaeval.stats.estimate import Estimate
 
 def fits(label: Label, rubric: RubricFacts) -> bool:
     """Return whether a label belongs to this rubric, or names none; letters of two rubrics are never compared."""
-    return label.rubric in {"", rubric.label_name}
+    return not label.rubric or label.rubric in rubric.label_names
 
 
 def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Label]]:

@@ -106,6 +106,7 @@ def _combined(rows: Mapping[str, GradeRow], members: tuple[str, ...], rubric: Ru
         )
     letter = rubric.letters[code]
     reason = next((row.reason for row in grades.values() if row.letter == letter), "")
+    flaws = Counter(row.flaw for row in grades.values() if row.letter == letter and row.flaw)
     n_flags = Counter(flag for row in grades.values() for flag in row.flags)
     return Grade(
         task_id=first.task_id,
@@ -114,6 +115,7 @@ def _combined(rows: Mapping[str, GradeRow], members: tuple[str, ...], rubric: Ru
         item_id=first.item_id or "",
         letter=letter,
         flags=tuple(sorted(flag for flag, n in n_flags.items() if 2 * n > len(grades))),
+        flaw=next((flaw for flaw, _ in flaws.most_common(1)), ""),
         reason=f"{given}{' (tie)' if is_tie else ''}. {reason}".rstrip(),
         text="",
         latency_s=0.0,

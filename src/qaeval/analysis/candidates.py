@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 
 from qaeval.analysis.letters import FAILED, GRADED, UNGRADED, flag_column
-from qaeval.analysis.model import AnswerLength, CandidateSummary, Count, StratumRate, StratumSummary
+from qaeval.analysis.model import (
+    NOT_NAMED,
+    AnswerLength,
+    CandidateSummary,
+    Count,
+    StratumRate,
+    StratumSummary,
+)
 from qaeval.analysis.replies import ReplyTotals
 from qaeval.analysis.server_metrics import server_span
 from qaeval.records import FAILURES, FailureReason, Reading, Session
@@ -91,6 +98,7 @@ def summarise_candidate(
         failed_by_reason=failure_reasons(table, FAILED),
         ungraded_by_reason=failure_reasons(table, UNGRADED),
         flags=tuple(_count(name, table, table[flag_column(name)], graded) for name in rubric.flag_names),
+        flaws=_flaws(table, rubric, graded & ~best, graded),
         n_best_flagged=int(
             (best & table[[flag_column(name) for name in rubric.flag_names]].any(axis=1)).sum()
         ),
@@ -105,6 +113,16 @@ def summarise_candidate(
 
 def _count(name: str, table: pd.DataFrame, hit: Mask, graded: Mask | None = None) -> Count:
     return Count(name=name, n=int(hit.sum()), share=rate_by_cluster(table, hit, graded))
+
+
+def _flaws(table: pd.DataFrame, rubric: RubricFacts, below: Mask, graded: Mask) -> tuple[Count, ...]:
+    if not rubric.flaws:
+        return ()
+    names = [(flaw.name, flaw.name) for flaw in rubric.flaws]
+    return tuple(
+        _count(name, table, below & (table["flaw"] == value), graded)
+        for name, value in (*names, (NOT_NAMED, ""))
+    )
 
 
 def failure_reasons(table: pd.DataFrame, status: str) -> dict[FailureReason, int]:

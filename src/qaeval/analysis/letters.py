@@ -14,6 +14,7 @@ Rows are joined by id. Missing, duplicate and foreign ids are errors that name t
 `type`         type of the sample, else of the item, else empty
 `findings`     findings by check; None without findings
 `letter`       empty unless graded; `why` is then the judge's reason, `sure` its probability of the letter or NaN
+`flaw`         flaw of the rubric that the judge names; empty for the best letter, and where it names none
 `failure`      reason of the failure, empty if graded; `detail` and `text` describe it
 `flag <name>`  one boolean column per flag of the rubric
 =============  ==========================================================================================
@@ -45,7 +46,7 @@ FAILED: Final = "failed"
 
 _SLOT: Final = ["candidate", "sample_id", "position"]
 _FAILURE: Final = ["failure", "detail", "text"]
-_TEXT: Final = ("item_id", "type", "question", "answer", "rejected", "letter", "why", *_FAILURE)
+_TEXT: Final = ("item_id", "type", "question", "answer", "rejected", "letter", "flaw", "why", *_FAILURE)
 
 
 _WRITTEN: Final = ("question", "answer", "rejected")
@@ -129,7 +130,7 @@ def generation_table(
     grid, items, failed = _generation_tables(generations, grid, items_per_sample)
     table = grid.merge(items, on=_SLOT, how="left", validate="one_to_one")
     table = table.merge(failed, on=_SLOT, how="left", validate="one_to_one")
-    table[["letter", "why"]] = ""
+    table[["letter", "flaw", "why"]] = ""
     return _without_repeated(_finished(table, ()), samples)
 
 
@@ -229,10 +230,10 @@ def _grade_tables(
             if is_wrong:
                 wrong[aspect].append(row.item_id)
         flags = (flag in row.flags for flag in rubric.flag_names)
-        letters.append((row.item_id, row.letter, row.reason, _sureness(row), *flags))
+        letters.append((row.item_id, row.letter, row.flaw, row.reason, _sureness(row), *flags))
     _require_unique("grade", graded)
     _require_one_judge(judges, judge, rubric, wrong)
-    columns = ["item_id", "letter", "why", "sure", *map(flag_column, rubric.flag_names)]
+    columns = ["item_id", "letter", "flaw", "why", "sure", *map(flag_column, rubric.flag_names)]
     return pd.DataFrame(letters, columns=columns), pd.DataFrame(unread, columns=["item_id", *_FAILURE])
 
 
@@ -303,7 +304,7 @@ def _failed(table: pd.DataFrame, repeated: Mapping[tuple[str, str], int]) -> pd.
         table.loc[rows, "question"] + "\n" + table.loc[rows, "answer"] + "\n" + table.loc[rows, "rejected"]
     ).str.strip()
     table.loc[rows, "detail"] = [detail(repeated[key]) for key in keys[rows]]
-    table.loc[rows, ["item_id", *_WRITTEN, "letter", "why"]] = ""
+    table.loc[rows, ["item_id", *_WRITTEN, "letter", "flaw", "why"]] = ""
     table.loc[rows, "type"] = table.loc[rows, "given"]
     table.loc[rows, "failure"], table.loc[rows, "status"] = PLACEHOLDER, FAILED
     for column, empty in (("findings", None), ("sure", float("nan"))):

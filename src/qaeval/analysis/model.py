@@ -1,10 +1,12 @@
 """Data of summaries: candidates, judge, failures and timing of a run."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
+
+from pydantic import Field
 
 from qaeval.records import FailureReason
-from qaeval.report.facts import ModelFacts, Part
+from qaeval.report.facts import ModelFacts, Part, is_unset
 from qaeval.report.measure import Measure
 
 
@@ -103,6 +105,10 @@ class Timing(Part):
     """Metrics of the server; None if it has none."""
 
 
+NOT_NAMED: Final = "not named"
+"""Name of the count of items below the best letter without a flaw."""
+
+
 class CandidateSummary(Part):
     """Quality, reliability and speed of a candidate."""
 
@@ -132,6 +138,9 @@ class CandidateSummary(Part):
     ungraded_by_reason: Mapping[FailureReason, int]
     flags: tuple[Count, ...]
     """Counts of each flag, of the graded items."""
+    flaws: tuple[Count, ...] = Field(default=(), exclude_if=is_unset)
+    """Counts of each flaw that the judge named, of the graded items, then of those below the best letter without one
+    (`NOT_NAMED`); empty where the judge is not asked for flaws."""
     n_best_flagged: int = 0
     """Items with the best letter and a flag, which contradict each other."""
     question_types: Mapping[str, int]
@@ -170,6 +179,19 @@ class StratumSummary(Part):
     stratum: str
     n_chunks: int
     rates: tuple[StratumRate, ...]
+
+
+class EscapedText(Part):
+    """Text in the prompts of a model that was broken, since the model could take it for control."""
+
+    stage: Literal["generate", "grade"]
+    model: str
+    n_requests: int
+    """Requests with such text, those without a reply included."""
+    n_special_tokens: int
+    """Special tokens of chat templates and of the model's tokenizer; harmless text of the same form included."""
+    n_marks: int
+    """Marks and tags of the judge's fence, which a text has only if it is written against the judge."""
 
 
 class FailureExample(Part):

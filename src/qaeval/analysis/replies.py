@@ -1,16 +1,16 @@
 """Tokens and times of the replies of each model in each stage, and the time spans of sessions."""
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from qaeval.analysis.model import ServerSpan, Timing, Tokens
-from qaeval.records import Failure, GenerateRow, Generation, GradeRow, Session
+from qaeval.analysis.model import EscapedText, ServerSpan, Timing, Tokens
+from qaeval.records import ControlText, Failure, GenerateRow, Generation, GradeRow, Session
 
 Row: TypeAlias = GenerateRow | GradeRow
 
@@ -29,6 +29,10 @@ class ReplyTotals:
     completion: int = 0
     cached: int = 0
     """Prompt tokens in the prefix cache, counted by the server like the two before."""
+    n_escaped: int = 0
+    """Requests with text that was broken, since a model could take it for control."""
+    escaped: Counter[ControlText] = field(default_factory=Counter)
+    """Places that were broken, by kind."""
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     """Seconds; requests without an answer have no latency."""
 
@@ -39,6 +43,9 @@ class ReplyTotals:
             self.n_failed += 1
         else:
             self.n_known += row.cached
+        if row.escaped:
+            self.n_escaped += 1
+            self.escaped.update(row.escaped)
         if row.latency_s > 0:
             self.latencies.append(row.latency_s)
         if row.usage is not None:
@@ -46,6 +53,18 @@ class ReplyTotals:
             self.prompt += row.usage.prompt_tokens
             self.completion += row.usage.completion_tokens
             self.cached += row.usage.cached_tokens
+
+    def escaped_text(self, stage: Literal["generate", "grade"], model: str) -> EscapedText | None:
+        """Return the text that was broken in the prompts of the model; None if there is none."""
+        if not self.n_escaped:
+            return None
+        return EscapedText(
+            stage=stage,
+            model=model,
+            n_requests=self.n_escaped,
+            n_special_tokens=self.escaped["special token"],
+            n_marks=self.escaped["mark"],
+        )
 
     @property
     def tokens(self) -> Tokens:

@@ -7,14 +7,14 @@ cannot be used, every request is sent.
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Self
 
 import orjson
 
-from qaeval.chat.protocol import Alternatives, ChatModel, ChatRequest, Completion
+from qaeval.chat.protocol import Alternatives, ChatModel, ChatRequest, Completion, special_pieces
 from qaeval.records import Usage
 
 FILE: Final = "replies.sqlite"
@@ -124,6 +124,10 @@ class Cached:
         if completion.finish_reason != "abort":
             self._cache.put(key, write_reply(completion))
         return completion
+
+    async def special_pieces(self, pieces: Collection[str]) -> frozenset[str]:
+        """Return the pieces that are special tokens of the model."""
+        return await special_pieces(self._model, pieces)
 
     def _key(self, request: ChatRequest) -> bytes:
         pattern = request.alternatives_at

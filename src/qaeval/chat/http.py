@@ -9,7 +9,8 @@ through ``on_busy``.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Self
@@ -40,6 +41,15 @@ _BACKOFF_S: Final = 0.5
 """Upper end of the first wait; it doubles with every attempt."""
 _MAX_BACKOFF_S: Final = 30.0
 _EXCERPT: Final = 200
+_LEAST_SECRET: Final = 12
+"""Characters of the shortest key that is masked in replies."""
+
+_MAX_TOKENIZING: Final = 8
+"""Pieces that a server is asked about at the same time."""
+_MAX_KNOWN_PIECES: Final = 100_000
+_TOKENIZE_S: Final = 10.0
+_NEIGHBOURS: Final = "{0}{0} <{0}> [{0}] a{0}a"
+"""An added token is found between any neighbours; an ordinary piece of the vocabulary is not."""
 
 _TEMPLATE_TOKENS: Final = 256
 """More tokens than the chat templates of today's models put around the messages."""
@@ -75,6 +85,7 @@ class HttpChat:
         max_top_logprobs: the server's limit; requests that ask for more alternatives get this many.
         context: the server's context length in tokens, where it has a tokenizer route; a request that does
             not fit with its whole answer is then not sent.
+        tokenizer: whether the server has a tokenizer route, which is asked for special tokens.
         extra_body: further fields of the request, e.g. ``chat_template_kwargs``.
         on_message: called when a server stopped answering, and when it answers again.
         on_busy: called when a server asks for fewer requests.
@@ -101,6 +112,7 @@ class HttpChat:
         outage_s: float = 120.0,
         max_top_logprobs: int = 20,
         context: int | None = None,
+        tokenizer: bool = False,
         extra_body: Mapping[str, Any] = MappingProxyType({}),
         on_message: Callable[[str], None] = lambda _text: None,
         on_busy: Callable[[], None] = lambda: None,
@@ -119,6 +131,9 @@ class HttpChat:
         self._max_attempts = max(1, max_attempts)
         self._max_top_logprobs = max_top_logprobs
         self._context = context
+        self._tokenizer = tokenizer
+        self._special: dict[str, asyncio.Future[bool]] = {}
+        self._tokenizing = asyncio.Semaphore(_MAX_TOKENIZING)
         self._outage_s = outage_s
         self._on_message = on_message
         self._on_busy = on_busy
@@ -147,6 +162,8 @@ class HttpChat:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_open = False
+        for answer in self._special.values():
+            answer.cancel()
         for server in self._servers:
             await server.close()
 
@@ -249,6 +266,58 @@ class HttpChat:
             f"--max-model-len, or lower max_tokens",
         )
 
+    async def special_pieces(self, pieces: Collection[str]) -> frozenset[str]:
+        """Return the pieces that the server's tokenizer turns into one special id; each distinct piece is asked about once.
+
+        A piece about which the server gives no answer counts as special.
+
+        Args:
+            pieces: texts such as ``<name>`` or ``[name]``.
+
+        Raises:
+            EndpointError: when no server answers after an outage.
+        """
+        if not self._tokenizer:
+            return frozenset()
+        if len(self._special) > _MAX_KNOWN_PIECES:
+            self._special.clear()
+        for piece in pieces:
+            if piece not in self._special:
+                self._special[piece] = asyncio.ensure_future(self._is_special(piece))
+        answers = {piece: self._special[piece] for piece in pieces}
+        # shielded: the requests of other items may wait for the same answer
+        await asyncio.gather(*(asyncio.shield(answer) for answer in answers.values() if not answer.done()))
+        return frozenset(piece for piece, answer in answers.items() if answer.result())
+
+    async def _is_special(self, piece: str) -> bool:
+        """Tell an added token from an ordinary piece of the vocabulary, which merges with its neighbours."""
+        try:
+            async with self._tokenizing:
+                alone = await self._tokenized(piece)
+                if alone["count"] != 1:
+                    return False
+                around = await self._tokenized(_NEIGHBOURS.format(piece))
+                return bool(around["tokens"].count(*alone["tokens"]) >= _NEIGHBOURS.count("{"))
+        except (TransientError, LookupError, TypeError, ValueError, AttributeError):
+            self._special.pop(piece, None)  # asked again
+            return True
+        except BaseException:
+            self._special.pop(piece, None)
+            raise
+
+    async def _tokenized(self, text: str) -> Any:  # noqa: ANN401 - parsed JSON
+        """Return the server's answer to a text, tokenized as the content of a message would be: ``count`` and ``tokens``.
+
+        Raises:
+            TransientError, LookupError, ValueError: there is none.
+        """
+        server = await self._least_busy()
+        body = orjson.dumps({"model": self._model, "prompt": text, "add_special_tokens": False})
+        status, _, content = await server.post(body, _TOKENIZE_S, server.root_url("/tokenize"))
+        if status != _OK:
+            raise LookupError(f"expected HTTP 200, got {status}")
+        return orjson.loads(content)
+
     def _delay_s(self, attempt: int, at_least_s: float) -> float:
         """Return a wait: what the server asked for, and an exponential back-off with full jitter."""
         return at_least_s + self._rng.uniform(0.0, min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** (attempt - 1)))
@@ -291,11 +360,18 @@ class HttpChat:
             excerpt = repr(masked(content[: 4 * _EXCERPT].decode(errors="replace"), self._api_key)[:_EXCERPT])
         else:
             self._adaptive_timeout.learn(latency_s)
-            return completion
+            return self._without_key(completion)
         detail = (
             f"{server.url}: expected a chat completion, got {excerpt}; is this an OpenAI-compatible server?"
         )
         raise TransientError("endpoint", detail)
+
+    def _without_key(self, completion: Completion) -> Completion:
+        """Mask the key in a reply that repeats it; short ones, as servers without keys take, may be words."""
+        key = self._api_key
+        if key is None or len(key) < _LEAST_SECRET or key not in completion.text:
+            return completion
+        return replace(completion, text=masked(completion.text, key))
 
     def _refusal(
         self, server: Transport, status: int, headers: Mapping[str, str], content: bytes

@@ -1,12 +1,12 @@
 """What a stage needs from a model, and nothing more."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
-from qaeval.records import FailureReason, Usage
+from qaeval.records import ControlText, FailureReason, Usage
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 FinishReason: TypeAlias = Literal["stop", "length", "abort"]
@@ -38,8 +38,9 @@ class ChatRequest:
         messages: the turns, as they are sent.
         schema: JSON schema of the reply, or None for free text.
         sampling: temperature, top_p, max_tokens, seed.
-        inputs: the parts of the messages (``chunk``, ``question``, ``answer``, …). Models that run inside
-            qaeval may read these; servers never see them.
+        inputs: the parts of the messages (``chunk``, ``question``, ``answer``, …), as they are stored: special tokens
+            in them are not broken. Models that run inside qaeval may read these; servers never see them.
+        escaped: places of the messages that were broken because a model could take them for control, by kind.
         top_logprobs: how many alternatives to ask for at each token; 0 asks for none.
         alternatives_at: finds the token whose alternatives are kept: the first group of the last match in the
             reply.
@@ -49,6 +50,7 @@ class ChatRequest:
     schema: Mapping[str, Any] | None = None
     sampling: Sampling = field(default_factory=Sampling)
     inputs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    escaped: Mapping[ControlText, int] = field(default_factory=lambda: MappingProxyType({}))
     top_logprobs: int = 0
     alternatives_at: re.Pattern[str] | None = None
 
@@ -115,3 +117,21 @@ class ChatModel(Protocol):
             ChatError: when there is no reply.
         """
         ...
+
+
+_MAX_PIECES: Final = 256
+"""Pieces of a prompt that a server is asked about; further ones count as special, whatever was asked before."""
+
+
+async def special_pieces(model: object, pieces: Collection[str]) -> frozenset[str]:
+    """Return the pieces of a prompt's texts that the model's tokenizer turns into one special id.
+
+    A model that can tell has a method ``special_pieces``; of others, only the special tokens of known chat templates are
+    broken (`qaeval.text.control`).
+    """
+    ask = getattr(model, "special_pieces", None)
+    if ask is None or not pieces:
+        return frozenset()
+    ordered = sorted(pieces)
+    special: frozenset[str] = await ask(ordered[:_MAX_PIECES])
+    return special.union(ordered[_MAX_PIECES:]) if len(ordered) > _MAX_PIECES else special

@@ -24,7 +24,10 @@ _PATH: Final = re.compile(r"\b[A-Za-z]:\\")
 _CONTROL: Final = re.compile(r"(?<!\\)\\[bfnrt](?=\w)")
 """An escape that can also be a backslash and the first letter of a folder's name."""
 
-_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]|[^\s\[\]{},"]+', re.DOTALL)
+_TOKEN: Final = re.compile(
+    r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(?P<unclosed>\\?\Z))|[\[\]{},]|[^\s\[\]{},"]++', re.DOTALL
+)
+"""Every quotation mark begins a string, closed or not: a second scan from the next mark would take quadratic time."""
 _INVALID_ESCAPE: Final = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|(\\)')
 _LATEX: Final = re.compile(
     r'\\(?:["\\/]|u[0-9a-fA-F]{4}|(?P<literal>[bf](?=[A-Za-z])'
@@ -47,8 +50,26 @@ class ReplyError(Exception):
         self.detail = detail
 
 
+@dataclass(frozen=True, slots=True)
+class FoundJson:
+    """The JSON value of a reply.
+
+    Attributes:
+        value: the value.
+        source: the part of the reply that it was read from, as written.
+    """
+
+    value: Any
+    source: str
+
+
 def extract_json(text: str, *, lenient: bool) -> Any:  # noqa: ANN401 - any JSON value
-    r"""Return the JSON value in a reply.
+    """Return the JSON value in a reply; arguments and errors as in `find_json`."""
+    return find_json(text, lenient=lenient).value
+
+
+def find_json(text: str, *, lenient: bool) -> FoundJson:
+    r"""Return the JSON value in a reply, and the text that it was read from. Takes time linear in the reply.
 
     Always accepted: raw control characters inside strings, which vLLM's grammar allows. Never accepted: a
     duplicate key, NaN, numbers too large for a float, half a surrogate pair, nesting deeper than 100.
@@ -66,16 +87,17 @@ def extract_json(text: str, *, lenient: bool) -> Any:  # noqa: ANN401 - any JSON
     if not stripped:
         raise ReplyError("empty", "expected JSON, got no text")
     try:
-        return _loads(stripped)
+        return FoundJson(_loads(stripped), stripped)
     except _Malformed as error:
         if not lenient:
             raise ReplyError("invalid_json", f"expected JSON, got {stripped[:_EXCERPT]!r}: {error}") from None
     try:
-        return _single([*_values(stripped)])
+        entry = _single([*_values(stripped)])
     except _Malformed as error:
         raise ReplyError(
             "invalid_json", f"expected one JSON value, got {stripped[:_EXCERPT]!r}: {error}"
         ) from None
+    return FoundJson(entry.value, entry.source)
 
 
 class _Malformed(Exception):  # noqa: N818 - never leaves this module
@@ -92,6 +114,7 @@ class _JsonValue:
 
     value: Any
     flat: bool
+    source: str
 
 
 def _loads(text: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -113,8 +136,8 @@ def _loads(text: str) -> Any:  # noqa: ANN401 - any JSON value
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicate = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise _Malformed(f"duplicate key {duplicate!r} in an object", final=True)
     return value
 
@@ -173,9 +196,10 @@ def _values(text: str) -> Iterator[_JsonValue]:
             at = flat.end()
             yield from _small(flat.group())
             continue
-        repaired, at = _repaired(text, bracket.start())
+        start = bracket.start()
+        repaired, at = _repaired(text, start)
         is_after = True
-        yield _JsonValue(_loads(repaired), flat=False)
+        yield _JsonValue(_loads(repaired), flat=False, source=text[start:at])
     if is_after and _closes(text[at:]):
         raise _Malformed("a closing bracket after the value has no opening one")
 
@@ -187,18 +211,17 @@ def _closes(text: str) -> bool:
 
 def _small(text: str) -> Iterator[_JsonValue]:
     try:
-        yield _JsonValue(_loads(_repaired(text, 0)[0]), flat=True)
+        yield _JsonValue(_loads(_repaired(text, 0)[0]), flat=True, source=text)
     except _Malformed as error:
         if error.final or _FIELD.match(text):
             raise
 
 
-def _single(entries: list[_JsonValue]) -> Any:  # noqa: ANN401 - any JSON value
+def _single(entries: list[_JsonValue]) -> _JsonValue:
     """Return the only value; flat ones (citation marks) count where there is no other."""
-    values = [entry.value for entry in entries if not entry.flat]
+    values = [entry for entry in entries if not entry.flat]
     if not values:
-        small = [entry.value for entry in entries]
-        values = [value for value in small if isinstance(value, dict)] or small
+        values = [entry for entry in entries if isinstance(entry.value, dict)] or entries
     if len(values) > 1:
         raise _Malformed(f"{len(values)} JSON values are ambiguous")
     if not values:
@@ -212,11 +235,15 @@ def _repaired(text: str, start: int) -> tuple[str, int]:
     depth, previous = 0, ""
     for token in _TOKEN.finditer(text, start):
         part = token.group()
+        if token["unclosed"] is not None:
+            raise _Malformed(f"the string at character {token.start()} is never closed")
         if part in "]}" and previous == "," and len(parts) > 1 and parts[-2] not in "[{,":
             parts.pop()
         parts.append(_string(part) if part[0] == '"' else part)
         depth += (part in "[{") - (part in "]}")
         previous = part
+        if depth > _MAX_DEPTH:
+            raise _Malformed("nested too deeply", final=True)
         if depth == 0:
             return " ".join(parts), token.end()
     raise _Malformed(f"the bracket at character {start} is never closed")

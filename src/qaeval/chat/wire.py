@@ -3,8 +3,10 @@
 import math
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from itertools import accumulate
 from typing import Any, Final, Literal
 
 import aiohttp
@@ -22,6 +24,8 @@ _COMPLETE: Final[Mapping[str, FinishReason]] = {"stop": "stop", "eos_token": "st
 _ABORTED: Final = frozenset({"abort", "error", None})
 """vLLM answers 200 with ``abort`` when it is stopped while it writes a reply."""
 _MAX_RETRY_AFTER_S: Final = 60.0
+_MAX_TOKEN: Final = 256
+"""Characters of a token at most: the longest tokens of today's vocabularies, runs of spaces, have 128."""
 _BODY_EXCERPT: Final = 200
 _MESSAGE_EXCERPT: Final = 500
 
@@ -118,6 +122,8 @@ def read_completion(
 ) -> Completion:
     """Read the body of a 200.
 
+    A text that is longer than `max_tokens` tokens can be is cut, as one that reached them.
+
     Args:
         content: the body.
         latency_s: becomes part of the completion.
@@ -144,9 +150,11 @@ def read_completion(
             f"context: the server cut the reply after {usage.completion_tokens} tokens"
         )
         raise ChatError("context_overflow", detail)
-    text = without_thinking(_text(choice["message"]))
+    text, finish = _text(choice["message"]), _COMPLETE[finish_reason]
+    if len(text) > (limit := max_tokens * _MAX_TOKEN):
+        text, finish = text[:limit], "length"
     return Completion(
-        text, _COMPLETE[finish_reason], usage, latency_s, _alternatives(choice.get("logprobs"), pattern)
+        without_thinking(text), finish, usage, latency_s, _alternatives(choice.get("logprobs"), pattern)
     )
 
 
@@ -178,15 +186,14 @@ def _alternatives(logprobs: Mapping[str, Any] | None, pattern: re.Pattern[str] |
     tokens = (logprobs or {}).get("content") or ()
     if pattern is None or not tokens:
         return None
-    matches = list(pattern.finditer("".join(token["token"] for token in tokens)))
+    texts = [token["token"] for token in tokens]
+    matches = list(pattern.finditer("".join(texts)))
     if not matches:
         return None
     at = matches[-1].start(1)  # the last match: a reason may quote the field
-    for token in tokens:
-        if at < len(token["token"]):
-            return Alternatives(token["token"], at, _top(token))
-        at -= len(token["token"])
-    return None
+    ends = list(accumulate(map(len, texts)))
+    index = bisect_right(ends, at)
+    return Alternatives(texts[index], at - (ends[index] - len(texts[index])), _top(tokens[index]))
 
 
 def _top(token: Mapping[str, Any]) -> dict[str, float]:

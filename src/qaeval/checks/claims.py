@@ -140,7 +140,7 @@ _UNITS: Final = {
     **dict.fromkeys(("billion", "milliarden", "b", "gb"), 1e9),
     **dict.fromkeys(("trillion", "billionen", "t", "tb"), 1e12),
 }
-_SUFFIX: Final = re.compile(r"[- ]?\d+\s?GB$", re.IGNORECASE)
+_SUFFIX: Final = re.compile(r"(?:[- ]|(?<!\d))\d+\s?GB$", re.IGNORECASE)
 
 
 class GpuFacts(Record):

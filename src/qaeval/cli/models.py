@@ -129,6 +129,8 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
     say(
         f"  flags: {', '.join(flag.name for flag in checked.flags) or 'none'}; {len(checked.examples)} worked examples"
     )
+    if checked.flaws:
+        say(f"  flaws: {', '.join(flaw.name for flaw in checked.flaws)}")
     say(f"  sha {checked.sha}")
     if conflicts_with_shipped(checked):
         say(

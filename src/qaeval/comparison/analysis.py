@@ -256,6 +256,14 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),
+        escaped=tuple(
+            text
+            for text in (
+                *(tally.of("generate", name).escaped_text("generate", name) for name in names),
+                tally.of("grade", judge.name).escaped_text("grade", judge.name),
+            )
+            if text is not None
+        ),
         checks=checks,
         controls=controls,
         noise=measure_noise(

@@ -32,6 +32,8 @@ class ItemView(Part):
     """Check and what it found."""
     letter: str = ""
     flags: tuple[str, ...] = ()
+    flaw: str = ""
+    """The flaw that the judge names; empty for the best letter."""
     reason: str = ""
     """The judge's reason, or why there is no item or no letter."""
     labels: tuple[tuple[str, str], ...] = ()
@@ -193,6 +195,7 @@ def _view(
         findings=tuple(row["findings"].items()) if isinstance(row["findings"], dict) else (),
         letter=row["letter"],
         flags=tuple(flag for flag in flags if row[flag_column(flag)]),
+        flaw=row["flaw"],
         reason=reason,
         labels=tuple(letters_by_item.get(row["item_id"], ())),
         sure=None if pd.isna(row["sure"]) else float(row["sure"]),

@@ -44,6 +44,7 @@ def _eval(report: Report) -> Table:
             "rubric sha-256": rubric.sha,
             **{f"letter {letter.name}": letter.meaning for letter in rubric.scale},
             **{f"flag {flag.name}": flag.meaning for flag in rubric.flags},
+            **{f"flaw {flaw.name}": flaw.meaning for flaw in rubric.flaws},
         },
     )
 

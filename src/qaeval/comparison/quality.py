@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from qaeval.analysis.model import CandidateSummary, Count, FailureGroup, StratumSummary
+from qaeval.analysis.model import NOT_NAMED, CandidateSummary, Count, FailureGroup, StratumSummary
 from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import ordered
 from qaeval.records import FailureReason
@@ -34,6 +34,7 @@ def quality(report: Report) -> Section:
             _rates(report),
             *_labelled_rates(report),
             _letters(report),
+            *_flaws(report),
             *_types(report),
             _answers(report),
         ),
@@ -183,6 +184,36 @@ def _letters(report: Report) -> Table:
     return Table(
         caption="Letters of all expected items", header=header, rows=tuple(rows), notes=notes.lines()
     )
+
+
+def _flaws(report: Report) -> tuple[Table, ...]:
+    """List why items have a letter below the best."""
+    names = report.named_flaws()
+    if not names:
+        return ()
+    notes = Notes()
+    names += (NOT_NAMED,) if any(_flaw(candidate, NOT_NAMED).n for candidate in report.candidates) else ()
+    meanings = {flaw.name: flaw.meaning for flaw in report.rubric.flaws}
+    return (
+        Table(
+            caption=f"Why items are not {report.rubric.best}: the flaw that weighs most, of graded items",
+            header=("Flaw", *(candidate.facts.name for candidate in report.candidates), "Meaning"),
+            rows=tuple(
+                (
+                    name,
+                    *(_count(_flaw(candidate, name), notes, candidate) for candidate in report.candidates),
+                    meanings.get(name, "The judge names no flaw."),
+                )
+                for name in names
+            ),
+            notes=notes.lines(),
+            words=frozenset({len(report.candidates) + 1}),
+        ),
+    )
+
+
+def _flaw(candidate: CandidateSummary, name: str) -> Count:
+    return next(flaw for flaw in candidate.flaws if flaw.name == name)
 
 
 def _count(cell: Count, notes: Notes, candidate: CandidateSummary) -> str:
@@ -379,6 +410,37 @@ def reliability(report: Report) -> Section:
         paragraphs=("If a reply violates the schema, all of its items fail; nothing is repaired.",),
         tables=(
             Table(caption="Expected and valid items", header=header, rows=rows, words=frozenset({4, 6})),
+            *_escaped(report),
+        ),
+    )
+
+
+_ESCAPED: Final = (
+    "A space keeps such text from acting as a special token or as the end of the judged text; stored texts have none. Text about "
+    "language models holds special tokens; a mark is in a text only if it is written against the judge."
+)
+
+
+def _escaped(report: Report) -> tuple[Table, ...]:
+    if not report.escaped:
+        return ()
+    rows = tuple(
+        (
+            text.model,
+            "writing" if text.stage == "generate" else "grading",
+            numbers.count(text.n_requests),
+            numbers.count(text.n_special_tokens),
+            numbers.count(text.n_marks),
+        )
+        for text in report.escaped
+    )
+    return (
+        Table(
+            caption="Control text that was broken in prompts",
+            header=("Model", "Stage", "Requests", "Special tokens", "Marks of the fence"),
+            rows=rows,
+            notes=(_ESCAPED,),
+            words=frozenset({1}),
         ),
     )
 

@@ -5,13 +5,22 @@ Two runs of the same deterministic models give the same document, apart from `ru
 of rates are shares (0.05 is 5 %, or 5 points).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pydantic import Field
 
 from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, Panel, RaterAgreement, RaterPair
-from qaeval.analysis.model import CandidateSummary, FailureGroup, JudgeSummary, Sentence, StratumSummary
+from qaeval.analysis.model import (
+    NOT_NAMED,
+    CandidateSummary,
+    EscapedText,
+    FailureGroup,
+    JudgeSummary,
+    Sentence,
+    StratumSummary,
+)
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
@@ -120,6 +129,8 @@ class Report(Part):
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""
     failures: tuple[FailureGroup, ...] = ()
+    escaped: tuple[EscapedText, ...] = Field(default=(), exclude_if=is_unset)
+    """By model; of models in whose prompts something was broken."""
     checks: tuple[CheckGroup, ...] = ()
     """In the order of the eval's checks."""
     selection: tuple[Selection, ...] = ()
@@ -131,6 +142,13 @@ class Report(Part):
     timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""
+
+    def named_flaws(self) -> tuple[str, ...]:
+        """Return the flaws of which some item has one, the most frequent first; empty where the judge named none."""
+        totals = Counter[str]()
+        for candidate in self.candidates:
+            totals.update({flaw.name: flaw.n for flaw in candidate.flaws if flaw.n})
+        return tuple(name for name, _ in totals.most_common() if name != NOT_NAMED)
 
     def usable_rates(self) -> dict[str, Measure]:
         """Return the usable rate of each candidate that costs and choice start from.

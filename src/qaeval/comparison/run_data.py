@@ -320,6 +320,8 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         sha=rubric["sha"],
         scale=tuple(Meaning(name=level["letter"], meaning=level["name"]) for level in rubric["scale"]),
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
+        flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
+        labels_from=tuple(rubric.get("labels_from", ())),
     )
 
 
@@ -363,11 +365,16 @@ def _served(facts: ModelFacts, stage: str, sessions: Sequence[Session]) -> Model
     def said(name: str) -> str:
         return " and ".join(sorted({str(endpoint[name]) for endpoint in endpoints if endpoint.get(name)}))
 
+    prompts = {
+        session.prompt_sha for session in sessions if (session.stage, session.model) == (stage, facts.name)
+    }
     lengths = [endpoint["max_model_len"] for endpoint in endpoints if endpoint.get("max_model_len")]
     stated = {"served from": said("root"), FILES: said("files_sha256")}
     return facts.model_copy(
         update={
             "server": f"vllm {version}" if (version := said("version")) else facts.server,
+            # of a judge; a candidate's is in the settings
+            "prompt_sha": " and ".join(sorted(prompts - {""})) or facts.prompt_sha,
             "max_model_len": min(lengths, default=facts.max_model_len),
             "more": {**facts.more, **{name: text for name, text in stated.items() if text}},
         }

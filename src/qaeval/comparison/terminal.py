@@ -28,7 +28,7 @@ class Line:
 
 
 def overview_text(report: Report) -> tuple[Line, ...]:
-    """Return the first screen for a terminal: verdict, number, badges, candidates, differences, cautions, ways on."""
+    """Return the first screen for a terminal: verdict, number, badges, candidates, differences, flaws, cautions, ways on."""
     screen = build_overview(report)
     return (
         Line("text", screen.context),
@@ -43,6 +43,7 @@ def overview_text(report: Report) -> tuple[Line, ...]:
         Line("blank"),
         *_candidates(screen),
         *_differences(screen),
+        *_flaws(screen),
         *_cautions(report),
         *_ways(screen),
     )
@@ -70,6 +71,17 @@ def _candidates(screen: Overview) -> Iterator[Line]:
         if any(n for row in counts for counted, n in row if counted == name)
     ]
     yield Line("detail", "; ".join([f"usable {screen.rate_source}", *legend]), mark=" " * (width + 2))
+
+
+def _flaws(screen: Overview) -> Iterator[Line]:
+    if not screen.flaws:
+        return
+    yield Line("blank")
+    yield Line("text", f"why items are not {screen.best}, of graded items")
+    width = max(len(candidate.name) for candidate in screen.candidates)
+    for index, candidate in enumerate(screen.candidates):
+        shares = [f"{flaw.name} {numbers.percent(flaw.counts[index].share.value)}" for flaw in screen.flaws]
+        yield Line("text", " · ".join(shares), mark=f"{candidate.name:<{width}}  ")
 
 
 def _differences(screen: Overview) -> Iterator[Line]:

@@ -28,7 +28,9 @@ _UNTRUSTED: Final = (
     "changes nothing."
 )
 _MIN_LEVELS: Final = 2
-_RESERVED: Final = frozenset({"reason", "letter"})
+_RESERVED: Final = frozenset({"reason", "letter", "flaw"})
+NO_FLAW: Final = "none"
+"""What the judge's reply has in place of a flaw where the letter is the best one."""
 _PLACEHOLDER: Final = re.compile(r"\$(?:chunk|source|title|question|answer)\b|\$\{")
 
 
@@ -54,6 +56,13 @@ class Flag(Record):
     meaning: _Text
 
 
+class Flaw(Record):
+    """A class of reasons why an item does not get the best letter."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    meaning: _Text
+
+
 class WorkedExample(Record):
     """A graded item that illustrates the rubric."""
 
@@ -65,6 +74,8 @@ class WorkedExample(Record):
     rejected: str = Field(default="", exclude_if=lambda text: not text)
     """The rejected answer of a preference pair."""
     letter: str
+    flaw: str = Field(default="", exclude_if=lambda name: not name)
+    """Name of the flaw that tipped the letter; empty for the best letter."""
     flags: tuple[str, ...] = ()
     reason: _Text
 
@@ -74,6 +85,8 @@ class Rubric(Record):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     version: int = Field(ge=1)
+    labels_from: tuple[int, ...] = Field(default=(), exclude_if=lambda versions: not versions)
+    """Earlier versions whose letters mean the same, so that labels given under them hold."""
     title: _Text
     task: _Text
     """One paragraph: what to grade."""
@@ -81,6 +94,8 @@ class Rubric(Record):
     """Levels, best first."""
     criteria: tuple[RubricCriterion, ...] = ()
     flags: tuple[Flag, ...] = ()
+    flaws: tuple[Flaw, ...] = Field(default=(), exclude_if=lambda flaws: not flaws)
+    """Why an item does not get the best letter; the judge names the one that weighs most. Empty: it is not asked."""
     decision_rules: tuple[_Text, ...] = ()
     needs_source: bool = Field(default=True, exclude_if=lambda needed: needed)
     """Whether an item can be graded only against its chunk; false: an imported item without one is graded."""
@@ -90,6 +105,11 @@ class Rubric(Record):
     def letters(self) -> tuple[str, ...]:
         """The scale's letters, best first."""
         return tuple(level.letter for level in self.scale)
+
+    @cached_property
+    def flaw_names(self) -> frozenset[str]:
+        """Names of the flaws."""
+        return frozenset(flaw.name for flaw in self.flaws)
 
     @property
     def grades_pairs(self) -> bool:
@@ -104,7 +124,13 @@ class Rubric(Record):
     @model_validator(mode="after")
     def _check_content(self) -> "Rubric":
         refuse(
-            (*_scale_problems(self), *_flag_problems(self), *_example_problems(self), *_text_problems(self))
+            (
+                *_scale_problems(self),
+                *_flag_problems(self),
+                *_flaw_problems(self),
+                *_example_problems(self),
+                *_text_problems(self),
+            )
         )
         return self
 
@@ -132,12 +158,31 @@ def _flag_problems(rubric: Rubric) -> Iterator[str]:
             yield f"flags: {name!r} is a field of the judge's reply; choose another name"
 
 
+def _flaw_problems(rubric: Rubric) -> Iterator[str]:
+    for name, n in Counter(flaw.name for flaw in rubric.flaws).items():
+        if n > 1:
+            yield f"flaws: duplicate flaw {name!r} ({n} times)"
+        if name == NO_FLAW:
+            yield f"flaws: {name!r} means that there is no flaw; choose another name"
+    if later := [version for version in rubric.labels_from if version >= rubric.version]:
+        yield f"labels_from: expected versions before {rubric.version}, got {later[0]}"
+
+
 def _example_problems(rubric: Rubric) -> Iterator[str]:
     flags = [flag.name for flag in rubric.flags]
     scale = "/".join(rubric.letters)
     for number, example in enumerate(rubric.examples, start=1):
         if example.letter not in rubric.letters:
             yield f"examples[{number}].letter: {example.letter!r} is not on the scale {scale}"
+        if example.flaw and example.flaw not in rubric.flaw_names:
+            hint = closest(example.flaw, rubric.flaw_names)
+            yield f"examples[{number}].flaw: unknown flaw {example.flaw!r}; known: {sorted(rubric.flaw_names)}.{hint}"
+        if rubric.flaws and bool(example.flaw) is (example.letter == rubric.letters[0]):
+            got = repr(example.flaw) if example.flaw else "none"
+            yield (
+                f"examples[{number}].flaw: expected {'none' if example.flaw else 'a flaw'} beside "
+                f"letter {example.letter}, got {got}"
+            )
         for flag in example.flags:
             if flag not in flags:
                 hint = closest(flag, flags)
@@ -160,6 +205,7 @@ def _instructions(rubric: Rubric) -> Iterator[tuple[str, str]]:
     yield from (("scale", level.meaning) for level in rubric.scale)
     yield from (("criteria", criterion.text) for criterion in rubric.criteria)
     yield from (("flags", flag.meaning) for flag in rubric.flags)
+    yield from (("flaws", flaw.meaning) for flaw in rubric.flaws)
     yield from (("decision_rules", rule) for rule in rubric.decision_rules)
 
 
@@ -184,6 +230,7 @@ def prompt_text(rubric: Rubric, *, mode: GradeMode = "reason_first") -> str:
         ),
         _section("Criteria", [f"{criterion.name}: {criterion.text}" for criterion in rubric.criteria]),
         _section("Flags, true or false", [f"{flag.name}: {flag.meaning}" for flag in rubric.flags]),
+        _section(_flaw_title(rubric), [f"{flaw.name}: {flaw.meaning}" for flaw in rubric.flaws]),
         _section("Decision rules", list(rubric.decision_rules)),
         "## Worked examples",
         *(
@@ -195,12 +242,21 @@ def prompt_text(rubric: Rubric, *, mode: GradeMode = "reason_first") -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _flaw_title(rubric: Rubric) -> str:
+    best = rubric.letters[0]
+    return f'Flaw, the one that weighs most in a letter below {best}; "{NO_FLAW}" with {best}'
+
+
 def _section(title: str, lines: list[str]) -> str:
     return "\n".join([f"## {title}", *(f"- {line}" for line in lines)]) if lines else ""
 
 
 def _worked_example(rubric: Rubric, example: WorkedExample, number: int, mode: GradeMode) -> str:
-    values: dict[str, Any] = {"reason": example.reason, "letter": example.letter}
+    values: dict[str, Any] = {
+        "reason": example.reason,
+        "letter": example.letter,
+        "flaw": example.flaw or NO_FLAW,
+    }
     values |= {flag.name: flag.name in example.flags for flag in rubric.flags}
     reply = {key: values[key] for key in grade_schema(rubric, mode=mode)["required"]}
     reason = f"Why: {example.reason}\n" if mode == "letter" else ""
@@ -223,6 +279,9 @@ def grade_schema(rubric: Rubric, *, mode: GradeMode) -> dict[str, Any]:
     """
     properties: dict[str, Any] = {"reason": {"type": "string"}} if mode == "reason_first" else {}
     properties["letter"] = {"type": "string", "enum": list(rubric.letters)}
+    if rubric.flaws:  # after the letter, which does not depend on it
+        names = [NO_FLAW, *(flaw.name for flaw in rubric.flaws)]
+        properties["flaw"] = {"type": "string", "enum": names}
     properties |= {flag.name: {"type": "boolean"} for flag in rubric.flags}
     return {
         "type": "object",

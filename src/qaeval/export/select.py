@@ -77,6 +77,8 @@ class Grading:
     rubric: str
     """Name and version, ``qa_pair_abc/1``."""
     rubric_sha: str
+    label_rubrics: frozenset[str]
+    """Names of the rubric in labels that hold, those of earlier versions included; the empty one is any rubric's."""
 
     @classmethod
     def of(cls, store: RunStore) -> "Grading":
@@ -91,7 +93,10 @@ class Grading:
             raise DataError(f"{store.path}: not graded yet; run `qaeval grade {store.path}` first")
         rubric = grading["rubric"]
         scale = tuple(level["letter"] for level in rubric["scale"])
-        return cls(settings, scale, f"{rubric['name']}/{rubric['version']}", rubric["sha"])
+        name, version = rubric["name"], rubric["version"]
+        versions = (version, *rubric.get("labels_from", ()))
+        names = frozenset(("", *(f"{name}/{number}" for number in versions)))
+        return cls(settings, scale, f"{name}/{version}", rubric["sha"], names)
 
 
 def require_finished(store: RunStore) -> None:
@@ -172,7 +177,7 @@ def labels_by_item(labels: Iterable[Label], grading: Grading) -> dict[str, tuple
     """
     by_item: dict[str, dict[str, Label]] = {}
     for label in with_settled(labels):
-        if label.rubric not in {"", grading.rubric}:
+        if label.rubric not in grading.label_rubrics:
             continue
         if label.letter not in grading.scale:
             raise DataError(

@@ -123,7 +123,7 @@ def next_sheet(
         UsageError: every item is labelled.
     """
     given = [
-        label for label in labels if label.rater_kind == "human" and label.rubric in {"", grading.rubric}
+        label for label in labels if label.rater_kind == "human" and label.rubric in grading.label_rubrics
     ]
     drawn = draw_items(items, given, by="plan", n=n, seed=seed, scale=grading.scale)
     return _sheet(drawn, grading, by="plan", seed=seed)

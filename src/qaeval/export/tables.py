@@ -30,6 +30,7 @@ COLUMNS: Final = (
     "form",
     "letter",
     "flags",
+    "flaw",
     "reason",
     "probability",
     "failure",
@@ -37,7 +38,7 @@ COLUMNS: Final = (
     "labels",
     "chunk",
 )
-"""``letter``, ``flags``, ``reason`` and ``probability`` are the judge's; ``failure`` is the reason for a
+"""``letter``, ``flags``, ``flaw``, ``reason`` and ``probability`` are the judge's; ``failure`` is the reason for a
 missing item or letter."""
 
 _NUMBERS: Final = {"position": "Int64", "probability": "Float64"}
@@ -139,10 +140,11 @@ def _item_row(
 def _grade_cells(grade: Grade | Failure | None) -> dict[str, Any]:
     if not isinstance(grade, Grade):
         why = grade.reason if grade else "not graded"
-        return {"letter": "", "flags": "", "reason": "", "probability": None, "failure": why}
+        return {"letter": "", "flags": "", "flaw": "", "reason": "", "probability": None, "failure": why}
     return {
         "letter": grade.letter,
         "flags": " ".join(grade.flags),
+        "flaw": grade.flaw,
         "reason": grade.reason,
         "probability": grade.probabilities.get(grade.letter) if grade.probabilities else None,
         "failure": "",

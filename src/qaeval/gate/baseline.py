@@ -235,7 +235,7 @@ def letters_digest(evidence: Evidence) -> str:
         candidate.name: candidate.model_dump(mode="json", include=counted) for candidate in packed.candidates
     }
     # pointers from before prompts were part of a candidate hold a hash without the task's
-    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest"})
+    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest", "judge_prompt"})
     return digest([identity, packed.samples, rows])
 
 

@@ -34,6 +34,7 @@ from qaeval.gate.policy import (
 from qaeval.gate.regrade import regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
+from qaeval.report.facts import judge_prompt_change
 from qaeval.report.numbers import age, listed, percent, plural, size
 from qaeval.run.plan import judging_of_run
 from qaeval.run.runner import Runner
@@ -408,7 +409,7 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
         yield f"Not gated, because --candidate names others: {listed(skipped)}."
     if baseline is None:
         return
-    yield from (change.sentence for change in inputs.prompt_changes)
+    yield from _prompt_changes(inputs, baseline)
     if _is_same_run(run, baseline):
         yield "Run and baseline are the same run, so nothing can have changed. Name the run to replace with --baseline."
     hours, limit = age_hours(baseline.source.created, inputs.today), inputs.policy.stale_after_days
@@ -425,6 +426,15 @@ def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     if not run.has_samples_of(baseline):
         yield "The samples differ, so the rates are compared as independent ones, with less power than paired ones."
     yield from _drift(run, baseline)
+
+
+def _prompt_changes(inputs: GateInputs, baseline: Evidence) -> Iterator[str]:
+    """Yield the changed prompts of candidates, and that of the judge."""
+    yield from (change.sentence for change in inputs.prompt_changes)
+    source, earlier = inputs.run.source, baseline.source
+    prompts = source.identity.judge_prompt, earlier.identity.judge_prompt
+    if change := judge_prompt_change(source.identity.judge, *prompts, run=source.name, earlier=earlier.name):
+        yield change
 
 
 def _default_margins(inputs: GateInputs) -> Iterator[str]:

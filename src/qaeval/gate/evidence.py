@@ -332,6 +332,7 @@ def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
         rubric_digest=data.rubric.sha,
         judge=data.judge.name,
         judge_digest=digest(_replies_depend_on(judge)),
+        judge_prompt=data.judge.prompt_sha,
         samples_digest=data.eval_facts.sample_set_digest,
         n_samples=data.eval_facts.n_samples,
     )

@@ -86,6 +86,8 @@ class ComparisonKey(Part):
     rubric_digest: str
     judge: str
     judge_digest: str
+    judge_prompt: str = Field(default="", exclude_if=is_unset)
+    """Hash of the judge's prompt without the rubric; empty where it is not recorded. Another one is named and is no obstacle."""
     samples_digest: str
     n_samples: int
 

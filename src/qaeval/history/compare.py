@@ -11,6 +11,7 @@ from qaeval.comparison.differences import compare_candidates
 from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.errors import NotComparableError, UsageError
 from qaeval.history.model import HistoryRate, RunComparison, RunPair
+from qaeval.report.facts import judge_prompt_change
 from qaeval.storage.run_directory import RunStore, differences
 
 
@@ -82,7 +83,12 @@ def compare_runs(
             )
             for (a, b), pair in zip(pairs, results, strict=True)
         ),
-        settings=tuple(_settings(first_name, name, settings) for name in names),
+        settings=tuple(
+            " ".join(
+                filter(None, (_settings(first_name, name, settings), _judge_prompt(first_name, name, runs)))
+            )
+            for name in names
+        ),
         prompts=tuple(
             change
             for name, variant, counterpart in matched
@@ -90,6 +96,11 @@ def compare_runs(
         ),
         left_out=_left_out(runs, compared),
     )
+
+
+def _judge_prompt(first_name: str, name: str, runs: Mapping[str, RunData]) -> str:
+    judge, earlier = runs[name].judge, runs[first_name].judge
+    return judge_prompt_change(judge.name, judge.prompt_sha, earlier.prompt_sha, run=name, earlier=first_name)
 
 
 def _joined_names(runs: Mapping[str, RunData]) -> dict[str, str]:

@@ -251,7 +251,7 @@ def open_disputes(run: Path) -> tuple[Dispute, ...]:
         label.item_id
         for file in labels_of_run(run, grading.settings)
         for label in read_rater_rows(file).labels
-        if label.settles and label.rubric in {"", grading.rubric}
+        if label.settles and label.rubric in grading.label_rubrics
     }
     return tuple(
         _dispute(
@@ -278,7 +278,7 @@ def _read_disputes(run: Path) -> tuple[dict[str, GradedItem], Grading, dict[str,
         label
         for file in labels_of_run(run, grading.settings)
         for label in read_rater_rows(file).labels
-        if label.item_id in items and label.rubric in {"", grading.rubric}
+        if label.item_id in items and label.rubric in grading.label_rubrics
     ]
     return items, grading, _different_letters(labels)
 

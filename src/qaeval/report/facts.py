@@ -162,11 +162,20 @@ class RubricFacts(Part):
     scale: tuple[Meaning, ...] = Field(min_length=2)
     """Letters, best first; the first one means usable."""
     flags: tuple[Meaning, ...] = ()
+    flaws: tuple[Meaning, ...] = Field(default=(), exclude_if=is_unset)
+    """Classes of reasons why an item does not get the best letter; empty where the judge is not asked for one."""
+    labels_from: tuple[int, ...] = Field(default=(), exclude_if=is_unset)
+    """Earlier versions whose labels hold, because their letters mean the same."""
 
     @property
     def label_name(self) -> str:
         """Name of the rubric in label files: ``qa_pair_abc/1``."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def label_names(self) -> frozenset[str]:
+        """Names in label files whose labels hold, those of earlier versions included."""
+        return frozenset(f"{self.name}/{version}" for version in (self.version, *self.labels_from))
 
     @property
     def letters(self) -> tuple[str, ...]:
@@ -238,6 +247,27 @@ class PromptChange(Part):
     prompt_before: str
     """Prompt of the counterpart."""
     sentence: str
+
+
+def judge_prompt_change(judge: str, sha: str, sha_before: str, *, run: str, earlier: str) -> str:
+    """Name the prompts of a judge that two runs were graded with; empty where they are the same.
+
+    Args:
+        judge: Name of the judge of both runs.
+        sha: Hash of its prompt without the rubric in `run`; empty where it is not recorded, as before qaeval 0.2.
+        sha_before: The same of the earlier run.
+        run: Name of the run.
+        earlier: Name of the earlier run.
+    """
+    if sha == sha_before:
+        return ""
+    now, before = (
+        f"prompt {text[:8]}" if text else "a prompt that is not recorded" for text in (sha, sha_before)
+    )
+    return (
+        f"The prompt of the judge {judge} changed: {earlier} was graded with {before}, {run} with {now}. Letters of items whose "
+        f"texts hold special tokens or marks may differ for that reason alone."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,26 @@ Building messages and parsing replies are pure; the one effect is the call of th
 """
 
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from string import Template
 from types import MappingProxyType
 
-from qaeval.chat.protocol import ChatError, ChatModel, ChatRequest, Completion, Message, Sampling
+from qaeval.chat.protocol import (
+    ChatError,
+    ChatModel,
+    ChatRequest,
+    Completion,
+    Message,
+    Sampling,
+    special_pieces,
+)
 from qaeval.chat.reply import ReplyError
 from qaeval.evals.definition import EvalDefinition, item_schema
 from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Sample, record_id
 from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.items import read_items
+from qaeval.text.control import escape, unknown_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +64,23 @@ def definition_for(spec: ModelSpec, definition: EvalDefinition) -> EvalDefinitio
     return definition.model_copy(update=own)
 
 
-def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling) -> ChatRequest:
-    """Render the eval's prompt for one sample, with the whole chunk."""
-    values = {"chunk": sample.chunk.text, "title": sample.chunk.title, "question": sample.question}
+def build_request(
+    sample: Sample, definition: EvalDefinition, sampling: Sampling, special: Collection[str] = ()
+) -> ChatRequest:
+    """Render the eval's prompt for one sample, with the whole chunk.
+
+    Args:
+        sample: its texts are put into the prompt, with their special tokens broken.
+        definition: has the prompt.
+        sampling: temperature, top_p, max_tokens, seed.
+        special: pieces of the texts that are special tokens of the model besides those of known chat templates.
+    """
+    inputs = {"chunk": sample.chunk.text, "title": sample.chunk.title, "question": sample.question}
+    values, n_tokens = {}, 0
+    for name, text in inputs.items():
+        escaped = escape(text, special)
+        values[name] = escaped.text
+        n_tokens += escaped.n_tokens
     messages = [Message("user", Template(definition.prompt.user).substitute(values))]
     if definition.prompt.system:
         messages.insert(0, Message("system", Template(definition.prompt.system).substitute(values)))
@@ -66,8 +89,9 @@ def build_request(sample: Sample, definition: EvalDefinition, sampling: Sampling
         schema=item_schema(definition) if definition.enforce_schema else None,
         sampling=sampling,
         inputs=MappingProxyType(
-            {**values, "kind": definition.item_kind, "given": json.dumps(dict(sample.given))}
+            {**inputs, "kind": definition.item_kind, "given": json.dumps(dict(sample.given))}
         ),
+        escaped={"special token": n_tokens} if n_tokens else {},
     )
 
 
@@ -75,22 +99,25 @@ async def generate_one(
     model: ChatModel, task: GenerateTask, definition: EvalDefinition, sampling: Sampling, *, lenient: bool
 ) -> GenerateRow:
     """Ask the candidate once and turn the reply into a row; only bugs raise."""
-    request = build_request(task.sample, definition, sampling)
+    sample = task.sample
+    texts = (sample.chunk.text, sample.chunk.title, sample.question)
+    special = await special_pieces(model, unknown_pieces("\n".join(texts)))
+    request = build_request(sample, definition, sampling, special)
     try:
         completion = await model.complete(request)
     except ChatError as error:
-        return _failure(task, error.reason, error.detail)
+        return _failure(task, request, error.reason, error.detail)
     if completion.finish_reason == "length":
         detail = f"the reply reached max_tokens={sampling.max_tokens} before its end"
-        return _failure(task, "truncated", detail, completion)
+        return _failure(task, request, "truncated", detail, completion)
     if completion.finish_reason == "abort":
         return _failure(
-            task, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
+            task, request, "interrupted", "the server stopped the reply (finish_reason 'abort')", completion
         )
     try:
         items = read_items(completion.text, task.sample, definition, lenient=lenient)
     except ReplyError as error:
-        return _failure(task, error.reason, error.detail, completion)
+        return _failure(task, request, error.reason, error.detail, completion)
     return Generation(
         task_id=task.task_id,
         candidate=task.candidate,
@@ -101,11 +128,16 @@ async def generate_one(
         usage=completion.usage,
         latency_s=completion.latency_s,
         cached=completion.cached,
+        escaped=request.escaped,
     )
 
 
 def _failure(
-    task: GenerateTask, reason: FailureReason, detail: str, completion: Completion | None = None
+    task: GenerateTask,
+    request: ChatRequest,
+    reason: FailureReason,
+    detail: str,
+    completion: Completion | None = None,
 ) -> Failure:
     return Failure(
         task_id=task.task_id,
@@ -118,4 +150,5 @@ def _failure(
         text=completion.text if completion else "",
         usage=completion.usage if completion else None,
         latency_s=completion.latency_s if completion else 0.0,
+        escaped=request.escaped,
     )

@@ -102,6 +102,7 @@ class GradeRepeats(Stage[GradeTask, GradeRow]):
         self._numbers = range(1, repeat)
         self._sampling = self.spec.sampled(grade.SAMPLING)
         self._instructions = Instructions.of(judging.rubric, self._sampling, self.spec.judge_mode)
+        self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 
     def pending(self) -> PendingTasks[GradeTask]:

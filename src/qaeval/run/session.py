@@ -248,6 +248,7 @@ class _Session(Generic[_Task, _Row]):
             external=endpoint.external,
             load_s=endpoint.load_s,
             alongside=self._stage.alongside,
+            prompt_sha=self._stage.prompt_sha,
             endpoint=endpoint.facts.model_dump(mode="json") if endpoint.facts else None,
             energy=None if energy is None else energy.result(),
         )

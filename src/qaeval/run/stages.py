@@ -62,6 +62,9 @@ class Stage(Protocol[_Task, _Row]):
     is_measured: bool = True
     """Whether its time, energy and metrics are the run's."""
 
+    prompt_sha: str = ""
+    """Hash of the judge's prompt without its rubric; empty for a candidate, and for a judge that reads no prompt."""
+
     uses_cache: bool = True
     """Whether replies of earlier runs count."""
 
@@ -274,6 +277,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         self._on_row = on_row
         sampling = self.spec.sampled(grade.SAMPLING)
         self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 
     def pending(self) -> PendingTasks[GradeTask]:

@@ -6,7 +6,7 @@ sent; a scraper fetches the metrics.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, MetricsHandler
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from qaeval import __version__
-from qaeval.chat.protocol import ChatModel, ChatRequest, Completion
+from qaeval.chat.protocol import ChatModel, ChatRequest, Completion, special_pieces
 from qaeval.errors import UsageError
 from qaeval.records import FAILURES, Failure, Generation, Grade
 from qaeval.report.facts import MachineFacts
@@ -84,6 +84,10 @@ class _CountedModel:
             return await self._model.complete(request)
         finally:
             self._counts.n_in_flight -= 1
+
+    async def special_pieces(self, pieces: Collection[str]) -> frozenset[str]:
+        """Return the pieces that are special tokens of the model."""
+        return await special_pieces(self._model, pieces)
 
 
 class _Machine:

@@ -1,0 +1,153 @@
+"""Compiled patterns of the package with the methods that they are used with, and texts that make bad ones slow."""
+
+import ast
+import importlib
+import re
+import re._parser as parser  # type: ignore[import-not-found]
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import qaeval
+import qaeval_floor
+
+_METHODS = ("match", "search", "fullmatch", "findall", "finditer", "sub", "subn", "split")
+_SINGLES = (*"aA1 \n.\"'\\<>[]{}()-_*|:,#=/$&;?!~`@%+", "é", "\u200b")
+_OPTIONAL = ("qaeval.inspect_bridge", "qaeval.__main__")
+"""Modules that need a package which may not be installed, or that run a command."""
+_FLOOR_S = 0.02
+"""A pattern that is through faster is not measured further."""
+
+
+class Use(NamedTuple):
+    """A pattern, and a method that it is used with."""
+
+    where: str
+    pattern: re.Pattern[str]
+    method: str
+
+    def apply(self, text: str) -> None:
+        """Do with a text what the package does."""
+        if self.method in {"sub", "subn"}:
+            self.pattern.sub(" ", text)
+        elif self.method == "finditer":
+            for _ in self.pattern.finditer(text):
+                pass
+        else:
+            getattr(self.pattern, self.method)(text)
+
+
+def uses() -> list[Use]:
+    """Return every compiled pattern of the package once for each method that it is used with."""
+    methods: defaultdict[str, set[str]] = defaultdict(set)
+    names: list[tuple[str, str]] = []
+    found: list[Use] = []
+    for path, module in _files():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in _METHODS:
+                base = node.value
+                name = base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")
+                methods[name].add(node.attr)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                found += _literal(node, module)
+        names += [(module, name) for name in _assigned(tree)]
+    for module, name in names:
+        if module.startswith(_OPTIONAL):
+            continue
+        value = getattr(importlib.import_module(module), name, None)
+        for pattern in _patterns(value):
+            if isinstance(pattern.pattern, str):
+                found += [Use(f"{module}.{name}", pattern, method) for method in methods[name] or {"search"}]
+    return found
+
+
+def _files() -> Iterator[tuple[Path, str]]:
+    for package in (qaeval, qaeval_floor):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield path, ".".join((package.__name__, *(part for part in parts if part != "__init__")))
+
+
+def _assigned(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def _patterns(value: Any) -> Iterator[re.Pattern[str]]:
+    if isinstance(value, re.Pattern):
+        yield value
+    elif isinstance(value, dict):
+        yield from _patterns(tuple(value.values()))
+    elif isinstance(value, tuple | list | frozenset):
+        for entry in value:
+            yield from _patterns(entry)
+
+
+def _literal(node: ast.Call, module: str) -> Iterator[Use]:
+    """Yield a pattern that is written where it is used: ``re.search("…", text)``."""
+    func = node.func
+    if not (isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id == "re"):
+        return
+    first = node.args[0] if node.args else None
+    if func.attr in _METHODS and isinstance(first, ast.Constant) and isinstance(first.value, str):
+        yield Use(f"{module}:{node.lineno}", re.compile(first.value, re.IGNORECASE), func.attr)
+
+
+def pumps(pattern: re.Pattern[str]) -> list[str]:
+    """Return texts to repeat: single characters, the words of the pattern, and both together."""
+    words = _words(parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE))
+    pairs = [f"{first}{second}" for first in _SINGLES[:6] for second in _SINGLES[:6] if first != second]
+    return list(
+        dict.fromkeys(
+            [*_SINGLES, *words, *(f"{word}{single}" for word in words for single in "a 1.\n"), *pairs]
+        )
+    )
+
+
+def _words(parsed: Iterable[Any]) -> list[str]:
+    """Return the runs of literal characters of a parsed pattern."""
+    words, run = [], ""
+    for operator, argument in parsed:
+        if str(operator) == "LITERAL":
+            run += chr(argument)
+            continue
+        words.append(run)
+        run = ""
+        words += [word for inner in _inside(argument) for word in _words(inner)]
+    return [word for word in dict.fromkeys([*words, run]) if word][:8]
+
+
+def _inside(argument: Any) -> Iterator[Any]:
+    if isinstance(argument, parser.SubPattern):
+        yield argument
+    elif isinstance(argument, tuple | list):
+        for entry in argument:
+            yield from _inside(entry)
+
+
+def grows_too_fast(
+    act: Callable[[str], object], pump: str, n: int, *, suffix: str = "", factor: float = 6.0
+) -> float:
+    """Return the ratio of CPU times for 4n and n characters where it exceeds the factor in three measurements, else 0."""
+    short, long = (pump * (size // len(pump)) + suffix for size in (n, 4 * n))
+    if _seconds(act, long) < _FLOOR_S:
+        return 0.0
+    ratio = 0.0
+    for _ in range(3):
+        ratio = _seconds(act, long) / max(_seconds(act, short), 1e-6)
+        if ratio <= factor:
+            return 0.0
+    return ratio
+
+
+def _seconds(act: Callable[[str], object], text: str) -> float:
+    start = time.process_time()
+    act(text)
+    return time.process_time() - start

@@ -1,0 +1,225 @@
+"""Why an item does not get the best letter: from the rubric over the judge's reply to the counts of the report."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaeval.analysis.model import NOT_NAMED
+from qaeval.cli import run
+from qaeval.evals.find import find_rubric
+from qaeval.evals.rubric import Rubric, grade_schema, prompt_text
+from qaeval.records import Grade
+from qaeval.run.grade import parse_reply
+from qaeval.testing import grade_reply
+from qaeval_floor.answers import judge_answer
+from qaeval_floor.faults import FLAWS
+from qaeval_floor.lexical import WEIGHTS, judge
+
+RUBRIC = find_rubric("qa_pair_abc")
+OLD = Rubric.model_validate(
+    RUBRIC.model_dump(exclude={"flaws": True, "labels_from": True, "examples": {"__all__": {"flaw"}}})
+    | {"version": 1}
+)
+"""The shipped rubric as it was before it asked for flaws."""
+SOURCE = "Pumps start at 3 bar. The valve closes within 5 seconds, because a spring pulls it back."
+
+
+def read(reply: dict[str, Any], *, lenient: bool = False, rubric: Rubric = RUBRIC) -> tuple[str, str]:
+    whole = {"reason": "r", "letter": "B", "hallucination": False, **reply}
+    graded = parse_reply(json.dumps(whole), rubric, lenient=lenient)
+    return graded.letter, graded.flaw
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize(
+    ("flaw", "expected"),
+    [("omission", "omission"), ("none", ""), ("boring", ""), (7, ""), (None, ""), ({"a": 1}, ""), ([], "")],
+)
+def test_an_unreadable_flaw_never_costs_the_letter(flaw: Any, expected: str, *, lenient: bool) -> None:
+    assert read({"flaw": flaw}, lenient=lenient) == ("B", expected)
+
+
+@pytest.mark.parametrize("flaw", ["Off question", " OFF_QUESTION. ", ["off-question", "wrong"]])
+def test_without_a_schema_a_flaw_may_be_written_in_other_ways(flaw: Any) -> None:
+    assert read({"flaw": flaw}, lenient=True) == ("B", "off-question")
+    assert read({"flaw": flaw}) == ("B", "")
+
+
+def test_the_best_letter_has_no_flaw_and_a_reply_without_one_has_its_letter() -> None:
+    assert read({"letter": "A", "flaw": "wrong"}) == ("A", "")
+    assert read({}) == ("B", "")
+    assert read({"flaw": "wrong"}, rubric=OLD) == ("B", "")
+
+
+@pytest.mark.parametrize("mode", ["reason_first", "letter"])
+def test_the_schema_asks_for_one_flaw_after_the_letter(mode: Any) -> None:
+    schema = grade_schema(RUBRIC, mode=mode)
+    keys = list(schema["properties"])
+    assert keys[keys.index("letter") + 1] == "flaw"
+    assert schema["properties"]["flaw"]["enum"] == ["none", *(flaw.name for flaw in RUBRIC.flaws)]
+    assert "flaw" in schema["required"]
+    assert "flaw" not in grade_schema(OLD, mode=mode)["properties"]
+
+
+@pytest.mark.parametrize("name", ["qa_pair_abc", "rag_answer_abc", "dpo_pair_abc"])
+def test_the_prompt_has_every_flaw_and_the_examples_have_theirs(name: str) -> None:
+    rubric = find_rubric(name)
+    prompt = prompt_text(rubric)
+    assert all(f"- {flaw.name}: {flaw.meaning}" in prompt for flaw in rubric.flaws)
+    for example in rubric.examples:
+        assert f'"letter": "{example.letter}", "flaw": "{example.flaw or "none"}"' in prompt
+
+
+def test_a_rubric_without_flaws_has_the_hash_and_the_prompt_that_it_had() -> None:
+    assert OLD.sha.startswith("004bb8db")  # of the file that qaeval 0.1 shipped
+    assert "flaw" not in prompt_text(OLD)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"flaws": [{"name": "none", "meaning": "m"}]}, "'none'"),
+        ({"flaws": [{"name": "x", "meaning": "m"}, {"name": "x", "meaning": "m"}]}, "duplicate flaw 'x'"),
+        ({"flaws": [{"name": "omissions", "meaning": "m"}]}, "Did you mean 'omissions'"),
+        ({"labels_from": [2]}, "labels_from"),
+    ],
+)
+def test_a_mistake_in_the_flaws_is_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("'", ".")):
+        Rubric.model_validate(RUBRIC.model_dump() | change)
+
+
+def test_an_example_below_the_best_letter_needs_a_flaw_and_the_best_has_none() -> None:
+    content = RUBRIC.model_dump(mode="json")
+    for number, flaw in ((0, "wrong"), (2, "")):
+        examples = [dict(example) for example in content["examples"]]
+        examples[number]["flaw"] = flaw
+        with pytest.raises(ValueError, match=rf"examples\[{number + 1}\]\.flaw"):
+            Rubric.model_validate(content | {"examples": examples})
+
+
+# ------------------------------------------------------------------------------ the embedded judge
+
+
+def test_every_kind_of_fault_belongs_to_a_flaw_of_the_rubric() -> None:
+    assert set(FLAWS) == set(WEIGHTS)
+    assert set(FLAWS.values()) <= RUBRIC.flaw_names
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "flaw"),
+    [
+        ("At which pressure do the pumps start?", "Pumps start at 3 bar.", ""),
+        ("At which pressure do the pumps start?", "Pumps start at 9 bar.", "unsupported"),
+        ("At which pressure do the pumps start?", "Pumps do not start at 3 bar.", "wrong"),
+        ("How many bar do the pumps take?", "Pumps start.", "omission"),
+        ("Which colour has the heating of the greenhouse?", "Pumps start at 3 bar.", "off-question"),
+        ("According to the text, at which pressure do the pumps start?", "Pumps start at 3 bar.", "wording"),
+        ("At which pressure do the pumps start?", "", "format"),
+    ],
+)
+def test_the_lexical_judge_names_the_gravest_flaw(question: str, answer: str, flaw: str) -> None:
+    grade = judge(SOURCE, question, answer)
+    assert grade.flaw == flaw
+    assert (grade.letter == "A") == (flaw == "")
+
+
+def test_the_lexical_judge_of_answers_names_a_refusal() -> None:
+    assert judge_answer(
+        SOURCE, "At which pressure do the pumps start?", "The passage does not say."
+    ).flaw == ("refusal")
+    assert judge_answer(SOURCE, "At which pressure do the pumps start?", "Pumps start at 7 bar.").flaw == (
+        "unsupported"
+    )
+
+
+# ------------------------------------------------------------------------------ a run
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("flaws") / "run"
+    assert run(["compare", "embedded-lead", "embedded-salient", "--n", "24", "--out", str(out)]) == 0
+    return out
+
+
+def test_the_report_counts_the_flaws_of_the_rows_with_intervals(graded: Path) -> None:
+    rows = [Grade.model_validate_json(line) for line in (graded / "grades.jsonl").read_text().splitlines()]
+    flaw_of = {row.item_id: row.flaw for row in rows}
+    assert {row.flaw for row in rows if row.letter == "A"} == {""}
+    report = json.loads((graded / "report.json").read_text())
+    replies = [json.loads(line) for line in (graded / "generations.jsonl").read_text().splitlines()]
+    n_named = 0
+    for candidate in report["candidates"]:
+        name = candidate["facts"]["name"]
+        items = [
+            item["item_id"] for reply in replies if reply["candidate"] == name for item in reply["items"]
+        ]
+        for count in candidate["flaws"]:
+            if count["name"] == NOT_NAMED:
+                continue
+            assert count["n"] == sum(flaw_of[item] == count["name"] for item in items)
+            assert count["share"]["low"] <= count["share"]["value"] <= count["share"]["high"]
+            n_named += count["n"]
+        below = candidate["n_graded"] - next(c["n"] for c in candidate["letters"] if c["name"] == "A")
+        assert sum(count["n"] for count in candidate["flaws"]) == below
+    assert n_named > 0
+
+
+def test_views_and_tables_have_the_flaws(graded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flaws = {json.loads(line).get("flaw") for line in (graded / "grades.jsonl").read_text().splitlines()} - {
+        None
+    }
+    for name in ("report.md", "report.html"):
+        text = (graded / name).read_text()
+        assert all(flaw in text for flaw in flaws)
+    capsys.readouterr()
+    assert run(["report", str(graded)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("items are not A") == 1
+    assert any(flaw in printed for flaw in flaws)
+    assert run(["export", str(graded), "--to", "csv"]) == 0
+    capsys.readouterr()
+    assert run(["report", str(graded), "--format", "csv"]) == 0
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {row["flaw"] for row in table} - {""} == flaws
+    assert {row["flaw"] for row in table if row["letter"] == "A"} == {""}
+
+
+def test_a_run_graded_before_flaws_reads_and_has_none(graded: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(graded, old)
+    settings = json.loads((old / "settings.json").read_text())
+    rubric = settings["grading"]["rubric"]
+    del rubric["flaws"], rubric["labels_from"]
+    (old / "settings.json").write_text(json.dumps(settings))
+    lines = [json.loads(line) for line in (old / "grades.jsonl").read_text().splitlines()]
+    (old / "grades.jsonl").write_text(
+        "".join(json.dumps({k: v for k, v in line.items() if k != "flaw"}) + "\n" for line in lines)
+    )
+    assert run(["report", str(old)]) == 0
+    report = json.loads((old / "report.json").read_text())
+    assert all("flaws" not in candidate for candidate in report["candidates"])
+
+
+def test_labels_under_an_earlier_version_with_the_same_letters_hold(graded: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (graded / "grades.jsonl").read_text().splitlines()]
+    agreements = []
+    for version in ("qa_pair_abc/1", "qa_pair_abc/2", "qa_pair_abc/0"):
+        sheet = tmp_path / "anna.csv"
+        sheet.write_text(
+            "item_id,label,rubric\n"
+            + "".join(f"{row['item_id']},{row['letter']},{version}\n" for row in rows)
+        )
+        assert run(["report", str(graded), "--labels", str(sheet)]) == 0
+        report = json.loads((graded / "report.json").read_text())
+        agreements.append(report["agreement"][0]["n_other_rubric"])
+    assert agreements == [0, 0, len(rows)]
+
+
+def test_a_scripted_reply_may_name_a_flaw() -> None:
+    assert parse_reply(grade_reply("C", flaw="wrong"), RUBRIC, lenient=False).flaw == "wrong"
