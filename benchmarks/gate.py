@@ -369,7 +369,7 @@ def print_default(*, reps: int, seed: int) -> None:
         margins = default_margins(chunks, items)
         for rate in (0.5, 0.8, 0.93):
             setting = Setting("", chunks, rate, sizes=(items,), rules=3, margins=margins)
-            losses = (0.0, -margins[0] / GRADED, -min(1.5 * margins[0], rate - 0.01) / GRADED)
+            losses = (0.0, -margins[0] / GRADED, -min(1.5 * margins[0] / GRADED, rate - 0.01))
             equal, lost, worse = (
                 at_once(draw(setting, loss, reps, np.random.default_rng([seed, number])))
                 for number, loss in enumerate(losses)

@@ -28,6 +28,7 @@ def session(stage: str, model: str, seconds: float, load_s: float = 0.0) -> Sess
             "seconds": seconds,
             "load_s": load_s,
             "n_tasks": 5,
+            "host": "127.0.0.1",
             "qaeval_version": "0",
         }
     )
@@ -71,6 +72,7 @@ def test_a_whole_probe_is_scaled_to_the_samples() -> None:
     assert "at most 10 min 00 s" in text
     assert "EUR 1.20" in text
     assert "no price" in found.sentence({})
+    assert (found.times(2).n_requests, found.times(2).wall_s) == (1600, 1200.0)
 
 
 def test_what_qaeval_starts_itself_is_assumed_to_be_as_fast_as_the_first() -> None:
@@ -99,6 +101,7 @@ def test_every_server_that_is_up_is_probed_else_the_one_that_is_started_first() 
     assert probed_candidates([up("a"), up("b")], up("j")) == ([up("a"), up("b")], True)
     assert probed_candidates([hosted("a"), up("b")], up("j")) == ([up("b")], False)
     assert probed_candidates([hosted("a"), hosted("b")], hosted("j")) == ([hosted("a")], False)
+    assert probed_candidates([embedded, hosted("a")], hosted("j")) == ([hosted("a")], False)
     assert probed_candidates([embedded], embedded) == ([], False)
     assert probed_candidates([hosted("a"), adapter], None) == ([], False)
 
@@ -142,6 +145,24 @@ def test_a_long_run_needs_yes_where_nobody_can_answer(tmp_path: Path) -> None:
     assert "--resume" not in done.stderr
     assert not (tmp_path / "run").exists()
     assert compare(tmp_path, "--yes", limit=1e-6).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_grading_of_a_run_is_estimated_by_what_is_left(tmp_path: Path) -> None:
+    chunks = [{"id": str(n), "text": f"Card {n} has {n + 2} GB of memory."} for n in range(N)]
+    (tmp_path / "chunks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chunks))
+    words = ("embedded-salient", "--chunks", "chunks.jsonl", "--out", "run")
+    assert qaeval("generate", *words, cwd=tmp_path).returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "generations.jsonl").read_text().splitlines()]
+    items = {item["item_id"] for row in rows for item in row.get("items", ())}
+    with LoopbackServer(["j"]) as server:
+        (tmp_path / "qaeval.yaml").write_text(json.dumps({"judges": {"j": {"url": server.url}}}))
+        done = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"estimate: {len(items)} requests" in done.stderr
+        again = qaeval("grade", "run", "--judge", "j", "--no-controls", cwd=tmp_path)
+    assert "estimate" not in again.stderr
+    assert len((tmp_path / "run" / "grades.jsonl").read_text().splitlines()) == len(items)
 
 
 class Terminal(io.StringIO):

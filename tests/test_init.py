@@ -25,6 +25,8 @@ from qaeval.projects.create import create_project
 from qaeval.registry.config import Config, load_config
 from replay.server import LoopbackServer
 
+SHIPPED = load_config(data_root() / "qaeval.yaml")
+QWEN = SHIPPED.models["qwen"].hf_id or ""
 TOPICS = ("backup", "network", "storage", "login", "billing", "search")
 
 
@@ -44,9 +46,7 @@ def documents(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer(
-        ["Qwen/Qwen2.5-7B-Instruct-AWQ", "mistral", "selene"], adapters={"tuned": "mistral"}
-    ) as running:
+    with LoopbackServer([QWEN, "mistral", "selene"], adapters={"tuned": "mistral"}) as running:
         yield running
 
 
@@ -75,7 +75,7 @@ def test_a_project_runs_by_the_commands_that_init_prints(documents: Path, tmp_pa
     assert (margins["usable_rate"], margins["success_rate"]) == default_margins(18, 3)
     commands = [line.split() for line in done.stdout.partition("next:\n")[2].splitlines()]
     assert commands[0] == ["cd", "acme-docs"]
-    assert commands[2][:3] == ["qaeval", "label", "results/first"]
+    assert commands[2] == ["qaeval", "view", "results/first"]
     for command in (commands[1], commands[3]):
         printed = qaeval(*command[1:], cwd=project)
         assert printed.returncode == 0, (command, printed.stderr)
@@ -98,16 +98,12 @@ def test_models_of_a_server_become_candidates_and_its_unrelated_model_the_judge(
 ) -> None:
     done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "qaeval compare qwen2.5 mistral tuned --out" in done.stdout
+    assert "qaeval compare qwen mistral tuned --out" in done.stdout
     config = config_of(tmp_path / "p")
     assert config.defaults.judge == "selene"
     assert config.judges["selene"].url == server.url
-    qwen, tuned = config.models["qwen2.5"], config.models["tuned"]
-    assert (qwen.url, qwen.served, qwen.hf_id) == (
-        server.url,
-        "Qwen/Qwen2.5-7B-Instruct-AWQ",
-        "Qwen/Qwen2.5-7B-Instruct-AWQ",
-    )
+    qwen, tuned = config.models["qwen"], config.models["tuned"]
+    assert (qwen.url, qwen.served, qwen.hf_id) == (server.url, QWEN, QWEN)
     assert (tuned.url, tuned.served, tuned.family) == (server.url, "tuned", "mistral")
 
 
@@ -410,8 +406,8 @@ def test_an_entry_states_what_the_shipped_registry_does_not(
     done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, *chosen, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     models = yaml.safe_load((tmp_path / "p/qaeval.yaml").read_text())["models"]
-    assert models["qwen"] == {"url": server.url, "served_name": "Qwen/Qwen2.5-7B-Instruct-AWQ"}
-    shipped = load_config(data_root() / "qaeval.yaml").judges["selene"]
+    assert models["qwen"] == {"url": server.url, "served_name": QWEN}
+    shipped = SHIPPED.judges["selene"]
     assert (models["selene"]["hf_id"], models["selene"]["family"]) == (shipped.hf_id, shipped.family)
     assert config_of(tmp_path / "p").models["selene"].url == server.url
 

@@ -470,6 +470,12 @@ def test_a_sitting_ends_as_soon_as_the_labels_decide(run: Path) -> None:
         reopened = sitting.undo()
         assert reopened is not None
         assert sitting.current() == reopened  # without its last chunk nothing is decided
+        answer(sitting, 1, judged)
+        assert sitting.current() is None
+    with Sitting.open(run, "anna", until_decided=True) as sitting:
+        assert sitting.current() is None
+    with Sitting.open(run, "anna") as sitting:  # the rest is asked on request
+        assert len(list(questions(sitting, judged))) == 77 - len(asked)
 
 
 def test_a_sitting_that_decides_about_future_documents_asks_at_planned_looks(run: Path) -> None:

@@ -22,6 +22,7 @@ from qaeval.export.sheets import SPREADSHEETS
 from qaeval.gate.baseline import read_baseline, write_baseline
 from qaeval.gate.correction import labelled_estimate
 from qaeval.records import Chunk, Item, Label, LabelDraw, Sample
+from qaeval.stats.correction import corrected_difference
 from qaeval.stats.labelling import draw_chunks, inclusion_probabilities
 from qaeval.storage.run_directory import RunStore
 from qaeval.testing import make_run
@@ -138,6 +139,15 @@ def test_two_draws_are_taken_together_and_one_that_was_left_early_counts_in_part
 def test_items_drawn_one_by_one_have_no_probability_of_their_chunk() -> None:
     rows = [draw_row(ITEMS[:2], unit="item", by="random"), *map(label_of, ITEMS[:2])]
     assert [(label.inclusion, label.chunk_inclusion) for label in replay(rows).labels] == [(0.25, None)] * 2
+
+
+def test_an_item_that_no_draw_could_hold_has_no_known_probability() -> None:
+    draw = draw_row(ITEMS[:2], unit="item", by="random", probabilities={ITEMS[2].item.item_id: 0.0})
+    assert [label.inclusion for label in replay([draw, *map(label_of, ITEMS[:3])]).labels] == [
+        0.25,
+        0.25,
+        None,
+    ]
 
 
 def test_a_draw_says_nothing_of_labels_by_another_rater() -> None:
@@ -342,3 +352,59 @@ def test_the_probabilities_are_of_the_sheet_that_is_filled_in(run: Path, tmp_pat
     other = Label(item_id="0" * 16, rater="anna", rater_kind="human", letter="A", rubric="qa_pair_abc/1")
     (out / "other.jsonl").write_text(other.model_dump_json() + "\n")
     assert [label.inclusion for label in read_labels(out / "other.jsonl")] == [None]
+
+
+# ------------------------------------------------------------------------------ several draws
+
+
+def beta_minus_alpha(values: Sequence[float]) -> np.ndarray:
+    """Return the difference of usable rates by chunk, of a value for each of `ITEMS`."""
+    chunks = np.array([int(item.sample.chunk.chunk_id[1:]) for item in ITEMS])
+    sign = np.array([1 if item.candidate == "beta" else -1 for item in ITEMS])
+    return np.asarray(np.bincount(chunks, np.array(values) * sign) / np.bincount(chunks) * 2)
+
+
+TRUE_LETTERS = {
+    item.item.item_id: "A" if letter == "A" else "C"
+    for item, letter in zip(
+        ITEMS, np.random.default_rng(3).permutation([item.letter for item in ITEMS]), strict=True
+    )
+}
+TRUE_BY_CHUNK = beta_minus_alpha([TRUE_LETTERS[item.item.item_id] == "A" for item in ITEMS])
+
+
+def sit(rows: list[Any], given: Sequence[Label], seed: int, **how: Any) -> list[Any]:
+    """Draw, label everything by the true letters, and return all rows of the file."""
+    drawn = draw_items(
+        ITEMS, given, seed=seed, scale="ABC", **{"rater": "anna", "by": "plan", "n": 40, **how}
+    )
+    facts = {name: getattr(drawn, name) for name in ("unit", "probability", "probabilities")}
+    row = draw_row(drawn.items, draw_id=f"draw {len(rows)}", rater=how.get("rater", "anna"), **facts)
+    labels = [label_of(item, TRUE_LETTERS[item.item.item_id], row.rater) for item in drawn.items]
+    return [*rows, row, *labels]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_second_rater", [False, True])
+def test_further_draws_that_go_by_earlier_labels_are_unbiased_too(is_second_rater: bool) -> None:
+    values, covered, n_draws = [], [], 150
+    judged = beta_minus_alpha([item.letter == "A" for item in ITEMS])
+    for seed in range(n_draws):
+        first = sit([], [], seed, by="chunks")
+        given = replay(first).labels
+        held = {label.item_id for label in given}
+        rows = (
+            sit([], given, seed + 1000, rater="bert", n=80, drawn_by_others=held)
+            if is_second_rater
+            else sit(first, given, seed + 1000)
+        )
+        probability = {int(label.chunk_id[1:]): label.chunk_inclusion or 0 for label in replay(rows).labels}
+        chosen = sorted(probability)
+        labelled, inclusion = np.full(len(judged), np.nan), np.ones(len(judged))
+        labelled[chosen], inclusion[chosen] = TRUE_BY_CHUNK[chosen], [probability[chunk] for chunk in chosen]
+        estimate = corrected_difference(judged, labelled, inclusion=inclusion).estimate
+        values.append(estimate.value)
+        covered.append(estimate.low <= TRUE_BY_CHUNK.mean() <= estimate.high)
+    error = np.std(values, ddof=1) / np.sqrt(n_draws)
+    assert np.mean(values) == approx(TRUE_BY_CHUNK.mean(), abs=3 * error + 0.005)
+    assert np.mean(covered) >= 0.93

@@ -227,6 +227,11 @@ def test_the_labels_of_a_run_in_one_file_are_read_back_with_their_probabilities(
     printed(capsys, "export", str(run), "--out", str(out), "--rater", "anna", "--rater", "bert")
     read = {(label.rater, label.item_id): label for label in read_labels(out)}
     assert {key: label.letter for key, label in read.items()} == letters(run)
+    everyone = tmp_path / f"all-{name}"
+    printed(
+        capsys, "export", str(run), "--out", str(everyone)
+    )  # labels of the eval's other items are not of the run
+    assert {label.item_id for label in read_labels(everyone)} <= set(api.load_run(run).letters["item_id"])
     for path in sorted((run / "labels").glob("*.jsonl")):
         for label in read_labels(path):
             same = read[label.rater, label.item_id]

@@ -140,6 +140,17 @@ def test_the_third_badge_names_what_most_needs_a_look(run: Case, title: str) -> 
     assert (look.title, look.state) == (title, "good" if title == "Nothing stands out" else "open")
 
 
+def test_flaws_have_the_shares_of_each_candidate_the_most_frequent_first() -> None:
+    # B is an omission, C is wrong: alpha has 12 and 4 of 40 graded items, beta 4 and 16 of 40
+    run = case({"alpha": ["AABB", "ABCA"] * 4 + ["AAAA"] * 2, "beta": ["CCAA", "CCAB"] * 4 + ["AAAA"] * 2})
+    shown = screen(replace(run, items_per_sample=4))
+    assert [line.name for line in shown.candidates] == ["alpha", "beta"]
+    shares = {flaw.name: [count.share.value for count in flaw.counts] for flaw in shown.flaws}
+    assert list(shares) == ["wrong", "omission"]
+    assert shares["omission"] == pytest.approx([12 / 40, 4 / 40])
+    assert shares["wrong"] == pytest.approx([4 / 40, 16 / 40])
+
+
 # ------------------------------------------------------------------------------ ways on
 
 

@@ -131,7 +131,8 @@ def test_a_run_without_any_generation_is_reported_and_no_success(tmp_path: Path)
     assert "no generation succeeded" in done.stderr
     assert "generations.jsonl" in done.stderr
     assert "--resume" not in done.stderr
-    assert "wrong_item_count" in done.stdout
+    assert "no item was graded (wrong item count)" in done.stdout
+    assert "grade selene: 18/18, 18 not needed\n" in done.stderr
     report = load_report(tmp_path / "run")
     assert (report.verdict.kind, report.verdict.reasons) == (
         "none",

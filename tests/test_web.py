@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from qaeval.errors import UsageError
 from qaeval.web.app import body_of
+from qaeval.web.security import Access
 from qaeval.web.server import PageServer
 from web_client import Client, serving
 
@@ -175,6 +176,12 @@ def test_a_port_in_use_is_an_error_of_usage() -> None:
 def test_only_loopback_names_can_be_allowed(host: str) -> None:
     with pytest.raises(UsageError, match="--allow-host"):
         PageServer(ROUTES, allow_hosts=[host])
+
+
+def test_a_browser_omits_port_80() -> None:
+    access = Access(8123, ["localhost:80"])
+    assert {"localhost", "localhost:80", "localhost:8123"} <= access.hosts
+    assert "127.0.0.1" not in access.hosts
 
 
 def test_the_address_of_a_tunnel_is_printed(server: tuple[Client, list[str]]) -> None:

@@ -454,9 +454,9 @@ def compare(
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
             if confirm is not None and not resume and exporter is None:
-                _confirm(
-                    runner.estimate(plan.candidates, plan.definition, judging), confirm, machines, registry
-                )
+                whole = runner.estimate(plan.candidates, plan.definition, judging)
+                times = n_replies * n_letters * (1 + len(others))
+                _confirm(whole, confirm, machines, registry, times=times)
             runner.compare(
                 plan.candidates,
                 plan.definition,
@@ -553,7 +553,8 @@ def generate(
     ):
         runner.check(*plan.candidates)
         if confirm is not None and not resume and exporter is None:
-            _confirm(runner.estimate(plan.candidates, plan.definition, None), confirm, machines, registry)
+            whole = runner.estimate(plan.candidates, plan.definition, None)
+            _confirm(whole, confirm, machines, registry, times=n_replies)
         runner.generate(plan.candidates, plan.definition, repeat=n_replies)
     return load_run(path, config=config)
 
@@ -575,6 +576,7 @@ def grade(
     metrics_port: int | None = None,
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
+    confirm: Confirm | None = None,
 ) -> Run:
     """Run the second stage alone: the judge grades every item that has no letter of it yet, those of repeated replies too.
 
@@ -598,6 +600,7 @@ def grade(
         metrics_port: Port of Prometheus metrics.
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
+        confirm: Called with an estimate of the letters of one judge.
 
     Returns:
         The run with its letters, by the panel where one is named. `Run.write_report` writes its report.
@@ -650,6 +653,9 @@ def grade(
                     runner.grade_repeats(judging, repeat=n_letters)
 
             if not members:
+                if confirm is not None and exporter is None:
+                    whole = runner.estimate_grades(judgings[0])
+                    _confirm(whole, confirm, machines, registry, times=n_letters)
                 grade_by(judgings[0])
                 _require_letters(store, judgings[0].judge.name)
             elif failed := _grade_by_each(store, judgings, grade_by):
@@ -1244,11 +1250,17 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
 
 
 def _confirm(
-    result: Estimate | None, confirm: Confirm, machines: Mapping[str, MachineFacts], registry: Config
+    whole: Estimate | None,
+    confirm: Confirm,
+    machines: Mapping[str, MachineFacts],
+    registry: Config,
+    *,
+    times: int,
 ) -> None:
-    if result is not None:
+    if whole is not None:
+        repeated = whole.times(times)
         limit = registry.defaults.confirm_minutes
-        confirm(RunEstimate(result.sentence(machines), result.wall_s / 60, limit))
+        confirm(RunEstimate(repeated.sentence(machines), repeated.wall_s / 60, limit))
 
 
 def _note(judging: Judging, progress: Progress) -> None:

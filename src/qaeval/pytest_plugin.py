@@ -88,7 +88,7 @@ class Gates:
         Args:
             run: Run directory.
             baseline: As in `gate`.
-            margin: Largest loss that is accepted: 0.05 is 5 points; ``"20%"`` of the baseline's value for times and cost.
+            margin: Largest loss that is accepted: ``"5 points"`` or 0.05; ``"20%"`` of the baseline's value for times and cost.
             quantity: By its name in a policy: ``usable_rate``, ``hallucination_rate``, ``p95_latency`` and so on.
             candidates: As in `gate`.
             flag: Of ``flag_rate``: which one.

@@ -65,6 +65,15 @@ def test_chunks_are_drawn_with_their_probabilities_and_in_fixed_number() -> None
     assert drawn.mean(axis=0) == pytest.approx(p, abs=0.04)
 
 
+def test_each_block_gets_the_number_that_its_probabilities_add_up_to() -> None:
+    blocks = np.array([0, 1, 2] * 20)
+    p = np.array([0.5, 0.1, 0.25])[blocks]
+    for seed in range(50):
+        drawn = draw_chunks(p, np.random.default_rng(seed), blocks=blocks)
+        counts = np.bincount(blocks[drawn], minlength=3)
+        assert (counts == [10, 2, 5]).all()
+
+
 def test_more_correlation_needs_fewer_labelled_chunks() -> None:
     needed = [
         labelled_chunks_needed(0.1, sd=0.4, correlation=rho, n_chunks=600) for rho in (-0.5, 0, 0.5, 0.7, 0.9)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from qaeval.agreement.analysis import by_rater, fits, judge_agreement
 from qaeval.agreement.coefficients import Paired
+from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import FurtherJudge, KappaDifference, UsableByJudge
 from qaeval.analysis.letters import GRADED, UNGRADED, flag_column
 from qaeval.records import Grade, GradeRow, Label
@@ -118,7 +119,7 @@ def _kappa_differences(
         and label.item_id in first.index
         and not (without_tuning and label.split == "tuning")
     ]
-    for rater, own in by_rater(usable, rubric).items():
+    for rater, own in by_rater(with_settled(usable), rubric).items():
         reference = {label.item_id: codes[label.letter] for label in own}
         items = list(reference)
         given, clusters = list(reference.values()), first.loc[items, "cluster"].to_numpy()

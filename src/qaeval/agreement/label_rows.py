@@ -140,10 +140,11 @@ def _included(label: Label, draws: Sequence[tuple[LabelDraw, float]]) -> Label:
             of_item.append(1 - share * draw.probability_of(label.item_id))
         elif label.chunk_id:
             of_chunk.append(1 - share * draw.probability_of(label.chunk_id))
+    # an item that no draw could hold was chosen in another way: nothing is known of it
     return label.model_copy(
         update={
-            "inclusion": 1 - prod((*of_item, *of_chunk)) if of_item or of_chunk else None,
-            "chunk_inclusion": 1 - prod(of_chunk) if of_chunk else None,
+            "inclusion": 1 - prod((*of_item, *of_chunk)) or None,
+            "chunk_inclusion": 1 - prod(of_chunk) or None,
         }
     )
 
@@ -174,7 +175,11 @@ def with_settled(labels: Iterable[Label]) -> list[Label]:
         Labels of the raters, in their order.
     """
     labels = list(labels)
-    settled = {(label.item_id, label.rubric): label for label in labels if label.settles}
+    settled: dict[tuple[str, str], Label] = {}
+    for label in labels:
+        if label.settles:
+            # a label that names no rubric is of that of the run
+            settled[label.item_id, label.rubric] = settled[label.item_id, ""] = label
     return [
         label
         if (third := settled.get((label.item_id, label.rubric))) is None

@@ -239,10 +239,11 @@ def grade(
     repeat: RepeatGrade = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
+    yes: Yes = False,
 ) -> None:
     """Grade the items of a run. Items that already have a grade keep it; the letters of a further judge are kept beside them."""
     from qaeval import api
-    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
 
     api.grade(
         run,
@@ -259,6 +260,7 @@ def grade(
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         progress=progress_on_stderr(),
+        confirm=confirm_on_stderr(yes=yes),
     )
     options = f" --panel {shlex.quote(panel)}" if panel else ""
     say(f"{run}\nnext: qaeval report {shlex.quote(str(run))}{options}")

@@ -160,7 +160,7 @@ def _print_next(folder: Path, models: "ProjectModels") -> None:
     options = ["--allow-same-family"] if models.allow_same_family else []
     commands = [
         ["qaeval", "compare", *names, *options, "--out", _RUN],
-        ["qaeval", "label", _RUN, "--rater", "YOUR-NAME"],
+        ["qaeval", "view", _RUN],
         ["qaeval", "baseline", "set", _RUN],
     ]
     go = [] if folder.absolute() == Path.cwd() else [["cd", str(folder)]]

@@ -139,14 +139,17 @@ def adjudicate(
     if settle and not rater:
         raise UsageError("--settle requires --rater: a third person settles an item")
     if not rater:
-        _print_disputes(open_disputes(run), as_json=as_json)
+        disputes = open_disputes(run)
+        _print_disputes(disputes, as_json=as_json)
+        if not disputes and not as_json:
+            say("No item has different letters by two people that nobody settled.")
         return
     with Adjudication.open(run, rater) as adjudication:
         if settle:
             _settle(adjudication, settle, note or "")
         if as_json:
-            disputes = [dispute for dispute in adjudication.disputes() if dispute.settled is None]
-            _print_disputes(disputes, as_json=True)
+            left = [dispute for dispute in adjudication.disputes() if dispute.settled is None]
+            _print_disputes(left, as_json=True)
             return
         if not settle:
             page = adjudication_page(adjudication)

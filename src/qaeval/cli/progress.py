@@ -50,9 +50,11 @@ class Pace:
 
     @property
     def rate(self) -> str:
-        """Tasks per second, or per minute where less than one is finished in a second."""
+        """Tasks per second, or per minute where less than one is finished in a second; empty before the first."""
         per_s = self._n / self._elapsed()
-        return f"{per_s:,.1f}/s" if per_s >= 1 or not self._n else f"{60 * per_s:,.1f}/min"
+        if not self._n:
+            return ""
+        return f"{per_s:,.1f}/s" if per_s >= 1 else f"{60 * per_s:,.1f}/min"
 
     def left(self, n: int) -> str:
         """Estimate the time of ``n`` more tasks; empty in the first three rounds, each as long as the first reply took."""
@@ -106,7 +108,7 @@ class Bar:
     def __init__(self, owner: BarProgress, bars: ProgressBars, name: str, *, total: int, done: int) -> None:
         self._owner, self._bars = owner, bars
         self._left = total - done
-        self._failed = 0
+        self._failed = self._skipped = 0
         self._ended = False
         self._pace = Pace()
         self._task = bars.add_task(name, total=total, completed=done, failed="", rate="", left="")
@@ -116,15 +118,23 @@ class Bar:
         self._pace.row()
         self._left -= 1
         self._failed += _is_failed(row)
-        failed = f"[red]{self._failed} failed[/red]" if self._failed else ""
         self._bars.update(
-            self._task, advance=1, failed=failed, rate=self._pace.rate, left=self._pace.left(self._left)
+            self._task,
+            advance=1,
+            failed=self._without(),
+            rate=self._pace.rate,
+            left=self._pace.left(self._left),
         )
+
+    def _without(self) -> str:
+        failed = [f"[red]{self._failed} failed[/red]"] if self._failed else []
+        return ", ".join([*failed, *_skipped(self._skipped)])
 
     def skip(self, n: int) -> None:
         """Advance the bar by tasks that do not exist."""
         self._left -= n
-        self._bars.update(self._task, advance=n)
+        self._skipped += n
+        self._bars.update(self._task, advance=n, failed=self._without())
 
     def end(self) -> None:
         """End the bar; it stays on the screen."""
@@ -155,7 +165,7 @@ class Lines:
     def __init__(self, stream: TextIO, name: str, *, total: int, done: int) -> None:
         self._stream, self._name = stream, name
         self._total, self._done = total, done
-        self._failed = 0
+        self._failed = self._skipped = 0
         self._ended = False
         self._pace = Pace()
         self._printed_at = time.perf_counter()
@@ -173,6 +183,7 @@ class Lines:
     def skip(self, n: int) -> None:
         """Count tasks that do not exist."""
         self._done += n
+        self._skipped += n
 
     def end(self) -> None:
         """Print the last line."""
@@ -181,13 +192,18 @@ class Lines:
             self._print()
 
     def _print(self) -> None:
-        left = self._pace.left(self._total - self._done)
-        failed = f", {self._failed} failed" if self._failed else ""
-        say(
-            f"{self._name}: {self._done}/{self._total}{failed}, {self._pace.rate}{f', {left}' if left else ''}",
-            stream=self._stream,
-            flush=True,
-        )
+        parts = [
+            f"{self._name}: {self._done}/{self._total}",
+            *([f"{self._failed} failed"] if self._failed else []),
+            *_skipped(self._skipped),
+            self._pace.rate,
+            self._pace.left(self._total - self._done),
+        ]
+        print(", ".join(filter(None, parts)), file=self._stream, flush=True)
+
+
+def _skipped(n: int) -> list[str]:
+    return [f"{n} not needed"] if n else []
 
 
 def _is_failed(row: GenerateRow | GradeRow | TimedRequest) -> bool:

@@ -10,9 +10,10 @@ from typing import Final, TypeAlias
 
 from markupsafe import Markup
 
+from qaeval.analysis.model import Count
 from qaeval.comparison.charts import charts, difference_bars
 from qaeval.comparison.items import UNSURE, ChunkItems
-from qaeval.comparison.overview import CandidateLine, build_overview
+from qaeval.comparison.overview import CandidateLine, Overview, build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline, subtitle, title, write_sections
 from qaeval.report import numbers
@@ -81,6 +82,16 @@ class _Forest:
 
 
 @dataclass(frozen=True)
+class _FlawCell:
+    """How many items of one candidate have a flaw: text, interval, and a bar beside the rest of its scale, in ticks."""
+
+    text: str
+    rate: str
+    width: int
+    rest: int
+
+
+@dataclass(frozen=True)
 class PageLinks:
     """Links from a report to the other pages of a server; the file on disk has none."""
 
@@ -122,7 +133,11 @@ def render_html(report: Report, items: Sequence[ChunkItems] = (), *, links: Page
         report.margin,
     )
     pictures = {chart.name: chart for chart in charts(report) if chart.in_page}
-    style = environment.get_template(STYLE).render(widths=_widths(bars, leading, forest)).strip()
+    flaws = _flaws(screen)
+    widths = _widths(bars, leading, forest) | {
+        ticks for _, cells in flaws for cell in cells for ticks in (cell.width, cell.rest)
+    }
+    style = environment.get_template(STYLE).render(widths=sorted(widths)).strip()
     script = environment.get_template(SCRIPT).render().strip()
     return environment.get_template("report.html.j2").render(
         title=title(report),
@@ -134,6 +149,7 @@ def render_html(report: Report, items: Sequence[ChunkItems] = (), *, links: Page
         menu=_menu(report),
         bars=bars,
         leading=leading,
+        flaws=flaws,
         forest=forest,
         pictures=pictures,
         image=data_url,
@@ -250,11 +266,23 @@ def _forest(rows: Sequence[_Difference], measures: Sequence[Measure], margin: fl
     )
 
 
-def _widths(bars: Sequence[_Bar], *forests: _Forest | None) -> list[int]:
+def _flaws(screen: Overview) -> tuple[tuple[str, tuple[_FlawCell, ...]], ...]:
+    """Put the flaws on a scale that ends at the most frequent one."""
+    shares = [count.share.value or 0.0 for flaw in screen.flaws for count in flaw.counts]
+    scale = max([*shares, 0.01])
+
+    def cell(count: Count) -> _FlawCell:
+        width = round(TICKS * (count.share.value or 0.0) / scale)
+        return _FlawCell(numbers.percent(count.share.value), numbers.rate(count.share), width, TICKS - width)
+
+    return tuple((flaw.name, tuple(map(cell, flaw.counts))) for flaw in screen.flaws)
+
+
+def _widths(bars: Sequence[_Bar], *forests: _Forest | None) -> set[int]:
     """List every width that the page needs: its policy forbids style attributes."""
     used = {piece.width for bar in bars for piece in bar.pieces}
     used |= {ticks for bar in bars for ticks in bar.strip or ()}
     for forest in forests:
         if forest is not None:
             used |= {ticks for row in forest.rows for ticks in row.strip or ()} | set(forest.band)
-    return sorted(used)
+    return used

@@ -58,6 +58,14 @@ def overview_lines(screen: Overview) -> Iterator[str]:
         yield "| --- | --: | --- |"
         for line in screen.differences:
             yield f"| {escape(line.pair)} | {escape(numbers.difference(line.measure))} | {escape(line.source)} |"
+    if screen.flaws:
+        yield ""
+        names = " | ".join(escape(candidate.name) for candidate in screen.candidates)
+        yield f"| Why items are not {escape(screen.best)}, of graded items | {names} |"
+        yield f"| --- |{' --: |' * len(screen.candidates)}"
+        for flaw in screen.flaws:
+            shares = " | ".join(escape(numbers.rate(count.share)) for count in flaw.counts)
+            yield f"| {escape(flaw.name)} | {shares} |"
     if screen.ways:
         yield ""
         ways = [f"{'' if way.n is None else f'{way.n:,} '}{way.text}" for way in screen.ways]

@@ -10,7 +10,7 @@ from math import sqrt
 from typing import Final, Literal, TypeAlias
 
 from qaeval.agreement.model import RaterAgreement
-from qaeval.analysis.model import CandidateSummary
+from qaeval.analysis.model import CandidateSummary, Count
 from qaeval.comparison.headline import verdict_basis, verdict_sentence
 from qaeval.comparison.model import ALPHA, Difference, LabelledDifference
 from qaeval.comparison.report import CheckRate, Report
@@ -29,6 +29,8 @@ _NOTABLE_CHECK: Final = 0.05
 """Share of items with a finding of one check that needs a look."""
 _MAX_RIVALS: Final = 3
 """Differences on the first screen; the section of differences has all."""
+_MAX_FLAWS: Final = 4
+"""Flaws on the first screen; the table of the section on quality has all."""
 _MORE_LABELS: Final = 20
 """Labelled chunks of which the last way on says what they would buy."""
 _NOUNS: Final = {"qa_pair": "pairs", "answer": "answers", "preference_pair": "pairs"}
@@ -93,6 +95,15 @@ class DifferenceLine:
 
 
 @dataclass(frozen=True)
+class FlawLine:
+    """A flaw that the judge names, and how many items of each candidate have it."""
+
+    name: str
+    counts: tuple[Count, ...]
+    """In the order of the candidates on the screen; shares are of the graded items."""
+
+
+@dataclass(frozen=True)
 class WayOn:
     """Something to look at or to do next."""
 
@@ -119,6 +130,10 @@ class Overview:
     """The best first."""
     rate_source: str
     differences: tuple[DifferenceLine, ...]
+    best: str
+    """The letter of a usable item."""
+    flaws: tuple[FlawLine, ...]
+    """Why items have a letter below the best, the most frequent reason first; empty where the judge names none."""
     ways: tuple[WayOn, ...]
     is_rehearsal: bool
     """Whether no language model took part: the run shows how a comparison works."""
@@ -159,6 +174,14 @@ def build_overview(report: Report) -> Overview:
         rate_source=source,
         differences=tuple(
             line for pair in pairs[:_MAX_RIVALS] for line in _lines(pair, report.verdict.leader or "")
+        ),
+        best=report.rubric.best,
+        flaws=tuple(
+            FlawLine(
+                in_words(name),
+                tuple(flaw for candidate in order for flaw in candidate.flaws if flaw.name == name),
+            )
+            for name in report.named_flaws()[:_MAX_FLAWS]
         ),
         ways=tuple(_ways(report, pairs)),
         is_rehearsal=is_rehearsal,

@@ -1,6 +1,5 @@
 """Sections about the candidates: quality, differences, reliability, strata, failures."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -187,17 +186,9 @@ def _letters(report: Report) -> Table:
     )
 
 
-def named_flaws(report: Report) -> tuple[str, ...]:
-    """Return the flaws of which some item has one, the most frequent first; empty where the judge named none."""
-    totals = Counter[str]()
-    for candidate in report.candidates:
-        totals.update({flaw.name: flaw.n for flaw in candidate.flaws if flaw.n})
-    return tuple(name for name, _ in totals.most_common() if name != NOT_NAMED)
-
-
 def _flaws(report: Report) -> tuple[Table, ...]:
     """List why items have a letter below the best."""
-    names = named_flaws(report)
+    names = report.named_flaws()
     if not names:
         return ()
     notes = Notes()

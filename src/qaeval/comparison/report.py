@@ -5,6 +5,7 @@ Two runs of the same deterministic models give the same document, apart from `ru
 of rates are shares (0.05 is 5 %, or 5 points).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from qaeval.agreement.model import FurtherJudge, JudgeDiscrimination, Panel, RaterAgreement, RaterPair
 from qaeval.analysis.model import (
+    NOT_NAMED,
     CandidateSummary,
     EscapedText,
     FailureGroup,
@@ -140,6 +142,13 @@ class Report(Part):
     timing: RunTiming = RunTiming()
     data_left: tuple[str, ...] = ()
     """Hosts outside the user's network that were sent chunks; empty when nothing left."""
+
+    def named_flaws(self) -> tuple[str, ...]:
+        """Return the flaws of which some item has one, the most frequent first; empty where the judge named none."""
+        totals = Counter[str]()
+        for candidate in self.candidates:
+            totals.update({flaw.name: flaw.n for flaw in candidate.flaws if flaw.n})
+        return tuple(name for name, _ in totals.most_common() if name != NOT_NAMED)
 
     def usable_rates(self) -> dict[str, Measure]:
         """Return the usable rate of each candidate that costs and choice start from.

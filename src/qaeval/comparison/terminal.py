@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from qaeval.analysis.model import NOT_NAMED
 from qaeval.comparison.overview import CandidateLine, Overview, State, build_overview
 from qaeval.comparison.report import Report
 from qaeval.comparison.sections import headline
@@ -12,8 +11,6 @@ from qaeval.report import numbers
 
 _BAR: Final = 20
 """Width of the bar of letters."""
-_FLAWS: Final = 4
-"""Flaws of a candidate on the first screen; the table has all."""
 _NONE, _FAILED = "·", "×"
 _MARKS: Final[dict[State, str]] = {"good": "✓ ", "open": "! ", "bad": "✕ "}
 
@@ -31,7 +28,7 @@ class Line:
 
 
 def overview_text(report: Report) -> tuple[Line, ...]:
-    """Return the first screen for a terminal: verdict, number, badges, candidates, differences, cautions, ways on."""
+    """Return the first screen for a terminal: verdict, number, badges, candidates, differences, flaws, cautions, ways on."""
     screen = build_overview(report)
     return (
         Line("text", screen.context),
@@ -46,6 +43,7 @@ def overview_text(report: Report) -> tuple[Line, ...]:
         Line("blank"),
         *_candidates(screen),
         *_differences(screen),
+        *_flaws(screen),
         *_cautions(report),
         *_ways(screen),
     )
@@ -66,8 +64,6 @@ def _candidates(screen: Overview) -> Iterator[Line]:
         )
         facts = " · ".join(f"{fact.value} {fact.unit}" for fact in candidate.facts)
         yield Line("detail", facts, mark=" " * (width + 2))
-        if flaws := _flaws(candidate):
-            yield Line("detail", f"not {candidate.counts[0][0]}: {flaws}", mark=" " * (width + 2))
     counts = [candidate.counts for candidate in screen.candidates]
     legend = [
         f"{mark} {name}"
@@ -77,12 +73,15 @@ def _candidates(screen: Overview) -> Iterator[Line]:
     yield Line("detail", "; ".join([f"usable {screen.rate_source}", *legend]), mark=" " * (width + 2))
 
 
-def _flaws(candidate: CandidateLine) -> str:
-    """Count the most frequent flaws of a candidate; empty where the judge named none."""
-    counts = sorted((-flaw.n, flaw.name) for flaw in candidate.summary.flaws if flaw.n)
-    if not any(name != NOT_NAMED for _, name in counts):
-        return ""
-    return " · ".join(f"{name} {-n:,}" for n, name in counts[:_FLAWS])
+def _flaws(screen: Overview) -> Iterator[Line]:
+    if not screen.flaws:
+        return
+    yield Line("blank")
+    yield Line("text", f"why items are not {screen.best}, of graded items")
+    width = max(len(candidate.name) for candidate in screen.candidates)
+    for index, candidate in enumerate(screen.candidates):
+        shares = [f"{flaw.name} {numbers.percent(flaw.counts[index].share.value)}" for flaw in screen.flaws]
+        yield Line("text", " · ".join(shares), mark=f"{candidate.name:<{width}}  ")
 
 
 def _differences(screen: Overview) -> Iterator[Line]:

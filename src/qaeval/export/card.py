@@ -50,8 +50,10 @@ _USES: Final[Mapping[ExportFormat, str]] = {
         "spreadsheet would run as a formula."
     ),
     "labels": (
-        "Fill in `label` with a letter of the rubric; leave it empty if you cannot decide. The rows hide "
-        "the candidate and the judge's grade of an item. Their order is random."
+        "Fill in `label` with a letter of the rubric; leave it empty if you cannot decide. An `x` in the "
+        "column of a flag raises it. The rows hide the candidate and the judge's grade of an item. Their "
+        "order is random. `draw.json` has the probability of each item, which estimates weigh with; it "
+        "would give the grades away, so do not read it before the sheet is filled in."
     ),
 }
 

@@ -256,7 +256,7 @@ class Policy(Record):
     """Default: ``certificates/<eval>.json``."""
     certificate_days: int = Field(default=180, ge=1)
     """Older certificates are stale."""
-    rules: tuple[Rule, ...] = Field(min_length=1)
+    rules: tuple[Rule, ...] = Field(json_schema_extra={"minItems": 1})
 
     @property
     def digest(self) -> str:
@@ -269,6 +269,8 @@ class Policy(Record):
         return self
 
     def _repeated(self) -> Iterator[str]:
+        if not self.rules:
+            yield "rules: expected at least one rule, since a gate without rules would always pass"
         seen: dict[tuple[object, ...], int] = {}
         for number, rule in enumerate(self.rules, start=1):
             key = (rule.id, rule.by, rule.stratum, rule.candidates)

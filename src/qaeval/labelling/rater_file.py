@@ -57,6 +57,7 @@ class RaterFile:
         self._lock = self._acquire()
         self._stamp: _Stamp | None = None
         self._content = b""
+        self._replayed: RaterRows | None = None
         try:
             self._cut_incomplete_line()
             self._rows = self._read()
@@ -105,7 +106,7 @@ class RaterFile:
         content = self.path.read_bytes() if stamp else b""
         parsed = read_rows(self.path, lambda line: parse_row(orjson.loads(line), rater=self.path.stem))
         rows = [row for row in parsed if row is not None]
-        self._stamp, self._content = stamp, content
+        self._stamp, self._content, self._replayed = stamp, content, None
         return rows
 
     def _stamp_now(self) -> _Stamp | None:
@@ -118,7 +119,9 @@ class RaterFile:
     @property
     def rows(self) -> RaterRows:
         """What the file says after its last row."""
-        return replay(self._rows)
+        if self._replayed is None:
+            self._replayed = replay(self._rows)
+        return self._replayed
 
     @property
     def all_rows(self) -> tuple[LabelRow, ...]:
@@ -163,6 +166,7 @@ class RaterFile:
         line = row.model_dump_json().encode() + b"\n"
         self._write(line)
         self._rows.append(row)
+        self._replayed = None
         self._stamp, self._content = self._stamp_now(), self._content + line
 
     def _write(self, data: bytes) -> None:

@@ -94,6 +94,7 @@ class Sitting:
         data: RunData,
         margin: float,
         estimand: Estimand,
+        until_decided: bool,
     ) -> None:
         self.run = run
         self.rater = rater
@@ -108,6 +109,7 @@ class Sitting:
         self._order = _questions(draw, items)
         self._margin = margin
         self._estimand: Estimand = estimand
+        self._until_decided = until_decided
         self._data = data
         self._table: pd.DataFrame | None = None
         self._decision: tuple[object, LabelDecision | None] = ((), None)
@@ -137,7 +139,7 @@ class Sitting:
             by: How items are chosen.
             seed: Seed of the draw.
             until_decided: Draw whole chunks in random order, and end the sitting as soon as more labels do not change which candidate is
-                best. Of a run of two candidates or more.
+                best. Of a run of two candidates or more. Without it, a sitting that ended so goes on with the rest of its questions.
             estimand: What is decided about: ``"pool"``, the chunks of this run, or ``"future"``, documents to come.
             margin: Smallest difference of usable rates that matters, in (0, 1).
             rater_kind: ``"model"`` where a program answers.
@@ -220,19 +222,22 @@ class Sitting:
                 data=data,
                 margin=margin,
                 estimand=estimand,
+                until_decided=until_decided,
             )
             if earlier is not None:
-                sitting._note_resumed(n=n, by=by, until_decided=until_decided)
+                sitting._note_resumed(n=n, by=by)
         except BaseException:
             file.close()
             raise
         return sitting
 
-    def _note_resumed(self, *, n: int, by: LabelPlan, until_decided: bool) -> None:
-        left = self.progress().remaining
-        note = f"the sitting of {self._draw.time[:10] or 'before'} goes on: {left} questions are left"
-        if (n, by, until_decided) != (self._draw.n, self._draw.by, self._draw.until_decided):
-            note += f"; it draws {self._draw.n} items by {self._draw.by}, and other options apply to the next sitting"
+    def _note_resumed(self, *, n: int, by: LabelPlan) -> None:
+        left, draw = len(self._open()), self._draw
+        note = f"the sitting of {draw.time[:10] or 'a sheet'} goes on: {left} questions are left"
+        if (n, by) != (draw.n, draw.by):
+            note += f"; it has {draw.n} items by {draw.by}, and other options apply to the next sitting"
+        if self._until_decided and not draw.until_decided:
+            note += "; its order is not random, so that it does not end before its last question"
         self.notes.append(note)
 
     # ---------------------------------------------------------------- questions and answers
@@ -379,7 +384,7 @@ class Sitting:
         )
 
     def decision(self) -> LabelDecision | None:
-        """Decide which candidate is best from this rater's labels; None before the first, and without `until_decided`."""
+        """Decide which candidate is best from this rater's labels; None before the first, and if chunks were not drawn for it."""
         if not self._draw.until_decided:
             return None
         if self._table is None:
@@ -410,6 +415,8 @@ class Sitting:
         return self._decision[1]
 
     def _is_decided(self) -> bool:
+        if not self._until_decided:
+            return False
         decision = self.decision()
         return decision is not None and decision.is_decided
 

@@ -59,12 +59,7 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
     """
     if not files:
         raise UsageError("labels import needs a file of labels")
-    with RunStore.open(run) as store:
-        grading = Grading.of(store)
-        rubric, _ = rubric_of(grading)
-        items = {
-            item.item_id for row in replies_of(store) if isinstance(row, Generation) for item in row.items
-        }
+    grading, rubric, items = _read_run(run)
     by_rater: dict[str, list[LabelRow]] = {}
     skipped = {"not in run": 0, "other rubric": 0}
     for path in files:
@@ -123,6 +118,16 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
         ),
         paths=tuple(run / LABELS / f"{name}.jsonl" for name in by_rater),
     )
+
+
+def _read_run(run: Path) -> tuple[Grading, Rubric, set[str]]:
+    """Read the grading of a run, its rubric and the ids of its items."""
+    with RunStore.open(run) as store:
+        grading = Grading.of(store)
+        items = {
+            item.item_id for row in replies_of(store) if isinstance(row, Generation) for item in row.items
+        }
+    return grading, rubric_of(grading)[0], items
 
 
 def _by_rater(rows: Iterable[LabelRow], path: Path, rater: str) -> dict[str, list[LabelRow]]:
@@ -222,14 +227,12 @@ def export_labels(
         raise UsageError(
             f"--spreadsheet {spreadsheet}: expected a language ({', '.join(SPREADSHEETS)}), for a file that ends in .csv"
         )
-    with RunStore.open(run) as store:
-        grading = Grading.of(store)
-        rubric, _ = rubric_of(grading)
+    grading, rubric, items = _read_run(run)
     labels = [
         label
         for path in labels_of_run(run, grading.settings)
         for label in read_rater_rows(path).labels
-        if label.rubric in grading.label_rubrics
+        if label.rubric in grading.label_rubrics and label.item_id in items
     ]
     known = sorted({label.rater for label in labels})
     if unknown := sorted(set(raters) - set(known)):

@@ -4,7 +4,7 @@ The rows of the probe are no part of the run: they would change the speed by whi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qaeval.records import Failure, GenerateRow, GradeRow, Session
@@ -45,6 +45,21 @@ class Estimate:
     machine_s: Mapping[str, float]
     measured: tuple[str, ...]
     assumed: tuple[str, ...] = ()
+
+    def times(self, n: int) -> "Estimate":
+        """Return the estimate of a run that asks for everything ``n`` times, for repeats and further judges."""
+
+        def all_of(tokens: int | None) -> int | None:
+            return None if tokens is None else n * tokens
+
+        return replace(
+            self,
+            n_requests=n * self.n_requests,
+            prompt_tokens=all_of(self.prompt_tokens),
+            completion_tokens=all_of(self.completion_tokens),
+            wall_s=n * self.wall_s,
+            machine_s={name: n * work for name, work in self.machine_s.items()},
+        )
 
     def sentence(self, machines: Mapping[str, MachineFacts]) -> str:
         """Describe the estimate in one sentence.
@@ -93,7 +108,8 @@ def probed_candidates(
         return [], False
     if not any(spec.is_hosted for spec in models):
         return list(candidates), judge is not None
-    return [spec for spec in candidates if not spec.is_hosted] or in_turns(candidates)[:1], False
+    servers = [spec for spec in candidates if spec.kind == "server"]
+    return [spec for spec in servers if not spec.is_hosted] or in_turns(servers)[:1], False
 
 
 def estimate(
@@ -127,6 +143,8 @@ def estimate(
     scale = n_samples / N_PROBED
     work: dict[str, float] = {}
     for session in sessions:
+        if not session.host:
+            continue  # a model inside qaeval has no machine of its own
         work[session.model] = work.get(session.model, 0.0) + session.seconds * scale
     unprobed = [spec for spec in candidates if spec not in probed]
     assumed = [*unprobed, *([judge] if judge is not None and not is_judge_probed else [])]
@@ -139,20 +157,53 @@ def estimate(
         spec.hosting.name for spec in probed
     }
     wall += len(starts) * max((session.load_s for session in sessions), default=0.0)
-    usages = [row.usage for row in rows if not isinstance(row, Failure)]
-    counted = [usage for usage in usages if usage is not None]
-    is_counted = bool(counted) and len(counted) == len(usages) and not assumed
+    prompt_tokens, completion_tokens = (None, None) if assumed else _tokens(rows, scale)
     return Estimate(
         n_requests=len(candidates) * n_samples * (1 + (items_per_sample if judge else 0)),
         n_samples=n_samples,
-        prompt_tokens=round(scale * sum(usage.prompt_tokens for usage in counted)) if is_counted else None,
-        completion_tokens=round(scale * sum(usage.completion_tokens for usage in counted))
-        if is_counted
-        else None,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         wall_s=wall,
         machine_s=work,
-        measured=tuple(dict.fromkeys(session.model for session in sessions)),
+        measured=tuple(dict.fromkeys(session.model for session in sessions if session.host)),
         assumed=tuple(spec.name for spec in assumed),
+    )
+
+
+def estimate_grades(
+    rows: Iterable[GradeRow], sessions: Sequence[Session], *, wall_s: float, n_items: int, n_samples: int
+) -> Estimate:
+    """Extrapolate the grades of a few samples to all items.
+
+    Args:
+        rows: Rows of the probe.
+        sessions: Its sessions.
+        wall_s: Its wall time in seconds, without the start of the server.
+        n_items: Items of the run without a grade.
+        n_samples: Samples of the run.
+    """
+    scale = n_items / max(1, sum(session.n_tasks for session in sessions))
+    prompt_tokens, completion_tokens = _tokens(rows, scale)
+    return Estimate(
+        n_requests=n_items,
+        n_samples=n_samples,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        wall_s=wall_s * scale,
+        machine_s={session.model: session.seconds * scale for session in sessions},
+        measured=tuple(session.model for session in sessions),
+    )
+
+
+def _tokens(rows: Iterable[GenerateRow | GradeRow], scale: float) -> tuple[int, int] | tuple[None, None]:
+    """Scale the tokens of prompts and replies; None where a server does not count them."""
+    usages = [row.usage for row in rows if not isinstance(row, Failure)]
+    counted = [usage for usage in usages if usage is not None]
+    if not counted or len(counted) < len(usages):
+        return None, None
+    return (
+        round(scale * sum(usage.prompt_tokens for usage in counted)),
+        round(scale * sum(usage.completion_tokens for usage in counted)),
     )
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -24,11 +24,19 @@ from qaeval.chat.protocol import Sampling
 from qaeval.errors import DataError, EndpointError, Interrupted, NotComparableError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.files.rows import ReplyIndex
-from qaeval.records import Failure, GradeRow, Sample
+from qaeval.records import Failure, GradeRow, Sample, Session
 from qaeval.registry.config import ModelSpec, Serving
 from qaeval.run import grade
 from qaeval.run.controls import ControlStage, Unwatched
-from qaeval.run.estimate import MIN_SAMPLES, N_PROBED, Estimate, Quiet, estimate, probed_candidates
+from qaeval.run.estimate import (
+    MIN_SAMPLES,
+    N_PROBED,
+    Estimate,
+    Quiet,
+    estimate,
+    estimate_grades,
+    probed_candidates,
+)
 from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
@@ -178,14 +186,11 @@ class Runner:
             else:
                 await self.agenerate(probed, definition)
             seconds, sessions = time.perf_counter() - started, store.sessions()
-            loads = {session.model: session.load_s for session in sessions if session.load_s}
-            for spec in probed:
-                if spec.name in loads:
-                    self._servers.carry_load(spec, loads[spec.name])
+            load_s = self._carry_loads(sessions, probed)
             return estimate(
                 (*store.generations(), *(store.grades() if with_judge else ())),
                 sessions,
-                wall_s=seconds - sum(loads.values()),
+                wall_s=seconds - load_s,
                 probed=probed,
                 candidates=candidates,
                 judge=judge,
@@ -193,6 +198,52 @@ class Runner:
                 n_samples=n_samples,
                 items_per_sample=definition.items_per_sample,
             )
+
+    async def aestimate_grades(self, judging: Judging) -> Estimate | None:
+        """Have the judge grade the items of the first samples and extrapolate; see `aestimate`.
+
+        Args:
+            judging: Judge and rubric.
+
+        Raises:
+            as ``agrade``.
+        """
+        with self._store.replies() as replies:
+            ids = replies.sample_ids(MIN_SAMPLES)
+            first = {sample_id: replies.of(sample_id) for sample_id in ids[:N_PROBED]}
+            n_items = replies.n_items - len(self._store.finished(_grades_of(self._store, judging)))
+        if judging.judge.kind != "server" or len(ids) < MIN_SAMPLES or n_items <= 0:
+            return None
+        n_samples = sum(1 for _ in self._store.sample_ids())
+        self._note(f"probing the speed with {N_PROBED} of {n_samples:,} samples")
+        settings = {**self._store.settings(), "grading": None}
+        samples = (sample for sample in self._store.samples() if sample.sample_id in first)
+        with (
+            TemporaryDirectory(prefix="qaeval-") as folder,
+            RunStore.create(Path(folder, "probe"), settings, samples, resume=False) as store,
+            self._elsewhere(store),
+        ):
+            with store.writer(GENERATIONS) as writer:
+                for row in chain.from_iterable(first.values()):
+                    writer.append(row)
+            started = time.perf_counter()
+            await self._grade(judging)
+            seconds, sessions = time.perf_counter() - started, store.sessions()
+            return estimate_grades(
+                store.grades(),
+                sessions,
+                wall_s=seconds - self._carry_loads(sessions, [judging.judge]),
+                n_items=n_items,
+                n_samples=n_samples,
+            )
+
+    def _carry_loads(self, sessions: Sequence[Session], specs: Sequence[ModelSpec]) -> float:
+        """Count the starts of servers in the run, and return their seconds."""
+        loads = {session.model: session.load_s for session in sessions if session.load_s}
+        for spec in specs:
+            if spec.name in loads:
+                self._servers.carry_load(spec, loads[spec.name])
+        return sum(loads.values())
 
     @contextmanager
     def _elsewhere(self, store: RunStore) -> Iterator[None]:
@@ -454,6 +505,11 @@ class Runner:
         result: Estimate | None = self._run(self.aestimate(candidates, definition, judging))
         return result
 
+    def estimate_grades(self, judging: Judging) -> Estimate | None:
+        """Estimate the grading of a run; see `aestimate_grades`."""
+        result: Estimate | None = self._run(self.aestimate_grades(judging))
+        return result
+
     compare = _synchronous(acompare)
     generate = _synchronous(agenerate)
     grade = _synchronous(agrade)
@@ -528,16 +584,24 @@ def _record_grading(store: RunStore, judging: Judging) -> str:
         NotComparableError: the run was graded by another rubric, or by the judge with other settings.
     """
     grading, requested = store.settings().get("grading"), judging.settings()
-    if grading is None or grading["judge"]["name"] == judging.judge.name:
+    file = _grades_of(store, judging)
+    if grading is None or file == GRADES:
         _record_judging(store, judging)
-        return GRADES
+        return file
     if different := differences(grading["rubric"], requested["rubric"]):
         raise NotComparableError(
             f"{store.path}: graded by {grading['judge']['name']} with another rubric: {different}. All judges of a run "
             f"grade by the same one: --rubric with that of the run, or a copy of the run"
         )
     store.write_further_judge(requested)
-    return further_files(judging.judge.name)[1]
+    return file
+
+
+def _grades_of(store: RunStore, judging: Judging) -> str:
+    """Return the file of a judge's letters: those of the settings, or beside them."""
+    grading = store.settings().get("grading")
+    is_first = grading is None or grading["judge"]["name"] == judging.judge.name
+    return GRADES if is_first else further_files(judging.judge.name)[1]
 
 
 def _record_judging(store: RunStore, judging: Judging) -> None:

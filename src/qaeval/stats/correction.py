@@ -40,6 +40,9 @@ Basis = Literal["all labelled", "corrected", "labels alone"]
 
 FEW = 10
 """With so few clusters that hold the rarer outcome no design effect is estimated, from twice as many it is."""
+RARE = 0.5
+"""With fewer of those clusters, as a share of `FEW`, Wilson's interval covers less than 93 % where the probabilities of being
+drawn differ (docs/validity.md)."""
 WORTH = 0.95
 """A corrected interval must be shorter than so much of the labels' own, else the judge adds nothing."""
 _NOTHING = "everything is labelled, or fewer than 10 clusters are: there is nothing to correct"
@@ -435,7 +438,7 @@ def corrected_rate(
     Post-stratified by the judge's letter: :math:`\hat\theta = \sum_j W_j \hat\mu_j`, with :math:`W_j` the share of all
     items to which the judge gave letter *j* and :math:`\hat\mu_j` the rate by label among them. Each :math:`\hat\mu_j` has
     Wilson's interval :math:`[l_j, u_j]` for its number of labels over the design effect of the clusters, so that a
-    letter whose few labels all agree is not taken to be certain (where fewer than 10 labelled clusters, or a quarter, hold
+    letter whose few labels all agree is not taken to be certain (where fewer than 5 labelled clusters, or an eighth, hold
     the rarer outcome, Clopper and Pearson's end where that is further out), and :math:`\sqrt{\sum_j W_j^2 (\hat\mu_j - l_j)^2 + t^2
     v}` goes down from the value, with :math:`v` the clustered variance of the shares; upwards alike. The interval is
     for clusters to come. One that is not at least 5 % shorter than that of the labels alone is not used. Sources:
@@ -606,7 +609,7 @@ def _post_stratified(data: _Letters, letters: Ints, *, level: float, method: str
     t = t_quantile(level, max(1.0, n_labelled * _effective_number(weights) / len(weights) - 1))
     below = above = t**2 * from_shares
     for stratum in strata:
-        low, high = stratum.bounds(deff, t, level, is_rare=rarity < 1)
+        low, high = stratum.bounds(deff, t, level, is_rare=rarity < RARE)
         below += (stratum.share * (stratum.rate - low)) ** 2
         above += (stratum.share * (high - stratum.rate)) ** 2
     return Estimate(

@@ -1,11 +1,11 @@
 r"""When do more labels no longer change which candidate is best?
 
-Chunks are labelled for all candidates in a random order. For the chunks of the run (`pool`) each label is a draw without
-replacement from a finite population whose judged differences are known, and the tests are bets that hold after every
-chunk. For chunks to come (`future`) bets on a pool err (a difference of the pool is found although the documents have
-none), so there are four looks that are planned beforehand, with the corrected difference at each. Sources: Waudby-Smith
-and Ramdas 2020, *Confidence sequences for sampling without replacement*; Angelopoulos, Duchi and Zrnic 2023
-(arXiv 2311.01453), for the judge as control variate.
+Chunks are labelled for all candidates in a random order. For the chunks of the run (`pool`) each label is a
+draw without replacement from a finite population whose judged differences are known, and the tests are bets
+that hold after every chunk. For chunks to come (`future`) bets on a pool err (a difference of the pool is
+found although the documents have none), so there are four looks that are planned beforehand, with the
+corrected difference at each. Sources: Waudby-Smith and Ramdas 2020, *Confidence sequences for sampling
+without replacement*; Angelopoulos, Duchi and Zrnic 2023 (arXiv 2311.01453), for the judge as control variate.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ N_LOOKS: Final = 4
 _MAX_STAKE: Final = 0.97
 """Share of the capital that one chunk may take."""
 _TUNINGS: Final = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
-"""Weights of the judge to choose from. A larger one lowers the variance and widens the range, which limits the bets."""
+"""Weights of the judge to choose from. A larger one lowers the variance and widens the range, which limits
+the bets."""
 _PRIOR_VARIANCE: Final = 0.16
 """Variance of a difference assumed before the first chunk, as in `qaeval.stats.sequential`."""
 _PRIOR_WEIGHT: Final = 2.0
@@ -48,8 +49,8 @@ _PRIOR_LEAD: Final = 0.1
 """Distance from the null assumed before the first chunk."""
 _LEAD_WEIGHT: Final = 5.0
 """Chunks that the assumed distance counts for."""
-_GRID: Final = 401
-"""Null means of the interval: steps of half a percentage point."""
+_GRID: Final = 201
+"""Null means of the interval: steps of one percentage point."""
 _METHOD_POOL: Final = "bets without replacement on labelled chunks in random order, hold after every chunk"
 _METHOD_FUTURE: Final = f"corrected difference at {N_LOOKS} planned looks, Bonferroni"
 
@@ -65,9 +66,9 @@ class PairDecision:
     outcome: PairOutcome
     """``equal``: the difference is smaller than the margin, which comes before ``better``."""
     difference: Estimate
-    """Corrected difference b minus a, with an interval that holds at all looks; `n` counts all chunks, `n_clusters` those
-    labelled. For ``pool``, with all chunks labelled, it is known and the interval has no width. For ``future`` it is that of
-    the last planned look; NaN before the first."""
+    """Corrected difference b minus a, with an interval that holds at all looks; `n` counts all chunks,
+    `n_clusters` those labelled. For ``pool``, with all chunks labelled, it is known and the interval has no
+    width. For ``future`` it is that of the last planned look; NaN before the first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +76,11 @@ class LabelDecision:
     """Whether labelling may stop."""
 
     outcome: Literal["best", "equal", "undecided"]
-    """``best``: one candidate is better than every other. ``equal``: the leader is not, but is equal to some and better than
-    the others. ``undecided``: more labels may show it, unless all chunks are labelled."""
+    """``best``: one candidate is better than every other. ``equal``: the leader is not, but is equal to some
+    and better than the others. ``undecided``: more labels may show it, unless all chunks are labelled."""
     leaders: tuple[int, ...]
-    """Positions of the candidate that is best, or of those that are equal, the leader first; empty where undecided."""
+    """Positions of the candidate that is best, or of those that are equal, the leader first; empty where
+    undecided."""
     pairs: tuple[PairDecision, ...]
     """All pairs of candidates, by position."""
     estimand: Estimand
@@ -88,8 +90,8 @@ class LabelDecision:
     n_chunks: int
     """Chunks of the run."""
     next_look: int
-    """Labelled chunks at which the next decision can fall: one more for `pool`, the next planned look for `future`; the
-    number of chunks where all are labelled."""
+    """Labelled chunks at which the next decision can fall: one more for `pool`, the next planned look for
+    `future`; the number of chunks where all are labelled."""
 
     @property
     def is_decided(self) -> bool:
@@ -110,15 +112,16 @@ def decide_by_labels(
 ) -> LabelDecision:
     r"""Decide which candidate is best, if the labels so far show it; may be asked after every labelled chunk.
 
-    For ``pool`` a bettor stakes capital on each chunk in the order of labelling, on :math:`Y - \lambda H + \lambda \bar
-    H`: labels' and judge's difference of the chunk, and the judge's mean over the chunks that are not labelled yet. The
-    bet and :math:`\lambda` come from earlier chunks only. A null mean of the pool fixes the mean of the chunks left, so the
-    capital cannot be expected to grow under it, and reaches :math:`1/\alpha` with probability :math:`\alpha` at most
-    (Ville 1939). For ``future`` `corrected_difference` is tested at `N_LOOKS` looks, each at a share of `alpha`.
+    For ``pool`` a bettor stakes capital on each chunk in the order of labelling, on :math:`Y - \lambda H +
+    \lambda \bar H`: labels' and judge's difference of the chunk, and the judge's mean over the chunks that
+    are not labelled yet. The bet and :math:`\lambda` come from earlier chunks only. A null mean of the pool
+    fixes the mean of the chunks left, so the capital cannot be expected to grow under it, and reaches
+    :math:`1/\alpha` with probability :math:`\alpha` at most (Ville 1939). For ``future``
+    `corrected_difference` is tested at `N_LOOKS` looks, each at a share of `alpha`.
 
-    The probability that a candidate is called best and is not, and the probability that candidates are called equal that
-    differ by the margin or more, are at most `alpha` each: a union bound over the K comparisons that can go wrong, and
-    over all pairs.
+    The probability that a candidate is called best and is not, and the probability that candidates are called
+    equal that differ by the margin or more, are at most `alpha` each: a union bound over the K comparisons
+    that can go wrong, and over all pairs.
 
     Args:
         judged: Judge's usable rate of each candidate in each chunk, shape (K, G), in [0, 1].
@@ -128,13 +131,13 @@ def decide_by_labels(
         margin: Smallest difference that matters, in (0, 1).
         alpha: Error rate of either kind over all looks, in (0, 1).
         sizes: Items of each chunk, shape (G,); default: every chunk counts the same.
-        n_before: Chunks at the start of `order` that were chosen in another way, such as earlier labels, or chunks in
-            which every candidate failed: they count as known, and nothing is bet on them.
+        n_before: Chunks at the start of `order` that were chosen in another way, such as earlier labels, or
+            chunks in which every candidate failed: they count as known, and nothing is bet on them.
         estimand: ``pool`` or ``future``.
 
     Returns:
-        The decision, with differences in [-1, 1]. They are NaN before the first label, for ``future`` before the first planned look. Swapping candidates swaps
-        their positions.
+        The decision, with differences in [-1, 1]. They are NaN before the first label, for ``future`` before
+        the first planned look. Swapping candidates swaps their positions.
 
     Raises:
         ValueError: A value is out of its range, shapes differ, or `order` does not name the labelled chunks.
@@ -149,12 +152,12 @@ def decide_by_labels(
     levels = _Levels(alpha / n_candidates, alpha / max(1, n_candidates * (n_candidates - 1) // 2), margin)
     looks = [look for look in _looks(n_chunks) if look > n_before]
     ends = [n] if estimand == "pool" else [look for look in looks if look <= n] or [n]
+    positions = list(combinations(range(n_candidates), 2))
     for end in ends:
-        pairs = tuple(
-            _decide_in_pool(pool, a, b, n_before, levels)
+        pairs = (
+            _decide_in_pool(pool, positions, n_before, levels)
             if estimand == "pool"
-            else _decide_at_look(pool, a, b, end, n_before, levels)
-            for a, b in combinations(range(n_candidates), 2)
+            else tuple(_decide_at_look(pool, a, b, end, n_before, levels) for a, b in positions)
         )
         outcome, leaders = _first_place(pairs, n_candidates)
         if outcome != "undecided":
@@ -198,7 +201,8 @@ class _Pool:
         h, y = np.asarray(judged, dtype=np.float64), np.asarray(labelled, dtype=np.float64)
         if h.ndim != 2 or h.shape != y.shape or len(h) < 2 or not h.size:
             raise ValueError(
-                f"judged and labelled need one shape, at least 2 candidates by at least 1 chunk, got {h.shape} and {y.shape}"
+                "judged and labelled need one shape, at least 2 candidates by at least 1 chunk, "
+                f"got {h.shape} and {y.shape}"
             )
         known = ~np.isnan(y).any(axis=0)
         rates = np.concatenate([h.ravel(), y[:, known].ravel()])
@@ -216,7 +220,8 @@ class _Pool:
 
 
 def _looks(n_chunks: int) -> list[int]:
-    return sorted({max(MIN_CLUSTERS, ceil(n_chunks * look / N_LOOKS)) for look in range(1, N_LOOKS + 1)})
+    looks = {max(MIN_CLUSTERS, ceil(n_chunks * look / N_LOOKS)) for look in range(1, N_LOOKS + 1)}
+    return sorted(look for look in looks if look <= n_chunks)
 
 
 class PoolBets:
@@ -225,15 +230,15 @@ class PoolBets:
     All arrays may have leading axes for independent pools, which are the rows of a simulation.
 
     Args:
-        judged: Judge's difference of each chunk, shape (..., G), in [-1, 1], the chunks in the order of labelling; those
-            that are not labelled yet follow in any order.
+        judged: Judge's difference of each chunk, shape (..., G), in [-1, 1], the chunks in the order of
+            labelling; those that are not labelled yet follow in any order.
         weights: Weight of each chunk, shape (..., G), above 0, with mean 1 over G.
         nulls: Null means, shape (K,) or (..., K).
 
     Attributes:
         nulls: Null means.
-        log_peak: Largest natural logarithm of the capital so far against each null, shape (..., K); infinite where the labels
-            rule the null out.
+        log_peak: Largest natural logarithm of the capital so far against each null, shape (..., K); infinite
+            where the labels rule the null out.
         n: Chunks seen.
     """
 
@@ -278,7 +283,7 @@ class PoolBets:
         self.see(differences)
 
     def _bets(self, null: Floats, mean_h: Floats, n_left: int) -> tuple[Floats, Floats]:
-        """Return the tuning and the bet against each null that let the capital grow fastest, as far as is known."""
+        """Return the tuning and the bet against each null by which the capital grows fastest, so far."""
         d, h, dd, hh, dh = self._sums[..., None]
         n = self.n
         squares = dd - 2 * _TUNINGS * dh + _TUNINGS**2 * hh - (d - _TUNINGS * h) ** 2 / max(n, 1)
@@ -294,6 +299,13 @@ class PoolBets:
         is_open = np.abs(null) <= (self._rest_w[..., n] / n_left)[..., None]
         return _TUNINGS[best], np.where(is_open, bet, 0.0)
 
+    def bounds(self, alpha: float) -> Floats:
+        """Smallest mean that is not excluded at the error rate `alpha`, -1 where none is; shape (...)."""
+        excluded = np.cumprod(self.log_peak >= -np.log(alpha), axis=-1).sum(axis=-1)
+        above = np.nextafter(np.broadcast_to(self.nulls, self.log_peak.shape), inf)
+        last = np.take_along_axis(above, np.maximum(excluded - 1, 0)[..., None], axis=-1)[..., 0]
+        return np.where(excluded > 0, last, -1.0)
+
     def _is_ruled_out(self) -> NDArray[np.bool_]:
         """Whether even the worst labels of all chunks left give a mean above the null."""
         rest = self._rest_w[..., self.n] if self.n < self._n_chunks else np.zeros(self._sums.shape[1:])
@@ -304,27 +316,46 @@ def _sum_of_rest(values: Floats) -> Floats:
     return np.asarray(np.cumsum(values[..., ::-1], axis=-1)[..., ::-1])
 
 
-def _decide_in_pool(pool: _Pool, a: int, b: int, n_before: int, levels: _Levels) -> PairDecision:
-    n, n_chunks, margin = len(pool.order), len(pool.sizes), levels.margin
+def _decide_in_pool(
+    pool: _Pool, pairs: Sequence[tuple[int, int]], n_before: int, levels: _Levels
+) -> tuple[PairDecision, ...]:
+    """Bet for and against every pair at once; see `decide_by_labels`."""
+    n, n_chunks = len(pool.order), len(pool.sizes)
     order = np.concatenate([pool.order, np.setdiff1d(np.arange(n_chunks), pool.order)])
-    h = (pool.judged[b] - pool.judged[a])[order]
-    d = (pool.labelled[b] - pool.labelled[a])[pool.order]
     w = pool.sizes[order] / pool.sizes.mean()
-    nulls = np.unique([*np.linspace(-1.0, 1.0, _GRID), 0.0, margin, -margin])
-    above, below = PoolBets(h, w, nulls), PoolBets(-h, w, nulls)
-    for number, value in enumerate(d):
-        for bets, sign in ((above, 1.0), (below, -1.0)):
-            (bets.see if number < n_before else bets.update)(np.asarray(sign * value))
+    a, b = (list(positions) for positions in zip(*pairs, strict=True))
+    # both directions of each pair: shape (pairs, 2, chunks)
+    h, d = (
+        np.stack([x[b] - x[a], x[a] - x[b]], axis=1)
+        for x in (pool.judged[:, order], pool.labelled[:, pool.order])
+    )
+    nulls = np.unique([*np.linspace(-1.0, 1.0, _GRID), 0.0, levels.margin, -levels.margin])
+    bets = PoolBets(h, np.broadcast_to(w, h.shape), nulls)
+    for number in range(n):
+        (bets.see if number < n_before else bets.update)(d[..., number])
+    is_equal = (bets.log_peak[..., np.searchsorted(nulls, -levels.margin)] >= -np.log(levels.equal)).all(-1)
+    bounds, values = bets.bounds(levels.better), bets.value[:, 0]
     if n == n_chunks:
-        value = low = high = round(float((w * d).mean()), 12)
-    else:
-        low, high = _bound(above, levels.better), -_bound(below, levels.better)
-        value = float(np.clip(above.value, low, high)) if n else nan
-    # nulls are symmetric: -margin is as far from the start as margin from the end
-    at, target = int(np.searchsorted(nulls, -margin)), -np.log(levels.equal)
-    equal = abs(value) < margin if n == n_chunks else min(above.log_peak[at], below.log_peak[at]) >= target
+        values = np.round((w * d[:, 0]).mean(axis=-1), 12)
+        bounds = np.stack([values, -values], axis=1)
+        is_equal = np.abs(values) < levels.margin
+    return tuple(
+        _pair_in_pool(pool, pair, float(value), (float(low), float(-below)), bool(equal), levels)
+        for pair, value, (low, below), equal in zip(pairs, values, bounds, is_equal, strict=True)
+    )
+
+
+def _pair_in_pool(
+    pool: _Pool,
+    pair: tuple[int, int],
+    value: float,
+    bounds: tuple[float, float],
+    is_equal: bool,
+    levels: _Levels,
+) -> PairDecision:
+    n, n_chunks, (low, high) = len(pool.order), len(pool.sizes), bounds
     estimate = Estimate(
-        value=value,
+        value=min(max(value, low), high) if n else nan,
         low=low,
         high=max(low, high),
         level=1 - 2 * levels.better,
@@ -333,14 +364,8 @@ def _decide_in_pool(pool: _Pool, a: int, b: int, n_before: int, levels: _Levels)
         n_clusters=n,
         reason=None if n else "no chunk is labelled",
     )
-    outcome = _outcome(estimate, is_equal=bool(equal), is_better=low > 0 or high < 0)
-    return PairDecision(a=a, b=b, outcome=outcome, difference=estimate)
-
-
-def _bound(bets: PoolBets, alpha: float) -> float:
-    """Smallest mean that is not excluded."""
-    n_excluded = int(np.cumprod(bets.log_peak >= -np.log(alpha)).sum())
-    return float(np.nextafter(bets.nulls[n_excluded - 1], inf)) if n_excluded else -1.0
+    outcome = _outcome(estimate, is_equal=is_equal, is_better=low > 0 or high < 0)
+    return PairDecision(a=pair[0], b=pair[1], outcome=outcome, difference=estimate)
 
 
 def _decide_at_look(pool: _Pool, a: int, b: int, n: int, n_before: int, levels: _Levels) -> PairDecision:

@@ -136,6 +136,7 @@ class LabelPage:
             rater=self._rater,
             reasons=SKIP_REASONS,
             max_note=_MAX_NOTE,
+            title=text("title" if self._opinions is None else "settle_title", language),
             can_skip=self._opinions is None,
         )
         if chosen in LANGUAGES:

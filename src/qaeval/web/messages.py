@@ -9,6 +9,7 @@ LANGUAGES: Final[dict[Language, str]] = {"en": "English", "de": "Deutsch"}
 
 TEXTS: Final[dict[str, tuple[str, str]]] = {
     "title": ("Label items", "Einträge bewerten"),
+    "settle_title": ("Settle differences", "Abweichungen klären"),
     "rater": ("Rater", "Bewertung durch"),
     "language": ("Language", "Sprache"),
     "no_script": (
@@ -123,8 +124,8 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{b} minus {a}, korrigiert durch {n} von {rater} bewertete Abschnitte: {difference}.",
     ),
     "by_judge": (
-        "{b} minus {a}, by the judge’s letters: {difference}. {n} chunks are labelled for both; the correction starts at {least}.",
-        "{b} minus {a}, nach dem Judge-Modell: {difference}. {n} Abschnitte sind für beide bewertet; die Korrektur beginnt bei {least}.",
+        "{b} minus {a}, by the judge’s letters: {difference}.",
+        "{b} minus {a}, nach dem Judge-Modell: {difference}.",
     ),
     "verdict": ("Verdict", "Urteil"),
     "decided": ("Decided by labels: {verdict}", "Durch Bewertungen entschieden: {verdict}"),
@@ -132,7 +133,25 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Decided only if the judge is right: {verdict}",
         "Nur entschieden, falls das Judge-Modell recht hat: {verdict}",
     ),
-    "undecided": ("Not decided", "Nicht entschieden"),
+    "undecided": ("Not decided.", "Nicht entschieden."),
+    "no_verdict": ("No verdict.", "Kein Urteil."),
+    "judge_refuted": (
+        "No verdict: by these labels the judge does not beat chance.",
+        "Kein Urteil: Nach diesen Bewertungen ist das Judge-Modell nicht besser als der Zufall.",
+    ),
+    "judge_tells_nothing_apart": (
+        "No verdict: the judge tells good items from bad ones no better than a constant letter.",
+        "Kein Urteil: Das Judge-Modell unterscheidet gute Einträge nicht von schlechten.",
+    ),
+    "one_candidate": (
+        "No verdict: the run has one candidate.",
+        "Kein Urteil: Der Lauf hat nur einen Kandidaten.",
+    ),
+    "shown_from": (
+        "Labels decide from {least} chunks, and without a condition from {shown}; {n} are labelled for all.",
+        "Bewertungen entscheiden ab {least} Abschnitten, ohne Vorbehalt ab {shown}; {n} sind für alle bewertet.",
+    ),
+    "intervals": ("In brackets: 95 % intervals.", "In Klammern: 95-%-Intervalle."),
     "use": ("use {names}", "{names} verwenden"),
     "equal": ("{names} are equal within the margin", "{names} sind innerhalb der Grenze gleich"),
     "stopping": (

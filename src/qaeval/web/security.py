@@ -68,7 +68,10 @@ class Access:
     ) -> None:
         self._on_message = on_message
         self._tunnels = tuple(map(_checked_host, allow_hosts))
-        self.hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}", *self._tunnels})
+        hosts = (f"127.0.0.1:{port}", f"localhost:{port}", *self._tunnels)
+        self.hosts = frozenset(
+            (*hosts, *(host.removesuffix(":80") for host in hosts))
+        )  # a browser omits port 80
         # cookies are shared by all ports of a host: servers side by side need names of their own
         self.cookie = f"qaeval-{port}"
         self._address = f"127.0.0.1:{port}"

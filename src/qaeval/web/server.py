@@ -77,10 +77,15 @@ class PageServer:
 
     def _announce(self, *, open_browser: bool) -> None:
         urls = self.access.urls()
-        if open_browser and _open(urls[0]):
+        # whoever names a tunnel sits at another machine
+        if open_browser and len(urls) == 1 and _open(urls[0]):
             self._on_message(f"opened in the browser: {urls[0]}")
         else:
             self._on_message("\n".join(f"open {url}" for url in urls))
+            if len(urls) == 1:
+                self._on_message(
+                    f"on another machine, first: ssh -L {self.port}:{_LOOPBACK}:{self.port} THIS-MACHINE"
+                )
         self._on_message("Ctrl-C ends it")
 
     def stop(self) -> None:

@@ -2,14 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Final
 
 from qaeval.agreement.model import RaterAgreement, RaterQuality
-from qaeval.comparison.model import Difference, Verdict
+from qaeval.comparison.model import Difference, ReasonCode, Verdict
+from qaeval.comparison.verdict import SHOWN_FROM
 from qaeval.labelling import MoreLabels, SittingSummary, StoppingDecision
 from qaeval.report.numbers import coefficient, difference
 from qaeval.stats.estimate import MIN_CLUSTERS
 from qaeval.web.label import Section
 from qaeval.web.messages import Language, localised, number, text
+
+_NO_VERDICT: Final[tuple[ReasonCode, ...]] = (
+    "judge_refuted",
+    "judge_tells_nothing_apart",
+    "one_candidate",
+)
+"""Reasons against a verdict that have a text of their own."""
 
 
 def summary_sections(summary: SittingSummary, language: Language) -> list[Section]:
@@ -21,24 +30,38 @@ def summary_sections(summary: SittingSummary, language: Language) -> list[Sectio
             say("finished"),
             [say("counts", labels=summary.n_labels, skipped=summary.n_skipped), say("close_window")],
         ),
-        (say("verdict"), [_verdict(summary.verdict, say), *_stopping(summary.decision, say)]),
+        (
+            say("verdict"),
+            [_verdict(summary.verdict, say), *_stopping(summary.decision, say), *_basis(summary, say)],
+        ),
         (
             say("differences"),
             [_difference(pair, language) for pair in summary.differences]
             + [_more(more, language) for more in summary.more if more.width and more.width_then],
         ),
-        (say("judge"), [_kappa(summary.agreement, language)]),
+        (say("judge"), [_kappa(summary.agreement, language), say("intervals")]),
         (say("quality"), list(_quality(quality, language)) if quality else []),
     ]
     return [(title, lines) for title, lines in sections if lines]
 
 
 def _verdict(verdict: Verdict, say: Callable[..., str]) -> str:
-    if verdict.kind not in {"use", "equal"}:
-        return say("undecided") + "."
+    if verdict.kind == "undecided":
+        return say("undecided")
+    if verdict.kind == "none":
+        known = (code for code in _NO_VERDICT if verdict.reason(code))
+        return say(next(known, "no_verdict"))
     names = (verdict.candidate or "",) if verdict.kind == "use" else verdict.candidates
     decided = "decided" if verdict.condition == "shown" else "conditional"
     return say(decided, verdict=say(verdict.kind, names=", ".join(names))) + "."
+
+
+def _basis(summary: SittingSummary, say: Callable[..., str]) -> list[str]:
+    if summary.verdict.kind == "none":
+        return []
+    # the first rater of a pair is the one whose labels decide
+    n = min((next((own.n_chunks for own in pair.labelled), 0) for pair in summary.differences), default=0)
+    return [say("shown_from", least=MIN_CLUSTERS, shown=SHOWN_FROM, n=n)] if n < SHOWN_FROM else []
 
 
 def _stopping(decision: StoppingDecision | None, say: Callable[..., str]) -> list[str]:
@@ -73,8 +96,6 @@ def _difference(pair: Difference, language: Language) -> str:
         a=pair.a,
         b=pair.b,
         difference=localised(difference(pair.difference), language),
-        n=max((labelled.n_chunks for labelled in pair.labelled), default=0),
-        least=MIN_CLUSTERS,
     )
 
 

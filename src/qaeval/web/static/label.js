@@ -196,7 +196,7 @@
   const toggleMark = () => mark($("mark").getAttribute("aria-pressed") !== "true");
   const toggleHelp = () => ($("help").open ? $("help").close() : $("help").showModal());
 
-  const undoAtEnd = action("", undo, $("undo").textContent);
+  const undoAtEnd = action("", undo, ...Array.from($("undo").cloneNode(true).childNodes));
   document.querySelectorAll("[data-reason]").forEach((one) => one.addEventListener("click", () => skip(one.dataset.reason)));
   document.querySelectorAll("dialog .close").forEach((one) => one.addEventListener("click", () => one.closest("dialog").close()));
   $("mark").addEventListener("click", toggleMark);
