@@ -496,6 +496,9 @@ def test_until_decided_needs_candidates_and_whole_chunks(run: Path, tmp_path: Pa
         Sitting.open(alone, "anna", until_decided=True)
     with Sitting.open(alone, "anna", n=5) as sitting:
         assert len(list(questions(sitting))) == 6  # one of them a repeat
+        summary = sitting.summary()
+    assert summary.differences == ()
+    assert [(rate.candidate, rate.n_items, rate.rate.value) for rate in summary.rates] == [("alpha", 5, 1.0)]
 
 
 # ------------------------------------------------------------------------------ differences settled
