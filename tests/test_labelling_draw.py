@@ -82,7 +82,7 @@ EARLIER = [label_of(item, "C" if item.letter == "B" else "A", "zoe") for item in
         {"by": "plan", "drawn_by_others": {label.item_id for label in EARLIER[:8]}, "rater": "anna"},
         {"by": "stratified", "drawn_by_others": {label.item_id for label in EARLIER[:8]}, "rater": "anna"},
     ],
-    ids=str,
+    ids=lambda how: f"{how['by']}-{len(how)}",
 )
 def test_each_unit_is_drawn_as_often_as_its_probability_says(how: dict[str, Any]) -> None:
     opinions = {item.item.item_id: {"A", "C"} for item in ITEMS[:9]}
