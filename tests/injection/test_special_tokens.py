@@ -117,6 +117,15 @@ async def test_each_distinct_piece_is_asked_about_once(server: LoopbackServer, c
     assert len(server.tokenized) == len(pieces) + 2  # and the special ones once between neighbours
 
 
+async def test_a_piece_of_the_vocabulary_that_merges_with_its_neighbours_is_not_special() -> None:
+    with LoopbackServer(special=SPECIAL, ordinary=("[i]", "<b>")) as server:
+        async with HttpChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-judge", tokenizer=True
+        ) as chat:
+            assert await chat.special_pieces(["[i]", "<b>", "<sentinel>"]) == {"<sentinel>"}
+        assert len(server.tokenized) == 6
+
+
 async def test_prompts_of_candidate_and_judge_have_the_servers_own_tokens_broken(
     server: LoopbackServer, chat: HttpChat
 ) -> None:

@@ -135,8 +135,10 @@ def usage_of(prompt: str, completion_tokens: int) -> dict[str, Any]:
     }
 
 
-def token_ids(text: str, special: Sequence[str]) -> list[int]:
-    """Tokenize: special tokens first, as tokenizers do, then words and characters."""
+def token_ids(text: str, special: Sequence[str], ordinary: Sequence[str]) -> list[int]:
+    """Tokenize: special tokens first, as tokenizers do, then words and characters; an ordinary piece is one token alone."""
+    if text in ordinary:
+        return [zlib.crc32(text.encode())]
     pattern = "|".join(map(re.escape, special))
     parts = re.split(f"({pattern})", text) if special else [text]
     return [
