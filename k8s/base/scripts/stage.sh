@@ -24,7 +24,7 @@ data() { # what the run is about, in front of whatever follows
   if [ -n "${CHUNKS:-}" ]; then set -- --chunks "$CHUNKS" "$@"; fi
   if [ -n "${N:-}" ]; then set -- --n "$N" "$@"; fi
   if [ -f "$out/settings.json" ]; then set -- --resume "$@"; fi
-  qaeval "$command" --eval "$EVAL" --seed "${SEED:-0}" --config "$config" --out "$out" "$@"
+  qaeval "$command" --yes --eval "$EVAL" --seed "${SEED:-0}" --config "$config" --out "$out" "$@"
 }
 
 command=$1
@@ -37,7 +37,7 @@ generate)
 grade)
   judge=$1
   shift
-  for run in "$results"/*/; do qaeval grade "$run" --judge "$judge" --config "$config" "$@"; done
+  for run in "$results"/*/; do qaeval grade "$run" --yes --judge "$judge" --config "$config" "$@"; done
   report "$results"/*/
   ;;
 shard)
