@@ -102,6 +102,7 @@ def grade(run: Path, mock: Mock, concurrency: int | str, folder: Path, *more: st
     command = [
         QAEVAL,
         "grade",
+        "--yes",
         run,
         "--judge",
         "bench",

@@ -42,9 +42,9 @@ def calls_of(n: int, server: LoopbackServer, out: Path) -> tuple[int, int, int]:
     """Return the calls of both stages over n samples, and how many items were graded."""
     options = ["--concurrency", "8", "--no-cache"]
     writer, judge = (f"--endpoint={name}={server.url}" for name in server.models)
-    generating = n_calls(["generate", "mistral", writer, "--n", str(n), "--out", str(out), *options])
+    generating = n_calls(["generate", "mistral", writer, "--yes", "--n", str(n), "--out", str(out), *options])
     # the draw of planted controls costs the same in a run of any size, and two calls more for an item
-    grading = n_calls(["grade", str(out), judge, "--no-controls", *options])
+    grading = n_calls(["grade", str(out), judge, "--yes", "--no-controls", *options])
     n_items = (out / "grades.jsonl").read_text().count('"kind":"grade"')
     return generating, grading, n_items
 

@@ -144,7 +144,9 @@ def test_a_long_run_needs_yes_where_nobody_can_answer(tmp_path: Path) -> None:
     assert "--yes" in done.stderr
     assert "--resume" not in done.stderr
     assert not (tmp_path / "run").exists()
-    assert compare(tmp_path, "--yes", limit=1e-6).returncode == 0
+    at_once = compare(tmp_path, "--yes", limit=1e-6)
+    assert at_once.returncode == 0
+    assert "estimate" not in at_once.stderr
 
 
 @pytest.mark.slow
@@ -173,6 +175,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("answer", "starts"), [("y\n", True), ("\n", False), ("no\n", False)])
 def test_a_terminal_is_asked(answer: str, starts: bool, capsys: pytest.CaptureFixture[str]) -> None:
     confirm = confirm_on_stderr(yes=False, stdin=Terminal(answer))
+    assert confirm is not None
     confirm(RunEstimate("estimate: 5 requests", 479.0, 480.0))
     assert "[y/N]" not in capsys.readouterr().err
     if starts:
@@ -184,5 +187,8 @@ def test_a_terminal_is_asked(answer: str, starts: bool, capsys: pytest.CaptureFi
 
 
 def test_without_a_terminal_the_number_and_the_option_are_named() -> None:
+    confirm = confirm_on_stderr(yes=False, stdin=io.StringIO())
+    assert confirm is not None
     with pytest.raises(UsageError, match=r"481 minutes.*--yes"):
-        confirm_on_stderr(yes=False, stdin=io.StringIO())(RunEstimate("", 481.0, 480.0))
+        confirm(RunEstimate("", 481.0, 480.0))
+    assert confirm_on_stderr(yes=True) is None

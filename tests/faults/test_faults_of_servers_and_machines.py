@@ -39,6 +39,7 @@ def command(run: Path, url: str, *options: str) -> list[str]:
         QAEVAL,
         "grade",
         str(run),
+        "--yes",
         "--judge",
         "bench",
         "--endpoint",

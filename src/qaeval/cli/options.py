@@ -262,7 +262,7 @@ Yes: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--yes",
-        help="Start without a question, however long the run is estimated to take (defaults.confirm_minutes).",
+        help="Start at once: without an estimate, and without a question before a long run.",
     ),
 ]
 Port: TypeAlias = Annotated[

@@ -220,18 +220,18 @@ def progress_on_stderr() -> BarProgress | PlainProgress:
     return progress_for(Console(stderr=True))
 
 
-def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[RunEstimate], None]":
-    """Return what prints an estimate on stderr and asks before a long run.
+def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[RunEstimate], None] | None":
+    """Return what prints an estimate on stderr and asks before a long run; None if nothing is to be estimated.
 
     Args:
-        yes: Whether a long run starts without a question.
+        yes: Whether a run starts at once, without estimate and question.
         stdin: Where the answer is read; a question needs a terminal. Default: the process's.
     """
     answers = sys.stdin if stdin is None else stdin
 
     def confirm(estimate: "RunEstimate") -> None:
         say(estimate.text, error=True)
-        if yes or estimate.minutes <= estimate.limit_minutes:
+        if estimate.minutes <= estimate.limit_minutes:
             return
         minutes = f"{estimate.minutes:,.0f} minutes" if estimate.minutes >= 1 else "a minute"
         text = (
@@ -243,4 +243,4 @@ def confirm_on_stderr(*, yes: bool, stdin: TextIO | None = None) -> "Callable[[R
         if answers.readline().strip().lower() not in {"y", "yes"}:
             raise Interrupted("not started")
 
-    return confirm
+    return None if yes else confirm
