@@ -480,10 +480,10 @@ def test_the_examples_name_inputs_that_there_are(path: Path) -> None:
 def test_a_rerun_asks_the_servers_nothing_and_comes_to_the_same_verdict(tools: Path, tmp_path: Path) -> None:
     (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
     path = f"{tools}:{os.environ['PATH']}"
-    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
+    with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
         asked, verdicts = [], []
         env = {
-            "QAEVAL_MODELS": "mistral qwen",
+            "QAEVAL_MODELS": "mistral-v0.3 qwen2.5",
             "QAEVAL_JUDGE": "selene",
             "QAEVAL_ENDPOINTS": " ".join(f"{name}={server.url}" for name in server.models),
             "QAEVAL_N": "8",

@@ -181,6 +181,7 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
         (["--documents", "broken"], 65, "broken/page.pdf"),
         (["--chunks", "bad.jsonl"], 65, "bad.jsonl:2"),
         (["--documents", "handbook", "--chunks", "bad.jsonl"], 64, "--chunks"),
+        (["--documents", "handbook", "--field", "text=body"], 64, "--chunks"),
         (["--documents", "handbook", "--name", "two words"], 64, "two words"),
         (["--documents", "handbook", "--candidate", "mistrall"], 64, "'mistral'"),
         (["--documents", "handbook", "--candidate", "selene"], 64, "judges only"),
