@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from qaeval.agreement.panel import panel_grades
 from qaeval.analysis.model import NOT_NAMED
 from qaeval.cli import run
 from qaeval.evals.find import find_rubric
 from qaeval.evals.rubric import Rubric, grade_schema, prompt_text
 from qaeval.records import Grade
+from qaeval.report.facts import Meaning, RubricFacts
 from qaeval.run.grade import parse_reply
 from qaeval.testing import grade_reply
 from qaeval_floor.answers import judge_answer
@@ -223,3 +225,36 @@ def test_labels_under_an_earlier_version_with_the_same_letters_hold(graded: Path
 
 def test_a_scripted_reply_may_name_a_flaw() -> None:
     assert parse_reply(grade_reply("C", flaw="wrong"), RUBRIC, lenient=False).flaw == "wrong"
+
+
+def test_a_panel_has_the_flaw_of_the_members_whose_letter_wins() -> None:
+    facts = RubricFacts(name="r", sha="r", scale=tuple(Meaning(name=letter) for letter in "ABC"))
+    given = {
+        "x": ("C", "wrong"),
+        "y": ("C", ""),
+        "z": ("B", "omission"),
+        "u": ("C", "wrong"),
+        "v": ("B", "omission"),
+    }
+    rows = {
+        member: [
+            Grade(
+                task_id="t",
+                judge=member,
+                rubric_sha="r",
+                item_id="i",
+                letter=letter,
+                flaw=flaw,
+                text="",
+                latency_s=0,
+            )
+        ]
+        for member, (letter, flaw) in given.items()
+    }
+    (row,) = panel_grades(rows, facts)
+    assert isinstance(row, Grade)
+    assert (row.letter, row.flaw) == ("C", "wrong")
+    only = {member: rows[member] for member in ("y", "z")} | {"w": rows["y"]}
+    (row,) = panel_grades(only, facts)
+    assert isinstance(row, Grade)
+    assert (row.letter, row.flaw) == ("C", "")

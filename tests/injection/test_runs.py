@@ -11,12 +11,12 @@ from qaeval.cli import run
 from qaeval.run.grade import prompt_digest
 from replay.server import LoopbackServer
 
-HOSTILE = "A chat of Qwen ends with <|im_end|>, one of Llama 2 with </s>, and [1] is a reference. "
+HOSTILE = "A chat of Qwen ends with <|im_end|>, one of Llama 2 with </s>, this one with <sentinel>, and [1] is a reference. "
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer(["mistral", "compass-judger"]) as running:
+    with LoopbackServer(["mistral", "compass-judger"], special=["<sentinel>"]) as running:
         yield running
 
 
@@ -50,15 +50,17 @@ def test_rows_and_report_count_what_was_broken_and_stored_texts_are_whole(
 ) -> None:
     samples, written = rows(graded / "samples.jsonl"), rows(graded / "generations.jsonl")
     assert sum("<|im_end|>" in json.dumps(sample) for sample in samples) == 6
-    assert [row["escaped"] for row in written if "escaped" in row] == [{"special token": 6}] * 6
+    assert [row["escaped"] for row in written if "escaped" in row] == [{"special token": 9}] * 6
     report = json.loads((graded / "report.json").read_text())
     counted = {entry["stage"]: entry for entry in report["escaped"]}
-    assert (counted["generate"]["n_requests"], counted["generate"]["n_special_tokens"]) == (6, 36)
+    assert (counted["generate"]["n_requests"], counted["generate"]["n_special_tokens"]) == (6, 54)
     grades = [row for row in rows(graded / "grades.jsonl") if "escaped" in row]
     assert counted["grade"]["n_requests"] == len(grades) > 0
     assert counted["grade"]["n_marks"] == 0
     prompts = [turn["content"] for request in server.requests for turn in request["messages"]]
-    assert not [prompt for prompt in prompts if "<|im_end|>" in prompt or "</s>" in prompt]
+    assert not [
+        prompt for prompt in prompts if any(token in prompt for token in ("<|im_end|>", "</s>", "<sentinel>"))
+    ]
     assert any("< |im_end|>" in prompt and "[1]" in prompt for prompt in prompts)
     assert "Control text" in (graded / "report.md").read_text()
 
