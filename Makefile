@@ -123,6 +123,7 @@ ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzin
 	@$(MAKE) test-vllm ARGS=--nightly
 	@$(MAKE) fuzz SECONDS=300
 	@$(MAKE) bench ARGS=--hold
+	@$(MAKE) test-newcomer ARGS=--hold
 
 format: $(VENV)/.dev  ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only .

@@ -27,7 +27,7 @@ mapfile -t endpoints < <(words "${QAEVAL_ENDPOINTS:-}")
 served=()
 for endpoint in "${endpoints[@]}"; do served+=("--endpoint=$endpoint"); done
 [ -z "${QAEVAL_CONFIG:-}" ] || served+=("--config=$QAEVAL_CONFIG")
-asked=("--out=${QAEVAL_RUN:?}")
+asked=("--yes" "--out=${QAEVAL_RUN:?}") # nobody answers a question here
 [ -z "${QAEVAL_EVAL:-}" ] || asked+=("--eval=$QAEVAL_EVAL")
 [ -z "${QAEVAL_N:-}" ] || asked+=("--n=$QAEVAL_N")
 [ -z "${QAEVAL_SEED:-}" ] || asked+=("--seed=$QAEVAL_SEED")

@@ -209,6 +209,7 @@ def test_what_is_typed_becomes_options_and_is_never_run(tools: Path, tmp_path: P
         "compare",
         "--endpoint=mistral=http://10.0.0.5:8000",
         "--endpoint=judge=http://10.0.0.6:8000",
+        "--yes",
         f"--out={tmp_path / 'run'}",
         "--n=60",
         "--judge=compass judger",
@@ -226,7 +227,7 @@ def test_one_model_alone_is_generated_graded_and_reported(tools: Path, tmp_path:
     log = stand_in(tools, tmp_path)
     assert sh("evaluate.sh", tools, QAEVAL_MODELS="mistral", QAEVAL_RUN="r").returncode == 0
     assert log.read_text().split("--\n")[0::1] == [
-        "generate\n--out=r\n", "mistral\n", "grade\n", "r\n", "report\n", "r\n", ""
+        "generate\n--yes\n--out=r\n", "mistral\n", "grade\n", "r\n", "report\n", "r\n", ""
     ]  # fmt: skip
 
 
@@ -235,7 +236,7 @@ def test_a_sequential_gate_is_given_what_it_grades_with(tools: Path, tmp_path: P
     env = {"QAEVAL_SEQUENTIAL": "true", "QAEVAL_JUDGE": "j", "QAEVAL_ENDPOINTS": "a=http://a\nj=http://j"}
     assert sh("evaluate.sh", tools, QAEVAL_MODELS="a b", QAEVAL_RUN="r", **env).returncode == 0
     served = ["--endpoint=a=http://a", "--endpoint=j=http://j"]
-    assert log.read_text().splitlines() == ["generate", *served, "--out=r", "--", "a", "b", "--"]
+    assert log.read_text().splitlines() == ["generate", *served, "--yes", "--out=r", "--", "a", "b", "--"]
     log.unlink()
     assert sh("gate.sh", tools, QAEVAL_RUN="r", QAEVAL_OUT=tmp_path / "out", **env).returncode == 0
     assert log.read_text().splitlines()[4:] == ["--sequential", "--judge=j", *served, "--", "r", "--"]
@@ -444,7 +445,7 @@ def test_the_gitlab_job_ends_as_the_gate_does(tools: Path, tmp_path: Path, model
     assert done.returncode == code, done.stderr
     commands = log.read_text().split("\n")
     first = "compare" if " " in models else "generate"
-    assert commands[:4] == [first, "--endpoint=judge=http://10.0.0.6", "--out=results/ci-5", "--"]
+    assert commands[:5] == [first, "--endpoint=judge=http://10.0.0.6", "--yes", "--out=results/ci-5", "--"]
     assert (
         commands[-7:]
         == [
@@ -479,10 +480,10 @@ def test_the_examples_name_inputs_that_there_are(path: Path) -> None:
 def test_a_rerun_asks_the_servers_nothing_and_comes_to_the_same_verdict(tools: Path, tmp_path: Path) -> None:
     (tools / "qaeval").symlink_to(Path(sys.executable).with_name("qaeval"))
     path = f"{tools}:{os.environ['PATH']}"
-    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
+    with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
         asked, verdicts = [], []
         env = {
-            "QAEVAL_MODELS": "mistral qwen",
+            "QAEVAL_MODELS": "mistral-v0.3 qwen2.5",
             "QAEVAL_JUDGE": "selene",
             "QAEVAL_ENDPOINTS": " ".join(f"{name}={server.url}" for name in server.models),
             "QAEVAL_N": "8",

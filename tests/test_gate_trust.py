@@ -236,7 +236,8 @@ def test_a_run_in_which_nothing_was_graded_is_no_success(
         assert command([*arguments, "--resume", "--json"]) == 65
         assert json.loads(capsys.readouterr().out)["verdict"]["kind"] == "none"
         assert command(["grade", str(tmp_path / "run")]) == 65
-    for arguments in (["gate", str(copied), "--baseline", str(blind)], ["baseline", "set", str(copied)]):
+    gated = ["gate", str(copied), "--baseline", str(blind)]
+    for arguments in (gated, ["baseline", "set", str(copied)], ["plan", str(copied)]):
         capsys.readouterr()
         assert command(arguments) == 65
         assert "72 of 72 items failed as placeholder" in capsys.readouterr().err

@@ -169,7 +169,7 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
     )
     assert config.defaults.judge == "gpt-oss"
     (job,) = yaml.safe_load((tmp_path / "p/.gitlab-ci.yml").read_text()).values()
-    assert any("qaeval compare mistral --out" in line for line in job["script"])
+    assert any("qaeval compare mistral --yes --out" in line for line in job["script"])
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,7 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
         (["--documents", "broken"], 65, "broken/page.pdf"),
         (["--chunks", "bad.jsonl"], 65, "bad.jsonl:2"),
         (["--documents", "handbook", "--chunks", "bad.jsonl"], 64, "--chunks"),
+        (["--documents", "handbook", "--field", "text=body"], 64, "--chunks"),
         (["--documents", "handbook", "--name", "two words"], 64, "two words"),
         (["--documents", "handbook", "--candidate", "mistrall"], 64, "'mistral'"),
         (["--documents", "handbook", "--candidate", "selene"], 64, "judges only"),
@@ -190,6 +191,8 @@ def test_candidate_judge_price_and_ci_are_written_as_given(
         (["--documents", "handbook", "--endpoint", "ftp://x"], 64, "ftp://x"),
         (["--documents", "handbook", "--endpoint", "http://8.8.8.8/v1"], 69, "outside"),
         (["--documents", "handbook", "--api-key-env", "NO_SUCH_KEY", "--endpoint", "http://127.0.0.1:9/v1"], 64, "NO_SUCH_KEY"),
+        (["--documents", "handbook", "--api-key-env", "my key", "--endpoint", "http://127.0.0.1:9/v1"], 64, "--api-key-env"),
+        (["--documents", "handbook", "--endpoint", "embedded-lead=http://127.0.0.1:9/v1"], 69, "127.0.0.1:9"),
         (["--documents", "handbook", "--price", "cheap"], 64, "cheap"),
         (["--documents", "handbook", "--price", "1.23 EUR"], 64, "--price-source"),
     ],
@@ -358,7 +361,7 @@ def test_on_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(documents: Pa
         json.loads((tmp_path / "p/evals/p/chunks.jsonl").read_text().partition("\n")[0])["language"] == "de"
     )
     workflow = yaml.safe_load((tmp_path / "p/.github/workflows/qaeval.yml").read_text())
-    assert "compare qwen mistral --out results/ci" in workflow["jobs"]["gate"]["steps"][1]["run"]
+    assert "compare qwen mistral --yes --out results/ci" in workflow["jobs"]["gate"]["steps"][1]["run"]
 
 
 @pytest.mark.slow
@@ -432,3 +435,22 @@ def test_a_model_on_two_servers_has_a_replica(
         assert done.returncode == 0, done.stderr
         mistral = config_of(tmp_path / "p").models["mistral"]
         assert (mistral.url, mistral.replicas) == (server.url, (second.url,))
+
+
+def test_a_model_is_known_by_its_weights_not_by_the_name_that_its_server_gives_it(
+    documents: Path, tmp_path: Path
+) -> None:
+    roots = {"mistral": "acme/Qwen3-tuned", "best": QWEN, "other": "acme/other-7b"}
+    with LoopbackServer([*roots], roots=roots) as server:
+        done = qaeval("init", "p", "--documents", documents, "--endpoint", server.url, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "qaeval compare qwen3-tuned qwen other --out" in done.stdout
+        models = config_of(tmp_path / "p").models
+        assert (models["qwen"].served, models["qwen3-tuned"].served) == ("best", "mistral")
+        assert models["qwen3-tuned"].hf_id == "acme/Qwen3-tuned"
+    with LoopbackServer(["m"], roots={"m": "acme/Qwen3-tuned"}) as server:
+        done = qaeval(
+            "init", "q", "--documents", documents, "--endpoint", f"mistral={server.url}", cwd=tmp_path
+        )
+        assert done.returncode == 64
+        assert "acme/Qwen3-tuned" in done.stderr

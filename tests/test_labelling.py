@@ -400,7 +400,7 @@ def test_labels_of_another_rubric_version_count_as_none(run: Path) -> None:
     path = run / "labels" / "anna.jsonl"
     path.write_text(
         path.read_text()
-        .replace("qa_pair_abc/1", "qa_pair_abc/0")
+        .replace("qa_pair_abc/2", "qa_pair_abc/0")
         .replace('"rubric_sha":"', '"rubric_sha":"0')
     )
     with Sitting.open(run, "anna", n=72) as sitting:
@@ -496,6 +496,9 @@ def test_until_decided_needs_candidates_and_whole_chunks(run: Path, tmp_path: Pa
         Sitting.open(alone, "anna", until_decided=True)
     with Sitting.open(alone, "anna", n=5) as sitting:
         assert len(list(questions(sitting))) == 6  # one of them a repeat
+        summary = sitting.summary()
+    assert summary.differences == ()
+    assert [(rate.candidate, rate.n_items, rate.rate.value) for rate in summary.rates] == [("alpha", 5, 1.0)]
 
 
 # ------------------------------------------------------------------------------ differences settled

@@ -82,7 +82,7 @@ EARLIER = [label_of(item, "C" if item.letter == "B" else "A", "zoe") for item in
         {"by": "plan", "drawn_by_others": {label.item_id for label in EARLIER[:8]}, "rater": "anna"},
         {"by": "stratified", "drawn_by_others": {label.item_id for label in EARLIER[:8]}, "rater": "anna"},
     ],
-    ids=str,
+    ids=lambda how: f"{how['by']}-{len(how)}",
 )
 def test_each_unit_is_drawn_as_often_as_its_probability_says(how: dict[str, Any]) -> None:
     opinions = {item.item.item_id: {"A", "C"} for item in ITEMS[:9]}
@@ -349,7 +349,7 @@ def test_a_sheet_without_its_draw_is_read_without_probabilities(run: Path, tmp_p
 
 def test_the_probabilities_are_of_the_sheet_that_is_filled_in(run: Path, tmp_path: Path) -> None:
     out = sheet(run, tmp_path / "out", n=3)
-    other = Label(item_id="0" * 16, rater="anna", rater_kind="human", letter="A", rubric="qa_pair_abc/1")
+    other = Label(item_id="0" * 16, rater="anna", rater_kind="human", letter="A", rubric="qa_pair_abc/2")
     (out / "other.jsonl").write_text(other.model_dump_json() + "\n")
     assert [label.inclusion for label in read_labels(out / "other.jsonl")] == [None]
 

@@ -10,8 +10,9 @@ from qaeval.comparison.html import render_html
 from qaeval.comparison.markdown import overview_lines
 from qaeval.comparison.model import Reason, Verdict
 from qaeval.comparison.overview import Badge, Overview, build_overview
-from qaeval.comparison.report import Report
+from qaeval.comparison.report import CheckGroup, CheckRate, Report
 from qaeval.comparison.terminal import overview_text
+from qaeval.report.facts import CheckFacts
 from report_builders import Case, candidate, case, items_of, label_of, rich_case
 
 
@@ -149,6 +150,33 @@ def test_flaws_have_the_shares_of_each_candidate_the_most_frequent_first() -> No
     assert list(shares) == ["wrong", "omission"]
     assert shares["omission"] == pytest.approx([12 / 40, 4 / 40])
     assert shares["wrong"] == pytest.approx([4 / 40, 16 / 40])
+
+
+def with_check(shares: tuple[float, float]) -> Report:
+    report = better().report()
+    rates = tuple(
+        CheckRate(
+            candidate=name,
+            n_checked=100,
+            n_found=round(100 * share),
+            share=report.candidates[0].usable.model_copy(update={"value": share}),
+        )
+        for name, share in zip(("alpha", "beta"), shares, strict=True)
+    )
+    group = CheckGroup(check=CheckFacts(name="stock_phrase"), rates=rates, examples=())
+    return report.model_copy(update={"checks": (group,)})
+
+
+@pytest.mark.parametrize(
+    ("shares", "text"),
+    [
+        ((0.6, 0.1), "stock phrase: alpha 60 %, beta 10 %"),
+        ((0.04, 0.11), "stock phrase: beta 11 %, alpha 4 %"),
+        ((0.04, 0.0), "no loss, no frequent finding"),
+    ],
+)
+def test_a_check_with_findings_is_named_once_in_words(shares: tuple[float, float], text: str) -> None:
+    assert badge(build_overview(with_check(shares)), "look").text == text
 
 
 # ------------------------------------------------------------------------------ ways on

@@ -149,11 +149,26 @@ def test_a_judge_that_dies_ends_the_run_with_rows_kept(tmp_path: Path) -> None:
         servers = {"mistral": writers, "qwen": writers, "selene": judge}
         (tmp_path / "short.yaml").write_text("defaults: {outage_s: 1}")
         config = ("--config", str(tmp_path / "short.yaml"))
-        done = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=60)
+        done = compare(tmp_path / "run", servers, "--concurrency", "2", *config, n=45)
     assert done.returncode == 69, done.stderr
     assert "stopped answering" in done.stderr
     assert "to continue" in done.stderr
     assert rows(tmp_path / "run" / "generations.jsonl")
+
+
+@pytest.mark.slow
+def test_a_judge_that_dies_in_the_probe_leaves_no_run(tmp_path: Path) -> None:
+    with (
+        LoopbackServer(["mistral", "qwen"]) as writers,
+        LoopbackServer(["selene"], die_after=6) as judge,
+    ):
+        servers = {"mistral": writers, "qwen": writers, "selene": judge}
+        (tmp_path / "short.yaml").write_text("defaults: {outage_s: 1}")
+        done = compare(tmp_path / "run", servers, "--config", str(tmp_path / "short.yaml"), n=60)
+    assert done.returncode == 69, done.stderr
+    assert "the run has not begun" in done.stderr
+    assert "rows are kept" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -133,9 +133,10 @@ def test_a_better_prompt_is_gated_against_the_run(folder: Path) -> None:
     typed("grade", "better", "--judge", "first", cwd=folder)
     result = qaeval("gate", "better", "--baseline", "all", "--policy", "gate.yaml", cwd=folder)
     report = json.loads((folder / "better" / "gate.json").read_text())
-    assert result.returncode == {"pass": 0, "regression": 1, "inconclusive": 2}[report["outcome"]], (
-        result.stderr
-    )
+    assert (
+        result.returncode
+        == {"pass": 0, "regression": 1, "inconclusive": 2, "untrusted": 3}[report["outcome"]]
+    ), result.stderr
     assert [(change["candidate"], change["against"]) for change in report["prompts"]] == [
         ("llama@better", "llama")
     ]

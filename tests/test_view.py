@@ -54,6 +54,12 @@ def test_runs_are_listed_with_their_verdicts(client: Client, folder: Path) -> No
     assert "<img" not in text
 
 
+def test_a_name_that_is_not_utf_8_is_listed_and_opens(client: Client, folder: Path) -> None:
+    (folder / "first").rename(folder / os.fsdecode(b"night\xff"))
+    assert url("night\ufffd") in client.send("GET", "/").text
+    assert client.send("GET", url("night\ufffd")).status == 200
+
+
 def test_a_run_shows_its_report_with_links_to_the_other_pages(client: Client) -> None:
     for name in ("first", HOSTILE):
         answer = client.send("GET", url(name))

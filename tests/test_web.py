@@ -22,7 +22,12 @@ async def write(request: Request) -> Response:
     return PlainTextResponse("written")
 
 
+def crash(_: Request) -> Response:
+    raise RuntimeError("secret")
+
+
 ROUTES = [
+    Route("/crash", crash),
     Route("/", lambda _: PlainTextResponse("secret")),
     Route("/write", write, methods=["POST"]),
 ]
@@ -133,10 +138,11 @@ def test_another_page_cannot_read_but_link(client: Client) -> None:
     assert client.send("GET", "/", sec_fetch_site="cross-site", sec_fetch_mode="navigate").status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/missing", "/?token=wrong", "/static/report.css"])
+@pytest.mark.parametrize("path", ["/", "/missing", "/?token=wrong", "/static/report.css", "/crash"])
 @pytest.mark.parametrize("entered", [True, False])
 def test_every_answer_has_the_headers(client: Client, path: str, entered: bool) -> None:
     answer = client.send("GET", path, cookie=client.cookie if entered else "")
+    assert "Traceback" not in answer.text
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from replay.server import LoopbackServer
 
@@ -24,16 +23,6 @@ WIDTHS = {"desk": 1280, "phone": 390}
 HOSTILE = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\"> \ud800".encode(
     "utf-8", "replace"
 ).decode()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    assert path, "the browser tests need chromium on the path (Debian: apt-get install chromium)"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def compare(out: Path, *words: str | Path) -> Path:

@@ -122,8 +122,8 @@ def test_a_pattern_that_grows_too_fast_is_found() -> None:
     import re  # noqa: PLC0415 - one use
 
     bad = Use("here", re.compile(r"\s+x"), "search")
-    assert grows_too_fast(bad.apply, " ", 3_000) > 8
-    assert not grows_too_fast(Use("here", re.compile(r"(?<!\s)\s+x"), "search").apply, " ", 3_000)
+    assert grows_too_fast(bad.apply, " ", 1_500) > 8
+    assert not grows_too_fast(Use("here", re.compile(r"(?<!\s)\s+x"), "search").apply, " ", 1_500)
 
 
 @pytest.mark.timeout(60)
@@ -133,7 +133,6 @@ def test_four_megabytes_of_escaped_quotation_marks_are_read_in_seconds() -> None
         '[{"a": ' + '\\"' * 2**21,
         '"\\' * 2**21,
         "[" * 2**22,
-        '{"a":1}' * 2**18,
     ):
         with pytest.raises(ReplyError):
             extract_json(text, lenient=True)

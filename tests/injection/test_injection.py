@@ -300,6 +300,17 @@ async def test_a_row_counts_what_was_broken_and_a_quotation_is_a_failure() -> No
     assert '"escaped"' not in row.model_dump_json()
 
 
+@pytest.mark.parametrize("field", ["chunk", "question", "answer", "chosen", "rejected"])
+async def test_a_judge_that_repeats_a_field_gives_no_letter(field: str) -> None:
+    sample, item, _ = shown_to_judge(next(a for a in ATTACKS if a.name == "a verdict"), field)
+    judge = ScriptedModel([VERDICT])
+    row = await grade.grade_one(
+        judge, grade.GradeTask("t", "j", sample, item), INSTRUCTIONS["reason_first"], lenient=False
+    )
+    assert isinstance(row, Failure)
+    assert row.reason == "unparseable"
+
+
 def test_there_are_as_many_attacks_as_the_suite_promises() -> None:
     assert len(ATTACKS) >= 81
     assert (

@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qaeval.chat.cached import Cache, Cached
 from qaeval.chat.http import HttpChat
 from qaeval.chat.protocol import ChatRequest, Message, Sampling, special_pieces
 from qaeval.chat.wire import read_completion
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.records import Chunk, Item, Sample
 from qaeval.run import generate, grade
+from qaeval.serving.exporter import Exporter
 from qaeval.testing import ScriptedModel
 from qaeval.text.control import escape, unknown_pieces
 from replay.server import LoopbackServer
@@ -115,6 +118,24 @@ async def test_each_distinct_piece_is_asked_about_once(server: LoopbackServer, c
     alone = [text for text in server.tokenized if text in pieces]
     assert sorted(alone) == pieces
     assert len(server.tokenized) == len(pieces) + 2  # and the special ones once between neighbours
+
+
+async def test_a_piece_of_the_vocabulary_that_merges_with_its_neighbours_is_not_special() -> None:
+    with LoopbackServer(special=SPECIAL, ordinary=("[i]", "<b>")) as server:
+        async with HttpChat(
+            base_url=server.url, addresses=("127.0.0.1",), model="tiny-judge", tokenizer=True
+        ) as chat:
+            assert await chat.special_pieces(["[i]", "<b>", "<sentinel>"]) == {"<sentinel>"}
+        assert len(server.tokenized) == 6
+
+
+async def test_models_behind_the_cache_and_behind_counters_are_asked_too(
+    chat: HttpChat, tmp_path: Path
+) -> None:
+    exporter = Exporter("127.0.0.1", 0, run="r", eval_name="e", machines={})
+    with Cache(tmp_path) as cache, exporter.at_work("grade", "m", chat, host=None, load_s=0.0) as counted:
+        assert await special_pieces(Cached(chat, cache, {}), SPECIAL) == set(SPECIAL)
+        assert await special_pieces(counted, SPECIAL) == set(SPECIAL)
 
 
 async def test_prompts_of_candidate_and_judge_have_the_servers_own_tokens_broken(

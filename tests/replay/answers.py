@@ -135,15 +135,15 @@ def usage_of(prompt: str, completion_tokens: int) -> dict[str, Any]:
     }
 
 
-def token_ids(text: str, special: Sequence[str]) -> list[int]:
-    """Tokenize: special tokens first, as tokenizers do, then words and characters."""
-    pattern = "|".join(map(re.escape, special))
-    parts = re.split(f"({pattern})", text) if special else [text]
-    return [
-        zlib.crc32(token.encode())
-        for part in parts
-        for token in ([part] if part in special else PIECE.findall(part))
+def token_ids(text: str, special: Sequence[str], ordinary: Sequence[str]) -> list[int]:
+    """Tokenize into special tokens, words and characters; an ordinary piece is one token alone and between letters."""
+    pieces = [re.escape(piece) for piece in ordinary]
+    patterns = [
+        *map(re.escape, special),
+        *(rf"\A{piece}\Z|(?<=\w){piece}(?=\w)" for piece in pieces),
+        PIECE.pattern,
     ]
+    return [zlib.crc32(token.group().encode()) for token in re.finditer("|".join(patterns), text)]
 
 
 def count_tokens(messages: Sequence[Mapping[str, Any]]) -> int:

@@ -39,8 +39,10 @@ class LoopbackServer:
         die_after: the server is gone after that many chat replies.
         adapters: LoRA adapters, by name the model that they belong to.
         special: texts that the tokenizer turns into one id wherever they stand.
+        ordinary: texts that the tokenizer turns into one id where nothing stands beside them.
         max_logprobs: requests for more alternatives are refused.
         gap_s: between two tokens of a stream; the first comes after ``latency_s``.
+        roots: ids of the weights by served name.
 
     Attributes:
         requests: bodies of all chat requests, in order.
@@ -59,14 +61,16 @@ class LoopbackServer:
         die_after: int | None = None,
         adapters: Mapping[str, str] | None = None,
         special: Sequence[str] = (),
+        ordinary: Sequence[str] = (),
         max_logprobs: int = 20,
         gap_s: float = 0.0,
+        roots: Mapping[str, str] | None = None,
     ) -> None:
         self.models = dict(models) if isinstance(models, Mapping) else dict.fromkeys(models, 8192)
         self.port, self.api_key, self.latency_s, self.die_after = port, api_key, latency_s, die_after
         self.adapters, self.max_logprobs = dict(adapters or {}), max_logprobs
-        self.gap_s = gap_s
-        self.special = tuple(special)
+        self.gap_s, self.roots = gap_s, dict(roots or {})
+        self.special, self.ordinary = tuple(special), tuple(ordinary)
         self.tokenized: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -239,7 +243,7 @@ class LoopbackServer:
         body = await request.json()
         if "prompt" in body and body.get("model") in {*self.models, *self.adapters}:
             self.tokenized.append(body["prompt"])
-            ids = token_ids(body["prompt"], self.special)
+            ids = token_ids(body["prompt"], self.special, self.ordinary)
             return web.json_response({"count": len(ids), "tokens": ids, "token_strs": None})
         messages = body.get("messages") or [{"role": "user", "content": body.get("prompt", "")}]
         if refusal := self._refusal({"model": body.get("model"), "messages": messages}):
@@ -259,7 +263,10 @@ class LoopbackServer:
             {"id": name, "parent": model, "max_model_len": None} for name, model in self.adapters.items()
         ]
         common = {"object": "model", "created": 1795208013, "owned_by": "vllm", "permission": []}
-        return [{**common, "root": f"models/{entry['id']}", **entry} for entry in base + adapters]
+        return [
+            {**common, "root": self.roots.get(entry["id"], f"models/{entry['id']}"), **entry}
+            for entry in base + adapters
+        ]
 
     def _metrics(self) -> str:
         label, n = f'{{engine="0",model_name="{next(iter(self.models))}"}}', len(self.requests)

@@ -123,9 +123,9 @@ def _with_inclusion(labels: Sequence[Label], draws: Sequence[LabelDraw]) -> list
     by_rater: dict[str, list[tuple[LabelDraw, float]]] = {}
     for rater in {label.rater for label in labels}:
         labelled = {label.item_id for label in labels if label.rater == rater}
-        own = [draw for draw in draws if draw.rater in {"", rater}]
-        shares = [len(labelled & set(draw.items)) / len(set(draw.items)) for draw in own]
-        by_rater[rater] = [(draw, share) for draw, share in zip(own, shares, strict=True) if share]
+        of_rater = [draw for draw in draws if draw.rater in {"", rater}]
+        shares = [len(labelled & set(draw.items)) / len(set(draw.items)) for draw in of_rater]
+        by_rater[rater] = [(draw, share) for draw, share in zip(of_rater, shares, strict=True) if share]
     return [_included(label, by_rater[label.rater]) for label in labels]
 
 

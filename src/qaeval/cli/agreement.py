@@ -232,7 +232,7 @@ def _plan_assumed(
 
 
 def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float) -> "PlanReport":
-    from qaeval.comparison.analysis import check_judge
+    from qaeval.comparison.analysis import check_judge, require_graded
     from qaeval.comparison.correction import correct_differences
     from qaeval.comparison.differences import compare_candidates
     from qaeval.comparison.planning import plan_run
@@ -248,6 +248,7 @@ def _plan_run(run: Path, chunks: int | None, *, difference: float, power: float)
             f"{run}: has one candidate; expected a run of two or more, or --rate and --icc without a run"
         )
     table, best = data.table(), data.rubric.best
+    require_graded(table, run)
     agreement, controls = check_judge(data, table)
     judged = compare_candidates(table, candidates=names, best=best, margin=difference)
     return plan_run(

@@ -4,7 +4,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -112,6 +111,8 @@ def init(
     ask = _Questions(is_terminal=not yes and sys.stdin.isatty() and sys.stdout.isatty())
     if documents and chunks:
         raise UsageError("--documents and --chunks: give one of them")
+    if field and not chunks:
+        raise UsageError("--field names keys of a chunk file: pass --chunks FILE")
     eval_name = name or _eval_name(folder)
     config = load_config(data_root() / "qaeval.yaml")
     settings = (size, language, skip_unreadable, mapping(field, "--field"))
@@ -123,7 +124,7 @@ def init(
     kept = create_project(folder, files)
     _print_project(folder, eval_name, read, models)
     if kept:
-        say(f"kept: {', '.join(kept)}; add results/ to it")
+        say(f"kept: {', '.join(kept)}; results/ should be in it")
     _print_next(folder, models)
 
 
@@ -194,29 +195,26 @@ class _Questions:
                 documents, size=size, language=language, skip_unreadable=skip_unreadable
             )
 
-        def from_answer(answer: str) -> "ProjectChunks":
-            path = Path(answer).expanduser()
-            return (
-                read([], path, language or "")
-                if path.suffix == ".jsonl"
-                else read([path], None, language or "")
-            )
-
         if documents or chunks:
             return read(documents, chunks, language or "")
         if not self._is_terminal:
             raise UsageError(
                 "no documents: pass --documents PATH (Markdown, HTML, PDF, text), or --chunks FILE.jsonl"
             )
-        found = self._ask("Documents (a folder or file), or chunks (a .jsonl file)", from_answer)
+
+        def read_path(path: Path, language: str) -> "ProjectChunks":
+            return read([], path, language) if path.suffix == ".jsonl" else read([path], None, language)
+
+        def readable(answer: str) -> Path:
+            path = Path(answer).expanduser()
+            read_path(path, "")  # an error asks again
+            return path
+
+        path = self._ask("Documents (a folder or file), or chunks (a .jsonl file)", readable)
         if language is None:
-            answer = self._ask(
-                "Language of the documents (en, de, …; empty: as they state)", str.strip, default=""
-            )
-            found = replace(
-                found, rows=tuple({**row, **({"language": answer} if answer else {})} for row in found.rows)
-            )
-        return found
+            question = "Language of the documents (en, de, …; empty: as they state)"
+            language = self._ask(question, str.strip, default="")
+        return read_path(path, language)
 
     def models(
         self,
@@ -230,28 +228,31 @@ class _Questions:
         """Find candidates and judge."""
         from qaeval.projects.models import FLOOR, choose_models, find_servers
 
-        servers = find_servers(config, endpoints, api_key_env=api_key_env)
+        urls = [*endpoints]
+        servers = find_servers(config, urls, api_key_env=api_key_env)
 
         def choose(names: list[str], judge: str | None) -> "ProjectModels":
             return choose_models(
                 config, servers, candidates=names, judge=judge, allow_same_family=allow_same_family
             )
 
+        def add_server(url: str) -> str:
+            if url:
+                servers.update(find_servers(config, [*urls, url], api_key_env=api_key_env))
+                urls.append(url)
+            return url
+
         if not self._is_terminal:
             return choose(names, judge)
         if not endpoints and not names:
-            while answer := self._ask(
-                "URL of a running server (empty: none, or no more)",
-                lambda text: find_servers(config, [text], api_key_env=api_key_env) if text else {},
-                default="",
-            ):
-                servers.update(answer)
+            while self._ask("URL of a running server (empty: none, or no more)", add_server, default=""):
+                pass
         if not names:
-            proposal = [spec.name for spec in choose([], judge).candidates] if servers else [*FLOOR]
+            served = [name for name in servers if name not in config.judges and name != judge]
             names = self._ask(
                 "Candidates (names of the registry or the server, with commas)",
                 lambda text: [spec.name for spec in choose(_listed(text), judge).candidates],
-                default=",".join(proposal),
+                default=",".join(served or FLOOR),
             )
         if judge is None:
             default = choose(names, None).judge.name

@@ -61,19 +61,21 @@ def label(
     The page shows neither candidates nor grades; every label is on disk before the next item appears. The same command resumes a
     sitting.
     """
-    from qaeval.errors import UsageError
-    from qaeval.labelling import Sitting
+    from qaeval.errors import UsageError, closest
+    from qaeval.labelling import PLANS, Sitting
     from qaeval.registry.find import find_config
     from qaeval.web.label import LabelPage
     from qaeval.web.summary import summary_sections
 
+    if by not in PLANS:
+        raise UsageError(f"--by {by}: expected one of {', '.join(PLANS)}.{closest(by, PLANS)}")
     if estimand not in {"pool", "future"}:
         raise UsageError(f"--estimand {estimand}: expected pool or future")
     with Sitting.open(
         run,
         rater,
         n=n,
-        by=by,  # type: ignore[arg-type] # Sitting.open checks it
+        by=by,
         seed=seed,
         until_decided=until_decided,
         estimand=estimand,  # type: ignore[arg-type] # checked above

@@ -14,7 +14,7 @@ from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
 from qaeval.agreement.panel import DAWID_SKENE, summarise_panel
 from qaeval.analysis.candidates import summarise_candidate, summarise_strata, summarise_types
 from qaeval.analysis.failures import gather_failures
-from qaeval.analysis.letters import letter_table
+from qaeval.analysis.letters import GRADED, letter_table
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
@@ -28,8 +28,19 @@ from qaeval.comparison.report import Report
 from qaeval.comparison.verdict import decide_verdict
 from qaeval.cost.run_cost import run_timing
 from qaeval.errors import DataError
-from qaeval.records import Control, GenerateRow, GradeRow, Label, Reading, Sample, Session, hosts_outside
+from qaeval.records import (
+    Control,
+    GenerateRow,
+    GradeRow,
+    Label,
+    Reading,
+    Sample,
+    Session,
+    failure_meaning,
+    hosts_outside,
+)
 from qaeval.report.facts import EvalFacts, HostedFacts, MachineFacts, ModelFacts, RubricFacts, RunFacts
+from qaeval.report.numbers import plural
 
 
 class Samples(Protocol):
@@ -307,6 +318,29 @@ def check_judge(data: RunData, table: pd.DataFrame) -> tuple[tuple[RaterAgreemen
         data.rows.controls, letter_counts(table), agreement, judge=name, best=rubric.best
     )
     return agreement, controls
+
+
+def require_graded(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a run without a letter.
+
+    Args:
+        table: Its table of letters.
+        path: The run directory, for the error.
+
+    Raises:
+        DataError: No item was graded; the message has the most frequent reason.
+    """
+    if (table["status"] == GRADED).any():
+        return
+    failures = table["failure"].value_counts()
+    why = [
+        f"{n:,} of {plural(int(failures.sum()), 'item')} failed as {reason}: {failure_meaning(str(reason))}"
+        for reason, n in failures.head(1).items()
+    ]
+    raise DataError(
+        f"{path}: no item was graded, so there is nothing to decide by ({'; '.join(why) or 'nothing was asked'}); "
+        f"`qaeval report {path}` shows every failure"
+    )
 
 
 def _near(table: pd.DataFrame, candidate: str) -> int | None:

@@ -214,8 +214,8 @@ def _state(report: Report) -> State:
 
 
 def _pair(report: Report, rival: str) -> Difference | None:
-    pair = {report.verdict.leader, rival}
-    return next((found for found in report.differences if {found.a, found.b} == pair), None)
+    names = {report.verdict.leader, rival}
+    return next((pair for pair in report.differences if {pair.a, pair.b} == names), None)
 
 
 def _led_by(leader: str, pair: Difference, measure: Measure) -> Measure:
@@ -310,14 +310,19 @@ def _judge(report: Report) -> Badge:
         )
     if judge.is_embedded:
         return badge(
-            "open", "Judge unchecked", f"{judge.name} is not a language model: a rough check of wording"
+            "open",
+            "Judge is not a language model",
+            f"{judge.name}: a rough check of wording",
+            _kappas(decided),
         )
     if not joined:
         return badge("open", "Judge unchecked", f"no label says how reliable {judge.name} is", defects)
     if by_people:
         return badge("good", "Judge trusted", kappas, defects)
     if shown:
-        return badge("open", "Judge checked by a model only", kappas, defects)
+        by_models = all(rater.rater_kind == "model" for rater in shown)
+        title = "Judge checked by a model only" if by_models else "Judge not checked by people alone"
+        return badge("open", title, kappas, defects)
     few = all(rater.standing == "too few chunks" for rater in joined)
     title = "Judge unchecked" if few else "Judge not shown reliable"
     return badge("open", title, f"{kappas}{': too few labels' if few else ''}", defects)
@@ -373,8 +378,8 @@ def _looks(report: Report) -> Iterator[Badge]:
             yield Badge("look", "open", "Items were lost", text, "failures")
     flagged = [candidate for candidate in report.candidates if candidate.n_best_flagged]
     if flagged:
-        counts_ = listed([f"{candidate.n_best_flagged} of {candidate.facts.name}" for candidate in flagged])
-        text = f"{report.rubric.best} and a flag at once: {counts_}"
+        flags = listed([f"{candidate.n_best_flagged} of {candidate.facts.name}" for candidate in flagged])
+        text = f"{report.rubric.best} and a flag at once: {flags}"
         yield Badge("look", "open", "Letters contradict flags", text, "quality")
     judge = report.judge.facts
     related = [
@@ -388,18 +393,15 @@ def _looks(report: Report) -> Iterator[Badge]:
 
 def _frequent(report: Report, *, at_least: float, below: float = 2.0) -> Iterator[Badge]:
     """Yield the checks by their highest rate, the highest first."""
-    groups = [
-        (max(group.rates, key=_found), group)
-        for group in report.checks
-        if any(at_least <= _found(rate) < below for rate in group.rates)
-    ]
-    for worst, group in sorted(groups, key=lambda entry: -_found(entry[0])):
+    groups = [(max(group.rates, key=_finding_rate), group) for group in report.checks if group.rates]
+    frequent = [entry for entry in groups if at_least <= _finding_rate(entry[0]) < below]
+    for worst, group in sorted(frequent, key=lambda entry: -_finding_rate(entry[0])):
         others = [f"{rate.candidate} {_whole(rate.share.value)}" for rate in group.rates if rate is not worst]
         text = f"{in_words(group.check.name)}: {worst.candidate} {_whole(worst.share.value)}"
         yield Badge("look", "open", "One check needs a look", ", ".join([text, *others[:2]]), "checks")
 
 
-def _found(rate: CheckRate) -> float:
+def _finding_rate(rate: CheckRate) -> float:
     return rate.n_found / rate.n_checked if rate.n_checked else 0.0
 
 

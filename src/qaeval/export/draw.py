@@ -76,7 +76,8 @@ def draw_items(
     blocks = pool.blocks
     own_rng = _rng(seed, rater or "sheet")
     if held.any() and not held.all():
-        n_held = max(min(int(held.sum()), ceil(OVERLAP * n_units)), n_units - int((~held).sum()))
+        n_held = min(int(held.sum()), ceil(OVERLAP * n_units), n_units - 1)
+        n_held = max(n_held, n_units - int((~held).sum()))
         p = p.copy()
         p[held] = _scaled(p[held], n_held)
         p[~held] = _scaled(p[~held], n_units - n_held)

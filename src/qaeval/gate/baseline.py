@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from qaeval import __version__
-from qaeval.comparison.analysis import RunData
+from qaeval.comparison.analysis import RunData, require_graded
 from qaeval.comparison.run_data import labels_of_run, read_run
 from qaeval.errors import DataError
 from qaeval.files.rows import explained
@@ -39,11 +39,10 @@ from qaeval.gate.evidence import (
     identity_of,
 )
 from qaeval.gate.model import RunIdentity
-from qaeval.records import Failure, Generation, digest, failure_meaning
+from qaeval.records import Failure, Generation, digest
 from qaeval.registry.config import Config
 from qaeval.registry.find import find_machines
 from qaeval.report.facts import Part, is_unset
-from qaeval.report.numbers import plural
 from qaeval.run.grade import task_id
 from qaeval.storage.location import Location, find_location, is_store
 from qaeval.storage.run_directory import (
@@ -497,7 +496,7 @@ class EvidenceReader:
             pending={row.item_id for row in placeholders if row.item_id is not None},
         )
         if grading is None and not any(candidate.graded.any() for candidate in evidence.candidates):
-            raise _nothing_graded(store.path, data)
+            require_graded(data.table(), store.path)
         return evidence
 
     def baseline(self, address: str) -> Evidence:
@@ -551,19 +550,6 @@ class EvidenceReader:
             with RunStore.open(Path(folder)) as store:
                 store.require_unchanged(source=address, files=needed)
                 return self.of_store(store, name=address.rstrip("/").rpartition("/")[2])
-
-
-def _nothing_graded(path: Path, data: RunData) -> DataError:
-    """Return the error of a run without a letter, with the most frequent reason."""
-    failures = data.table()["failure"].value_counts()
-    why = [
-        f"{n:,} of {plural(int(failures.sum()), 'item')} failed as {reason}: {failure_meaning(str(reason))}"
-        for reason, n in failures.head(1).items()
-    ]
-    return DataError(
-        f"{path}: no item was graded, so there is nothing to decide by ({'; '.join(why) or 'nothing was asked'}); "
-        f"`qaeval report {path}` shows every failure"
-    )
 
 
 def _placeholders(data: RunData) -> list[Failure]:

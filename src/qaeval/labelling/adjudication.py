@@ -208,7 +208,7 @@ class Adjudication:
         self._assigned(assignment)
         if assignment in settled:
             self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, time=self._clock()))
-        return next(one for one in self.disputes() if one.question.assignment == assignment)
+        return next(dispute for dispute in self.disputes() if dispute.question.assignment == assignment)
 
     def _settled(self) -> dict[str, Label]:
         return {
@@ -306,9 +306,11 @@ def disputed_items(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, tu
         labels: Of all raters.
         rubric: Rubric of the run; labels under another one are left out.
     """
-    own = [label for label in labels if fits(label, rubric)]
-    settled = {label.item_id for label in own if label.settles}
-    return {item_id: given for item_id, given in _different_letters(own).items() if item_id not in settled}
+    fitting = [label for label in labels if fits(label, rubric)]
+    settled = {label.item_id for label in fitting if label.settles}
+    return {
+        item_id: given for item_id, given in _different_letters(fitting).items() if item_id not in settled
+    }
 
 
 def _different_letters(labels: Iterable[Label]) -> dict[str, tuple[Label, ...]]:

@@ -5,7 +5,7 @@ from typing import Final
 from pydantic import Field
 
 from qaeval.agreement.model import MultiRaterAgreement, RaterAgreement, RaterPair
-from qaeval.comparison.model import Difference, RaterKind, Verdict
+from qaeval.comparison.model import Difference, LabelledRate, RaterKind, Verdict
 from qaeval.report.facts import Part, is_unset
 
 FORMAT: Final = 1
@@ -41,7 +41,7 @@ class MoreLabels(Part):
     width: float | None
     """Of the corrected difference now, as a share; None with fewer than 10 labelled chunks."""
     width_then: float | None
-    """Expected with the labels to come; None where those are too few for an interval."""
+    """Expected with the labels to come; None where those are too few for an interval, or the labels so far are all alike."""
 
 
 class StoppingDecision(Part):
@@ -77,6 +77,8 @@ class SittingSummary(Part):
     """Judge against this rater, with kappa and its interval, and how the rater worked; None without labels."""
     differences: tuple[Difference, ...]
     """Of every pair of candidates, corrected by labels where these suffice."""
+    rates: tuple[LabelledRate, ...]
+    """Usable rate of each candidate by this rater's labels, the judge's error taken off."""
     verdict: Verdict
     """Of the run's report, with the labels of all raters."""
     is_decided: bool

@@ -15,11 +15,11 @@ def write_status(status: LabelStatus) -> tuple[Section, ...]:
 
 def _raters(status: LabelStatus) -> Section:
     notes, rows = Notes(), []
-    agreement = {own.rater: own for own in status.agreement}
+    agreements = {agreement.rater: agreement for agreement in status.agreement}
     for work in status.raters:
-        own = agreement.get(work.rater)
-        quality = own.quality if own else None
-        coefficients = own.coefficients if own else None
+        agreement = agreements.get(work.rater)
+        quality = agreement.quality if agreement else None
+        coefficients = agreement.coefficients if agreement else None
         rows.append(
             (
                 work.rater,

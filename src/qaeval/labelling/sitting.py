@@ -550,7 +550,7 @@ def _drawn_by_others(run: Path, rater: str, given: Sequence[Label], grading: Gra
     drawn = {label.item_id for label in given if label.rater != rater}
     for file in sorted((run / LABELS).glob("*.jsonl")):
         for draw in read_rater_rows(file).draws:
-            if draw.rater != rater and draw.rubric == grading.rubric:
+            if draw.rater != rater and draw.rubric in grading.label_rubrics:
                 drawn.update(draw.items)
     return drawn
 

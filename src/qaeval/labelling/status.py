@@ -5,19 +5,21 @@ from math import ceil, isnan
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from qaeval.agreement.analysis import all_rater_agreement, fits
 from qaeval.agreement.label_rows import RaterRows
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.correction import ChunkRates
 from qaeval.comparison.headline import verdict_sentence
-from qaeval.comparison.model import RaterKind, Verdict
+from qaeval.comparison.model import LabelledRate, RaterKind, Verdict
 from qaeval.comparison.run_data import labels_of_run, read_rater_rows
 from qaeval.comparison.write_report import read_report
 from qaeval.export.select import require_finished
 from qaeval.labelling.adjudication import disputed_items
 from qaeval.labelling.model import LabelStatus, MoreLabels, RaterWork, SittingSummary, StoppingDecision
 from qaeval.labelling.stopping import ESTIMANDS
-from qaeval.report.numbers import coefficient, listed, plural, points
+from qaeval.report.numbers import coefficient, listed, percent, plural, points, rate
 from qaeval.stats.labelling import expected_width
 from qaeval.stats.stopping import LabelDecision
 from qaeval.storage.run_directory import RunStore
@@ -94,9 +96,14 @@ def summarise(
     """
     analysis, files = _analysed(run, margin)
     report = analysis.report
-    agreement = next((own for own in report.agreement if own.rater == rater), None)
+    agreement = next((other for other in report.agreement if other.rater == rater), None)
     work = _work(rater, analysis, files)
-    more = tuple(own for own in _more_labels(analysis) if own.rater == rater)
+    more = tuple(width for width in _more_labels(analysis) if width.rater == rater)
+    rates = tuple(
+        labelled
+        for labelled in report.labelled_rates
+        if labelled.rater == rater and labelled.name == "usable"
+    )
     kappa = None if agreement is None or agreement.coefficients is None else agreement.coefficients.kappa
     return SittingSummary(
         rater=rater,
@@ -104,6 +111,7 @@ def summarise(
         n_skipped=work.n_skipped if work else 0,
         agreement=agreement,
         differences=report.differences,
+        rates=rates,
         verdict=report.verdict,
         is_decided=is_shown(report.verdict),
         more=more,
@@ -116,6 +124,7 @@ def summarise(
                 else ()
             ),
             *(pair.sentence for pair in report.differences),
+            *(_rate_sentence(labelled) for labelled in rates if not report.differences),
             verdict_sentence(report.verdict),
             *((decision.sentence,) if decision else ()),
             *map(_more_sentence, more),
@@ -138,7 +147,7 @@ def stopping_decision(decision: LabelDecision, candidates: Sequence[str]) -> Sto
     elif decision.outcome == "equal":
         text = f"Decided, {about}: {listed(leaders)} differ by less than the margin ({counted})."
     else:
-        text = f"Not decided, {about} ({counted}; the next decision can fall at {decision.next_look})."
+        text = f"Not decided, {about} ({counted}; a decision can fall at {decision.next_look})."
     return StoppingDecision(
         outcome=decision.outcome,
         leaders=leaders,
@@ -171,7 +180,7 @@ def _work(rater: str, analysis: Analysis, files: Sequence[RaterRows]) -> RaterWo
         item_id
         for file in files
         for draw in file.draws
-        if draw.rater == rater and draw.rubric == rubric.label_name
+        if draw.rater == rater and draw.rubric in rubric.label_names
         for item_id in draw.items
     }
     given = {label.item_id for label in labels}
@@ -193,7 +202,11 @@ def _more_labels(analysis: Analysis) -> tuple[MoreLabels, ...]:
     """Estimate what `N_MORE` labels more would buy, for each pair and each person that labelled a chunk for both."""
     report, table = analysis.report, analysis.table
     by_rater = ChunkRates.by_rater(table, analysis.rows.labels, report.rubric, judge_tuned=report.judge.tuned)
-    people = [own.rater for own in report.agreement if own.rater_kind != "model" and own.rater in by_rater]
+    people = [
+        agreement.rater
+        for agreement in report.agreement
+        if agreement.rater_kind != "model" and agreement.rater in by_rater
+    ]
     items = table[table["item_id"] != ""].drop_duplicates("item_id")
     per_chunk = max(1.0, len(items) / max(1, table["cluster"].nunique()))
     more = []
@@ -202,7 +215,7 @@ def _more_labels(analysis: Analysis) -> tuple[MoreLabels, ...]:
             rates = by_rater[rater].of_both([pair.a, pair.b])
             labelled = (rates.labelled[pair.b] - rates.labelled[pair.a]).to_numpy(float)
             judged = (rates.judged[pair.b] - rates.judged[pair.a]).to_numpy(float)
-            if not (labelled == labelled).any():  # noqa: PLR0124 - NaN where a chunk is not labelled
+            if np.isnan(labelled).all():
                 continue
             width = expected_width(
                 judged, labelled, ceil(N_MORE / per_chunk), sizes=rates.sizes.to_numpy(float)
@@ -216,7 +229,8 @@ def _more_labels(analysis: Analysis) -> tuple[MoreLabels, ...]:
                     n_chunks=width.n_now,
                     n_chunks_then=width.n_then,
                     width=None if isnan(width.now) else width.now,
-                    width_then=None if isnan(width.then) else width.then,
+                    # labels that are all alike tell nothing of the width that more would give
+                    width_then=None if isnan(width.then) or not width.then else width.then,
                 )
             )
     return tuple(more)
@@ -230,12 +244,19 @@ def _work_sentence(work: RaterWork) -> str:
     return f"{text}, {work.n_open} of the sitting open." if work.n_open else f"{text}."
 
 
+def _rate_sentence(labelled: LabelledRate) -> str:
+    return (
+        f"Usable items of {labelled.candidate} by the labels of {plural(labelled.n_chunks, 'chunk')}: {rate(labelled.rate)}; by the "
+        f"judge's letters alone {percent(labelled.judged)}."
+    )
+
+
 def _more_sentence(more: MoreLabels) -> str:
     pair = f"{more.b} minus {more.a}, by {more.rater}"
     if more.n_chunks_then == more.n_chunks:
         return f"{pair}: every chunk is labelled."
     now = "no interval yet" if more.width is None else f"interval {_width(more.width)} wide"
-    then = "still no interval" if more.width_then is None else f"about {_width(more.width_then)}"
+    then = "not known yet" if more.width_then is None else f"about {_width(more.width_then)}"
     return (
         f"{pair}: {now} with {plural(more.n_chunks, 'labelled chunk')}; with {more.n_more} labels more "
         f"({plural(more.n_chunks_then, 'chunk')} in all) {then}."

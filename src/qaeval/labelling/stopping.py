@@ -50,7 +50,7 @@ def decide_sitting(
     if not by_rater:
         return None
     names = list(candidates)
-    (rates,) = (own.of_both(names) for own in by_rater.values())
+    (rates,) = (of_rater.of_both(names) for of_rater in by_rater.values())
     position = {str(chunk): index for index, chunk in enumerate(rates.judged.index)}
     labelled = rates.labelled[names].to_numpy(float).T.copy()
     complete = ~np.isnan(labelled).any(axis=0)

@@ -150,7 +150,7 @@ def _by_rater(rows: Iterable[LabelRow], path: Path, rater: str) -> dict[str, lis
 
 def _belongs(row: LabelRow, items: set[str], grading: Grading, skipped: dict[str, int]) -> bool:
     if isinstance(row, LabelDraw):
-        return row.rubric == grading.rubric and bool(items & set(row.items))
+        return row.rubric in grading.label_rubrics and bool(items & set(row.items))
     if not isinstance(row, Label):
         return True
     if row.rubric not in grading.label_rubrics:

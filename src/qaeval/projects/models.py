@@ -9,7 +9,7 @@ from typing import Final
 from qaeval.chat.guard import check_host
 from qaeval.errors import UsageError, closest
 from qaeval.registry.config import Config, ModelSpec, base_url
-from qaeval.registry.family import lines, relation
+from qaeval.registry.family import lines, relation, stated_lines
 from qaeval.registry.find import api_key
 from qaeval.run.plan import is_related
 from qaeval.serving.probe import ServedModel, served_models
@@ -51,10 +51,12 @@ def find_servers(
         UsageError: an argument is not a URL, the key is not set, or a server has several models and NAME is none of them.
         EndpointError: a server is outside the user's network, or does not answer with a list of models.
     """
+    if api_key_env and not re.fullmatch(r"[A-Z][A-Z0-9_]*", api_key_env):
+        raise UsageError("--api-key-env: expected an environment variable in capitals, like VLLM_API_KEY")
     servers: dict[str, ModelSpec] = {}
     for endpoint in endpoints:
         name, url = _parsed(endpoint)
-        key = api_key(ModelSpec(name=name or "--api-key-env", url=url, api_key_env=api_key_env))
+        key = api_key(ModelSpec(name="--api-key-env", url=url, api_key_env=api_key_env))
         location = check_host(url, allow_external=config.allow_external)
         models = asyncio.run(served_models(url, api_key=key, addresses=location.addresses))
         for served in _chosen(models, name, url):
@@ -95,30 +97,59 @@ def _chosen(models: Sequence[ServedModel], name: str, url: str) -> Sequence[Serv
 
 
 def _entry(config: Config, served: ServedModel, name: str, url: str, api_key_env: str | None) -> ModelSpec:
-    """Return the entry of a served model: that of the registry where it is the same model, else a new one."""
+    """Return the entry of a served model: that of the registry where it is the same model, else a new one.
+
+    Raises:
+        UsageError: the name is that of a model of another family, or cannot be that of an entry.
+    """
     entries = {**config.models, **config.judges}
-    ids = {served.name.lower(), (served.root or served.name).lower()}
-    known = entries.get(name) or next(
-        (
-            spec
-            for spec in entries.values()
-            if not spec.in_process and {spec.name, spec.served.lower(), (spec.hf_id or "").lower()} & ids
-        ),
-        None,
-    )
+    # vLLM serves any weights under any name, and tells their id or folder
+    weights = served.root or served.name
+    known = entries.get(name) if name else _known(entries, served.name, weights)
     update = {"url": url, "served_name": served.name, "api_key_env": api_key_env}
     if known is not None:
+        _require_family(known, weights, url)
         return known.model_copy(update={key: value for key, value in update.items() if value is not None})
     if name and not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise UsageError(f"--endpoint {name}={url}: expected a name of a-z, 0-9, '.', '_' and '-'")
-    # the weights of an adapter are named by whoever trained it; its family is that of its base
-    family = "" if served.adapter_of is None else ", ".join(lines(ModelSpec(name=_slug(served.adapter_of))))
-    short = _slug(served.name.rpartition("/")[2])
+    is_adapter = served.adapter_of is not None
+    proposals = (name, _slug(served.name.rpartition("/")[2]), _slug(weights.rpartition("/")[2]))
     return ModelSpec(
-        name=name or (short if short not in entries else _slug(served.name)),
-        family=family,
+        name=next(
+            (text for text in proposals if text and text not in entries), _slug(f"served-{served.name}")
+        ),
+        # the weights of an adapter are named by whoever trained it; its family is that of its base
+        hf_id=weights if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not is_adapter else None,
+        family=", ".join(stated_lines(served.adapter_of or "")),
         **{key: value for key, value in update.items() if value is not None},
     )
+
+
+def _known(entries: Mapping[str, ModelSpec], name: str, weights: str) -> ModelSpec | None:
+    """Find the entry of a served model: by its weights, else by its name where no other family is stated."""
+    servers = [spec for spec in entries.values() if not spec.in_process]
+    same = next((spec for spec in servers if spec.hf_id == weights), None)
+    named = next((spec for spec in servers if name in {spec.name, spec.served, spec.hf_id}), None)
+    return same or (None if named is None or _is_foreign(named, weights) else named)
+
+
+def _is_foreign(spec: ModelSpec, weights: str) -> bool:
+    """Whether the families of an entry and of some weights are known, and differ."""
+    stated, registered = stated_lines(weights), lines(spec)
+    return spec.hf_id != weights and bool(stated and registered and not {*stated} & {*registered})
+
+
+def _require_family(known: ModelSpec, weights: str, url: str) -> None:
+    """Refuse a server of another family than the entry that it is named as.
+
+    Raises:
+        UsageError: the families are known, and differ.
+    """
+    if _is_foreign(known, weights):
+        raise UsageError(
+            f"{url} serves {weights!r}, of family {' and '.join(stated_lines(weights))}; {known.name!r} is of family "
+            f"{' and '.join(lines(known))}. Correct the URL, or give the model another name: --endpoint NAME={url}"
+        )
 
 
 def _slug(text: str) -> str:

@@ -303,8 +303,8 @@ def _is_quoted(found: FoundJson, shown: Iterable[str]) -> bool:
     texts = [text for text in shown if "letter" in text or "\\u" in text]
     if not texts:
         return False
-    written = {_bare(found.source), _bare(json.dumps(found.value, ensure_ascii=False))}
-    return any(verdict in _bare(text) for text in texts for verdict in written)
+    verdict = _bare(found.source)
+    return any(verdict in _bare(text) for text in texts)
 
 
 def _bare(text: str) -> str:

@@ -247,12 +247,21 @@ class Runner:
 
     @contextmanager
     def _elsewhere(self, store: RunStore) -> Iterator[None]:
-        """Work in another run directory, without progress and cache, while the block runs."""
+        """Work in another run directory, without progress and cache, while the block runs.
+
+        Raises:
+            Interrupted, EndpointError: as the work, without its promise that rows are kept.
+        """
         own = self._store, self._progress, self._context
         self._store, self._progress = store, Quiet(self._progress)
         self._context = replace(self._context, store=store, progress=self._progress, cache=None)
         try:
             yield
+        except Interrupted as error:
+            raise Interrupted("stopped before the run began") from error
+        except EndpointError as error:
+            text = str(error).replace("; finished rows are kept", "")
+            raise EndpointError(f"{text}; the run has not begun") from error
         finally:
             self._store, self._progress, self._context = own
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from qaeval.report.page import SCRIPT, STYLE, TICKS, page_environment
 from qaeval.web.security import Access, Guard
@@ -21,12 +21,10 @@ _MAX_BODY: Final = 64 * 1024
 """Bytes of the largest form: a letter and a long note."""
 
 
-def local_app(routes: Sequence[BaseRoute], access: Access) -> Starlette:
+def local_app(routes: Sequence[BaseRoute], access: Access) -> ASGIApp:
     """Return the application with the given routes, ``/static/…`` and nothing else."""
-    return Starlette(
-        routes=[*routes, Route("/static/{name}", _static, methods=["GET"])],
-        middleware=[Middleware(Guard, access=access)],
-    )
+    # around Starlette and not one of its middlewares, so that the answer to a crash has the headers too
+    return Guard(Starlette(routes=[*routes, Route("/static/{name}", _static, methods=["GET"])]), access)
 
 
 @cache

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from qaeval import __version__
 from qaeval.api import load_run, report_page
 from qaeval.comparison.html import PageLinks, render_html
-from qaeval.comparison.overview import build_overview
+from qaeval.comparison.overview import Overview, build_overview
 from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
 from qaeval.errors import DataError, QaevalError
@@ -39,6 +39,8 @@ _WORKING_S: Final = 120.0
 """Without a new row for so long a run counts as stopped."""
 _MAX_REPORTS: Final = 8
 """Rendered reports that are kept."""
+_MAX_SCREENS: Final = 1000
+"""First screens that are kept for the list."""
 _N_LABELS: Final = 100
 """Items of a sitting."""
 
@@ -124,7 +126,7 @@ class RunPages:
             state = _activity(path)
             return base(context="", verdict=state, state=state.partition(",")[0])
         try:
-            screen = build_overview(load_report(path))
+            screen = _screen(path, last_change(path))
         except QaevalError as error:
             return base(context="", verdict=visible(str(error)), state="unread")
         return base(context=visible(screen.context), verdict=visible(screen.verdict), state=screen.state)
@@ -222,6 +224,11 @@ class _LabelPages:
             await RedirectResponse(_label_url(parameters["name"]), 303)(scope, receive, send)
             return
         await sitting.pages({**scope, "path": f"/{parameters['rest']}", "root_path": ""}, receive, send)
+
+
+@lru_cache(_MAX_SCREENS)
+def _screen(path: Path, _stamp_of_files: float) -> Overview:
+    return build_overview(load_report(path))
 
 
 def _report_page(path: Path, name: str, _stamp_of_files: float) -> str:

@@ -54,28 +54,33 @@
   var boxes = Array.prototype.slice.call(form.querySelectorAll("input[type=checkbox]"));
   var shown = document.getElementById("shown");
   var kinds = boxes.map(function (box) { return box.value; });
+  function read(item) {
+    return {
+      node: item,
+      letter: item.getAttribute("data-letter"),
+      type: item.getAttribute("data-type"),
+      sure: item.hasAttribute("data-sure") ? Number(item.getAttribute("data-sure")) : 2,
+      unsure: item.hasAttribute("data-unsure"),
+      mismatch: item.hasAttribute("data-mismatch"),
+      found: item.hasAttribute("data-found"),
+      words: item.textContent.toLowerCase()
+    };
+  }
+
   var chunks = Array.prototype.map.call(document.querySelectorAll("details.chunk"), function (node, index) {
+    var columns = Array.prototype.map.call(node.querySelectorAll(".columns > div"), function (column) {
+      return Array.prototype.map.call(column.querySelectorAll(".item"), read);
+    });
     return {
       node: node,
       index: index,
       stratum: node.getAttribute("data-stratum"),
       different: node.hasAttribute("data-different"),
       source: (node.querySelector(".source").textContent + " " + node.querySelector("summary").textContent).toLowerCase(),
-      items: Array.prototype.map.call(node.querySelectorAll(".item"), function (item) {
-        return {
-          node: item,
-          letter: item.getAttribute("data-letter"),
-          type: item.getAttribute("data-type"),
-          sure: item.hasAttribute("data-sure") ? Number(item.getAttribute("data-sure")) : 2,
-          unsure: item.hasAttribute("data-unsure"),
-          mismatch: item.hasAttribute("data-mismatch"),
-          found: item.hasAttribute("data-found"),
-          words: item.textContent.toLowerCase()
-        };
-      })
+      columns: columns,
+      items: [].concat.apply([], columns)
     };
   });
-
   var byId = {}, sequence = [], linked = "";
   chunks.forEach(function (chunk) { byId[chunk.node.id] = chunk; });
 
@@ -90,9 +95,7 @@
     unsure: function (chunk) { return Math.min.apply(null, chunk.items.map(function (item) { return item.sure; })); },
     worst: function (chunk) { return -badness(chunk.items); },
     apart: function (chunk) {
-      var columns = Array.prototype.map.call(chunk.node.querySelectorAll(".columns > div"), function (column) {
-        return badness(chunk.items.filter(function (item) { return column.contains(item.node); }));
-      });
+      var columns = chunk.columns.map(badness);
       return Math.min.apply(null, columns) - Math.max.apply(null, columns);
     }
   };

@@ -43,7 +43,7 @@
       const options = body ? { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } } : {};
       const response = await fetch(path, options);
       if (response.status === 403 || response.status === 421) { throw new Error(texts.refused); }
-      const answer = await response.json();
+      const answer = await response.json().catch(() => ({ error: response.statusText })); // a crash has no JSON
       if (!response.ok) { throw new Error(fill(texts.not_stored, { reason: answer.error })); }
       complain("");
       show(answer);
