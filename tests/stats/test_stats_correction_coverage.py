@@ -59,3 +59,13 @@ def test_a_judge_that_favours_a_candidate_by_30_points_does_not_decide() -> None
     assert np.mean(judged) == pytest.approx(0.3, abs=0.03)
     assert abs(np.mean(values)) < 0.03
     assert decided <= 0.05 * RUNS + 3 * (0.05 * 0.95 * RUNS) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "recall", "icc"), [(0.98, 0.5, 0.6), (0.98, 0.5, 0.3), (0.8, 0.1, 0.6)])
+def test_rare_losses_in_a_large_stratum_are_covered(rate: float, recall: float, icc: float) -> None:
+    """Labels in equal strata, most of the loss in the stratum in which the judge sees none: 80, 82 and 92 % without the guard."""
+    setting = benchmark.Setting(50, recall, 0.1, rate, (1, 1), icc, "strata", 0.1)
+    result = benchmark.simulated(setting, benchmark.difference_run, reps=300, rng=np.random.default_rng(7))
+    assert result.covers > 0.93 - 2 * (0.95 * 0.05 / 300) ** 0.5
+    assert result.width <= 1.0

@@ -43,6 +43,10 @@ FEW = 10
 RARE = 0.5
 """With fewer of those clusters, as a share of `FEW`, Wilson's interval covers less than 93 % where the probabilities of being
 drawn differ (docs/validity.md)."""
+EVEN = 0.75
+"""With so many effective chunks, as a share of the labelled ones, the probabilities of being drawn differ little."""
+UNSEEN = 3
+"""With fewer different values among the chunks of great weight, their spread says little."""
 WORTH = 0.95
 """A corrected interval must be shorter than so much of the labels' own, else the judge adds nothing."""
 _NOTHING = "everything is labelled, or fewer than 10 clusters are: there is nothing to correct"
@@ -131,6 +135,18 @@ class _Sample:
         """Labelled chunks, less what unequal probabilities cost."""
         return _effective_number(self.inverse)
 
+    def hides_a_rare_value(self, values: Floats) -> bool:
+        """Whether the labelled chunks of great weight are nearly all alike, where the probabilities differ much.
+
+        The few that stand for many others may hold none of the chunks that differ, and their spread then says nothing.
+        """
+        a = self.expansion
+        if self.is_equal or self.n_effective > EVEN * len(a):
+            return False
+        heavy = np.round(values[a > 1], 9)
+        n_equal = int(np.unique(heavy, return_counts=True)[1].max())
+        return 2 * n_equal > len(heavy) and len(heavy) - n_equal < UNSEEN
+
 
 def _sample(
     judged: ArrayLike, labelled: ArrayLike, sizes: ArrayLike | None, inclusion: ArrayLike | None
@@ -173,7 +189,9 @@ def corrected_difference(
     - n)/G` is held within [0, 1]. The interval is for chunks to come, as that of the judged difference is: t on n - 2
     degrees of freedom. Where fewer than 10 labelled chunks differ from the commonest difference, or from the commonest
     error of the judge, two chunks are added, D = 1 and D = -1 with H = 0, so that labels that are all equal do not
-    prove an error of 0; elsewhere each end is the further one of Student's and Hall's. An interval that is not at least
+    prove an error of 0. Where the probabilities differ so much that fewer than three quarters of the labelled chunks
+    are effective, the same holds for the chunks of more than average weight, with two chunks of the greatest weight;
+    elsewhere each end is the further one of Student's and Hall's. An interval that is not at least
     5 % shorter than that of the labels alone is not used. Sources: Angelopoulos, Duchi and Zrnic 2023
     (arXiv 2311.01453); Cochran 1977, section 7.
 
@@ -304,7 +322,13 @@ def _linearised(sample: _Sample, values: Floats) -> tuple[Floats, float]:
 
 def _labels_pivot(sample: _Sample, values: Floats) -> Pivot:
     linear, span = _linearised(sample, values)
-    return replace(t_pivot(linear, span=span), df=max(1.0, sample.n_effective - 1))
+    pivot = t_pivot(linear, span=span)
+    if sample.hides_a_rare_value(values):
+        # two chunks of the greatest weight are added, one in favour of each candidate
+        n, extra = len(linear), float(sample.expansion.max())
+        variance = (float(((linear - linear.mean()) ** 2).sum()) + 2 * extra**2) / n / (n + 2)
+        pivot = replace(pivot, se=max(pivot.se, sqrt(variance)))
+    return replace(pivot, df=max(1.0, sample.n_effective - 1))
 
 
 def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
@@ -337,6 +361,10 @@ def _tuned(sample: _Sample) -> tuple[float, float, Pivot]:
     if any(mostly_one_value(values) for values in (d, d - h, d - beta * h)):
         spread = np.append(spread, [1.0, -1.0])
         centre -= 2 / (n + 2) * (mean_d - beta * mean_h)
+        method = "prediction-powered difference by chunk, two chunks added, t"
+    elif any(sample.hides_a_rare_value(values) for values in (d, d - h, d - beta * h)):
+        extra = float(a.max())
+        spread = np.append(spread, [extra, -extra])
         method = "prediction-powered difference by chunk, two chunks added, t"
     m = len(spread)
     variance = float((spread**2).sum()) / (m - 2) / m + beta**2 * from_rest
