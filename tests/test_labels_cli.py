@@ -66,6 +66,7 @@ def letters(run: Path) -> dict[tuple[str, str], str]:
 # ------------------------------------------------------------------------------ status
 
 
+@pytest.mark.slow
 def test_status_has_each_rater_their_agreement_and_what_more_labels_buy(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
