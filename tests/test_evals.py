@@ -466,7 +466,7 @@ def test_generation_is_analysed_before_anything_is_graded(capsys: pytest.Capture
     assert run(["analyse", "generation", "run"]) == 0
     told = capsys.readouterr().out
     assert "over 60" in told
-    assert "foreign_question" in told
+    assert "foreign question" in told
     assert "Nothing failed." in told
     assert "\n    Finding: " in told  # texts in narrow columns cannot be read
 

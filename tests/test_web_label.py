@@ -11,7 +11,7 @@ import pytest
 
 from qaeval.errors import StoreError
 from qaeval.evals.rubric import load_rubric, prompt_text
-from qaeval.labelling import Progress, Question
+from qaeval.labelling import Question, SittingProgress
 from qaeval.web.label import LabelPage
 from qaeval.web.messages import LANGUAGES, TEXTS, preferred_language, text
 from web_client import Answer, Client, serving
@@ -58,10 +58,10 @@ class Session:
         self.log.pop()
         return self.current()
 
-    def progress(self) -> Progress:
+    def progress(self) -> SittingProgress:
         pace = 6.4 if self.log else None
         left = len(self.items) - len(self.log)
-        return Progress(
+        return SittingProgress(
             answered=len(self.log),
             total=len(self.items),
             labelled=len(self.log),

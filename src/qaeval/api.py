@@ -57,7 +57,7 @@ from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import rate
-from qaeval.run.estimate import Estimate
+from qaeval.run.estimate import WorkEstimate
 from qaeval.run.metrics_port import Metered, metrics_served
 from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
 from qaeval.run.repeats import checked_repeats
@@ -1250,7 +1250,7 @@ def _registry(config: PathArgument | None, endpoints: Mapping[str, str] | None) 
 
 
 def _confirm(
-    whole: Estimate | None,
+    whole: WorkEstimate | None,
     confirm: Confirm,
     machines: Mapping[str, MachineFacts],
     registry: Config,

@@ -50,7 +50,7 @@ def uses() -> list[Use]:
             if isinstance(node, ast.Attribute) and node.attr in _METHODS:
                 base = node.value
                 name = base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")
-                methods[name].add(node.attr)
+                methods[_key(module, name)].add(node.attr)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 found += _literal(node, module)
         names += [(module, name) for name in _assigned(tree)]
@@ -60,8 +60,16 @@ def uses() -> list[Use]:
         value = getattr(importlib.import_module(module), name, None)
         for pattern in _patterns(value):
             if isinstance(pattern.pattern, str):
-                found += [Use(f"{module}.{name}", pattern, method) for method in methods[name] or {"search"}]
+                found += [
+                    Use(f"{module}.{name}", pattern, method)
+                    for method in methods[_key(module, name)] or {"search"}
+                ]
     return found
+
+
+def _key(module: str, name: str) -> str:
+    """Return what tells a name from its namesakes: a private one is used in its module alone."""
+    return f"{module}.{name}" if name.startswith("_") else name
 
 
 def _files() -> Iterator[tuple[Path, str]]:

@@ -379,7 +379,7 @@ IN_TABLES = {
 }  # fmt: skip
 TESTED_BY_EXAMPLE = {
     # thin forms of the above over letters
-    "cohen_kappa", "majority_baseline", "confusion_matrix", "cluster_tables",
+    "decide_by_labels", "expected_width", "cohen_kappa", "majority_baseline", "confusion_matrix", "cluster_tables",
     # published numbers and planning have no symmetry to test
     "check_published", "compatible_tables", "grim", "grim_counts", "kappa_from_agreement",
     "chunks_needed", "design_effect", "detectable_difference", "icc1", "plan", "simulated_power",
@@ -399,7 +399,7 @@ PARTS = {
     "agreement_weights", "proportions", "chance_corrected", "mean_marginal", "rating_counts", "coincidences",
     "chunk_differences", "lattice_steps", "t_pivot", "mostly_one_value", "signed_rank_result", "summarised_raters", "t_interval", "t_quantile", "z_quantile", "wilson_bounds",
     "undefined", "too_few", "warning", "resampled_totals", "left_out_values", "jackknife_se",
-    "acceleration", "bca_tails", "gaffke_bound", "positive_probability",
+    "acceleration", "bca_tails", "scaled_inclusion", "gaffke_bound", "positive_probability",
 }  # fmt: skip
 
 

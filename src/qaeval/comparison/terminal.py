@@ -18,7 +18,7 @@ LineKind: TypeAlias = Literal["verdict", "text", "good", "open", "bad", "candida
 
 
 @dataclass(frozen=True)
-class Line:
+class OverviewLine:
     """A line; a longer one wraps behind its mark."""
 
     kind: LineKind
@@ -27,20 +27,20 @@ class Line:
     """What stands before the text, and its width before further lines."""
 
 
-def overview_text(report: Report) -> tuple[Line, ...]:
+def overview_text(report: Report) -> tuple[OverviewLine, ...]:
     """Return the first screen for a terminal: verdict, number, badges, candidates, differences, flaws, cautions, ways on."""
     screen = build_overview(report)
     return (
-        Line("text", screen.context),
-        Line("blank"),
-        Line("verdict", screen.verdict),
-        Line("text", " ".join(text for text in (screen.number, screen.gap) if text)),
-        Line("blank"),
+        OverviewLine("text", screen.context),
+        OverviewLine("blank"),
+        OverviewLine("verdict", screen.verdict),
+        OverviewLine("text", " ".join(text for text in (screen.number, screen.gap) if text)),
+        OverviewLine("blank"),
         *(
-            Line(badge.state, f"{badge.title}: {badge.text}", mark=_MARKS[badge.state])
+            OverviewLine(badge.state, f"{badge.title}: {badge.text}", mark=_MARKS[badge.state])
             for badge in screen.badges
         ),
-        Line("blank"),
+        OverviewLine("blank"),
         *_candidates(screen),
         *_differences(screen),
         *_flaws(screen),
@@ -49,7 +49,7 @@ def overview_text(report: Report) -> tuple[Line, ...]:
     )
 
 
-def _candidates(screen: Overview) -> Iterator[Line]:
+def _candidates(screen: Overview) -> Iterator[OverviewLine]:
     width = max(len(candidate.name) for candidate in screen.candidates)
     for candidate in screen.candidates:
         rate = candidate.rate
@@ -59,55 +59,57 @@ def _candidates(screen: Overview) -> Iterator[Line]:
             else f"{100 * rate.low:.0f} to {100 * rate.high:.0f}"
         )
         share = numbers.UNDEFINED if rate.value is None else f"{100 * rate.value:.0f} %"
-        yield Line(
+        yield OverviewLine(
             "candidate", f"{candidate.name:<{width}}  {draw_bar(candidate)}  {share} usable, {interval}"
         )
         facts = " · ".join(f"{fact.value} {fact.unit}" for fact in candidate.facts)
-        yield Line("detail", facts, mark=" " * (width + 2))
+        yield OverviewLine("detail", facts, mark=" " * (width + 2))
     counts = [candidate.counts for candidate in screen.candidates]
     legend = [
         f"{mark} {name}"
         for mark, name in ((_NONE, "no letter"), (_FAILED, "failed"))
         if any(n for row in counts for counted, n in row if counted == name)
     ]
-    yield Line("detail", "; ".join([f"usable {screen.rate_source}", *legend]), mark=" " * (width + 2))
+    yield OverviewLine("detail", "; ".join([f"usable {screen.rate_source}", *legend]), mark=" " * (width + 2))
 
 
-def _flaws(screen: Overview) -> Iterator[Line]:
+def _flaws(screen: Overview) -> Iterator[OverviewLine]:
     if not screen.flaws:
         return
-    yield Line("blank")
-    yield Line("text", f"why items are not {screen.best}, of graded items")
+    yield OverviewLine("blank")
+    yield OverviewLine("text", f"why items are not {screen.best}, of graded items")
     width = max(len(candidate.name) for candidate in screen.candidates)
     for index, candidate in enumerate(screen.candidates):
         shares = [f"{flaw.name} {numbers.percent(flaw.counts[index].share.value)}" for flaw in screen.flaws]
-        yield Line("text", " · ".join(shares), mark=f"{candidate.name:<{width}}  ")
+        yield OverviewLine("text", " · ".join(shares), mark=f"{candidate.name:<{width}}  ")
 
 
-def _differences(screen: Overview) -> Iterator[Line]:
+def _differences(screen: Overview) -> Iterator[OverviewLine]:
     if not screen.differences:
         return
-    yield Line("blank")
+    yield OverviewLine("blank")
     width = max(len(line.pair) for line in screen.differences)
     sources = max(len(line.source) for line in screen.differences)
     for line in screen.differences:
         pair = line.pair if line.is_deciding else ""
-        yield Line("text", f"{pair:<{width}}  {line.source:<{sources}}  {numbers.difference(line.measure)}")
+        yield OverviewLine(
+            "text", f"{pair:<{width}}  {line.source:<{sources}}  {numbers.difference(line.measure)}"
+        )
 
 
-def _cautions(report: Report) -> Iterator[Line]:
+def _cautions(report: Report) -> Iterator[OverviewLine]:
     cautions = [remark.text for remark in headline(report) if remark.kind == "caution"]
     if cautions:
-        yield Line("blank")
+        yield OverviewLine("blank")
     for text in cautions:
-        yield Line("open", text, mark="! ")
+        yield OverviewLine("open", text, mark="! ")
 
 
-def _ways(screen: Overview) -> Iterator[Line]:
+def _ways(screen: Overview) -> Iterator[OverviewLine]:
     if screen.ways:
-        yield Line("blank")
+        yield OverviewLine("blank")
         ways = [f"{'' if way.n is None else f'{way.n:,} '}{way.text}" for way in screen.ways]
-        yield Line("text", " · ".join(ways), mark="next: ")
+        yield OverviewLine("text", " · ".join(ways), mark="next: ")
 
 
 def draw_bar(candidate: CandidateLine) -> str:

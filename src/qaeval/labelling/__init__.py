@@ -4,7 +4,7 @@ from qaeval.labelling.adjudication import Adjudication, Dispute, open_disputes
 from qaeval.labelling.model import LabelStatus, MoreLabels, RaterWork, SittingSummary, StoppingDecision
 from qaeval.labelling.question import Question
 from qaeval.labelling.rater_file import require_rater_name
-from qaeval.labelling.sitting import PLANS, Progress, Sitting
+from qaeval.labelling.sitting import PLANS, Sitting, SittingProgress
 from qaeval.labelling.status import label_status, summarise
 
 __all__ = [
@@ -13,10 +13,10 @@ __all__ = [
     "Dispute",
     "LabelStatus",
     "MoreLabels",
-    "Progress",
     "Question",
     "RaterWork",
     "Sitting",
+    "SittingProgress",
     "SittingSummary",
     "StoppingDecision",
     "label_status",

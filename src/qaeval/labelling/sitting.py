@@ -47,7 +47,7 @@ _ITEMS_PER_REPEAT: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class SittingProgress:
     """How far a sitting is."""
 
     answered: int
@@ -364,7 +364,7 @@ class Sitting:
             self._file.append(UndoneLabel(assignment=assignment, rater=self.rater, time=self._clock()))
         return self._question(assignment)
 
-    def progress(self) -> Progress:
+    def progress(self) -> SittingProgress:
         """Return how many questions are answered, and how long the rest takes."""
         self._file.refresh()
         answers = self._answers().values()
@@ -373,7 +373,7 @@ class Sitting:
         median = float(np.median(seconds)) if seconds else None
         is_decided = self._is_decided()
         left = 0 if is_decided else len(self._open())
-        return Progress(
+        return SittingProgress(
             answered=len(answers),
             total=len(answers) + left,
             labelled=n_labelled,

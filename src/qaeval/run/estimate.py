@@ -23,7 +23,7 @@ _HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class WorkEstimate:
     """What a run takes at most: with more requests in flight than in the probe, servers are faster.
 
     Attributes:
@@ -46,7 +46,7 @@ class Estimate:
     measured: tuple[str, ...]
     assumed: tuple[str, ...] = ()
 
-    def times(self, n: int) -> "Estimate":
+    def times(self, n: int) -> "WorkEstimate":
         """Return the estimate of a run that asks for everything ``n`` times, for repeats and further judges."""
 
         def all_of(tokens: int | None) -> int | None:
@@ -123,7 +123,7 @@ def estimate(
     is_judge_probed: bool,
     n_samples: int,
     items_per_sample: int,
-) -> Estimate:
+) -> WorkEstimate:
     """Extrapolate a probe to its run.
 
     What was not probed is assumed to take as long as what was: every candidate as long as the mean of those, and the letters as
@@ -158,7 +158,7 @@ def estimate(
     }
     wall += len(starts) * max((session.load_s for session in sessions), default=0.0)
     prompt_tokens, completion_tokens = (None, None) if assumed else _tokens(rows, scale)
-    return Estimate(
+    return WorkEstimate(
         n_requests=len(candidates) * n_samples * (1 + (items_per_sample if judge else 0)),
         n_samples=n_samples,
         prompt_tokens=prompt_tokens,
@@ -172,7 +172,7 @@ def estimate(
 
 def estimate_grades(
     rows: Iterable[GradeRow], sessions: Sequence[Session], *, wall_s: float, n_items: int, n_samples: int
-) -> Estimate:
+) -> WorkEstimate:
     """Extrapolate the grades of a few samples to all items.
 
     Args:
@@ -184,7 +184,7 @@ def estimate_grades(
     """
     scale = n_items / max(1, sum(session.n_tasks for session in sessions))
     prompt_tokens, completion_tokens = _tokens(rows, scale)
-    return Estimate(
+    return WorkEstimate(
         n_requests=n_items,
         n_samples=n_samples,
         prompt_tokens=prompt_tokens,

@@ -31,8 +31,8 @@ from qaeval.run.controls import ControlStage, Unwatched
 from qaeval.run.estimate import (
     MIN_SAMPLES,
     N_PROBED,
-    Estimate,
     Quiet,
+    WorkEstimate,
     estimate,
     estimate_grades,
     probed_candidates,
@@ -153,7 +153,7 @@ class Runner:
 
     async def aestimate(
         self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging | None
-    ) -> Estimate | None:
+    ) -> WorkEstimate | None:
         """Ask about the first samples and extrapolate; None for a small run, and without a server.
 
         The probe has a run directory of its own, which is removed: its few requests at a time are no measure of the run's speed.
@@ -199,7 +199,7 @@ class Runner:
                 items_per_sample=definition.items_per_sample,
             )
 
-    async def aestimate_grades(self, judging: Judging) -> Estimate | None:
+    async def aestimate_grades(self, judging: Judging) -> WorkEstimate | None:
         """Have the judge grade the items of the first samples and extrapolate; see `aestimate`.
 
         Args:
@@ -509,14 +509,14 @@ class Runner:
 
     def estimate(
         self, candidates: Sequence[ModelSpec], definition: EvalDefinition, judging: Judging | None
-    ) -> Estimate | None:
+    ) -> WorkEstimate | None:
         """Estimate a run; see `aestimate`."""
-        result: Estimate | None = self._run(self.aestimate(candidates, definition, judging))
+        result: WorkEstimate | None = self._run(self.aestimate(candidates, definition, judging))
         return result
 
-    def estimate_grades(self, judging: Judging) -> Estimate | None:
+    def estimate_grades(self, judging: Judging) -> WorkEstimate | None:
         """Estimate the grading of a run; see `aestimate_grades`."""
-        result: Estimate | None = self._run(self.aestimate_grades(judging))
+        result: WorkEstimate | None = self._run(self.aestimate_grades(judging))
         return result
 
     compare = _synchronous(acompare)

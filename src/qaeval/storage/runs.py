@@ -66,7 +66,7 @@ def _changed(path: Path) -> float:
 
 
 @dataclass(frozen=True)
-class StageProgress:
+class StageCount:
     """How far a stage of a run is."""
 
     stage: str
@@ -83,7 +83,7 @@ class RowCounts:
     def __init__(self) -> None:
         self._counted: dict[Path, tuple[int, int]] = {}
 
-    def progress(self, run: Path, settings: Mapping[str, Any]) -> tuple[StageProgress, ...]:
+    def progress(self, run: Path, settings: Mapping[str, Any]) -> tuple[StageCount, ...]:
         """Return the progress of both stages of a run.
 
         Args:
@@ -93,8 +93,8 @@ class RowCounts:
         n_replies = settings["sample_set"]["n"] * len(settings["candidates"])
         n_items = n_replies * settings["eval"]["items_per_sample"]
         return (
-            StageProgress("generate", self._count(run / GENERATIONS), n_replies),
-            StageProgress("grade", self._count(run / GRADES), n_items),
+            StageCount("generate", self._count(run / GENERATIONS), n_replies),
+            StageCount("grade", self._count(run / GRADES), n_items),
         )
 
     def _count(self, path: Path) -> int:

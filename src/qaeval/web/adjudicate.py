@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from qaeval.errors import UsageError
-from qaeval.labelling import Adjudication, Dispute, Progress, Question
+from qaeval.labelling import Adjudication, Dispute, Question, SittingProgress
 from qaeval.records import Label, record_id
 from qaeval.web.label import LabelPage, Section
 from qaeval.web.messages import Language, text
@@ -39,9 +39,9 @@ class _Session:
     def undo(self) -> Question | None:
         return _question(self._adjudication.undo())
 
-    def progress(self) -> Progress:
+    def progress(self) -> SittingProgress:
         settled = self._adjudication.n_settled
-        return Progress(
+        return SittingProgress(
             answered=settled,
             total=self._adjudication.n_total,
             labelled=settled,

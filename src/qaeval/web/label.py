@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from qaeval.errors import QaevalError
-from qaeval.labelling import Progress, Question
+from qaeval.labelling import Question, SittingProgress
 from qaeval.records import Record
 from qaeval.text.visible import visible
 from qaeval.web.app import body_of, page
@@ -42,7 +42,7 @@ _SCRIPT_TEXTS: Final = (
 Form = TypeVar("Form", bound=Record)
 
 
-class Session(Protocol):
+class LabelSession(Protocol):
     """What the page needs of a `Sitting`; every change is on disk when the method returns."""
 
     def current(self) -> Question | None:
@@ -57,7 +57,7 @@ class Session(Protocol):
     def undo(self) -> Question | None:
         """Take the last answer back; None if there is none."""
 
-    def progress(self) -> Progress:
+    def progress(self) -> SittingProgress:
         """Return how far the sitting is."""
 
 
@@ -101,7 +101,7 @@ class LabelPage:
 
     def __init__(
         self,
-        session: Session,
+        session: LabelSession,
         *,
         summarise: Callable[[Language], Sequence[Section]],
         opinions: Callable[[str], Sequence[str]] | None = None,
@@ -240,7 +240,7 @@ def _language(request: Request) -> Language:
     return preferred_language(request.headers.get("accept-language", ""))
 
 
-def _progress(progress: Progress, language: Language) -> dict[str, Any]:
+def _progress(progress: SittingProgress, language: Language) -> dict[str, Any]:
     parts = [text("progress", language, done=progress.answered, total=progress.total)]
     if progress.median_seconds is not None and progress.remaining_seconds:
         parts += [
