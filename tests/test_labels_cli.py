@@ -75,6 +75,7 @@ def test_status_without_labels_says_how_to_label(
     assert f"qaeval label {run}" in printed(capsys, "status", str(run)).replace("\n", "")
 
 
+@pytest.mark.slow
 def test_status_has_each_rater_their_agreement_and_what_more_labels_buy(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
