@@ -150,6 +150,15 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "No verdict: the run has one candidate.",
         "Kein Urteil: Der Lauf hat nur einen Kandidaten.",
     ),
+    "nothing_graded": ("No verdict: no item was graded.", "Kein Urteil: Kein Eintrag wurde bewertet."),
+    "nothing_usable": (
+        "No verdict: no candidate wrote a usable item.",
+        "Kein Urteil: Kein Kandidat hat einen verwendbaren Eintrag geschrieben.",
+    ),
+    "embedded_only": (
+        "No verdict: no language model was measured.",
+        "Kein Urteil: Es wurde kein Sprachmodell gemessen.",
+    ),
     "shown_from": (
         "Labels decide from {least} chunks on, without a condition from {shown}; {n} chunks are labelled for all candidates.",
         "Bewertungen entscheiden ab {least} Abschnitten, ohne Vorbehalt ab {shown}; {n} Abschnitte sind für alle Kandidaten bewertet.",

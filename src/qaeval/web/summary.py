@@ -17,6 +17,9 @@ _NO_VERDICT: Final[tuple[ReasonCode, ...]] = (
     "judge_refuted",
     "judge_tells_nothing_apart",
     "one_candidate",
+    "nothing_graded",
+    "nothing_usable",
+    "embedded_only",
 )
 """Reasons against a verdict that have a text of their own."""
 
