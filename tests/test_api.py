@@ -154,6 +154,7 @@ def test_it_prints_nothing_and_logs_nothing_by_default(capfd: pytest.CaptureFixt
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_progress_counts_every_task_of_both_stages() -> None:
     events: list[qaeval.ProgressEvent] = []
     qaeval.compare(FLOOR, n=4, progress=events.append)
@@ -173,6 +174,7 @@ def test_a_run_that_another_call_writes_is_refused_and_left_alone(run: qaeval.Ru
         qaeval.grade(run)
 
 
+@pytest.mark.slow
 def test_a_second_call_on_one_directory_needs_resume(run: qaeval.Run) -> None:
     before = (run.path / "grades.jsonl").read_bytes()
     with pytest.raises(UsageError, match="already holds a run"):
@@ -227,6 +229,7 @@ def test_a_gate_takes_runs_paths_and_rules_as_data(run: qaeval.Run) -> None:
     assert (run.path / "gate.json").is_file()
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_a_cell_stops_the_run_and_keeps_its_rows(tmp_path: Path) -> None:
     script = """
 import asyncio, os, signal, qaeval, qaeval.errors

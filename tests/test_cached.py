@@ -118,9 +118,9 @@ async def test_nobody_else_may_read_it(cache: Cache, tmp_path: Path) -> None:
 
 
 def compare(out: Path, server: LoopbackServer, *options: str) -> dict[str, object]:
-    names = ("mistral", "qwen", "selene")
+    names = ("mistral-v0.3", "qwen2.5", "selene")
     endpoints = [word for name in names for word in ("--endpoint", f"{name}={server.url}")]
-    command = ["compare", "mistral", "qwen", "--judge", "selene", "--n", "4", "--out", out]
+    command = ["compare", "mistral-v0.3", "qwen2.5", "--judge", "selene", "--n", "4", "--out", out]
     with patch.dict(os.environ, {"QAEVAL_CACHE": str(out.parent / "cache")}):
         done = qaeval(*command, *endpoints, *options, cwd=out.parent)
     assert done.returncode == 0, done.stderr
@@ -135,7 +135,7 @@ def questions(server: LoopbackServer) -> int:
 
 @pytest.mark.slow
 def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> None:
-    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
+    with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
         first = compare(tmp_path / "one", server)
         n = questions(server)
         second = compare(tmp_path / "two", server)
@@ -153,18 +153,18 @@ def test_a_second_run_asks_nothing_and_its_report_says_so(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_model_whose_weights_nobody_knows_is_always_asked(tmp_path: Path) -> None:
-    (tmp_path / "ours.yaml").write_text("models: {mistral: {revision: null}}")
-    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
+    (tmp_path / "ours.yaml").write_text("models: {mistral-v0.3: {revision: null}}")
+    with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
         for run in ("one", "two"):
             compare(tmp_path / run, server, "--config", str(tmp_path / "ours.yaml"))
     models = [body["model"] for body in server.requests if body.get("max_tokens", 0) > 64]
-    assert models.count("mistral") == 8
-    assert models.count("qwen") == 4
+    assert models.count("mistral-v0.3") == 8
+    assert models.count("qwen2.5") == 4
 
 
 @pytest.mark.slow
 def test_the_file_holds_replies_and_no_names(tmp_path: Path) -> None:
-    with LoopbackServer(["mistral", "qwen", "selene"]) as server:
+    with LoopbackServer(["mistral-v0.3", "qwen2.5", "selene"]) as server:
         compare(tmp_path / "one", server)
     rows = sqlite3.connect(tmp_path / "cache" / FILE).execute("SELECT question, reply FROM reply").fetchall()
     assert all(len(question) == 32 for question, _ in rows)

@@ -94,6 +94,7 @@ def wait_for_rows(path: Path, n: int) -> None:
     pytest.fail(f"{path} never held {n} rows")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_prints_the_way_on(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl", 60)
     (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {hf_id: org/b}}\n")
@@ -261,6 +262,7 @@ def test_models_says_who_starts_a_model(tmp_path: Path) -> None:
     assert "runs inside" in lines["embedded-lead"]
 
 
+@pytest.mark.slow
 def test_the_stages_alone_give_the_same_report_as_compare(tmp_path: Path) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl")
     assert qaeval("generate", *EMBEDDED, "--chunks", chunks, "--out", "run", cwd=tmp_path).returncode == 0

@@ -96,3 +96,13 @@ def test_the_shell_completes_commands_models_and_judges(typed: str, completed: l
         check=False,
     )
     assert result.stdout.split() == completed
+
+
+@pytest.mark.parametrize("arguments", [[], ["labels"], ["baseline"]])
+def test_a_group_without_a_command_prints_its_help_alone(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 64
+    error = capsys.readouterr().err
+    assert error.startswith("Usage: qaeval")
+    assert "See `" not in error

@@ -237,6 +237,7 @@ def test_an_unfinished_run_leaves_no_folder_behind(
         pytest.importorskip("inspect_ai")
     rows = (graded / "grades.jsonl").read_text().splitlines(keepends=True)
     (graded / "grades.jsonl").write_text("".join(rows[:-2]))
+    (graded / "manifest.json").unlink()  # an unfinished run has none
     capsys.readouterr()
     assert run(["export", str(graded), "--to", to, "--out", "out"]) == 65
     assert "2 grades are missing" in capsys.readouterr().err

@@ -471,6 +471,7 @@ def test_generation_is_analysed_before_anything_is_graded(capsys: pytest.Capture
     assert "\n    Finding: " in told  # texts in narrow columns cannot be read
 
 
+@pytest.mark.slow
 def test_the_report_counts_what_checks_found_among_the_items_that_they_look_at(here: Path) -> None:
     assert run(["compare", "embedded-lead", "embedded-salient", "--eval", "rag_qa", "--out", "run"]) == 0
     report = json.loads((here / "run" / "report.json").read_text())

@@ -205,6 +205,7 @@ def test_compare_takes_a_foreign_judge_and_resumes_with_it(tmp_path: Path) -> No
     assert any("--allow-same-family" in sentence["text"] for sentence in own["headline"])
 
 
+@pytest.mark.slow
 def test_an_unknown_family_is_allowed_and_said(tmp_path: Path) -> None:
     with LoopbackServer(["ours"]) as writer, LoopbackServer(["selene"]) as judge:
         (tmp_path / "qaeval.yaml").write_text(f"models: {{ours: {{url: '{writer.url}'}}}}\n")

@@ -172,6 +172,7 @@ def test_the_report_counts_the_flaws_of_the_rows_with_intervals(graded: Path) ->
     assert n_named > 0
 
 
+@pytest.mark.slow
 def test_views_and_tables_have_the_flaws(graded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flaws = {json.loads(line).get("flaw") for line in (graded / "grades.jsonl").read_text().splitlines()} - {
         None
@@ -208,6 +209,7 @@ def test_a_run_graded_before_flaws_reads_and_has_none(graded: Path, tmp_path: Pa
     assert all("flaws" not in candidate for candidate in report["candidates"])
 
 
+@pytest.mark.slow
 def test_labels_under_an_earlier_version_with_the_same_letters_hold(graded: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (graded / "grades.jsonl").read_text().splitlines()]
     agreements = []

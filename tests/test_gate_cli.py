@@ -280,6 +280,7 @@ def test_the_default_policy_passes_an_equal_run_and_finds_a_worse_one(
     assert gate("today", "--candidate", "embedded-lead=embedded-salient") == 1
 
 
+@pytest.mark.slow
 def test_the_committed_baseline_is_comparable_with_the_shipped_eval(tmp_path: Path) -> None:
     committed = Path(__file__).parents[1] / "baselines" / "qa_pairs.json"
     assert committed.stat().st_size < 200_000

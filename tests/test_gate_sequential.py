@@ -389,6 +389,7 @@ def test_a_limit_needs_no_pairs_and_stops_early_too(bench: Bench) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_command_says_what_was_saved_and_what_to_do_with_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,7 @@ def verdicts(run: Path, printed: Callable[..., str]) -> list[Verdict]:
     return [Verdict.model_validate(document["verdict"]) for document in documents]
 
 
+@pytest.mark.slow
 def test_a_copied_example_and_a_judge_of_one_letter_are_no_verdict_in_every_view(
     blind: Path, tmp_path: Path, printed: Callable[..., str]
 ) -> None:
@@ -204,6 +205,7 @@ def test_a_plan_by_a_judge_that_tells_nothing_apart_asks_for_no_more_chunks(
     assert "over a million" not in text
 
 
+@pytest.mark.slow
 def test_a_run_in_which_every_candidate_copies_the_example_is_reported_without_a_verdict(
     copied: Path, printed: Callable[..., str]
 ) -> None:

@@ -143,6 +143,7 @@ def test_a_rate_that_does_not_exist_is_no_point_and_says_undefined() -> None:
 
 def test_what_is_no_finished_run_is_named_with_its_reason(results: Path) -> None:
     (results / "empty").mkdir()
+    (results / "first-csv").mkdir()  # an export of the run `first`
     (results / ".cache").mkdir()
     (results / "torn").mkdir()
     shutil.copy(EXAMPLE / "settings.json", results / "torn")

@@ -61,6 +61,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_second_judge_whose_server_never_answered_leaves_the_report_as_it_was(run: Path) -> None:
     before = qaeval.load_run(run).report.verdict
     with RunStore.open(run, writable=True) as store:
@@ -201,6 +202,7 @@ def test_times_and_costs_of_a_run_with_two_judges_are_those_of_the_one_that_deci
     assert typed("cost", "run", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_several_runs_side_by_side_are_compared_by_their_first_judges(tmp_path: Path, run: Path) -> None:
     grade_by_second(run)
     make_run(tmp_path / "other", {"o": LETTERS["m"]})

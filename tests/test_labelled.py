@@ -174,6 +174,7 @@ def test_labels_of_enough_chunks_decide_before_a_persons_few() -> None:
     assert pair.deciding.rater == "model"
 
 
+@pytest.mark.slow
 def test_raters_of_one_kind_that_contradict_each_other_leave_the_condition() -> None:
     judged = {"alpha": ["CC", "AC", "CC", "AC"] * 10, "beta": ["AC"] * N}
     same = ["CC", "AC", "AC", "AC"] * 10
@@ -372,6 +373,7 @@ def test_two_labels_of_one_rater_for_one_item_are_refused_by_name() -> None:
     assert of_pair(run.with_rows(labels=(*run.rows.labels, first)).report()) == of_pair(run.report())
 
 
+@pytest.mark.slow
 def test_labels_of_another_rubric_version_are_counted_and_correct_nothing() -> None:
     run = favoured(20)
     old = tuple(
@@ -401,6 +403,7 @@ def test_agreement_with_labels_of_another_rubric_version_names_both(
     assert "qa_pair_abc/2" in message
 
 
+@pytest.mark.slow
 def test_a_label_file_of_another_run_is_named_under_the_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

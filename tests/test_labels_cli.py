@@ -66,6 +66,16 @@ def letters(run: Path) -> dict[tuple[str, str], str]:
 # ------------------------------------------------------------------------------ status
 
 
+def test_status_without_labels_says_how_to_label(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qaeval.labelling.status.labels_of_run", lambda *_: [])  # an eval without labels
+    status = json.loads(printed(capsys, "status", str(run), "--json"))
+    assert (status["raters"], status.get("several")) == ([], None)
+    assert f"qaeval label {run}" in printed(capsys, "status", str(run)).replace("\n", "")
+
+
+@pytest.mark.slow
 def test_status_has_each_rater_their_agreement_and_what_more_labels_buy(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

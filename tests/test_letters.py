@@ -79,7 +79,7 @@ def test_a_run_in_which_everything_failed_is_a_table_too() -> None:
 def test_a_missing_generation_is_named() -> None:
     made = case({"alpha": ["AAA", "BBB"]})
     lost = made.rows.generations[1]
-    with pytest.raises(DataError, match=rf"1 are missing \('alpha {lost.sample_id}'\).*--resume"):
+    with pytest.raises(DataError, match=rf"1 is missing \('alpha {lost.sample_id}'\).*--resume"):
         table_of(made.with_rows(generations=made.rows.generations[:1], grades=made.rows.grades[:3]))
 
 

@@ -64,6 +64,7 @@ def test_a_number_above_1_is_asked_back() -> None:
         parse_margin("5")
 
 
+@pytest.mark.slow
 def test_options_api_and_registry_read_the_same_margins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

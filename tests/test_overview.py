@@ -103,6 +103,7 @@ def test_the_leader_comes_first_whatever_the_order_of_the_run() -> None:
 # ------------------------------------------------------------------------------ badges
 
 
+@pytest.mark.slow
 def test_a_judge_is_trusted_by_labels_of_people_only() -> None:
     run = case({"alpha": ["AB"] * 40, "beta": ["AA", "CB"] * 20}, items_per_sample=2)
     letters = {"alpha": "AB", "beta": "AACB"}
@@ -182,6 +183,7 @@ def test_a_check_with_findings_is_named_once_in_words(shares: tuple[float, float
 # ------------------------------------------------------------------------------ ways on
 
 
+@pytest.mark.slow
 def test_ways_on_count_what_the_filters_of_the_page_show() -> None:
     run = rich_case()
     report = run.report()
@@ -224,6 +226,7 @@ def test_a_run_of_embedded_models_is_a_rehearsal() -> None:
 
 
 @pytest.mark.parametrize("run", [better(), rich_case(), embedded_run()], ids=["use", "none", "embedded"])
+@pytest.mark.slow
 def test_page_terminal_and_markdown_have_the_same_blocks(run: Case) -> None:
     report: Report = run.report()
     shown = build_overview(report)

@@ -110,6 +110,7 @@ def test_the_letters_of_the_report_are_those_of_most_members(run: Path) -> None:
     assert graded.report.judge.timing.latency_p50_s is None
 
 
+@pytest.mark.slow
 def test_dawid_skene_stands_beside_the_panel_and_is_measured_against_labels(run: Path) -> None:
     _grade(run)
     report = qaeval.load_run(run, panel=MEMBERS, labels=run / "labels" / "anna.jsonl").report
@@ -132,6 +133,7 @@ def test_dawid_skene_stands_beside_the_panel_and_is_measured_against_labels(run:
     assert "labels" in report.panel.sentences[-1]
 
 
+@pytest.mark.slow
 def test_an_item_that_a_member_failed_is_decided_by_two_equal_letters(run: Path) -> None:
     def fails(request: Any) -> str:
         return by_c(request) if _sum(request) % 2 else "no letter"
@@ -148,6 +150,7 @@ def test_an_item_that_a_member_failed_is_decided_by_two_equal_letters(run: Path)
     assert (table.drop_duplicates("item_id")["status"] == "ungraded").sum() == undecided
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_wholly_does_not_stop_the_others(run: Path) -> None:
     def dead(_: Any) -> str:
         raise ChatError("endpoint", "no server")
@@ -166,6 +169,7 @@ def test_a_member_that_fails_wholly_does_not_stop_the_others(run: Path) -> None:
     assert len(models["b"].requests) == len(_votes(run))
 
 
+@pytest.mark.slow
 def test_the_panel_is_shown_and_written(run: Path, tmp_path: Path) -> None:
     _grade(run)
     shown = typed("report", "run", "--panel", PANEL, cwd=tmp_path)
@@ -276,6 +280,7 @@ def test_the_command_line_refuses_a_panel_with_the_exit_code_of_usage(
     assert not (run.parent / "results").exists()
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_compared_by_the_same_panel(run: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "other", {"o": LETTERS["m"]})
     first, second = _grade(run), _grade(tmp_path / "other")
@@ -286,6 +291,7 @@ def test_runs_side_by_side_are_compared_by_the_same_panel(run: Path, tmp_path: P
     assert both.report.judge.facts.name == "scripted-judge+b+c"
 
 
+@pytest.mark.slow
 def test_flags_and_reasons_are_those_of_most_members(run: Path) -> None:
     def flagged(_: Any) -> str:
         return grade_reply("B", flags={"hallucination": True}, reason="<b>invented</b>")

@@ -251,6 +251,7 @@ def test_a_worse_prompt_is_a_regression(folder: Path) -> None:
     assert len(report.prompts) == 1
 
 
+@pytest.mark.slow
 def test_a_candidate_with_a_prompt_is_gated_against_its_model(
     gated: Callable[..., qaeval.GateReport],
 ) -> None:
@@ -264,6 +265,7 @@ def test_a_candidate_with_a_prompt_is_gated_against_its_model(
     ]  # the other one is the same text
 
 
+@pytest.mark.slow
 def test_another_task_is_not_comparable(folder: Path, gated: Callable[..., qaeval.GateReport]) -> None:
     path = folder / "evals" / "qa_pairs" / "eval.yaml"
     text = path.read_text()

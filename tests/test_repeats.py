@@ -126,6 +126,7 @@ def test_repeats_are_rows_of_their_own_and_the_run_is_byte_for_byte_the_same(tmp
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_no_rate_interval_export_or_baseline_counts_a_repeat(tmp_path: Path) -> None:
     with models():
         plain = compare(tmp_path, "plain")
@@ -151,6 +152,7 @@ def test_no_rate_interval_export_or_baseline_counts_a_repeat(tmp_path: Path) -> 
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_the_cache_of_replies_is_not_asked(tmp_path: Path) -> None:
     (tmp_path / "ours.yaml").write_text("judges: {qwen-14b: {sampling: {temperature: 0.7}}}")
 
@@ -201,6 +203,7 @@ def test_seeds_differ_and_the_cache_of_replies_is_not_asked(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_stopped_goes_on_and_a_larger_number_adds(tmp_path: Path) -> None:
     with models() as scripted:
         run = compare(tmp_path, "run")
@@ -230,6 +233,7 @@ def test_a_stage_that_was_stopped_goes_on_and_a_larger_number_adds(tmp_path: Pat
     assert len(rows(run.path, "grades.jsonl")) == 36
 
 
+@pytest.mark.slow
 def test_a_line_that_a_kill_cut_off_is_asked_again(tmp_path: Path) -> None:
     with models() as scripted:
         run = compare(tmp_path, "run", repeat=2, repeat_judge=2)
@@ -244,6 +248,7 @@ def test_a_line_that_a_kill_cut_off_is_asked_again(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_items_of_further_replies_without_letters_are_graded_by_the_next_grade(tmp_path: Path) -> None:
     with models():
         qaeval.generate(
@@ -282,6 +287,7 @@ def test_shards_take_no_repeats(tmp_path: Path) -> None:
     assert not (tmp_path / "place").exists()
 
 
+@pytest.mark.slow
 def test_letters_of_another_judge_are_refused(tmp_path: Path) -> None:
     with models():
         run = compare(tmp_path, "run")
@@ -382,6 +388,7 @@ def test_a_further_reply_that_is_the_same_for_three_chunks_is_a_failed_one(tmp_p
     assert components(report.noise.candidates[0])["reply"].value == approx(0.5)
 
 
+@pytest.mark.slow
 def test_several_runs_side_by_side_have_no_noise(tmp_path: Path) -> None:
     with models():
         runs = [compare(tmp_path, name, repeat_judge=2) for name in ("one", "two")]

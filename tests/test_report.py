@@ -222,6 +222,7 @@ def test_html_loads_nothing() -> None:
     assert not re.search(r"url\(|@import|http", style.group(1))
 
 
+@pytest.mark.slow
 def test_html_allows_only_its_own_style_and_script() -> None:
     text = rich_page()
     (policy,) = [
@@ -394,6 +395,7 @@ def test_the_terminal_draws_each_candidate_in_a_line_of_at_most_80_columns() -> 
     assert [line.kind for line in lines if line.kind in {"good", "bad"}] == ["bad", "good"]
 
 
+@pytest.mark.slow
 def test_views_of_a_report_that_was_read_back_are_the_same() -> None:
     report: Any = rich_report()
     again = type(report).model_validate_json(report.model_dump_json())

@@ -139,6 +139,7 @@ def test_a_decision_at_another_margin_is_that_of_an_analysis(margin: float) -> N
 
 
 @pytest.mark.parametrize("words", [["cost", "example"], ["decide", "example"], ["history", ".", "--json"]])
+@pytest.mark.slow
 def test_the_commands_load_no_statistics(words: list[str]) -> None:
     program = (
         "import sys\n"

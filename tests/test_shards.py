@@ -135,6 +135,7 @@ def test_every_shard_froze_the_whole_sample_set(runs: Path) -> None:
     assert frozen == {(runs / "whole" / "samples.jsonl").read_bytes()}
 
 
+@pytest.mark.slow
 def test_a_merged_run_is_a_run(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = Path(shutil.copytree(runs / "merged", tmp_path / "merged"))
     assert run(["report", str(copy)]) == 0
@@ -175,6 +176,7 @@ def test_shards_may_be_kept_in_several_places(runs: Path, tmp_path: Path) -> Non
     assert rows_of(tmp_path / "out") == rows_of(runs / "merged")
 
 
+@pytest.mark.slow
 def test_more_shards_than_samples_leave_some_of_them_empty(tmp_path: Path) -> None:
     for index in range(4):
         assert compare("--out", tmp_path / "shards", "--shard", f"{index}/4", n=2) == 0

@@ -60,6 +60,7 @@ def test_a_name_that_is_not_utf_8_is_listed_and_opens(client: Client, folder: Pa
     assert client.send("GET", url("night\ufffd")).status == 200
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_report_with_links_to_the_other_pages(client: Client) -> None:
     for name in ("first", HOSTILE):
         answer = client.send("GET", url(name))
@@ -135,6 +136,7 @@ def test_counts_start_anew_where_a_file_was_cut(tmp_path: Path) -> None:
         assert counts.progress(tmp_path, settings)[0].done == lines.count(b"\n")
 
 
+@pytest.mark.slow
 def test_picked_runs_are_compared_side_by_side(client: Client) -> None:
     text = client.send("GET", f"/compare?{urlencode([('run', 'first'), ('run', HOSTILE)])}").text
     assert "embedded-lead@" in text

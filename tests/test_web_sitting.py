@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from command import qaeval
+from qaeval.comparison.model import Reason, ReasonCode, Verdict
 from qaeval.labelling import Adjudication, Sitting
 from qaeval.testing import make_run
 from qaeval.web.adjudicate import adjudication_page
@@ -110,6 +111,25 @@ def test_a_sitting_ends_once_the_verdict_is_decided(tmp_path: Path) -> None:
 def test_an_empty_sitting_has_a_summary(run: Path, language: Language) -> None:
     with sitting_page(run, n=6) as (client, _):
         assert lines(client, language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_reason_for_no_verdict_has_its_own_words(run: Path, language: Language) -> None:
+    codes: tuple[ReasonCode, ...] = (
+        "one_candidate",
+        "nothing_graded",
+        "nothing_usable",
+        "judge_refuted",
+        "judge_tells_nothing_apart",
+        "embedded_only",
+    )
+    with Sitting.open(run, "anna", n=6) as sitting:
+        summary = sitting.summary()
+    shown = {
+        str(summary_sections(summary.model_copy(update={"verdict": verdict}), language))
+        for verdict in (Verdict(kind="none", reasons=(Reason(code=code),)) for code in codes)
+    }
+    assert len(shown) == len(codes)
 
 
 def test_a_label_file_that_is_edited_meanwhile(run: Path) -> None:

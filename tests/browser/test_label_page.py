@@ -457,7 +457,7 @@ def test_a_wrong_token_and_another_name_of_the_host_are_refused(run: Path, brows
 
 def test_a_third_person_settles_a_difference_on_the_page(run: Path, new_context: NewContext) -> None:
     for rater, letter in (("anna", "A"), ("bertil", "C")):
-        with Sitting.open(run, rater, n=6) as sitting:
+        with Sitting.open(run, rater, n=12) as sitting:  # two chunks, of which the raters share one
             while question := sitting.current():
                 sitting.record(question.assignment, letter, note=f"note of {letter}")
     with labelling(run, "carol", command=("labels", "adjudicate")) as served:

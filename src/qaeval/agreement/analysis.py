@@ -337,9 +337,11 @@ def compare_all_raters(
         clusters: Cluster of each item, shape (n_items,).
         n_levels: Number of letters on the scale.
     """
+    if len(raters) < 3:
+        return None
     counts = multirater.rating_counts(ratings, n_levels=n_levels)
     n_items = int((counts.sum(axis=1) > 1).sum())
-    if len(raters) < 3 or not n_items:
+    if not n_items:
         return None
     alpha, ordinal = (
         multirater.krippendorff_interval(ratings, clusters, n_levels=n_levels, metric=metric)
@@ -395,7 +397,9 @@ def report_of_run(
         DataError: there are no labels, or they contradict each other or the rubric.
     """
     if not labels:
-        raise DataError(f"{source}: no labels to compare the judge with; name a file with --labels")
+        raise DataError(
+            f"{source}: no labels to compare the judge with; label items with `qaeval label`, or name a file with --labels"
+        )
     if not any(fits(label, rubric) for label in labels):
         others = numbers.listed(sorted({label.rubric for label in labels}))
         raise DataError(

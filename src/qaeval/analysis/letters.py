@@ -326,7 +326,8 @@ def _require_unique(kind: str, ids: Sequence[str]) -> None:
 
 def _require_same_keys(kind: str, expected: Collection[str], actual: Collection[str], remedy: str) -> None:
     if missing := sorted(set(expected) - set(actual)):
-        raise DataError(f"{kind}s: {len(missing)} are missing ({_first(missing)}); finish with {remedy}")
+        are = "is" if len(missing) == 1 else "are"
+        raise DataError(f"{kind}s: {len(missing)} {are} missing ({_first(missing)}); finish with {remedy}")
     if foreign := sorted(set(actual) - set(expected)):
         raise DataError(f"{kind}s: {len(foreign)} do not belong to this run: {_first(foreign)}")
 

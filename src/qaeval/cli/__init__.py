@@ -54,10 +54,7 @@ def _run(arguments: list[str]) -> int:
     try:
         return app(arguments, prog_name="qaeval", standalone_mode=False) or 0
     except typer.TyperException as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        if getattr(error, "option_name", "") in _VERBOSITY:
-            message = f"{message}: --version prints the version; progress is on stderr, without levels"
-        return _print_error(message, UsageError.exit_code, hint=_help_for(arguments))
+        return _misused(error, arguments)
     except QaevalError as error:
         return _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -66,6 +63,16 @@ def _run(arguments: list[str]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - every other exception is a bug
         return _unexpected(error)
+
+
+def _misused(error: typer.TyperException, arguments: list[str]) -> int:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if message.startswith("Usage: "):  # a group without a command: its help, and no error message
+        say(message, error=True)
+        return UsageError.exit_code
+    if getattr(error, "option_name", "") in _VERBOSITY:
+        message = f"{message}: --version prints the version; progress is on stderr, without levels"
+    return _print_error(message, UsageError.exit_code, hint=_help_for(arguments))
 
 
 def _unexpected(error: Exception) -> int:

@@ -41,11 +41,14 @@ def init(
     ] = None,
     field: Fields = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the eval; default: by the name of the folder.")
+        str | None, typer.Option("--name", help="Name of the eval; default: the name of the folder.")
     ] = None,
     language: Annotated[
         str | None,
-        typer.Option("--language", help="Language of the documents: en, de, …; default: as they state."),
+        typer.Option(
+            "--language",
+            help="Language of the documents: en, de, …; default: the language that each document states.",
+        ),
     ] = None,
     size: Annotated[int, typer.Option("--size", min=1, help="Maximum tokens per chunk.")] = 400,
     skip_unreadable: Annotated[
@@ -71,13 +74,13 @@ def init(
             "--candidate",
             metavar="NAME",
             help="Candidate, by its name in the registry or on the server; repeatable; default: the models of the servers, "
-            "without any the embedded candidates.",
+            "else the embedded candidates.",
         ),
     ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
-            "--judge", metavar="NAME", help="Judge; default: the first that is of no candidate's family."
+            "--judge", metavar="NAME", help="Judge; default: the first model of no candidate's family."
         ),
     ] = None,
     allow_same_family: AllowSameFamily = False,
@@ -97,7 +100,10 @@ def init(
     ] = None,
     yes: Annotated[
         bool,
-        typer.Option("--yes", help="Ask nothing: defaults for what is not given, as without a terminal."),
+        typer.Option(
+            "--yes",
+            help="Ask nothing: every setting without an option takes its default, as without a terminal.",
+        ),
     ] = False,
 ) -> None:
     """Create a project from documents: registry, eval, gate.
@@ -121,10 +127,10 @@ def init(
     cost = ask.price(price, price_source)
     service: Ci | None = ask.ci(ci)
     files = project_files(read, models, name=eval_name, price=cost, ci=service)
-    kept = create_project(folder, files)
+    existing = create_project(folder, files)
     _print_project(folder, eval_name, read, models)
-    if kept:
-        say(f"kept: {', '.join(kept)}; results/ should be in it")
+    if existing:
+        say(f"kept: {', '.join(existing)}; results/ should be in it")
     _print_next(folder, models)
 
 
@@ -143,7 +149,7 @@ def _print_project(folder: Path, name: str, chunks: "ProjectChunks", models: "Pr
     say(f"{folder}: evals/{name} with {plural(len(chunks.rows), 'chunk')}, qaeval.yaml, gate.yaml")
     say(f"candidates: {', '.join(map(_described, models.candidates))}; judge: {_described(models.judge)}")
     if all(spec.in_process for spec in models.candidates):
-        say("embedded candidates are no language models: they show how a comparison works")
+        say("embedded candidates are not language models: they show how a comparison works")
     if len(chunks.rows) < MIN_CLUSTERS:
         say(
             f"{plural(len(chunks.rows), 'chunk')} give no interval and no verdict: at least {MIN_CLUSTERS} are needed"
@@ -212,7 +218,7 @@ class _Questions:
 
         path = self._ask("Documents (a folder or file), or chunks (a .jsonl file)", readable)
         if language is None:
-            question = "Language of the documents (en, de, …; empty: as they state)"
+            question = "Language of the documents (en, de, …; empty: the language that each states)"
             language = self._ask(question, str.strip, default="")
         return read_path(path, language)
 

@@ -1,5 +1,6 @@
 """`qaeval label`: label items of a run on a local page."""
 
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -89,7 +90,9 @@ def label(
         )
         serve(page, sitting, port, allow_host, open_browser=not no_browser)
         progress = sitting.progress()
-        say(f"{progress.labelled} items labelled, {progress.skipped} skipped, {progress.remaining} open")
+        say(f"{progress.answered} of {progress.total} questions answered, {progress.skipped} skipped")
+        if progress.labelled:
+            say(f"next: qaeval labels status {shlex.quote(str(sitting.run))}")
 
 
 def serve(

@@ -1,4 +1,4 @@
-"""`qaeval labels`: what the labels of a run are worth, labels from and to files, items to which people gave different letters."""
+"""`qaeval labels`: status, import, export and adjudication of the labels of a run."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,7 +82,7 @@ def import_(
     if n := imported.n_without_probability:
         say(
             f"{plural(n, 'label')} without the probability of the draw, which is in the draw.json of an exported sheet: estimates "
-            "take them as drawn by nothing but the judge's letters"
+            "assume that the draw depends on nothing but the judge's letters"
         )
 
 
@@ -164,7 +164,7 @@ def _settle(adjudication: "Adjudication", pairs: list[str], note: str) -> None:
         item_id, separator, letter = pair.rpartition("=")
         if not separator or item_id not in by_item:
             raise UsageError(
-                f"--settle {pair}: expected ITEM=LETTER with an item in dispute; without --settle they are listed"
+                f"--settle {pair}: expected ITEM=LETTER with an item in dispute; the command without --settle lists them"
             )
         decisions.append((by_item[item_id], letter))
     for assignment, letter in decisions:

@@ -262,7 +262,7 @@ Yes: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--yes",
-        help="Start at once: without an estimate, and without a question before a long run.",
+        help="Start at once, without an estimate and without a question before a long run.",
     ),
 ]
 Port: TypeAlias = Annotated[
@@ -279,7 +279,7 @@ AllowHosts: TypeAlias = Annotated[
     typer.Option(
         "--allow-host",
         metavar="localhost:PORT",
-        help="Further address of the page, the near end of an ssh tunnel with another port; repeatable.",
+        help="Further address of the page, for an ssh tunnel from another port; repeatable.",
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

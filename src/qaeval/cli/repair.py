@@ -1,4 +1,4 @@
-"""`qaeval repair`: a way on from a damaged run."""
+"""`qaeval repair`: move damaged rows of a run aside."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -17,7 +17,7 @@ def repair(
 ) -> None:
     """Move unreadable rows of a run aside; their tasks run again.
 
-    The rows go to rejected.jsonl in the run directory, with the letters of items that no reply has any more.
+    The rows go to rejected.jsonl in the run directory, with the letters of items whose reply is gone.
     """
     from dataclasses import asdict
 

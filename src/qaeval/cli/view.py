@@ -28,8 +28,8 @@ def view(
 ) -> None:
     """Show runs on a local page: verdicts, reports, history.
 
-    The page lists the runs of a folder, follows one that is being written, compares runs side by side and starts labelling. Nothing
-    but this machine can reach it.
+    The page lists the runs of a folder, follows one that is being written, compares runs side by side and starts labelling. Only
+    this machine can reach it.
     """
     from qaeval.storage.run_directory import SETTINGS
     from qaeval.storage.runs import RESULTS

@@ -198,7 +198,7 @@ def _context(report: Report) -> str:
             facts.title or facts.name,
             plural(facts.n_samples, unit),
             f"graded by {report.judge.facts.name}",
-            numbers.moment(report.run.finished)[:10],
+            numbers.moment(report.run.started)[:10],
         )
     )
 
@@ -398,7 +398,7 @@ def _frequent(report: Report, *, at_least: float, below: float = 2.0) -> Iterato
     for worst, group in sorted(frequent, key=lambda entry: -_finding_rate(entry[0])):
         others = [f"{rate.candidate} {_whole(rate.share.value)}" for rate in group.rates if rate is not worst]
         text = f"{in_words(group.check.name)}: {worst.candidate} {_whole(worst.share.value)}"
-        yield Badge("look", "open", "One check needs a look", ", ".join([text, *others[:2]]), "checks")
+        yield Badge("look", "open", "A check needs a look", ", ".join([text, *others[:2]]), "checks")
 
 
 def _finding_rate(rate: CheckRate) -> float:

@@ -151,5 +151,5 @@ def subtitle(report: Report) -> str:
     )
     return (
         f"{extent} for each candidate; graded by "
-        f"{report.judge.facts.name}{', which decides,' if report.judges else ''} with rubric {report.rubric.name}; run {report.run.id}, {moment(report.run.finished)}."
+        f"{report.judge.facts.name}{', which decides,' if report.judges else ''} with rubric {report.rubric.name}; run {report.run.id}, started {moment(report.run.started)}."
     )

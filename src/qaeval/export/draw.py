@@ -123,12 +123,12 @@ class _Pool:
         self._by: LabelPlan = by if by != "plan" or several else "stratified"
         self.unit: Literal["chunk", "item"] = "chunk" if self._by in {"plan", "chunks"} else "item"
         distinct = {item.item.item_id: item for item in sorted(items, key=lambda item: item.candidate)}
-        given = {label.item_id: label for label in labels if not rater or label.rater == rater}
+        existing = {label.item_id: label for label in labels if not rater or label.rater == rater}
         by_unit: dict[str, dict[str, GradedItem]] = {}
         for item_id, item in sorted(distinct.items()):
             by_unit.setdefault(self._unit_of(item), {})[item_id] = item
         self.members = {
-            unit: {item_id: item for item_id, item in members.items() if item_id not in given}
+            unit: {item_id: item for item_id, item in members.items() if item_id not in existing}
             for unit, members in sorted(by_unit.items())
         }
         """Items of each unit that are not labelled yet."""
@@ -141,7 +141,7 @@ class _Pool:
         self._certain = {
             unit
             for unit, members in by_unit.items()
-            if not self.members[unit] and any(given[item_id].inclusion is None for item_id in members)
+            if not self.members[unit] and any(existing[item_id].inclusion is None for item_id in members)
         }
         self._spread_of = _letter_spreads(distinct.values(), labels, scale)
         self._strata = {
@@ -232,13 +232,13 @@ def _letter_spreads(
     """Return the standard deviation of a label by candidate and judge's letter."""
     strata = {item.item.item_id: (item.candidate, item.letter) for item in items}
     hits: Counter[tuple[str, str]] = Counter()
-    given: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for label in labels:
         if (stratum := strata.get(label.item_id)) is not None:
-            given[stratum] += 1
+            counts[stratum] += 1
             hits[stratum] += label.letter == scale[0]
     names = sorted(set(strata.values()))
-    spreads = smoothed_spread([hits[name] for name in names], [given[name] for name in names])
+    spreads = smoothed_spread([hits[name] for name in names], [counts[name] for name in names])
     return dict(zip(names, spreads.tolist(), strict=True))
 
 

@@ -156,7 +156,8 @@ def placed_rows(
 def problem_of(error: Exception) -> str:
     """Describe why a line is no valid row."""
     if not isinstance(error, ValidationError):
-        return f"{type(error).__name__}: {error}"
+        kind = "invalid JSON" if isinstance(error, orjson.JSONDecodeError) else type(error).__name__
+        return f"{kind}: {error}"
     problem = error.errors(include_url=False)[0]
     where = ".".join(map(str, problem["loc"])) or "the row"
     return f"{where}: {problem['msg']}"

@@ -1,4 +1,4 @@
-"""Files and folders that exist whole or not at all, whatever interrupts the command that writes them.
+"""Files and folders that exist whole or not at all, also after an interruption of the command that writes them.
 
 Content goes to a temporary name in the same folder and is on disk before a rename makes it visible. The temporary
 file is locked while its process lives, so that the next write of the same path removes what a killed process left.
@@ -26,7 +26,7 @@ def write_file(path: Path, content: str | bytes) -> Path:
 
     Args:
         path: The file.
-        content: Text is written as UTF-8, its line ends as they are.
+        content: Text is written as UTF-8, with unchanged line ends.
 
     Raises:
         StoreError: the file cannot be written; the former one is unchanged.
@@ -38,7 +38,7 @@ def write_file(path: Path, content: str | bytes) -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes its place when the block ends; arguments and errors as in `write_file`.
+    """Open a temporary file for writing, which takes the place of the path when the block ends; arguments and errors as in `write_file`.
 
     A device such as ``/dev/stdout``, or a pipe, is written directly.
     """
@@ -65,9 +65,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; it takes its place when the block ends.
+    """Yield a temporary folder to fill, which takes the place of the path when the block ends.
 
-    An existing folder is replaced: callers refuse one that holds the work of a user. Files are synced to disk.
+    An existing folder is replaced: callers refuse a folder that holds the work of a user. Files are synced to disk.
 
     Raises:
         StoreError: the folder cannot be written; the former one is unchanged.

@@ -27,7 +27,7 @@ class _Gate(BaseModel):
 
 
 def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]:
-    """Read the finished runs of a folder; all other folders are listed with the reason.
+    """Read the finished runs of a folder; all other folders but exports are listed with the reason.
 
     Raises:
         DataError: the folder does not exist, or has no folders.
@@ -40,7 +40,10 @@ def read_runs(folder: Path) -> tuple[tuple[HistoryRun, ...], tuple[Unread, ...]]
     if not paths:
         raise DataError(f"{folder}: no run directory; `qaeval compare` creates one")
     runs, unread = [], []
+    names = {path.name for path in paths if (path / SETTINGS).is_file()}
     for path in paths:
+        if path.name not in names and path.name.rpartition("-")[0] in names:
+            continue  # `qaeval export` writes RUN-FORMAT beside the run
         try:
             runs.append(_read_run(path))
         except DataError as error:

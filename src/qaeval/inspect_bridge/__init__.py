@@ -9,6 +9,7 @@ This module is the entry point of Inspect (``[project.entry-points.inspect_ai]``
 imports ``inspect_ai``, which takes a second or more.
 """
 
+from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task, task
@@ -35,19 +36,28 @@ __all__ = [
 ]
 
 
-@task
+def _registered(name: str) -> str:
+    """Return the name under which a task is registered, so that Inspect finds it as ``qaeval/NAME``.
+
+    Inspect puts the package's name before it where the package lies in site-packages. It does not for an editable
+    installation, whose distribution has another name.
+    """
+    return name if "site-packages" in Path(__file__).parts else f"qaeval/{name}"
+
+
+@task(name=_registered("qa_pairs"))
 def qa_pairs(**options: Any) -> Task:  # noqa: ANN401 - the parameters of `task_of`
     """Write question/answer pairs about chunks of documentation; parameters of `task_of`: ``-T n=20``."""
     return task_of("qa_pairs", **options)
 
 
-@task
+@task(name=_registered("rag_qa"))
 def rag_qa(**options: Any) -> Task:  # noqa: ANN401 - the parameters of `task_of`
     """Answer questions from a given context only; parameters of `task_of`."""
     return task_of("rag_qa", **options)
 
 
-@task
+@task(name=_registered("dpo_pairs"))
 def dpo_pairs(**options: Any) -> Task:  # noqa: ANN401 - the parameters of `task_of`
     """Write preference pairs from topic cards; parameters of `task_of`."""
     return task_of("dpo_pairs", **options)

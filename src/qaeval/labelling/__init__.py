@@ -1,4 +1,4 @@
-"""Labels by people: sittings, differences settled by a third person, and what the labels are worth."""
+"""Labels by people: sittings, adjudication by a third person, status and files of labels."""
 
 from qaeval.labelling.adjudication import Adjudication, Dispute, open_disputes
 from qaeval.labelling.model import LabelStatus, MoreLabels, RaterWork, SittingSummary, StoppingDecision

@@ -1,4 +1,4 @@
-"""Items to which people gave different letters: a third person settles them."""
+"""Adjudication: a third person settles items to which people gave different letters."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,9 +95,9 @@ class Adjudication:
                 f"{path}: no item has different letters by two people: there is nothing to settle"
             )
         disputes = {
-            item_id: given
-            for item_id, given in everything.items()
-            if name not in {label.rater for label in given}
+            item_id: labels
+            for item_id, labels in everything.items()
+            if name not in {label.rater for label in labels}
         }
         if not disputes:
             raise UsageError(
@@ -221,7 +221,9 @@ class Adjudication:
         try:
             return self._disputes[assignment]
         except KeyError:
-            raise UsageError(f"question {assignment[:40]!r}: not one in dispute; reload the page") from None
+            raise UsageError(
+                f"question {assignment[:40]!r}: not a question in dispute; reload the page"
+            ) from None
 
     def close(self) -> None:
         """Release the lock of the file."""
@@ -309,7 +311,9 @@ def disputed_items(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, tu
     fitting = [label for label in labels if fits(label, rubric)]
     settled = {label.item_id for label in fitting if label.settles}
     return {
-        item_id: given for item_id, given in _different_letters(fitting).items() if item_id not in settled
+        item_id: disputed
+        for item_id, disputed in _different_letters(fitting).items()
+        if item_id not in settled
     }
 
 
@@ -320,7 +324,7 @@ def _different_letters(labels: Iterable[Label]) -> dict[str, tuple[Label, ...]]:
         if label.rater_kind == "human" and not label.settles:
             by_item.setdefault(label.item_id, {})[label.rater] = label
     return {
-        item_id: tuple(label for _, label in sorted(given.items()))
-        for item_id, given in sorted(by_item.items())
-        if len({label.letter for label in given.values()}) > 1
+        item_id: tuple(label for _, label in sorted(by_rater.items()))
+        for item_id, by_rater in sorted(by_item.items())
+        if len({label.letter for label in by_rater.values()}) > 1
     }

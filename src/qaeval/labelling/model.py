@@ -1,4 +1,4 @@
-"""Data of the labels of a run: what each rater did, where raters differ, what more labels would buy."""
+"""Data of the labels of a run: work of each rater, differences between raters, effect of more labels."""
 
 from typing import Final
 
@@ -27,21 +27,21 @@ class RaterWork(Part):
 
 
 class MoreLabels(Part):
-    """What more labels would buy for a pair of candidates: the width of the interval of `b` minus `a`."""
+    """Effect of more labels on a pair of candidates: the width of the interval of `b` minus `a`."""
 
     a: str
     b: str
     rater: str
     n_more: int
-    """Labels more."""
+    """Number of additional labels."""
     n_chunks: int
     """Chunks labelled for both candidates."""
     n_chunks_then: int
-    """With the labels to come."""
+    """Chunks labelled for both candidates, with the additional labels."""
     width: float | None
-    """Of the corrected difference now, as a share; None with fewer than 10 labelled chunks."""
+    """Width for the corrected difference now, as a share; None with fewer than 10 labelled chunks."""
     width_then: float | None
-    """Expected with the labels to come; None where those are too few for an interval, or the labels so far are all alike."""
+    """Expected width with the additional labels; None where these are too few for an interval, or all labels so far are alike."""
 
 
 class StoppingDecision(Part):
@@ -66,7 +66,7 @@ class StoppingDecision(Part):
 
 
 class SittingSummary(Part):
-    """What a rater is told at the end of a sitting."""
+    """The summary at the end of a sitting."""
 
     format: int = FORMAT
     rater: str
@@ -76,16 +76,16 @@ class SittingSummary(Part):
     agreement: RaterAgreement | None
     """Judge against this rater, with kappa and its interval, and how the rater worked; None without labels."""
     differences: tuple[Difference, ...]
-    """Of every pair of candidates, corrected by labels where these suffice."""
+    """Differences of all pairs of candidates, corrected by labels where these suffice."""
     rates: tuple[LabelledRate, ...]
     """Usable rate of each candidate by this rater's labels, the judge's error taken off."""
     verdict: Verdict
-    """Of the run's report, with the labels of all raters."""
+    """Verdict of the run's report, with the labels of all raters."""
     is_decided: bool
     """Whether the verdict is shown by labels, without a condition."""
     more: tuple[MoreLabels, ...]
     decision: StoppingDecision | None = None
-    """Of a sitting that ends when the verdict is decided."""
+    """Decision of a sitting that ends when the verdict is decided."""
     sentences: tuple[str, ...]
 
 

@@ -32,8 +32,8 @@ def require_rater_name(name: str) -> str:
     stripped = name.strip()
     if not _NAME.fullmatch(stripped) or stripped.endswith("."):
         raise UsageError(
-            f"rater {name!r}: expected a letter or digit and then letters, digits, spaces or any of . @ + - _, 64 at most: the labels "
-            f"are in a file of that name"
+            f"rater {name!r}: expected a letter or digit and then letters, digits, spaces or any of . @ + - _, 64 at most: the name "
+            f"is that of the label file"
         )
     return stripped
 
@@ -72,7 +72,7 @@ class RaterFile:
             lock = lock_path.open("ab")
         except OSError as error:
             raise StoreError(
-                f"{self.path.parent}: labels cannot be written: {error.strerror}; they are kept in the run: copy it to a directory "
+                f"{self.path.parent}: labels cannot be written: {error.strerror}. Labels are stored in the run: copy it to a directory "
                 f"that can be written"
             ) from error
         try:
@@ -217,6 +217,6 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{path}: {doing} failed: {error.strerror or error}; the labels until here are kept. Free some space or make the file "
+            f"{path}: {doing} failed: {error.strerror or error}; all earlier labels are stored. Free some space or make the file "
             f"writable, then label this item again"
         ) from error

@@ -45,6 +45,10 @@ def _raters(status: LabelStatus) -> Section:
         "too fast to read",
     )
     table = Table(
-        caption="Raters", header=header, rows=tuple(rows), notes=notes.lines(), words=frozenset({1})
+        caption="Labels of each rater",
+        header=header,
+        rows=tuple(rows),
+        notes=notes.lines(),
+        words=frozenset({1}),
     )
     return Section(anchor="raters", title="Raters", tables=(table,))

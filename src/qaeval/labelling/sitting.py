@@ -1,4 +1,4 @@
-"""A sitting: one rater labels items of a run, one question at a time; every answer is on the disk before the next one shows."""
+"""A sitting: one rater labels items of a run, one question at a time; every answer is on disk before the next question shows."""
 
 import math
 import os
@@ -48,7 +48,7 @@ _ITEMS_PER_REPEAT: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class SittingProgress:
-    """How far a sitting is."""
+    """Progress of a sitting."""
 
     answered: int
     """Questions with a letter, or skipped."""
@@ -174,12 +174,12 @@ class Sitting:
         rubric, rubric_text = rubric_of(grading)
         file = RaterFile(path / LABELS / f"{name}.jsonl", sync=sync)
         try:
-            given = _given(path, grading, name)
+            existing = _given(path, grading, name)
             earlier = _unfinished(file.rows, grading, items)
             if earlier is None:
                 drawn = draw_items(
                     list(items.values()),
-                    given,
+                    existing,
                     by="chunks" if until_decided else by,
                     n=n,
                     seed=seed,
@@ -188,8 +188,8 @@ class Sitting:
                     # with a fixed share of others' items the order would not be random; and these are what raters differ on
                     drawn_by_others=()
                     if until_decided or by == "disagree"
-                    else _drawn_by_others(path, name, given, grading),
-                    opinions=_with_labels(opinions, given),
+                    else _drawn_by_others(path, name, existing, grading),
+                    opinions=_with_labels(opinions, existing),
                 )
                 started = clock()
                 order = _in_order(drawn.items, rater=name, seed=seed)
@@ -233,7 +233,7 @@ class Sitting:
 
     def _note_resumed(self, *, n: int, by: LabelPlan) -> None:
         left, draw = len(self._open()), self._draw
-        note = f"the sitting of {draw.time[:10] or 'a sheet'} goes on: {left} questions are left"
+        note = f"the sitting of {draw.time[:10] or 'a sheet'} continues: {left} questions are left"
         if (n, by) != (draw.n, draw.by):
             note += f"; it has {draw.n} items by {draw.by}, and other options apply to the next sitting"
         if self._until_decided and not draw.until_decided:
@@ -390,11 +390,11 @@ class Sitting:
         if self._table is None:
             self._table = self._data.table()
         rows = self._file.rows
-        given = {label.item_id: label.letter for label in rows.labels}
+        labelled = {label.item_id: label.letter for label in rows.labels}
         open_chunks = {
             self._items[item_id].sample.chunk.chunk_id
             for item_id, is_repeat in self._order.values()
-            if not is_repeat and item_id not in given
+            if not is_repeat and item_id not in labelled
         }
         # only whole chunks count, so that nothing is computed before a chunk ends
         state = [(label.item_id, label.letter) for label in rows.labels if label.chunk_id not in open_chunks]
@@ -421,7 +421,7 @@ class Sitting:
         return decision is not None and decision.is_decided
 
     def summary(self) -> SittingSummary:
-        """Say what the labels are worth: agreement, corrected differences, verdict, and how the rater worked."""
+        """Return the summary of the labels: agreement, corrected differences, verdict, quality of the rater."""
         decision = self.decision()
         words_of = (
             None
@@ -443,7 +443,7 @@ class Sitting:
             return self._order[assignment]
         except KeyError:
             raise UsageError(
-                f"question {assignment[:40]!r}: not one of this sitting; reload the page"
+                f"question {assignment[:40]!r}: not a question of this sitting; reload the page"
             ) from None
 
     def _open(self) -> list[str]:
@@ -546,8 +546,8 @@ def _given(run: Path, grading: Grading, rater: str) -> list[Label]:
     return labels
 
 
-def _drawn_by_others(run: Path, rater: str, given: Sequence[Label], grading: Grading) -> set[str]:
-    drawn = {label.item_id for label in given if label.rater != rater}
+def _drawn_by_others(run: Path, rater: str, labels: Sequence[Label], grading: Grading) -> set[str]:
+    drawn = {label.item_id for label in labels if label.rater != rater}
     for file in sorted((run / LABELS).glob("*.jsonl")):
         for draw in read_rater_rows(file).draws:
             if draw.rater != rater and draw.rubric in grading.label_rubrics:
@@ -566,7 +566,7 @@ def _judged(store: RunStore) -> dict[str, set[str]]:
 
 
 def _with_labels(letters: Mapping[str, set[str]], labels: Sequence[Label]) -> dict[str, set[str]]:
-    out = {item_id: set(given) for item_id, given in letters.items()}
+    out = {item_id: set(judged) for item_id, judged in letters.items()}
     for label in labels:
         out.setdefault(label.item_id, set()).add(label.letter)
     return out

@@ -183,7 +183,7 @@ def _work(rater: str, analysis: Analysis, files: Sequence[RaterRows]) -> RaterWo
         if draw.rater == rater and draw.rubric in rubric.label_names
         for item_id in draw.items
     }
-    given = {label.item_id for label in labels}
+    labelled = {label.item_id for label in labels}
     if not labels and not asked:
         return None
     kinds: set[RaterKind] = {label.rater_kind for label in labels}
@@ -191,10 +191,10 @@ def _work(rater: str, analysis: Analysis, files: Sequence[RaterRows]) -> RaterWo
     return RaterWork(
         rater=rater,
         rater_kind=kinds.pop() if len(kinds) == 1 else "mixed" if kinds else "human",
-        n_labels=len(given),
-        n_chunks=len({cluster_of[item_id] for item_id in given}),
-        n_skipped=len(skipped - given),
-        n_open=len(asked & items - given - skipped),
+        n_labels=len(labelled),
+        n_chunks=len({cluster_of[item_id] for item_id in labelled}),
+        n_skipped=len(skipped - labelled),
+        n_open=len(asked & items - labelled - skipped),
     )
 
 
@@ -258,7 +258,7 @@ def _more_sentence(more: MoreLabels) -> str:
     now = "no interval yet" if more.width is None else f"interval {_width(more.width)} wide"
     then = "not known yet" if more.width_then is None else f"about {_width(more.width_then)}"
     return (
-        f"{pair}: {now} with {plural(more.n_chunks, 'labelled chunk')}; with {more.n_more} labels more "
+        f"{pair}: {now} with {plural(more.n_chunks, 'labelled chunk')}; with {more.n_more} more labels "
         f"({plural(more.n_chunks_then, 'chunk')} in all) {then}."
     )
 

@@ -64,9 +64,9 @@ def import_labels(run: Path, files: Sequence[Path], *, rater: str = "") -> Impor
     skipped = {"not in run": 0, "other rubric": 0}
     for path in files:
         for name, rows in _by_rater(read_label_rows(path), path, rater).items():
-            kept = [row for row in rows if _belongs(row, items, grading, skipped)]
-            _require_on_scale(kept, rubric, path)
-            by_rater.setdefault(name, []).extend(row for row in kept if row not in by_rater.get(name, ()))
+            accepted = [row for row in rows if _belongs(row, items, grading, skipped)]
+            _require_on_scale(accepted, rubric, path)
+            by_rater.setdefault(name, []).extend(row for row in accepted if row not in by_rater.get(name, ()))
     if not any(isinstance(row, Label) for rows in by_rater.values() for row in rows):
         raise DataError(
             f"{', '.join(map(str, files))}: no label of an item of {run} under {grading.rubric}: {skipped['not in run']} of items that "

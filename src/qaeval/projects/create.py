@@ -119,8 +119,8 @@ def create_project(folder: Path, files: Mapping[str, str]) -> list[str]:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: expected a folder for the project, this is a file")
-    kept = [name for name in files if name == ".gitignore" and (folder / name).is_file()]
-    wanted = {name: text for name, text in files.items() if name not in kept}
+    existing = [name for name in files if name == ".gitignore" and (folder / name).is_file()]
+    wanted = {name: text for name, text in files.items() if name not in existing}
     if clashes := _clashes(folder, wanted):
         raise UsageError(
             f"{folder} has files with the names of the project's: {', '.join(clashes)}. Nothing was written; choose another "
@@ -132,7 +132,7 @@ def create_project(folder: Path, files: Mapping[str, str]) -> list[str]:
     else:
         with whole_folder(folder) as project:
             _lay(project, wanted)
-    return kept
+    return existing
 
 
 def _clashes(folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""How large a run is: requests, tokens, time and money, from a probe of its first samples.
+"""The estimate of a run: requests, tokens, time and price, from a probe of its first samples.
 
-The rows of the probe are no part of the run: they would change the speed by which candidates are compared.
+The rows of the probe are not part of the run: they would change the measured speed of candidates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +18,13 @@ from qaeval.run.watch import Progress
 N_PROBED: Final = 5
 """Samples of the probe."""
 MIN_SAMPLES: Final = 10 * N_PROBED
-"""A smaller run takes little longer than its probe, whose requests are asked again."""
+"""Fewest samples for a probe; a smaller run takes little longer than its probe, whose requests are sent again."""
 _HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkEstimate:
-    """What a run takes at most: with more requests in flight than in the probe, servers are faster.
+    """Upper bounds for a run: with more requests in flight than in the probe, servers are faster.
 
     Attributes:
         n_requests: Requests to candidates and judge, if no reply fails.
@@ -34,7 +34,7 @@ class WorkEstimate:
         wall_s: Wall time in seconds.
         machine_s: Seconds of work of each model's server.
         measured: Models that were probed.
-        assumed: Models that were not, because qaeval has to start their servers first.
+        assumed: Models that were not probed, because qaeval has to start their servers first.
     """
 
     n_requests: int
@@ -98,8 +98,9 @@ def probed_candidates(
 ) -> tuple[list[ModelSpec], bool]:
     """Choose the candidates of the probe, and whether the judge is probed too.
 
-    All, where every server is up; else those that are up; else the one whose server is started first, since it stays up.
-    Nothing is probed where no model has a server, and where a server that qaeval starts serves adapters.
+    If every server is up, all candidates and the judge; else the candidates whose servers are up; else the candidate whose server
+    starts first, since that server stays up. Nothing is probed if no model has a server, or if a server that qaeval starts serves
+    adapters.
     """
     models = [*candidates, *([judge] if judge else [])]
     if not any(spec.kind == "server" for spec in models) or any(
@@ -126,8 +127,7 @@ def estimate(
 ) -> WorkEstimate:
     """Extrapolate a probe to its run.
 
-    What was not probed is assumed to take as long as what was: every candidate as long as the mean of those, and the letters as
-    long as the items.
+    Assumptions: a candidate that was not probed takes as long as the mean of the probed ones, and grading as long as generation.
 
     Args:
         rows: Rows of the probe.
@@ -177,8 +177,8 @@ def estimate_grades(
 
     Args:
         rows: Rows of the probe.
-        sessions: Its sessions.
-        wall_s: Its wall time in seconds, without the start of the server.
+        sessions: Sessions of the probe.
+        wall_s: Wall time of the probe in seconds, without the start of the server.
         n_items: Items of the run without a grade.
         n_samples: Samples of the run.
     """
@@ -209,12 +209,12 @@ def _tokens(rows: Iterable[GenerateRow | GradeRow], scale: float) -> tuple[int, 
 
 @dataclass(frozen=True)
 class Quiet:
-    """A progress of which only the notes are shown."""
+    """A progress that shows notes only."""
 
     progress: Progress
 
     def stage(self, _name: str, _model: str, *, total: int, done: int) -> Unwatched:  # noqa: ARG002 - of the protocol
-        """Begin a stage that nobody follows."""
+        """Begin a stage without a display."""
         return Unwatched()
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Repair of a damaged run: rows that cannot be read are moved aside, so that their tasks are asked again."""
+"""Repair of a damaged run: rows that cannot be read are moved aside, so that their tasks run again."""
 
 import json
 from collections import Counter
@@ -36,10 +36,10 @@ class RejectedRow:
     """A row that was moved aside.
 
     Attributes:
-        file: Name of its file in the run directory.
-        line: Its line there, from 1, before the repair.
-        reason: Why it cannot be used.
-        text: The line; bytes that are no UTF-8 are replaced.
+        file: Name of the file in the run directory.
+        line: Line in the file before the repair, from 1.
+        reason: Why the row cannot be used.
+        text: The line; bytes that are not UTF-8 are replaced.
     """
 
     file: str
@@ -50,7 +50,7 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a repair did.
+    """Result of a repair.
 
     Attributes:
         rejected: The rows that were moved to `REJECTED`.
@@ -67,12 +67,12 @@ class Repair:
 
 
 def repair(path: Path) -> Repair:
-    """Move the rows of a run that cannot be read to `REJECTED`, and letters of items that no reply has with them.
+    """Move the unreadable rows of a run to `REJECTED`, with the letters of items whose reply is gone.
 
-    A run without such rows is not changed. A repaired one has no manifest until it is completed and reported.
+    A run without such rows is not changed. A repaired run has no manifest until it is completed and reported.
 
     Raises:
-        DataError: there is no run, or its samples or settings are damaged: they cannot be asked for again.
+        DataError: there is no run, or its samples or settings are damaged, which cannot be repaired.
         StoreError: another process writes the run, or it cannot be written.
     """
     with RunStore.open(path, writable=True) as store:
@@ -105,7 +105,7 @@ def _require_samples(store: RunStore) -> None:
             pass
     except DataError as error:
         raise DataError(
-            f"{error}. Samples cannot be asked for again: restore {SAMPLES} from a copy, or start a new run"
+            f"{error}. Samples cannot be repaired: restore {SAMPLES} from a copy, or start a new run"
         ) from error
 
 
@@ -119,7 +119,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _unreadable(path: Path, name: str, items: set[str] | None) -> dict[int, str]:
-    """Return the lines that are no valid rows, each with its problem; collect the ids of the items of the others."""
+    """Return the invalid lines, each with its problem; collect the item ids of the valid ones."""
     parse = row_parser(name)
     problems = {}
     for number, line in _lines(path):
@@ -134,7 +134,7 @@ def _unreadable(path: Path, name: str, items: set[str] | None) -> dict[int, str]
 
 
 def _orphans(path: Path, items: set[str]) -> dict[int, str]:
-    """Return the lines with a letter of an item that no reply has: that reply is asked again, and may be another."""
+    """Return the lines with a letter of an item whose reply is gone: the task runs again, and the reply may differ."""
     orphans = {}
     for number, line in _lines(path):
         with suppress(*BAD_ROW):

@@ -1,7 +1,7 @@
-"""Texts that try to give themselves a letter: what a document, a question or an answer may hold against a judge.
+"""Texts that try to give themselves a letter: attacks on a judge by documents, questions and answers.
 
-``$verdict`` stands for a verdict of the rubric as JSON, ``$mark`` for the mark of the judge's fence, which whoever knows the
-chunk can compute.
+``$verdict`` stands for a verdict of the rubric as JSON, ``$mark`` for the mark of the judge's fence, which
+anyone who knows the chunk can compute.
 """
 
 import json
@@ -18,8 +18,8 @@ class Attack:
     """A text that tries to give itself a letter.
 
     Attributes:
-        name: distinct.
-        kind: what it misuses: tokens of a chat template, the judge's fence, a verdict to be quoted, or words alone.
+        name: unique name.
+        kind: means of the attack: tokens of a chat template, the judge's fence, a verdict to be quoted, or words alone.
         template: the text, with ``$verdict`` and ``$mark``.
     """
 
@@ -31,7 +31,7 @@ class Attack:
         """Return the attack against a judge.
 
         Args:
-            verdict: the reply that it tries to bring about, as JSON.
+            verdict: the intended reply of the judge, as JSON.
             mark: the mark of the judge's fence.
         """
         return Template(self.template).safe_substitute(

@@ -1,6 +1,6 @@
 """Text that a model could take for control: special tokens of chat templates, and the marks of a fence.
 
-Such text is broken by a space, behind the first character of a special token and inside of a mark: ``<|im_end|>`` becomes
+A space breaks such text, after the first character of a special token and inside a mark: ``<|im_end|>`` becomes
 ``< |im_end|>``, which no tokenizer turns into one id. Only prompts are altered; what is stored stays as it is.
 """
 
@@ -37,17 +37,17 @@ _SPECIAL: Final = re.compile(
 Harmony, Granite, GLM, Falcon, EXAONE, MiniMax, Nemotron, T5, BERT, and those of code models for filling in the middle."""
 
 _PIECE: Final = re.compile(rf"(?=(<[^<>\s]{{1,{_MAX_PIECE}}}>|\[[^\[\]\s]{{1,{_MAX_PIECE}}}\]))")
-"""What may be a special token of a tokenizer that is not known here; pieces overlap."""
+"""Pieces that may be special tokens of an unknown tokenizer; they overlap."""
 _FENCE: Final = re.compile(
     r"<\s{0,4}/?\s{0,4}(?:source|question|answer|prompt|chosen|rejected)\s{1,4}[0-9a-f]{4}(?=[0-9a-f]{4})",
     re.IGNORECASE,
 )
-"""A tag like those of the judge's fence, up to the middle of its mark, whatever the mark is."""
+"""A tag like those of the judge's fence, with any mark, up to the middle of the mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Escaped:
-    """A text that is no control any more.
+    """A text in which nothing acts as control.
 
     Attributes:
         text: the text, with a space in each place that was broken.
@@ -62,14 +62,14 @@ class Escaped:
 
 @lru_cache(maxsize=64)
 def unknown_pieces(text: str) -> frozenset[str]:
-    """Return the pieces of the shapes ``<…>`` and ``[…]`` that may be special tokens and are of no known form."""
+    """Return the pieces of the shapes ``<…>`` and ``[…]`` that may be special tokens and have no known form."""
     if "<" not in text and "[" not in text:
         return frozenset()
     return frozenset(piece for piece in _PIECE.findall(text) if not _SPECIAL.match(piece))
 
 
 def escape(text: str, special: Collection[str] = (), mark: str = "") -> Escaped:
-    """Break the special tokens of a text, and what looks like a mark or a tag of a fence.
+    """Break the special tokens of a text, and marks and tags of a fence.
 
     Args:
         text: any text.

@@ -34,7 +34,7 @@ class _Session:
         self._adjudication.settle(assignment, letter, flags, note)
 
     def skip(self, assignment: str, reason: str, seconds: float) -> None:  # noqa: ARG002 - as `Sitting`
-        raise UsageError("an item in dispute stays open until it is settled")
+        raise UsageError("an item in dispute cannot be skipped: it stays open until it is settled")
 
     def undo(self) -> Question | None:
         return _question(self._adjudication.undo())

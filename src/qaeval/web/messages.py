@@ -1,4 +1,4 @@
-"""The words of the label page, in English and German."""
+"""Texts of the label page, in English and German."""
 
 import re
 from typing import Final, Literal, TypeAlias
@@ -35,7 +35,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "mark": ("Mark support", "Belege markieren"),
     "no_support": (
         "No sentence of the source shares most of its words with the answer.",
-        "Kein Satz der Quelle teilt die meisten Wörter mit der Antwort.",
+        "Kein Satz der Quelle hat die meisten Wörter mit der Antwort gemeinsam.",
     ),
     "rubric": ("Rubric, as the judge reads it", "Bewertungsregeln, wie das Judge-Modell sie liest"),
     "scale": ("Label", "Bewertung"),
@@ -68,7 +68,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "help_undo": ("Take the last label back", "Letzte Bewertung zurücknehmen"),
     "help_mark": (
         "Mark the sentences of the source that share most words with the answer",
-        "Die Sätze der Quelle markieren, die der Antwort am nächsten stehen",
+        "Die Sätze der Quelle markieren, die mit der Antwort die meisten Wörter gemeinsam haben",
     ),
     "help_help": ("Show or hide this help", "Diese Hilfe zeigen oder schließen"),
     "help_order": (
@@ -76,16 +76,19 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Zuerst Merkmale und Notiz: Ein Buchstabe speichert die Bewertung und geht weiter.",
     ),
     "help_blind": (
-        "The page shows neither the candidate nor the judge's grade. Every label is on disk before the next item appears.",
+        "The page shows neither the candidate nor the judge's letter. Every label is on disk before the next item appears.",
         "Die Seite zeigt weder den Kandidaten noch die Note des Judge-Modells. Jede Bewertung ist gespeichert, bevor der nächste Eintrag erscheint.",
     ),
     # messages
     "stored": ("Stored: {letter}", "Gespeichert: {letter}"),
     "skipped": ("Skipped", "Übersprungen"),
     "undone": ("Taken back; label the item again", "Zurückgenommen; bitte neu bewerten"),
-    "nothing_to_undo": ("There is no label to take back", "Es gibt keine Bewertung zum Zurücknehmen"),
+    "nothing_to_undo": (
+        "There is no label to take back",
+        "Es gibt keine Bewertung, die sich zurücknehmen lässt",
+    ),
     "elsewhere": (
-        "This item was labelled in another window: nothing was changed. This is the next one.",
+        "This item was labelled in another window; nothing was changed. Here is the next one.",
         "Dieser Eintrag wurde in einem anderen Fenster bewertet; nichts wurde geändert. Hier ist der nächste.",
     ),
     "offline": (
@@ -111,7 +114,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "judge": ("Judge", "Judge-Modell"),
     "kappa": (
         "κ of the judge with your labels, agreement beyond chance: {kappa}, {n} items.",
-        "κ des Judge-Modells mit Ihren Bewertungen, Übereinstimmung über Zufall: {kappa}, {n} Einträge.",
+        "κ des Judge-Modells mit Ihren Bewertungen (Übereinstimmung jenseits des Zufalls): {kappa}, {n} Einträge.",
     ),
     "no_kappa": (
         "κ of the judge with your labels is not defined: {reason}.",
@@ -141,27 +144,42 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "judge_tells_nothing_apart": (
         "No verdict: the judge tells good items from bad ones no better than a constant letter.",
-        "Kein Urteil: Das Judge-Modell unterscheidet gute Einträge nicht von schlechten.",
+        "Kein Urteil: Das Judge-Modell unterscheidet gute Einträge nicht besser von schlechten als eine feste Note.",
     ),
     "one_candidate": (
         "No verdict: the run has one candidate.",
         "Kein Urteil: Der Lauf hat nur einen Kandidaten.",
     ),
+    "nothing_graded": ("No verdict: no item was graded.", "Kein Urteil: Kein Eintrag wurde bewertet."),
+    "nothing_usable": (
+        "No verdict: no candidate wrote a usable item.",
+        "Kein Urteil: Kein Kandidat hat einen verwendbaren Eintrag geschrieben.",
+    ),
+    "embedded_only": (
+        "No verdict: no language model was measured.",
+        "Kein Urteil: Es wurde kein Sprachmodell gemessen.",
+    ),
     "shown_from": (
-        "Labels decide from {least} chunks, and without a condition from {shown}; {n} are labelled for all.",
-        "Bewertungen entscheiden ab {least} Abschnitten, ohne Vorbehalt ab {shown}; {n} sind für alle bewertet.",
+        "Labels decide from {least} chunks on, without a condition from {shown}; {n} chunks are labelled for all candidates.",
+        "Bewertungen entscheiden ab {least} Abschnitten, ohne Vorbehalt ab {shown}; {n} Abschnitte sind für alle Kandidaten bewertet.",
     ),
     "intervals": ("In brackets: 95 % intervals.", "In Klammern: 95-%-Intervalle."),
     "use": ("use {names}", "{names} verwenden"),
-    "equal": ("{names} are equal within the margin", "{names} sind innerhalb der Grenze gleich"),
+    "equal": (
+        "{names} are equal within the margin",
+        "{names} unterscheiden sich um weniger als die Toleranz",
+    ),
     "stopping": (
-        "Of {estimand}, {n} of {total} chunks labelled: {outcome}.",
-        "Über {estimand}, {n} von {total} Abschnitten bewertet: {outcome}.",
+        "About {estimand}, with {n} of {total} chunks labelled: {outcome}.",
+        "Für {estimand}, {n} von {total} Abschnitten bewertet: {outcome}.",
     ),
     "estimand_pool": ("the chunks of this run", "die Abschnitte dieses Laufs"),
-    "estimand_future": ("documents to come that are like these", "künftige Dokumente wie diese"),
+    "estimand_future": ("documents to come that are like these", "künftige Dokumente dieser Art"),
     "stop_best": ("{names} is best", "{names} ist am besten"),
-    "stop_equal": ("{names} are equal within the margin", "{names} sind innerhalb der Grenze gleich"),
+    "stop_equal": (
+        "{names} are equal within the margin",
+        "{names} unterscheiden sich um weniger als die Toleranz",
+    ),
     "stop_undecided": ("more labels can still change it", "weitere Bewertungen können es noch ändern"),
     "more": (
         "{n} more labels would narrow the interval of {b} minus {a} from {now} to about {then} points.",
@@ -170,16 +188,16 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "quality": ("Your labels", "Ihre Bewertungen"),
     "median": ("Median time of a label: {seconds} s.", "Median der Zeit je Bewertung: {seconds} s."),
     "drift": (
-        "Median time in the first third {first} s, in the last third {last} s.",
-        "Median im ersten Drittel {first} s, im letzten Drittel {last} s.",
+        "Median time: first third {first} s, last third {last} s.",
+        "Median der Zeit: erstes Drittel {first} s, letztes Drittel {last} s.",
     ),
     "drift_best": (
-        "Share of the best letter in the first half {first} %, in the second half {last} %.",
-        "Anteil der besten Note in der ersten Hälfte {first} %, in der zweiten {last} %.",
+        "Share of the best letter: first half {first} %, second half {last} %.",
+        "Anteil der besten Note: erste Hälfte {first} %, zweite Hälfte {last} %.",
     ),
     "repeats": (
-        "{same} of {n} items that were asked twice got the same letter.",
-        "{same} von {n} doppelt gestellten Einträgen bekamen dieselbe Note.",
+        "{same} of {n} repeated items got the same letter.",
+        "{same} von {n} wiederholten Einträgen bekamen dieselbe Note.",
     ),
     "too_fast": (
         "{fast} of {n} labels came faster than the text can be read.",
@@ -190,11 +208,11 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "{settled} von {total} Abweichungen sind geklärt",
     ),
     "settled_counts": (
-        "The settling letters count in agreement, report and gate in place of both.",
-        "Die klärenden Noten zählen in Übereinstimmung, Bericht und Gate anstelle der beiden.",
+        "The settled letters count in agreement, report and gate in place of both.",
+        "Die geklärten Noten zählen in Übereinstimmung, Bericht und Gate anstelle der abweichenden.",
     ),
 }
-"""Text by name: English, German. ``{…}`` are filled in."""
+"""Text by name: English, German, with placeholders ``{…}``."""
 
 SKIP_REASONS: Final = ("undecidable", "language", "expertise", "broken")
 """Reasons to skip an item, in the order of the dialog; the stored reason is the English text."""

@@ -17,7 +17,7 @@ from qaeval.web.security import Access
 
 _LOOPBACK: Final = "127.0.0.1"
 _TEXT_BROWSERS: Final = frozenset({"www-browser", "links", "elinks", "lynx", "w3m"})
-"""They would take over the terminal that shows the address."""
+"""Text browsers: they would take over the terminal that shows the address."""
 _CLOSE_S: Final = 2
 """Longest wait for requests in progress at the end."""
 

@@ -17,6 +17,9 @@ _NO_VERDICT: Final[tuple[ReasonCode, ...]] = (
     "judge_refuted",
     "judge_tells_nothing_apart",
     "one_candidate",
+    "nothing_graded",
+    "nothing_usable",
+    "embedded_only",
 )
 """Reasons against a verdict that have a text of their own."""
 
@@ -60,7 +63,10 @@ def _basis(summary: SittingSummary, say: Callable[..., str]) -> list[str]:
     if summary.verdict.kind == "none":
         return []
     # the first rater of a pair is the one whose labels decide
-    n = min((next((own.n_chunks for own in pair.labelled), 0) for pair in summary.differences), default=0)
+    n = min(
+        (next((labelled.n_chunks for labelled in pair.labelled), 0) for pair in summary.differences),
+        default=0,
+    )
     return [say("shown_from", least=MIN_CLUSTERS, shown=SHOWN_FROM, n=n)] if n < SHOWN_FROM else []
 
 

@@ -36,11 +36,11 @@ from qaeval.web.label import LabelPage
 from qaeval.web.summary import summary_sections
 
 _WORKING_S: Final = 120.0
-"""Without a new row for so long a run counts as stopped."""
+"""Seconds without a new row after which a run counts as stopped."""
 _MAX_REPORTS: Final = 8
-"""Rendered reports that are kept."""
+"""Rendered reports in the cache."""
 _MAX_SCREENS: Final = 1000
-"""First screens that are kept for the list."""
+"""First screens in the cache of the list."""
 _N_LABELS: Final = 100
 """Items of a sitting."""
 
@@ -104,7 +104,7 @@ class RunPages:
         return endpoint
 
     def _path(self, name: str) -> Path:
-        """Return the directory of a run; only a name of the list is one, so that no path leads out of the folder."""
+        """Return the directory of a run; only names of the list are accepted, so that no path leads out of the folder."""
         path = list_runs(self._folder).get(name)
         if path is None:
             raise DataError(f"{name}: no run of this name in {self._folder}")

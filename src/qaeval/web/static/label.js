@@ -28,9 +28,9 @@
   function recalled() {
     try { return JSON.parse(sessionStorage.getItem(`draft-${item.assignment}`)) || {}; } catch { return {}; }
   }
-  const raised = () => flags.filter((one) => one.getAttribute("aria-pressed") === "true").map((one) => one.dataset.flag);
+  const raised = () => flags.filter((button) => button.getAttribute("aria-pressed") === "true").map((button) => button.dataset.flag);
   function raise(names) {
-    flags.forEach((one) => one.setAttribute("aria-pressed", String(names.includes(one.dataset.flag))));
+    flags.forEach((button) => button.setAttribute("aria-pressed", String(names.includes(button.dataset.flag))));
   }
 
   // ------------------------------------------------------------ requests
@@ -38,7 +38,7 @@
   async function ask(path, body) {
     if (busy && body) { return; }
     busy = true;
-    letters.forEach((one) => { one.disabled = true; });
+    letters.forEach((button) => { button.disabled = true; });
     try {
       const options = body ? { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } } : {};
       const response = await fetch(path, options);
@@ -52,7 +52,7 @@
     } finally {
       setTimeout(() => {
         busy = false;
-        letters.forEach((one) => { one.disabled = false; });
+        letters.forEach((button) => { button.disabled = false; });
         if (item) { document.body.dataset.ready = item.assignment; }
       }, DOUBLE_MS);
     }
@@ -78,9 +78,9 @@
   }
 
   function showItem(before) {
-    const kept = recalled();
+    const stored = recalled();
     if (!before || before.rubric !== item.rubric) { showScale(); }
-    seen = kept.seen || 0;
+    seen = stored.seen || 0;
     since = now();
     const text = item.source.join("");
     if (text !== source) {
@@ -99,9 +99,9 @@
     $("question-title").textContent = item.rejected ? texts.prompt : texts.question;
     $("answer-title").textContent = item.rejected ? texts.chosen : texts.answer;
     $("opinions").hidden = !item.opinions.length;
-    $("opinions").querySelector("ul").replaceChildren(...item.opinions.map((one) => element("li", one)));
-    $("note").value = kept.note || "";
-    raise(kept.flags || []);
+    $("opinions").querySelector("ul").replaceChildren(...item.opinions.map((opinion) => element("li", opinion)));
+    $("note").value = stored.note || "";
+    raise(stored.flags || []);
     mark(false);
     if (before === null || before.assignment !== item.assignment) {
       $("item").scrollTop = 0;
@@ -161,10 +161,10 @@
   }
 
   function element(name, text, className) {
-    const made = document.createElement(name);
-    made.textContent = text;
-    if (className) { made.className = className; }
-    return made;
+    const node = document.createElement(name);
+    node.textContent = text;
+    if (className) { node.className = className; }
+    return node;
   }
 
   function mark(on) {
@@ -197,8 +197,8 @@
   const toggleHelp = () => ($("help").open ? $("help").close() : $("help").showModal());
 
   const undoAtEnd = action("", undo, ...Array.from($("undo").cloneNode(true).childNodes));
-  document.querySelectorAll("[data-reason]").forEach((one) => one.addEventListener("click", () => skip(one.dataset.reason)));
-  document.querySelectorAll("dialog .close").forEach((one) => one.addEventListener("click", () => one.closest("dialog").close()));
+  document.querySelectorAll("[data-reason]").forEach((button) => button.addEventListener("click", () => skip(button.dataset.reason)));
+  document.querySelectorAll("dialog .close").forEach((button) => button.addEventListener("click", () => button.closest("dialog").close()));
   $("mark").addEventListener("click", toggleMark);
   $("skip").addEventListener("click", () => $("reasons").showModal());
   $("undo").addEventListener("click", undo);
@@ -224,7 +224,7 @@
     if (act) { event.preventDefault(); act(); }
   });
   function actions(key) {
-    const letter = letters.find((one) => one.dataset.letter === key);
+    const letter = letters.find((button) => button.dataset.letter === key);
     if (letter) { return () => record(key); }
     if (/^[1-9]$/.test(key) && flags[key - 1]) { return () => flip(flags[key - 1]); }
     return {

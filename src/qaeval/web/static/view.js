@@ -13,9 +13,9 @@ async function ask() {
       activity.textContent = state.activity;
       for (const stage of state.stages) {
         document.getElementById(stage.stage).value = stage.share;
-        const most = stage.stage === "grade" ? "at most " : "";
+        const bound = stage.stage === "grade" ? "at most " : "";
         document.getElementById(stage.stage + "-text").textContent =
-          stage.done.toLocaleString("en") + " of " + most + stage.total.toLocaleString("en") + " rows";
+          stage.done.toLocaleString("en") + " of " + bound + stage.total.toLocaleString("en") + " rows";
       }
     } else { next = 10000; }
   } catch {
