@@ -1,16 +1,20 @@
 """What people read of a gate on GitHub and GitLab: the job's summary and the comment."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 
 from gate_builders import EVERY, HOSTILE, NOT_COMPARABLE, PASS, REGRESSION, UNTRUSTED, gate, measure, rule
+from qaeval.comparison.overview import build_overview
 from qaeval.errors import UsageError
 from qaeval.gate.messages import change, level, safe
 from qaeval.gate.model import GateReport
 from qaeval.gate.views import MARKER, MAX_COMMENT, to_comment, to_markdown
+from qaeval.testing import make_run
 
 GITHUB = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 """HTML goes through, as it does on GitHub before its sanitiser: our own must be all there is."""
@@ -166,3 +170,17 @@ def test_a_sequential_gate_says_what_it_saved() -> None:
     }
     words = Page(to_markdown(gate("pass", rule(), sequential=found))).words
     assert all(datum in words for datum in ("80 of 200 chunks", "480 of 1,200 items", "60.0 %"))
+
+
+def test_the_comment_has_the_first_screen_of_the_runs_report_folded_and_harmless(tmp_path: Path) -> None:
+    words = {"alpha": ["AAB"] * 12, "beta": ["ABB"] * 12}
+    screen = build_overview(make_run(tmp_path / "run", words).report)
+    evil = replace(screen, verdict="@everyone see www.evil.example <img src=x> #1")
+    body = to_comment(PASS, screen=evil)
+    folded = body.partition("<summary>The run")[2].partition("</details>")[0]
+    assert "alpha" in folded
+    assert "66.7 %" in folded
+    assert "@everyone" not in folded
+    assert "img" not in Page(body).tags
+    assert Page(body).links == []
+    assert "<summary>The run" not in to_comment(PASS)

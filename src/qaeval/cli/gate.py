@@ -21,7 +21,7 @@ from qaeval.cli.options import (
     mapping,
 )
 from qaeval.cli.terminal import say, say_json
-from qaeval.errors import QaevalError, UsageError
+from qaeval.errors import DataError, QaevalError, UsageError
 
 if TYPE_CHECKING:
     from qaeval.gate.baseline import EvidenceReader
@@ -158,7 +158,7 @@ def gate(
         cache=not no_cache,
         progress=progress_on_stderr(),
     )
-    write_views(report, junit=junit, summary=summary, comment=comment, link=link)
+    write_views(report, run=run, junit=junit, summary=summary, comment=comment, link=link)
     with suppress(SystemExit, BrokenPipeError):  # a reader that has seen enough does not change the verdict
         show(report, as_json=as_json)
     return report.exit_code
@@ -175,7 +175,13 @@ def show(report: "GateReport", *, as_json: bool) -> None:
 
 
 def write_views(
-    report: "GateReport", *, junit: Path | None, summary: Path | None, comment: Path | None, link: str
+    report: "GateReport",
+    *,
+    run: Path,
+    junit: Path | None,
+    summary: Path | None,
+    comment: Path | None,
+    link: str,
 ) -> None:
     """Write what CI shows of a verdict: JUnit XML, a job's summary, a comment."""
     from qaeval.files.rows import explained
@@ -191,9 +197,14 @@ def write_views(
         with explained(summary, "writing"), summary.open("a", encoding="utf-8") as file:
             file.write(to_markdown(report))
     if comment is not None:
+        from qaeval.comparison.overview import build_overview
+        from qaeval.comparison.report_file import load_report
         from qaeval.gate.views import to_comment
 
-        write_file(comment, to_comment(report, link))
+        screen = None
+        with suppress(DataError):  # a run without a report is gated all the same
+            screen = build_overview(load_report(run))
+        write_file(comment, to_comment(report, link, screen))
 
 
 def _reader(config: Path | None, labels: list[Path] | None, hardware: str | None) -> "EvidenceReader":

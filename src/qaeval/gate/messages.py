@@ -35,7 +35,12 @@ def plain(text: str) -> str:
 
 def safe(text: str) -> str:
     """Make any text safe in a comment or a job summary: no markup, no HTML, no link and no mention."""
-    return _MENTION.sub(rf"\1{_BREAK}", escape(plain(text)))
+    return unmentioned(escape(plain(text)))
+
+
+def unmentioned(markdown: str) -> str:
+    """Break what GitHub and GitLab would turn into a mention, a reference or a link."""
+    return _MENTION.sub(rf"\1{_BREAK}", markdown)
 
 
 def name(rule: RuleVerdict) -> str:

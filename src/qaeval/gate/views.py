@@ -12,6 +12,8 @@ from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from qaeval.comparison.headline import verdict_sentence
+from qaeval.comparison.markdown import overview_lines
+from qaeval.comparison.overview import Overview
 from qaeval.errors import UsageError
 from qaeval.gate.messages import (
     allowed,
@@ -23,6 +25,7 @@ from qaeval.gate.messages import (
     plain,
     safe,
     sequential_line,
+    unmentioned,
 )
 from qaeval.gate.model import GateReport, Outcome, RuleVerdict, RunIdentity
 from qaeval.report.numbers import moment, plural
@@ -114,14 +117,15 @@ _MAX_FOLDED: Final = 20_000
 _MAX_NOTES: Final = 10
 
 
-def to_comment(report: GateReport, link: str = "") -> str:
+def to_comment(report: GateReport, link: str = "", screen: Overview | None = None) -> str:
     """Return a gate as the body of a comment, below the length that GitHub accepts.
 
-    Rules that passed without a change that could be told from 0 are folded away.
+    Rules that passed without a change that could be told from 0 are folded away, and so is the comparison of the run's candidates.
 
     Args:
         report: The gate.
         link: Address of the whole report, ``http`` or ``https``; empty: no link.
+        screen: The first screen of the run's report; None: the comment has none.
 
     Raises:
         UsageError: The link is another kind of address.
@@ -134,6 +138,7 @@ def to_comment(report: GateReport, link: str = "") -> str:
     lines += [f"> {safe(note)}  " for note in report.notes[:_MAX_NOTES]]
     lines += ["", f"Judge: {safe(judge_line(report))}", ""]
     lines += [f"Comparison: {safe(verdict_sentence(report.verdict))}", ""] if report.verdict else []
+    lines += _screen(screen) if screen else []
     lines += [_foot(report, link)]
     return "\n".join(lines) + "\n"
 
@@ -153,6 +158,21 @@ def _folded(rules: Sequence[RuleVerdict]) -> list[str]:
     title = f"{plural(len(rules), 'rule')} passed without a change that could be told from 0"
     lines = ["<details>", f"<summary>{title}</summary>", "", *rule_table(rules[:kept]), ""]
     return [*lines, *_omitted(len(rules) - kept), "</details>", ""]
+
+
+def _screen(screen: Overview) -> list[str]:
+    lines = [unmentioned(line) for line in overview_lines(screen)]
+    if _fitting(lines, _MAX_FOLDED) < len(lines):
+        return []
+    return [
+        "<details>",
+        "<summary>The run: candidates, judge and differences</summary>",
+        "",
+        *lines,
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def _fitting(texts: Sequence[str], limit: int) -> int:
