@@ -162,9 +162,9 @@ class ControlStage(Stage[_ControlTask, Control]):
         controls = draw(self.spec.name, samples, self._replies)
         if controls:
             self._store.drop_manifest()
-            with self._store.writer(CONTROLS) as rows:
-                for control in controls:
-                    rows.append(control)
+            # at once: a run that was killed half-way through the draw would keep fewer controls
+            lines = (control.model_dump_json(exclude_none=True) + "\n" for control in controls)
+            self._store.write_text(CONTROLS, "".join(lines))
         return controls
 
     async def ask(self, model: ChatModel, task: _ControlTask) -> Control:

@@ -1,0 +1,280 @@
+"""A crash at every operation: each command that writes is killed, or its disk fails, and the same command heals.
+
+Between the two, every file is absent, or whole with its former or its new content; after the second, the folder is that of a command
+that nothing disturbed. The quick suite takes some operations of each command, `--nightly` all of them.
+"""
+
+import ctypes
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+MODES: Final = {"killed before": 1, "killed in the middle": 2, "EIO": 3, "full disk": 4}
+QUICK: Final = 3
+"""Operations of each command and mode in the quick suite."""
+GROWING: Final = {"generations.jsonl", "grades.jsonl", "controls.jsonl", "sessions.jsonl", "metrics.jsonl"}
+"""Files of rows: a killed process may leave a part of them, with an incomplete last line."""
+REPORTS: Final = {"report.json", "manifest.json", "gate.json"}
+"""Documents with times and speeds of their run."""
+VOLATILE: Final = re.compile(
+    rb'"(?:\w*(?:started|finished|seconds|latency_s|time|created|at|date|sha256|git_commit|load_s)\w*)": ?[^,}\]]+'
+)
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that writes.
+
+    Attributes:
+        words: Its words; the working directory is a copy of the prepared folder.
+        again: Words of the command that heals; empty: the same.
+        exists: Whether the second command may refuse because the first one had finished its file.
+    """
+
+    words: tuple[str, ...]
+    again: tuple[str, ...] = ()
+    exists: bool = False
+
+
+FLOOR: Final = ("embedded-lead", "embedded-salient", "--n", "3", "--seed", "1", "--yes", "--no-cache")
+COMMANDS: Final = {
+    "chunk": Command(("chunk", "docs", "--out", "out.jsonl"), exists=True),
+    "sample": Command(("sample", "--n", "5", "--out", "out.jsonl"), exists=True),
+    "new-eval": Command(("new-eval", "mine"), exists=True),
+    "schema": Command(("schema", "--out", "schemas")),
+    "init": Command(
+        ("init", "project", "--documents", "docs", "--candidate", "embedded-lead", "--yes"), exists=True
+    ),
+    "compare": Command(("compare", *FLOOR, "--out", "new"), ("compare", *FLOOR, "--out", "new", "--resume")),
+    "report": Command(("report", "run")),
+    "export sft": Command(("export", "run", "--to", "csv", "--out", "out")),
+    "export labels": Command(("export", "run", "--to", "labels", "--n", "4", "--out", "out")),
+    "baseline set": Command(("baseline", "set", "run", "--out", "baseline.json")),
+    "gate": Command(("gate", "run", "--baseline", "run", "--junit", "junit.xml", "--comment", "comment.md")),
+    "import": Command(("import", "pairs.jsonl", "--out", "imported"), exists=True),
+    "history": Command(("history", ".", "--out", "history.html")),
+    "repair": Command(("repair", "damaged")),
+    "labels import": Command(("labels", "import", "run", "anna.jsonl")),
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    library = tmp_path_factory.mktemp("disk") / "libfailingdisk.so"
+    source = Path(__file__).with_name("failing_disk.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands read: documents, a graded run, a damaged one, labels, items."""
+    folder = tmp_path_factory.mktemp("prepared")
+    run = folder / "run"
+    done = [
+        sys.executable,
+        "-m",
+        "qaeval",
+        "compare",
+        "embedded-lead",
+        "embedded-salient",
+        "--n",
+        "12",
+        "--yes",
+        "--out",
+        run,
+    ]
+    subprocess.run(done, check=True, cwd=folder, capture_output=True)
+    shutil.copytree(run, folder / "damaged")
+    lines = (run / "grades.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "damaged" / "grades.jsonl").write_bytes(b"".join([lines[0], b"[]\n", *lines[2:]]))
+    (folder / "docs").mkdir()
+    (folder / "docs" / "a.md").write_text(
+        "# Valves\n\n" + "Valve 7 opens at 9 bar and closes within 12 seconds. " * 30
+    )
+    shutil.copy(ROOT / "docs" / "examples" / "pairs.jsonl", folder / "pairs.jsonl")
+    items = [json.loads(line) for line in lines[:6]]
+    rows = [
+        {
+            "item_id": row["item_id"],
+            "letter": "B",
+            "rater": "anna",
+            "rater_kind": "human",
+            "rubric": "qa_pair_abc/2",
+        }
+        for row in items
+    ]
+    (folder / "anna.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+class Machine:
+    """A process that has qaeval loaded and the failing disk preloaded; each try is a fork of it."""
+
+    def __init__(self, library: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(library)],
+            env={**os.environ, "LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, folder: Path, words: tuple[str, ...], mode: int = 0, at: int = 0) -> tuple[int, int]:
+        """Run a command in a folder; return its exit code, negative where it was killed, and its operations."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps([str(folder), words, mode, at]), file=self._process.stdin, flush=True)
+        code, operations = json.loads(self._process.stdout.readline())
+        return code, operations
+
+    def close(self) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def machine(library: Path) -> Iterator[Machine]:
+    machine = Machine(library)
+    yield machine
+    machine.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file that a reader sees, without times and locks."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        if path.name in REPORTS
+        else VOLATILE.sub(b'"t":0', path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock" and "__pycache__" not in path.parts
+    }
+
+
+def settled(name: str, content: bytes | None) -> object:
+    """Return what must be equal in the end: of pages and reports that they exist, of rows their set."""
+    if content is None:
+        return None
+    path = Path(name)
+    if path.suffix in {".html", ".svg", ".md"} or path.name in {*REPORTS, "sessions.jsonl"}:
+        return True
+    if path.suffix != ".jsonl":
+        return content
+    rows = [json.loads(line) for line in content.splitlines()]
+    # of several rows of a task the last one counts
+    last = {}
+    for index, row in enumerate(rows):
+        last[row.get("task_id", index) if isinstance(row, dict) else index] = json.dumps(row)
+    return sorted(last.values())
+
+
+def is_whole(name: str, content: bytes, former: dict[str, bytes], new: dict[str, bytes]) -> bool:
+    path = Path(name)
+    if path.name in GROWING or path.parent.name == "labels":
+        return True
+    if path.suffix in {".html", ".svg"} or path.name == "report.md":
+        return True  # times in words
+    if path.name in REPORTS:
+        return isinstance(json.loads(content), dict)  # speeds of this run
+    return (
+        path.name.endswith(".partial")
+        or content in {former.get(name), new.get(name)}
+        or name not in {*former, *new}
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_heals_what_a_crash_at_any_operation_left(
+    name: str,
+    machine: Machine,
+    prepared: Path,
+    tmp_path: Path,
+    figures: Callable[..., None],
+    request: pytest.FixtureRequest,
+) -> None:
+    command = COMMANDS[name]
+    former = contents(prepared)
+    undisturbed = shutil.copytree(prepared, tmp_path / "undisturbed" / "x")
+    code, operations = machine.run(undisturbed, command.words)
+    assert code in {0, 2}, name
+    assert operations > 0
+    new = contents(undisturbed)
+    whole = bool(request.config.getoption("--nightly", default=False))
+    rng = random.Random(name)  # noqa: S311 - a draw of operations
+    tries = 0
+    for mode in MODES.values():
+        numbers = range(1, operations + 1)
+        for at in numbers if whole or operations <= QUICK else sorted(rng.sample(numbers, QUICK)):
+            folder = shutil.copytree(prepared, tmp_path / "try" / "x")
+            tries += 1
+            first, _ = machine.run(folder, command.words, mode, at)
+            if mode > 2:
+                assert first in {0, 2, 69, 74}, f"{name}: operation {at}, mode {mode} ended with {first}"
+            left = contents(folder)
+            torn = [file for file, content in left.items() if not is_whole(file, content, former, new)]
+            assert torn == [], f"{name}: operation {at}, mode {mode} left {torn}"
+            begun = command.again and any((folder / "new").glob("settings.json"))
+            second, _ = machine.run(folder, command.again if begun else command.words)
+            after = contents(folder)
+            different = sorted(
+                file
+                for file in {*after, *new}
+                if settled(file, after.get(file)) != settled(file, new.get(file))
+            )
+            accepted = {code, 64} if command.exists else {code}
+            assert second in accepted, (
+                f"{name}: operation {at}, mode {mode}: the same command ended with {second}"
+            )
+            assert different == [], f"{name}: operation {at}, mode {mode}: {different}"
+            shutil.rmtree(tmp_path / "try")
+    figures(f"`{name}`, {operations} operations", tries, "", 0, 0, 0)
+
+
+def serve(library: str) -> None:
+    """Run the tries that stdin names, each in a fork; print exit code and operations."""
+    import qaeval.api  # noqa: PLC0415, F401 - loaded once
+    from qaeval.cli import run  # noqa: PLC0415
+
+    disk: Any = ctypes.CDLL(library)
+    disk.disk_operations.restype = ctypes.c_long
+    for line in sys.stdin:
+        folder, words, mode, at = json.loads(line)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.chdir(folder)
+            silence = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(silence, stream)
+            disk.disk_fails(f"{folder}/".encode(), mode, ctypes.c_long(at))
+            code = run(list(words))
+            os.write(writer, json.dumps([code, disk.disk_operations()]).encode())
+            os._exit(0)
+        os.close(writer)
+        _, status = os.waitpid(child, 0)
+        answer = os.read(reader, 1000)
+        os.close(reader)
+        print(answer.decode() if answer else json.dumps([-os.WTERMSIG(status), 0]), flush=True)  # noqa: T201 - to the test
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
