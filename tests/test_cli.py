@@ -95,7 +95,10 @@ def wait_for_rows(path: Path, n: int) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_finished_and_prints_the_way_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_keeps_what_is_finished_and_prints_the_way_on(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
     chunks = chunk_file(tmp_path / "chunks.jsonl", 60)
     (tmp_path / "qaeval.yaml").write_text("models: {a: {hf_id: org/a}, b: {hf_id: org/b}}\n")
     with LoopbackServer(models=("a", "b"), latency_s=0.05) as server:
@@ -105,7 +108,7 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_way_on(tmp_path: Path) -> 
             list(map(str, command)), cwd=tmp_path, stderr=subprocess.PIPE, text=True
         ) as process:
             wait_for_rows(tmp_path / "run" / "generations.jsonl", 10)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signum)
             _, said = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "qaeval generate a b" in said
@@ -304,3 +307,43 @@ def test_a_concurrency_that_is_none_is_refused(
     words = ["compare", "embedded-lead", "embedded-salient", "--n", "2", "--out", str(tmp_path / "run")]
     assert run([*words, f"--concurrency={typed}"]) == 64
     assert "from 1 to 4,096" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "report LONG",
+        "compare embedded-lead embedded-salient --n 2 --out LONG",
+        "compare embedded-lead --chunks LONG",
+        "compare embedded-lead --eval LONG",
+        "chunk LONG",
+        "agreement LONG.csv",
+        "rubric check LONG",
+        "gate LONG",
+        "models --config LONG.yaml",
+    ],
+)
+def test_a_name_that_is_too_long_is_a_usage_error(words: str, tmp_path: Path) -> None:
+    done = qaeval(*words.replace("LONG", "n" * 300).split(), cwd=tmp_path)
+    assert done.returncode in {64, 65, 74}, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: &a\n  x: *a\n",
+        "models: &a [*a]\n",
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(
+            f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
+            for old, new in zip("abcdefg", "bcdefgh", strict=True)
+        ),
+    ],
+    ids=["a mapping in itself", "a list in itself", "a million laughs"],
+)
+def test_yaml_whose_aliases_have_no_end_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "qaeval.yaml").write_text(text)
+    done = qaeval("models", cwd=tmp_path)
+    assert done.returncode == 65
+    assert "alias" in done.stderr

@@ -18,6 +18,7 @@ from qaeval.cli.app import ORDER, app
 from qaeval.cli.terminal import say
 from qaeval.errors import QaevalError, StoreError, UsageError
 
+_EXCERPT: Final = 80
 _VERBOSITY: Final = {"-v", "-vv", "-V", "--verbose"}
 """Options that other tools have for their version or for more output."""
 
@@ -78,6 +79,10 @@ def _misused(error: typer.TyperException, arguments: list[str]) -> int:
 def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
         return _print_error(f"the output could not be written: {error.strerror}", StoreError.exit_code)
+    if isinstance(error, OSError) and error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
+        return _print_error(
+            f"{str(error.filename or '')[:_EXCERPT]}…: {error.strerror}; choose another name", 64
+        )
     traceback.print_exc()
     return _print_error(
         "this is a bug in qaeval, not in your input; please report it with the lines above", 70

@@ -26,6 +26,8 @@ _SEPARATOR_LINE: Final = re.compile(r'\ufeff?"?sep=(?P<separator>[,;\t|])"?\n', 
 MAX_PROBLEMS: Final = 20
 """Problems of a file that a message lists: a screen."""
 
+_MAX_VALUES: Final = 1_000_000
+"""Values of a YAML file; aliases that refer to themselves have no end, and a few nested ones make billions."""
 _MAX_EXCERPT: Final = 60
 """Characters of a wrong value that a message shows."""
 
@@ -135,6 +137,19 @@ _Loader.yaml_constructors = {
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
+def _n_values(data: object) -> int:
+    """Count the values of a document, those behind aliases each time; stops above `_MAX_VALUES`."""
+    n, pending = 0, [data]
+    while pending and n <= _MAX_VALUES:
+        value = pending.pop()
+        n += 1
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return n
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
@@ -166,6 +181,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     finally:
         if loader is not None:
             loader.dispose()
+    if _n_values(data) > _MAX_VALUES:
+        raise DataError(
+            f"{path}: not usable YAML: an alias refers to what it is in, or aliases make more than {_MAX_VALUES:,} values"
+        )
     if not isinstance(data, dict):
         got = "an empty file" if data is None else _excerpt(data)
         raise DataError(f"{path}: expected a mapping (key: value) at the top level, got {got}")

@@ -47,7 +47,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM request a stop while the block runs, a second one abandon it.
+    """Have Ctrl-C, SIGTERM and a closed terminal request a stop while the block runs, a second one abandon it.
 
     Outside the main thread this does nothing: Python runs signal handlers in the main thread alone.
     """
@@ -55,7 +55,11 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        signum: handler
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if (handler := signal.getsignal(signum)) is not signal.SIG_IGN or signum != signal.SIGHUP  # nohup
+    }
     for signum in before:
         loop.add_signal_handler(signum, stop.request_or_abandon)
     try:
