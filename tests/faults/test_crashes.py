@@ -21,7 +21,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 MODES: Final = {"killed before": 1, "killed in the middle": 2, "EIO": 3, "full disk": 4}
-QUICK: Final = 3
+QUICK: Final = 2
 """Operations of each command and mode in the quick suite."""
 GROWING: Final = {"generations.jsonl", "grades.jsonl", "controls.jsonl", "sessions.jsonl", "metrics.jsonl"}
 """Files of rows: a killed process may leave a part of them, with an incomplete last line."""
