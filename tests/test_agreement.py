@@ -301,6 +301,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_its_labels(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     code, out, _ = told(capsys, "agreement", str(finished), "--by", "candidate")
@@ -313,6 +314,7 @@ def test_a_run_is_compared_with_its_labels(finished: Path, capsys: pytest.Captur
     assert "embedded-salient" in out
 
 
+@pytest.mark.slow
 def test_a_run_as_json_is_the_document(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(told(capsys, "agreement", str(finished), "--json", "--by", "type")[1])
     report = json.loads((finished / "report.json").read_text())
@@ -332,6 +334,7 @@ def test_options_of_a_file_do_not_fit_a_run(
     assert expected in err
 
 
+@pytest.mark.slow
 def test_a_plan_from_a_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = ("plan", str(finished), "--difference", "0.1")
     code, out, _ = told(capsys, *plan, "--power", "0.9", "--chunks", "20")
@@ -345,6 +348,7 @@ def test_a_plan_from_a_run(finished: Path, capsys: pytest.CaptureFixture[str]) -
     assert fewer["pairs"][0]["power"] < found["pairs"][0]["power"]
 
 
+@pytest.mark.slow
 def test_a_pilot_whose_candidates_are_far_apart_is_told(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

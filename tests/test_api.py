@@ -52,6 +52,7 @@ def test_importing_the_package_and_its_help_loads_no_library_of_numbers() -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_same_name_does_not_replace_a_function() -> None:
     script = "import qaeval.gate.model, qaeval.agreement.model, qaeval; print(callable(qaeval.gate), callable(qaeval.agreement))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -109,6 +110,7 @@ def test_one_model_alone_is_evaluated() -> None:
     assert alone.path.parent == Path("results")
 
 
+@pytest.mark.slow
 def test_the_stages_one_by_one_give_the_letters_of_compare(run: qaeval.Run) -> None:
     generated = qaeval.generate(FLOOR, n=12, out="stages")
     with pytest.raises(DataError, match="not graded yet"):
@@ -139,6 +141,7 @@ def test_the_async_form_leaves_the_event_loop_free() -> None:
     assert asyncio.run(main()) > 3
 
 
+@pytest.mark.slow
 def test_it_works_in_a_thread() -> None:
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(qaeval.compare(FLOOR, n=4)))
@@ -147,6 +150,7 @@ def test_it_works_in_a_thread() -> None:
     assert isinstance(results[0], qaeval.Run)
 
 
+@pytest.mark.slow
 def test_it_prints_nothing_and_logs_nothing_by_default(capfd: pytest.CaptureFixture[str]) -> None:
     handlers = logging.getLogger("qaeval").handlers
     assert [type(handler) for handler in handlers] == [logging.NullHandler]

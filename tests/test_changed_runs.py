@@ -81,6 +81,7 @@ def test_every_file_of_the_manifest_that_decides_is_compared(
     assert command(COMMANDS["gate"](run)) == 65
 
 
+@pytest.mark.slow
 def test_what_is_only_shown_may_change_and_a_new_report_accepts_a_change(run: Path) -> None:
     (run / "report.html").write_text("mine")
     (run / "notes.json").write_text("{}")

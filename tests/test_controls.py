@@ -159,6 +159,7 @@ def test_without_controls_nothing_more_is_asked_and_the_run_says_so(tmp_path: Pa
     assert judge.requests == []
 
 
+@pytest.mark.slow
 def test_the_option_leaves_them_out(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert command(["compare", "embedded-lead", "--n", "2", "--no-controls", "--out", str(out)]) == 0
@@ -167,6 +168,7 @@ def test_the_option_leaves_them_out(tmp_path: Path) -> None:
     assert not (out / CONTROLS).exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_one_item_has_one_control_that_decides_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     samples = tmp_path / "samples.jsonl"
@@ -238,6 +240,7 @@ def test_an_answer_that_fails_for_a_while_is_asked_again(tmp_path: Path) -> None
     assert len(judge.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_after_the_draw_grades_what_was_drawn(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run")
     file = run.path / CONTROLS
@@ -406,12 +409,14 @@ def test_a_candidate_that_copies_the_example_and_a_judge_of_one_letter_leave_no_
     assert "more chunk" not in printed
 
 
+@pytest.mark.slow
 def test_a_judge_of_one_letter_whose_controls_pass_keeps_its_verdict(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run", looks, {"writer": writes, "copier": copies}, n=14)
     assert set(run.letters["letter"]) == {"A", ""}
     assert (run.report.verdict.kind, run.report.verdict.candidate) == ("use", "writer")
 
 
+@pytest.mark.slow
 def test_one_letter_without_controls_leaves_no_verdict(tmp_path: Path) -> None:
     run, _ = compare(tmp_path / "run", one_letter, {"writer": writes, "copier": copies}, n=14, controls=False)
     assert [reason.code for reason in run.report.verdict.reasons] == ["judge_tells_nothing_apart"]

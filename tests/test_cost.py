@@ -477,6 +477,7 @@ def test_the_words_name_formula_price_and_source() -> None:
     assert "EUR 60.00 per hour" in text
 
 
+@pytest.mark.slow
 def test_the_command_prices_a_run_over_servers(tmp_path: Path) -> None:
     config = tmp_path / "prices.yaml"
     config.write_text(

@@ -67,6 +67,7 @@ def test_every_document_that_cannot_be_read_is_named_and_can_be_left_out(
     assert run(["chunk", "docs", "--skip-unreadable", "--out", "none.jsonl"]) == 65
 
 
+@pytest.mark.slow
 def test_real_documentation_goes_from_documents_to_a_report(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_the_first_command_of_a_page_works(
     assert done.returncode == 0, f"{PAGES[page]}\n{done.stderr}"
 
 
+@pytest.mark.slow
 def test_existing_items_are_graded_by_the_first_two_commands_of_the_page(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
     commands = FENCE.findall((ROOT / "docs" / "import.md").read_text())[0].splitlines()

@@ -101,6 +101,7 @@ def test_any_kind_of_chunk_gives_three_pairs_in_its_own_words(candidate: Candida
     .map(" ".join)
     .filter(str.strip)
 )
+@pytest.mark.slow
 def test_any_mix_of_words_and_marks_gives_three_pairs(text: str) -> None:
     is_sound(lead(text), text)
     is_sound(salient(text), text)

@@ -163,6 +163,7 @@ def _headline(run: qaeval.Run) -> str:
     return " ".join(sentence.text for sentence in run.report.headline)
 
 
+@pytest.mark.slow
 def test_the_same_model_is_refused_and_when_allowed_said(tmp_path: Path) -> None:
     pairs = [(kind, f"{kind}?", "So.") for kind in ("factual", "conceptual", "comparison")]
     both = ScriptedModel(

@@ -126,6 +126,7 @@ def test_a_baseline_file_has_no_replies_to_grade_again(
     assert "baselines/qa_pairs.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_samples_end_4_and_unpaired_compares_them(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text(WIDE)
     other = write_run(tmp_path / "other", {"alpha": words(200, 0.8)}, samples_digest="0" * 64)

@@ -225,6 +225,7 @@ def test_a_run_in_which_every_candidate_copies_the_example_is_reported_without_a
         assert sentence in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_a_run_in_which_nothing_was_graded_is_no_success(
     copied: Path, blind: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -508,6 +508,7 @@ def test_another_judge_grades_a_run_with_imported_letters(tmp_path: Path) -> Non
     assert len(list((tmp_path / "run" / "grades").glob("*.jsonl"))) == 1
 
 
+@pytest.mark.slow
 def test_equal_items_of_two_candidates_keep_the_letters_of_each(tmp_path: Path) -> None:
     one = lines(tmp_path / "one.jsonl", [{**item, "g": "A"} for item in PAIRS])
     two = lines(tmp_path / "two.jsonl", [{**item, "g": "B"} for item in PAIRS])

@@ -212,6 +212,7 @@ def test_a_wrong_setting_writes_nothing(arguments: list[str], code: int, named: 
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_files_is_kept_and_clashes_are_named(documents: Path, tmp_path: Path) -> None:
     project = tmp_path / "p"
     (project / "evals/p").mkdir(parents=True)
@@ -402,6 +403,7 @@ def test_the_script_of_the_ci_file_gates_the_committed_baseline(documents: Path,
     assert "qaeval gate" in summary.read_text()
 
 
+@pytest.mark.slow
 def test_an_entry_states_what_the_shipped_registry_does_not(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -415,6 +417,7 @@ def test_an_entry_states_what_the_shipped_registry_does_not(
     assert config_of(tmp_path / "p").models["selene"].url == server.url
 
 
+@pytest.mark.slow
 def test_a_model_on_two_servers_has_a_replica(
     documents: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -437,6 +440,7 @@ def test_a_model_on_two_servers_has_a_replica(
         assert (mistral.url, mistral.replicas) == (server.url, (second.url,))
 
 
+@pytest.mark.slow
 def test_a_model_is_known_by_its_weights_not_by_the_name_that_its_server_gives_it(
     documents: Path, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_second_judge_whose_server_never_answered_leaves_the_report_as_it_was(
     assert qaeval.load_run(run).report.verdict == before
 
 
+@pytest.mark.slow
 def test_the_letters_of_both_judges_are_kept_and_nothing_is_asked_twice(run: Path) -> None:
     before = (run / "grades.jsonl").read_bytes()
     settings = (run / "settings.json").read_bytes()
@@ -184,6 +185,7 @@ def test_a_gate_looks_at_the_first_judge_alone(run: Path) -> None:
     assert evidence_digest(reader.run(run)) == before
 
 
+@pytest.mark.slow
 def test_one_judge_alone_has_a_report_as_before(run: Path) -> None:
     report = json.loads(qaeval.load_run(run, labels=[]).render("json"))
     assert "judges" not in report

@@ -106,6 +106,7 @@ def test_the_option_belongs_to_sheets(run: Path, tmp_path: Path, capsys: pytest.
     )
 
 
+@pytest.mark.slow
 def test_a_plan_says_how_many_labelled_chunks_decide(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert qaeval(["plan", str(run), "--difference", "0.3", "--chunks", "60", "--json"]) == 0
     (pair,) = json.loads(capsys.readouterr().out)["pairs"]

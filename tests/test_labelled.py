@@ -149,6 +149,7 @@ def test_a_sheet_drawn_by_letter_is_weighed_by_letter() -> None:
 # ------------------------------------------------------------------------------ several raters
 
 
+@pytest.mark.slow
 def test_people_decide_before_models_and_more_labels_before_fewer() -> None:
     run = case(JUDGED, items_per_sample=ITEMS)
     labels = (
@@ -209,6 +210,7 @@ def better(n_labelled: int) -> Case:
         (40, "shown", "labelled"),
     ],
 )
+@pytest.mark.slow
 def test_labels_of_30_chunks_lift_the_condition(n_labelled: int, condition: str, code: str) -> None:
     verdict = better(n_labelled).report().verdict
     assert (verdict.kind, verdict.candidate, verdict.condition) == ("use", "beta", condition)
@@ -247,6 +249,7 @@ def test_holm_is_over_all_pairs() -> None:
     assert first.p_holm == approx(3 * first.p)
 
 
+@pytest.mark.slow
 def test_costs_and_choice_take_the_usable_rate_by_labels() -> None:
     report = favoured(20).report()
     rates = report.usable_rates()
@@ -281,6 +284,7 @@ def story(n_labelled: int, seed: int) -> Case:
 
 
 @pytest.mark.parametrize("n_labelled", [0, 10, 19, 35, 40])
+@pytest.mark.slow
 def test_a_candidate_that_only_the_judge_favours_is_never_used_without_a_condition(n_labelled: int) -> None:
     for seed in range(2):
         verdict = story(n_labelled, seed).report().verdict
@@ -363,6 +367,7 @@ def test_labels_of_items_that_no_longer_exist_are_counted_and_correct_nothing() 
     assert of_pair(report) == of_pair(run.report())
 
 
+@pytest.mark.slow
 def test_two_labels_of_one_rater_for_one_item_are_refused_by_name() -> None:
     run = favoured(20)
     first = run.rows.labels[0]

@@ -86,6 +86,7 @@ def test_the_most_frequent_letter_decides(
     assert panel_letter(codes, n_members=n_members) == expected
 
 
+@pytest.mark.slow
 def test_the_letters_of_the_report_are_those_of_most_members(run: Path) -> None:
     graded = _grade(run)
     votes = _votes(run)
@@ -247,6 +248,7 @@ def test_compare_has_the_panel_grade_and_decide(tmp_path: Path) -> None:
     assert len(models["b"].requests) == run.report.panel.n_items
 
 
+@pytest.mark.slow
 def test_compare_goes_on_after_a_member_that_failed(tmp_path: Path) -> None:
     def dead(_: Any) -> str:
         raise ChatError("endpoint", "no server")

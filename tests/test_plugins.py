@@ -85,6 +85,7 @@ def part_of_run(folder: Path, name: str) -> Any:
 # ---------------------------------------------------------------------------------- a model that works
 
 
+@pytest.mark.slow
 def test_a_registered_model_is_compared_without_an_entry_of_the_registry(site: Site, tmp_path: Path) -> None:
     site.install("mypackage", mymodel="Model")
     assert compare(tmp_path).returncode == 0

@@ -84,6 +84,7 @@ async def test_what_a_server_that_is_not_vllm_does_not_tell_is_unknown(server: L
     assert (facts.model_found, facts.system_role, facts.structured_output) == (True, True, True)
 
 
+@pytest.mark.slow
 async def test_a_failing_model_leaves_its_facts_unknown(server: LoopbackServer) -> None:
     server.fail("error_500")
     facts = await probe(server.url, "tiny-gen", addresses=("127.0.0.1",))

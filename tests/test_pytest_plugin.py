@@ -117,6 +117,7 @@ def test_a_mistake_is_never_green(pytester: pytest.Pytester, runs: Path, line: s
     assert "pytest_plugin.py" not in out
 
 
+@pytest.mark.slow
 def test_one_quantity_can_be_asserted(pytester: pytest.Pytester, runs: Path) -> None:
     line = "qaeval.assert_not_worse('today', 'main', margin=0.3, quantity='success_rate')"
     outcome(pytester, line, passed=1)

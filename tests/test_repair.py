@@ -38,6 +38,7 @@ def letters(run: Path) -> set[tuple[object, object]]:
     return {(row["item_id"], row["letter"]) for row in rows(run / "grades.jsonl")}
 
 
+@pytest.mark.slow
 def test_a_damaged_reply_and_its_letters_are_moved_aside_and_the_same_command_completes_the_run(
     run: Path,
 ) -> None:

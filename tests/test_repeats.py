@@ -103,6 +103,7 @@ def numbers_of(run: Path) -> tuple[Counter[int], Counter[tuple[int, int]]]:
     return replies, letters
 
 
+@pytest.mark.slow
 def test_repeats_are_rows_of_their_own_and_the_run_is_byte_for_byte_the_same(tmp_path: Path) -> None:
     with models():
         compare(tmp_path, "plain")
@@ -306,6 +307,7 @@ def test_letters_of_another_judge_are_refused(tmp_path: Path) -> None:
         _ = qaeval.load_run(run.path).report
 
 
+@pytest.mark.slow
 def test_temperature_0_is_said_before_and_after(tmp_path: Path) -> None:
     with models():
         compare(tmp_path, "run")
@@ -345,6 +347,7 @@ def test_a_judge_and_a_candidate_that_are_noisy_at_known_rates_have_the_known_co
     )
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_always_sure_has_no_noise_and_the_report_says_how_far_that_goes(
     tmp_path: Path,
 ) -> None:
@@ -363,6 +366,7 @@ def test_a_judge_that_is_always_sure_has_no_noise_and_the_report_says_how_far_th
     assert "two replies" in section.tables[0].rows[0][3]
 
 
+@pytest.mark.slow
 def test_a_judge_that_gives_no_letter_at_all_leaves_a_report(tmp_path: Path) -> None:
     with models() as scripted:
         scripted["grader"]._replies = lambda _request: "no letter"
@@ -374,6 +378,7 @@ def test_a_judge_that_gives_no_letter_at_all_leaves_a_report(tmp_path: Path) -> 
     assert noise_section(report) is not None
 
 
+@pytest.mark.slow
 def test_a_further_reply_that_is_the_same_for_three_chunks_is_a_failed_one(tmp_path: Path) -> None:
     def parrot(request: ChatRequest) -> str:
         answer = "Good." if request.sampling.seed else f"Good. {request.inputs['chunk'][:9]}"

@@ -330,12 +330,14 @@ def test_html_draws_scales_of_other_lengths(letters: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "made", [case({"alpha": ["x"] * 3}), case({"alpha": ["---"] * 12}), case({"alpha": ["AAA"] * 12})]
 )
+@pytest.mark.slow
 def test_bare_runs_render_everywhere(made: Case) -> None:
     assert html_of(made)
     assert render_markdown(made.report())
     assert [line.text for line in overview_text(made.report()) if line.kind == "candidate"]
 
 
+@pytest.mark.slow
 def test_what_is_undefined_is_printed_with_its_reason() -> None:
     made = case({"alpha": ["---"] * 12})
     reason = made.report().candidates[0].usable_of_graded.reason

@@ -94,6 +94,7 @@ def test_a_stage_after_an_overlapped_compare_is_recorded_as_running_alone(bench:
     assert bench.sessions()[3:] == [("grade", False), ("generate", False), ("generate", False)]
 
 
+@pytest.mark.slow
 def test_a_limit_of_one_stage_does_not_hold_for_the_next_one(bench: Bench) -> None:
     with bench.store() as store, Runner(store, CountingProgress(), concurrency=16) as runner:
         runner.generate(bench.plan.candidates, bench.plan.definition)
@@ -126,6 +127,7 @@ def test_a_compare_in_a_thread_sets_no_signal_handler(bench: Bench) -> None:
     assert {row["kind"] for row in bench.rows(GRADES)} == {"grade"}
 
 
+@pytest.mark.slow
 async def test_a_compare_in_a_running_loop_writes_the_rows_of_a_synchronous_one(bench: Bench) -> None:
     before = signal.getsignal(signal.SIGINT)
     with bench.store("async") as store:

@@ -73,6 +73,7 @@ def test_a_smaller_draw_is_part_of_a_larger_one(case: Case, data: st.DataObject)
 
 
 @given(corpora(), st.integers(0, 99))
+@pytest.mark.slow
 def test_the_order_of_the_file_does_not_matter(case: Case, shuffle: int) -> None:
     sizes, n, seed = case
     chunks = corpus(sizes)

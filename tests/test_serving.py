@@ -203,6 +203,7 @@ def test_progress_is_the_last_step() -> None:
 # ------------------------------------------------------------------------------ a process, and none left
 
 
+@pytest.mark.slow
 async def test_a_server_is_started_told_of_and_gone(tmp_path: Path) -> None:
     server = server_of("slow", tmp_path)
     steps: list[str] = []
@@ -248,6 +249,7 @@ async def test_a_server_takes_its_children_with_it(tmp_path: Path) -> None:
     assert gone(child)
 
 
+@pytest.mark.slow
 async def test_a_server_that_ignores_the_request_to_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

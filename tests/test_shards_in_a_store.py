@@ -176,6 +176,7 @@ def test_a_store_without_conditional_puts_is_found_out_before_any_request(
 
 
 @pytest.mark.parametrize("details", ["", "<Condition>If-None-Match</Condition>"], ids=["bare", "as AWS"])
+@pytest.mark.slow
 def test_a_refused_condition_means_that_another_one_came_first(
     details: str, store: str, server: str, tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ def redirect(elsewhere: str) -> Callable[[Asked], Answer]:
 
 
 @pytest.mark.usefixtures("store")
+@pytest.mark.slow
 def test_a_bucket_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare("s3://nowhere/run", "0/1") == 74
     assert "bucket does not exist" in capsys.readouterr().err

@@ -752,6 +752,7 @@ def test_a_directory_that_is_there_is_left_alone(
     assert "choose another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_ends_the_sweep_and_finished_levels_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -152,6 +152,7 @@ def test_labels_with_one_letter_that_the_judge_gave_too_refute_nothing() -> None
     assert run.with_rows(labels=labelled(run, "A", "beta")).report().verdict.kind == "use"
 
 
+@pytest.mark.slow
 def test_a_person_comes_before_a_model_when_labels_contradict_each_other() -> None:
     run = case({"alpha": ["AB"] * 24, "beta": ["AA"] * 24}, items_per_sample=2)
     by_anna = (*labelled(run, "AB", "alpha"), *labelled(run, "A", "beta"))
@@ -164,6 +165,7 @@ def test_a_person_comes_before_a_model_when_labels_contradict_each_other() -> No
 
 
 @pytest.mark.parametrize("run", [better(), refuted()], ids=["use", "none"])
+@pytest.mark.slow
 def test_page_markdown_and_terminal_print_the_verdict(run: Case) -> None:
     report = run.report()
     sentence = verdict_sentence(report.verdict)

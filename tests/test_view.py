@@ -54,6 +54,7 @@ def test_runs_are_listed_with_their_verdicts(client: Client, folder: Path) -> No
     assert "<img" not in text
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf_8_is_listed_and_opens(client: Client, folder: Path) -> None:
     (folder / "first").rename(folder / os.fsdecode(b"night\xff"))
     assert url("night\ufffd") in client.send("GET", "/").text
@@ -215,6 +216,7 @@ def test_latest_is_the_run_that_was_worked_on_last(folder: Path, monkeypatch: py
     assert find_run("latest") == Path("latest")
 
 
+@pytest.mark.slow
 def test_commands_understand_latest(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -266,6 +266,7 @@ def test_a_published_claim(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     check_golden("published.txt", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_plan() -> None:
     made = case({"alpha": ["AAB", "ABC", "AAA", "BCC"] * 5, "beta": ["AAA", "AAB", "AAA", "ABC"] * 5})
     table = made.data().table()
@@ -313,6 +314,7 @@ def decision_text(made: Case, weights: dict[str, float]) -> str:
     return markdown(write_decision(decide(made.report(), weights)))
 
 
+@pytest.mark.slow
 def test_decide() -> None:
     quality = {"reliability": 0.0, "cost": 0.0, "speed": 0.0, "maintenance": 0.0, "sovereignty": 0.0}
     made = case(
