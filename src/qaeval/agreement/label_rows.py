@@ -98,7 +98,7 @@ def replay(rows: Iterable[LabelRow], draws: Sequence[LabelDraw] = ()) -> RaterRo
         elif isinstance(row, Label) and not row.assignment:
             labels.append(row)
         else:
-            # the last answer of a question stands where it was given, after an undo too
+            # the last answer of a question has the place where it was given, also after an undo
             answers.pop(row.assignment, None)
             if not isinstance(row, UndoneLabel):
                 answers[row.assignment] = row

@@ -199,7 +199,7 @@ class Lines:
             self._pace.rate,
             self._pace.left(self._total - self._done),
         ]
-        print(", ".join(filter(None, parts)), file=self._stream, flush=True)
+        say(", ".join(filter(None, parts)), stream=self._stream, flush=True)
 
 
 def _skipped(n: int) -> list[str]:

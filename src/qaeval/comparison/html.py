@@ -224,7 +224,7 @@ def _bar(candidate: CandidateLine, letters: Sequence[str]) -> _Bar:
 
 
 def _piece_text(name: str, share: float) -> str:
-    """Return what stands in a piece of a bar, as far as it has room."""
+    """Return letter and share of a piece of a bar, the letter alone, or nothing, as its room allows."""
     texts = (f"{name} {100 * share:.0f}", name)
     return next((text for text in texts if share >= _SHARE_OF_CHARACTER * (len(text) + 1)), "")
 

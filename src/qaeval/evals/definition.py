@@ -215,7 +215,7 @@ def load_eval(directory: Path) -> EvalDefinition:
 
 
 _ANY_PROMPT: Final = Prompt(user="$chunk")
-"""Stands for a prompt that has a problem of its own while the other keys are checked."""
+"""Placeholder for a prompt that has a problem, while the other keys are checked."""
 
 
 def _required(kind: str) -> str:

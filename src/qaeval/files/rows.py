@@ -6,6 +6,7 @@ For a million rows some bytes each are held: an id is 64 bits, a reply is its of
 import errno
 import os
 import re
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -55,6 +56,22 @@ def explained(path: Path, doing: str) -> Iterator[None]:
         }.get(error.errno or 0, "check the path, then run the same command again (with --resume for a run)")
         kind = ReadOnlyError if error.errno in _READ_ONLY else StoreError
         raise kind(f"{path}: {doing} failed: {error.strerror or error}; {advice}") from error
+
+
+class Closable(ABC):
+    """A context manager that is closed at the end of its block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class RowWriter:
@@ -251,7 +268,7 @@ class Finished:
         return len(self._ids)
 
 
-class ReplyIndex:
+class ReplyIndex(Closable):
     """Candidates' replies by sample, read from the file when they are looked up; a context manager.
 
     Args:
@@ -298,12 +315,8 @@ class ReplyIndex:
             generations.append(Generation.model_validate_json(self._file.readline()))
         return generations
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 

@@ -4,7 +4,6 @@ Rows are read once and put aside in a file, so that 100,000 items take the memor
 Everything is written into a folder beside the run directory, which becomes the run directory by a rename.
 """
 
-import os
 import shutil
 from array import array
 from collections import Counter
@@ -518,9 +517,7 @@ class _Files:
     def __exit__(self, *_: object) -> None:
         for name, file in self._open.items():
             with explained(self._folder / name, "writing"):
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
+                file.close()  # `whole_folder` syncs it
 
 
 def _write(request: ImportRequest, grouped: _Grouped, spill: _Spill, folder: Path) -> None:

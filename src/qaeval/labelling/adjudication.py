@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from qaeval.agreement.analysis import fits
 from qaeval.comparison.run_data import labels_of_run, read_rater_rows
@@ -13,6 +11,7 @@ from qaeval.environment import now
 from qaeval.errors import UsageError
 from qaeval.evals.rubric import Rubric
 from qaeval.export.select import GradedItem, Grading, graded_items, require_finished
+from qaeval.files.rows import Closable
 from qaeval.labelling.question import Question, as_question, checked_answer, rubric_of
 from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
 from qaeval.records import REJECTED, Label, UndoneLabel, record_id
@@ -32,7 +31,7 @@ class Dispute:
     """The letter that settles it; None where it is open."""
 
 
-class Adjudication:
+class Adjudication(Closable):
     """The items of a run to which people gave different letters; a context manager.
 
     The settling letters are in the file of the third person. `agreement`, report and gate take them as the reference in place of both.
@@ -228,14 +227,6 @@ class Adjudication:
     def close(self) -> None:
         """Release the lock of the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_disputes(run: Path) -> tuple[Dispute, ...]:

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final
 
 import orjson
 
 from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, replay
 from qaeval.errors import InUseError, StoreError, UsageError
-from qaeval.files.rows import end_of_last_line, read_rows
+from qaeval.files.rows import Closable, end_of_last_line, read_rows
+from qaeval.files.whole import sync_folder
 from qaeval.records import Label, LabelDraw
 
 LABELS: Final = "labels"
@@ -38,7 +38,7 @@ def require_rater_name(name: str) -> str:
     return stripped
 
 
-class RaterFile:
+class RaterFile(Closable):
     """A label file that is open for appending; a context manager.
 
     Args:
@@ -182,23 +182,11 @@ class RaterFile:
                 os.truncate(file.fileno(), size)
                 raise
         if is_new:
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.path.parent)
 
     def close(self) -> None:
         """Release the lock."""
         self._lock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _key(row: LabelRow) -> str:

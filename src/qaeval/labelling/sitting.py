@@ -5,8 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from qaeval.errors import DataError, UsageError
 from qaeval.evals.rubric import Rubric
 from qaeval.export.draw import draw_items
 from qaeval.export.select import GradedItem, Grading, graded_items, require_finished
+from qaeval.files.rows import Closable
 from qaeval.labelling.model import SittingSummary
 from qaeval.labelling.question import Question, as_question, checked_answer, rubric_of, storable
 from qaeval.labelling.rater_file import LABELS, RaterFile, require_rater_name
@@ -69,7 +69,7 @@ class SittingProgress:
         return self.total - self.answered
 
 
-class Sitting:
+class Sitting(Closable):
     """The questions of one rater, in the same order at every start; a context manager.
 
     A sitting that was broken off goes on where it stopped. The file of the rater is locked while the sitting is open.
@@ -462,14 +462,6 @@ class Sitting:
     def close(self) -> None:
         """Release the lock of the rater's file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _questions(draw: LabelDraw, items: Mapping[str, GradedItem]) -> dict[str, tuple[str, bool]]:

@@ -276,7 +276,7 @@ def parse_reply(text: str, rubric: Rubric, *, lenient: bool, shown: Iterable[str
         text: the reply.
         rubric: has scale, flags and flaws.
         lenient: the server enforced no schema.
-        shown: the texts that the judge was shown; a verdict that stands in one of them is a quotation and gives no letter.
+        shown: the texts that the judge was shown; a verdict that one of them contains is a quotation and gives no letter.
 
     Raises:
         ReplyError: the reply has no letter of the scale in the schema's field; no letter is guessed.
@@ -299,7 +299,7 @@ def parse_reply(text: str, rubric: Rubric, *, lenient: bool, shown: Iterable[str
 
 
 def _is_quoted(found: FoundJson, shown: Iterable[str]) -> bool:
-    """Whether a verdict stands in a text, whatever its white space, quotation marks and backslashes."""
+    """Whether a text contains a verdict, whatever its white space, quotation marks and backslashes."""
     texts = [text for text in shown if "letter" in text or "\\u" in text]
     if not texts:
         return False

@@ -31,8 +31,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final
 
 import orjson
 from pydantic import BaseModel, TypeAdapter
@@ -40,6 +39,7 @@ from pydantic import BaseModel, TypeAdapter
 from qaeval.errors import DataError, InUseError, NotComparableError, UsageError
 from qaeval.files.kinds import hint
 from qaeval.files.rows import (
+    Closable,
     EachRow,
     Finished,
     LastRows,
@@ -80,7 +80,7 @@ _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""
 
 
-class RunStore:
+class RunStore(Closable):
     """A run directory: locked while it is open for writing, unchanged and shared while it is open for reading.
 
     Attributes:
@@ -245,14 +245,6 @@ class RunStore:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # ---------------------------------------------------------------- settings and documents
 

@@ -31,7 +31,7 @@ def find_run(name: str) -> Path:
     runs = list_runs(RESULTS)
     if not runs:
         raise DataError(f"{LATEST}: no run in {RESULTS}; `qaeval compare` creates one")
-    return max(runs.values(), key=last_change)
+    return next(iter(runs.values()))
 
 
 def list_runs(folder: Path) -> dict[str, Path]:
