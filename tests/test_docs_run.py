@@ -170,3 +170,12 @@ def fill(sheet: Path, labels: Path) -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({**row, "label": "B"} for row in rows)
+
+
+@pytest.mark.slow
+def test_the_output_in_the_readme_is_that_of_the_demo(tmp_path: Path) -> None:
+    shown = re.findall(r"^```text\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[0]
+    done = qaeval("compare", *FLOOR.values(), "--out", "demo", cwd=tmp_path)
+    lines = [line for line in shown.splitlines() if line != "…" and not line.startswith("report: ")]
+    assert len(lines) >= 4
+    assert [line for line in lines if line not in done.stdout] == []
