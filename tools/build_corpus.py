@@ -42,6 +42,11 @@ _NO_DOCUMENTATION: Final = re.compile(
 )
 _OWN_TERMS: Final = re.compile(r"(?i)creative commons|\bCC[ -]BY|licensed under|all rights reserved")
 """A file with terms of its own is left out, so that the licence of the distribution holds for every section."""
+_NOTICES_HEAD: Final = """\
+Chunks of evals/qa_pairs/chunks.jsonl and chunks-more.jsonl whose `source` names one of these packages are
+unmodified extracts of its documentation, under its licence. All other chunks were written for this project
+and are under its licence, Apache-2.0 (LICENSE at the root). tools/build_corpus.py writes this file.
+"""
 _UNDERLINE: Final = re.compile(r"([=\-~^\"'`*+#.:_])\1{2,}\s*$")
 _MARKDOWN_HEADING: Final = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
@@ -95,9 +100,7 @@ def headings(text: str, *, markdown: bool) -> list[tuple[int, int, str]]:
     offsets = [0]
     for line in lines:
         offsets.append(offsets[-1] + len(line) + 1)
-    return [
-        (offsets[line], level, title) for line, level, title in (_markdown if markdown else _rst)(lines)
-    ]
+    return [(offsets[line], level, title) for line, level, title in (_markdown if markdown else _rst)(lines)]
 
 
 def _markdown(lines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
@@ -186,7 +189,9 @@ def package_rows(package: Package, archive: Path) -> list[Row]:
     names: Counter[str] = Counter()
     rows = [_row(package, version, usable[index], names) for index in order]
     if len(rows) < PER_PACKAGE + package.more:
-        raise SystemExit(f"{archive.name}: {len(rows)} usable sections; expected {PER_PACKAGE + package.more}")
+        raise SystemExit(
+            f"{archive.name}: {len(rows)} usable sections; expected {PER_PACKAGE + package.more}"
+        )
     return rows[: PER_PACKAGE + package.more]
 
 
@@ -228,11 +233,7 @@ def _texts(archive: Path) -> Iterator[tuple[str, str]]:
 def notices(archives: Mapping[str, Path]) -> str:
     """Return the copyright notices and licences of the packages, word for word."""
     rule = "=" * 78
-    parts = [
-        "Chunks of evals/qa_pairs/chunks.jsonl and chunks-more.jsonl whose `source` names one of these packages are\n"
-        "unmodified extracts of its documentation, under its licence. All other chunks were written for this project\n"
-        "and are under its licence, Apache-2.0 (LICENSE at the root). tools/build_corpus.py writes this file.\n"
-    ]
+    parts = [_NOTICES_HEAD]
     for package in PACKAGES:
         archive = archives[package.name]
         root = archive.name.removesuffix(".tar.gz")
@@ -316,17 +317,32 @@ def _jsonl(rows: Iterable[Row]) -> str:
 
 def main() -> int:
     """Write the files, or compare them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="compare only; exit code 1 if a file differs")
-    parser.add_argument("--sdists", type=Path, help="folder that has the distributions; default: download them")
+    parser.add_argument(
+        "--sdists", type=Path, help="folder that has the distributions; default: download them"
+    )
     options = parser.parse_args()
-    rows = [json.loads(line) for name in CHUNKS if (EVAL / name).exists() for line in (EVAL / name).open(encoding="utf-8")]
+    rows = [
+        json.loads(line)
+        for name in CHUNKS
+        if (EVAL / name).exists()
+        for line in (EVAL / name).open(encoding="utf-8")
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        archives = fetch(Path(folder)) if options.sdists is None else {
-            path.name.rpartition("-")[0]: path for path in options.sdists.glob("*.tar.gz")
-        }
+        archives = (
+            fetch(Path(folder))
+            if options.sdists is None
+            else {path.name.rpartition("-")[0]: path for path in options.sdists.glob("*.tar.gz")}
+        )
         files = build(archives, rows)
-    differing = [name for name, text in files.items() if not (EVAL / name).exists() or (EVAL / name).read_text(encoding="utf-8") != text]
+    differing = [
+        name
+        for name, text in files.items()
+        if not (EVAL / name).exists() or (EVAL / name).read_text(encoding="utf-8") != text
+    ]
     for name in differing:
         print(f"evals/qa_pairs/{name} {'differs' if options.check else 'written'}")
         if not options.check:
