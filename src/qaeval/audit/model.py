@@ -145,7 +145,8 @@ class Audit(Part):
     verdict: AuditVerdict
     reasons: tuple[str, ...]
     """Why, one sentence each: the probes that fail, or those that lack data."""
-    good_source: GoodSource
+    good_sources: Mapping[GoodSource, int]
+    """Good items of each source."""
     n_good: int
     n_chunks: int
     """Chunks of the good items."""
