@@ -132,7 +132,7 @@ class RowRecorder:
         """
         self._append(row)
         # what is planted has its grade inside
-        outcome = row.grade if isinstance(row, AuditItem | Control) else row
+        outcome: Any = row.grade if isinstance(row, AuditItem | Control) else row
         self._progress.row(outcome)
         self.n_rows += 1
         await self._on_row(task, row)
