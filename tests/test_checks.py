@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -513,7 +514,31 @@ ALIKE: Final = [
     alike("", "Restart the server now.", ""),
 ]
 
+PROMPT: Final = (
+    "Answer the question from the passage below. Use nothing but the passage: no outside knowledge, no guesses.\n"
+    '{"answer": "Rye sourdough rests for 12 to 16 hours at 24 degrees before it is baked."}\n<passage>\n$chunk\n</passage>'
+)
+
+
+def copied(finds: str, answer: str = "Fine.", *, asks: str = "", text: str = ENGLISH, **parts: str) -> Try:
+    given = case(answer, text=text, **parts)
+    item = given.item.model_copy(update={"question": asks})
+    return Try("copied_prompt", finds, replace(given, item=item, prompt=PROMPT))
+
+
+COPIED: Final = [
+    copied("answer: 'rye sourdough", "Rye sourdough rests for 12 to 16 hours at 24 degrees."),
+    copied("no outside knowledge", "I use nothing but the passage: no outside knowledge, no guesses."),
+    copied("question:", asks="Answer the question from the passage below. Use nothing else?"),
+    copied("rejected:", **{REJECTED: "USE NOTHING BUT THE PASSAGE, no outside knowledge and guesses."}),
+    copied("", "Rye sourdough rests for 12 to 16."),
+    copied("", "vLLM listens on port 8000 by default, and the cache holds 1,500 blocks."),
+    copied("", "Use nothing but the passage, no outside knowledge.", text=f"A prompt: {PROMPT}"),
+    copied("", asks="How long does rye sourdough rest?"),
+]
+
 TRIES: Final = [
+    *COPIED,
     *(*REPEATED, *FOREIGN, *ECHOED, *STOCK, *LENGTH, *LABEL, *NUMBERS, *NAMES, *LANGUAGE, *REFUSING),
     *(*FORMS, *BARE, *WORDS, *STEPS, *FEATURES, *FORBIDDEN, *REALITY, *ALIKE),
 ]
@@ -538,7 +563,7 @@ def test_every_check_has_cases_on_both_sides(name: str) -> None:
 
 
 def test_all_checks_are_known() -> None:
-    assert len(CHECKS) == 19
+    assert len(CHECKS) == 20
     assert meaning("no such check") == ""
 
 

@@ -230,8 +230,8 @@ class Generation(Record):
     """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
     lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=_absent)
-    """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
-    to qaeval, which has all."""
+    """Items of an imported reply that failed; with them it may have fewer than the eval asks for, and so may a reply
+    about a chunk of few words (``fewer_allowed`` of the eval). None: a reply that has all."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
