@@ -40,7 +40,7 @@ def test_rag_qa_has_the_questions_that_it_promises(samples: dict[str, Sample]) -
         "conflict": 8,
     }
     assert {sample.type for sample in samples.values() if sample.stratum != "answerable"} == {"unanswerable"}
-    assert sum(sample.chunk.language == "de" for sample in samples.values()) == 30
+    assert sum(sample.chunk.language == "de" for sample in samples.values()) == 32
     assert all(sample.given["expected"] for sample in samples.values())
 
 

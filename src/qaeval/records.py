@@ -110,6 +110,8 @@ class Chunk(Record):
     """The document of the passage; empty when unknown."""
     title: str = ""
     language: str = ""
+    split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
+    """Half of the eval's chunks, the `split` of labels of them."""
 
 
 class Sample(Record):
