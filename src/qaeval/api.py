@@ -39,16 +39,27 @@ from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.html import PageLinks
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
+from qaeval.comparison.run_data import (
+    GROUPS,
+    decider,
+    labels_of_run,
+    labels_of_runs,
+    read_rater_rows,
+    require_labels,
+    rubric_facts,
+)
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
+from qaeval.evals.find import find_eval
 from qaeval.files.yaml import validated
 from qaeval.gate.baseline import EvidenceReader
-from qaeval.gate.decide import GateRequest
+from qaeval.gate.certificate import JudgeCertificate, certificate_path
+from qaeval.gate.certify import find_labelled, issue, read_admitted, write_items
+from qaeval.gate.decide import POLICY, GateRequest
 from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.model import GateReport
-from qaeval.gate.policy import Policy
+from qaeval.gate.policy import Policy, TrustPolicy, read_policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
 from qaeval.labelling import LabelStatus
@@ -72,11 +83,13 @@ from qaeval.text.margins import parse_margin
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "JudgeCertificate",
     "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
     "aagreement",
+    "acertify",
     "acompare",
     "agate",
     "agenerate",
@@ -85,6 +98,7 @@ __all__ = [
     "aimport_items",
     "alabel_status",
     "aload_run",
+    "certify",
     "compare",
     "gate",
     "generate",
@@ -1016,6 +1030,113 @@ def gate(
 
 
 @blocking
+def certify(
+    judge: str,
+    *,
+    labels: Paths | None = None,
+    eval_name: PathArgument | None = None,
+    run: Run | PathArgument | None = None,
+    policy: PathArgument | Mapping[str, object] | None = None,
+    raters: Literal["people", "any"] | None = None,
+    rubric: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    work: PathArgument | None = None,
+    out: PathArgument | None = None,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    progress: ProgressCallback | Progress | None = None,
+) -> JudgeCertificate:
+    """Issue the certificate of a judge: how far it agrees with labels, and whether a gate may trust it.
+
+    The judge grades the labelled items anew, or has graded a run of them. A gate with ``certificate: require`` reads the file.
+
+    Args:
+        judge: Judge in the registry; with `run` a judge that graded it.
+        labels: Label files; default: the eval's, and with `run` those of the run.
+        eval_name: Name or folder of the eval; default: the registry's, or that of the run.
+        run: A graded run whose letters are taken instead of new ones. Its candidates are known, so that the certificate says whether the
+            judge favours one.
+        policy: File of the policy with the requirements, or the policy as a mapping; default: ``gate.yaml`` where it exists, else the
+            default requirements.
+        raters: ``any`` also admits the labels of models; default: as the policy says.
+        rubric: Name or file of the rubric; default: the eval's.
+        chunks: Chunk file of the labelled items; default: the eval's.
+        work: Run directory of the labelled items and their letters, new or empty; default: ``results/<time>``.
+        out: File to write; default: ``certificates/<eval>-<judge>-<rubric>.json``.
+        endpoints: URL of a model's server by name.
+        config: Registry file.
+        concurrency: Requests in flight, or ``"auto"``.
+        cache: Whether replies of earlier runs are used.
+        progress: Called after each finished task.
+
+    Returns:
+        The certificate, which is also in `out`.
+
+    Raises:
+        UsageError: A name is unknown, or arguments exclude each other.
+        DataError: A file is not valid, or no label counts.
+        EndpointError: The judge's server cannot be used.
+        StoreError: `out` or `work` cannot be written.
+    """
+    trust = _trust(policy, raters)
+    if run is None:
+        registry = _registry(config, endpoints)
+        definition = find_eval(_text(eval_name) or registry.defaults.eval)
+        judging = find_judging(registry, (), judge=judge, rubric=_text(rubric) or definition.rubric)
+        paths = tuple(definition.label_paths) if labels is None else _paths(labels)
+        admitted = read_admitted(
+            paths,
+            rubric_facts(judging.settings()["rubric"]),
+            trust,
+            judge_tuned=definition.name in judging.judge.tuned_on,
+        )
+        items = find_labelled(admitted, definition, chunks=_path(chunks))
+        path = _path(work) or Path("results", new_run_name())
+        write_items(path, items.values(), {**definition.model_dump(mode="json"), "digest": definition.digest})
+        with _noted(f"the letters so far are in {path}"):
+            grade(
+                path,
+                judge=judge,
+                rubric=rubric,
+                endpoints=endpoints,
+                config=config,
+                concurrency=concurrency,
+                cache=cache,
+                controls=False,
+                progress=progress,
+            )
+    else:
+        of_items = {"rubric": rubric, "chunks": chunks, "work": work}
+        if wrong := [name for name, value in of_items.items() if value is not None]:
+            raise UsageError(f"{wrong[0]} belongs to items that the judge grades anew; a run has its own")
+        (path,) = _run_paths(run)
+        with RunStore.open(path) as store:
+            settings = store.settings()
+        if eval_name is not None and find_eval(str(eval_name)).name != settings["eval"]["name"]:
+            raise UsageError(f"{path} is a run of {settings['eval']['name']}, not of {eval_name}")
+        paths = tuple(labels_of_run(path, settings)) if labels is None else _paths(labels)
+    certificate = issue(path, judge, paths, trust)
+    names = certificate.certified
+    certificate.write(_path(out) or certificate_path(names.eval, names.judge, names.rubric))
+    return certificate
+
+
+def _trust(
+    policy: PathArgument | Mapping[str, object] | None, raters: Literal["people", "any"] | None
+) -> TrustPolicy:
+    """Return the requirements of a policy; default: those of ``gate.yaml`` where it exists."""
+    if isinstance(policy, Mapping):
+        trust = validated(Policy, dict(policy), "policy").trust
+    elif policy is not None or POLICY.is_file():
+        trust = read_policy(_path(policy) or POLICY).trust
+    else:
+        trust = TrustPolicy()
+    return trust if raters is None else trust.model_copy(update={"raters": raters})
+
+
+@blocking
 def label_status(
     run: PathArgument, *, margin: float | None = None, config: PathArgument | None = None
 ) -> LabelStatus:
@@ -1038,6 +1159,7 @@ agrade = awaitable(grade)
 aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
+acertify = awaitable(certify)
 agate = awaitable(gate)
 alabel_status = awaitable(label_status)
 

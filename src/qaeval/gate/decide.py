@@ -402,7 +402,7 @@ def _report(
 def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     """Yield warnings about certificate, candidates, baseline and drift."""
     run, baseline, pairs = inputs.run, inputs.baseline, inputs.pairs
-    if certificate.state in {"stale", "missing"}:
+    if certificate.state not in {"valid", "off"}:
         yield f"The judge has no valid certificate: {certificate.detail}."
     yield from _default_margins(inputs)
     if skipped := [candidate.name for candidate in run.candidates if candidate.name not in pairs]:

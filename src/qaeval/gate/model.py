@@ -88,6 +88,10 @@ class ComparisonKey(Part):
     judge_digest: str
     judge_prompt: str = Field(default="", exclude_if=is_unset)
     """Hash of the judge's prompt without the rubric; empty where it is not recorded. Another one is named and is no obstacle."""
+    judge_server: str = Field(default="", exclude_if=is_unset)
+    """Server of the judge with its version; empty for an embedded judge, and where it is not recorded."""
+    judged_digest: str = Field(default="", exclude_if=is_unset)
+    """Hash of the parts of the eval that the judge's letters depend on: its name and what an item is."""
     samples_digest: str
     n_samples: int
 
@@ -104,12 +108,30 @@ class RunIdentity(Part):
     git_commit: str = ""
 
 
+TrustOutcome: TypeAlias = Literal["trusted", "not trusted", "not enough labels"]
+"""Whether a judge met the requirements of a policy."""
+
+
+class TrustVerdict(Part):
+    """What the labels of a certificate show by the requirements of a policy."""
+
+    outcome: TrustOutcome
+    n_more: int | None = None
+    """Labels more that would decide, with a probability of 80 % if the numbers stay as they are; None where it is decided, or no number
+    of labels would."""
+    requirements: tuple[str, ...]
+    """A sentence for each requirement, those that are not met first."""
+
+
 class Certificate(Part):
     """State of the judge's certificate."""
 
-    state: Literal["valid", "stale", "missing", "off"]
+    state: Literal["valid", "not trusted", "not enough labels", "stale", "missing", "off"]
+    """``valid``: the judge is trusted by the requirements of the policy. ``stale``: it is of another judge, or too old."""
     detail: str = ""
     """Labels that it rests on, or what is missing and how to get it."""
+    verdict: TrustVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    """None without a readable certificate of the run's judge."""
 
 
 class GateReport(Part):
