@@ -16,6 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 import qaeval
 from certificate_builders import SCALE, certificate, good_letters, labelled, requiring
 from gate_runs import TODAY, evidence
+from qaeval.audit.model import Audit, AuditRequest
 from qaeval.chat.protocol import ChatRequest
 from qaeval.cli import run as command
 from qaeval.errors import DataError, UsageError
@@ -378,6 +379,51 @@ def test_the_floor_judge_has_a_certificate_whatever_it_says(
     assert issued.numbers.kappa.value == pytest.approx(cohen_kappa_score(reference, judged))
     assert issued.judge_tuned
     assert issued.numbers.n_by_kind.get("human", 0) + issued.numbers.n_by_kind.get("model", 0) > 30
+
+
+# ------------------------------------------------------------------------------ audit
+
+
+def audit(verdict: str, probe: str, **request: str) -> Audit:
+    """Make an audit of the judge of `KEY` with one probe."""
+    facts = {name: getattr(KEY, name) for name in AuditRequest.model_fields if hasattr(KEY, name)}
+    return Audit.model_validate(
+        {
+            "request": {**facts, "seed": 0, "temperature": 0.0, **request},
+            "verdict": verdict,
+            "reasons": (),
+            "good_sources": {},
+            "n_good": 40,
+            "n_chunks": 20,
+            "n_requests": 400,
+            "kinds": (),
+            "probes": ({"probe": "length", "verdict": probe, "tolerance": 0.1, "sentence": "."},),
+            "created": "2026-01-01T00:00:00+00:00",
+            "qaeval_version": "0.2.0",
+        }
+    )
+
+
+def test_an_audit_that_fails_refutes_a_judge_and_a_required_one_must_pass() -> None:
+    saved(certificate(KEY, audit=audit("not trusted", "fail")))
+    assert (state()[0], "length" in state()[1]) == ("not trusted", True)
+    assert state(trust={"audit": "off"})[0] == "valid"
+    saved(certificate(KEY, audit=audit("trusted so far", "pass")))
+    assert state(trust={"audit": "require"})[0] == "valid"
+    saved(certificate(KEY, audit=audit("not enough data", "not enough data")))
+    assert state()[0] == "valid"
+    assert state(trust={"audit": "require"})[0] == "not enough labels"
+    saved(certificate(KEY))
+    checked = check(requiring("c.json", trust={"audit": "require"}), KEY, TODAY)
+    assert (checked.state, checked.verdict and checked.verdict.n_more) == ("not enough labels", None)
+
+
+def test_an_audit_of_another_judge_is_none(graded: Path, tmp_path: Path) -> None:
+    saved(certificate(KEY, audit=audit("trusted so far", "pass", judge_digest="0" * 64)))
+    assert (state()[0], "another judge" in state()[1]) == ("missing", True)
+    (tmp_path / "audit.json").write_text(audit("trusted so far", "pass").model_dump_json())
+    with pytest.raises(UsageError, match="qaeval audit scripted-judge"):
+        qaeval.certify("scripted-judge", run=graded, labels=graded / "labels" / "anna.jsonl", audit=tmp_path)
 
 
 # ------------------------------------------------------------------------------ verdict

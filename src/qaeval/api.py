@@ -34,6 +34,7 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import flag_column
+from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.html import PageLinks
@@ -1038,6 +1039,7 @@ def certify(
     run: Run | PathArgument | None = None,
     policy: PathArgument | Mapping[str, object] | None = None,
     raters: Literal["people", "any"] | None = None,
+    audit: PathArgument | None = None,
     rubric: PathArgument | None = None,
     chunks: PathArgument | None = None,
     work: PathArgument | None = None,
@@ -1061,6 +1063,7 @@ def certify(
         policy: File of the policy with the requirements, or the policy as a mapping; default: ``gate.yaml`` where it exists, else the
             default requirements.
         raters: ``any`` also admits the labels of models; default: as the policy says.
+        audit: Directory or ``audit.json`` of an audit of the judge, which the certificate then holds.
         rubric: Name or file of the rubric; default: the eval's.
         chunks: Chunk file of the labelled items; default: the eval's.
         work: Run directory of the labelled items and their letters, new or empty; default: ``results/<time>``.
@@ -1081,6 +1084,7 @@ def certify(
         StoreError: `out` or `work` cannot be written.
     """
     trust = _trust(policy, raters)
+    audited = None if audit is None else load_audit(Path(audit))
     if run is None:
         registry = _registry(config, endpoints)
         definition = find_eval(_text(eval_name) or registry.defaults.eval)
@@ -1117,7 +1121,7 @@ def certify(
         if eval_name is not None and find_eval(str(eval_name)).name != settings["eval"]["name"]:
             raise UsageError(f"{path} is a run of {settings['eval']['name']}, not of {eval_name}")
         paths = tuple(labels_of_run(path, settings)) if labels is None else _paths(labels)
-    certificate = issue(path, judge, paths, trust)
+    certificate = issue(path, judge, paths, trust, audited)
     names = certificate.certified
     certificate.write(_path(out) or certificate_path(names.eval, names.judge, names.rubric))
     return certificate

@@ -59,6 +59,10 @@ _Raters: TypeAlias = Annotated[
         "--raters", metavar="people|any", help="any: admit labels of models; default: the policy's."
     ),
 ]
+_Audit: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--audit", metavar="DIR", help="Audit of the judge, which the certificate then holds."),
+]
 _Chunks: TypeAlias = Annotated[
     Path | None, typer.Option("--chunks", help="Chunk file of the labelled items; default: the eval's.")
 ]
@@ -87,6 +91,7 @@ def certify(
     run: _Run = None,
     policy: _Policy = None,
     raters: _Raters = None,
+    audit: _Audit = None,
     rubric: RubricName = None,
     chunks: _Chunks = None,
     work: _Work = None,
@@ -112,6 +117,7 @@ def certify(
         run=run,
         policy=policy,
         raters=_raters(raters),
+        audit=audit,
         rubric=rubric,
         chunks=chunks,
         work=work,

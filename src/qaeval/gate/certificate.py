@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from qaeval.agreement.analysis import comparable_labels
 from qaeval.agreement.panel import panel_letter
+from qaeval.audit.model import Audit
 from qaeval.comparison.run_data import read_labels
 from qaeval.errors import DataError
 from qaeval.files.whole import write_file
@@ -86,6 +87,8 @@ class JudgeCertificate(Part):
     trust: TrustPolicy
     """Requirements by which the certificate was issued."""
     numbers: JudgeNumbers
+    audit: Audit | None = Field(default=None, exclude_if=lambda audit: audit is None)
+    """Of the same judge and rubric; None where none was given."""
     raters: tuple[CertifiedRater, ...]
     label_files: tuple[str, ...] = Field(min_length=1)
     """Files of the labels, from the working directory."""
@@ -266,7 +269,7 @@ def check(policy: Policy, identity: ComparisonKey, today: str) -> Certificate:
     except RefusedCertificateError as refused:
         return Certificate(state=refused.state, detail=f"{path}{refused}")
     letters = file.letters.letters
-    verdict = decide_trust(numbers_of(letters.admitted(policy.trust)), policy.trust)
+    verdict = decide_trust(numbers_of(letters.admitted(policy.trust)), policy.trust, file.audit)
     kinds = file.numbers.n_by_kind
     proxies = kinds.get("model", 0)
     if policy.trust.raters == "people" and proxies:
@@ -319,12 +322,27 @@ def read_certificate(path: Path) -> JudgeCertificate:
         raise RefusedCertificateError(
             "missing", ": an item is listed twice; it was changed after it was written"
         )
+    if file.audit is not None and differs_from_audit(file.certified, file.audit):
+        raise RefusedCertificateError(
+            "missing", ": its audit is of another judge; it was changed after it was written"
+        )
     numbers = numbers_of(items.letters)
     if numbers is None or not _alike(numbers.model_dump(mode="json"), file.numbers.model_dump(mode="json")):
         raise RefusedCertificateError(
             "missing", ": its numbers do not follow from its letters; it was changed after it was written"
         )
     return file
+
+
+def differs_from_audit(certified: CertifiedJudge, audit: Audit) -> list[str]:
+    """Name in what an audit differs from a certified judge."""
+    request = audit.request
+    names = ("eval", "judge", "rubric", "judge_digest", "judge_prompt", "rubric_digest")
+    return [
+        f"the {_ASPECTS.get(name, name)}"
+        for name in names
+        if getattr(certified, name) != getattr(request, name)
+    ]
 
 
 def _first_problem(error: Exception) -> str:

@@ -7,11 +7,12 @@ from typing import Any, Final
 import numpy as np
 
 from qaeval import __version__
+from qaeval.audit.model import Audit
 from qaeval.comparison.run_data import decider, read_labels, read_run
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.environment import now
-from qaeval.errors import DataError
+from qaeval.errors import DataError, UsageError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.gate.certificate import (
     CertifiedItems,
@@ -19,6 +20,7 @@ from qaeval.gate.certificate import (
     CertifiedRater,
     JudgeCertificate,
     admitted_labels,
+    differs_from_audit,
     reference_letters,
 )
 from qaeval.gate.evidence import identity_of
@@ -174,7 +176,9 @@ def write_items(path: Path, items: Iterable[tuple[Sample, Item]], definition: Ma
 # -------------------------------------------------------------------- a graded run → a certificate
 
 
-def issue(run: Path, judge: str, label_paths: Sequence[Path], trust: TrustPolicy) -> JudgeCertificate:
+def issue(
+    run: Path, judge: str, label_paths: Sequence[Path], trust: TrustPolicy, audit: Audit | None = None
+) -> JudgeCertificate:
     """Issue the certificate of a judge by the labels of a graded run's items.
 
     Args:
@@ -182,9 +186,10 @@ def issue(run: Path, judge: str, label_paths: Sequence[Path], trust: TrustPolicy
         judge: A judge that graded the run.
         label_paths: Label files.
         trust: Requirements, and whose labels count.
+        audit: Audit of the judge; None: without one.
 
     Raises:
-        UsageError: The judge did not grade the run.
+        UsageError: The judge did not grade the run, or the audit is of another judge, rubric or eval.
         DataError: The run or a label file is not readable, or no label that counts is of an item that the judge graded.
     """
     with RunStore.open(run) as store:
@@ -201,6 +206,12 @@ def issue(run: Path, judge: str, label_paths: Sequence[Path], trust: TrustPolicy
             for item in reply.items:
                 chunks[item.item_id] = chunk_of[reply.sample_id]
                 authors.setdefault(item.item_id, set()).add(reply.candidate)
+    certified = CertifiedJudge.of(identity)
+    if audit is not None and (different := differs_from_audit(certified, audit)):
+        raise UsageError(
+            f"the audit is of {audit.request.judge} with {audit.request.rubric} on {audit.request.eval}, and differs from the judge of "
+            f"{run} in {listed(different)}; audit this judge: `qaeval audit {judge} --eval {certified.eval}`"
+        )
     admitted = read_admitted(label_paths, data.rubric, trust, judge_tuned=data.judge_tuned)
     reference = {
         item_id: letter
@@ -232,12 +243,13 @@ def issue(run: Path, judge: str, label_paths: Sequence[Path], trust: TrustPolicy
     if numbers is None:
         raise AssertionError
     return JudgeCertificate(
-        certified=CertifiedJudge.of(identity),
+        certified=certified,
         created=now(),
         qaeval_version=__version__,
-        verdict=decide_trust(numbers, trust),
+        verdict=decide_trust(numbers, trust, audit),
         trust=trust,
         numbers=numbers,
+        audit=audit,
         raters=tuple(_raters(admitted, set(joined))),
         label_files=tuple(map(_from_here, label_paths)),
         n_ungraded=len(reference) - len(joined),

@@ -250,6 +250,8 @@ class TrustPolicy(Record):
     differential_error: float = Field(default=0.1, gt=0, le=2)
     """By how much the judge may favour a candidate: the usable rates of two candidates differ by the judge and by the labels; these
     differences must be nearer to each other. Where the labelled items are known by candidate."""
+    audit: Literal["if given", "require", "off"] = "if given"
+    """Whether an audit must pass: one that the certificate holds must not fail, or there must be one that passes."""
 
 
 _DEFAULT_TRUST: Final = TrustPolicy()

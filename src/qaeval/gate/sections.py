@@ -35,6 +35,8 @@ def _paragraphs(certificate: JudgeCertificate) -> Iterator[str]:
     yield f"Labels by {raters}."
     if proxies := certificate.numbers.n_by_kind.get("model", 0):
         yield f"{plural(proxies, 'label')} of models count, as the policy allows: agreement with a model is not agreement with people."
+    if (audit := certificate.audit) is not None:
+        yield f"Audit of {audit.created[:10]}: {audit.verdict}, {plural(audit.n_good, 'good item')}, {plural(len(audit.probes), 'probe')}."
     if certificate.n_ungraded:
         yield f"The judge gave no letter to {plural(certificate.n_ungraded, 'labelled item')}."
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from qaeval.agreement.model import LetterAgreement
+from qaeval.audit.model import Audit
 from qaeval.gate.model import TrustVerdict
 from qaeval.gate.policy import TrustPolicy
 from qaeval.report.facts import Part
 from qaeval.report.measure import Measure
-from qaeval.report.numbers import coefficient, difference, plural, rate, size, two_digits_up
+from qaeval.report.numbers import coefficient, difference, listed, plural, rate, size, two_digits_up
 from qaeval.stats import reliability
 from qaeval.stats.coefficients import gwet_ac
 from qaeval.stats.correction import differential_error
@@ -173,7 +174,9 @@ class _Requirement:
     sentence: str
 
 
-def decide_trust(numbers: JudgeNumbers | None, trust: TrustPolicy) -> TrustVerdict:
+def decide_trust(
+    numbers: JudgeNumbers | None, trust: TrustPolicy, audit: Audit | None = None
+) -> TrustVerdict:
     """Decide whether a judge meets the requirements of a policy.
 
     A requirement is met where the interval lies on its good side, refuted where it lies on the other, else undecided. One that is
@@ -182,12 +185,13 @@ def decide_trust(numbers: JudgeNumbers | None, trust: TrustPolicy) -> TrustVerdi
     Args:
         numbers: What labels show; None without a label that counts.
         trust: The requirements.
+        audit: Of the same judge and rubric; None where there is none.
     """
     if numbers is None:
         whose = "people" if trust.raters == "people" else "people or models"
         sentence = f"no label by {whose}; {plural(trust.labels, 'label')} are required"
         return TrustVerdict(outcome="not enough labels", n_more=trust.labels, requirements=(sentence,))
-    requirements = tuple(_requirements(numbers, trust))
+    requirements = (*_requirements(numbers, trust), *_passes(audit, trust))
     states = {requirement.state for requirement in requirements}
     order: dict[_State, int] = {"refuted": 0, "undecided": 1, "met": 2}
     sentences = tuple(
@@ -234,6 +238,23 @@ def _requirements(numbers: JudgeNumbers, trust: TrustPolicy) -> Iterator[_Requir
     )
     for pair in numbers.differential_errors:
         yield _within(pair, trust.differential_error, numbers)
+
+
+def _passes(audit: Audit | None, trust: TrustPolicy) -> Iterator[_Requirement]:
+    """Require that the audit passes; labels do not decide that."""
+    if trust.audit == "off" or (audit is None and trust.audit == "if given"):
+        return
+    if audit is None:
+        yield _Requirement(
+            "undecided", inf, is_ahead=True, sentence="no audit (`qaeval audit`); one that passes is required"
+        )
+    elif failed := audit.failed():
+        yield _Requirement("refuted", 0, is_ahead=False, sentence=f"the audit fails: {listed(failed)}")
+    elif audit.verdict == "trusted so far":
+        yield _Requirement("met", 0, is_ahead=True, sentence=f"the audit of {audit.created[:10]} passes")
+    elif trust.audit == "require":
+        sentence = f"the audit of {audit.created[:10]} has not enough data; one that passes is required"
+        yield _Requirement("undecided", inf, is_ahead=True, sentence=sentence)
 
 
 def _above(
@@ -310,5 +331,5 @@ def outcome_of(verdict: TrustVerdict) -> str:
     if verdict.outcome != "not enough labels":
         return verdict.outcome
     if verdict.n_more is None:
-        return f"{verdict.outcome}; the numbers are too near to the limit for labels to decide"
+        return f"{verdict.outcome}; no number of labels would decide"
     return f"{verdict.outcome}; about {plural(two_digits_up(verdict.n_more), 'more label')} would decide"
