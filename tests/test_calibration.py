@@ -26,9 +26,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def with_probabilities(run: Run, seed: int = 1) -> Run:
     """Let the judge say A to everything, with a probability of A that is higher where the label is A."""
     rng = np.random.default_rng(seed)
-    labels = {
-        row["item_id"]: row["label"] for row in rows_of(run.path / "labels" / "anna.jsonl")
-    }
+    labels = {row["item_id"]: row["label"] for row in rows_of(run.path / "labels" / "anna.jsonl")}
     rows = []
     for row in rows_of(run.path / "grades.jsonl"):
         best = float(np.clip(rng.normal(0.8 if labels.get(row["item_id"]) == "A" else 0.6, 0.1), 0.42, 0.95))

@@ -54,6 +54,7 @@ from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
 from qaeval.files.yaml import validated
+from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.certificate import JudgeCertificate, certificate_path
 from qaeval.gate.certify import find_labelled, issue, read_admitted, write_items
@@ -1027,7 +1028,10 @@ def gate(
     def runner_of(store: RunStore) -> Runner:
         return make_runner(store, reader.config, concurrency, cache=cache, progress=shown)
 
-    return decide_gate(request, reader, make_runner=runner_of)
+    def fresh_runner_of(store: RunStore) -> Runner:
+        return make_runner(store, reader.config, concurrency, cache=False, progress=shown)
+
+    return decide_gate(request, reader, make_runner=runner_of, make_fresh_runner=fresh_runner_of)
 
 
 @blocking
@@ -1040,6 +1044,7 @@ def certify(
     policy: PathArgument | Mapping[str, object] | None = None,
     raters: Literal["people", "any"] | None = None,
     audit: PathArgument | None = None,
+    anchors: int = 0,
     rubric: PathArgument | None = None,
     chunks: PathArgument | None = None,
     work: PathArgument | None = None,
@@ -1064,6 +1069,8 @@ def certify(
             default requirements.
         raters: ``any`` also admits the labels of models; default: as the policy says.
         audit: Directory or ``audit.json`` of an audit of the judge, which the certificate then holds.
+        anchors: Items that a gate with ``drift`` has the judge grade again, to see whether it moved; they are stored with texts beside the
+            certificate, and graded a second time at once. 150 find a change of 10 points.
         rubric: Name or file of the rubric; default: the eval's.
         chunks: Chunk file of the labelled items; default: the eval's.
         work: Run directory of the labelled items and their letters, new or empty; default: ``results/<time>``.
@@ -1123,7 +1130,17 @@ def certify(
         paths = tuple(labels_of_run(path, settings)) if labels is None else _paths(labels)
     certificate = issue(path, judge, paths, trust, audited)
     names = certificate.certified
-    certificate.write(_path(out) or certificate_path(names.eval, names.judge, names.rubric))
+    path_out = _path(out) or certificate_path(names.eval, names.judge, names.rubric)
+    if anchors:
+        registry = _registry(config, endpoints)
+        shown = _progress(progress)
+
+        def runner_of(store: RunStore) -> Runner:
+            return make_runner(store, registry, concurrency, cache=False, progress=shown)
+
+        sha256 = store_anchors(AnchorFiles(path_out), path, judge, anchors, registry, runner_of)
+        certificate = certificate.model_copy(update={"anchors_sha256": sha256})
+    certificate.write(path_out)
     return certificate
 
 

@@ -63,6 +63,16 @@ _Audit: TypeAlias = Annotated[
     Path | None,
     typer.Option("--audit", metavar="DIR", help="Audit of the judge, which the certificate then holds."),
 ]
+_Anchors: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--anchors",
+        metavar="N",
+        min=0,
+        help="Items that a gate with drift: has the judge grade again, stored with texts beside the certificate; 150 find a change of "
+        "10 points.",
+    ),
+]
 _Chunks: TypeAlias = Annotated[
     Path | None, typer.Option("--chunks", help="Chunk file of the labelled items; default: the eval's.")
 ]
@@ -92,6 +102,7 @@ def certify(
     policy: _Policy = None,
     raters: _Raters = None,
     audit: _Audit = None,
+    anchors: _Anchors = 0,
     rubric: RubricName = None,
     chunks: _Chunks = None,
     work: _Work = None,
@@ -118,6 +129,7 @@ def certify(
         policy=policy,
         raters=_raters(raters),
         audit=audit,
+        anchors=anchors,
         rubric=rubric,
         chunks=chunks,
         work=work,

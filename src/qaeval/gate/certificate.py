@@ -5,7 +5,7 @@ the gate, and the labels are compared with the label files where those exist.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isclose
@@ -89,6 +89,8 @@ class JudgeCertificate(Part):
     numbers: JudgeNumbers
     audit: Audit | None = Field(default=None, exclude_if=lambda audit: audit is None)
     """Of the same judge and rubric; None where none was given."""
+    anchors_sha256: str = Field(default="", exclude_if=is_unset)
+    """Hash of the file of anchors beside the certificate; empty without anchors."""
     raters: tuple[CertifiedRater, ...]
     label_files: tuple[str, ...] = Field(min_length=1)
     """Files of the labels, from the working directory."""
@@ -257,14 +259,11 @@ def check(policy: Policy, identity: ComparisonKey, today: str) -> Certificate:
     """
     if policy.certificate == "off":
         return Certificate(state="off")
-    default = certificate_path(identity.eval, identity.judge, identity.rubric)
-    earlier = FOLDER / f"{identity.eval}.json"
-    path = Path(
-        policy.certificate_file or (earlier if earlier.is_file() and not default.is_file() else default)
-    )
+    path = certificate_of(policy, identity)
     try:
         file = read_certificate(path)
-        _require_valid_for(file, identity, today, policy.certificate_days)
+        require_certified(file, identity)
+        _require_recent(file, today, policy.certificate_days)
         remark = _compare_with_labels(file)
     except RefusedCertificateError as refused:
         return Certificate(state=refused.state, detail=f"{path}{refused}")
@@ -287,6 +286,15 @@ def check(policy: Policy, identity: ComparisonKey, today: str) -> Certificate:
         f"kappa {coefficient(file.numbers.kappa)} with {raters} on {plural(file.numbers.n_labels, 'label')}"
     )
     return Certificate(state="valid", detail=f"{basis}, {file.created[:10]}{remark}", verdict=verdict)
+
+
+def certificate_of(policy: Policy, identity: ComparisonKey) -> Path:
+    """Return where the certificate of a run's judge is: that of the policy, else the default, else that of earlier versions."""
+    default = certificate_path(identity.eval, identity.judge, identity.rubric)
+    earlier = FOLDER / f"{identity.eval}.json"
+    return Path(
+        policy.certificate_file or (earlier if earlier.is_file() and not default.is_file() else default)
+    )
 
 
 def read_certificate(path: Path) -> JudgeCertificate:
@@ -363,23 +371,36 @@ def _alike(a: Any, b: Any) -> bool:  # noqa: ANN401 - JSON values
     return bool(a == b)
 
 
-def _require_valid_for(file: JudgeCertificate, identity: ComparisonKey, today: str, max_days: int) -> None:
-    """Refuse a certificate of another judge, rubric or eval, and one that is too old.
+def require_certified(
+    file: JudgeCertificate, identity: ComparisonKey, hashes: Collection[str] = tuple(_ASPECTS)
+) -> None:
+    """Refuse a certificate of another judge, rubric or eval.
+
+    Args:
+        file: The certificate.
+        identity: Of the run.
+        hashes: Fields of both that must be equal, besides the names.
 
     Raises:
-        RefusedCertificateError: It does not hold for the run.
+        RefusedCertificateError: It is not of the run's judge.
     """
     certified = file.certified
     for name in ("eval", "judge", "rubric"):
         of_file, of_run = getattr(certified, name), getattr(identity, name)
         if of_file != of_run:
             raise RefusedCertificateError("stale", f" is of the {name} {of_file}, the run has {of_run}")
-    if changed := [
-        aspect for name, aspect in _ASPECTS.items() if getattr(certified, name) != getattr(identity, name)
-    ]:
+    if changed := [_ASPECTS[name] for name in hashes if getattr(certified, name) != getattr(identity, name)]:
         raise RefusedCertificateError(
             "stale", f": another {listed(changed)} than the run's; certify the judge anew"
         )
+
+
+def _require_recent(file: JudgeCertificate, today: str, max_days: int) -> None:
+    """Refuse a certificate that is too old.
+
+    Raises:
+        RefusedCertificateError: It is, or its date is not readable or in the future.
+    """
     hours = age_hours(file.created, today)
     if hours is None:
         raise RefusedCertificateError("stale", " has no readable date")

@@ -134,6 +134,35 @@ class Certificate(Part):
     """None without a readable certificate of the run's judge."""
 
 
+class NetChange(Part):
+    """Change of a candidate's usable rate, with the judge's own movement taken off."""
+
+    candidate: str
+    against: str
+    """Candidate of the baseline."""
+    change: float
+    """Of the rate by the judge's letters, mean over the chunks."""
+    net_low: float
+    """Lower bound of what is left of the change by the anchors' bounds of the judge's movement."""
+    net_high: float
+
+
+class DriftReport(Part):
+    """What the anchors of a certificate show: whether the judge moved, or a model."""
+
+    outcome: Literal["judge moved", "model moved", "nothing", "not checked"]
+    look: int = 0
+    """Number of the look, from 1; the error rate of *judge moved* holds over all looks together."""
+    n_anchors: int = 0
+    """Anchors with a letter at every look."""
+    n_changed: int = 0
+    """Those with another letter than in the certificate."""
+    change: Measure | None = None
+    """Share of the best letter at this look minus that of all looks before; with bounds by betting."""
+    candidates: tuple[NetChange, ...] = Field(default=(), exclude_if=is_unset)
+    sentence: str
+
+
 class GateReport(Part):
     """Outcome of a gate, with the rules, runs and policy behind it."""
 
@@ -151,6 +180,8 @@ class GateReport(Part):
     """None where every rule is a limit."""
     rules: tuple[RuleVerdict, ...]
     certificate: Certificate
+    drift: DriftReport | None = Field(default=None, exclude_if=lambda drift: drift is None)
+    """None where the policy does not ask for it."""
     verdict: ComparisonVerdict | None = None
     """Verdict of the comparison in the run's ``report.json``; None where the run has no report."""
     controls: JudgeDiscrimination | None = None

@@ -284,6 +284,8 @@ class Policy(Record):
     """Older certificates are stale."""
     trust: TrustPolicy = Field(default=_DEFAULT_TRUST, exclude_if=_is_default_trust)
     """Requirements that the certificate has to meet."""
+    drift: Literal["require", "warn", "off"] = Field(default="off", exclude_if=lambda drift: drift == "off")
+    """Whether the judge grades the anchors of its certificate again at each gate; ``require``: a judge that moved is not trusted."""
     rules: tuple[Rule, ...] = Field(json_schema_extra={"minItems": 1})
 
     @property
