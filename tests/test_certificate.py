@@ -16,14 +16,17 @@ from sklearn.metrics import cohen_kappa_score
 import qaeval
 from certificate_builders import SCALE, certificate, good_letters, labelled, requiring
 from gate_runs import TODAY, evidence
+from qaeval.agreement.label_files import read_labels
 from qaeval.audit.model import Audit, AuditRequest
 from qaeval.chat.protocol import ChatRequest
 from qaeval.cli import run as command
+from qaeval.corpus.samples import load_samples
 from qaeval.errors import DataError, UsageError
+from qaeval.evals.find import find_eval, find_rubric
 from qaeval.gate.certificate import JudgeCertificate, admitted_labels, check, reference_letters
 from qaeval.gate.policy import Policy, TrustPolicy, default_policy
 from qaeval.gate.trust import JudgeNumbers, decide_trust, numbers_of
-from qaeval.records import Label, digest
+from qaeval.records import Item, Label, digest
 from qaeval.report.measure import Measure
 from qaeval.stats import kappa_interval
 from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
@@ -333,25 +336,36 @@ def by_length(request: ChatRequest) -> str:
     return grade_reply("A" if len(request.inputs["answer"]) % 2 else "B")
 
 
-def test_the_judge_grades_the_labelled_items_of_an_eval(tmp_path: Path) -> None:
-    with registered("odd", ScriptedModel(by_length)) as _:
-        issued = qaeval.certify(
-            "odd", eval_name="qa_pairs", raters="any", cache=False, work=tmp_path / "work"
+def labels_of_sentences(n: int = 60) -> list[Label]:
+    """Label the first sentences of the shipped chunks as answers, C where they are short."""
+    rows = []
+    for sample in load_samples(find_eval("qa_pairs"))[:n]:
+        answer = sample.chunk.text.split(".")[0]
+        item = Item.of(sample.sample_id, 0, type="", question="What?", answer=answer)
+        letter = "A" if len(answer) > 80 else "C"
+        rows.append(
+            label(item.item_id, letter, chunk_id=sample.chunk.chunk_id, question="What?", answer=answer)
         )
-    labels = {
-        row["item_id"]: row
-        for path in issued.label_files
-        for row in map(json.loads, Path(path).read_text().splitlines())
-    }
+    return rows
+
+
+def test_the_judge_grades_the_labelled_items_of_an_eval(tmp_path: Path) -> None:
+    labels = labels_of_sentences()
+    write_labels(tmp_path / "anna.jsonl", labels)
+    with registered("odd", ScriptedModel(by_length)):
+        issued = qaeval.certify(
+            "odd", eval_name="qa_pairs", labels=tmp_path / "anna.jsonl", cache=False, work=tmp_path / "work"
+        )
+    answers = {row.item_id: (row.letter, row.answer) for row in labels}
     lines = [line.split(" ") for line in issued.items]
-    assert len(lines) == len(labels) > 100
-    for item_id, _, _, judged, kind in lines:
-        assert judged == ("A" if len(labels[item_id]["answer"]) % 2 else "B")
-        assert kind == "model"
-    assert issued.certified.eval == "qa_pairs"
+    assert len(lines) == len(answers) == 60
+    for item_id, _, letter, judged, kind in lines:
+        assert (letter, judged) == (answers[item_id][0], "A" if len(answers[item_id][1]) % 2 else "B")
+        assert kind == "human"
+    assert (issued.certified.eval, issued.label_files) == ("qa_pairs", ("anna.jsonl",))
     assert (issued.candidates, issued.n_ungraded) == ((), 0)
-    run_key = json.loads((tmp_path / "work" / "settings.json").read_text())
-    assert list(run_key["candidates"]) == ["labelled"]
+    settings = json.loads((tmp_path / "work" / "settings.json").read_text())
+    assert list(settings["candidates"]) == ["labelled"]
 
 
 def test_labels_of_another_eval_or_without_text_name_the_way_on(tmp_path: Path) -> None:
@@ -372,7 +386,14 @@ def test_labels_of_another_eval_or_without_text_name_the_way_on(tmp_path: Path) 
 def test_the_floor_judge_has_a_certificate_whatever_it_says(
     eval_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    definition = find_eval(eval_name)
+    rubric = find_rubric(definition.rubric)
+    names = {f"{rubric.name}/{version}" for version in (rubric.version, *rubric.labels_from)}
+    counted = [row for path in definition.label_paths for row in read_labels(path) if row.rubric in names]
     code = command(["certify", "embedded-lexical", "--eval", eval_name, "--raters", "any", "--json"])
+    if not counted:
+        assert code == 65
+        return
     issued = JudgeCertificate.model_validate_json(capsys.readouterr().out)
     assert code == {"trusted": 0, "not enough labels": 2, "not trusted": 3}[issued.verdict.outcome]
     reference, judged = ([SCALE.index(line.split(" ")[column]) for line in issued.items] for column in (2, 3))

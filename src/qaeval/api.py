@@ -30,6 +30,7 @@ import pandas as pd
 
 from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
+from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.sources import agreement_of_table, read_table
@@ -45,11 +46,13 @@ from qaeval.comparison.run_data import (
     decider,
     labels_of_run,
     labels_of_runs,
-    read_rater_rows,
     require_labels,
     rubric_facts,
+    split_by_chunk,
 )
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
+from qaeval.corpus.loading import DuplicateIds
+from qaeval.corpus.samples import load_samples
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
@@ -57,7 +60,7 @@ from qaeval.files.yaml import validated
 from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
 from qaeval.gate.certificate import JudgeCertificate, certificate_path
-from qaeval.gate.certify import find_labelled, issue, read_admitted, write_items
+from qaeval.gate.certify import find_labelled, issue, require_admitted, write_items
 from qaeval.gate.decide import POLICY, GateRequest
 from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.model import GateReport
@@ -343,6 +346,7 @@ def compare(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
     panel: Sequence[str] | None = None,
     rubric: PathArgument | None = None,
@@ -377,6 +381,7 @@ def compare(
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
+        duplicate_ids: What becomes of two chunks with one id: ``"refuse"``, or ``"number"`` the later ones.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
@@ -426,6 +431,7 @@ def compare(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -499,6 +505,7 @@ def generate(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     out: PathArgument | None = None,
@@ -522,6 +529,7 @@ def generate(
         chunks: JSONL file of your own chunks.
         samples: JSONL file of your own questions or topic cards.
         fields: Names of the chunk file's fields.
+        duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
         out: Run directory.
@@ -551,6 +559,7 @@ def generate(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -1097,13 +1106,15 @@ def certify(
         definition = find_eval(_text(eval_name) or registry.defaults.eval)
         judging = find_judging(registry, (), judge=judge, rubric=_text(rubric) or definition.rubric)
         paths = tuple(definition.label_paths) if labels is None else _paths(labels)
-        admitted = read_admitted(
+        samples = load_samples(definition, chunks=_path(chunks))
+        admitted = require_admitted(
+            split_by_chunk([label for path in paths for label in read_labels(path)], samples),
             paths,
             rubric_facts(judging.settings()["rubric"]),
             trust,
             judge_tuned=definition.name in judging.judge.tuned_on,
         )
-        items = find_labelled(admitted, definition, chunks=_path(chunks))
+        items = find_labelled(admitted, definition, samples)
         path = _path(work) or Path("results", new_run_name())
         write_items(path, items.values(), {**definition.model_dump(mode="json"), "digest": definition.digest})
         with _noted(f"the letters so far are in {path}"):
@@ -1206,6 +1217,7 @@ def compare_shard(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     judge: str | None = None,
@@ -1238,6 +1250,7 @@ def compare_shard(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),

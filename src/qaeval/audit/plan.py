@@ -1,5 +1,6 @@
 """What a judge is asked in an audit, drawn from the good items and the seed alone."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -108,6 +109,12 @@ class _Planner:
         self._goods = goods
         self._by_id = {good.item.item_id: good for good in goods}
         self._pairs = [good.pair for good in goods]
+        seen = Counter[str]()
+        self._rounds: list[int] = []
+        """Of each good item, how many before it are of its chunk."""
+        for good in goods:
+            self._rounds.append(seen[good.chunk_id])
+            seen[good.chunk_id] += 1
 
     def originals(self) -> Iterator[AuditItem]:
         """Yield the good items as they are."""
@@ -119,7 +126,8 @@ class _Planner:
         n = len(self._goods)
         for kind in kinds:
             start = int(record_id("kind", str(self._scope.seed), kind), 16) % n
-            order = [(start + step) % n for step in range(n)]
+            # other chunks first: two items of one chunk tell little more than one
+            order = sorted(((start + step) % n for step in range(n)), key=self._rounds.__getitem__)
             found = 0
             for index in order:
                 others = self._pairs[index + 1 :] + self._pairs[:index]

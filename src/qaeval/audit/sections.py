@@ -4,29 +4,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from qaeval.audit.messages import detail, effect, tolerance
-from qaeval.audit.model import Audit, GoodSource, ProbeName
+from qaeval.audit.model import Audit, GoodSource
 from qaeval.report import numbers
 from qaeval.report.tables import Notes, Section, Table
 
-_MEANINGS: Final[dict[ProbeName, str]] = {
-    "good items": "good items, as they are",
-    "detection": "one planted defect each, beside the original",
-    "false alarms": "harmless changes, beside the original",
-    "repeat": "the same items again",
-    "temperature 0": "the same items twice at temperature 0",
-    "drift": "the same items at the end of the audit",
-    "order of levels": "the scale of the prompt from the worst letter",
-    "order of examples": "the worked examples in the other order",
-    "letters renamed": "other letters for the same levels",
-    "wordings": "four other wordings of the rubric",
-    "translated rubric": "the rubric in another language",
-    "length": "defective answers with many empty words",
-    "chunk position": "the passage first or last in a longer text",
-    "name leakage": "answers signed with the name of a model",
-    "self-preference": "candidates of the judge's family, against labels",
-    "injection": "texts that ask for the best letter",
-    "pair order": "chosen and rejected answer swapped",
-}
 _SOURCES: Final[dict[GoodSource, str]] = {
     "labels": "labelled with the best letter",
     "expected answers": "expected answers of the eval",
@@ -52,10 +33,11 @@ def audit_verdict(audit: Audit) -> str:
 
 def audit_basis(audit: Audit) -> str:
     """Say what was asked of what."""
-    sources = numbers.listed([f"{n:,} {_SOURCES[source]}" for source, n in audit.good_sources.items()])
     raters = f" by {numbers.listed(audit.raters)}" if audit.raters else ""
+    about = {**_SOURCES, "labels": f"{_SOURCES['labels']}{raters}"}
+    sources = numbers.listed([f"{n:,} {about[source]}" for source, n in audit.good_sources.items()])
     return (
-        f"{numbers.plural(audit.n_good, 'good item')} from {numbers.plural(audit.n_chunks, 'chunk')} ({sources}{raters}); "
+        f"{numbers.plural(audit.n_good, 'good item')} from {numbers.plural(audit.n_chunks, 'chunk')} ({sources}); "
         f"{numbers.plural(audit.n_requests, 'request')}, {audit.n_failed:,} without a letter; seed {audit.request.seed}"
     )
 
@@ -79,7 +61,7 @@ def _sections(audit: Audit) -> Iterator[Section]:
 
 def _probes(audit: Audit) -> Section:
     rows = tuple(
-        (probe.probe, probe.verdict, effect(probe), tolerance(probe), _MEANINGS[probe.probe])
+        (probe.probe, probe.verdict, effect(probe), tolerance(probe))
         for probe in audit.probes
         if probe.verdict != "not applicable"
     )
@@ -100,10 +82,10 @@ def _probes(audit: Audit) -> Section:
     ]
     table = Table(
         caption="Probes: effect with its 95 % interval by chunk, and what passes",
-        header=("probe", "verdict", "effect", "passes", "what is asked"),
+        header=("probe", "verdict", "effect", "passes"),
         rows=rows,
         notes=tuple(notes),
-        words=frozenset({1, 3, 4}),
+        words=frozenset({1, 3}),
     )
     return Section(anchor="probes", title="Probes", tables=(table,))
 
@@ -123,7 +105,6 @@ def _kinds(audit: Audit) -> Section:
                 notes.rate(kind.lowered, kind.kind),
                 numbers.percent(kind.worst.value),
                 *(() if kind.flagged is None else (numbers.percent(kind.flagged.value),)),
-                kind.meaning,
             )
             for kind in audit.kinds
             if kind.is_defect is is_defect and kind.n
@@ -140,7 +121,6 @@ def _kinds(audit: Audit) -> Section:
             "lowered",
             "worst letter",
             *(("flagged",) if flagged else ()),
-            "meaning",
         )
         tables.append(
             Table(
@@ -148,7 +128,7 @@ def _kinds(audit: Audit) -> Section:
                 header=header,
                 rows=rows,
                 notes=(*notes.lines(), *lacking),
-                words=frozenset({1, len(header) - 1}),
+                words=frozenset({1}),
             )
         )
     refusal = "Of an honest refusal, which is the answer to another question than the original's, the worst letter counts."

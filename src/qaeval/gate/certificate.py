@@ -17,9 +17,9 @@ import orjson
 from pydantic import Field, ValidationError
 
 from qaeval.agreement.analysis import comparable_labels
+from qaeval.agreement.label_files import read_labels
 from qaeval.agreement.panel import panel_letter
 from qaeval.audit.model import Audit
-from qaeval.comparison.run_data import read_labels
 from qaeval.errors import DataError
 from qaeval.files.whole import write_file
 from qaeval.gate.model import Certificate, ComparisonKey, TrustVerdict
@@ -423,16 +423,22 @@ def _compare_with_labels(file: JudgeCertificate) -> str:
         return f"; the labels are as the certificate has them, since {absent} is not here"
     try:
         labels = [label for path in present for label in read_labels(path)]
-        admitted = admitted_labels(labels, file.rubric, file.trust, judge_tuned=file.judge_tuned)
+        # the split of a label may be that of its chunk, which is not known here
+        references = [
+            reference_letters(
+                admitted_labels(labels, file.rubric, file.trust, judge_tuned=is_split), file.rubric.letters
+            )
+            for is_split in {file.judge_tuned, False}
+        ]
     except DataError as error:
         raise RefusedCertificateError("stale", f": its labels cannot be read: {error}") from error
     items, scale = file.letters, file.rubric.letters
-    reference = reference_letters(admitted, scale)
     n_changed = 0
     for item_id, code, kind in zip(
         items.item_ids, items.letters.reference.tolist(), items.letters.kinds.tolist(), strict=True
     ):
-        n_changed += reference.get(item_id) != Reference(scale[code], kind)
+        certified = Reference(scale[code], kind)
+        n_changed += all(reference.get(item_id) != certified for reference in references)
     if n_changed:
         raise RefusedCertificateError(
             "stale",

@@ -8,8 +8,7 @@ import numpy as np
 
 from qaeval import __version__
 from qaeval.audit.model import Audit
-from qaeval.comparison.run_data import decider, read_labels, read_run
-from qaeval.corpus.samples import load_samples
+from qaeval.comparison.run_data import decider, read_run
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.environment import now
 from qaeval.errors import DataError, UsageError
@@ -40,21 +39,26 @@ _FORMAT: Final = 1
 _SHOWN: Final = 3
 
 
-def read_admitted(
-    paths: Sequence[Path], rubric: RubricFacts, trust: TrustPolicy, *, judge_tuned: bool
+def require_admitted(
+    labels: Sequence[Label],
+    paths: Sequence[Path],
+    rubric: RubricFacts,
+    trust: TrustPolicy,
+    *,
+    judge_tuned: bool,
 ) -> dict[str, list[Label]]:
-    """Read the labels that count, by rater.
+    """Return the labels that count, by rater.
 
     Args:
-        paths: Label files.
+        labels: Of all raters.
+        paths: Their files, for errors.
         rubric: Rubric of the judge.
         trust: Whether the labels of models count.
         judge_tuned: Whether to leave out the labels that the judge was tuned on.
 
     Raises:
-        DataError: A file is not readable, labels contradict each other, or none counts.
+        DataError: Labels contradict each other, or none counts.
     """
-    labels = [label for path in paths for label in read_labels(path)]
     files = ", ".join(map(str, paths))
     if not labels:
         raise DataError(
@@ -79,20 +83,20 @@ def read_admitted(
 
 
 def find_labelled(
-    labels: Mapping[str, Sequence[Label]], definition: EvalDefinition, *, chunks: Path | None = None
+    labels: Mapping[str, Sequence[Label]], definition: EvalDefinition, samples: Iterable[Sample]
 ) -> dict[str, tuple[Sample, Item]]:
     """Return sample and item of each labelled item.
 
     Args:
         labels: By rater.
-        definition: The eval, with the samples.
-        chunks: Chunk file; default: that of the eval.
+        definition: The eval.
+        samples: Its samples.
 
     Raises:
         DataError: A label has no text, or no sample of the eval gives its item.
     """
     by_chunk: dict[str, list[Sample]] = {}
-    for sample in load_samples(definition, chunks=chunks):
+    for sample in samples:
         by_chunk.setdefault(sample.chunk.chunk_id, []).append(sample)
     by_item: dict[str, tuple[Sample, Item]] = {}
     without_text, without_sample = [], []
@@ -196,7 +200,7 @@ def issue(
         settings = store.settings()
         decider(store, settings, judge)
         grading = store.further_judges().get(judge) or settings["grading"]
-        data = read_run(store, decide_by=judge)
+        data = read_run(store, label_paths=label_paths, decide_by=judge)
         identity = identity_of(data, {**settings, "grading": grading})
         letters = {row.item_id: row.letter for row in data.rows.grades if isinstance(row, Grade)}
         chunk_of = {sample.sample_id: sample.chunk.chunk_id for sample in data.rows.samples}
@@ -212,7 +216,8 @@ def issue(
             f"the audit is of {audit.request.judge} with {audit.request.rubric} on {audit.request.eval}, and differs from the judge of "
             f"{run} in {listed(different)}; audit this judge: `qaeval audit {judge} --eval {certified.eval}`"
         )
-    admitted = read_admitted(label_paths, data.rubric, trust, judge_tuned=data.judge_tuned)
+    labels = data.rows.labels
+    admitted = require_admitted(labels, label_paths, data.rubric, trust, judge_tuned=data.judge_tuned)
     reference = {
         item_id: letter
         for item_id, letter in sorted(reference_letters(admitted, data.rubric.letters).items())
