@@ -63,6 +63,11 @@ def flag_column(flag: str) -> str:
     return f"flag {flag}"
 
 
+def probability_column(letter: str) -> str:
+    """Return the column name of the judge's probability of a letter."""
+    return f"probability {letter}"
+
+
 def letter_table(
     samples: Iterable[Sample],
     generations: Iterable[GenerateRow],
@@ -230,11 +235,23 @@ def _grade_tables(
             if is_wrong:
                 wrong[aspect].append(row.item_id)
         flags = (flag in row.flags for flag in rubric.flag_names)
-        letters.append((row.item_id, row.letter, row.flaw, row.reason, _sureness(row), *flags))
+        distribution = row.probabilities or {}
+        values = (distribution.get(letter, 0.0 if distribution else None) for letter in rubric.letters)
+        letters.append((row.item_id, row.letter, row.flaw, row.reason, _sureness(row), *values, *flags))
     _require_unique("grade", graded)
     _require_one_judge(judges, judge, rubric, wrong)
-    columns = ["item_id", "letter", "flaw", "why", "sure", *map(flag_column, rubric.flag_names)]
-    return pd.DataFrame(letters, columns=columns), pd.DataFrame(unread, columns=["item_id", *_FAILURE])
+    probabilities = list(map(probability_column, rubric.letters))
+    columns = [
+        "item_id",
+        "letter",
+        "flaw",
+        "why",
+        "sure",
+        *probabilities,
+        *map(flag_column, rubric.flag_names),
+    ]
+    table = pd.DataFrame(letters, columns=columns).astype(dict.fromkeys(probabilities, "float64"))
+    return table, pd.DataFrame(unread, columns=["item_id", *_FAILURE])
 
 
 def _require_one_judge(
@@ -307,9 +324,10 @@ def _failed(table: pd.DataFrame, repeated: Mapping[tuple[str, str], int]) -> pd.
     table.loc[rows, ["item_id", *_WRITTEN, "letter", "flaw", "why"]] = ""
     table.loc[rows, "type"] = table.loc[rows, "given"]
     table.loc[rows, "failure"], table.loc[rows, "status"] = PLACEHOLDER, FAILED
-    for column, empty in (("findings", None), ("sure", float("nan"))):
-        if column in table:
-            table.loc[rows, column] = empty
+    if "findings" in table:
+        table.loc[rows, "findings"] = None
+    for column in table.columns[table.columns.str.startswith(("sure", probability_column("")))]:
+        table.loc[rows, column] = float("nan")
     for column in table.columns[table.columns.str.startswith(flag_column(""))]:
         table.loc[rows, column] = False
     return table
