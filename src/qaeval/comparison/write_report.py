@@ -10,12 +10,12 @@ from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval import __version__
-from qaeval.comparison.analysis import Analysis, ReportOptions, analyse
+from qaeval.comparison.analysis import Analysis, ReportOptions, RunData, analyse
 from qaeval.comparison.charts import charts
 from qaeval.comparison.csv import render_csv
 from qaeval.comparison.html import PageLinks, render_html
 from qaeval.comparison.markdown import CHARTS, render_markdown
-from qaeval.comparison.run_data import RunData, join_runs, read_run
+from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
 from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
