@@ -80,7 +80,7 @@ from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
-from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
+from qaeval.storage.run_directory import COMMAND, GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 from qaeval.text.margins import parse_margin
 
@@ -406,7 +406,7 @@ def compare(
         progress: Called after each finished task, on the thread that works.
         confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
             before it starts. None: nothing is estimated.
-        command: Recorded in the report as the command; default: this call.
+        command: Recorded in the report as the command, and in the run as the one that continues it; default: this call, and none.
 
     Returns:
         The run, reported: report.json, report.md and report.html are in its directory.
@@ -471,6 +471,7 @@ def compare(
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
         _resumable("compare", store, is_new=not resume),
     ):
+        _keep_command(store, command)
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
@@ -518,6 +519,7 @@ def generate(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
+    command: str | None = None,
 ) -> Run:
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
@@ -542,6 +544,7 @@ def generate(
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
         confirm: Called with an estimate.
+        command: Kept in the run as the command line that continues it; default: none.
 
     Returns:
         The run, without letters: its `path` is of use, its `report` raises `DataError`.
@@ -575,6 +578,7 @@ def generate(
         _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
+        _keep_command(store, command)
         runner.check(*plan.candidates)
         if confirm is not None and not resume and exporter is None:
             whole = runner.estimate(plan.candidates, plan.definition, None)
@@ -1303,6 +1307,12 @@ def compare_shard(
         "committed" if is_own else "committed by another process"
     )
     return ShardResult(committed, outcome, len(sample_ids), n_samples_of_run)
+
+
+def _keep_command(store: RunStore, command: str | None) -> None:
+    """Keep the command line in the run, for `qaeval repair`."""
+    if command is not None:
+        store.write_text(COMMAND, f"{command}\n")
 
 
 def make_runner(
