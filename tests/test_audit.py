@@ -166,7 +166,7 @@ def likes_letters(asked: Asked) -> str:
 
 
 def minds_numbered_lists(asked: Asked) -> str:
-    return "B" if "\n1. " in asked.system else asked.right
+    return "B" if "## SCALE" in asked.system else asked.right
 
 
 PLANTED: list[tuple[Fault, set[str]]] = [

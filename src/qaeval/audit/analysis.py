@@ -251,7 +251,7 @@ class _Letters:
         yield self._pair_order()
 
     def _good_items(self) -> ProbeResult | None:
-        if "definitions" in self._facts.good_sources:
+        if "statements" in self._facts.good_sources:
             return self._result(
                 "good items", None, MIN_GOOD_SHARE, "at least", "good items with the best letter"
             )

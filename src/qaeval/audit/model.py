@@ -21,8 +21,8 @@ AuditVerdict: TypeAlias = Literal["trusted so far", "not trusted", "not enough d
 EXIT_CODES: Final[Mapping[AuditVerdict, int]] = {"trusted so far": 0, "not enough data": 2, "not trusted": 3}
 """Those of a gate: 0 pass, 2 inconclusive, 3 untrusted judge."""
 
-GoodSource: TypeAlias = Literal["labels", "expected answers", "definitions"]
-"""Where good items come from: labelled with the best letter, the expected answers of the eval's samples, or definitions that are
+GoodSource: TypeAlias = Literal["labels", "expected answers", "statements"]
+"""Where good items come from: labelled with the best letter, the expected answers of the eval's samples, or statements that are
 quoted from its chunks."""
 
 ProbeName: TypeAlias = Literal[

@@ -29,6 +29,15 @@ COLD, FIRST_AGAIN, LAST = "temperature 0", "again", "at the end"
 PADDED, BEFORE, AFTER = "padded", "text before", "text after"
 OWN_NAME, OTHER_NAME, SWAPPED = "own name", "other name", "swapped"
 
+PROBE_OF: Final[Mapping[str, ProbeName]] = {
+    LEVELS: "order of levels",
+    EXAMPLES: "order of examples",
+    RENAMED: "letters renamed",
+    **dict.fromkeys(WORDINGS, "wordings"),
+    TRANSLATED: "translated rubric",
+}
+"""Probes that change the prompt, by setting."""
+
 _PADDING: Final[Mapping[str, str]] = {
     "en": (
         "To put it in more detail, and in order to leave no doubt about what is meant here, it should be said once more that this is, "
@@ -53,17 +62,13 @@ class AuditScope:
     Attributes:
         judge: the judge.
         rubric: the rubric of the eval.
-        reads_prompt: whether letters can depend on the prompt; a model inside qaeval that reads the item alone has none.
-        temperature: of the judge in a run.
-        translated: whether there is the rubric in another language.
+        settings: forms of the prompt that can be tried; none for a judge that reads no prompt.
         seed: chooses variants.
     """
 
     judge: ModelSpec
     rubric: Rubric
-    reads_prompt: bool
-    temperature: float
-    translated: bool = False
+    settings: frozenset[str]
     seed: int = 0
 
 
@@ -167,18 +172,12 @@ class _Planner:
         """Yield the panel in every other setting."""
         scope = self._scope
         yield from self.again(panel, "repeat", FIRST_AGAIN, number=1)
-        if scope.reads_prompt:
-            if scope.temperature > 0:
-                yield from self.again(panel, "temperature 0", COLD, number=0)
-                yield from self.again(panel, "temperature 0", COLD, number=1)
-            yield from self.again(panel, "order of levels", LEVELS)
-            if len(scope.rubric.examples) > 1:
-                yield from self.again(panel, "order of examples", EXAMPLES)
-            yield from self.again(panel, "letters renamed", RENAMED)
-            for wording in WORDINGS:
-                yield from self.again(panel, "wordings", wording)
-            if scope.translated:
-                yield from self.again(panel, "translated rubric", TRANSLATED)
+        if COLD in scope.settings:
+            yield from self.again(panel, "temperature 0", COLD, number=0)
+            yield from self.again(panel, "temperature 0", COLD, number=1)
+        for setting, probe in PROBE_OF.items():
+            if setting in scope.settings:
+                yield from self.again(panel, probe, setting)
         for index, row in enumerate(panel):
             good = self._by_id[row.base]
             text = row.item.answer

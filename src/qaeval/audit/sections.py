@@ -11,7 +11,7 @@ from qaeval.report.tables import Notes, Section, Table
 _SOURCES: Final[dict[GoodSource, str]] = {
     "labels": "labelled with the best letter",
     "expected answers": "expected answers of the eval",
-    "definitions": "definitions that are quoted from its chunks",
+    "statements": "statements that are quoted from its chunks",
 }
 
 
