@@ -13,14 +13,16 @@ import pytest
 
 from qaeval.audit.analysis import decide
 from qaeval.audit.model import Audit
+from qaeval.audit.mutants import write_mutants
 from qaeval.audit.page import render_audit_html, render_audit_markdown
 from qaeval.audit.plan import OWN_NAME
-from qaeval.audit.run import AuditPlan, load_audit, make_audit_plan, run_audit
+from qaeval.audit.run import AuditPlan, load_audit, make_audit_plan, run_audit, show_again
 from qaeval.audit.wordings import EXAMPLES, LEVELS, RENAMED, WORDINGS, instructions_for, with_other_letters
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.cli import run as command
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.find import find_rubric
+from qaeval.labelling import Sitting
 from qaeval.records import AuditItem, Failure, Grade
 from qaeval.registry.find import find_config
 from qaeval.run.grade import SAMPLING, Instructions
@@ -29,7 +31,7 @@ from qaeval.stats.intervals import clopper_pearson, wilson
 from qaeval.storage.run_directory import RunStore
 from qaeval.storage.runs import list_runs
 from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
-from qaeval.text.defects import VARIANTS
+from qaeval.text.defects import DEFECTS, VARIANTS
 
 LETTER = {"best": "A", "not worst": "A", "not best": "B", "worst": "C"}
 """What a perfect judge gives."""
@@ -498,3 +500,40 @@ def test_a_run_of_another_eval_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="qa_pairs"):
         plan_of(run=tmp_path / "run")
+
+
+# ---------------------------------------------------------------- people check the planted items
+
+
+def test_a_person_checks_planted_items_and_what_is_refuted_counts_in_nothing(
+    small: AuditPlan, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit"
+    before = audited(small, path, perfect)
+    run = write_mutants(path)
+    assert write_mutants(path) == run  # there is one already
+    planted = [row for row in small.rows if row.probe in {"good items", "detection", "false alarms"}]
+    chunks = {sample.sample_id: sample.chunk.text for sample in small.samples}
+    by_texts = {(chunks[row.sample_id], row.item.question, row.item.answer): row for row in planted}
+    number = next(row for row in planted if row.kind == "number")
+
+    with Sitting.open(run, "anna", n=1000, by="random") as sitting:
+        while question := sitting.current():
+            row = by_texts[question.text, question.question, question.answer]
+            is_bad = row.kind in DEFECTS and row != number
+            sitting.record(question.assignment, "C" if is_bad else "A")
+    after = show_again(path)
+
+    assert (after.n_refuted, after.checked_by) == (1, ("anna",))
+    assert after.n_checked == len({row.item.item_id for row in planted if row.kind})
+    counts = [{kind.kind: kind.n for kind in audit.kinds} for audit in (before, after)]
+    assert counts[0].pop("number") - counts[1].pop("number") == 1
+    assert counts[0] == counts[1]
+    assert "1 refuted" in render_audit_markdown(after)
+
+
+def test_a_run_has_no_planted_items_to_label(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", {"mistral": ["AAA"] * 3})
+
+    with pytest.raises(DataError, match="not an audit"):
+        write_mutants(tmp_path / "run")

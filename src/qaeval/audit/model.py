@@ -159,6 +159,12 @@ class Audit(Part):
     """None where too few letters were given."""
     raters: tuple[str, ...] = ()
     """Raters whose labels chose the good items; empty without labels."""
+    n_checked: int = Field(default=0, exclude_if=is_unset)
+    """Planted items that people labelled."""
+    n_refuted: int = Field(default=0, exclude_if=is_unset)
+    """Of these, defects that got the best letter and harmless changes that did not; they count in nothing."""
+    checked_by: tuple[str, ...] = Field(default=(), exclude_if=is_unset)
+    """Raters of the planted items."""
     created: str
     """UTC, ISO 8601."""
     qaeval_version: str

@@ -10,6 +10,7 @@ from qaeval import __version__
 from qaeval.audit.analysis import AuditFacts, analyse_audit
 from qaeval.audit.good import GoodItems, find_good
 from qaeval.audit.model import Audit, AuditRequest, ProbeName
+from qaeval.audit.mutants import checked_mutants
 from qaeval.audit.page import render_audit_html, render_audit_markdown
 from qaeval.audit.plan import COLD, PROBE_OF, AuditScope, LabelledItem, plan_audit
 from qaeval.audit.stage import AuditStage
@@ -280,6 +281,7 @@ def audit_of(store: RunStore, *, created: str) -> Audit:
         raters=tuple(about["raters"]),
         related=about["families"],
         not_applied=_not_applied(about, embedded=embedded),
+        check=checked_mutants(store, letters[0]),
         created=created,
         qaeval_version=__version__,
         git_commit=git_commit(),
@@ -322,6 +324,23 @@ def write_audit(audit: Audit, path: Path) -> None:
     write_file(path / REPORT, model_json(audit))
     write_file(path / "audit.md", render_audit_markdown(audit))
     write_file(path / "audit.html", render_audit_html(audit))
+
+
+def show_again(path: Path) -> Audit:
+    """Analyse a finished audit again, with what people have said of its planted items since, and write its documents.
+
+    Args:
+        path: Its directory.
+
+    Raises:
+        DataError: there is no finished audit.
+        StoreError: the documents cannot be written.
+    """
+    created = load_audit(path).created
+    with RunStore.open(path) as store:
+        audit = audit_of(store, created=created)
+    write_audit(audit, path)
+    return audit
 
 
 def load_audit(path: Path) -> Audit:

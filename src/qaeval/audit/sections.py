@@ -39,7 +39,15 @@ def audit_basis(audit: Audit) -> str:
     return (
         f"{numbers.plural(audit.n_good, 'good item')} from {numbers.plural(audit.n_chunks, 'chunk')} ({sources}); "
         f"{numbers.plural(audit.n_requests, 'request')}, {audit.n_failed:,} without a letter; seed {audit.request.seed}"
+        f"{_checked(audit)}"
     )
+
+
+def _checked(audit: Audit) -> str:
+    """Say what people made of the planted items; empty where nobody labelled any."""
+    if not audit.n_checked:
+        return ""
+    return f"; {audit.n_checked:,} planted items checked by {numbers.listed(audit.checked_by)}, {audit.n_refuted:,} refuted and left out"
 
 
 def write_audit_sections(audit: Audit) -> tuple[Section, ...]:
