@@ -8,6 +8,7 @@ from typing import Final
 from qaeval.audit.good import GoodItem
 from qaeval.audit.model import ProbeName
 from qaeval.audit.wordings import AS_USED, EXAMPLES, LEVELS, RENAMED, TRANSLATED, WORDINGS
+from qaeval.evals.definition import ItemKind
 from qaeval.evals.rubric import Rubric
 from qaeval.records import REJECTED, AuditItem, Item, Sample, record_id
 from qaeval.registry.family import LINES, lines
@@ -24,6 +25,17 @@ SUBTLE: Final = tuple(
     if kind not in {"placeholder", "copied question", "vague question", "foreign answer", "unanswerable"}
 )
 """Defects that stand inside an answer about the text: those that a careful reader alone finds."""
+
+_OF_PAIRS: Final = frozenset({"foreign answer", "copied question", "placeholder", "formatting"})
+"""Of a preference pair, the chosen answer is not a statement about a text."""
+
+
+def _kinds(kinds: Sequence[VariantKind], item_kind: ItemKind) -> tuple[VariantKind, ...]:
+    """Return the kinds whose letter is known for a kind of items; the question of an answer is not the candidate's."""
+    if item_kind == "preference_pair":
+        return tuple(kind for kind in kinds if kind in _OF_PAIRS)
+    return tuple(kind for kind in kinds if item_kind == "qa_pair" or kind != "vague question")
+
 
 COLD, FIRST_AGAIN, LAST = "temperature 0", "again", "at the end"
 PADDED, BEFORE, AFTER = "padded", "text before", "text after"
@@ -63,12 +75,14 @@ class AuditScope:
         judge: the judge.
         rubric: the rubric of the eval.
         settings: forms of the prompt that can be tried; none for a judge that reads no prompt.
+        item_kind: of the eval.
         seed: chooses variants.
     """
 
     judge: ModelSpec
     rubric: Rubric
     settings: frozenset[str]
+    item_kind: ItemKind
     seed: int = 0
 
 
@@ -95,8 +109,8 @@ def plan_audit(
     planner = _Planner(scope, goods)
     rows = [
         *planner.originals(),
-        *planner.variants("detection", DEFECTS),
-        *planner.variants("false alarms", HARMLESS),
+        *planner.variants("detection", _kinds(DEFECTS, scope.item_kind)),
+        *planner.variants("false alarms", _kinds(HARMLESS, scope.item_kind)),
     ]
     panel = planner.panel(rows)
     rows += planner.panel_probes(panel)

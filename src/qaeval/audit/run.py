@@ -110,6 +110,7 @@ def make_audit_plan(
         judge=judging.judge,
         rubric=judging.rubric,
         settings=frozenset() if judging.judge.kind == "embedded" else frozenset(forms),
+        item_kind=definition.item_kind,
         seed=seed,
     )
     rows = plan_audit(scope, goods.items, labelled)

@@ -73,9 +73,11 @@ def _probes(audit: Audit) -> Section:
         for probe in audit.probes
         if probe.verdict != "not applicable"
     )
-    notes = [
-        f"{probe.probe}: {probe.sentence}" for probe in audit.probes if probe.verdict == "not applicable"
-    ]
+    skipped: dict[str, list[str]] = {}
+    for probe in audit.probes:
+        if probe.verdict == "not applicable":
+            skipped.setdefault(probe.sentence, []).append(probe.probe)
+    notes = [f"{sentence.removesuffix('.')}: {numbers.listed(names)}." for sentence, names in skipped.items()]
     notes += [
         f"{probe.probe}: "
         + "; ".join(f"{name} {detail(probe, measure)}" for name, measure in probe.details.items())
