@@ -30,6 +30,7 @@ import pandas as pd
 
 from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
+from qaeval.agreement.label_files import read_rater_rows
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.sources import agreement_of_table, read_table
@@ -39,8 +40,9 @@ from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.html import PageLinks
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, require_labels
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
+from qaeval.corpus.loading import DuplicateIds
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
@@ -327,6 +329,7 @@ def compare(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
     panel: Sequence[str] | None = None,
     rubric: PathArgument | None = None,
@@ -361,6 +364,7 @@ def compare(
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
+        duplicate_ids: What becomes of two chunks with one id: ``"refuse"``, or ``"number"`` the later ones.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
@@ -410,6 +414,7 @@ def compare(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -483,6 +488,7 @@ def generate(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     out: PathArgument | None = None,
@@ -506,6 +512,7 @@ def generate(
         chunks: JSONL file of your own chunks.
         samples: JSONL file of your own questions or topic cards.
         fields: Names of the chunk file's fields.
+        duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
         out: Run directory.
@@ -535,6 +542,7 @@ def generate(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -1063,6 +1071,7 @@ def compare_shard(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     judge: str | None = None,
@@ -1095,6 +1104,7 @@ def compare_shard(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),

@@ -123,6 +123,8 @@ class Chunk(Record):
     """The document of the passage; empty when unknown."""
     title: str = ""
     language: str = ""
+    split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
+    """Half of the eval's chunks: labels of chunks to tune a judge on do not measure that judge. Empty: as its labels say."""
 
 
 class Sample(Record):
@@ -228,8 +230,8 @@ class Generation(Record):
     """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
     lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=_absent)
-    """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
-    to qaeval, which has all."""
+    """Items of an imported reply that failed; with them it may have fewer than the eval asks for, and so may a reply
+    about a chunk of few words (``fewer_allowed`` of the eval). None: a reply that has all."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
@@ -389,8 +391,8 @@ class Label(Record):
     rubric: str = ""
     """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
-    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. The split is by
-    chunk."""
+    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. A label of a chunk with a
+    `split` counts in that half."""
     note: str = ""
     chunk_id: str = ""
     question: str = ""

@@ -57,13 +57,19 @@ def parse_row(row: Any, *, rater: str = "") -> LabelRow | None:  # noqa: ANN401 
         return _KINDS[row["kind"]].model_validate(row)
     if not isinstance(row, dict) or "label" not in row:
         return Label.model_validate(row)
-    letter = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    letter = as_letter(row["label"]) if isinstance(row["label"], str) else row["label"]
     if letter is None or letter == "":
         return None
     fields = {name: value for name, value in row.items() if name in Label.model_fields and value != ""}
     fields = {**fields, "rater": row.get("rater") or rater, "rater_kind": row.get("rater_kind") or "human"}
     flags = raised_flags(row)
     return Label.model_validate({**fields, **({"flags": flags} if flags else {}), "letter": letter})
+
+
+def as_letter(text: str) -> str:
+    """Return the letter of a cell; the letters of a rubric are capitals."""
+    letter = text.strip()
+    return letter.upper() if len(letter) == 1 else letter
 
 
 def raised_flags(row: Mapping[str, Any]) -> tuple[str, ...]:

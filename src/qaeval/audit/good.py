@@ -7,10 +7,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
+from qaeval.agreement.label_files import read_labels
 from qaeval.agreement.label_rows import with_settled
 from qaeval.audit.model import GoodSource
 from qaeval.checks.answers import refuses
-from qaeval.comparison.run_data import read_labels, require_labels
+from qaeval.comparison.run_data import require_labels
 from qaeval.errors import DataError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.rubric import Rubric

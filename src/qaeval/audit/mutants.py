@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qaeval.comparison.run_data import read_labels
+from qaeval.agreement.label_files import read_labels
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.errors import DataError
 from qaeval.records import AuditItem, Generation, Grade, record_id

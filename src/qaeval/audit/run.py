@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qaeval import __version__
+from qaeval.agreement.label_files import read_labels
 from qaeval.audit.analysis import AuditFacts, analyse_audit
 from qaeval.audit.good import GoodItems, find_good
 from qaeval.audit.model import Audit, AuditRequest, ProbeName
@@ -15,7 +16,7 @@ from qaeval.audit.page import render_audit_html, render_audit_markdown
 from qaeval.audit.plan import COLD, PROBE_OF, AuditScope, LabelledItem, plan_audit
 from qaeval.audit.stage import AuditStage
 from qaeval.audit.wordings import TRANSLATED, is_changed
-from qaeval.comparison.run_data import labels_of_run, read_labels
+from qaeval.comparison.run_data import labels_of_run
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.environment import git_commit, now

@@ -83,6 +83,7 @@ class HttpChat:
         max_attempts: attempts for one request, without those that an outage or a busy server ended.
         outage_s: longest wait for a server that stopped answering, in seconds.
         max_top_logprobs: the server's limit; requests that ask for more alternatives get this many.
+        prefix_items: whether the server knows ``prefixItems`` of a schema.
         context: the server's context length in tokens, where it has a tokenizer route; a request that does
             not fit with its whole answer is then not sent.
         tokenizer: whether the server has a tokenizer route, which is asked for special tokens.
@@ -111,6 +112,7 @@ class HttpChat:
         max_attempts: int = _MAX_ATTEMPTS,
         outage_s: float = 120.0,
         max_top_logprobs: int = 20,
+        prefix_items: bool = True,
         context: int | None = None,
         tokenizer: bool = False,
         extra_body: Mapping[str, Any] = MappingProxyType({}),
@@ -130,6 +132,7 @@ class HttpChat:
         self._adaptive_timeout = AdaptiveTimeout()
         self._max_attempts = max(1, max_attempts)
         self._max_top_logprobs = max_top_logprobs
+        self._prefix_items = prefix_items
         self._context = context
         self._tokenizer = tokenizer
         self._special: dict[str, asyncio.Future[bool]] = {}
@@ -180,6 +183,7 @@ class HttpChat:
             structured=self._structured,
             merge_system=self._merge_system,
             max_top_logprobs=self._max_top_logprobs,
+            prefix_items=self._prefix_items,
             extra_body=self._extra_body,
         )
         await self._require_fit(request)

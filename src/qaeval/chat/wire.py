@@ -72,8 +72,9 @@ def encode(
     merge_system: bool,
     max_top_logprobs: int,
     extra_body: Mapping[str, Any],
+    prefix_items: bool = True,
 ) -> bytes:
-    """Serialise a request.
+    """Serialise a request; ``prefixItems`` of its schema is left out for a server that does not know it.
 
     Raises:
         ChatError: the messages have something that JSON cannot express, such as half a surrogate pair.
@@ -89,7 +90,8 @@ def encode(
         "seed": sampling.seed,
     }
     if structured and request.schema is not None:
-        schema = {"name": "reply", "schema": request.schema, "strict": True}
+        enforced = request.schema if prefix_items else _without_prefix_items(request.schema)
+        schema = {"name": "reply", "schema": enforced, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
         body |= {"logprobs": True, "top_logprobs": top}
@@ -97,6 +99,12 @@ def encode(
         return orjson.dumps(body, default=dict)
     except TypeError as error:
         raise ChatError("rejected", f"{model}: the request cannot be written as JSON: {error}") from None
+
+
+def _without_prefix_items(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    if isinstance(schema, Mapping):
+        return {key: _without_prefix_items(part) for key, part in schema.items() if key != "prefixItems"}
+    return [_without_prefix_items(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def as_sent(messages: Iterable[Message], *, merge_system: bool) -> list[dict[str, str]]:

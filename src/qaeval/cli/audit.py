@@ -65,9 +65,9 @@ def audit(
     concurrency: Concurrency = None,
     as_json: AsJson = False,
 ) -> None:
-    """Audit a judge: planted defects, harmless changes, and probes of what its letters should not depend on.
+    """Audit a judge by planted defects and probes.
 
-    Needs no labels. Exit code 0: trusted so far, 2: not enough data, 3: not trusted.
+    It plants one defect each in good items, asks the judge about both, and asks again in ways that should change no letter. Needs no labels. Exit code 0: trusted so far, 2: not enough data, 3: not trusted.
     """
     from qaeval.audit.run import REPORT, make_audit_plan, run_audit, show_again
     from qaeval.cli.progress import progress_on_stderr

@@ -173,6 +173,7 @@ async def connect(
         structured=spec.structured,
         system_role="merge" if facts.system_role is False else spec.system_role,
         max_top_logprobs=20 if facts.max_logprobs is None else facts.max_logprobs,
+        prefix_items=facts.version is not None,
         context=facts.max_model_len if facts.tokenizer else None,
         tokenizer=bool(facts.tokenizer),
         addresses=endpoint.addresses,

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw, sample_set_digest
 from qaeval.errors import UsageError
@@ -234,6 +235,7 @@ def make_plan(
     seed: int | None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    duplicate_ids: DuplicateIds = "refuse",
     prompts: Sequence[str] = (),
 ) -> Plan:
     """Resolve the candidates and draw the sample set that all of them share.
@@ -252,5 +254,8 @@ def make_plan(
     own_prompts = load_prompts(definition, prompts)
     candidates = tuple(prompted(spec, prompt) for spec in models for prompt in own_prompts) or models
     seed = config.defaults.seed if seed is None else seed
-    sample_set = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
+    available = load_samples(
+        definition, chunks=chunks, samples=samples, fields=fields, duplicate_ids=duplicate_ids
+    )
+    sample_set = draw(available, n=n, seed=seed)
     return Plan(definition, sample_set, candidates, seed)
