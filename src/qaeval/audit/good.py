@@ -55,8 +55,8 @@ class GoodItems:
     """The good items of an eval, and where they come from."""
 
     items: tuple[GoodItem, ...]
-    sources: Mapping[GoodSource, int]
-    """Items of each source."""
+    source_of: Mapping[str, GoodSource]
+    """Where an item comes from, by its id."""
     raters: tuple[str, ...] = ()
 
 
@@ -66,7 +66,6 @@ def find_good(
     samples: Sequence[Sample],
     *,
     labels: Sequence[Path] = (),
-    n: int,
     seed: int,
 ) -> GoodItems:
     """Find good items: labelled with the best letter, or expected by the eval; without enough of these, statements of its chunks.
@@ -78,8 +77,7 @@ def find_good(
         rubric: Has the best letter, and the name that labels state.
         samples: All samples of the eval.
         labels: Label files; none: those of the eval, which may be without any good item.
-        n: Number of items, at most.
-        seed: Chooses among them.
+        seed: Orders them.
 
     Raises:
         DataError: a label file is not readable or of another eval, or there are fewer than 10 good items.
@@ -110,12 +108,9 @@ def find_good(
             f"eval {definition.name}: an audit plants defects in at least {MIN_GOOD} good items, found {counts}; label more items "
             f"with {rubric.letters[0]} (`qaeval label`), or name label files with --labels"
         )
-    chosen = _spread(items, seed)[:n]
-    ids = {good.item.item_id for good in chosen}
-    counts_of = {source: sum(good.item.item_id in ids for good in goods) for source, goods in found.items()}
     return GoodItems(
-        items=tuple(chosen),
-        sources={source: count for source, count in counts_of.items() if count},
+        items=tuple(_spread(items, seed)),
+        source_of={good.item.item_id: source for source, goods in found.items() for good in goods},
         raters=raters,
     )
 

@@ -1,8 +1,9 @@
 """What a judge is asked in an audit, drawn from the good items and the seed alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from qaeval.audit.good import GoodItem
@@ -97,7 +98,7 @@ class LabelledItem:
 
 
 def plan_audit(
-    scope: AuditScope, goods: Sequence[GoodItem], labelled: Iterable[LabelledItem] = ()
+    scope: AuditScope, goods: Sequence[GoodItem], labelled: Iterable[LabelledItem] = (), *, n: int
 ) -> tuple[AuditItem, ...]:
     """Return the items of an audit in the order in which the judge is asked.
 
@@ -105,17 +106,18 @@ def plan_audit(
         scope: Judge, rubric and seed.
         goods: Good items, those of different chunks first.
         labelled: Candidates' items with labels.
+        n: Good items that all probes use; further ones are asked about only where few of these can have a defect.
     """
-    planner = _Planner(scope, goods)
-    rows = [
-        *planner.originals(),
+    planner = _Planner(scope, goods, n)
+    variants = [
         *planner.variants("detection", _kinds(DEFECTS, scope.item_kind)),
         *planner.variants("false alarms", _kinds(HARMLESS, scope.item_kind)),
     ]
+    rows = [*planner.originals({row.base for row in variants}), *variants]
     panel = planner.panel(rows)
     rows += planner.panel_probes(panel)
     rows += planner.attacks(panel)
-    rows += planner.swapped(goods)
+    rows += planner.swapped()
     rows += planner.families(labelled)
     # last, so that a judge that moves in the course of the audit has moved
     rows += planner.again(panel, "drift", LAST, number=2)
@@ -123,8 +125,9 @@ def plan_audit(
 
 
 class _Planner:
-    def __init__(self, scope: AuditScope, goods: Sequence[GoodItem]) -> None:
+    def __init__(self, scope: AuditScope, goods: Sequence[GoodItem], n: int) -> None:
         self._scope = scope
+        self._core = {good.item.item_id for good in goods[:n]}
         self._goods = goods
         self._by_id = {good.item.item_id: good for good in goods}
         self._pairs = [good.pair for good in goods]
@@ -135,25 +138,33 @@ class _Planner:
             self._rounds.append(seen[good.chunk_id])
             seen[good.chunk_id] += 1
 
-    def originals(self) -> Iterator[AuditItem]:
-        """Yield the good items as they are."""
+    def originals(self, used: Container[str]) -> Iterator[AuditItem]:
+        """Yield the good items as they are: those of all probes, and those with variants."""
         for good in self._goods:
-            yield self._row("good items", good, good.item)
+            if good.item.item_id in self._core or good.item.item_id in used:
+                yield self._row("good items", good, good.item)
 
     def variants(self, probe: ProbeName, kinds: Sequence[VariantKind]) -> Iterator[AuditItem]:
         """Yield up to 20 variants of each kind, each of another good item; each kind begins with another one."""
         n = len(self._goods)
         for kind in kinds:
             start = int(record_id("kind", str(self._scope.seed), kind), 16) % n
-            # other chunks first: two items of one chunk tell little more than one
-            order = sorted(((start + step) % n for step in range(n)), key=self._rounds.__getitem__)
-            found = 0
-            for index in order:
-                others = self._pairs[index + 1 :] + self._pairs[:index]
-                changed = variant(kind, self._pairs[index], seed=self._scope.seed, others=others)
-                if changed is not None and found < PER_KIND:
-                    found += 1
-                    yield self._changed(probe, self._goods[index], changed)
+            # those of all probes first, and other chunks first: two items of one chunk tell little more than one
+            order = sorted(((start + step) % n for step in range(n)), key=self._rank)
+            changes = (
+                (self._goods[index], changed)
+                for index in order
+                if (changed := self._variant(kind, index)) is not None
+            )
+            for good, changed in islice(changes, PER_KIND):
+                yield self._changed(probe, good, changed)
+
+    def _rank(self, index: int) -> tuple[bool, int]:
+        return self._goods[index].item.item_id not in self._core, self._rounds[index]
+
+    def _variant(self, kind: VariantKind, index: int) -> Variant | None:
+        others = self._pairs[index + 1 :] + self._pairs[:index]
+        return variant(kind, self._pairs[index], seed=self._scope.seed, others=others)
 
     def _changed(self, probe: ProbeName, good: GoodItem, changed: Variant) -> AuditItem:
         item = _item(good, answer=changed.answer, question=changed.question)
@@ -170,7 +181,7 @@ class _Planner:
         chunks = set()
         for row in rows:
             good = self._by_id[row.base]
-            if row.kind or row.base not in planted or good.chunk_id in chunks:
+            if row.kind or row.base not in self._core & planted.keys() or good.chunk_id in chunks:
                 continue
             # kinds that the panel has least of, the subtle ones first
             mutant = min(
@@ -244,13 +255,13 @@ class _Planner:
             else:
                 yield self._again(row, "injection", setting, source=f"{chunk.text}\n\n{text}")
 
-    def swapped(self, goods: Sequence[GoodItem]) -> Iterator[AuditItem]:
+    def swapped(self) -> Iterator[AuditItem]:
         """Yield preference pairs with the worse answer as the chosen one."""
         if not self._scope.rubric.grades_pairs:
             return
-        for good in goods:
+        for good in self._goods:
             parts = good.item.parts
-            if REJECTED in parts:
+            if REJECTED in parts and good.item.item_id in self._core:
                 item = Item.of(
                     good.sample.sample_id,
                     0,

@@ -1,6 +1,7 @@
 """An audit from its arguments to its document: plan, ask, analyse, write."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def make_audit_plan(
     judging = find_judging(config, (), judge=judge, rubric=rubric or definition.rubric)
     seed = config.defaults.seed if seed is None else seed
     samples = load_samples(definition)
-    goods = find_good(definition, judging.rubric, samples, labels=labels, n=n, seed=seed)
+    goods = find_good(definition, judging.rubric, samples, labels=labels, seed=seed)
     labelled, families = _labelled_items(config, judging, definition, run, labels)
     translated = _translated(rubric or definition.rubric, judging.rubric)
     sampling = judging.judge.sampled(grade.SAMPLING)
@@ -114,10 +115,14 @@ def make_audit_plan(
         item_kind=definition.item_kind,
         seed=seed,
     )
-    rows = plan_audit(scope, goods.items, labelled)
+    rows = plan_audit(scope, goods.items, labelled, n=n)
+    asked = {row.base for row in rows if row.probe == "good items"}
     used = {
         sample.sample_id: sample
-        for sample in (*(good.sample for good in goods.items), *(each.sample for each in labelled))
+        for sample in (
+            *(good.sample for good in goods.items if good.item.item_id in asked),
+            *(each.sample for each in labelled),
+        )
     }
     samples = tuple(used.values())
     settings = {
@@ -130,7 +135,7 @@ def make_audit_plan(
             "seed": seed,
             "n": n,
             "temperature": sampling.temperature,
-            "good_sources": dict(goods.sources),
+            "good_sources": dict(Counter(goods.source_of[item_id] for item_id in sorted(asked))),
             "raters": list(goods.raters),
             "families": families,
             "translated": translated.sha if translated else "",
