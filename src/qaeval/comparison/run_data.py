@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from qaeval.agreement.analysis import require_no_contradiction
-from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, raised_flags, replay
+from qaeval.agreement.label_rows import LabelRow, RaterRows, answered_facts, parse_row, raised_flags, replay
 from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
@@ -21,7 +21,15 @@ from qaeval.files.yaml import read_csv, validated
 from qaeval.records import Failure, Generation, GradeRow, Label, LabelDraw, Reading, Session, digest
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
-from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.report.facts import (
+    SAME_FAMILY,
+    CheckFacts,
+    EvalFacts,
+    FactMeaning,
+    Meaning,
+    ModelFacts,
+    RubricFacts,
+)
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
 
@@ -273,6 +281,7 @@ def _sheet_label(row: Mapping[str, str], path: Path) -> Label:
         "rater": row.get("rater") or path.stem,
         "rater_kind": row.get("rater_kind") or "human",
         "flags": flags,
+        "facts": answered_facts(row),
         "settles": bool(row.get("settles")),
         **{name: row[name] for name in _SHEET_FIELDS if row.get(name)},
     }
@@ -322,7 +331,10 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
         flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
         labels_from=tuple(rubric.get("labels_from", ())),
-        facts=tuple(Meaning(name=fact["name"], meaning=fact["ask"]) for fact in rubric.get("facts", ())),
+        facts=tuple(
+            FactMeaning(name=fact["name"], meaning=fact["ask"], answers=tuple(fact["answers"]))
+            for fact in rubric.get("facts", ())
+        ),
     )
 
 
