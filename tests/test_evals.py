@@ -198,13 +198,13 @@ def test_dpo_pairs_has_cards_in_the_promised_shares() -> None:
         "howto": 16,
         "troubleshooting": 12,
         "planning": 8,
-        "impossible": 4,
+        "impossible": 12,
     }
-    assert Counter(sample.type for sample in draw(samples, n=20, seed=3)) == {
+    assert Counter(sample.type for sample in draw(samples, n=24, seed=3)) == {
         "howto": 8,
         "troubleshooting": 6,
         "planning": 4,
-        "impossible": 2,
+        "impossible": 6,
     }
 
 

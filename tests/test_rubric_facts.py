@@ -278,7 +278,7 @@ def test_a_run_stores_the_facts_and_every_view_shows_letter_flaw_and_flags(grade
     assert all(row["facts"].keys() == SOUND.keys() and "probabilities" not in row for row in rows)
     table = graded.letters
     assert set(table["fact supported"]) == {"yes", "no"}
-    assert table["why"].str.contains("supported: no").sum() == 12
+    assert graded.items["reason"].str.contains("supported: no").sum() == 12
     (candidate,) = graded.report.candidates
     assert candidate.usable.value == pytest.approx(1 / 3)
 

@@ -30,17 +30,19 @@ import pandas as pd
 
 from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
+from qaeval.agreement.label_files import read_rater_rows
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import flag_column
+from qaeval.analysis.letters import fact_column, flag_column
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.html import PageLinks
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
+from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, require_labels
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
+from qaeval.corpus.loading import DuplicateIds
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.files.yaml import validated
@@ -191,6 +193,7 @@ class Run:
         ``failure``          reason of a failure, empty when graded
         ``flaw``             the flaw of the rubric that the judge names; empty for the best letter
         ``flag <name>``      bool, one column per flag of the rubric
+        ``fact <name>``      the judge's answer, one column per fact of a rubric that has some
         ``label <rater>``    one column per rater with labels: the letter, empty where the rater gave none
         ===================  ======================================================================================
 
@@ -199,9 +202,10 @@ class Run:
         """
         analysis = self._analysis
         rubric = analysis.report.rubric
-        flags = [flag_column(name) for name in rubric.flag_names]
+        added = [flag_column(name) for name in rubric.flag_names]
+        added += [fact_column(fact.name) for fact in rubric.facts]
         table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
-        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *flags]].copy()
+        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *added]].copy()
         by_rater: dict[str, dict[str, str]] = {}
         for label in analysis.rows.labels:
             if fits(label, rubric):
@@ -327,6 +331,7 @@ def compare(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
     panel: Sequence[str] | None = None,
     rubric: PathArgument | None = None,
@@ -361,6 +366,7 @@ def compare(
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
+        duplicate_ids: What becomes of two chunks with one id: ``"refuse"``, or ``"number"`` the later ones.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
@@ -410,6 +416,7 @@ def compare(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -483,6 +490,7 @@ def generate(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     out: PathArgument | None = None,
@@ -506,6 +514,7 @@ def generate(
         chunks: JSONL file of your own chunks.
         samples: JSONL file of your own questions or topic cards.
         fields: Names of the chunk file's fields.
+        duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
         out: Run directory.
@@ -535,6 +544,7 @@ def generate(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -1063,6 +1073,7 @@ def compare_shard(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     judge: str | None = None,
@@ -1095,6 +1106,7 @@ def compare_shard(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),

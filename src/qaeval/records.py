@@ -123,6 +123,8 @@ class Chunk(Record):
     """The document of the passage; empty when unknown."""
     title: str = ""
     language: str = ""
+    split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
+    """Half of the eval's chunks: labels of chunks to tune a judge on do not measure that judge. Empty: as its labels say."""
 
 
 class Sample(Record):
@@ -334,6 +336,43 @@ class Control(Record):
         return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
 
 
+class AuditItem(Record):
+    """An item that a judge is asked about in an audit, and its grade.
+
+    Items of an audit are in ``audit.jsonl`` alone. They count in no rate, cost or gate, and in no export.
+    """
+
+    task_id: str
+    probe: str
+    """What is probed; `qaeval.audit.model.ProbeName`."""
+    setting: str = Field(default="", exclude_if=_nothing)
+    """How the judge is asked in this probe; empty: as in every run."""
+    kind: str = Field(default="", exclude_if=_nothing)
+    """The defect or harmless change of the item (`qaeval.text.defects`); empty: a good item as it is."""
+    change: str = Field(default="", exclude_if=_nothing)
+    """The change in words."""
+    base: str
+    """Id of the good item that it was made of."""
+    sample_id: str
+    item: Item
+    """What the judge is shown."""
+    source: str = Field(default="", exclude_if=_nothing)
+    """Text that the judge is shown in place of the chunk; empty: the chunk."""
+    number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """Of the repeat."""
+    candidate: str = Field(default="", exclude_if=_nothing)
+    """Who wrote the item, where that is probed."""
+    label: str = Field(default="", exclude_if=_nothing)
+    """Letter of the labels, where the judge is compared with them."""
+    grade: GradeRow | None = None
+    """None: not graded yet."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the judge is still to be asked."""
+        return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
+
+
 def author(row: Generation | Failure) -> str:
     """Return the name of the candidate that was asked."""
     return row.candidate if isinstance(row, Generation) else row.model
@@ -352,8 +391,8 @@ class Label(Record):
     rubric: str = ""
     """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
-    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. The split is by
-    chunk."""
+    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. A label of a chunk with a
+    `split` counts in that half."""
     note: str = ""
     chunk_id: str = ""
     question: str = ""

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from qaeval.agreement.label_files import read_labels
 from qaeval.chat.protocol import ChatError
 from qaeval.chat.reply import ReplyError, extract_json
 from qaeval.chat.wire import TransientError, is_overflow, read_completion, retry_after_s, server_message
 from qaeval.checks.claims import load_facts
-from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.chunking import chunk_documents, words_counter
 from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.reading import read_document

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from qaeval.agreement import messages
-from qaeval.agreement.coefficients import Paired
+from qaeval.agreement.coefficients import NO_ORDER, Paired
 from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import (
     AgreementReport,
@@ -26,6 +26,7 @@ from qaeval.agreement.model import (
     RaterPair,
 )
 from qaeval.agreement.rater_quality import rater_quality
+from qaeval.agreement.scale import Scale
 from qaeval.analysis.letters import GRADED, fact_column, flag_column
 from qaeval.errors import DataError
 from qaeval.records import Label
@@ -244,8 +245,10 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
             "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
             "lift": lift,
-            "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
-            "lower_recall": _rate(lower.recall, rater.rater, "gave"),
+            "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k))
+            if pair.is_ordered
+            else None,
+            "lower_recall": _rate(lower.recall, rater.rater, "gave") if pair.is_ordered else None,
             "letters": tuple(
                 LetterAgreement(
                     letter=letters[accuracy.letter],
@@ -362,7 +365,12 @@ def rater_pair(a: str, b: str, pair: Paired, judged: Sequence[RaterAgreement]) -
 
 
 def compare_all_raters(
-    raters: Sequence[str], ratings: np.ndarray, clusters: np.ndarray, n_levels: int
+    raters: Sequence[str],
+    ratings: np.ndarray,
+    clusters: np.ndarray,
+    n_levels: int,
+    *,
+    is_ordered: bool = True,
 ) -> MultiRaterAgreement | None:
     """Measure the agreement of all raters together; None with fewer than three, or if no item has two letters.
 
@@ -371,6 +379,7 @@ def compare_all_raters(
         ratings: Codes of the letters, shape (n_items, n_raters), NaN where a letter is missing.
         clusters: Cluster of each item, shape (n_items,).
         n_levels: Number of letters on the scale.
+        is_ordered: Whether the letters have an order.
     """
     if len(raters) < 3:
         return None
@@ -387,7 +396,7 @@ def compare_all_raters(
         n_items=n_items,
         fleiss=Measure.of(multirater.fleiss_interval(ratings, clusters, n_levels=n_levels)),
         alpha=Measure.of(alpha),
-        alpha_ordinal=Measure.of(ordinal),
+        alpha_ordinal=Measure.of(ordinal) if is_ordered else Measure.of(ordinal).without_value(NO_ORDER),
     )
 
 
@@ -493,35 +502,34 @@ def all_rater_agreement(
     return compare_all_raters(tuple(raters), ratings.to_numpy(float), clusters, len(code))
 
 
-def report_of_columns(
-    table: pd.DataFrame, columns: Columns, *, source: str, letters: Sequence[str]
-) -> AgreementReport:
+def report_of_columns(table: pd.DataFrame, columns: Columns, *, source: str, scale: Scale) -> AgreementReport:
     """Compare the columns of a table.
 
     Args:
         table: One row per item, all cells strings; a missing letter is an empty string.
         columns: Roles of the columns.
         source: Name of the file in the document.
-        letters: Scale, best first.
+        scale: Letters of the table.
 
     Raises:
         DataError: no item has letters of two raters.
     """
+    letters = scale.letters
     rubric = RubricFacts(name="", sha="", scale=tuple(Meaning(name=letter, meaning="") for letter in letters))
     clusters = table[columns.cluster] if columns.cluster else pd.Series(table.index.astype(str), table.index)
-    agreement = _against(table, clusters, columns, rubric)
+    agreement = _against(table, clusters, columns, rubric, is_ordered=scale.is_ordered)
     raters = [name for name in columns.raters if name != columns.judge]
     pairs = [
         rater_pair(a, b, pair, agreement)
         for a, b in combinations(raters, 2)
-        if (pair := _paired(table, clusters, a, b, letters)) is not None
+        if (pair := _paired(table, clusters, a, b, letters, is_ordered=scale.is_ordered)) is not None
     ]
     if not agreement and not pairs:
         raise DataError(f"{source}: no row has letters in two of the columns {', '.join(columns.raters)}")
     groups = [
         GroupAgreement(group=str(group), agreement=rater)
         for group, rows in (table.groupby(columns.by, sort=True) if columns.by else ())
-        for rater in _against(rows, clusters.loc[rows.index], columns, rubric)
+        for rater in _against(rows, clusters.loc[rows.index], columns, rubric, is_ordered=scale.is_ordered)
     ]
     code = {letter: float(index) for index, letter in enumerate(letters)}
     ratings = np.column_stack([table[name].map(code).to_numpy(float) for name in raters])
@@ -531,15 +539,25 @@ def report_of_columns(
         letters=tuple(letters),
         agreement=agreement,
         raters=tuple(pairs),
-        several=compare_all_raters(raters, ratings, clusters.to_numpy(object), len(letters)),
+        several=compare_all_raters(
+            raters, ratings, clusters.to_numpy(object), len(letters), is_ordered=scale.is_ordered
+        ),
         by=columns.by,
         groups=tuple(groups),
         n_without_cluster=0 if columns.cluster else len(table),
+        order=scale.order,
+        is_scale_assumed=scale.order == "numbers",
+        merged=scale.merged,
     )
 
 
 def _against(
-    table: pd.DataFrame, clusters: "pd.Series[str]", columns: Columns, rubric: RubricFacts
+    table: pd.DataFrame,
+    clusters: "pd.Series[str]",
+    columns: Columns,
+    rubric: RubricFacts,
+    *,
+    is_ordered: bool,
 ) -> tuple[RaterAgreement, ...]:
     """Compare the judge with every other rater that shares an item with it."""
     if not columns.judge:
@@ -547,7 +565,9 @@ def _against(
     raters = []
     for rater in columns.raters:
         pair = (
-            _paired(table, clusters, rater, columns.judge, rubric.letters) if rater != columns.judge else None
+            _paired(table, clusters, rater, columns.judge, rubric.letters, is_ordered=is_ordered)
+            if rater != columns.judge
+            else None
         )
         if pair is None:
             continue
@@ -573,11 +593,17 @@ def _against(
 
 
 def _paired(
-    table: pd.DataFrame, clusters: "pd.Series[str]", a: str, b: str, letters: Sequence[str]
+    table: pd.DataFrame,
+    clusters: "pd.Series[str]",
+    a: str,
+    b: str,
+    letters: Sequence[str],
+    *,
+    is_ordered: bool,
 ) -> Paired | None:
     shared = (table[a] != "") & (table[b] != "")
     if not shared.any():
         return None
     code = {letter: index for index, letter in enumerate(letters)}
     first, second = (table.loc[shared, name].map(code).to_numpy(int) for name in (a, b))
-    return Paired(first, second, clusters[shared].to_numpy(object), len(letters))
+    return Paired(first, second, clusters[shared].to_numpy(object), len(letters), is_ordered=is_ordered)

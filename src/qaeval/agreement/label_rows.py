@@ -59,7 +59,7 @@ def parse_row(row: Any, *, rater: str = "") -> LabelRow | None:  # noqa: ANN401 
         return _KINDS[row["kind"]].model_validate(row)
     if not isinstance(row, dict) or "label" not in row:
         return Label.model_validate(row)
-    letter = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    letter = as_letter(row["label"]) if isinstance(row["label"], str) else row["label"]
     if letter is None or letter == "":
         return None
     fields = {name: value for name, value in row.items() if name in Label.model_fields and value != ""}
@@ -76,6 +76,12 @@ def answered_facts(row: Mapping[str, Any]) -> dict[str, str]:
         for name, cell in row.items()
         if name.startswith(FACT_COLUMN) and cell is not None and str(cell).strip()
     }
+
+
+def as_letter(text: str) -> str:
+    """Return the letter of a cell; the letters of a rubric are capitals."""
+    letter = text.strip()
+    return letter.upper() if len(letter) == 1 else letter
 
 
 def raised_flags(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from qaeval.agreement.scale import ScaleOrder
 from qaeval.records import ControlDefect
 from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
@@ -84,10 +85,10 @@ class Coefficients(Part):
     alpha: Measure
     """Krippendorff's alpha, nominal."""
     alpha_ordinal: Measure
-    prevalence_index: float
+    prevalence_index: float | None
     """For the best letter: share of items to which both gave it minus share to which neither did, -1 to 1."""
-    bias_index: float
-    """For the best letter: its rate by the reference minus its rate by the other rater, -1 to 1."""
+    bias_index: float | None
+    """For the best letter: its rate by the reference minus its rate by the other rater, -1 to 1; None without an order."""
 
 
 AgreementOutcome: TypeAlias = Literal[
@@ -334,3 +335,9 @@ class AgreementReport(Part):
     """Items assumed to be independent, since no cluster is known."""
     is_scale_assumed: bool = False
     """Whether the letters are numbers without a given scale, of which the largest is taken to be the best."""
+    order: ScaleOrder = "given"
+    """Where the order of the letters is from; without one the weighted and ordinal measures are undefined."""
+    merged: dict[str, str] = Field(default_factory=dict)
+    """Letter by other spelling of it: `a` is counted as `A`, `1.0` as `1`."""
+    n_missing: int = 0
+    """Cells without a letter: empty, N/A, nan or null."""

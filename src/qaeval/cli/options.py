@@ -67,8 +67,15 @@ Fields: TypeAlias = Annotated[
     typer.Option(
         "--field",
         metavar="FIELD=NAME",
-        help="Name of a field in the chunk file, for example text=content; repeatable. Fields: chunk_id, text, stratum, "
-        "document, title, language. Common names need no mapping.",
+        help="Name of a field in the chunk file, for example text=content or chunk_id=metadata.key; repeatable. Fields: "
+        "chunk_id, text, stratum, document, title, language. Common names, and those of LangChain, LlamaIndex, Haystack, "
+        "Unstructured and BEIR, need no mapping.",
+    ),
+]
+DuplicateIdsOption: TypeAlias = Annotated[
+    Literal["refuse", "number"],
+    typer.Option(
+        "--duplicate-ids", help="Two chunks with one id: refuse the file, or number the later ones (faq-2)."
     ),
 ]
 Number: TypeAlias = Annotated[

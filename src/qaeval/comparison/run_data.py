@@ -6,19 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import orjson
-
 from qaeval.agreement.analysis import require_no_contradiction
-from qaeval.agreement.label_rows import LabelRow, RaterRows, answered_facts, parse_row, raised_flags, replay
+from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
-from qaeval.files.rows import read_rows
-from qaeval.files.yaml import read_csv, validated
-from qaeval.records import Failure, Generation, GradeRow, Label, LabelDraw, Reading, Session, digest
+from qaeval.records import (
+    Failure,
+    Generation,
+    GradeRow,
+    Label,
+    Reading,
+    Sample,
+    Session,
+    digest,
+)
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
 from qaeval.report.facts import (
@@ -35,8 +40,6 @@ from qaeval.storage.run_directory import RunStore
 
 _log: Final = logging.getLogger("qaeval")
 
-DRAW: Final = "draw.json"
-"""Beside an exported sheet: its draw, with the probability of every item or chunk."""
 
 GROUPS: Final = ("candidate", "stratum", "type")
 """What the items of a run can be grouped by."""
@@ -85,6 +88,7 @@ def read_run(
     facts = eval_facts_of(settings)
     sessions = store.sessions()
     label_files = [read_rater_rows(path) for path in label_paths]
+    tuned = {name for name, own in gradings.items() if facts.name in (own["judge"].get("tuned_on") or ())}
     data = RunData(
         rows=RunRows(
             samples=store.samples(),
@@ -98,7 +102,9 @@ def read_run(
             generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
-            labels=tuple(label for own in label_files for label in own.labels),
+            labels=_split_by_chunk(
+                [label for own in label_files for label in own.labels], store.samples() if tuned else ()
+            ),
             label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
@@ -107,15 +113,20 @@ def read_run(
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
-        judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
-        further_tuned=frozenset(
-            name
-            for name, own in gradings.items()
-            if name != judge and facts.name in (own["judge"].get("tuned_on") or ())
-        ),
+        judge_tuned=judge in tuned,
+        further_tuned=frozenset(tuned - {judge}),
     )
     members = [decider(store, settings, name) for name in panel]
     return _by_panel(data, {name: gradings[name] for name in members}, rows) if members else data
+
+
+def _split_by_chunk(labels: Iterable[Label], samples: Iterable[Sample]) -> tuple[Label, ...]:
+    """Return the labels, each in the half of its chunk where the chunk has one."""
+    splits = {sample.chunk.chunk_id: sample.chunk.split for sample in samples if sample.chunk.split}
+    return tuple(
+        label.model_copy(update={"split": splits[label.chunk_id]}) if label.chunk_id in splits else label
+        for label in labels
+    )
 
 
 def _by_panel(
@@ -220,82 +231,6 @@ def require_labels(paths: Sequence[Path]) -> None:
             by_rubric.setdefault(label.rubric, []).append(label)
     for labels in by_rubric.values():
         require_no_contradiction(labels)
-
-
-def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read a file of labels: JSONL of labels or of a sheet that was filled in, or CSV with ``item_id`` and ``label``.
-
-    A row of CSV or of a sheet may have ``rater`` (else the file's name is it), ``rater_kind`` (else a person), ``rubric`` and
-    ``note``; those without a label are skipped. So a sheet of ``qaeval export --to labels``, and the output of ``qaeval
-    report --format csv`` with a column more, can be used as they are.
-
-    Raises:
-        DataError: the file is not readable, a column is missing, or a row is not a label.
-    """
-    return read_rater_rows(path).labels
-
-
-def read_rater_rows(path: Path) -> RaterRows:
-    """Read what a file of labels says: also the repeats, skipped items and draws of a sitting.
-
-    Raises:
-        DataError: As in `read_labels`.
-    """
-    return replay(read_label_rows(path))
-
-
-def read_label_rows(path: Path) -> list[LabelRow]:
-    """Read the rows of a file of labels; the draw of an exported sheet, in `DRAW` beside it, comes first.
-
-    An incomplete last line, as a killed process leaves it, is left out with a warning.
-
-    Raises:
-        DataError: As in `read_labels`.
-    """
-    draws: list[LabelRow] = list(read_rows(path.with_name(DRAW), LabelDraw.model_validate_json))
-    if path.suffix not in {".csv", ".tsv"}:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        rows = read_rows(path, lambda line: _label_row(line, path))
-        return [*draws, *(row for row in rows if row is not None)]
-    cells = read_csv(path)
-    if missing := {"item_id", "label"} - set(cells[0]):
-        raise DataError(
-            f"{path}: expected the columns item_id and label, {' and '.join(sorted(missing))} is missing; it has {', '.join(cells[0])}"
-        )
-    return [*draws, *(_sheet_label(row, path) for row in cells if row["label"])]
-
-
-_SHEET_FIELDS: Final = ("rubric", "note", "chunk_id", "inclusion", "chunk_inclusion", "seconds", "time")
-
-
-def _sheet_label(row: Mapping[str, str], path: Path) -> Label:
-    where = f"{path}: item {row['item_id']}"
-    try:
-        flags = raised_flags(row)
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
-    fields = {
-        "item_id": row["item_id"],
-        "letter": row["label"],
-        "rater": row.get("rater") or path.stem,
-        "rater_kind": row.get("rater_kind") or "human",
-        "flags": flags,
-        "facts": answered_facts(row),
-        "settles": bool(row.get("settles")),
-        **{name: row[name] for name in _SHEET_FIELDS if row.get(name)},
-    }
-    return validated(Label, fields, where)
-
-
-def _label_row(line: bytes, path: Path) -> LabelRow | None:
-    try:
-        return parse_row(orjson.loads(line), rater=path.stem)
-    except orjson.JSONDecodeError:
-        if line.endswith(b"\n"):
-            raise
-        _log.warning("%s: the last line is incomplete and left out; its item has no label", path)
-        return None
 
 
 def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qaeval.agreement.label_files import read_label_rows, read_rater_rows
 from qaeval.agreement.label_rows import FACT_COLUMN, FLAG_COLUMN, LabelRow, replay
-from qaeval.comparison.run_data import labels_of_run, read_label_rows, read_rater_rows
+from qaeval.comparison.run_data import labels_of_run
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.rubric import Rubric
 from qaeval.export.select import Grading, replies_of
