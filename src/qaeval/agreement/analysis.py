@@ -73,7 +73,7 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
         scale = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
         facts = "".join(f", {fact.name} {'/'.join(fact.answers)}" for fact in rubric.facts)
         raise DataError(
-            f"labels: {len(invalid)} use letters, flags or answers other than {scale}{facts}: {', '.join(invalid[:3])}"
+            f"labels: {len(invalid)} use letters or flags other than {scale}{facts}: {', '.join(invalid[:3])}"
         )
     return {rater: list(raters[rater].values()) for rater in sorted(raters)}
 
