@@ -50,14 +50,14 @@ FLAWS: Final[Mapping[Kind, str]] = MappingProxyType(
         "no date": "omission",
         "unfinished": "format",
         "example": "wording",
-        "leans on text": "question",
-        "vague": "question",
-        "cut topic": "question",
+        "leans on text": "wording",
+        "vague": "wording",
+        "cut topic": "wording",
         "pronoun": "wording",
         "reference": "wording",
     }
 )
-"""The flaw of `qa_pair_abc` to which a kind of fault belongs; those of answers are flaws of `rag_answer_abc` too."""
+"""The flaw of the shipped rubrics to which a kind of fault belongs."""
 
 SUPPORTED: Final = 0.8
 """A sentence with at least this share of its content words in one place of the source is supported."""
