@@ -34,7 +34,7 @@ from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import flag_column
+from qaeval.analysis.letters import fact_column, flag_column
 from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
@@ -209,6 +209,7 @@ class Run:
         ``failure``          reason of a failure, empty when graded
         ``flaw``             the flaw of the rubric that the judge names; empty for the best letter
         ``flag <name>``      bool, one column per flag of the rubric
+        ``fact <name>``      the judge's answer, one column per fact of a rubric that has some
         ``label <rater>``    one column per rater with labels: the letter, empty where the rater gave none
         ===================  ======================================================================================
 
@@ -217,9 +218,10 @@ class Run:
         """
         analysis = self._analysis
         rubric = analysis.report.rubric
-        flags = [flag_column(name) for name in rubric.flag_names]
+        added = [flag_column(name) for name in rubric.flag_names]
+        added += [fact_column(fact.name) for fact in rubric.facts]
         table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
-        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *flags]].copy()
+        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *added]].copy()
         by_rater: dict[str, dict[str, str]] = {}
         for label in analysis.rows.labels:
             if fits(label, rubric):

@@ -25,7 +25,15 @@ from qaeval.records import (
 )
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
-from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.report.facts import (
+    SAME_FAMILY,
+    CheckFacts,
+    EvalFacts,
+    FactMeaning,
+    Meaning,
+    ModelFacts,
+    RubricFacts,
+)
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
 
@@ -250,7 +258,10 @@ def rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
         flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
         labels_from=tuple(rubric.get("labels_from", ())),
-        facts=tuple(Meaning(name=fact["name"], meaning=fact["ask"]) for fact in rubric.get("facts", ())),
+        facts=tuple(
+            FactMeaning(name=fact["name"], meaning=fact["ask"], answers=tuple(fact["answers"]))
+            for fact in rubric.get("facts", ())
+        ),
     )
 
 
