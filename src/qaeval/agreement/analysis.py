@@ -28,6 +28,7 @@ from qaeval.agreement.model import (
 from qaeval.agreement.rater_quality import rater_quality
 from qaeval.agreement.scale import Scale
 from qaeval.analysis.letters import GRADED, fact_column, flag_column
+from qaeval.calibration.analysis import soft_grades
 from qaeval.errors import DataError
 from qaeval.records import Label
 from qaeval.report import numbers
@@ -478,6 +479,9 @@ def report_of_run(
         several=all_rater_agreement(labels, rubric, table),
         by=by,
         groups=tuple(groups),
+        soft=soft_grades(
+            table, comparable_labels(labels, rubric, judge_tuned=judge_tuned), letters=rubric.letters
+        ),
     )
 
 

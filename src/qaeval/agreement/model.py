@@ -5,6 +5,7 @@ from typing import Final, Literal, TypeAlias
 from pydantic import Field
 
 from qaeval.agreement.scale import ScaleOrder
+from qaeval.calibration.model import SoftGrades
 from qaeval.records import ControlDefect
 from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
@@ -333,6 +334,8 @@ class AgreementReport(Part):
     groups: tuple[GroupAgreement, ...] = ()
     n_without_cluster: int = 0
     """Items assumed to be independent, since no cluster is known."""
+    soft: SoftGrades | None = Field(default=None, exclude_if=lambda soft: soft is None)
+    """What the judge's probabilities of the letters show; None of a run without them, and of a file."""
     is_scale_assumed: bool = False
     """Whether the letters are numbers without a given scale, of which the largest is taken to be the best."""
     order: ScaleOrder = "given"

@@ -18,6 +18,7 @@ from qaeval.agreement.model import (
     RaterAgreement,
     RaterPair,
 )
+from qaeval.calibration.sections import soft_grade_section
 from qaeval.report import numbers
 from qaeval.report.measure import Measure
 from qaeval.report.tables import Notes, Section, Table
@@ -38,6 +39,8 @@ def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
         )
         for section in parts
     ]
+    if report.soft is not None:
+        sections.append(soft_grade_section(report.soft, report.judge, report.letters[0]))
     if report.groups:
         sections.append(_by_group(report))
     raters = ceiling(report.raters)

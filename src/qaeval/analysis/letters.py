@@ -64,6 +64,11 @@ def flag_column(flag: str) -> str:
     return f"flag {flag}"
 
 
+def probability_column(letter: str) -> str:
+    """Return the column name of the judge's probability of a letter."""
+    return f"probability {letter}"
+
+
 def fact_column(fact: str) -> str:
     """Return the column name of a fact."""
     return f"fact {fact}"
@@ -236,16 +241,26 @@ def _grade_tables(
             if is_wrong:
                 wrong[aspect].append(row.item_id)
         flags = (flag in row.flags for flag in rubric.flag_names)
+        distribution = row.probabilities or {}
+        values = (distribution.get(letter, 0.0 if distribution else None) for letter in rubric.letters)
         facts = (row.facts.get(fact.name, "") for fact in rubric.facts)
-        letters.append((row.item_id, row.letter, row.flaw, explained(row), _sureness(row), *flags, *facts))
+        why = explained(row)
+        letters.append((row.item_id, row.letter, row.flaw, why, _sureness(row), *values, *flags, *facts))
     _require_unique("grade", graded)
     _require_one_judge(judges, judge, rubric, wrong)
+    probabilities = list(map(probability_column, rubric.letters))
     columns = [
-        *("item_id", "letter", "flaw", "why", "sure"),
+        "item_id",
+        "letter",
+        "flaw",
+        "why",
+        "sure",
+        *probabilities,
         *map(flag_column, rubric.flag_names),
         *(fact_column(fact.name) for fact in rubric.facts),
     ]
-    return pd.DataFrame(letters, columns=columns), pd.DataFrame(unread, columns=["item_id", *_FAILURE])
+    table = pd.DataFrame(letters, columns=columns).astype(dict.fromkeys(probabilities, "float64"))
+    return table, pd.DataFrame(unread, columns=["item_id", *_FAILURE])
 
 
 def _require_one_judge(
@@ -327,9 +342,10 @@ def _failed(table: pd.DataFrame, repeated: Mapping[tuple[str, str], int]) -> pd.
     table.loc[rows, ["item_id", *_WRITTEN, "letter", "flaw", "why"]] = ""
     table.loc[rows, "type"] = table.loc[rows, "given"]
     table.loc[rows, "failure"], table.loc[rows, "status"] = PLACEHOLDER, FAILED
-    for column, empty in (("findings", None), ("sure", float("nan"))):
-        if column in table:
-            table.loc[rows, column] = empty
+    if "findings" in table:
+        table.loc[rows, "findings"] = None
+    for column in table.columns[table.columns.str.startswith(("sure", probability_column("")))]:
+        table.loc[rows, column] = float("nan")
     for column in table.columns[table.columns.str.startswith(flag_column(""))]:
         table.loc[rows, column] = False
     for column in table.columns[table.columns.str.startswith(fact_column(""))]:

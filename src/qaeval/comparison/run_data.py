@@ -104,7 +104,7 @@ def read_run(
             label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
-        rubric=_rubric_facts(grading["rubric"]),
+        rubric=rubric_facts(grading["rubric"]),
         judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
@@ -248,7 +248,8 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
     )
 
 
-def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+def rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+    """Say how items are graded, from the rubric in a run's settings."""
     return RubricFacts(
         name=rubric["name"],
         version=rubric["version"],

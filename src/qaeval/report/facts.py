@@ -37,7 +37,7 @@ class RunFacts(Part):
     started: str
     """UTC, ISO 8601."""
     finished: str
-    """UTC, ISO 8601."""
+    """End of the last session, UTC, ISO 8601."""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     """Wall seconds by stage and model, ``"generate mistral-7b"``, from the sessions."""
     n_sessions: int = 0
@@ -50,7 +50,7 @@ class RunFacts(Part):
     command: str = ""
     """The command line."""
     warnings: tuple[str, ...] = ()
-    """Repairs made when the run was opened, one sentence each."""
+    """Repairs made when the run was opened, and prompts of the judge in which runs side by side differ; one sentence each."""
 
 
 class MachineFacts(Part):
