@@ -25,7 +25,15 @@ from qaeval.records import (
 )
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
-from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.report.facts import (
+    SAME_FAMILY,
+    CheckFacts,
+    EvalFacts,
+    FactMeaning,
+    Meaning,
+    ModelFacts,
+    RubricFacts,
+)
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
 
@@ -96,7 +104,7 @@ def read_run(
             label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
-        rubric=_rubric_facts(grading["rubric"]),
+        rubric=rubric_facts(grading["rubric"]),
         judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
@@ -240,7 +248,8 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
     )
 
 
-def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+def rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+    """Say how items are graded, from the rubric in a run's settings."""
     return RubricFacts(
         name=rubric["name"],
         version=rubric["version"],
@@ -249,7 +258,10 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
         flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
         labels_from=tuple(rubric.get("labels_from", ())),
-        facts=tuple(Meaning(name=fact["name"], meaning=fact["ask"]) for fact in rubric.get("facts", ())),
+        facts=tuple(
+            FactMeaning(name=fact["name"], meaning=fact["ask"], answers=tuple(fact["answers"]))
+            for fact in rubric.get("facts", ())
+        ),
     )
 
 
