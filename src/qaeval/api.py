@@ -779,7 +779,7 @@ def _escalate(
     settings = store.settings()
     facts = rubric_facts(first.settings()["rubric"])
     is_tuned = any(settings["eval"]["name"] in judging.judge.tuned_on for judging in judgings)
-    labels = split_by_chunk([label for path in label_paths for label in read_labels(path)], store.samples())
+    labels = [label for path in label_paths for label in read_labels(path)]
     gradings = [{**settings, "grading": judging.settings()} for judging in judgings]
     machines: dict[str, MachineFacts] = {}
     for grading in gradings:
