@@ -260,6 +260,8 @@ REFUSALS: Final = [
     "Der Kontext enthält keine Information über den Preis.",
     "Die Frage lässt sich nicht beantworten.",
     "Leider nennt die Quelle keinen Preis.",
+    "The price of the plan is not given.",
+    "Das steht nicht im Text.",
 ]
 ANSWERS: Final = [
     "It uses port 8000.",
@@ -268,6 +270,7 @@ ANSWERS: Final = [
     "The server does not include the prompt in the reply.",
     "The context window cannot be enlarged.",
     "There is no limit.",
+    "Without the flag the key is not given to the server.",
     "The gauge is a share of time; it does not say how much of the GPU was used.",
     "It uses port 8000. The text does not say why.",
     "You cannot tell vLLM to skip the check.",
@@ -278,6 +281,7 @@ ANSWERS: Final = [
     "Der Server speichert keine Anfragen.",
 ]
 FALSE_PREMISE: Final = {"type": "unanswerable", "stratum": "false_premise"}
+ACCEPTING: Final = {"type": "unanswerable", "stratum": "conflict", "accepts": [r"\bB is.zero"]}
 
 REFUSING: Final = [
     *(Try("wrong_refusal", "declines", case(answer)) for answer in REFUSALS),
@@ -289,9 +293,16 @@ REFUSING: Final = [
         if "text does not say" not in answer
     ),
     Try("missing_refusal", "", case("It uses port 8000. The text does not say why.")),
-    Try("missing_refusal", "", case("At the start B is zero, not A.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("At the start B is zero, not A.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "", case("At the start B is zero, not A.", given=ACCEPTING)),
+    Try("missing_refusal", "", case("It’s the reverse:\nb is\nzero.", given=ACCEPTING)),
+    Try("missing_refusal", "answers", case("At the start A is zero, not B.", given=ACCEPTING)),
     Try("missing_refusal", "", case("It is 8. The premise is wrong.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "", case("Anlagen dieser Größe sind nicht betroffen.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "", case("It doesn't: only 8 count.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "", case("Die Annahme ist falsch.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("It does not use port 80 for this.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("By a factor of 4, not 8.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("It is 8. It doesn't: only 8.", given=FALSE_PREMISE)),
     Try("missing_refusal", "answers", case("Because B is random.", given=FALSE_PREMISE)),
     Try("missing_refusal", "answers", case("Weil B zufällig ist. Das hilft nicht.", given=FALSE_PREMISE)),
     Try("missing_refusal", "answers", case("At the start B is zero, not A.", given={"stratum": "absent"})),

@@ -1,6 +1,6 @@
 """Cut the package documentation of the shipped corpus out of source distributions, and split all chunks by document.
 
-    .venv/bin/python tools/build_corpus.py            # write the rows and evals/qa_pairs/NOTICES anew
+    .venv/bin/python tools/build_corpus.py            # write chunks*.jsonl, NOTICES and the table of the README anew
     .venv/bin/python tools/build_corpus.py --check    # compare only
 
 The distributions in `requirements/corpus.txt` are downloaded with `pip download`, which checks their hashes. Rows written by hand are
@@ -40,8 +40,10 @@ _NO_DOCUMENTATION: Final = re.compile(
     r"announce/|news|changelog|changes\.|release|licen[sc]e|copyright|contribut|development_guide|sponsor"
     r"|tidelift|contact|community|talks|histor|README|roadmap|adopt|proposals|plugin_list|third.?party|404|_include|(^|/)_"
 )
-_OWN_TERMS: Final = re.compile(r"(?i)creative commons|\bCC[ -]BY|licensed under|all rights reserved")
+_OWN_TERMS: Final = re.compile(r"(?i)licensed\s+under|all\s+rights\s+reserved")
 """A file with terms of its own is left out, so that the licence of the distribution holds for every section."""
+_OTHER_LICENCE: Final = re.compile(r"(?i)creative\s+commons")
+"""In any file: the documentation may have another licence than the code, as that of Tornado."""
 _NOTICES_HEAD: Final = """\
 Chunks of evals/qa_pairs/chunks.jsonl and chunks-more.jsonl whose `source` names one of these packages are
 unmodified extracts of its documentation, under its licence. All other chunks were written for this project
@@ -50,6 +52,16 @@ and are under its licence, Apache-2.0 (LICENSE at the root). tools/build_corpus.
 _UNDERLINE: Final = re.compile(r"([=\-~^\"'`*+#.:_])\1{2,}\s*$")
 _MARKDOWN_HEADING: Final = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
+_CUT: Final = re.compile(r"\A\s*[a-zäöü]|[\w,]\s*\Z")
+_CODE: Final = re.compile(r"```|::\s*\n|code-block|sourcecode")
+_TABLE: Final = re.compile(r"^\s*\||^=+ +=+", re.MULTILINE)
+_BOILERPLATE: Final = re.compile(
+    r"(?i)^\.\. \S|^\s*!!!|<!--|^\[[^]]+\]: |\b(?:note|caution|warning|hinweis|achtung)\b[:.*]"
+    r"| › |^.* [·|—–] .* [·|—–] ",
+    re.MULTILINE,
+)
+"""Directives, admonitions, comments, link targets, breadcrumbs and page headers."""
+_README_TABLE: Final = re.compile(r"^\| part \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
 _WORD: Final = re.compile(r"\S+")
 
 
@@ -75,6 +87,7 @@ PACKAGES: Final = (
     Package("gunicorn", "MIT", "docs/content", ("LICENSE",), 22),
     Package("sqlalchemy", "MIT", "doc/build", ("LICENSE",), 68),
 )
+STRATA_BY_HAND: Final = ("self-hosting", "tiny", "fictional", "german", "hostile")
 PER_PACKAGE: Final = 14
 """Sections in ``chunks.jsonl``."""
 
@@ -85,7 +98,6 @@ class Section:
 
     document: str
     title: str
-    start: int
     text: str
 
     @property
@@ -137,7 +149,7 @@ def sections(document: str, text: str, *, at_headings: bool) -> list[Section]:
         starts = [match.start() for match in _WORD.finditer(text)][::WINDOW]
     ends = [*starts[1:], len(text)]
     return [
-        Section(document, _title(marks, start), start, text[start:end].lstrip("\n").rstrip())
+        Section(document, _title(marks, start), text[start:end].lstrip("\n").rstrip())
         for start, end in zip(starts, ends, strict=False)
     ]
 
@@ -171,9 +183,13 @@ def _prose_words(text: str) -> int:
 def package_rows(package: Package, archive: Path) -> list[Row]:
     """Return the rows of a package, those of ``chunks.jsonl`` first, in an order that the content decides."""
     version = archive.name.removesuffix(".tar.gz").rpartition("-")[2]
+    documents = _documents(package, archive)
+    for name, text in documents.items():
+        if _OTHER_LICENCE.search(text):
+            raise SystemExit(f"{archive.name}: {name} names another licence; leave the package out")
     usable = [
         section
-        for name, text in sorted(_documents(package, archive).items())
+        for name, text in sorted(documents.items())
         if not _NO_DOCUMENTATION.search(name) and not _OWN_TERMS.search(text)
         for section in sections(name, text, at_headings=int(record_id("cut", package.name, name), 16) % 3 > 0)
         if is_usable(section)
@@ -255,8 +271,15 @@ def split_by_document(rows: Sequence[Row], halves: Mapping[str, str]) -> None:
     totals: Counter[str] = Counter()
     in_stratum: dict[str, Counter[str]] = defaultdict(Counter)
     groups = _groups(rows)
-    groups.sort(key=lambda group: (group[0]["stratum"], -len(group), record_id("half", group[0]["document"])))
-    groups.sort(key=lambda group: group[0]["document"] not in halves)
+    strata = list(dict.fromkeys(row["stratum"] for row in rows))
+    groups.sort(
+        key=lambda group: (
+            group[0]["document"] not in halves,
+            strata.index(group[0]["stratum"]),
+            -len(group),
+            record_id("half", group[0]["document"]),
+        )
+    )
     for group in groups:
         counts = in_stratum[group[0]["stratum"]]
         smaller = min(("tuning", "held-out"), key=lambda half: (counts[half], totals[half]))
@@ -289,7 +312,8 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 def fetch(folder: Path) -> dict[str, Path]:
     """Download the distributions of ``requirements/corpus.txt``; pip compares their hashes."""
-    arguments = ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--quiet", "--dest", str(folder)]
+    names = ",".join(package.name for package in PACKAGES)  # not what builds them, which would be compiled
+    arguments = ["--no-deps", "--no-binary", names, "--require-hashes", "--quiet", "--dest", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", "download", *arguments, "-r", str(PINS)], check=True)
     return {path.name.rpartition("-")[0]: path for path in folder.glob("*.tar.gz")}
 
@@ -308,7 +332,30 @@ def build(archives: Mapping[str, Path], rows: Sequence[Row]) -> dict[str, str]:
         "chunks.jsonl": _jsonl(shipped),
         "chunks-more.jsonl": _jsonl(more),
         "NOTICES": notices(archives),
+        "README.md": _README_TABLE.sub(statistics(shipped, more), (EVAL / "README.md").read_text("utf-8")),
     }
+
+
+def statistics(rows: Sequence[Row], more: Sequence[Row]) -> str:
+    """Return the table of the README: words of each part, and what its texts have of real documentation."""
+    packages = {package.name for package in PACKAGES}
+    parts = {name: [row for row in rows if row["stratum"] == name] for name in STRATA_BY_HAND}
+    parts["packages"] = [row for row in rows if row["stratum"] in packages]
+    parts["chunks-more.jsonl"] = list(more)
+    lines = [
+        "| part | chunks | words, 10 % | median | 90 % | cut | code | table | boilerplate |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, members in ((name, members) for name, members in parts.items() if members):
+        words = sorted(len(row["text"].split()) for row in members)
+        quantiles = [words[int(share * (len(words) - 1) + 0.5)] for share in (0.1, 0.5, 0.9)]
+        shares = [
+            f"{100 * sum(bool(pattern.search(row['text'])) for row in members) / len(members):.0f} %"
+            for pattern in (_CUT, _CODE, _TABLE, _BOILERPLATE)
+        ]
+        cells = [name, str(len(members)), *map(str, quantiles), *shares]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _jsonl(rows: Iterable[Row]) -> str:

@@ -35,7 +35,7 @@ from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.reference import reference_letters
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import flag_column
+from qaeval.analysis.letters import fact_column, flag_column
 from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
@@ -49,7 +49,6 @@ from qaeval.comparison.run_data import (
     labels_of_runs,
     require_labels,
     rubric_facts,
-    split_by_chunk,
 )
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
 from qaeval.corpus.loading import DuplicateIds
@@ -93,7 +92,7 @@ from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
-from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
+from qaeval.storage.run_directory import COMMAND, GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 from qaeval.text.margins import parse_margin
 
@@ -222,6 +221,7 @@ class Run:
         ``failure``          reason of a failure, empty when graded
         ``flaw``             the flaw of the rubric that the judge names; empty for the best letter
         ``flag <name>``      bool, one column per flag of the rubric
+        ``fact <name>``      the judge's answer, one column per fact of a rubric that has some
         ``label <rater>``    one column per rater with labels: the letter, empty where the rater gave none
         ===================  ======================================================================================
 
@@ -230,9 +230,10 @@ class Run:
         """
         analysis = self._analysis
         rubric = analysis.report.rubric
-        flags = [flag_column(name) for name in rubric.flag_names]
+        added = [flag_column(name) for name in rubric.flag_names]
+        added += [fact_column(fact.name) for fact in rubric.facts]
         table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
-        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *flags]].copy()
+        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *added]].copy()
         by_rater: dict[str, dict[str, str]] = {}
         for label in analysis.rows.labels:
             if fits(label, rubric):
@@ -426,7 +427,7 @@ def compare(
         progress: Called after each finished task, on the thread that works.
         confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
             before it starts. None: nothing is estimated.
-        command: Recorded in the report as the command; default: this call.
+        command: Recorded in the report as the command, and in the run as the one that continues it; default: this call, and none.
 
     Returns:
         The run, reported: report.json, report.md and report.html are in its directory.
@@ -499,6 +500,7 @@ def compare(
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
         _resumable("compare", store, is_new=not resume),
     ):
+        _keep_command(store, command)
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
@@ -550,6 +552,7 @@ def generate(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
+    command: str | None = None,
 ) -> Run:
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
@@ -574,6 +577,7 @@ def generate(
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
         confirm: Called with an estimate.
+        command: Kept in the run as the command line that continues it; default: none.
 
     Returns:
         The run, without letters: its `path` is of use, its `report` raises `DataError`.
@@ -607,6 +611,7 @@ def generate(
         _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
+        _keep_command(store, command)
         runner.check(*plan.candidates)
         if confirm is not None and not resume and exporter is None:
             whole = runner.estimate(plan.candidates, plan.definition, None)
@@ -774,7 +779,7 @@ def _escalate(
     settings = store.settings()
     facts = rubric_facts(first.settings()["rubric"])
     is_tuned = any(settings["eval"]["name"] in judging.judge.tuned_on for judging in judgings)
-    labels = split_by_chunk([label for path in label_paths for label in read_labels(path)], store.samples())
+    labels = [label for path in label_paths for label in read_labels(path)]
     gradings = [{**settings, "grading": judging.settings()} for judging in judgings]
     machines: dict[str, MachineFacts] = {}
     for grading in gradings:
@@ -1209,7 +1214,7 @@ def certify(
         paths = tuple(definition.label_paths) if labels is None else _paths(labels)
         samples = load_samples(definition, chunks=_path(chunks))
         admitted = require_admitted(
-            split_by_chunk([label for path in paths for label in read_labels(path)], samples),
+            [label for path in paths for label in read_labels(path)],
             paths,
             rubric_facts(judging.settings()["rubric"]),
             trust,
@@ -1405,6 +1410,12 @@ def compare_shard(
         "committed" if is_own else "committed by another process"
     )
     return ShardResult(committed, outcome, len(sample_ids), n_samples_of_run)
+
+
+def _keep_command(store: RunStore, command: str | None) -> None:
+    """Keep the command line in the run, for `qaeval repair`."""
+    if command is not None:
+        store.write_text(COMMAND, f"{command}\n")
 
 
 def make_runner(

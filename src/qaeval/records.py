@@ -124,7 +124,7 @@ class Chunk(Record):
     title: str = ""
     language: str = ""
     split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
-    """Half of the eval's chunks: labels of chunks to tune a judge on do not measure that judge. Empty: as its labels say."""
+    """Half of the eval's chunks, the `split` of labels of them."""
 
 
 class Sample(Record):
@@ -232,6 +232,8 @@ class Generation(Record):
     lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=_absent)
     """Items of an imported reply that failed; with them it may have fewer than the eval asks for, and so may a reply
     about a chunk of few words (``fewer_allowed`` of the eval). None: a reply that has all."""
+    remark: str = Field(default="", exclude_if=_nothing)
+    """What was odd in the reply beside its text and is left out, such as a usage without counts."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
@@ -265,7 +267,7 @@ class Grade(Record):
     """The judge's answers by fact, from which letter, flags and flaw follow; empty where the judge gives the letter."""
     reason: str = ""
     remark: str = Field(default="", exclude_if=_nothing)
-    """What was done with a reply that is not as asked: its reason was cut."""
+    """What was done with a reply that is not as asked: its reason was cut, log-probabilities in another form were left out."""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""
     text: str
@@ -391,8 +393,8 @@ class Label(Record):
     rubric: str = ""
     """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
-    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. A label of a chunk with a
-    `split` counts in that half."""
+    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. The split is by
+    chunk."""
     note: str = ""
     chunk_id: str = ""
     question: str = ""

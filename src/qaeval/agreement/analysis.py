@@ -16,6 +16,7 @@ from qaeval.agreement.coefficients import NO_ORDER, Paired
 from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import (
     AgreementReport,
+    FactAgreement,
     FlagAgreement,
     GroupAgreement,
     LabelledCandidate,
@@ -26,12 +27,12 @@ from qaeval.agreement.model import (
 )
 from qaeval.agreement.rater_quality import rater_quality
 from qaeval.agreement.scale import Scale
-from qaeval.analysis.letters import GRADED, flag_column
+from qaeval.analysis.letters import GRADED, fact_column, flag_column
 from qaeval.calibration.analysis import soft_grades
 from qaeval.errors import DataError
 from qaeval.records import Label
 from qaeval.report import numbers
-from qaeval.report.facts import Meaning, RubricFacts
+from qaeval.report.facts import FactMeaning, Meaning, RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import plural
 from qaeval.stats import multirater, reliability
@@ -62,6 +63,8 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
         if not is_comparable:
             continue
         comparable.append(label)
+        if wrong := _wrong_answers(label, rubric):
+            invalid.append(f"{label.item_id} ({label.rater}: {wrong[0]})")
         if label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names):
             invalid.append(
                 f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
@@ -69,10 +72,21 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
     require_no_contradiction(comparable)
     if invalid:
         scale = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
+        facts = "".join(f", {fact.name} {'/'.join(fact.answers)}" for fact in rubric.facts)
         raise DataError(
-            f"labels: {len(invalid)} use letters or flags other than {scale}: {', '.join(invalid[:3])}"
+            f"labels: {len(invalid)} use letters or flags other than {scale}{facts}: {', '.join(invalid[:3])}"
         )
     return {rater: list(raters[rater].values()) for rater in sorted(raters)}
+
+
+def _wrong_answers(label: Label, rubric: RubricFacts) -> list[str]:
+    """Return the answers of a label that the rubric does not have; facts of another rubric do not count."""
+    answers = {fact.name: fact.answers for fact in rubric.facts}
+    return [
+        f"{fact}: {answer!r}"
+        for fact, answer in label.facts.items()
+        if fact in answers and answer not in answers[fact]
+    ]
 
 
 def require_no_contradiction(labels: Iterable[Label]) -> None:
@@ -209,6 +223,7 @@ def _joined_agreement(
     return measured(rater, pair, rubric.letters).model_copy(
         update={
             "flags": tuple(_flag(name, labels, rows) for name in rubric.flag_names),
+            "facts": tuple(agreement for fact in rubric.facts if (agreement := _fact(fact, labels, rows))),
             "candidates": _by_candidate(labels, graded, rubric.best),
         }
     )
@@ -261,6 +276,28 @@ def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreeme
         n_neither=int(counts[0, 0]),
         recall=_rate(raised.recall, labels[0].rater, "raised"),
         precision=_rate(raised.precision, "the judge", "raised"),
+    )
+
+
+def _fact(fact: FactMeaning, labels: Sequence[Label], rows: pd.DataFrame) -> FactAgreement | None:
+    """Compare the answers to a fact; None where no label and its item's grade both have one."""
+    code = {answer: index for index, answer in enumerate(fact.answers)}
+    given = [code.get(label.facts.get(fact.name, ""), -1) for label in labels]
+    reference, judged = np.array(given), rows[fact_column(fact.name)].map(code).fillna(-1).to_numpy(int)
+    shared = (reference >= 0) & (judged >= 0)
+    if not shared.any():
+        return None
+    clusters = rows["cluster"].to_numpy(object)
+    pair = Paired(reference[shared], judged[shared], clusters[shared], len(code)).coefficients()
+    return FactAgreement(
+        fact=fact.name,
+        answers=fact.answers,
+        n=pair.n,
+        confusion=pair.confusion,
+        observed=pair.observed,
+        kappa=pair.kappa
+        if pair.kappa.value is not None
+        else pair.kappa.model_copy(update={"reason": "both gave every item the same answer"}),
     )
 
 

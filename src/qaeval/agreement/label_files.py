@@ -10,7 +10,15 @@ import orjson
 from pydantic import ValidationError
 
 from qaeval.agreement.label_formats import READ, is_own, rows_of_json, rows_of_table
-from qaeval.agreement.label_rows import LabelRow, RaterRows, as_letter, parse_row, raised_flags, replay
+from qaeval.agreement.label_rows import (
+    LabelRow,
+    RaterRows,
+    answered_facts,
+    as_letter,
+    parse_row,
+    raised_flags,
+    replay,
+)
 from qaeval.errors import DataError
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, read_text, readable, validated
@@ -133,6 +141,7 @@ def _sheet_label(row: Mapping[str, str], path: Path) -> Label:
         "rater": row.get("rater") or path.stem,
         "rater_kind": row.get("rater_kind") or "human",
         "flags": flags,
+        "facts": answered_facts(row),
         "settles": bool(row.get("settles")),
         **{name: row[name] for name in _SHEET_FIELDS if row.get(name)},
     }

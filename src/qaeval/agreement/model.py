@@ -36,6 +36,21 @@ class FlagAgreement(Part):
     precision: Measure
 
 
+class FactAgreement(Part):
+    """Agreement on a fact of a rubric with ``decide: facts``, over the items whose label answers it."""
+
+    fact: str
+    answers: tuple[str, ...]
+    """In the order of the rubric."""
+    n: int
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts by answer; the rater in rows, the judge in columns."""
+    observed: Measure
+    """Share of items with the same answer."""
+    kappa: Measure
+    """Cohen's kappa, unweighted."""
+
+
 class LabelledCandidate(Part):
     """Best letters on the labelled items of a candidate; shows whether the judge favours a candidate."""
 
@@ -138,6 +153,8 @@ class RaterAgreement(Part):
     """Of the items to which the rater gave another letter than the best, the share to which the judge gave another one too."""
     letters: tuple[LetterAgreement, ...] = ()
     flags: tuple[FlagAgreement, ...] = ()
+    facts: tuple[FactAgreement, ...] = Field(default=(), exclude_if=is_unset)
+    """Of the facts that labels of this rater answer; empty where none does."""
     candidates: tuple[LabelledCandidate, ...] = ()
     n_settled: int = Field(default=0, exclude_if=is_unset)
     """Labels in whose place the letter of a third rater counts, since two raters differed."""

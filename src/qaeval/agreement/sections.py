@@ -8,6 +8,7 @@ from qaeval.agreement.coefficients import NO_ORDER
 from qaeval.agreement.model import (
     AgreementReport,
     Coefficients,
+    FactAgreement,
     FlagAgreement,
     FurtherJudge,
     JudgeDiscrimination,
@@ -330,6 +331,8 @@ def _rater(rater: RaterAgreement, judge: str, letters: tuple[str, ...]) -> tuple
     ]
     if rater.flags:
         tables.append(_by_flag(rater.rater, judge, rater.flags))
+    if rater.facts:
+        tables.append(_by_fact(rater.rater, judge, rater.facts))
     if rater.candidates:
         tables.append(_by_candidate(rater, judge, letters[0]))
     return tuple(tables)
@@ -419,6 +422,41 @@ def _by_letter(rater: str, judge: str, letters: Iterable[LetterAgreement]) -> Ta
     )
     header = ("Letter", f"Recall (of {rater}'s)", f"Precision (of {judge}'s)")
     return Table(caption="Agreement on each letter", header=header, rows=rows, notes=notes.lines())
+
+
+def _by_fact(rater: str, judge: str, facts: Iterable[FactAgreement]) -> Table:
+    notes = Notes()
+    rows = tuple(
+        (
+            fact.fact,
+            f"{fact.n:,}",
+            notes.rate(fact.observed, f"same answer to {fact.fact}"),
+            notes.coefficient(fact.kappa, f"kappa of {fact.fact}"),
+            _disagreements(fact),
+        )
+        for fact in facts
+    )
+    header = (
+        "Fact",
+        "Items",
+        "Same answer",
+        "Cohen's kappa",
+        f"Most frequent differences ({rater} → {judge})",
+    )
+    return Table(
+        caption="Agreement on facts", header=header, rows=rows, notes=notes.lines(), words=frozenset({4})
+    )
+
+
+def _disagreements(fact: FactAgreement) -> str:
+    """Return the two most frequent pairs of different answers, with their counts."""
+    pairs = [
+        (n, f"{first} → {second}")
+        for first, row in zip(fact.answers, fact.confusion, strict=True)
+        for second, n in zip(fact.answers, row, strict=True)
+        if n and first != second
+    ]
+    return ", ".join(f"{pair} ({n:,})" for n, pair in sorted(pairs, reverse=True)[:2]) or "none"
 
 
 def _by_flag(rater: str, judge: str, flags: Iterable[FlagAgreement]) -> Table:

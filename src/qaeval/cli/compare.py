@@ -53,6 +53,7 @@ from qaeval.cli.options import (
     mapping,
     panel_names,
     prompt_names,
+    resume_command,
 )
 from qaeval.cli.terminal import say, say_json
 from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
@@ -240,6 +241,7 @@ def generate(
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
+            command=_command(),
         )
     say(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
 
@@ -388,10 +390,7 @@ def _resumable(path: Path, *, as_json: bool = False) -> Iterator[None]:
 
             _show(load_report(reported), reported, as_json=as_json)
         if getattr(error, "__notes__", None) and (reported is None or isinstance(error, EndpointError)):
-            arguments = [word for word in sys.argv[1:] if word != "--resume"]
-            if not any(word == "--out" or word.startswith("--out=") for word in arguments):
-                arguments += ["--out", str(path)]
-            say(f"to continue: {shlex.join(['qaeval', *arguments, '--resume'])}", error=True)
+            say(f"to continue: {resume_command(['qaeval', *sys.argv[1:]], path)}", error=True)
         raise
 
 

@@ -135,6 +135,10 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
     )
     if checked.flaws:
         say(f"  flaws: {', '.join(flaw.name for flaw in checked.flaws)}")
+    if checked.decide == "facts":
+        say(
+            f"  decides by facts: {', '.join(fact.name for fact in checked.facts)}; its letters have no probabilities"
+        )
     say(f"  sha {checked.sha}")
     if conflicts_with_shipped(checked):
         say(

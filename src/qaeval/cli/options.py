@@ -1,5 +1,7 @@
 """Options of several commands."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -411,3 +413,11 @@ def in_flight(argument: str | None) -> "int | Literal['auto'] | None":
             f"--concurrency: expected auto or a number from 1 to {_MAX_IN_FLIGHT:,}, got {argument!r}"
         )
     return int(argument)
+
+
+def resume_command(words: Sequence[str], path: Path) -> str:
+    """Return the command line that continues the run in a directory: that of the run, with ``--out`` and ``--resume``."""
+    words = [word for word in words if word != "--resume"]
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        words += ["--out", str(path)]
+    return shlex.join([*words, "--resume"])

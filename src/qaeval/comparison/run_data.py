@@ -21,13 +21,20 @@ from qaeval.records import (
     GradeRow,
     Label,
     Reading,
-    Sample,
     Session,
     digest,
 )
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
-from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.report.facts import (
+    SAME_FAMILY,
+    CheckFacts,
+    EvalFacts,
+    FactMeaning,
+    Meaning,
+    ModelFacts,
+    RubricFacts,
+)
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import ESCALATION, RunStore
 
@@ -81,7 +88,6 @@ def read_run(
     facts = eval_facts_of(settings)
     sessions = store.sessions()
     label_files = [read_rater_rows(path) for path in label_paths]
-    tuned = {name for name, own in gradings.items() if facts.name in (own["judge"].get("tuned_on") or ())}
     data = RunData(
         rows=RunRows(
             samples=store.samples(),
@@ -95,9 +101,7 @@ def read_run(
             generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
-            labels=split_by_chunk(
-                [label for own in label_files for label in own.labels], store.samples() if tuned else ()
-            ),
+            labels=tuple(label for own in label_files for label in own.labels),
             label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
@@ -106,9 +110,13 @@ def read_run(
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
-        judge_tuned=judge in tuned,
         escalation=escalation_of(store),
-        further_tuned=frozenset(tuned - {judge}),
+        judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
+        further_tuned=frozenset(
+            name
+            for name, own in gradings.items()
+            if name != judge and facts.name in (own["judge"].get("tuned_on") or ())
+        ),
     )
     members = [decider(store, settings, name) for name in panel]
     return _by_panel(data, {name: gradings[name] for name in members}, rows) if members else data
@@ -127,15 +135,6 @@ def escalation_of(store: RunStore) -> Escalation | None:
         return Escalation.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path}: not the data of an escalation: {str(error).splitlines()[0]}") from error
-
-
-def split_by_chunk(labels: Iterable[Label], samples: Iterable[Sample]) -> tuple[Label, ...]:
-    """Return the labels, each in the half of its chunk where the chunk has one."""
-    splits = {sample.chunk.chunk_id: sample.chunk.split for sample in samples if sample.chunk.split}
-    return tuple(
-        label.model_copy(update={"split": splits[label.chunk_id]}) if label.chunk_id in splits else label
-        for label in labels
-    )
 
 
 def _by_panel(
@@ -276,7 +275,10 @@ def rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
         flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
         labels_from=tuple(rubric.get("labels_from", ())),
-        facts=tuple(Meaning(name=fact["name"], meaning=fact["ask"]) for fact in rubric.get("facts", ())),
+        facts=tuple(
+            FactMeaning(name=fact["name"], meaning=fact["ask"], answers=tuple(fact["answers"]))
+            for fact in rubric.get("facts", ())
+        ),
     )
 
 

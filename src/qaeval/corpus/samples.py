@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from qaeval.checks.answers import accepted_corrections
 from qaeval.corpus.loading import DuplicateIds, LineError, each_object, load_chunks, text_field
 from qaeval.errors import UsageError, closest
 from qaeval.evals.definition import EvalDefinition
@@ -65,7 +66,7 @@ def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefini
     """Read questions about chunks: ``chunk_id``, ``question``, ``type`` and any further fields.
 
     Raises:
-        DataError: a line lacks a field, or its chunk is unknown.
+        DataError: a line lacks a field, its chunk is unknown, or its ``accepts`` are no regular expressions.
     """
     chunks_by_id = {chunk.chunk_id: chunk for chunk in chunks}
     samples: list[Sample] = []
@@ -80,6 +81,10 @@ def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefini
                 "Known are the chunks of the eval, or of --chunks"
             )
         data = {key: value for key, value in row.items() if key not in {"chunk_id", *_QUESTION}}
+        try:
+            accepted_corrections(data)
+        except ValueError as error:
+            raise LineError(str(error)) from error
         samples.append(Sample.of(chunks_by_id[chunk_id], question, _typed(data, definition)))
 
     each_object(path, add)

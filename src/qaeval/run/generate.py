@@ -117,7 +117,9 @@ async def generate_one(
     except ChatError as error:
         return _failure(task, request, error.reason, error.detail)
     if completion.finish_reason == "length":
-        detail = f"the reply reached max_tokens={sampling.max_tokens} before its end"
+        detail = (
+            f"the reply reached max_tokens={sampling.max_tokens} before its end{completion.lost_to_thinking}"
+        )
         return _failure(task, request, "truncated", detail, completion)
     if completion.finish_reason == "abort":
         return _failure(
@@ -126,7 +128,9 @@ async def generate_one(
     try:
         items = read_items(completion.text, task.sample, definition, lenient=lenient)
     except ReplyError as error:
-        return _failure(task, request, error.reason, error.detail, completion)
+        return _failure(
+            task, request, error.reason, f"{error.detail}{completion.lost_to_thinking}", completion
+        )
     return Generation(
         task_id=task.task_id,
         candidate=task.candidate,
@@ -134,6 +138,7 @@ async def generate_one(
         reply_number=task.reply_number,
         items=items,
         lost=None if len(items) == definition.items_per_sample else (),
+        remark=completion.remark,
         text=completion.text,
         usage=completion.usage,
         latency_s=completion.latency_s,

@@ -57,7 +57,7 @@ class Judging:
         note: Why the judge is not the registry's default; empty where it is, or was named.
 
     Raises:
-        UsageError: the rubric is for preference pairs, and the judge cannot grade them.
+        UsageError: the rubric is for preference pairs or asks for facts, and the judge cannot answer it.
     """
 
     judge: ModelSpec
@@ -71,6 +71,11 @@ class Judging:
                 f"{self.judge.name!r} does not grade preference pairs, the items of rubric "
                 f"{self.rubric.name!r}, and qaeval has no built-in judge that does: name a judge model with "
                 f"--judge NAME (`qaeval generate` needs no judge)"
+            )
+        if self.rubric.decide == "facts" and self.judge.kind == "embedded":
+            raise UsageError(
+                f"{self.judge.name!r} gives letters by rules of its own, and rubric {self.rubric.name!r} asks for facts: "
+                f"name a judge model with --judge NAME, or another rubric with --rubric"
             )
 
     def settings(self) -> dict[str, Any]:
