@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from qaeval.serving.server import (
     free_port,
     known_options,
     options_of,
+    require_chat_template,
     serve_command,
 )
 
@@ -111,6 +113,28 @@ def test_the_shipped_registry_has_no_argument_that_vllm_does_not_know() -> None:
     assert len(servers) >= 8
     for model in servers:
         check_arguments(serve_command(model, command=("vllm",), port=1), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "is_refused"),
+    [
+        ({"tokenizer_config.json": "{}"}, (), True),
+        ({"tokenizer_config.json": '{"chat_template": null}'}, ("--max-model-len=8",), True),
+        ({"tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}, (), False),
+        ({"tokenizer_config.json": "{}", "chat_template.jinja": "x"}, (), False),
+        ({"tokenizer_config.json": "{}"}, ("--chat-template", "x.jinja"), False),
+        ({"tokenizer_config.json": "not JSON"}, (), False),
+        ({}, (), False),
+    ],
+)
+def test_a_folder_without_a_chat_template_is_refused_before_it_is_served(
+    tmp_path: Path, files: dict[str, str], arguments: tuple[str, ...], is_refused: bool
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    spec = ModelSpec(name="m", hf_id=str(tmp_path), vllm_args=arguments)
+    with pytest.raises(UsageError, match="chat") if is_refused else nullcontext():
+        require_chat_template(spec)
 
 
 def test_an_unknown_argument_is_an_error_with_the_closest_one() -> None:
