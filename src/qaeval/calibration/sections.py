@@ -162,6 +162,8 @@ def escalation_sentences(report: Escalation) -> Iterator[str]:
             f"{plural(report.n_kept, 'labelled item')} were wrong, at most {percent(report.upper)} with {percent(1 - report.alpha)} "
             f"certainty; {error} was allowed."
         )
+    if report.n_labels_of_models:
+        yield f"{plural(report.n_labels_of_models, 'label')} of these are of models: wrong means another letter than a model gave."
 
 
 def _shares(report: Escalation) -> Table:
