@@ -46,7 +46,7 @@ def _sentences(check: ProbabilityCheck, best: str) -> Iterator[str]:
     state = "are not calibrated" if check.ece_p <= _ALPHA else "are not shown to be uncalibrated"
     yield (
         f"The probabilities {state}: they are off by {percent(check.ece)} on average, and by chance alone it would be "
-        f"{percent(check.ece_expected)} (p {p_value(check.ece_p)})."
+        f"{percent(check.ece_expected)} ({p_value(check.ece_p)})."
     )
 
 

@@ -126,8 +126,8 @@ def calibration_bins(
     if by == "width":
         raw = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
     else:
-        # by the rank of the first of equal probabilities
-        raw = ((rankdata(p, method="min") - 1) * n_bins / len(p)).astype(np.int64)
+        # by the mean rank of equal probabilities, so that they share a bin
+        raw = ((rankdata(p) - 0.5) * n_bins / len(p)).astype(np.int64)
     codes = np.unique(raw, return_inverse=True)[1]
     n = np.bincount(codes)
     return CalibrationBins(
