@@ -214,7 +214,7 @@ def test_models_and_rubrics_answer(tmp_path: Path) -> None:
 
 def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -> None:
     built_in = qaeval("doctor", "--n", 20, cwd=tmp_path)
-    assert "20 chunks from 14 strata" in built_in.stdout
+    assert "20 chunks from 9 strata" in built_in.stdout
     assert "120 requests to grade" in built_in.stdout
     command = built_in.stdout.splitlines()[-1].removeprefix("next: ").split()
     assert command == ["qaeval", "compare", "embedded-lead", "embedded-salient", "--n", "20"]

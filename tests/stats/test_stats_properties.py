@@ -393,6 +393,11 @@ TESTED_BY_EXAMPLE = {
     "cochran_q", "benjamini_yekutieli", "clustered_signed_rank", "alternative_annotator_test", "dawid_skene",
     # repeated letters
     "variance_components", "repeat_agreement",
+    # probabilities of letters: test_stats_calibration.py
+    "area_under_curve", "best_threshold", "brier_score", "calibration_bins", "cross_fitted", "escalation_threshold",
+    "expected_calibration_error", "fit_isotonic", "fit_threshold", "ranked_probability_score",
+    # a judge or a model that moved
+    "drift_evidence", "look_alpha", "mean_bounds",
 }  # fmt: skip
 PARTS = {
     # steps of the above that no report shows
