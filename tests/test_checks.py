@@ -591,6 +591,7 @@ def test_a_scenario_is_impossible_for_what_it_lacks(scenario: dict[str, Any], na
 
 def test_the_cards_are_as_possible_as_their_type_says() -> None:
     cards = [json.loads(line) for line in (EVAL / "cards.jsonl").read_text("utf-8").splitlines() if line]
+    assert {card["type"] == "impossible" for card in cards} == {True, False}
     for card in cards:
         found = impossible(card.get("scenario_facts", {}), FACTS)
         assert bool(found) == (card["type"] == "impossible"), (card["card_id"], found)

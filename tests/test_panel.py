@@ -124,6 +124,7 @@ def test_dawid_skene_stands_beside_the_panel_and_is_measured_against_labels(run:
     assert report.panel.n_differ == sum(
         probable[item] != letter for item, letter in zip(differ["item_id"], differ["letter"], strict=True)
     )
+    assert len(report.panel.candidates) == 2
     for candidate in report.panel.candidates:
         items = table[table["candidate"] == candidate.candidate]["item_id"]
         assert candidate.share_dawid_skene == pytest.approx(items.map(best).mean(), abs=1e-6)
