@@ -523,16 +523,19 @@ class _Job:
         return self.tree.with_suffix(".jsonl")
 
     def apply(self) -> None:
-        """Write the mutant, and forget what Python compiled of the module: size and second may be the same."""
-        self.path.write_text(self.candidate.mutant.apply(self.text), encoding="utf-8")
-        for compiled in self.path.parent.glob(f"__pycache__/{self.path.stem}.*"):
-            compiled.unlink()
+        """Write the mutant and the list of its tests."""
+        self._write(self.candidate.mutant.apply(self.text))
         self.log.unlink(missing_ok=True)
         self.tree.with_suffix(".tests").write_text("\n".join(self.stages[0]), encoding="utf-8")
 
     def restore(self) -> None:
-        """Write the module as it was, later than the mutant."""
-        self.path.write_text(self.text, encoding="utf-8")
+        """Write the module as it was."""
+        self._write(self.text)
+
+    def _write(self, text: str) -> None:
+        self.path.write_text(text, encoding="utf-8")
+        for compiled in self.path.parent.glob(f"__pycache__/{self.path.stem}.*"):
+            compiled.unlink()  # a mutant may have the size and the second of another
 
     def result(self, status: int) -> Result | None:
         """Return the result, or nothing where another stage has to run."""
@@ -563,10 +566,10 @@ def _child(work: _Job, environment: dict[str, str]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(environment)
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the next mutant need not compile all others
         os.environ["MUTATION_LOG"] = str(work.log)
         os.environ["MUTATION_TESTS"] = str(work.tree.with_suffix(".tests"))
-        sys.dont_write_bytecode = True
+        sys.dont_write_bytecode = False
         os.chdir(work.tree)
         sys.argv = ["pytest"]
         sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
