@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,6 @@ LIBRARIES: Final = (
     "pydantic",
     "pytest",
     "pytest_asyncio",
-    "pytest_timeout",
     "rich.console",
     "rich.progress",
     "scipy.optimize",
@@ -452,7 +452,7 @@ class Runner:
         (result,) = self.run([(Candidate("", source, unchanged), [tests], 60.0)])
         if result.status != SURVIVED:
             output = self._trees[-1].with_suffix(".out").read_text(encoding="utf-8", errors="replace")
-            raise SystemExit(f"{output}\ntests fail without a mutant: run `make test`")
+            raise SystemExit(f"{output[-4000:]}\ntests fail without a mutant: run `make test`")
 
     def run(self, jobs: Iterable[tuple[Candidate, list[list[str]], float]]) -> Iterator[Result]:
         """Run jobs, a tree for each at a time: a mutant, its tests in stages, and the seconds that they take."""
@@ -577,9 +577,15 @@ def _child(work: _Job, environment: dict[str, str]) -> None:
         import pytest  # noqa: PLC0415 - imported before the fork
 
         temporary = work.tree.with_suffix(".tmp")
-        status = int(pytest.main([*SUITE, "-x", "-p", "no:xdist", "--basetemp", str(temporary), *files]))
+        quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # its plugins are imported before it
+        status = int(
+            pytest.main([*SUITE, *quiet, "-x", "-p", "no:xdist", "--basetemp", str(temporary), *files])
+        )
+    except BaseException:  # noqa: BLE001 - a fork never returns
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 
@@ -700,7 +706,10 @@ def survivors(results: Sequence[Result]) -> str:
         if result.status in {SURVIVED, NOT_COVERED}:
             source, before, after = result.candidate.key
             entry = yaml.safe_dump(
-                [{"source": source, "before": before, "after": after}], sort_keys=False, width=1000
+                [{"source": source, "before": before, "after": after}],
+                sort_keys=False,
+                allow_unicode=True,
+                width=1000,
             )
             parts.append(
                 f"# {source}:{result.candidate.mutant.line}: {result.candidate.mutant.operator}, {result.status}\n{entry}"
