@@ -10,7 +10,7 @@ its line, fastest first, until one fails. Nothing runs in this checkout: map and
 for temporary files, which goes when the process ends. Map and results are kept in `.mutation/`, so that a run that
 was stopped goes on where it was.
 
-A mutant survives if all of these tests pass, or if there are none. Mutants that no test can notice stand in
+A mutant survives if all of these tests pass, as many as --seconds allows, or if there are none. Mutants that no test can notice stand in
 `mutants.yaml`, each with its reason, and do not count.
 """
 
@@ -35,6 +35,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -152,8 +154,10 @@ class CoverageMap:
             for source, by_line in self.lines.items()
         }
 
-    def tests_of(self, source: str, mutant: Mutant, importers: dict[str, set[str]]) -> list[str]:
-        """Return the tests that can notice a mutant, fastest first.
+    def tests_of(
+        self, source: str, mutant: Mutant, importers: dict[str, set[str]], limit: float = inf
+    ) -> list[str]:
+        """Return the tests that can notice a mutant, fastest first, as many as take ``limit`` seconds together.
 
         Code that runs on import is executed by no test in particular: the tests of the module's functions can notice
         it, and without functions the tests of the modules that import it.
@@ -171,7 +175,13 @@ class CoverageMap:
                 }
                 if names:
                     break
-        return sorted(names & set(self.tests), key=lambda test: (self.tests[test], test))
+        ordered = sorted(names & set(self.tests), key=lambda test: (self.tests[test], test))
+        ends = accumulate(self.tests[test] for test in ordered)
+        return [
+            test
+            for index, (test, end) in enumerate(zip(ordered, ends, strict=True))
+            if end <= limit or not index
+        ]
 
 
 def _file(test: str) -> str:
@@ -726,6 +736,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--per-package", type=int, default=10, metavar="N", help="mutants; default: 10")
     parser.add_argument("--workers", type=int, choices=(1, 2), default=2, help="default: 2")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="tests of a mutant, fastest first, as many as take so long without it; default: 60",
+    )
     parser.add_argument("--hold", action="store_true", help=f"exit 1 if a package is below {BAR:g} %%")
     parser.add_argument(
         "--root", type=Path, default=Path(__file__).parents[1], help="checkout; default: this one"
@@ -742,7 +758,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawn = sample(checkout, options.package or packages, options.per_package, options.seed)
     try:
         with tempfile.TemporaryDirectory(prefix="qaeval-mutation-", ignore_cleanup_errors=True) as folder:
-            results = _run(checkout, drawn, state, lambda: Runner(checkout, Path(folder), options.workers))
+            results = _run(
+                checkout,
+                drawn,
+                state,
+                lambda: Runner(checkout, Path(folder), options.workers),
+                options.seconds,
+            )
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
@@ -754,7 +776,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(
-    checkout: Checkout, drawn: Sequence[Candidate], state: Path, make_runner: Callable[[], Runner]
+    checkout: Checkout,
+    drawn: Sequence[Candidate],
+    state: Path,
+    make_runner: Callable[[], Runner],
+    limit: float,
 ) -> list[Result]:
     """Return the result of each mutant: known, kept, or measured now."""
     runner: Runner | None = None
@@ -774,7 +800,7 @@ def _run(
     results: dict[Candidate, Result] = {}
     tests: dict[Candidate, list[str]] = {}
     for candidate in drawn:
-        tests[candidate] = lines.tests_of(candidate.source, candidate.mutant, checkout.importers)
+        tests[candidate] = lines.tests_of(candidate.source, candidate.mutant, checkout.importers, limit)
         if reason := equivalents.get(candidate.key):
             results[candidate] = Result(candidate, EQUIVALENT, reason)
         elif not tests[candidate]:
