@@ -205,8 +205,9 @@ def test_each_step_of_the_limit_is_worked_by_hand() -> None:
     limit = AdaptiveLimit(clock=lambda: now[0])
     limit.on_rise = lambda: rises.append(limit.value)
 
-    def after(running: float, waiting: float, **more: float) -> int:
-        limit.reading({RUNNING: running, WAITING: waiting, **{PREEMPTIONS: n for n in more.values()}})
+    def after(running: float, waiting: float, preemptions: float | None = None) -> int:
+        known = {} if preemptions is None else {PREEMPTIONS: preemptions}
+        limit.reading({RUNNING: running, WAITING: waiting, **known})
         return limit.value
 
     assert (limit.value, limit.is_searching) == (16, True)
