@@ -9,6 +9,7 @@ import pytest
 
 from qaeval.agreement.analysis import report_of_run
 from qaeval.agreement.judges import compare_judges
+from qaeval.analysis.candidates import answer_words
 from qaeval.analysis.letters import letter_table
 from qaeval.comparison.analysis import ReportOptions, analyse
 from qaeval.comparison.differences import compare_candidates
@@ -18,6 +19,7 @@ from qaeval.comparison.report import Report
 from qaeval.comparison.sections import agreement
 from qaeval.errors import DataError
 from qaeval.records import Failure, Generation, Grade, Label
+from qaeval.report.facts import SAME_FAMILY
 from qaeval.report.measure import Measure
 from qaeval.stats.labelling import labelled_chunks_needed
 from qaeval.stats.planning import Pilot, plan
@@ -581,6 +583,30 @@ def test_a_run_of_embedded_models_alone_says_that_it_decides_nothing() -> None:
 def test_an_embedded_judge_is_called_no_language_model() -> None:
     made = replace(rich_case(), judge=JUDGE.model_copy(update={"kind": "embedded"}))
     assert any("is not a language model" in text for text in kinds(made.report(), "caution"))
+
+
+def test_a_judge_of_a_candidates_family_is_named_with_the_option_that_allowed_it() -> None:
+    own = {name: candidate(name, family=family) for name, family in (("one", ("qwen",)), ("two", ("llama",)))}
+    made = case({"one": ["AAA"] * 10, "two": ["AAB"] * 10}, **own)
+    for more in ({}, {SAME_FAMILY: "yes"}):
+        judge = JUDGE.model_copy(update={"family": ("mistral", "qwen"), "more": more})
+        (caution,) = [
+            text for text in kinds(replace(made, judge=judge).report(), "caution") if "family" in text
+        ]
+        assert "one (mistral and qwen)" in caution
+        assert "two" not in caution
+        assert ("--allow-same-family" in caution) == bool(more)
+
+
+def test_lengths_of_answers_are_counted_in_tens_of_words_the_last_without_end() -> None:
+    lengths = [0, 9, 10, 60, 61, 99, 100, 110, 300]
+    answers = answer_words(pd.Series([" ".join(["w"] * n) for n in lengths]))
+    assert (answers.n, answers.median) == (9, 61)
+    assert answers.histogram == (2, 1, 0, 0, 0, 0, 2, 0, 0, 1, 3)
+    assert answers.mean == approx(sum(lengths) / 9)
+    assert answers.share_over_60 == approx(5 / 9)
+    none = answer_words(pd.Series([], dtype=str))
+    assert (none.n, none.mean, none.share_over_60) == (0, None, None)
 
 
 def test_a_judge_that_grades_its_own_text_is_named() -> None:

@@ -32,7 +32,7 @@ import tempfile
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -101,7 +101,7 @@ class CoverageMap:
         lines: For each source file and line the tests that execute it while they run.
         imported: Lines of each source file that are executed on import.
         sources: Hash of each source file.
-        suites: Hash of each test file, with the modules that all tests share.
+        suites: Hash of each test file, with the helpers that it imports.
     """
 
     tests: dict[str, float] = field(default_factory=dict)
@@ -154,27 +154,23 @@ class CoverageMap:
             for source, by_line in self.lines.items()
         }
 
+    def _tests_of_modules(self, sources: Iterable[str]) -> set[str]:
+        return {test for source in sources for tests in self.lines.get(source, {}).values() for test in tests}
+
     def tests_of(
         self, source: str, mutant: Mutant, importers: dict[str, set[str]], limit: float = inf
     ) -> list[str]:
         """Return the tests that can notice a mutant, fastest first, as many as take ``limit`` seconds together.
 
-        Code that runs on import is executed by no test in particular: the tests of the module's functions can notice
-        it, and without functions the tests of the modules that import it.
+        Code that runs on import is executed by whichever test imports the module first: all tests of the module can
+        notice it, and of a module without functions those of the modules that import it.
         """
         by_line = self.lines.get(source, {})
         names: set[str] = set()
         for first, last in (mutant.lines, mutant.statement):
-            names = {test for line in range(first, last + 1) for test in by_line.get(line, ())}
-            if names:
-                break
-        if not names and not (mutant.function and mutant.line not in self.imported.get(source, ())):
-            for module in [[source], sorted(importers.get(source, ()))]:
-                names = {
-                    test for other in module for tests in self.lines.get(other, {}).values() for test in tests
-                }
-                if names:
-                    break
+            names = names or {test for line in range(first, last + 1) for test in by_line.get(line, ())}
+        if not mutant.function or (not names and mutant.line in self.imported.get(source, ())):
+            names |= self._tests_of_modules([source]) or self._tests_of_modules(importers.get(source, ()))
         ordered = sorted(names & set(self.tests), key=lambda test: (self.tests[test], test))
         ends = accumulate(self.tests[test] for test in ordered)
         return [
@@ -243,11 +239,18 @@ class Checkout:
 
     @cached_property
     def suites(self) -> dict[str, str]:
-        """Hash of each test file, with the modules that all tests share."""
+        """Hash of each test file, with the helpers that it imports."""
         python = sorted(name for name in self.files if name.startswith("tests/") and name.endswith(".py"))
-        tests = [name for name in python if Path(name).name.startswith("test_")]
-        shared = [name for name in python if name not in tests]
-        return {name: self._digest([name, *shared]) for name in tests}
+        modules = {name[len("tests/") : -len(".py")].replace("/", "."): name for name in python}
+        imports = {name: _known(_imports(ast.parse(self.text(name))), modules) for name in python}
+        digests = {}
+        for name in python:
+            if Path(name).name.startswith("test_"):
+                needed = {name, *(helper for helper in python if Path(helper).name == "conftest.py")}
+                while more := {helper for own in needed for helper in imports[own]} - needed:
+                    needed |= more
+                digests[name] = self._digest(sorted(needed))
+        return digests
 
     @cached_property
     def importers(self) -> dict[str, set[str]]:
@@ -255,10 +258,8 @@ class Checkout:
         modules = {_dotted(name): name for name in self.sources}
         result: dict[str, set[str]] = defaultdict(set)
         for name in self.sources:
-            for target in _imports(ast.parse(self.text(name))):
-                source = modules.get(target) or modules.get(target.rpartition(".")[0])
-                if source:
-                    result[source].add(name)
+            for source in _known(_imports(ast.parse(self.text(name))), modules):
+                result[source].add(name)
         return result
 
     def text(self, name: str) -> str:
@@ -284,6 +285,12 @@ class Checkout:
 
 def _dotted(name: str) -> str:
     return name.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _known(targets: Iterable[str], modules: Mapping[str, str]) -> set[str]:
+    """Return the files of imported modules, or of modules whose names are imported."""
+    parts = (modules.get(target) or modules.get(target.rpartition(".")[0]) for target in targets)
+    return {file for file in parts if file}
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
