@@ -121,7 +121,7 @@ ci-fast: check test demo  ## check, test and demo: what holds for every commit, 
 ci:  ## everything that has to hold before a merge: .ci/run, about half an hour
 	@.ci/run
 
-ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, bars of the benchmark; needed by no merge
+ci-nightly: $(VENV)/.dev  ## what takes long or measures time: all kills, fuzzing, mutants, bars of the benchmark; needed by no merge
 	@$(BIN)/python -m pytest --nightly  # one worker: others would be in the way of the clock
 	@$(MAKE) test-faults ARGS=--nightly
 	@$(MAKE) test-vllm ARGS=--nightly

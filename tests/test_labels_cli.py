@@ -285,6 +285,14 @@ def test_items_in_dispute_are_listed_and_settled_from_the_command_line(
         ("anna", "A", "=anna"),
         ("bert", "C", "=bert"),
     ]
+    listed = printed(capsys, "adjudicate", str(run)).splitlines()
+    first = disputes[0]
+    assert listed[:4] == [
+        f"{first['item_id']}  {first['question']}",
+        f"  {first['answer']}",
+        "  anna: A  =anna",
+        "  bert: C  =bert",
+    ]
     settle = [f"{dispute['item_id']}=B" for dispute in disputes[:2]]
     out = printed(
         capsys, "adjudicate", str(run), "--rater", "cleo", "--settle", settle[0], "--settle", settle[1]

@@ -100,6 +100,32 @@ def test_time_per_output_token_leaves_out_the_first() -> None:
     assert lost(0, 1).tpot_s is None
 
 
+def test_a_level_counts_its_requests_without_those_that_filled_the_server() -> None:
+    rows = [
+        timed(0, 1, warm_up=True, finish_reason="length"),
+        timed(1, 2, finish_reason="length"),
+        timed(1, 2),
+    ]
+    rows += [timed(2, 4, gaps_s=(0.25, 0.75)), lost(2, 3)]
+    (measured,) = summarise_levels(rows)
+    assert (measured.concurrency, measured.n_requests, measured.n_failed, measured.n_cut) == (2, 4, 1, 1)
+    assert (measured.n_items, measured.failed_by_reason) == (9, {"endpoint": 1})
+    assert (measured.e2e.mean, measured.itl.mean) == (approx(4 / 3), approx(0.5))
+    assert measured.ttft.mean == approx((0.5 + 0.5 + 1) / 3)
+    assert measured.little == approx((measured.requests_per_s.value or 0) * 4 / 3)
+
+
+def test_levels_are_in_ascending_order_whatever_the_rows() -> None:
+    rows = [
+        timed(start, start + 1, concurrency=n, repeat=repeat)
+        for n in (8, 1)
+        for repeat in (2, 1)
+        for start in (1, 0)
+    ]
+    levels = summarise_levels(rows)
+    assert [(measured.concurrency, len(measured.repeats)) for measured in levels] == [(1, 2), (8, 2)]
+
+
 def test_throughput_is_that_of_the_steady_window() -> None:
     # two in flight, each takes 1 s: two fill the server, four count, from 1 s to 3 s; 4 replies of 10
     # tokens and 3 items in 2 s

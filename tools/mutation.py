@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -239,13 +240,15 @@ class Checkout:
 
     @cached_property
     def suites(self) -> dict[str, str]:
-        """Hash of each test file, with the helpers that it imports."""
+        """Hash of each test file of the fast suite, with the helpers that it imports."""
         python = sorted(name for name in self.files if name.startswith("tests/") and name.endswith(".py"))
+        options = tomllib.loads(self.text("pyproject.toml"))["tool"]["pytest"]["ini_options"]
+        apart = set(options.get("norecursedirs", ()))  # suites of their own
         modules = {name[len("tests/") : -len(".py")].replace("/", "."): name for name in python}
         imports = {name: _known(_imports(ast.parse(self.text(name))), modules) for name in python}
         digests = {}
         for name in python:
-            if Path(name).name.startswith("test_"):
+            if Path(name).name.startswith("test_") and not apart & set(Path(name).parts):
                 needed = {name, *(helper for helper in python if Path(helper).name == "conftest.py")}
                 while more := {helper for own in needed for helper in imports[own]} - needed:
                     needed |= more
