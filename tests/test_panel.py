@@ -72,6 +72,35 @@ def test_an_item_without_a_majority_or_a_letter_is_a_failure_of_the_panel() -> N
     assert (missing.reason, missing.sample_id) == ("interrupted", "")
 
 
+def test_a_panels_letter_has_the_flaw_the_reason_and_the_flags_of_most_of_its_members() -> None:
+    (row,) = (row for row in case({"alpha": ["B"]}, items_per_sample=1).rows.grades if isinstance(row, Grade))
+
+    def by(judge: str, letter: str, flaw: str, *flags: str) -> Grade:
+        change = {
+            "judge": judge,
+            "letter": letter,
+            "flaw": flaw,
+            "flags": flags,
+            "reason": f"{judge} says so.",
+        }
+        return row.model_copy(update=change)
+
+    def panel(*rows: Grade) -> Grade:
+        (decided,) = panel_grades({own.judge: [own] for own in rows}, RUBRIC)
+        assert isinstance(decided, Grade)
+        return decided
+
+    worst = by("c", "C", "wrong", "hallucination")
+    decided = panel(worst, by("a", "B", "omission"), by("b", "B", "omission"))
+    assert (decided.letter, decided.flaw, decided.flags) == ("B", "omission", ())
+    assert decided.reason == "c C, a B, b B. a says so."
+    assert panel(worst, by("a", "B", "", "hallucination"), by("b", "B", "")).flags == ("hallucination",)
+    assert panel(worst, by("a", "B", ""), by("b", "B", "")).flaw == ""
+    tie = panel(by("a", "A", ""), by("b", "B", "omission"), worst)
+    assert (tie.letter, tie.reason) == ("B", "a A, b B, c C (tie). b says so.")
+    assert panel(by("a", "A", "", "hallucination"), by("b", "A", "")).flags == ()  # half is not most
+
+
 @contextmanager
 def judges(**replies: Any) -> Iterator[dict[str, ScriptedModel]]:
     with ExitStack() as stack:

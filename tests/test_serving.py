@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from command import Typed, qaeval
 from qaeval.cli import run
 from qaeval.errors import DataError, EndpointError, Interrupted, UsageError
 from qaeval.evals.find import data_root
+from qaeval.records import RUNNING
 from qaeval.registry.config import ModelSpec, Serving, load_config
 from qaeval.registry.model import Lora
 from qaeval.run.hosting import ServerManager, in_turns
@@ -25,7 +26,7 @@ from qaeval.serving.conductor import Conductor, Start
 from qaeval.serving.diagnosis import diagnose, progress
 from qaeval.serving.load import is_idle
 from qaeval.serving.memory import estimate_memory, fit_together
-from qaeval.serving.metrics import read_metrics
+from qaeval.serving.metrics import Scraper, read_metrics
 from qaeval.serving.server import (
     VllmServer,
     check_arguments,
@@ -443,6 +444,32 @@ async def test_a_server_is_idle_when_it_says_that_nothing_runs_or_waits(unused_t
         loopback.in_flight = 1
         assert not await is_idle(server(loopback.url))
     assert not await is_idle(server(f"http://127.0.0.1:{unused_tcp_port}/v1"))
+
+
+async def test_readings_are_taken_at_the_start_from_time_to_time_and_at_the_end() -> None:
+    readings: list[tuple[float, Mapping[str, float]]] = []
+    often = asyncio.Event()
+
+    def emit(seconds: float, values: Mapping[str, float], _series: tuple[str, ...]) -> None:
+        readings.append((seconds, values))
+        if len(readings) == 3:
+            often.set()
+
+    with LoopbackServer() as loopback:
+        server = Server(loopback.url, None, timeout_s=5.0, addresses=("127.0.0.1",))
+        async with Scraper(server, emit, every_s=0.001):
+            assert len(readings) == 1
+            await often.wait()
+            loopback.in_flight = 7
+        assert readings[-1][1][RUNNING] == 7
+        n = len(readings)
+        await asyncio.sleep(0.01)
+        assert len(readings) == n
+        with pytest.raises(ZeroDivisionError):
+            async with Scraper(server, emit, every_s=60):
+                raise ZeroDivisionError
+        assert len(readings) == n + 1  # none at the end of work that failed
+    assert [seconds for seconds, _ in readings[:n]] == sorted(seconds for seconds, _ in readings[:n])
 
 
 def test_models_are_ordered_so_that_each_is_loaded_once() -> None:
