@@ -446,6 +446,22 @@ async def test_a_server_is_idle_when_it_says_that_nothing_runs_or_waits(unused_t
     assert not await is_idle(server(f"http://127.0.0.1:{unused_tcp_port}/v1"))
 
 
+async def test_a_server_is_asked_without_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{unused_tcp_port}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with LoopbackServer() as loopback:
+        async with Server(loopback.url, "a-key", timeout_s=5.0, addresses=("127.0.0.1",)) as server:
+            assert (await server.ask("/health", root=True)).status == 200
+            body = {"model": "tiny-gen", "messages": [{"role": "user", "content": "q"}]}
+            assert (await server.ask("/chat/completions", body)).status == 200
+    (headers,) = loopback.headers
+    assert (headers["Accept-Encoding"], headers["Authorization"]) == ("identity", "Bearer a-key")
+
+
 async def test_readings_are_taken_at_the_start_from_time_to_time_and_at_the_end() -> None:
     readings: list[tuple[float, Mapping[str, float]]] = []
     often = asyncio.Event()
