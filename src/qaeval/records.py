@@ -92,6 +92,19 @@ FORM: Final = "form"
 """Name of the part of an answer that is its form, as JSON."""
 
 
+def label_names(rubric: str, version: int, labels_from: Iterable[int | str]) -> frozenset[str]:
+    """Return the names in label files, ``qa_pair_abc/3``, whose letters hold for a rubric.
+
+    Args:
+        rubric: Its name.
+        version: Its version.
+        labels_from: Earlier versions of it, and names of other rubrics with their version.
+    """
+    return frozenset(
+        other if isinstance(other, str) else f"{rubric}/{other}" for other in (version, *labels_from)
+    )
+
+
 class Record(BaseModel):
     """A frozen row that rejects unknown fields."""
 
@@ -110,6 +123,8 @@ class Chunk(Record):
     """The document of the passage; empty when unknown."""
     title: str = ""
     language: str = ""
+    split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
+    """Half of the eval's chunks, the `split` of labels of them."""
 
 
 class Sample(Record):
@@ -215,8 +230,10 @@ class Generation(Record):
     """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
     lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=_absent)
-    """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
-    to qaeval, which has all."""
+    """Items of an imported reply that failed; with them it may have fewer than the eval asks for, and so may a reply
+    about a chunk of few words (``fewer_allowed`` of the eval). None: a reply that has all."""
+    remark: str = Field(default="", exclude_if=_nothing)
+    """What was odd in the reply beside its text and is left out, such as a usage without counts."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
@@ -246,7 +263,11 @@ class Grade(Record):
     """Names of the rubric's flags that the judge raised, sorted."""
     flaw: str = Field(default="", exclude_if=_nothing)
     """Name of the rubric's flaw that weighs most in a letter below the best; empty where the judge names none."""
+    facts: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
+    """The judge's answers by fact, from which letter, flags and flaw follow; empty where the judge gives the letter."""
     reason: str = ""
+    remark: str = Field(default="", exclude_if=_nothing)
+    """What was done with a reply that is not as asked: its reason was cut, log-probabilities in another form were left out."""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""
     text: str
@@ -317,6 +338,43 @@ class Control(Record):
         return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
 
 
+class AuditItem(Record):
+    """An item that a judge is asked about in an audit, and its grade.
+
+    Items of an audit are in ``audit.jsonl`` alone. They count in no rate, cost or gate, and in no export.
+    """
+
+    task_id: str
+    probe: str
+    """What is probed; `qaeval.audit.model.ProbeName`."""
+    setting: str = Field(default="", exclude_if=_nothing)
+    """How the judge is asked in this probe; empty: as in every run."""
+    kind: str = Field(default="", exclude_if=_nothing)
+    """The defect or harmless change of the item (`qaeval.text.defects`); empty: a good item as it is."""
+    change: str = Field(default="", exclude_if=_nothing)
+    """The change in words."""
+    base: str
+    """Id of the good item that it was made of."""
+    sample_id: str
+    item: Item
+    """What the judge is shown."""
+    source: str = Field(default="", exclude_if=_nothing)
+    """Text that the judge is shown in place of the chunk; empty: the chunk."""
+    number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """Of the repeat."""
+    candidate: str = Field(default="", exclude_if=_nothing)
+    """Who wrote the item, where that is probed."""
+    label: str = Field(default="", exclude_if=_nothing)
+    """Letter of the labels, where the judge is compared with them."""
+    grade: GradeRow | None = None
+    """None: not graded yet."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the judge is still to be asked."""
+        return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
+
+
 def author(row: Generation | Failure) -> str:
     """Return the name of the candidate that was asked."""
     return row.candidate if isinstance(row, Generation) else row.model
@@ -330,6 +388,8 @@ class Label(Record):
     rater_kind: Literal["human", "model"]
     letter: str
     flags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
+    """The rater's answers by fact, where the rubric derives letters from facts and the rater gave some."""
     rubric: str = ""
     """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
@@ -357,6 +417,10 @@ class Label(Record):
     """Probability with which the item was drawn to be labelled; None: not known."""
     chunk_inclusion: float | None = Field(default=None, gt=0, le=1, exclude_if=_absent)
     """Probability with which all items of the chunk were drawn together; None: not known, or items were drawn one by one."""
+
+    def __hash__(self) -> int:
+        """Hash what tells labels apart in practice; the facts are a mapping, which has no hash."""
+        return hash((self.item_id, self.rater, self.letter, self.assignment, self.time))
 
 
 LabelPlan: TypeAlias = Literal["plan", "chunks", "uncertain", "stratified", "random", "disagree"]

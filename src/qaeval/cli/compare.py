@@ -15,7 +15,11 @@ from qaeval.cli.options import (
     ChunksFile,
     Concurrency,
     DecidingPanel,
+    DuplicateIdsOption,
     Endpoints,
+    Escalate,
+    EscalateBelow,
+    EscalateError,
     EvalName,
     Fields,
     JudgeName,
@@ -49,6 +53,7 @@ from qaeval.cli.options import (
     mapping,
     panel_names,
     prompt_names,
+    resume_command,
 )
 from qaeval.cli.terminal import say, say_json
 from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
@@ -67,8 +72,12 @@ def compare(
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
     panel: PanelNames = None,
+    escalate: Escalate = None,
+    escalate_error: EscalateError = 0.1,
+    escalate_below: EscalateBelow = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
@@ -106,6 +115,10 @@ def compare(
             raise UsageError(
                 "--panel grades a whole run: use `qaeval grade DIR --panel JUDGE,...` after `qaeval merge`"
             )
+        if escalate is not None:
+            raise UsageError(
+                "--escalate needs a whole run: use `qaeval grade DIR --escalate JUDGE` after `qaeval merge`"
+            )
         if repeat is not None or repeat_judge is not None:
             raise UsageError(
                 "--repeat and --repeat-judge belong to a whole run: after `qaeval merge`, `qaeval compare … --out DIR --resume` "
@@ -122,6 +135,7 @@ def compare(
                 chunks=chunks,
                 samples=samples,
                 fields=mapping(field, "--field"),
+                duplicate_ids=duplicate_ids,
                 n=n,
                 seed=seed,
                 judge=judge,
@@ -148,10 +162,14 @@ def compare(
             chunks=chunks,
             samples=samples,
             fields=mapping(field, "--field"),
+            duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
             judge=judge,
             panel=panel_names(panel),
+            escalate=escalate,
+            escalate_error=escalate_error,
+            escalate_below=escalate_below,
             rubric=rubric,
             allow_same_family=allow_same_family,
             out=path,
@@ -182,6 +200,7 @@ def generate(
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
     out: Out = None,
@@ -208,6 +227,7 @@ def generate(
             chunks=chunks,
             samples=samples,
             fields=mapping(field, "--field"),
+            duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
             out=path,
@@ -221,6 +241,7 @@ def generate(
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
+            command=_command(),
         )
     say(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
 
@@ -229,6 +250,10 @@ def grade(
     run: RunDirectory,
     judge: JudgeName = None,
     panel: PanelNames = None,
+    escalate: Escalate = None,
+    escalate_error: EscalateError = 0.1,
+    escalate_below: EscalateBelow = None,
+    labels: Labels = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
@@ -249,6 +274,10 @@ def grade(
         run,
         judge=judge,
         panel=panel_names(panel),
+        escalate=escalate,
+        escalate_error=escalate_error,
+        escalate_below=escalate_below,
+        labels=labels or None,
         rubric=rubric,
         allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
@@ -262,8 +291,21 @@ def grade(
         progress=progress_on_stderr(),
         confirm=confirm_on_stderr(yes=yes),
     )
+    if escalate is not None:
+        _print_escalation(run)
     options = f" --panel {shlex.quote(panel)}" if panel else ""
     say(f"{run}\nnext: qaeval report {shlex.quote(str(run))}{options}")
+
+
+def _print_escalation(run: Path) -> None:
+    from qaeval.calibration.sections import escalation_sentences
+    from qaeval.comparison.run_data import escalation_of
+    from qaeval.storage.run_directory import RunStore
+
+    with RunStore.open(run) as store:
+        escalation = escalation_of(store)
+    for sentence in () if escalation is None else escalation_sentences(escalation):
+        say(sentence)
 
 
 def report(
@@ -348,10 +390,7 @@ def _resumable(path: Path, *, as_json: bool = False) -> Iterator[None]:
 
             _show(load_report(reported), reported, as_json=as_json)
         if getattr(error, "__notes__", None) and (reported is None or isinstance(error, EndpointError)):
-            arguments = [word for word in sys.argv[1:] if word != "--resume"]
-            if not any(word == "--out" or word.startswith("--out=") for word in arguments):
-                arguments += ["--out", str(path)]
-            say(f"to continue: {shlex.join(['qaeval', *arguments, '--resume'])}", error=True)
+            say(f"to continue: {resume_command(['qaeval', *sys.argv[1:]], path)}", error=True)
         raise
 
 

@@ -64,6 +64,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval agreement results/night --labels labels/anna.csv",
         "qaeval agreement letters.csv --columns anna,judge --cluster chunk_id",
     ),
+    "certify": (
+        "qaeval certify gpt-oss --eval qa_pairs --labels labels/anna.jsonl",
+        "qaeval certify gpt-oss --run results/night",
+    ),
     "labels status": (
         "qaeval labels status results/night",
         "qaeval labels status results/night --json",
@@ -99,6 +103,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     "cost": (
         "qaeval cost results/night --hardware l4",
         "qaeval cost results/night --json",
+    ),
+    "audit": (
+        "qaeval audit embedded-lexical",
+        "qaeval audit selene --eval rag_qa --n 60 --out results/audit-selene",
     ),
     "sweep": (
         "qaeval sweep mistral --endpoint mistral=http://127.0.0.1:8000/v1",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qaeval.agreement.label_rows import FLAG_COLUMN
+from qaeval.agreement.label_rows import FACT_COLUMN, FLAG_COLUMN
 from qaeval.errors import UsageError
 from qaeval.export.draw import DrawnItems, draw_items
 from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
@@ -135,10 +135,12 @@ def _sheet(drawn: DrawnItems, grading: Grading, *, by: LabelPlan, seed: int) -> 
     ids = tuple(item.item.item_id for item in order)
     rubric = grading.settings["grading"]["rubric"]
     flags = [FLAG_COLUMN + flag["name"] for flag in rubric.get("flags") or ()]
+    flags += [FACT_COLUMN + fact["name"] for fact in rubric.get("facts") or ()]
     scale = "; ".join(f"{level['letter']} = {level['name']}" for level in rubric["scale"])
+    split = ("split",) if any(item.sample.chunk.split for item in order) else ()
     return LabelSheet(
         rows=[_sheet_row(item, grading, flags, scale) for item in order],
-        columns=("item_id", "label", *flags, "note", "rubric", *_TEXT_COLUMNS),
+        columns=("item_id", "label", *flags, "note", "rubric", *_TEXT_COLUMNS, *split),
         draw=LabelDraw(
             draw_id=record_id("sheet", grading.rubric, str(seed), *ids),
             by=by,
@@ -219,6 +221,7 @@ def _sheet_row(graded: GradedItem, grading: Grading, flags: Sequence[str], scale
         "chunk_id": chunk.chunk_id,
         # no reader of tables takes a NUL
         **{name: text.replace("\0", "\ufffd") for name, text in texts.items()},
+        **({"split": chunk.split} if chunk.split else {}),
     }
 
 

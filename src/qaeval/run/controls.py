@@ -21,18 +21,13 @@ from qaeval.run.items import is_dots
 from qaeval.run.plan import Judging
 from qaeval.run.stages import PendingTasks, Stage
 from qaeval.storage.run_directory import CONTROLS, RunStore
-from qaeval.text.units import content_words
+from qaeval.text.defects import Pair, variant
 
 N_CONTROLS: Final = 10
 """At most, of a run: what they cost is small, and a judge of recall .8 passes (`agreement.discrimination`)."""
 
 _POOL: Final = 20
 """Samples, and items of these, that controls are made from, in the order of a hash."""
-_DOTS: Final = "…"
-_MIN_WORDS: Final = 3
-"""A shorter answer can be right for two questions: a number, a yes."""
-_MAX_SHARED: Final = 0.5
-"""Largest share of an answer's words that the control's own chunk may hold: chunks overlap and repeat each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +36,17 @@ class _Source:
 
     sample: Sample
     item: Item
+
+    @property
+    def pair(self) -> Pair:
+        """Its texts."""
+        item = self.item
+        return Pair(
+            source=self.sample.chunk.text,
+            question=item.question,
+            answer=item.answer,
+            declines=refuses(item.answer),
+        )
 
 
 def draw(judge: str, samples: Iterable[Sample], replies: ReplyIndex) -> tuple[Control, ...]:
@@ -56,8 +62,9 @@ def draw(judge: str, samples: Iterable[Sample], replies: ReplyIndex) -> tuple[Co
     # one item of each sample, then the second one of each, so that the controls are of as many chunks as there are
     sources = [source for round_ in zip_longest(*by_sample) for source in round_ if source is not None]
     taken = {source.item.item_id for source in sources}
-    foreign = _distinct(_foreign(judge, sources[:_POOL]), taken)[: N_CONTROLS // 2]
-    dotted = _distinct((_control(judge, source, _DOTS, "placeholder") for source in sources), taken)
+    # last first, so that items with the answers of others are not those with dots
+    foreign = _distinct([*_planted(judge, sources[:_POOL], "foreign answer")][::-1], taken)[: N_CONTROLS // 2]
+    dotted = _distinct(_planted(judge, sources, "placeholder"), taken)
     return (*dotted[: N_CONTROLS - len(foreign)], *foreign)
 
 
@@ -68,20 +75,14 @@ def _sources(sample: Sample, replies: ReplyIndex) -> list[_Source]:
     return [_Source(sample, item) for item in whole if not (is_dots(item.answer) or is_dots(item.question))]
 
 
-def _foreign(judge: str, sources: Sequence[_Source]) -> Iterator[Control]:
-    """Yield a control for each source, last first, that some other chunk's answer certainly does not fit."""
-    for index, source in reversed([*enumerate(sources)]):
-        held = {*content_words(source.sample.chunk.text), *content_words(source.item.answer)}
-        for donor in (*sources[index + 1 :], *sources[:index]):
-            if cluster_of(donor.sample) != cluster_of(source.sample) and _is_foreign(donor.item.answer, held):
-                yield _control(judge, source, donor.item.answer, "foreign answer")
-                break
-
-
-def _is_foreign(answer: str, held: set[str]) -> bool:
-    """Whether an answer is certainly not right beside a chunk: a refusal may be, and so may a few words."""
-    words = set(content_words(answer))
-    return len(words) >= _MIN_WORDS and len(words & held) <= _MAX_SHARED * len(words) and not refuses(answer)
+def _planted(judge: str, sources: Sequence[_Source], defect: ControlDefect) -> Iterator[Control]:
+    """Yield a control for each source with a defect of this kind, which takes the texts of other chunks."""
+    for index, source in enumerate(sources):
+        donors = (*sources[index + 1 :], *sources[:index])
+        others = [donor.pair for donor in donors if cluster_of(donor.sample) != cluster_of(source.sample)]
+        changed = variant(defect, source.pair, seed=0, others=others)
+        if changed is not None:
+            yield _control(judge, source, changed.answer, defect)
 
 
 def _control(judge: str, source: _Source, answer: str, defect: ControlDefect) -> Control:
@@ -137,7 +138,9 @@ class ControlStage(Stage[_ControlTask, Control]):
         self.spec = judging.judge
         self._store, self._replies = store, replies
         sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self._instructions = Instructions.of(
+            judging.rubric, sampling, self.spec.judge_mode, sees=grade.judge_sees(store.settings())
+        )
         self._lenient = self.spec.structured == "off"
 
     def pending(self) -> PendingTasks[_ControlTask]:

@@ -6,13 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw, sample_set_digest
 from qaeval.errors import UsageError
 from qaeval.evals.definition import EvalDefinition, load_prompts
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
-from qaeval.records import Sample
+from qaeval.records import Sample, digest
 from qaeval.registry.config import Config, ModelSpec
 from qaeval.registry.family import relation
 from qaeval.registry.model import PromptedModel, prompted, recorded_model
@@ -56,7 +57,7 @@ class Judging:
         note: Why the judge is not the registry's default; empty where it is, or was named.
 
     Raises:
-        UsageError: the rubric is for preference pairs, and the judge cannot grade them.
+        UsageError: the rubric is for preference pairs or asks for facts, and the judge cannot answer it.
     """
 
     judge: ModelSpec
@@ -70,6 +71,11 @@ class Judging:
                 f"{self.judge.name!r} does not grade preference pairs, the items of rubric "
                 f"{self.rubric.name!r}, and qaeval has no built-in judge that does: name a judge model with "
                 f"--judge NAME (`qaeval generate` needs no judge)"
+            )
+        if self.rubric.decide == "facts" and self.judge.kind == "embedded":
+            raise UsageError(
+                f"{self.judge.name!r} gives letters by rules of its own, and rubric {self.rubric.name!r} asks for facts: "
+                f"name a judge model with --judge NAME, or another rubric with --rubric"
             )
 
     def settings(self) -> dict[str, Any]:
@@ -93,6 +99,29 @@ def described(spec: ModelSpec) -> dict[str, Any]:
     )
     prompt = {"prompt": spec.prompt.model_dump(mode="json")} if isinstance(spec, PromptedModel) else {}
     return {**spec.identity(), **facts, **prompt}
+
+
+_DESCRIPTIONS: Final = frozenset(
+    {"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"}
+)
+"""Settings that describe a judge and do not change its letters."""
+
+
+def judge_digest(judge: Mapping[str, Any]) -> str:
+    """Return the hash of a judge's settings: equal where its letters are those of the same judge.
+
+    What does not change its letters, and what is not set, is left out: a later version may know more settings.
+
+    Args:
+        judge: ``grading.judge`` in the settings of a run.
+    """
+    return digest(
+        {
+            key: value
+            for key, value in judge.items()
+            if key not in _DESCRIPTIONS and value not in (None, "", [], {})
+        }
+    )
 
 
 def find_judging(
@@ -211,6 +240,7 @@ def make_plan(
     seed: int | None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    duplicate_ids: DuplicateIds = "refuse",
     prompts: Sequence[str] = (),
 ) -> Plan:
     """Resolve the candidates and draw the sample set that all of them share.
@@ -229,5 +259,8 @@ def make_plan(
     own_prompts = load_prompts(definition, prompts)
     candidates = tuple(prompted(spec, prompt) for spec in models for prompt in own_prompts) or models
     seed = config.defaults.seed if seed is None else seed
-    sample_set = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
+    available = load_samples(
+        definition, chunks=chunks, samples=samples, fields=fields, duplicate_ids=duplicate_ids
+    )
+    sample_set = draw(available, n=n, seed=seed)
     return Plan(definition, sample_set, candidates, seed)

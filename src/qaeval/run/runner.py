@@ -10,7 +10,16 @@ synchronous form for scripts and the command line, which runs a private event lo
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain, islice
@@ -41,7 +50,7 @@ from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
 from qaeval.run.session import RunContext, run_stage
-from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredReplies, ignore
+from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, Stage, StoredReplies, ignore
 from qaeval.run.watch import Progress, Stop, stop_on_signals
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import GENERATIONS, GRADES, LOGS, RunStore, differences, further_files
@@ -332,6 +341,7 @@ class Runner:
         *,
         samples: Iterable[Sample] | None = None,
         candidates: Container[str] | None = None,
+        items: Collection[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
         controls: bool = False,
@@ -344,6 +354,7 @@ class Runner:
             judging: Judge and rubric.
             samples: Samples whose items are graded, in this order, read while the judge works; None: all.
             candidates: Names of the candidates whose items are graded; None: all.
+            items: Ids of the items that are graded; None: all.
             on_row: Called with every row after it is written.
             max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
             controls: Whether the judge grades planted controls at the end.
@@ -357,6 +368,7 @@ class Runner:
             judging,
             samples=samples,
             candidates=candidates,
+            items=items,
             on_row=on_row,
             max_concurrency=max_concurrency,
             controls=controls,
@@ -370,6 +382,7 @@ class Runner:
         *,
         samples: Iterable[Sample] | None = None,
         candidates: Container[str] | None = None,
+        items: Collection[str] | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
         max_concurrency: int | None = None,
         controls: bool = False,
@@ -386,8 +399,16 @@ class Runner:
                 file=file,
                 samples=samples,
                 candidates=candidates,
+                items=items,
             )
-            stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row, file=file)
+            stage = GradeStage(
+                judging,
+                tasks,
+                sees=grade.judge_sees(self._store.settings()),
+                max_concurrency=max_concurrency,
+                on_row=on_row,
+                file=file,
+            )
             with self._signals():
                 await run_stage(stage, self._context)
                 if controls:
@@ -425,6 +446,18 @@ class Runner:
             self._note(deterministic_note(judging.judge, grade.SAMPLING))
         with self._signals():
             await run_stage(GradeRepeats(judging, self._store, repeat=repeat), self._context)
+
+    async def awork(self, stage: Stage[Any, Any]) -> None:
+        """Work through the pending tasks of any stage, such as that of an audit.
+
+        Args:
+            stage: What to do; its rows go to the run directory.
+
+        Raises:
+            Interrupted, EndpointError, StoreError: as in ``agenerate``.
+        """
+        with self._signals():
+            await run_stage(stage, self._context)
 
     async def _generate(
         self,
@@ -480,7 +513,8 @@ class Runner:
                 queue.close()
 
         try:
-            grading = run_stage(GradeStage(judging, queue, alongside=True), self._context, progress=progress)
+            stage = GradeStage(judging, queue, sees=grade.judge_sees(self._store.settings()), alongside=True)
+            grading = run_stage(stage, self._context, progress=progress)
             await _run_both(produce(), grading)
         finally:
             progress.end()
@@ -523,6 +557,7 @@ class Runner:
     generate = _synchronous(agenerate)
     grade = _synchronous(agrade)
     grade_repeats = _synchronous(agrade_repeats)
+    work = _synchronous(awork)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the coroutine returns
         if self._loop is None:

@@ -5,12 +5,12 @@ grading overlap, a generate stage puts the items of each reply into a `GradingQu
 takes its tasks from.
 """
 
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from qaeval.chat.protocol import ChatModel, Sampling
-from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.definition import EvalDefinition, JudgeSees
 from qaeval.files.rows import ReplyIndex
 from qaeval.records import GenerateRow, Generation, GradeRow, Sample, StageName
 from qaeval.registry.config import ModelSpec
@@ -155,6 +155,7 @@ class StoredReplies:
         file: File of the judge's rows.
         samples: Samples whose items are graded, in this order, read while the judge works; None: all.
         candidates: Candidates whose items are graded; None: all.
+        items: Ids of the items that are graded; None: all.
     """
 
     store: RunStore
@@ -163,6 +164,7 @@ class StoredReplies:
     file: str = GRADES
     samples: Iterable[Sample] | None = None
     candidates: Container[str] | None = None
+    items: Collection[str] | None = None
 
     def pending(self) -> PendingTasks[GradeTask]:
         """Return the items that have no grade."""
@@ -171,8 +173,12 @@ class StoredReplies:
             task
             for sample in (self.store.samples() if self.samples is None else self.samples)
             for task in grade.tasks(self.judge, sample, self._replies_to(sample), done)
+            if self.items is None or task.item.item_id in self.items
         )
-        return PendingTasks(self.replies.n_items, len(done), tasks)
+        if self.items is None:
+            return PendingTasks(self.replies.n_items, len(done), tasks)
+        n_done = sum(grade.task_id(self.judge, item_id) in done for item_id in self.items)
+        return PendingTasks(len(self.items), n_done, tasks)
 
     def _replies_to(self, sample: Sample) -> Iterable[Generation]:
         replies = self.replies.of(sample.sample_id)
@@ -251,6 +257,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
     Args:
         judging: Judge and rubric.
         tasks: What is graded.
+        sees: What the judge is shown besides chunk and item.
         alongside: Whether candidates generate at the same time.
         max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
         on_row: Called with every row after it was written.
@@ -264,6 +271,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         judging: Judging,
         tasks: GradingTasks,
         *,
+        sees: tuple[JudgeSees, ...],
         alongside: bool = False,
         max_concurrency: int | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
@@ -276,7 +284,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         self._tasks = tasks
         self._on_row = on_row
         sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode, sees=sees)
         self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 

@@ -7,6 +7,7 @@
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
                   controls.jsonl      planted controls, drawn, then graded: Control rows
+                  audit.jsonl         of an audit alone: what the judge is asked, then graded: AuditItem rows
                   grades/<judge>.json, .jsonl
                                       judge and rubric of a further judge, and its rows, as in grades.jsonl
                   generation_repeats.jsonl, grade_repeats.jsonl
@@ -50,7 +51,7 @@ from qaeval.files.rows import (
     read_rows,
 )
 from qaeval.files.whole import write_file
-from qaeval.records import Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
+from qaeval.records import AuditItem, Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -59,12 +60,16 @@ LOGS: Final = "logs"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 CONTROLS: Final = "controls.jsonl"
+AUDIT: Final = "audit.jsonl"
+ESCALATION: Final = "escalation.json"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
 JUDGES: Final = "grades"
 """Folder of the letters of further judges."""
 METRICS: Final = "metrics.jsonl"
+COMMAND: Final = "command.txt"
+"""The command line that generates the run, for those who have to continue it."""
 MANIFEST: Final = "manifest.json"
 COMMITTED: Final = "_committed"
 """Folder of the commit records of a run in shards."""
@@ -74,7 +79,7 @@ _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 
 _LOCK: Final = ".lock"
-_BEGUN: Final = {SAMPLES, SETTINGS, _LOCK}
+_BEGUN: Final = {SAMPLES, SETTINGS, COMMAND, _LOCK}
 """Files of a run before its first row."""
 _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""
@@ -125,15 +130,16 @@ class RunStore(Closable):
         return store
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False) -> "RunStore":
+    def open(cls, path: Path, *, writable: bool = False, is_audit: bool = False) -> "RunStore":
         """Open an existing run.
 
         Args:
             path: The directory.
             writable: Lock the directory, and repair it. Otherwise it is read as it is, also while a process writes it.
+            is_audit: Open an audit, which has no candidates, and no run.
 
         Raises:
-            DataError: ``path`` is not a run.
+            DataError: ``path`` is not a run, or no audit where one is expected.
             StoreError: another process writes the directory, or it cannot be written, or not be read.
         """
         if (path / COMMITTED).is_dir():
@@ -146,6 +152,12 @@ class RunStore(Closable):
         if not (path / SETTINGS).is_file():
             raise DataError(
                 f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one.{hint(path)}"
+            )
+        if (path / AUDIT).is_file() is not is_audit:
+            raise DataError(
+                f"{path}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one"
+                if is_audit
+                else f"{path}: an audit of a judge, not a run; `qaeval audit {path}` shows it"
             )
         store = cls(path)
         if not writable:
@@ -193,7 +205,7 @@ class RunStore(Closable):
     def _row_files(self) -> tuple[str, ...]:
         """Return the files that grow while a run is written, each before those that its rows refer to."""
         further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
-        letters = (CONTROLS, GRADE_REPEATS, GRADES, *(f"{JUDGES}/{file}" for file in further))
+        letters = (CONTROLS, AUDIT, GRADE_REPEATS, GRADES, *(f"{JUDGES}/{file}" for file in further))
         return (*letters, SESSIONS, METRICS, GENERATION_REPEATS, GENERATIONS)
 
     def _end_of_rows(self, name: str) -> int:
@@ -344,6 +356,11 @@ class RunStore(Closable):
         rows = read_rows(self.path / CONTROLS, Control.model_validate_json, self._end(CONTROLS))
         return tuple({row.task_id: row for row in rows}.values())
 
+    def audit_items(self) -> tuple[AuditItem, ...]:
+        """Return the items of an audit in their order; empty in a run."""
+        rows = read_rows(self.path / AUDIT, AuditItem.model_validate_json, self._end(AUDIT))
+        return tuple({row.task_id: row for row in rows}.values())
+
     def generation_repeats(self) -> LastRows:
         """Return the last row of every further reply, read at every iteration."""
         end = self._end(GENERATION_REPEATS)
@@ -425,6 +442,7 @@ def row_parser(name: str) -> Callable[[bytes], Any]:
         GENERATIONS: _GENERATE_ROWS.validate_json,
         GENERATION_REPEATS: _GENERATE_ROWS.validate_json,
         CONTROLS: Control.model_validate_json,
+        AUDIT: AuditItem.model_validate_json,
         SESSIONS: Session.model_validate_json,
         METRICS: Reading.model_validate_json,
     }

@@ -1,0 +1,268 @@
+"""The shipped chunks: where they come from, how they are split and drawn, and how their tool cuts documents."""
+
+import importlib.util
+import json
+import re
+import sys
+import tarfile
+from collections import Counter, defaultdict
+from itertools import combinations
+from math import ceil, floor
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from qaeval import api
+from qaeval.comparison.planning import plan_assumed
+from qaeval.comparison.run_data import read_labels
+from qaeval.corpus.loading import load_chunks
+from qaeval.corpus.sampling import draw
+from qaeval.labelling import Sitting
+from qaeval.records import Sample
+
+ROOT = Path(__file__).parents[1]
+EVAL = ROOT / "evals" / "qa_pairs"
+BY_HAND = "written for this project"
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (EVAL / name).read_text(encoding="utf-8").splitlines()]
+
+
+ROWS = rows_of("chunks.jsonl")
+MORE = rows_of("chunks-more.jsonl")
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_corpus", ROOT / "tools" / "build_corpus.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_chunk_names_source_and_licence_and_the_notices_have_both(tool: ModuleType) -> None:
+    notices = (EVAL / "NOTICES").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^(\w+)==(\S+) --hash=sha256:[0-9a-f]{64}$", tool.PINS.read_text(), re.MULTILINE))
+    licences = {package.name: package.licence for package in tool.PACKAGES}
+    assert pins.keys() == licences.keys()
+    for row in (*ROWS, *MORE):
+        if row["source"] == BY_HAND:
+            assert row["licence"] == "Apache-2.0", row["chunk_id"]
+        else:
+            package, version, path = row["source"].replace(",", "").split(" ")
+            assert (version, row["licence"]) == (pins[package], licences[package]), row["chunk_id"]
+            assert path.endswith(row["document"].removeprefix(f"{package}/"))
+            assert f"{package} {version} · {row['licence']}" in notices
+    for text in (
+        "Copyright 2010 Pallets",
+        "Holger Krekel",
+        "Encode OSS",
+        "Benoît Chesneau",
+        "SQLAlchemy authors",
+    ):
+        assert text in notices
+
+
+def test_the_corpus_has_the_breadth_that_it_promises(tool: ModuleType) -> None:
+    sizes = Counter(row["stratum"] for row in ROWS)
+    packages = {package.name: tool.PER_PACKAGE for package in tool.PACKAGES}
+    assert sizes == {
+        "self-hosting": 67,
+        "tiny": 3,
+        "fictional": 70,
+        "german": 35,
+        "hostile": 15,
+        **packages,
+    }
+    assert (len(ROWS), len(ROWS) + len(MORE)) == (260, 500)
+    assert len({row["chunk_id"] for row in (*ROWS, *MORE)}) == 500
+    lengths = {name: [] for name in sizes}
+    for row in ROWS:
+        lengths[row["stratum"]].append(len(row["text"].split()))
+    assert max(lengths["tiny"]) < 20
+    assert (
+        median(n for name, words in lengths.items() if name not in {"self-hosting", "tiny"} for n in words)
+        >= 200
+    )
+    for row in (*(row for row in ROWS if row["stratum"] in packages), *MORE):
+        assert tool.SHORTEST <= len(row["text"].split()) <= tool.LONGEST
+    assert tool.statistics(ROWS, MORE) in (EVAL / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_document_is_wholly_in_one_half_with_those_that_it_is_related_to() -> None:
+    assert Counter(row["split"] for row in ROWS) == {"tuning": 130, "held-out": 130}
+    halves = defaultdict(set)
+    for row in (*ROWS, *MORE):
+        halves[row["document"]].add(row["split"])
+    assert {len(split) for split in halves.values()} == {1}
+    by_stratum = Counter((row["stratum"], row["split"]) for row in ROWS)
+    for stratum, half in by_stratum:
+        other = "tuning" if half == "held-out" else "held-out"
+        assert abs(by_stratum[stratum, half] - by_stratum[stratum, other]) <= 1
+    by_id = {row["chunk_id"]: row for row in ROWS}
+    related = [(row, key) for row in ROWS for key in ("near_duplicate_of", "contradicts") if key in row]
+    assert Counter(key for _, key in related) == {"near_duplicate_of": 4, "contradicts": 4}
+    for row, key in related:
+        assert by_id[row[key]][key] == row["chunk_id"]
+        assert by_id[row[key]]["split"] == row["split"]
+
+
+def test_near_duplicates_are_named() -> None:
+    words = {row["chunk_id"]: frozenset(row["text"].split()) for row in (*ROWS, *MORE)}
+    named = {
+        frozenset((row["chunk_id"], row["near_duplicate_of"])) for row in ROWS if "near_duplicate_of" in row
+    }
+    alike = {
+        frozenset((one, other))
+        for one, other in combinations(words, 2)
+        if 0.8 < len(words[one]) / len(words[other]) < 1 / 0.8
+        and len(words[one] & words[other]) > 0.8 * len(words[one] | words[other])
+    }
+    assert alike == named
+
+
+@pytest.mark.parametrize("n", [20, 50, 100])
+def test_a_draw_has_every_large_stratum_and_both_languages(n: int) -> None:
+    samples = [Sample.of(chunk) for chunk in load_chunks(EVAL / "chunks.jsonl")]
+    for seed in range(5):
+        drawn = draw(samples, n=n, seed=seed)
+        sizes = Counter(sample.stratum for sample in drawn)
+        for stratum, size in Counter(row["stratum"] for row in ROWS).items():
+            assert floor(n * size / len(ROWS)) <= sizes[stratum] <= ceil(n * size / len(ROWS))
+        assert len(sizes) >= 9
+        assert {"de", "en"} <= {sample.chunk.language for sample in drawn}
+
+
+@pytest.mark.slow
+def test_the_readme_begins_with_the_difference_that_the_chunks_show() -> None:
+    _, _, first, *_ = (EVAL / "README.md").read_text(encoding="utf-8").splitlines()
+    plans = [
+        plan_assumed(rate=rate, icc=0.2, items_per_chunk=3, n_chunks=n, difference=0.05, power=0.8)
+        for rate in (0.8, 0.5)
+        for n in (len(ROWS), len(ROWS) + len(MORE))
+    ]
+    for (pair,) in (plan.pairs for plan in plans):
+        assert f"{pair.n_chunks} chunks" in first
+        assert f" {100 * pair.detectable:.1f} points" in first
+
+
+@pytest.mark.slow
+def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
+    chunks = [
+        {"id": split or "open", "text": f"The pump starts at 5 bar. It stops at {n} bar.", "split": split}
+        for n, split in enumerate(("tuning", "held-out", ""))
+    ]
+    path = tmp_path / "chunks.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in chunks))
+    api.compare(["embedded-lead"], chunks=path, out=tmp_path / "run", labels=[])
+    with Sitting.open(tmp_path / "run", rater="anna", seed=0) as sitting:
+        while (question := sitting.current()) is not None:
+            sitting.record(question.assignment, "B")
+    labels = read_labels(tmp_path / "run" / "labels" / "anna.jsonl")
+    assert Counter((label.chunk_id, label.split) for label in labels) == {
+        ("tuning", "tuning"): 3,
+        ("held-out", "held-out"): 3,
+        ("open", "held-out"): 3,
+    }
+    (agreement,) = api.agreement(
+        tmp_path / "run", labels=tmp_path / "run" / "labels" / "anna.jsonl"
+    ).agreement
+    assert (agreement.n_labels, agreement.n_tuning_excluded) == (9, 3)
+
+
+def test_another_meaning_of_split_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.jsonl"
+    path.write_text('{"id": "a", "text": "x", "split": "train"}\n{"id": "b", "text": "x", "split": ["a"]}\n')
+    assert [chunk.split for chunk in load_chunks(path)] == ["", ""]
+
+
+# ---------------------------------------------------------------- the tool
+
+RST = """\
+=====
+Pumps
+=====
+
+Starts a pump.
+
+Valves
+------
+
+A valve. ::
+
+    not a heading
+    =============
+
+Low pressure
+~~~~~~~~~~~~
+text
+"""
+
+
+def test_headings_of_restructured_text(tool: ModuleType) -> None:
+    found = tool.headings(RST, markdown=False)
+    assert [(level, title) for _, level, title in found] == [(1, "Pumps"), (2, "Valves"), (3, "Low pressure")]
+    assert [RST[offset:].partition("\n")[0] for offset, _, _ in found] == ["=====", "Valves", "Low pressure"]
+
+
+def test_headings_of_markdown_leave_out_comments_in_code(tool: ModuleType) -> None:
+    text = "# Pumps\n\n```sh\n# start\n```\n\n## `stop` ##\n"
+    assert [(level, title) for _, level, title in tool.headings(text, markdown=True)] == [
+        (1, "Pumps"),
+        (2, "`stop`"),
+    ]
+
+
+def test_a_cut_by_words_keeps_the_text_and_the_headings_above(tool: ModuleType) -> None:
+    text = "# Pumps\n" + "word " * 400 + "\n## Valves\n" + "other " * 400
+    parts = tool.sections("a.md", text, at_headings=False)
+    assert [part.n_words for part in parts] == [300, 300, 204]
+    assert [part.title for part in parts] == ["Pumps", "Pumps", "Pumps > Valves"]
+    assert all(part.text in text for part in parts)
+    at_headings = tool.sections("a.md", text, at_headings=True)
+    assert [(part.title, part.n_words) for part in at_headings] == [("Pumps", 402), ("Pumps > Valves", 402)]
+
+
+def test_documentation_with_another_licence_than_the_code_is_refused(
+    tool: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "p-1.0" / "docs").mkdir(parents=True)
+    (tmp_path / "p-1.0" / "docs" / "guide.md").write_text("# Pumps\n" + "word " * 200)
+    package = tool.Package("p", "MIT", "docs", ("LICENSE",), 1 - tool.PER_PACKAGE)
+    archive = tmp_path / "p-1.0.tar.gz"
+
+    def cut() -> list[dict[str, Any]]:
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(tmp_path / "p-1.0", "p-1.0")
+        rows: list[dict[str, Any]] = tool.package_rows(package, archive)
+        return rows
+
+    (row,) = cut()
+    assert (row["source"], row["licence"], row["title"]) == ("p 1.0, docs/guide.md", "MIT", "Pumps")
+    (tmp_path / "p-1.0" / "docs" / "index.rst").write_text(
+        "All documentation is licensed under `Creative\nCommons 3.0`_"
+    )
+    with pytest.raises(SystemExit, match=r"index\.rst"):
+        cut()
+
+
+def test_related_chunks_are_in_one_half(tool: ModuleType) -> None:
+    rows = [
+        {"chunk_id": str(n), "document": f"{n}.md", "stratum": "ab"[n % 2], "text": str(n)} for n in range(40)
+    ]
+    rows[1]["near_duplicate_of"] = "2"
+    rows[7]["contradicts"] = "1"
+    tool.split_by_document(rows, {"3.md": "tuning", "4.md": "tuning"})
+    assert len({rows[n]["split"] for n in (1, 2, 7)}) == 1
+    assert rows[3]["split"] == rows[4]["split"] == "tuning"
+    assert Counter(row["split"] for row in rows) == {"tuning": 20, "held-out": 20}
+    again = [dict(row) for row in rows]
+    tool.split_by_document(again, {row["document"]: row["split"] for row in rows})
+    assert again == rows
