@@ -246,6 +246,9 @@ class Store:
     def sample_ids(self) -> Iterator[str]:
         return (sample.sample_id for sample in self._samples)
 
+    def settings(self) -> dict[str, Any]:
+        return {"eval": {"name": "qa_pairs"}, "grading": None}
+
     def finished(self, _file: str) -> set[str]:
         return self._done
 
