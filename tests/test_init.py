@@ -351,7 +351,7 @@ def test_without_a_terminal_a_price_needs_its_source_and_a_source_its_price() ->
         with pytest.raises(UsageError, match=named):
             questions.price(price, source)
     with pytest.raises(UsageError, match="--documents"):
-        questions.chunks([], None, 300, None, False, {})
+        questions.chunks([], None, 300, None, False, {}, "refuse")
 
 
 @pytest.mark.parametrize(
@@ -391,11 +391,11 @@ def test_documents_are_asked_for_until_they_can_be_read_and_then_their_language(
     monkeypatch: pytest.MonkeyPatch, documents: Path, tmp_path: Path
 ) -> None:
     typist = Typist(monkeypatch, str(tmp_path / "nowhere"), str(documents), "de")
-    chunks = typist.questions.chunks([], None, 300, None, False, {})
+    chunks = typist.questions.chunks([], None, 300, None, False, {}, "refuse")
     assert {row["language"] for row in chunks.rows} == {"de"}
     file = tmp_path / "chunks.jsonl"
     file.write_text(json.dumps({"chunk_id": "c1", "text": "The valve opens at 3 bar."}) + "\n")
-    (row,) = Typist(monkeypatch, str(file)).questions.chunks([], None, 300, "en", False, {}).rows
+    (row,) = Typist(monkeypatch, str(file)).questions.chunks([], None, 300, "en", False, {}, "refuse").rows
     assert (row["chunk_id"], row["language"]) == ("c1", "en")
 
 

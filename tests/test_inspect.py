@@ -753,7 +753,7 @@ async def test_every_item_is_graded_and_a_missing_letter_is_not_usable(bridge: A
         ("B", "grade"),
         (None, "failure"),
     ]
-    assert (score.metadata["failure"], score.metadata["generation"]["text"]) == ("unparseable", reply)
+    assert (score.metadata["failure"], score.metadata["generation"]["text"]) == ("invalid_json", reply)
     assert (usable.value, usable.answer) == (1 / 3, "1/3")
     assert usable.metadata == {"n_best": 1, "n_expected": 3, "n_failed": 1}
     assert state.output.completion == reply
