@@ -11,6 +11,7 @@ from qaeval.agreement.analysis import report_of_run
 from qaeval.agreement.judges import compare_judges
 from qaeval.analysis.candidates import answer_words
 from qaeval.analysis.letters import letter_table
+from qaeval.analysis.replies import union
 from qaeval.comparison.analysis import ReportOptions, analyse
 from qaeval.comparison.differences import compare_candidates
 from qaeval.comparison.model import LabelledDifference, Reason
@@ -596,6 +597,22 @@ def test_a_judge_of_a_candidates_family_is_named_with_the_option_that_allowed_it
         assert "one (mistral and qwen)" in caution
         assert "two" not in caution
         assert ("--allow-same-family" in caution) == bool(more)
+
+
+def test_spans_that_touch_are_one_and_empty_ones_none() -> None:
+    assert union([(3, 4), (1, 2), (2, 3), (5, 5), (6, 8), (6, 7)]) == [(1, 4), (6, 8)]
+    assert union([(1, 9), (2, 3), (9, 10)]) == [(1, 10)]
+    assert union([]) == []
+
+
+def test_chunks_are_counted_by_the_usable_items_of_both_candidates() -> None:
+    made = case(
+        {"one": ["AA", "AB", "BB", "AA", "x"] * 3, "two": ["AB", "AB", "AA", "AB", "AA"] * 3},
+        items_per_sample=2,
+    )
+    (difference,) = made.report().differences
+    # rows: usable items of one, columns: of two; one's failed replies have no usable item
+    assert difference.chunks == ((0, 0, 6), (0, 3, 0), (0, 6, 0))
 
 
 def test_lengths_of_answers_are_counted_in_tens_of_words_the_last_without_end() -> None:

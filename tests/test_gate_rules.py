@@ -531,6 +531,13 @@ def test_the_first_token_of_run_and_baseline_is_compared_as_of_independent_reque
     assert equal.current.high == approx(0.1 + 0.1 * reach * 1000 / 400)
 
 
+def test_a_model_behind_a_server_has_times_and_an_embedded_one_none() -> None:
+    for embedded in (True, False):
+        (candidate,) = evidence({"alpha": words(20, 0.8)}, embedded=embedded).candidates
+        assert candidate.resources.has_server is not embedded
+        assert (candidate.resources.work_s is None) is embedded
+
+
 def test_a_time_above_the_last_bound_of_the_histogram_is_not_known() -> None:
     counts = {0.1: 500.0, 0.2: 900.0, inf: 1000.0}
     run = served(evidence({"alpha": words(20, 0.8)}), ttft=counts)

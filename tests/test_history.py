@@ -471,6 +471,8 @@ def test_a_run_is_read_from_a_tracking_server_as_it_was_written() -> None:
     assert client.params["id2 samples"] == "200"
     assert client.params["id2 judge"] == "judge-7b"
     assert client.ended == [(f"id{index}", "FINISHED") for index in range(3)]
+    with pytest.raises(KeyError):  # of another program
+        mlflow._read(SimpleNamespace(data=SimpleNamespace(tags={})))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -885,3 +885,10 @@ def test_options_that_exclude_each_other_are_refused(
             lines(tmp_path / "gpt.jsonl", PAIRS[:1]),
             **{"out": tmp_path / "all", "join": base, "label_fields": {"anna": "anna"}, **options},
         )
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame([["a", "b"]], columns=["answer", "answer"])
+    with pytest.raises(UsageError, match="two columns 'answer'"):
+        api.import_items(frame, out=tmp_path / "run", candidate="gpt")
+    assert not (tmp_path / "run").exists()
