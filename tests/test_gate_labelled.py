@@ -163,3 +163,18 @@ def test_a_tuned_judge_is_not_measured_on_the_labels_that_it_was_tuned_on() -> N
     }
     assert set(seen[True]) == {label.item_id for label in other}
     assert set(seen[False]) == {label.item_id for label in given}
+
+
+def test_labels_have_a_digest_of_rater_item_letter_and_flags_in_any_order() -> None:
+    given = labels(LENIENT, TRUTH, N)
+
+    def digest_of(*rows: Label) -> str:
+        return evidence({"alpha": LENIENT}, labels=rows).labels_digest
+
+    whole = digest_of(*given)
+    assert digest_of(*reversed(given)) == whole
+    assert digest_of() == ""
+    changes = ({"letter": "B"}, {"flags": ("hallucination",)}, {"rater": "bert"})
+    changed = {digest_of(*given[1:], given[0].model_copy(update=change)) for change in changes}
+    assert len({whole, *changed, digest_of(*given[1:])}) == 5
+    assert digest_of(*given[1:], given[0].model_copy(update={"note": "why"})) == whole

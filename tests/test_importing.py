@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from command import qaeval
 from qaeval import api
+from qaeval.cli import run
 from qaeval.errors import DataError, NotComparableError, QaevalError, UsageError
 from qaeval.export.tables import table_rows
 from qaeval.gate.baseline import EvidenceReader, read_baseline, write_baseline
@@ -892,3 +894,14 @@ def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="two columns 'answer'"):
         api.import_items(frame, out=tmp_path / "run", candidate="gpt")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--field", "--grade-field", "--label-field"])
+def test_a_column_without_its_name_is_refused_by_the_name_of_its_option(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = lines(tmp_path / "gpt.jsonl", PAIRS[:1])
+    assert run(["import", str(path), option, "nothing", "--out", str(tmp_path / "run")]) == 64
+    said = capsys.readouterr().err
+    assert re.search(rf"{option}\b(?!-)", said)
+    assert "nothing" in said

@@ -292,6 +292,30 @@ def test_a_score_counts_no_equivalent_mutant_and_every_one_that_no_test_executes
     ]
 
 
+def test_a_changed_helper_is_that_of_the_files_that_import_it(
+    tools: tuple[ModuleType, ModuleType], root: Path
+) -> None:
+    mutation = tools[1]
+    (root / "tests/test_sums.py").write_text("from near import x\n")
+    (root / "tests/near.py").write_text("import far\n")
+    (root / "tests/far.py").write_text("x = 1\n")
+    before = mutation.Checkout(root).suites
+    (root / "tests/far.py").write_text("x = 2\n")
+    after = mutation.Checkout(root).suites
+    assert {name for name in after if after[name] != before[name]} == {"tests/test_sums.py"}
+
+
+def test_every_mutant_that_does_not_count_is_one_of_todays_code_and_has_a_reason(
+    tools: tuple[ModuleType, ModuleType],
+) -> None:
+    mutants, mutation = tools
+    checkout = mutation.Checkout(TOOLS.parent)
+    for (source, before, after), reason in mutation.read_equivalents(TOOLS / "mutants.yaml").items():
+        own = mutants.mutants(checkout.text(source))
+        assert (before, after) in {(mutant.before, mutant.after) for mutant in own}, (source, after)
+        assert reason
+
+
 @pytest.mark.slow
 def test_mutants_are_killed_survive_or_hang_and_the_checkout_stays_as_it_is(root: Path, lines: Any) -> None:
     (root / ".mutation").mkdir()
