@@ -18,6 +18,7 @@ import pytest
 import scipy
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mock.server import Mock
 from qaeval.analysis.model import ServerSpan
@@ -1043,3 +1044,20 @@ def test_the_report_tells_the_three_kinds_of_token_times_apart() -> None:
     assert (cells["Requests per second"], cells["Output tokens per second"]) == ("1.0 /s", "11.0 /s")
     assert "TPOT is" in table.notes[0]
     assert "TTFT" not in table.notes[0]  # no column of it is there
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"repeat": 0},
+        {"concurrency": 0},
+        {"start_s": -0.1},
+        {"ttft_s": -0.1},
+        {"e2e_s": -0.1},
+        {"n_items": -1},
+    ],
+)
+def test_a_request_with_a_number_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    assert timed(0, 1, repeat=1, concurrency=1, start_s=0, ttft_s=0, n_items=0).repeat == 1
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        timed(0, 1, **change)
