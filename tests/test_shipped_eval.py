@@ -26,14 +26,6 @@ def read(path: Path) -> list[Label]:
     return [Label.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_corpus_has_the_breadth_that_it_promises(chunks: dict[str, Chunk]) -> None:
-    lengths = [len(chunk.text.split()) for chunk in chunks.values()]
-    assert len(chunks) >= 60
-    assert len({chunk.stratum for chunk in chunks.values()}) >= 12
-    assert (min(lengths), max(lengths)) >= (5, 300)
-    assert max(lengths) <= 450
-
-
 @pytest.mark.parametrize(("path", "at_least"), [(FIRST, 180), (SECOND, 60), (THIRD, 50)])
 def test_labels_are_of_what_the_embedded_candidates_write_today(
     path: Path, at_least: int, chunks: dict[str, Chunk]

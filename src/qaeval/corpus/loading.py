@@ -19,7 +19,10 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "title": ("title", "heading"),
     "language": ("language", "lang"),
 }
-"""Accepted names of each field; the first name with a value counts. Other fields are ignored."""
+"""Accepted names of each field; the first name with a value counts. Other fields but `split` are ignored."""
+
+_SPLITS: Final = ("tuning", "held-out")
+"""Other values of a field `split`, like ``train``, have another meaning and are ignored."""
 
 MAX_CHUNK_WORDS: Final = 20_000
 """Longer chunks are whole documents, which do not fit into the context of a model on one small GPU."""
@@ -144,7 +147,7 @@ def _chunk(row: dict[str, Any], names: Mapping[str, tuple[str, ...]]) -> Chunk:
         raise LineError(
             f"the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}; cut it with `qaeval chunk`"
         )
-    return Chunk(**fields)
+    return Chunk(**fields, split=row["split"] if row.get("split") in _SPLITS else "")
 
 
 def text_field(row: Mapping[str, Any], keys: Iterable[str], name: str = "") -> str:

@@ -1,0 +1,155 @@
+"""The shipped chunks: where they come from, how they are split and drawn, and how their tool cuts documents."""
+
+import importlib.util
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from qaeval import api
+from qaeval.corpus.loading import load_chunks
+from qaeval.records import Label
+
+ROOT = Path(__file__).parents[1]
+EVAL = ROOT / "evals" / "qa_pairs"
+BY_HAND = "written for this project"
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (EVAL / name).read_text(encoding="utf-8").splitlines()]
+
+
+ROWS = rows_of("chunks.jsonl")
+MORE = rows_of("chunks-more.jsonl")
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_corpus", ROOT / "tools" / "build_corpus.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_chunk_names_source_and_licence_and_the_notices_have_both(tool: ModuleType) -> None:
+    notices = (EVAL / "NOTICES").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^(\w+)==(\S+) --hash=sha256:[0-9a-f]{64}$", tool.PINS.read_text(), re.MULTILINE))
+    licences = {package.name: package.licence for package in tool.PACKAGES}
+    assert pins.keys() == licences.keys()
+    for row in (*ROWS, *MORE):
+        if row["source"] == BY_HAND:
+            assert row["licence"] == "Apache-2.0", row["chunk_id"]
+        else:
+            package, version, path = row["source"].replace(",", "").split(" ")
+            assert (version, row["licence"]) == (pins[package], licences[package]), row["chunk_id"]
+            assert path.endswith(row["document"].removeprefix(f"{package}/"))
+            assert f"{package} {version} · {row['licence']}" in notices
+    for text in (
+        "Copyright 2010 Pallets",
+        "Holger Krekel",
+        "Encode OSS",
+        "Benoît Chesneau",
+        "SQLAlchemy authors",
+    ):
+        assert text in notices
+
+
+def test_a_document_is_wholly_in_one_half() -> None:
+    halves = defaultdict(set)
+    for row in (*ROWS, *MORE):
+        halves[row["document"]].add(row["split"])
+    assert {len(split) for split in halves.values()} == {1}
+    assert len({row["chunk_id"] for row in (*ROWS, *MORE)}) == len(ROWS) + len(MORE)
+
+
+def test_labels_of_a_chunk_count_in_its_half(tmp_path: Path) -> None:
+    chunks = [{"id": split or "open", "text": f"The pump starts at 5 bar. It stops at {n} bar.", "split": split}
+              for n, split in enumerate(["tuning", "held-out", ""])]  # fmt: skip
+    path = tmp_path / "chunks.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in chunks))
+    assert [chunk.split for chunk in load_chunks(path)] == ["tuning", "held-out", ""]
+    run = api.compare(["embedded-lead"], chunks=path, out=tmp_path / "run", labels=[])
+    labels = [
+        Label(item_id=item, rater="anna", rater_kind="human", letter="B", chunk_id=chunk, split=split)
+        for item, chunk in zip(run.letters["item_id"], run.letters["chunk_id"], strict=True)
+        for split in ["tuning" if chunk == "held-out" else "held-out"]
+    ]
+    (tmp_path / "anna.jsonl").write_text("".join(label.model_dump_json() + "\n" for label in labels))
+    (agreement,) = api.agreement(tmp_path / "run", labels=[tmp_path / "anna.jsonl"]).agreement
+    assert (agreement.n_labels, agreement.n_tuning_excluded) == (9, 3)
+
+
+def test_another_meaning_of_split_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.jsonl"
+    path.write_text('{"id": "a", "text": "x", "split": "train"}\n{"id": "b", "text": "x", "split": ["a"]}\n')
+    assert [chunk.split for chunk in load_chunks(path)] == ["", ""]
+
+
+# ---------------------------------------------------------------- the tool
+
+RST = """\
+=====
+Pumps
+=====
+
+Starts a pump.
+
+Valves
+------
+
+A valve. ::
+
+    not a heading
+    =============
+
+Low pressure
+~~~~~~~~~~~~
+text
+"""
+
+
+def test_headings_of_restructured_text(tool: ModuleType) -> None:
+    found = tool.headings(RST, markdown=False)
+    assert [(level, title) for _, level, title in found] == [(1, "Pumps"), (2, "Valves"), (3, "Low pressure")]
+    assert [RST[offset:].partition("\n")[0] for offset, _, _ in found] == ["=====", "Valves", "Low pressure"]
+
+
+def test_headings_of_markdown_leave_out_comments_in_code(tool: ModuleType) -> None:
+    text = "# Pumps\n\n```sh\n# start\n```\n\n## `stop` ##\n"
+    assert [(level, title) for _, level, title in tool.headings(text, markdown=True)] == [
+        (1, "Pumps"),
+        (2, "`stop`"),
+    ]
+
+
+def test_a_cut_by_words_keeps_the_text_and_the_headings_above(tool: ModuleType) -> None:
+    text = "# Pumps\n" + "word " * 400 + "\n## Valves\n" + "other " * 400
+    parts = tool.sections("a.md", text, at_headings=False)
+    assert [part.n_words for part in parts] == [300, 300, 204]
+    assert [part.title for part in parts] == ["Pumps", "Pumps", "Pumps > Valves"]
+    assert all(part.text in text for part in parts)
+    at_headings = tool.sections("a.md", text, at_headings=True)
+    assert [(part.title, part.n_words) for part in at_headings] == [("Pumps", 402), ("Pumps > Valves", 402)]
+
+
+def test_related_chunks_are_in_one_half(tool: ModuleType) -> None:
+    rows = [
+        {"chunk_id": str(n), "document": f"{n}.md", "stratum": "ab"[n % 2], "text": str(n)} for n in range(40)
+    ]
+    rows[1]["near_duplicate_of"] = "2"
+    rows[7]["contradicts"] = "1"
+    tool.split_by_document(rows, {"3.md": "tuning", "4.md": "tuning"})
+    assert len({rows[n]["split"] for n in (1, 2, 7)}) == 1
+    assert rows[3]["split"] == rows[4]["split"] == "tuning"
+    assert Counter(row["split"] for row in rows) == {"tuning": 20, "held-out": 20}
+    again = [dict(row) for row in rows]
+    tool.split_by_document(again, {row["document"]: row["split"] for row in rows})
+    assert again == rows
