@@ -209,7 +209,7 @@ def test_a_typo_in_a_file_names_the_closest_key(file: str, content: str, says: s
 
 def test_models_and_rubrics_answer(tmp_path: Path) -> None:
     assert "Qwen/Qwen2.5-7B-Instruct-AWQ" in qaeval("models", "--json", cwd=tmp_path).stdout
-    assert "qa_pair_abc version 2: valid" in qaeval("rubric", "check", "qa_pair_abc", cwd=tmp_path).stdout
+    assert "qa_pair_abc version 3: valid" in qaeval("rubric", "check", "qa_pair_abc", cwd=tmp_path).stdout
 
 
 def test_doctor_says_what_a_run_would_do_and_what_to_type_next(tmp_path: Path) -> None:

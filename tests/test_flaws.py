@@ -12,7 +12,7 @@ from qaeval.agreement.panel import panel_grades
 from qaeval.analysis.model import NOT_NAMED
 from qaeval.cli import run
 from qaeval.evals.find import find_rubric
-from qaeval.evals.rubric import Rubric, grade_schema, prompt_text
+from qaeval.evals.rubric import Rubric, grade_schema, load_rubric, prompt_text
 from qaeval.records import Grade
 from qaeval.report.facts import Meaning, RubricFacts
 from qaeval.run.grade import parse_reply
@@ -22,11 +22,13 @@ from qaeval_floor.faults import FLAWS
 from qaeval_floor.lexical import WEIGHTS, judge
 
 RUBRIC = find_rubric("qa_pair_abc")
+SECOND = load_rubric(Path(__file__).parent / "data" / "qa_pair_abc_2.yaml")
+"""The rubric as version 2, before it had numbered rules."""
 OLD = Rubric.model_validate(
-    RUBRIC.model_dump(exclude={"flaws": True, "labels_from": True, "examples": {"__all__": {"flaw"}}})
+    SECOND.model_dump(exclude={"flaws": True, "labels_from": True, "examples": {"__all__": {"flaw"}}})
     | {"version": 1}
 )
-"""The shipped rubric as it was before it asked for flaws."""
+"""The rubric as it was before it asked for flaws."""
 SOURCE = "Pumps start at 3 bar. The valve closes within 5 seconds, because a spring pulls it back."
 
 
@@ -87,7 +89,7 @@ def test_a_rubric_without_flaws_has_the_hash_and_the_prompt_that_it_had() -> Non
         ({"flaws": [{"name": "none", "meaning": "m"}]}, "'none'"),
         ({"flaws": [{"name": "x", "meaning": "m"}, {"name": "x", "meaning": "m"}]}, "duplicate flaw 'x'"),
         ({"flaws": [{"name": "omissions", "meaning": "m"}]}, "Did you mean 'omissions'"),
-        ({"labels_from": [2]}, "labels_from"),
+        ({"labels_from": [3]}, "labels_from"),
     ],
 )
 def test_a_mistake_in_the_flaws_is_named(change: dict[str, Any], words: str) -> None:
@@ -97,7 +99,7 @@ def test_a_mistake_in_the_flaws_is_named(change: dict[str, Any], words: str) -> 
 
 def test_an_example_below_the_best_letter_needs_a_flaw_and_the_best_has_none() -> None:
     content = RUBRIC.model_dump(mode="json")
-    for number, flaw in ((0, "wrong"), (2, "")):
+    for number, flaw in ((0, "wrong"), (1, "")):
         examples = [dict(example) for example in content["examples"]]
         examples[number]["flaw"] = flaw
         with pytest.raises(ValueError, match=rf"examples\[{number + 1}\]\.flaw"):
@@ -198,7 +200,7 @@ def test_a_run_graded_before_flaws_reads_and_has_none(graded: Path, tmp_path: Pa
     shutil.copytree(graded, old)
     settings = json.loads((old / "settings.json").read_text())
     rubric = settings["grading"]["rubric"]
-    del rubric["flaws"], rubric["labels_from"]
+    del rubric["flaws"], rubric["rules"]
     (old / "settings.json").write_text(json.dumps(settings))
     lines = [json.loads(line) for line in (old / "grades.jsonl").read_text().splitlines()]
     (old / "grades.jsonl").write_text(

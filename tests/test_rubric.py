@@ -155,6 +155,6 @@ def test_a_rubric_that_is_shown_can_be_saved_under_a_name_of_its_own(
     assert capsys.readouterr().err == ""
     copy.write_text(copy.read_text(encoding="utf-8").replace("suitable as is", "fine"), encoding="utf-8")
     assert cli.run(["rubric", "check", str(copy)]) == 0
-    assert "qa_pair_abc version 2" in capsys.readouterr().err
+    assert "qa_pair_abc version 3" in capsys.readouterr().err
     assert cli.run(["rubric", "show", "qa_pair_abd"]) == 64
     assert "Did you mean 'qa_pair_abc'?" in capsys.readouterr().err

@@ -63,6 +63,17 @@ class Flaw(Record):
     meaning: _Text
 
 
+class Rule(Record):
+    """A rule for the letter; the first of a rubric that applies decides."""
+
+    when: _Text
+    letter: str
+    flaw: str = Field(default="", exclude_if=lambda name: not name)
+    """Name of the flaw that the rule is about; empty for the best letter."""
+    flags: tuple[str, ...] = Field(default=(), exclude_if=lambda flags: not flags)
+    """Flags that are raised where the rule applies."""
+
+
 class WorkedExample(Record):
     """A graded item that illustrates the rubric."""
 
@@ -96,7 +107,10 @@ class Rubric(Record):
     flags: tuple[Flag, ...] = ()
     flaws: tuple[Flaw, ...] = Field(default=(), exclude_if=lambda flaws: not flaws)
     """Why an item does not get the best letter; the judge names the one that weighs most. Empty: it is not asked."""
+    rules: tuple[Rule, ...] = Field(default=(), exclude_if=lambda rules: not rules)
+    """Rules for the letter, in order: the first that applies decides, and the best letter is given where none does."""
     decision_rules: tuple[_Text, ...] = ()
+    """What holds throughout, beside the numbered rules if there are any."""
     needs_source: bool = Field(default=True, exclude_if=lambda needed: needed)
     """Whether an item can be graded only against its chunk; false: an imported item without one is graded."""
     examples: tuple[WorkedExample, ...]
@@ -128,6 +142,7 @@ class Rubric(Record):
                 *_scale_problems(self),
                 *_flag_problems(self),
                 *_flaw_problems(self),
+                *_rule_problems(self),
                 *_example_problems(self),
                 *_text_problems(self),
             )
@@ -168,28 +183,35 @@ def _flaw_problems(rubric: Rubric) -> Iterator[str]:
         yield f"labels_from: expected versions before {rubric.version}, got {later[0]}"
 
 
+def _rule_problems(rubric: Rubric) -> Iterator[str]:
+    for number, rule in enumerate(rubric.rules, start=1):
+        yield from _verdict_problems(rubric, rule, f"rules[{number}]")
+
+
 def _example_problems(rubric: Rubric) -> Iterator[str]:
-    flags = [flag.name for flag in rubric.flags]
-    scale = "/".join(rubric.letters)
     for number, example in enumerate(rubric.examples, start=1):
-        if example.letter not in rubric.letters:
-            yield f"examples[{number}].letter: {example.letter!r} is not on the scale {scale}"
-        if example.flaw and example.flaw not in rubric.flaw_names:
-            hint = closest(example.flaw, rubric.flaw_names)
-            yield f"examples[{number}].flaw: unknown flaw {example.flaw!r}; known: {sorted(rubric.flaw_names)}.{hint}"
-        if rubric.flaws and bool(example.flaw) is (example.letter == rubric.letters[0]):
-            got = repr(example.flaw) if example.flaw else "none"
-            yield (
-                f"examples[{number}].flaw: expected {'none' if example.flaw else 'a flaw'} beside "
-                f"letter {example.letter}, got {got}"
-            )
-        for flag in example.flags:
-            if flag not in flags:
-                hint = closest(flag, flags)
-                yield f"examples[{number}].flags: unknown flag {flag!r}; known: {flags}.{hint}"
+        yield from _verdict_problems(rubric, example, f"examples[{number}]")
     letters = {example.letter for example in rubric.examples}
     if missing := [letter for letter in rubric.letters if letter not in letters]:
         yield f"examples: missing a worked example for {', '.join(missing)}; every letter needs one"
+
+
+def _verdict_problems(rubric: Rubric, verdict: Rule | WorkedExample, key: str) -> Iterator[str]:
+    flags = [flag.name for flag in rubric.flags]
+    if verdict.letter not in rubric.letters:
+        yield f"{key}.letter: {verdict.letter!r} is not on the scale {'/'.join(rubric.letters)}"
+    if verdict.flaw and verdict.flaw not in rubric.flaw_names:
+        hint = closest(verdict.flaw, rubric.flaw_names)
+        yield f"{key}.flaw: unknown flaw {verdict.flaw!r}; known: {sorted(rubric.flaw_names)}.{hint}"
+    if rubric.flaws and bool(verdict.flaw) is (verdict.letter == rubric.letters[0]):
+        got = repr(verdict.flaw) if verdict.flaw else "none"
+        yield (
+            f"{key}.flaw: expected {'none' if verdict.flaw else 'a flaw'} beside letter {verdict.letter}, got {got}"
+        )
+    for flag in verdict.flags:
+        if flag not in flags:
+            hint = closest(flag, flags)
+            yield f"{key}.flags: unknown flag {flag!r}; known: {flags}.{hint}"
 
 
 def _text_problems(rubric: Rubric) -> Iterator[str]:
@@ -206,6 +228,7 @@ def _instructions(rubric: Rubric) -> Iterator[tuple[str, str]]:
     yield from (("criteria", criterion.text) for criterion in rubric.criteria)
     yield from (("flags", flag.meaning) for flag in rubric.flags)
     yield from (("flaws", flaw.meaning) for flaw in rubric.flaws)
+    yield from (("rules", rule.when) for rule in rubric.rules)
     yield from (("decision_rules", rule) for rule in rubric.decision_rules)
 
 
@@ -231,7 +254,8 @@ def prompt_text(rubric: Rubric, *, mode: GradeMode = "reason_first") -> str:
         _section("Criteria", [f"{criterion.name}: {criterion.text}" for criterion in rubric.criteria]),
         _section("Flags, true or false", [f"{flag.name}: {flag.meaning}" for flag in rubric.flags]),
         _section(_flaw_title(rubric), [f"{flaw.name}: {flaw.meaning}" for flaw in rubric.flaws]),
-        _section("Decision rules", list(rubric.decision_rules)),
+        _numbered_rules(rubric),
+        _section("Throughout" if rubric.rules else "Decision rules", list(rubric.decision_rules)),
         "## Worked examples",
         *(
             _worked_example(rubric, example, number, mode)
@@ -249,6 +273,25 @@ def _flaw_title(rubric: Rubric) -> str:
 
 def _section(title: str, lines: list[str]) -> str:
     return "\n".join([f"## {title}", *(f"- {line}" for line in lines)]) if lines else ""
+
+
+def _numbered_rules(rubric: Rubric) -> str:
+    if not rubric.rules:
+        return ""
+    lines = [f"{number}. {_rule_text(rule)}" for number, rule in enumerate(rubric.rules, start=1)]
+    return "\n".join(
+        [
+            "## Rules: the first that applies decides",
+            *lines,
+            f"{len(lines) + 1}. None of these: {rubric.letters[0]}",
+        ]
+    )
+
+
+def _rule_text(rule: Rule) -> str:
+    flaw = f", flaw {rule.flaw}" if rule.flaw else ""
+    flags = "".join(f", {flag} true" for flag in rule.flags)
+    return f"{rule.when} → {rule.letter}{flaw}{flags}"
 
 
 def _worked_example(rubric: Rubric, example: WorkedExample, number: int, mode: GradeMode) -> str:
