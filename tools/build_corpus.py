@@ -1,6 +1,6 @@
 """Cut the package documentation of the shipped corpus out of source distributions, and split all chunks by document.
 
-    .venv/bin/python tools/build_corpus.py            # write the rows and evals/qa_pairs/NOTICES anew
+    .venv/bin/python tools/build_corpus.py            # write chunks*.jsonl, NOTICES and the table of the README anew
     .venv/bin/python tools/build_corpus.py --check    # compare only
 
 The distributions in `requirements/corpus.txt` are downloaded with `pip download`, which checks their hashes. Rows written by hand are
@@ -50,6 +50,14 @@ and are under its licence, Apache-2.0 (LICENSE at the root). tools/build_corpus.
 _UNDERLINE: Final = re.compile(r"([=\-~^\"'`*+#.:_])\1{2,}\s*$")
 _MARKDOWN_HEADING: Final = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
+_CUT: Final = re.compile(r"\A\s*[a-zäöü]|[\w,]\s*\Z")
+_CODE: Final = re.compile(r"```|::\s*\n|code-block|sourcecode")
+_TABLE: Final = re.compile(r"^\s*\||^=+ +=+", re.MULTILINE)
+_NOTE: Final = re.compile(
+    r"(?i)^\.\. (?:note|warning|tip|admonition|versionadded|seealso)|^\s*!!!|\b(?:note|caution|warning|hinweis|achtung)\b[:.*]",
+    re.MULTILINE,
+)
+_README_TABLE: Final = re.compile(r"^\| part \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
 _WORD: Final = re.compile(r"\S+")
 
 
@@ -75,6 +83,7 @@ PACKAGES: Final = (
     Package("gunicorn", "MIT", "docs/content", ("LICENSE",), 22),
     Package("sqlalchemy", "MIT", "doc/build", ("LICENSE",), 68),
 )
+STRATA_BY_HAND: Final = ("self-hosting", "tiny", "fictional", "german", "hostile")
 PER_PACKAGE: Final = 14
 """Sections in ``chunks.jsonl``."""
 
@@ -308,7 +317,30 @@ def build(archives: Mapping[str, Path], rows: Sequence[Row]) -> dict[str, str]:
         "chunks.jsonl": _jsonl(shipped),
         "chunks-more.jsonl": _jsonl(more),
         "NOTICES": notices(archives),
+        "README.md": _README_TABLE.sub(statistics(shipped, more), (EVAL / "README.md").read_text("utf-8")),
     }
+
+
+def statistics(rows: Sequence[Row], more: Sequence[Row]) -> str:
+    """Return the table of the README: words of each part, and what its texts have of real documentation."""
+    packages = {package.name for package in PACKAGES}
+    parts = {name: [row for row in rows if row["stratum"] == name] for name in STRATA_BY_HAND}
+    parts["packages"] = [row for row in rows if row["stratum"] in packages]
+    parts["chunks-more.jsonl"] = list(more)
+    lines = [
+        "| part | chunks | words, 10 % | median | 90 % | cut | code | table | note |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, members in ((name, members) for name, members in parts.items() if members):
+        words = sorted(len(row["text"].split()) for row in members)
+        quantiles = [words[int(share * (len(words) - 1) + 0.5)] for share in (0.1, 0.5, 0.9)]
+        shares = [
+            f"{100 * sum(bool(pattern.search(row['text'])) for row in members) / len(members):.0f} %"
+            for pattern in (_CUT, _CODE, _TABLE, _NOTE)
+        ]
+        cells = [name, str(len(members)), *map(str, quantiles), *shares]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _jsonl(rows: Iterable[Row]) -> str:

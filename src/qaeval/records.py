@@ -111,7 +111,7 @@ class Chunk(Record):
     title: str = ""
     language: str = ""
     split: Literal["", "tuning", "held-out"] = Field(default="", exclude_if=_nothing)
-    """Half of the eval's chunks: labels of chunks to tune a judge on do not measure that judge. Empty: as its labels say."""
+    """Half of the eval's chunks, the `split` of labels of them."""
 
 
 class Sample(Record):
@@ -335,8 +335,8 @@ class Label(Record):
     rubric: str = ""
     """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
-    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. A label of a chunk with a
-    `split` counts in that half."""
+    """A judge that was tuned on this eval's labels is measured on the held-out ones alone. The split is by
+    chunk."""
     note: str = ""
     chunk_id: str = ""
     question: str = ""

@@ -18,17 +18,7 @@ from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
 from qaeval.files.rows import read_rows
 from qaeval.files.yaml import read_csv, validated
-from qaeval.records import (
-    Failure,
-    Generation,
-    GradeRow,
-    Label,
-    LabelDraw,
-    Reading,
-    Sample,
-    Session,
-    digest,
-)
+from qaeval.records import Failure, Generation, GradeRow, Label, LabelDraw, Reading, Session, digest
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
 from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
@@ -87,7 +77,6 @@ def read_run(
     facts = eval_facts_of(settings)
     sessions = store.sessions()
     label_files = [read_rater_rows(path) for path in label_paths]
-    tuned = {name for name, own in gradings.items() if facts.name in (own["judge"].get("tuned_on") or ())}
     data = RunData(
         rows=RunRows(
             samples=store.samples(),
@@ -101,9 +90,7 @@ def read_run(
             generation_repeats=store.generation_repeats() if grading is first else (),
             grade_repeats=store.grade_repeats() if grading is first else (),
             temperatures=_temperatures(settings["eval"], settings["candidates"], grading["judge"]),
-            labels=_split_by_chunk(
-                [label for own in label_files for label in own.labels], store.samples() if tuned else ()
-            ),
+            labels=tuple(label for own in label_files for label in own.labels),
             label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
@@ -112,20 +99,15 @@ def read_run(
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
         ),
-        judge_tuned=judge in tuned,
-        further_tuned=frozenset(tuned - {judge}),
+        judge_tuned=facts.name in (grading["judge"].get("tuned_on") or ()),
+        further_tuned=frozenset(
+            name
+            for name, own in gradings.items()
+            if name != judge and facts.name in (own["judge"].get("tuned_on") or ())
+        ),
     )
     members = [decider(store, settings, name) for name in panel]
     return _by_panel(data, {name: gradings[name] for name in members}, rows) if members else data
-
-
-def _split_by_chunk(labels: Iterable[Label], samples: Iterable[Sample]) -> tuple[Label, ...]:
-    """Return the labels, each in the half of its chunk where the chunk has one."""
-    splits = {sample.chunk.chunk_id: sample.chunk.split for sample in samples if sample.chunk.split}
-    return tuple(
-        label.model_copy(update={"split": splits[label.chunk_id]}) if label.chunk_id in splits else label
-        for label in labels
-    )
 
 
 def _by_panel(

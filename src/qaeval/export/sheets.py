@@ -136,9 +136,10 @@ def _sheet(drawn: DrawnItems, grading: Grading, *, by: LabelPlan, seed: int) -> 
     rubric = grading.settings["grading"]["rubric"]
     flags = [FLAG_COLUMN + flag["name"] for flag in rubric.get("flags") or ()]
     scale = "; ".join(f"{level['letter']} = {level['name']}" for level in rubric["scale"])
+    split = ("split",) if any(item.sample.chunk.split for item in order) else ()
     return LabelSheet(
         rows=[_sheet_row(item, grading, flags, scale) for item in order],
-        columns=("item_id", "label", *flags, "note", "rubric", *_TEXT_COLUMNS),
+        columns=("item_id", "label", *flags, "note", "rubric", *_TEXT_COLUMNS, *split),
         draw=LabelDraw(
             draw_id=record_id("sheet", grading.rubric, str(seed), *ids),
             by=by,
@@ -219,6 +220,7 @@ def _sheet_row(graded: GradedItem, grading: Grading, flags: Sequence[str], scale
         "chunk_id": chunk.chunk_id,
         # no reader of tables takes a NUL
         **{name: text.replace("\0", "\ufffd") for name, text in texts.items()},
+        **({"split": chunk.split} if chunk.split else {}),
     }
 
 

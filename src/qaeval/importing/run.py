@@ -777,6 +777,7 @@ class _Ratings:
                     rater_kind="human",
                     letter=letters[column],
                     rubric=f"{rubric.name}/{rubric.version}",
+                    split=sample.chunk.split or "held-out",
                     chunk_id=sample.chunk.chunk_id,
                     question=item.question,
                     answer=item.answer,

@@ -290,6 +290,7 @@ class Sitting(Closable):
                 flags=raised,
                 rubric=f"{self._rubric.name}/{self._rubric.version}",
                 note=note,
+                split=graded.sample.chunk.split or "held-out",
                 chunk_id=graded.sample.chunk.chunk_id,
                 question=graded.item.question,
                 answer=graded.item.answer,
