@@ -213,16 +213,21 @@ def test_a_run_graded_before_flaws_reads_and_has_none(graded: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_labels_under_an_earlier_version_with_the_same_letters_hold(graded: Path, tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in (graded / "grades.jsonl").read_text().splitlines()]
+    run_folder = tmp_path / "run"
+    shutil.copytree(graded, run_folder)
+    settings = json.loads((run_folder / "settings.json").read_text())
+    settings["grading"]["rubric"]["labels_from"] = [2]
+    (run_folder / "settings.json").write_text(json.dumps(settings))
+    rows = [json.loads(line) for line in (run_folder / "grades.jsonl").read_text().splitlines()]
     agreements = []
-    for version in ("qa_pair_abc/1", "qa_pair_abc/2", "qa_pair_abc/0"):
+    for version in ("qa_pair_abc/3", "qa_pair_abc/2", "qa_pair_abc/1"):
         sheet = tmp_path / "anna.csv"
         sheet.write_text(
             "item_id,label,rubric\n"
             + "".join(f"{row['item_id']},{row['letter']},{version}\n" for row in rows)
         )
-        assert run(["report", str(graded), "--labels", str(sheet)]) == 0
-        report = json.loads((graded / "report.json").read_text())
+        assert run(["report", str(run_folder), "--labels", str(sheet)]) == 0
+        report = json.loads((run_folder / "report.json").read_text())
         agreements.append(report["agreement"][0]["n_other_rubric"])
     assert agreements == [0, 0, len(rows)]
 

@@ -78,7 +78,7 @@ def other_rubric(demo: Path, tmp_path: Path) -> Path:
     """Grade a copy of the demo's replies by a rubric with another word in it."""
     own = Path(__file__).parents[1] / "rubrics" / "qa_pair_abc.yaml"
     rubric = tmp_path / "qa_pair_abc.yaml"
-    rubric.write_text(own.read_text().replace("version: 2", "version: 3", 1))
+    rubric.write_text(own.read_text().replace("version: 3", "version: 4", 1))
     copy = tmp_path / "copy"
     shutil.copytree(demo, copy)
     (copy / "grades.jsonl").unlink()
@@ -95,7 +95,7 @@ def test_a_changed_rubric_ends_4_and_regrading_the_baseline_makes_it_comparable(
     assert gate(other_rubric, "--baseline", demo) == 4
     printed = capsys.readouterr().out
     assert printed.startswith("Not comparable:")
-    assert all(datum in printed for datum in ("copy", "demo", "qa_pair_abc/3", "--regrade"))
+    assert all(datum in printed for datum in ("copy", "demo", "qa_pair_abc/4", "--regrade"))
     before = (demo / "grades.jsonl").read_bytes()
     assert gate(other_rubric, "--baseline", demo, "--regrade") == 0
     assert (demo / "grades.jsonl").read_bytes() == before
@@ -221,7 +221,7 @@ def test_a_baseline_says_what_it_rests_on_and_how_old_it_is(
     assert run(["baseline", "show", "b/release.json"]) == 0
     shown = capsys.readouterr().out
     assert "under 1 hour" in shown
-    assert "qa_pair_abc/2" in shown
+    assert "qa_pair_abc/3" in shown
     assert run(["baseline", "show", "b/there.json"]) == 0
     assert run(["baseline", "list", "--folder", "b"]) == 0
     listed = capsys.readouterr().out

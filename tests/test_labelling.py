@@ -400,7 +400,7 @@ def test_labels_of_another_rubric_version_count_as_none(run: Path) -> None:
     path = run / "labels" / "anna.jsonl"
     path.write_text(
         path.read_text()
-        .replace("qa_pair_abc/2", "qa_pair_abc/0")
+        .replace("qa_pair_abc/3", "qa_pair_abc/0")
         .replace('"rubric_sha":"', '"rubric_sha":"0')
     )
     with Sitting.open(run, "anna", n=72) as sitting:

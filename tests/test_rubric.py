@@ -100,28 +100,28 @@ def test_a_dollar_sign_stands_for_itself(tmp_path: Path) -> None:
     assert f"- {rule}" in prompt_text(rubric)
 
 
-def test_the_schema_asks_for_the_reason_first_and_bounds_no_string() -> None:
+def test_the_schema_asks_for_reason_and_flags_before_the_letter_and_bounds_no_string() -> None:
     schema = grade_schema(Rubric.model_validate(content()), mode="reason_first")
-    assert list(schema["properties"]) == schema["required"] == ["reason", "letter", "hallucination"]
+    assert list(schema["properties"]) == schema["required"] == ["reason", "hallucination", "letter"]
     assert schema["properties"]["letter"] == {"type": "string", "enum": ["A", "B"]}
     assert schema["properties"]["hallucination"] == {"type": "boolean"}
     assert schema["additionalProperties"] is False
     assert "Length" not in json.dumps(schema)
 
 
-def test_letter_mode_asks_for_the_letter_first_and_no_reason() -> None:
+def test_letter_mode_asks_for_no_reason() -> None:
     schema = grade_schema(Rubric.model_validate(content()), mode="letter")
-    assert list(schema["properties"]) == schema["required"] == ["letter", "hallucination"]
+    assert list(schema["properties"]) == schema["required"] == ["hallucination", "letter"]
 
 
 def test_worked_examples_show_the_reply_that_the_schema_allows() -> None:
     rubric = Rubric.model_validate(content())
-    reply = {"reason": "Because B.", "letter": "B", "hallucination": True}
+    reply = {"reason": "Because B.", "hallucination": True, "letter": "B"}
     assert f"Reply: {json.dumps(reply)}" in prompt_text(rubric)
     letter_first = prompt_text(rubric, mode="letter")
     reason = reply.pop("reason")
     assert f"Why: {reason}\nReply: {json.dumps(reply)}" in letter_first
-    assert ": letter, hallucination." in letter_first
+    assert ": hallucination, letter." in letter_first
 
 
 def test_the_prompt_says_that_marked_text_is_data() -> None:

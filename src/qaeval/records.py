@@ -92,6 +92,19 @@ FORM: Final = "form"
 """Name of the part of an answer that is its form, as JSON."""
 
 
+def label_names(rubric: str, version: int, labels_from: Iterable[int | str]) -> frozenset[str]:
+    """Return the names in label files, ``qa_pair_abc/3``, whose letters hold for a rubric.
+
+    Args:
+        rubric: Its name.
+        version: Its version.
+        labels_from: Earlier versions of it, and names of other rubrics with their version.
+    """
+    return frozenset(
+        other if isinstance(other, str) else f"{rubric}/{other}" for other in (version, *labels_from)
+    )
+
+
 class Record(BaseModel):
     """A frozen row that rejects unknown fields."""
 
@@ -248,7 +261,11 @@ class Grade(Record):
     """Names of the rubric's flags that the judge raised, sorted."""
     flaw: str = Field(default="", exclude_if=_nothing)
     """Name of the rubric's flaw that weighs most in a letter below the best; empty where the judge names none."""
+    facts: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
+    """The judge's answers by fact, from which letter, flags and flaw follow; empty where the judge gives the letter."""
     reason: str = ""
+    remark: str = Field(default="", exclude_if=_nothing)
+    """What was done with a reply that is not as asked: its reason was cut."""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""
     text: str
@@ -332,6 +349,8 @@ class Label(Record):
     rater_kind: Literal["human", "model"]
     letter: str
     flags: tuple[str, ...] = ()
+    facts: Mapping[str, str] = Field(default_factory=dict, exclude_if=_nothing)
+    """The rater's answers by fact, where the rubric derives letters from facts and the rater gave some."""
     rubric: str = ""
     """Name and version of the rubric, ``qa_pair_abc/1``; empty: the rubric of the run."""
     split: Literal["tuning", "held-out"] = "held-out"
@@ -359,6 +378,10 @@ class Label(Record):
     """Probability with which the item was drawn to be labelled; None: not known."""
     chunk_inclusion: float | None = Field(default=None, gt=0, le=1, exclude_if=_absent)
     """Probability with which all items of the chunk were drawn together; None: not known, or items were drawn one by one."""
+
+    def __hash__(self) -> int:
+        """Hash what tells labels apart in practice; the facts are a mapping, which has no hash."""
+        return hash((self.item_id, self.rater, self.letter, self.assignment, self.time))
 
 
 LabelPlan: TypeAlias = Literal["plan", "chunks", "uncertain", "stratified", "random", "disagree"]

@@ -322,6 +322,7 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
         flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
         labels_from=tuple(rubric.get("labels_from", ())),
+        facts=tuple(Meaning(name=fact["name"], meaning=fact["ask"]) for fact in rubric.get("facts", ())),
     )
 
 

@@ -21,6 +21,11 @@ ItemKind: TypeAlias = Literal["qa_pair", "answer", "preference_pair"]
 """``qa_pair``: the candidate writes questions and answers; ``answer``: it answers the sample's question;
 ``preference_pair``: it writes a prompt with a better and a worse answer."""
 
+JudgeSees: TypeAlias = Literal["title", "expected"]
+"""What a judge can be shown besides chunk and item: the chunk's title, and the expected answer of the sample."""
+
+DEFAULT_JUDGE_SEES: Final[tuple[JudgeSees, ...]] = ("title",)
+
 PLACEHOLDERS: Final = ("chunk", "title", "question")
 """Placeholders of a prompt, ``$chunk`` or ``${chunk}``; a literal dollar sign is ``$$``. ``$question``
 exists only for samples with a question."""
@@ -104,6 +109,10 @@ class EvalDefinition(Record):
     format."""
     form: Form | None = None
     """Form beside the answer."""
+    judge_sees: tuple[JudgeSees, ...] = Field(
+        default=DEFAULT_JUDGE_SEES, exclude_if=lambda seen: seen == DEFAULT_JUDGE_SEES
+    )
+    """What the judge is shown besides chunk and item: ``title`` of the chunk, ``expected`` of the sample."""
     checks: tuple[CheckSpec, ...] = ()
     """Checks of every item; their findings are stored with the item."""
     sampling: EvalSampling = EvalSampling()

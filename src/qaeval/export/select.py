@@ -8,7 +8,17 @@ from typing import Any, Literal, TypeAlias
 from qaeval.agreement.label_rows import with_settled
 from qaeval.analysis.repeated import fail_repeated
 from qaeval.errors import DataError, UsageError, closest
-from qaeval.records import Failure, GenerateRow, Generation, Grade, Item, Label, Sample, author
+from qaeval.records import (
+    Failure,
+    GenerateRow,
+    Generation,
+    Grade,
+    Item,
+    Label,
+    Sample,
+    author,
+    label_names,
+)
 from qaeval.storage.run_directory import RunStore
 
 Source: TypeAlias = Literal["label", "grade", "none"]
@@ -94,8 +104,7 @@ class Grading:
         rubric = grading["rubric"]
         scale = tuple(level["letter"] for level in rubric["scale"])
         name, version = rubric["name"], rubric["version"]
-        versions = (version, *rubric.get("labels_from", ()))
-        names = frozenset(("", *(f"{name}/{number}" for number in versions)))
+        names = label_names(name, version, rubric.get("labels_from", ())) | {""}
         return cls(settings, scale, f"{name}/{version}", rubric["sha"], names)
 
 

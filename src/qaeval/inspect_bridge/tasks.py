@@ -182,7 +182,9 @@ def letters(
     """Grade every item by the model role ``grader``; the score is the mean letter (A=1, B=0.5, C=0)."""
     definition = find_eval(eval)
     rubric_definition = _rubric(rubric or definition.rubric, definition)
-    instructions = grading.Instructions.of(rubric_definition, grading.SAMPLING, judge_mode)
+    instructions = grading.Instructions.of(
+        rubric_definition, grading.SAMPLING, judge_mode, sees=definition.judge_sees
+    )
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - there is no target
         judge = grader()

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from pydantic import ConfigDict, Field
 
-from qaeval.records import Record
+from qaeval.records import Record, label_names
 
 Plain: TypeAlias = str | int | float | bool | None
 """A value of a table cell."""
@@ -164,8 +164,10 @@ class RubricFacts(Part):
     flags: tuple[Meaning, ...] = ()
     flaws: tuple[Meaning, ...] = Field(default=(), exclude_if=is_unset)
     """Classes of reasons why an item does not get the best letter; empty where the judge is not asked for one."""
-    labels_from: tuple[int, ...] = Field(default=(), exclude_if=is_unset)
-    """Earlier versions whose labels hold, because their letters mean the same."""
+    labels_from: tuple[int | str, ...] = Field(default=(), exclude_if=is_unset)
+    """Earlier versions, and other rubrics with their version, whose labels hold: their letters mean the same."""
+    facts: tuple[Meaning, ...] = Field(default=(), exclude_if=is_unset)
+    """Facts that the judge answers and the letter is derived from; empty where the judge gives the letter."""
 
     @property
     def label_name(self) -> str:
@@ -175,7 +177,7 @@ class RubricFacts(Part):
     @property
     def label_names(self) -> frozenset[str]:
         """Names in label files whose labels hold, those of earlier versions included."""
-        return frozenset(f"{self.name}/{version}" for version in (self.version, *self.labels_from))
+        return label_names(self.name, self.version, self.labels_from)
 
     @property
     def letters(self) -> tuple[str, ...]:

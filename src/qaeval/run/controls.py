@@ -138,7 +138,9 @@ class ControlStage(Stage[_ControlTask, Control]):
         self.spec = judging.judge
         self._store, self._replies = store, replies
         sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self._instructions = Instructions.of(
+            judging.rubric, sampling, self.spec.judge_mode, sees=grade.judge_sees(store.settings())
+        )
         self._lenient = self.spec.structured == "off"
 
     def pending(self) -> PendingTasks[_ControlTask]:

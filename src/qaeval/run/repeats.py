@@ -101,7 +101,9 @@ class GradeRepeats(Stage[GradeTask, GradeRow]):
         self._store = store
         self._numbers = range(1, repeat)
         self._sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(judging.rubric, self._sampling, self.spec.judge_mode)
+        self._instructions = Instructions.of(
+            judging.rubric, self._sampling, self.spec.judge_mode, sees=grade.judge_sees(store.settings())
+        )
         self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 

@@ -387,7 +387,14 @@ class Runner:
                 samples=samples,
                 candidates=candidates,
             )
-            stage = GradeStage(judging, tasks, max_concurrency=max_concurrency, on_row=on_row, file=file)
+            stage = GradeStage(
+                judging,
+                tasks,
+                sees=grade.judge_sees(self._store.settings()),
+                max_concurrency=max_concurrency,
+                on_row=on_row,
+                file=file,
+            )
             with self._signals():
                 await run_stage(stage, self._context)
                 if controls:
@@ -480,7 +487,8 @@ class Runner:
                 queue.close()
 
         try:
-            grading = run_stage(GradeStage(judging, queue, alongside=True), self._context, progress=progress)
+            stage = GradeStage(judging, queue, sees=grade.judge_sees(self._store.settings()), alongside=True)
+            grading = run_stage(stage, self._context, progress=progress)
             await _run_both(produce(), grading)
         finally:
             progress.end()

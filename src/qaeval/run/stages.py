@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from qaeval.chat.protocol import ChatModel, Sampling
-from qaeval.evals.definition import EvalDefinition
+from qaeval.evals.definition import EvalDefinition, JudgeSees
 from qaeval.files.rows import ReplyIndex
 from qaeval.records import GenerateRow, Generation, GradeRow, Sample, StageName
 from qaeval.registry.config import ModelSpec
@@ -251,6 +251,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
     Args:
         judging: Judge and rubric.
         tasks: What is graded.
+        sees: What the judge is shown besides chunk and item.
         alongside: Whether candidates generate at the same time.
         max_concurrency: Highest number of requests in flight; None: as many as keep the server busy.
         on_row: Called with every row after it was written.
@@ -264,6 +265,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         judging: Judging,
         tasks: GradingTasks,
         *,
+        sees: tuple[JudgeSees, ...],
         alongside: bool = False,
         max_concurrency: int | None = None,
         on_row: Callable[[GradeRow], Awaitable[None]] = ignore,
@@ -276,7 +278,7 @@ class GradeStage(Stage[GradeTask, GradeRow]):
         self._tasks = tasks
         self._on_row = on_row
         sampling = self.spec.sampled(grade.SAMPLING)
-        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        self._instructions = Instructions.of(judging.rubric, sampling, self.spec.judge_mode, sees=sees)
         self.prompt_sha = grade.prompt_sha(self.spec)
         self._lenient = self.spec.structured == "off"
 

@@ -39,7 +39,7 @@ Harmony, Granite, GLM, Falcon, EXAONE, MiniMax, Nemotron, T5, BERT, and those of
 _PIECE: Final = re.compile(rf"(?=(<[^<>\s]{{1,{_MAX_PIECE}}}>|\[[^\[\]\s]{{1,{_MAX_PIECE}}}\]))")
 """Pieces that may be special tokens of an unknown tokenizer; they overlap."""
 _FENCE: Final = re.compile(
-    r"<\s{0,4}/?\s{0,4}(?:source|question|answer|prompt|chosen|rejected)\s{1,4}[0-9a-f]{4}(?=[0-9a-f]{4})",
+    r"<\s{0,4}/?\s{0,4}(?:title|source|expected|question|answer|prompt|chosen|rejected)\s{1,4}[0-9a-f]{4}(?=[0-9a-f]{4})",
     re.IGNORECASE,
 )
 """A tag like those of the judge's fence, with any mark, up to the middle of the mark."""
