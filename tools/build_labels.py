@@ -73,7 +73,7 @@ LETTERS_BY_CONSTRUCTION: Final[Mapping[str, str]] = {
 }
 """Letters that follow from the rubric's rules. Omissions, qualifiers and implications are a B or a C: they are read."""
 N_PLANTED, N_SOUND, N_FLOOR = 150, 100, 50
-N_ANSWERS, N_OWN = 99, 51
+N_ANSWERS, N_OWN = 90, 60
 """Items of the small model: answers to the questions of sound pairs, and pairs of its own."""
 OVERLAPS: Final = (0.15, 0.45)
 """Limits of three strata of the small model's items, of the same size: its good items are rare."""
