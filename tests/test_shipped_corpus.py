@@ -5,16 +5,22 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
+from itertools import combinations
+from math import ceil, floor
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from qaeval import api
+from qaeval.comparison.planning import plan_assumed
 from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.loading import load_chunks
+from qaeval.corpus.sampling import draw
 from qaeval.labelling import Sitting
+from qaeval.records import Sample
 
 ROOT = Path(__file__).parents[1]
 EVAL = ROOT / "evals" / "qa_pairs"
@@ -63,12 +69,86 @@ def test_every_chunk_names_source_and_licence_and_the_notices_have_both(tool: Mo
         assert text in notices
 
 
-def test_a_document_is_wholly_in_one_half() -> None:
+def test_the_corpus_has_the_breadth_that_it_promises(tool: ModuleType) -> None:
+    sizes = Counter(row["stratum"] for row in ROWS)
+    packages = {package.name: tool.PER_PACKAGE for package in tool.PACKAGES}
+    assert sizes == {
+        "self-hosting": 67,
+        "tiny": 3,
+        "fictional": 70,
+        "german": 35,
+        "hostile": 15,
+        **packages,
+    }
+    assert (len(ROWS), len(ROWS) + len(MORE)) == (260, 500)
+    assert len({row["chunk_id"] for row in (*ROWS, *MORE)}) == 500
+    lengths = {name: [] for name in sizes}
+    for row in ROWS:
+        lengths[row["stratum"]].append(len(row["text"].split()))
+    assert max(lengths["tiny"]) < 20
+    assert (
+        median(n for name, words in lengths.items() if name not in {"self-hosting", "tiny"} for n in words)
+        >= 200
+    )
+    for row in (*(row for row in ROWS if row["stratum"] in packages), *MORE):
+        assert tool.SHORTEST <= len(row["text"].split()) <= tool.LONGEST
+    assert tool.statistics(ROWS, MORE) in (EVAL / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_document_is_wholly_in_one_half_with_those_that_it_is_related_to() -> None:
+    assert Counter(row["split"] for row in ROWS) == {"tuning": 130, "held-out": 130}
     halves = defaultdict(set)
     for row in (*ROWS, *MORE):
         halves[row["document"]].add(row["split"])
     assert {len(split) for split in halves.values()} == {1}
-    assert len({row["chunk_id"] for row in (*ROWS, *MORE)}) == len(ROWS) + len(MORE)
+    by_stratum = Counter((row["stratum"], row["split"]) for row in ROWS)
+    for stratum, half in by_stratum:
+        other = "tuning" if half == "held-out" else "held-out"
+        assert abs(by_stratum[stratum, half] - by_stratum[stratum, other]) <= 1
+    by_id = {row["chunk_id"]: row for row in ROWS}
+    related = [(row, key) for row in ROWS for key in ("near_duplicate_of", "contradicts") if key in row]
+    assert Counter(key for _, key in related) == {"near_duplicate_of": 4, "contradicts": 4}
+    for row, key in related:
+        assert by_id[row[key]][key] == row["chunk_id"]
+        assert by_id[row[key]]["split"] == row["split"]
+
+
+def test_near_duplicates_are_named() -> None:
+    words = {row["chunk_id"]: frozenset(row["text"].split()) for row in (*ROWS, *MORE)}
+    named = {
+        frozenset((row["chunk_id"], row["near_duplicate_of"])) for row in ROWS if "near_duplicate_of" in row
+    }
+    alike = {
+        frozenset((one, other))
+        for one, other in combinations(words, 2)
+        if 0.8 < len(words[one]) / len(words[other]) < 1 / 0.8
+        and len(words[one] & words[other]) > 0.8 * len(words[one] | words[other])
+    }
+    assert alike == named
+
+
+@pytest.mark.parametrize("n", [20, 50, 100])
+def test_a_draw_has_every_large_stratum_and_both_languages(n: int) -> None:
+    samples = [Sample.of(chunk) for chunk in load_chunks(EVAL / "chunks.jsonl")]
+    for seed in range(5):
+        drawn = draw(samples, n=n, seed=seed)
+        sizes = Counter(sample.stratum for sample in drawn)
+        for stratum, size in Counter(row["stratum"] for row in ROWS).items():
+            assert floor(n * size / len(ROWS)) <= sizes[stratum] <= ceil(n * size / len(ROWS))
+        assert len(sizes) >= 9
+        assert {"de", "en"} <= {sample.chunk.language for sample in drawn}
+
+
+@pytest.mark.slow
+def test_the_readme_begins_with_the_difference_that_the_chunks_show() -> None:
+    _, _, first, *_ = (EVAL / "README.md").read_text(encoding="utf-8").splitlines()
+    plans = [
+        plan_assumed(rate=0.8, icc=0.2, items_per_chunk=3, n_chunks=n, difference=0.05, power=0.8)
+        for n in (len(ROWS), len(ROWS) + len(MORE))
+    ]
+    for (pair,) in (plan.pairs for plan in plans):
+        assert f"{pair.n_chunks} chunks" in first
+        assert f" {100 * pair.detectable:.1f} points" in first
 
 
 def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
@@ -88,7 +168,9 @@ def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
         ("held-out", "held-out"): 3,
         ("open", "held-out"): 3,
     }
-    (agreement,) = api.agreement(tmp_path / "run", labels=tmp_path / "run" / "labels" / "anna.jsonl").agreement
+    (agreement,) = api.agreement(
+        tmp_path / "run", labels=tmp_path / "run" / "labels" / "anna.jsonl"
+    ).agreement
     assert (agreement.n_labels, agreement.n_tuning_excluded) == (9, 3)
 
 

@@ -53,10 +53,12 @@ _FENCE: Final = re.compile(r"\s*(?:```|~~~)")
 _CUT: Final = re.compile(r"\A\s*[a-zäöü]|[\w,]\s*\Z")
 _CODE: Final = re.compile(r"```|::\s*\n|code-block|sourcecode")
 _TABLE: Final = re.compile(r"^\s*\||^=+ +=+", re.MULTILINE)
-_NOTE: Final = re.compile(
-    r"(?i)^\.\. (?:note|warning|tip|admonition|versionadded|seealso)|^\s*!!!|\b(?:note|caution|warning|hinweis|achtung)\b[:.*]",
+_BOILERPLATE: Final = re.compile(
+    r"(?i)^\.\. \S|^\s*!!!|<!--|^\[[^]]+\]: |\b(?:note|caution|warning|hinweis|achtung)\b[:.*]"
+    r"| › |^.* [·|—–] .* [·|—–] ",
     re.MULTILINE,
 )
+"""Directives, admonitions, comments, link targets, breadcrumbs and page headers."""
 _README_TABLE: Final = re.compile(r"^\| part \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
 _WORD: Final = re.compile(r"\S+")
 
@@ -264,8 +266,15 @@ def split_by_document(rows: Sequence[Row], halves: Mapping[str, str]) -> None:
     totals: Counter[str] = Counter()
     in_stratum: dict[str, Counter[str]] = defaultdict(Counter)
     groups = _groups(rows)
-    groups.sort(key=lambda group: (group[0]["stratum"], -len(group), record_id("half", group[0]["document"])))
-    groups.sort(key=lambda group: group[0]["document"] not in halves)
+    strata = list(dict.fromkeys(row["stratum"] for row in rows))
+    groups.sort(
+        key=lambda group: (
+            group[0]["document"] not in halves,
+            strata.index(group[0]["stratum"]),
+            -len(group),
+            record_id("half", group[0]["document"]),
+        )
+    )
     for group in groups:
         counts = in_stratum[group[0]["stratum"]]
         smaller = min(("tuning", "held-out"), key=lambda half: (counts[half], totals[half]))
@@ -328,7 +337,7 @@ def statistics(rows: Sequence[Row], more: Sequence[Row]) -> str:
     parts["packages"] = [row for row in rows if row["stratum"] in packages]
     parts["chunks-more.jsonl"] = list(more)
     lines = [
-        "| part | chunks | words, 10 % | median | 90 % | cut | code | table | note |",
+        "| part | chunks | words, 10 % | median | 90 % | cut | code | table | boilerplate |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, members in ((name, members) for name, members in parts.items() if members):
@@ -336,7 +345,7 @@ def statistics(rows: Sequence[Row], more: Sequence[Row]) -> str:
         quantiles = [words[int(share * (len(words) - 1) + 0.5)] for share in (0.1, 0.5, 0.9)]
         shares = [
             f"{100 * sum(bool(pattern.search(row['text'])) for row in members) / len(members):.0f} %"
-            for pattern in (_CUT, _CODE, _TABLE, _NOTE)
+            for pattern in (_CUT, _CODE, _TABLE, _BOILERPLATE)
         ]
         cells = [name, str(len(members)), *map(str, quantiles), *shares]
         lines.append(f"| {' | '.join(cells)} |")
