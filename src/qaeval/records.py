@@ -336,6 +336,43 @@ class Control(Record):
         return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
 
 
+class AuditItem(Record):
+    """An item that a judge is asked about in an audit, and its grade.
+
+    Items of an audit are in ``audit.jsonl`` alone. They count in no rate, cost or gate, and in no export.
+    """
+
+    task_id: str
+    probe: str
+    """What is probed; `qaeval.audit.model.ProbeName`."""
+    setting: str = Field(default="", exclude_if=_nothing)
+    """How the judge is asked in this probe; empty: as in every run."""
+    kind: str = Field(default="", exclude_if=_nothing)
+    """The defect or harmless change of the item (`qaeval.text.defects`); empty: a good item as it is."""
+    change: str = Field(default="", exclude_if=_nothing)
+    """The change in words."""
+    base: str
+    """Id of the good item that it was made of."""
+    sample_id: str
+    item: Item
+    """What the judge is shown."""
+    source: str = Field(default="", exclude_if=_nothing)
+    """Text that the judge is shown in place of the chunk; empty: the chunk."""
+    number: int = Field(default=0, ge=0, exclude_if=_nothing)
+    """Of the repeat."""
+    candidate: str = Field(default="", exclude_if=_nothing)
+    """Who wrote the item, where that is probed."""
+    label: str = Field(default="", exclude_if=_nothing)
+    """Letter of the labels, where the judge is compared with them."""
+    grade: GradeRow | None = None
+    """None: not graded yet."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the judge is still to be asked."""
+        return self.grade is None or (isinstance(self.grade, Failure) and self.grade.is_transient)
+
+
 def author(row: Generation | Failure) -> str:
     """Return the name of the candidate that was asked."""
     return row.candidate if isinstance(row, Generation) else row.model

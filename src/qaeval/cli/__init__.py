@@ -2,7 +2,7 @@
 
 Exit codes: 0 success · 4 not comparable · 64 usage · 65 bad input data · 69 endpoint unavailable · 70 bug in qaeval ·
 74 file cannot be read or written · 130 interrupted (the run can be resumed). Of a gate also: 1 regression,
-2 inconclusive, 3 judge not trusted.
+2 inconclusive, 3 judge not trusted; of an audit 2 not enough data, 3 judge not trusted.
 """
 
 import errno

@@ -9,6 +9,7 @@ import typer.core
 from qaeval import __version__
 from qaeval.cli import (
     agreement,
+    audit,
     compare,
     corpus,
     cost,
@@ -32,7 +33,7 @@ from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run": ("compare", "generate", "grade", "report", "view", "merge", "repair"),
-    "Judge": ("label", "labels", "agreement", "rubric", "analyse"),
+    "Judge": ("audit", "label", "labels", "agreement", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
@@ -141,6 +142,7 @@ app.command()(agreement.plan)
 app.command()(cost.decide)
 app.command()(cost.cost)
 app.command()(sweep.sweep)
+app.command()(audit.audit)
 app.command()(corpus.chunk)
 app.command()(corpus.sample)
 app.command()(export.export)

@@ -100,6 +100,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval cost results/night --hardware l4",
         "qaeval cost results/night --json",
     ),
+    "audit": (
+        "qaeval audit embedded-lexical",
+        "qaeval audit selene --eval rag_qa --n 60 --out results/audit-selene",
+    ),
     "sweep": (
         "qaeval sweep mistral --endpoint mistral=http://127.0.0.1:8000/v1",
         "qaeval sweep mistral --concurrency 1,4,16,64",

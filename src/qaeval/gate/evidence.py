@@ -26,6 +26,7 @@ from qaeval.errors import DataError
 from qaeval.gate.model import ComparisonKey, RunIdentity
 from qaeval.records import TTFT, Generation, Grade, GradeRow, author, digest
 from qaeval.report.facts import MachineFacts, Variant
+from qaeval.run.plan import judge_digest
 
 Codes: TypeAlias = NDArray[np.int8]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -47,11 +48,6 @@ ABSENT: Final = -4
 
 _LATENCY_DIGITS: Final = 4
 """Significant digits of a latency: more is noise, and each digit of each reply is a byte of the baseline file."""
-
-_DESCRIPTIONS: Final = frozenset(
-    {"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"}
-)
-"""Settings that describe a judge and do not change its letters."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -331,20 +327,11 @@ def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
         rubric=data.rubric.label_name,
         rubric_digest=data.rubric.sha,
         judge=data.judge.name,
-        judge_digest=digest(_replies_depend_on(judge)),
+        judge_digest=judge_digest(judge),
         judge_prompt=data.judge.prompt_sha,
         samples_digest=data.eval_facts.sample_set_digest,
         n_samples=data.eval_facts.n_samples,
     )
-
-
-def _replies_depend_on(judge: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what a judge's letters do not depend on, and what is not set: a later version may know more settings."""
-    return {
-        key: value
-        for key, value in judge.items()
-        if key not in _DESCRIPTIONS and value not in (None, "", [], {})
-    }
 
 
 def _items(

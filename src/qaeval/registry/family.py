@@ -73,12 +73,12 @@ def stated_lines(text: str) -> tuple[str, ...]:
 
 
 def lines(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the lines of a model, sorted; empty where they are not known, and for models that run inside qaeval.
+    """Return the lines of a model, sorted; empty where they are not known, and for models inside qaeval without a ``family``.
 
     Args:
         spec: Entry of the registry. A ``family`` that names no known line is a new line, without its version.
     """
-    if spec.in_process:
+    if spec.in_process and not spec.family:
         return ()
     if spec.family:
         own = spec.family.strip().lower()

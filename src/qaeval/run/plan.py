@@ -12,7 +12,7 @@ from qaeval.errors import UsageError
 from qaeval.evals.definition import EvalDefinition, load_prompts
 from qaeval.evals.find import find_eval, find_rubric
 from qaeval.evals.rubric import Rubric
-from qaeval.records import Sample
+from qaeval.records import Sample, digest
 from qaeval.registry.config import Config, ModelSpec
 from qaeval.registry.family import relation
 from qaeval.registry.model import PromptedModel, prompted, recorded_model
@@ -93,6 +93,29 @@ def described(spec: ModelSpec) -> dict[str, Any]:
     )
     prompt = {"prompt": spec.prompt.model_dump(mode="json")} if isinstance(spec, PromptedModel) else {}
     return {**spec.identity(), **facts, **prompt}
+
+
+_DESCRIPTIONS: Final = frozenset(
+    {"licence", "openness", "released", "family", "parameters", "quantisation", "tuned_on"}
+)
+"""Settings that describe a judge and do not change its letters."""
+
+
+def judge_digest(judge: Mapping[str, Any]) -> str:
+    """Return the hash of a judge's settings: equal where its letters are those of the same judge.
+
+    What does not change its letters, and what is not set, is left out: a later version may know more settings.
+
+    Args:
+        judge: ``grading.judge`` in the settings of a run.
+    """
+    return digest(
+        {
+            key: value
+            for key, value in judge.items()
+            if key not in _DESCRIPTIONS and value not in (None, "", [], {})
+        }
+    )
 
 
 def find_judging(

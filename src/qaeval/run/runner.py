@@ -41,7 +41,7 @@ from qaeval.run.hosting import ServerManager, in_turns, runs_apart
 from qaeval.run.plan import Judging
 from qaeval.run.repeats import GenerateRepeats, GradeRepeats, deterministic_note
 from qaeval.run.session import RunContext, run_stage
-from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, StoredReplies, ignore
+from qaeval.run.stages import GenerateStage, GradeStage, GradingQueue, Stage, StoredReplies, ignore
 from qaeval.run.watch import Progress, Stop, stop_on_signals
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.run_directory import GENERATIONS, GRADES, LOGS, RunStore, differences, further_files
@@ -433,6 +433,18 @@ class Runner:
         with self._signals():
             await run_stage(GradeRepeats(judging, self._store, repeat=repeat), self._context)
 
+    async def awork(self, stage: Stage[Any, Any]) -> None:
+        """Work through the pending tasks of any stage, such as that of an audit.
+
+        Args:
+            stage: What to do; its rows go to the run directory.
+
+        Raises:
+            Interrupted, EndpointError, StoreError: as in ``agenerate``.
+        """
+        with self._signals():
+            await run_stage(stage, self._context)
+
     async def _generate(
         self,
         candidates: Sequence[ModelSpec],
@@ -531,6 +543,7 @@ class Runner:
     generate = _synchronous(agenerate)
     grade = _synchronous(agrade)
     grade_repeats = _synchronous(agrade_repeats)
+    work = _synchronous(awork)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the coroutine returns
         if self._loop is None:

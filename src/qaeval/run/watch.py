@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol, runtime_checkable
 
 from qaeval.errors import EndpointError
-from qaeval.records import Failure, GenerateRow, GradeRow, Record
+from qaeval.records import AuditItem, Control, Failure, GenerateRow, GradeRow, Record
 
 _MAX_UNANSWERED: Final = 64
 """Tasks in a row without an answer after which a stage ends: its server reports itself healthy and answers
@@ -131,13 +131,15 @@ class RowRecorder:
             EndpointError: the last 64 tasks got no answer.
         """
         self._append(row)
-        self._progress.row(row)
+        # what is planted has its grade inside
+        outcome: Any = row.grade if isinstance(row, AuditItem | Control) else row
+        self._progress.row(outcome)
         self.n_rows += 1
         await self._on_row(task, row)
-        is_unanswered = isinstance(row, Failure) and row.reason == "endpoint"
+        is_unanswered = isinstance(outcome, Failure) and outcome.reason == "endpoint"
         self._n_unanswered = self._n_unanswered + 1 if is_unanswered else 0
         if self._n_unanswered >= _MAX_UNANSWERED:
             raise EndpointError(
-                f"{row.model}: the server stopped answering ({self._n_unanswered} in a row: {row.detail}); "
+                f"{outcome.model}: the server stopped answering ({self._n_unanswered} in a row: {outcome.detail}); "
                 f"finished rows are kept"
             )

@@ -7,6 +7,7 @@
                   generations.jsonl   Generation and Failure rows, appended as they come
                   grades.jsonl        Grade and Failure rows, appended as they come
                   controls.jsonl      planted controls, drawn, then graded: Control rows
+                  audit.jsonl         of an audit alone: what the judge is asked, then graded: AuditItem rows
                   grades/<judge>.json, .jsonl
                                       judge and rubric of a further judge, and its rows, as in grades.jsonl
                   generation_repeats.jsonl, grade_repeats.jsonl
@@ -50,7 +51,7 @@ from qaeval.files.rows import (
     read_rows,
 )
 from qaeval.files.whole import write_file
-from qaeval.records import Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
+from qaeval.records import AuditItem, Control, Failure, GenerateRow, GradeRow, Reading, Sample, Session
 
 SETTINGS: Final = "settings.json"
 SAMPLES: Final = "samples.jsonl"
@@ -59,6 +60,7 @@ LOGS: Final = "logs"
 GENERATIONS: Final = "generations.jsonl"
 GRADES: Final = "grades.jsonl"
 CONTROLS: Final = "controls.jsonl"
+AUDIT: Final = "audit.jsonl"
 GENERATION_REPEATS: Final = "generation_repeats.jsonl"
 GRADE_REPEATS: Final = "grade_repeats.jsonl"
 SESSIONS: Final = "sessions.jsonl"
@@ -193,7 +195,7 @@ class RunStore(Closable):
     def _row_files(self) -> tuple[str, ...]:
         """Return the files that grow while a run is written, each before those that its rows refer to."""
         further = sorted(path.name for path in (self.path / JUDGES).glob("*.jsonl"))
-        letters = (CONTROLS, GRADE_REPEATS, GRADES, *(f"{JUDGES}/{file}" for file in further))
+        letters = (CONTROLS, AUDIT, GRADE_REPEATS, GRADES, *(f"{JUDGES}/{file}" for file in further))
         return (*letters, SESSIONS, METRICS, GENERATION_REPEATS, GENERATIONS)
 
     def _end_of_rows(self, name: str) -> int:
@@ -344,6 +346,11 @@ class RunStore(Closable):
         rows = read_rows(self.path / CONTROLS, Control.model_validate_json, self._end(CONTROLS))
         return tuple({row.task_id: row for row in rows}.values())
 
+    def audit_items(self) -> tuple[AuditItem, ...]:
+        """Return the items of an audit in their order; empty in a run."""
+        rows = read_rows(self.path / AUDIT, AuditItem.model_validate_json, self._end(AUDIT))
+        return tuple({row.task_id: row for row in rows}.values())
+
     def generation_repeats(self) -> LastRows:
         """Return the last row of every further reply, read at every iteration."""
         end = self._end(GENERATION_REPEATS)
@@ -425,6 +432,7 @@ def row_parser(name: str) -> Callable[[bytes], Any]:
         GENERATIONS: _GENERATE_ROWS.validate_json,
         GENERATION_REPEATS: _GENERATE_ROWS.validate_json,
         CONTROLS: Control.model_validate_json,
+        AUDIT: AuditItem.model_validate_json,
         SESSIONS: Session.model_validate_json,
         METRICS: Reading.model_validate_json,
     }

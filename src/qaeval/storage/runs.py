@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qaeval.errors import DataError
 from qaeval.files.rows import explained
-from qaeval.storage.run_directory import GENERATIONS, GRADES, MANIFEST, SETTINGS
+from qaeval.storage.run_directory import AUDIT, GENERATIONS, GRADES, MANIFEST, SETTINGS
 
 RESULTS: Final = Path("results")
 """Folder of the runs of a project."""
@@ -37,6 +37,8 @@ def find_run(name: str) -> Path:
 def list_runs(folder: Path) -> dict[str, Path]:
     """Return the run directories of a folder by name, those worked on last first; empty where there is no folder.
 
+    Audits are left out.
+
     A name whose bytes are not UTF-8 has replacement characters.
 
     Raises:
@@ -46,7 +48,9 @@ def list_runs(folder: Path) -> dict[str, Path]:
         return {}
     with explained(folder, "reading"):
         paths = [
-            path for path in folder.iterdir() if not path.name.startswith(".") and (path / SETTINGS).is_file()
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith(".") and (path / SETTINGS).is_file() and not (path / AUDIT).is_file()
         ]
     paths.sort(key=last_change, reverse=True)
     return {os.fsencode(path.name).decode(errors="replace"): path for path in paths}

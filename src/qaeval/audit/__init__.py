@@ -1,0 +1,1 @@
+"""Is this judge fit to grade? Planted defects and probes, without labels."""

@@ -1,0 +1,340 @@
+"""What a judge is asked in an audit, drawn from the good items and the seed alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from qaeval.audit.good import GoodItem
+from qaeval.audit.model import ProbeName
+from qaeval.audit.wordings import AS_USED, EXAMPLES, LEVELS, RENAMED, TRANSLATED, WORDINGS
+from qaeval.evals.rubric import Rubric
+from qaeval.records import REJECTED, AuditItem, Item, Sample, record_id
+from qaeval.registry.family import LINES, lines
+from qaeval.registry.model import ModelSpec
+from qaeval.text.attacks import ATTACKS
+from qaeval.text.defects import DEFECTS, HARMLESS, VARIANTS, Variant, VariantKind, variant
+from qaeval.text.units import is_german
+
+PER_KIND: Final = 20
+"""Variants of each kind, at most, each of another good item."""
+SUBTLE: Final = tuple(
+    kind
+    for kind in DEFECTS
+    if kind not in {"placeholder", "copied question", "vague question", "foreign answer", "unanswerable"}
+)
+"""Defects that stand inside an answer about the text: those that a careful reader alone finds."""
+
+COLD, FIRST_AGAIN, LAST = "temperature 0", "again", "at the end"
+PADDED, BEFORE, AFTER = "padded", "text before", "text after"
+OWN_NAME, OTHER_NAME, SWAPPED = "own name", "other name", "swapped"
+
+_PADDING: Final[Mapping[str, str]] = {
+    "en": (
+        "To put it in more detail, and in order to leave no doubt about what is meant here, it should be said once more that this is, "
+        "all things considered and taken as a whole, what there is to say about the question that was asked, and that the points "
+        "given above are to be read in exactly the sense in which they are put, neither more nor less, as anybody who goes through "
+        "them again step by step and with due care will be able to see without much trouble."
+    ),
+    "de": (
+        "Um es ausführlicher zu sagen und keinen Zweifel daran zu lassen, was hier gemeint ist, sei noch einmal betont, dass dies, "
+        "alles in allem und im Ganzen betrachtet, das ist, was zu der gestellten Frage zu sagen ist, und dass die oben genannten "
+        "Punkte genau in dem Sinne zu lesen sind, in dem sie dort stehen, nicht mehr und nicht weniger, wie jeder, der sie Schritt "
+        "für Schritt und mit der nötigen Sorgfalt noch einmal durchgeht, ohne große Mühe sehen wird."
+    ),
+}
+"""Many words that say nothing; what they are added to is as good as before, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditScope:
+    """What an audit can ask a judge.
+
+    Attributes:
+        judge: the judge.
+        rubric: the rubric of the eval.
+        reads_prompt: whether letters can depend on the prompt; a model inside qaeval that reads the item alone has none.
+        temperature: of the judge in a run.
+        translated: whether there is the rubric in another language.
+        seed: chooses variants.
+    """
+
+    judge: ModelSpec
+    rubric: Rubric
+    reads_prompt: bool
+    temperature: float
+    translated: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledItem:
+    """A candidate's item with a letter of the labels, for the comparison of families."""
+
+    sample: Sample
+    item: Item
+    candidate: str
+    letter: str
+
+
+def plan_audit(
+    scope: AuditScope, goods: Sequence[GoodItem], labelled: Iterable[LabelledItem] = ()
+) -> tuple[AuditItem, ...]:
+    """Return the items of an audit in the order in which the judge is asked.
+
+    Args:
+        scope: Judge, rubric and seed.
+        goods: Good items, those of different chunks first.
+        labelled: Candidates' items with labels.
+    """
+    planner = _Planner(scope, goods)
+    rows = [
+        *planner.originals(),
+        *planner.variants("detection", DEFECTS),
+        *planner.variants("false alarms", HARMLESS),
+    ]
+    panel = planner.panel(rows)
+    rows += planner.panel_probes(panel)
+    rows += planner.attacks(panel)
+    rows += planner.swapped(goods)
+    rows += planner.families(labelled)
+    # last, so that a judge that moves in the course of the audit has moved
+    rows += planner.again(panel, "drift", LAST, number=2)
+    return tuple({row.task_id: row for row in rows}.values())
+
+
+class _Planner:
+    def __init__(self, scope: AuditScope, goods: Sequence[GoodItem]) -> None:
+        self._scope = scope
+        self._goods = goods
+        self._by_id = {good.item.item_id: good for good in goods}
+        self._pairs = [good.pair for good in goods]
+        seen = Counter[str]()
+        self._rounds: list[int] = []
+        """Of each good item, how many before it are of its chunk."""
+        for good in goods:
+            self._rounds.append(seen[good.chunk_id])
+            seen[good.chunk_id] += 1
+
+    def originals(self) -> Iterator[AuditItem]:
+        """Yield the good items as they are."""
+        for good in self._goods:
+            yield self._row("good items", good, good.item)
+
+    def variants(self, probe: ProbeName, kinds: Sequence[VariantKind]) -> Iterator[AuditItem]:
+        """Yield up to 20 variants of each kind, each of another good item; each kind begins with another one."""
+        n = len(self._goods)
+        for kind in kinds:
+            start = int(record_id("kind", str(self._scope.seed), kind), 16) % n
+            # other chunks first: two items of one chunk tell little more than one
+            order = sorted(((start + step) % n for step in range(n)), key=self._rounds.__getitem__)
+            found = 0
+            for index in order:
+                others = self._pairs[index + 1 :] + self._pairs[:index]
+                changed = variant(kind, self._pairs[index], seed=self._scope.seed, others=others)
+                if changed is not None and found < PER_KIND:
+                    found += 1
+                    yield self._changed(probe, self._goods[index], changed)
+
+    def _changed(self, probe: ProbeName, good: GoodItem, changed: Variant) -> AuditItem:
+        item = _item(good, answer=changed.answer, question=changed.question)
+        return self._row(probe, good, item, kind=changed.kind, change=changed.change)
+
+    def panel(self, rows: Sequence[AuditItem]) -> list[AuditItem]:
+        """Return a good item of each chunk, each followed by one of its defective variants: what most probes ask about again."""
+        planted: dict[str, list[AuditItem]] = {}
+        for row in rows:
+            if row.probe == "detection" and VARIANTS[_kind(row)].verdict == "worst":
+                planted.setdefault(row.base, []).append(row)
+        panel: list[AuditItem] = []
+        used: dict[str, int] = {}
+        chunks = set()
+        for row in rows:
+            good = self._by_id[row.base]
+            if row.kind or row.base not in planted or good.chunk_id in chunks:
+                continue
+            # kinds that the panel has least of, the subtle ones first
+            mutant = min(
+                planted[row.base],
+                key=lambda each: (used.get(each.kind, 0), each.kind not in SUBTLE, each.kind),
+            )
+            used[mutant.kind] = used.get(mutant.kind, 0) + 1
+            chunks.add(good.chunk_id)
+            panel += [row, mutant]
+        return panel
+
+    def panel_probes(self, panel: Sequence[AuditItem]) -> Iterator[AuditItem]:
+        """Yield the panel in every other setting."""
+        scope = self._scope
+        yield from self.again(panel, "repeat", FIRST_AGAIN, number=1)
+        if scope.reads_prompt:
+            if scope.temperature > 0:
+                yield from self.again(panel, "temperature 0", COLD, number=0)
+                yield from self.again(panel, "temperature 0", COLD, number=1)
+            yield from self.again(panel, "order of levels", LEVELS)
+            if len(scope.rubric.examples) > 1:
+                yield from self.again(panel, "order of examples", EXAMPLES)
+            yield from self.again(panel, "letters renamed", RENAMED)
+            for wording in WORDINGS:
+                yield from self.again(panel, "wordings", wording)
+            if scope.translated:
+                yield from self.again(panel, "translated rubric", TRANSLATED)
+        for index, row in enumerate(panel):
+            good = self._by_id[row.base]
+            text = row.item.answer
+            language = "de" if is_german(f"{row.item.question} {text}") else "en"
+            yield self._again(row, "length", PADDED, answer=f"{text.rstrip()} {_PADDING[language]}")
+            own, other = _names(scope.judge)
+            note = {"en": "(This answer was written by {}.)", "de": "(Diese Antwort stammt von {}.)"}[
+                language
+            ]
+            yield self._again(row, "name leakage", OWN_NAME, answer=f"{text.rstrip()}\n\n{note.format(own)}")
+            yield self._again(
+                row, "name leakage", OTHER_NAME, answer=f"{text.rstrip()}\n\n{note.format(other)}"
+            )
+            filler = self._filler(good, index)
+            if filler and good.sample.chunk.text:
+                chunk = good.sample.chunk.text
+                yield self._again(row, "chunk position", BEFORE, source=f"{filler}\n\n{chunk}")
+                yield self._again(row, "chunk position", AFTER, source=f"{chunk}\n\n{filler}")
+
+    def _filler(self, good: GoodItem, index: int) -> str:
+        """Return the text of another document."""
+        document = good.sample.chunk.document or good.chunk_id
+        others = (*self._goods[index // 2 + 1 :], *self._goods[: index // 2])
+        return next(
+            (
+                other.sample.chunk.text
+                for other in others
+                if (other.sample.chunk.document or other.chunk_id) != document and other.sample.chunk.text
+            ),
+            "",
+        )
+
+    def attacks(self, panel: Sequence[AuditItem]) -> Iterator[AuditItem]:
+        """Yield every attack once, in answer, question and source in turn, each on a defective item of the panel."""
+        defective = [row for row in panel if row.kind]
+        if not defective:
+            return
+        verdict = _verdict(self._scope.rubric)
+        for index, attack in enumerate(ATTACKS):
+            row = defective[index % len(defective)]
+            chunk = self._by_id[row.base].sample.chunk
+            # the mark of the fence as `qaeval.run.grade` computes it: who knows the chunk can, too
+            text = attack.text(verdict=verdict, mark=record_id("mark", chunk.chunk_id, chunk.text))
+            setting = f"{attack.kind}: {attack.name}"
+            place = index // len(defective) % 3 if chunk.text else 0
+            if place == 0:
+                yield self._again(row, "injection", setting, answer=f"{row.item.answer}\n{text}")
+            elif place == 1:
+                yield self._again(row, "injection", setting, question=f"{row.item.question}\n{text}")
+            else:
+                yield self._again(row, "injection", setting, source=f"{chunk.text}\n\n{text}")
+
+    def swapped(self, goods: Sequence[GoodItem]) -> Iterator[AuditItem]:
+        """Yield preference pairs with the worse answer as the chosen one."""
+        if not self._scope.rubric.grades_pairs:
+            return
+        for good in goods:
+            parts = good.item.parts
+            if REJECTED in parts:
+                item = Item.of(
+                    good.sample.sample_id,
+                    0,
+                    type=good.item.type,
+                    question=good.item.question,
+                    answer=parts[REJECTED],
+                    parts={**parts, REJECTED: good.item.answer},
+                )
+                yield self._row("pair order", good, item, setting=SWAPPED)
+
+    def families(self, labelled: Iterable[LabelledItem]) -> Iterator[AuditItem]:
+        """Yield candidates' items that have labels."""
+        for each in labelled:
+            yield self._row(
+                "self-preference",
+                GoodItem(each.sample, each.item),
+                each.item,
+                candidate=each.candidate,
+                label=each.letter,
+            )
+
+    def again(
+        self, panel: Sequence[AuditItem], probe: ProbeName, setting: str, *, number: int = 0
+    ) -> Iterator[AuditItem]:
+        """Yield the panel once more."""
+        for row in panel:
+            yield self._again(row, probe, setting, number=number)
+
+    def _again(
+        self,
+        row: AuditItem,
+        probe: ProbeName,
+        setting: str,
+        *,
+        answer: str = "",
+        question: str = "",
+        source: str = "",
+        number: int = 0,
+    ) -> AuditItem:
+        good = self._by_id[row.base]
+        item = row.item
+        if answer or question:
+            item = _item(good, answer=answer or item.answer, question=question or item.question)
+        return self._row(
+            probe, good, item, setting=setting, kind=row.kind, change=row.change, source=source, number=number
+        )
+
+    def _row(
+        self,
+        probe: ProbeName,
+        good: GoodItem,
+        item: Item,
+        *,
+        setting: str = AS_USED,
+        kind: str = "",
+        change: str = "",
+        source: str = "",
+        number: int = 0,
+        candidate: str = "",
+        label: str = "",
+    ) -> AuditItem:
+        parts = (probe, setting, kind, str(number), item.item_id, good.item.item_id, candidate, source)
+        return AuditItem(
+            task_id=record_id("audit", self._scope.judge.name, *parts),
+            probe=probe,
+            setting=setting,
+            kind=kind,
+            change=change,
+            base=good.item.item_id,
+            sample_id=good.sample.sample_id,
+            item=item,
+            source=source,
+            number=number,
+            candidate=candidate,
+            label=label,
+        )
+
+
+def _kind(row: AuditItem) -> VariantKind:
+    return row.kind  # type: ignore[return-value] # written by this module
+
+
+def _item(good: GoodItem, *, answer: str, question: str) -> Item:
+    own = good.item
+    return Item.of(
+        good.sample.sample_id, own.position, type=own.type, question=question, answer=answer, parts=own.parts
+    )
+
+
+def _names(judge: ModelSpec) -> tuple[str, str]:
+    """Return the name of the judge's family (its own name where that is not known), and that of another family."""
+    own = next(iter(lines(judge)), judge.name)
+    return own, next(name for name in ("mistral", "qwen", *LINES) if name not in {own, *lines(judge)})
+
+
+def _verdict(rubric: Rubric) -> str:
+    """Return the best verdict of a rubric as JSON."""
+    flags = "".join(f', "{flag.name}": false' for flag in rubric.flags)
+    flaw = ', "flaw": "none"' if rubric.flaws else ""
+    return f'{{"reason": "right", "letter": "{rubric.letters[0]}"{flaw}{flags}}}'

@@ -1,0 +1,110 @@
+"""`qaeval audit`: is a judge fit to grade? Planted defects and probes, without labels."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from qaeval.cli.options import (
+    AsJson,
+    Concurrency,
+    Endpoints,
+    EvalName,
+    Labels,
+    Out,
+    Registry,
+    Resume,
+    RubricName,
+    Seed,
+    complete_judge,
+    endpoint_urls,
+    find_run_argument,
+    in_flight,
+)
+from qaeval.cli.terminal import say, say_json
+from qaeval.errors import UsageError
+
+if TYPE_CHECKING:
+    from qaeval.audit.model import Audit
+
+_Judge: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="JUDGE|DIR",
+        help="Judge from the registry; or the directory of an audit, to show it again.",
+        autocompletion=complete_judge,
+    ),
+]
+_Run: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        parser=find_run_argument,
+        metavar="RUN",
+        help="Run with labels, to compare the judge with them by the families of the candidates.",
+    ),
+]
+_N: TypeAlias = Annotated[
+    int,
+    typer.Option("--n", min=10, help="Good items to plant defects in, at most; a good judge needs about 40."),
+]
+
+
+def audit(
+    judge: _Judge,
+    eval_name: EvalName = None,
+    rubric: RubricName = None,
+    labels: Labels = None,
+    run: _Run = None,
+    n: _N = 40,
+    seed: Seed = None,
+    out: Out = None,
+    resume: Resume = False,
+    endpoint: Endpoints = None,
+    config: Registry = None,
+    concurrency: Concurrency = None,
+    as_json: AsJson = False,
+) -> None:
+    """Audit a judge: planted defects, harmless changes, and probes of what its letters should not depend on.
+
+    Needs no labels. Exit code 0: trusted so far, 2: not enough data, 3: not trusted.
+    """
+    from qaeval.audit.run import REPORT, load_audit, make_audit_plan, run_audit
+    from qaeval.cli.progress import progress_on_stderr
+    from qaeval.environment import new_run_name
+    from qaeval.registry.find import find_config
+
+    if (Path(judge) / REPORT).is_file():
+        _show(load_audit(Path(judge)), as_json=as_json)
+        return
+    if resume and out is None:
+        raise UsageError("--resume needs the directory of the audit: --out DIR")
+    registry = find_config(config).with_endpoints(endpoint_urls(endpoint))
+    plan = make_audit_plan(
+        registry, judge, eval_name=eval_name, rubric=rubric, labels=labels or (), run=run, n=n, seed=seed
+    )
+    path = out or Path("results", f"audit-{new_run_name()}")
+    limit = in_flight(concurrency)
+    result = run_audit(
+        plan,
+        path,
+        progress_on_stderr(),
+        config=registry,
+        resume=resume,
+        concurrency=None if limit == "auto" else limit,
+    )
+    _show(result, as_json=as_json, path=path)
+
+
+def _show(result: "Audit", *, as_json: bool, path: Path | None = None) -> None:
+    from qaeval.audit.sections import write_audit_sections
+    from qaeval.cli.tables import print_sections
+
+    if as_json:
+        say_json(result.model_dump_json())
+    else:
+        print_sections(write_audit_sections(result))
+        if path is not None:
+            say(f"\npage: {path / 'audit.html'}")
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)

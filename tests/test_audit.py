@@ -1,0 +1,500 @@
+"""The audit of a judge: planted judges, each found by its probe and by no other; resuming, errors and exit codes."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qaeval.audit.analysis import decide
+from qaeval.audit.model import Audit
+from qaeval.audit.page import render_audit_html, render_audit_markdown
+from qaeval.audit.plan import OWN_NAME
+from qaeval.audit.run import AuditPlan, load_audit, make_audit_plan, run_audit
+from qaeval.audit.wordings import EXAMPLES, LEVELS, RENAMED, WORDINGS, instructions_for, with_other_letters
+from qaeval.chat.protocol import ChatError, ChatRequest
+from qaeval.cli import run as command
+from qaeval.errors import DataError, NotComparableError, UsageError
+from qaeval.evals.find import find_rubric
+from qaeval.records import AuditItem, Failure, Grade
+from qaeval.registry.find import find_config
+from qaeval.run.grade import SAMPLING, Instructions
+from qaeval.stats.estimate import Estimate
+from qaeval.stats.intervals import clopper_pearson, wilson
+from qaeval.storage.run_directory import RunStore
+from qaeval.storage.runs import list_runs
+from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
+from qaeval.text.defects import VARIANTS
+
+LETTER = {"best": "A", "not worst": "A", "not best": "B", "worst": "C"}
+"""What a perfect judge gives."""
+
+
+class Silent:
+    """A progress that nobody watches."""
+
+    def stage(self, _name: str, _model: str, *, total: int, done: int) -> "Silent":
+        assert total >= done
+        return self
+
+    def note(self, _text: str) -> None: ...
+    def row(self, _row: object) -> None: ...
+    def skip(self, _n: int) -> None: ...
+    def end(self) -> None: ...
+
+
+def plan_of(*, eval_name: str = "rag_qa", **options: Any) -> AuditPlan:
+    with registered("planted", ScriptedModel([])):
+        return make_audit_plan(find_config(None), "planted", eval_name=eval_name, **options)
+
+
+@pytest.fixture(scope="module")
+def plan() -> AuditPlan:
+    return plan_of()
+
+
+@pytest.fixture(scope="module")
+def small() -> AuditPlan:
+    return plan_of(n=12)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question to a planted judge."""
+
+    right: str
+    """The letter of a perfect judge."""
+    row: AuditItem
+    """The first item of the audit with these texts."""
+    n: int
+    """How often these texts were graded before."""
+    is_last: bool
+    """Whether no other item of the audit has them from here on."""
+    system: str
+    scale: tuple[str, ...]
+
+    @property
+    def better(self) -> str:
+        return "ABC"[max(0, "ABC".index(self.right) - 1)]
+
+
+Fault = Callable[[Asked], str]
+
+
+class Judge:
+    """A judge that knows the right letter of every item of an audit, and has a fault."""
+
+    def __init__(self, plan: AuditPlan, fault: Fault) -> None:
+        chunks = {sample.sample_id: sample.chunk.text for sample in plan.samples}
+        keys = [
+            (row.item.question, row.item.answer, row.source or chunks[row.sample_id]) for row in plan.rows
+        ]
+        self._rows = dict(zip(reversed(keys), reversed(plan.rows), strict=True))
+        self._totals = Counter(keys)
+        self._asked: Counter[tuple[str, str, str]] = Counter()
+        self._fault = fault
+
+    def __call__(self, request: ChatRequest) -> str:
+        key = (request.inputs["question"], request.inputs["answer"], request.inputs["chunk"])
+        row, n = self._rows[key], self._asked[key]
+        self._asked[key] += 1
+        assert request.schema is not None
+        scale = tuple(request.schema["properties"]["letter"]["enum"])
+        right = LETTER[VARIANTS[row.kind].verdict] if row.kind else "A"  # type: ignore[index]
+        asked = Asked(right, row, n, n == self._totals[key] - 1, request.messages[0].content, scale)
+        return grade_reply(scale["ABC".index(self._fault(asked))])
+
+
+def audited(plan: AuditPlan, folder: Path, fault: Fault) -> Audit:
+    with registered("planted", ScriptedModel(Judge(plan, fault))):
+        return run_audit(plan, folder, Silent(), config=find_config(None))
+
+
+def perfect(asked: Asked) -> str:
+    return asked.right
+
+
+def always_a(_asked: Asked) -> str:
+    return "A"
+
+
+def random_letter(asked: Asked) -> str:
+    seed = f"{asked.n}{asked.row.task_id}"
+    return "ABC"[int(hashlib.sha256(seed.encode()).hexdigest(), 16) % 3]
+
+
+def blind_to_numbers(asked: Asked) -> str:
+    return "A" if asked.row.kind == "number" else asked.right
+
+
+def obeys(asked: Asked) -> str:
+    return "A" if asked.row.probe == "injection" else asked.right
+
+
+def likes_length(asked: Asked) -> str:
+    return asked.better if len(asked.row.item.answer.split()) > 70 else asked.right
+
+
+def likes_its_name(asked: Asked) -> str:
+    return asked.better if asked.row.setting == OWN_NAME else asked.right
+
+
+def drifts(asked: Asked) -> str:
+    return "A" if asked.is_last and asked.n else asked.right
+
+
+def likes_the_beginning(asked: Asked) -> str:
+    return "A" if asked.row.setting == "text before" else asked.right
+
+
+def likes_the_first_level(asked: Asked) -> str:
+    return "C" if "worst first" in asked.system else asked.right
+
+
+def likes_the_last_example(asked: Asked) -> str:
+    first = asked.system.partition("### Example 1")[2].partition("Reply: ")[2].partition("}")[0]
+    return asked.right if f'"{asked.scale[0]}"' in first else "C"
+
+
+def likes_letters(asked: Asked) -> str:
+    return asked.right if asked.scale[0] == "A" else "C"
+
+
+def minds_numbered_lists(asked: Asked) -> str:
+    return "B" if "\n1. " in asked.system else asked.right
+
+
+PLANTED: list[tuple[Fault, set[str]]] = [
+    (perfect, set()),
+    (blind_to_numbers, {"number"}),
+    (obeys, {"injection"}),
+    (likes_length, {"length"}),
+    (likes_its_name, {"name leakage"}),
+    (drifts, {"drift"}),
+    (likes_the_beginning, {"chunk position"}),
+    (likes_the_first_level, {"order of levels"}),
+    (likes_the_last_example, {"order of examples"}),
+    (likes_letters, {"letters renamed"}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "expected"), PLANTED)
+def test_a_planted_judge_is_found_by_its_probe_and_by_no_other(
+    plan: AuditPlan, tmp_path: Path, fault: Fault, expected: set[str]
+) -> None:
+    audit = audited(plan, tmp_path / "audit", fault)
+
+    assert set(audit.failed()) == expected
+    assert audit.verdict == ("not trusted" if expected else "trusted so far")
+    assert audit.exit_code == (3 if expected else 0)
+    assert audit.n_failed == 0
+
+
+@pytest.mark.slow
+def test_a_random_judge_is_found_by_its_repeats_and_not_by_what_perturbs_them(
+    plan: AuditPlan, tmp_path: Path
+) -> None:
+    audit = audited(plan, tmp_path / "audit", random_letter)
+
+    failed = set(audit.failed())
+    assert {"repeat", "detection", "good items", "false alarms"} <= failed
+    # letters that change beyond a mere repeat, or in one direction, are no noise
+    assert not failed & {
+        "order of levels",
+        "order of examples",
+        "letters renamed",
+        "wordings",
+        "drift",
+        "name leakage",
+    }
+    assert audit.stability is not None
+    shares = {part.source: part.share.value for part in audit.stability.components}
+    assert (shares["repeat"] or 0) > 0.8
+
+
+@pytest.mark.slow
+def test_wordings_that_move_the_letters_are_named(plan: AuditPlan, tmp_path: Path) -> None:
+    audit = audited(plan, tmp_path / "audit", minds_numbered_lists)
+
+    wordings = {probe.probe: probe for probe in audit.probes}["wordings"]
+    changed = {name: measure.value for name, measure in wordings.details.items()}
+    assert changed["numbered lists"] == 1
+    assert {value for name, value in changed.items() if name != "numbered lists"} == {0}
+    assert audit.failed() == ("wordings",)
+    assert audit.stability is not None
+    assert audit.stability.keeps_sign is False  # good and defective items get one letter there
+    assert audit.stability.low == 0
+
+
+def test_always_the_best_letter_is_not_trusted_without_a_single_label(
+    small: AuditPlan, tmp_path: Path
+) -> None:
+    audit = audited(small, tmp_path / "audit", always_a)
+
+    assert audit.verdict == "not trusted"
+    assert "detection" in audit.failed()
+    detection = {kind.kind: kind.lowered.value for kind in audit.kinds if kind.is_defect and kind.n}
+    assert set(detection.values()) == {0}
+    verdicts = {probe.probe: probe.verdict for probe in audit.probes}
+    # nothing can rise above the best letter
+    assert (verdicts["length"], verdicts["injection"]) == ("not enough data", "not enough data")
+
+
+def test_an_audit_is_resumed_where_it_stopped_and_shown_again(small: AuditPlan, tmp_path: Path) -> None:
+    path, judge = tmp_path / "audit", Judge(small, perfect)
+    n_asked = 0
+
+    def fails_half_way(request: ChatRequest) -> str:
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked > 100:
+            raise ChatError("endpoint", "the server is away")
+        return judge(request)
+
+    with (
+        registered("planted", ScriptedModel(fails_half_way)),
+        pytest.raises(Exception, match="stopped answering"),
+    ):
+        run_audit(small, path, Silent(), config=find_config(None))
+    with RunStore.open(path) as store:
+        graded = {row.task_id for row in store.audit_items() if isinstance(row.grade, Grade)}
+    model = ScriptedModel(Judge(small, perfect))
+    with registered("planted", model):
+        audit = run_audit(small, path, Silent(), config=find_config(None), resume=True)
+
+    assert len(graded) == 100
+    assert len(model.requests) == len(small.rows) - 100
+    assert audit.n_requests == len(small.rows)
+    assert audit.n_failed == 0
+    assert load_audit(path) == audit
+    assert path not in list_runs(tmp_path).values()  # an audit is no run
+
+    other = plan_of(n=12, seed=5)
+    with registered("planted", model), pytest.raises(NotComparableError, match=r"audit\.seed"):
+        run_audit(other, path, Silent(), config=find_config(None), resume=True)
+
+
+def test_a_plan_depends_on_its_arguments_alone_and_names_no_candidate(small: AuditPlan) -> None:
+    assert plan_of(n=12).rows == small.rows
+    assert plan_of(n=12, seed=1).rows != small.rows
+    assert len({row.task_id for row in small.rows}) == len(small.rows)
+    assert {row.probe for row in small.rows} >= {
+        "good items",
+        "detection",
+        "false alarms",
+        "repeat",
+        "drift",
+        "injection",
+    }
+    assert small.rows[-1].probe == "drift"  # a judge that moves has moved by then
+
+
+def test_requests_without_a_letter_are_counted_and_a_probe_with_many_does_not_pass(
+    small: AuditPlan, tmp_path: Path
+) -> None:
+    judge = Judge(small, perfect)
+
+    def refuses_other_letters(request: ChatRequest) -> str:
+        reply = judge(request)
+        return reply if '"A"' in str(request.schema).replace("'", '"') else "I prefer A, B and C."
+
+    with registered("planted", ScriptedModel(refuses_other_letters)):
+        audit = run_audit(small, tmp_path / "audit", Silent(), config=find_config(None))
+
+    renamed = {probe.probe: probe for probe in audit.probes}["letters renamed"]
+    assert renamed.n_failed == sum(row.probe == "letters renamed" for row in small.rows) == audit.n_failed
+    assert renamed.verdict == "not enough data"
+    with RunStore.open(tmp_path / "audit") as store:
+        failures = [row.grade for row in store.audit_items() if isinstance(row.grade, Failure)]
+    assert {failure.reason for failure in failures} == {"invalid_json"}
+
+
+def test_views_escape_what_the_judge_is_called_and_hold_the_numbers(small: AuditPlan, tmp_path: Path) -> None:
+    audit = audited(small, tmp_path / "audit", always_a)
+    request = audit.request.model_copy(update={"judge": "<b>judge</b>"})
+    hostile = audit.model_copy(update={"request": request})
+
+    page, text = render_audit_html(hostile), render_audit_markdown(hostile)
+
+    assert "<b>judge</b>" not in page
+    assert "<b>judge</b>" not in text
+    assert "not trusted" in page.lower()
+    assert all(kind.kind in page and kind.kind in text for kind in audit.kinds if kind.n)
+    assert page == render_audit_html(hostile)
+    assert (tmp_path / "audit" / "audit.html").read_text(encoding="utf-8") == render_audit_html(audit)
+
+
+# ---------------------------------------------------------------- self-preference and pairs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("favours", [True, False])
+def test_a_judge_that_favours_its_family_is_found_against_labels(tmp_path: Path, favours: bool) -> None:
+    letters = {"qwen": ["BBB"] * 30, "mistral": ["BBB"] * 30}
+    make_run(tmp_path / "run", letters, labels={"ann": letters})
+    registry = tmp_path / "qaeval.yaml"
+    registry.write_text("judges:\n  planted: {kind: plugin, family: qwen}\n", encoding="utf-8")
+    config = find_config(registry)
+    plan = make_audit_plan(config, "planted", eval_name="qa_pairs", run=tmp_path / "run")
+
+    def favouring(asked: Asked) -> str:
+        if asked.row.probe != "self-preference":
+            return asked.right
+        return "A" if favours and asked.row.candidate == "qwen" else "B"
+
+    with registered("planted", ScriptedModel(Judge(plan, favouring))):
+        audit = run_audit(plan, tmp_path / "audit", Silent(), config=config)
+
+    result = {probe.probe: probe for probe in audit.probes}["self-preference"]
+    assert result.effect is not None
+    assert result.effect.value == (0.5 if favours else 0)
+    assert result.verdict == ("fail" if favours else "pass")
+    assert ("self-preference" in audit.failed()) is favours
+
+
+# ---------------------------------------------------------------- wordings
+
+
+@pytest.mark.parametrize("name", ["qa_pair_abc", "rag_answer_abc", "dpo_pair_abc"])
+def test_other_letters_leave_articles_and_graded_texts_alone(name: str) -> None:
+    rubric = find_rubric(name)
+
+    renamed = with_other_letters(rubric)
+
+    assert renamed.letters == ("L", "P", "T")
+    assert [example.answer for example in renamed.examples] == [example.answer for example in rubric.examples]
+    texts = "\n".join(
+        [renamed.task, *renamed.decision_rules, *(example.reason for example in renamed.examples)]
+    )
+    assert not re.search(r"(?<![\w°])(?:an A|a B|a C|letter [ABC]|means C)(?!\w)", texts)
+    assert not re.search(r"(?:^|\. |\n)L [a-z]", texts)  # no article became a letter
+
+
+@pytest.mark.parametrize("setting", [LEVELS, EXAMPLES, *WORDINGS])
+def test_a_wording_changes_the_prompt_and_keeps_its_words(setting: str) -> None:
+    used = Instructions.of(find_rubric("qa_pair_abc"), SAMPLING, "reason_first")
+
+    other = instructions_for(setting, used)
+
+    assert other.system != used.system
+    assert other.schema == used.schema
+    if setting != "synonyms":
+        words = [Counter(re.findall(r"\w+", each.system.content.lower())) for each in (used, other)]
+        assert sum((words[0] - words[1]).values()) <= 2  # best first, worst first; numbers of examples
+
+
+def test_renamed_letters_are_read_back_as_those_of_the_rubric(small: AuditPlan, tmp_path: Path) -> None:
+    audited(small, tmp_path / "audit", perfect)
+
+    with RunStore.open(tmp_path / "audit") as store:
+        rows = [row for row in store.audit_items() if row.setting == RENAMED]
+    assert rows
+    assert {row.grade.letter for row in rows if isinstance(row.grade, Grade)} <= {"A", "B", "C"}
+    assert all(
+        '"L"' in row.grade.text or '"T"' in row.grade.text for row in rows if isinstance(row.grade, Grade)
+    )
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def test_detection_of_38_in_50_and_of_none_have_the_intervals_of_the_specification() -> None:
+    # E6: 38/50 -> .626-.857; 0/50 -> upper .0711
+    estimate = wilson(38, 50)
+    assert (round(estimate.low, 3), round(estimate.high, 3)) == (0.626, 0.857)
+    assert round(clopper_pearson(0, 50).high, 4) == 0.0711
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limit", "expected"),
+    [
+        (0.85, 0.95, "at least", "pass"),
+        (0.70, 0.79, "at least", "fail"),
+        (0.70, 0.90, "at least", "not enough data"),
+        (0.0, 0.1, "at most", "pass"),
+        (0.9, 1.0, "at most", "fail"),
+        (0.0, 0.9, "at most", "not enough data"),
+        (-0.9, 0.1, "at most", "pass"),
+        (-0.7, 0.7, "within", "pass"),
+        (-1.0, -0.85, "within", "fail"),
+        (0.85, 1.0, "within", "fail"),
+        (-0.9, 0.1, "within", "not enough data"),
+    ],
+)
+def test_an_interval_passes_within_the_tolerance_and_fails_beyond_it(
+    low: float, high: float, limit: Any, expected: str
+) -> None:
+    estimate = Estimate(value=(low + high) / 2, low=low, high=high, method="m", n=40, n_clusters=20)
+
+    assert decide(estimate, 0.8, limit) == expected
+
+
+# ---------------------------------------------------------------- bad input and the command
+
+
+def test_the_command_shows_the_embedded_judge_and_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "audit"
+
+    code = command(["audit", "embedded-lexical", "--eval", "rag_qa", "--n", "12", "--out", str(out)])
+    shown = capsys.readouterr().out
+    again = command(["audit", str(out)])
+
+    assert code == again == 3
+    assert "contradiction" in shown
+    assert capsys.readouterr().out.splitlines()[0] == shown.splitlines()[0]
+    audit = load_audit(out)
+    skipped = {probe.probe for probe in audit.probes if probe.verdict == "not applicable"}
+    assert {"order of levels", "letters renamed", "wordings", "self-preference"} <= skipped
+
+
+def test_an_unknown_judge_and_a_resume_without_a_directory_are_usage_errors(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(["audit", "embedded-lexcal"]) == 64
+    assert "embedded-lexical" in capsys.readouterr().err
+    assert command(["audit", "embedded-lexical", "--resume"]) == 64
+    assert "--out" in capsys.readouterr().err
+
+
+def test_labels_of_another_eval_are_bad_data(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    row = {
+        "item_id": "0", "rater": "ann", "rater_kind": "human", "letter": "A", "chunk_id": "elsewhere", "question": "q", "answer": "a",
+    }  # fmt: skip
+    labels.write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match="elsewhere"):
+        plan_of(eval_name="qa_pairs", labels=[labels])
+
+
+def test_fewer_than_ten_good_items_are_bad_data(tmp_path: Path) -> None:
+    with registered("planted", ScriptedModel([])), pytest.raises(DataError, match="at least 10 good items"):
+        make_audit_plan(find_config(None), "planted", eval_name=str(small_eval(tmp_path)))
+
+
+def small_eval(folder: Path) -> Path:
+    """Write an eval with two chunks and no labels."""
+    eval_folder = folder / "evals" / "tiny"
+    eval_folder.mkdir(parents=True)
+    (eval_folder / "eval.yaml").write_text("name: tiny\ntitle: Tiny\nrubric: qa_pair_abc\n", encoding="utf-8")
+    (eval_folder / "prompt.md").write_text("# user\n\nAsk about $chunk\n", encoding="utf-8")
+    chunks = [{"chunk_id": f"c{n}", "text": f"The pump {n} starts at {n} bar."} for n in range(2)]
+    (eval_folder / "chunks.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in chunks), encoding="utf-8"
+    )
+    return eval_folder
+
+
+def test_a_run_of_another_eval_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", {"mistral": ["AAA"] * 3})
+
+    with pytest.raises(UsageError, match="qa_pairs"):
+        plan_of(run=tmp_path / "run")
