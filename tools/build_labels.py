@@ -418,7 +418,7 @@ def references() -> dict[str, Label]:
 
 
 def measure(items: Sequence[DrawnItem], chunks: Mapping[str, Chunk]) -> None:
-    """Print how far the two readings agree, how they relate to the construction, and how far the floor judge agrees."""
+    """Print the agreement of the two readings, of the first with what was planted, and of the floor judge."""
     kinds = {item.item_id: item for item in items}
     one, two, final = read_labels(FIRST), read_labels(SECOND), references()
     shared = sorted(set(one) & set(two))
@@ -436,6 +436,13 @@ def measure(items: Sequence[DrawnItem], chunks: Mapping[str, Chunk]) -> None:
     print("differences by rule (first, second, letters):")
     for (a, b, letters), n in sorted(rules.items(), key=lambda entry: (-entry[1], entry[0])):
         print(f"  {a} | {b} | {letters} | {n}")
+    expected = {
+        name: LETTERS_BY_CONSTRUCTION[item.origin]
+        for name, item in kinds.items()
+        if item.origin in LETTERS_BY_CONSTRUCTION and name in one
+    }
+    equal = sum(one[name].letter == letter for name, letter in expected.items())
+    print(f"planted with a known letter: {len(expected)}, of which the first reading gives it to {equal}")
     print("letters by kind (after settling):")
     for kind in ("model", "planted", "sound", "floor"):
         print(
