@@ -70,7 +70,7 @@ test-faults: $(VENV)/.dev  ## run servers, disks and processes that fail: needs 
 
 fuzz: $(VENV)/.dev  ## search for replies, rows, files and documents that break the readers; SECONDS=20 for each kind
 	@$(PIP) --require-hashes -r requirements/fuzz.txt
-	@printf '%s\n' reply completion rows files documents samples | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
+	@printf '%s\n' reply completion rows files documents samples imports gates metrics | xargs -P 2 -I KIND $(BIN)/python tests/fuzz/search.py KIND $(or $(SECONDS),20)
 
 bench: $(VENV)/.dev  ## measure the engine against the ideal and the least loop, under 3 minutes: needs a C compiler
 	@$(BIN)/python benchmarks/run.py --quick $(ARGS)

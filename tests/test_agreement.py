@@ -194,7 +194,7 @@ def test_numbers_are_a_scale_with_the_highest_best(tmp_path: Path) -> None:
     given = agreement(path, columns=columns, scale=("1", "4", "5", "10"))
     assert (assumed.letters, assumed.is_scale_assumed) == (("10", "5", "4", "1"), True)
     assert (given.letters, given.is_scale_assumed) == (("1", "4", "5", "10"), False)
-    assert "--scale 1,4,5,10" in str(write_agreement(assumed))
+    assert "--scale=1,4,5,10" in str(write_agreement(assumed))
     assert "--scale" not in str(write_agreement(given))
 
 

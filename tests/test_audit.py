@@ -13,14 +13,16 @@ import pytest
 
 from qaeval.audit.analysis import decide
 from qaeval.audit.model import Audit
+from qaeval.audit.mutants import write_mutants
 from qaeval.audit.page import render_audit_html, render_audit_markdown
 from qaeval.audit.plan import OWN_NAME
-from qaeval.audit.run import AuditPlan, load_audit, make_audit_plan, run_audit
+from qaeval.audit.run import AuditPlan, load_audit, make_audit_plan, run_audit, show_again
 from qaeval.audit.wordings import EXAMPLES, LEVELS, RENAMED, WORDINGS, instructions_for, with_other_letters
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.cli import run as command
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.find import find_rubric
+from qaeval.labelling import Sitting
 from qaeval.records import AuditItem, Failure, Grade
 from qaeval.registry.find import find_config
 from qaeval.run.grade import SAMPLING, Instructions
@@ -29,8 +31,9 @@ from qaeval.stats.intervals import clopper_pearson, wilson
 from qaeval.storage.run_directory import RunStore
 from qaeval.storage.runs import list_runs
 from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
-from qaeval.text.defects import VARIANTS
+from qaeval.text.defects import DEFECTS, VARIANTS
 
+ROOT = Path(__file__).parents[1]
 LETTER = {"best": "A", "not worst": "A", "not best": "B", "worst": "C"}
 """What a perfect judge gives."""
 
@@ -104,10 +107,12 @@ class Judge:
         row, n = self._rows[key], self._asked[key]
         self._asked[key] += 1
         assert request.schema is not None
-        scale = tuple(request.schema["properties"]["letter"]["enum"])
+        fields = request.schema["properties"]
+        scale = tuple(fields["letter"]["enum"])
+        flags = {name: False for name, about in fields.items() if about["type"] == "boolean"}
         right = LETTER[VARIANTS[row.kind].verdict] if row.kind else "A"  # type: ignore[index]
         asked = Asked(right, row, n, n == self._totals[key] - 1, request.messages[0].content, scale)
-        return grade_reply(scale["ABC".index(self._fault(asked))])
+        return grade_reply(scale["ABC".index(self._fault(asked))], flags=flags)
 
 
 def audited(plan: AuditPlan, folder: Path, fault: Fault) -> Audit:
@@ -166,7 +171,7 @@ def likes_letters(asked: Asked) -> str:
 
 
 def minds_numbered_lists(asked: Asked) -> str:
-    return "B" if "\n1. " in asked.system else asked.right
+    return "B" if "## SCALE" in asked.system else asked.right
 
 
 PLANTED: list[tuple[Fault, set[str]]] = [
@@ -246,6 +251,7 @@ def test_always_the_best_letter_is_not_trusted_without_a_single_label(
     assert (verdicts["length"], verdicts["injection"]) == ("not enough data", "not enough data")
 
 
+@pytest.mark.slow
 def test_an_audit_is_resumed_where_it_stopped_and_shown_again(small: AuditPlan, tmp_path: Path) -> None:
     path, judge = tmp_path / "audit", Judge(small, perfect)
     n_asked = 0
@@ -358,6 +364,39 @@ def test_a_judge_that_favours_its_family_is_found_against_labels(tmp_path: Path,
     assert ("self-preference" in audit.failed()) is favours
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("swaps", "expected"), [(False, "pass"), (True, "fail")])
+def test_preference_pairs_are_asked_in_both_orders(tmp_path: Path, swaps: bool, expected: str) -> None:
+    labels = tmp_path / "labels.jsonl"
+    cards = [
+        json.loads(line) for line in (ROOT / "evals" / "dpo_pairs" / "cards.jsonl").read_text().splitlines()
+    ]
+    rows = [
+        {
+            "item_id": f"{number}", "rater": "ann", "rater_kind": "human", "letter": "A", "chunk_id": card["card_id"],
+            "question": f"How do I plan case {number}?", "answer": f"Plan case {number} with a test first, then widen it slowly.",
+            "rejected": f"Start case {number} at once.",
+        }
+        for number, card in enumerate(cards)
+    ]  # fmt: skip
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    plan = plan_of(eval_name="dpo_pairs", labels=[labels])
+
+    def judge(asked: Asked) -> str:
+        return ("A" if swaps else "C") if asked.row.setting == "swapped" else asked.right
+
+    audit = audited(plan, tmp_path / "audit", judge)
+
+    order = {probe.probe: probe for probe in audit.probes}["pair order"]
+    assert order.verdict == expected
+    assert order.effect is not None
+    assert order.effect.n_clusters == min(40, len(cards))
+    assert audit.verdict == ("not trusted" if swaps else "trusted so far")
+    # the chosen answers are alike: none is foreign to another card
+    kinds = {kind.kind for kind in audit.kinds if kind.n}
+    assert kinds == {"placeholder", "copied question", "formatting"}
+
+
 # ---------------------------------------------------------------- wordings
 
 
@@ -438,6 +477,7 @@ def test_an_interval_passes_within_the_tolerance_and_fails_beyond_it(
 # ---------------------------------------------------------------- bad input and the command
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_embedded_judge_and_its_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -498,3 +538,41 @@ def test_a_run_of_another_eval_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="qa_pairs"):
         plan_of(run=tmp_path / "run")
+
+
+# ---------------------------------------------------------------- people check the planted items
+
+
+@pytest.mark.slow
+def test_a_person_checks_planted_items_and_what_is_refuted_counts_in_nothing(
+    small: AuditPlan, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit"
+    before = audited(small, path, perfect)
+    run = write_mutants(path)
+    assert write_mutants(path) == run  # there is one already
+    planted = [row for row in small.rows if row.probe in {"good items", "detection", "false alarms"}]
+    chunks = {sample.sample_id: sample.chunk.text for sample in small.samples}
+    by_texts = {(chunks[row.sample_id], row.item.question, row.item.answer): row for row in planted}
+    number = next(row for row in planted if row.kind == "number")
+
+    with Sitting.open(run, "anna", n=1000, by="random") as sitting:
+        while question := sitting.current():
+            row = by_texts[question.text, question.question, question.answer]
+            is_bad = row.kind in DEFECTS and row != number
+            sitting.record(question.assignment, "C" if is_bad else "A")
+    after = show_again(path)
+
+    assert (after.n_refuted, after.checked_by) == (1, ("anna",))
+    assert after.n_checked == len({row.item.item_id for row in planted if row.kind})
+    counts = [{kind.kind: kind.n for kind in audit.kinds} for audit in (before, after)]
+    assert counts[0].pop("number") - counts[1].pop("number") == 1
+    assert counts[0] == counts[1]
+    assert "1 refuted" in render_audit_markdown(after)
+
+
+def test_a_run_has_no_planted_items_to_label(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", {"mistral": ["AAA"] * 3})
+
+    with pytest.raises(DataError, match="not an audit"):
+        write_mutants(tmp_path / "run")

@@ -168,4 +168,4 @@ def test_the_file_holds_replies_and_no_names(tmp_path: Path) -> None:
         compare(tmp_path / "one", server)
     rows = sqlite3.connect(tmp_path / "cache" / FILE).execute("SELECT question, reply FROM reply").fetchall()
     assert all(len(question) == 32 for question, _ in rows)
-    assert set(json.loads(rows[0][1])) == {"text", "finish", "usage", "alternatives"}
+    assert set(json.loads(rows[0][1])) == {"text", "finish", "usage", "alternatives", "thinking", "remark"}

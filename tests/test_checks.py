@@ -4,17 +4,19 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from figures import Bar
 from qaeval.checks.answers import refuses
 from qaeval.checks.check import CheckedItem, CheckSpec, run_checks, spec_problem
-from qaeval.checks.claims import Facts, claims, load_facts
+from qaeval.checks.claims import Facts, GpuFacts, claims, load_facts
 from qaeval.checks.registry import CHECKS, meaning
 from qaeval.checks.scenarios import impossible
 from qaeval.errors import DataError
@@ -258,6 +260,8 @@ REFUSALS: Final = [
     "Der Kontext enthält keine Information über den Preis.",
     "Die Frage lässt sich nicht beantworten.",
     "Leider nennt die Quelle keinen Preis.",
+    "The price of the plan is not given.",
+    "Das steht nicht im Text.",
 ]
 ANSWERS: Final = [
     "It uses port 8000.",
@@ -266,6 +270,7 @@ ANSWERS: Final = [
     "The server does not include the prompt in the reply.",
     "The context window cannot be enlarged.",
     "There is no limit.",
+    "Without the flag the key is not given to the server.",
     "The gauge is a share of time; it does not say how much of the GPU was used.",
     "It uses port 8000. The text does not say why.",
     "You cannot tell vLLM to skip the check.",
@@ -276,6 +281,7 @@ ANSWERS: Final = [
     "Der Server speichert keine Anfragen.",
 ]
 FALSE_PREMISE: Final = {"type": "unanswerable", "stratum": "false_premise"}
+ACCEPTING: Final = {"type": "unanswerable", "stratum": "conflict", "accepts": [r"\bB is.zero"]}
 
 REFUSING: Final = [
     *(Try("wrong_refusal", "declines", case(answer)) for answer in REFUSALS),
@@ -287,9 +293,16 @@ REFUSING: Final = [
         if "text does not say" not in answer
     ),
     Try("missing_refusal", "", case("It uses port 8000. The text does not say why.")),
-    Try("missing_refusal", "", case("At the start B is zero, not A.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("At the start B is zero, not A.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "", case("At the start B is zero, not A.", given=ACCEPTING)),
+    Try("missing_refusal", "", case("It’s the reverse:\nb is\nzero.", given=ACCEPTING)),
+    Try("missing_refusal", "answers", case("At the start A is zero, not B.", given=ACCEPTING)),
     Try("missing_refusal", "", case("It is 8. The premise is wrong.", given=FALSE_PREMISE)),
-    Try("missing_refusal", "", case("Anlagen dieser Größe sind nicht betroffen.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "", case("It doesn't: only 8 count.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "", case("Die Annahme ist falsch.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("It does not use port 80 for this.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("By a factor of 4, not 8.", given=FALSE_PREMISE)),
+    Try("missing_refusal", "answers", case("It is 8. It doesn't: only 8.", given=FALSE_PREMISE)),
     Try("missing_refusal", "answers", case("Because B is random.", given=FALSE_PREMISE)),
     Try("missing_refusal", "answers", case("Weil B zufällig ist. Das hilft nicht.", given=FALSE_PREMISE)),
     Try("missing_refusal", "answers", case("At the start B is zero, not A.", given={"stratum": "absent"})),
@@ -450,16 +463,23 @@ def claimed(finds: str, answer: str, *, rejected: str = "", prompt: str = "", sc
     return Try("reality", finds, pair, {"facts": FACTS.model_dump(mode="json")})
 
 
-# Bounds by hand: 7B × 2.4 = 16.8 GB (8.4 to 33.6); 7B × 16 = 112 (56 to 224); A100 3.43 USD (1.715 to 6.86);
+# Bounds by hand: 7B × 2.4 = 16.8 GB (8.4 to 33.6); 7B × 16 = 112 (56 to 224); A100-80GB 1.19 to 3.67 USD (0.595 to 7.34);
+# of 40 or 80 GB 1.00 to 3.67 (0.5 to 7.34); L4 0.44 to 0.80 (0.22 to 1.60); RTX 4090 0.29 to 0.88 (0.145 to 1.76);
 # L4 300 ÷ 14 = 21.43 tokens/s (10.7 to 42.9); 8 GB ÷ 4 = 2 billion tokens (1 to 4).
 REALITY: Final = [
     claimed("7 billion parameters × 2.4 GB = 16.8 GB", "Serving a 7B model in bf16 needs 8.3 GB of VRAM."),
     claimed("claims 34 GB", "Serving a 7B model in bf16 needs 34 GB of VRAM."),
     claimed("full training", "Full fine-tuning of a 7B model fits a card with 55 GB of memory."),
     claimed("rejected claims 24 GB", "Fine.", rejected="Inferenz eines 70B-Modells braucht 24 GB Speicher."),
-    claimed("3.43 USD on 2026-11-09", "An A100 80GB costs $1.71 per hour."),
-    claimed("claims 6.87 USD an hour", "One A100 costs 6.87 USD an hour."),
-    claimed("pro Stunde", "Eine H100 kostet 20 USD pro Stunde."),
+    claimed(
+        "1.19 to 3.67 USD, published since 2026-03, seen on 2026-11-09", "An A100 80GB costs $0.59 per hour."
+    ),
+    claimed("for A100-40GB or A100-80GB", "One A100 costs 0.49 USD an hour."),
+    claimed("claims 7.35 USD an hour", "One A100-80GB costs 7.35 USD an hour."),
+    claimed("pro Stunde", "Eine H100 kostet 25 USD pro Stunde."),
+    claimed("0.44 to 0.8 USD", "An L4 costs $1.61 per hour."),
+    claimed("0.29 to 0.88 USD", "Ein RTX4090 kostet 0,14 USD pro Stunde."),
+    claimed("1 to 3.4 USD", "An A100 40GB costs $6.90 per hour."),
     claimed("= 21.43 tokens/s at most", "On an L4 a 7B model writes 43 tokens per second."),
     claimed("claims 10 tokens/s on L4", "On an L4 a 7B model writes 10 tokens/s."),
     claimed("8 GB of text ÷ 4 bytes = 2,000,000,000 tokens", "8 GB of text are 4.1 billion tokens."),
@@ -471,8 +491,11 @@ REALITY: Final = [
     claimed("", "Full fine-tuning of a 7B model takes 57 GB of memory, or 223 GB of memory."),
     claimed("", "QLoRA of a 7B model fits a 24 GB card."),
     claimed("", "A full training of a 20B model does not fit into 80 GB of memory."),
-    claimed("", "One A100-80GB costs $1.72 per hour."),
-    claimed("", "One A100 costs 6.86 USD an hour."),
+    claimed("", "One A100-80GB costs $0.60 per hour."),
+    claimed("", "One A100-80GB costs 7.34 USD an hour."),
+    claimed("", "One A100 costs 0.50 USD an hour."),
+    claimed("", "An L4 costs $1.60 per hour."),
+    claimed("", "An RTX 4090 costs $0.15 per hour."),
     claimed("", "Eight H100 cost $55 per hour."),
     claimed("", "On an L4 a 7B model writes 42 tokens per second."),
     claimed("", "On an L4 a 7B model writes 900 tokens per second for 64 concurrent requests."),
@@ -502,7 +525,31 @@ ALIKE: Final = [
     alike("", "Restart the server now.", ""),
 ]
 
+PROMPT: Final = (
+    "Answer the question from the passage below. Use nothing but the passage: no outside knowledge, no guesses.\n"
+    '{"answer": "Rye sourdough rests for 12 to 16 hours at 24 degrees before it is baked."}\n<passage>\n$chunk\n</passage>'
+)
+
+
+def copied(finds: str, answer: str = "Fine.", *, asks: str = "", text: str = ENGLISH, **parts: str) -> Try:
+    given = case(answer, text=text, **parts)
+    item = given.item.model_copy(update={"question": asks})
+    return Try("copied_prompt", finds, replace(given, item=item, prompt=PROMPT))
+
+
+COPIED: Final = [
+    copied("answer: 'rye sourdough", "Rye sourdough rests for 12 to 16 hours at 24 degrees."),
+    copied("no outside knowledge", "I use nothing but the passage: no outside knowledge, no guesses."),
+    copied("question:", asks="Answer the question from the passage below. Use nothing else?"),
+    copied("rejected:", **{REJECTED: "USE NOTHING BUT THE PASSAGE, no outside knowledge and guesses."}),
+    copied("", "Rye sourdough rests for 12 to 16."),
+    copied("", "vLLM listens on port 8000 by default, and the cache holds 1,500 blocks."),
+    copied("", "Use nothing but the passage, no outside knowledge.", text=f"A prompt: {PROMPT}"),
+    copied("", asks="How long does rye sourdough rest?"),
+]
+
 TRIES: Final = [
+    *COPIED,
     *(*REPEATED, *FOREIGN, *ECHOED, *STOCK, *LENGTH, *LABEL, *NUMBERS, *NAMES, *LANGUAGE, *REFUSING),
     *(*FORMS, *BARE, *WORDS, *STEPS, *FEATURES, *FORBIDDEN, *REALITY, *ALIKE),
 ]
@@ -527,7 +574,7 @@ def test_every_check_has_cases_on_both_sides(name: str) -> None:
 
 
 def test_all_checks_are_known() -> None:
-    assert len(CHECKS) == 19
+    assert len(CHECKS) == 20
     assert meaning("no such check") == ""
 
 
@@ -550,8 +597,8 @@ def test_a_refusal_after_an_answer_is_no_refusal(answer: str, *, is_refusal: boo
 def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
     tokens = 50e9 / 4
     hours = 6 * 20e9 * tokens / (312e12 * 0.4) / 3600
-    usd = hours * 3.43
-    assert (tokens, round(hours), round(usd)) == (12.5e9, 3339, 11452)
+    usd = hours * 1.19  # the lowest price
+    assert (tokens, round(hours), round(usd)) == (12.5e9, 3339, 3973)
     found = impossible({**DREAM, "method": "full", "n_gpus": 1}, FACTS)
     problems = dict(part.split(": ", 1) for part in found.split("; "))
     figures = {
@@ -560,7 +607,7 @@ def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
     assert figures == {
         "memory": ["20", "16", "320", "1", "80"],  # 20B x 16 GB; 1 GPU of 80 GB
         "time": ["6", "20e9", "1.25e+10", "40", "312", "3,339", "3", "1", "72"],  # 3 days of 1 GPU: 72 hours
-        "cost": ["3,339", "3.43", "2026", "11", "09", "11,452", "500"],
+        "cost": ["3,339", "1.19", "2026", "11", "09", "3,973", "500"],
     }
 
 
@@ -571,17 +618,21 @@ def test_an_impossible_training_is_named_with_its_arithmetic() -> None:
         ({**DREAM, "gpu": "abacus"}, []),
         ({**DREAM, "billions": None}, []),
         ({"billions": 5, "gpu": "A100-80GB"}, []),  # 5 × 16 = 80 GB, all that there is
-        ({"billions": 5.1, "gpu": "A100"}, ["memory"]),
+        ({"billions": 5.1, "gpu": "A100-80GB"}, ["memory"]),
+        ({"billions": 5.1, "gpu": "A100"}, []),  # of 40 or of 80 GB
+        ({"billions": 2.6, "gpu": "A100-40GB"}, ["memory"]),
+        ({"billions": 1.6, "gpu": "RTX 4090"}, ["memory"]),
         ({"billions": 20, "gpu": "A100-80GB", "n_gpus": 4}, []),
         ({"billions": 20, "gpu": "A100-80GB", "n_gpus": 3}, ["memory"]),
         # 6 × 1e9 × 0.25e9 ÷ (121e12 × 0.4) ÷ 3600 = 8.61 hours; by LoRA 5.74
         ({"billions": 1, "text_gb": 1, "gpu": "L4", "days": 0.3}, ["time"]),
-        ({"billions": 1, "text_gb": 1, "gpu": "L4", "days": 0.4, "usd": 1}, []),  # the L4 has no price
+        ({"billions": 1, "text_gb": 1, "gpu": "L4", "days": 0.4, "usd": 3.8}, []),  # 8.61 × 0.44 = 3.79 USD
+        ({"billions": 1, "text_gb": 1, "gpu": "L4", "days": 0.4, "usd": 3.7}, ["cost"]),
         ({"billions": 1, "text_gb": 1, "gpu": "L4", "days": 0.3, "method": "lora"}, []),
         ({"billions": 1, "text_gb": 1, "gpu": "L4", "days": 0.3, "n_gpus": 2}, []),
-        # 6 × 1e9 × 0.25e9 ÷ (312e12 × 0.4) ÷ 3600 × 3.43 = 11.45 USD
-        ({"billions": 1, "text_gb": 1, "gpu": "A100-80GB", "usd": 11}, ["cost"]),
-        ({"billions": 1, "text_gb": 1, "gpu": "A100-80GB", "usd": 12}, []),
+        # 6 × 1e9 × 0.25e9 ÷ (312e12 × 0.4) ÷ 3600 × 1.19 = 3.97 USD, the lowest price
+        ({"billions": 1, "text_gb": 1, "gpu": "A100-80GB", "usd": 3.9}, ["cost"]),
+        ({"billions": 1, "text_gb": 1, "gpu": "A100-80GB", "usd": 4}, []),
     ],
 )
 def test_a_scenario_is_impossible_for_what_it_lacks(scenario: dict[str, Any], names: list[str]) -> None:
@@ -589,11 +640,60 @@ def test_a_scenario_is_impossible_for_what_it_lacks(scenario: dict[str, Any], na
     assert [part.partition(":")[0] for part in found.split("; ") if part] == names
 
 
+CARDS: Final = {
+    card["card_id"]: card for card in map(json.loads, (EVAL / "cards.jsonl").read_text("utf-8").splitlines())
+}
+
+
+def excess(scenario: Mapping[str, Any], *, price: int) -> dict[str, float]:
+    """Return by how much a scenario exceeds memory, time and budget; price 0: the lowest, 1: the highest."""
+    gpu, n = FACTS.gpus[scenario["gpu"]], scenario["n_gpus"]
+    work = {"full": 6}.get(scenario["method"], 4) * scenario["billions"] * 1e9 * scenario["text_gb"] * 1e9 / 4
+    hours = work / (gpu.tflops_bf16 * 1e12 * 0.4) / 3600
+    return {
+        "memory": FACTS.gb_per_billion[scenario["method"]] * scenario["billions"] / (gpu.memory_gb * n),
+        "time": hours / (scenario["days"] * 24 * n),
+        "cost": hours * (gpu.prices or (0, 0))[price] / scenario["usd"],
+    }
+
+
 def test_the_cards_are_as_possible_as_their_type_says() -> None:
-    cards = [json.loads(line) for line in (EVAL / "cards.jsonl").read_text("utf-8").splitlines() if line]
-    for card in cards:
-        found = impossible(card.get("scenario_facts", {}), FACTS)
-        assert bool(found) == (card["type"] == "impossible"), (card["card_id"], found)
+    for card in CARDS.values():
+        reasons = impossible(card.get("scenario_facts", {}), FACTS)
+        assert bool(reasons) == (card["type"] == "impossible"), (card["card_id"], reasons)
+    planned = [card["scenario_facts"] for card in CARDS.values() if card["type"] == "planning"]
+    assert len(planned) == 8
+    assert (
+        max(max(excess(scenario, price=1).values()) for scenario in planned) < 1
+    )  # at the highest price too
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks", "factor"),
+    [
+        ("card-041", "memory", 1.4),  # 7 × 16 = 112 GB, 80
+        ("card-042", "memory", 1.4875),  # 70 × 0.85 = 59.5 GB, 40
+        ("card-043", "time", 1.855),  # 6 × 1e9 × 10e9 ÷ (312e12 × 0.4) ÷ 3600 = 133.5 hours, 72
+        ("card-044", "memory", 2.0),  # 3 × 16 = 48 GB, 24
+        ("card-045", "time", 2.374),  # 4 × 32e9 × 0.2e9 ÷ (312e12 × 0.4) ÷ 3600 = 56.98 hours, 24
+        ("card-046", "cost", 1.589),  # 4 × 12e9 × 0.5e9 ÷ (312e12 × 0.4) ÷ 3600 × 1.19 = 63.57 USD, 40
+        ("card-047", "time", 1.554),  # 4 × 13e9 × 0.5e9 ÷ (121e12 × 0.4) ÷ 3600 = 149.2 hours, 96
+        ("card-048", "memory", 1.6),  # 8 × 16 = 128 GB, 80
+    ],
+)
+def test_a_nearly_impossible_card_differs_from_a_possible_one_in_what_it_lacks(
+    name: str, lacks: str, factor: float
+) -> None:
+    card = CARDS[name]
+    twin = CARDS[card["twin"]]
+    assert twin["type"] == "planning"
+    assert twin["persona"] == card["persona"]
+    changed = [key for key, value in twin["scenario_facts"].items() if card["scenario_facts"][key] != value]
+    assert 1 <= len(changed) <= 2
+    factors = excess(card["scenario_facts"], price=0)
+    assert factors.pop(lacks) == pytest.approx(factor, abs=0.001)
+    assert 1.3 <= factor <= 3
+    assert max(factors.values()) < 1
 
 
 # Claims.
@@ -612,10 +712,9 @@ def test_the_cards_are_as_possible_as_their_type_says() -> None:
         "A LoRA of a 7B model runs well on an A100 80GB.",
         "It costs $900 per hour.",
         "An A100 costs $900.",
-        "An A100-40GB costs $900 per hour.",
         "An A100 beats an H100 at $900 per hour.",
         "A spot A100 costs $0.20 per hour.",
-        "An L4 costs $900 per hour.",  # no price in the facts
+        "A T4 costs $900 per hour.",  # not in the facts
         "A 7B model writes 900 tokens per second.",
         "An L4 writes 900 tokens per second.",
         "On an L4 the 30B-A3B writes 90 tokens per second.",
@@ -640,6 +739,25 @@ def test_a_name_that_two_gpus_share_needs_its_memory(gpus: tuple[str, str]) -> N
     assert facts.gpu_in("an A100") == ""
     assert facts.gpu_in("an A100 40 GB") == "A100-40GB"
     assert facts.gpu_in("two A100-80GB") == "A100-80GB"
+
+
+def test_a_price_is_one_figure_or_the_lowest_and_the_highest() -> None:
+    gpu = FACTS.gpus["A100-80GB"].model_dump()
+    single = GpuFacts.model_validate({**gpu, "usd_per_hour": 3.43, "published_since": ""})
+    assert single.prices == (3.43, 3.43)
+    assert single.price_label() == "3.43 USD, seen on 2026-11-09"
+    assert GpuFacts.model_validate({**gpu, "usd_per_hour": None}).prices is None
+    with pytest.raises(ValidationError, match=r"lowest, highest"):
+        GpuFacts.model_validate({**gpu, "usd_per_hour": [3, 1]})
+
+
+def test_every_gpu_of_the_facts_is_priced_with_source_and_dates() -> None:
+    assert {"L4", "RTX 4090", "A100-40GB", "A100-80GB", "H100-80GB"} <= FACTS.gpus.keys()
+    for name, gpu in FACTS.gpus.items():
+        low, high = gpu.prices or (0, 0)
+        assert 0 < low < high, name
+        assert gpu.source, name
+        assert "2026" <= gpu.published_since <= gpu.as_of, name
 
 
 def test_a_facts_file_that_is_none_is_refused(tmp_path: Path) -> None:

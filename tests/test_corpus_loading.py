@@ -6,7 +6,7 @@ from typing import TypeAlias
 import pytest
 
 from qaeval.corpus.loading import MAX_CHUNK_WORDS, load_chunks
-from qaeval.errors import DataError
+from qaeval.errors import DataError, UsageError
 from qaeval.records import Chunk
 
 File: TypeAlias = Callable[..., Path]
@@ -73,10 +73,9 @@ def test_a_unicode_line_separator_does_not_end_a_line(tmp_path: Path) -> None:
     [
         (
             {"id": "a", "txt": "x"},
-            ":1: no text: expected one of text, content, body, chunk; the keys are 'id', 'txt'.",
+            ":1: no text: expected one of text, content, body, chunk, page_content; the keys are 'id', 'txt'.",
         ),
-        ({"text": "x"}, ":1: no id: expected one of chunk_id, id, uid; the keys are 'text'."),
-        ({}, ":1: no id: "),
+        ({}, ":1: no text: "),
         ({"id": "a", "text": " \n "}, ":1: 'text' is blank"),
         ({"id": "", "text": "x"}, ":1: 'id' is blank"),
         ({"id": True, "text": "x"}, ":1: 'id': expected text, got true"),
@@ -90,7 +89,10 @@ def test_a_unicode_line_separator_does_not_end_a_line(tmp_path: Path) -> None:
         ("null", ":1: expected a JSON object, got null"),
         ('{"id": ' + "9" * 5000 + "}", ":1: unreadable JSON"),
         ('{"id": ' + "[" * 100_000, ":1: unreadable JSON"),
-        ('[{"id": "a", "text": "x"}]', ":1: expected one JSON object per line, found a JSON array"),
+        ('[{"id": "a", "text": "x"}, {"id": "b"}]', ": element 2: no text: "),
+        ('[{"id": "a", "text": "x"}, "y"]', ": element 2: expected a JSON object"),
+        ('[{"id": "a"', ":2:1: not JSON: "),
+        ("[]", ": the array is empty"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said_with_its_number(file: File, row: object, words: str) -> None:
@@ -156,3 +158,129 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert refusal(bad).startswith(f"{bad}:2: not UTF-8")
     assert "0xe4" in refusal(bad)
     assert "offset 46" in refusal(bad)
+
+
+CASES = Path(__file__).parent / "data" / "cases"
+
+
+def langchain(kwargs: dict[str, object]) -> dict[str, object]:
+    return {
+        "lc": 1,
+        "type": "constructor",
+        "id": ["langchain", "schema", "document", "Document"],
+        "kwargs": kwargs,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "chunk"),
+    [
+        (  # LangChain: Document.model_dump(), and dumps()
+            {
+                "id": None,
+                "page_content": "x",
+                "metadata": {"source": "a.md", "start_index": 0},
+                "type": "Document",
+            },
+            {"document": "a.md"},
+        ),
+        (
+            langchain({"id": "7", "page_content": "x", "metadata": {"source": "a.md", "title": "T"}}),
+            {"chunk_id": "7", "document": "a.md", "title": "T"},
+        ),
+        (  # LlamaIndex: TextNode.to_dict()
+            {
+                "id_": "n1",
+                "embedding": None,
+                "metadata": {"file_path": "d/a.pdf", "page_label": "3"},
+                "relationships": {"1": {"node_id": "d1", "metadata": {}}},
+                "text": "x",
+                "class_name": "TextNode",
+            },
+            {"chunk_id": "n1", "document": "d/a.pdf"},
+        ),
+        (  # Haystack: Document.to_dict(flatten=False)
+            {
+                "id": "h",
+                "content": "x",
+                "blob": None,
+                "meta": {"file_path": "a.txt", "language": "de"},
+                "score": None,
+            },
+            {"chunk_id": "h", "document": "a.txt", "language": "de"},
+        ),
+        (  # Unstructured: an element
+            {
+                "type": "NarrativeText",
+                "element_id": "e",
+                "text": "x",
+                "metadata": {"filename": "a.docx", "languages": ["eng"], "page_number": 1},
+            },
+            {"chunk_id": "e", "document": "a.docx", "language": "eng"},
+        ),
+        ({"_id": "b", "title": "T", "text": "x", "metadata": {}}, {"chunk_id": "b", "title": "T"}),  # BEIR
+        (
+            {"id": "m", "text": "x", "metadata": {"service": "GATE", "tags": {}, "n": None}},
+            {"stratum": "GATE"},
+        ),
+        ({"id": "m", "text": "x", "metadata": "free text"}, {"stratum": "all"}),
+    ],
+)
+def test_fields_of_other_tools_are_recognised(file: File, row: object, chunk: dict[str, str]) -> None:
+    (loaded,) = load_chunks(file(row))
+    assert loaded.text == "x"
+    assert {name: getattr(loaded, name) for name in chunk} == chunk
+
+
+def test_an_array_of_unstructured_elements_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "elements.json"
+    elements = [{"element_id": str(n), "text": f"text {n}", "metadata": {}} for n in range(3)]
+    path.write_text(json.dumps(elements, indent=2))
+    assert [chunk.chunk_id for chunk in load_chunks(path)] == ["0", "1", "2"]
+
+
+def test_a_chunk_without_an_id_has_one_of_its_text(file: File) -> None:
+    first, second = load_chunks(file({"text": "x"}, {"text": "y", "id": None}))
+    (moved,) = load_chunks(file({"text": "y"}))
+    assert len({first.chunk_id, second.chunk_id}) == 2
+    assert moved.chunk_id == second.chunk_id
+
+
+def test_ids_in_metadata_count_without_options() -> None:
+    chunks = load_chunks(CASES / "chunks_id_in_metadata.jsonl")
+    assert [chunk.chunk_id for chunk in chunks] == ["faq-0", "faq-1", "faq-2"]
+    assert (chunks[0].stratum, chunks[0].document) == ("GATE", "faq.html")
+
+
+def test_a_dotted_field_name_is_a_path(file: File) -> None:
+    path = file({"id": "a", "text": "x", "extra": {"deep": {"key": "k", "list": [1]}}, "a.b": "literal"})
+    assert load_chunks(path, {"chunk_id": "extra.deep.key"})[0].chunk_id == "k"
+    assert load_chunks(path, {"title": "a.b"})[0].title == "literal"
+    with pytest.raises(DataError, match="expected text"):
+        load_chunks(path, {"title": "extra.deep.list"})
+
+
+def test_a_field_name_that_no_object_has_is_an_error() -> None:
+    with pytest.raises(UsageError) as refused:
+        load_chunks(CASES / "chunks_with_stratum.jsonl", {"stratum": "stratm"})
+    assert "'stratm'" in str(refused.value)
+    assert "'stratum'" in str(refused.value)
+
+
+def test_an_id_that_is_there_twice_is_refused_or_numbered() -> None:
+    path = CASES / "chunks_id_twice.jsonl"
+    message = refusal(path)
+    assert message.startswith(f"{path}:3: ")
+    assert "line 1" in message
+    assert "--duplicate-ids number" in message
+    assert [chunk.chunk_id for chunk in load_chunks(path, duplicate_ids="number")] == [
+        "data-1",
+        "food-1",
+        "data-1-2",
+    ]
+
+
+def test_a_numbered_id_is_never_one_of_the_file(file: File) -> None:
+    rows = [{"id": name, "text": f"{name} {n}"} for n, name in enumerate(["a", "a-2", "a", "a"])]
+    ids = [chunk.chunk_id for chunk in load_chunks(file(*rows), duplicate_ids="number")]
+    assert ids == ["a", "a-2", "a-3", "a-4"]

@@ -104,7 +104,8 @@ def test_the_first_command_of_a_page_works(
     shutil.copytree(ROOT / "docs" / "decisions", tmp_path / "handbook")
     shutil.copy(ROOT / "docs" / "cost.md", tmp_path / "docs")
     done = typed(on_the_floor(PAGES[page], server.url), tmp_path)
-    assert done.returncode == 0, f"{PAGES[page]}\n{done.stderr}"
+    expected = 3 if PAGES[page].startswith("qaeval audit ") else 0  # the embedded judge is not trusted
+    assert done.returncode == expected, f"{PAGES[page]}\n{done.stderr}"
 
 
 @pytest.mark.slow

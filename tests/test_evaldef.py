@@ -80,7 +80,7 @@ def test_windows_line_ends_do_not_change_the_digest(folder: Folder, tmp_path: Pa
     [
         (
             "# user\nAsk about $chnk.\n",
-            "user: unknown placeholder $chnk; known: $chunk, $title. Did you mean 'chunk'?",
+            "user: unknown placeholder $chnk; known: $chunk, $title, $language. Did you mean 'chunk'?",
         ),
         ("# system\n$question\n# user\n$chunk\n", "system: unknown placeholder $question"),
         ("# user\nAsk about something.\n", "user: missing $chunk"),
@@ -178,7 +178,7 @@ def test_the_shipped_eval_names_a_rubric_that_exists(shipped: EvalDefinition) ->
 
 def test_the_shipped_prompt_names_every_type_and_every_key_of_a_reply(shipped: EvalDefinition) -> None:
     chunk = "The chunk {with} $braces."
-    filled = Template(shipped.prompt.user).substitute(chunk=chunk, title="T")
+    filled = Template(shipped.prompt.user).substitute(chunk=chunk, title="T", language="English")
     assert f"<source>\n{chunk}\n</source>" in filled
     keys = ("pairs", "type", "question", "answer")
     assert all(f'"{name}"' in filled for name in (*keys, *shipped.item_types))

@@ -16,8 +16,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qaeval.agreement.label_files import read_labels
 from qaeval.comparison.csv import escape_formula
-from qaeval.comparison.run_data import read_labels
 from qaeval.errors import DataError, UsageError
 from qaeval.export import ExportResult, Filters, write_export
 from qaeval.export.dedup import ComparedText, deduplicate

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pytest
 
 from gate_runs import evidence, pending, words, write_run
@@ -18,13 +17,9 @@ from qaeval.gate.baseline import (
     write_baseline,
     write_pointer,
 )
-from qaeval.gate.certificate import CertificateFile, check
 from qaeval.gate.evidence import FAILED, UNGRADED, Evidence
-from qaeval.gate.model import Certificate
-from qaeval.gate.policy import Policy
 from qaeval.records import digest
 from qaeval.registry.find import find_config
-from qaeval.report.measure import Measure
 from qaeval.storage.location import find_location
 from sharding import KEYS, s3_server
 
@@ -182,72 +177,3 @@ def test_all_baselines_are_listed_and_a_broken_one_with_its_problem(tmp_path: Pa
     good, bad = list_baselines(tmp_path)
     assert isinstance(good.content, Evidence)
     assert (bad.content, "not a baseline" in bad.problem) == (None, True)
-
-
-# -------------------------------------------------------------------- certificates
-
-
-RUN = evidence({"alpha": ["AAA"] * 12}).source.identity
-
-
-def certificate(**more: object) -> CertificateFile:
-    kappa = Measure(value=0.7, low=0.6, high=0.8, method="kappa", n=120, n_clusters=40)
-    made = CertificateFile.model_validate(
-        {
-            **RUN.model_dump(exclude={"samples_digest", "n_samples"}),
-            "kappa": kappa,
-            "rater": "anna",
-            "n_labels": 120,
-            "labels_digest": "l" * 64,
-            "created": "2026-01-01T00:00:00+00:00",
-            **more,
-        }
-    )
-    return made.model_copy(update={"sha256": made.content_sha})
-
-
-def standing(path: Path, today: str = "2026-01-20T00:00:00+00:00") -> Certificate:
-    policy = Policy.model_validate(
-        {
-            "certificate": "require",
-            "certificate_file": str(path),
-            "rules": [{"quantity": "usable_rate", "margin": 0.1}],
-        }
-    )
-    return check(policy, RUN, today)
-
-
-def test_a_certificate_of_this_judge_rubric_and_eval_is_valid_until_it_is_old(tmp_path: Path) -> None:
-    path = tmp_path / "c.json"
-    path.write_text(certificate().model_dump_json())
-    assert standing(path).state == "valid"
-    assert all(datum in standing(path).detail for datum in ("0.70 [0.60, 0.80]", "anna", "120", "2026-01-01"))
-    assert standing(path, "2026-06-30").state == "valid"
-    assert (standing(path, "2026-07-01").state, "181 days old" in standing(path, "2026-07-01").detail) == (
-        "stale",
-        True,
-    )
-
-
-def test_a_certificate_from_the_future_does_not_last_for_ever(tmp_path: Path) -> None:
-    path = tmp_path / "c.json"
-    path.write_text(certificate(created="2027-01-01T00:00:00+00:00").model_dump_json())
-    assert (standing(path).state, "2027-01-01" in standing(path).detail) == ("stale", True)
-
-
-@pytest.mark.parametrize("aspect", ["judge", "rubric", "eval"])
-def test_a_certificate_of_another_judge_rubric_or_eval_is_stale(aspect: str, tmp_path: Path) -> None:
-    path = tmp_path / "c.json"
-    path.write_text(certificate(**{f"{aspect}_digest": "0" * 64}).model_dump_json())
-    assert (standing(path).state, f"another {aspect}" in standing(path).detail) == ("stale", True)
-
-
-def test_a_certificate_that_is_missing_broken_or_forged_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "c.json"
-    assert standing(path).state == "missing"
-    path.write_text("{}")
-    assert standing(path).state == "missing"
-    forged = orjson.loads(certificate().model_dump_json())
-    forged["kappa"]["low"] = 0.9
-    path.write_text(json.dumps(forged))
-    assert (standing(path).state, "hash" in standing(path).detail) == ("missing", True)

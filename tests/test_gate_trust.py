@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import qaeval
+from certificate_builders import certificate
 from gate_runs import TODAY, controls, evidence, words
 from qaeval.chat.protocol import ChatError, ChatRequest
 from qaeval.cli import run as command
@@ -19,7 +20,6 @@ from qaeval.comparison.markdown import render_markdown
 from qaeval.comparison.model import Reason, Verdict
 from qaeval.comparison.report_file import load_report
 from qaeval.errors import DataError, EndpointError
-from qaeval.gate.certificate import CertificateFile
 from qaeval.gate.decide import decide
 from qaeval.gate.evidence import Evidence
 from qaeval.gate.model import GateReport
@@ -71,17 +71,10 @@ def test_rules_that_rest_on_no_letter_are_decided_all_the_same() -> None:
 
 def test_a_valid_certificate_overrules_the_controls(tmp_path: Path) -> None:
     blind = evidence({"alpha": words(60, 0.8)}, controls=controls("AAAAAA"))
-    key = blind.source.identity
-    kappa = {"value": 0.8, "low": 0.7, "high": 0.9, "method": "jackknife", "n": 90, "n_clusters": 30}
-    facts = {name: getattr(key, name) for name in ("eval", "judge", "rubric")}
-    facts |= {f"{name}_digest": getattr(key, f"{name}_digest") for name in ("eval", "judge", "rubric")}
-    file = CertificateFile.model_validate(
-        {**facts, "kappa": kappa, "rater": "anna", "n_labels": 90, "labels_digest": "l", "created": TODAY}
-    )
-    path = tmp_path / "certificates" / f"{key.eval}.json"
-    path.parent.mkdir()
-    path.write_text(file.model_copy(update={"sha256": file.content_sha}).model_dump_json())
-    assert gate(blind, USABLE, certificate="warn").outcome == "pass"
+    path = tmp_path / "c.json"
+    certificate(blind.source.identity).write(path)
+    policy = {"certificate": "warn", "certificate_file": str(path)}
+    assert gate(blind, USABLE, **policy).outcome == "pass"
     assert gate(blind, USABLE).outcome == "untrusted"
 
 

@@ -231,7 +231,7 @@ def test_more_items_than_the_eval_asks_for_change_the_eval_and_say_so(tmp_path: 
         ({"pairs": [{"question": "What?", "answer": "Yes."}], "error": "cut off"}, "reported"),
         ({"error": "False"}, "missing_field"),
         ({"raw": "[]"}, "wrong_item_count"),
-        ({"raw": '{"pairs": [{"question": "x"}]}'}, "wrong_item_count"),
+        ({"raw": '{"pairs": [{"question": "x"}]}'}, "missing_field"),
     ],
 )
 def test_a_row_without_an_item_is_a_failure_with_its_reason(

@@ -76,6 +76,45 @@ def test_runs_that_differ_in_more_than_candidates_are_refused() -> None:
     assert shorter.eval_facts.n_samples != ONE.eval_facts.n_samples
 
 
+EXAMPLE = Path(__file__).parents[1] / "results" / "example"
+
+
+def copy_of_example(path: Path, **of_sessions: object) -> Path:
+    """Copy the example run; its sessions get these fields, those of grading alone a prompt."""
+    run = shutil.copytree(EXAMPLE, path)
+    rows = [json.loads(line) for line in (run / "sessions.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.update({key: value for key, value in of_sessions.items() if key != "prompt_sha"})
+        if row["stage"] == "grade" and "prompt_sha" in of_sessions:
+            row["prompt_sha"] = of_sessions["prompt_sha"]
+    (run / "sessions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run
+
+
+@pytest.mark.parametrize(("shas", "named"), [("aa", False), ("ab", True), (("a", ""), True)])
+def test_runs_side_by_side_name_the_prompts_of_the_judge_in_which_they_differ(
+    shas: tuple[str, str], named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        copy_of_example(tmp_path / name, prompt_sha=sha * 64)
+        for name, sha in zip(("first", "second"), shas, strict=True)
+    ]
+    assert run(["report", *map(str, runs), "--format", "json"]) == 0
+    warnings = json.loads(capsys.readouterr().out)["run"]["warnings"]
+    assert [all(text in warning for text in ("first", "second", shas[0] * 8)) for warning in warnings] == [
+        True
+    ] * named
+
+
+def test_a_run_finished_at_the_end_of_its_last_session_however_often_it_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy_of_example(tmp_path / "run", started="2026-02-03T23:59:00+00:00", seconds=90.4)
+    assert run(["report", str(path), "--format", "json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["run"]
+    assert (facts["started"], facts["finished"]) == ("2026-02-03T23:59:00+00:00", "2026-02-04T00:00:30+00:00")
+
+
 def test_csv_has_a_row_for_each_expected_item_and_runs_no_formula() -> None:
     made = case({"alpha": ["AAB"] * 2, "beta": ["A-C!"] * 2})
     items = made.items()

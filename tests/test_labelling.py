@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qaeval import api
-from qaeval.comparison.run_data import read_labels, read_rater_rows
+from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.errors import DataError, StoreError, UsageError
 from qaeval.labelling import Adjudication, Question, Sitting, label_status, open_disputes
 from qaeval.records import Label

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from gate_runs import evidence
+from qaeval.agreement.label_files import read_labels
 from qaeval.agreement.label_rows import replay
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import compare_candidates
-from qaeval.comparison.run_data import read_labels
 from qaeval.export import write_export
 from qaeval.export.draw import draw_items
 from qaeval.export.select import GradedItem

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from qaeval import api
+from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.cli import run as qaeval
-from qaeval.comparison.run_data import read_labels, read_rater_rows
 from qaeval.labelling import Question, Sitting
 from qaeval.testing import make_run
 

@@ -12,7 +12,9 @@ from qaeval.evals.definition import load_eval
 from qaeval.records import Chunk, Sample
 from qaeval.run.items import read_items
 
-EVAL: Final = load_eval(Path(__file__).parents[1] / "evals" / "qa_pairs")
+EVAL: Final = load_eval(Path(__file__).parents[1] / "evals" / "qa_pairs").model_copy(
+    update={"fewer_allowed": 0}
+)
 SAMPLE: Final = Sample.of(Chunk(chunk_id="ports", text="The server listens on port 8000."))
 
 Expected: TypeAlias = list[tuple[str, str, str]] | str

@@ -48,7 +48,7 @@ def test_a_reply_must_not_repeat_an_example_of_the_prompt() -> None:
 
 def test_a_prompt_of_its_own_has_examples_of_its_own() -> None:
     shipped = find_eval("rag_qa")
-    assert shipped.example_texts == {"…"}
+    assert len(shipped.example_texts) == 1
     copy = shipped.model_copy(update={"prompt": Prompt(user='$chunk {"answer": "Your answer"}')})
     assert copy.example_texts == {"Your answer"}
 
@@ -64,10 +64,11 @@ def test_the_prompt_of_an_enforced_schema_has_no_example_to_copy(name: str) -> N
 def test_an_eval_without_an_enforced_schema_shows_the_form_and_refuses_a_copy_of_it() -> None:
     definition = find_eval("rag_qa")
     sample = Sample.of(SAMPLE.chunk, "When does it open?", {"type": "answerable"})
-    reply = json.dumps({"answer": "…", "ticket": {"priority": "low"}})
-    with pytest.raises(ReplyError) as raised:
-        read_items(reply, sample, definition, lenient=True)
-    assert raised.value.reason == "placeholder"
+    for answer in ("…", *definition.example_texts):
+        reply = json.dumps({"answer": answer, "ticket": {"priority": "low"}})
+        with pytest.raises(ReplyError) as raised:
+            read_items(reply, sample, definition, lenient=True)
+        assert raised.value.reason == "placeholder"
 
 
 # ------------------------------------------------------------------------------ the same reply for several chunks

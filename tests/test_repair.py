@@ -1,6 +1,7 @@
 """`qaeval repair`: a damaged run is completed by the same command, and nothing else of it changes."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,46 @@ def test_a_damaged_reply_and_its_letters_are_moved_aside_and_the_same_command_co
     assert resumed.returncode == 0, resumed.stderr
     assert letters(run) == before
     assert qaeval("repair", "run", cwd=run.parent).stdout.endswith("nothing is changed\n")
+
+
+def next_command(run: Path) -> list[str]:
+    """Return the words of the last line that a repair prints, after `next:`."""
+    done = qaeval("repair", "run", cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    return shlex.split(done.stdout.splitlines()[-1].removeprefix("next: "))
+
+
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_repair_prints_the_command_that_completes_the_run(run: Path, *, is_reported: bool) -> None:
+    before = letters(run)
+    damage(run / "generations.jsonl", 3, b"\xff")
+    if not is_reported:
+        for name in ("manifest.json", "report.json"):
+            (run / name).unlink()
+    words = next_command(run)
+    assert words == ["qaeval", *map(str, COMPARE), "--resume"]
+    assert qaeval(*words[1:], cwd=run.parent).returncode == 0
+    assert letters(run) == before
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ("qaeval compare a --resume\n", ["qaeval", "compare", "a", "--out", "run", "--resume"]),
+        (
+            "qaeval generate a --out=run",
+            ["qaeval", "generate", "a", "--out=run", "--resume", "&&", "qaeval", "grade", "run"],
+        ),
+        ("rm -rf /", None),
+        ("qaeval init x", None),
+        ("qaeval compare 'a", None),
+        ("", None),
+    ],
+)
+def test_a_repair_prints_no_command_but_that_of_a_run(kept: str, words: list[str] | None, run: Path) -> None:
+    damage(run / "generations.jsonl", 3, b"\xff")
+    (run / "command.txt").write_text(kept)
+    assert next_command(run) == (words or shlex.split("the command of the run with --resume"))
 
 
 @pytest.mark.parametrize("text", [b"\0\0\0\0", b"[]", b'{"kind": "grade"}', b"\xff\xfe", b'{"task_id": 3}'])

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+import tarfile
 from collections import Counter, defaultdict
 from itertools import combinations
 from math import ceil, floor
@@ -225,6 +226,29 @@ def test_a_cut_by_words_keeps_the_text_and_the_headings_above(tool: ModuleType) 
     assert all(part.text in text for part in parts)
     at_headings = tool.sections("a.md", text, at_headings=True)
     assert [(part.title, part.n_words) for part in at_headings] == [("Pumps", 402), ("Pumps > Valves", 402)]
+
+
+def test_documentation_with_another_licence_than_the_code_is_refused(
+    tool: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "p-1.0" / "docs").mkdir(parents=True)
+    (tmp_path / "p-1.0" / "docs" / "guide.md").write_text("# Pumps\n" + "word " * 200)
+    package = tool.Package("p", "MIT", "docs", ("LICENSE",), 1 - tool.PER_PACKAGE)
+    archive = tmp_path / "p-1.0.tar.gz"
+
+    def cut() -> list[dict[str, Any]]:
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(tmp_path / "p-1.0", "p-1.0")
+        rows: list[dict[str, Any]] = tool.package_rows(package, archive)
+        return rows
+
+    (row,) = cut()
+    assert (row["source"], row["licence"], row["title"]) == ("p 1.0, docs/guide.md", "MIT", "Pumps")
+    (tmp_path / "p-1.0" / "docs" / "index.rst").write_text(
+        "All documentation is licensed under `Creative\nCommons 3.0`_"
+    )
+    with pytest.raises(SystemExit, match=r"index\.rst"):
+        cut()
 
 
 def test_related_chunks_are_in_one_half(tool: ModuleType) -> None:

@@ -40,8 +40,10 @@ _NO_DOCUMENTATION: Final = re.compile(
     r"announce/|news|changelog|changes\.|release|licen[sc]e|copyright|contribut|development_guide|sponsor"
     r"|tidelift|contact|community|talks|histor|README|roadmap|adopt|proposals|plugin_list|third.?party|404|_include|(^|/)_"
 )
-_OWN_TERMS: Final = re.compile(r"(?i)creative commons|\bCC[ -]BY|licensed under|all rights reserved")
+_OWN_TERMS: Final = re.compile(r"(?i)licensed\s+under|all\s+rights\s+reserved")
 """A file with terms of its own is left out, so that the licence of the distribution holds for every section."""
+_OTHER_LICENCE: Final = re.compile(r"(?i)creative\s+commons")
+"""In any file: the documentation may have another licence than the code, as that of Tornado."""
 _NOTICES_HEAD: Final = """\
 Chunks of evals/qa_pairs/chunks.jsonl and chunks-more.jsonl whose `source` names one of these packages are
 unmodified extracts of its documentation, under its licence. All other chunks were written for this project
@@ -96,7 +98,6 @@ class Section:
 
     document: str
     title: str
-    start: int
     text: str
 
     @property
@@ -148,7 +149,7 @@ def sections(document: str, text: str, *, at_headings: bool) -> list[Section]:
         starts = [match.start() for match in _WORD.finditer(text)][::WINDOW]
     ends = [*starts[1:], len(text)]
     return [
-        Section(document, _title(marks, start), start, text[start:end].lstrip("\n").rstrip())
+        Section(document, _title(marks, start), text[start:end].lstrip("\n").rstrip())
         for start, end in zip(starts, ends, strict=False)
     ]
 
@@ -182,9 +183,13 @@ def _prose_words(text: str) -> int:
 def package_rows(package: Package, archive: Path) -> list[Row]:
     """Return the rows of a package, those of ``chunks.jsonl`` first, in an order that the content decides."""
     version = archive.name.removesuffix(".tar.gz").rpartition("-")[2]
+    documents = _documents(package, archive)
+    for name, text in documents.items():
+        if _OTHER_LICENCE.search(text):
+            raise SystemExit(f"{archive.name}: {name} names another licence; leave the package out")
     usable = [
         section
-        for name, text in sorted(_documents(package, archive).items())
+        for name, text in sorted(documents.items())
         if not _NO_DOCUMENTATION.search(name) and not _OWN_TERMS.search(text)
         for section in sections(name, text, at_headings=int(record_id("cut", package.name, name), 16) % 3 > 0)
         if is_usable(section)
@@ -307,7 +312,8 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 def fetch(folder: Path) -> dict[str, Path]:
     """Download the distributions of ``requirements/corpus.txt``; pip compares their hashes."""
-    arguments = ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--quiet", "--dest", str(folder)]
+    names = ",".join(package.name for package in PACKAGES)  # not what builds them, which would be compiled
+    arguments = ["--no-deps", "--no-binary", names, "--require-hashes", "--quiet", "--dest", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", "download", *arguments, "-r", str(PINS)], check=True)
     return {path.name.rpartition("-")[0]: path for path in folder.glob("*.tar.gz")}
 

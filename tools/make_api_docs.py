@@ -29,7 +29,7 @@ run.letters.head()
 ```
 
 - Every function has an async twin with the same arguments: `qaeval.acompare`, `agenerate`, `agrade`, `aimport_items`, `aload_run`,
-  `aagreement`, `alabel_status`, `agate`. The blocking form works in a notebook cell too.
+  `aagreement`, `alabel_status`, `acertify`, `agate`. The blocking form works in a notebook cell too.
 - Nothing is printed and nothing exits. Warnings go to the logger `qaeval`, which is silent by default; progress goes to a callback.
 - What a user can correct is raised as a `QaevalError`; its message says where, what was expected, what came and what to do.
 - Interrupting a cell, or cancelling the task of an async call, stops the run: requests in flight finish, and `resume=True` continues it.
@@ -51,6 +51,7 @@ def page() -> str:
         "load_run",
         "agreement",
         "label_status",
+        "certify",
         "gate",
     ):
         blocks += _function(f"qaeval.{name}", getattr(qaeval, name))

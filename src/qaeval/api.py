@@ -30,25 +30,40 @@ import pandas as pd
 
 from qaeval import labelling
 from qaeval.agreement.analysis import fits, report_of_run
+from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
 from qaeval.agreement.sources import agreement_of_table, read_table
-from qaeval.analysis.letters import flag_column
+from qaeval.analysis.letters import fact_column, flag_column
+from qaeval.audit.run import load_audit
 from qaeval.blocking import awaitable, blocking, stoppable
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.html import PageLinks
 from qaeval.comparison.overview import build_overview
 from qaeval.comparison.report import Report
-from qaeval.comparison.run_data import GROUPS, decider, labels_of_runs, read_rater_rows, require_labels
+from qaeval.comparison.run_data import (
+    GROUPS,
+    decider,
+    labels_of_run,
+    labels_of_runs,
+    require_labels,
+    rubric_facts,
+)
 from qaeval.comparison.write_report import Format, read_report, render, render_page, write_report
+from qaeval.corpus.loading import DuplicateIds
+from qaeval.corpus.samples import load_samples
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
+from qaeval.evals.find import find_eval
 from qaeval.files.yaml import validated
+from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
-from qaeval.gate.decide import GateRequest
+from qaeval.gate.certificate import JudgeCertificate, certificate_path
+from qaeval.gate.certify import find_labelled, issue, require_admitted, write_items
+from qaeval.gate.decide import POLICY, GateRequest
 from qaeval.gate.decide import gate as decide_gate
 from qaeval.gate.model import GateReport
-from qaeval.gate.policy import Policy
+from qaeval.gate.policy import Policy, TrustPolicy, read_policy
 from qaeval.importing.request import make_request
 from qaeval.importing.run import import_run
 from qaeval.labelling import LabelStatus
@@ -65,18 +80,20 @@ from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
 from qaeval.serving.exporter import Exporter
 from qaeval.storage.location import find_location
-from qaeval.storage.run_directory import GENERATIONS, SETTINGS, RunStore
+from qaeval.storage.run_directory import COMMAND, GENERATIONS, SETTINGS, RunStore
 from qaeval.storage.shards import CommittedShard, Shard, begin, commit
 from qaeval.text.margins import parse_margin
 
 __all__ = [
     "AgreementReport",
     "GateReport",
+    "JudgeCertificate",
     "LabelStatus",
     "ProgressEvent",
     "Report",
     "Run",
     "aagreement",
+    "acertify",
     "acompare",
     "agate",
     "agenerate",
@@ -85,6 +102,7 @@ __all__ = [
     "aimport_items",
     "alabel_status",
     "aload_run",
+    "certify",
     "compare",
     "gate",
     "generate",
@@ -191,6 +209,7 @@ class Run:
         ``failure``          reason of a failure, empty when graded
         ``flaw``             the flaw of the rubric that the judge names; empty for the best letter
         ``flag <name>``      bool, one column per flag of the rubric
+        ``fact <name>``      the judge's answer, one column per fact of a rubric that has some
         ``label <rater>``    one column per rater with labels: the letter, empty where the rater gave none
         ===================  ======================================================================================
 
@@ -199,9 +218,10 @@ class Run:
         """
         analysis = self._analysis
         rubric = analysis.report.rubric
-        flags = [flag_column(name) for name in rubric.flag_names]
+        added = [flag_column(name) for name in rubric.flag_names]
+        added += [fact_column(fact.name) for fact in rubric.facts]
         table = analysis.table.rename(columns={"cluster": "chunk_id", "sure": "probability"})
-        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *flags]].copy()
+        letters = table[[*_KEYS, "status", "letter", "probability", "failure", "flaw", *added]].copy()
         by_rater: dict[str, dict[str, str]] = {}
         for label in analysis.rows.labels:
             if fits(label, rubric):
@@ -327,6 +347,7 @@ def compare(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
     panel: Sequence[str] | None = None,
     rubric: PathArgument | None = None,
@@ -361,6 +382,7 @@ def compare(
         chunks: JSONL file of your own chunks, in place of the eval's.
         samples: JSONL file of your own questions or topic cards, for evals that start from these.
         fields: Names of the chunk file's fields, for example ``{"text": "body"}``; common names are recognised.
+        duplicate_ids: What becomes of two chunks with one id: ``"refuse"``, or ``"number"`` the later ones.
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
@@ -386,7 +408,7 @@ def compare(
         progress: Called after each finished task, on the thread that works.
         confirm: Called with an estimate of a new run of 50 samples or more, from a probe of five; what it raises ends the run
             before it starts. None: nothing is estimated.
-        command: Recorded in the report as the command; default: this call.
+        command: Recorded in the report as the command, and in the run as the one that continues it; default: this call, and none.
 
     Returns:
         The run, reported: report.json, report.md and report.html are in its directory.
@@ -410,6 +432,7 @@ def compare(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -450,6 +473,7 @@ def compare(
         RunStore.create(path, settings, plan.samples, resume=resume) as store,
         _resumable("compare", store, is_new=not resume),
     ):
+        _keep_command(store, command)
         runner = make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter)
         with runner:
             runner.check(*plan.candidates, judging.judge, *(other.judge for other in others))
@@ -483,6 +507,7 @@ def generate(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     out: PathArgument | None = None,
@@ -496,6 +521,7 @@ def generate(
     metrics_host: str | None = None,
     progress: ProgressCallback | Progress | None = None,
     confirm: Confirm | None = None,
+    command: str | None = None,
 ) -> Run:
     """Run the first stage alone: the models write their items. `grade` continues with the run.
 
@@ -506,6 +532,7 @@ def generate(
         chunks: JSONL file of your own chunks.
         samples: JSONL file of your own questions or topic cards.
         fields: Names of the chunk file's fields.
+        duplicate_ids: What becomes of two chunks with one id.
         n: Number of samples to draw.
         seed: Seed of the draw.
         out: Run directory.
@@ -519,6 +546,7 @@ def generate(
         metrics_host: Address of `metrics_port`.
         progress: Called after each finished task.
         confirm: Called with an estimate.
+        command: Kept in the run as the command line that continues it; default: none.
 
     Returns:
         The run, without letters: its `path` is of use, its `report` raises `DataError`.
@@ -535,6 +563,7 @@ def generate(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -551,6 +580,7 @@ def generate(
         _resumable("generate", store, is_new=not resume),
         make_runner(store, registry, concurrency, cache=cache, progress=shown, exporter=exporter) as runner,
     ):
+        _keep_command(store, command)
         runner.check(*plan.candidates)
         if confirm is not None and not resume and exporter is None:
             whole = runner.estimate(plan.candidates, plan.definition, None)
@@ -1012,7 +1042,135 @@ def gate(
     def runner_of(store: RunStore) -> Runner:
         return make_runner(store, reader.config, concurrency, cache=cache, progress=shown)
 
-    return decide_gate(request, reader, make_runner=runner_of)
+    def fresh_runner_of(store: RunStore) -> Runner:
+        return make_runner(store, reader.config, concurrency, cache=False, progress=shown)
+
+    return decide_gate(request, reader, make_runner=runner_of, make_fresh_runner=fresh_runner_of)
+
+
+@blocking
+def certify(
+    judge: str,
+    *,
+    labels: Paths | None = None,
+    eval_name: PathArgument | None = None,
+    run: Run | PathArgument | None = None,
+    policy: PathArgument | Mapping[str, object] | None = None,
+    raters: Literal["people", "any"] | None = None,
+    audit: PathArgument | None = None,
+    anchors: int = 0,
+    rubric: PathArgument | None = None,
+    chunks: PathArgument | None = None,
+    work: PathArgument | None = None,
+    out: PathArgument | None = None,
+    endpoints: Mapping[str, str] | None = None,
+    config: PathArgument | None = None,
+    concurrency: Concurrency | None = None,
+    cache: bool = True,
+    progress: ProgressCallback | Progress | None = None,
+) -> JudgeCertificate:
+    """Issue the certificate of a judge: how far it agrees with labels, and whether a gate may trust it.
+
+    The judge grades the labelled items anew, or has graded a run of them. A gate with ``certificate: require`` reads the file.
+
+    Args:
+        judge: Judge in the registry; with `run` a judge that graded it.
+        labels: Label files; default: the eval's, and with `run` those of the run.
+        eval_name: Name or folder of the eval; default: the registry's, or that of the run.
+        run: A graded run whose letters are taken instead of new ones. Its candidates are known, so that the certificate says whether the
+            judge favours one.
+        policy: File of the policy with the requirements, or the policy as a mapping; default: ``gate.yaml`` where it exists, else the
+            default requirements.
+        raters: ``any`` also admits the labels of models; default: as the policy says.
+        audit: Directory or ``audit.json`` of an audit of the judge, which the certificate then holds.
+        anchors: Items that a gate with ``drift`` has the judge grade again, to see whether it moved; they are stored with texts beside the
+            certificate, and graded a second time at once. 150 find a change of 10 points.
+        rubric: Name or file of the rubric; default: the eval's.
+        chunks: Chunk file of the labelled items; default: the eval's.
+        work: Run directory of the labelled items and their letters, new or empty; default: ``results/<time>``.
+        out: File to write; default: ``certificates/<eval>-<judge>-<rubric>.json``.
+        endpoints: URL of a model's server by name.
+        config: Registry file.
+        concurrency: Requests in flight, or ``"auto"``.
+        cache: Whether replies of earlier runs are used.
+        progress: Called after each finished task.
+
+    Returns:
+        The certificate, which is also in `out`.
+
+    Raises:
+        UsageError: A name is unknown, or arguments exclude each other.
+        DataError: A file is not valid, or no label counts.
+        EndpointError: The judge's server cannot be used.
+        StoreError: `out` or `work` cannot be written.
+    """
+    trust = _trust(policy, raters)
+    audited = None if audit is None else load_audit(Path(audit))
+    if run is None:
+        registry = _registry(config, endpoints)
+        definition = find_eval(_text(eval_name) or registry.defaults.eval)
+        judging = find_judging(registry, (), judge=judge, rubric=_text(rubric) or definition.rubric)
+        paths = tuple(definition.label_paths) if labels is None else _paths(labels)
+        samples = load_samples(definition, chunks=_path(chunks))
+        admitted = require_admitted(
+            [label for path in paths for label in read_labels(path)],
+            paths,
+            rubric_facts(judging.settings()["rubric"]),
+            trust,
+            judge_tuned=definition.name in judging.judge.tuned_on,
+        )
+        items = find_labelled(admitted, definition, samples)
+        path = _path(work) or Path("results", new_run_name())
+        write_items(path, items.values(), {**definition.model_dump(mode="json"), "digest": definition.digest})
+        with _noted(f"the letters so far are in {path}"):
+            grade(
+                path,
+                judge=judge,
+                rubric=rubric,
+                endpoints=endpoints,
+                config=config,
+                concurrency=concurrency,
+                cache=cache,
+                controls=False,
+                progress=progress,
+            )
+    else:
+        of_items = {"rubric": rubric, "chunks": chunks, "work": work}
+        if wrong := [name for name, value in of_items.items() if value is not None]:
+            raise UsageError(f"{wrong[0]} belongs to items that the judge grades anew; a run has its own")
+        (path,) = _run_paths(run)
+        with RunStore.open(path) as store:
+            settings = store.settings()
+        if eval_name is not None and find_eval(str(eval_name)).name != settings["eval"]["name"]:
+            raise UsageError(f"{path} is a run of {settings['eval']['name']}, not of {eval_name}")
+        paths = tuple(labels_of_run(path, settings)) if labels is None else _paths(labels)
+    certificate = issue(path, judge, paths, trust, audited)
+    names = certificate.certified
+    path_out = _path(out) or certificate_path(names.eval, names.judge, names.rubric)
+    if anchors:
+        registry = _registry(config, endpoints)
+        shown = _progress(progress)
+
+        def runner_of(store: RunStore) -> Runner:
+            return make_runner(store, registry, concurrency, cache=False, progress=shown)
+
+        sha256 = store_anchors(AnchorFiles(path_out), path, judge, anchors, registry, runner_of)
+        certificate = certificate.model_copy(update={"anchors_sha256": sha256})
+    certificate.write(path_out)
+    return certificate
+
+
+def _trust(
+    policy: PathArgument | Mapping[str, object] | None, raters: Literal["people", "any"] | None
+) -> TrustPolicy:
+    """Return the requirements of a policy; default: those of ``gate.yaml`` where it exists."""
+    if isinstance(policy, Mapping):
+        trust = validated(Policy, dict(policy), "policy").trust
+    elif policy is not None or POLICY.is_file():
+        trust = read_policy(_path(policy) or POLICY).trust
+    else:
+        trust = TrustPolicy()
+    return trust if raters is None else trust.model_copy(update={"raters": raters})
 
 
 @blocking
@@ -1038,6 +1196,7 @@ agrade = awaitable(grade)
 aimport_items = awaitable(import_items)
 aload_run = awaitable(load_run)
 aagreement = awaitable(agreement)
+acertify = awaitable(certify)
 agate = awaitable(gate)
 alabel_status = awaitable(label_status)
 
@@ -1063,6 +1222,7 @@ def compare_shard(
     chunks: PathArgument | None = None,
     samples: PathArgument | None = None,
     fields: Mapping[str, str] | None = None,
+    duplicate_ids: DuplicateIds = "refuse",
     n: int | None = None,
     seed: int | None = None,
     judge: str | None = None,
@@ -1095,6 +1255,7 @@ def compare_shard(
         chunks=_path(chunks),
         samples=_path(samples),
         fields=fields or {},
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
         prompts=_prompts(prompts),
@@ -1148,6 +1309,12 @@ def compare_shard(
         "committed" if is_own else "committed by another process"
     )
     return ShardResult(committed, outcome, len(sample_ids), n_samples_of_run)
+
+
+def _keep_command(store: RunStore, command: str | None) -> None:
+    """Keep the command line in the run, for `qaeval repair`."""
+    if command is not None:
+        store.write_text(COMMAND, f"{command}\n")
 
 
 def make_runner(

@@ -230,8 +230,10 @@ class Generation(Record):
     """0 for the reply that the run counts; further ones show the candidate's noise alone."""
     items: tuple[Item, ...]
     lost: tuple[LostItem, ...] | None = Field(default=None, exclude_if=_absent)
-    """Items of an imported reply that failed; with them it may have fewer than the eval asks for. None: a reply
-    to qaeval, which has all."""
+    """Items of an imported reply that failed; with them it may have fewer than the eval asks for, and so may a reply
+    about a chunk of few words (``fewer_allowed`` of the eval). None: a reply that has all."""
+    remark: str = Field(default="", exclude_if=_nothing)
+    """What was odd in the reply beside its text and is left out, such as a usage without counts."""
     text: str
     """The raw reply."""
     usage: Usage | None = None
@@ -265,7 +267,7 @@ class Grade(Record):
     """The judge's answers by fact, from which letter, flags and flaw follow; empty where the judge gives the letter."""
     reason: str = ""
     remark: str = Field(default="", exclude_if=_nothing)
-    """What was done with a reply that is not as asked: its reason was cut."""
+    """What was done with a reply that is not as asked: its reason was cut, log-probabilities in another form were left out."""
     probabilities: Mapping[str, float] | None = None
     """Distribution over the letters of the scale, where the server returned logprobs."""
     text: str

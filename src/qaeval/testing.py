@@ -32,7 +32,7 @@ from qaeval.errors import DataError
 from qaeval.records import Usage
 from qaeval.registry.plugins import locally_registered
 
-__all__ = ["ScriptedModel", "grade_reply", "make_run", "pairs_reply", "registered"]
+__all__ = ["ScriptedModel", "facts_reply", "grade_reply", "make_run", "pairs_reply", "registered"]
 
 _TYPES: Final = ("factual", "conceptual", "comparison")
 """Types of the items of the eval ``qa_pairs``, in their order."""
@@ -112,6 +112,11 @@ def grade_reply(
 ) -> str:
     """Write the reply of a judge: reason, every flag of the rubric (default: that of ``qa_pair_abc``), letter, flaw if any."""
     return json.dumps({"reason": reason, **flags, "letter": letter, **({"flaw": flaw} if flaw else {})})
+
+
+def facts_reply(facts: Mapping[str, str], reason: str = "scripted") -> str:
+    """Write the reply of a judge to a rubric with ``decide: facts``: reason, and the answer to each fact."""
+    return json.dumps({"reason": reason, **facts})
 
 
 def make_run(

@@ -1,5 +1,6 @@
 """What is fed with bytes that nobody meant well with: each target may refuse them in its own words, and do nothing else."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from qaeval.agreement.label_files import read_labels
 from qaeval.chat.protocol import ChatError
 from qaeval.chat.reply import ReplyError, extract_json
 from qaeval.chat.wire import TransientError, is_overflow, read_completion, retry_after_s, server_message
 from qaeval.checks.claims import load_facts
-from qaeval.comparison.run_data import read_labels
 from qaeval.corpus.chunking import chunk_documents, words_counter
 from qaeval.corpus.loading import load_chunks
 from qaeval.corpus.reading import read_document
@@ -21,10 +22,16 @@ from qaeval.evals.definition import EvalDefinition, load_eval
 from qaeval.evals.find import data_root
 from qaeval.evals.rubric import Rubric, load_rubric
 from qaeval.files.rows import Finished, LastRows, ReplyIndex
-from qaeval.records import Chunk, GenerateRow, Sample
+from qaeval.gate.baseline import parse_baseline
+from qaeval.gate.policy import read_policy
+from qaeval.importing.entries import EntryReader
+from qaeval.importing.reading import read_source
+from qaeval.records import Chunk, GenerateRow, Sample, digest
 from qaeval.registry.config import load_config
 from qaeval.run import grade
 from qaeval.run.items import read_items
+from qaeval.serving.gpus import NotMeteredError, read_exporter
+from qaeval.serving.metrics import read_metrics
 
 ROOT: Final = data_root()
 SAMPLE: Final = Sample.of(Chunk(chunk_id="c", text="The server listens on port 8000."))
@@ -155,6 +162,52 @@ def samples(data: bytes) -> None:
             assert str(path) in str(error)
 
 
+def imports(data: bytes) -> None:
+    """Files of items from elsewhere, and what their rows say: items, raw replies, errors, letters."""
+    reader = EntryReader(
+        "qa_pair",
+        eval_name="qa_pairs",
+        rubric=_rubric(),
+        fields={},
+        letter_columns=("letter",),
+    )
+    for suffix in (".jsonl", ".json", ".csv"):
+        path = _file(data, f"items{suffix}")
+        try:
+            for row in read_source(path):
+                assert list(reader.columns_of(row)) or not row[1]
+                reader.read(row)
+        except QaevalError as error:
+            assert path.name in str(error)
+
+
+def gates(data: bytes) -> None:
+    """Policies and baselines; the hash of a changed baseline is made to fit, so that what is behind it is read too."""
+    path = _file(data, "gate.yaml")
+    for read in (lambda: read_policy(path), lambda: parse_baseline(_rehashed(data), path)):
+        try:
+            read()
+        except QaevalError as error:
+            assert str(path) in str(error)
+
+
+def _rehashed(data: bytes) -> bytes:
+    try:
+        document = json.loads(data)
+        return json.dumps({**document, "sha256": digest(document["evidence"])}).encode()
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return data
+
+
+def metrics(data: bytes) -> None:
+    """What a server's ``/metrics`` and an exporter of GPUs answer."""
+    text = data.decode(errors="replace")
+    with suppress(ValueError):  # by `Scraper`
+        read_metrics(text)
+    with suppress(ValueError, NotMeteredError):  # by the exporter's meter
+        read_exporter(text, {})
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "reply": reply,
     "completion": completion,
@@ -162,4 +215,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "files": files,
     "documents": documents,
     "samples": samples,
+    "imports": imports,
+    "gates": gates,
+    "metrics": metrics,
 }

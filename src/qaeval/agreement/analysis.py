@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from qaeval.agreement import messages
-from qaeval.agreement.coefficients import Paired
+from qaeval.agreement.coefficients import NO_ORDER, Paired
 from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import (
     AgreementReport,
+    FactAgreement,
     FlagAgreement,
     GroupAgreement,
     LabelledCandidate,
@@ -25,11 +26,13 @@ from qaeval.agreement.model import (
     RaterPair,
 )
 from qaeval.agreement.rater_quality import rater_quality
-from qaeval.analysis.letters import GRADED, flag_column
+from qaeval.agreement.scale import Scale
+from qaeval.analysis.letters import GRADED, fact_column, flag_column
+from qaeval.calibration.analysis import soft_grades
 from qaeval.errors import DataError
 from qaeval.records import Label
 from qaeval.report import numbers
-from qaeval.report.facts import Meaning, RubricFacts
+from qaeval.report.facts import FactMeaning, Meaning, RubricFacts
 from qaeval.report.measure import Measure
 from qaeval.report.numbers import plural
 from qaeval.stats import multirater, reliability
@@ -60,6 +63,8 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
         if not is_comparable:
             continue
         comparable.append(label)
+        if wrong := _wrong_answers(label, rubric):
+            invalid.append(f"{label.item_id} ({label.rater}: {wrong[0]})")
         if label.letter not in rubric.letters or set(label.flags) - set(rubric.flag_names):
             invalid.append(
                 f"{label.item_id} ({label.rater}: {label.letter!r}{' ' + ', '.join(label.flags) if label.flags else ''})"
@@ -67,10 +72,21 @@ def by_rater(labels: Iterable[Label], rubric: RubricFacts) -> dict[str, list[Lab
     require_no_contradiction(comparable)
     if invalid:
         scale = f"{'/'.join(rubric.letters)} and flags {list(rubric.flag_names)}"
+        facts = "".join(f", {fact.name} {'/'.join(fact.answers)}" for fact in rubric.facts)
         raise DataError(
-            f"labels: {len(invalid)} use letters or flags other than {scale}: {', '.join(invalid[:3])}"
+            f"labels: {len(invalid)} use letters or flags other than {scale}{facts}: {', '.join(invalid[:3])}"
         )
     return {rater: list(raters[rater].values()) for rater in sorted(raters)}
+
+
+def _wrong_answers(label: Label, rubric: RubricFacts) -> list[str]:
+    """Return the answers of a label that the rubric does not have; facts of another rubric do not count."""
+    answers = {fact.name: fact.answers for fact in rubric.facts}
+    return [
+        f"{fact}: {answer!r}"
+        for fact, answer in label.facts.items()
+        if fact in answers and answer not in answers[fact]
+    ]
 
 
 def require_no_contradiction(labels: Iterable[Label]) -> None:
@@ -207,6 +223,7 @@ def _joined_agreement(
     return measured(rater, pair, rubric.letters).model_copy(
         update={
             "flags": tuple(_flag(name, labels, rows) for name in rubric.flag_names),
+            "facts": tuple(agreement for fact in rubric.facts if (agreement := _fact(fact, labels, rows))),
             "candidates": _by_candidate(labels, graded, rubric.best),
         }
     )
@@ -229,8 +246,10 @@ def measured(rater: RaterAgreement, pair: Paired, letters: Sequence[str]) -> Rat
             "majority_letter": letters[int(np.bincount(pair.a).argmax())],
             "majority_baseline": baseline,
             "lift": lift,
-            "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k)),
-            "lower_recall": _rate(lower.recall, rater.rater, "gave"),
+            "leniency": Measure.of(reliability.leniency(pair.a, pair.b, pair.clusters, n_levels=k))
+            if pair.is_ordered
+            else None,
+            "lower_recall": _rate(lower.recall, rater.rater, "gave") if pair.is_ordered else None,
             "letters": tuple(
                 LetterAgreement(
                     letter=letters[accuracy.letter],
@@ -257,6 +276,26 @@ def _flag(name: str, labels: Sequence[Label], rows: pd.DataFrame) -> FlagAgreeme
         n_neither=int(counts[0, 0]),
         recall=_rate(raised.recall, labels[0].rater, "raised"),
         precision=_rate(raised.precision, "the judge", "raised"),
+    )
+
+
+def _fact(fact: FactMeaning, labels: Sequence[Label], rows: pd.DataFrame) -> FactAgreement | None:
+    """Compare the answers to a fact; None where no label and its item's grade both have one."""
+    code = {answer: index for index, answer in enumerate(fact.answers)}
+    given = [code.get(label.facts.get(fact.name, ""), -1) for label in labels]
+    reference, judged = np.array(given), rows[fact_column(fact.name)].map(code).fillna(-1).to_numpy(int)
+    shared = (reference >= 0) & (judged >= 0)
+    if not shared.any():
+        return None
+    clusters = rows["cluster"].to_numpy(object)
+    pair = Paired(reference[shared], judged[shared], clusters[shared], len(code)).coefficients()
+    return FactAgreement(
+        fact=fact.name,
+        answers=fact.answers,
+        n=pair.n,
+        confusion=pair.confusion,
+        observed=pair.observed,
+        kappa=pair.kappa,
     )
 
 
@@ -329,7 +368,12 @@ def rater_pair(
 
 
 def compare_all_raters(
-    raters: Sequence[str], ratings: np.ndarray, clusters: np.ndarray, n_levels: int
+    raters: Sequence[str],
+    ratings: np.ndarray,
+    clusters: np.ndarray,
+    n_levels: int,
+    *,
+    is_ordered: bool = True,
 ) -> MultiRaterAgreement | None:
     """Measure the agreement of all raters together; None with fewer than three, or if no item has two letters.
 
@@ -338,6 +382,7 @@ def compare_all_raters(
         ratings: Codes of the letters, shape (n_items, n_raters), NaN where a letter is missing.
         clusters: Cluster of each item, shape (n_items,).
         n_levels: Number of letters on the scale.
+        is_ordered: Whether the letters have an order.
     """
     if len(raters) < 3:
         return None
@@ -354,7 +399,7 @@ def compare_all_raters(
         n_items=n_items,
         fleiss=Measure.of(multirater.fleiss_interval(ratings, clusters, n_levels=n_levels)),
         alpha=Measure.of(alpha),
-        alpha_ordinal=Measure.of(ordinal),
+        alpha_ordinal=Measure.of(ordinal) if is_ordered else Measure.of(ordinal).without_value(NO_ORDER),
     )
 
 
@@ -434,6 +479,9 @@ def report_of_run(
         several=all_rater_agreement(labels, rubric, table),
         by=by,
         groups=tuple(groups),
+        soft=soft_grades(
+            table, comparable_labels(labels, rubric, judge_tuned=judge_tuned), letters=rubric.letters
+        ),
     )
 
 
@@ -460,35 +508,34 @@ def all_rater_agreement(
     return compare_all_raters(tuple(raters), ratings.to_numpy(float), clusters, len(code))
 
 
-def report_of_columns(
-    table: pd.DataFrame, columns: Columns, *, source: str, letters: Sequence[str]
-) -> AgreementReport:
+def report_of_columns(table: pd.DataFrame, columns: Columns, *, source: str, scale: Scale) -> AgreementReport:
     """Compare the columns of a table.
 
     Args:
         table: One row per item, all cells strings; a missing letter is an empty string.
         columns: Roles of the columns.
         source: Name of the file in the document.
-        letters: Scale, best first.
+        scale: Letters of the table.
 
     Raises:
         DataError: no item has letters of two raters.
     """
+    letters = scale.letters
     rubric = RubricFacts(name="", sha="", scale=tuple(Meaning(name=letter, meaning="") for letter in letters))
     clusters = table[columns.cluster] if columns.cluster else pd.Series(table.index.astype(str), table.index)
-    agreement = _against(table, clusters, columns, rubric)
+    agreement = _against(table, clusters, columns, rubric, is_ordered=scale.is_ordered)
     raters = [name for name in columns.raters if name != columns.judge]
     pairs = [
         rater_pair(a, b, pair, agreement)
         for a, b in combinations(raters, 2)
-        if (pair := _paired(table, clusters, a, b, letters)) is not None
+        if (pair := _paired(table, clusters, a, b, letters, is_ordered=scale.is_ordered)) is not None
     ]
     if not agreement and not pairs:
         raise DataError(f"{source}: no row has letters in two of the columns {', '.join(columns.raters)}")
     groups = [
         GroupAgreement(group=str(group), agreement=rater)
         for group, rows in (table.groupby(columns.by, sort=True) if columns.by else ())
-        for rater in _against(rows, clusters.loc[rows.index], columns, rubric)
+        for rater in _against(rows, clusters.loc[rows.index], columns, rubric, is_ordered=scale.is_ordered)
     ]
     code = {letter: float(index) for index, letter in enumerate(letters)}
     ratings = np.column_stack([table[name].map(code).to_numpy(float) for name in raters])
@@ -498,15 +545,25 @@ def report_of_columns(
         letters=tuple(letters),
         agreement=agreement,
         raters=tuple(pairs),
-        several=compare_all_raters(raters, ratings, clusters.to_numpy(object), len(letters)),
+        several=compare_all_raters(
+            raters, ratings, clusters.to_numpy(object), len(letters), is_ordered=scale.is_ordered
+        ),
         by=columns.by,
         groups=tuple(groups),
         n_without_cluster=0 if columns.cluster else len(table),
+        order=scale.order,
+        is_scale_assumed=scale.order == "numbers",
+        merged=scale.merged,
     )
 
 
 def _against(
-    table: pd.DataFrame, clusters: "pd.Series[str]", columns: Columns, rubric: RubricFacts
+    table: pd.DataFrame,
+    clusters: "pd.Series[str]",
+    columns: Columns,
+    rubric: RubricFacts,
+    *,
+    is_ordered: bool,
 ) -> tuple[RaterAgreement, ...]:
     """Compare the judge with every other rater that shares an item with it."""
     if not columns.judge:
@@ -514,7 +571,9 @@ def _against(
     raters = []
     for rater in columns.raters:
         pair = (
-            _paired(table, clusters, rater, columns.judge, rubric.letters) if rater != columns.judge else None
+            _paired(table, clusters, rater, columns.judge, rubric.letters, is_ordered=is_ordered)
+            if rater != columns.judge
+            else None
         )
         if pair is None:
             continue
@@ -540,11 +599,17 @@ def _against(
 
 
 def _paired(
-    table: pd.DataFrame, clusters: "pd.Series[str]", a: str, b: str, letters: Sequence[str]
+    table: pd.DataFrame,
+    clusters: "pd.Series[str]",
+    a: str,
+    b: str,
+    letters: Sequence[str],
+    *,
+    is_ordered: bool,
 ) -> Paired | None:
     shared = (table[a] != "") & (table[b] != "")
     if not shared.any():
         return None
     code = {letter: index for index, letter in enumerate(letters)}
     first, second = (table.loc[shared, name].map(code).to_numpy(int) for name in (a, b))
-    return Paired(first, second, clusters[shared].to_numpy(object), len(letters))
+    return Paired(first, second, clusters[shared].to_numpy(object), len(letters), is_ordered=is_ordered)

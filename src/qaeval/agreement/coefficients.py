@@ -18,6 +18,7 @@ from qaeval.stats.multirater import krippendorff_interval
 from qaeval.stats.resampling import jackknife
 
 _ONE_LETTER: Final = "both gave every item the same letter"
+NO_ORDER: Final = "the letters have no order"
 
 # the interval of kappa, so that coefficients differ by their definition only: a delete-one-cluster jackknife
 _BY_JACKKNIFE: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -37,6 +38,8 @@ class Paired:
     clusters: np.ndarray
     """Cluster of each item, usually its chunk."""
     n_levels: int
+    is_ordered: bool = True
+    """Whether better and worse have a meaning; otherwise the weighted and ordinal measures are undefined."""
 
     def coefficients(self) -> Coefficients:
         """Return all coefficients, with intervals clustered by chunk."""
@@ -50,7 +53,7 @@ class Paired:
             weights: _measure(reliability.kappa_interval(a, b, clusters, n_levels=k, weights=weights))
             for weights in (None, "linear", "quadratic")
         }
-        return Coefficients(
+        coefficients = Coefficients(
             n=len(a),
             n_chunks=len(set(clusters)),
             confusion=tuple(tuple(int(n) for n in row) for row in confusion),
@@ -69,6 +72,19 @@ class Paired:
                 for name, statistic in _BY_JACKKNIFE.items()
             },
         )
+        return coefficients if self.is_ordered else _without_order(coefficients)
+
+
+def _without_order(coefficients: Coefficients) -> Coefficients:
+    """Return the coefficients without those that need an order of the letters."""
+    ordinal = ("kappa_linear", "kappa_quadratic", "alpha_ordinal", "gwet_ac2")
+    return coefficients.model_copy(
+        update={
+            **{name: getattr(coefficients, name).without_value(NO_ORDER) for name in ordinal},
+            "prevalence_index": None,
+            "bias_index": None,
+        }
+    )
 
 
 def _measure(estimate: Estimate) -> Measure:

@@ -10,7 +10,7 @@ from qaeval.agreement.analysis import by_rater, fits, judge_agreement
 from qaeval.agreement.coefficients import Paired
 from qaeval.agreement.label_rows import with_settled
 from qaeval.agreement.model import FurtherJudge, KappaDifference, UsableByJudge
-from qaeval.analysis.letters import GRADED, UNGRADED, flag_column
+from qaeval.analysis.letters import GRADED, UNGRADED, fact_column, flag_column
 from qaeval.records import Grade, GradeRow, Label
 from qaeval.report import numbers
 from qaeval.report.facts import RubricFacts
@@ -56,7 +56,13 @@ def _lettered(table: pd.DataFrame, rows: Iterable[GradeRow], rubric: RubricFacts
         flag_column(name): table["item_id"].isin({item for item, row in grades.items() if name in row.flags})
         for name in rubric.flag_names
     }
-    return table.assign(letter=letters, status=status, **flags)
+    facts = {
+        fact_column(fact.name): table["item_id"].map(
+            lambda item, name=fact.name: grades[item].facts.get(name, "") if item in grades else ""
+        )
+        for fact in rubric.facts
+    }
+    return table.assign(letter=letters, status=status, **flags, **facts)
 
 
 def _compared(

@@ -15,6 +15,8 @@ LabelRow: TypeAlias = Label | LabelDraw | SkippedItem | UndoneLabel
 
 FLAG_COLUMN: Final = "flag "
 """What the name of a sheet's column for a flag starts with."""
+FACT_COLUMN: Final = "fact "
+"""What the name of a sheet's column for the answer to a fact starts with."""
 _YES: Final = frozenset({"x", "1", "true", "yes", "y", "ja", "j", "wahr", "✓"})
 _NO: Final = frozenset({"", "0", "false", "no", "n", "nein", "falsch", "-"})
 
@@ -57,13 +59,29 @@ def parse_row(row: Any, *, rater: str = "") -> LabelRow | None:  # noqa: ANN401 
         return _KINDS[row["kind"]].model_validate(row)
     if not isinstance(row, dict) or "label" not in row:
         return Label.model_validate(row)
-    letter = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    letter = as_letter(row["label"]) if isinstance(row["label"], str) else row["label"]
     if letter is None or letter == "":
         return None
     fields = {name: value for name, value in row.items() if name in Label.model_fields and value != ""}
     fields = {**fields, "rater": row.get("rater") or rater, "rater_kind": row.get("rater_kind") or "human"}
-    flags = raised_flags(row)
-    return Label.model_validate({**fields, **({"flags": flags} if flags else {}), "letter": letter})
+    flags, facts = raised_flags(row), answered_facts(row)
+    added = {**({"flags": flags} if flags else {}), **({"facts": facts} if facts else {})}
+    return Label.model_validate({**fields, **added, "letter": letter})
+
+
+def answered_facts(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the answers by fact of a row of a sheet, from its columns `FACT_COLUMN` + name; empty cells are none."""
+    return {
+        name.removeprefix(FACT_COLUMN): str(cell).strip()
+        for name, cell in row.items()
+        if name.startswith(FACT_COLUMN) and cell is not None and str(cell).strip()
+    }
+
+
+def as_letter(text: str) -> str:
+    """Return the letter of a cell; the letters of a rubric are capitals."""
+    letter = text.strip()
+    return letter.upper() if len(letter) == 1 else letter
 
 
 def raised_flags(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -183,7 +201,7 @@ def with_settled(labels: Iterable[Label]) -> list[Label]:
     return [
         label
         if (third := settled.get((label.item_id, label.rubric))) is None
-        else label.model_copy(update={"letter": third.letter, "flags": third.flags})
+        else label.model_copy(update={"letter": third.letter, "flags": third.flags, "facts": third.facts})
         for label in labels
         if not label.settles
     ]

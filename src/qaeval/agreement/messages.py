@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from qaeval.agreement.coefficients import NO_ORDER
 from qaeval.agreement.model import AgreementOutcome, AgreementReport, Coefficients, RaterAgreement
 from qaeval.agreement.rater_quality import SKIMMING
 from qaeval.report.facts import RubricFacts
@@ -73,11 +74,15 @@ def sentences(rater: RaterAgreement, *, judge: str, rubric: RubricFacts) -> tupl
         unmeasured = f"None of the labels by {rater.rater} belongs to an item that {judge} graded: no agreement can be measured."
         return (unmeasured, *about)
     return (
-        _misses(rater.rater, rater.coefficients, rubric),
+        *((_misses(rater.rater, rater.coefficients, rubric),) if _is_ordered(rater.coefficients) else ()),
         _overall(rater, rater.coefficients, judge),
         *_doubts(rater, rater.coefficients, judge, rubric),
         *about,
     )
+
+
+def _is_ordered(coefficients: Coefficients) -> bool:
+    return coefficients.kappa_linear.reason != NO_ORDER
 
 
 def _rater(rater: RaterAgreement) -> str:
@@ -109,10 +114,11 @@ def _a(letter: str) -> str:
 
 def _overall(rater: RaterAgreement, numbers: Coefficients, judge: str) -> str:
     same = sum(row[index] for index, row in enumerate(numbers.confusion))
+    weighted = f", linearly weighted {coefficient(numbers.kappa_linear)}" if _is_ordered(numbers) else ""
     return (
         f"{judge} gives the same letter to {same:,} of {plural(numbers.n, 'item')} ({rate(numbers.observed)}); always "
         f"answering {rater.majority_letter} would match {percent(rater.majority_baseline)}. "
-        f"Cohen's kappa is {coefficient(numbers.kappa)}, linearly weighted {coefficient(numbers.kappa_linear)}."
+        f"Cohen's kappa is {coefficient(numbers.kappa)}{weighted}."
     )
 
 

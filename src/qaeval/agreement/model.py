@@ -4,6 +4,8 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from qaeval.agreement.scale import ScaleOrder
+from qaeval.calibration.model import SoftGrades
 from qaeval.records import ControlDefect
 from qaeval.report.facts import Part, is_unset
 from qaeval.report.measure import Measure
@@ -32,6 +34,21 @@ class FlagAgreement(Part):
     n_neither: int
     recall: Measure
     precision: Measure
+
+
+class FactAgreement(Part):
+    """Agreement on a fact of a rubric with ``decide: facts``, over the items whose label answers it."""
+
+    fact: str
+    answers: tuple[str, ...]
+    """In the order of the rubric."""
+    n: int
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts by answer; the rater in rows, the judge in columns."""
+    observed: Measure
+    """Share of items with the same answer."""
+    kappa: Measure
+    """Cohen's kappa, unweighted."""
 
 
 class LabelledCandidate(Part):
@@ -69,10 +86,10 @@ class Coefficients(Part):
     alpha: Measure
     """Krippendorff's alpha, nominal."""
     alpha_ordinal: Measure
-    prevalence_index: float
+    prevalence_index: float | None
     """For the best letter: share of items to which both gave it minus share to which neither did, -1 to 1."""
-    bias_index: float
-    """For the best letter: its rate by the reference minus its rate by the other rater, -1 to 1."""
+    bias_index: float | None
+    """For the best letter: its rate by the reference minus its rate by the other rater, -1 to 1; None without an order."""
 
 
 AgreementOutcome: TypeAlias = Literal[
@@ -136,6 +153,8 @@ class RaterAgreement(Part):
     """Of the items to which the rater gave another letter than the best, the share to which the judge gave another one too."""
     letters: tuple[LetterAgreement, ...] = ()
     flags: tuple[FlagAgreement, ...] = ()
+    facts: tuple[FactAgreement, ...] = Field(default=(), exclude_if=is_unset)
+    """Of the facts that labels of this rater answer; empty where none does."""
     candidates: tuple[LabelledCandidate, ...] = ()
     n_settled: int = Field(default=0, exclude_if=is_unset)
     """Labels in whose place the letter of a third rater counts, since two raters differed."""
@@ -315,5 +334,13 @@ class AgreementReport(Part):
     groups: tuple[GroupAgreement, ...] = ()
     n_without_cluster: int = 0
     """Items assumed to be independent, since no cluster is known."""
+    soft: SoftGrades | None = Field(default=None, exclude_if=lambda soft: soft is None)
+    """What the judge's probabilities of the letters show; None of a run without them, and of a file."""
     is_scale_assumed: bool = False
     """Whether the letters are numbers without a given scale, of which the largest is taken to be the best."""
+    order: ScaleOrder = "given"
+    """Where the order of the letters is from; without one the weighted and ordinal measures are undefined."""
+    merged: dict[str, str] = Field(default_factory=dict)
+    """Letter by other spelling of it: `a` is counted as `A`, `1.0` as `1`."""
+    n_missing: int = 0
+    """Cells without a letter: empty, N/A, nan or null."""

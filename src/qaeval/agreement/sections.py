@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from qaeval.agreement.coefficients import NO_ORDER
 from qaeval.agreement.model import (
     AgreementReport,
     Coefficients,
+    FactAgreement,
     FlagAgreement,
     FurtherJudge,
     JudgeDiscrimination,
@@ -16,18 +18,15 @@ from qaeval.agreement.model import (
     RaterAgreement,
     RaterPair,
 )
+from qaeval.calibration.sections import soft_grade_section
 from qaeval.report import numbers
+from qaeval.report.measure import Measure
 from qaeval.report.tables import Notes, Section, Table
 
 
 def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
     """Return the sections of ``qaeval agreement``: the judge, groups, the raters."""
-    scale = f"Scale {' > '.join(report.letters)}, best first."
-    if report.is_scale_assumed:
-        scale += (
-            f" The letters are numbers and no scale was given, so the largest, {report.letters[0]}, is taken to be the best; "
-            f"--scale {','.join(reversed(report.letters))} makes {report.letters[-1]} the best."
-        )
+    scale = _scale(report)
     if report.n_without_cluster:
         scale += " No cluster column is named (--cluster), so the intervals assume independent items and may be too narrow."
     parts = against_raters(report.judge, report.agreement, report.letters)
@@ -40,6 +39,8 @@ def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
         )
         for section in parts
     ]
+    if report.soft is not None:
+        sections.append(soft_grade_section(report.soft, report.judge, report.letters[0]))
     if report.groups:
         sections.append(_by_group(report))
     raters = ceiling(report.raters)
@@ -51,6 +52,28 @@ def write_agreement(report: AgreementReport) -> tuple[Section, ...]:
     return tuple(sections)
 
 
+def _scale(report: AgreementReport) -> str:
+    """Describe the letters: their order and where it is from, spellings, missing letters."""
+    listed = ",".join(report.letters)
+    if report.order == "none":
+        text = (
+            f"The letters {', '.join(report.letters)} have no known order, so only nominal measures are given; "
+            f"--scale {listed} states an order, best first."
+        )
+    else:
+        text = f"Scale {' > '.join(report.letters)}, best first."
+    if report.is_scale_assumed:
+        text += (
+            f" The letters are numbers and no scale was given, so the largest, {report.letters[0]}, is taken to be the best; "
+            f"--scale={','.join(reversed(report.letters))} makes {report.letters[-1]} the best."
+        )
+    if report.merged:
+        text += f" Counted as one letter: {', '.join(f'{text} and {letter}' for text, letter in report.merged.items())}."
+    if report.n_missing:
+        text += f" {numbers.plural(report.n_missing, 'cell has', 'cells have')} no letter (empty, N/A, nan or null)."
+    return text
+
+
 def _by_group(report: AgreementReport) -> Section:
     notes, rows = Notes(), []
     for group in report.groups:
@@ -59,6 +82,11 @@ def _by_group(report: AgreementReport) -> Section:
             continue
         name = f"{group.group}, {group.agreement.rater}"
         lower = coefficients.confusion[1:]
+        passed = (
+            (f"{sum(row[0] for row in lower):,} of {sum(map(sum, lower)):,}",)
+            if report.order != "none"
+            else ()
+        )
         rows.append(
             (
                 group.group,
@@ -66,18 +94,12 @@ def _by_group(report: AgreementReport) -> Section:
                 f"{coefficients.n:,}",
                 notes.rate(coefficients.observed, f"same letter of {name}"),
                 notes.coefficient(coefficients.kappa, f"kappa of {name}"),
-                f"{sum(row[0] for row in lower):,} of {sum(map(sum, lower)):,}",
+                *passed,
             )
         )
-    best = report.letters[0]
-    header = (
-        report.by,
-        "rater",
-        "items",
-        "same letter",
-        "kappa",
-        f"{best} to items that the rater graded lower",
-    )
+    header: tuple[str, ...] = (report.by, "rater", "items", "same letter", "kappa")
+    if report.order != "none":
+        header = (*header, f"{report.letters[0]} to items that the rater graded lower")
     table = Table(
         caption=f"Agreement of {report.judge} by {report.by}",
         header=header,
@@ -92,7 +114,7 @@ def _several(agreement: MultiRaterAgreement) -> Section:
     notes = Notes()
     rows = (
         ("Krippendorff's alpha, nominal", notes.coefficient(agreement.alpha, "alpha")),
-        ("Krippendorff's alpha, ordinal", notes.coefficient(agreement.alpha_ordinal, "ordinal alpha")),
+        *_ordinal(("Krippendorff's alpha, ordinal", agreement.alpha_ordinal, "ordinal alpha"), notes=notes),
         ("Fleiss' kappa", notes.coefficient(agreement.fleiss, "Fleiss' kappa")),
     )
     caption = f"{len(agreement.raters)} raters on {numbers.plural(agreement.n_items, 'item')} with letters of two or more"
@@ -309,6 +331,8 @@ def _rater(rater: RaterAgreement, judge: str, letters: tuple[str, ...]) -> tuple
     ]
     if rater.flags:
         tables.append(_by_flag(rater.rater, judge, rater.flags))
+    if rater.facts:
+        tables.append(_by_fact(rater.rater, judge, rater.facts))
     if rater.candidates:
         tables.append(_by_candidate(rater, judge, letters[0]))
     return tuple(tables)
@@ -330,6 +354,15 @@ def _confusion(rater: str, judge: str, coefficients: Coefficients, letters: tupl
     )
 
 
+def _ordinal(*measures: tuple[str, Measure, str], notes: Notes) -> list[tuple[str, str]]:
+    """Return the rows of measures (caption, value, name in a note) that need an order of the letters; none without one."""
+    return [
+        (caption, notes.coefficient(measure, name))
+        for caption, measure, name in measures
+        if measure.reason != NO_ORDER
+    ]
+
+
 def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str) -> Table:
     notes = Notes()
     lift = "" if rater.lift is None else notes.difference(rater.lift, "lift")
@@ -348,22 +381,30 @@ def _coefficients(rater: RaterAgreement, coefficients: Coefficients, judge: str)
         (f"Always answering {rater.majority_letter}", numbers.percent(rater.majority_baseline)),
         (f"Same letter, above always answering {rater.majority_letter}", lift),
         ("Cohen's kappa", notes.coefficient(coefficients.kappa, "kappa")),
-        ("Cohen's kappa, linearly weighted", notes.coefficient(coefficients.kappa_linear, "weighted kappa")),
-        (
-            "Cohen's kappa, quadratically weighted",
-            notes.coefficient(coefficients.kappa_quadratic, "quadratic kappa"),
+        *_ordinal(
+            ("Cohen's kappa, linearly weighted", coefficients.kappa_linear, "weighted kappa"),
+            ("Cohen's kappa, quadratically weighted", coefficients.kappa_quadratic, "quadratic kappa"),
+            notes=notes,
         ),
         ("Maximum kappa at these letter rates", numbers.decimal(coefficients.kappa_max)),
         ("Maximum agreement at these letter rates", numbers.percent(coefficients.observed_max)),
         ("Krippendorff's alpha, nominal", notes.coefficient(coefficients.alpha, "alpha")),
-        ("Krippendorff's alpha, ordinal", notes.coefficient(coefficients.alpha_ordinal, "ordinal alpha")),
+        *_ordinal(
+            ("Krippendorff's alpha, ordinal", coefficients.alpha_ordinal, "ordinal alpha"), notes=notes
+        ),
         ("Scott's pi", notes.coefficient(coefficients.scott_pi, "pi")),
         ("Brennan-Prediger (PABAK)", notes.coefficient(coefficients.brennan_prediger, "Brennan-Prediger")),
         ("Gwet's AC1 (high if one letter dominates)", notes.coefficient(coefficients.gwet_ac1, "AC1")),
-        ("Gwet's AC2, quadratic", notes.coefficient(coefficients.gwet_ac2, "AC2")),
-        ("Prevalence index of the best letter", numbers.decimal(coefficients.prevalence_index)),
-        ("Bias index of the best letter", numbers.decimal(coefficients.bias_index)),
-        ("Leniency (better minus worse letters)", leniency),
+        *_ordinal(("Gwet's AC2, quadratic", coefficients.gwet_ac2, "AC2"), notes=notes),
+        *(
+            (f"{index} of the best letter", numbers.decimal(value))
+            for index, value in (
+                ("Prevalence index", coefficients.prevalence_index),
+                ("Bias index", coefficients.bias_index),
+            )
+            if value is not None
+        ),
+        *((("Leniency (better minus worse letters)", leniency),) if leniency else ()),
     )
     caption = f"Agreement of {judge} with {rater.rater}"
     return Table(caption=caption, header=("Measure", "Value"), rows=rows, notes=notes.lines())
@@ -381,6 +422,41 @@ def _by_letter(rater: str, judge: str, letters: Iterable[LetterAgreement]) -> Ta
     )
     header = ("Letter", f"Recall (of {rater}'s)", f"Precision (of {judge}'s)")
     return Table(caption="Agreement on each letter", header=header, rows=rows, notes=notes.lines())
+
+
+def _by_fact(rater: str, judge: str, facts: Iterable[FactAgreement]) -> Table:
+    notes = Notes()
+    rows = tuple(
+        (
+            fact.fact,
+            f"{fact.n:,}",
+            notes.rate(fact.observed, f"same answer to {fact.fact}"),
+            notes.coefficient(fact.kappa, f"kappa of {fact.fact}"),
+            _disagreements(fact),
+        )
+        for fact in facts
+    )
+    header = (
+        "Fact",
+        "Items",
+        "Same answer",
+        "Cohen's kappa",
+        f"Most frequent differences ({rater} → {judge})",
+    )
+    return Table(
+        caption="Agreement on facts", header=header, rows=rows, notes=notes.lines(), words=frozenset({4})
+    )
+
+
+def _disagreements(fact: FactAgreement) -> str:
+    """Return the two most frequent pairs of different answers, with their counts."""
+    pairs = [
+        (n, f"{first} → {second}")
+        for first, row in zip(fact.answers, fact.confusion, strict=True)
+        for second, n in zip(fact.answers, row, strict=True)
+        if n and first != second
+    ]
+    return ", ".join(f"{pair} ({n:,})" for n, pair in sorted(pairs, reverse=True)[:2]) or "none"
 
 
 def _by_flag(rater: str, judge: str, flags: Iterable[FlagAgreement]) -> Table:
@@ -417,6 +493,7 @@ def _by_candidate(rater: RaterAgreement, judge: str, best: str) -> Table:
 
 
 def _ceiling(pairs: Sequence[RaterPair]) -> Table:
+    is_ordered = any(pair.coefficients.kappa_linear.reason != NO_ORDER for pair in pairs)
     notes = Notes()
     rows = []
     for pair in pairs:
@@ -427,9 +504,19 @@ def _ceiling(pairs: Sequence[RaterPair]) -> Table:
                 f"{coefficients.n:,}",
                 notes.rate(coefficients.observed, f"same letter of {name}"),
                 notes.coefficient(coefficients.kappa, f"kappa of {name}"),
-                notes.coefficient(coefficients.kappa_linear, f"weighted kappa of {name}"),
+                *(
+                    (notes.coefficient(coefficients.kappa_linear, f"weighted kappa of {name}"),)
+                    if is_ordered
+                    else ()
+                ),
             )
         )
-    header = ("Raters", "Items", "Same letter", "Cohen's kappa", "linearly weighted")
+    header = (
+        "Raters",
+        "Items",
+        "Same letter",
+        "Cohen's kappa",
+        *(("linearly weighted",) if is_ordered else ()),
+    )
     caption = "Agreement between raters, on the items that both labelled"
     return Table(caption=caption, header=header, rows=tuple(rows), notes=notes.lines())

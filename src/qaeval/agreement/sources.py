@@ -9,11 +9,9 @@ import pandas as pd
 
 from qaeval.agreement.analysis import Columns, report_of_columns
 from qaeval.agreement.model import AgreementReport
+from qaeval.agreement.scale import OWN_LETTERS, read_scale
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_csv, read_text
-
-DEFAULT_SCALE: Final = ("A", "B", "C")
-"""Scale if none is given, best first."""
 
 _SHOWN: Final = 5
 """Values of each column that an error message lists."""
@@ -48,7 +46,8 @@ def agreement_of_table(
         columns: Columns of letters; default: all that hold letters of the scale alone.
         judge: The judge's column; default: the second of two columns.
         cluster: Column of the chunk or document that a row belongs to.
-        scale: Letters, best first; default: A, B, C, or the letters of `columns` in their order.
+        scale: Letters, best first; default: the letters of `columns`, whose order is that of numbers, of A, B and C or of
+            words such as pass and fail; other letters have none.
         by: Column of groups.
 
     Raises:
@@ -61,29 +60,33 @@ def agreement_of_table(
             raise UsageError(
                 f"{source}: no column {name!r}.{closest(name, list(table.columns))} It has {', '.join(table.columns)}."
             )
-    letters = tuple(scale) or (_letters_of(table, columns) if columns else DEFAULT_SCALE)
-    raters = tuple(columns) or _columns_of_letters(table, letters)
+    raters = tuple(columns) or _columns_of_letters(table, tuple(scale) or OWN_LETTERS)
     if judge and judge not in raters:
         raters = (*raters, judge)
+    cells = (cell for name in raters for cell in table[name])
+    letters = read_scale(cells, tuple(scale) or (() if columns else OWN_LETTERS))
     if len(raters) < 2:
         raise UsageError(
             f"{source}: agreement needs two columns of letters, found {', '.join(raters) or 'none'} on the scale "
-            f"{'/'.join(letters)}. Name them with --columns, and the letters with --scale. It has {_shown(table)}."
+            f"{'/'.join(scale or OWN_LETTERS)}. Name them with --columns, and the letters with --scale. It has {_shown(table)}."
         )
-    if len(letters) < 2:
+    if len(letters.letters) < 2:
         raise DataError(
-            f"{source}: all letters are {'/'.join(letters)}; name the scale with --scale, best first"
+            f"{source}: all letters are {'/'.join(letters.letters)}; name the scale with --scale, best first"
         )
-    _check_letters(source, table, raters, letters)
+    n_missing = sum(not letters.spellings[cell] for name in raters for cell in table[name])
+    for name in raters:
+        table[name] = table[name].map(letters.spellings)
+    _check_letters(source, table, raters, letters.letters)
     if not judge and len(raters) == 2:
         judge = raters[1]
     report = report_of_columns(
         table,
         Columns(raters=raters, judge=judge, cluster=cluster, by=by),
         source=source,
-        letters=letters,
+        scale=letters,
     )
-    return report.model_copy(update={"is_scale_assumed": not scale and all(map(_is_number, letters))})
+    return report.model_copy(update={"n_missing": n_missing})
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
@@ -103,19 +106,14 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("").astype(str)
 
 
-def _letters_of(table: pd.DataFrame, columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the letters of the columns, best first: numbers from the highest, text in alphabetical order."""
-    letters = {letter for name in columns for letter in table[name] if letter}
-    return tuple(sorted(letters, key=int, reverse=True) if all(map(_is_number, letters)) else sorted(letters))
-
-
-def _is_number(letter: str) -> bool:
-    return letter.lstrip("-").isdigit()
-
-
 def _columns_of_letters(table: pd.DataFrame, letters: Sequence[str]) -> tuple[str, ...]:
     allowed = {*letters, ""}
-    return tuple(name for name in table.columns if set(table[name]) <= allowed and (table[name] != "").any())
+
+    def holds_letters(name: str) -> bool:
+        given = {*read_scale(table[name], letters).spellings.values()}
+        return given <= allowed and given != {""}
+
+    return tuple(filter(holds_letters, table.columns))
 
 
 def _check_letters(source: str, table: pd.DataFrame, raters: Sequence[str], letters: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ Rows are joined by id. Missing, duplicate and foreign ids are errors that name t
 `flaw`         flaw of the rubric that the judge names; empty for the best letter, and where it names none
 `failure`      reason of the failure, empty if graded; `detail` and `text` describe it
 `flag <name>`  one boolean column per flag of the rubric
+`fact <name>`  one column per fact of a rubric with ``decide: facts``: the judge's answer, empty unless graded
 =============  ==========================================================================================
 """
 
@@ -61,6 +62,16 @@ def cluster_of(sample: Sample) -> str:
 def flag_column(flag: str) -> str:
     """Return the column name of a flag."""
     return f"flag {flag}"
+
+
+def probability_column(letter: str) -> str:
+    """Return the column name of the judge's probability of a letter."""
+    return f"probability {letter}"
+
+
+def fact_column(fact: str) -> str:
+    """Return the column name of a fact."""
+    return f"fact {fact}"
 
 
 def letter_table(
@@ -230,11 +241,26 @@ def _grade_tables(
             if is_wrong:
                 wrong[aspect].append(row.item_id)
         flags = (flag in row.flags for flag in rubric.flag_names)
-        letters.append((row.item_id, row.letter, row.flaw, row.reason, _sureness(row), *flags))
+        distribution = row.probabilities or {}
+        values = (distribution.get(letter, 0.0 if distribution else None) for letter in rubric.letters)
+        facts = (row.facts.get(fact.name, "") for fact in rubric.facts)
+        why = explained(row)
+        letters.append((row.item_id, row.letter, row.flaw, why, _sureness(row), *values, *flags, *facts))
     _require_unique("grade", graded)
     _require_one_judge(judges, judge, rubric, wrong)
-    columns = ["item_id", "letter", "flaw", "why", "sure", *map(flag_column, rubric.flag_names)]
-    return pd.DataFrame(letters, columns=columns), pd.DataFrame(unread, columns=["item_id", *_FAILURE])
+    probabilities = list(map(probability_column, rubric.letters))
+    columns = [
+        "item_id",
+        "letter",
+        "flaw",
+        "why",
+        "sure",
+        *probabilities,
+        *map(flag_column, rubric.flag_names),
+        *(fact_column(fact.name) for fact in rubric.facts),
+    ]
+    table = pd.DataFrame(letters, columns=columns).astype(dict.fromkeys(probabilities, "float64"))
+    return table, pd.DataFrame(unread, columns=["item_id", *_FAILURE])
 
 
 def _require_one_judge(
@@ -255,6 +281,13 @@ def _require_one_judge(
         raise DataError(f"grades: flags outside the rubric: {_first(ids)}")
 
 
+def explained(row: Grade) -> str:
+    """Return the judge's reason, with its facts and with what was done to the reason, if anything."""
+    facts = ", ".join(f"{name}: {answer}" for name, answer in row.facts.items())
+    parts = (row.reason, f"({facts})" if facts else "", f"[{row.remark}]" if row.remark else "")
+    return " ".join(part for part in parts if part)
+
+
 def _sureness(row: Grade) -> float | None:
     return None if row.probabilities is None else row.probabilities.get(row.letter)
 
@@ -266,6 +299,8 @@ def _finished(table: pd.DataFrame, flags: Iterable[str]) -> pd.DataFrame:
     table["type"] = table["type"].where(table["given"] == "", table["given"])
     for flag in flags:
         table[flag_column(flag)] = table[flag_column(flag)].eq(True)
+    for column in table.columns[table.columns.str.startswith(fact_column(""))]:
+        table[column] = table[column].fillna("").astype("str")
     # in this order: a failed row has no letter either
     table["status"] = GRADED
     table.loc[table["letter"] == "", "status"] = UNGRADED
@@ -307,11 +342,14 @@ def _failed(table: pd.DataFrame, repeated: Mapping[tuple[str, str], int]) -> pd.
     table.loc[rows, ["item_id", *_WRITTEN, "letter", "flaw", "why"]] = ""
     table.loc[rows, "type"] = table.loc[rows, "given"]
     table.loc[rows, "failure"], table.loc[rows, "status"] = PLACEHOLDER, FAILED
-    for column, empty in (("findings", None), ("sure", float("nan"))):
-        if column in table:
-            table.loc[rows, column] = empty
+    if "findings" in table:
+        table.loc[rows, "findings"] = None
+    for column in table.columns[table.columns.str.startswith(("sure", probability_column("")))]:
+        table.loc[rows, column] = float("nan")
     for column in table.columns[table.columns.str.startswith(flag_column(""))]:
         table.loc[rows, column] = False
+    for column in table.columns[table.columns.str.startswith(fact_column(""))]:
+        table.loc[rows, column] = ""
     return table
 
 

@@ -21,6 +21,7 @@ from qaeval.audit.model import (
     Separation,
     Stability,
 )
+from qaeval.audit.mutants import MutantCheck
 from qaeval.audit.plan import AFTER, BEFORE, COLD, OTHER_NAME, OWN_NAME, SUBTLE
 from qaeval.audit.wordings import WORDINGS
 from qaeval.records import AuditItem, Failure, Grade, Sample
@@ -50,6 +51,9 @@ REQUIRED: Final[tuple[ProbeName, ...]] = ("detection", "false alarms", "repeat",
 """Probes that must pass for a verdict of *trusted so far*; no other may fail. Of preference pairs it is `PAIR_REQUIRED`."""
 PAIR_REQUIRED: Final[tuple[ProbeName, ...]] = ("pair order", "repeat", "injection")
 
+_FIRST: Final = frozenset({"good items", "detection", "false alarms"})
+"""Probes whose items are asked about for the first time."""
+
 _Limit = Literal["at least", "at most", "within"]
 
 
@@ -66,6 +70,7 @@ class AuditFacts:
         raters: Whose labels chose them.
         related: By candidate, whether the judge is of its family.
         not_applied: Why probes were not applied, by name.
+        check: What people say of the planted items; None where nobody labelled any.
         created: UTC, ISO 8601.
         qaeval_version: Of this package.
         git_commit: Of the working directory.
@@ -79,6 +84,7 @@ class AuditFacts:
     raters: tuple[str, ...]
     related: Mapping[str, bool]
     not_applied: Mapping[ProbeName, str]
+    check: MutantCheck | None
     created: str
     qaeval_version: str
     git_commit: str
@@ -92,6 +98,11 @@ def analyse_audit(rows: Sequence[AuditItem], samples: Iterable[Sample], facts: A
         samples: Samples of the items.
         facts: What the rows do not say.
     """
+    refuted = facts.check.refuted if facts.check else frozenset[str]()
+    rows = [row for row in rows if not (row.kind and row.item.item_id in refuted)]
+    # what is asked about a refuted item again has nothing to be compared with
+    kept = {(row.base, row.kind) for row in rows if row.probe in _FIRST}
+    rows = [row for row in rows if (row.base, row.kind) in kept or row.probe == "self-preference"]
     letters = _Letters(rows, {sample.sample_id: cluster_of(sample) for sample in samples}, facts)
     kinds = tuple(letters.kind(kind) for kind in (*DEFECTS, *HARMLESS))
     probes = tuple(result for result in letters.probes() if result is not None)
@@ -110,6 +121,9 @@ def analyse_audit(rows: Sequence[AuditItem], samples: Iterable[Sample], facts: A
         probes=probes,
         stability=letters.stability(),
         raters=facts.raters,
+        n_checked=facts.check.n_labelled if facts.check else 0,
+        n_refuted=len(refuted),
+        checked_by=facts.check.raters if facts.check else (),
         created=facts.created,
         qaeval_version=facts.qaeval_version,
         git_commit=facts.git_commit,
@@ -159,11 +173,7 @@ class _Letters:
         self._facts = facts
         self._level_of = {letter: level for level, letter in enumerate(facts.letters)}
         self._worst = len(facts.letters) - 1
-        self._first = {
-            (row.base, row.kind): row
-            for row in rows
-            if row.probe in {"good items", "detection", "false alarms"}
-        }
+        self._first = {(row.base, row.kind): row for row in rows if row.probe in _FIRST}
 
     def cluster(self, row: AuditItem) -> str:
         """Return the chunk of an item, or its document."""
@@ -251,7 +261,7 @@ class _Letters:
         yield self._pair_order()
 
     def _good_items(self) -> ProbeResult | None:
-        if "definitions" in self._facts.good_sources:
+        if "statements" in self._facts.good_sources:
             return self._result(
                 "good items", None, MIN_GOOD_SHARE, "at least", "good items with the best letter"
             )

@@ -7,14 +7,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
+from qaeval.agreement.label_files import read_labels
 from qaeval.agreement.label_rows import with_settled
 from qaeval.audit.model import GoodSource
 from qaeval.checks.answers import refuses
-from qaeval.comparison.run_data import read_labels, require_labels
+from qaeval.comparison.run_data import require_labels
 from qaeval.errors import DataError
 from qaeval.evals.definition import EvalDefinition
 from qaeval.evals.rubric import Rubric
-from qaeval.records import REJECTED, Item, Label, Sample, record_id
+from qaeval.records import REJECTED, Item, Label, Sample, label_names, record_id
 from qaeval.report.numbers import listed
 from qaeval.text.defects import Pair
 from qaeval.text.units import content_words, is_german, units
@@ -54,8 +55,8 @@ class GoodItems:
     """The good items of an eval, and where they come from."""
 
     items: tuple[GoodItem, ...]
-    sources: Mapping[GoodSource, int]
-    """Items of each source."""
+    source_of: Mapping[str, GoodSource]
+    """Where an item comes from, by its id."""
     raters: tuple[str, ...] = ()
 
 
@@ -65,10 +66,9 @@ def find_good(
     samples: Sequence[Sample],
     *,
     labels: Sequence[Path] = (),
-    n: int,
     seed: int,
 ) -> GoodItems:
-    """Find good items: labelled with the best letter, or expected by the eval; without enough of these, definitions of its chunks.
+    """Find good items: labelled with the best letter, or expected by the eval; without enough of these, statements of its chunks.
 
     Items of different chunks come first, in an order that depends on the seed alone.
 
@@ -77,8 +77,7 @@ def find_good(
         rubric: Has the best letter, and the name that labels state.
         samples: All samples of the eval.
         labels: Label files; none: those of the eval, which may be without any good item.
-        n: Number of items, at most.
-        seed: Chooses among them.
+        seed: Orders them.
 
     Raises:
         DataError: a label file is not readable or of another eval, or there are fewer than 10 good items.
@@ -99,8 +98,8 @@ def find_good(
         "expected answers": [good for good in expected if good.item.item_id not in known],
     }
     if sum(map(len, found.values())) < MIN_GOOD and definition.item_kind == "qa_pair" and not labels:
-        found["definitions"] = [
-            good for good in _definitions(samples, definition) if good.item.item_id not in known
+        found["statements"] = [
+            good for good in _statements(samples, definition) if good.item.item_id not in known
         ]
     items = [good for goods in found.values() for good in goods]
     if len(items) < MIN_GOOD:
@@ -109,12 +108,9 @@ def find_good(
             f"eval {definition.name}: an audit plants defects in at least {MIN_GOOD} good items, found {counts}; label more items "
             f"with {rubric.letters[0]} (`qaeval label`), or name label files with --labels"
         )
-    chosen = _spread(items, seed)[:n]
-    ids = {good.item.item_id for good in chosen}
-    counts_of = {source: sum(good.item.item_id in ids for good in goods) for source, goods in found.items()}
     return GoodItems(
-        items=tuple(chosen),
-        sources={source: count for source, count in counts_of.items() if count},
+        items=tuple(_spread(items, seed)),
+        source_of={good.item.item_id: source for source, goods in found.items() for good in goods},
         raters=raters,
     )
 
@@ -137,7 +133,7 @@ def _labelled(
     definition: EvalDefinition, rubric: Rubric, samples: Sequence[Sample], rows: Iterable[Label]
 ) -> tuple[list[GoodItem], tuple[str, ...]]:
     """Return the items to which all raters gave the best letter, and the raters."""
-    names = {f"{rubric.name}/{version}" for version in (rubric.version, *rubric.labels_from)}
+    names = label_names(rubric.name, rubric.version, rubric.labels_from)
     letters: dict[str, set[str]] = {}
     texts: dict[str, Label] = {}
     counted = [label for label in with_settled(rows) if not label.rubric or label.rubric in names]
@@ -191,36 +187,76 @@ _DEFINITION: Final = re.compile(
     r"(?P<subject>(?:(?:The|A|An) )?[A-Z`][\w`.-]*(?: [\w`.-]+){0,4}?) (?P<verb>is|are) (?:an?|the) (?P<rest>[^?!]{20,200})\."
 )
 _DEFINITION_DE: Final = re.compile(
-    r"(?P<subject>(?:Der|Die|Das|Ein|Eine) [A-ZÄÖÜ][\wäöüß-]*) (?P<verb>ist|sind) (?:eine?|der|die|das) (?P<rest>[^?!]{20,200})\."
+    r"(?P<subject>(?:Der|Die|Das|Ein|Eine) [A-ZÄÖÜ][\wäöüß-]*) (?P<verb>ist|sind) (?:eine?|der|die|das) (?P<rest>[A-ZÄÖÜ][^?!]{20,200})(?<!\w(?:en|rn))\."
+)
+_VERBS: Final = (
+    "accept", "allow", "contain", "convert", "create", "define", "describe", "determine", "disable", "enable", "exclude", "forbid",
+    "guarantee", "ignore", "include", "mean", "measure", "need", "offer", "permit", "prevent", "produce", "protect", "provide", "receive",
+    "reduce", "refuse", "reject", "remove", "replace", "require", "reserve", "return", "send", "store", "support",
+)  # fmt: skip
+"""Verbs whose object a question can ask for: `What does … need?`."""
+_STATEMENT: Final = re.compile(
+    r"(?P<subject>(?:(?:The|A|An|Each|Every) )?[\w`./-]+(?: [\w`./-]+){0,4}?) "
+    rf"(?P<verb>{'|'.join(f'{verb}s' for verb in _VERBS)}|need|require|contain|accept|mean|support) (?P<rest>[^?!]{{15,220}})\."
+)
+_VERBS_DE: Final = (
+    "benötigt", "begrenzt", "bestimmt", "betrifft", "braucht", "enthält", "erfordert", "erhält", "erlaubt", "ersetzt",
+    "erzeugt", "liefert", "misst", "regelt", "schützt", "speichert", "umfasst", "verarbeitet", "verlangt", "verwendet",
+    "verhindert", "zeigt", "benötigen", "brauchen", "enthalten", "erfordern", "liefern", "speichern", "verwenden", "zeigen",
+)  # fmt: skip
+_STATEMENT_DE: Final = re.compile(
+    rf"(?P<subject>(?:Der|Die|Das|Ein|Eine|Jede|Jeder|Jedes) [A-ZÄÖÜ][\wäöüß-]*(?: (?:der|des|für|von) (?:\w+ )?[A-ZÄÖÜ][\wäöüß-]*)?) "
+    rf"(?P<verb>{'|'.join(_VERBS_DE)}) (?P<rest>[^?!]{{15,220}})\."
 )
 _NO_SUBJECT: Final = re.compile(
-    r"(?:What|Which|Who|How|The [a-z]+$|A \w+er\b|This|That|These|Those|It|They|There|Here|Such|Both|Each|Another|Other|One|Its|Their|Dies\w*|Es|Sie|Andere\w*)\b|.*\b(?:of|in|for|and"
-    r"|that|which|by|to|with|from|only|other|same|next|first|last|above|following|und|von)\b",
+    r"(?:What|Which|Who|How|The [a-z]+$|An? \w+er\b|This|That|These|Those|It|They|There|Here|Such|Both|Another|Other|One|Its|Their|You|We|If|When"
+    r"|\d|Between|While|Above|Below|Under|Over|Without|Within|Before|After|Until|Since|Consider|To|In|On|At|By|For|From|With|As|But|And|Or|So|Then|Only|Dies\w*|Es|Sie|Andere\w*)\b|.*\b(?:that|which|who|and|or|not|only|other|same|next|first"
+    r"|last|above|following|then|also|therefore|it|this|these|below|set|when|if|while|is|are|was|has|can|must|may|will|should|to|und)\b",
     re.DOTALL,
+)
+_LEANING: Final = re.compile(
+    r"^das\b|\b(?:this|these|those|it|its|they|their|them|such|here|dies\w*|ihr\w*|sein\w*|er|sie|es|dazu|damit|dabei)\b",
+    re.IGNORECASE,
 )
 
 
-def _definitions(samples: Iterable[Sample], definition: EvalDefinition) -> Iterator[GoodItem]:
-    """Yield questions for what something is, with the sentence of the chunk that defines it as the answer."""
+def _statements(samples: Iterable[Sample], definition: EvalDefinition) -> Iterator[GoodItem]:
+    """Yield questions about single sentences of the chunks, with the sentence as the answer."""
     for sample in samples:
         german = is_german(sample.chunk.text)
         for unit in units(sample.chunk.text):
-            pattern = _DEFINITION_DE if german else _DEFINITION
-            match = pattern.fullmatch(unit.text) if unit.kind == "sentence" else None
-            if match is None or _NO_SUBJECT.match(match["subject"]) or unit.text not in sample.chunk.text:
-                continue
-            if len(content_words(match["rest"])) < 4 or re.search(
-                r"\b(?:this|these|it|they|dies\w*)\b", match["rest"]
-            ):
-                continue
-            subject = match["subject"]
-            article, _, noun = subject.partition(" ")
-            subject = f"{article.lower()} {noun}" if noun and article in _ARTICLES else subject
-            question = f"{'Was' if german else 'What'} {match['verb']} {subject}?"
-            item = Item.of(
-                sample.sample_id, 0, type=definition.item_types[0], question=question, answer=unit.text
+            question = (
+                _question(unit.text, sample.chunk.text, german=german) if unit.kind == "sentence" else ""
             )
-            yield GoodItem(sample, item)
+            if question and unit.text in sample.chunk.text:
+                item = Item.of(
+                    sample.sample_id, 0, type=definition.item_types[0], question=question, answer=unit.text
+                )
+                yield GoodItem(sample, item)
 
 
-_ARTICLES: Final = frozenset({"The", "A", "An", "Der", "Die", "Das", "Ein", "Eine"})
+def _question(sentence: str, source: str, *, german: bool) -> str:
+    """Return a question that a sentence answers by itself; empty where it leans on others, or none is found."""
+    defines = (_DEFINITION_DE if german else _DEFINITION).fullmatch(sentence)
+    match = defines or (_STATEMENT_DE if german else _STATEMENT).fullmatch(sentence)
+    if match is None or _NO_SUBJECT.match(match["subject"]) or _LEANING.search(match["rest"]):
+        return ""
+    if len(content_words(match["rest"])) < 3 or len(content_words(match["subject"])) < 1:
+        return ""
+    subject, verb = match["subject"], match["verb"]
+    article, _, noun = subject.partition(" ")
+    if noun and article in _ARTICLES:
+        subject = f"{article.lower()} {noun}"
+    elif re.search(rf"(?<!\w){re.escape(subject[:1].lower() + article[1:])}(?!\w)", source):
+        subject = subject[:1].lower() + subject[1:]  # its capital is that of the sentence
+    if german:
+        return f"Was {verb} {subject}?"
+    if defines:
+        return f"What {verb} {subject}?"
+    base = next(base for base in _VERBS if verb in {base, f"{base}s"})
+    return f"What {'do' if verb == base else 'does'} {subject} {base}?"
+
+
+_ARTICLES: Final = frozenset(
+    {"The", "A", "An", "Each", "Every", "Jede", "Jeder", "Jedes", "Der", "Die", "Das", "Ein", "Eine"}
+)

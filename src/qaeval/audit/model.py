@@ -21,8 +21,8 @@ AuditVerdict: TypeAlias = Literal["trusted so far", "not trusted", "not enough d
 EXIT_CODES: Final[Mapping[AuditVerdict, int]] = {"trusted so far": 0, "not enough data": 2, "not trusted": 3}
 """Those of a gate: 0 pass, 2 inconclusive, 3 untrusted judge."""
 
-GoodSource: TypeAlias = Literal["labels", "expected answers", "definitions"]
-"""Where good items come from: labelled with the best letter, the expected answers of the eval's samples, or definitions that are
+GoodSource: TypeAlias = Literal["labels", "expected answers", "statements"]
+"""Where good items come from: labelled with the best letter, the expected answers of the eval's samples, or statements that are
 quoted from its chunks."""
 
 ProbeName: TypeAlias = Literal[
@@ -159,6 +159,12 @@ class Audit(Part):
     """None where too few letters were given."""
     raters: tuple[str, ...] = ()
     """Raters whose labels chose the good items; empty without labels."""
+    n_checked: int = Field(default=0, exclude_if=is_unset)
+    """Planted items that people labelled."""
+    n_refuted: int = Field(default=0, exclude_if=is_unset)
+    """Of these, defects that got the best letter and harmless changes that did not; they count in nothing."""
+    checked_by: tuple[str, ...] = Field(default=(), exclude_if=is_unset)
+    """Raters of the planted items."""
     created: str
     """UTC, ISO 8601."""
     qaeval_version: str

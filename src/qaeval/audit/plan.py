@@ -1,13 +1,15 @@
 """What a judge is asked in an audit, drawn from the good items and the seed alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from qaeval.audit.good import GoodItem
 from qaeval.audit.model import ProbeName
 from qaeval.audit.wordings import AS_USED, EXAMPLES, LEVELS, RENAMED, TRANSLATED, WORDINGS
+from qaeval.evals.definition import ItemKind
 from qaeval.evals.rubric import Rubric
 from qaeval.records import REJECTED, AuditItem, Item, Sample, record_id
 from qaeval.registry.family import LINES, lines
@@ -25,9 +27,29 @@ SUBTLE: Final = tuple(
 )
 """Defects that stand inside an answer about the text: those that a careful reader alone finds."""
 
+_OF_PAIRS: Final = frozenset({"foreign answer", "copied question", "placeholder", "formatting"})
+"""Of a preference pair, the chosen answer is not a statement about a text."""
+
+
+def _kinds(kinds: Sequence[VariantKind], item_kind: ItemKind) -> tuple[VariantKind, ...]:
+    """Return the kinds whose letter is known for a kind of items; the question of an answer is not the candidate's."""
+    if item_kind == "preference_pair":
+        return tuple(kind for kind in kinds if kind in _OF_PAIRS)
+    return tuple(kind for kind in kinds if item_kind == "qa_pair" or kind != "vague question")
+
+
 COLD, FIRST_AGAIN, LAST = "temperature 0", "again", "at the end"
 PADDED, BEFORE, AFTER = "padded", "text before", "text after"
 OWN_NAME, OTHER_NAME, SWAPPED = "own name", "other name", "swapped"
+
+PROBE_OF: Final[Mapping[str, ProbeName]] = {
+    LEVELS: "order of levels",
+    EXAMPLES: "order of examples",
+    RENAMED: "letters renamed",
+    **dict.fromkeys(WORDINGS, "wordings"),
+    TRANSLATED: "translated rubric",
+}
+"""Probes that change the prompt, by setting."""
 
 _PADDING: Final[Mapping[str, str]] = {
     "en": (
@@ -53,17 +75,15 @@ class AuditScope:
     Attributes:
         judge: the judge.
         rubric: the rubric of the eval.
-        reads_prompt: whether letters can depend on the prompt; a model inside qaeval that reads the item alone has none.
-        temperature: of the judge in a run.
-        translated: whether there is the rubric in another language.
+        settings: forms of the prompt that can be tried; none for a judge that reads no prompt.
+        item_kind: of the eval.
         seed: chooses variants.
     """
 
     judge: ModelSpec
     rubric: Rubric
-    reads_prompt: bool
-    temperature: float
-    translated: bool = False
+    settings: frozenset[str]
+    item_kind: ItemKind
     seed: int = 0
 
 
@@ -78,7 +98,7 @@ class LabelledItem:
 
 
 def plan_audit(
-    scope: AuditScope, goods: Sequence[GoodItem], labelled: Iterable[LabelledItem] = ()
+    scope: AuditScope, goods: Sequence[GoodItem], labelled: Iterable[LabelledItem] = (), *, n: int
 ) -> tuple[AuditItem, ...]:
     """Return the items of an audit in the order in which the judge is asked.
 
@@ -86,17 +106,18 @@ def plan_audit(
         scope: Judge, rubric and seed.
         goods: Good items, those of different chunks first.
         labelled: Candidates' items with labels.
+        n: Good items that all probes use; further ones are asked about only where few of these can have a defect.
     """
-    planner = _Planner(scope, goods)
-    rows = [
-        *planner.originals(),
-        *planner.variants("detection", DEFECTS),
-        *planner.variants("false alarms", HARMLESS),
+    planner = _Planner(scope, goods, n)
+    variants = [
+        *planner.variants("detection", _kinds(DEFECTS, scope.item_kind)),
+        *planner.variants("false alarms", _kinds(HARMLESS, scope.item_kind)),
     ]
+    rows = [*planner.originals({row.base for row in variants}), *variants]
     panel = planner.panel(rows)
     rows += planner.panel_probes(panel)
     rows += planner.attacks(panel)
-    rows += planner.swapped(goods)
+    rows += planner.swapped()
     rows += planner.families(labelled)
     # last, so that a judge that moves in the course of the audit has moved
     rows += planner.again(panel, "drift", LAST, number=2)
@@ -104,8 +125,9 @@ def plan_audit(
 
 
 class _Planner:
-    def __init__(self, scope: AuditScope, goods: Sequence[GoodItem]) -> None:
+    def __init__(self, scope: AuditScope, goods: Sequence[GoodItem], n: int) -> None:
         self._scope = scope
+        self._core = {good.item.item_id for good in goods[:n]}
         self._goods = goods
         self._by_id = {good.item.item_id: good for good in goods}
         self._pairs = [good.pair for good in goods]
@@ -116,25 +138,33 @@ class _Planner:
             self._rounds.append(seen[good.chunk_id])
             seen[good.chunk_id] += 1
 
-    def originals(self) -> Iterator[AuditItem]:
-        """Yield the good items as they are."""
+    def originals(self, used: Container[str]) -> Iterator[AuditItem]:
+        """Yield the good items as they are: those of all probes, and those with variants."""
         for good in self._goods:
-            yield self._row("good items", good, good.item)
+            if good.item.item_id in self._core or good.item.item_id in used:
+                yield self._row("good items", good, good.item)
 
     def variants(self, probe: ProbeName, kinds: Sequence[VariantKind]) -> Iterator[AuditItem]:
         """Yield up to 20 variants of each kind, each of another good item; each kind begins with another one."""
         n = len(self._goods)
         for kind in kinds:
             start = int(record_id("kind", str(self._scope.seed), kind), 16) % n
-            # other chunks first: two items of one chunk tell little more than one
-            order = sorted(((start + step) % n for step in range(n)), key=self._rounds.__getitem__)
-            found = 0
-            for index in order:
-                others = self._pairs[index + 1 :] + self._pairs[:index]
-                changed = variant(kind, self._pairs[index], seed=self._scope.seed, others=others)
-                if changed is not None and found < PER_KIND:
-                    found += 1
-                    yield self._changed(probe, self._goods[index], changed)
+            # those of all probes first, and other chunks first: two items of one chunk tell little more than one
+            order = sorted(((start + step) % n for step in range(n)), key=self._rank)
+            changes = (
+                (self._goods[index], changed)
+                for index in order
+                if (changed := self._variant(kind, index)) is not None
+            )
+            for good, changed in islice(changes, PER_KIND):
+                yield self._changed(probe, good, changed)
+
+    def _rank(self, index: int) -> tuple[bool, int]:
+        return self._goods[index].item.item_id not in self._core, self._rounds[index]
+
+    def _variant(self, kind: VariantKind, index: int) -> Variant | None:
+        others = self._pairs[index + 1 :] + self._pairs[:index]
+        return variant(kind, self._pairs[index], seed=self._scope.seed, others=others)
 
     def _changed(self, probe: ProbeName, good: GoodItem, changed: Variant) -> AuditItem:
         item = _item(good, answer=changed.answer, question=changed.question)
@@ -151,7 +181,7 @@ class _Planner:
         chunks = set()
         for row in rows:
             good = self._by_id[row.base]
-            if row.kind or row.base not in planted or good.chunk_id in chunks:
+            if row.kind or row.base not in self._core & planted.keys() or good.chunk_id in chunks:
                 continue
             # kinds that the panel has least of, the subtle ones first
             mutant = min(
@@ -167,18 +197,12 @@ class _Planner:
         """Yield the panel in every other setting."""
         scope = self._scope
         yield from self.again(panel, "repeat", FIRST_AGAIN, number=1)
-        if scope.reads_prompt:
-            if scope.temperature > 0:
-                yield from self.again(panel, "temperature 0", COLD, number=0)
-                yield from self.again(panel, "temperature 0", COLD, number=1)
-            yield from self.again(panel, "order of levels", LEVELS)
-            if len(scope.rubric.examples) > 1:
-                yield from self.again(panel, "order of examples", EXAMPLES)
-            yield from self.again(panel, "letters renamed", RENAMED)
-            for wording in WORDINGS:
-                yield from self.again(panel, "wordings", wording)
-            if scope.translated:
-                yield from self.again(panel, "translated rubric", TRANSLATED)
+        if COLD in scope.settings:
+            yield from self.again(panel, "temperature 0", COLD, number=0)
+            yield from self.again(panel, "temperature 0", COLD, number=1)
+        for setting, probe in PROBE_OF.items():
+            if setting in scope.settings:
+                yield from self.again(panel, probe, setting)
         for index, row in enumerate(panel):
             good = self._by_id[row.base]
             text = row.item.answer
@@ -231,13 +255,13 @@ class _Planner:
             else:
                 yield self._again(row, "injection", setting, source=f"{chunk.text}\n\n{text}")
 
-    def swapped(self, goods: Sequence[GoodItem]) -> Iterator[AuditItem]:
+    def swapped(self) -> Iterator[AuditItem]:
         """Yield preference pairs with the worse answer as the chosen one."""
         if not self._scope.rubric.grades_pairs:
             return
-        for good in goods:
+        for good in self._goods:
             parts = good.item.parts
-            if REJECTED in parts:
+            if REJECTED in parts and good.item.item_id in self._core:
                 item = Item.of(
                     good.sample.sample_id,
                     0,

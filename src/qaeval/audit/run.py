@@ -1,19 +1,23 @@
 """An audit from its arguments to its document: plan, ask, analyse, write."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from qaeval import __version__
+from qaeval.agreement.label_files import read_labels
 from qaeval.audit.analysis import AuditFacts, analyse_audit
 from qaeval.audit.good import GoodItems, find_good
 from qaeval.audit.model import Audit, AuditRequest, ProbeName
+from qaeval.audit.mutants import checked_mutants
 from qaeval.audit.page import render_audit_html, render_audit_markdown
-from qaeval.audit.plan import AuditScope, LabelledItem, plan_audit
+from qaeval.audit.plan import COLD, PROBE_OF, AuditScope, LabelledItem, plan_audit
 from qaeval.audit.stage import AuditStage
-from qaeval.comparison.run_data import labels_of_run, read_labels
+from qaeval.audit.wordings import TRANSLATED, is_changed
+from qaeval.comparison.run_data import labels_of_run
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import sample_set_digest
 from qaeval.environment import git_commit, now
@@ -26,6 +30,7 @@ from qaeval.records import AuditItem, Sample, digest
 from qaeval.registry.config import Config
 from qaeval.registry.family import lines
 from qaeval.run import grade
+from qaeval.run.grade import Instructions
 from qaeval.run.plan import Judging, find_judging, judge_digest, recorded_candidates
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
@@ -93,22 +98,31 @@ def make_audit_plan(
     judging = find_judging(config, (), judge=judge, rubric=rubric or definition.rubric)
     seed = config.defaults.seed if seed is None else seed
     samples = load_samples(definition)
-    goods = find_good(definition, judging.rubric, samples, labels=labels, n=n, seed=seed)
+    goods = find_good(definition, judging.rubric, samples, labels=labels, seed=seed)
     labelled, families = _labelled_items(config, judging, definition, run, labels)
     translated = _translated(rubric or definition.rubric, judging.rubric)
     sampling = judging.judge.sampled(grade.SAMPLING)
+    used_prompt = Instructions.of(judging.rubric, sampling, judging.judge.judge_mode)
+    forms = {setting for setting in PROBE_OF if is_changed(setting, used_prompt)}
+    if translated is not None:
+        forms.add(TRANSLATED)
+    if sampling.temperature > 0:
+        forms.add(COLD)
     scope = AuditScope(
         judge=judging.judge,
         rubric=judging.rubric,
-        reads_prompt=judging.judge.kind != "embedded",
-        temperature=sampling.temperature,
-        translated=translated is not None,
+        settings=frozenset() if judging.judge.kind == "embedded" else frozenset(forms),
+        item_kind=definition.item_kind,
         seed=seed,
     )
-    rows = plan_audit(scope, goods.items, labelled)
+    rows = plan_audit(scope, goods.items, labelled, n=n)
+    asked = {row.base for row in rows if row.probe == "good items"}
     used = {
         sample.sample_id: sample
-        for sample in (*(good.sample for good in goods.items), *(each.sample for each in labelled))
+        for sample in (
+            *(good.sample for good in goods.items if good.item.item_id in asked),
+            *(each.sample for each in labelled),
+        )
     }
     samples = tuple(used.values())
     settings = {
@@ -121,10 +135,11 @@ def make_audit_plan(
             "seed": seed,
             "n": n,
             "temperature": sampling.temperature,
-            "good_sources": dict(goods.sources),
+            "good_sources": dict(Counter(goods.source_of[item_id] for item_id in sorted(asked))),
             "raters": list(goods.raters),
             "families": families,
             "translated": translated.sha if translated else "",
+            "forms": sorted(scope.settings),
             "plan": digest([row.task_id for row in rows]),
         },
     }
@@ -272,7 +287,8 @@ def audit_of(store: RunStore, *, created: str) -> Audit:
         good_sources=about["good_sources"],
         raters=tuple(about["raters"]),
         related=about["families"],
-        not_applied=_not_applied(about, embedded=embedded, n_examples=len(rubric["examples"])),
+        not_applied=_not_applied(about, embedded=embedded),
+        check=checked_mutants(store, letters[0]),
         created=created,
         qaeval_version=__version__,
         git_commit=git_commit(),
@@ -280,40 +296,29 @@ def audit_of(store: RunStore, *, created: str) -> Audit:
     return analyse_audit(store.audit_items(), store.samples(), facts)
 
 
-def _not_applied(about: Mapping[str, Any], *, embedded: bool, n_examples: int) -> dict[ProbeName, str]:
+def _not_applied(about: Mapping[str, Any], *, embedded: bool) -> dict[ProbeName, str]:
     """Return why probes are not applied, by name."""
-    reasons: dict[ProbeName, str] = {}
-    if embedded:
-        prompt: Iterable[ProbeName] = (
-            "temperature 0",
-            "order of levels",
-            "order of examples",
-            "letters renamed",
-            "wordings",
-            "translated rubric",
-        )
-        return {
-            **dict.fromkeys(prompt, "the judge reads no prompt"),
-            **_other_reasons(about),
-        }
-    if not about["temperature"]:
-        reasons["temperature 0"] = "the judge grades at temperature 0, so that `repeat` measures this"
-    if n_examples < 2:
-        reasons["order of examples"] = "the rubric has one example"
-    if not about["translated"]:
+    forms = {*about["forms"]}
+    reasons: dict[ProbeName, str] = {
+        probe: "the judge reads no prompt" if embedded else "the prompt has nothing that it would change"
+        for setting, probe in PROBE_OF.items()
+        if setting not in forms
+    }
+    if "translated rubric" in reasons and not embedded:
         reasons["translated rubric"] = "there is no translation beside the rubric"
-    return {**reasons, **_other_reasons(about)}
-
-
-def _other_reasons(about: Mapping[str, Any]) -> dict[ProbeName, str]:
-    reasons: dict[ProbeName, str] = {}
+    if COLD not in forms:
+        reasons["temperature 0"] = (
+            "the judge reads no prompt"
+            if embedded
+            else "the judge grades at temperature 0, so that `repeat` measures this"
+        )
     families = about["families"].values()
     if not families:
         reasons["self-preference"] = "it needs a run with labels (--run RUN)"
     elif len({*families}) < 2:
         reasons["self-preference"] = "no candidate of the run, or every one, is of the judge's family"
-    if "definitions" in about["good_sources"]:
-        reasons["good items"] = "quoted definitions need not deserve the best letter"
+    if "statements" in about["good_sources"]:
+        reasons["good items"] = "quoted statements need not deserve the best letter"
     return reasons
 
 
@@ -326,6 +331,23 @@ def write_audit(audit: Audit, path: Path) -> None:
     write_file(path / REPORT, model_json(audit))
     write_file(path / "audit.md", render_audit_markdown(audit))
     write_file(path / "audit.html", render_audit_html(audit))
+
+
+def show_again(path: Path) -> Audit:
+    """Analyse a finished audit again, with what people have said of its planted items since, and write its documents.
+
+    Args:
+        path: Its directory.
+
+    Raises:
+        DataError: there is no finished audit.
+        StoreError: the documents cannot be written.
+    """
+    created = load_audit(path).created
+    with RunStore.open(path) as store:
+        audit = audit_of(store, created=created)
+    write_audit(audit, path)
+    return audit
 
 
 def load_audit(path: Path) -> Audit:

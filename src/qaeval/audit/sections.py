@@ -11,7 +11,7 @@ from qaeval.report.tables import Notes, Section, Table
 _SOURCES: Final[dict[GoodSource, str]] = {
     "labels": "labelled with the best letter",
     "expected answers": "expected answers of the eval",
-    "definitions": "definitions that are quoted from its chunks",
+    "statements": "statements that are quoted from its chunks",
 }
 
 
@@ -39,7 +39,15 @@ def audit_basis(audit: Audit) -> str:
     return (
         f"{numbers.plural(audit.n_good, 'good item')} from {numbers.plural(audit.n_chunks, 'chunk')} ({sources}); "
         f"{numbers.plural(audit.n_requests, 'request')}, {audit.n_failed:,} without a letter; seed {audit.request.seed}"
+        f"{_checked(audit)}"
     )
+
+
+def _checked(audit: Audit) -> str:
+    """Say what people made of the planted items; empty where nobody labelled any."""
+    if not audit.n_checked:
+        return ""
+    return f"; {audit.n_checked:,} planted items checked by {numbers.listed(audit.checked_by)}, {audit.n_refuted:,} refuted and left out"
 
 
 def write_audit_sections(audit: Audit) -> tuple[Section, ...]:
@@ -65,9 +73,11 @@ def _probes(audit: Audit) -> Section:
         for probe in audit.probes
         if probe.verdict != "not applicable"
     )
-    notes = [
-        f"{probe.probe}: {probe.sentence}" for probe in audit.probes if probe.verdict == "not applicable"
-    ]
+    skipped: dict[str, list[str]] = {}
+    for probe in audit.probes:
+        if probe.verdict == "not applicable":
+            skipped.setdefault(probe.sentence, []).append(probe.probe)
+    notes = [f"{sentence.removesuffix('.')}: {numbers.listed(names)}." for sentence, names in skipped.items()]
     notes += [
         f"{probe.probe}: "
         + "; ".join(f"{name} {detail(probe, measure)}" for name, measure in probe.details.items())

@@ -34,7 +34,8 @@ class AuditStage(Stage[AuditItem, AuditItem]):
         self._translated = translated
         self._samples = {sample.sample_id: sample for sample in store.samples()}
         sampling = self.spec.sampled(grade.SAMPLING)
-        self._used = Instructions.of(judging.rubric, sampling, self.spec.judge_mode)
+        sees = grade.judge_sees(store.settings())
+        self._used = Instructions.of(judging.rubric, sampling, self.spec.judge_mode, sees=sees)
         self._instructions = {"": self._used}
         self._lenient = self.spec.structured == "off"
 

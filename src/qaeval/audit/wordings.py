@@ -56,14 +56,25 @@ def with_other_letters(rubric: Rubric) -> Rubric:
         return pattern.sub(letter, value)
 
     def renamed(value: Any, key: str = "") -> Any:  # noqa: ANN401 - a JSON value
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key not in {"facts", "when"}:
             return {name: renamed(part, name) for name, part in value.items()}
         if isinstance(value, list):
             return [renamed(part, key) for part in value]
         if key == "letter":
             return new[value]
         # what is graded in an example, and identifiers, have no letters of the scale
-        keep = {"name", "chunk", "question", "answer", "rejected", "flaw", "flags"}
+        keep = {
+            "name",
+            "chunk",
+            "question",
+            "answer",
+            "rejected",
+            "flaw",
+            "flags",
+            "facts",
+            "answers",
+            "labels_from",
+        }
         return text(value) if isinstance(value, str) and key not in keep else value
 
     return Rubric.model_validate(renamed(rubric.model_dump(mode="json")))
@@ -94,22 +105,26 @@ def _spaced(text: str) -> str:
 
 
 def _reordered(text: str) -> str:
-    """Put the decision rules before the criteria."""
+    """Put the criteria after everything else but the examples."""
     parts = re.split(r"(?m)^(?=## )", text)
-    rules = [part for part in parts if part.startswith("## Decision rules")]
-    if not rules or len(parts) < 3:
-        return text
-    rest = [part for part in parts if part not in rules]
-    return "".join([rest[0], *(part.rstrip("\n") + "\n\n" for part in rules), *rest[1:]]).rstrip("\n")
+    criteria = [part for part in parts if part.startswith("## Criteria")]
+    rest = [part for part in parts if part not in criteria]
+    examples = next((at for at, part in enumerate(rest) if part.startswith("## Worked examples")), len(rest))
+    return "".join([*rest[:examples], *criteria, *rest[examples:]])
 
 
 WORDINGS: Final[Mapping[str, Callable[[str], str]]] = {
     "synonyms": _synonyms,
     "numbered lists": _numbered,
     "other white space": _spaced,
-    "rules before criteria": _reordered,
+    "criteria after rules": _reordered,
 }
 """Wordings of the prompt besides its own, which is the fifth."""
+
+
+def is_changed(setting: str, used: Instructions) -> bool:
+    """Whether a setting changes the prompt at all: a judge of facts is told no letters."""
+    return instructions_for(setting, used).system != used.system
 
 
 def instructions_for(setting: str, used: Instructions, translated: Rubric | None = None) -> Instructions:

@@ -151,6 +151,8 @@ def write_reply(completion: Completion) -> bytes:
             "finish": completion.finish_reason,
             "usage": usage.model_dump() if usage else None,
             "alternatives": [alternatives.token, alternatives.at, alternatives.top] if alternatives else None,
+            "thinking": completion.n_thinking,
+            "remark": completion.remark,
         },
         default=dict,
     )
@@ -171,4 +173,6 @@ def read_reply(content: bytes) -> Completion:
         latency_s=0.0,
         alternatives=Alternatives(*alternatives) if alternatives else None,
         cached=True,
+        n_thinking=fields.get("thinking", 0),
+        remark=fields.get("remark", ""),
     )

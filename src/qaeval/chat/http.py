@@ -24,6 +24,7 @@ from qaeval.chat.transport import Transport, origin
 from qaeval.chat.wire import (
     FIXED_FIELDS,
     TransientError,
+    another_model,
     as_sent,
     encode,
     is_overflow,
@@ -83,6 +84,9 @@ class HttpChat:
         max_attempts: attempts for one request, without those that an outage or a busy server ended.
         outage_s: longest wait for a server that stopped answering, in seconds.
         max_top_logprobs: the server's limit; requests that ask for more alternatives get this many.
+        prefix_items: whether the server knows ``prefixItems`` of a schema.
+        fields: name under which the server takes a sampling field; empty for one that it refuses.
+        reply_names: further names of models that may answer.
         context: the server's context length in tokens, where it has a tokenizer route; a request that does
             not fit with its whole answer is then not sent.
         tokenizer: whether the server has a tokenizer route, which is asked for special tokens.
@@ -111,6 +115,9 @@ class HttpChat:
         max_attempts: int = _MAX_ATTEMPTS,
         outage_s: float = 120.0,
         max_top_logprobs: int = 20,
+        prefix_items: bool = True,
+        fields: Mapping[str, str] = MappingProxyType({}),
+        reply_names: Collection[str] = (),
         context: int | None = None,
         tokenizer: bool = False,
         extra_body: Mapping[str, Any] = MappingProxyType({}),
@@ -130,6 +137,9 @@ class HttpChat:
         self._adaptive_timeout = AdaptiveTimeout()
         self._max_attempts = max(1, max_attempts)
         self._max_top_logprobs = max_top_logprobs
+        self._prefix_items = prefix_items
+        self._fields = dict(fields)
+        self._answering = frozenset({"", model, *reply_names})
         self._context = context
         self._tokenizer = tokenizer
         self._special: dict[str, asyncio.Future[bool]] = {}
@@ -180,6 +190,8 @@ class HttpChat:
             structured=self._structured,
             merge_system=self._merge_system,
             max_top_logprobs=self._max_top_logprobs,
+            prefix_items=self._prefix_items,
+            fields=self._fields,
             extra_body=self._extra_body,
         )
         await self._require_fit(request)
@@ -350,7 +362,11 @@ class HttpChat:
         latency_s = perf_counter() - started
         try:
             completion = read_completion(
-                content, latency_s=latency_s, max_tokens=max_tokens, pattern=request.alternatives_at
+                content,
+                latency_s=latency_s,
+                max_tokens=max_tokens,
+                pattern=request.alternatives_at,
+                secret=self._api_key,
             )
         except TransientError as error:
             raise TransientError(error.reason, f"{server.url}: {error.detail}") from None
@@ -359,6 +375,8 @@ class HttpChat:
         except (LookupError, TypeError, ValueError, AttributeError):
             excerpt = repr(masked(content[: 4 * _EXCERPT].decode(errors="replace"), self._api_key)[:_EXCERPT])
         else:
+            if completion.model not in self._answering:
+                raise ChatError("rejected", f"{server.url}: {another_model(self._model, completion.model)}")
             self._adaptive_timeout.learn(latency_s)
             return self._without_key(completion)
         detail = (

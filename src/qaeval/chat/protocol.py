@@ -82,6 +82,9 @@ class Completion:
         latency_s: wall time of the last attempt, from sending to the last byte, in seconds.
         alternatives: None when none were asked for or given, or the reply has no match.
         cached: whether it is the reply of an earlier run; its latency is then 0.
+        n_thinking: characters of thinking that the server gave apart from the text.
+        remark: what was odd in the reply beside its text, and is left out; empty for most.
+        model: the name of the model that the server says answered; empty where it says none.
     """
 
     text: str
@@ -90,6 +93,21 @@ class Completion:
     latency_s: float
     alternatives: Alternatives | None = None
     cached: bool = False
+    n_thinking: int = 0
+    remark: str = ""
+    model: str = ""
+
+    @property
+    def lost_to_thinking(self) -> str:
+        """Where the reply is thinking alone, what to do about it, as the end of a sentence; empty otherwise."""
+        if self.text.strip() or not self.n_thinking:
+            return ""
+        place = f"all {self.n_thinking:,} characters of the reply are thinking, which the server gives apart from the text"
+        if self.finish_reason == "length":
+            return (
+                f"; {place}: set `thinking: false` for the model, or a larger `sampling: {{max_tokens: …}}`"
+            )
+        return f"; {place} (reasoning_content): set `thinking: false` for the model, or serve it without a reasoning parser"
 
 
 class ChatError(Exception):

@@ -67,6 +67,7 @@ class StreamingChat:
         structured: whether the server enforces a request's schema.
         merge_system: whether the system message goes to the head of the first user turn.
         max_top_logprobs: the server's limit.
+        prefix_items: whether the server knows ``prefixItems`` of a schema.
         extra_body: further fields of every request.
 
     Raises:
@@ -83,6 +84,7 @@ class StreamingChat:
         structured: bool = True,
         merge_system: bool = False,
         max_top_logprobs: int = 20,
+        prefix_items: bool = True,
         extra_body: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._server = Transport(base_url, addresses)
@@ -91,6 +93,7 @@ class StreamingChat:
         self._structured = structured
         self._merge_system = merge_system
         self._max_top_logprobs = max_top_logprobs
+        self._prefix_items = prefix_items
         self._extra_body = dict(extra_body)
         self._timeout = AdaptiveTimeout()
 
@@ -123,6 +126,7 @@ class StreamingChat:
             structured=self._structured,
             merge_system=self._merge_system,
             max_top_logprobs=self._max_top_logprobs,
+            prefix_items=self._prefix_items,
             extra_body={**self._extra_body, **extra_fields, **_STREAMED},
         )
         stream = _Stream()

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import aiohttp
@@ -26,15 +27,24 @@ _ABORTED: Final = frozenset({"abort", "error", None})
 _MAX_RETRY_AFTER_S: Final = 60.0
 _MAX_TOKEN: Final = 256
 """Characters of a token at most: the longest tokens of today's vocabularies, runs of spaces, have 128."""
+_MAX_COUNT: Final = 2**31
+_ROUNDING: Final = 0.01
+"""A log-probability may be this far above 0."""
 _BODY_EXCERPT: Final = 200
 _MESSAGE_EXCERPT: Final = 500
 
 _OVERFLOW: Final = re.compile(
-    r"maximum context length|context_length_exceeded|exceeds?\b.{0,60}\bcontext (?:length|size|window)"
+    r"maximum context length|context_length_exceeded|context (?:length|size|window) exceeded|exceeds?\b.{0,60}\bcontext (?:length|size|window)"
     r"|longer than .{0,40}context length|`inputs` tokens \+ ",
     re.IGNORECASE | re.DOTALL,
 )
-_THINKING: Final = re.compile(r"\s*<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
+_THINKING: Final = re.compile(r"\s*<(think|thinking)>.*?(?:</\1>\s*|\Z)", re.DOTALL)
+_HARMONY: Final = re.compile(
+    r"\s*(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)\b.*?(?:<\|channel\|>final\b[^<]*<\|message\|>|\Z)",
+    re.DOTALL,
+)
+"""The channels before the final one, where a server without the model's parser leaves them in the text."""
+_HARMONY_END: Final = re.compile(r"<\|(?:return|end)\|>\s*\Z")
 _TAIL_OF_THINKING: Final = re.compile(r"\s*[^\s{\[`<](?:(?!<think>).)*?</think>\s*", re.DOTALL)
 """A chat template that puts the opening tag into the prompt leaves a reply with the closing tag alone."""
 
@@ -72,8 +82,20 @@ def encode(
     merge_system: bool,
     max_top_logprobs: int,
     extra_body: Mapping[str, Any],
+    prefix_items: bool = True,
+    fields: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
-    """Serialise a request.
+    """Serialise a request; ``prefixItems`` of its schema is left out for a server that does not know it.
+
+    Args:
+        request: what is asked.
+        model: the served name.
+        structured: whether the schema is sent.
+        merge_system: whether system messages go into the first user turn.
+        max_top_logprobs: the server's limit.
+        extra_body: further fields.
+        prefix_items: whether the server knows ``prefixItems``.
+        fields: name under which the server takes a sampling field; empty for one that it refuses.
 
     Raises:
         ChatError: the messages have something that JSON cannot express, such as half a surrogate pair.
@@ -88,8 +110,10 @@ def encode(
         "max_tokens": sampling.max_tokens,
         "seed": sampling.seed,
     }
+    rename_fields(body, fields)
     if structured and request.schema is not None:
-        schema = {"name": "reply", "schema": request.schema, "strict": True}
+        enforced = request.schema if prefix_items else _without_prefix_items(request.schema)
+        schema = {"name": "reply", "schema": enforced, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
         body |= {"logprobs": True, "top_logprobs": top}
@@ -97,6 +121,20 @@ def encode(
         return orjson.dumps(body, default=dict)
     except TypeError as error:
         raise ChatError("rejected", f"{model}: the request cannot be written as JSON: {error}") from None
+
+
+def rename_fields(body: dict[str, Any], fields: Mapping[str, str]) -> None:
+    """Give fields of a request the names that the server takes; one with an empty name is left out."""
+    for name, other in fields.items():
+        value = body.pop(name, None)
+        if other and value is not None:
+            body[other] = value
+
+
+def _without_prefix_items(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    if isinstance(schema, Mapping):
+        return {key: _without_prefix_items(part) for key, part in schema.items() if key != "prefixItems"}
+    return [_without_prefix_items(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def as_sent(messages: Iterable[Message], *, merge_system: bool) -> list[dict[str, str]]:
@@ -118,7 +156,12 @@ def merge_system_turns(messages: Iterable[Message]) -> list[Message]:
 
 
 def read_completion(
-    content: bytes, *, latency_s: float, max_tokens: int, pattern: re.Pattern[str] | None = None
+    content: bytes,
+    *,
+    latency_s: float,
+    max_tokens: int,
+    pattern: re.Pattern[str] | None = None,
+    secret: str | None = None,
 ) -> Completion:
     """Read the body of a 200.
 
@@ -129,6 +172,7 @@ def read_completion(
         latency_s: becomes part of the completion.
         max_tokens: the limit of the request; a reply that was cut earlier was cut by the context.
         pattern: finds the token whose alternatives are kept.
+        secret: is masked where the server is quoted.
 
     Raises:
         TransientError: the server stopped the reply before its end.
@@ -136,8 +180,11 @@ def read_completion(
         LookupError, TypeError, ValueError, AttributeError: the body is not a chat completion.
     """
     reply = orjson.loads(content)
+    if isinstance(reply, dict) and reply.get("error") and not reply.get("choices"):
+        raise _refusal_in_200(reply["error"], content, secret)
     choice = reply["choices"][0]
-    finish_reason, usage = choice.get("finish_reason"), _usage(reply.get("usage"))
+    remarks: list[str] = []
+    finish_reason, usage = choice.get("finish_reason"), _usage(reply.get("usage"), remarks)
     if finish_reason in _ABORTED:
         raise TransientError(
             "interrupted", f"the server stopped the reply before its end (finish_reason {finish_reason!r})"
@@ -150,20 +197,66 @@ def read_completion(
             f"context: the server cut the reply after {usage.completion_tokens} tokens"
         )
         raise ChatError("context_overflow", detail)
-    text, finish = _text(choice["message"]), _COMPLETE[finish_reason]
+    message = choice["message"]
+    text, finish = _text(message), _COMPLETE[finish_reason]
     if len(text) > (limit := max_tokens * _MAX_TOKEN):
         text, finish = text[:limit], "length"
     return Completion(
-        without_thinking(text), finish, usage, latency_s, _alternatives(choice.get("logprobs"), pattern)
+        without_thinking(text),
+        finish,
+        usage,
+        latency_s,
+        _guarded_alternatives(choice.get("logprobs"), pattern, remarks),
+        n_thinking=_n_thinking(message),
+        remark="; ".join(remarks),
+        model=name if isinstance(name := reply.get("model"), str) else "",
     )
 
 
+def another_model(asked: str, answered: str) -> str:
+    """Describe a reply by another model than asked, and what to do if that is intended."""
+    return (
+        f"asked for {asked!r}, {answered[:_BODY_EXCERPT]!r} answered; if that is the same model, list the name in `reply_names:` of "
+        "its entry in qaeval.yaml"
+    )
+
+
+def _refusal_in_200(
+    error: Any,  # noqa: ANN401 - any JSON value
+    content: bytes,
+    secret: str | None,
+) -> TransientError | ChatError:
+    """Classify the error object that a gateway sent with status 200, by its code and its words."""
+    said = f"the server sent status 200 with an error: {server_message(content, secret=secret)}"
+    if is_overflow(content):
+        return ChatError("context_overflow", said)
+    code = error.get("code", error.get("status")) if isinstance(error, dict) else None
+    status = int(code) if isinstance(code, int | str) and str(code).isdigit() else 0
+    kind = str(error.get("type")) if isinstance(error, dict) else ""
+    if status in {429, 503, 529} or "overloaded" in kind or "rate_limit" in kind:
+        return TransientError("endpoint", said, "busy")
+    if 400 <= status < 500 or "invalid_request" in kind:
+        return ChatError("rejected", said)
+    return TransientError("endpoint", said)
+
+
 def without_thinking(text: str) -> str:
-    """Drop a ``<think>…</think>`` prefix, also one that was never closed or that begins in the prompt."""
-    if "think>" not in text:
+    """Drop thinking at the beginning: ``<think>…</think>``, ``<thinking>``, harmony's channels before the final one.
+
+    It may never have been closed, or begin in the prompt.
+    """
+    if "<|channel|>" in text and (channels := _HARMONY.match(text)):
+        return _HARMONY_END.sub("", text[channels.end() :])
+    if "think" not in text:
         return text
     thinking = _THINKING.match(text) or _TAIL_OF_THINKING.match(text)
     return text[thinking.end() :] if thinking else text
+
+
+def _n_thinking(message: Mapping[str, Any]) -> int:
+    """Count the characters of thinking that a server's parser took out of the text."""
+    parts = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
+    return next((len(part) for part in parts if isinstance(part, str) and part), 0)
 
 
 def _text(message: Mapping[str, Any]) -> str:
@@ -173,12 +266,46 @@ def _text(message: Mapping[str, Any]) -> str:
     return content or ""
 
 
-def _usage(usage: Mapping[str, Any] | None) -> Usage | None:
+_PROMPT_TOKENS: Final = ("prompt_tokens", "input_tokens")
+_COMPLETION_TOKENS: Final = ("completion_tokens", "output_tokens")
+
+
+def _usage(usage: Any, remarks: list[str]) -> Usage | None:  # noqa: ANN401 - any JSON value
+    """Read the counts of tokens; None, with a remark, where they are none."""
     if usage is None:
         return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+    counts = usage if isinstance(usage, dict) else {}
+    prompt, completion = (
+        next((counts[name] for name in names if _is_count(counts.get(name))), None)
+        for names in (_PROMPT_TOKENS, _COMPLETION_TOKENS)
+    )
+    if prompt is None or completion is None:
+        remarks.append("usage without counts of tokens")
+        return None
+    details = counts.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=min(cached, prompt) if isinstance(cached, int) and _is_count(cached) else 0,
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT
+
+
+def _guarded_alternatives(
+    logprobs: Any,  # noqa: ANN401 - any JSON value
+    pattern: re.Pattern[str] | None,
+    remarks: list[str],
+) -> Alternatives | None:
+    """Return the alternatives; None, with a remark, where they are not in the form of the API: the text counts all the same."""
+    try:
+        return _alternatives(logprobs, pattern)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        remarks.append("log-probabilities in another form")
+        return None
 
 
 def _alternatives(logprobs: Mapping[str, Any] | None, pattern: re.Pattern[str] | None) -> Alternatives | None:
@@ -200,13 +327,24 @@ def _top(token: Mapping[str, Any]) -> dict[str, float]:
     """Return log-probabilities by text; tokens with the same text and different ids are added up."""
     top: dict[str, float] = {}
     for alternative in token.get("top_logprobs") or ():
-        text, logprob = alternative["token"], alternative["logprob"]
+        text, logprob = alternative["token"], _logprob(alternative["logprob"])
         if text in top:
             low, high = sorted((top[text], logprob))
             logprob = high + math.log1p(math.exp(low - high))
         top[text] = logprob
-    top.setdefault(token["token"], token["logprob"])
+    top.setdefault(token["token"], _logprob(token["logprob"]))
     return top
+
+
+def _logprob(value: Any) -> float:  # noqa: ANN401 - any JSON value
+    """Check a log-probability.
+
+    Raises:
+        ValueError: it is no number of at most 0, rounding aside; vLLM writes -9999 for minus infinity.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= _ROUNDING:
+        raise ValueError("expected a log-probability")
+    return float(value)
 
 
 def server_message(content: bytes, *, secret: str | None) -> str:

@@ -44,6 +44,7 @@ _REFUSAL_EN: Final = re.compile(
     rf"|\b{_STATE_VERBS}[^.!?]{{0,60}}?{_NEGATION_EN}|\b(?:is|are) silent\b)"
     rf"|^\W*(?:it|this)\b[^.!?]{{0,20}}{_NEGATION_EN} (?:\w+ly )?{_STATE_VERBS}"
     rf"|\b(?:is|are|was|were|been|be|it['’]s)(?: not|n['’]t) (?:\w+ly |further )?(?:{_STATED})\b"
+    r"|\b(?:is|are|was|were)(?: not|n['’]t) given\W*$"
     rf"|{_NEGATION_EN}[^.!?]{{0,60}}?\b(?:in|from|by|within|to|with|on) {_CONTEXT_EN}"
     r"|\bno (?:\w+ )?(?:information|mention|indication|details?|answer|statement|reference|figures?"
     r"|data)\b[^.!?]{0,40}"
@@ -71,6 +72,7 @@ _REFUSAL_DE: Final = re.compile(
     rf"|macht|verrät|spezifiziert|steht)\b[^.!?]{{0,80}}?{_NEGATION_DE}"
     rf"|\b(?:sagt|nennt|enthält|erwähnt|beschreibt|beantwortet|gibt|erklärt|macht|steht"
     rf"|geht)\b[^.!?]{{0,40}}?{_CONTEXT_DE}[^.!?]{{0,60}}?{_NEGATION_DE}"
+    rf"|\b(?:steht|stehen|finde[tn])\b[^.!?]{{0,40}}?{_NEGATION_DE}[^.!?]{{0,30}}?{_CONTEXT_DE}"
     r"|\bnicht (?:\w+ )?(?:genannt|erwähnt|angegeben|beschrieben|spezifiziert|erläutert|hervor)\b"
     r"|\bnicht (?:\w+ )?(?:zu )?(?:entnehmen|beantworte\w*|ableiten|ersichtlich|bekannt)\b"
     r"|\bkeine (?:\w+ )?(?:Angaben?|Informationen?|Auskunft|Aussagen?|Antwort|Hinweise?)\b",
@@ -88,18 +90,28 @@ _PREAMBLE: Final = re.compile(
 )
 """An apology or a sentence about the context: the refusal may follow in the next sentence."""
 _OBJECTION: Final = re.compile(
-    r"\b(?:actually|in fact|contrary|premise|assumption|assumes|rather than|instead|incorrect\w*|wrong\w*"
-    r"|false|mistaken|untrue)\b"
-    r"|\b(?:tatsächlich|vielmehr|im Gegenteil|stimmt nicht|trifft nicht zu|falsch\w*|Annahme"
-    r"|irrtümlich\w*|sondern|stattdessen)\b",
+    r"\b(?:premise|assumption|presumption|Annahme|Prämisse|Voraussetzung)\b[^.!?]{0,40}"
+    r"(?:\b(?:wrong|false|incorrect|mistaken|untrue|not|falsch|nicht)\b|n['’]t\b)"
+    r"|\b(?:wrong|false|incorrect|mistaken|untrue|falsche[nr]?|irrige[nr]?)\b[^.!?]{0,12}"
+    r"\b(?:premise|assumption|presumption|Annahme|Prämisse|Voraussetzung)\b"
+    r"|\bquestion (?:\w+ly )?(?:assumes|presupposes)\b"
+    r"|\b(?:this|that) is (?:not (?:true|correct|right|the case)|false|wrong|incorrect|untrue)\b"
+    r"|\b(?:contrary to|on the contrary|other way (?:a)?round|stimmt nicht|trifft nicht zu|im Gegenteil)\b"
+    r"|\b(?:umgekehrt|andersherum)\b",
     re.IGNORECASE,
 )
-"""Objects to a false premise."""
+"""Objects to the premise itself; a "not" about something else does not."""
 _DENIAL: Final = re.compile(
-    r"\b(?:not|cannot|no|never|none|neither)\b|n['’]t\b|\b(?:nein|nicht|kein\w{0,2}|nie|niemals)\b",
+    r"^\W*(?:(?:not at all|never|nothing|nowhere|none)\b|(?:no|nein)\s*[:;,.]"
+    r"|(?:it|they|that|you) (?:(?:does|do|did|is|are|was|were|could)(?: not|n['’]t)|cannot|can['’]t)\s*[:;,.])",
     re.IGNORECASE,
 )
+"""Denies as a clause of its own, at the beginning of an answer: "It doesn't: …"."""
 _FALSE_PREMISE: Final = "false_premise"
+_ACCEPTS: Final = "accepts"
+"""Field of a sample: regular expressions of accepted corrections."""
+_MAX_ANSWER_CHARS: Final = 4_000
+"""Longest part of an answer that is compared with accepted corrections, in characters."""
 
 
 def refuses(answer: str) -> bool:
@@ -142,19 +154,46 @@ def missing_refusal(checked: CheckedItem) -> str:
 
     The eval names its unanswerable types in ``types``.
 
-    A refusal in any sentence counts. For a question of the stratum ``false_premise`` an objection to the
-    premise counts as well: an objecting phrase in any sentence, or a denial in the first one.
+    A refusal in any sentence counts, and so does a correction: one that the sample lists under ``accepts``
+    (regular expressions, see `accepted_corrections`), or for a question of the stratum ``false_premise`` a
+    statement that the premise is wrong.
     """
-    parts = _sentences(checked.item.answer)
-    if any(map(_is_refusal, parts)):
-        return ""
+    answer = checked.item.answer
+    parts = _sentences(answer)
+    corrections = accepted_corrections(checked.sample.given)
     if (
-        checked.sample.stratum == _FALSE_PREMISE
-        and parts
-        and (_DENIAL.search(parts[0]) or any(map(_OBJECTION.search, parts)))
+        any(map(_is_refusal, parts))
+        or any(pattern.search(_comparable(answer)) for pattern in corrections)
+        or (checked.sample.stratum == _FALSE_PREMISE and _objects(parts))
     ):
         return ""
-    return f"answers: {checked.item.answer[:80]!r}"
+    return f"answers: {answer[:80]!r}"
+
+
+def _objects(parts: Sequence[str]) -> bool:
+    return any(map(_OBJECTION.search, parts)) or _DENIAL.search(parts[0] if parts else "") is not None
+
+
+def accepted_corrections(given: Mapping[str, Any]) -> list[re.Pattern[str]]:
+    """Return the compiled ``accepts`` of a sample: each describes a right correction of its question.
+
+    They are searched in the answer, in lower or upper case, ``.`` matches line ends, and ``'`` a typographic
+    apostrophe as well.
+
+    Raises:
+        ValueError: it is not a list of regular expressions.
+    """
+    patterns = given.get(_ACCEPTS, [])
+    if not isinstance(patterns, list) or not all(isinstance(text, str) and text for text in patterns):
+        raise ValueError(f"{_ACCEPTS}: expected a list of regular expressions, got {patterns!r:.60}")
+    try:
+        return [re.compile(text, re.IGNORECASE | re.DOTALL) for text in patterns]
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{_ACCEPTS}: not a regular expression: {error}") from error
+
+
+def _comparable(answer: str) -> str:
+    return answer[:_MAX_ANSWER_CHARS].replace("’", "'")
 
 
 def form(checked: CheckedItem, *, fields: Mapping[str, Sequence[str]]) -> str:

@@ -22,12 +22,14 @@ class CheckedItem:
         earlier: The items before it in the same reply.
         sample: The candidate's input.
         reply: The raw reply.
+        prompt: The candidate's prompt, with its placeholders; empty where it is not known.
     """
 
     item: Item
     earlier: tuple[Item, ...]
     sample: Sample
     reply: str
+    prompt: str = ""
 
     @cached_property
     def source(self) -> str:
@@ -79,13 +81,28 @@ def spec_problem(spec: CheckSpec, checks: Mapping[str, Check]) -> str:
 
 
 def run_checks(
-    items: Iterable[Item], sample: Sample, reply: str, specs: Iterable[CheckSpec], checks: Mapping[str, Check]
+    items: Iterable[Item],
+    sample: Sample,
+    reply: str,
+    specs: Iterable[CheckSpec],
+    checks: Mapping[str, Check],
+    *,
+    prompt: str = "",
 ) -> tuple[Item, ...]:
-    """Return the items of a reply with the checks' findings; a check without a finding leaves no entry."""
+    """Return the items of a reply with the checks' findings; a check without a finding leaves no entry.
+
+    Args:
+        items: The items, in the order of the reply.
+        sample: The candidate's input.
+        reply: The raw reply.
+        specs: The eval's checks.
+        checks: All checks by name.
+        prompt: The candidate's prompt, with its placeholders.
+    """
     earlier: list[Item] = []
     result = []
     for item in items:
-        checked = CheckedItem(item, tuple(earlier), sample, reply)
+        checked = CheckedItem(item, tuple(earlier), sample, reply, prompt)
         findings = {
             spec.name: finding
             for spec in specs

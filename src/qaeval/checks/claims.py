@@ -1,7 +1,7 @@
 """The reality check: claims about memory, price, speed and data size, compared with a facts file.
 
 Patterns extract the claims of a text. The expected figure follows from the facts by the arithmetic that a
-finding shows; a claim within a factor of two of it is accepted. A sentence makes no claim if it does not name
+finding shows; a claim within a factor of two of it, or of a range of prices, is accepted. A sentence makes no claim if it does not name
 the subject of its figure, if it is a denial ("80 GB is not enough"), or if it names two subjects.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qaeval.files.yaml import read_yaml, validated
 from qaeval.records import Record
@@ -143,6 +143,9 @@ _UNITS: Final = {
 _SUFFIX: Final = re.compile(r"(?:[- ]|(?<!\d))\d+\s?GB$", re.IGNORECASE)
 
 
+_Usd: TypeAlias = Annotated[float, Field(gt=0)]
+
+
 class GpuFacts(Record):
     """Memory, speed and hourly price of a GPU."""
 
@@ -150,10 +153,33 @@ class GpuFacts(Record):
     bandwidth_gb_s: float = Field(gt=0)
     tflops_bf16: float = Field(gt=0)
     """Dense, without sparsity."""
-    usd_per_hour: float | None = Field(default=None, gt=0)
+    usd_per_hour: _Usd | tuple[_Usd, _Usd] | None = None
+    """A price, or the lowest and the highest."""
+    published_since: str = ""
+    """Date since which the prices have been published, at the latest; ISO 8601, a month or a day."""
     as_of: str = ""
-    """Date of the price, ISO 8601."""
+    """Date at which the prices were last seen, ISO 8601."""
     source: str = ""
+    """Who publishes the prices, and where they were seen."""
+
+    @model_validator(mode="after")
+    def _lowest_first(self) -> Self:
+        if self.prices and self.prices[0] > self.prices[1]:
+            raise ValueError(f"usd_per_hour: expected [lowest, highest], got {list(self.prices)}")
+        return self
+
+    @property
+    def prices(self) -> tuple[float, float] | None:
+        """Lowest and highest price in USD per hour; None without a price."""
+        if self.usd_per_hour is None or isinstance(self.usd_per_hour, tuple):
+            return self.usd_per_hour
+        return self.usd_per_hour, self.usd_per_hour
+
+    def price_label(self) -> str:
+        """Return the prices with their dates: ``1.19 to 3.67 USD, published since 2026-03, seen on 2026-11-09``."""
+        amount = " to ".join(f"{price:g}" for price in dict.fromkeys(self.prices or ()))
+        since = f", published since {self.published_since}" if self.published_since else ""
+        return f"{amount} USD{since}, seen on {self.as_of or 'an unknown day'}"
 
 
 class Facts(Record):
@@ -174,14 +200,16 @@ class Facts(Record):
         suffixes = {
             name: rf"(?:[- ]?{gpu.memory_gb:g}\s?GB\b)?(?![- ]?\d+\s?GB)" for name, gpu in self.gpus.items()
         }
-        return {
-            name: re.compile(rf"\b{re.escape(_SUFFIX.sub('', name))}s?\b{suffix}")
-            for name, suffix in suffixes.items()
-        }
+        return {name: re.compile(rf"\b{_base(name)}s?\b{suffix}") for name, suffix in suffixes.items()}
+
+    def gpus_in(self, sentence: str) -> list[str]:
+        """Return the GPUs that a name in a sentence can mean: ``A100`` those of 40 and of 80 GB; none for two names."""
+        names = [name for name, pattern in self._patterns.items() if pattern.search(sentence)]
+        return names if len(set(map(_base, names))) == 1 else []
 
     def gpu_in(self, sentence: str) -> str:
-        """Return the name of the GPU in a sentence; empty if it names none, or more than one."""
-        names = [name for name, pattern in self._patterns.items() if pattern.search(sentence)]
+        """Return the name of the GPU in a sentence; empty if it names none, or can mean more than one."""
+        names = self.gpus_in(sentence)
         return names[0] if len(names) == 1 else ""
 
     def without_gpus(self, sentence: str) -> str:
@@ -189,6 +217,11 @@ class Facts(Record):
         for pattern in self._patterns.values():
             sentence = pattern.sub("GPU", sentence)
         return sentence
+
+
+def _base(name: str) -> str:
+    """Return the pattern of a GPU's name without its memory: ``RTX 4090`` is also written ``RTX4090``."""
+    return re.escape(_SUFFIX.sub("", name)).replace(r"\ ", "[ -]?")
 
 
 def load_facts(path: Path) -> Facts:
@@ -210,6 +243,8 @@ class Claim:
     """The claim with its unit."""
     arithmetic: str
     """Derivation of the expected figure."""
+    highest: float | None = None
+    """Where the facts give a range, its upper end; ``expected`` is then the lower one."""
     is_available: bool = False
     """Whether the figure is available memory, not a requirement; more than expected is then accepted."""
 
@@ -217,7 +252,7 @@ class Claim:
     def holds(self) -> bool:
         """Whether the figures are within a factor of two."""
         is_enough = self.expected / FACTOR <= self.claimed
-        return is_enough and (self.is_available or self.claimed <= self.expected * FACTOR)
+        return is_enough and (self.is_available or self.claimed <= (self.highest or self.expected) * FACTOR)
 
     def __str__(self) -> str:
         return f"claims {self.label}; {self.arithmetic}"
@@ -257,14 +292,19 @@ def _memory(sentence: str, facts: Facts) -> Iterator[Claim]:
 
 
 def _price(sentence: str, facts: Facts) -> Iterator[Claim]:
-    match, name = _PRICE.search(sentence), facts.gpu_in(sentence)
-    if match is None or not name or _OTHER_PRICE.search(sentence):
+    # a name without its memory can mean several GPUs: the lowest and the highest price of all of them hold
+    match, names = _PRICE.search(sentence), facts.gpus_in(sentence)
+    if match is None or _OTHER_PRICE.search(sentence):
         return
-    gpu = facts.gpus[name]
-    if gpu.usd_per_hour is not None:
-        arithmetic = f"{gpu.usd_per_hour:g} USD on {gpu.as_of} ({gpu.source})"
+    gpus = {name: gpu for name in names if (gpu := facts.gpus[name]).prices}
+    prices = [price for gpu in gpus.values() for price in gpu.prices or ()]
+    if prices and len(gpus) == len(names):
         yield Claim(
-            _number(match[1] or match[2]), gpu.usd_per_hour, f"{match.group().strip()} for {name}", arithmetic
+            _number(match[1] or match[2]),
+            min(prices),
+            f"{match.group().strip()} for {' or '.join(gpus)}",
+            "; ".join(f"{name}: {gpu.price_label()}" for name, gpu in gpus.items()),
+            highest=max(prices),
         )
 
 
@@ -311,7 +351,7 @@ def _method(sentence: str) -> Method | None:
 
 def method_label(method: Method) -> str:
     """Return the usual name of a method."""
-    return {"full": "full training", "lora": "LoRA", "qlora": "QLoRA"}.get(
+    return {"full": "full training with Adam in mixed precision", "lora": "LoRA", "qlora": "QLoRA"}.get(
         method, method.replace("_", " at ")
     )
 

@@ -5,7 +5,8 @@ from functools import lru_cache
 from typing import Final
 
 from qaeval.checks.check import CheckedItem
-from qaeval.text.lexicon import ENGLISH_MARKS, GERMAN_MARKS
+from qaeval.records import REJECTED
+from qaeval.text.language import LANGUAGES, language_of
 from qaeval.text.units import content_stems, content_words, named_terms, number_values, numbers, stem, words
 
 _TEXT_NOUN: Final = (
@@ -91,7 +92,7 @@ _PARTS: Final = re.compile(r"[-_./:@'’]")
 _SOURCES: Final = 512
 """Chunks whose words are cached: several items and candidates share a chunk."""
 _MIN_WORDS_FOR_LANGUAGE: Final = 6
-_LANGUAGES: Final = {"de": "German", "en": "English"}
+_TOLD_APART: Final = frozenset({"de", "en"})
 
 
 def repeated_question(checked: CheckedItem, *, alike: float = 0.8) -> str:
@@ -270,20 +271,41 @@ def language(checked: CheckedItem) -> str:
     answer = checked.item.answer
     if len(words(answer)) < _MIN_WORDS_FOR_LANGUAGE:
         return ""
-    expected = checked.sample.chunk.language[:2].casefold() or _language_of(checked.source)
+    expected = checked.sample.chunk.language[:2].casefold() or language_of(checked.source)
     if checked.sample.question:
-        expected = _language_of(checked.sample.question) or expected
-    actual = _language_of(answer)
-    if not actual or expected not in _LANGUAGES or actual == expected:
+        expected = language_of(checked.sample.question) or expected
+    actual = language_of(answer)
+    if not actual or expected not in _TOLD_APART or actual == expected:
         return ""
     source = "question" if checked.sample.question else "chunk"
-    return f"{_LANGUAGES[actual]}, the {source} is {_LANGUAGES[expected]}"
+    return f"{LANGUAGES[actual]}, the {source} is {LANGUAGES[expected]}"
+
+
+def copied_prompt(checked: CheckedItem, *, least: int = 8) -> str:
+    """Words of the prompt in place of words about the chunk: the item repeats its instructions or its example.
+
+    Args:
+        least: Consecutive words of the prompt, without those that are in the chunk, from which on it is a copy.
+    """
+    item, asked = checked.item, checked.sample.question
+    prompt, source = _runs(checked.prompt, least), _runs(f"{checked.source}\n{asked}", least)
+    texts = {
+        "question": "" if asked else item.question,
+        "answer": item.answer,
+        REJECTED: item.parts.get(REJECTED, ""),
+    }
+    for name, text in texts.items():
+        for run in _runs_in_order(text, least):
+            if run in prompt and run not in source:
+                return f"{name}: {' '.join(run)!r}"
+    return ""
+
+
+def _runs_in_order(text: str, n: int) -> list[tuple[str, ...]]:
+    tokens = words(text)
+    return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
 
 
 @lru_cache(maxsize=_SOURCES)
-def _language_of(text: str) -> str:
-    german = english = 0
-    for word in words(text[:20_000]):
-        german += word in GERMAN_MARKS
-        english += word in ENGLISH_MARKS
-    return "" if german == english else "de" if german > english else "en"
+def _runs(text: str, n: int) -> frozenset[tuple[str, ...]]:
+    return frozenset(_runs_in_order(text, n))

@@ -18,6 +18,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         patterns.new_numbers,
         patterns.new_names,
         patterns.language,
+        patterns.copied_prompt,
         answers.wrong_refusal,
         answers.missing_refusal,
         answers.form,

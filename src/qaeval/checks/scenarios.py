@@ -32,6 +32,7 @@ def impossible(scenario: Mapping[str, Any], facts: Facts) -> str:
 
     Training takes 6 floating-point operations per parameter and token (Kaplan et al. 2020, section 2.1);
     with adapters two thirds of that, since the base model's weights have no gradients; inference one third.
+    A budget is compared with the lowest price: what the cheapest offer costs more than cannot be paid.
 
     Args:
         scenario: The fields of a `Scenario`.
@@ -62,8 +63,8 @@ def impossible(scenario: Mapping[str, Any], facts: Facts) -> str:
             f"{work:g} × {size:g}e9 parameters × {tokens:,.3g} tokens ÷ ({rate}) = {hours:,.0f} {name} hours"
         )
         problems.append(f"time: {arithmetic}, {plan.days:g} days of {n} have {plan.days * 24 * n:,.0f}")
-    if plan.usd and gpu.usd_per_hour and hours * gpu.usd_per_hour > plan.usd:
-        usd = hours * gpu.usd_per_hour
-        cost = f"{hours:,.0f} hours × {gpu.usd_per_hour:g} USD ({gpu.as_of}) = {usd:,.0f} USD"
+    if plan.usd and gpu.prices and hours * gpu.prices[0] > plan.usd:
+        usd = hours * gpu.prices[0]
+        cost = f"{hours:,.0f} hours × {gpu.prices[0]:g} USD at least ({gpu.as_of}) = {usd:,.0f} USD"
         problems.append(f"cost: {cost}, the budget is {plan.usd:,.0f}")
     return "; ".join(problems)

@@ -51,15 +51,25 @@ _Published: TypeAlias = Annotated[
     typer.Option(
         "--table",
         metavar="REFERENCE:JUDGE",
-        help="Check a published claim by the letter counts of both raters, for example 111,50,10:167,3,1.",
+        help="Check a published claim by the letter counts of both raters (111,50,10:167,3,1), or by the whole table, rows of "
+        "the reference (17,13/0,9).",
     ),
 ]
 _Percent: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--agreement",
-        metavar="PERCENT",
-        help="With --table: published agreement in percent, with its printed digits (65.0).",
+        metavar="NUMBER",
+        help="With --table: published agreement with its printed digits, in percent (65.0) or as a share (0.65).",
+    ),
+]
+_Items: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--items",
+        min=1,
+        metavar="N",
+        help="With --table: number of items; the table may then hold percentages.",
     ),
 ]
 _Kappa: TypeAlias = Annotated[
@@ -78,6 +88,7 @@ def agreement(
     table: _Published = None,
     percent: _Percent = None,
     kappa: _Kappa = None,
+    items: _Items = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure agreement between judge and labels.
@@ -92,7 +103,7 @@ def agreement(
         from qaeval.agreement.published import check_claim, claim_json
         from qaeval.cli.tables import print_published
 
-        check = check_claim(table, agreement=percent, kappa=kappa)
+        check = check_claim(table, agreement=percent, kappa=kappa, items=items)
         if as_json:
             say_json(claim_json(check))
         else:
@@ -100,8 +111,8 @@ def agreement(
         return
     if source is None:
         raise UsageError("agreement needs a run directory, a file with columns of letters, or --table")
-    if percent or kappa:
-        raise UsageError("--agreement and --kappa require --table")
+    if percent or kappa or items:
+        raise UsageError("--agreement, --kappa and --items require --table")
     if source.is_dir():
         file_options = {"--columns": columns, "--cluster": cluster, "--scale": scale}
         if wrong := [option for option, value in file_options.items() if value]:

@@ -10,6 +10,7 @@ from qaeval import __version__
 from qaeval.cli import (
     agreement,
     audit,
+    certify,
     compare,
     corpus,
     cost,
@@ -33,7 +34,7 @@ from qaeval.errors import closest
 
 PANELS: Final[Mapping[str, tuple[str, ...]]] = {
     "Run": ("compare", "generate", "grade", "report", "view", "merge", "repair"),
-    "Judge": ("audit", "label", "labels", "agreement", "rubric", "analyse"),
+    "Judge": ("audit", "label", "labels", "agreement", "certify", "rubric", "analyse"),
     "Decide": ("gate", "baseline", "decide", "cost", "plan", "sweep", "history", "compare-runs"),
     "Data": ("chunk", "sample", "import", "export", "new-eval"),
     "Setup": ("init", "models", "doctor", "schema"),
@@ -137,6 +138,7 @@ app.command()(gate.gate)
 app.add_typer(gate.baseline_app, name="baseline")
 app.command()(label.label)
 app.command()(agreement.agreement)
+app.command()(certify.certify)
 app.add_typer(labels.labels_app, name="labels")
 app.command()(agreement.plan)
 app.command()(cost.decide)

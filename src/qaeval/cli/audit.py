@@ -65,17 +65,17 @@ def audit(
     concurrency: Concurrency = None,
     as_json: AsJson = False,
 ) -> None:
-    """Audit a judge: planted defects, harmless changes, and probes of what its letters should not depend on.
+    """Audit a judge by planted defects and probes.
 
-    Needs no labels. Exit code 0: trusted so far, 2: not enough data, 3: not trusted.
+    It plants one defect each in good items, asks the judge about both, and asks again in ways that should change no letter. Needs no labels. Exit code 0: trusted so far, 2: not enough data, 3: not trusted.
     """
-    from qaeval.audit.run import REPORT, load_audit, make_audit_plan, run_audit
+    from qaeval.audit.run import REPORT, make_audit_plan, run_audit, show_again
     from qaeval.cli.progress import progress_on_stderr
     from qaeval.environment import new_run_name
     from qaeval.registry.find import find_config
 
     if (Path(judge) / REPORT).is_file():
-        _show(load_audit(Path(judge)), as_json=as_json)
+        _show(show_again(Path(judge)), as_json=as_json)
         return
     if resume and out is None:
         raise UsageError("--resume needs the directory of the audit: --out DIR")

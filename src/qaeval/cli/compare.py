@@ -15,6 +15,7 @@ from qaeval.cli.options import (
     ChunksFile,
     Concurrency,
     DecidingPanel,
+    DuplicateIdsOption,
     Endpoints,
     EvalName,
     Fields,
@@ -49,6 +50,7 @@ from qaeval.cli.options import (
     mapping,
     panel_names,
     prompt_names,
+    resume_command,
 )
 from qaeval.cli.terminal import say, say_json
 from qaeval.errors import EndpointError, InUseError, QaevalError, ReadOnlyError, UsageError
@@ -67,6 +69,7 @@ def compare(
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
     panel: PanelNames = None,
     rubric: RubricName = None,
@@ -122,6 +125,7 @@ def compare(
                 chunks=chunks,
                 samples=samples,
                 fields=mapping(field, "--field"),
+                duplicate_ids=duplicate_ids,
                 n=n,
                 seed=seed,
                 judge=judge,
@@ -148,6 +152,7 @@ def compare(
             chunks=chunks,
             samples=samples,
             fields=mapping(field, "--field"),
+            duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
             judge=judge,
@@ -182,6 +187,7 @@ def generate(
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
     out: Out = None,
@@ -208,6 +214,7 @@ def generate(
             chunks=chunks,
             samples=samples,
             fields=mapping(field, "--field"),
+            duplicate_ids=duplicate_ids,
             n=n,
             seed=seed,
             out=path,
@@ -221,6 +228,7 @@ def generate(
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
+            command=_command(),
         )
     say(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
 
@@ -348,10 +356,7 @@ def _resumable(path: Path, *, as_json: bool = False) -> Iterator[None]:
 
             _show(load_report(reported), reported, as_json=as_json)
         if getattr(error, "__notes__", None) and (reported is None or isinstance(error, EndpointError)):
-            arguments = [word for word in sys.argv[1:] if word != "--resume"]
-            if not any(word == "--out" or word.startswith("--out=") for word in arguments):
-                arguments += ["--out", str(path)]
-            say(f"to continue: {shlex.join(['qaeval', *arguments, '--resume'])}", error=True)
+            say(f"to continue: {resume_command(['qaeval', *sys.argv[1:]], path)}", error=True)
         raise
 
 

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from qaeval.cli.options import ChunksFile, EvalName, Fields, Number, Registry, SamplesFile, Seed, mapping
+from qaeval.cli.options import (
+    ChunksFile,
+    DuplicateIdsOption,
+    EvalName,
+    Fields,
+    Number,
+    Registry,
+    SamplesFile,
+    Seed,
+    mapping,
+)
 from qaeval.cli.terminal import say
 from qaeval.errors import UsageError
 
@@ -90,6 +100,7 @@ def sample(
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     n: Number = None,
     seed: Seed = None,
     out: Annotated[
@@ -109,7 +120,13 @@ def sample(
 
     defaults = find_config(config).defaults
     definition = find_eval(eval_name or defaults.eval)
-    available = load_samples(definition, chunks=chunks, samples=samples, fields=mapping(field, "--field"))
+    available = load_samples(
+        definition,
+        chunks=chunks,
+        samples=samples,
+        fields=mapping(field, "--field"),
+        duplicate_ids=duplicate_ids,
+    )
     drawn = draw(available, n=n, seed=defaults.seed if seed is None else seed)
     lines = "".join(json.dumps(drawn_sample.row(), ensure_ascii=False) + "\n" for drawn_sample in drawn)
     if out is None:

@@ -64,6 +64,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
         "qaeval agreement results/night --labels labels/anna.csv",
         "qaeval agreement letters.csv --columns anna,judge --cluster chunk_id",
     ),
+    "certify": (
+        "qaeval certify gpt-oss --eval qa_pairs --labels labels/anna.jsonl",
+        "qaeval certify gpt-oss --run results/night",
+    ),
     "labels status": (
         "qaeval labels status results/night",
         "qaeval labels status results/night --json",

@@ -294,7 +294,8 @@ def _export_logs(store: "RunStore", target: Path) -> None:
 
 def _labels(store: "RunStore", paths: list[Path] | None) -> "list[Label]":
     """Read the given label files, else those of the run."""
-    from qaeval.comparison.run_data import labels_of_run, read_labels
+    from qaeval.agreement.label_files import read_labels
+    from qaeval.comparison.run_data import labels_of_run
 
     label_paths = paths or labels_of_run(store.path, store.settings())
     return [label for path in label_paths for label in read_labels(path)]

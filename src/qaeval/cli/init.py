@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from qaeval.cli.options import AllowSameFamily, Fields, mapping
+from qaeval.cli.options import AllowSameFamily, DuplicateIdsOption, Fields, mapping
 from qaeval.cli.terminal import say
 from qaeval.errors import Interrupted, QaevalError, UsageError
 from qaeval.text.visible import visible
 
 if TYPE_CHECKING:
+    from qaeval.corpus.loading import DuplicateIds
     from qaeval.projects.create import ProjectChunks
     from qaeval.projects.files import Ci, Price
     from qaeval.projects.models import ProjectModels
@@ -40,6 +41,7 @@ def init(
         Path | None, typer.Option("--chunks", help="JSONL file of chunks, in place of documents.")
     ] = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the eval; default: the name of the folder.")
     ] = None,
@@ -121,7 +123,7 @@ def init(
         raise UsageError("--field names keys of a chunk file: pass --chunks FILE")
     eval_name = name or _eval_name(folder)
     config = load_config(data_root() / "qaeval.yaml")
-    settings = (size, language, skip_unreadable, mapping(field, "--field"))
+    settings = (size, language, skip_unreadable, mapping(field, "--field"), duplicate_ids)
     read = ask.chunks(documents or [], chunks, *settings)
     models = ask.models(config, endpoint or [], api_key_env, candidate or [], judge, allow_same_family)
     cost = ask.price(price, price_source)
@@ -190,13 +192,14 @@ class _Questions:
         language: str | None,
         skip_unreadable: bool,
         fields: dict[str, str],
+        duplicate_ids: "DuplicateIds",
     ) -> "ProjectChunks":
         """Read the chunks, or cut the documents."""
         from qaeval.projects.create import chunks_of_documents, chunks_of_file
 
         def read(documents: list[Path], chunks: Path | None, language: str) -> "ProjectChunks":
             if chunks is not None:
-                return chunks_of_file(chunks, fields=fields, language=language)
+                return chunks_of_file(chunks, fields=fields, duplicate_ids=duplicate_ids, language=language)
             return chunks_of_documents(
                 documents, size=size, language=language, skip_unreadable=skip_unreadable
             )

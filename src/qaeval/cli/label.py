@@ -41,6 +41,13 @@ About: TypeAlias = Annotated[
         help="With --until-decided: decide about the chunks of the run (pool) or about documents to come (future).",
     ),
 ]
+Mutants: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--mutants",
+        help="RUN is the directory of an audit: label its planted items and their originals, to check that a defect is one.",
+    ),
+]
 
 
 def label(
@@ -56,6 +63,7 @@ def label(
     port: Port = None,
     no_browser: NoBrowser = False,
     allow_host: AllowHosts = None,
+    mutants: Mutants = False,
 ) -> None:
     """Label items of a run on a local page.
 
@@ -72,11 +80,16 @@ def label(
         raise UsageError(f"--by {by}: expected one of {', '.join(PLANS)}.{closest(by, PLANS)}")
     if estimand not in {"pool", "future"}:
         raise UsageError(f"--estimand {estimand}: expected pool or future")
+    audit = run
+    if mutants:
+        from qaeval.audit.mutants import write_mutants
+
+        run = write_mutants(audit)
     with Sitting.open(
         run,
         rater,
         n=n,
-        by=by,
+        by="random" if mutants else by,
         seed=seed,
         until_decided=until_decided,
         estimand=estimand,  # type: ignore[arg-type] # checked above
@@ -92,7 +105,8 @@ def label(
         progress = sitting.progress()
         say(f"{progress.answered} of {progress.total} questions answered, {progress.skipped} skipped")
         if progress.labelled:
-            say(f"next: qaeval labels status {shlex.quote(str(sitting.run))}")
+            status = f"qaeval labels status {shlex.quote(str(sitting.run))}"
+            say(f"next: {f'qaeval audit {shlex.quote(str(audit))}' if mutants else status}")
 
 
 def serve(

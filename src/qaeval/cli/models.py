@@ -8,6 +8,7 @@ from qaeval.cli.options import (
     AllowSameFamily,
     AsJson,
     ChunksFile,
+    DuplicateIdsOption,
     Endpoints,
     EvalName,
     Fields,
@@ -46,6 +47,7 @@ def doctor(
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
@@ -83,6 +85,7 @@ def doctor(
         chunks=chunks,
         samples=samples,
         fields=mapping(field, "--field"),
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
     )
@@ -102,6 +105,7 @@ def doctor(
         "eval": eval_name,
         "chunks": chunks,
         "samples": samples,
+        "duplicate-ids": None if duplicate_ids == "refuse" else duplicate_ids,
         "judge": judge,
         "rubric": rubric,
         "n": n,
@@ -131,6 +135,10 @@ def rubric_check(rubric: Annotated[str, typer.Argument(help="Rubric name or file
     )
     if checked.flaws:
         say(f"  flaws: {', '.join(flaw.name for flaw in checked.flaws)}")
+    if checked.decide == "facts":
+        say(
+            f"  decides by facts: {', '.join(fact.name for fact in checked.facts)}; its letters have no probabilities"
+        )
     say(f"  sha {checked.sha}")
     if conflicts_with_shipped(checked):
         say(

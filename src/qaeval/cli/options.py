@@ -1,5 +1,7 @@
 """Options of several commands."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -67,8 +69,15 @@ Fields: TypeAlias = Annotated[
     typer.Option(
         "--field",
         metavar="FIELD=NAME",
-        help="Name of a field in the chunk file, for example text=content; repeatable. Fields: chunk_id, text, stratum, "
-        "document, title, language. Common names need no mapping.",
+        help="Name of a field in the chunk file, for example text=content or chunk_id=metadata.key; repeatable. Fields: "
+        "chunk_id, text, stratum, document, title, language. Common names, and those of LangChain, LlamaIndex, Haystack, "
+        "Unstructured and BEIR, need no mapping.",
+    ),
+]
+DuplicateIdsOption: TypeAlias = Annotated[
+    Literal["refuse", "number"],
+    typer.Option(
+        "--duplicate-ids", help="Two chunks with one id: refuse the file, or number the later ones (faq-2)."
     ),
 ]
 Number: TypeAlias = Annotated[
@@ -374,3 +383,11 @@ def in_flight(argument: str | None) -> "int | Literal['auto'] | None":
             f"--concurrency: expected auto or a number from 1 to {_MAX_IN_FLIGHT:,}, got {argument!r}"
         )
     return int(argument)
+
+
+def resume_command(words: Sequence[str], path: Path) -> str:
+    """Return the command line that continues the run in a directory: that of the run, with ``--out`` and ``--resume``."""
+    words = [word for word in words if word != "--resume"]
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        words += ["--out", str(path)]
+    return shlex.join([*words, "--resume"])

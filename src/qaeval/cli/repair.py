@@ -1,11 +1,12 @@
 """`qaeval repair`: move damaged rows of a run aside."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from qaeval.cli.options import AsJson
+from qaeval.cli.options import AsJson, resume_command
 from qaeval.cli.terminal import say, say_json
 
 _SHOWN: Final = 10
@@ -42,5 +43,29 @@ def repair(
     replies = sum(row.file.startswith("generation") for row in done.rejected)
     letters = sum(row.file.startswith("grade") for row in done.rejected)
     say(f"to ask again: {plural(replies, 'reply', 'replies')}, {plural(letters, 'letter')}")
-    command = "the command of the run with --resume" if replies else f"qaeval grade {run}"
-    say(f"next: {command}")
+    say(f"next: {_next(run) if replies else f'qaeval grade {shlex.quote(str(run))}'}")
+
+
+def _next(run: Path) -> str:
+    """Return the command that asks for the replies again, and the one that grades them where the first does not."""
+    words = _words_of(run)
+    if words is None:  # begun in Python, merged, or by an earlier version
+        return "the command of the run with --resume"
+    command = resume_command(words, run)
+    return f"{command} && qaeval grade {shlex.quote(str(run))}" if words[1] == "generate" else command
+
+
+def _words_of(run: Path) -> list[str] | None:
+    """Return the words of the command that the run keeps; None where it keeps none, or another one: a run may come from a stranger."""
+    from qaeval.files.rows import explained
+    from qaeval.storage.run_directory import COMMAND
+
+    path = run / COMMAND
+    if not path.is_file():
+        return None
+    with explained(path, "reading"):
+        try:
+            words = shlex.split(path.read_text("utf-8"))
+        except ValueError:
+            return None
+    return words if words[:1] == ["qaeval"] and words[1:2] in (["compare"], ["generate"]) else None

@@ -10,6 +10,7 @@ import typer
 from qaeval.cli.options import (
     AsJson,
     ChunksFile,
+    DuplicateIdsOption,
     Endpoints,
     EvalName,
     Fields,
@@ -26,6 +27,7 @@ from qaeval.cli.terminal import say, say_json
 from qaeval.errors import UsageError
 
 if TYPE_CHECKING:
+    from qaeval.corpus.loading import DuplicateIds
     from qaeval.registry.config import Config
     from qaeval.sweep.load import Load
 
@@ -74,6 +76,7 @@ def sweep(
     chunks: ChunksFile = None,
     samples: SamplesFile = None,
     field: Fields = None,
+    duplicate_ids: DuplicateIdsOption = "refuse",
     run: _Run = None,
     rubric: RubricName = None,
     n: Number = None,
@@ -111,7 +114,7 @@ def sweep(
     if run is None and rubric is not None:
         raise UsageError("--rubric applies to grading prompts: name the run to grade with --run")
     load = (
-        _of_eval(registry, model, eval_name, (chunks, samples, field), n, seed)
+        _of_eval(registry, model, eval_name, (chunks, samples, field, duplicate_ids), n, seed)
         if run is None
         else _of_run(registry, model, run, rubric)
     )
@@ -142,7 +145,7 @@ def _of_eval(
     registry: "Config",
     model: str,
     eval_name: str | None,
-    source: tuple[Path | None, Path | None, list[str] | None],
+    source: tuple[Path | None, Path | None, list[str] | None, "DuplicateIds"],
     n: int | None,
     seed: int | None,
 ) -> "Load":
@@ -151,7 +154,7 @@ def _of_eval(
 
     if model in registry.judges and model not in registry.models:
         raise UsageError(f"{model} is a judge: name the run to grade with --run")
-    chunks, samples, fields = source
+    chunks, samples, fields, duplicate_ids = source
     plan = make_plan(
         registry,
         [model],
@@ -159,6 +162,7 @@ def _of_eval(
         chunks=chunks,
         samples=samples,
         fields=mapping(fields, "--field"),
+        duplicate_ids=duplicate_ids,
         n=n,
         seed=seed,
     )

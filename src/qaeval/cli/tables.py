@@ -99,6 +99,8 @@ def print_published(check: "PublishedCheck", *, claimed: bool) -> None:
         console.print(f"> {escape(_sentence(text))}", soft_wrap=not console.is_terminal)
     for text in check.warnings:
         console.print(f"! {escape(_sentence(text))}", soft_wrap=not console.is_terminal)
+    is_known = check.bounds.agreement_min == check.bounds.agreement_max
+    possible = "" if is_known else "possible "
     kappas = (
         ("kappa", check.bounds),
         ("kappa, linear weights", check.linear),
@@ -107,12 +109,12 @@ def print_published(check: "PublishedCheck", *, claimed: bool) -> None:
     rows = [
         ("items", f"{check.n:,}"),
         (
-            "possible agreement",
+            f"{possible}agreement",
             f"{_pair(check.bounds.agreement_min, check.bounds.agreement_max, 100)} %",
         ),
         ("agreement by chance", f"{100 * check.expected:.1f} %"),
         ("always the most frequent letter", f"{100 * check.baseline:.1f} %"),
-        *((f"possible {name}", _pair(bounds.kappa_min, bounds.kappa_max)) for name, bounds in kappas),
+        *((f"{possible}{name}", _pair(bounds.kappa_min, bounds.kappa_max)) for name, bounds in kappas),
     ]
     if not isnan(check.kappa_low):
         rows.append(("kappa of the published agreement", _pair(check.kappa_low, check.kappa_high)))
@@ -128,6 +130,10 @@ def _sentence(text: str) -> str:
 
 def _pair(low: float, high: float, factor: float = 1) -> str:
     digits = 1 if factor > 1 else 3
+    if isnan(low):
+        return "undefined"
+    if low == high:
+        return f"{factor * low:.{digits}f}"
     return f"{factor * low:.{digits}f} to {factor * high:.{digits}f}"
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from qaeval.agreement.analysis import fits, judge_agreement, rater_agreement
+from qaeval.agreement.analysis import comparable_labels, fits, judge_agreement, rater_agreement
 from qaeval.agreement.discrimination import judge_discrimination, letter_counts
 from qaeval.agreement.judges import compare_judges
 from qaeval.agreement.model import JudgeDiscrimination, RaterAgreement
@@ -18,6 +18,7 @@ from qaeval.analysis.letters import GRADED, letter_table
 from qaeval.analysis.model import JudgeSummary
 from qaeval.analysis.replies import ReplyTally, ReplyTotals, worked_s
 from qaeval.analysis.server_metrics import server_span
+from qaeval.calibration.analysis import soft_grades
 from qaeval.comparison.correction import correct_differences, correct_rates
 from qaeval.comparison.differences import by_refuted_judge, compare_candidates, rank_candidates
 from qaeval.comparison.findings import gather_findings, near_duplicates, summarise_pairs
@@ -236,6 +237,8 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
     verdict = decide_verdict(summaries, differences, agreement, controls, margin=options.margin)
     if verdict.reason("judge_refuted"):
         differences = by_refuted_judge(differences)
+    labels = comparable_labels(rows.labels, rubric, judge_tuned=data.judge_tuned)
+    soft = soft_grades(table, labels, letters=rubric.letters)
     checks = gather_findings(table, data.eval_facts.checks, names)
     report = Report(
         run=_run(run, rows.sessions),
@@ -264,6 +267,7 @@ def analyse(data: RunData, run: RunFacts, options: ReportOptions) -> Analysis:
         raters=rater_agreement(table, rows.labels, rubric, agreement),
         judges=compare_judges(table, further, rows.labels, judge=judge.name, rubric=rubric, tuned=data.tuned),
         panel=panel,
+        soft=soft if soft is not None and soft.checks else None,
         strata=summarise_strata(table, candidates=names, best=rubric.best),
         types=summarise_types(table, candidates=names, best=rubric.best),
         failures=gather_failures(table, names),

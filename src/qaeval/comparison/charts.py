@@ -6,6 +6,7 @@ A chart is an image without scripts; a sentence beside it says the same. The sam
 from dataclasses import dataclass
 from typing import Any
 
+from qaeval.calibration.sections import reliability_diagram
 from qaeval.comparison.report import Report
 from qaeval.report import numbers
 from qaeval.report.chart import (
@@ -25,7 +26,13 @@ from qaeval.report.measure import Measure
 
 def charts(report: Report) -> tuple[Chart, ...]:
     """List the charts of a report, in the order of its sections."""
-    all_charts = (letters(report), differences(report), answers(report), front(report))
+    all_charts = (
+        letters(report),
+        differences(report),
+        answers(report),
+        front(report),
+        None if report.soft is None else reliability_diagram(report.soft, report.rubric.best),
+    )
     return tuple(chart for chart in all_charts if chart is not None)
 
 

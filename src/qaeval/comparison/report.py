@@ -21,6 +21,7 @@ from qaeval.analysis.model import (
     Sentence,
     StratumSummary,
 )
+from qaeval.calibration.model import SoftGrades
 from qaeval.comparison.model import Difference, LabelledRate, Noise, Rank, Verdict
 from qaeval.cost.model import MeasuredRun, RunTiming
 from qaeval.records import Reading, Session
@@ -125,6 +126,8 @@ class Report(Part):
     """Judges that graded the same items besides `judge`, which decides."""
     panel: Panel | None = Field(default=None, exclude_if=lambda value: value is None)
     """Of a report by the letters of a panel."""
+    soft: SoftGrades | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the judge's probabilities of the letters show by labels; None without probabilities or labels."""
     strata: tuple[StratumSummary, ...] = ()
     types: tuple[StratumSummary, ...] = ()
     """By type: that a candidate gave its question, of the items that there are; of the sample where it has one, failures included."""

@@ -6,29 +6,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import orjson
-
 from qaeval.agreement.analysis import require_no_contradiction
-from qaeval.agreement.label_rows import LabelRow, RaterRows, parse_row, raised_flags, replay
+from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.panel import panel_grades, panel_name
 from qaeval.checks.registry import meaning
 from qaeval.comparison.analysis import RunData, RunRows
 from qaeval.errors import DataError, NotComparableError, UsageError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.evals.find import find_labels
-from qaeval.files.rows import read_rows
-from qaeval.files.yaml import read_csv, validated
-from qaeval.records import Failure, Generation, GradeRow, Label, LabelDraw, Reading, Session, digest
+from qaeval.records import (
+    Failure,
+    Generation,
+    GradeRow,
+    Label,
+    Reading,
+    Session,
+    digest,
+)
 from qaeval.registry.family import lines
 from qaeval.registry.model import recorded_model
-from qaeval.report.facts import SAME_FAMILY, CheckFacts, EvalFacts, Meaning, ModelFacts, RubricFacts
+from qaeval.report.facts import (
+    SAME_FAMILY,
+    CheckFacts,
+    EvalFacts,
+    FactMeaning,
+    Meaning,
+    ModelFacts,
+    RubricFacts,
+)
 from qaeval.report.numbers import plural
 from qaeval.storage.run_directory import RunStore
 
 _log: Final = logging.getLogger("qaeval")
 
-DRAW: Final = "draw.json"
-"""Beside an exported sheet: its draw, with the probability of every item or chunk."""
 
 GROUPS: Final = ("candidate", "stratum", "type")
 """What the items of a run can be grouped by."""
@@ -94,7 +104,7 @@ def read_run(
             label_repeats=tuple(label for own in label_files for label in own.repeats),
         ),
         eval_facts=facts,
-        rubric=_rubric_facts(grading["rubric"]),
+        rubric=rubric_facts(grading["rubric"]),
         judge=_served(_judge_facts(grading), "grade", sessions),
         candidates=tuple(
             _served(_candidate_facts(settings, name), "generate", sessions) for name in settings["candidates"]
@@ -214,81 +224,6 @@ def require_labels(paths: Sequence[Path]) -> None:
         require_no_contradiction(labels)
 
 
-def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read a file of labels: JSONL of labels or of a sheet that was filled in, or CSV with ``item_id`` and ``label``.
-
-    A row of CSV or of a sheet may have ``rater`` (else the file's name is it), ``rater_kind`` (else a person), ``rubric`` and
-    ``note``; those without a label are skipped. So a sheet of ``qaeval export --to labels``, and the output of ``qaeval
-    report --format csv`` with a column more, can be used as they are.
-
-    Raises:
-        DataError: the file is not readable, a column is missing, or a row is not a label.
-    """
-    return read_rater_rows(path).labels
-
-
-def read_rater_rows(path: Path) -> RaterRows:
-    """Read what a file of labels says: also the repeats, skipped items and draws of a sitting.
-
-    Raises:
-        DataError: As in `read_labels`.
-    """
-    return replay(read_label_rows(path))
-
-
-def read_label_rows(path: Path) -> list[LabelRow]:
-    """Read the rows of a file of labels; the draw of an exported sheet, in `DRAW` beside it, comes first.
-
-    An incomplete last line, as a killed process leaves it, is left out with a warning.
-
-    Raises:
-        DataError: As in `read_labels`.
-    """
-    draws: list[LabelRow] = list(read_rows(path.with_name(DRAW), LabelDraw.model_validate_json))
-    if path.suffix not in {".csv", ".tsv"}:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        rows = read_rows(path, lambda line: _label_row(line, path))
-        return [*draws, *(row for row in rows if row is not None)]
-    cells = read_csv(path)
-    if missing := {"item_id", "label"} - set(cells[0]):
-        raise DataError(
-            f"{path}: expected the columns item_id and label, {' and '.join(sorted(missing))} is missing; it has {', '.join(cells[0])}"
-        )
-    return [*draws, *(_sheet_label(row, path) for row in cells if row["label"])]
-
-
-_SHEET_FIELDS: Final = ("rubric", "note", "chunk_id", "inclusion", "chunk_inclusion", "seconds", "time")
-
-
-def _sheet_label(row: Mapping[str, str], path: Path) -> Label:
-    where = f"{path}: item {row['item_id']}"
-    try:
-        flags = raised_flags(row)
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
-    fields = {
-        "item_id": row["item_id"],
-        "letter": row["label"],
-        "rater": row.get("rater") or path.stem,
-        "rater_kind": row.get("rater_kind") or "human",
-        "flags": flags,
-        "settles": bool(row.get("settles")),
-        **{name: row[name] for name in _SHEET_FIELDS if row.get(name)},
-    }
-    return validated(Label, fields, where)
-
-
-def _label_row(line: bytes, path: Path) -> LabelRow | None:
-    try:
-        return parse_row(orjson.loads(line), rater=path.stem)
-    except orjson.JSONDecodeError:
-        if line.endswith(b"\n"):
-            raise
-        _log.warning("%s: the last line is incomplete and left out; its item has no label", path)
-        return None
-
-
 def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
     """Say what was asked, from a run's settings."""
     definition, drawn = settings["eval"], settings["sample_set"]
@@ -313,7 +248,8 @@ def eval_facts_of(settings: Mapping[str, Any]) -> EvalFacts:
     )
 
 
-def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+def rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
+    """Say how items are graded, from the rubric in a run's settings."""
     return RubricFacts(
         name=rubric["name"],
         version=rubric["version"],
@@ -322,7 +258,10 @@ def _rubric_facts(rubric: Mapping[str, Any]) -> RubricFacts:
         flags=tuple(Meaning(name=flag["name"], meaning=flag["meaning"]) for flag in rubric["flags"]),
         flaws=tuple(Meaning(name=flaw["name"], meaning=flaw["meaning"]) for flaw in rubric.get("flaws", ())),
         labels_from=tuple(rubric.get("labels_from", ())),
-        facts=tuple(Meaning(name=fact["name"], meaning=fact["ask"]) for fact in rubric.get("facts", ())),
+        facts=tuple(
+            FactMeaning(name=fact["name"], meaning=fact["ask"], answers=tuple(fact["answers"]))
+            for fact in rubric.get("facts", ())
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from qaeval.agreement.sections import (
     raters_at_a_glance,
 )
 from qaeval.analysis.model import Sentence
+from qaeval.calibration.sections import soft_grade_section
 from qaeval.comparison import decision as sections_choice
 from qaeval.comparison import findings as sections_checks
 from qaeval.comparison import noise_section as sections_noise
@@ -83,6 +84,13 @@ def controls(report: Report) -> Section | None:
     return None if report.controls is None else planted_controls(report.controls, report.rubric.best)
 
 
+def soft_grades(report: Report) -> Section | None:
+    """What the judge's probabilities of the letters show by labels."""
+    if report.soft is None:
+        return None
+    return soft_grade_section(report.soft, report.judge.facts.name, report.rubric.best)
+
+
 def _is_of_others(rater: RaterAgreement) -> bool:
     """Whether a rater labelled no item of this run, but for those that the judge was tuned on."""
     return (
@@ -113,6 +121,7 @@ SECTIONS: Final[tuple[Callable[[Report], Section | None], ...]] = (
     sections_choice.hosting,
     controls,
     agreement,
+    soft_grades,
     sections_noise.noise,
     candidates.strata,
     candidates.failures,

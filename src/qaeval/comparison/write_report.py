@@ -3,13 +3,14 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Final, Literal, TypeAlias
 
 from qaeval import __version__
-from qaeval.comparison.analysis import Analysis, ReportOptions, analyse
+from qaeval.comparison.analysis import Analysis, ReportOptions, RunData, analyse
 from qaeval.comparison.charts import charts
 from qaeval.comparison.csv import render_csv
 from qaeval.comparison.html import PageLinks, render_html
@@ -18,7 +19,7 @@ from qaeval.comparison.run_data import join_runs, read_run
 from qaeval.environment import git_commit, now
 from qaeval.errors import UsageError
 from qaeval.records import Session, hosts_outside
-from qaeval.report.facts import RunFacts
+from qaeval.report.facts import RunFacts, judge_prompt_change
 from qaeval.storage.run_directory import (
     CONTROLS,
     GENERATION_REPEATS,
@@ -87,7 +88,7 @@ def read_report(stores: Sequence[RunStore], options: ReportOptions) -> Analysis:
         python=platform.python_version(),
         platform=platform.platform(),
         command=options.command,
-        warnings=tuple(text for store in stores for text in store.warnings),
+        warnings=(*(text for store in stores for text in store.warnings), *_judge_prompts(runs)),
     )
     if len(stores) == 1:
         return analyse(data, facts, options)
@@ -113,9 +114,28 @@ def render_page(analysis: Analysis, links: PageLinks) -> str:
     return render_html(analysis.report, items, links=links)
 
 
+def _judge_prompts(runs: Mapping[str, RunData]) -> Iterator[str]:
+    """Name each run whose judge had another prompt than in the first one."""
+    (first_name, first), *others = runs.items()
+    for name, run in others:
+        change = judge_prompt_change(
+            run.judge.name, run.judge.prompt_sha, first.judge.prompt_sha, run=name, earlier=first_name
+        )
+        if change:
+            yield change
+
+
 def _times(sessions: Sequence[Session]) -> dict[str, str]:
-    finished = now()
-    return {"started": min((session.started for session in sessions), default=finished), "finished": finished}
+    """Return start and end of the sessions; without any, as in an import, the present time."""
+    if not sessions:
+        return dict.fromkeys(("started", "finished"), now())
+    ends = (
+        datetime.fromisoformat(session.started) + timedelta(seconds=session.seconds) for session in sessions
+    )
+    return {
+        "started": min(session.started for session in sessions),
+        "finished": max(ends).isoformat(timespec="seconds"),
+    }
 
 
 def _manifest(store: RunStore, run: RunFacts, reports: Sequence[str]) -> dict[str, Any]:

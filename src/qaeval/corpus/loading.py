@@ -1,23 +1,55 @@
-"""Read chunks from a JSON Lines file with common field names; problems are reported with their line."""
+"""Read chunks from a JSON Lines file, or a JSON array, with common field names; problems are reported with their line.
+
+The fields of LangChain, LlamaIndex, Haystack, Unstructured and BEIR are recognised, with those of their metadata.
+"""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.kinds import hint
 from qaeval.files.yaml import LONE_SURROGATE, MAX_PROBLEMS, read_text, readable
-from qaeval.records import Chunk
+from qaeval.records import Chunk, record_id
+
+DuplicateIds: TypeAlias = Literal["refuse", "number"]
+"""What becomes of two chunks with one id: an error, or the later ones get a number."""
+
+_METADATA: Final = ("metadata", "meta")
+"""Keys of an object with the fields of a chunk besides its text."""
+_SCALARS: Final = (str, int, float)
+
+
+def _in_metadata(*names: str) -> tuple[str, ...]:
+    return tuple(f"{key}.{name}" for name in names for key in _METADATA)
+
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
-    "chunk_id": ("chunk_id", "id", "uid"),
-    "text": ("text", "content", "body", "chunk"),
-    "stratum": ("stratum", "topic", "service", "category", "section"),
-    "document": ("document", "source", "url", "path"),
-    "title": ("title", "heading"),
-    "language": ("language", "lang"),
+    "chunk_id": (
+        "chunk_id",
+        "id",
+        "uid",
+        "_id",
+        "id_",
+        "element_id",
+        *_in_metadata("chunk_id", "id", "doc_id"),
+    ),
+    "text": ("text", "content", "body", "chunk", "page_content"),
+    "stratum": (
+        *("stratum", "topic", "service", "category", "section"),
+        *_in_metadata("stratum", "topic", "service", "category"),
+    ),
+    "document": (
+        *("document", "source", "url", "path"),
+        *_in_metadata(
+            "document", "source", "source_file", "file_path", "filename", "file_name", "path", "url"
+        ),
+    ),
+    "title": ("title", "heading", *_in_metadata("title", "heading")),
+    "language": ("language", "lang", *_in_metadata("language", "lang", "languages")),
 }
 """Accepted names of each field; the first name with a value counts. Other fields but `split` are ignored."""
 
@@ -31,62 +63,126 @@ _SHOWN_CHARS: Final = 60
 _SHOWN_KEYS: Final = 12
 
 
-def load_chunks(path: Path, fields: Mapping[str, str] = MappingProxyType({})) -> tuple[Chunk, ...]:
-    """Read chunks, one JSON object per line.
+def load_chunks(
+    path: Path,
+    fields: Mapping[str, str] = MappingProxyType({}),
+    *,
+    duplicate_ids: DuplicateIds = "refuse",
+) -> tuple[Chunk, ...]:
+    """Read chunks, one JSON object per line, or a JSON array of objects.
+
+    A chunk without an id gets the hash of its text.
 
     Args:
         path: A UTF-8 file; a byte order mark, CRLF line ends and blank lines are allowed.
-        fields: Key in the file by field name; the only accepted key of that field.
+        fields: Key in the file by field name, dotted where it is inside an object (``metadata.page``); the only accepted key of
+            that field.
+        duplicate_ids: What becomes of two chunks with one id: ``refuse``, or ``number`` the later ones, ``faq-2``.
 
     Raises:
-        UsageError: ``fields`` has an unknown field name.
+        UsageError: ``fields`` has an unknown field name, or a key that no object of the file has.
         DataError: the file or some lines are invalid; the first problems are listed with their lines.
     """
     names = _names(fields)
     chunks: dict[str, Chunk] = {}
+    keys: dict[str, None] = {}
 
     def add(row: dict[str, Any], line: int) -> None:
-        chunk = _chunk(row, names)
+        flat = _flattened(row, fields.values())
+        keys.update(dict.fromkeys(flat))
+        chunk = _chunk(flat, names)
+        if chunk.chunk_id in chunks and duplicate_ids == "number":
+            chunk = chunk.model_copy(update={"chunk_id": _numbered(chunk.chunk_id, chunks)})
         if first := lines_of.get(chunk.chunk_id):
             raise LineError(
-                f"duplicate id {chunk.chunk_id!r}: line {first} has the same id; ids must be unique"
+                f"duplicate id {chunk.chunk_id!r}: line {first} has the same id; ids must be unique: "
+                "`--duplicate-ids number` numbers the later ones, `--field chunk_id=NAME` takes another field"
             )
         lines_of[chunk.chunk_id] = line
         chunks[chunk.chunk_id] = chunk
 
     lines_of: dict[str, int] = {}
     each_object(path, add)
+    for name, key in fields.items():
+        if key not in keys:
+            raise UsageError(
+                f"{path}: no object has the field {key!r} that `--field {name}={key}` names.{closest(key, keys)} "
+                f"The fields are {', '.join(map(repr, list(keys)[:_SHOWN_KEYS]))}"
+            )
     return tuple(chunks.values())
+
+
+def _numbered(chunk_id: str, taken: Collection[str]) -> str:
+    """Return the id with the first free number, from 2."""
+    return next(name for n in count(2) if (name := f"{chunk_id}-{n}") not in taken)
+
+
+def _flattened(row: Mapping[str, Any], named: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of an object, those of its metadata with a dotted name, and those that are named.
+
+    Of an object that LangChain dumped, the fields are its arguments.
+    """
+    if "lc" in row and isinstance(row.get("kwargs"), dict):
+        row = row["kwargs"]
+    flat = dict(row)
+    for key in _METADATA:
+        if isinstance(row.get(key), dict):
+            for name, value in row[key].items():
+                first = value[0] if isinstance(value, list) and value else value
+                if isinstance(first, _SCALARS) and not isinstance(first, bool):
+                    flat[f"{key}.{name}"] = str(first) if isinstance(first, float) else first
+    for path in named:
+        inner: Any = row
+        for key in path.split("."):
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if path not in flat and inner is not None:
+            flat[path] = inner
+    return flat
 
 
 def each_object(path: Path, handle: Callable[[dict[str, Any], int], None]) -> None:
     """Call a function with each JSON object of a JSON Lines file and its line number.
 
     Args:
-        path: A UTF-8 file; a byte order mark, CRLF line ends and blank lines are allowed.
+        path: A UTF-8 file; a byte order mark, CRLF line ends and blank lines are allowed. A JSON array of objects is read as well, with
+            the number of the element in place of the line.
         handle: Raises ``LineError`` for an invalid object.
 
     Raises:
         DataError: the file or some lines are invalid; the first problems are listed with their lines.
     """
     _refuse_other_kinds(path)
-    lines = read_text(path).split("\n")  # not splitlines(): JSON strings may hold U+2028
-    if not any(line.strip() for line in lines):
+    text = read_text(path)
+    if not text.strip():
         raise DataError(f"{path}: the file is empty; expected one JSON object per line")
-    if lines[0].lstrip().startswith("["):
-        raise DataError(
-            f"{path}:1: expected one JSON object per line, found a JSON array (jq -c '.[]' converts it)"
-        )
+    is_array = text.lstrip().startswith("[")
+    # not splitlines(): JSON strings may hold U+2028
+    rows: Iterable[Any] = _array(path, text) if is_array else text.split("\n")
     problems = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, str) and not is_array and not row.strip():
             continue
         try:
-            handle(_parse(line), number)
+            handle(_object(row) if is_array else _object(_parse(row)), number)
         except LineError as error:
-            problems.append(f"{path}:{number}{error.column}: {error}")
+            place = f" element {number}" if is_array else f"{number}{error.column}"
+            problems.append(f"{path}:{place}: {error}")
     if problems:
         raise DataError(_summary(path, problems))
+
+
+def _array(path: Path, text: str) -> list[Any]:
+    try:
+        rows: list[Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}; expected an array of objects, or one object per line"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: unreadable JSON: nested too deeply, or a number is too long") from error
+    if not rows:
+        raise DataError(f"{path}: the array is empty; expected one JSON object per chunk")
+    return rows
 
 
 def _refuse_other_kinds(path: Path) -> None:
@@ -126,13 +222,16 @@ def _summary(path: Path, problems: list[str]) -> str:
     return "\n  ".join([f"{path}: {len(problems)} lines are invalid; {scope}:", *shown])
 
 
-def _parse(line: str) -> dict[str, Any]:
+def _parse(line: str) -> Any:  # noqa: ANN401 - a JSON value
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise LineError(f"not JSON: {error.msg}; expected one JSON object per line", error.colno) from error
     except (ValueError, RecursionError) as error:
         raise LineError("unreadable JSON: nested too deeply, or a number is too long") from error
+
+
+def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a JSON value
     if not isinstance(row, dict):
         raise LineError(f"expected a JSON object, got {_abbreviated(row)}")
     return row
@@ -140,9 +239,12 @@ def _parse(line: str) -> dict[str, Any]:
 
 def _chunk(row: dict[str, Any], names: Mapping[str, tuple[str, ...]]) -> Chunk:
     fields = {name: value for name, keys in names.items() if (value := text_field(row, keys, name))}
-    for name in ("chunk_id", "text"):
-        if name not in fields:
-            raise LineError(_missing(row, name, names[name]))
+    if "text" not in fields:
+        raise LineError(_missing(row, "text", names["text"]))
+    if "chunk_id" not in fields:
+        if blank := [key for key in names["chunk_id"] if isinstance(row.get(key), str)]:
+            raise LineError(f"{blank[0]!r} is blank; every chunk needs an id and a text")
+        fields["chunk_id"] = record_id("chunk", fields["text"])
     if (n_words := len(fields["text"].split())) > MAX_CHUNK_WORDS:
         raise LineError(
             f"the chunk has {n_words:,} words, more than {MAX_CHUNK_WORDS:,}; cut it with `qaeval chunk`"
@@ -174,13 +276,12 @@ def text_field(row: Mapping[str, Any], keys: Iterable[str], name: str = "") -> s
 
 
 def _missing(row: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> str:
-    field = "id" if name == "chunk_id" else "text"
     if blank_keys := [key for key in keys if key in row]:
         return f"{blank_keys[0]!r} is blank; every chunk needs an id and a text"
     present = ", ".join(map(repr, list(row)[:_SHOWN_KEYS])) or "none"
     hint = next(filter(None, (closest(key, keys) for key in row)), "")
     return (
-        f"no {field}: expected one of {', '.join(keys)}; the keys are {present}.{hint} "
+        f"no {name}: expected one of {', '.join(keys)}; the keys are {present}.{hint} "
         f"`--field {name}=NAME` maps another key"
     )
 

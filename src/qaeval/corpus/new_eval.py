@@ -27,7 +27,7 @@ _N_SAMPLES: Final = 6
 _SEED: Final = 0
 _UNGRADED: Final = frozenset({"preference_pair"})
 """Kinds that no embedded judge grades."""
-_COPIED: Final = ("prompt.md", "facts.yaml")
+_COPIED: Final = ("prompt.md", "prompt-full.md", "facts.yaml")
 
 
 def new_eval(name: str, *, kind: str = "qa_pair", folder: Path = Path("evals")) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from qaeval.corpus.loading import LineError, each_object, load_chunks, text_field
+from qaeval.checks.answers import accepted_corrections
+from qaeval.corpus.loading import DuplicateIds, LineError, each_object, load_chunks, text_field
 from qaeval.errors import UsageError, closest
 from qaeval.evals.definition import EvalDefinition
 from qaeval.records import Chunk, Sample
@@ -23,6 +24,7 @@ def load_samples(
     chunks: Path | None = None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    duplicate_ids: DuplicateIds = "refuse",
 ) -> tuple[Sample, ...]:
     """Read all samples of an eval.
 
@@ -31,6 +33,7 @@ def load_samples(
         chunks: Chunk file; default: that of the eval.
         samples: Sample file; default: that of the eval.
         fields: Key in the chunk file by field name.
+        duplicate_ids: What becomes of two chunks with one id.
 
     Raises:
         UsageError: the eval does not read the given file.
@@ -40,7 +43,12 @@ def load_samples(
     if source is None or definition.item_kind == "qa_pair":
         if samples is not None:
             raise UsageError(f"--samples: the samples of {definition.name} are chunks; use --chunks")
-        return tuple(map(Sample.of, load_chunks(chunks or definition.chunks_path, fields)))
+        return tuple(
+            map(
+                Sample.of,
+                load_chunks(chunks or definition.chunks_path, fields, duplicate_ids=duplicate_ids),
+            )
+        )
     if definition.item_kind == "preference_pair":
         if chunks is not None:
             raise UsageError(f"--chunks: the samples of {definition.name} are topic cards; use --samples")
@@ -50,14 +58,15 @@ def load_samples(
             f"--chunks without --samples: the questions of {definition.name} are about its own chunks; "
             "pass your questions with --samples"
         )
-    return load_questions(source, load_chunks(chunks or definition.chunks_path, fields), definition)
+    known = load_chunks(chunks or definition.chunks_path, fields, duplicate_ids=duplicate_ids)
+    return load_questions(source, known, definition)
 
 
 def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefinition) -> tuple[Sample, ...]:
     """Read questions about chunks: ``chunk_id``, ``question``, ``type`` and any further fields.
 
     Raises:
-        DataError: a line lacks a field, or its chunk is unknown.
+        DataError: a line lacks a field, its chunk is unknown, or its ``accepts`` are no regular expressions.
     """
     chunks_by_id = {chunk.chunk_id: chunk for chunk in chunks}
     samples: list[Sample] = []
@@ -72,6 +81,10 @@ def load_questions(path: Path, chunks: tuple[Chunk, ...], definition: EvalDefini
                 "Known are the chunks of the eval, or of --chunks"
             )
         data = {key: value for key, value in row.items() if key not in {"chunk_id", *_QUESTION}}
+        try:
+            accepted_corrections(data)
+        except ValueError as error:
+            raise LineError(str(error)) from error
         samples.append(Sample.of(chunks_by_id[chunk_id], question, _typed(data, definition)))
 
     each_object(path, add)

@@ -15,7 +15,7 @@ from qaeval.checks.claims import load_facts
 from qaeval.checks.registry import CHECKS, KINDS
 from qaeval.errors import DataError, UsageError, closest
 from qaeval.files.yaml import read_text, read_yaml, refuse, validated
-from qaeval.records import Record, digest
+from qaeval.records import Chunk, Record, digest
 
 ItemKind: TypeAlias = Literal["qa_pair", "answer", "preference_pair"]
 """``qa_pair``: the candidate writes questions and answers; ``answer``: it answers the sample's question;
@@ -26,9 +26,9 @@ JudgeSees: TypeAlias = Literal["title", "expected"]
 
 DEFAULT_JUDGE_SEES: Final[tuple[JudgeSees, ...]] = ("title",)
 
-PLACEHOLDERS: Final = ("chunk", "title", "question")
+PLACEHOLDERS: Final = ("chunk", "title", "question", "language")
 """Placeholders of a prompt, ``$chunk`` or ``${chunk}``; a literal dollar sign is ``$$``. ``$question``
-exists only for samples with a question."""
+exists only for samples with a question. ``$language`` is the language of question or chunk, in words."""
 
 PREFERENCE: Final = ("prompt", "chosen", "rejected")
 """Fields of a preference pair in a reply."""
@@ -97,6 +97,8 @@ class EvalDefinition(Record):
     items_per_sample: int = Field(default=3, ge=1, le=50)
     item_types: tuple[_Slug, ...] = Field(default=("factual", "conceptual", "comparison"), min_length=1)
     """Allowed types of questions in a ``qa_pair`` reply; for the other kinds, the types of the samples."""
+    fewer_allowed: int = Field(default=0, ge=0, exclude_if=lambda words: not words)
+    """Words of a chunk below which a reply may have fewer items than ``items_per_sample``, but at least one; 0: never."""
     rubric: _Slug
     """Name of a file in ``rubrics/``."""
     chunks: str = Field(default="chunks.jsonl", min_length=1)
@@ -136,6 +138,10 @@ class EvalDefinition(Record):
         """Hash of everything but the data that a reply depends on, 64 hex digits."""
         return digest(self.model_dump(mode="json"))
 
+    def fewest_items(self, chunk: Chunk) -> int:
+        """Return the smallest number of items that a reply about a chunk may have."""
+        return 1 if len(chunk.text.split()) < self.fewer_allowed else self.items_per_sample
+
     @property
     def example_texts(self) -> frozenset[str]:
         """Texts of the fields of an item in an example of the reply in the prompt; a reply must not repeat them."""
@@ -156,6 +162,8 @@ class EvalDefinition(Record):
     def _problems(self) -> Iterator[str]:
         if self.item_kind != "qa_pair" and self.items_per_sample != 1:
             yield f"items_per_sample: expected 1 for {self.item_kind}, got {self.items_per_sample}"
+        if self.item_kind != "qa_pair" and self.fewer_allowed:
+            yield f"fewer_allowed: expected 0 for {self.item_kind}, got {self.fewer_allowed}"
         if self.item_kind != "qa_pair" and not self.samples:
             yield f"samples: an eval of kind {self.item_kind} needs a sample file"
         if self.form is not None and self.item_kind != "answer":
@@ -353,10 +361,12 @@ def _placeholders(text: str) -> set[str]:
     return set(Template(text).get_identifiers())
 
 
-def item_schema(definition: EvalDefinition) -> dict[str, Any]:
-    """Return the JSON schema of a candidate's reply.
+def item_schema(definition: EvalDefinition, chunk: Chunk | None = None) -> dict[str, Any]:
+    """Return the JSON schema of a candidate's reply about a chunk; None: about one of any length.
 
-    ``{"pairs": [...]}`` with the requested number of question/answer pairs; ``{"answer": …}``, with the
+    ``{"pairs": [...]}`` with the requested number of question/answer pairs, whose types are fixed by position where
+    there are as many types as pairs (``prefixItems``, for servers that know it; ``items`` allows the same types in any
+    order); ``{"answer": …}``, with the
     form if the eval has one; ``{"prompt": …, "chosen": …, "rejected": …}``. Strings have no length bounds:
     constrained decoding turns those into patterns that break JSON.
     """
@@ -370,14 +380,20 @@ def item_schema(definition: EvalDefinition) -> dict[str, Any]:
             else {}
         )
         return _object({"answer": _TEXT, **({form.name: _object(fields)} if form else {})})
-    pair = {
-        "type": {"type": "string", "enum": list(definition.item_types)},
-        "question": _TEXT,
-        "answer": _TEXT,
+    n, types = definition.items_per_sample, definition.item_types
+    pairs = {
+        "type": "array",
+        "minItems": definition.fewest_items(chunk) if chunk else n,
+        "maxItems": n,
+        **({"prefixItems": [_pair_schema([name]) for name in types]} if len(types) == n else {}),
+        "items": _pair_schema(types),
     }
-    n = definition.items_per_sample
-    pairs = {"type": "array", "minItems": n, "maxItems": n, "items": _object(pair)}
     return _object({"pairs": pairs})
+
+
+def _pair_schema(types: Sequence[str]) -> dict[str, Any]:
+    kind = {"type": "string", "enum": list(types)}
+    return _object({"type": kind, "question": _TEXT, "answer": _TEXT})
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Literal
 
-from qaeval.comparison.run_data import DRAW
+from qaeval.agreement.label_files import DRAW
 from qaeval.errors import DataError
 from qaeval.evals.definition import recorded_prompt
 from qaeval.export.card import Counts, ExportFile

@@ -246,8 +246,8 @@ def _unsure(items: Mapping[str, GradedItem], _: Mapping[str, Collection[str]]) -
     known = [item.probability for item in items.values() if item.probability is not None]
     if not known:
         raise UsageError(
-            "the judge's server gave no probabilities of its letters, so that no item is known to be uncertain; "
-            "draw by plan, stratified or random"
+            "the judge's letters have no probabilities (its server gives none, or its rubric derives letters from facts), so that "
+            "no item is known to be uncertain; draw by plan, stratified or random"
         )
     return {
         unit: 1.0

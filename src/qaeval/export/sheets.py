@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qaeval.agreement.label_rows import FLAG_COLUMN
+from qaeval.agreement.label_rows import FACT_COLUMN, FLAG_COLUMN
 from qaeval.errors import UsageError
 from qaeval.export.draw import DrawnItems, draw_items
 from qaeval.export.select import GradedItem, Grading, graded_items, replies_of
@@ -135,6 +135,7 @@ def _sheet(drawn: DrawnItems, grading: Grading, *, by: LabelPlan, seed: int) -> 
     ids = tuple(item.item.item_id for item in order)
     rubric = grading.settings["grading"]["rubric"]
     flags = [FLAG_COLUMN + flag["name"] for flag in rubric.get("flags") or ()]
+    flags += [FACT_COLUMN + fact["name"] for fact in rubric.get("facts") or ()]
     scale = "; ".join(f"{level['letter']} = {level['name']}" for level in rubric["scale"])
     split = ("split",) if any(item.sample.chunk.split for item in order) else ()
     return LabelSheet(

@@ -32,13 +32,14 @@ COLUMNS: Final = (
     "flags",
     "flaw",
     "reason",
+    "facts",
     "probability",
     "failure",
     "findings",
     "labels",
     "chunk",
 )
-"""``letter``, ``flags``, ``flaw``, ``reason`` and ``probability`` are the judge's; ``failure`` is the reason for a
+"""``letter``, ``flags``, ``flaw``, ``reason``, ``facts`` (JSON) and ``probability`` are the judge's; ``failure`` is the reason for a
 missing item or letter."""
 
 _NUMBERS: Final = {"position": "Int64", "probability": "Float64"}
@@ -140,12 +141,14 @@ def _item_row(
 def _grade_cells(grade: Grade | Failure | None) -> dict[str, Any]:
     if not isinstance(grade, Grade):
         why = grade.reason if grade else "not graded"
-        return {"letter": "", "flags": "", "flaw": "", "reason": "", "probability": None, "failure": why}
+        empty = dict.fromkeys(("letter", "flags", "flaw", "reason", "facts"), "")
+        return {**empty, "probability": None, "failure": why}
     return {
         "letter": grade.letter,
         "flags": " ".join(grade.flags),
         "flaw": grade.flaw,
         "reason": grade.reason,
+        "facts": _as_json(grade.facts),
         "probability": grade.probabilities.get(grade.letter) if grade.probabilities else None,
         "failure": "",
     }

@@ -233,8 +233,9 @@ def letters_digest(evidence: Evidence) -> str:
     rows = {
         candidate.name: candidate.model_dump(mode="json", include=counted) for candidate in packed.candidates
     }
-    # pointers from before prompts were part of a candidate hold a hash without the task's
-    identity = packed.side.identity.model_dump(mode="json", exclude={"task_digest", "judge_prompt"})
+    # what earlier versions did not record is not in the hashes of their pointers
+    later = {"task_digest", "judge_prompt", "judge_server", "judged_digest"}
+    identity = packed.side.identity.model_dump(mode="json", exclude=later)
     return digest([identity, packed.samples, rows])
 
 

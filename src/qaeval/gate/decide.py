@@ -9,20 +9,37 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from qaeval.comparison.model import Verdict as ComparisonVerdict
 from qaeval.comparison.report_file import load_report
 from qaeval.environment import now
-from qaeval.errors import InUseError, ReadOnlyError, UsageError
+from qaeval.errors import DataError, InUseError, ReadOnlyError, UsageError
 from qaeval.gate import messages
+from qaeval.gate.anchors import AnchorFiles, attribute, look_at
 from qaeval.gate.baseline import FOLDER, EvidenceReader, letters_digest
-from qaeval.gate.certificate import HOURS_PER_DAY, age_hours, check
+from qaeval.gate.certificate import (
+    HOURS_PER_DAY,
+    RefusedCertificateError,
+    age_hours,
+    certificate_of,
+    check,
+    read_certificate,
+    require_certified,
+)
 from qaeval.gate.early_stop import SequentialGrading
 from qaeval.gate.evidence import Evidence
-from qaeval.gate.model import EXIT_CODES, Certificate, ComparisonKey, GateReport, Outcome, RuleVerdict
+from qaeval.gate.model import (
+    EXIT_CODES,
+    Certificate,
+    ComparisonKey,
+    DriftReport,
+    GateReport,
+    Outcome,
+    RuleVerdict,
+)
 from qaeval.gate.policy import (
     BY_LETTERS,
     Policy,
@@ -31,12 +48,12 @@ from qaeval.gate.policy import (
     default_policy,
     read_policy,
 )
-from qaeval.gate.regrade import regrade
+from qaeval.gate.regrade import judging_by, regrade
 from qaeval.gate.rules import GateInputs, RuleCase, cases_of, verdicts_of
 from qaeval.gate.sequential import require_same_samples, require_sequential
 from qaeval.report.facts import judge_prompt_change
 from qaeval.report.numbers import age, listed, percent, plural, size
-from qaeval.run.plan import judging_of_run
+from qaeval.run.plan import Judging, judging_of_run
 from qaeval.run.runner import Runner
 from qaeval.storage.run_directory import MANIFEST, RunStore, model_json
 
@@ -80,7 +97,11 @@ class GateRequest:
 
 
 def gate(
-    request: GateRequest, reader: EvidenceReader, *, make_runner: MakeRunner | None = None
+    request: GateRequest,
+    reader: EvidenceReader,
+    *,
+    make_runner: MakeRunner | None = None,
+    make_fresh_runner: MakeRunner | None = None,
 ) -> GateReport:
     """Decide whether a run may replace its baseline.
 
@@ -88,6 +109,7 @@ def gate(
         request: Run, baseline, policy and options.
         reader: Reads runs and baselines.
         make_runner: Makes the engine for requests that grade: `regrade` and `sequential`.
+        make_fresh_runner: Makes an engine that takes no reply from a cache, for a policy with `drift`.
 
     Returns:
         The report, which is also in ``gate.json`` of the run directory.
@@ -103,10 +125,15 @@ def gate(
     """
     _require_consistent(request, make_runner)
     if request.sequential and make_runner is not None:
-        report = _gate_sequentially(request, reader, make_runner)
+        report = _gate_sequentially(request, reader, make_runner, make_fresh_runner)
     else:
         run = reader.run(request.run)
         inputs = inputs_of(request, reader, run, make_runner if request.regrade else None)
+        if inputs.policy.drift != "off":
+            with RunStore.open(request.run) as store:
+                judging, definition = judging_by(store, reader.config), store.settings()["eval"]
+            drift = _look_at_anchors(inputs, judging, definition, make_fresh_runner)
+            inputs = replace(inputs, drift=drift)
         report = decide(replace(inputs, comparison=comparison_verdict(request.run)))
     if request.save:
         try:
@@ -226,13 +253,50 @@ def gate_of_equal_run(policy: Policy, baseline: Evidence, today: str) -> GateRep
     return decide(GateInputs(policy=policy, run=baseline, baseline=baseline, candidates={}, today=today))
 
 
+# -------------------------------------------------------------------- anchors
+
+
+def _look_at_anchors(
+    inputs: GateInputs,
+    judging: Judging,
+    definition: Mapping[str, Any],
+    make_fresh_runner: MakeRunner | None,
+) -> DriftReport:
+    """Have the judge of a run grade the anchors of its certificate; without a certificate of this judge nothing is checked."""
+    if make_fresh_runner is None:
+        raise UsageError("a gate whose policy has drift needs an engine: make_fresh_runner")
+    identity = inputs.run.source.identity
+    path = certificate_of(inputs.policy, identity)
+    try:
+        file = read_certificate(path)
+        # another server or prompt may have moved the judge: the anchors tell
+        require_certified(file, identity, hashes=("rubric_digest", "judged_digest"))
+        return look_at(
+            AnchorFiles(path),
+            file.anchors_sha256,
+            run=inputs.run.source.name,
+            judging=judging,
+            definition=definition,
+            make_runner=make_fresh_runner,
+        )
+    except RefusedCertificateError as refused:
+        return DriftReport(outcome="not checked", sentence=f"the anchors are not checked: {path}{refused}")
+    except DataError as error:
+        return DriftReport(outcome="not checked", sentence=f"the anchors are not checked: {error}")
+
+
 # -------------------------------------------------------------------- sequential
 
 
 _SEQUENTIAL_ERRORS: Final = "Both error rates hold whenever the grading stops (betting, Ville's inequality)."
 
 
-def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner: MakeRunner) -> GateReport:
+def _gate_sequentially(
+    request: GateRequest,
+    reader: EvidenceReader,
+    make_runner: MakeRunner,
+    make_fresh_runner: MakeRunner | None,
+) -> GateReport:
     """Grade a run until its gate is decided; its `sequential` says what that saved and what it costs in power."""
     with RunStore.open(request.run, writable=True) as store:
         judging = judging_of_run(
@@ -250,6 +314,10 @@ def _gate_sequentially(request: GateRequest, reader: EvidenceReader, make_runner
             return reader.of_store(store, name=store.path.name, grading=grading)
 
         inputs = inputs_of(request, reader, read())
+        if inputs.policy.drift != "off":
+            definition = store.settings()["eval"]
+            drift = _look_at_anchors(inputs, judging, definition, make_fresh_runner)
+            inputs = replace(inputs, drift=drift)
         first = decide(inputs)
         if first.outcome in {"not comparable", "untrusted"}:  # whatever the letters will be
             return first
@@ -280,6 +348,8 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     """
     policy, run, baseline = inputs.policy, inputs.run, inputs.baseline
     certificate = check(policy, run.source.identity, inputs.today)
+    drift = None if inputs.drift is None else attribute(inputs.drift, run, baseline, inputs.pairs)
+    inputs = replace(inputs, drift=drift)
     if baseline is not None and (differences := list(_differences(run, baseline, policy))):
         detail = f"{run.source.name} and {baseline.source.name} differ in {'; '.join(differences)}."
         return _report(inputs, "not comparable", (), certificate, detail=detail)
@@ -287,10 +357,17 @@ def decide(inputs: GateInputs, cases: Sequence[RuleCase] | None = None) -> GateR
     outcome, detail = _outcome(rules), ""
     if policy.certificate == "require" and certificate.state != "valid":
         outcome, detail = "untrusted", f"{certificate.detail}."
+    elif policy.drift == "require" and drift and drift.outcome in {"judge moved", "not checked"}:
+        outcome, detail = "untrusted", f"{drift.sentence}."
+        rules = tuple(_undecided(rule) if _rests_on_letters(rule) else rule for rule in rules)
     elif detail := _doubt(run, rules, certificate):
         outcome = "untrusted"
         rules = tuple(_undecided(rule) if _rests_on_letters(rule) else rule for rule in rules)
-    notes = (*_uncounted_failures(inputs, is_graded=cases is None), *_notes(inputs, certificate))
+    notes = (
+        *(() if drift is None else (f"Anchors: {drift.sentence}.",)),
+        *_uncounted_failures(inputs, is_graded=cases is None),
+        *_notes(inputs, certificate),
+    )
     return _report(inputs, outcome, rules, certificate, detail=detail, notes=notes)
 
 
@@ -388,6 +465,7 @@ def _report(
         baseline=None if inputs.baseline is None else inputs.baseline.source,
         rules=rules,
         certificate=certificate,
+        drift=inputs.drift,
         verdict=inputs.comparison,
         controls=inputs.run.discrimination,
         multiplicity=messages.multiplicity(len(rules), n_evaluated, policy.alpha),
@@ -402,7 +480,7 @@ def _report(
 def _notes(inputs: GateInputs, certificate: Certificate) -> Iterator[str]:
     """Yield warnings about certificate, candidates, baseline and drift."""
     run, baseline, pairs = inputs.run, inputs.baseline, inputs.pairs
-    if certificate.state in {"stale", "missing"}:
+    if certificate.state not in {"valid", "off"}:
         yield f"The judge has no valid certificate: {certificate.detail}."
     yield from _default_margins(inputs)
     if skipped := [candidate.name for candidate in run.candidates if candidate.name not in pairs]:

@@ -329,6 +329,8 @@ def identity_of(data: RunData, settings: Mapping[str, Any]) -> ComparisonKey:
         judge=data.judge.name,
         judge_digest=judge_digest(judge),
         judge_prompt=data.judge.prompt_sha,
+        judge_server=data.judge.server,
+        judged_digest=digest([data.eval_facts.name, data.eval_facts.item_kind]),
         samples_digest=data.eval_facts.sample_set_digest,
         n_samples=data.eval_facts.n_samples,
     )

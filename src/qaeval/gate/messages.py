@@ -86,6 +86,8 @@ def judge_line(report: GateReport) -> str:
     identity, certificate = report.run.identity, report.certificate
     state = {
         "valid": "its certificate is valid",
+        "not trusted": "it is not trusted by its certificate",
+        "not enough labels": "its certificate has not enough labels",
         "stale": "its certificate is stale",
         "missing": "it has no certificate",
         "off": "the policy asks for no certificate",

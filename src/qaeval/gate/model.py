@@ -88,6 +88,10 @@ class ComparisonKey(Part):
     judge_digest: str
     judge_prompt: str = Field(default="", exclude_if=is_unset)
     """Hash of the judge's prompt without the rubric; empty where it is not recorded. Another one is named and is no obstacle."""
+    judge_server: str = Field(default="", exclude_if=is_unset)
+    """Server of the judge with its version; empty for an embedded judge, and where it is not recorded."""
+    judged_digest: str = Field(default="", exclude_if=is_unset)
+    """Hash of the parts of the eval that the judge's letters depend on: its name and what an item is."""
     samples_digest: str
     n_samples: int
 
@@ -104,12 +108,59 @@ class RunIdentity(Part):
     git_commit: str = ""
 
 
+TrustOutcome: TypeAlias = Literal["trusted", "not trusted", "not enough labels"]
+"""Whether a judge met the requirements of a policy."""
+
+
+class TrustVerdict(Part):
+    """What the labels of a certificate show by the requirements of a policy."""
+
+    outcome: TrustOutcome
+    n_more: int | None = None
+    """Labels more that would decide, with a probability of 80 % if the numbers stay as they are; None where it is decided, or no number
+    of labels would."""
+    requirements: tuple[str, ...]
+    """A sentence for each requirement, those that are not met first."""
+
+
 class Certificate(Part):
     """State of the judge's certificate."""
 
-    state: Literal["valid", "stale", "missing", "off"]
+    state: Literal["valid", "not trusted", "not enough labels", "stale", "missing", "off"]
+    """``valid``: the judge is trusted by the requirements of the policy. ``stale``: it is of another judge, or too old."""
     detail: str = ""
     """Labels that it rests on, or what is missing and how to get it."""
+    verdict: TrustVerdict | None = Field(default=None, exclude_if=lambda verdict: verdict is None)
+    """None without a readable certificate of the run's judge."""
+
+
+class NetChange(Part):
+    """Change of a candidate's usable rate, with the judge's own movement taken off."""
+
+    candidate: str
+    against: str
+    """Candidate of the baseline."""
+    change: float
+    """Of the rate by the judge's letters, mean over the chunks."""
+    net_low: float
+    """Lower bound of what is left of the change by the anchors' bounds of the judge's movement."""
+    net_high: float
+
+
+class DriftReport(Part):
+    """What the anchors of a certificate show: whether the judge moved, or a model."""
+
+    outcome: Literal["judge moved", "model moved", "nothing", "not checked"]
+    look: int = 0
+    """Number of the look, from 1; the error rate of *judge moved* holds over all looks together."""
+    n_anchors: int = 0
+    """Anchors with a letter at every look."""
+    n_changed: int = 0
+    """Those with another letter than in the certificate."""
+    change: Measure | None = None
+    """Share of the best letter at this look minus that of all looks before; with bounds by betting."""
+    candidates: tuple[NetChange, ...] = Field(default=(), exclude_if=is_unset)
+    sentence: str
 
 
 class GateReport(Part):
@@ -129,6 +180,8 @@ class GateReport(Part):
     """None where every rule is a limit."""
     rules: tuple[RuleVerdict, ...]
     certificate: Certificate
+    drift: DriftReport | None = Field(default=None, exclude_if=lambda drift: drift is None)
+    """None where the policy does not ask for it."""
     verdict: ComparisonVerdict | None = None
     """Verdict of the comparison in the run's ``report.json``; None where the run has no report."""
     controls: JudgeDiscrimination | None = None

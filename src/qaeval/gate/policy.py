@@ -236,6 +236,32 @@ def _wrong_part(rule: Rule) -> str:
     return ""
 
 
+class TrustPolicy(Record):
+    """Requirements that a judge's certificate has to meet; each is decided by the ends of a 95 % interval."""
+
+    raters: Literal["people", "any"] = "people"
+    """Whose labels count: people's, or also those of models, where no person labelled the item."""
+    labels: int = Field(default=50, ge=1)
+    """Smallest number of labelled items."""
+    kappa: float = Field(default=0.4, ge=-1, lt=1)
+    """Cohen's kappa of judge and labels must be above."""
+    lower_recall: float = Field(default=0.5, ge=0, lt=1)
+    """Of the items that are labelled below the best letter, the share that the judge gives another letter than the best must be above."""
+    differential_error: float = Field(default=0.1, gt=0, le=2)
+    """By how much the judge may favour a candidate: the usable rates of two candidates differ by the judge and by the labels; these
+    differences must be nearer to each other. Where the labelled items are known by candidate."""
+    audit: Literal["if given", "require", "off"] = "if given"
+    """Whether an audit must pass: one that the certificate holds must not fail, or there must be one that passes."""
+
+
+_DEFAULT_TRUST: Final = TrustPolicy()
+
+
+def _is_default_trust(trust: object) -> bool:
+    """Leave the requirements out of the hash of policies that were written before there were any."""
+    return trust == _DEFAULT_TRUST
+
+
 class Policy(Record):
     """Rules of a gate, and what they need."""
 
@@ -253,9 +279,13 @@ class Policy(Record):
     certificate: Literal["require", "warn", "off"] = "off"
     """Whether the judge needs a certificate of its agreement with labels."""
     certificate_file: str = ""
-    """Default: ``certificates/<eval>.json``."""
+    """Default: ``certificates/<eval>-<judge>-<rubric>.json``."""
     certificate_days: int = Field(default=180, ge=1)
     """Older certificates are stale."""
+    trust: TrustPolicy = Field(default=_DEFAULT_TRUST, exclude_if=_is_default_trust)
+    """Requirements that the certificate has to meet."""
+    drift: Literal["require", "warn", "off"] = Field(default="off", exclude_if=lambda drift: drift == "off")
+    """Whether the judge grades the anchors of its certificate again at each gate; ``require``: a judge that moved is not trusted."""
     rules: tuple[Rule, ...] = Field(json_schema_extra={"minItems": 1})
 
     @property

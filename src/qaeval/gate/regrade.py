@@ -47,7 +47,7 @@ def regrade(
             f"--regrade needs the baseline's replies: {baseline} is no run directory. Give the run that the baseline was set from"
         )
     with RunStore.open(run) as store:
-        judging = _judging(store, config)
+        judging = judging_by(store, config)
     with RunStore.open(baseline) as store:
         candidates = recorded_candidates(config, store.settings())
     allowed = allow_same_family or judging.same_family
@@ -63,9 +63,19 @@ def regrade(
     return copy
 
 
-def _judging(store: RunStore, config: Config) -> Judging:
-    """Return the judge of a run from the registry, and its rubric from the run's own settings."""
-    grading: dict[str, Any] = store.settings().get("grading") or {}
+def judging_by(store: RunStore, config: Config, name: str = "") -> Judging:
+    """Return a judge of a run from the registry, and its rubric from the run's own settings.
+
+    Args:
+        store: The run.
+        config: The registry.
+        name: A judge that graded the run; default: the first.
+
+    Raises:
+        UsageError: The run is not graded.
+        NotComparableError: The registry's judge is not the one that graded the run.
+    """
+    grading: dict[str, Any] = store.further_judges().get(name) or store.settings().get("grading") or {}
     if not grading:
         raise UsageError(f"{store.path}: not graded yet; `qaeval grade {store.path}` comes first")
     judge = config.judge(grading["judge"]["name"])

@@ -26,7 +26,7 @@ from qaeval.gate.estimates import (
     with_ungraded_items,
 )
 from qaeval.gate.evidence import CandidateEvidence, Evidence, Mask
-from qaeval.gate.model import RuleVerdict, Verdict
+from qaeval.gate.model import DriftReport, RuleVerdict, Verdict
 from qaeval.gate.performance import Side, kappa_estimate, performance_estimate
 from qaeval.gate.policy import Policy, Rule
 from qaeval.report.facts import PromptChange
@@ -56,6 +56,8 @@ class GateInputs:
     """ISO 8601; the time that ages are counted to."""
     comparison: ComparisonVerdict | None = None
     """Verdict in the report of the run; None where it has no report."""
+    drift: DriftReport | None = None
+    """What the anchors of the judge's certificate show; None where the policy does not ask."""
 
     @property
     def pairs(self) -> dict[str, str]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qaeval.agreement.analysis import fits
-from qaeval.comparison.run_data import labels_of_run, read_rater_rows
+from qaeval.agreement.label_files import read_rater_rows
+from qaeval.comparison.run_data import labels_of_run
 from qaeval.environment import now
 from qaeval.errors import UsageError
 from qaeval.evals.rubric import Rubric

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from qaeval.agreement.analysis import require_no_contradiction
+from qaeval.agreement.label_files import read_rater_rows
 from qaeval.agreement.label_rows import RaterRows
 from qaeval.comparison.analysis import RunData
-from qaeval.comparison.run_data import labels_of_run, read_rater_rows, read_run
+from qaeval.comparison.run_data import labels_of_run, read_run
 from qaeval.environment import now
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.rubric import Rubric

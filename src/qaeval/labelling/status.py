@@ -8,12 +8,13 @@ from typing import Final
 import numpy as np
 
 from qaeval.agreement.analysis import all_rater_agreement, fits
+from qaeval.agreement.label_files import read_rater_rows
 from qaeval.agreement.label_rows import RaterRows
 from qaeval.comparison.analysis import Analysis, ReportOptions
 from qaeval.comparison.correction import ChunkRates
 from qaeval.comparison.headline import verdict_sentence
 from qaeval.comparison.model import LabelledRate, RaterKind, Verdict
-from qaeval.comparison.run_data import labels_of_run, read_rater_rows
+from qaeval.comparison.run_data import labels_of_run
 from qaeval.comparison.write_report import read_report
 from qaeval.export.select import require_finished
 from qaeval.labelling.adjudication import disputed_items

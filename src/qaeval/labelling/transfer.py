@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qaeval.agreement.label_rows import FLAG_COLUMN, LabelRow, replay
-from qaeval.comparison.run_data import labels_of_run, read_label_rows, read_rater_rows
+from qaeval.agreement.label_files import read_label_rows, read_rater_rows
+from qaeval.agreement.label_rows import FACT_COLUMN, FLAG_COLUMN, LabelRow, replay
+from qaeval.comparison.run_data import labels_of_run
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.rubric import Rubric
 from qaeval.export.select import Grading, replies_of
@@ -243,10 +244,11 @@ def export_labels(
             f"{run}: no labels under {grading.rubric}; `qaeval label {run} --rater NAME` adds some"
         )
     if out.suffix == ".csv":
-        flags = [flag.name for flag in rubric.flags]
-        columns = ("item_id", "label", *(FLAG_COLUMN + flag for flag in flags), *_COLUMNS)
+        flags, facts = [flag.name for flag in rubric.flags], [fact.name for fact in rubric.facts]
+        added = (*(FLAG_COLUMN + flag for flag in flags), *(FACT_COLUMN + fact for fact in facts))
+        columns = ("item_id", "label", *added, *_COLUMNS)
         separator = SPREADSHEETS.get(spreadsheet, ",")
-        data = as_csv([_csv_row(label, flags) for label in chosen], columns, delimiter=separator)
+        data = as_csv([_csv_row(label, flags, facts) for label in chosen], columns, delimiter=separator)
         data = b"\xef\xbb\xbf" + data if spreadsheet else data
     else:
         data = "".join(label.model_dump_json() + "\n" for label in chosen).encode()
@@ -273,8 +275,9 @@ _COLUMNS = (
 )
 
 
-def _csv_row(label: Label, flags: Sequence[str]) -> dict[str, Any]:
+def _csv_row(label: Label, flags: Sequence[str], facts: Sequence[str]) -> dict[str, Any]:
     row = {name: getattr(label, name) for name in _COLUMNS}
     row |= {name: row[name].replace("\0", "\ufffd") for name in ("note", "question", "answer", "rejected")}
     row |= {FLAG_COLUMN + flag: "x" if flag in label.flags else "" for flag in flags}
+    row |= {FACT_COLUMN + fact: label.facts.get(fact, "") for fact in facts}
     return {**row, "item_id": label.item_id, "label": label.letter, "settles": "x" if label.settles else ""}

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from qaeval.corpus.documents import cut_documents
-from qaeval.corpus.loading import load_chunks
+from qaeval.corpus.loading import DuplicateIds, load_chunks
 from qaeval.corpus.new_eval import eval_files, require_eval_name, template
 from qaeval.corpus.samples import load_samples
 from qaeval.errors import QaevalError, UsageError
@@ -53,10 +53,14 @@ def chunks_of_documents(
 
 
 def chunks_of_file(
-    path: Path, *, fields: Mapping[str, str] = MappingProxyType({}), language: str = ""
+    path: Path,
+    *,
+    fields: Mapping[str, str] = MappingProxyType({}),
+    duplicate_ids: DuplicateIds = "refuse",
+    language: str = "",
 ) -> ProjectChunks:
     """Read the chunks of a project from a chunk file; a language is that of chunks that state none."""
-    chunks = load_chunks(path, fields)
+    chunks = load_chunks(path, fields, duplicate_ids=duplicate_ids)
     with_language = [
         chunk if chunk.language else chunk.model_copy(update={"language": language}) for chunk in chunks
     ]

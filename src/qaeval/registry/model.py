@@ -40,12 +40,20 @@ Argument: TypeAlias = Annotated[
 
 
 class SamplingOverrides(Record):
-    """Sampling parameters that override those of the eval or of the judge; None: no override."""
+    """Sampling parameters that override those of the eval or of the judge; None: no override.
 
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    ``omit`` leaves a field out of every request, for a server that refuses it; its own default applies then.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | Literal["omit"] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | Literal["omit"] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
-    seed: int | None = None
+    seed: int | Literal["omit"] | None = None
+
+    @property
+    def omitted(self) -> tuple[str, ...]:
+        """Names of the fields that are left out of requests."""
+        return tuple(name for name, value in self.model_dump().items() if value == "omit")
 
 
 class Lora(Record):
@@ -122,6 +130,9 @@ class ModelSpec(Record):
     flight."""
     served_name: str | None = None
     """Model name in requests; default: the name of the entry."""
+    reply_names: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Further names under which the server may say that it answered, for instance behind a gateway. A reply by a model of another
+    name is refused."""
     api_key_env: str | None = None
     """Environment variable with the API key; keys are not read from files."""
     structured: Literal["json_schema", "off"] = "json_schema"
@@ -220,7 +231,8 @@ class ModelSpec(Record):
 
     def sampled(self, base: SamplingT) -> SamplingT:
         """Return sampling parameters with the overrides of this model."""
-        return dataclasses.replace(base, **self.sampling.model_dump(exclude_none=True))
+        own = self.sampling.model_dump(exclude_none=True, exclude=set(self.sampling.omitted))
+        return dataclasses.replace(base, **own)
 
     def request_extras(self) -> dict[str, Any]:
         """Return request fields beyond the OpenAI API: whether the chat template enables thinking."""

@@ -37,7 +37,7 @@ class RunFacts(Part):
     started: str
     """UTC, ISO 8601."""
     finished: str
-    """UTC, ISO 8601."""
+    """End of the last session, UTC, ISO 8601."""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     """Wall seconds by stage and model, ``"generate mistral-7b"``, from the sessions."""
     n_sessions: int = 0
@@ -50,7 +50,7 @@ class RunFacts(Part):
     command: str = ""
     """The command line."""
     warnings: tuple[str, ...] = ()
-    """Repairs made when the run was opened, one sentence each."""
+    """Repairs made when the run was opened, and prompts of the judge in which runs side by side differ; one sentence each."""
 
 
 class MachineFacts(Part):
@@ -153,6 +153,12 @@ class Meaning(Part):
     meaning: str = ""
 
 
+class FactMeaning(Meaning):
+    """A fact that the judge answers, and its possible answers."""
+
+    answers: tuple[str, ...]
+
+
 class RubricFacts(Part):
     """The rubric."""
 
@@ -166,7 +172,7 @@ class RubricFacts(Part):
     """Classes of reasons why an item does not get the best letter; empty where the judge is not asked for one."""
     labels_from: tuple[int | str, ...] = Field(default=(), exclude_if=is_unset)
     """Earlier versions, and other rubrics with their version, whose labels hold: their letters mean the same."""
-    facts: tuple[Meaning, ...] = Field(default=(), exclude_if=is_unset)
+    facts: tuple[FactMeaning, ...] = Field(default=(), exclude_if=is_unset)
     """Facts that the judge answers and the letter is derived from; empty where the judge gives the letter."""
 
     @property

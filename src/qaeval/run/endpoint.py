@@ -59,7 +59,14 @@ async def resolve(spec: ModelSpec, *, api_key: str | None, allow_external: Colle
         raise UsageError(without_server(spec))
     location = check_host(spec.url, allow_external=allow_external)
     exporter = _gpu_addresses(spec, allow_external)
-    facts = await probe(spec.url, spec.served, api_key=api_key, addresses=location.addresses)
+    facts = await probe(
+        spec.url,
+        spec.served,
+        api_key=api_key,
+        addresses=location.addresses,
+        omitted=spec.sampling.omitted,
+        reply_names=spec.reply_names,
+    )
     _require(spec, facts)
     facts = await asyncio.to_thread(_with_files, facts, location.addresses)
     replicas = [
@@ -133,8 +140,13 @@ def without_server(spec: ModelSpec) -> str:
 
 def _require(spec: ModelSpec, facts: EndpointFacts) -> None:
     if spec.structured == "json_schema" and facts.structured_output is False:
+        problem = (
+            f"refuses response_format json_schema: {facts.schema_refusal}"
+            if facts.schema_refusal
+            else "ignores response_format json_schema (a reply did not match the schema)"
+        )
         raise EndpointError(
-            f"{spec.url}: the server ignores response_format json_schema (a reply did not match the schema). "
+            f"{spec.url}: the server {problem}. "
             f"Serve the model with structured outputs, or set `structured: off` for {spec.name!r} in "
             f"qaeval.yaml to parse free text"
         )
@@ -173,6 +185,9 @@ async def connect(
         structured=spec.structured,
         system_role="merge" if facts.system_role is False else spec.system_role,
         max_top_logprobs=20 if facts.max_logprobs is None else facts.max_logprobs,
+        fields=facts.fields,
+        reply_names=spec.reply_names,
+        prefix_items=facts.version is not None,
         context=facts.max_model_len if facts.tokenizer else None,
         tokenizer=bool(facts.tokenizer),
         addresses=endpoint.addresses,

@@ -24,6 +24,7 @@ from qaeval.records import Failure, FailureReason, GenerateRow, Generation, Samp
 from qaeval.registry.model import ModelSpec, PromptedModel
 from qaeval.run.items import read_items
 from qaeval.text.control import escape, unknown_pieces
+from qaeval.text.language import language_name, language_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def build_request(
         special: pieces of the texts that are special tokens of the model besides those of known chat templates.
     """
     inputs = {"chunk": sample.chunk.text, "title": sample.chunk.title, "question": sample.question}
-    values, n_tokens = {}, 0
+    values, n_tokens = {"language": language_in_words(sample)}, 0
     for name, text in inputs.items():
         escaped = escape(text, special)
         values[name] = escaped.text
@@ -86,13 +87,21 @@ def build_request(
         messages.insert(0, Message("system", Template(definition.prompt.system).substitute(values)))
     return ChatRequest(
         messages=tuple(messages),
-        schema=item_schema(definition) if definition.enforce_schema else None,
+        schema=item_schema(definition, sample.chunk) if definition.enforce_schema else None,
         sampling=sampling,
         inputs=MappingProxyType(
             {**inputs, "kind": definition.item_kind, "given": json.dumps(dict(sample.given))}
         ),
         escaped={"special token": n_tokens} if n_tokens else {},
     )
+
+
+def language_in_words(sample: Sample) -> str:
+    """Return the language that a candidate is to write in, that of the question or else of the chunk, as words of a prompt."""
+    chunk = sample.chunk
+    codes = (language_of(sample.question), chunk.language, language_of(f"{chunk.title}\n{chunk.text}"))
+    known = (name for code in codes if (name := language_name(code)))
+    return next(known, f"the language of the {'question' if sample.question else 'source text'}")
 
 
 async def generate_one(
@@ -108,7 +117,9 @@ async def generate_one(
     except ChatError as error:
         return _failure(task, request, error.reason, error.detail)
     if completion.finish_reason == "length":
-        detail = f"the reply reached max_tokens={sampling.max_tokens} before its end"
+        detail = (
+            f"the reply reached max_tokens={sampling.max_tokens} before its end{completion.lost_to_thinking}"
+        )
         return _failure(task, request, "truncated", detail, completion)
     if completion.finish_reason == "abort":
         return _failure(
@@ -117,13 +128,17 @@ async def generate_one(
     try:
         items = read_items(completion.text, task.sample, definition, lenient=lenient)
     except ReplyError as error:
-        return _failure(task, request, error.reason, error.detail, completion)
+        return _failure(
+            task, request, error.reason, f"{error.detail}{completion.lost_to_thinking}", completion
+        )
     return Generation(
         task_id=task.task_id,
         candidate=task.candidate,
         sample_id=task.sample.sample_id,
         reply_number=task.reply_number,
         items=items,
+        lost=None if len(items) == definition.items_per_sample else (),
+        remark=completion.remark,
         text=completion.text,
         usage=completion.usage,
         latency_s=completion.latency_s,

@@ -546,7 +546,7 @@ def _row(
         return _failure(
             task,
             "truncated",
-            f"the reply reached max_tokens={instructions.sampling.max_tokens}",
+            f"the reply reached max_tokens={instructions.sampling.max_tokens}{completion.lost_to_thinking}",
             completion,
             request.escaped,
         )
@@ -562,7 +562,8 @@ def _row(
     try:
         reply = parse_reply(completion.text, rubric, lenient=lenient, shown=shown)
     except ReplyError as error:
-        return _failure(task, error.reason, error.detail, completion, request.escaped)
+        detail = f"{error.detail}{completion.lost_to_thinking}"
+        return _failure(task, error.reason, detail, completion, request.escaped)
     return Grade(
         task_id=task.task_id,
         judge=task.judge,
@@ -575,7 +576,7 @@ def _row(
         flaw=reply.flaw,
         facts=reply.facts,
         reason=reply.reason,
-        remark=reply.remark,
+        remark="; ".join(filter(None, (reply.remark, completion.remark))),
         probabilities=letter_probabilities(completion.alternatives, rubric.letters)
         if completion.alternatives
         else None,

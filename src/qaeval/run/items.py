@@ -47,7 +47,10 @@ def read_items(text: str, sample: Sample, definition: EvalDefinition, *, lenient
     items = _READERS[definition.item_kind](value, sample, definition)
     for number, item in enumerate(items, start=1):
         refuse_placeholder(item, number, definition)
-    return run_checks(items, sample, text, definition.checks, CHECKS) if definition.checks else items
+    if not definition.checks:
+        return items
+    prompt = f"{definition.prompt.system}\n{definition.prompt.user}"
+    return run_checks(items, sample, text, definition.checks, CHECKS, prompt=prompt)
 
 
 def refuse_placeholder(item: Item, number: int, definition: EvalDefinition) -> None:
@@ -71,10 +74,11 @@ def _pairs(value: Any, sample: Sample, definition: EvalDefinition) -> tuple[Item
     pairs = value.get("pairs") if isinstance(value, dict) else value
     if not isinstance(pairs, list):
         raise ReplyError("missing_field", f"expected an object with a list 'pairs', got {_kind(value)}")
-    if len(pairs) != definition.items_per_sample:
-        raise ReplyError(
-            "wrong_item_count", f"expected {definition.items_per_sample} pairs, got {len(pairs)}"
-        )
+    most = definition.items_per_sample
+    least = definition.fewest_items(sample.chunk)
+    if not least <= len(pairs) <= most:
+        expected = f"{most}" if least == most else f"{least} to {most}"
+        raise ReplyError("wrong_item_count", f"expected {expected} pairs, got {len(pairs)}")
     return tuple(_pair(pair, position, sample, definition) for position, pair in enumerate(pairs))
 
 

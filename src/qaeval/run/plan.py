@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from qaeval.corpus.loading import DuplicateIds
 from qaeval.corpus.samples import load_samples
 from qaeval.corpus.sampling import draw, sample_set_digest
 from qaeval.errors import UsageError
@@ -56,7 +57,7 @@ class Judging:
         note: Why the judge is not the registry's default; empty where it is, or was named.
 
     Raises:
-        UsageError: the rubric is for preference pairs, and the judge cannot grade them.
+        UsageError: the rubric is for preference pairs or asks for facts, and the judge cannot answer it.
     """
 
     judge: ModelSpec
@@ -70,6 +71,11 @@ class Judging:
                 f"{self.judge.name!r} does not grade preference pairs, the items of rubric "
                 f"{self.rubric.name!r}, and qaeval has no built-in judge that does: name a judge model with "
                 f"--judge NAME (`qaeval generate` needs no judge)"
+            )
+        if self.rubric.decide == "facts" and self.judge.kind == "embedded":
+            raise UsageError(
+                f"{self.judge.name!r} gives letters by rules of its own, and rubric {self.rubric.name!r} asks for facts: "
+                f"name a judge model with --judge NAME, or another rubric with --rubric"
             )
 
     def settings(self) -> dict[str, Any]:
@@ -234,6 +240,7 @@ def make_plan(
     seed: int | None,
     samples: Path | None = None,
     fields: Mapping[str, str] = MappingProxyType({}),
+    duplicate_ids: DuplicateIds = "refuse",
     prompts: Sequence[str] = (),
 ) -> Plan:
     """Resolve the candidates and draw the sample set that all of them share.
@@ -252,5 +259,8 @@ def make_plan(
     own_prompts = load_prompts(definition, prompts)
     candidates = tuple(prompted(spec, prompt) for spec in models for prompt in own_prompts) or models
     seed = config.defaults.seed if seed is None else seed
-    sample_set = draw(load_samples(definition, chunks=chunks, samples=samples, fields=fields), n=n, seed=seed)
+    available = load_samples(
+        definition, chunks=chunks, samples=samples, fields=fields, duplicate_ids=duplicate_ids
+    )
+    sample_set = draw(available, n=n, seed=seed)
     return Plan(definition, sample_set, candidates, seed)

@@ -6,12 +6,15 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field
 
+from qaeval.chat.wire import another_model, rename_fields, server_message
 from qaeval.errors import EndpointError, closest
 from qaeval.records import Record
 from qaeval.serving.client import HttpAnswer, Server
@@ -68,6 +71,10 @@ class EndpointFacts(Record):
     """Whether a system message reaches the model; False where the template refuses or drops it."""
     structured_output: bool | None = None
     """Whether a JSON schema is enforced, proved by one reply."""
+    schema_refusal: str = Field(default="", exclude_if=lambda text: not text)
+    """The server's words where it refuses a JSON schema, or fails on it alone."""
+    fields: Mapping[str, str] = Field(default_factory=dict, exclude_if=lambda fields: not fields)
+    """Name under which the server takes a sampling field of a request; empty for one that it refuses or that is omitted."""
     max_logprobs: int | None = None
     """Alternatives per token that the server returns, up to 20; 0 for none."""
     tokenizer: bool | None = None
@@ -103,8 +110,10 @@ async def probe(
     addresses: Sequence[str],
     api_key: str | None = None,
     timeout_s: float = 60.0,
+    omitted: Sequence[str] = (),
+    reply_names: Sequence[str] = (),
 ) -> EndpointFacts:
-    """Probe a server, with at most six small requests to the model.
+    """Probe a server, with small requests to the model: first a plain one.
 
     Args:
         base_url: up to and with ``/v1``.
@@ -112,21 +121,26 @@ async def probe(
         api_key: sent as bearer token.
         addresses: the only addresses to connect to: those that the guard checked.
         timeout_s: for one request.
+        omitted: sampling fields that are left out of every request.
+        reply_names: further names of models that may answer.
 
     Raises:
-        EndpointError: nothing answers, the key is refused, or the model is not served.
+        EndpointError: nothing answers, the key is refused, the model is not served, a plain request is refused, or another model
+            answers.
     """
     async with Server(base_url, api_key, timeout_s, addresses=addresses) as server:
         served = await _served(server)
         _require(server, served, model)
-        version, tokens, structured, logprobs, metrics = await asyncio.gather(
+        ask = await _plain(server, model, dict.fromkeys(omitted, ""), {model, *reply_names})
+        version, tokens, schema, logprobs, metrics = await asyncio.gather(
             _version(server),
             _system_by_tokenizer(server, model),
-            _structured(server, model),
-            _max_logprobs(server, model),
+            _structured(ask),
+            _max_logprobs(ask),
             server.ask("/metrics", root=True),
         )
-        system = tokens if tokens is not None else await _system_by_request(server, model)
+        structured, schema_refusal = schema
+        system = tokens if tokens is not None else await _system_by_request(ask)
     return EndpointFacts(
         base_url=base_url,
         model=model,
@@ -137,6 +151,8 @@ async def probe(
         max_model_len=_max_model_len(served or (), model),
         system_role=system,
         structured_output=structured,
+        schema_refusal=schema_refusal,
+        fields=ask.fields,
         max_logprobs=logprobs,
         tokenizer=tokens is not None,
         metrics=metrics.status == _OK,
@@ -265,53 +281,112 @@ async def _count(server: Server, model: str, messages: list[dict[str, str]]) -> 
     return count if isinstance(count, int) else None
 
 
-async def _system_by_request(server: Server, model: str) -> bool | None:
-    """Send a request with a system message; a refusal counts only if one without it is answered."""
-    if (await _chat(server, model, [_SYSTEM, _USER])).status == _OK:
-        return True
-    return False if (await _chat(server, model, [_USER])).status == _OK else None
+@dataclass(frozen=True)
+class _Asker:
+    """Asks the model for a short deterministic reply, in the form that the server takes."""
+
+    server: Server
+    model: str
+    fields: Mapping[str, str]
+
+    async def chat(self, messages: Sequence[Mapping[str, str]], **extras: object) -> HttpAnswer:
+        """Send a request; transient errors are retried, because a wrong fact would change all requests of the run."""
+        fixed = {"temperature": 0, "top_p": 1, "seed": 0, "max_tokens": 1}
+        body = {"model": self.model, "messages": messages, **fixed, **extras}
+        rename_fields(body, self.fields)
+        start_s = asyncio.get_running_loop().time()
+        for attempt in range(_MAX_ATTEMPTS):
+            answer = await self.server.ask("/chat/completions", body)
+            if answer.status not in _TRANSIENT or asyncio.get_running_loop().time() - start_s > _SLOW_S:
+                break
+            await asyncio.sleep(_FIRST_WAIT_S * 2**attempt)
+        return answer
 
 
-async def _chat(server: Server, model: str, messages: list[dict[str, str]], **fields: object) -> HttpAnswer:
-    """Ask the model for a short deterministic reply.
+_SAMPLING: Final = ("temperature", "top_p", "seed", "max_tokens")
+_OTHER_LIMIT: Final = "max_completion_tokens"
 
-    Transient errors are retried, because a wrong fact would change all requests of the run.
+
+async def _plain(server: Server, model: str, fields: dict[str, str], names: Collection[str]) -> _Asker:
+    """Ask without any extra; a sampling field that the server refuses by its name is left out, or renamed, from then on.
+
+    Raises:
+        EndpointError: a plain request is refused, or a model of another name answers.
     """
-    fixed = {"model": model, "messages": messages, "temperature": 0, "top_p": 1, "seed": 0, "max_tokens": 1}
-    start_s = asyncio.get_running_loop().time()
-    for attempt in range(_MAX_ATTEMPTS):
-        answer = await server.ask("/chat/completions", {**fixed, **fields})
-        if answer.status not in _TRANSIENT or asyncio.get_running_loop().time() - start_s > _SLOW_S:
+    while True:
+        ask = _Asker(server, model, dict(fields))
+        answer = await ask.chat([_USER])
+        if not answer.refused:
             break
-        await asyncio.sleep(_FIRST_WAIT_S * 2**attempt)
-    return answer
+        said = server_message(answer.content, secret=None)
+        refused = next(
+            (name for name in _SAMPLING if name not in fields and re.search(rf"\b{name}\b", said)), None
+        )
+        if refused is None:
+            raise EndpointError(f"{server.base}: the server refuses a plain request: {said}{_advice(said)}")
+        fields[refused] = _OTHER_LIMIT if refused == "max_tokens" else ""
+    answered = answer.body.get("model") if answer.status == _OK and isinstance(answer.body, dict) else None
+    if isinstance(answered, str) and answered and answered not in names:
+        raise EndpointError(f"{server.base}: {another_model(model, answered)}")
+    return ask
 
 
-async def _structured(server: Server, model: str) -> bool | None:
-    """Ask for a constant that the prompt does not contain: only an enforced schema produces it."""
+def _advice(said: str) -> str:
+    if re.search(r"chat[ _]template", said, re.IGNORECASE):
+        return (
+            "; the model has no chat template, as base models do not: serve one that is tuned for chat, or pass `--chat-template FILE` "
+            "to vLLM (`vllm_args:` in qaeval.yaml)"
+        )
+    return ""
+
+
+async def _system_by_request(ask: _Asker) -> bool | None:
+    """Send a request with a system message; a refusal counts only if one without it is answered."""
+    if (await ask.chat([_SYSTEM, _USER])).status == _OK:
+        return True
+    return False if (await ask.chat([_USER])).status == _OK else None
+
+
+async def _structured(ask: _Asker) -> tuple[bool | None, str]:
+    """Ask for a constant that the prompt does not contain: only an enforced schema produces it.
+
+    Returns:
+        Whether the schema is enforced, None where that is not known; and the server's words where it refuses the field, or
+        fails on it although a plain request is answered.
+    """
     schema = {"name": "probe", "schema": _WORD_SCHEMA, "strict": True}
-    fields = {"response_format": {"type": "json_schema", "json_schema": schema}, "max_tokens": 64}
-    answer = await _chat(server, model, [_USER], **fields)
+    answer = await ask.chat(
+        [_USER], response_format={"type": "json_schema", "json_schema": schema}, max_tokens=64
+    )
     choice = _choice(answer)
     if choice is None:
-        return False if answer.refused else None
+        said = server_message(answer.content, secret=None)
+        if answer.refused:
+            return False, said
+        fails = answer.status in _SERVER_ERROR and (await ask.chat([_USER])).status == _OK
+        return (
+            (False, f"HTTP {answer.status} {said}, while plain requests are answered")
+            if fails
+            else (None, "")
+        )
     message = choice.get("message")
     content = message.get("content") if isinstance(message, dict) else None
     text = "".join(content.split()) if isinstance(content, str) else ""
     expected = f'{{"word":"{_WORD}"}}'
     if choice.get("finish_reason") == "length" and expected.startswith(text):
-        return None  # cut off on the way to the constant: neither proved nor refuted
-    return text == expected
+        return None, ""  # cut off on the way to the constant: neither proved nor refuted
+    return text == expected, ""
 
 
-async def _max_logprobs(server: Server, model: str) -> int | None:
+async def _max_logprobs(ask: _Asker) -> int | None:
     for limit in _LOGPROB_LIMITS:
-        answer = await _chat(server, model, [_USER], logprobs=True, top_logprobs=limit)
+        answer = await ask.chat([_USER], logprobs=True, top_logprobs=limit)
         choice = _choice(answer)
         if choice is not None:
             logprobs = choice.get("logprobs")
             tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-            return limit if tokens and tokens[0].get("top_logprobs") else 0
+            first = tokens[0] if isinstance(tokens, list) and tokens else None
+            return limit if isinstance(first, dict) and first.get("top_logprobs") else 0
         if not answer.refused:
             return None
     return 0

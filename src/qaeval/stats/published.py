@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, floor, nan, sqrt
+from math import ceil, floor, isnan, nan, sqrt
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from qaeval.stats._arrays import Floats, Ints, as_values
 from qaeval.stats.bounds import AgreementBounds, agreement_bounds
+from qaeval.stats.coefficients import Weights, agreement_weights
 
 NEARLY_CONSTANT = 0.95
 """A judge that gives one letter more often is flagged: fewer than 1 item in 20 has another letter."""
@@ -20,6 +22,9 @@ _SLACK = 1e-9
 """Rounding errors of a share, which must not turn a printed number into a contradiction."""
 
 
+_WEIGHTS: Final[tuple[Weights, ...]] = (None, "linear", "quadratic")
+
+
 def grim(percent: float, n: int, *, decimals: int) -> bool:
     r"""Whether some whole number of *n* items rounds to this percentage: the GRIM test.
 
@@ -29,7 +34,7 @@ def grim(percent: float, n: int, *, decimals: int) -> bool:
     Args:
         percent: The printed percentage, 0 to 100.
         n: Items it was computed from.
-        decimals: Digits printed after the point.
+        decimals: Digits printed after the point; negative for a share with fewer than two: -1 for 0.9, which is 90 %.
 
     Returns:
         True or False; always defined.
@@ -42,9 +47,9 @@ def grim(percent: float, n: int, *, decimals: int) -> bool:
 
 def grim_counts(percent: float, n: int, *, decimals: int) -> range:
     """Return the whole numbers of *n* items that round to this percentage; empty when there is none."""
-    if n < 1 or decimals < 0 or not 0 <= percent <= 100:
+    if n < 1 or decimals < -2 or not 0 <= percent <= 100:
         raise ValueError(
-            f"need n >= 1, decimals >= 0, percent in [0, 100]; got {n!r}, {decimals!r}, {percent!r}"
+            f"need n >= 1, decimals >= -2, percent in [0, 100]; got {n!r}, {decimals!r}, {percent!r}"
         )
     half = 0.5 * 10.0**-decimals
     first = max(0, ceil((percent - half) * n / 100 - _SLACK))
@@ -152,6 +157,7 @@ def check_published(
     agreement_decimals: int = 1,
     kappa: float | None = None,
     kappa_decimals: int = 2,
+    confusion: ArrayLike | None = None,
 ) -> PublishedCheck:
     """Check published agreement of a judge with a reference for what the marginals rule out.
 
@@ -166,6 +172,8 @@ def check_published(
         agreement_decimals: Its digits after the point.
         kappa: Printed kappa.
         kappa_decimals: Its digits after the point.
+        confusion: Whole table, reference in rows, shape (K, K), where it was printed; its sums are the counts. Agreement and kappas
+            are then known and not only bounded.
 
     Returns:
         The findings, in sentences, and the numbers behind them: agreements and shares in [0, 1], kappas in
@@ -177,7 +185,7 @@ def check_published(
     """
     r = as_values(reference_counts, name="reference_counts")
     c = as_values(judge_counts, name="judge_counts")
-    bounds = [agreement_bounds(r, c, weights=weights) for weights in (None, "linear", "quadratic")]
+    bounds = [_bounds(r, c, confusion, weights) for weights in _WEIGHTS]
     n, expected = round(float(r.sum())), bounds[0].expected
     shares = _agreement_interval(agreement_percent, agreement_decimals)
     implied = (kappa_from_agreement(shares[0], expected), kappa_from_agreement(shares[1], expected))
@@ -201,11 +209,27 @@ def check_published(
         bounds=bounds[0],
         linear=bounds[1],
         quadratic=bounds[2],
-        n_tables=_number_of_tables(r, c, counts),
+        n_tables=_number_of_tables(r, c, counts) if confusion is None else None,
         baseline=baseline,
         contradictions=tuple(contradictions),
         warnings=tuple(warnings),
     )
+
+
+def _bounds(r: Floats, c: Floats, confusion: ArrayLike | None, weights: Weights) -> AgreementBounds:
+    """Bounds of agreement and kappa; equal where the whole table is known."""
+    bounds = agreement_bounds(r, c, weights=weights)
+    if confusion is None:
+        return bounds
+    table = np.asarray(confusion, dtype=float)
+    if table.shape != (len(r), len(r)) or not (
+        np.array_equal(table.sum(axis=1), r) and np.array_equal(table.sum(axis=0), c)
+    ):
+        raise ValueError("the rows and columns of the table must sum to the counts of reference and judge")
+    agreement = float((agreement_weights(len(r), weights) * table).sum() / table.sum())
+    kappa = kappa_from_agreement(agreement, bounds.expected)
+    kappa = nan if isnan(bounds.kappa_max) else kappa
+    return AgreementBounds(agreement, agreement, bounds.expected, kappa, kappa)
 
 
 def _agreement_interval(percent: float | None, decimals: int) -> tuple[float, float]:
@@ -230,14 +254,19 @@ def _agreement_contradictions(
     low, high = _agreement_interval(percent, decimals)
     if not grim(percent, n, decimals=decimals):
         near = sorted({floor(percent * n / 100), ceil(percent * n / 100)})
-        nearest = " and ".join(f"{m}/{n} = {100 * m / n:.{decimals}f} %" for m in near)
-        yield f"no whole number of {n} items gives {percent:.{decimals}f} % agreement: {nearest}"
+        digits = max(decimals, 0)
+        nearest = " and ".join(f"{m}/{n} = {100 * m / n:.{digits}f} %" for m in near)
+        yield f"no whole number of {n} items gives {percent:.{digits}f} % agreement: {nearest}"
+    printed = f"{percent:.{max(decimals, 0)}f} %"
+    is_known = bounds.agreement_min == bounds.agreement_max
     if low > bounds.agreement_max + _SLACK:
         largest = 100 * bounds.agreement_max
-        yield f"the marginals allow at most {largest:.1f} % agreement, not {percent:.{decimals}f} %"
+        source = "the table has" if is_known else "the marginals allow at most"
+        yield f"{source} {largest:.1f} % agreement, not {printed}"
     if high < bounds.agreement_min - _SLACK:
         smallest = 100 * bounds.agreement_min
-        yield f"the marginals force at least {smallest:.1f} % agreement, not {percent:.{decimals}f} %"
+        source = "the table has" if is_known else "the marginals force at least"
+        yield f"{source} {smallest:.1f} % agreement, not {printed}"
 
 
 def _kappa_mismatch(
@@ -251,9 +280,26 @@ def _kappa_mismatch(
     """Say what speaks against the printed kappa, and whether weights could not explain it either."""
     if printed is None:
         return [], False
+    if isnan(bounds[0].kappa_max):
+        undefined = (
+            "kappa is undefined: both raters give every item the same letter, so that agreement by chance is 100 % and kappa is "
+            "0/0; some tools print 1, some 0"
+        )
+        return [undefined], False
     low, high = printed - half - _SLACK, printed + half + _SLACK
     allowed = [low <= b.kappa_max and high >= b.kappa_min for b in bounds]
     sentences = []
+    if bounds[0].kappa_min == bounds[0].kappa_max:
+        if allowed[0]:
+            return [], False
+        names = ("unweighted", "with linear weights", "with quadratic weights")
+        exact = {name: f"{b.kappa_max:.3f}" for b, name in zip(bounds, names, strict=True)}
+        if any(allowed):
+            name = names[allowed.index(True)]
+            return [f"kappa {printed:g} is that {name}; unweighted it is {exact['unweighted']}"], False
+        shown = exact if n_levels > 2 else {"": exact["unweighted"]}
+        listed = ", ".join(f"{value} {name}".rstrip() for name, value in shown.items())
+        return [f"the kappa of the table is {listed}, not {printed:g}"], True
     if not any(allowed):
         sentences.append(
             f"kappa {printed:g} is impossible: over all tables with these marginals kappa is between "
@@ -287,5 +333,5 @@ def _warnings(
             f"always giving the most frequent letter would agree on {100 * baseline:.1f} %: "
             "the judge adds nothing"
         )
-    if bounds.kappa_max < LOW_KAPPA_MAX:
+    if bounds.kappa_max < LOW_KAPPA_MAX and bounds.kappa_min < bounds.kappa_max:
         yield f"the letters' frequencies differ so much that kappa cannot exceed {bounds.kappa_max:.3f}"

@@ -67,6 +67,8 @@ SESSIONS: Final = "sessions.jsonl"
 JUDGES: Final = "grades"
 """Folder of the letters of further judges."""
 METRICS: Final = "metrics.jsonl"
+COMMAND: Final = "command.txt"
+"""The command line that generates the run, for those who have to continue it."""
 MANIFEST: Final = "manifest.json"
 COMMITTED: Final = "_committed"
 """Folder of the commit records of a run in shards."""
@@ -76,7 +78,7 @@ _GRADE_ROWS: Final[TypeAdapter[GradeRow]] = TypeAdapter(GradeRow)
 
 
 _LOCK: Final = ".lock"
-_BEGUN: Final = {SAMPLES, SETTINGS, _LOCK}
+_BEGUN: Final = {SAMPLES, SETTINGS, COMMAND, _LOCK}
 """Files of a run before its first row."""
 _MAX_DIFFERENCES: Final = 5
 """Differences that a message names."""

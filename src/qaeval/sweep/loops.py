@@ -201,6 +201,7 @@ def streaming(endpoint: Endpoint) -> StreamingChat:
         structured=spec.structured == "json_schema",
         merge_system=no_system or spec.system_role == "merge",
         max_top_logprobs=20 if limit is None else limit,
+        prefix_items=facts is not None and facts.version is not None,
         addresses=endpoint.addresses,
         extra_body=spec.request_extras(),
     )

@@ -1,0 +1,122 @@
+"""The planted items of an audit as a run, so that a person can label them: a defect may by chance do no harm."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qaeval.agreement.label_files import read_labels
+from qaeval.corpus.sampling import sample_set_digest
+from qaeval.errors import DataError
+from qaeval.records import AuditItem, Generation, Grade, record_id
+from qaeval.run.grade import task_id
+from qaeval.storage.run_directory import GENERATIONS, GRADES, RunStore
+from qaeval.text.defects import DEFECTS
+
+FOLDER: Final = "mutants"
+"""Folder of the run in the directory of its audit."""
+_CANDIDATE: Final = "planted"
+_LABELS: Final = "labels"
+
+
+@dataclass(frozen=True, slots=True)
+class MutantCheck:
+    """What people say of the planted items.
+
+    Attributes:
+        n_labelled: items with a label.
+        refuted: ids of defective items with the best letter, and of harmless ones with another.
+        raters: who labelled.
+    """
+
+    n_labelled: int
+    refuted: frozenset[str]
+    raters: tuple[str, ...]
+
+
+def write_mutants(audit: Path) -> Path:
+    """Write the planted items and their originals as a run, unless it is there; return its directory.
+
+    Args:
+        audit: Directory of a finished audit.
+
+    Raises:
+        DataError: there is no audit, or nothing in it is graded.
+        StoreError: the directory cannot be written.
+    """
+    path = audit / FOLDER
+    with RunStore.open(audit) as store:
+        settings = store.settings()
+        if "audit" not in settings:
+            raise DataError(f"{audit}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one")
+        by_sample: dict[str, dict[str, AuditItem]] = {}
+        for row in _planted(store):
+            by_sample.setdefault(row.sample_id, {})[row.item.item_id] = row
+        samples = tuple(sample for sample in store.samples() if sample.sample_id in by_sample)
+    if not samples:
+        raise DataError(f"{audit}: no planted item has a grade yet; `qaeval audit … --resume --out {audit}`")
+    most = max(map(len, by_sample.values()))
+    run_settings = {
+        **{name: settings[name] for name in ("format", "grading")},
+        "eval": {**settings["eval"], "items_per_sample": most},
+        "sample_set": {"n": len(samples), "seed": None, "digest": sample_set_digest(samples)},
+        "candidates": {_CANDIDATE: {"kind": "imported"}},
+    }
+    exists = path.is_dir()
+    with RunStore.create(path, run_settings, samples, resume=exists) as run:
+        if exists and run.finished(GENERATIONS):
+            return path
+        judge = settings["grading"]["judge"]["name"]
+        with run.writer(GENERATIONS) as generations, run.writer(GRADES) as grades:
+            for sample_id, rows in by_sample.items():
+                # sorted by id, so that the order does not tell originals from variants
+                items = [
+                    row.item.model_copy(update={"position": position, "item_id": item_id})
+                    for position, (item_id, row) in enumerate(sorted(rows.items()))
+                ]
+                generations.append(
+                    Generation(
+                        task_id=record_id("generate", _CANDIDATE, sample_id),
+                        candidate=_CANDIDATE,
+                        sample_id=sample_id,
+                        items=tuple(items),
+                        lost=(),
+                        text="",
+                        latency_s=0.0,
+                    )
+                )
+                for row in rows.values():
+                    assert isinstance(row.grade, Grade)  # noqa: S101 - `_planted` yields no others
+                    grades.append(row.grade.model_copy(update={"task_id": task_id(judge, row.item.item_id)}))
+    return path
+
+
+def _planted(store: RunStore) -> Iterator[AuditItem]:
+    """Yield the graded originals, defects and harmless variants."""
+    for row in store.audit_items():
+        if row.probe in {"good items", "detection", "false alarms"} and isinstance(row.grade, Grade):
+            yield row
+
+
+def checked_mutants(store: RunStore, best: str) -> MutantCheck | None:
+    """Return what people say of the planted items of an audit; None where nobody labelled any.
+
+    Args:
+        store: The open directory of the audit.
+        best: The best letter of the scale.
+    """
+    files = sorted((store.path / FOLDER / _LABELS).glob("*.jsonl"))
+    labels = [label for path in files for label in read_labels(path)]
+    if not labels:
+        return None
+    is_defect = {row.item.item_id: row.kind in DEFECTS for row in _planted(store) if row.kind}
+    refuted = {
+        label.item_id
+        for label in labels
+        if label.item_id in is_defect and (label.letter == best) is is_defect[label.item_id]
+    }
+    return MutantCheck(
+        n_labelled=len({label.item_id for label in labels} & is_defect.keys()),
+        refuted=frozenset(refuted),
+        raters=tuple(sorted({label.rater for label in labels})),
+    )

@@ -1,0 +1,166 @@
+"""The section of soft grades, and the reliability diagram."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from qaeval.calibration.model import CandidateSoftGrade, ProbabilityCheck, SoftGrades
+from qaeval.report.chart import SERIES, Chart, Theme, x_reach
+from qaeval.report.numbers import decimal, p_value, percent, plural, rate
+from qaeval.report.tables import Notes, Section, Table
+
+_ALPHA = 0.05
+
+
+def soft_grade_section(soft: SoftGrades, judge: str, best: str) -> Section:
+    """Return what the judge's probabilities show.
+
+    Args:
+        soft: The data.
+        judge: Name of the judge.
+        best: The best letter.
+    """
+    covered = "" if soft.n == soft.n_items else f" for {soft.n:,} of {plural(soft.n_items, 'item')}"
+    spread = (
+        f"{judge} gives probabilities of the letters{covered}; that of {best} goes from {decimal(soft.lowest)} to "
+        f"{decimal(soft.highest)}, median {decimal(soft.median)}."
+    )
+    tables = [_candidates(soft.candidates, best)] if soft.candidates else []
+    for check in soft.checks:
+        tables += [_check(check, best), _bins(check, best)]
+    return Section(
+        anchor="soft-grades",
+        title="Probabilities of the letters",
+        paragraphs=(spread, *(sentence for check in soft.checks for sentence in _sentences(check, best))),
+        tables=tuple(tables),
+    )
+
+
+def _sentences(check: ProbabilityCheck, best: str) -> Iterator[str]:
+    gain = check.auc.low is not None and check.auc.low > max(0.5, check.auc_letter.value or 0.0)
+    hidden = (
+        f"By {check.rater}'s labels, the probability of {best} tells items apart that the letter does not"
+        if gain
+        else f"By {check.rater}'s labels, the probability of {best} is not shown to tell more than the letter"
+    )
+    yield f"{hidden} (area under the curve {_share(check.auc.value)} and {_share(check.auc_letter.value)})."
+    state = "are not calibrated" if check.ece_p <= _ALPHA else "are not shown to be uncalibrated"
+    yield (
+        f"The probabilities {state}: they are off by {percent(check.ece)} on average, and by chance alone it would be "
+        f"{percent(check.ece_expected)} (p {p_value(check.ece_p)})."
+    )
+
+
+def _share(value: float | None) -> str:
+    return decimal(value) if value is not None else "–"
+
+
+def _candidates(candidates: tuple[CandidateSoftGrade, ...], best: str) -> Table:
+    notes = Notes()
+    return Table(
+        caption=f"Letters and probabilities by candidate; the expected grade is 100 % where {best} is certain",
+        header=("candidate", "items", f"letter {best}", f"mean probability of {best}", "expected grade"),
+        rows=tuple(
+            (
+                candidate.candidate,
+                f"{candidate.n:,}",
+                notes.rate(candidate.share_best, f"letter {best} of {candidate.candidate}"),
+                notes.rate(candidate.probability, f"probability of {candidate.candidate}"),
+                notes.rate(candidate.expected, f"expected grade of {candidate.candidate}"),
+            )
+            for candidate in candidates
+        ),
+        notes=notes.lines(),
+    )
+
+
+def _check(check: ProbabilityCheck, best: str) -> Table:
+    notes = Notes()
+    threshold = (
+        f"threshold, {decimal(check.threshold)} by all labels" if check.threshold is not None else "threshold"
+    )
+    rows = (
+        (
+            "area under the curve",
+            notes.rate(check.auc_letter, "of the letter"),
+            notes.rate(check.auc, "of the probability"),
+            "",
+        ),
+        (
+            "Brier score",
+            decimal(check.brier_letter, 3),
+            decimal(check.brier, 3),
+            decimal(check.brier_isotonic, 3),
+        ),
+        (
+            f"kappa of {best} or not",
+            notes.coefficient(check.kappa_letter, "kappa of the letter"),
+            notes.coefficient(check.kappa_threshold, "kappa of the threshold"),
+            "",
+        ),
+        ("calibration error", "", f"{percent(check.ece)}, by chance {percent(check.ece_expected)}", ""),
+        ("ranked probability score", "", decimal(check.rps, 3), ""),
+    )
+    return Table(
+        caption=f"{check.rater}: {plural(check.n, 'label')} in {plural(check.n_chunks, 'chunk')}; kappa of the probability is that of a "
+        f"{threshold}; thresholds and calibration saw no label of the item's chunk",
+        header=("measure", "letter", "probability", "calibrated"),
+        rows=rows,
+        notes=notes.lines(),
+    )
+
+
+def _bins(check: ProbabilityCheck, best: str) -> Table:
+    notes = Notes()
+    return Table(
+        caption=f"Reliability of the probability of {best}, by the labels of {check.rater}",
+        header=("mean probability", "items", f"labelled {best}"),
+        rows=tuple(
+            (percent(bin_.probability), f"{bin_.n:,}", notes.rate(bin_.share, percent(bin_.probability)))
+            for bin_ in check.bins
+        ),
+        notes=notes.lines(),
+    )
+
+
+def reliability_diagram(soft: SoftGrades, best: str) -> Chart | None:
+    """Draw the labelled share against the probability, one line for each rater; None without labels.
+
+    Args:
+        soft: The data.
+        best: The best letter.
+    """
+    if not soft.checks:
+        return None
+
+    def draw(axes: Any, theme: Theme) -> None:  # noqa: ANN401 - matplotlib has no types here
+        axes.plot([0, 100], [0, 100], color=theme.soft, linewidth=1, linestyle=":")
+        for index, check in enumerate(soft.checks):
+            colour = SERIES[index % len(SERIES)]
+            for bin_ in check.bins:
+                axes.errorbar(
+                    [100 * bin_.probability],
+                    [100 * (bin_.share.value or 0)],
+                    yerr=x_reach(bin_.share, 100),
+                    fmt="o",
+                    color=colour,
+                    capsize=3,
+                )
+            axes.plot(
+                [100 * bin_.probability for bin_ in check.bins],
+                [100 * (bin_.share.value or 0) for bin_ in check.bins],
+                color=colour,
+                label=check.rater,
+            )
+        axes.set_xlim(0, 103)
+        axes.set_ylim(-3, 103)
+        axes.set_xlabel(f"judge's probability of {best}, %")
+        axes.set_ylabel(f"labelled {best}, %")
+        axes.legend(loc="upper left")
+
+    alt = "; ".join(
+        f"{check.rater}: "
+        + ", ".join(f"{percent(bin_.probability)}: {rate(bin_.share)}" for bin_ in check.bins)
+        for check in soft.checks
+    )
+    title = f"Reliability of the probability of {best} (dotted: calibrated)"
+    return Chart("reliability", title, alt, draw, 3.6, in_page=True)

@@ -1,0 +1,95 @@
+"""Scores of probabilities, calibration error with its null, and cross-fitting: printed examples, oracles, what a fit may not see."""
+
+import numpy as np
+import pytest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from qaeval.stats.calibration import (
+    area_under_curve,
+    best_threshold,
+    brier_score,
+    calibration_bins,
+    cross_fitted,
+    expected_calibration_error,
+    fit_isotonic,
+    fit_threshold,
+    ranked_probability_score,
+)
+
+
+def test_the_printed_examples() -> None:
+    """E-3 of the catalogue: scikit-learn's Brier score, torchmetrics' calibration errors, an RPS by hand."""
+    assert round(brier_score([0.1, 0.9, 0.8, 0.3], [0, 1, 1, 0]), 4) == 0.0375
+    bins = calibration_bins([0.25, 0.25, 0.55, 0.75, 0.75], [0, 0, 1, 1, 1], n_bins=2, by="width")
+    assert [round(bins.error(norm), 4) for norm in ("l1", "l2", "max")] == [0.29, 0.2918, 0.3167]
+    assert round(ranked_probability_score([[0.2, 0.5, 0.3]], [1]), 4) == 0.065
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    p, y = rng.random(200).round(1), rng.integers(0, 2, 200)
+    assert brier_score(p, y) == pytest.approx(brier_score_loss(y, p))
+    assert area_under_curve(p, y) == pytest.approx(roc_auc_score(y, p))
+    assert ranked_probability_score(np.column_stack([p, 1 - p]), 1 - y) == pytest.approx(brier_score(p, y))
+    oracle = IsotonicRegression(out_of_bounds="clip").fit(p, y)
+    new = rng.random(50)
+    assert fit_isotonic(p, y.astype(float))(new) == pytest.approx(oracle.predict(new))
+
+
+def test_a_score_at_the_other_end_of_the_scale_is_one() -> None:
+    assert ranked_probability_score([[1, 0, 0]], [2]) == 1
+    assert ranked_probability_score([[1, 0, 0]], [0]) == 0
+    assert np.isnan(area_under_curve([0.1, 0.2], [1, 1]))
+
+
+@pytest.mark.parametrize(("p", "y"), [([1.2], [1]), ([0.5], [2]), ([0.5, 0.5], [1]), ([], [])])
+def test_values_out_of_range_are_errors(p: list[float], y: list[int]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of the shared checks
+        brier_score(p, y)
+
+
+def test_equal_probabilities_share_a_bin() -> None:
+    bins = calibration_bins([0.9] * 6 + [0.1] * 6, [1] * 6 + [0] * 6, n_bins=10)
+    assert bins.n.tolist() == [6, 6]
+    assert bins.error() == pytest.approx(0.1)
+
+
+def by_chunk(rng: np.random.Generator, n_chunks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw calibrated probabilities with outcomes that go together within a chunk."""
+    p = np.repeat(rng.random(n_chunks), 4)
+    y = (np.repeat(rng.random(n_chunks), 4) < p).astype(int)
+    return p, y, np.arange(4 * n_chunks) // 4
+
+
+def test_a_calibrated_judge_is_rarely_called_uncalibrated_and_a_bold_one_mostly_is() -> None:
+    rng = np.random.default_rng(3)
+    honest, bold = [], []
+    for _ in range(150):
+        p, y, chunks = by_chunk(rng, 80)
+        honest.append(expected_calibration_error(p, y, chunks, n_resamples=300))
+        sure = np.clip(p + 0.35 * np.sign(p - 0.5), 0.01, 0.99)
+        bold.append(expected_calibration_error(sure, y, chunks, n_resamples=300))
+    assert np.mean([error.p_value <= 0.05 for error in honest]) <= 0.09
+    assert np.mean([error.p_value <= 0.05 for error in bold]) >= 0.7
+    ratio = np.mean([error.value for error in honest]) / np.mean([error.expected for error in honest])
+    assert 0.85 <= ratio <= 1.25
+
+
+def test_no_item_is_judged_by_a_fit_that_saw_its_chunk() -> None:
+    """A chunk's outcome contradicts all others: a fit that saw it would follow it."""
+    p = np.array([0.2, 0.8] * 20)
+    y = np.array([0, 1] * 20)
+    chunks = np.arange(40) // 2
+    y[:2] = [1, 0]
+    fitted = cross_fitted(fit_threshold, p, y, chunks)
+    assert fitted.tolist() == [0, 1] * 20
+    assert cross_fitted(fit_isotonic, p, y, chunks, n_folds=20)[:2].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="2 clusters"):
+        cross_fitted(fit_isotonic, p, y, np.zeros(40))
+
+
+def test_the_best_threshold_weighs_rare_outcomes_like_frequent_ones() -> None:
+    p = np.array([0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    assert best_threshold(p, np.array([0, 0, 1, 1, 1, 1, 1.0])) == pytest.approx(0.45)
+    assert best_threshold(np.array([0.5, 0.5]), np.array([0, 1.0])) == 0.5
