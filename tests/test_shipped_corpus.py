@@ -144,7 +144,8 @@ def test_a_draw_has_every_large_stratum_and_both_languages(n: int) -> None:
 def test_the_readme_begins_with_the_difference_that_the_chunks_show() -> None:
     _, _, first, *_ = (EVAL / "README.md").read_text(encoding="utf-8").splitlines()
     plans = [
-        plan_assumed(rate=0.8, icc=0.2, items_per_chunk=3, n_chunks=n, difference=0.05, power=0.8)
+        plan_assumed(rate=rate, icc=0.2, items_per_chunk=3, n_chunks=n, difference=0.05, power=0.8)
+        for rate in (0.8, 0.5)
         for n in (len(ROWS), len(ROWS) + len(MORE))
     ]
     for (pair,) in (plan.pairs for plan in plans):

@@ -321,20 +321,16 @@ class _Letters:
     ) -> ProbeResult | None:
         """Compare the share of other letters with that of a mere repeat, so that a noisy judge is found by the repeat alone."""
         again = {(row.base, row.kind): row for row in self._of("repeat")}
-        changed: list[tuple[str, float, float]] = []
         by_setting: dict[str, list[tuple[str, float, float]]] = {}
         for row, other in pairs:
             first, second = self._first[row.base, row.kind], again.get((row.base, row.kind))
             levels = [self._level(each) for each in (first, second, other, row)]
-            if None in levels:
-                continue
-            change = (self.cluster(row), float(levels[0] != levels[1]), float(levels[2] != levels[3]))
-            changed.append(change)
-            by_setting.setdefault(row.setting, []).append(change)
-        estimate = self._paired(changed)
-        details = (
-            {name: self._paired(rows) for name, rows in by_setting.items()} if len(by_setting) > 1 else {}
-        )
+            if None not in levels:
+                change = (self.cluster(row), float(levels[0] != levels[1]), float(levels[2] != levels[3]))
+                by_setting.setdefault(row.setting, []).append(change)
+        details = {name: self._paired(rows) for name, rows in by_setting.items()}
+        # one form that moves the letters is enough
+        estimate = max(details.values(), key=lambda part: part.value, default=self._paired(()))
         return self._result(
             probe,
             estimate if pairs else None,
@@ -342,7 +338,7 @@ class _Letters:
             "at most",
             quantity or "items with another letter, beyond those of a mere repeat",
             unit="points",
-            details=details,
+            details=details if len(details) > 1 else None,
         )
 
     def _shift(

@@ -1,8 +1,10 @@
 """The OpenAI chat format: a request becomes bytes, bytes become a ``Completion``. Pure."""
 
+import errno
 import math
 import os
 import re
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
@@ -389,8 +391,33 @@ def _seconds_between(start: str, end: str) -> float:
         return 0.0
 
 
-def connection_problem(error: Exception) -> str:
+def decompressed(content: bytes, encoding: str, limit: int) -> bytes:
+    """Unpack a body that a server compressed without being asked to, up to a size.
+
+    Args:
+        content: the body.
+        encoding: of the header ``Content-Encoding``; any but gzip and deflate leaves the body as it is.
+        limit: bytes at most; a longer result is cut, and no JSON any more.
+    """
+    if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
+        return content
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, limit)
+    except zlib.error:
+        return content
+
+
+def connection_problem(error: Exception, url: str = "") -> str:
     """Describe why no reply came, in plainer words than the library where there are some."""
+    closed = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError) or (
+        isinstance(error, OSError) and error.errno in {errno.ECONNRESET, errno.EPIPE}
+    )
+    if closed and url.startswith("http:"):
+        return f"{_connection_problem(error)}; if the server expects TLS, the URL begins with https://"
+    return _connection_problem(error)
+
+
+def _connection_problem(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"no address for the host {error.host!r}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):

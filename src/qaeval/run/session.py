@@ -121,7 +121,7 @@ class _Session(Generic[_Task, _Row]):
         )
         self._started, start_s = now(), time.perf_counter()
         with store.writer(stage.file) as rows:
-            recorder = RowRecorder(rows.append, progress, stage.on_row)
+            recorder = RowRecorder(rows.append, progress, stage.on_row, is_start=not pending.n_done)
             try:
                 await self._work(recorder, energy)
             finally:

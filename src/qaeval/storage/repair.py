@@ -13,6 +13,7 @@ from qaeval.files.rows import BAD_ROW, explained, problem_of
 from qaeval.files.whole import whole_file, write_file
 from qaeval.records import Generation
 from qaeval.storage.run_directory import (
+    AUDIT,
     CONTROLS,
     GENERATION_REPEATS,
     GENERATIONS,
@@ -75,7 +76,7 @@ def repair(path: Path) -> Repair:
         DataError: there is no run, or its samples or settings are damaged, which cannot be repaired.
         StoreError: another process writes the run, or it cannot be written.
     """
-    with RunStore.open(path, writable=True) as store:
+    with RunStore.open(path, writable=True, is_audit=(path / AUDIT).is_file()) as store:
         store.settings()
         _require_samples(store)
         bad: dict[str, dict[int, str]] = {}

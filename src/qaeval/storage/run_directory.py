@@ -129,15 +129,16 @@ class RunStore(Closable):
         return store
 
     @classmethod
-    def open(cls, path: Path, *, writable: bool = False) -> "RunStore":
+    def open(cls, path: Path, *, writable: bool = False, is_audit: bool = False) -> "RunStore":
         """Open an existing run.
 
         Args:
             path: The directory.
             writable: Lock the directory, and repair it. Otherwise it is read as it is, also while a process writes it.
+            is_audit: Open an audit, which has no candidates, and no run.
 
         Raises:
-            DataError: ``path`` is not a run.
+            DataError: ``path`` is not a run, or no audit where one is expected.
             StoreError: another process writes the directory, or it cannot be written, or not be read.
         """
         if (path / COMMITTED).is_dir():
@@ -150,6 +151,12 @@ class RunStore(Closable):
         if not (path / SETTINGS).is_file():
             raise DataError(
                 f"{path}: no run here (no {SETTINGS}); `qaeval compare`, `generate` or `import` creates one.{hint(path)}"
+            )
+        if (path / AUDIT).is_file() is not is_audit:
+            raise DataError(
+                f"{path}: a run, not an audit; `qaeval audit JUDGE --out DIR` makes one"
+                if is_audit
+                else f"{path}: an audit of a judge, not a run; `qaeval audit {path}` shows it"
             )
         store = cls(path)
         if not writable:
