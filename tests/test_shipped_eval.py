@@ -11,6 +11,7 @@ import pytest
 from qaeval.corpus.loading import load_chunks
 from qaeval.evals.rubric import load_rubric
 from qaeval.records import Chunk, Item, Label, Sample
+from qaeval.registry.config import load_config
 from qaeval.stats.reliability import cohen_kappa, kappa_interval
 from qaeval_floor.candidates import lead, salient
 from qaeval_floor.lexical import judge
@@ -113,7 +114,7 @@ def test_two_blind_readings_agree_better_than_those_under_the_first_rubric() -> 
     assert len(names) >= 145
     assert estimate.n_clusters >= 30
     assert estimate.value > 0.63
-    assert all(first[name].note != second[name].note for name in names)
+    assert sum(first[name].note == second[name].note for name in names) <= 0.05 * len(names)
 
 
 def test_what_two_readings_differ_in_is_settled() -> None:
@@ -160,4 +161,6 @@ def test_the_card_states_how_far_the_floor_judge_agrees(
     chunks: dict[str, Chunk], held_out: list[Label]
 ) -> None:
     judged = [judge(chunks[label.chunk_id].text, label.question, label.answer).letter for label in held_out]
-    assert f"kappa {kappa(held_out, judged):.2f}" in (EVAL / "README.md").read_text(encoding="utf-8")
+    stated = f"kappa {kappa(held_out, judged):.2f}"
+    assert stated in (EVAL / "README.md").read_text(encoding="utf-8")
+    assert stated in load_config(ROOT / "qaeval.yaml").judges["embedded-lexical"].notes

@@ -428,14 +428,13 @@ def measure(items: Sequence[DrawnItem], chunks: Mapping[str, Chunk]) -> None:
     for kind in ("model", "planted", "sound", "floor"):
         names = [name for name in shared if kinds[name].kind == kind]
         print(f"  {kind}: {described([one[name] for name in names], [two[name].letter for name in names])}")
-    rules = Counter(
-        (rule_of(one[name]), rule_of(two[name]), one[name].letter + two[name].letter)
-        for name in shared
-        if one[name].letter != two[name].letter
+    pairs = Counter((rule_of(one[name]), rule_of(two[name])) for name in shared)
+    print(
+        f"the same rule: {sum(n for (a, b), n in pairs.items() if a == b)} of {len(shared)}; else (first, second):"
     )
-    print("differences by rule (first, second, letters):")
-    for (a, b, letters), n in sorted(rules.items(), key=lambda entry: (-entry[1], entry[0])):
-        print(f"  {a} | {b} | {letters} | {n}")
+    for (a, b), n in sorted(pairs.items(), key=lambda entry: (-entry[1], entry[0])):
+        if a != b:
+            print(f"  {a} | {b} | {n}")
     expected = {
         name: LETTERS_BY_CONSTRUCTION[item.origin]
         for name, item in kinds.items()
