@@ -32,6 +32,7 @@ from qaeval.storage.run_directory import RunStore
 from qaeval.storage.runs import list_runs
 from qaeval.testing import ScriptedModel, grade_reply, make_run, registered
 from qaeval.text.defects import DEFECTS, VARIANTS
+from replay.server import LoopbackServer
 
 ROOT = Path(__file__).parents[1]
 LETTER = {"best": "A", "not worst": "A", "not best": "B", "worst": "C"}
@@ -578,3 +579,28 @@ def test_a_run_has_no_planted_items_to_label(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="not an audit"):
         write_mutants(tmp_path / "run")
+
+
+# ---------------------------------------------------------------- over HTTP
+
+
+@pytest.mark.slow
+def test_a_served_judge_is_asked_in_every_setting_and_its_server_is_recorded(tmp_path: Path) -> None:
+    out = tmp_path / "audit"
+    with LoopbackServer(["compass-judger"]) as server:
+        words = ["audit", "compass-judger", "--eval", "rag_qa", "--n", "10", "--out", str(out)]
+        code = command([*words, f"--endpoint=compass-judger={server.url}"])
+        requests = server.requests
+
+    assert code in {2, 3}
+    with RunStore.open(out, is_audit=True) as store:
+        rows, sessions = store.audit_items(), store.sessions()
+    assert all(row.grade is not None for row in rows)
+    assert [(session.stage, session.n_tasks) for session in sessions] == [("grade", len(rows))]
+    assert sessions[0].endpoint is not None  # the server's version is in it
+    prompts = [str(request["messages"]) for request in requests]
+    assert (
+        sum("worst first" in prompt for prompt in prompts) == sum(row.setting == LEVELS for row in rows) > 0
+    )
+    seeds = Counter(request.get("seed") for request in requests)
+    assert seeds[1] == sum(row.number == 1 for row in rows)  # a repeat has a seed of its own

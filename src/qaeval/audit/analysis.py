@@ -306,7 +306,9 @@ class _Letters:
             passes = [(self._first[row.base, row.kind], row) for row in rows]
         else:
             cold = {(row.base, row.kind): row for row in self._of(probe, COLD) if row.number == 0}
-            passes = [(cold[row.base, row.kind], row) for row in rows if row.number == 1]
+            passes = [
+                (cold[key], row) for row in rows if row.number == 1 and (key := (row.base, row.kind)) in cold
+            ]
         levels = np.array([[_or_nan(self._level(row)) for row in pair] for pair in passes], dtype=np.float64)
         estimate = None
         if passes and (~np.isnan(levels)).all(axis=1).any():
@@ -370,7 +372,8 @@ class _Letters:
 
     def _position(self) -> ProbeResult | None:
         after = {(row.base, row.kind): row for row in self._of("chunk position", AFTER)}
-        pairs = [(row, after[row.base, row.kind]) for row in self._of("chunk position", BEFORE)]
+        before = self._of("chunk position", BEFORE)
+        pairs = [(row, after[key]) for row in before if (key := (row.base, row.kind)) in after]
         quantity = (
             "items with another letter where the passage is last and not first, beyond those of a mere repeat"
         )
@@ -378,7 +381,8 @@ class _Letters:
 
     def _names(self) -> ProbeResult | None:
         other = {(row.base, row.kind): row for row in self._of("name leakage", OTHER_NAME)}
-        pairs = [(row, other[row.base, row.kind]) for row in self._of("name leakage", OWN_NAME)]
+        own = self._of("name leakage", OWN_NAME)
+        pairs = [(row, other[key]) for row in own if (key := (row.base, row.kind)) in other]
         return self._shift(
             "name leakage", pairs, "score with the name of the judge's family minus score with another name"
         )

@@ -86,7 +86,7 @@ def repair(path: Path) -> Repair:
         further = sorted(f"{JUDGES}/{file.name}" for file in (store.path / JUDGES).glob("*.jsonl"))
         for name in (GRADES, GRADE_REPEATS, *further):
             bad[name] = _orphans(store.path / name, items) | _unreadable(store.path / name, name, None)
-        for name in (CONTROLS, SESSIONS, METRICS):
+        for name in (CONTROLS, AUDIT, SESSIONS, METRICS):
             bad[name] = _unreadable(store.path / name, name, None)
         rejected = tuple(
             row for name, lines in bad.items() if lines for row in _rows(store.path, name, lines)
