@@ -485,6 +485,9 @@ def main() -> None:
     options = parser.parse_args()
     chunks = {chunk.chunk_id: chunk for chunk in load_chunks(EVAL / "chunks.jsonl")}
     if options.step == "draw":
+        # a change of the rules that plant faults changes the draw, but not what has been read
+        if (ITEMS / "drawn.jsonl").exists():
+            raise SystemExit(f"{ITEMS / 'drawn.jsonl'} has labels; remove it to draw anew")
         write_rows(ITEMS / "drawn.jsonl", [item.model_dump(exclude_defaults=True) for item in draw(chunks)])
         return
     items = [DrawnItem(**row) for row in read_rows(ITEMS / "drawn.jsonl")]
