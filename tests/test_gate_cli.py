@@ -68,7 +68,7 @@ def test_a_judge_without_a_certificate_ends_3_where_one_is_required(
     (tmp_path / "strict.yaml").write_text("certificate: require\n" + WIDE)
     assert gate(demo, "--baseline", demo, "--policy", "strict.yaml") == 3
     assert (
-        "certificates/qa_pairs-embedded-lexical-qa_pair_abc-2.json" in capsys.readouterr().out.splitlines()[0]
+        "certificates/qa_pairs-embedded-lexical-qa_pair_abc-3.json" in capsys.readouterr().out.splitlines()[0]
     )
     (tmp_path / "warned.yaml").write_text("certificate: warn\n" + WIDE)
     assert gate(demo, "--baseline", demo, "--policy", "warned.yaml") == 0
