@@ -516,7 +516,7 @@ def test_labels_by_a_model_alone_are_called_what_they_are() -> None:
     labels = labelled(made, "A" * 12 + "B" * 6 + "C" * 6, rater="claude", rater_kind="model")
     report = made.with_rows(labels=labels).report()
     assert any("a hosted model" in text for text in report.agreement[0].sentences)
-    assert any("hosted model's labels only" in text for text in kinds(report, "caution"))
+    assert any("no person has labelled" in text for text in kinds(report, "caution"))
 
 
 def test_flags_are_compared_too() -> None:
@@ -536,7 +536,23 @@ def test_raters_are_compared_on_the_items_that_both_labelled() -> None:
     (pair,) = made.with_rows(labels=(*anna, *bert)).report().raters
     assert (pair.a, pair.b, pair.coefficients.n) == ("anna", "bert", 12)
     assert pair.coefficients.observed.value == approx(9 / 12)
-    assert "the ceiling for any judge" in pair.sentence
+    assert "ceiling for any judge" not in pair.sentence, "six chunks are too few"
+
+
+def test_only_independent_raters_of_many_chunks_are_called_a_ceiling() -> None:
+    made = case({"alpha": ["ABC"] * 30}, items_per_sample=3)
+    letters = "ABC" * 30
+    anna = labelled(made, letters)
+    others = "ABB" * 10 + letters[30:]
+
+    def sentence(rater_kind: str, n: int) -> str:
+        bert = labelled(made, others[:n], rater="bert", rater_kind=rater_kind)
+        first = [label.model_copy(update={"rater_kind": rater_kind}) for label in anna]
+        return made.with_rows(labels=(*first, *bert)).report().raters[0].sentence
+
+    assert "the ceiling for any judge" in sentence("human", 90)
+    assert "the ceiling for any judge" not in sentence("human", 87), "29 chunks"
+    assert "the ceiling for any judge" not in sentence("model", 90)
 
 
 @pytest.mark.parametrize(
