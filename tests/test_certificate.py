@@ -17,13 +17,14 @@ import qaeval
 from certificate_builders import SCALE, certificate, good_letters, labelled, requiring
 from gate_runs import TODAY, evidence
 from qaeval.agreement.label_files import read_labels
+from qaeval.agreement.reference import reference_letters
 from qaeval.audit.model import Audit, AuditRequest
 from qaeval.chat.protocol import ChatRequest
 from qaeval.cli import run as command
 from qaeval.corpus.samples import load_samples
 from qaeval.errors import DataError, UsageError
 from qaeval.evals.find import find_eval, find_rubric
-from qaeval.gate.certificate import JudgeCertificate, admitted_labels, check, reference_letters
+from qaeval.gate.certificate import JudgeCertificate, admitted_labels, check
 from qaeval.gate.policy import Policy, TrustPolicy, default_policy
 from qaeval.gate.trust import JudgeNumbers, decide_trust, numbers_of
 from qaeval.records import Item, Label, digest

@@ -339,9 +339,11 @@ def test_a_name_that_is_too_long_is_a_usage_error(words: str, tmp_path: Path) ->
             f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
             for old, new in zip("abcdefg", "bcdefgh", strict=True)
         ),
+        f"models: &a [{', '.join(['*a'] * 2000)}]\n",  # 2,000 further values for each that is counted
     ],
-    ids=["a mapping in itself", "a list in itself", "a million laughs"],
+    ids=["a mapping in itself", "a list in itself", "a million laughs", "a list often in itself"],
 )
+@pytest.mark.timeout(60)
 def test_yaml_whose_aliases_have_no_end_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "qaeval.yaml").write_text(text)
     done = qaeval("models", cwd=tmp_path)

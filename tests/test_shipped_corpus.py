@@ -153,6 +153,7 @@ def test_the_readme_begins_with_the_difference_that_the_chunks_show() -> None:
         assert f" {100 * pair.detectable:.1f} points" in first
 
 
+@pytest.mark.slow
 def test_labels_of_a_chunk_are_in_its_half(tmp_path: Path) -> None:
     chunks = [
         {"id": split or "open", "text": f"The pump starts at 5 bar. It stops at {n} bar.", "split": split}

@@ -24,15 +24,16 @@ from functools import cached_property
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import pandas as pd
 
 from qaeval import labelling
-from qaeval.agreement.analysis import fits, report_of_run
+from qaeval.agreement.analysis import comparable_labels, fits, report_of_run
 from qaeval.agreement.label_files import read_labels, read_rater_rows
 from qaeval.agreement.model import AgreementReport
 from qaeval.agreement.panel import checked_panel
+from qaeval.agreement.reference import reference_letters
 from qaeval.agreement.sources import agreement_of_table, read_table
 from qaeval.analysis.letters import fact_column, flag_column
 from qaeval.audit.run import load_audit
@@ -55,6 +56,7 @@ from qaeval.corpus.samples import load_samples
 from qaeval.environment import cache_folder, new_run_name
 from qaeval.errors import DataError, EndpointError, QaevalError, UsageError
 from qaeval.evals.find import find_eval
+from qaeval.evals.rubric import Rubric
 from qaeval.files.yaml import validated
 from qaeval.gate.anchors import AnchorFiles, store_anchors
 from qaeval.gate.baseline import EvidenceReader
@@ -72,9 +74,19 @@ from qaeval.registry.config import Config
 from qaeval.registry.find import find_config, find_hosted, find_machines
 from qaeval.report.facts import MachineFacts
 from qaeval.report.numbers import rate
+from qaeval.run.escalate import EscalationRequest
+from qaeval.run.escalate import escalate as escalate_items
 from qaeval.run.estimate import WorkEstimate
 from qaeval.run.metrics_port import Metered, metrics_served
-from qaeval.run.plan import Judging, control_settings, find_judging, judging_of_run, make_plan
+from qaeval.run.plan import (
+    Judging,
+    control_settings,
+    find_judging,
+    is_related,
+    judging_of_run,
+    make_plan,
+    recorded_candidates,
+)
 from qaeval.run.repeats import checked_repeats
 from qaeval.run.runner import Runner
 from qaeval.run.watch import Progress
@@ -350,6 +362,9 @@ def compare(
     duplicate_ids: DuplicateIds = "refuse",
     judge: str | None = None,
     panel: Sequence[str] | None = None,
+    escalate: str | None = None,
+    escalate_error: float = 0.1,
+    escalate_below: float | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     n: int | None = None,
@@ -386,6 +401,10 @@ def compare(
         judge: Judge in the registry; default: the registry's first one that is of no candidate's family.
         panel: Judges that grade, in place of `judge`: an odd number, at least 3. The first is the judge of the run, the others
             grade after it, and the report is by the letter of most members.
+        escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
+            are those of the judge ``first+second``. By labels the threshold keeps the promise of `escalate_error`.
+        escalate_error: Largest share of wrong letters of the first judge among those that are kept, in (0, 1).
+        escalate_below: Probability of the letter below which an item goes on, in place of a threshold by labels.
         rubric: Name or file of the rubric; default: the eval's.
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         n: Number of samples to draw, at least 1; default: all.
@@ -451,6 +470,14 @@ def compare(
         )
         for name in members or (judge,)
     )
+    second = _second_judge(
+        registry,
+        {**plan.settings(), "grading": None},
+        escalate,
+        rubric=judging.rubric,
+        allow_same_family=allow_same_family,
+        panel=members,
+    )
     label_paths = plan.definition.label_paths if labels is None else _paths(labels)
     require_labels(label_paths)
     settings = {**plan.settings(), "grading": judging.settings(), **control_settings(controls=controls)}
@@ -493,6 +520,10 @@ def compare(
                 others, options = [], replace(options, panel=())
             if failed := _grade_by_each(store, others, runner.grade):
                 raise _members_failed(path, members, failed)
+            if second is not None and _has_items(store):
+                _escalate(
+                    store, runner, registry, (judging, second), label_paths, escalate_error, escalate_below
+                )
         analysis = write_report(store, options)
         _require_graded(store, analysis.report)
     return Run((path,), options, analysis)
@@ -595,6 +626,10 @@ def grade(
     *,
     judge: str | None = None,
     panel: Sequence[str] | None = None,
+    escalate: str | None = None,
+    escalate_error: float = 0.1,
+    escalate_below: float | None = None,
+    labels: Paths | None = None,
     rubric: PathArgument | None = None,
     allow_same_family: bool = False,
     endpoints: Mapping[str, str] | None = None,
@@ -619,6 +654,11 @@ def grade(
             candidate's family.
         panel: Judges that grade one after the other, in place of `judge`: an odd number, at least 3. The first is that of a run
             that no judge graded before. A member that fails does not stop the others.
+        escalate: Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both together
+            are those of the judge ``first+second``. By labels the threshold keeps the promise of `escalate_error`.
+        escalate_error: Largest share of wrong letters of the first judge among those that are kept, in (0, 1).
+        escalate_below: Probability of the letter below which an item goes on, in place of a threshold by labels.
+        labels: With `escalate`: label files; default: those of the eval and of the run.
         rubric: Name or file of the rubric; default: the eval's.
         allow_same_family: Whether the judge may be of a candidate's family; the report says so.
         endpoints: URL of a model's server by name.
@@ -654,6 +694,14 @@ def grade(
             )
             for name in members or (judge,)
         ]
+        second = _second_judge(
+            registry,
+            settings,
+            escalate,
+            rubric=judgings[0].rubric,
+            allow_same_family=allow_same_family,
+            panel=members,
+        )
         first = (settings.get("grading") or judgings[0].settings())["judge"]["name"]
         if n_letters > 1 and first not in {judging.judge.name for judging in judgings}:
             raise UsageError(
@@ -688,9 +736,62 @@ def grade(
                     _confirm(whole, confirm, machines, registry, times=n_letters)
                 grade_by(judgings[0])
                 _require_letters(store, judgings[0].judge.name)
+                if second is not None:
+                    paths = labels_of_run(path, settings) if labels is None else _paths(labels)
+                    pair = judgings[0], second
+                    _escalate(store, runner, registry, pair, paths, escalate_error, escalate_below)
             elif failed := _grade_by_each(store, judgings, grade_by):
                 raise _members_failed(path, members, failed)
     return load_run(path, config=config, panel=members or None)
+
+
+def _second_judge(
+    registry: Config,
+    settings: Mapping[str, Any],
+    name: str | None,
+    *,
+    rubric: Rubric,
+    allow_same_family: bool,
+    panel: Sequence[str],
+) -> Judging | None:
+    """Return the judge that unsure items go to; None where none is named."""
+    if name is None:
+        return None
+    if panel:
+        raise UsageError("panel and escalate exclude each other: a panel grades every item with all members")
+    candidates = recorded_candidates(registry, settings)
+    spec = registry.judge(name)
+    same_family = is_related(registry, spec, candidates, allowed=allow_same_family)
+    return Judging(spec, rubric, same_family=same_family)
+
+
+def _escalate(
+    store: RunStore,
+    runner: Runner,
+    registry: Config,
+    judgings: tuple[Judging, Judging],
+    label_paths: Sequence[Path],
+    max_error: float,
+    below: float | None,
+) -> None:
+    """Have the second judge grade the items of which the first is unsure."""
+    first, second = judgings
+    settings = store.settings()
+    facts = rubric_facts(first.settings()["rubric"])
+    is_tuned = any(settings["eval"]["name"] in judging.judge.tuned_on for judging in judgings)
+    labels = [label for path in label_paths for label in read_labels(path)]
+    gradings = [{**settings, "grading": judging.settings()} for judging in judgings]
+    machines: dict[str, MachineFacts] = {}
+    for grading in gradings:
+        machines |= find_machines(registry, [grading], None)
+    reference = reference_letters(comparable_labels(labels, facts, judge_tuned=is_tuned), facts.letters)
+    request = EscalationRequest(
+        max_error=max_error,
+        below=below,
+        reference={item_id: letter.letter for item_id, letter in reference.items()},
+        machines=machines,
+    )
+    escalate_items(store, runner, first, second, request)
 
 
 def _panel(panel: Sequence[str] | None, other: str | None, option: str) -> tuple[str, ...]:

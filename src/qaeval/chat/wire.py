@@ -114,7 +114,7 @@ def encode(
     }
     rename_fields(body, fields)
     if structured and request.schema is not None:
-        enforced = request.schema if prefix_items else _without_prefix_items(request.schema)
+        enforced = request.schema if prefix_items else without_prefix_items(request.schema)
         schema = {"name": "reply", "schema": enforced, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if top := min(request.top_logprobs, max_top_logprobs):
@@ -133,10 +133,11 @@ def rename_fields(body: dict[str, Any], fields: Mapping[str, str]) -> None:
             body[other] = value
 
 
-def _without_prefix_items(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+def without_prefix_items(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    """Return a schema without ``prefixItems``, which the structured outputs of hosted services refuse."""
     if isinstance(schema, Mapping):
-        return {key: _without_prefix_items(part) for key, part in schema.items() if key != "prefixItems"}
-    return [_without_prefix_items(part) for part in schema] if isinstance(schema, list) else schema
+        return {key: without_prefix_items(part) for key, part in schema.items() if key != "prefixItems"}
+    return [without_prefix_items(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def as_sent(messages: Iterable[Message], *, merge_system: bool) -> list[dict[str, str]]:

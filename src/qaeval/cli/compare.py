@@ -17,6 +17,9 @@ from qaeval.cli.options import (
     DecidingPanel,
     DuplicateIdsOption,
     Endpoints,
+    Escalate,
+    EscalateBelow,
+    EscalateError,
     EvalName,
     Fields,
     JudgeName,
@@ -72,6 +75,9 @@ def compare(
     duplicate_ids: DuplicateIdsOption = "refuse",
     judge: JudgeName = None,
     panel: PanelNames = None,
+    escalate: Escalate = None,
+    escalate_error: EscalateError = 0.1,
+    escalate_below: EscalateBelow = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     n: Number = None,
@@ -108,6 +114,10 @@ def compare(
         if panel is not None:
             raise UsageError(
                 "--panel grades a whole run: use `qaeval grade DIR --panel JUDGE,...` after `qaeval merge`"
+            )
+        if escalate is not None:
+            raise UsageError(
+                "--escalate needs a whole run: use `qaeval grade DIR --escalate JUDGE` after `qaeval merge`"
             )
         if repeat is not None or repeat_judge is not None:
             raise UsageError(
@@ -157,6 +167,9 @@ def compare(
             seed=seed,
             judge=judge,
             panel=panel_names(panel),
+            escalate=escalate,
+            escalate_error=escalate_error,
+            escalate_below=escalate_below,
             rubric=rubric,
             allow_same_family=allow_same_family,
             out=path,
@@ -237,6 +250,10 @@ def grade(
     run: RunDirectory,
     judge: JudgeName = None,
     panel: PanelNames = None,
+    escalate: Escalate = None,
+    escalate_error: EscalateError = 0.1,
+    escalate_below: EscalateBelow = None,
+    labels: Labels = None,
     rubric: RubricName = None,
     allow_same_family: AllowSameFamily = False,
     endpoint: Endpoints = None,
@@ -257,6 +274,10 @@ def grade(
         run,
         judge=judge,
         panel=panel_names(panel),
+        escalate=escalate,
+        escalate_error=escalate_error,
+        escalate_below=escalate_below,
+        labels=labels or None,
         rubric=rubric,
         allow_same_family=allow_same_family,
         endpoints=endpoint_urls(endpoint),
@@ -270,8 +291,21 @@ def grade(
         progress=progress_on_stderr(),
         confirm=confirm_on_stderr(yes=yes),
     )
+    if escalate is not None:
+        _print_escalation(run)
     options = f" --panel {shlex.quote(panel)}" if panel else ""
     say(f"{run}\nnext: qaeval report {shlex.quote(str(run))}{options}")
+
+
+def _print_escalation(run: Path) -> None:
+    from qaeval.calibration.sections import escalation_sentences
+    from qaeval.comparison.run_data import escalation_of
+    from qaeval.storage.run_directory import RunStore
+
+    with RunStore.open(run) as store:
+        escalation = escalation_of(store)
+    for sentence in () if escalation is None else escalation_sentences(escalation):
+        say(sentence)
 
 
 def report(

@@ -147,6 +147,36 @@ PanelNames: TypeAlias = Annotated[
         "members decides; the first is the judge of the run.",
     ),
 ]
+Escalate: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--escalate",
+        metavar="JUDGE",
+        help="Second judge, which grades the items of which the first is unsure or which are disputed; the letters of both "
+        "together are those of the judge FIRST+SECOND.",
+        autocompletion=complete_judge,
+    ),
+]
+EscalateError: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--escalate-error",
+        metavar="SHARE",
+        min=0.001,
+        max=0.999,
+        help="With --escalate: largest share of wrong letters of the first judge among those that are kept, shown by labels.",
+    ),
+]
+EscalateBelow: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--escalate-below",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --escalate: probability of the letter below which an item goes on; default: by labels.",
+    ),
+]
 DecidingPanel: TypeAlias = Annotated[
     str | None,
     typer.Option(
