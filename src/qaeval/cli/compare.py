@@ -14,6 +14,7 @@ from qaeval.cli.options import (
     AsJson,
     ChunksFile,
     Concurrency,
+    ConsentTo,
     DecidingPanel,
     DuplicateIdsOption,
     Endpoints,
@@ -98,11 +99,12 @@ def compare(
     margin: Margin = None,
     hardware: Machine = None,
     yes: Yes = False,
+    consent: ConsentTo = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare candidates: generate, grade, report. A single candidate is evaluated without a comparison."""
     from qaeval import api
-    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, consent_on_stderr, progress_on_stderr
 
     if shard is not None or (out is not None and out.startswith("s3:")):
         from qaeval.cli.shards import print_shard, resumable_shard, shard_of
@@ -188,6 +190,7 @@ def compare(
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
+            consent=consent_on_stderr(consent),
             command=_command(),
         )
     _show(run.report, path, as_json=as_json)
@@ -213,10 +216,11 @@ def generate(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     yes: Yes = False,
+    consent: ConsentTo = None,
 ) -> None:
     """Generate the items of a new run. `qaeval grade` is the next stage."""
     from qaeval import api
-    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, consent_on_stderr, progress_on_stderr
 
     path = out or _new_run()
     with _resumable(path):
@@ -241,6 +245,7 @@ def generate(
             metrics_host=metrics_host,
             progress=progress_on_stderr(),
             confirm=confirm_on_stderr(yes=yes),
+            consent=consent_on_stderr(consent),
             command=_command(),
         )
     say(f"{path}\nnext: qaeval grade {shlex.quote(str(path))}")
@@ -265,10 +270,11 @@ def grade(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
     yes: Yes = False,
+    consent: ConsentTo = None,
 ) -> None:
     """Grade the items of a run. Items that already have a grade keep it; the letters of a further judge are kept beside them."""
     from qaeval import api
-    from qaeval.cli.progress import confirm_on_stderr, progress_on_stderr
+    from qaeval.cli.progress import confirm_on_stderr, consent_on_stderr, progress_on_stderr
 
     api.grade(
         run,
@@ -290,6 +296,7 @@ def grade(
         metrics_host=metrics_host,
         progress=progress_on_stderr(),
         confirm=confirm_on_stderr(yes=yes),
+        consent=consent_on_stderr(consent),
     )
     if escalate is not None:
         _print_escalation(run)

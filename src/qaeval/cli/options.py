@@ -80,6 +80,14 @@ DuplicateIdsOption: TypeAlias = Annotated[
         "--duplicate-ids", help="Two chunks with one id: refuse the file, or number the later ones (faq-2)."
     ),
 ]
+ConsentTo: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--consent",
+        metavar="HOST",
+        help="Agree that what a hosted model needs is sent to its host; repeatable. Without it, a terminal asks.",
+    ),
+]
 Number: TypeAlias = Annotated[
     int | None, typer.Option("--n", min=1, help="Number of samples to draw; default: all.")
 ]

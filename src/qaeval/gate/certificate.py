@@ -392,22 +392,16 @@ def _compare_with_labels(file: JudgeCertificate) -> str:
         return f"; the labels are as the certificate has them, since {absent} is not here"
     try:
         labels = [label for path in present for label in read_labels(path)]
-        # the split of a label may be that of its chunk, which is not known here
-        references = [
-            reference_letters(
-                admitted_labels(labels, file.rubric, file.trust, judge_tuned=is_split), file.rubric.letters
-            )
-            for is_split in {file.judge_tuned, False}
-        ]
+        admitted = admitted_labels(labels, file.rubric, file.trust, judge_tuned=file.judge_tuned)
     except DataError as error:
         raise RefusedCertificateError("stale", f": its labels cannot be read: {error}") from error
     items, scale = file.letters, file.rubric.letters
+    reference = reference_letters(admitted, scale)
     n_changed = 0
     for item_id, code, kind in zip(
         items.item_ids, items.letters.reference.tolist(), items.letters.kinds.tolist(), strict=True
     ):
-        certified = Reference(scale[code], kind)
-        n_changed += all(reference.get(item_id) != certified for reference in references)
+        n_changed += reference.get(item_id) != Reference(scale[code], kind)
     if n_changed:
         raise RefusedCertificateError(
             "stale",
